@@ -1,0 +1,65 @@
+# Everything a developer runs; CI calls only these. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core/*.pxi)
+EXTENSION := $(VENV)/.built
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test serve build debug protos lint types stubs unit bench fuzz clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/dependencies.py)
+	touch $@
+
+$(EXTENSION): $(STAMP) $(CORE_SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+build: $(EXTENSION) ## Create .venv and build the extension
+
+debug: $(STAMP) ## Build the extension with traces, checks and assertions
+	FASTRUNNER_DEBUG=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $(EXTENSION)
+
+demo: build ## Run the examples on a real runner with live progress, killing a worker half-way
+	$(BIN)/python -m examples.demo
+
+test: lint types stubs unit ## Lint, types and all tests
+
+unit: build ## All tests
+	$(BIN)/python -m pytest
+
+serve: build ## Start the runner with the environment's configuration
+	$(BIN)/fastrunner serve
+
+protos: build ## Generate src/fastrunner/_pb from protos/
+	$(BIN)/python tools/gen_protos.py
+
+lint: build ## ruff and cython-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint src/fastrunner/_core.pyx src/fastrunner/core/*.pxi
+
+types: build ## mypy --strict
+	$(BIN)/mypy
+
+stubs: build ## Check the core's .pyi against the compiled module
+	$(BIN)/python -m mypy.stubtest fastrunner._core --ignore-missing-stub
+
+bench: build ## Benchmarks
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+fuzz: build ## Property tests with many more examples
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz tests/core
+
+clean: ## Remove everything built
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

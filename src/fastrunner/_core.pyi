@@ -1,0 +1,228 @@
+"""Stages 2 and 4 of the data path: compile a document, walk it. The contract of the compiled core.
+
+The core does no I/O and knows no clock: time (`now_ms`, milliseconds since the epoch), ids and seeds are arguments.
+JSON values are Python objects as orjson gives them. No method modifies a value it was given.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, final
+
+Json = Any
+Status = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
+
+# --- problems of documents and expressions ---
+
+@final
+class Problem:
+    """One problem of a document. Line and column count from 1 and point at the offending key or value."""
+
+    code: str
+    pointer: str
+    line: int
+    column: int
+    message: str
+
+    def __init__(self, code: str, pointer: str, line: int, column: int, message: str) -> None: ...
+
+class InvalidWorkflow(ValueError):
+    """A document that does not parse or validate; carries all problems in document order."""
+
+    problems: tuple[Problem, ...]
+
+    def __init__(self, problems: Sequence[Problem]) -> None: ...
+
+class ExpressionProblem(ValueError):
+    """An expression that does not compile; `offset` counts code points from 0 in the expression's text."""
+
+    message: str
+    offset: int
+
+    def __init__(self, message: str, offset: int) -> None: ...
+
+class ExpressionError(Exception):
+    """An evaluation that failed; `value` is what jq's `catch` would see, the message is its text."""
+
+    value: Json
+
+    def __init__(self, value: Json) -> None: ...
+
+# --- expressions ---
+
+@final
+class Program:
+    """A compiled jq expression; immutable, shared between executions."""
+
+    text: str
+    arguments: tuple[str, ...]
+    """Free variables without `$`, in order of first use; evaluation takes their values in this order."""
+
+    def first(self, input: Json, arguments: Sequence[Json] = (), now_ms: int = 0) -> Json:
+        """The expression's one value: no result gives None, one result itself, several results a list of them.
+
+        Raises ExpressionError.
+        """
+
+    def outputs(self, input: Json, arguments: Sequence[Json] = (), now_ms: int = 0) -> list[Json]:
+        """All results in order. Raises ExpressionError; results before the error are lost."""
+
+    def argument_offset(self, name: str) -> int:
+        """Code point offset of the first use of a free variable, for problems."""
+
+def compile_expression(text: str) -> Program:
+    """Compiles jq text (without `${ }`). Raises ExpressionProblem."""
+
+# --- documents ---
+
+def load(text: str | bytes) -> Json:
+    """The data of a YAML (1.2 core schema) or JSON document. Raises InvalidWorkflow; positions are in its problems."""
+
+def validate(text: str | bytes) -> tuple[Problem, ...]:
+    """All problems of a document, `unsupported` ones included; empty if it would compile."""
+
+def compile(text: str | bytes) -> Plan:
+    """A document as an immutable plan. Raises InvalidWorkflow."""
+
+@final
+class Plan:
+    """A compiled document: everything that can be computed once. Immutable, shared between executions."""
+
+    dsl: str
+    namespace: str
+    name: str
+    version: str
+    document: Mapping[str, Json]
+
+# --- the walk: actions out, outcomes in ---
+
+@final
+class PerformEffect:
+    """Perform an effect and hand its outcome back with the same `effect_id`.
+
+    `effect_id` and `idempotency_key` are stable over restarts; a retry of the task gets new ones.
+    """
+
+    effect_id: int
+    kind: str
+    """`call_http` for now; one performer each."""
+    arguments: Mapping[str, Json]
+    """Evaluated arguments; for `call_http`: method, uri, headers, query, body, output, redirect."""
+    idempotency_key: str
+    """`<execution id>/<task reference>/<iteration>/<attempt>`."""
+    reference: str
+    """JSON pointer of the task."""
+
+@final
+class InterruptEffect:
+    """Abort an effect whose outcome is no longer wanted (timeout, lost race, forced cancel)."""
+
+    effect_id: int
+
+Action = PerformEffect | InterruptEffect
+
+@final
+class EffectResult:
+    """An effect succeeded with `value`."""
+
+    def __init__(self, effect_id: int, value: Json) -> None: ...
+
+@final
+class EffectFailure:
+    """An effect failed with a DSL error: `type` (short name such as `communication`, or a URI), status, title, detail."""
+
+    def __init__(self, effect_id: int, type: str, status: int, title: str, detail: str) -> None: ...
+
+@final
+class TimerDue:
+    """`Walk.wake_at_ms` has come."""
+
+    def __init__(self) -> None: ...
+
+@final
+class MoreSteps:
+    """The slice that answers a turn with `more`."""
+
+    def __init__(self) -> None: ...
+
+@final
+class Cancel:
+    """Cancel. Graceful: running effects may end until `now_ms + grace_ms`. Forced: they are interrupted."""
+
+    def __init__(self, reason: str, force: bool, grace_ms: int) -> None: ...
+
+@final
+class Pause:
+    """Start nothing new; outcomes of running effects are kept until Resume."""
+
+    def __init__(self, reason: str) -> None: ...
+
+@final
+class Resume:
+    """Go on after Pause; deadlines of timeouts move by the time spent paused."""
+
+    def __init__(self, reason: str) -> None: ...
+
+Outcome = EffectResult | EffectFailure | TimerDue | MoreSteps | Cancel | Pause | Resume
+
+@final
+class Turn:
+    """What one call of the walk yielded."""
+
+    actions: list[Action]
+    events: bytes
+    """Encoded WorkflowProgressEvents, each as a length-delimited field 1 (so concatenation is a
+    ReportProgressBatchRequest); empty without events."""
+    first_sequence: int
+    """Sequence number of the first event; 0 without events."""
+    last_sequence: int
+    """Sequence number of the last event; 0 without events."""
+    more: bool
+    """The slice's step budget ended first: call `resume(MoreSteps(), now_ms)` after letting others run."""
+
+@final
+class Walk:
+    """One execution. Deterministic: equal calls give equal turns, snapshots and event bytes."""
+
+    status: Status
+    wake_at_ms: int
+    """When the driver must resume with TimerDue; 0: no timer."""
+    last_sequence: int
+    """Sequence number of the latest event; 0 before the first."""
+    output: Json
+    """The workflow's output once `status` is completed."""
+    error: Mapping[str, Json] | None
+    """The DSL error (type, status, title, detail, instance) once `status` is failed."""
+    effects_in_flight: int
+    """Effects performed and not yet answered."""
+
+    @staticmethod
+    def start(
+        plan: Plan,
+        execution_id: str,
+        input: Json,
+        now_ms: int,
+        *,
+        seed: int = 0,
+        env: Mapping[str, str] | None = None,
+        timeout_ms_max: int = 0,
+    ) -> tuple[Walk, Turn]:
+        """Starts an execution and walks its first slice. `seed` feeds jitter; `timeout_ms_max` 0: no bound."""
+
+    @staticmethod
+    def restore(
+        plan: Plan,
+        execution_id: str,
+        input: Json,
+        snapshot: bytes,
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> Walk:
+        """The walk as it was when `snapshot` was taken. Raises ValueError for a damaged or foreign snapshot."""
+
+    def resume(self, outcome: Outcome, now_ms: int) -> Turn:
+        """Hands an outcome in. Outcomes of unknown or interrupted effects and commands to an ended walk do nothing."""
+
+    def pending(self) -> list[PerformEffect]:
+        """Effects performed and not yet answered, to be performed again after a restore."""
+
+    def snapshot(self) -> bytes:
+        """The walk's state but for plan, input and env, with a format version and a checksum."""

@@ -1,0 +1,158 @@
+"""Support: the only reader of the environment; one frozen settings object, built once and passed down.
+
+A bad value refuses to start and names the variable, the value and what is allowed. Every field is also a flag of
+`fastrunner serve`; `docs/configuration.md` is generated from this module.
+"""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fastrunner import limits
+
+
+class Environment(StrEnum):
+    """Where the runner runs; decides the form of logs and how strict start-up is."""
+
+    LOCAL = "local"
+    STAGING = "staging"
+    PROD = "prod"
+
+
+class LogLevel(StrEnum):
+    """Least severity that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; the message is one line per problem, each naming its variable."""
+
+
+def _usable_cpus() -> int:
+    """CPUs this process may use: its affinity, capped by the cgroup's quota."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return count
+    if quota == "max":
+        return count
+    return max(1, min(count, -(-int(quota) // int(period))))
+
+
+def _state_folder() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "fastrunner"
+
+
+def _variable(name: str, default: Any = ..., *, factory: Any = None, **constraints: Any) -> Any:
+    """A field read from environment variable `name`, settable by field name as well."""
+    if factory is not None:
+        return Field(default_factory=factory, validation_alias=AliasChoices(name), **constraints)
+    return Field(default, validation_alias=AliasChoices(name), **constraints)
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Config(BaseSettings):
+    """Settings of one runner."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True)
+
+    grpc_port: Port = _variable("GRPC_PORT", 9090)
+    """Port of the gRPC services; 0 chooses a free one."""
+    grpc_host: str = _variable("FASTRUNNER_GRPC_HOST", "0.0.0.0")  # noqa: S104
+    """Address the gRPC services bind to."""
+    http_port: Port = _variable("FASTRUNNER_HTTP_PORT", 8080)
+    """Port of /metrics, /healthz and /readyz; 0 chooses a free one."""
+    http_host: str = _variable("FASTRUNNER_HTTP_HOST", "0.0.0.0")  # noqa: S104
+    """Address the HTTP process binds to."""
+    stigmer_service_endpoint: str | None = _variable("STIGMER_SERVICE_ENDPOINT", None)
+    """host:port progress is reported to; none turns callbacks off. Required with ENV=staging and ENV=prod."""
+    stigmer_service_api_key: SecretStr | None = _variable("STIGMER_SERVICE_API_KEY", None)
+    """Sent with every callback as `authorization: Bearer <key>`; never logged."""
+    stigmer_service_use_tls: bool = _variable("STIGMER_SERVICE_USE_TLS", True)
+    """Whether callbacks use TLS."""
+    temporal_service_address: str | None = _variable("TEMPORAL_SERVICE_ADDRESS", None)
+    """host:port of Temporal; selects the distributed engine."""
+    temporal_namespace: str = _variable("TEMPORAL_NAMESPACE", "default")
+    """Temporal namespace."""
+    log_level: LogLevel = _variable("LOG_LEVEL", LogLevel.INFO)
+    """Least severity that is logged: debug, info, warn or error."""
+    env: Environment = _variable("ENV", Environment.LOCAL)
+    """local logs for people; staging and prod log JSON lines and insist on a callback endpoint."""
+    workers: int = _variable("FASTRUNNER_WORKERS", factory=_usable_cpus, ge=1, le=256)
+    """Worker processes; default: the CPUs this process may use."""
+    data_dir: Path = _variable("FASTRUNNER_DATA_DIR", factory=_state_folder)
+    """Folder of all durable state; default: $XDG_STATE_HOME/fastrunner."""
+    shards: int | None = _variable("FASTRUNNER_SHARDS", None, ge=1, le=1024)
+    """Shards of a new data directory; default: the number of workers. Fixed once the directory exists."""
+    executions_max: int = _variable("FASTRUNNER_EXECUTIONS_MAX", limits.EXECUTIONS_MAX, ge=1)
+    """Unfinished executions before new ones are refused."""
+    drain_timeout_s: float = _variable("FASTRUNNER_DRAIN_TIMEOUT_S", 30.0, gt=0)
+    """How long a stopping worker waits for steps in flight, in seconds."""
+    cancel_grace_s: float = _variable("FASTRUNNER_CANCEL_GRACE_S", 30.0, ge=0)
+    """How long a graceful cancel lets running effects go on, in seconds."""
+    retention_s: float = _variable("FASTRUNNER_RETENTION_S", 7 * 24 * 3600.0, gt=0)
+    """How long finished executions stay queryable, in seconds."""
+    retention_count: int = _variable("FASTRUNNER_RETENTION_COUNT", 100_000, ge=0)
+    """Finished executions kept per shard."""
+    http_timeout_s: float = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0, gt=0)
+    """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
+    callback_timeout_s: float = _variable("FASTRUNNER_CALLBACK_TIMEOUT_S", 10.0, gt=0)
+    """Deadline of one callback attempt, in seconds."""
+
+    @field_validator("log_level", "env", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if self.env is not Environment.LOCAL and not self.stigmer_service_endpoint:
+            raise ValueError(
+                f"STIGMER_SERVICE_ENDPOINT is required with ENV={self.env}: set it to host:port of the service that "
+                "receives progress, or use ENV=local to run without callbacks"
+            )
+        if self.temporal_service_address:
+            raise ValueError(
+                "TEMPORAL_SERVICE_ADDRESS is set, but this version has no Temporal engine: unset it to use the "
+                "embedded engine"
+            )
+        return self
+
+
+def load_config(**overrides: Any) -> Config:
+    """The environment's settings, with `overrides` by field name on top; raises ConfigurationError."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Config(**given)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _sentence(problem: Any) -> str:
+    """One line for one pydantic problem; names the variable, the value and what is allowed, but no secret."""
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
+    key = str(problem["loc"][0])
+    variable = variable_of(key) if key in Config.model_fields else key
+    if "API_KEY" in variable:
+        return f"{variable}: {problem['msg']}"
+    return f"{variable}={problem['input']}: {problem['msg']}"
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that sets `field`."""
+    alias = Config.model_fields[field].validation_alias
+    assert isinstance(alias, AliasChoices)
+    return str(alias.choices[0])

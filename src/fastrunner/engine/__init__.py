@@ -1,0 +1,180 @@
+"""Stage 3, journal: engines accept executions durably and drive their walks.
+
+An engine performs the core's actions and hands outcomes back; it has no task semantics of its own. Everything here is
+called on the worker's event loop and never blocks it.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+
+__all__ = [
+    "EffectPerformer",
+    "Engine",
+    "EventsListener",
+    "ExecutionQuery",
+    "ExecutionView",
+    "Outbox",
+    "Submission",
+    "UnacknowledgedEvents",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request to execute, decoded and within its size bounds."""
+
+    execution_id: str
+    """The caller's id."""
+    document: str
+    """The workflow document's text."""
+    input_json: bytes
+    """Exact JSON text of the input; `null` if there is none."""
+    env_vars: Mapping[str, str]
+    """Values for `$runtime.metadata.env`."""
+    metadata: bytes
+    """The request's WorkflowMetadata, serialized; empty if absent."""
+    timeout_s_max: int
+    """Upper bound on the execution's duration in seconds; 0: none."""
+    debug: bool
+    """Log every step at level info."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionView:
+    """An execution as queries show it."""
+
+    execution_id: str
+    """The caller's id."""
+    status: str
+    """One of `pending running completed failed cancelled paused`."""
+    namespace: str
+    """The workflow's namespace."""
+    name: str
+    """The workflow's name."""
+    version: str
+    """The workflow's version."""
+    accepted_ms: int
+    """When it was accepted, in milliseconds since the epoch."""
+    finished_ms: int
+    """When it ended; 0 while it has not."""
+    last_sequence: int
+    """Sequence number of its latest durable event."""
+    acknowledged_sequence: int
+    """Sequence number up to which the receiver has acknowledged."""
+    output_json: str
+    """JSON text of its output once completed; empty otherwise and in lists."""
+    error: Mapping[str, Any] | None
+    """Its DSL error once failed."""
+    metadata: bytes
+    """The request's WorkflowMetadata, serialized."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionQuery:
+    """Which executions to list, newest first; absent filters match all."""
+
+    statuses: frozenset[str] = frozenset()
+    """Only these states."""
+    name: str = ""
+    """Only workflows of this name."""
+    namespace: str = ""
+    """Only workflows of this namespace."""
+    accepted_from_ms: int = 0
+    """Only accepted at or after."""
+    accepted_until_ms: int = 0
+    """Only accepted before; 0: no bound."""
+    before: tuple[int, str] | None = None
+    """Only after this (accepted_ms, execution_id) in the listing's order: the page token."""
+    count_max: int = 100
+    """At most so many."""
+
+
+class Engine(Protocol):
+    """What the service needs of an engine; it answers for the executions this worker owns."""
+
+    async def start(self) -> None:
+        """Opens the store and re-queues what was unfinished."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """Accepts nothing more, lets steps in flight reach their commit, closes the store."""
+
+    def submit(self, submission: Submission) -> Awaitable[str]:
+        """Accepts durably; gives the status (`running` or `pending`) after the commit.
+
+        Raises DocumentRefused, IdTaken, AtCapacity, Unavailable. The same request again gives the first answer again.
+        """
+
+    def cancel(self, execution_id: str, reason: str, force: bool) -> Awaitable[None]:
+        """Durable when it returns. Raises UnknownExecution, WrongState."""
+
+    def pause(self, execution_id: str, reason: str) -> Awaitable[None]:
+        """Durable when it returns. Raises UnknownExecution, WrongState."""
+
+    def resume(self, execution_id: str, reason: str) -> Awaitable[None]:
+        """Durable when it returns. Raises UnknownExecution, WrongState."""
+
+    def get(self, execution_id: str) -> Awaitable[ExecutionView]:
+        """Raises UnknownExecution."""
+
+    def list(self, query: ExecutionQuery) -> Awaitable[list[ExecutionView]]:
+        """Newest first."""
+
+    def events(self, execution_id: str, from_sequence: int, count_max: int) -> Awaitable[list[bytes]]:
+        """Encoded WorkflowProgressEvents in sequence. Raises UnknownExecution."""
+
+    def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
+        """Encoded events, replayed from the store and then followed; ends after the terminal one.
+
+        Raises UnknownExecution at the first step.
+        """
+
+
+class EffectPerformer(Protocol):
+    """One kind of effect (see `tasks/`). Cancelling the coroutine interrupts the effect for real."""
+
+    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+        """Performs the effect; never raises for what the remote side did."""
+
+    async def close(self) -> None:
+        """Releases what the performer holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnacknowledgedEvents:
+    """Durable events of one execution that no receiver has acknowledged, as one row of the store."""
+
+    execution_id: str
+    """The execution."""
+    first_sequence: int
+    """Sequence number of the first event."""
+    last_sequence: int
+    """Sequence number of the last event."""
+    messages: bytes
+    """The events, each a length-delimited field 1: rows concatenate to a ReportProgressBatchRequest."""
+
+
+EventsListener = Callable[[UnacknowledgedEvents], None]
+"""Told on the loop, after the commit, in sequence per execution."""
+
+
+class Outbox(Protocol):
+    """What the callback pipeline needs of the engine."""
+
+    def listen(self, listener: EventsListener) -> None:
+        """Registers the one listener; call before the engine starts. Rows unacknowledged at start are not announced:
+        read them with `unacknowledged`."""
+
+    async def unacknowledged(self, after: tuple[str, int] | None, rows_max: int) -> list[UnacknowledgedEvents]:
+        """Rows beyond each execution's acknowledged sequence number, ordered by (execution_id, first_sequence), strictly
+        after the given pair."""
+
+    async def unacknowledged_of(
+        self, execution_id: str, from_sequence: int, size_bytes_max: int
+    ) -> list[UnacknowledgedEvents]:
+        """Rows of one execution that hold events from `from_sequence` on, in order."""
+
+    def acknowledge(self, execution_id: str, sequence: int) -> None:
+        """The receiver has everything up to `sequence`; written with the next commit."""

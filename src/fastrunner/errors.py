@@ -1,0 +1,133 @@
+"""Support: what the runner refuses or fails with, and the gRPC status each one becomes.
+
+    RunnerError
+      InvalidRequest        INVALID_ARGUMENT      empty or over-long id, empty document, bad input JSON
+      DocumentRefused       INVALID_ARGUMENT      the document does not parse or validate; carries every problem
+      TooLarge              RESOURCE_EXHAUSTED    document, input or batch over its size bound
+      AtCapacity            RESOURCE_EXHAUSTED    more unfinished executions than the bound, or the disk nearly full
+      UnknownExecution      NOT_FOUND             no execution with this id
+      IdTaken               ALREADY_EXISTS        same id, different request
+      WrongState            FAILED_PRECONDITION   the execution's state does not allow the command
+      Unavailable           UNAVAILABLE           draining, or the owner did not come back in time
+      NotServed             UNIMPLEMENTED         the method exists but this side does not serve it
+      Unauthenticated       UNAUTHENTICATED       no or wrong credentials where they are configured
+      ForwardedError        as the owner said     a refusal by another worker, passed on unchanged
+
+Rule: a task that fails or a workflow that faults is never one of these; events and status tell it.
+"""
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastrunner._core import Problem
+
+
+class RunnerError(Exception):
+    """Base of all refusals; `grpc_code` is the numeric google.rpc.Code."""
+
+    grpc_code: ClassVar[int] = 13
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        """One sentence naming the field, the value and the remedy."""
+
+
+class InvalidRequest(RunnerError):
+    """The request itself is malformed; `field` names the protobuf field."""
+
+    grpc_code = 3
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        """Path of the offending field in the request message."""
+
+
+class DocumentRefused(RunnerError):
+    """The workflow document does not parse or validate."""
+
+    grpc_code = 3
+
+    def __init__(self, problems: "Sequence[Problem]") -> None:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(f"workflow_yaml:{first.line}:{first.column}: {first.message}{more}")
+        self.problems = tuple(problems)
+        """Every problem found."""
+
+
+class TooLarge(RunnerError):
+    """Something exceeds its size bound."""
+
+    grpc_code = 8
+
+
+class AtCapacity(RunnerError):
+    """No room for new executions now."""
+
+    grpc_code = 8
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """When a retry may succeed, in seconds; sent as google.rpc.RetryInfo."""
+
+
+class UnknownExecution(RunnerError):
+    """No execution with this id exists."""
+
+    grpc_code = 5
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(f"no execution with id {execution_id!r}: it was never accepted, or its retention has ended")
+        self.execution_id = execution_id
+        """The id asked for."""
+
+
+class IdTaken(RunnerError):
+    """The id belongs to an execution with a different request."""
+
+    grpc_code = 6
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(f"execution id {execution_id!r} is taken by a different request: use a new id")
+        self.execution_id = execution_id
+        """The id asked for."""
+
+
+class WrongState(RunnerError):
+    """The execution's state does not allow the command."""
+
+    grpc_code = 9
+
+
+class Unavailable(RunnerError):
+    """Temporarily not served; a retry is right."""
+
+    grpc_code = 14
+
+
+class NotServed(RunnerError):
+    """A method this side does not serve."""
+
+    grpc_code = 12
+
+
+class Unauthenticated(RunnerError):
+    """No or wrong credentials."""
+
+    grpc_code = 16
+
+
+class ForwardedError(RunnerError):
+    """A refusal by the owning worker, passed on unchanged."""
+
+    def __init__(self, code: int, message: str, status: bytes) -> None:
+        super().__init__(message)
+        self.code = code
+        """The numeric google.rpc.Code."""
+        self.status = status
+        """Serialized google.rpc.Status with details; empty if there are none."""

@@ -1,0 +1,146 @@
+"""Support: every bound of the runner, with its reason. Relations between bounds are asserted at import.
+
+Rules: a bound lives here and nowhere else; units come last in the name; configuration may lower or raise only what
+`config.py` names.
+"""
+
+from typing import Final
+
+# --- documents and inputs ---
+
+DOCUMENT_SIZE_BYTES_MAX: Final = 1_048_576
+"""A workflow document. Real ones are 1-50 KB; a mebibyte compiles in well under a second."""
+
+DOCUMENT_DEPTH_MAX: Final = 128
+"""Nesting of a document's data. Deeper than any readable document; keeps recursive descent off the C stack's end."""
+
+DOCUMENT_NODES_MAX: Final = 200_000
+"""Values in a document after aliases are expanded, so that a few nested aliases cannot become gigabytes."""
+
+PROBLEMS_MAX: Final = 100
+"""Problems reported for one document. A broken document repeats itself; a reply must stay readable."""
+
+INPUT_SIZE_BYTES_MAX: Final = 4_194_304
+"""JSON text of an execution's input. The default message bound of gRPC clients."""
+
+EXECUTION_ID_SIZE_BYTES_MAX: Final = 255
+"""An execution id in UTF-8: fits a file name and an index page."""
+
+REQUEST_SIZE_BYTES_MAX: Final = 16_777_216
+"""A whole gRPC request; a batch of 100 ordinary executions is about 100 KB."""
+
+BATCH_EXECUTIONS_MAX: Final = 1_000
+"""Executions in one ExecuteAsyncBatch, so that one call never holds a worker for long."""
+
+# --- the walk ---
+
+WALK_STEPS_PER_SLICE_MAX: Final = 250
+"""Steps one slice of a walk may take: some hundred microseconds, in which the worker answers nobody else."""
+
+TASK_NESTING_MAX: Final = 64
+"""Task lists within task lists."""
+
+FORK_BRANCHES_MAX: Final = 1_000
+"""Branches of one fork; each holds state of its own."""
+
+TASKS_PER_DOCUMENT_MAX: Final = 10_000
+"""Tasks of one document."""
+
+OUTPUT_JSON_SIZE_BYTES_MAX: Final = 65_536
+"""Output carried in a progress event; larger ones are left out of the event and stay queryable."""
+
+SNAPSHOT_SIZE_BYTES_MAX: Final = 16_777_216
+"""State of one execution between commits; beyond it the execution faults instead of slowing its shard for all."""
+
+# --- expressions ---
+
+EXPRESSION_SIZE_BYTES_MAX: Final = 65_536
+"""Text of one expression."""
+
+EXPRESSION_STEPS_MAX: Final = 1_000_000
+"""Instructions of one evaluation: about 50 ms."""
+
+EXPRESSION_DEPTH_MAX: Final = 10_000
+"""Nesting of calls within one evaluation, and of data it builds."""
+
+EXPRESSION_OUTPUTS_MAX: Final = 100_000
+"""Results of one evaluation, and elements it may collect into an array."""
+
+EXPRESSION_STRING_SIZE_MAX: Final = 8_388_608
+"""Characters of one string an evaluation builds."""
+
+# --- effects ---
+
+EFFECTS_IN_FLIGHT_PER_WORKER_MAX: Final = 2_000
+"""Effects a worker performs at once; more wait in order. Each holds a socket."""
+
+HTTP_RESPONSE_SIZE_BYTES_MAX: Final = 8_388_608
+"""Body of a response a call may return into the workflow."""
+
+HTTP_REDIRECTS_MAX: Final = 10
+"""Redirects followed for one call: the number browsers and curl's documentation settle on."""
+
+HTTP_CONNECTIONS_PER_HOST_MAX: Final = 100
+"""Pooled connections per host and worker."""
+
+# --- the embedded engine ---
+
+EXECUTIONS_MAX: Final = 1_000_000
+"""Unfinished executions per runner before new ones are refused."""
+
+COMMIT_EXECUTIONS_MAX: Final = 500
+"""Executions written by one commit: bounds the time the loop spends inserting rows (about 10 us each)."""
+
+EXECUTION_TURNS_PER_PASS_MS: Final = 5
+"""Time the engine spends on walks before it lets the loop serve others."""
+
+EVENTS_REPLAY_COUNT_MAX: Final = 10_000
+"""Events in one GetEvents reply."""
+
+LIST_PAGE_SIZE_MAX: Final = 1_000
+"""Executions on one page of ListExecutions."""
+
+SUBSCRIPTION_BACKLOG_EVENTS_MAX: Final = 10_000
+"""Events a slow subscriber may lag behind before it is read from the store again."""
+
+RETENTION_BATCH_EXECUTIONS_MAX: Final = 100
+"""Finished executions deleted by one commit."""
+
+# --- callbacks ---
+
+CALLBACK_BATCH_EVENTS_MAX: Final = 500
+"""Events in one ReportProgressBatch."""
+
+CALLBACK_BATCH_SIZE_BYTES_MAX: Final = 1_048_576
+"""Bytes in one ReportProgressBatch: a quarter of gRPC's default message bound."""
+
+CALLBACK_BATCH_AGE_MS_MAX: Final = 5
+"""How long an event waits for company."""
+
+CALLBACK_ATTEMPTS_QUICK_MAX: Final = 3
+"""Attempts before an event goes back to the outbox and the breaker opens: the mission's rule."""
+
+CALLBACK_IN_FLIGHT_MAX: Final = 64
+"""Unary ReportProgress calls in flight per worker, each for another execution."""
+
+CALLBACK_QUEUE_EVENTS_MAX: Final = 50_000
+"""Events held in memory for sending; the rest waits in the outbox on disk."""
+
+OUTBOX_AGE_S_MAX: Final = 7 * 24 * 3600
+"""How long an unacknowledged event is kept for a receiver that stays away."""
+
+# --- the router ---
+
+ROUTER_FRAME_SIZE_BYTES_MAX: Final = 67_108_864
+"""One frame between workers; larger than any request, so that framing never refuses what the service took."""
+
+ROUTER_REQUESTS_IN_FLIGHT_MAX: Final = 10_000
+"""Forwarded requests awaiting an answer per link."""
+
+ROUTER_OWNER_WAIT_S_MAX: Final = 10.0
+"""How long a request waits for a crashed owner's successor before UNAVAILABLE."""
+
+assert CALLBACK_BATCH_EVENTS_MAX <= CALLBACK_QUEUE_EVENTS_MAX
+assert CALLBACK_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
+assert INPUT_SIZE_BYTES_MAX + DOCUMENT_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
+assert REQUEST_SIZE_BYTES_MAX <= ROUTER_FRAME_SIZE_BYTES_MAX
