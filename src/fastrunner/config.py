@@ -66,7 +66,9 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 class Config(BaseSettings):
     """Settings of one runner."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     grpc_port: Port = _variable("GRPC_PORT", 9090)
     """Port of the gRPC services; 0 chooses a free one."""

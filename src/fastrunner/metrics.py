@@ -41,7 +41,9 @@ class Metrics:
         self.plan_cache_hits = counter("plan_cache_hits_total", "Documents found compiled")
         self.plan_cache_misses = counter("plan_cache_misses_total", "Documents compiled")
         self.callback_events = counter("callback_events_total", "Progress events by what became of them", "outcome")
-        self.callback_attempts = counter("callback_attempts_total", "Callback calls by method and code", "method", "code")
+        self.callback_attempts = counter(
+            "callback_attempts_total", "Callback calls by method and code", "method", "code"
+        )
         self.callback_queue_events = gauge("callback_queue_events", "Events waiting to be acknowledged, in memory")
         self.callback_oldest_age = gauge("callback_oldest_event_age_seconds", "Age of the oldest unacknowledged event")
         self.callback_breaker_open = gauge("callback_breaker_open", "1 while callbacks are suspended after failures")

@@ -1,0 +1,33 @@
+"""Support: the `fastrunner` command.
+
+Rules: importing this package imports neither grpc nor the core, so that `serve` forks from a clean process; results go
+to stdout, everything else to stderr; `--json` where a script would read it. Exit codes: 0 as asked, 1 the answer is bad
+news (invalid document, failed execution), 2 wrong usage or configuration, 3 and up as each command says.
+"""
+
+import click
+
+from fastrunner._version import __version__
+from fastrunner.cli.local import run, validate
+from fastrunner.cli.remote import cancel, events, get, list_executions, pause, resume, submit
+from fastrunner.cli.serve import receiver, serve
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fastrunner")
+def main() -> None:
+    """Run Open Workflow (Serverless Workflow) DSL 1.0 documents: durably, fast, behind gRPC.
+
+    \b
+    fastrunner serve                          start the runner
+    fastrunner run order.yaml --input @o.json execute one document here, without a server
+    fastrunner submit order.yaml --follow     send it to a running runner and watch
+
+    Shell completion: eval "$(_FASTRUNNER_COMPLETE=bash_source fastrunner)", or zsh_source, fish_source.
+    """
+
+
+for command in (serve, run, validate, submit, get, list_executions, events, cancel, pause, resume, receiver):
+    main.add_command(command)

@@ -1,0 +1,114 @@
+"""Support: the command's gRPC client: one channel, plain methods, errors as sentences."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import grpc
+import orjson
+from google.protobuf.empty_pb2 import Empty
+from grpc_status import rpc_status
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2
+
+COMMANDS = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
+QUERIES = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/"
+EXIT_RPC = 4
+
+_REPLIES: dict[str, Any] = {
+    "ExecuteAsync": messages_pb2.WorkflowExecuteResponse,
+    "CancelExecution": Empty,
+    "PauseExecution": Empty,
+    "ResumeExecution": Empty,
+    "GetExecution": query_pb2.GetExecutionResponse,
+    "ListExecutions": query_pb2.ListExecutionsResponse,
+    "GetEvents": query_pb2.GetEventsResponse,
+    "ValidateWorkflow": query_pb2.ValidateWorkflowResponse,
+}
+_QUERY_METHODS = {"GetExecution", "ListExecutions", "GetEvents", "Subscribe", "ValidateWorkflow"}
+
+
+class Client:
+    """A runner reached at `target` (host:port)."""
+
+    def __init__(self, target: str, tls: bool, deadline_s: float) -> None:
+        options = [("grpc.max_receive_message_length", -1)]
+        self._channel = (
+            grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+            if tls
+            else grpc.insecure_channel(target, options)
+        )
+        self._target = target
+        self._deadline_s = deadline_s
+
+    def call(self, method: str, request: Any) -> Any:
+        """One unary call; leaves the process with a sentence when it is refused."""
+        invoke = self._channel.unary_unary(
+            (QUERIES if method in _QUERY_METHODS else COMMANDS) + method,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=_REPLIES[method].FromString,
+        )
+        with self._sentences():
+            return invoke(request, timeout=self._deadline_s, wait_for_ready=False)
+
+    def follow(self, execution_id: str, from_sequence: int) -> Iterator[messages_pb2.WorkflowProgressEvent]:
+        """Events from a sequence number on, until the terminal one."""
+        invoke = self._channel.unary_stream(
+            QUERIES + "Subscribe",
+            request_serializer=query_pb2.SubscribeRequest.SerializeToString,
+            response_deserializer=messages_pb2.WorkflowProgressEvent.FromString,
+        )
+        request = query_pb2.SubscribeRequest(execution_id=execution_id, from_sequence_number=from_sequence)
+        with self._sentences():
+            yield from invoke(request)
+
+    def close(self) -> None:
+        """Closes the channel."""
+        self._channel.close()
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            _refused(error, self._target)
+
+
+def _refused(error: Any, target: str) -> NoReturn:
+    code = error.code()
+    if code is grpc.StatusCode.UNAVAILABLE:
+        click.echo(f"fastrunner: no answer from {target}: {error.details()}; is the runner up there?", err=True)
+    else:
+        click.echo(f"fastrunner: {code.name}: {error.details()}", err=True)
+    for detail in _violations(error):
+        click.echo(f"  {detail}", err=True)
+    sys.exit(EXIT_RPC)
+
+
+def _violations(error: Any) -> list[str]:
+    from google.rpc import error_details_pb2
+
+    status = rpc_status.from_call(error)
+    lines: list[str] = []
+    for detail in status.details if status is not None else ():
+        bad = error_details_pb2.BadRequest()
+        if detail.Unpack(bad):
+            lines.extend(f"{violation.field}: {violation.description}" for violation in bad.field_violations)
+    return lines
+
+
+def read_input(value: str | None) -> str:
+    """JSON text from `--input`: JSON itself, or `@file` for a file of JSON."""
+    if value is None:
+        return ""
+    text = Path(value[1:]).read_text(encoding="utf-8") if value.startswith("@") else value
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise click.BadParameter(
+            f"not JSON: {error}; give JSON such as '{{\"id\": 1}}', or @file", param_hint="--input"
+        ) from None
+    return text

@@ -1,0 +1,87 @@
+"""Support: the commands that need no server: `run` and `validate`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from fastrunner._core import Problem
+
+EXIT_BY_STATUS = {"completed": 0, "failed": 1, "cancelled": 3}
+_document = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+
+
+def _text(file: Path) -> bytes:
+    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+
+
+def _print_problems(file: Path, problems: Sequence["Problem"]) -> None:
+    for problem in problems:
+        click.echo(f"{file}:{problem.line}:{problem.column}: {problem.code}: {problem.message}", err=True)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=_document)
+@click.option("--json", "as_json", is_flag=True, help="Print problems as JSON lines on stdout.")
+def validate(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check workflow documents; prints every problem as file:line:column and exits with 1 if there is one."""
+    import orjson
+
+    from fastrunner._core import validate as problems_of
+
+    bad = 0
+    for file in files:
+        problems = problems_of(_text(file))
+        bad += bool(problems)
+        if not as_json:
+            _print_problems(file, problems)
+            continue
+        for problem in problems:
+            row = {name: getattr(problem, name) for name in ("code", "pointer", "line", "column", "message")}
+            click.echo(orjson.dumps({"file": str(file), **row}))
+    if bad:
+        if not as_json:
+            click.echo(f"{bad} of {len(files)} documents have problems", err=True)
+        sys.exit(1)
+    if not as_json:
+        click.echo(f"{len(files)} valid", err=True)
+
+
+@click.command()
+@click.argument("file", type=_document)
+@click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input.")
+@click.option(
+    "--env", "env", multiple=True, metavar="NAME=VALUE", help="A value for $runtime.metadata.env; repeatable."
+)
+@click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
+@click.option("--json", "as_json", is_flag=True, help="Print progress as JSON lines on stderr.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
+def run(file: Path, input_text: str | None, env: tuple[str, ...], timeout_s: int, as_json: bool, quiet: bool) -> None:
+    """Execute one document here, without a server.
+
+    Progress goes to stderr, the output (or the error) as JSON to stdout. Exits with 0 completed, 1 failed, 2 invalid
+    document, 3 cancelled, 130 interrupted.
+    """
+    from fastrunner.cli.client import read_input
+    from fastrunner.cli.inprocess import LocalRun, execute
+    from fastrunner.cli.remote import _pairs
+
+    local = LocalRun(
+        document=_text(file).decode("utf-8", "replace"),
+        input_json=read_input(input_text).encode() or b"null",
+        env_vars=_pairs(env),
+        timeout_s_max=timeout_s,
+        as_json=as_json,
+        quiet=quiet,
+    )
+    from fastrunner.errors import DocumentRefused
+
+    try:
+        status = execute(local)
+    except DocumentRefused as refusal:
+        _print_problems(file, refusal.problems)
+        sys.exit(2)
+    sys.exit(EXIT_BY_STATUS.get(status, 130))

@@ -1,0 +1,66 @@
+"""Support: the commands that serve: `serve` (the runner) and `receiver` (the reference Stigmer Service).
+
+Every field of `config.Config` is a flag of `serve`; flags win over the environment.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastrunner.config import Config, ConfigurationError, load_config, variable_of
+
+EXIT_CONFIGURATION = 2
+
+
+def _flags(command: Any) -> Any:
+    for field, info in reversed(Config.model_fields.items()):
+        text = f"{info.description}  [{variable_of(field)}]"
+        command = click.option(f"--{field.replace('_', '-')}", field, metavar="VALUE", default=None, help=text)(command)
+    return command
+
+
+@click.command()
+@_flags
+def serve(**flags: str | None) -> None:
+    """Start the runner: a supervisor, its workers and the web process.
+
+    Settings come from the environment; each flag below overrides the variable in brackets. SIGTERM and Ctrl-C drain and
+    stop; SIGHUP restarts the workers one by one.
+    """
+    try:
+        config = load_config(**flags)
+    except ConfigurationError as error:
+        for line in str(error).splitlines():
+            click.echo(f"fastrunner: {line}", err=True)
+        sys.exit(EXIT_CONFIGURATION)
+    from fastrunner.supervisor import run
+
+    sys.exit(run(config))
+
+
+@click.command()
+@click.option("--port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
+@click.option("--token", default=None, help="Bearer token callers must send; none: no check.")
+@click.option(
+    "--store",
+    default=None,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep what arrives in this file; read again at the next start.",
+)
+@click.option("--no-batch", is_flag=True, help="Answer ReportProgressBatch with UNIMPLEMENTED.")
+@click.option("--fail-rate", default=0.0, type=click.FloatRange(0, 1), help="Share of calls to refuse on purpose.")
+@click.option("--delay-ms", default=0, type=click.IntRange(0), help="Wait before each answer, in milliseconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+@click.option("--quiet", is_flag=True, help="Print no events, only the summary.")
+def receiver(**options: Any) -> None:
+    """Receive progress as Stigmer Service would, and check it.
+
+    Checks the bearer token, contiguous sequence numbers, identical duplicates and exactly one terminal event per
+    execution. Prints a summary at the end; exits with 1 if anything was wrong.
+    """
+    from fastrunner.stigmer.receiver import ReceiverOptions, run_receiver
+
+    sys.exit(run_receiver(ReceiverOptions(**options)))
