@@ -127,7 +127,7 @@ class EffectResult:
 
 @final
 class EffectFailure:
-    """An effect failed with a DSL error: `type` (short name such as `communication`, or a URI), status, title, detail."""
+    """An effect failed with a DSL error; `type` is a short name such as `communication`, or a URI."""
 
     def __init__(self, effect_id: int, type: str, status: int, title: str, detail: str) -> None: ...
 

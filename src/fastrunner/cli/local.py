@@ -53,9 +53,7 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 @click.command()
 @click.argument("file", type=_document)
 @click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input.")
-@click.option(
-    "--env", "env", multiple=True, metavar="NAME=VALUE", help="A value for $runtime.metadata.env; repeatable."
-)
+@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON lines on stderr.")
 @click.option("--quiet", is_flag=True, help="Print no progress, only the result.")

@@ -36,9 +36,7 @@ def _client(target: str, tls: bool, deadline_s: float) -> "Client":
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--id", "execution_id", default=None, help="Execution id; default: a new UUID.")
 @click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input.")
-@click.option(
-    "--env", "env", multiple=True, metavar="NAME=VALUE", help="A value for $runtime.metadata.env; repeatable."
-)
+@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
 @click.option("--follow", is_flag=True, help="Watch until it ends; exits 0 completed, 1 failed, 3 cancelled.")
 @_json

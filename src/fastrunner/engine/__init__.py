@@ -12,10 +12,12 @@ from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 
 __all__ = [
     "EffectPerformer",
+    "EncodedEvents",
     "Engine",
     "EventsListener",
     "ExecutionQuery",
     "ExecutionView",
+    "ExecutionViews",
     "Outbox",
     "Submission",
     "UnacknowledgedEvents",
@@ -92,6 +94,13 @@ class ExecutionQuery:
     """At most so many."""
 
 
+EncodedEvents = list[bytes]
+"""WorkflowProgressEvents in wire form, in sequence."""
+
+ExecutionViews = list[ExecutionView]
+"""Executions as queries show them, newest first."""
+
+
 class Engine(Protocol):
     """What the service needs of an engine; it answers for the executions this worker owns."""
 
@@ -119,10 +128,10 @@ class Engine(Protocol):
     def get(self, execution_id: str) -> Awaitable[ExecutionView]:
         """Raises UnknownExecution."""
 
-    def list(self, query: ExecutionQuery) -> Awaitable[list[ExecutionView]]:
+    def list(self, query: ExecutionQuery) -> Awaitable[ExecutionViews]:
         """Newest first."""
 
-    def events(self, execution_id: str, from_sequence: int, count_max: int) -> Awaitable[list[bytes]]:
+    def events(self, execution_id: str, from_sequence: int, count_max: int) -> Awaitable[EncodedEvents]:
         """Encoded WorkflowProgressEvents in sequence. Raises UnknownExecution."""
 
     def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
@@ -168,8 +177,8 @@ class Outbox(Protocol):
         read them with `unacknowledged`."""
 
     async def unacknowledged(self, after: tuple[str, int] | None, rows_max: int) -> list[UnacknowledgedEvents]:
-        """Rows beyond each execution's acknowledged sequence number, ordered by (execution_id, first_sequence), strictly
-        after the given pair."""
+        """Rows beyond each execution's acknowledged sequence number, ordered by (execution_id, first_sequence),
+        strictly after the given pair."""
 
     async def unacknowledged_of(
         self, execution_id: str, from_sequence: int, size_bytes_max: int
