@@ -3,12 +3,10 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import grpc
-import orjson
 from google.protobuf.empty_pb2 import Empty
 from grpc_status import rpc_status
 
@@ -98,17 +96,3 @@ def _violations(error: Any) -> list[str]:
         if detail.Unpack(bad):
             lines.extend(f"{violation.field}: {violation.description}" for violation in bad.field_violations)
     return lines
-
-
-def read_input(value: str | None) -> str:
-    """JSON text from `--input`: JSON itself, or `@file` for a file of JSON."""
-    if value is None:
-        return ""
-    text = Path(value[1:]).read_text(encoding="utf-8") if value.startswith("@") else value
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise click.BadParameter(
-            f"not JSON: {error}; give JSON such as '{{\"id\": 1}}', or @file", param_hint="--input"
-        ) from None
-    return text

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastrunner.cli.arguments import EXIT_BY_STATUS, EXIT_INTERRUPTED, read_input, read_pairs
+
 if TYPE_CHECKING:
     from fastrunner._core import Problem
 
-EXIT_BY_STATUS = {"completed": 0, "failed": 1, "cancelled": 3}
 _document = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 
 
@@ -63,23 +64,20 @@ def run(file: Path, input_text: str | None, env: tuple[str, ...], timeout_s: int
     Progress goes to stderr, the output (or the error) as JSON to stdout. Exits with 0 completed, 1 failed, 2 invalid
     document, 3 cancelled, 130 interrupted.
     """
-    from fastrunner.cli.client import read_input
     from fastrunner.cli.inprocess import LocalRun, execute
-    from fastrunner.cli.remote import _pairs
+    from fastrunner.errors import DocumentRefused
 
     local = LocalRun(
         document=_text(file).decode("utf-8", "replace"),
         input_json=read_input(input_text).encode() or b"null",
-        env_vars=_pairs(env),
+        env_vars=read_pairs(env),
         timeout_s_max=timeout_s,
         as_json=as_json,
         quiet=quiet,
     )
-    from fastrunner.errors import DocumentRefused
-
     try:
         status = execute(local)
     except DocumentRefused as refusal:
         _print_problems(file, refusal.problems)
         sys.exit(2)
-    sys.exit(EXIT_BY_STATUS.get(status, 130))
+    sys.exit(EXIT_BY_STATUS.get(status, EXIT_INTERRUPTED))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastrunner.cli.arguments import EXIT_BY_STATUS, EXIT_INTERRUPTED, read_input, read_pairs
+
 if TYPE_CHECKING:
     from fastrunner.cli.client import Client
 
-EXIT_BY_STATUS = {"completed": 0, "failed": 1, "cancelled": 3}
 STATUSES = ["pending", "running", "completed", "failed", "cancelled", "paused"]
 
 
@@ -55,13 +56,12 @@ def submit(
     import uuid
 
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
-    from fastrunner.cli.client import read_input
     from fastrunner.cli.present import json_line, say
 
     request = messages_pb2.WorkflowExecuteInput(
         workflow_execution_id=execution_id or str(uuid.uuid4()),
         workflow_yaml=file.read_text(encoding="utf-8"),
-        env_vars=_pairs(env),
+        env_vars=read_pairs(env),
         input_json=read_input(input_text),
     )
     if timeout_s:
@@ -190,16 +190,6 @@ def resume(execution_id: str, reason: str, **connection: Any) -> None:
     _client(**connection).call("ResumeExecution", request)
 
 
-def _pairs(values: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for value in values:
-        name, separator, text = value.partition("=")
-        if not separator:
-            raise click.BadParameter(f"{value!r} has no '='; write NAME=VALUE", param_hint="--env")
-        pairs[name] = text
-    return pairs
-
-
 def _watch(client: "Client", execution_id: str, from_sequence: int, as_json: bool) -> None:
     """Follows an execution and leaves with the exit code of its end. Ctrl-C stops watching, not the execution."""
     from rich.console import Console
@@ -214,5 +204,5 @@ def _watch(client: "Client", execution_id: str, from_sequence: int, as_json: boo
             status = event.status
     except KeyboardInterrupt:
         say(f"stopped watching; the execution goes on: fastrunner events {execution_id} --follow")
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     sys.exit(EXIT_BY_STATUS.get(status, 1))
