@@ -158,3 +158,8 @@ def variable_of(field: str) -> str:
     alias = Config.model_fields[field].validation_alias
     assert isinstance(alias, AliasChoices)
     return str(alias.choices[0])
+
+
+def export_metrics_folder(folder: Path) -> None:
+    """Tells prometheus_client where all processes share their metrics; before anything imports it."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

@@ -140,7 +140,49 @@ ROUTER_REQUESTS_IN_FLIGHT_MAX: Final = 10_000
 ROUTER_OWNER_WAIT_S_MAX: Final = 10.0
 """How long a request waits for a crashed owner's successor before UNAVAILABLE."""
 
+ROUTER_RECONNECT_INTERVAL_S: Final = 0.02
+"""Between attempts to reach an owner that is down; a successor takes some hundred milliseconds to boot."""
+
+ROUTER_FLUSH_SIZE_BYTES: Final = 262_144
+"""Bytes collected into one frame before another is begun: a frame is decoded in one go, on the loop."""
+
+ROUTER_STREAM_WINDOW_MESSAGES: Final = 256
+"""Messages of a forwarded stream sent ahead of its reader: hides the hop, bounds what a slow reader costs."""
+
+# --- processes ---
+
+PING_INTERVAL_S: Final = 1.0
+"""Between the supervisor's questions whether a child's loop still turns."""
+
+PING_TIMEOUT_S: Final = 30.0
+"""Silence after which a child is killed. Far beyond any slice of work; a busy machine must not look like a hang."""
+
+BOOT_S_MAX: Final = 600.0
+"""How long a child may take to become ready. Recovery of a million executions takes a minute or so."""
+
+BOOT_ATTEMPTS_MAX: Final = 5
+"""Crashes in a row before a child was ever ready, after which the tree ends instead of respawning for ever."""
+
+RESPAWN_DELAY_S_MIN: Final = 0.1
+"""Before the second crash in a row is answered with a new child; the first is answered at once. Doubles from here."""
+
+RESPAWN_DELAY_S_MAX: Final = 30.0
+"""Longest delay between crashes in a row."""
+
+RESPAWN_STABLE_S: Final = 60.0
+"""A child that was ready for so long has not crashed "in a row"."""
+
+DRAIN_MARGIN_S: Final = 5.0
+"""What a child gets beyond the drain timeout, for its last commit and its exit, before it is killed."""
+
+SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
+"""Path of a Unix socket; Linux takes 107, macOS 103."""
+
 assert CALLBACK_BATCH_EVENTS_MAX <= CALLBACK_QUEUE_EVENTS_MAX
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert INPUT_SIZE_BYTES_MAX + DOCUMENT_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert REQUEST_SIZE_BYTES_MAX <= ROUTER_FRAME_SIZE_BYTES_MAX
+assert REQUEST_SIZE_BYTES_MAX + ROUTER_FLUSH_SIZE_BYTES <= ROUTER_FRAME_SIZE_BYTES_MAX
+assert ROUTER_RECONNECT_INTERVAL_S < ROUTER_OWNER_WAIT_S_MAX
+assert PING_INTERVAL_S < PING_TIMEOUT_S < BOOT_S_MAX
+assert RESPAWN_DELAY_S_MIN < RESPAWN_DELAY_S_MAX <= RESPAWN_STABLE_S

@@ -4,11 +4,22 @@ Rules: made after the fork, in the process that counts (`PROMETHEUS_MULTIPROC_DI
 imported); no execution id in a label; hot paths count whole batches.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 _SHORT_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+def name_process(identity: str) -> None:
+    """Makes this process count into files called `identity`; before its first metric.
+
+    A name that a successor takes over, instead of the process id, lets counters go on where the predecessor stopped and
+    keeps the number of files constant, however often workers are replaced. No two living processes may share it.
+    """
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: identity)  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -20,8 +31,10 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"workflow_runner_{name}", text, labels, registry=registry)
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"workflow_runner_{name}", text, labels, registry=registry, multiprocess_mode="livesum")
+        def gauge(name: str, text: str, *labels: str, oldest: bool = False) -> Gauge:
+            # Over all workers a count adds up, an age is the oldest one's.
+            mode: Literal["livemax", "livesum"] = "livemax" if oldest else "livesum"
+            return Gauge(f"workflow_runner_{name}", text, labels, registry=registry, multiprocess_mode=mode)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"workflow_runner_{name}", text, labels, registry=registry, buckets=buckets)
@@ -45,7 +58,9 @@ class Metrics:
             "callback_attempts_total", "Callback calls by method and code", "method", "code"
         )
         self.callback_queue_events = gauge("callback_queue_events", "Events waiting to be acknowledged, in memory")
-        self.callback_oldest_age = gauge("callback_oldest_event_age_seconds", "Age of the oldest unacknowledged event")
+        self.callback_oldest_age = gauge(
+            "callback_oldest_event_age_seconds", "Age of the oldest unacknowledged event", oldest=True
+        )
         self.callback_breaker_open = gauge("callback_breaker_open", "1 while callbacks are suspended after failures")
         self.router_forwards = counter("router_forwards_total", "Requests forwarded to their owner", "code")
         self.router_duration = histogram("router_forward_duration_seconds", "Time a forwarded request took", _SHORT_S)

@@ -57,16 +57,21 @@ class Request(message.Message):
     PAYLOAD_FIELD_NUMBER: builtins.int
     PEER_FIELD_NUMBER: builtins.int
     DEADLINE_MS_FIELD_NUMBER: builtins.int
+    CREDIT_FIELD_NUMBER: builtins.int
     request_id: builtins.int
     """Matches answers to requests; unique per connection."""
     method: builtins.str
-    """Canonical method name, such as `ExecuteAsync`; empty cancels the request with this id."""
+    """Canonical method name, such as `ExecuteAsync`; empty in a message about an earlier request: with credit it grants
+    more messages of its stream, without it cancels the request.
+    """
     payload: builtins.bytes
     """The call's request message, as it arrived."""
     peer: builtins.str
     """Identity of the caller, for logs and limits."""
     deadline_ms: builtins.int
     """When the caller stops waiting, in milliseconds since the epoch; 0: never."""
+    credit: builtins.int
+    """How many messages of a stream the asking side has room for, beyond those granted before; 0 for a unary call."""
     def __init__(
         self,
         *,
@@ -75,10 +80,11 @@ class Request(message.Message):
         payload: builtins.bytes = ...,
         peer: builtins.str = ...,
         deadline_ms: builtins.int = ...,
+        credit: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["deadline_ms", b"deadline_ms", "method", b"method", "payload", b"payload", "peer", b"peer", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["credit", b"credit", "deadline_ms", b"deadline_ms", "method", b"method", "payload", b"payload", "peer", b"peer", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
