@@ -111,11 +111,17 @@ class PerformEffect:
     reference: str
     """JSON pointer of the task."""
 
+    def __init__(
+        self, effect_id: int, kind: str, arguments: Mapping[str, Json], idempotency_key: str, reference: str
+    ) -> None: ...
+
 @final
 class InterruptEffect:
     """Abort an effect whose outcome is no longer wanted (timeout, lost race, forced cancel)."""
 
     effect_id: int
+
+    def __init__(self, effect_id: int) -> None: ...
 
 Action = PerformEffect | InterruptEffect
 
@@ -123,11 +129,20 @@ Action = PerformEffect | InterruptEffect
 class EffectResult:
     """An effect succeeded with `value`."""
 
+    effect_id: int
+    value: Json
+
     def __init__(self, effect_id: int, value: Json) -> None: ...
 
 @final
 class EffectFailure:
     """An effect failed with a DSL error; `type` is a short name such as `communication`, or a URI."""
+
+    effect_id: int
+    type: str
+    status: int
+    title: str
+    detail: str
 
     def __init__(self, effect_id: int, type: str, status: int, title: str, detail: str) -> None: ...
 
@@ -147,17 +162,25 @@ class MoreSteps:
 class Cancel:
     """Cancel. Graceful: running effects may end until `now_ms + grace_ms`. Forced: they are interrupted."""
 
+    reason: str
+    force: bool
+    grace_ms: int
+
     def __init__(self, reason: str, force: bool, grace_ms: int) -> None: ...
 
 @final
 class Pause:
     """Start nothing new; outcomes of running effects are kept until Resume."""
 
+    reason: str
+
     def __init__(self, reason: str) -> None: ...
 
 @final
 class Resume:
     """Go on after Pause; deadlines of timeouts move by the time spent paused."""
+
+    reason: str
 
     def __init__(self, reason: str) -> None: ...
 
