@@ -83,6 +83,12 @@ HTTP_REDIRECTS_MAX: Final = 10
 HTTP_CONNECTIONS_PER_HOST_MAX: Final = 100
 """Pooled connections per host and worker."""
 
+HTTP_RESPONSE_DEPTH_MAX: Final = 128
+"""Nesting of a JSON response: what a document may have; deeper data could not be written into a snapshot."""
+
+HTTP_CONNECT_TIMEOUT_S_MAX: Final = 30.0
+"""Time to reach a host: one that drops packets must not hold a call for as long as a slow answer may take."""
+
 # --- the embedded engine ---
 
 EXECUTIONS_MAX: Final = 1_000_000

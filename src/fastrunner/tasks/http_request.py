@@ -1,0 +1,206 @@
+"""Stage 5, tasks: the evaluated arguments of `call: http` as the request that is sent.
+
+Rules: pure, no I/O; what cannot be sent is refused before a socket opens; an expanded URI is never encoded twice; no
+problem's text holds a value, because values may be secrets.
+"""
+
+import base64
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+import orjson
+from multidict import CIMultiDict
+from yarl import URL
+
+from fastrunner import __version__
+from fastrunner.tasks.http_content import MediaType
+
+__all__ = ["HttpRequest", "RequestProblem", "prepare"]
+
+FORM = "application/x-www-form-urlencoded"
+
+_RUNNER_HEADERS = frozenset({"connection", "content-length", "te", "trailer", "transfer-encoding", "upgrade"})
+"""Framing and hop-by-hop headers: they follow from the request and the connection; a wrong one desynchronizes both."""
+
+_LARGE_BODY_SIZE_BYTES = 1_048_576
+"""From here on a body is streamed into the socket instead of copied in one piece."""
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_URI = re.compile(r"(https?)://([^/?#\\]*)([^#]*)", re.IGNORECASE | re.DOTALL)
+_NOT_IN_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]")
+_NOT_IN_KEY = re.compile(r"[^!-$&-~]")
+
+
+class RequestProblem(ValueError):
+    """Arguments no request can be made of. `type` is a DSL error's short name; the text never holds a value."""
+
+    def __init__(self, type_: str, detail: str) -> None:
+        super().__init__(detail)
+        self.type = type_
+        """`configuration`, or `expression` for a value of the wrong JSON type."""
+        self.detail = detail
+        """One sentence naming the argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request, ready to be sent."""
+
+    method: str
+    """In upper case."""
+    url: URL
+    """Percent-encoded, with the query, without user information and fragment."""
+    headers: CIMultiDict[str]
+    """All but those the connection decides."""
+    body: bytes | None
+    """None sends no body."""
+
+    @property
+    def data(self) -> bytes | io.BytesIO | None:
+        """The body in the form the client sends best."""
+        if self.body is not None and len(self.body) > _LARGE_BODY_SIZE_BYTES:
+            return io.BytesIO(self.body)
+        return self.body
+
+
+def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
+    """The request for evaluated arguments (see `PerformEffect`). Raises RequestProblem."""
+    try:
+        method = _method(arguments["method"])
+        url, user_information = _url(arguments["uri"], arguments.get("query"))
+        headers = _headers(arguments.get("headers"))
+        body = _body(arguments.get("body"), headers)
+    except UnicodeEncodeError:
+        raise RequestProblem("configuration", "the request holds characters that its encoding cannot carry") from None
+    if user_information:
+        headers.setdefault("Authorization", _basic(user_information))
+    headers.setdefault("Idempotency-Key", _NOT_IN_KEY.sub(_percent_encoded, idempotency_key))
+    headers.setdefault("User-Agent", f"fastrunner/{__version__}")
+    return HttpRequest(method, url, headers, body)
+
+
+def _method(given: Any) -> str:
+    if not isinstance(given, str):
+        raise RequestProblem("expression", f"method is {_kind(given)}, a string is needed")
+    method = given.strip().upper()
+    if not _TOKEN.fullmatch(method) or method == "CONNECT":
+        raise RequestProblem("configuration", "method is not one a call can use")
+    return method
+
+
+def _url(uri: Any, query: Any) -> tuple[URL, str]:
+    """The URL to request, and the URI's user information (empty if none)."""
+    if not isinstance(uri, str):
+        raise RequestProblem("expression", f"endpoint is {_kind(uri)}, a string is needed")
+    match = _URI.match(uri.strip())
+    if match is None:
+        raise RequestProblem("configuration", "endpoint is not an absolute http or https URI")
+    scheme, authority, rest = match.groups()
+    user_information, _, host_and_port = authority.rpartition("@")
+    try:
+        origin = URL(f"{scheme.lower()}://{host_and_port}").origin()
+    except ValueError:
+        raise RequestProblem("configuration", "endpoint names no valid host and port") from None
+    rest = _NOT_IN_URI.sub(_percent_encoded, rest)
+    if not rest.startswith("/"):
+        rest = "/" + rest
+    pairs = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in _pairs(query, "query"))
+    if pairs:
+        joint = "" if rest.endswith(("?", "&")) else "&" if "?" in rest else "?"
+        rest += joint + pairs
+    return URL(f"{origin}{rest}", encoded=True), user_information
+
+
+def _percent_encoded(match: re.Match[str]) -> str:
+    return quote(match[0], safe="")
+
+
+def _basic(user_information: str) -> str:
+    user, _, password = user_information.partition(":")
+    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
+
+
+def _headers(given: Any) -> CIMultiDict[str]:
+    headers: CIMultiDict[str] = CIMultiDict()
+    for name, value in _pairs(given, "headers"):
+        if not _TOKEN.fullmatch(name):
+            raise RequestProblem("configuration", "headers has a name that is no HTTP token")
+        if name.lower() in _RUNNER_HEADERS:
+            raise RequestProblem("configuration", f"header {name} is the runner's to set: leave it out")
+        if _CONTROL_CHARACTER.search(value):
+            raise RequestProblem("configuration", f"header {name} has a control character in its value")
+        headers.add(name, value.strip())
+    return headers
+
+
+def _body(body: Any, headers: CIMultiDict[str]) -> bytes | None:
+    """The body's bytes; sets Content-Type unless the author did."""
+    if body is None:
+        return None
+    media_type = MediaType.parse(headers.get("Content-Type"))
+    if isinstance(body, str) and not media_type.is_json:
+        headers.setdefault("Content-Type", "text/plain; charset=utf-8")
+        return media_type.encode_text(body)
+    if isinstance(body, dict) and media_type.essence == FORM:
+        return "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in _pairs(body, "body")).encode()
+    headers.setdefault("Content-Type", "application/json")
+    return _json(body)
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # orjson refuses integers beyond 64 bits, which jq can make; the standard library writes them exactly.
+        try:
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        except RecursionError:
+            raise RequestProblem("expression", "body is nested too deeply") from None
+
+
+def _pairs(given: Any, argument: str) -> Iterable[tuple[str, str]]:
+    """Names and values of a map: an array repeats its name, null drops it, scalars become text."""
+    if given is None:
+        return
+    if not isinstance(given, dict):
+        raise RequestProblem("expression", f"{argument} is {_kind(given)}, a map is needed")
+    for name, value in given.items():
+        for item in value if isinstance(value, list) else (value,):
+            if item is not None:
+                yield name, _text(item, argument)
+
+
+def _text(value: Any, argument: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    raise RequestProblem("expression", f"{argument} holds {_kind(value)}, where only scalars can be sent")
+
+
+def _kind(value: Any) -> str:
+    """A JSON value's type, for people."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
