@@ -17,6 +17,12 @@ DOCUMENT_DEPTH_MAX: Final = 128
 DOCUMENT_NODES_MAX: Final = 200_000
 """Values in a document after aliases are expanded, so that a few nested aliases cannot become gigabytes."""
 
+DOCUMENT_KEY_SIZE_MAX: Final = 1_024
+"""Characters of one key. Task names are keys and become parts of every reference; nobody reads longer ones."""
+
+DURATION_MS_MAX: Final = 1_000 * 365 * 24 * 3600 * 1000
+"""A literal duration, either way: a thousand years. Keeps deadlines far from the end of 64 bits."""
+
 PROBLEMS_MAX: Final = 100
 """Problems reported for one document. A broken document repeats itself; a reply must stay readable."""
 

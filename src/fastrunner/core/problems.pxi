@@ -1,0 +1,143 @@
+"""Stage 2, compile: problems of a document and the exception that carries them.
+
+Rules: a problem's code is stable and documented in docs/validation.md; its message says what is allowed. Names an
+author wrote (keys, task names, references) may appear in a message, cut short; values of a document never do.
+"""
+
+from fastrunner.limits import PROBLEMS_MAX as _PROBLEMS_MAX
+
+cdef Py_ssize_t PROBLEMS_MAX = _PROBLEMS_MAX
+cdef Py_ssize_t NAME_SHOWN_MAX = 60
+
+
+cdef class Problem:
+    """One problem of a document. Line and column count from 1 and point at the offending key or value."""
+
+    cdef readonly str code
+    cdef readonly str pointer
+    cdef readonly Py_ssize_t line
+    cdef readonly Py_ssize_t column
+    cdef readonly str message
+
+    def __init__(self, str code not None, str pointer not None, Py_ssize_t line, Py_ssize_t column,
+                 str message not None):
+        self.code = code
+        self.pointer = pointer
+        self.line = line
+        self.column = column
+        self.message = message
+
+    def __eq__(self, other):
+        if not isinstance(other, Problem):
+            return NotImplemented
+        return problem_key(self) == problem_key(<Problem>other)
+
+    def __hash__(self):
+        return hash(problem_key(self))
+
+    def __repr__(self):
+        return (f"Problem(code={self.code!r}, pointer={self.pointer!r}, line={self.line}, column={self.column}, "
+                f"message={self.message!r})")
+
+    def __reduce__(self):
+        return Problem, (self.code, self.pointer, self.line, self.column, self.message)
+
+
+cdef tuple problem_key(Problem problem):
+    return problem.line, problem.column, problem.pointer, problem.code, problem.message
+
+
+class InvalidWorkflow(ValueError):
+    """A document that does not parse or validate; carries all problems in document order."""
+
+    def __init__(self, problems):
+        self.problems = tuple(problems)
+        first = self.problems[0]
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        super().__init__(f"{first.line}:{first.column}: {first.message}{more}")
+
+    def __reduce__(self):
+        return InvalidWorkflow, (self.problems,)
+
+
+cdef object single_problem(str code, Py_ssize_t line, Py_ssize_t column, str message):
+    """InvalidWorkflow for a document that cannot be read further."""
+    return InvalidWorkflow((Problem(code, "", line, column, message),))
+
+
+cdef str shown(object name):
+    """A name an author wrote, quoted and cut to a readable length."""
+    cdef str text = str(name)
+    if len(text) > NAME_SHOWN_MAX:
+        text = text[:NAME_SHOWN_MAX] + "..."
+    return repr(text)
+
+
+cdef str json_type_name(object value):
+    """The JSON type of a value, with its article."""
+    if value is None:
+        return "null"
+    if type(value) is bool:
+        return "a boolean"
+    if type(value) is int or type(value) is float:
+        return "a number"
+    if type(value) is str:
+        return "a string"
+    return "a list" if type(value) is list else "an object"
+
+
+cdef str listed(object names):
+    """Allowed names as prose; long lists are cut."""
+    cdef list shortened = [str(name) for name in names]
+    if len(shortened) > 24:
+        return ", ".join(shortened[:24]) + ", ..."
+    return ", ".join(shortened)
+
+
+cdef int edit_distance(str left, str right, int bound):
+    """Insertions, deletions, replacements and swaps of neighbours between two words; `bound` + 1 when there are more."""
+    cdef Py_ssize_t rows = len(left), columns = len(right), i, j
+    cdef list before, previous, current
+    cdef int cost, best
+    if abs(rows - columns) > bound:
+        return bound + 1
+    before = []
+    previous = list(range(columns + 1))
+    for i in range(1, rows + 1):
+        current = [i]
+        for j in range(1, columns + 1):
+            cost = 0 if left[i - 1] == right[j - 1] else 1
+            best = min(previous[j] + 1, current[j - 1] + 1, previous[j - 1] + cost)
+            if i > 1 and j > 1 and left[i - 1] == right[j - 2] and left[i - 2] == right[j - 1]:
+                best = min(best, before[j - 2] + 1)
+            current.append(best)
+        before = previous
+        previous = current
+    return previous[columns]
+
+
+cdef str closest(object word, object candidates):
+    """The candidate an author most likely meant, or None."""
+    cdef str text = str(word)
+    cdef str lowered
+    cdef int bound, distance, best
+    cdef object found = None
+    if len(text) > NAME_SHOWN_MAX:
+        return None
+    lowered = text.lower()
+    bound = 1 if len(text) < 4 else 2
+    best = bound + 1
+    for candidate in candidates:
+        if len(candidate) > NAME_SHOWN_MAX:
+            continue
+        distance = edit_distance(lowered, candidate.lower(), bound)
+        if distance < best:
+            best = distance
+            found = candidate
+    return found
+
+
+cdef str did_you_mean(object word, object candidates):
+    """`; did you mean 'x'?` or nothing."""
+    cdef object candidate = closest(word, candidates)
+    return "" if candidate is None else f"; did you mean {shown(candidate)}?"

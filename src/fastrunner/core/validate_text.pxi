@@ -1,0 +1,455 @@
+"""Stage 2, compile: the formats of strings: expressions in `${ }`, durations, URI templates, versions, names, times.
+
+Rules: hand-written, because they run for every string of every cold document. Each format accepts exactly what the
+official schema accepts unless the function says where and why it is stricter.
+"""
+
+from fastrunner.limits import DURATION_MS_MAX as _DURATION_MS_MAX
+
+cdef long long DURATION_MS_MAX = _DURATION_MS_MAX
+cdef dict DURATION_UNITS_MS = {
+    "days": 86_400_000, "hours": 3_600_000, "minutes": 60_000, "seconds": 1_000, "milliseconds": 1,
+}
+# ISO 8601 leaves the length of years and months to a calendar; a duration here has no date to count from, so a year
+# is 365 days and a month 30.
+cdef tuple ISO_DATE_UNITS_MS = (("Y", 31_536_000_000), ("M", 2_592_000_000), ("W", 604_800_000), ("D", 86_400_000))
+cdef tuple ISO_TIME_UNITS_MS = (("H", 3_600_000), ("M", 60_000), ("S", 1_000))
+cdef enum:
+    BRACKETS_MAX = 512
+
+
+# --- expressions ---
+
+cdef Py_ssize_t closing_brace(str text, Py_ssize_t at, Py_ssize_t end) noexcept:
+    """Index of the brace that closes the one before `at`, minding jq's strings, interpolations and comments; or -1."""
+    cdef char[BRACKETS_MAX] open_brackets
+    cdef int depth = 1
+    cdef Py_UCS4 character
+    open_brackets[0] = c"{"
+    while at < end:
+        character = text[at]
+        if open_brackets[depth - 1] == c'"':
+            if character == u'"':
+                depth -= 1
+            elif character == u"\\":
+                at += 1
+                if at < end and text[at] == u"(":
+                    if depth == BRACKETS_MAX:
+                        return -1
+                    open_brackets[depth] = c"("
+                    depth += 1
+        elif character == u'"' or character == u"{" or character == u"(" or character == u"[":
+            if depth == BRACKETS_MAX:
+                return -1
+            open_brackets[depth] = <char>character
+            depth += 1
+        elif character == u"}" or character == u")" or character == u"]":
+            if open_brackets[depth - 1] != (c"{" if character == u"}" else c"(" if character == u")" else c"["):
+                return -1
+            depth -= 1
+            if depth == 0:
+                return at
+        elif character == u"#":
+            while at < end and text[at] != u"\n":
+                at += 1
+        at += 1
+    return -1
+
+
+cdef Py_ssize_t expression_start(str value) noexcept:
+    """Index after the `${` a value opens with, white space aside; or -1."""
+    cdef Py_ssize_t at = 0, end = len(value)
+    while at < end and value[at].isspace():
+        at += 1
+    if at + 1 < end and value[at] == u"$" and value[at + 1] == u"{":
+        return at + 2
+    return -1
+
+
+cdef object expression_text(str value):
+    """The text within `${ }` if the whole value, white space aside, is one expression; else None."""
+    cdef Py_ssize_t start = expression_start(value), end, close
+    if start < 0:
+        return None
+    end = len(value)
+    while value[end - 1].isspace():
+        end -= 1
+    close = closing_brace(value, start, end)
+    if close < 0 or close != end - 1:
+        return None
+    return value[start:close].strip()
+
+
+cdef str expression_source(str value):
+    """The expression of a field that is one by type: what stands within `${ }`, or the bare text."""
+    cdef object text = expression_text(value)
+    return value.strip() if text is None else text
+
+
+cdef bint is_wrapped(str value) noexcept:
+    """The schema's pattern for expression-only fields: `${` ... `}` with something between and no line break in it."""
+    cdef Py_ssize_t start = expression_start(value), end, at
+    if start < 0:
+        return False
+    end = len(value)
+    while value[end - 1].isspace():
+        end -= 1
+    if value[end - 1] != u"}" or end - 1 <= start:
+        return False
+    for at in range(start, end):
+        if value[at] in (u"\n", u"\r", u"\u2028", u"\u2029"):
+            return False
+    return True
+
+
+# --- durations ---
+
+cdef bint is_integral(object value) noexcept:
+    """JSON Schema's integer: an integral float is one, a boolean is none."""
+    cdef double number
+    if type(value) is int:
+        return True
+    if type(value) is not float:
+        return False
+    number = <double>value
+    return -9e15 < number < 9e15 and number == <double>(<long long>number)
+
+
+cdef long long duration_ms(object value) except? -1:
+    """Milliseconds of a duration object or an ISO 8601 string. Raises ValueError saying what is expected."""
+    cdef object total = 0
+    if type(value) is str:
+        return iso_duration_ms(value)
+    if type(value) is not dict:
+        raise ValueError(f"a duration is an object or an ISO 8601 string, not {json_type_name(value)}")
+    if not value:
+        raise ValueError("a duration has at least one of " + listed(DURATION_UNITS_MS))
+    for unit, count in (<dict>value).items():
+        if unit not in DURATION_UNITS_MS:
+            raise ValueError(f"a duration has only the keys {listed(DURATION_UNITS_MS)}, not {shown(unit)}")
+        if not is_integral(count):
+            raise ValueError(f"{unit} of a duration is an integer")
+        total += int(count) * DURATION_UNITS_MS[unit]
+    return bounded_duration(total)
+
+
+cdef long long bounded_duration(object total) except? -1:
+    if not -DURATION_MS_MAX <= total <= DURATION_MS_MAX:
+        raise ValueError("a duration is at most a thousand years")
+    return total
+
+
+cdef long long iso_duration_ms(str text) except? -1:
+    """PnYnMnWnDTnHnMnS: parts in this order, each at most once, at least one, decimals allowed, no signs."""
+    cdef Py_ssize_t size = len(text), at = 1, time_at
+    cdef object total = 0
+    if size > 1 and text[0] == u"P":
+        at, total = iso_parts(text, at, size, ISO_DATE_UNITS_MS, total)
+        if at < size and text[at] == u"T":
+            time_at = at + 1
+            at, total = iso_parts(text, time_at, size, ISO_TIME_UNITS_MS, total)
+            if at == time_at:
+                at = 0
+        if at == size:
+            return bounded_duration(total)
+    raise ValueError("a duration string is ISO 8601, such as PT5S, PT1H30M or P1D")
+
+
+cdef tuple iso_parts(str text, Py_ssize_t at, Py_ssize_t size, tuple units, object total):
+    """Where the parts from `at` on end, and the total with them."""
+    cdef Py_ssize_t end
+    cdef int next_unit = 0, unit
+    while at < size:
+        end = digits_end(text, at, size)
+        if end == at:
+            break
+        if end < size and text[end] == u"." and digits_end(text, end + 1, size) > end + 1:
+            end = digits_end(text, end + 1, size)
+        if end == size:
+            break
+        for unit in range(next_unit, len(units)):
+            if text[end] == units[unit][0]:
+                break
+        else:
+            break
+        total += iso_amount_ms(text[at:end], units[unit][1])
+        next_unit = unit + 1
+        at = end + 1
+    return at, total
+
+
+cdef object iso_amount_ms(str amount, object unit_ms):
+    if len(amount) > 20:
+        raise ValueError("a duration has at most 20 digits in one part")
+    return round(float(amount) * unit_ms) if "." in amount else int(amount) * unit_ms
+
+
+# --- URIs and URI templates ---
+
+cdef bint is_unreserved_name(Py_UCS4 character) noexcept:
+    return u"a" <= character <= u"z" or u"A" <= character <= u"Z" or u"0" <= character <= u"9" or character == u"_"
+
+
+cdef tuple uri_template_fault(str text):
+    """Code and message of what is wrong with a URI or URI template; None if nothing is.
+
+    Stricter than the schema: of RFC 6570 only `{name}` is accepted, because nothing else would ever be expanded.
+    """
+    cdef Py_ssize_t at = 0, size = len(text), close
+    cdef Py_UCS4 character
+    cdef tuple fault
+    if size == 0:
+        return "invalid-format", "a URI is not empty"
+    if expression_start(text) >= 0:
+        return "invalid-expression", ("an expression here is one `${ ... }` with balanced braces, on one line, with nothing "
+                                      "before or after it")
+    while at < size:
+        character = text[at]
+        if character == u"{":
+            close = text.find("}", at)
+            if close < 0:
+                return "invalid-format", f"the '{{' at character {at + 1} of the URI template is not closed"
+            fault = template_variable_fault(text, at + 1, close)
+            if fault is not None:
+                return fault
+            at = close
+        elif character == u"%":
+            if at + 2 >= size or hex_digit(text[at + 1]) < 0 or hex_digit(text[at + 2]) < 0:
+                return "invalid-format", f"the '%' at character {at + 1} of the URI needs two hexadecimal digits after it"
+            at += 2
+        elif character <= 0x20 or character == 0x7F or character.isspace() or character in u'"<>\\^`|}':
+            return "invalid-format", f"the character at position {at + 1} may not stand in a URI: percent-encode it"
+        at += 1
+    return None
+
+
+cdef tuple template_variable_fault(str text, Py_ssize_t at, Py_ssize_t close):
+    """What is wrong with the variable between two braces."""
+    cdef Py_ssize_t i = at
+    cdef bint separated = True
+    if at < close and text[at] in u"+#./;?&=,!@|":
+        return "unsupported-template", (f"the operator '{text[at]}' of RFC 6570 is not supported: use {{name}}, or a "
+                                        "`${ }` expression that builds the URI")
+    while i < close:
+        if text[i] == u"," or text[i] == u":" or text[i] == u"*":
+            return "unsupported-template", (f"'{text[i]}' in a URI template variable is not supported: use {{name}}, or "
+                                            "a `${ }` expression that builds the URI")
+        if text[i] == u".":
+            if separated:
+                break
+            separated = True
+        elif is_unreserved_name(text[i]):
+            separated = False
+        elif (text[i] == u"%" and i + 2 < close and hex_digit(text[i + 1]) >= 0 and hex_digit(text[i + 2]) >= 0):
+            separated = False
+            i += 2
+        else:
+            break
+        i += 1
+    if i < close or separated:
+        return "invalid-format", (f"the URI template variable at character {at + 1} is no name: letters, digits, '_', and "
+                                  "'.' between them")
+    return None
+
+
+cdef tuple uri_template_parts(str text):
+    """A URI template cut into literal, variable name, literal, ...: an odd number of parts. Raises ValueError."""
+    cdef tuple fault = uri_template_fault(text)
+    cdef list parts = []
+    cdef Py_ssize_t at = 0, start
+    if fault is not None:
+        raise ValueError(fault[1])
+    while True:
+        start = text.find("{", at)
+        if start < 0:
+            parts.append(text[at:])
+            return tuple(parts)
+        parts.append(text[at:start])
+        at = text.find("}", start) + 1
+        parts.append(text[start + 1:at - 1])
+
+
+# --- names and versions ---
+
+cdef bint is_host_name(str text, bint dots) noexcept:
+    """1 to 63 letters, digits and hyphens (and dots), a letter or digit first and last."""
+    cdef Py_ssize_t size = len(text), at
+    cdef Py_UCS4 character
+    if not 0 < size <= 63:
+        return False
+    for at in range(size):
+        character = text[at]
+        if character == u"-" or (dots and character == u"."):
+            if at == 0 or at == size - 1:
+                return False
+        elif character == u"_" or not is_unreserved_name(character):
+            return False
+    return True
+
+
+cdef bint is_variable_name(str text) noexcept:
+    """A name jq can bind as a variable."""
+    cdef Py_ssize_t at
+    if not text or u"0" <= text[0] <= u"9":
+        return False
+    for at in range(len(text)):
+        if not is_unreserved_name(text[at]):
+            return False
+    return True
+
+
+cdef Py_ssize_t semver_number(str text, Py_ssize_t at) noexcept:
+    """Index after a number without leading zeros at `at`; or -1."""
+    cdef Py_ssize_t end = digits_end(text, at, len(text))
+    if end == at or (text[at] == u"0" and end > at + 1):
+        return -1
+    return end
+
+
+cdef bint is_semver(str text) noexcept:
+    """Semantic versioning 2.0: major.minor.patch, then -prerelease and +build."""
+    cdef Py_ssize_t size = len(text), at = 0, i
+    for i in range(3):
+        at = semver_number(text, at)
+        if at < 0:
+            return False
+        if i < 2:
+            if at >= size or text[at] != u".":
+                return False
+            at += 1
+    if at < size and text[at] == u"-":
+        at = semver_identifiers(text, at + 1, True)
+    if 0 <= at < size and text[at] == u"+":
+        at = semver_identifiers(text, at + 1, False)
+    return at == size
+
+
+cdef Py_ssize_t semver_identifiers(str text, Py_ssize_t at, bint no_leading_zeros) noexcept:
+    """Index after the dot-separated identifiers at `at`; or -1."""
+    cdef Py_ssize_t size = len(text), start
+    while True:
+        start = at
+        while at < size and (text[at] == u"-" or (text[at] != u"_" and is_unreserved_name(text[at]))):
+            at += 1
+        if at == start:
+            return -1
+        if no_leading_zeros and text[start] == u"0" and at > start + 1 and digits_end(text, start, size) >= at:
+            return -1
+        if at >= size or text[at] != u".":
+            return at
+        at += 1
+
+
+cdef bint is_json_pointer(str text) noexcept:
+    """RFC 6901: empty, or segments that each start with '/'; '~' only as ~0 and ~1."""
+    cdef Py_ssize_t at, size = len(text)
+    if size == 0:
+        return True
+    if text[0] != u"/":
+        return False
+    for at in range(size):
+        if text[at] == u"~" and (at + 1 == size or text[at + 1] not in u"01"):
+            return False
+    return True
+
+
+# --- times ---
+
+cdef int two_digits(str text, Py_ssize_t at) noexcept:
+    """The number of two digits at `at`; or -1."""
+    if at + 2 > len(text) or digits_end(text, at, at + 2) != at + 2:
+        return -1
+    return (<int>text[at] - 48) * 10 + <int>text[at + 1] - 48
+
+
+cdef int days_of_month(int year, int month) noexcept:
+    if month == 2:
+        return 29 if (year % 4 == 0 and year % 100 != 0) or year % 400 == 0 else 28
+    return 30 if month in (4, 6, 9, 11) else 31
+
+
+cdef bint is_date_time(str text) noexcept:
+    """RFC 3339 with its leap-second rule: 60 only where the clock in UTC shows 23:59."""
+    cdef Py_ssize_t size = len(text), at = 19
+    cdef int month, day, hour, minute, second, offset_hours = 0, offset_minutes = 0
+    if size < 20 or text[4] != u"-" or text[7] != u"-" or text[13] != u":" or text[16] != u":":
+        return False
+    if text[10] != u"T" and text[10] != u"t":
+        return False
+    month = two_digits(text, 5)
+    day = two_digits(text, 8)
+    hour = two_digits(text, 11)
+    minute = two_digits(text, 14)
+    second = two_digits(text, 17)
+    if digits_end(text, 0, 4) != 4 or not 1 <= month <= 12 or hour > 23 or minute > 59 or second > 60:
+        return False
+    if not 1 <= day <= days_of_month(two_digits(text, 0) * 100 + two_digits(text, 2), month):
+        return False
+    if hour < 0 or minute < 0 or second < 0:
+        return False
+    if text[at] == u".":
+        at = digits_end(text, 20, size)
+        if at == 20:
+            return False
+    if at + 1 == size and text[at] in u"zZ":
+        return second < 60 or (hour == 23 and minute == 59)
+    if at + 6 != size or text[at] not in u"+-" or text[at + 3] != u":":
+        return False
+    offset_hours = two_digits(text, at + 1)
+    offset_minutes = two_digits(text, at + 4)
+    if not 0 <= offset_hours <= 23 or not 0 <= offset_minutes <= 59:
+        return False
+    if second < 60:
+        return True
+    minute = hour * 60 + minute - (offset_hours * 60 + offset_minutes) * (1 if text[at] == u"+" else -1)
+    return (minute + 2880) % 1440 == 1439
+
+
+cdef dict CRON_NAMES = {
+    3: ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
+    4: ("sun", "mon", "tue", "wed", "thu", "fri", "sat"),
+}
+cdef tuple CRON_FIELDS = (
+    ("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31), ("month", 1, 12), ("day of week", 0, 7),
+)
+
+
+cdef str cron_fault(str text):
+    """What is wrong with a five-field cron expression; None if nothing is."""
+    cdef list fields = text.split()
+    cdef int index
+    if len(fields) != 5:
+        return f"a cron expression has five fields (minute hour day-of-month month day-of-week), not {len(fields)}"
+    for index in range(5):
+        for part in fields[index].split(","):
+            if not is_cron_part(part, index):
+                name, low, high = CRON_FIELDS[index]
+                return f"the {name} field of the cron expression takes {low}-{high}, *, ranges, lists and /steps"
+    return None
+
+
+cdef bint is_cron_part(str part, int index) except -1:
+    cdef str span, step
+    cdef list ends
+    cdef int low = CRON_FIELDS[index][1], high = CRON_FIELDS[index][2]
+    span, slash, step = part.partition("/")
+    if slash and not (len(step) in (1, 2) and digits_end(step, 0, len(step)) == len(step) and int(step) > 0):
+        return False
+    if span == "*":
+        return True
+    ends = [cron_number(end, index) for end in span.split("-")]
+    if len(ends) > 2 or (slash and len(ends) != 2):
+        return False
+    for end in ends:
+        if not low <= end <= high:
+            return False
+    return ends[0] <= ends[len(ends) - 1]
+
+
+cdef int cron_number(str text, int index) except -2:
+    """The number of one end of a range, names of months and days included; or -1."""
+    if 0 < len(text) <= 2 and digits_end(text, 0, len(text)) == len(text):
+        return int(text)
+    if index in CRON_NAMES and text.lower() in CRON_NAMES[index]:
+        return CRON_NAMES[index].index(text.lower()) + (1 if index == 3 else 0)
+    return -1
