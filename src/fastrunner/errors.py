@@ -6,6 +6,7 @@
       TooLarge              RESOURCE_EXHAUSTED    document, input or batch over its size bound
       AtCapacity            RESOURCE_EXHAUSTED    more unfinished executions than the bound, or the disk nearly full
       UnknownExecution      NOT_FOUND             no execution with this id
+      UnknownService        NOT_FOUND             health of a service this runner does not have
       IdTaken               ALREADY_EXISTS        same id, different request
       WrongState            FAILED_PRECONDITION   the execution's state does not allow the command
       Unavailable           UNAVAILABLE           draining, or the owner did not come back in time
@@ -85,6 +86,12 @@ class UnknownExecution(RunnerError):
         super().__init__(f"no execution with id {execution_id!r}: it was never accepted, or its retention has ended")
         self.execution_id = execution_id
         """The id asked for."""
+
+
+class UnknownService(RunnerError):
+    """Health was asked for a service this runner does not have."""
+
+    grpc_code = 5
 
 
 class IdTaken(RunnerError):

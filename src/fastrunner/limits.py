@@ -38,6 +38,51 @@ REQUEST_SIZE_BYTES_MAX: Final = 16_777_216
 BATCH_EXECUTIONS_MAX: Final = 1_000
 """Executions in one ExecuteAsyncBatch, so that one call never holds a worker for long."""
 
+# --- the service ---
+
+INPUT_DEPTH_MAX: Final = 128
+"""Nesting of an execution's input: as for documents, and below the 254 levels that orjson writes."""
+
+ENV_VARS_SIZE_BYTES_MAX: Final = 262_144
+"""Names and values of an execution's env_vars: twice the longest single variable Linux takes."""
+
+METADATA_SIZE_BYTES_MAX: Final = 16_384
+"""An execution's WorkflowMetadata; it is stored with the execution and repeated in every listing."""
+
+REASON_SIZE_BYTES_MAX: Final = 4_096
+"""Reason of a cancel, pause or resume: a sentence, carried in an event."""
+
+REPLY_SIZE_BYTES_MAX: Final = 3_145_728
+"""Pages of events and of executions end early beyond it: clients refuse replies over 4 MiB by default."""
+
+REPLY_MESSAGE_SIZE_BYTES_MAX: Final = 67_108_864
+"""Any one reply: the output of an execution is the only large one, and a client must ask to receive it."""
+
+STATUS_MESSAGE_SIZE_BYTES_MAX: Final = 512
+"""Message of a refusal. It travels twice, once percent-encoded."""
+
+STATUS_DETAILS_SIZE_BYTES_MAX: Final = 4_096
+"""Details of a refusal. In base64 and with the message they stay below the 8 KiB of trailers that clients accept by
+default; a client that gets more sees RESOURCE_EXHAUSTED instead of the refusal."""
+
+BATCH_STATUS_DETAILS_SIZE_BYTES_MAX: Final = 2_048
+"""Details of one refusal within a batch, so that a whole batch of refusals fits a client's 4 MiB."""
+
+BATCH_EXECUTIONS_PER_TURN_MAX: Final = 20
+"""Executions of a batch submitted before the loop serves others: some milliseconds if each document is new."""
+
+GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
+"""Calls open at once on one connection: a service may follow thousands of executions over one channel."""
+
+GRPC_KEEPALIVE_TIME_MS: Final = 60_000
+"""Silence on a connection before the server pings: below the idle limit of common load balancers and NATs."""
+
+GRPC_KEEPALIVE_TIMEOUT_MS: Final = 20_000
+"""How long a ping may stay unanswered: gRPC's own default; then the peer is gone, and so are its Execute calls."""
+
+GRPC_CLIENT_PING_INTERVAL_MS_MIN: Final = 10_000
+"""Clients may ping this often without being sent away: the lowest keepalive that gRPC libraries allow."""
+
 # --- the walk ---
 
 WALK_STEPS_PER_SLICE_MAX: Final = 250
@@ -198,3 +243,6 @@ assert REQUEST_SIZE_BYTES_MAX + ROUTER_FLUSH_SIZE_BYTES <= ROUTER_FRAME_SIZE_BYT
 assert ROUTER_RECONNECT_INTERVAL_S < ROUTER_OWNER_WAIT_S_MAX
 assert PING_INTERVAL_S < PING_TIMEOUT_S < BOOT_S_MAX
 assert RESPAWN_DELAY_S_MIN < RESPAWN_DELAY_S_MAX <= RESPAWN_STABLE_S
+assert (
+    BATCH_EXECUTIONS_MAX * (BATCH_STATUS_DETAILS_SIZE_BYTES_MAX + STATUS_MESSAGE_SIZE_BYTES_MAX) <= REPLY_SIZE_BYTES_MAX
+)

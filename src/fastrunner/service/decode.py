@@ -1,0 +1,227 @@
+"""Stage 1, service: request bytes into what the engine takes, every bound and value checked.
+
+Rules: a request that gets past here is within its size bounds and well-formed; nothing is corrected silently. Numbers
+of `Struct` and `Value` are doubles on the wire: integral ones become integers, so that `1` stays `1`; protobuf itself
+bounds how deep they nest (some 30 objects). `input_json` is passed on as the text it is.
+"""
+
+import math
+from typing import Any, TypeVar
+
+import orjson
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+
+from fastrunner import limits
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
+from fastrunner.engine import Submission
+from fastrunner.errors import InvalidRequest, TooLarge
+
+Json = Any
+
+_M = TypeVar("_M", bound=Message)
+_INT64_BOUND = 2.0**63
+_ORJSON_DEPTH_MAX = 254
+
+
+def parse(message: type[_M], payload: bytes) -> _M:
+    """`payload` as a message. Raises InvalidRequest if it is none."""
+    try:
+        return message.FromString(payload)
+    except DecodeError:
+        name = message.DESCRIPTOR.full_name
+        raise InvalidRequest("", f"the request is not a {name} in protobuf encoding") from None
+
+
+def decode_execution(payload: bytes) -> Submission:
+    """A WorkflowExecuteInput, checked. Raises InvalidRequest, TooLarge."""
+    request = parse(WorkflowExecuteInput, payload)
+    check_execution_id(request.workflow_execution_id, "workflow_execution_id")
+    check_document(request.workflow_yaml)
+    return Submission(
+        execution_id=request.workflow_execution_id,
+        document=request.workflow_yaml,
+        input_json=_input_json(request),
+        env_vars=_env_vars(request),
+        metadata=_metadata(request),
+        timeout_s_max=_timeout_s_max(request),
+        debug=request.config.debug_enabled,
+    )
+
+
+def check_execution_id(execution_id: str, field: str) -> None:
+    """Raises InvalidRequest unless the id has 1 to 255 bytes of UTF-8 and no control characters."""
+    if not execution_id:
+        raise InvalidRequest(field, f"{field} is empty: give each execution an id of its own")
+    size_bytes = len(execution_id.encode())
+    if size_bytes > limits.EXECUTION_ID_SIZE_BYTES_MAX:
+        raise InvalidRequest(
+            field, f"{field} has {size_bytes} bytes: at most {limits.EXECUTION_ID_SIZE_BYTES_MAX} are allowed"
+        )
+    if not execution_id.isprintable() and any(ord(char) < 32 or 127 <= ord(char) < 160 for char in execution_id):
+        raise InvalidRequest(field, f"{field} has a control character: it also travels in headers of HTTP calls")
+
+
+def check_document(document: str) -> None:
+    """Raises InvalidRequest for an empty document, TooLarge for one over the bound."""
+    if not document or document.isspace():
+        raise InvalidRequest("workflow_yaml", "workflow_yaml is empty: it must hold the whole workflow document")
+    _check_size("workflow_yaml", _size_bytes(document), limits.DOCUMENT_SIZE_BYTES_MAX)
+
+
+def check_reason(reason: str) -> str:
+    """The reason of a command. Raises TooLarge beyond the bound."""
+    _check_size("reason", _size_bytes(reason), limits.REASON_SIZE_BYTES_MAX)
+    return reason
+
+
+def _check_size(field: str, size_bytes: int, size_bytes_max: int) -> None:
+    if size_bytes > size_bytes_max:
+        raise TooLarge(f"{field} has {size_bytes} bytes: at most {size_bytes_max} are allowed")
+
+
+def _size_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _env_vars(request: WorkflowExecuteInput) -> dict[str, str]:
+    env_vars = dict(request.env_vars)
+    if "" in env_vars:
+        raise InvalidRequest("env_vars", "env_vars has an empty name: every variable needs one")
+    size_bytes = sum(_size_bytes(name) + _size_bytes(value) for name, value in env_vars.items())
+    _check_size("env_vars", size_bytes, limits.ENV_VARS_SIZE_BYTES_MAX)
+    return env_vars
+
+
+def _metadata(request: WorkflowExecuteInput) -> bytes:
+    if not request.HasField("metadata"):
+        return b""
+    metadata = request.metadata.SerializeToString(deterministic=True)
+    _check_size("metadata", len(metadata), limits.METADATA_SIZE_BYTES_MAX)
+    return metadata
+
+
+def _timeout_s_max(request: WorkflowExecuteInput) -> int:
+    seconds = request.config.max_timeout_seconds
+    if seconds < 0:
+        raise InvalidRequest(
+            "config.max_timeout_seconds", f"config.max_timeout_seconds is {seconds}: it must be 0 (no bound) or more"
+        )
+    return seconds
+
+
+def _input_json(request: WorkflowExecuteInput) -> bytes:
+    """The input's JSON text: input_json over input over workflow_input over `null`."""
+    if request.input_json:
+        return _checked_text(request.input_json)
+    if request.HasField("input"):
+        return _converted(request.input, "input")
+    if request.HasField("workflow_input"):
+        return _converted(request.workflow_input, "workflow_input")
+    return b"null"
+
+
+def _checked_text(text: str) -> bytes:
+    """`text` unchanged, known to be JSON: integers of any size and every digit of a number survive."""
+    encoded = text.encode()
+    _check_size("input_json", len(encoded), limits.INPUT_SIZE_BYTES_MAX)
+    try:
+        value = orjson.loads(encoded)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(
+            "input_json",
+            f"input_json is not JSON: {error.msg} at line {error.lineno}, column {error.colno}, offset {error.pos}",
+        ) from None
+    brackets = encoded.count(b"[") + encoded.count(b"{")
+    if brackets > limits.INPUT_DEPTH_MAX and _deeper(value, limits.INPUT_DEPTH_MAX):
+        raise InvalidRequest("input_json", f"input_json nests deeper than {limits.INPUT_DEPTH_MAX} levels")
+    return encoded
+
+
+def _deeper(value: Json, depth_max: int) -> bool:
+    """Whether `value` nests deeper than `depth_max`.
+
+    orjson writes a fixed number of levels and refuses one more: wrapping the value in the difference makes it the
+    judge, at the speed of C.
+    """
+    for _ in range(_ORJSON_DEPTH_MAX - depth_max):
+        value = [value]
+    try:
+        # Integers beyond 64 bits never come out of `loads`, so nothing but depth can fail here.
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return True
+    return False
+
+
+def _dumped(value: Json, field: str) -> bytes:
+    """Keys sorted: a map has no order on the wire, and a repeated request must give the same bytes."""
+    encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    _check_size(field, len(encoded), limits.INPUT_SIZE_BYTES_MAX)
+    return encoded
+
+
+class _Misfit(Exception):
+    """A value that JSON cannot hold; its pointer is found on the way out, so that good values pay nothing for it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.pointer = ""
+
+    def within(self, step: str) -> "_Misfit":
+        """The same misfit, seen from one level further out."""
+        self.pointer = f"/{step}{self.pointer}"
+        return self
+
+
+def _converted(value: Value | Struct, field: str) -> bytes:
+    try:
+        return _dumped(_object(value) if isinstance(value, Struct) else _value(value), field)
+    except _Misfit as misfit:
+        raise InvalidRequest(field, f"{field}: the value at {misfit.pointer or '/'} {misfit.message}") from None
+
+
+def _value(value: Value) -> Json:
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        return _number(value.number_value)
+    if kind == "string_value":
+        return value.string_value
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "null_value":
+        return None
+    if kind == "struct_value":
+        return _object(value.struct_value)
+    if kind == "list_value":
+        return _array(value.list_value)
+    raise _Misfit("has no kind: null is `null_value`")
+
+
+def _object(struct: Struct) -> Json:
+    converted = {}
+    for name, value in struct.fields.items():
+        try:
+            converted[name] = _value(value)
+        except _Misfit as misfit:
+            raise misfit.within(name.replace("~", "~0").replace("/", "~1")) from None
+    return converted
+
+
+def _array(values: ListValue) -> Json:
+    converted = []
+    for index, value in enumerate(values.values):
+        try:
+            converted.append(_value(value))
+        except _Misfit as misfit:
+            raise misfit.within(str(index)) from None
+    return converted
+
+
+def _number(number: float) -> int | float:
+    if not math.isfinite(number):
+        raise _Misfit(f"is the number {number}: JSON has no such number")
+    if number.is_integer() and -_INT64_BOUND <= number < _INT64_BOUND:
+        return int(number)
+    return number

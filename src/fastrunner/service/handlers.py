@@ -1,0 +1,240 @@
+"""Stage 1, service: the handlers of every method, free of any transport.
+
+A handler is found by canonical name and takes request bytes and call facts. A request about one execution that another
+worker owns is passed on as it arrived. Execute is composed here, at the worker the client reached, of three requests to
+the owner (submit, subscribe, cancel): so the end of that worker never looks like a client that went away.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
+    CancelExecutionRequest,
+    PauseExecutionRequest,
+    ResumeExecutionRequest,
+    WorkflowExecuteResponse,
+)
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
+from fastrunner._pb.fastrunner.router.v1.views_pb2 import EventView
+from fastrunner.engine import Engine
+from fastrunner.errors import NotServed, RunnerError, Unavailable
+from fastrunner.metrics import Metrics
+from fastrunner.service.batch import Batches
+from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
+from fastrunner.service.queries import Queries, first_sequence
+from fastrunner.service.routing import CallFacts, Router, peek_execution_id
+from fastrunner.service.status import reason_of
+
+logger = logging.getLogger(__name__)
+
+_TERMINAL_EVENTS: Final = frozenset({"workflow_completed", "workflow_failed", "workflow_cancelled"})
+_STATUS_MESSAGES: Final = {
+    "running": "Workflow execution started in background",
+    "pending": "Workflow execution accepted; it starts when there is capacity",
+}
+_CLIENT_GONE: Final = "client went away"
+_EMPTY: Final = b""
+
+Handler = Callable[[bytes, CallFacts], bytes | Awaitable[bytes]]
+
+
+class Service:
+    """Answers every method on behalf of one worker."""
+
+    def __init__(self, engine: Engine, router: Router, metrics: Metrics) -> None:
+        self._engine = engine
+        self._router = router
+        self._metrics = metrics
+        self._stopping = False
+        self._afterwards: set[asyncio.Task[None]] = set()
+        queries = Queries(engine, router)
+        batches = Batches(router, self._submit)
+        self._of_owner: dict[str, Handler] = {
+            "ExecuteAsync": self._execute_async,
+            "CancelExecution": self._cancel,
+            "PauseExecution": self._pause,
+            "ResumeExecution": self._resume,
+            "GetExecution": queries.get_execution,
+            "GetEvents": queries.get_events,
+        }
+        self._of_anyone: dict[str, Handler] = {
+            "ExecuteAsyncBatch": batches.execute,
+            "ListExecutions": queries.list_executions,
+            "ValidateWorkflow": queries.validate_workflow,
+            "SendEvents": _refuse("SendEvents is not served yet: this runner has no workflows that listen"),
+            "ReportProgress": _refuse("ReportProgress is served by whoever receives progress; the runner calls it"),
+            "ReportProgressBatch": _refuse(
+                "ReportProgressBatch is served by whoever receives progress; the runner calls it"
+            ),
+        }
+
+    def handle_unary(self, method: str, payload: bytes, facts: CallFacts) -> bytes | Awaitable[bytes]:
+        """The reply to a unary method by canonical name, now or later; raises RunnerError now or later."""
+        handler = self._of_owner.get(method)
+        if handler is None:
+            handler = self._of_anyone.get(method)
+            if handler is None:
+                raise NotServed(f"there is no unary method {method}")
+            return handler(payload, facts)
+        if not facts.local:
+            owner = self._router.owner_of(peek_execution_id(payload))
+            if owner != self._router.worker:
+                return self._router.forward(owner, method, payload, facts.peer, facts.deadline_ms)
+        return handler(payload, facts)
+
+    def handle_stream(self, method: str, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
+        """The reply of a streaming method by canonical name; raises RunnerError while it is iterated.
+
+        Close it when nobody reads it any more.
+        """
+        if method == "Execute":
+            return self._execute(payload, facts)
+        if method == "Subscribe":
+            return self._subscribe(payload, facts)
+        raise NotServed(f"there is no streaming method {method}")
+
+    def stop(self) -> None:
+        """From now on a stream that is closed does not mean that its client went away."""
+        self._stopping = True
+
+    async def close(self) -> None:
+        """Waits for the commands of clients that went away."""
+        while self._afterwards:
+            await asyncio.wait(self._afterwards)
+
+    # --- commands ---
+
+    def _submit(self, payload: bytes) -> Coroutine[Any, Any, bytes]:
+        """Accepts one execution that this worker owns; gives its WorkflowExecuteResponse."""
+        try:
+            submission = decode_execution(payload)
+            accepted = self._engine.submit(submission)
+        except RunnerError as error:
+            self._rejected(error)
+            raise
+        return self._accepted(submission.execution_id, accepted)
+
+    async def _accepted(self, execution_id: str, accepted: Awaitable[str]) -> bytes:
+        try:
+            status = await accepted
+        except RunnerError as error:
+            self._rejected(error)
+            raise
+        return WorkflowExecuteResponse(
+            workflow_execution_id=execution_id, status=status, message=_STATUS_MESSAGES[status]
+        ).SerializeToString()
+
+    def _rejected(self, error: RunnerError) -> None:
+        self._metrics.executions_rejected.labels(reason_of(error).lower()).inc()
+
+    def _execute_async(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
+        return self._submit(payload)
+
+    def _cancel(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
+        request = parse(CancelExecutionRequest, payload)
+        check_execution_id(request.execution_id, "execution_id")
+        return _emptied(self._engine.cancel(request.execution_id, check_reason(request.reason), request.force))
+
+    def _pause(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
+        request = parse(PauseExecutionRequest, payload)
+        check_execution_id(request.execution_id, "execution_id")
+        return _emptied(self._engine.pause(request.execution_id, check_reason(request.reason)))
+
+    def _resume(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
+        request = parse(ResumeExecutionRequest, payload)
+        check_execution_id(request.execution_id, "execution_id")
+        return _emptied(self._engine.resume(request.execution_id, check_reason(request.reason)))
+
+    # --- streams ---
+
+    async def _subscribe(self, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
+        request = parse(SubscribeRequest, payload)
+        check_execution_id(request.execution_id, "execution_id")
+        owner = self._router.owner_of(request.execution_id)
+        if facts.local or owner == self._router.worker:
+            events = self._engine.subscribe(request.execution_id, first_sequence(request.from_sequence_number))
+        else:
+            events = self._router.forward_stream(owner, "Subscribe", payload, facts.peer, facts.deadline_ms)
+        last = _EMPTY
+        try:
+            async for event in events:
+                last = event
+                yield event
+        finally:
+            await _close(events)
+        if last and not _is_terminal(last):
+            raise _interrupted(last)
+
+    async def _execute(self, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
+        execution_id = peek_execution_id(payload)
+        accepted = asyncio.ensure_future(_reply(self.handle_unary("ExecuteAsync", payload, facts)))
+        last = _EMPTY
+        events: AsyncGenerator[bytes, None] | None = None
+        try:
+            await asyncio.shield(accepted)
+            request = SubscribeRequest(execution_id=execution_id, from_sequence_number=1)
+            events = self._subscribe(request.SerializeToString(), facts)
+            async for event in events:
+                last = event
+                yield event
+        except (GeneratorExit, asyncio.CancelledError):
+            if not self._stopping and not _is_terminal(last):
+                self._later(self._abandon(execution_id, accepted, facts))
+            raise
+        finally:
+            if events is not None:
+                await events.aclose()
+
+    async def _abandon(self, execution_id: str, accepted: Awaitable[bytes], facts: CallFacts) -> None:
+        """Cancels the execution of an Execute call whose client is gone."""
+        request = CancelExecutionRequest(execution_id=execution_id, reason=_CLIENT_GONE)
+        try:
+            await accepted
+            await _reply(
+                self.handle_unary(
+                    "CancelExecution",
+                    request.SerializeToString(),
+                    CallFacts(peer=facts.peer, deadline_ms=0, local=facts.local),
+                )
+            )
+        except RunnerError as error:
+            # Refused, ended meanwhile, or the owner is down: there is nobody left to tell.
+            logger.info("an execution outlives its client: %s", error.message, extra={"execution_id": execution_id})
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._afterwards.add(task)
+        task.add_done_callback(self._afterwards.discard)
+
+
+def _refuse(sentence: str) -> Handler:
+    def handler(payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG001 - a Handler
+        raise NotServed(sentence)
+
+    return handler
+
+
+async def _reply(reply: bytes | Awaitable[bytes]) -> bytes:
+    return reply if isinstance(reply, bytes) else await reply
+
+
+async def _emptied(command: Awaitable[None]) -> bytes:
+    await command
+    return _EMPTY
+
+
+async def _close(events: AsyncIterator[bytes]) -> None:
+    """Ends an iteration that may not have come to its end; iterators that need no closing have no `aclose`."""
+    if isinstance(events, AsyncGenerator):
+        await events.aclose()
+
+
+def _is_terminal(event: bytes) -> bool:
+    return EventView.FromString(event).event_type in _TERMINAL_EVENTS
+
+
+def _interrupted(last: bytes) -> Unavailable:
+    following = EventView.FromString(last).sequence_number + 1
+    return Unavailable(f"the runner is stopping: the execution goes on; Subscribe from sequence number {following}")

@@ -1,0 +1,235 @@
+"""Stage 1, service: reading executions and judging documents.
+
+Rules: a page ends early rather than outgrow what clients accept; events are passed on as the bytes the core encoded; a
+page token means the same on every worker, and only for the filters it was given with.
+"""
+
+import asyncio
+import base64
+import binascii
+import zlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from fastrunner import _core, limits
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowMetadata
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
+    Execution,
+    GetEventsRequest,
+    GetExecutionRequest,
+    GetExecutionResponse,
+    ListExecutionsRequest,
+    ListExecutionsResponse,
+    ValidateWorkflowRequest,
+    ValidateWorkflowResponse,
+    WorkflowProblem,
+)
+from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
+from fastrunner.engine import Engine, ExecutionQuery, ExecutionView
+from fastrunner.errors import InvalidRequest
+from fastrunner.service.decode import check_document, check_execution_id, parse
+from fastrunner.service.routing import CallFacts, Router
+
+STATUSES: Final = ("pending", "running", "completed", "failed", "cancelled", "paused")
+_EVENTS_COUNT_DEFAULT: Final = 1_000
+_PAGE_SIZE_DEFAULT: Final = 100
+_FRAMING_SIZE_BYTES: Final = 6
+_INT32_MAX: Final = 2**31 - 1
+_ERROR_BASE: Final = "https://open-workflow-specification.org/spec/1.0.0/errors/"
+_ERROR_CODES: Final = {
+    _ERROR_BASE + "validation": "VALIDATION_ERROR",
+    _ERROR_BASE + "timeout": "TIMEOUT_ERROR",
+    _ERROR_BASE + "runtime": "SYSTEM_ERROR",
+    _ERROR_BASE + "configuration": "SYSTEM_ERROR",
+}
+"""Classes of the DSL's errors, as the core writes them into events; every other type is an EXECUTION_ERROR."""
+
+
+class Queries:
+    """Answers the methods that change nothing."""
+
+    def __init__(self, engine: Engine, router: Router) -> None:
+        self._engine = engine
+        self._router = router
+
+    async def get_execution(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
+        """Answers GetExecution. Raises UnknownExecution."""
+        request = parse(GetExecutionRequest, payload)
+        check_execution_id(request.execution_id, "execution_id")
+        view = await self._engine.get(request.execution_id)
+        return GetExecutionResponse(execution=_execution(view)).SerializeToString()
+
+    async def get_events(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
+        """Answers GetEvents: as many of the events asked for as one reply may carry. Raises UnknownExecution."""
+        request = parse(GetEventsRequest, payload)
+        check_execution_id(request.execution_id, "execution_id")
+        count_max = _bounded(request.count_max, "count_max", _EVENTS_COUNT_DEFAULT, limits.EVENTS_REPLAY_COUNT_MAX)
+        events = await self._engine.events(
+            request.execution_id, first_sequence(request.from_sequence_number), count_max
+        )
+        return ItemsView(items=_fitting(events)).SerializeToString()
+
+    async def list_executions(self, payload: bytes, facts: CallFacts) -> bytes:
+        """Answers ListExecutions: every worker's page of what it owns, merged."""
+        request = parse(ListExecutionsRequest, payload)
+        query = _query(request)
+        if facts.local:
+            return self._page(request, query, *await self._own(query))
+        pages = await asyncio.gather(*(self._asked(worker, query, payload, facts) for worker in self._router.workers))
+        executions = sorted((execution for page, _ in pages for execution in page), key=_newest_first, reverse=True)
+        return self._page(request, query, executions, more=any(more for _, more in pages))
+
+    async def _asked(
+        self, worker: int, query: ExecutionQuery, payload: bytes, facts: CallFacts
+    ) -> tuple[list[Execution], bool]:
+        """One worker's page, and whether it has more."""
+        if worker == self._router.worker:
+            return await self._own(query)
+        reply = await self._router.forward(worker, "ListExecutions", payload, facts.peer, facts.deadline_ms)
+        page = ListExecutionsResponse.FromString(reply)
+        return list(page.executions), bool(page.next_page_token)
+
+    def validate_workflow(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
+        """Answers ValidateWorkflow: every problem, and whether the document would be executed."""
+        request = parse(ValidateWorkflowRequest, payload)
+        check_document(request.workflow_yaml)
+        problems = _core.validate(request.workflow_yaml)
+        return ValidateWorkflowResponse(
+            valid=not problems,
+            problems=[
+                WorkflowProblem(
+                    code=problem.code,
+                    pointer=problem.pointer,
+                    line=problem.line,
+                    column=problem.column,
+                    message=problem.message,
+                )
+                for problem in problems
+            ],
+        ).SerializeToString()
+
+    async def _own(self, query: ExecutionQuery) -> tuple[list[Execution], bool]:
+        views = await self._engine.list(query)
+        # A full page may be the last one: the page after it is then empty, which costs less than always looking ahead.
+        return [_execution(view) for view in views], len(views) == query.count_max
+
+    def _page(
+        self, request: ListExecutionsRequest, query: ExecutionQuery, executions: list[Execution], more: bool
+    ) -> bytes:
+        """At most a page of `executions`, as many as one reply may carry, with the token for what follows."""
+        shown: list[Execution] = []
+        room_bytes = limits.REPLY_SIZE_BYTES_MAX
+        for execution in executions[: query.count_max]:
+            room_bytes -= execution.ByteSize() + _FRAMING_SIZE_BYTES
+            if room_bytes < 0 and shown:
+                break
+            shown.append(execution)
+        more = more or len(shown) < len(executions)
+        token = _token(request, shown[-1]) if more and shown else ""
+        return ListExecutionsResponse(executions=shown, next_page_token=token).SerializeToString()
+
+
+def first_sequence(from_sequence_number: int) -> int:
+    """The first sequence number a request asks for. Raises InvalidRequest for a negative one."""
+    if from_sequence_number < 0:
+        raise InvalidRequest(
+            "from_sequence_number", f"from_sequence_number is {from_sequence_number}: it must be 0 or more"
+        )
+    return max(1, from_sequence_number)
+
+
+def _bounded(count: int, field: str, default: int, count_max: int) -> int:
+    if count < 0:
+        raise InvalidRequest(field, f"{field} is {count}: it must be 0 ({default}) or more")
+    return min(count or default, count_max)
+
+
+def _fitting(events: list[bytes]) -> list[bytes]:
+    room_bytes = limits.REPLY_SIZE_BYTES_MAX
+    for position, event in enumerate(events):
+        room_bytes -= len(event) + _FRAMING_SIZE_BYTES
+        if room_bytes < 0 and position:
+            return events[:position]
+    return events
+
+
+def _query(request: ListExecutionsRequest) -> ExecutionQuery:
+    unknown = sorted(set(request.statuses).difference(STATUSES))
+    if unknown:
+        raise InvalidRequest("statuses", f"statuses has {unknown[0]!r}: allowed are {', '.join(STATUSES)}")
+    return ExecutionQuery(
+        statuses=frozenset(request.statuses),
+        name=request.workflow_name,
+        namespace=request.workflow_namespace,
+        accepted_from_ms=request.accepted_from_ms,
+        accepted_until_ms=request.accepted_until_ms,
+        before=_before(request),
+        count_max=_bounded(request.page_size, "page_size", _PAGE_SIZE_DEFAULT, limits.LIST_PAGE_SIZE_MAX),
+    )
+
+
+def _filters_digest(request: ListExecutionsRequest) -> int:
+    filters = ListExecutionsRequest()
+    filters.CopyFrom(request)
+    filters.ClearField("page_size")
+    filters.ClearField("page_token")
+    return zlib.crc32(filters.SerializeToString(deterministic=True))
+
+
+def _token(request: ListExecutionsRequest, last: Execution) -> str:
+    position = orjson.dumps([_filters_digest(request), last.accepted_ms, last.execution_id])
+    return base64.urlsafe_b64encode(position).decode("ascii")
+
+
+def _before(request: ListExecutionsRequest) -> tuple[int, str] | None:
+    if not request.page_token:
+        return None
+    try:
+        digest, accepted_ms, execution_id = orjson.loads(base64.urlsafe_b64decode(request.page_token))
+    except (binascii.Error, ValueError, TypeError):
+        raise InvalidRequest("page_token", "page_token is none that ListExecutions gave") from None
+    if type(accepted_ms) is not int or type(execution_id) is not str:
+        raise InvalidRequest("page_token", "page_token is none that ListExecutions gave")
+    if digest != _filters_digest(request):
+        raise InvalidRequest("page_token", "page_token belongs to other filters: keep them while paging")
+    return accepted_ms, execution_id
+
+
+def _newest_first(execution: Execution) -> tuple[int, str]:
+    return execution.accepted_ms, execution.execution_id
+
+
+def _execution(view: ExecutionView) -> Execution:
+    execution = Execution(
+        execution_id=view.execution_id,
+        status=view.status,
+        workflow_namespace=view.namespace,
+        workflow_name=view.name,
+        workflow_version=view.version,
+        accepted_ms=view.accepted_ms,
+        finished_ms=view.finished_ms,
+        last_sequence_number=view.last_sequence,
+        acknowledged_sequence_number=view.acknowledged_sequence,
+        output_json=view.output_json,
+    )
+    if view.error is not None:
+        execution.error.CopyFrom(_error_details(view.error))
+    if view.metadata:
+        execution.metadata.CopyFrom(WorkflowMetadata.FromString(view.metadata))
+    return execution
+
+
+def _error_details(error: Mapping[str, Any]) -> ErrorDetails:
+    """A DSL error as the terminal event has it."""
+    parts = [str(error[key]) for key in ("title", "detail") if error.get(key)]
+    return ErrorDetails(
+        code=_ERROR_CODES.get(error["type"], "EXECUTION_ERROR"),
+        message=": ".join(parts) or str(error["type"]),
+        type=str(error["type"]),
+        status=max(-_INT32_MAX, min(int(error["status"]), _INT32_MAX)),
+        title=str(error.get("title") or ""),
+        detail=str(error.get("detail") or ""),
+        instance=str(error.get("instance") or ""),
+    )
