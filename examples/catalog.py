@@ -63,7 +63,7 @@ def _is_order(i: int, output: Json) -> bool:
 def _is_best_offer(i: int, output: Json) -> bool:
     best = output.pop("best")
     shops = ["north", "south", "west"]
-    return 100 <= best["price"] < 200 and output == {"offers": 3, "item": f"item-{i}", "shops": shops}
+    return bool(100 <= best["price"] < 200 and output == {"offers": 3, "item": f"item-{i}", "shops": shops})
 
 
 def _is_report(i: int, output: Json) -> bool:

@@ -1,0 +1,73 @@
+"""Support: performers whose world is a local stand-in for the hosts that the conformance kit calls.
+
+Names are resolved to the stand-in's port and its certificate is trusted: the documents run as they are, over TLS.
+"""
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from prometheus_client import CollectorRegistry
+
+from fastrunner.config import load_config
+from fastrunner.engine import EffectPerformer
+from fastrunner.metrics import Metrics
+from fastrunner.tasks import build_performers
+
+_CERTIFICATES = Path(__file__).parent.parent / "certificates"
+_PETSTORE = "petstore.swagger.io"
+_PETS = {number: {"id": number, "name": f"Pet {number}", "status": "available"} for number in (1, 2)}
+
+
+class _StandIn(AbstractResolver):
+    """Resolves the petstore to a local port, and nothing else: no test leaves the machine."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if host != _PETSTORE:
+            raise OSError(f"{host} is not among the stand-ins")
+        return [
+            ResolveResult(hostname=host, host="127.0.0.1", port=self._port, family=socket.AF_INET, proto=0, flags=0)
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+async def _find_pets(request: web.Request) -> web.Response:
+    return web.json_response([pet for pet in _PETS.values() if pet["status"] == request.query["status"]])
+
+
+async def _get_pet(request: web.Request) -> web.Response:
+    pet = _PETS.get(int(request.match_info["id"]))
+    return web.json_response(pet) if pet else web.json_response({"message": "Pet not found"}, status=404)
+
+
+@pytest.fixture
+async def performers() -> AsyncIterator[Mapping[str, EffectPerformer]]:
+    """Performers for which the petstore is local."""
+    app = web.Application()
+    app.add_routes([web.get("/v2/pet/findByStatus", _find_pets), web.get(r"/v2/pet/{id:\d+}", _get_pet)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_CERTIFICATES / "server.pem")
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    performers = build_performers(
+        load_config(),
+        Metrics(CollectorRegistry()),
+        resolver=_StandIn(runner.addresses[0][1]),
+        ssl_context=ssl.create_default_context(cafile=_CERTIFICATES / "ca.pem"),
+    )
+    yield performers
+    for performer in performers.values():
+        await performer.close()
+    await runner.cleanup()

@@ -1,0 +1,1 @@
+"""Support: tests of the compiled core alone, without I/O."""

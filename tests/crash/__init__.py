@@ -1,0 +1,1 @@
+"""Support: tests that kill processes and look at what is left."""

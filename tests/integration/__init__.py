@@ -1,0 +1,1 @@
+"""Support: tests of several modules over real sockets, files and processes."""

@@ -1,0 +1,1 @@
+"""Support: tests of single modules of the process around the core."""
