@@ -37,6 +37,7 @@ def generate(target: Path) -> None:
             f"--python_out={target}",
             f"--mypy_out=readable_stubs,quiet:{target}",
             "--include_imports",
+            "--include_source_info",
             f"--descriptor_set_out={target / 'descriptors.binpb'}",
             *sources,
         ]

@@ -1,0 +1,191 @@
+"""Requests become submissions with every bound and value checked."""
+
+import math
+from typing import Any
+
+import orjson
+import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct, Value
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrunner import limits
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
+    WorkflowExecuteInput,
+    WorkflowExecutionConfig,
+    WorkflowMetadata,
+)
+from fastrunner.engine import Submission
+from fastrunner.errors import InvalidRequest, RunnerError, TooLarge
+from fastrunner.service.decode import decode_execution
+from fastrunner.service.routing import peek_execution_id
+
+DOCUMENT = "document: {dsl: 1.0.0, namespace: n, name: w, version: 1.0.0}\ndo: []\n"
+
+
+def decoded(**fields: Any) -> Submission:
+    given_fields = {"workflow_execution_id": "e-1", "workflow_yaml": DOCUMENT} | fields
+    return decode_execution(WorkflowExecuteInput(**given_fields).SerializeToString())
+
+
+def refused(error: type[RunnerError], **fields: Any) -> Any:
+    with pytest.raises(error) as caught:
+        decoded(**fields)
+    return caught.value
+
+
+def struct(**values: Any) -> Struct:
+    return ParseDict(values, Struct())
+
+
+def test_a_plain_request_has_defaults_everywhere() -> None:
+    assert decoded() == Submission(
+        execution_id="e-1",
+        document=DOCUMENT,
+        input_json=b"null",
+        env_vars={},
+        metadata=b"",
+        timeout_s_max=0,
+        debug=False,
+    )
+
+
+def test_every_field_arrives() -> None:
+    metadata = WorkflowMetadata(name="w", version="2", namespace="n", description="d")
+    submission = decoded(
+        env_vars={"REGION": "eu"},
+        metadata=metadata,
+        config=WorkflowExecutionConfig(max_timeout_seconds=30, debug_enabled=True),
+    )
+    assert submission.env_vars == {"REGION": "eu"}
+    assert WorkflowMetadata.FromString(submission.metadata) == metadata
+    assert (submission.timeout_s_max, submission.debug) == (30, True)
+
+
+@pytest.mark.parametrize("execution_id", ["a", "x" * 255, "é" * 127, "order/7 of 9", "日本"])
+def test_ids_of_1_to_255_bytes_are_taken(execution_id: str) -> None:
+    assert decoded(workflow_execution_id=execution_id).execution_id == execution_id
+
+
+@pytest.mark.parametrize("execution_id", ["", "x" * 256, "é" * 128, "a\nb", "a\x00", "\x7f"])
+def test_other_ids_are_refused(execution_id: str) -> None:
+    assert refused(InvalidRequest, workflow_execution_id=execution_id).field == "workflow_execution_id"
+
+
+@pytest.mark.parametrize("document", ["", " \n\t"])
+def test_an_empty_document_is_refused(document: str) -> None:
+    assert refused(InvalidRequest, workflow_yaml=document).field == "workflow_yaml"
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_a_document_over_its_bound_is_too_large(letter: str) -> None:
+    fitting = letter * (limits.DOCUMENT_SIZE_BYTES_MAX // len(letter.encode()))
+    assert decoded(workflow_yaml=fitting).document == fitting
+    assert str(limits.DOCUMENT_SIZE_BYTES_MAX) in refused(TooLarge, workflow_yaml=fitting + letter).message
+
+
+def test_input_json_wins_over_input_over_workflow_input() -> None:
+    all_three = {"input_json": "[1]", "input": Value(string_value="v"), "workflow_input": struct(a=1)}
+    assert decoded(**all_three).input_json == b"[1]"
+    del all_three["input_json"]
+    assert decoded(**all_three).input_json == b'"v"'
+    del all_three["input"]
+    assert decoded(**all_three).input_json == b'{"a":1}'
+
+
+def test_integral_doubles_become_integers() -> None:
+    values = struct(one=1, negative=-3.0, half=0.5, zero=-0.0, large=2.0**53, beyond=1e300)
+    assert decoded(workflow_input=values).input_json == (
+        b'{"beyond":1e+300,"half":0.5,"large":9007199254740992,"negative":-3,"one":1,"zero":0}'
+    )
+
+
+def test_keys_are_sorted_so_that_a_repeated_request_is_the_same() -> None:
+    assert decoded(workflow_input=struct(b=1, a={"d": 1, "c": 2})).input_json == b'{"a":{"c":2,"d":1},"b":1}'
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_has_not_are_refused_with_their_place(number: float) -> None:
+    inner = struct()
+    inner.get_or_create_list("a/b").extend([0, number])
+    refusal = refused(InvalidRequest, workflow_input=inner)
+    assert refusal.field == "workflow_input"
+    assert "/a~1b/1" in refusal.message
+
+
+def test_a_value_without_a_kind_is_refused() -> None:
+    assert "no kind" in refused(InvalidRequest, input=Value()).message
+
+
+@pytest.mark.parametrize("text", ["12345678901234567890123", '{ "a" : 1.0 }', "0.1000", '"\\u00e9"', "null"])
+def test_input_json_is_passed_on_as_it_is(text: str) -> None:
+    assert decoded(input_json=text).input_json == text.encode()
+
+
+@pytest.mark.parametrize(("text", "offset"), [("{", 1), ("[1, NaN]", 4), ("1 2", 2), ("'a'", 0), ("1e999", 0)])
+def test_input_json_that_is_none_is_refused_with_the_offset(text: str, offset: int) -> None:
+    refusal = refused(InvalidRequest, input_json=text)
+    assert refusal.field == "input_json"
+    assert f"offset {offset}" in refusal.message
+
+
+def test_input_that_nests_too_deep_is_refused() -> None:
+    depth = limits.INPUT_DEPTH_MAX
+    assert decoded(input_json="[" * depth + "]" * depth)
+    assert "deeper" in refused(InvalidRequest, input_json="[" * (depth + 1) + "]" * (depth + 1)).message
+    assert refused(InvalidRequest, input_json="[" * 5000 + "]" * 5000).field == "input_json"
+    assert decoded(input_json=str([[]] * depth * 2))
+
+
+def test_input_over_its_bound_is_too_large() -> None:
+    text = "x" * limits.INPUT_SIZE_BYTES_MAX
+    assert "input_json" in refused(TooLarge, input_json=f'"{text}"').message
+    assert "workflow_input" in refused(TooLarge, workflow_input=struct(a=text)).message
+
+
+def test_other_fields_have_bounds_too() -> None:
+    assert refused(InvalidRequest, env_vars={"": "x"}).field == "env_vars"
+    assert "env_vars" in refused(TooLarge, env_vars={"A": "x" * limits.ENV_VARS_SIZE_BYTES_MAX}).message
+    large = WorkflowMetadata(description="x" * limits.METADATA_SIZE_BYTES_MAX)
+    assert "metadata" in refused(TooLarge, metadata=large).message
+    negative = WorkflowExecutionConfig(max_timeout_seconds=-1)
+    assert refused(InvalidRequest, config=negative).field == "config.max_timeout_seconds"
+
+
+def test_bytes_that_are_no_message_are_refused() -> None:
+    for payload in (b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"):
+        with pytest.raises(InvalidRequest):
+            decode_execution(payload)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_any_json_survives_the_value_field(value: Any) -> None:
+    text = decoded(input=ParseDict(value, Value())).input_json
+    assert orjson.loads(text) == value
+
+
+@given(st.text(min_size=1, max_size=40), st.dictionaries(st.text(), st.text(), max_size=5), st.text(max_size=40))
+def test_peeking_reads_the_id_of_any_request(execution_id: str, env_vars: dict[str, str], other: str) -> None:
+    request = WorkflowExecuteInput(workflow_execution_id=other, workflow_yaml=DOCUMENT, env_vars=env_vars)
+    last_wins = (
+        request.SerializeToString() + WorkflowExecuteInput(workflow_execution_id=execution_id).SerializeToString()
+    )
+    assert peek_execution_id(last_wins) == execution_id
+    assert WorkflowExecuteInput.FromString(last_wins).workflow_execution_id == execution_id
+
+
+def test_peeking_refuses_what_is_no_message() -> None:
+    with pytest.raises(InvalidRequest):
+        peek_execution_id(b"\x0a\xff")
