@@ -235,6 +235,7 @@ async def test_idempotency_key_of_any_id_fits_a_header(http: CallHttp, remote: R
         ({"method": None}, "expression"),
         ({"headers": {"a b": "x"}}, "configuration"),
         ({"headers": {"X": "a\r\nY: b"}}, "configuration"),
+        ({"headers": {"X": "\ud800"}}, "configuration"),
         ({"headers": {"Content-Length": "5"}}, "configuration"),
         ({"headers": {"X": {"a": 1}}}, "expression"),
         ({"headers": "X: y"}, "expression"),

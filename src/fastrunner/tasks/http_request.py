@@ -77,11 +77,11 @@ def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
         url, user_information = _url(arguments["uri"], arguments.get("query"))
         headers = _headers(arguments.get("headers"))
         body = _body(arguments.get("body"), headers)
+        headers.setdefault("Idempotency-Key", _NOT_IN_KEY.sub(_percent_encoded, idempotency_key))
     except UnicodeEncodeError:
         raise RequestProblem("configuration", "the request holds characters that its encoding cannot carry") from None
     if user_information:
         headers.setdefault("Authorization", _basic(user_information))
-    headers.setdefault("Idempotency-Key", _NOT_IN_KEY.sub(_percent_encoded, idempotency_key))
     headers.setdefault("User-Agent", f"fastrunner/{__version__}")
     return HttpRequest(method, url, headers, body)
 
@@ -136,6 +136,8 @@ def _headers(given: Any) -> CIMultiDict[str]:
             raise RequestProblem("configuration", f"header {name} is the runner's to set: leave it out")
         if _CONTROL_CHARACTER.search(value):
             raise RequestProblem("configuration", f"header {name} has a control character in its value")
+        # Lone surrogates are refused here, not by the client half-way through writing.
+        value.encode()
         headers.add(name, value.strip())
     return headers
 
