@@ -34,6 +34,7 @@ _LARGE_BODY_SIZE_BYTES = 1_048_576
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _URI = re.compile(r"(https?)://([^/?#\\]*)([^#]*)", re.IGNORECASE | re.DOTALL)
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._~\-]+|\[[0-9A-Za-z:.%~_\-]+\])(?::[0-9]+)?")
 _NOT_IN_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]")
 _NOT_IN_KEY = re.compile(r"[^!-$&-~]")
 
@@ -107,7 +108,9 @@ def _url(uri: Any, query: Any) -> tuple[URL, str]:
     try:
         origin = URL(f"{scheme.lower()}://{host_and_port}").origin()
     except ValueError:
-        raise RequestProblem("configuration", "endpoint names no valid host and port") from None
+        origin = URL()
+    if not _HOST_AND_PORT.fullmatch(origin.host_port_subcomponent or ""):
+        raise RequestProblem("configuration", "endpoint names no valid host and port")
     rest = _NOT_IN_URI.sub(_percent_encoded, rest)
     if not rest.startswith("/"):
         rest = "/" + rest
