@@ -148,8 +148,51 @@ EXECUTIONS_MAX: Final = 1_000_000
 COMMIT_EXECUTIONS_MAX: Final = 500
 """Executions written by one commit: bounds the time the loop spends inserting rows (about 10 us each)."""
 
+COMMIT_GATHER_MS_MAX: Final = 5
+"""Time the loop spends on snapshots for one commit; what is left goes with the next."""
+
 EXECUTION_TURNS_PER_PASS_MS: Final = 5
 """Time the engine spends on walks before it lets the loop serve others."""
+
+EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX: Final = 262_144
+"""Events of one execution that may await their commit before it takes another slice: an endless loop goes at the disk's
+pace and cannot fill memory."""
+
+PLANS_CACHED_MAX: Final = 1_000
+"""Compiled documents kept per worker; a caller's working set is tens to hundreds."""
+
+PLANS_CACHED_SIZE_CHARS_MAX: Final = 33_554_432
+"""Text of the compiled documents kept per worker; a plan takes several times its text."""
+
+PLAN_KEYS_KNOWN_MAX: Final = 10_000
+"""Stored documents a shard remembers by hash; beyond it asks its file again."""
+
+ACKNOWLEDGEMENT_DELAY_MS_MAX: Final = 50
+"""How long an acknowledgement waits for a commit to travel with: losing one costs a repeated delivery, nothing else."""
+
+COMMIT_RETRY_DELAY_S_MIN: Final = 0.1
+"""First pause after a commit that failed."""
+
+COMMIT_RETRY_DELAY_S_MAX: Final = 5.0
+"""Longest pause between attempts: how late the runner notices that the disk is back."""
+
+TIMERS_DEAD_MAX: Final = 1_000
+"""Entries of ended executions the timer heap may hold before it is rebuilt, if they are also most of it."""
+
+TIMER_RECHECK_S_MAX: Final = 1.0
+"""How long the engine sleeps towards a wall clock deadline before it looks again: a stepped clock is noticed then."""
+
+RECOVERY_EXECUTIONS_PER_PASS_MAX: Final = 50
+"""Executions restored before the loop serves others again: a few milliseconds."""
+
+RETENTION_INTERVAL_S: Final = 1.0
+"""How often a shard looks for executions whose retention has ended."""
+
+SHARD_OWNER_WAIT_S_MAX: Final = 60.0
+"""How long a worker waits for its predecessor to let go of a shard: longer than an ordinary drain."""
+
+EVENTS_REPLAY_SIZE_BYTES_MAX: Final = 1_048_576
+"""Events read from the store in one go for a subscriber."""
 
 EVENTS_REPLAY_COUNT_MAX: Final = 10_000
 """Events in one GetEvents reply."""
@@ -246,3 +289,5 @@ assert RESPAWN_DELAY_S_MIN < RESPAWN_DELAY_S_MAX <= RESPAWN_STABLE_S
 assert (
     BATCH_EXECUTIONS_MAX * (BATCH_STATUS_DETAILS_SIZE_BYTES_MAX + STATUS_MESSAGE_SIZE_BYTES_MAX) <= REPLY_SIZE_BYTES_MAX
 )
+assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= EVENTS_REPLAY_SIZE_BYTES_MAX
+assert COMMIT_RETRY_DELAY_S_MIN <= COMMIT_RETRY_DELAY_S_MAX

@@ -1,0 +1,101 @@
+"""Stage 5, tasks: performs effects for the engine, so many at once, and hands their outcomes back.
+
+Rules: an effect is started only when the commit that scheduled it has landed, or at recovery; its outcome goes to the
+execution's inbox and nowhere else; an interrupted effect has no outcome.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from fastrunner import limits
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.clock import monotonic_s
+from fastrunner.engine import EffectPerformer
+from fastrunner.engine.execution import Execution
+from fastrunner.metrics import Metrics
+
+__all__ = ["EffectRunner"]
+
+_log = logging.getLogger(__name__)
+
+Deliver = Callable[[Execution, EffectResult | EffectFailure], None]
+
+
+class EffectRunner:
+    """The effects of one worker."""
+
+    def __init__(self, performers: Mapping[str, EffectPerformer], metrics: Metrics, deliver: Deliver) -> None:
+        self._performers = performers
+        self._metrics = metrics
+        self._deliver = deliver
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: deque[tuple[Execution, int]] = deque()
+        self._stopped = False
+
+    def start(self, execution: Execution, effect_id: int) -> None:
+        """Performs an effect of `execution.effects_unstarted`, at once or when a place is free."""
+        if self._stopped:
+            return
+        if len(self._tasks) >= limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX:
+            self._waiting.append((execution, effect_id))
+            return
+        effect = execution.effects_unstarted.pop(effect_id, None)
+        if effect is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._perform(execution, effect))
+        execution.tasks[effect_id] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def interrupt(self, execution: Execution, effect_id: int) -> None:
+        """Aborts an effect, wherever it is; unknown ones are over."""
+        execution.effects_unstarted.pop(effect_id, None)
+        task = execution.tasks.pop(effect_id, None)
+        if task is not None:
+            task.cancel()
+
+    async def _perform(self, execution: Execution, effect: PerformEffect) -> None:
+        begun_s = monotonic_s()
+        in_flight = self._metrics.effects_in_flight.labels(effect.kind)
+        in_flight.inc()
+        outcome: EffectResult | EffectFailure | None = None
+        try:
+            performer = self._performers[effect.kind]
+            outcome = await performer.perform(effect)
+        except Exception:
+            # Performers answer for the remote side; what escapes one is our own fault. The workflow must hear of it.
+            _log.exception(
+                "effect %s failed inside the runner", effect.kind, extra={"execution_id": execution.execution_id}
+            )
+            outcome = EffectFailure(
+                effect.effect_id, "runtime", 500, "Internal error", f"{effect.kind} failed in the runner"
+            )
+        finally:
+            in_flight.dec()
+            verdict = "interrupted" if outcome is None else "ok" if isinstance(outcome, EffectResult) else "failed"
+            self._metrics.effects.labels(effect.kind, verdict).inc()
+            self._metrics.effect_duration.labels(effect.kind).observe(monotonic_s() - begun_s)
+        if outcome is not None and execution.tasks.pop(effect.effect_id, None) is not None:
+            self._deliver(execution, outcome)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        while self._waiting and not self._stopped and len(self._tasks) < limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX:
+            self.start(*self._waiting.popleft())
+
+    def stop(self) -> None:
+        """Starts nothing more; what has not started is performed after the next start of the runner."""
+        self._stopped = True
+        self._waiting.clear()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Waits for effects in flight, then aborts the rest; how many it aborted."""
+        if self._tasks and timeout_s > 0:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        aborted = list(self._tasks)
+        for task in aborted:
+            task.cancel()
+        await asyncio.gather(*aborted, return_exceptions=True)
+        return len(aborted)

@@ -1,0 +1,405 @@
+"""Stage 3, journal: the embedded engine, Engine and Outbox over the shards one worker owns.
+
+    submit -> plan cache -> shard.admit -> scheduler: first turn -> shard: dirty -> commit -> answer, effects, events
+
+Rules: everything runs on the worker's loop except COMMIT (one writer thread per shard) and listings (one helper
+thread). This module connects the parts; turns are `execution.py`, their order `scheduler.py`, durability `shard.py`
+and `store.py`.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import sha256
+from zlib import crc32
+
+import orjson
+
+from fastrunner import clock, limits
+from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Resume
+from fastrunner.clock import monotonic_s
+from fastrunner.config import Config
+from fastrunner.engine import (
+    EffectPerformer,
+    EventsListener,
+    ExecutionQuery,
+    ExecutionView,
+    Submission,
+    UnacknowledgedEvents,
+)
+from fastrunner.engine.batch import Accepted, Change, Waiter
+from fastrunner.engine.control import Command, applies
+from fastrunner.engine.effects import EffectRunner
+from fastrunner.engine.execution import Execution, StartFacts
+from fastrunner.engine.messages import describe, split
+from fastrunner.engine.plans import PlanCache
+from fastrunner.engine.scheduler import Scheduler
+from fastrunner.engine.shard import Shard
+from fastrunner.engine.sharding import shard_of
+from fastrunner.engine.store import Store
+from fastrunner.engine.subscriptions import Page, Subscriptions
+from fastrunner.errors import AtCapacity, IdTaken, RunnerError, Unavailable, UnknownExecution
+from fastrunner.metrics import Metrics
+
+__all__ = ["EmbeddedEngine"]
+
+_log = logging.getLogger(__name__)
+
+_STARTED = "running"
+
+# The engine has a method called `list`, so annotations within the class cannot say it.
+_Messages = list[bytes]
+_Rows = list[UnacknowledgedEvents]
+
+
+class EmbeddedEngine:
+    """The durable engine of one worker. Construct it on the worker's loop, `listen`, then `start`."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        performers: Mapping[str, EffectPerformer],
+        *,
+        shards: Sequence[int],
+        shard_count: int,
+        wall_ms: Callable[[], int] = clock.wall_ms,
+    ) -> None:
+        """`shards` are the shard numbers this worker owns, of `shard_count` in the data directory (see `manifest.py`).
+
+        The engine closes the performers when it has drained.
+        """
+        self._config = config
+        self._metrics = metrics
+        self._performers = performers
+        self._shard_numbers = shards
+        self._shard_count = shard_count
+        self._wall_ms = wall_ms
+        self._plans = PlanCache(metrics)
+        self._shards: dict[int, Shard] = {}
+        self._effects = EffectRunner(performers, metrics, self._deliver)
+        self._scheduler = Scheduler(self._take_turn, wall_ms)
+        self._subscriptions = Subscriptions(self._page)
+        self._listener: EventsListener | None = None
+        # This worker's share; ids spread evenly over shards.
+        self._executions_max = -(-config.executions_max * max(1, len(shards)) // shard_count)
+        self._draining = False
+        self._active_count = 0
+        self._parked_count = 0
+        self._background: list[asyncio.Task[None]] = []
+        self._lister = ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing")
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Opens the shards and begins to restore what was unfinished. Raises DataDirectoryRefused, Unavailable."""
+        for number in self._shard_numbers:
+            path = self._config.data_dir / f"shard-{number:04d}.db"
+            store = Store(path, outbox=self._listener is not None)
+            shard = Shard(number, store, self, self._plans, self._config, self._metrics, self._wall_ms)
+            await shard.open()
+            self._shards[number] = shard
+            self._active(shard.unfinished_count)
+        loop = asyncio.get_running_loop()
+        self._background = [loop.create_task(shard.recover()) for shard in self._shards.values()]
+        self._background.append(loop.create_task(self._retain()))
+        for task in self._background:
+            task.add_done_callback(_report)
+
+    async def _retain(self) -> None:
+        while True:
+            await asyncio.sleep(limits.RETENTION_INTERVAL_S)
+            for shard in self._shards.values():
+                shard.retain()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuses new executions, lets effects in flight end for `timeout_s`, commits and closes.
+
+        Effects that do not end in time are aborted without an outcome: the next start performs them again.
+        """
+        deadline_s = monotonic_s() + timeout_s
+        self._draining = True
+        self._scheduler.stop()
+        self._effects.stop()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        aborted = await self._effects.drain(timeout_s)
+        if aborted:
+            _log.warning("%d effects did not end in time and will be performed again", aborted)
+        while self._scheduler.busy:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # passes are callbacks of this loop; each sleep lets one run
+        left_s = max(1.0, deadline_s - monotonic_s())
+        await asyncio.gather(*(shard.close(left_s) for shard in self._shards.values()))
+        self._subscriptions.close()
+        self._lister.shutdown(wait=False, cancel_futures=True)
+        for performer in self._performers.values():
+            await performer.close()
+        self._shards.clear()
+        self._active(-self._active_count)
+        self._parked(-self._parked_count)
+
+    def _shard(self, execution_id: str) -> Shard:
+        shard = self._shards.get(shard_of(execution_id, self._shard_count))
+        if shard is None:
+            raise Unavailable("this worker does not own the execution's shard, or is stopping")
+        return shard
+
+    # --- submissions ---
+
+    def submit(self, submission: Submission) -> Awaitable[str]:
+        """See Engine."""
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        try:
+            self._submit(submission, future)
+        except RunnerError as refusal:
+            self._metrics.executions_rejected.labels(type(refusal).__name__).inc()
+            future.set_exception(refusal)
+        return future
+
+    def _submit(self, submission: Submission, future: "asyncio.Future[str]") -> None:
+        execution_id = submission.execution_id
+        shard = self._shard(execution_id)
+        input_value = orjson.loads(submission.input_json)
+        env_json = orjson.dumps(dict(submission.env_vars), option=orjson.OPT_SORT_KEYS)
+        digest = _digest(submission, input_value, env_json)
+        waiter = Waiter(future, answer=_STARTED)
+        execution = shard.live.get(execution_id)
+        if execution is not None:
+            self._submit_again(shard, execution, digest, waiter)
+            return
+        acceptance = shard.store.acceptance(execution_id)
+        if acceptance is not None:
+            if acceptance[1] != digest:
+                raise IdTaken(execution_id)
+            waiter.settle()
+            return
+        if self._draining:
+            raise Unavailable("the worker is stopping: try again")
+        if shard.refusal is not None:
+            raise shard.refusal
+        if sum(each.unfinished_count for each in self._shards.values()) >= self._executions_max:
+            raise AtCapacity(
+                f"{self._config.executions_max} executions are unfinished, the bound set by FASTRUNNER_EXECUTIONS_MAX"
+            )
+        plan = self._plans.get(submission.document)
+        now_ms = self._wall_ms()
+        execution = shard.admit(execution_id, now_ms, digest, submission.debug)
+        execution.accepted = Accepted(
+            digest, plan, now_ms, submission.metadata, submission.input_json, env_json, submission.debug
+        )
+        seed = crc32(digest, now_ms & 0xFFFFFFFF)
+        execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)
+        execution.waiters.append(waiter)
+        self._active(1)
+        self._scheduler.enqueue(execution)
+
+    def _submit_again(self, shard: Shard, execution: Execution, digest: bytes, waiter: Waiter) -> None:
+        """The same request again gets the first answer again, no earlier than the first."""
+        if execution.request_digest != digest:
+            raise IdTaken(execution.execution_id)
+        if execution.stored:
+            waiter.settle()
+            return
+        execution.waiters.append(waiter)
+        if execution.walk is not None:
+            shard.mark(execution)
+
+    # --- control ---
+
+    async def cancel(self, execution_id: str, reason: str, force: bool) -> None:
+        """See Engine."""
+        await self._command(execution_id, Cancel(reason, force, int(self._config.cancel_grace_s * 1000)))
+
+    async def pause(self, execution_id: str, reason: str) -> None:
+        """See Engine."""
+        await self._command(execution_id, Pause(reason))
+
+    async def resume(self, execution_id: str, reason: str) -> None:
+        """See Engine."""
+        await self._command(execution_id, Resume(reason))
+
+    async def _command(self, execution_id: str, command: Command) -> None:
+        shard = self._shard(execution_id)
+        execution = shard.find(execution_id)
+        if isinstance(execution, str):
+            applies(command, execution_id, execution)
+            return
+        if execution.broken:
+            raise Unavailable(f"execution {execution_id!r} is out of service: the runner's log has the reason")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        execution.inbox.append((command, future))
+        self._scheduler.enqueue(execution)
+        await future
+
+    # --- turns: called by the scheduler and the effect runner ---
+
+    def _take_turn(self, execution: Execution) -> None:
+        shard = self._shards[execution.shard_number]
+        try:
+            changed = execution.turn(self._wall_ms())
+        except Exception:
+            shard.quarantine(execution)
+            return
+        self._interrupt(execution)
+        if changed:
+            shard.mark(execution)
+        parked = execution.waits_only
+        if parked is not execution.parked:
+            execution.parked = parked
+            self._parked(1 if parked else -1)
+
+    def _interrupt(self, execution: Execution) -> None:
+        if execution.interrupted:
+            for effect_id in execution.interrupted:
+                self._effects.interrupt(execution, effect_id)
+            execution.interrupted.clear()
+
+    def _deliver(self, execution: Execution, outcome: EffectResult | EffectFailure) -> None:
+        execution.inbox.append((outcome, None))
+        self._scheduler.enqueue(execution)
+
+    # --- Driver: called by the shards ---
+
+    def gathered(self, execution: Execution) -> None:
+        """See Driver."""
+        self._interrupt(execution)
+        self._scheduler.enqueue(execution)
+
+    def committed(self, execution: Execution, change: Change) -> None:
+        """See Driver."""
+        for effect_id in change.effects:
+            self._effects.start(execution, effect_id)
+        row = change.events
+        if row is None:
+            return
+        if execution.debug:
+            for line in describe(row.messages):
+                _log.info("%s", line, extra={"execution_id": execution.execution_id})
+        self._subscriptions.announce(row, change.finished_ms > 0)
+        if self._listener is not None:
+            self._listener(row)
+
+    def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
+        """See Driver."""
+        for effect in effects:
+            self._effects.start(execution, effect.effect_id)
+        self._scheduler.arm(execution)
+        self._scheduler.enqueue(execution)
+
+    def ended(self, execution: Execution) -> None:
+        """See Driver."""
+        for effect_id in list(execution.tasks):
+            self._effects.interrupt(execution, effect_id)
+        self._scheduler.disarm(execution)
+        self._active(-1)
+        if execution.parked:
+            execution.parked = False
+            self._parked(-1)
+
+    def _active(self, change_count: int) -> None:
+        self._active_count += change_count
+        self._metrics.active_executions.set(self._active_count)
+
+    def _parked(self, change_count: int) -> None:
+        self._parked_count += change_count
+        self._metrics.parked_executions.set(self._parked_count)
+
+    # --- queries ---
+
+    async def get(self, execution_id: str) -> ExecutionView:
+        """See Engine."""
+        view = self._shard(execution_id).store.view(execution_id)
+        if view is None:
+            raise UnknownExecution(execution_id)
+        return view
+
+    async def list(self, query: ExecutionQuery) -> list[ExecutionView]:
+        """See Engine."""
+        loop = asyncio.get_running_loop()
+        pages = [
+            await loop.run_in_executor(self._lister, shard.store.listing, query) for shard in [*self._shards.values()]
+        ]
+        merged = heapq.merge(*pages, key=lambda view: (view.accepted_ms, view.execution_id), reverse=True)
+        return [view for view, _ in zip(merged, range(query.count_max), strict=False)]
+
+    async def events(self, execution_id: str, from_sequence: int, count_max: int) -> _Messages:
+        """See Engine."""
+        rows, _, _ = self._rows(execution_id, from_sequence, count_max, limits.REQUEST_SIZE_BYTES_MAX)
+        messages = [message for row in rows for message in split(row.messages)]
+        skipped = max(0, from_sequence - rows[0].first_sequence) if rows else 0
+        return messages[skipped : skipped + count_max]
+
+    def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
+        """See Engine."""
+        return self._subscriptions.follow(execution_id, from_sequence)
+
+    def _page(self, execution_id: str, from_sequence: int) -> Page:
+        return Page(
+            *self._rows(
+                execution_id, from_sequence, limits.EVENTS_REPLAY_COUNT_MAX, limits.EVENTS_REPLAY_SIZE_BYTES_MAX
+            )
+        )
+
+    def _rows(
+        self, execution_id: str, from_sequence: int, count_max: int, size_bytes_max: int
+    ) -> tuple[_Rows, int, bool]:
+        store = self._shard(execution_id).store
+        progress = store.progress(execution_id)
+        if progress is None:
+            raise UnknownExecution(execution_id)
+        key, last_sequence, finished = progress
+        rows = store.events(execution_id, key, max(1, from_sequence), count_max, size_bytes_max)
+        return rows, last_sequence, finished
+
+    # --- Outbox ---
+
+    def listen(self, listener: EventsListener) -> None:
+        """See Outbox. Without a listener every event counts as acknowledged: there is nobody to send it to."""
+        self._listener = listener
+
+    async def unacknowledged(self, after: tuple[str, int] | None, rows_max: int) -> _Rows:
+        """See Outbox."""
+        pages = []
+        for shard in [*self._shards.values()]:
+            pages.append(shard.store.unacknowledged(after or ("", 0), rows_max))
+            await asyncio.sleep(0)
+        merged = heapq.merge(*pages, key=lambda row: (row.execution_id, row.first_sequence))
+        return [row for row, _ in zip(merged, range(rows_max), strict=False)]
+
+    async def unacknowledged_of(self, execution_id: str, from_sequence: int, size_bytes_max: int) -> _Rows:
+        """See Outbox."""
+        with suppress(UnknownExecution):
+            rows, _, _ = self._rows(execution_id, from_sequence, limits.EVENTS_REPLAY_COUNT_MAX, size_bytes_max)
+            return rows
+        return []
+
+    def acknowledge(self, execution_id: str, sequence: int) -> None:
+        """See Outbox."""
+        shard = self._shards.get(shard_of(execution_id, self._shard_count))
+        if shard is not None:
+            shard.acknowledge(execution_id, sequence)
+
+
+def _digest(submission: Submission, input_value: object, env_json: bytes) -> bytes:
+    """Equal for requests that ask for the same; the order of an input's keys is no difference."""
+    digest = sha256()
+    for part in (
+        submission.document.encode(),
+        orjson.dumps(input_value, option=orjson.OPT_SORT_KEYS),
+        env_json,
+        submission.metadata,
+        b"%d %d" % (submission.timeout_s_max, submission.debug),
+    ):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _report(task: "asyncio.Task[None]") -> None:
+    """A background task that dies must be heard of."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("a background task of the engine failed", exc_info=task.exception())

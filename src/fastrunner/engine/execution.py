@@ -1,0 +1,281 @@
+"""Stage 3, journal: one unfinished execution in memory: its walk, and what has happened since its last commit.
+
+Rules:
+- The walk is ahead of the file by at most one commit in flight and one being gathered; nothing it yields leaves this
+  object before the commit that makes it durable. The exception is an interrupt: nobody wants that effect's outcome.
+- Deliveries (outcomes of effects, timers, commands) queue in the inbox and are taken one per turn.
+- A walk that has more steps to take waits while too many of its events await their commit.
+"""
+
+from asyncio import Future, Task
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fastrunner import limits
+from fastrunner._core import (
+    Cancel,
+    MoreSteps,
+    Pause,
+    PerformEffect,
+    Resume,
+    TimerDue,
+    Turn,
+    Walk,
+)
+from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.engine.batch import Accepted, Change, Waiter
+from fastrunner.engine.control import FINAL_STATUSES, Command, applies
+from fastrunner.engine.plans import CachedPlan
+from fastrunner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from fastrunner._core import Outcome
+
+__all__ = ["Execution", "StartFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartFacts:
+    """What the first slice of a walk needs; dropped after it."""
+
+    plan: CachedPlan
+    """The compiled document."""
+    input: Any
+    """The decoded input."""
+    env: Mapping[str, str]
+    """The request's env_vars."""
+    timeout_ms_max: int
+    """Upper bound on the duration in milliseconds; 0: none."""
+    seed: int
+    """Feeds the walk's jitter."""
+
+
+class Execution:
+    """One unfinished execution, or one whose last commit has not landed."""
+
+    __slots__ = (
+        "_effects_new",
+        "_events",
+        "_events_first",
+        "_events_last",
+        "accepted",
+        "accepted_ms",
+        "broken",
+        "debug",
+        "dirty",
+        "effects_unstarted",
+        "events_size_bytes",
+        "execution_id",
+        "execution_key",
+        "finished_ms",
+        "inbox",
+        "interrupted",
+        "more",
+        "parked",
+        "queued",
+        "request_digest",
+        "shard_number",
+        "start",
+        "stored",
+        "tasks",
+        "timer_ms",
+        "waiters",
+        "walk",
+    )
+
+    def __init__(
+        self,
+        shard_number: int,
+        execution_key: int,
+        execution_id: str,
+        accepted_ms: int,
+        request_digest: bytes,
+        debug: bool,
+    ) -> None:
+        self.shard_number = shard_number
+        self.execution_key = execution_key
+        self.execution_id = execution_id
+        self.accepted_ms = accepted_ms
+        self.request_digest = request_digest
+        self.debug = debug
+        self.accepted: Accepted | None = None
+        """Set until the first commit is gathered."""
+        self.start: StartFacts | None = None
+        """Set until the first slice."""
+        self.walk: Walk | None = None
+        self.stored = False
+        """Whether a commit with this execution has landed."""
+        self.broken = False
+        """The core failed on it: it stays as its last commit has it until the next start."""
+        self.finished_ms = 0
+        self.more = False
+        """The walk has steps to take without any outcome."""
+        self.inbox: deque[tuple[Outcome, Future[None] | None]] = deque()
+        self.queued = False
+        """Whether the scheduler holds it."""
+        self.dirty = False
+        """Whether the shard will gather it."""
+        self.parked = False
+        """Whether it only waits: for a timer, or paused."""
+        self.timer_ms = 0
+        """The deadline the scheduler's heap holds for it; 0: none."""
+        self.effects_unstarted: dict[int, PerformEffect] = {}
+        """Effects whose commit has not landed, or that wait for a free place."""
+        self.tasks: dict[int, Task[None]] = {}
+        """Effects being performed."""
+        self.interrupted: list[int] = []
+        """Effects to abort; the driver empties it after each turn."""
+        self.waiters: list[Waiter] = []
+        self.events_size_bytes = 0
+        self._events: list[bytes] = []
+        self._events_first = 0
+        self._events_last = 0
+        self._effects_new: list[int] = []
+
+    # --- turns ---
+
+    @property
+    def runnable(self) -> bool:
+        """Whether a turn would find something to do now."""
+        if self.broken:
+            return False
+        return bool(self.inbox) or self.start is not None or self.may_go_on
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the walk may take further steps without an outcome."""
+        return self.more and self.events_size_bytes < limits.EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX
+
+    def turn(self, now_ms: int) -> bool:
+        """Takes one turn: the first slice, one delivery or one further slice. Whether anything is to be committed."""
+        if self.start is not None:
+            facts, self.start = self.start, None
+            self.walk, turn = Walk.start(
+                facts.plan.plan,
+                self.execution_id,
+                facts.input,
+                now_ms,
+                seed=facts.seed,
+                env=facts.env,
+                timeout_ms_max=facts.timeout_ms_max,
+            )
+            self.more = turn.more
+            self._absorb(turn, now_ms)
+            return True
+        if self.inbox:
+            outcome, future = self.inbox.popleft()
+            if isinstance(outcome, Cancel | Pause | Resume):
+                self._command(outcome, future, now_ms)
+                return True
+            return self._resume(outcome, now_ms)
+        return self._resume(MoreSteps(), now_ms) if self.more else False
+
+    def _command(self, command: Command, future: "Future[None] | None", now_ms: int) -> None:
+        """Applies a command by the state the walk is in now; the caller hears when that state is durable."""
+        assert self.walk is not None
+        refusal: RunnerError | None = None
+        try:
+            if applies(command, self.execution_id, self.walk.status):
+                self._resume(command, now_ms)
+        except RunnerError as error:
+            refusal = error
+        if future is not None:
+            self.waiters.append(Waiter(future, refusal=refusal))
+
+    def _resume(self, outcome: "Outcome", now_ms: int) -> bool:
+        assert self.walk is not None
+        if self.finished_ms:
+            return False
+        if isinstance(outcome, TimerDue) and not 0 < self.walk.wake_at_ms <= now_ms:
+            return False
+        turn = self.walk.resume(outcome, now_ms)
+        stepped = isinstance(outcome, MoreSteps)
+        had_more = self.more
+        # An outcome's turn says nothing about steps another turn has left over; only MoreSteps settles those.
+        self.more = turn.more or (had_more and not stepped)
+        self._absorb(turn, now_ms)
+        return had_more or not stepped or bool(turn.events or turn.actions)
+
+    def _absorb(self, turn: Turn, now_ms: int) -> None:
+        assert self.walk is not None
+        if turn.events:
+            self._events.append(turn.events)
+            self._events_first = self._events_first or turn.first_sequence
+            self._events_last = turn.last_sequence
+            self.events_size_bytes += len(turn.events)
+        for action in turn.actions:
+            if isinstance(action, PerformEffect):
+                self.effects_unstarted[action.effect_id] = action
+                self._effects_new.append(action.effect_id)
+            else:
+                self.effects_unstarted.pop(action.effect_id, None)
+                self.interrupted.append(action.effect_id)
+        if self.walk.status in FINAL_STATUSES:
+            self.finished_ms = now_ms
+            self.more = False
+
+    def restored(self, walk: Walk) -> list[PerformEffect]:
+        """Takes a walk restored from its snapshot; gives the effects to perform again."""
+        self.walk = walk
+        self.stored = True
+        # A snapshot does not say whether its walk was in the middle of a slice; a walk that was not does nothing.
+        self.more = True
+        effects = walk.pending()
+        for effect in effects:
+            self.effects_unstarted[effect.effect_id] = effect
+        return effects
+
+    # --- the commit ---
+
+    def gather(self, now_ms: int) -> Change:
+        """Everything since the last commit, as one row set; from here on it is the batch's."""
+        assert self.walk is not None
+        snapshot = None if self.finished_ms else self.walk.snapshot()
+        if snapshot is not None and len(snapshot) > limits.SNAPSHOT_SIZE_BYTES_MAX:
+            reason = f"the execution's state of {len(snapshot)} bytes exceeds {limits.SNAPSHOT_SIZE_BYTES_MAX}"
+            self._resume(Cancel(reason, True, 0), now_ms)
+            snapshot = None if self.finished_ms else self.walk.snapshot()
+        change = self._change(snapshot)
+        self.accepted = None
+        self._events = []
+        self._events_first = self._events_last = self.events_size_bytes = 0
+        self._effects_new = []
+        self.waiters = []
+        return change
+
+    def _change(self, snapshot: bytes | None) -> Change:
+        walk = self.walk
+        assert walk is not None
+        output = error = events = None
+        if walk.status == "completed":
+            output = orjson.dumps(walk.output).decode()
+        elif walk.status == "failed":
+            error = orjson.dumps(walk.error).decode()
+        if self._events:
+            messages = self._events[0] if len(self._events) == 1 else b"".join(self._events)
+            events = UnacknowledgedEvents(self.execution_id, self._events_first, self._events_last, messages)
+        return Change(
+            execution_key=self.execution_key,
+            execution_id=self.execution_id,
+            accepted=self.accepted,
+            status=walk.status,
+            finished_ms=self.finished_ms,
+            wake_at_ms=walk.wake_at_ms,
+            last_sequence=walk.last_sequence,
+            snapshot=snapshot,
+            output_json=output,
+            error_json=error,
+            events=events,
+            effects=self._effects_new,
+            waiters=self.waiters,
+        )
+
+    @property
+    def waits_only(self) -> bool:
+        """Whether it needs neither the processor nor an effect until a timer or a command comes."""
+        walk = self.walk
+        return walk is not None and not self.finished_ms and not self.more and walk.effects_in_flight == 0

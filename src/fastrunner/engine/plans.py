@@ -1,0 +1,63 @@
+"""Stage 2, compile: plans by document, so that the same text is compiled once per worker.
+
+Rules: the cache is bounded by count and by the text it holds, the least recently used plan goes first; executions keep
+their own plan alive.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+
+from fastrunner import limits
+from fastrunner._core import InvalidWorkflow, Plan, compile  # noqa: A004 - the core's verb
+from fastrunner.errors import DocumentRefused
+from fastrunner.metrics import Metrics
+
+__all__ = ["CachedPlan", "PlanCache"]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPlan:
+    """A compiled document and its name in the store."""
+
+    plan: Plan
+    """The compiled document."""
+    digest: bytes
+    """SHA-256 of the document's text."""
+    document: str
+    """The text."""
+
+
+class PlanCache:
+    """The compiled documents of one worker."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        # Keyed by the text itself: a dictionary compares whole texts, so no two documents can be taken for one another,
+        # and looking up a known document needs no cryptographic hash.
+        self._plans: OrderedDict[str, CachedPlan] = OrderedDict()
+        self._size_chars = 0
+        self._hits = metrics.plan_cache_hits
+        self._misses = metrics.plan_cache_misses
+
+    def get(self, document: str) -> CachedPlan:
+        """The plan of a document. Raises DocumentRefused."""
+        cached = self._plans.get(document)
+        if cached is not None:
+            self._plans.move_to_end(document)
+            self._hits.inc()
+            return cached
+        self._misses.inc()
+        try:
+            plan = compile(document)
+        except InvalidWorkflow as invalid:
+            raise DocumentRefused(invalid.problems) from None
+        cached = CachedPlan(plan, sha256(document.encode()).digest(), document)
+        self._keep(cached)
+        return cached
+
+    def _keep(self, cached: CachedPlan) -> None:
+        self._plans[cached.document] = cached
+        self._size_chars += len(cached.document)
+        while len(self._plans) > limits.PLANS_CACHED_MAX or self._size_chars > limits.PLANS_CACHED_SIZE_CHARS_MAX:
+            document, _ = self._plans.popitem(last=False)
+            self._size_chars -= len(document)

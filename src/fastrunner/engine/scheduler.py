@@ -1,0 +1,142 @@
+"""Stage 4, walk: who takes the next turn. One ready queue and one heap of timers per worker.
+
+Rules:
+- A pass gives turns for a bounded time, then lets the loop serve others; passes follow one another while there is work.
+- New executions and running ones take turns alternately, each in order: neither a burst of requests nor a crowd of
+  endless loops starves the other.
+- Timers are wall clock deadlines, because they must mean the same after a restart; the sleep towards one is short
+  enough to notice that the clock was stepped. The heap holds at most one live entry per execution: an entry whose time
+  is not the execution's `timer_ms` is dead, a deadline that moved later is looked up when the earlier one
+  comes, and the heap is rebuilt when most of it is dead.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable
+
+from fastrunner import limits
+from fastrunner._core import TimerDue
+from fastrunner.clock import monotonic_s
+from fastrunner.engine.execution import Execution
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Turns and timers of one worker's executions."""
+
+    def __init__(self, take_turn: Callable[[Execution], None], wall_ms: Callable[[], int]) -> None:
+        self._take_turn = take_turn
+        self._wall_ms = wall_ms
+        self._new: deque[Execution] = deque()
+        self._ready: deque[Execution] = deque()
+        self._pass_planned = False
+        self._timers: list[tuple[int, int, Execution]] = []
+        self._timers_pushed_count = 0
+        self._timers_dead_count = 0
+        self._timer_handle: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether turns are waiting to be taken."""
+        return self._pass_planned
+
+    def enqueue(self, execution: Execution) -> None:
+        """Gives the execution its turns, unless it is queued already or has nothing to do."""
+        if execution.queued or not self._has_turn(execution):
+            return
+        execution.queued = True
+        (self._new if execution.start is not None else self._ready).append(execution)
+        if not self._pass_planned:
+            self._pass_planned = True
+            asyncio.get_running_loop().call_soon(self._pass)
+
+    def _has_turn(self, execution: Execution) -> bool:
+        # While the worker stops, outcomes still reach their commit, but no walk is driven on.
+        return (
+            bool(execution.inbox or execution.start) and not execution.broken if self._stopped else execution.runnable
+        )
+
+    def _pass(self) -> None:
+        end_s = monotonic_s() + limits.EXECUTION_TURNS_PER_PASS_MS / 1000
+        new, ready = self._new, self._ready
+        turn_of_new = True
+        while new or ready:
+            queue = new if new and (turn_of_new or not ready) else ready
+            turn_of_new = not turn_of_new
+            execution = queue.popleft()
+            execution.queued = False
+            if self._has_turn(execution):
+                self._take_turn(execution)
+                self.arm(execution)
+                if self._has_turn(execution):
+                    execution.queued = True
+                    ready.append(execution)
+            if monotonic_s() >= end_s:
+                break
+        self._pass_planned = bool(new or ready)
+        if self._pass_planned:
+            asyncio.get_running_loop().call_soon(self._pass)
+
+    # --- timers ---
+
+    def arm(self, execution: Execution) -> None:
+        """Makes sure that a timer comes no later than the walk's deadline."""
+        walk = execution.walk
+        if walk is None or execution.finished_ms or walk.wake_at_ms <= 0 or execution.broken:
+            return
+        if execution.timer_ms and execution.timer_ms <= walk.wake_at_ms:
+            return
+        self._forget(execution)
+        execution.timer_ms = walk.wake_at_ms
+        self._timers_pushed_count += 1
+        heapq.heappush(self._timers, (walk.wake_at_ms, self._timers_pushed_count, execution))
+        if self._timers[0][2] is execution:
+            self._sleep()
+
+    def _sleep(self) -> None:
+        if self._timer_handle is not None:
+            self._timer_handle.cancel()
+            self._timer_handle = None
+        if self._timers and not self._stopped:
+            delay_s = max(0, self._timers[0][0] - self._wall_ms()) / 1000
+            delay_s = min(delay_s, limits.TIMER_RECHECK_S_MAX)
+            self._timer_handle = asyncio.get_running_loop().call_later(delay_s, self._wake)
+
+    def _wake(self) -> None:
+        """Delivers the timers that are due; the turns they cause are taken in ordinary passes."""
+        self._timer_handle = None
+        now_ms = self._wall_ms()
+        while self._timers and self._timers[0][0] <= now_ms:
+            due_ms, _, execution = heapq.heappop(self._timers)
+            walk = execution.walk
+            if due_ms != execution.timer_ms or walk is None:
+                self._timers_dead_count -= 1
+                continue
+            execution.timer_ms = 0
+            if walk.wake_at_ms > now_ms:
+                self.arm(execution)
+            elif walk.wake_at_ms > 0:
+                execution.inbox.append((TimerDue(), None))
+                self.enqueue(execution)
+        self._sleep()
+
+    def disarm(self, execution: Execution) -> None:
+        """The execution has ended: its entry must not hold it in memory until a deadline hours away."""
+        self._forget(execution)
+        if self._timers_dead_count > limits.TIMERS_DEAD_MAX and self._timers_dead_count > len(self._timers) // 2:
+            self._timers = [entry for entry in self._timers if entry[0] == entry[2].timer_ms]
+            heapq.heapify(self._timers)
+            self._timers_dead_count = 0
+
+    def _forget(self, execution: Execution) -> None:
+        if execution.timer_ms:
+            execution.timer_ms = 0
+            self._timers_dead_count += 1
+
+    def stop(self) -> None:
+        """Drives no walk on and wakes none; outcomes that arrive are still handed in."""
+        self._stopped = True
+        self._sleep()

@@ -1,0 +1,354 @@
+"""Stage 3, journal: one shard: its executions in memory and the loop of its commits.
+
+Theory of operation: turns of walks mark executions dirty. A commit gathers what is dirty into one batch, writes its
+rows on the loop's thread, and hands COMMIT to the writer thread. While that runs, walks go on and dirt gathers for the
+next commit, which starts when this one lands: an idle shard commits at once, a busy one in batches that grow
+with its load.
+
+Rules:
+- Callers are answered, effects started and events announced only by `_land`, after the commit.
+- A commit that fails is kept and tried again with back-off. Executions it would have accepted are refused instead
+  (nobody was told they exist), and no new ones are taken until a commit lands.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import orjson
+
+from fastrunner import limits
+from fastrunner._core import PerformEffect, Walk
+from fastrunner.clock import monotonic_s
+from fastrunner.config import Config
+from fastrunner.engine.batch import Batch, Change, Waiter
+from fastrunner.engine.control import FINAL_STATUSES
+from fastrunner.engine.execution import Execution
+from fastrunner.engine.plans import CachedPlan, PlanCache
+from fastrunner.engine.retention import Retention
+from fastrunner.engine.store import Store, Unfinished
+from fastrunner.engine.writer import Writer
+from fastrunner.errors import AtCapacity, RunnerError, Unavailable, UnknownExecution
+from fastrunner.metrics import Metrics
+
+__all__ = ["Driver", "Shard"]
+
+_log = logging.getLogger(__name__)
+
+
+class Driver(Protocol):
+    """What a shard asks of the engine around it."""
+
+    def gathered(self, execution: Execution) -> None:
+        """The execution's events are being committed: its walk may go on."""
+
+    def committed(self, execution: Execution, change: Change) -> None:
+        """The change is durable: start its effects, announce its events."""
+
+    def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
+        """The execution is back in memory: perform its effects again, arm its timer, let it go on."""
+
+    def ended(self, execution: Execution) -> None:
+        """The execution has left memory."""
+
+
+class Shard:
+    """One shard, owned by this worker."""
+
+    def __init__(
+        self,
+        number: int,
+        store: Store,
+        driver: Driver,
+        plans: PlanCache,
+        config: Config,
+        metrics: Metrics,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self.number = number
+        self.store = store
+        self.live: dict[str, Execution] = {}
+        """Executions in memory by id: unfinished ones, and finished ones until their commit has landed."""
+        self.unfinished_count = 0
+        self.refusal: RunnerError | None = None
+        """Why nothing new is taken; None while commits land."""
+        self._driver = driver
+        self._plans = plans
+        self._metrics = metrics
+        self._wall_ms = wall_ms
+        self._retention = Retention(store, config, metrics)
+        self._execution_key_last = 0
+        self._recover_until_key = 0
+        self._plans_by_key: dict[int, CachedPlan] = {}
+        self._dirty: deque[Execution] = deque()
+        self._acknowledgements: dict[str, int] = {}
+        self._acknowledgement_handle: asyncio.TimerHandle | None = None
+        self._commit_planned = False
+        self._commit_begun_s = 0.0
+        self._flying: Batch | None = None
+        self._unwritten: Batch | None = None
+        self._retry_handle: asyncio.TimerHandle | None = None
+        self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
+        self._landings = asyncio.Event()
+        self._closing = False
+        self._writer: Writer
+
+    # --- opening and recovery ---
+
+    async def open(self) -> None:
+        """Opens the file, waiting for a predecessor to let go of it. Raises DataDirectoryRefused, Unavailable."""
+        deadline_s = monotonic_s() + limits.SHARD_OWNER_WAIT_S_MAX
+        while not self.store.try_lock():
+            if monotonic_s() > deadline_s:
+                self.store.unlock()
+                raise Unavailable(f"{self.store.path} is still held by another worker")
+            await asyncio.sleep(0.01)
+        counts = self.store.open()
+        self._execution_key_last = self._recover_until_key = counts.execution_key_last
+        self.unfinished_count = counts.unfinished
+        self._retention.finished_count = counts.finished
+        self._writer = Writer(f"shard-{self.number}", self.store.commit, self._landed)
+
+    async def recover(self) -> None:
+        """Restores every unfinished execution of the file, a few at a time."""
+        after_key = 0
+        while True:
+            rows = self.store.unfinished(after_key, self._recover_until_key, limits.RECOVERY_EXECUTIONS_PER_PASS_MAX)
+            for row in rows:
+                if row.execution_id not in self.live:
+                    self._restore(row)
+            if len(rows) < limits.RECOVERY_EXECUTIONS_PER_PASS_MAX:
+                break
+            after_key = rows[-1].execution_key
+            await asyncio.sleep(0)
+        self._plans_by_key.clear()
+
+    def find(self, execution_id: str) -> Execution | str:
+        """The execution, restored if need be, or the final status of one out of memory. Raises UnknownExecution."""
+        execution = self.live.get(execution_id)
+        if execution is not None:
+            return execution
+        acceptance = self.store.acceptance(execution_id)
+        if acceptance is None:
+            raise UnknownExecution(execution_id)
+        key, _, status = acceptance
+        if status in FINAL_STATUSES:
+            return status
+        return self._restore(self.store.unfinished(key - 1, key, 1)[0])
+
+    def _restore(self, row: Unfinished) -> Execution:
+        """Brings an execution back from its snapshot; one that cannot be is kept as it is, broken."""
+        execution = Execution(
+            self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, bool(row.debug)
+        )
+        self.live[row.execution_id] = execution
+        try:
+            plan = self._stored_plan(row.plan_key).plan
+            input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
+            walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env)
+            effects = execution.restored(walk)
+        except Exception:
+            execution.stored = True
+            self.quarantine(execution)
+        else:
+            self._driver.restored(execution, effects)
+        return execution
+
+    def _stored_plan(self, plan_key: int) -> CachedPlan:
+        plan = self._plans_by_key.get(plan_key)
+        if plan is None:
+            plan = self._plans.get(self.store.document(plan_key))
+            if len(self._plans_by_key) < limits.PLANS_CACHED_MAX:
+                self._plans_by_key[plan_key] = plan
+        return plan
+
+    # --- executions ---
+
+    def admit(self, execution_id: str, accepted_ms: int, request_digest: bytes, debug: bool) -> Execution:
+        """A new execution in memory; it exists for callers once its first commit has landed."""
+        self._execution_key_last += 1
+        execution = Execution(self.number, self._execution_key_last, execution_id, accepted_ms, request_digest, debug)
+        self.live[execution_id] = execution
+        self.unfinished_count += 1
+        return execution
+
+    def quarantine(self, execution: Execution) -> None:
+        """Call inside an exception handler: the core failed on this execution. It stays as its last commit has it, and
+        is tried again at the next start; one that was never committed is refused."""
+        _log.exception("the core failed on an execution", extra={"execution_id": execution.execution_id})
+        self._abandon(execution, RuntimeError("the runner failed on this execution; its log has the reason"))
+
+    def _abandon(self, execution: Execution, error: BaseException) -> None:
+        execution.broken = True
+        waiters, execution.waiters = execution.waiters, []
+        for waiter in waiters:
+            waiter.fail(error)
+        for _, future in execution.inbox:
+            if future is not None:
+                Waiter(future).fail(error)
+        execution.inbox.clear()
+        if not execution.stored:
+            del self.live[execution.execution_id]
+            self.unfinished_count -= 1
+        self._driver.ended(execution)
+
+    def mark(self, execution: Execution) -> None:
+        """The execution has something to commit."""
+        if not execution.dirty and not execution.broken:
+            execution.dirty = True
+            self._dirty.append(execution)
+        self._plan_commit()
+
+    def acknowledge(self, execution_id: str, sequence: int) -> None:
+        """Takes an acknowledgement along with the next commit, or makes one for it after a while."""
+        if sequence > self._acknowledgements.get(execution_id, 0):
+            self._acknowledgements[execution_id] = sequence
+        if self._acknowledgement_handle is None:
+            delay_s = limits.ACKNOWLEDGEMENT_DELAY_MS_MAX / 1000
+            self._acknowledgement_handle = asyncio.get_running_loop().call_later(delay_s, self._acknowledgements_due)
+
+    def _acknowledgements_due(self) -> None:
+        self._acknowledgement_handle = None
+        if self._acknowledgements:
+            self._plan_commit()
+
+    def retain(self) -> None:
+        """Looks for executions whose retention has ended; call now and then."""
+        if self._retention.wake(self._wall_ms()):
+            self._plan_commit()
+
+    # --- commits ---
+
+    def _plan_commit(self) -> None:
+        if not self._commit_planned and self._flying is None and self._retry_handle is None:
+            self._commit_planned = True
+            asyncio.get_running_loop().call_soon(self._begin_commit)
+
+    def _begin_commit(self) -> None:
+        self._commit_planned = False
+        if self._closing:
+            return
+        batch, self._unwritten = self._unwritten or self._gather(), None
+        if not batch:
+            # Nothing is left of a commit that failed: take new work again, whose commit will tell.
+            self.refusal = None
+            return
+        self._commit_begun_s = monotonic_s()
+        try:
+            self.store.write(batch)
+        except Exception as error:
+            self._failed(batch, error)
+        else:
+            self._flying = batch
+            self._writer.request()
+
+    def _gather(self) -> Batch:
+        now_ms = self._wall_ms()
+        end_s = monotonic_s() + limits.COMMIT_GATHER_MS_MAX / 1000
+        batch = Batch()
+        while self._dirty and len(batch.changes) < limits.COMMIT_EXECUTIONS_MAX:
+            execution = self._dirty.popleft()
+            execution.dirty = False
+            if execution.broken:
+                continue
+            try:
+                batch.changes.append(execution.gather(now_ms))
+            except Exception:
+                self.quarantine(execution)
+                continue
+            self._driver.gathered(execution)
+            if monotonic_s() >= end_s:
+                break
+        batch.acknowledgements, self._acknowledgements = self._acknowledgements, {}
+        batch.deletions = self._retention.take(now_ms)
+        return batch
+
+    def _landed(self, error: BaseException | None) -> None:
+        batch, self._flying = self._flying, None
+        assert batch is not None
+        if error is not None:
+            self._failed(batch, error)
+            return
+        self.refusal = None
+        self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
+        self._metrics.commit_executions.observe(len(batch.changes))
+        self._metrics.commit_duration.observe(monotonic_s() - self._commit_begun_s)
+        for change in batch.changes:
+            self._land(change)
+        self._retention.deleted(batch.deletions)
+        self._landings.set()
+        if self._dirty or self._retention.due:
+            self._begin_commit()
+
+    def _land(self, change: Change) -> None:
+        """What follows a durable change."""
+        execution = self.live[change.execution_id]
+        execution.stored = True
+        if change.accepted is not None:
+            self._metrics.executions_accepted.inc()
+        for waiter in change.waiters:
+            waiter.settle()
+        self._driver.committed(execution, change)
+        if change.finished_ms and not execution.dirty and not execution.inbox:
+            del self.live[change.execution_id]
+            self.unfinished_count -= 1
+            self._retention.finished_count += 1
+            duration_s = (change.finished_ms - execution.accepted_ms) / 1000
+            self._metrics.executions_finished.labels(change.status).inc()
+            self._metrics.execution_duration.labels(change.status).observe(duration_s)
+            self._driver.ended(execution)
+
+    def _failed(self, batch: Batch, error: BaseException) -> None:
+        """Keeps what must not be lost, refuses what nobody was promised, tries again later."""
+        _log.error("a commit of shard %d failed, trying again in %.1f s: %s", self.number, self._retry_delay_s, error)
+        full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        if full:
+            self.refusal = AtCapacity("the disk of the data directory is full", retry_after_s=self._retry_delay_s)
+        else:
+            self.refusal = Unavailable("the data directory cannot be written")
+        kept = []
+        for change in batch.changes:
+            if change.accepted is None:
+                kept.append(change)
+                continue
+            for waiter in change.waiters:
+                waiter.fail(self.refusal)
+            self._abandon(self.live[change.execution_id], self.refusal)
+        batch.changes = kept
+        self._unwritten = batch
+        self._retry_handle = asyncio.get_running_loop().call_later(self._retry_delay_s, self._retry)
+        self._retry_delay_s = min(2 * self._retry_delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
+        self._landings.set()
+
+    def _retry(self) -> None:
+        self._retry_handle = None
+        self._begin_commit()
+
+    # --- closing ---
+
+    async def close(self, timeout_s: float) -> None:
+        """Commits what there is, then closes the file; callers whose commit cannot land by then get Unavailable."""
+        deadline_s = monotonic_s() + timeout_s
+        while self._dirty or self._acknowledgements or self._flying or self._unwritten:
+            self._plan_commit()
+            self._landings.clear()
+            try:
+                await asyncio.wait_for(self._landings.wait(), max(0.0, deadline_s - monotonic_s()))
+            except TimeoutError:
+                break
+        self._closing = True
+        # A commit under way ends in the thread; its landing must not find the file closed.
+        self._writer.stop()
+        await asyncio.sleep(0)
+        for handle in (self._retry_handle, self._acknowledgement_handle):
+            if handle is not None:
+                handle.cancel()
+        error = Unavailable("the worker is stopping")
+        unwritten = self._unwritten.changes if self._unwritten else ()
+        for waiters in (*(c.waiters for c in unwritten), *(e.waiters for e in self._dirty)):
+            for waiter in waiters:
+                waiter.fail(error)
+        self.store.close()

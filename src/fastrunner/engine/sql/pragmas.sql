@@ -1,0 +1,13 @@
+-- Settings of a connection that writes a shard; page_size counts only for a new file.
+-- Two to five rows of events per page; a commit of one execution touches few pages either way.
+pragma page_size = 8192;
+-- Readers see the last commit while the next one is written.
+pragma journal_mode = wal;
+-- COMMIT returns after fsync: an acknowledged execution survives a power cut.
+pragma synchronous = full;
+-- Rows of a whole commit stay in memory until COMMIT, so that inserting never waits for the disk (KiB, negated).
+pragma cache_size = -65536;
+-- About 16 MB of journal between checkpoints; the writer thread pays for them.
+pragma wal_autocheckpoint = 2000;
+-- A predecessor that is closing may hold the file for a moment.
+pragma busy_timeout = 5000;

@@ -1,0 +1,193 @@
+-- Named statements of the shards: `-- name:` starts one, lines of comment under it say what it is for.
+
+-- name: begin
+-- Opens the one transaction of a commit.
+begin immediate
+
+-- name: commit
+-- Makes it durable; run in the shard's writer thread.
+commit
+
+-- name: rollback
+-- Gives up a transaction that could not be written.
+rollback
+
+-- name: schema_version
+-- 0 for a new file.
+pragma user_version
+
+-- name: checkpoint
+-- Folds the journal into the file before closing.
+pragma wal_checkpoint(truncate)
+
+-- name: insert_plan
+-- A document the shard has not seen.
+insert into plans (plan_key, hash, namespace, name, version, uses, document) values (?, ?, ?, ?, ?, 0, ?)
+
+-- name: select_plan_key
+-- Whether the shard has a document.
+select plan_key from plans where hash = ?
+
+-- name: select_plan
+-- A document to compile again.
+select document from plans where plan_key = ?
+
+-- name: count_plan_uses
+-- Executions of a document that came or went with this commit.
+update plans set uses = uses + ?2 where plan_key = ?1
+
+-- name: delete_unused_plan
+-- A document nobody refers to any more.
+delete from plans where plan_key = ? and uses <= 0
+
+-- name: insert_execution
+-- A newly accepted execution.
+insert into executions (
+    execution_key, execution_id, request_digest, plan_key, status, accepted_ms, finished_ms, wake_at_ms, last_sequence,
+    acknowledged_sequence, metadata, error_json, output_json
+) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: update_execution
+-- An execution that went on.
+update executions
+set status = ?2, finished_ms = ?3, wake_at_ms = ?4, last_sequence = ?5,
+    acknowledged_sequence = max(acknowledged_sequence, ?6), error_json = ?7, output_json = ?8
+where execution_key = ?1
+
+-- name: insert_request
+-- What a restart needs.
+insert into requests (execution_key, input_json, env_json, debug) values (?, ?, ?, ?)
+
+-- name: delete_request
+-- The execution has finished.
+delete from requests where execution_key = ?
+
+-- name: put_snapshot
+-- The latest state replaces the one before.
+insert into snapshots (execution_key, snapshot) values (?, ?)
+on conflict (execution_key) do update set snapshot = excluded.snapshot
+
+-- name: delete_snapshot
+-- The execution has finished.
+delete from snapshots where execution_key = ?
+
+-- name: insert_events
+-- The events of one execution in one commit.
+insert into events (execution_key, first_sequence, last_sequence, messages) values (?, ?, ?, ?)
+
+-- name: acknowledge
+-- The receiver has everything up to a sequence number.
+update executions set acknowledged_sequence = min(?2, last_sequence)
+where execution_id = ?1 and acknowledged_sequence < ?2
+
+-- name: delete_events
+-- Retention has ended.
+delete from events where execution_key = ?
+
+-- name: delete_execution
+-- Retention has ended.
+delete from executions where execution_key = ?
+
+-- name: select_keys
+-- Where to continue numbering.
+select
+    (select coalesce(max(execution_key), 0) from executions),
+    (select coalesce(max(plan_key), 0) from plans)
+
+-- name: count_unfinished
+-- Against the bound on unfinished executions.
+select count(*) from executions where finished_ms = 0
+
+-- name: count_finished
+-- Against retention by count.
+select
+    (select count(*) from executions where finished_ms > 0 and acknowledged_sequence >= last_sequence)
+    + (select count(*) from executions where finished_ms > 0 and acknowledged_sequence < last_sequence)
+
+-- name: select_acceptance
+-- Whether an id is taken, and by which request.
+select execution_key, request_digest, status from executions where execution_id = ?
+
+-- name: select_execution
+-- One execution as queries show it.
+select
+    x.execution_id, x.status, p.namespace, p.name, p.version, x.accepted_ms, x.finished_ms, x.last_sequence,
+    x.acknowledged_sequence, x.output_json, x.error_json, x.metadata
+from executions as x join plans as p using (plan_key)
+where x.execution_id = ?
+
+-- name: list_executions
+-- A page, newest first, as one JSON text: one step of the database is one hand-over of the interpreter lock.
+select json_group_array(json_array(
+    execution_id, status, namespace, name, version, accepted_ms, finished_ms, last_sequence, acknowledged_sequence,
+    json(error_json), hex(metadata)
+))
+from (
+    select
+        x.execution_id, x.status, p.namespace, p.name, p.version, x.accepted_ms, x.finished_ms, x.last_sequence,
+        x.acknowledged_sequence, x.error_json, x.metadata
+    from executions as x join plans as p using (plan_key)
+    where x.accepted_ms >= :accepted_from_ms
+        and x.accepted_ms < :accepted_until_ms
+        and x.accepted_ms <= :before_ms
+        and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
+        and (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
+        and (:name = '' or p.name = :name)
+        and (:namespace = '' or p.namespace = :namespace)
+    order by x.accepted_ms desc, x.execution_id desc
+    limit :count_max
+)
+
+-- name: select_progress
+-- How far an execution's durable events go.
+select execution_key, last_sequence, finished_ms from executions where execution_id = ?
+
+-- name: select_events
+-- Rows of one execution that reach a sequence number, in order.
+select first_sequence, last_sequence, messages from events
+where execution_key = ?1
+    and first_sequence >= (
+        select coalesce(max(first_sequence), 0) from events where execution_key = ?1 and first_sequence <= ?2
+    )
+    and last_sequence >= ?2
+order by first_sequence
+
+-- name: select_unacknowledged
+-- A page of the outbox, strictly after (execution_id, first_sequence).
+select x.execution_id, e.first_sequence, e.last_sequence, e.messages
+from executions as x indexed by executions_unacknowledged
+cross join events as e
+where x.acknowledged_sequence < x.last_sequence
+    and x.execution_id >= ?1
+    and e.execution_key = x.execution_key
+    and e.first_sequence > iif(x.execution_id = ?1, ?2, 0)
+    and e.last_sequence > x.acknowledged_sequence
+order by x.execution_id, e.first_sequence
+limit ?3
+
+-- name: select_unfinished
+-- Executions to restore, in the order they were accepted.
+select
+    x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, r.input_json, r.env_json, r.debug,
+    s.snapshot
+from executions as x indexed by executions_unfinished
+cross join requests as r using (execution_key)
+cross join snapshots as s using (execution_key)
+where x.finished_ms = 0 and x.execution_key > ?1 and x.execution_key <= ?2
+order by x.execution_key
+limit ?3
+
+-- name: select_deletable
+-- Finished executions whose retention time is over, oldest first.
+select execution_key, plan_key, 0 from executions indexed by executions_deletable
+where finished_ms > 0 and acknowledged_sequence >= last_sequence and finished_ms < ?1
+order by finished_ms
+limit ?2
+
+-- name: select_undeliverable
+-- Finished executions whose events no receiver took in time, oldest first, with the number of events lost.
+select execution_key, plan_key, last_sequence - acknowledged_sequence
+from executions indexed by executions_undelivered
+where finished_ms > 0 and acknowledged_sequence < last_sequence and finished_ms < ?1
+order by finished_ms
+limit ?2

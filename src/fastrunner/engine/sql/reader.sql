@@ -1,0 +1,5 @@
+-- Settings of a connection that only reads a shard.
+pragma query_only = on;
+-- KiB, negated: keyed reads touch few pages.
+pragma cache_size = -8192;
+pragma busy_timeout = 5000;
