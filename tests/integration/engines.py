@@ -1,0 +1,179 @@
+"""Support: real engines over real files for tests, documents to run on them, a performer whose effects tests steer."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastrunner import clock
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.config import Config
+from fastrunner.engine import ExecutionView, Submission
+from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.errors import UnknownExecution
+from fastrunner.metrics import Metrics
+
+__all__ = [
+    "CALL",
+    "ENDLESS",
+    "SET",
+    "TERMINAL",
+    "WAIT",
+    "Performer",
+    "all_events",
+    "assert_whole",
+    "document",
+    "engine_on",
+    "events_of",
+    "folder",
+    "submission",
+    "until",
+    "until_status",
+]
+
+TERMINAL = {"workflow_completed", "workflow_failed", "workflow_cancelled"}
+
+
+def document(tasks: str, name: str = "test") -> str:
+    """A document with the given `do` list, indented by two."""
+    head = f"document:\n  dsl: '1.0.0'\n  namespace: tests\n  name: {name}\n  version: '1.0.0'\ndo:\n"
+    return head + tasks
+
+
+SET = document("  - one:\n      set: {a: 1}\n  - two:\n      set: {b: 2}\n")
+"""Has no effects: accepted, executed and finished in one commit."""
+
+CALL = document(
+    "  - ask:\n      call: http\n      with: {method: get, endpoint: 'http://127.0.0.1:1/x'}\n"
+    "  - keep:\n      set: {kept: true}\n"
+)
+"""One effect, then a step."""
+
+WAIT = document("  - rest:\n      wait: {milliseconds: 200}\n  - then:\n      set: {rested: true}\n")
+"""A timer, then a step."""
+
+ENDLESS = document("  - again:\n      set: {round: 1}\n      then: again\n")
+"""Never ends by itself."""
+
+
+@dataclass
+class Performer:
+    """Answers effects when told to, or at once."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Effects end once it is set."""
+    performed: list[PerformEffect] = field(default_factory=list)
+    """Every effect started, in order."""
+    interrupted: list[int] = field(default_factory=list)
+    """Effects aborted."""
+    failure: EffectFailure | None = None
+    """What effects answer instead of a result; only type, status, title and detail count."""
+    closed: bool = False
+
+    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+        self.performed.append(effect)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.interrupted.append(effect.effect_id)
+            raise
+        if self.failure is not None:
+            failure = self.failure
+            return EffectFailure(effect.effect_id, failure.type, failure.status, failure.title, failure.detail)
+        return EffectResult(effect.effect_id, {"answer": 42})
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def folder() -> Path:
+    """A new data directory, on the memory file system where there is one: fsync costs nothing there."""
+    base = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="fastrunner-test-", dir=base if base.is_dir() else None))
+
+
+@asynccontextmanager
+async def engine_on(
+    path: Path,
+    performer: Performer | None = None,
+    *,
+    shards: int = 1,
+    listener: Callable[[Any], None] | None = None,
+    drain_timeout_s: float = 0.0,
+    wall_ms: Callable[[], int] = clock.wall_ms,
+    **settings: Any,
+) -> AsyncIterator[EmbeddedEngine]:
+    """A started engine that owns all shards of `path`; drained at the end."""
+    config = Config(data_dir=path, **settings)
+    performers = {"call_http": performer or Performer()}
+    engine = EmbeddedEngine(config, Metrics(), performers, shards=range(shards), shard_count=shards, wall_ms=wall_ms)
+    if listener is not None:
+        engine.listen(listener)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.drain(drain_timeout_s)
+
+
+def submission(execution_id: str, text: str = SET, **changes: Any) -> Submission:
+    """A request to execute `text`."""
+    fields: dict[str, Any] = {
+        "execution_id": execution_id,
+        "document": text,
+        "input_json": b"{}",
+        "env_vars": {},
+        "metadata": b"",
+        "timeout_s_max": 0,
+        "debug": False,
+    }
+    return Submission(**(fields | changes))
+
+
+async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
+    """Waits until `condition` holds, failing with `what` after `timeout_s`."""
+    deadline_s = clock.monotonic_s() + timeout_s
+    while not condition():
+        assert clock.monotonic_s() < deadline_s, f"waited {timeout_s} s for: {what}"
+        await asyncio.sleep(0.002)
+
+
+async def until_status(
+    engine: EmbeddedEngine, execution_id: str, *statuses: str, timeout_s: float = 10.0
+) -> ExecutionView:
+    """Waits until an execution's durable status is one of `statuses`."""
+    deadline_s = clock.monotonic_s() + timeout_s
+    while True:
+        try:
+            view = await engine.get(execution_id)
+        except UnknownExecution:
+            view = None
+        if view is not None and view.status in statuses:
+            return view
+        now = view.status if view else "unknown"
+        assert clock.monotonic_s() < deadline_s, f"{execution_id} is {now} after {timeout_s} s, not {statuses}"
+        await asyncio.sleep(0.002)
+
+
+async def all_events(engine: EmbeddedEngine, execution_id: str) -> list[WorkflowProgressEvent]:
+    """The durable events of an execution so far, decoded."""
+    return [WorkflowProgressEvent.FromString(message) for message in await engine.events(execution_id, 1, 1_000_000)]
+
+
+async def events_of(engine: EmbeddedEngine, execution_id: str) -> list[str]:
+    """The types of the durable events of an execution so far."""
+    return [event.event_type for event in await all_events(engine, execution_id)]
+
+
+async def assert_whole(engine: EmbeddedEngine, execution_id: str, terminal: str) -> list[str]:
+    """An ended execution's events are contiguous from 1 and end in the one terminal event; gives their types."""
+    events = await all_events(engine, execution_id)
+    assert [event.sequence_number for event in events] == list(range(1, len(events) + 1))
+    types = [event.event_type for event in events]
+    assert [each for each in types if each in TERMINAL] == [terminal]
+    assert types[-1] == terminal
+    return types

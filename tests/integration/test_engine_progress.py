@@ -1,0 +1,262 @@
+"""The embedded engine reports and recovers: outbox, subscriptions, timers, restarts, retention, failing disks."""
+
+import asyncio
+import sqlite3
+
+import pytest
+
+from fastrunner import clock
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.engine.messages import split
+from fastrunner.errors import AtCapacity, Unavailable, UnknownExecution
+from tests.integration.engines import (
+    CALL,
+    ENDLESS,
+    WAIT,
+    Performer,
+    assert_whole,
+    engine_on,
+    folder,
+    submission,
+    until,
+    until_status,
+)
+
+
+async def _follow(engine: EmbeddedEngine, execution_id: str, from_sequence: int = 1) -> list[int]:
+    messages = engine.subscribe(execution_id, from_sequence)
+    return [WorkflowProgressEvent.FromString(message).sequence_number async for message in messages]
+
+
+async def test_subscriber_replays_then_follows_to_the_end() -> None:
+    performer = Performer()
+    async with engine_on(folder(), performer) as engine:
+        await engine.submit(submission("one", CALL))
+        early = asyncio.ensure_future(_follow(engine, "one"))
+        late = asyncio.ensure_future(_follow(engine, "one", 4))
+        await until(lambda: performer.performed, "the effect to start")
+        performer.gate.set()
+        last = (await until_status(engine, "one", "completed")).last_sequence
+        assert await early == list(range(1, last + 1))
+        assert await late == list(range(4, last + 1))
+        assert await _follow(engine, "one") == list(range(1, last + 1))
+        assert await _follow(engine, "one", last + 1) == []
+        assert not engine._subscriptions._followers
+        with pytest.raises(UnknownExecution):
+            await _follow(engine, "nobody")
+
+
+async def test_slow_subscriber_falls_back_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX", 50)
+    async with engine_on(folder()) as engine:
+        await engine.submit(submission("loop", ENDLESS))
+        stream = engine.subscribe("loop", 1)
+        seen = [WorkflowProgressEvent.FromString(await anext(stream)).sequence_number]
+        start = (await engine.get("loop")).last_sequence
+        follower = next(iter(engine._subscriptions._followers["loop"]))
+        await until(lambda: follower.lagging, "the subscriber to lag")
+        await engine.cancel("loop", "", True)
+        last = (await until_status(engine, "loop", "cancelled")).last_sequence
+        assert last > start
+        async for message in stream:
+            seen.append(WorkflowProgressEvent.FromString(message).sequence_number)
+        assert seen == list(range(1, last + 1))
+
+
+async def test_subscriber_of_a_stopping_worker_hears_unavailable() -> None:
+    async with engine_on(folder()) as engine:
+        await engine.submit(submission("one", CALL))
+        stream = engine.subscribe("one", 1_000)
+        following = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        await engine.drain(0)
+        with pytest.raises(Unavailable):
+            await following
+
+
+async def test_events_are_announced_in_order_and_stay_in_the_outbox_until_acknowledged() -> None:
+    path = folder()
+    rows: list[UnacknowledgedEvents] = []
+    async with engine_on(path, shards=2, listener=rows.append) as engine:
+        for number in range(5):
+            await engine.submit(submission(f"execution-{number}", WAIT))
+        for number in range(5):
+            await until_status(engine, f"execution-{number}", "completed")
+        # What is durable is visible in the file a moment before it is announced.
+        await until(lambda: not any(shard.live for shard in engine._shards.values()), "the last commit to land")
+        announced = {(row.execution_id, row.first_sequence): row for row in rows}
+        stored = await engine.unacknowledged(None, 1_000)
+        assert [(row.execution_id, row.first_sequence) for row in stored] == sorted(announced)
+        assert all(announced[row.execution_id, row.first_sequence] == row for row in stored)
+        paged: list[UnacknowledgedEvents] = []
+        while page := await engine.unacknowledged(
+            (paged[-1].execution_id, paged[-1].first_sequence) if paged else None, 3
+        ):
+            paged += page
+        assert paged == stored
+        last = (await engine.get("execution-0")).last_sequence
+        engine.acknowledge("execution-0", last)
+        engine.acknowledge("execution-1", 3)
+    async with engine_on(path, shards=2, listener=rows.append) as engine:
+        assert (await engine.get("execution-0")).acknowledged_sequence == last
+        left = await engine.unacknowledged(None, 1_000)
+        assert "execution-0" not in {row.execution_id for row in left}
+        assert {row.execution_id for row in left} == {f"execution-{number}" for number in range(1, 5)}
+        of_one = await engine.unacknowledged_of("execution-1", 4, 10**6)
+        assert of_one[0].first_sequence <= 4 <= of_one[0].last_sequence
+        assert [row.last_sequence + 1 for row in of_one[:-1]] == [row.first_sequence for row in of_one[1:]]
+        assert len(await engine.unacknowledged_of("execution-1", 1, 1)) == 1
+        assert await engine.unacknowledged_of("nobody", 1, 1) == []
+        assert sum(len(list(split(row.messages))) for row in of_one) == last - of_one[0].first_sequence + 1
+
+
+async def test_effect_starts_only_after_the_commit_that_scheduled_it() -> None:
+    performer = Performer()
+    async with engine_on(folder(), performer) as engine:
+        shard = engine._shards[0]
+        requested, request = [], shard._writer.request
+        shard._writer.request = lambda: requested.append(True)  # type: ignore[method-assign]
+        accepted = asyncio.ensure_future(engine.submit(submission("one", CALL)))
+        await until(lambda: requested, "the commit to be asked for")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not performer.performed
+        assert not accepted.done()
+        request()
+        assert await accepted == "running"
+        await until(lambda: performer.performed, "the effect to start")
+        shard._writer.request = request  # type: ignore[method-assign]
+
+
+async def test_restart_performs_pending_effects_again_with_the_same_key() -> None:
+    path = folder()
+    first = Performer()
+    async with engine_on(path, first) as engine:
+        for number in range(20):
+            await engine.submit(submission(f"execution-{number}", CALL))
+        await until(lambda: len(first.performed) == 20, "the effects to start")
+    assert len(first.interrupted) == 20
+    second = Performer()
+    second.gate.set()
+    async with engine_on(path, second) as engine:
+        for number in range(20):
+            await until_status(engine, f"execution-{number}", "completed")
+            await assert_whole(engine, f"execution-{number}", "workflow_completed")
+    keys = sorted(effect.idempotency_key for effect in first.performed)
+    assert keys == sorted(effect.idempotency_key for effect in second.performed)
+    assert len(set(keys)) == 20
+
+
+async def test_commands_reach_an_execution_that_is_not_restored_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder()
+    async with engine_on(path) as engine:
+        await engine.submit(submission("one", CALL))
+        await engine.submit(submission("two", CALL))
+    monkeypatch.setattr("fastrunner.engine.shard.Shard.recover", lambda self: asyncio.sleep(0))
+    async with engine_on(path) as engine:
+        assert not engine._shards[0].live
+        assert await engine.submit(submission("one", CALL)) == "running"
+        await engine.cancel("two", "", True)
+        assert (await engine.get("two")).status == "cancelled"
+        assert engine._shards[0].unfinished_count == 1
+
+
+async def test_timers_survive_a_restart_and_fire_at_their_time() -> None:
+    path = folder()
+    now_ms = clock.wall_ms()
+    offset_ms = 0
+
+    def wall_ms() -> int:
+        return now_ms + offset_ms
+
+    hour = WAIT.replace("milliseconds: 200", "hours: 1")
+    async with engine_on(path, wall_ms=wall_ms) as engine:
+        for number in range(3):
+            await engine.submit(submission(f"execution-{number}", hour))
+        await until(lambda: engine._parked_count == 3, "three parked executions")
+    async with engine_on(path, wall_ms=wall_ms) as engine:
+        await until(lambda: engine._parked_count == 3, "the executions to be parked again")
+        offset_ms = 3_599_000
+        engine._scheduler._wake()
+        await asyncio.sleep(0.01)
+        assert (await engine.get("execution-0")).status == "running"
+        offset_ms = 3_600_000
+        engine._scheduler._wake()
+        for number in range(3):
+            view = await until_status(engine, f"execution-{number}", "completed")
+            assert view.finished_ms == now_ms + 3_600_000
+        assert engine._parked_count == 0
+        assert not engine._scheduler._timers
+
+
+async def test_retention_by_count_and_by_age_deletes_finished_executions_only() -> None:
+    path = folder()
+    async with engine_on(path, retention_count=10) as engine:
+        await engine.submit(submission("running", CALL))
+        await asyncio.gather(*(engine.submit(submission(f"execution-{number}")) for number in range(250)))
+        shard = engine._shards[0]
+        shard.retain()
+        await until(lambda: shard._retention.finished_count == 10, "retention by count")
+        with pytest.raises(UnknownExecution):
+            await engine.get("execution-0")
+        assert (await engine.get("execution-249")).status == "completed"
+    later_ms = clock.wall_ms() + 10_000
+    async with engine_on(path, retention_s=5, wall_ms=lambda: later_ms) as engine:
+        shard = engine._shards[0]
+        assert shard._retention.finished_count == 10
+        shard.retain()
+        await until(lambda: shard._retention.finished_count == 0, "retention by age")
+        assert (await engine.get("running")).status == "running"
+    with sqlite3.connect(path / "shard-0000.db") as db:
+        assert db.execute("select count(*) from events").fetchone() == (1,)
+        assert db.execute("select uses from plans").fetchall() == [(1,)]
+    db.close()
+
+
+async def test_retention_keeps_what_the_receiver_has_not_acknowledged() -> None:
+    async with engine_on(folder(), retention_count=0, listener=lambda row: None) as engine:
+        await engine.submit(submission("one"))
+        await engine.submit(submission("two"))
+        shard = engine._shards[0]
+        engine.acknowledge("one", 100)
+        shard.retain()
+
+        def gone() -> bool:
+            shard.retain()
+            return shard._retention.finished_count == 1
+
+        await until(gone, "the acknowledged one to be deleted")
+        assert (await engine.get("two")).acknowledged_sequence == 0
+
+
+async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> None:
+    performer = Performer()
+    async with engine_on(folder(), performer) as engine:
+        await engine.submit(submission("old", CALL))
+        await until(lambda: performer.performed, "the effect to start")
+        store = engine._shards[0].store
+        commit, failures = store.commit, []
+
+        def fail() -> None:
+            store._give_up()
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            failures.append(error)
+            raise error
+
+        engine._shards[0]._writer._commit = fail
+        performer.gate.set()
+        with pytest.raises(AtCapacity):
+            await engine.submit(submission("new", CALL))
+        with pytest.raises(AtCapacity):
+            await engine.submit(submission("newer", CALL))
+        with pytest.raises(UnknownExecution):
+            await engine.get("new")
+        await until(lambda: len(failures) > 1, "another attempt")
+        engine._shards[0]._writer._commit = commit
+        await until_status(engine, "old", "completed")
+        await assert_whole(engine, "old", "workflow_completed")
+        assert await engine.submit(submission("new", CALL)) == "running"
+        assert engine._shards[0].unfinished_count == 1
