@@ -1,7 +1,7 @@
 """Stage 5, tasks: performs effects for the engine, so many at once, and hands their outcomes back.
 
 Rules: an effect is started only when the commit that scheduled it has landed, or at recovery; its outcome goes to the
-execution's inbox and nowhere else; an interrupted effect has no outcome.
+execution's inbox and nowhere else; an interrupted effect has no outcome. Performers count and time themselves.
 """
 
 import asyncio
@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping
 
 from fastrunner import limits
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
-from fastrunner.clock import monotonic_s
 from fastrunner.engine import EffectPerformer
 from fastrunner.engine.execution import Execution
-from fastrunner.metrics import Metrics
 
 __all__ = ["EffectRunner"]
 
@@ -26,9 +24,8 @@ Deliver = Callable[[Execution, EffectResult | EffectFailure], None]
 class EffectRunner:
     """The effects of one worker."""
 
-    def __init__(self, performers: Mapping[str, EffectPerformer], metrics: Metrics, deliver: Deliver) -> None:
+    def __init__(self, performers: Mapping[str, EffectPerformer], deliver: Deliver) -> None:
         self._performers = performers
-        self._metrics = metrics
         self._deliver = deliver
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[Execution, int]] = deque()
@@ -57,10 +54,7 @@ class EffectRunner:
             task.cancel()
 
     async def _perform(self, execution: Execution, effect: PerformEffect) -> None:
-        begun_s = monotonic_s()
-        in_flight = self._metrics.effects_in_flight.labels(effect.kind)
-        in_flight.inc()
-        outcome: EffectResult | EffectFailure | None = None
+        outcome: EffectResult | EffectFailure
         try:
             performer = self._performers[effect.kind]
             outcome = await performer.perform(effect)
@@ -72,12 +66,7 @@ class EffectRunner:
             outcome = EffectFailure(
                 effect.effect_id, "runtime", 500, "Internal error", f"{effect.kind} failed in the runner"
             )
-        finally:
-            in_flight.dec()
-            verdict = "interrupted" if outcome is None else "ok" if isinstance(outcome, EffectResult) else "failed"
-            self._metrics.effects.labels(effect.kind, verdict).inc()
-            self._metrics.effect_duration.labels(effect.kind).observe(monotonic_s() - begun_s)
-        if outcome is not None and execution.tasks.pop(effect.effect_id, None) is not None:
+        if execution.tasks.pop(effect.effect_id, None) is not None:
             self._deliver(execution, outcome)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:

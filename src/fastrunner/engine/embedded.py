@@ -80,7 +80,7 @@ class EmbeddedEngine:
         self._wall_ms = wall_ms
         self._plans = PlanCache(metrics)
         self._shards: dict[int, Shard] = {}
-        self._effects = EffectRunner(performers, metrics, self._deliver)
+        self._effects = EffectRunner(performers, self._deliver)
         self._scheduler = Scheduler(self._take_turn, wall_ms)
         self._subscriptions = Subscriptions(self._page)
         self._listener: EventsListener | None = None
