@@ -3,8 +3,8 @@
     python -m examples.demo [--workers 2] [--scale 1.0] [--plain]
 
 Starts the orders service, the reference receiver and the runner on free ports of this machine with a temporary data
-directory; submits the workflows of `catalog.py` over gRPC; pauses and resumes some; kills one worker half-way; and exits
-with 0 only if every execution ended as its example says and the receiver saw every event once and in order.
+directory; submits the workflows of `catalog.py` over gRPC; pauses and resumes some; kills one worker half-way; and
+exits with 0 only if every execution ended as its example says and the receiver saw every event once and in order.
 """
 
 import argparse
@@ -38,7 +38,6 @@ START_TIMEOUT_S = 30.0
 RUN_TIMEOUT_S = 180.0
 REPLY_TIMEOUT_S = 30.0
 SUBMISSIONS_IN_FLIGHT = 16
-TERMINAL = {"workflow_completed", "workflow_failed", "workflow_cancelled"}
 
 
 @dataclass(slots=True)
@@ -80,6 +79,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def read_ports(file: Path) -> dict[str, int]:
+    """What the runner wrote about its ports; empty before it has."""
+    try:
+        ports: dict[str, int] = orjson.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    return ports
+
+
 @asynccontextmanager
 async def process(*arguments: str, log: Path, stdout: int = DEVNULL, **environment: str) -> AsyncIterator[Process]:
     """A child of the demo, stopped (SIGTERM, later SIGKILL) at the end; what it logs goes to a file."""
@@ -117,6 +125,7 @@ class Demo:
         self.killed_pid = 0
         self.submitted_s = 0.0
         self.ended_s = 0.0
+        self._half_way = asyncio.Event()
         self._paused: dict[str, asyncio.Event] = {
             run.execution_id: asyncio.Event() for run in self.runs.values() if run.example.paused
         }
@@ -168,10 +177,9 @@ class Demo:
         while time.monotonic() < deadline_s:
             if runner.returncode is not None:
                 raise DemoFailed(f"the runner ended with {runner.returncode}; see {self.folder / 'runner.log'}")
-            if ports_file.exists():
-                ports = orjson.loads(ports_file.read_bytes())
-                if (await self._readiness(ports["http_port"]))["ready"]:
-                    return ports["grpc_port"], ports["http_port"]
+            ports = read_ports(ports_file)
+            if ports and (await self._readiness(ports["http_port"]))["ready"]:
+                return ports["grpc_port"], ports["http_port"]
             await asyncio.sleep(0.05)
         raise DemoFailed(f"the runner was not ready within {START_TIMEOUT_S:.0f} s; see {self.folder / 'runner.log'}")
 
@@ -204,7 +212,9 @@ class Demo:
 
     async def _call(self, channel: grpc.aio.Channel, method: str, request: Any) -> None:
         """One call, repeated while the worker behind the connection is away: every method here may be repeated."""
-        call = channel.unary_unary(COMMANDS + method, request_serializer=type(request).SerializeToString)
+        call = channel.unary_unary(
+            COMMANDS + method, request_serializer=type(request).SerializeToString, response_deserializer=bytes
+        )
         deadline_s = time.monotonic() + REPLY_TIMEOUT_S
         while True:
             try:
@@ -241,8 +251,7 @@ class Demo:
         await self._call(channel, "ResumeExecution", resume)
 
     async def _kill_half_way(self, http_port: int) -> None:
-        while sum(run.ended for run in self.runs.values()) < len(self.runs) // 2:
-            await asyncio.sleep(0.02)
+        await self._half_way.wait()
         self.killed_pid = (await self._readiness(http_port))["workers"][0]["pid"]
         unfinished = sum(not run.ended for run in self.runs.values())
         os.kill(self.killed_pid, signal.SIGKILL)
@@ -259,7 +268,8 @@ class Demo:
 
     def _take(self, run: Run, event: dict[str, Any]) -> None:
         run.events += 1
-        run.status = event["status"] if not event.get("taskName") else run.status
+        if not event.get("taskName"):
+            run.status = event["status"]
         kind = event["eventType"]
         self.view.step(run.execution_id, run.example.name, event)
         if run.execution_id in self._paused:
@@ -272,6 +282,8 @@ class Demo:
         elif kind == "workflow_failed":
             error = event["error"]
             run.result = {key: error[key] for key in ("type", "status", "title", "detail", "instance") if key in error}
+        if run.ended and sum(run.ended for run in self.runs.values()) >= len(self.runs) // 2:
+            self._half_way.set()
 
     def _verdict(self, receiver_code: int | None) -> bool:
         wrong = [run for run in self.runs.values() if not run.right]
