@@ -32,7 +32,7 @@ def problems(count: int, message: str = "`sett` is not allowed here: a task has 
     return [Problem("unknown-key", f"/do/{at}/step/sett", at + 3, 7, message) for at in range(count)]
 
 
-REFUSALS = {
+REFUSALS: dict[str, list[errors.RunnerError]] = {
     "INVALID_ARGUMENT": [errors.InvalidRequest("f", "m"), errors.DocumentRefused(problems(1))],
     "RESOURCE_EXHAUSTED": [errors.TooLarge("m"), errors.AtCapacity("m", 2.5)],
     "NOT_FOUND": [errors.UnknownExecution("e"), errors.UnknownService("m")],

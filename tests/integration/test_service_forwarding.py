@@ -1,0 +1,163 @@
+"""Several workers: whichever one a client reaches, the owner answers, once, with the owner's words."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.protobuf.empty_pb2 import Empty
+from prometheus_client import CollectorRegistry
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.metrics import Metrics
+from fastrunner.service.handlers import Service
+from fastrunner.service.transport import serve
+from tests.integration.memory_engine import DirectRouter, MemoryEngine, MemoryExecution
+from tests.integration.wire import Wire, execution, pages, refusal, rest_of, until
+
+WORKERS = 3
+
+
+@dataclass
+class Cluster:
+    """Workers linked to each other; the client reaches the first one only."""
+
+    wire: Wire
+    engines: list[MemoryEngine]
+    routers: list[DirectRouter]
+
+    def owner_of(self, execution_id: str) -> int:
+        return self.routers[0].owner_of(execution_id)
+
+    def elsewhere(self) -> str:
+        """An id that the first worker does not own."""
+        return next(f"e-{at}" for at in range(100) if self.owner_of(f"e-{at}") == 1)
+
+    def execution(self, execution_id: str) -> MemoryExecution:
+        holders = [engine for engine in self.engines if execution_id in engine.executions]
+        assert holders == [self.engines[self.owner_of(execution_id)]]
+        return holders[0].executions[execution_id]
+
+
+@pytest_asyncio.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    engines = [MemoryEngine() for _ in range(WORKERS)]
+    services: list[Service] = []
+    routers = [DirectRouter(worker, services) for worker in range(WORKERS)]
+    services.extend(Service(engine, router, metrics) for engine, router in zip(engines, routers, strict=True))
+    server = await serve(services[0], metrics, "127.0.0.1:0")
+    wire = Wire(engines[0], server, registry)
+    yield Cluster(wire, engines, routers)
+    await wire.channel.close()
+    await server.stop(0)
+
+
+async def test_executions_land_at_their_owners(cluster: Cluster) -> None:
+    for at in range(20):
+        reply = await cluster.wire.execute_async(f"e-{at}")
+        assert reply.workflow_execution_id == f"e-{at}"
+    assert sum(len(engine.executions) for engine in cluster.engines) == 20
+    for at in range(20):
+        assert cluster.execution(f"e-{at}").status == "running"
+    assert all(engine.executions for engine in cluster.engines)
+
+
+async def test_commands_and_queries_reach_the_owner(cluster: Cluster) -> None:
+    execution_id = cluster.elsewhere()
+    await cluster.wire.execute_async(execution_id)
+    await cluster.wire.call("PauseExecution", m.PauseExecutionRequest(execution_id=execution_id), Empty)
+    assert cluster.execution(execution_id).status == "paused"
+    await cluster.wire.call("ResumeExecution", m.ResumeExecutionRequest(execution_id=execution_id), Empty)
+    await cluster.wire.call("CancelExecution", m.CancelExecutionRequest(execution_id=execution_id, reason="r"), Empty)
+    found = await cluster.wire.call(
+        "GetExecution", q.GetExecutionRequest(execution_id=execution_id), q.GetExecutionResponse
+    )
+    assert found.execution.status == "cancelled"
+    events = await cluster.wire.call("GetEvents", q.GetEventsRequest(execution_id=execution_id), q.GetEventsResponse)
+    assert [event.sequence_number for event in events.events] == [1, 2, 3, 4]
+    assert {worker for worker, _ in cluster.routers[0].forwarded} == {1}
+
+
+async def test_a_refusal_of_the_owner_arrives_unchanged(cluster: Cluster) -> None:
+    execution_id = cluster.elsewhere()
+    code, _, details = await refusal(cluster.wire.execute_async(execution_id, "bad"))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(details["BadRequest"].field_violations) == 2
+    code, _, details = await refusal(
+        cluster.wire.call("GetExecution", q.GetExecutionRequest(execution_id=execution_id), Empty)
+    )
+    assert (code, details["ResourceInfo"].resource_name) == (grpc.StatusCode.NOT_FOUND, execution_id)
+
+
+async def test_an_owner_that_stays_away_is_unavailable(cluster: Cluster) -> None:
+    cluster.routers[0].absent.add(1)
+    code, _, _ = await refusal(cluster.wire.execute_async(cluster.elsewhere()))
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_batch_is_split_and_keeps_its_order(cluster: Cluster) -> None:
+    ids = [f"e-{at}" for at in range(30)]
+    inputs = [execution(execution_id, "bad" if execution_id == "e-7" else "orders") for execution_id in ids]
+    request = m.ExecuteAsyncBatchRequest(executions=[*inputs, execution("")])
+    reply = await cluster.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    answered = [result.accepted.workflow_execution_id for result in reply.results]
+    assert answered == ["" if execution_id == "e-7" else execution_id for execution_id in ids] + [""]
+    assert [at for at, result in enumerate(reply.results) if result.refused.code] == [7, 30]
+    assert sorted(cluster.routers[0].forwarded) == [(1, "ExecuteAsyncBatch"), (2, "ExecuteAsyncBatch")]
+
+
+async def test_a_batch_loses_only_the_part_of_an_absent_owner(cluster: Cluster) -> None:
+    cluster.routers[0].absent.add(1)
+    ids = [f"e-{at}" for at in range(30)]
+    request = m.ExecuteAsyncBatchRequest(executions=[execution(execution_id) for execution_id in ids])
+    reply = await cluster.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    codes = [result.refused.code for result in reply.results]
+    assert codes == [14 if cluster.owner_of(execution_id) == 1 else 0 for execution_id in ids]
+
+
+@pytest.mark.parametrize("page_size", [1, 7, 30, 1000])
+async def test_lists_merge_every_worker(cluster: Cluster, page_size: int) -> None:
+    for at in range(30):
+        await cluster.wire.execute_async(f"e-{at}")
+    everything = [
+        (execution.accepted_ms, execution_id)
+        for engine in cluster.engines
+        for execution_id, execution in engine.executions.items()
+    ]
+    listed = await pages(cluster.wire, q.ListExecutionsRequest(page_size=page_size))
+    assert all(len(page) <= page_size for page in listed)
+    assert [execution_id for page in listed for execution_id in page] == [
+        execution_id for _, execution_id in sorted(everything, reverse=True)
+    ]
+
+
+async def test_execute_streams_from_the_owner(cluster: Cluster) -> None:
+    execution_id = cluster.elsewhere()
+    call = cluster.wire.stream("Execute", execution(execution_id))
+    await call.read()
+    cluster.execution(execution_id).report("workflow_completed", "completed")
+    assert [event.sequence_number for event in await rest_of(call)] == [2]
+
+
+async def test_a_client_that_goes_away_cancels_at_the_owner(cluster: Cluster) -> None:
+    execution_id = cluster.elsewhere()
+    call = cluster.wire.stream("Execute", execution(execution_id))
+    await call.read()
+    call.cancel()
+    await until(lambda: cluster.execution(execution_id).status == "cancelled")
+
+
+async def test_a_worker_that_stops_cancels_nothing_at_the_owner(cluster: Cluster) -> None:
+    execution_id = cluster.elsewhere()
+    call = cluster.wire.stream("Execute", execution(execution_id))
+    await call.read()
+    stopped = asyncio.ensure_future(cluster.wire.server.stop(5))
+    code, _, _ = await refusal(call.read())
+    assert code is grpc.StatusCode.UNAVAILABLE
+    await stopped
+    assert cluster.execution(execution_id).status == "running"
