@@ -251,6 +251,9 @@ ROUTER_STREAM_WINDOW_MESSAGES: Final = 256
 
 # --- processes ---
 
+START_WAIT_S_MAX: Final = 1.0
+"""How long a starting runner waits for ports and locks, which children of a killed predecessor hold until they end."""
+
 PING_INTERVAL_S: Final = 1.0
 """Between the supervisor's questions whether a child's loop still turns."""
 

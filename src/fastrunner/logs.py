@@ -1,0 +1,103 @@
+"""Support: log records as lines on stderr: readable in local, one JSON object per line in staging and prod.
+
+Rules: an execution's id travels as `extra={"execution_id": ...}`; a document, an input, an output or a secret is never
+logged. Every line is written at once, so that lines of several processes do not mix.
+"""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+import orjson
+
+from fastrunner.config import Environment, LogLevel
+
+_LEVELS: Final = {
+    LogLevel.DEBUG: logging.DEBUG,
+    LogLevel.INFO: logging.INFO,
+    LogLevel.WARN: logging.WARNING,
+    LogLevel.ERROR: logging.ERROR,
+}
+_NAMES: Final = {logging.WARNING: "warn", logging.CRITICAL: "error"}
+_COLOURS: Final = {"debug": "\x1b[2m", "info": "\x1b[32m", "warn": "\x1b[33m", "error": "\x1b[31m"}
+_RESET: Final = "\x1b[0m"
+_CHATTY: Final = ("grpc", "aiohttp", "asyncio", "hpack")
+"""Libraries whose chatter is of interest only from warnings on."""
+
+
+def _level_of(record: logging.LogRecord) -> str:
+    return _NAMES.get(record.levelno, record.levelname.lower())
+
+
+def _time_of(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def _text(value: str) -> str:
+    # Lone surrogates cannot be encoded, and a log line must never fail.
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record: time, level, logger, message, process; execution_id and error where there is one."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        fields: dict[str, Any] = {
+            "time": _time_of(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": _level_of(record),
+            "logger": record.name,
+            "message": _text(record.getMessage()),
+            "process": self._process,
+        }
+        execution_id = getattr(record, "execution_id", None)
+        if execution_id is not None:
+            fields["execution_id"] = _text(str(execution_id))
+        if record.exc_info:
+            fields["error"] = _text(self.formatException(record.exc_info))
+        return orjson.dumps(fields).decode("utf-8")
+
+
+class ConsoleFormatter(logging.Formatter):
+    """A line for people: time, level, process, message, execution id."""
+
+    def __init__(self, process: str, *, colour: bool) -> None:
+        super().__init__()
+        self._process = process
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line, and a traceback below it if there is one."""
+        level = _level_of(record)
+        shown = f"{_COLOURS[level]}{level:<5}{_RESET}" if self._colour and level in _COLOURS else f"{level:<5}"
+        time = _time_of(record).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        line = f"{time} {shown} {self._process:<10} {record.getMessage()}"
+        execution_id = getattr(record, "execution_id", None)
+        if execution_id is not None:
+            line += f" [{execution_id}]"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def configure_logs(environment: Environment, level: LogLevel, process: str, stream: TextIO | None = None) -> None:
+    """Sends every record of this process to `stream` (default: stderr), replacing what was configured before."""
+    stream = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(stream)
+    if environment is Environment.LOCAL:
+        handler.setFormatter(ConsoleFormatter(process, colour=stream.isatty()))
+    else:
+        handler.setFormatter(JsonFormatter(process))
+    root = logging.getLogger()
+    for previous in list(root.handlers):
+        root.removeHandler(previous)
+    root.addHandler(handler)
+    root.setLevel(_LEVELS[level])
+    logging.captureWarnings(True)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, _LEVELS[level]))

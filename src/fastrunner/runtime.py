@@ -1,0 +1,256 @@
+"""Support: what the processes of one runner share: exit codes, ports, the runtime folder, the link to the supervisor.
+
+Rules: no grpc, no threads and no event loop here, because the supervisor uses it before every fork. Durable state lives
+in the data directory; everything here is gone when the runner ends.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from fastrunner import limits
+from fastrunner.config import Config
+
+
+class ExitCode(IntEnum):
+    """How a runner, or one of its processes, ends."""
+
+    OK = 0
+    """Drained as asked."""
+    CRASH = 1
+    """A defect: an exception nobody expected."""
+    CONFIGURATION = 2
+    """The configuration cannot be used."""
+    BOOT = 3
+    """A process could not start: a successor would fail as well."""
+    PORT = 4
+    """A port cannot be bound."""
+    LOCKED = 5
+    """The data directory belongs to another runner, or cannot be used."""
+    FORCED = 130
+    """Ended by a second Ctrl-C, without draining."""
+
+
+class StartError(Exception):
+    """The runner cannot start; the message is one line with the remedy."""
+
+    def __init__(self, code: ExitCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """What the process exits with."""
+
+
+class Role(StrEnum):
+    """What a child of the supervisor is."""
+
+    WORKER = "worker"
+    WEB = "web"
+
+
+# --- ports ---
+
+
+def reserve_port(host: str, port: int, variable: str, *, shared: bool = False) -> socket.socket:
+    """Binds `port` of `host` (0: a free one); raises StartError, naming `variable`, if somebody else has it.
+
+    A shared port is bound with SO_REUSEPORT and not listened on: the workers listen on it. With SO_REUSEPORT a second
+    runner could bind the same port and steal connections, so the first bind goes without. A port that is not shared is
+    listened on here, so that connections wait in its backlog while the process that serves it is replaced.
+    """
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        host_variable = variable if variable.startswith("FASTRUNNER") else f"FASTRUNNER_{variable}"
+        host_variable = host_variable.replace("PORT", "HOST")
+        raise StartError(ExitCode.PORT, f"{host_variable}={host}: {error.strerror}") from None
+    family, _, _, _, address = found[0]
+    try:
+        # SO_REUSEADDR lets a restart pass connections in TIME_WAIT, but not a listener.
+        probe = _bound(family, address, socket.SO_REUSEADDR)
+        if not shared:
+            probe.listen(socket.SOMAXCONN)
+            return probe
+        chosen = probe.getsockname()
+        probe.close()
+        return _bound(family, chosen, socket.SO_REUSEPORT)
+    except OSError as error:
+        raise StartError(
+            ExitCode.PORT,
+            f"{variable}={port}: cannot bind {host}:{port}: {os.strerror(error.errno or 0).lower()}; "
+            "stop what uses it, choose another port, or 0 for a free one",
+        ) from None
+
+
+def _bound(family: int, address: Any, option: int) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        if family == socket.AF_INET6:
+            # `::` serves both protocols, as gRPC does.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+# --- the runtime folder ---
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeFolder:
+    """A folder for the Unix sockets and the shared metrics of one run."""
+
+    path: Path
+    """Short enough for the socket paths within."""
+
+    @classmethod
+    def create(cls) -> Self:
+        """A new one, readable by this user only."""
+        path = Path(tempfile.mkdtemp(prefix="fastrunner-"))
+        if len(bytes(path / "worker-000.sock")) > limits.SOCKET_PATH_SIZE_BYTES_MAX:
+            path.rmdir()
+            path = Path(tempfile.mkdtemp(prefix="fastrunner-", dir="/tmp"))
+        folder = cls(path)
+        folder.metrics.mkdir()
+        return folder
+
+    @property
+    def metrics(self) -> Path:
+        """Where prometheus_client shares metrics between processes."""
+        return self.path / "metrics"
+
+    def socket_of(self, worker: int) -> Path:
+        """Where a worker listens for the others."""
+        return self.path / f"worker-{worker}.sock"
+
+    def forget_gauges(self, identity: str) -> None:
+        """Drops what a dead process counted as present; its counters stay."""
+        for path in self.metrics.glob(f"gauge_live*_{identity}.db"):
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Removes the folder with everything in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def metrics_identity(role: str, index: int) -> str:
+    """Under which name a child counts; its successor goes on with the same files."""
+    return f"{role}{index}"
+
+
+# --- the ports file ---
+
+PORTS_FILE = "ports.json"
+
+
+def write_ports_file(data_dir: Path, ports: Mapping[str, Any]) -> None:
+    """Tells in the data directory where the runner answers; there while it runs, complete whenever it can be read."""
+    temporary = data_dir / f".{PORTS_FILE}.new"
+    temporary.write_bytes(orjson.dumps(ports, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    temporary.replace(data_dir / PORTS_FILE)
+
+
+def remove_ports_file(data_dir: Path) -> None:
+    """Removes the file, and the runtime folder of a runner that was killed before it could do so itself."""
+    path = data_dir / PORTS_FILE
+    with contextlib.suppress(OSError, orjson.JSONDecodeError, KeyError, TypeError):
+        stale = Path(orjson.loads(path.read_bytes())["runtime_dir"])
+        if stale.name.startswith("fastrunner-") and (stale / "metrics").is_dir():
+            shutil.rmtree(stale, ignore_errors=True)
+    path.unlink(missing_ok=True)
+
+
+# --- the link between the supervisor and a child ---
+
+
+class Link:
+    """One end of the socket pair between the supervisor and a child: small JSON messages, none blocks."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self.sent: set[str] = set()
+        """Kinds of messages sent so far."""
+
+    @classmethod
+    def pair(cls) -> tuple[Self, Self]:
+        """The supervisor's end and the child's."""
+        # SOCK_SEQPACKET keeps message boundaries and tells of the other side's end.
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(left), cls(right)
+
+    def fileno(self) -> int:
+        """The descriptor, for a selector or an event loop."""
+        return self._end.fileno()
+
+    def send(self, kind: str, **fields: Any) -> bool:
+        """Sends a message; false if the other side is gone or does not read."""
+        try:
+            self._end.send(orjson.dumps({"kind": kind, **fields}))
+        except OSError:
+            return False
+        self.sent.add(kind)
+        return True
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; an empty one if there is none yet, None if the other side is gone."""
+        try:
+            message = self._end.recv(1 << 18)
+        except BlockingIOError:
+            return {}
+        except OSError:
+            return None
+        if not message:
+            return None
+        decoded: dict[str, Any] = orjson.loads(message)
+        return decoded
+
+    def close(self) -> None:
+        """Closes this end."""
+        self._end.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildContext:
+    """What a child gets from the supervisor."""
+
+    config: Config
+    """The settings, with the chosen ports."""
+    role: Role
+    """What the child is."""
+    index: int
+    """Its number among those of its role."""
+    shards: int
+    """Shards of the data directory."""
+    folder: RuntimeFolder
+    """Where the workers' sockets are."""
+    link: Link
+    """To the supervisor: `ready`, `failed` and `pong` go up, `ping` and `state` come down."""
+    http: socket.socket | None
+    """The listening HTTP socket; only the web process has it."""
+    crashes: int
+    """Crashes of predecessors that are not in the metrics yet."""
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Has the kernel kill this process when its parent dies, so that no orphan keeps ports, shards or locks."""
+    pr_set_pdeathsig = 1
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        # It died before the request above.
+        os._exit(ExitCode.CRASH)

@@ -1,0 +1,1 @@
+"""Support: the HTTP process of a runner: metrics, health, readiness."""

@@ -1,0 +1,106 @@
+"""Support: the HTTP application: /metrics, /healthz, /readyz and an index.
+
+/healthz says 200 as long as this process answers: the supervisor replaces dead workers, and restarting the whole runner
+from outside would not help. /readyz says 200 while every worker is ready and the tree is not draining.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from fastrunner._version import __version__
+from fastrunner.config import Config
+
+
+class TreeState:
+    """What the supervisor last said about its children."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] = {"draining": False, "workers": []}
+
+    def update(self, state: dict[str, Any]) -> None:
+        """Takes over what the supervisor says."""
+        self._state = state
+
+    def readiness(self) -> dict[str, Any]:
+        """`ready`, the reason if not, and every worker's state."""
+        workers = self._state["workers"]
+        waiting = [worker["index"] for worker in workers if worker["state"] != "ready"]
+        if self._state["draining"]:
+            reason = "draining"
+        elif not workers:
+            reason = "starting"
+        elif waiting:
+            reason = "waiting for workers " + ", ".join(map(str, waiting))
+        else:
+            reason = ""
+        return {"ready": not reason, "reason": reason, "workers": workers}
+
+
+STATE: Final = web.AppKey("state", TreeState)
+_METRICS: Final = web.AppKey("metrics", Path)
+_CONFIG: Final = web.AppKey("config", Config)
+
+
+def build_app(config: Config, metrics: Path) -> web.Application:
+    """The application over the metrics folder; its `STATE` is to be kept up to date."""
+    app = web.Application()
+    app[STATE] = TreeState()
+    app[_METRICS] = metrics
+    app[_CONFIG] = config
+    app.add_routes(
+        [
+            web.get("/", _index),
+            web.get("/metrics", _metrics),
+            web.get("/healthz", _healthz),
+            web.get("/readyz", _readyz),
+        ]
+    )
+    return app
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+async def _index(request: web.Request) -> web.Response:
+    config = request.app[_CONFIG]
+    return _json(
+        {
+            "name": "fastrunner",
+            "version": __version__,
+            "grpc_port": config.grpc_port,
+            "workers": config.workers,
+            "paths": ["/metrics", "/healthz", "/readyz"],
+        }
+    )
+
+
+async def _healthz(_request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    readiness = request.app[STATE].readiness()
+    return _json(readiness, 200 if readiness["ready"] else 503)
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    # Reading every worker's files takes milliseconds, in which health checks must still be answered.
+    accept = request.headers.get("Accept", "")
+    body, content_type = await asyncio.to_thread(_collect, request.app[_METRICS], accept)
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _collect(folder: Path, accept: str) -> tuple[bytes, str]:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

@@ -1,0 +1,72 @@
+"""Support: a worker process: assembles the parts of the data path on one event loop, and takes them down in order.
+
+Start: engine (its shards recover), then the router (others may forward), then gRPC (clients may call), then `ready`.
+Stop: gRPC first, so that clients move on to other workers; then the engine; the router last, because it
+answers what others have forwarded. A request that nobody answers any more goes to this worker's successor.
+
+Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
+"""
+
+import contextlib
+import logging
+
+from fastrunner.child import serve_child
+from fastrunner.clock import monotonic_s
+from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.engine.sharding import shards_owned
+from fastrunner.metrics import Metrics
+from fastrunner.router import Router
+from fastrunner.runtime import ChildContext
+from fastrunner.service.handlers import Service
+from fastrunner.service.status import status_of
+from fastrunner.service.transport import Server
+from fastrunner.tasks import build_performers
+
+_UNARY_GRACE_S = 5.0
+"""How long calls may take to finish when the worker stops: they wait for a commit, not for an effect."""
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(context: ChildContext) -> int:
+    """Serves until SIGTERM; the exit code."""
+    return serve_child(context, Worker.start)
+
+
+class Worker:
+    """The parts of one worker, started."""
+
+    def __init__(self, context: ChildContext) -> None:
+        config = context.config
+        self._config = config
+        self._metrics = Metrics()
+        if context.crashes:
+            self._metrics.worker_restarts.inc(context.crashes)
+        self._engine = EmbeddedEngine(
+            config,
+            self._metrics,
+            build_performers(config, self._metrics),
+            shards=shards_owned(context.index, config.workers, context.shards),
+            shard_count=context.shards,
+        )
+        self._router = Router(context.index, config.workers, context.shards, context.folder, self._metrics, status_of)
+        self._service = Service(self._engine, self._router, self._metrics)
+        self._server = Server(self._service, self._metrics)
+
+    @classmethod
+    async def start(cls, context: ChildContext) -> "Worker":
+        """Starts the parts in order."""
+        worker = cls(context)
+        await worker._engine.start()
+        await worker._router.start(worker._service)
+        await worker._server.start(f"{worker._config.grpc_host}:{worker._config.grpc_port}")
+        return worker
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stops the parts in order."""
+        end_s = monotonic_s() + timeout_s
+        self._router.stop_waiting()
+        await self._server.stop(min(_UNARY_GRACE_S, timeout_s))
+        await self._engine.drain(max(0.0, end_s - monotonic_s()))
+        with contextlib.suppress(OSError):
+            await self._router.close(_UNARY_GRACE_S)

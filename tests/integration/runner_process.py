@@ -1,0 +1,129 @@
+"""Support: a runner as a child process of a test, with everything a test asks of it."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parent.parent.parent
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], timeout_s: float = 30.0) -> T:
+    """The first true value of `condition`; connection errors count as not yet."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        value = None
+        with contextlib.suppress(OSError, urllib.error.URLError, json.JSONDecodeError):
+            value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline_s, f"not so within {timeout_s} s"
+        time.sleep(0.01)
+
+
+class RunnerProcess:
+    """A process tree on free ports."""
+
+    def __init__(self, data_dir: Path, *command: str, **environment: str) -> None:
+        self.data_dir = data_dir
+        given = {
+            "GRPC_PORT": "0",
+            "FASTRUNNER_GRPC_HOST": "127.0.0.1",
+            "FASTRUNNER_HTTP_PORT": "0",
+            "FASTRUNNER_HTTP_HOST": "127.0.0.1",
+            "FASTRUNNER_WORKERS": "2",
+            "FASTRUNNER_DATA_DIR": str(data_dir),
+            "FASTRUNNER_DRAIN_TIMEOUT_S": "5",
+            "LOG_LEVEL": "info",
+        }
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("FASTRUNNER_", "STIGMER_", "TEMPORAL_")) and name not in ("ENV", "GRPC_PORT")
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env={**inherited, **given, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.ports: dict[str, Any] = {}
+
+    def wait_ready(self) -> "RunnerProcess":
+        self.ports = until(self._ports)
+        return self
+
+    def _ports(self) -> Any:
+        assert self.process.poll() is None, self.process.communicate()
+        return json.loads((self.data_dir / "ports.json").read_text())
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.ports['grpc_port']}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of an HTTP request to the web process."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['http_port']}{path}", timeout=10) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What /readyz says of the workers."""
+        workers: list[dict[str, Any]] = json.loads(self.get("/readyz")[1])["workers"]
+        return workers
+
+    def ready(self) -> bool:
+        return self.get("/readyz")[0] == 200
+
+    def metric(self, name: str) -> float:
+        """The value of an unlabelled metric in one scrape of all workers."""
+        return sum(float(line.split()[1]) for line in self.get("/metrics")[1].splitlines() if line.split()[0] == name)
+
+    def ask(self, command: str = "") -> tuple[int, int]:
+        """Number and process id of the tiny worker that answers a new connection."""
+        with socket.create_connection(("127.0.0.1", self.ports["grpc_port"]), timeout=10) as connection:
+            connection.sendall(command.encode() + b"\n")
+            index, pid = connection.makefile().readline().split()
+        return int(index), int(pid)
+
+    def signal(self, signum: signal.Signals) -> None:
+        self.process.send_signal(signum)
+
+    def stop(self) -> tuple[int, str, str]:
+        """SIGTERM; exit code, stdout and stderr."""
+        self.signal(signal.SIGTERM)
+        return self.end()
+
+    def end(self, timeout_s: float = 30.0) -> tuple[int, str, str]:
+        """Waits for the end; exit code, stdout and stderr."""
+        out, err = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, out, err
+
+
+@contextlib.contextmanager
+def running(data_dir: Path, command: Sequence[str], **environment: str) -> Iterator[RunnerProcess]:
+    """A runner that is gone afterwards, however the test ends."""
+    runner = RunnerProcess(data_dir, *command, **environment)
+    try:
+        yield runner
+    finally:
+        if runner.process.poll() is None:
+            # Its children go with it: the kernel kills them.
+            runner.process.kill()
+            runner.process.communicate(timeout=30)

@@ -1,0 +1,222 @@
+"""Support: the process tree: start, crash, restart, drain, refusals, metrics and readiness, with real processes."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastrunner import limits
+from fastrunner.supervisor import respawn_delay_s
+from tests.integration.runner_process import RunnerProcess, running, until
+
+TINY = ("-m", "tests.integration.tiny_tree")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[RunnerProcess]:
+    """A ready tree of two tiny workers."""
+    with running(tmp_path / "data", TINY) as runner:
+        yield runner.wait_ready()
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_ready_tree_serves_and_stops(tiny: RunnerProcess) -> None:
+    """Both workers answer on one port; SIGTERM ends everything with 0 and leaves nothing behind."""
+    until(lambda: {tiny.ask()[0] for _ in range(20)} == {0, 1})
+    assert tiny.get("/healthz") == (200, "ok\n")
+    status, body = tiny.get("/readyz")
+    assert (status, json.loads(body)["ready"]) == (200, True)
+    assert json.loads(tiny.get("/")[1])["grpc_port"] == tiny.ports["grpc_port"]
+    assert tiny.get("/nothing")[0] == 404
+    pids = [worker["pid"] for worker in tiny.workers()]
+    code, out, _ = tiny.stop()
+    assert code == 0
+    assert f"grpc 127.0.0.1:{tiny.ports['grpc_port']}" in out
+    assert len(out.splitlines()) == 1
+    assert not any(map(alive, pids))
+    assert not Path(tiny.ports["runtime_dir"]).exists()
+    assert not (tiny.data_dir / "ports.json").exists()
+
+
+def test_killed_worker_is_replaced(tiny: RunnerProcess) -> None:
+    """After kill -9 the other worker goes on and a successor takes over; counters go on, gauges do not double."""
+    until(lambda: {tiny.ask()[0] for _ in range(20)} == {0, 1})
+    accepted = tiny.metric("workflow_runner_executions_accepted_total")
+    assert tiny.metric("workflow_runner_active_executions") == 20
+    first = tiny.workers()[0]["pid"]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: tiny.ask())
+    until(lambda: tiny.ready() and tiny.workers()[0]["pid"] != first)
+    assert tiny.workers()[0]["restarts"] == 1
+    assert tiny.metric("workflow_runner_executions_accepted_total") >= accepted
+    assert tiny.metric("workflow_runner_active_executions") == 20
+    assert tiny.metric("workflow_runner_worker_restarts_total") == 1
+
+
+def test_killed_web_process_is_replaced(tiny: RunnerProcess) -> None:
+    """Connections wait in the supervisor's backlog while the web process is replaced; no request fails."""
+    [web] = [pid for pid in children(tiny.process.pid) if pid not in {w["pid"] for w in tiny.workers()}]
+    os.kill(web, signal.SIGKILL)
+    assert until(lambda: tiny.get("/healthz")) == (200, "ok\n")
+    until(tiny.ready)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_hangup_restarts_every_worker(tiny: RunnerProcess) -> None:
+    """SIGHUP replaces all processes one at a time, and one worker always answers."""
+    before = {worker["pid"] for worker in tiny.workers()}
+    tiny.signal(signal.SIGHUP)
+
+    def replaced() -> bool:
+        with contextlib.suppress(ConnectionError, ValueError):
+            # A connection in the backlog of a listener that closes is reset; the next one is answered.
+            tiny.ask()
+        workers = tiny.workers()
+        states = [worker["state"] for worker in workers]
+        assert states.count("ready") >= 1, states
+        return tiny.ready() and not before & {worker["pid"] for worker in workers}
+
+    until(replaced)
+    assert [worker["restarts"] for worker in tiny.workers()] == [0, 0]
+    assert tiny.stop()[0] == 0
+
+
+def test_children_end_with_their_supervisor(tiny: RunnerProcess) -> None:
+    """kill -9 of the supervisor takes the children along, and the next start succeeds at once on the same ports."""
+    pids = children(tiny.process.pid)
+    assert len(pids) == 3
+    tiny.signal(signal.SIGKILL)
+    ports = {"GRPC_PORT": str(tiny.ports["grpc_port"]), "FASTRUNNER_HTTP_PORT": str(tiny.ports["http_port"])}
+    with running(tiny.data_dir, TINY, **ports) as successor:
+        tiny.end()
+        until(lambda: not any(map(alive, pids)))
+        until(lambda: successor._ports()["pid"] == successor.process.pid)
+        assert not Path(tiny.ports["runtime_dir"]).exists()
+        assert successor.stop()[0] == 0
+
+
+def test_draining_is_visible_and_bounded(tmp_path: Path) -> None:
+    """While a worker drains, /readyz says so; one that does not end in time is killed; the exit code is 0."""
+    with running(tmp_path, TINY, FASTRUNNER_DRAIN_TIMEOUT_S="0.1") as runner:
+        runner.wait_ready()
+        (tmp_path / "slow-0").touch()
+        runner.signal(signal.SIGTERM)
+        until(lambda: runner.get("/readyz")[0] == 503)
+        assert json.loads(runner.get("/readyz")[1])["reason"] == "draining"
+        assert runner.get("/healthz")[0] == 200
+        code, _, err = runner.end()
+        assert code == 0
+        assert "did not end in time" in err
+
+
+def test_second_interrupt_forces_the_end(tmp_path: Path) -> None:
+    """The first Ctrl-C drains, the second ends everything at once."""
+    with running(tmp_path, TINY) as runner:
+        runner.wait_ready()
+        (tmp_path / "slow-1").touch()
+        pids = children(runner.process.pid)
+        runner.signal(signal.SIGINT)
+        until(lambda: runner.get("/readyz")[0] == 503)
+        runner.signal(signal.SIGINT)
+        assert runner.end()[0] == 130
+        assert not any(map(alive, pids))
+
+
+def test_worker_that_cannot_start_ends_the_tree(tmp_path: Path) -> None:
+    """A refusal to start is one line with its reason and exit code 3, not an endless respawn."""
+    (tmp_path / "refuse-1").touch()
+    with running(tmp_path, TINY) as runner:
+        code, out, err = runner.end()
+    assert code == 3
+    assert out == ""
+    assert "fastrunner: worker 1 cannot start: the store is damaged" in err.splitlines()
+
+
+def test_worker_that_crashes_before_it_is_ready_ends_the_tree(tmp_path: Path) -> None:
+    """Crashes at start are retried a bounded number of times."""
+    (tmp_path / "crash-0").touch()
+    with running(tmp_path, TINY) as runner:
+        code, _, err = runner.end()
+    assert code == 3
+    assert f"was killed by SIGKILL {limits.BOOT_ATTEMPTS_MAX} times in a row" in err
+
+
+def test_silent_worker_is_killed(tmp_path: Path) -> None:
+    """A worker whose loop does not turn is killed and replaced."""
+    command = (
+        "-c",
+        "from fastrunner import limits; limits.PING_INTERVAL_S = 0.1; limits.PING_TIMEOUT_S = 0.5\n"
+        "import runpy; runpy.run_module('tests.integration.tiny_tree', run_name='__main__')",
+    )
+    with running(tmp_path, command, FASTRUNNER_WORKERS="1") as runner:
+        runner.wait_ready()
+        before = runner.workers()[0]["pid"]
+        os.kill(before, signal.SIGSTOP)
+        until(lambda: runner.ready() and runner.workers()[0]["pid"] != before)
+        assert runner.stop()[0] == 0
+
+
+@pytest.mark.parametrize("variable", ["GRPC_PORT", "FASTRUNNER_HTTP_PORT"])
+def test_port_in_use_is_refused(tmp_path: Path, variable: str) -> None:
+    """A port that somebody listens on is one clear line and exit code 4."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with running(tmp_path, TINY, **{variable: str(port)}) as runner:
+            code, _, err = runner.end()
+    assert code == 4
+    [line] = err.splitlines()
+    assert line.startswith(f"fastrunner: {variable}={port}: cannot bind 127.0.0.1:{port}: address already in use")
+
+
+def test_port_of_another_runner_is_refused(tiny: RunnerProcess, tmp_path: Path) -> None:
+    """SO_REUSEPORT does not let a second runner share the first one's port."""
+    with running(tmp_path / "other", TINY, GRPC_PORT=str(tiny.ports["grpc_port"])) as runner:
+        code, _, err = runner.end()
+    assert code == 4
+    assert "GRPC_PORT" in err
+
+
+def test_data_directory_in_use_is_refused(tiny: RunnerProcess) -> None:
+    """Two runners cannot share a data directory; the first keeps its ports file."""
+    with running(tiny.data_dir, TINY) as runner:
+        code, _, err = runner.end()
+    assert code == 5
+    assert "in use by another runner" in err
+    assert (tiny.data_dir / "ports.json").exists()
+
+
+def test_prod_logs_are_json_lines(tmp_path: Path) -> None:
+    """With ENV=prod every line on stderr is a JSON object that names its process."""
+    with running(tmp_path, TINY, ENV="prod", STIGMER_SERVICE_ENDPOINT="127.0.0.1:1") as runner:
+        runner.wait_ready()
+        os.kill(runner.workers()[1]["pid"], signal.SIGKILL)
+        until(lambda: runner.ready() and runner.workers()[1]["restarts"] == 1)
+        _, _, err = runner.stop()
+    records = [json.loads(line) for line in err.splitlines()]
+    assert {record["process"] for record in records} >= {"supervisor"}
+    [crash] = [record for record in records if record["level"] == "error"]
+    assert "worker 1 was killed by SIGKILL" in crash["message"]
+
+
+def test_delays_between_respawns_double_up_to_the_bound() -> None:
+    """The first crash is answered at once, later ones ever more slowly."""
+    delays = [respawn_delay_s(crashes) for crashes in range(1, 40)]
+    shortest_s = limits.RESPAWN_DELAY_S_MIN
+    assert delays[:4] == [0.0, shortest_s, shortest_s * 2, shortest_s * 4]
+    assert delays == sorted(delays)
+    assert delays[-1] == limits.RESPAWN_DELAY_S_MAX

@@ -1,0 +1,63 @@
+"""Support: a process tree with tiny workers, run as a program, to test the supervisor without the data path.
+
+    python -m tests.integration.tiny_tree
+
+A worker answers every TCP connection on the gRPC port with its number and process id. Files in the data directory make
+the next ones misbehave: `refuse-<n>` cannot start, `crash-<n>` dies while starting, `slow-<n>` ignores SIGTERM.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+
+from fastrunner.child import Running, serve_child
+from fastrunner.config import load_config
+from fastrunner.metrics import Metrics
+from fastrunner.runtime import ChildContext, ExitCode, StartError
+from fastrunner.supervisor import run
+
+
+class TinyWorker:
+    """Answers with who it is."""
+
+    def __init__(self, context: ChildContext) -> None:
+        self.context = context
+        self.metrics = Metrics()
+        self.metrics.worker_restarts.inc(context.crashes)
+        self.metrics.active_executions.set(10)
+
+    def marked(self, name: str) -> bool:
+        return (self.context.config.data_dir / f"{name}-{self.context.index}").exists()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.metrics.executions_accepted.inc()
+        command = await reader.readline()
+        if command == b"hang\n":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        writer.write(f"{self.context.index} {os.getpid()}\n".encode())
+        await writer.drain()
+        writer.close()
+
+    async def drain(self, timeout_s: float) -> None:
+        if self.marked("slow"):
+            await asyncio.sleep(3600)
+
+
+async def start(context: ChildContext) -> Running:
+    worker = TinyWorker(context)
+    if worker.marked("refuse"):
+        raise StartError(ExitCode.BOOT, "the store is damaged")
+    if worker.marked("crash"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    config = context.config
+    await asyncio.start_server(worker.answer, config.grpc_host, config.grpc_port, reuse_port=True)
+    return worker
+
+
+def worker_main(context: ChildContext) -> int:
+    return serve_child(context, start)
+
+
+if __name__ == "__main__":
+    sys.exit(run(load_config(), worker=worker_main))
