@@ -12,7 +12,7 @@ from fastrunner import clock
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.config import Config
-from fastrunner.engine import ExecutionView, Submission
+from fastrunner.engine import EffectPerformer, ExecutionView, Submission
 from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.errors import UnknownExecution
 from fastrunner.metrics import Metrics
@@ -99,7 +99,7 @@ def folder() -> Path:
 @asynccontextmanager
 async def engine_on(
     path: Path,
-    performer: Performer | None = None,
+    performer: EffectPerformer | None = None,
     *,
     shards: int = 1,
     listener: Callable[[Any], None] | None = None,

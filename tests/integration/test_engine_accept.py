@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from fastrunner.engine import ExecutionQuery
+from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.errors import AtCapacity, DocumentRefused, IdTaken, Unavailable, UnknownExecution
 from tests.integration.engines import (
     CALL,
@@ -50,7 +50,7 @@ async def test_same_request_again_gets_the_first_answer_again() -> None:
     first = submission("one", CALL, input_json=b'{"a": 1, "b": 2}')
     async with engine_on(path, performer) as engine:
         again = submission("one", CALL, input_json=b'{"b":2,"a":1}')
-        assert await asyncio.gather(engine.submit(first), engine.submit(again)) == ["running", "running"]
+        assert list(await asyncio.gather(engine.submit(first), engine.submit(again))) == ["running", "running"]
         performer.gate.set()
         await until_status(engine, "one", "completed")
         assert await engine.submit(first) == "running"
@@ -121,7 +121,7 @@ async def test_draining_engine_refuses_new_executions_and_commits_what_it_has() 
 
 async def test_a_thousand_executions_are_committed_in_groups() -> None:
     path = folder()
-    announced = []
+    announced: list[UnacknowledgedEvents] = []
     async with engine_on(path, shards=2, listener=announced.append) as engine:
         ids = [f"execution-{number}" for number in range(1_000)]
         answers = await asyncio.gather(*(engine.submit(submission(each)) for each in ids))
