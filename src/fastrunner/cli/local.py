@@ -65,6 +65,7 @@ def run(file: Path, input_text: str | None, env: tuple[str, ...], timeout_s: int
     document, 3 cancelled, 130 interrupted.
     """
     from fastrunner.cli.inprocess import LocalRun, execute
+    from fastrunner.config import ConfigurationError
     from fastrunner.errors import DocumentRefused
 
     local = LocalRun(
@@ -79,5 +80,8 @@ def run(file: Path, input_text: str | None, env: tuple[str, ...], timeout_s: int
         status = execute(local)
     except DocumentRefused as refusal:
         _print_problems(file, refusal.problems)
+        sys.exit(2)
+    except ConfigurationError as error:
+        click.echo(f"fastrunner: {error}", err=True)
         sys.exit(2)
     sys.exit(EXIT_BY_STATUS.get(status, EXIT_INTERRUPTED))

@@ -1,9 +1,9 @@
 """Support: how the command shows executions and events, to people (rich) and to scripts (JSON lines)."""
 
-import sys
 from collections.abc import Iterable
 
 import click
+import orjson
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
@@ -17,10 +17,12 @@ _STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "paused
 
 def json_line(message: Message) -> None:
     """One message as one line of JSON on stdout."""
-    import orjson
+    click.echo(orjson.dumps(MessageToDict(message)))
 
-    sys.stdout.buffer.write(orjson.dumps(MessageToDict(message)) + b"\n")
-    sys.stdout.buffer.flush()
+
+def error_line(message: Message) -> None:
+    """One message as one line of JSON on stderr."""
+    click.echo(orjson.dumps(MessageToDict(message)), err=True)
 
 
 def styled(status: str) -> Text:
