@@ -25,7 +25,6 @@ from fastrunner.service.batch import Batches
 from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
 from fastrunner.service.queries import Queries, first_sequence
 from fastrunner.service.routing import CallFacts, Router, peek_execution_id
-from fastrunner.service.status import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -110,24 +109,11 @@ class Service:
         """Accepts one execution that this worker owns; gives its WorkflowExecuteResponse."""
         try:
             submission = decode_execution(payload)
-            accepted = self._engine.submit(submission)
         except RunnerError as error:
-            self._rejected(error)
+            # The engine counts its own refusals.
+            self._metrics.executions_rejected.labels(type(error).__name__).inc()
             raise
-        return self._accepted(submission.execution_id, accepted)
-
-    async def _accepted(self, execution_id: str, accepted: Awaitable[str]) -> bytes:
-        try:
-            status = await accepted
-        except RunnerError as error:
-            self._rejected(error)
-            raise
-        return WorkflowExecuteResponse(
-            workflow_execution_id=execution_id, status=status, message=_STATUS_MESSAGES[status]
-        ).SerializeToString()
-
-    def _rejected(self, error: RunnerError) -> None:
-        self._metrics.executions_rejected.labels(reason_of(error).lower()).inc()
+        return _accepted(submission.execution_id, self._engine.submit(submission))
 
     def _execute_async(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
         return self._submit(payload)
@@ -214,6 +200,13 @@ def _refuse(sentence: str) -> Handler:
         raise NotServed(sentence)
 
     return handler
+
+
+async def _accepted(execution_id: str, accepted: Awaitable[str]) -> bytes:
+    status = await accepted
+    return WorkflowExecuteResponse(
+        workflow_execution_id=execution_id, status=status, message=_STATUS_MESSAGES[status]
+    ).SerializeToString()
 
 
 async def _reply(reply: bytes | Awaitable[bytes]) -> bytes:

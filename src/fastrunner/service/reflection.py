@@ -152,11 +152,13 @@ def _renamed(alpha: FileDescriptorProto) -> bytes:
     stable.CopyFrom(alpha)
     stable.name = alpha.name.replace("v1alpha", "v1")
     stable.package = alpha.package.replace("v1alpha", "v1")
+    stable.ClearField("options")
     messages = list(stable.message_type)
     for message in messages:
         messages.extend(message.nested_type)
         for field in message.field:
-            field.type_name = field.type_name.replace("v1alpha", "v1")
+            if field.HasField("type_name"):
+                field.type_name = field.type_name.replace("v1alpha", "v1")
     for service in stable.service:
         for method in service.method:
             method.input_type = method.input_type.replace("v1alpha", "v1")
