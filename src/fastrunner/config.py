@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastrunner import limits
@@ -60,7 +60,16 @@ def _variable(name: str, default: Any = ..., *, factory: Any = None, **constrain
     return Field(default, validation_alias=AliasChoices(name), **constraints)
 
 
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or value != value.strip():
+        raise ValueError("expected host:port, such as localhost:50051")
+    return value
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
+Endpoint = Annotated[str, AfterValidator(_host_and_port)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Config(BaseSettings):
@@ -78,13 +87,13 @@ class Config(BaseSettings):
     """Port of /metrics, /healthz and /readyz; 0 chooses a free one."""
     http_host: str = _variable("FASTRUNNER_HTTP_HOST", "0.0.0.0")  # noqa: S104
     """Address the HTTP process binds to."""
-    stigmer_service_endpoint: str | None = _variable("STIGMER_SERVICE_ENDPOINT", None)
+    stigmer_service_endpoint: Endpoint | None = _variable("STIGMER_SERVICE_ENDPOINT", None)
     """host:port progress is reported to; none turns callbacks off. Required with ENV=staging and ENV=prod."""
     stigmer_service_api_key: SecretStr | None = _variable("STIGMER_SERVICE_API_KEY", None)
     """Sent with every callback as `authorization: Bearer <key>`; never logged."""
     stigmer_service_use_tls: bool = _variable("STIGMER_SERVICE_USE_TLS", True)
     """Whether callbacks use TLS."""
-    temporal_service_address: str | None = _variable("TEMPORAL_SERVICE_ADDRESS", None)
+    temporal_service_address: Endpoint | None = _variable("TEMPORAL_SERVICE_ADDRESS", None)
     """host:port of Temporal; selects the distributed engine."""
     temporal_namespace: str = _variable("TEMPORAL_NAMESPACE", "default")
     """Temporal namespace."""
@@ -100,17 +109,17 @@ class Config(BaseSettings):
     """Shards of a new data directory; default: the number of workers. Fixed once the directory exists."""
     executions_max: int = _variable("FASTRUNNER_EXECUTIONS_MAX", limits.EXECUTIONS_MAX, ge=1)
     """Unfinished executions before new ones are refused."""
-    drain_timeout_s: float = _variable("FASTRUNNER_DRAIN_TIMEOUT_S", 30.0, gt=0)
+    drain_timeout_s: Seconds = _variable("FASTRUNNER_DRAIN_TIMEOUT_S", 30.0)
     """How long a stopping worker waits for steps in flight, in seconds."""
-    cancel_grace_s: float = _variable("FASTRUNNER_CANCEL_GRACE_S", 30.0, ge=0)
+    cancel_grace_s: float = _variable("FASTRUNNER_CANCEL_GRACE_S", 30.0, ge=0, allow_inf_nan=False)
     """How long a graceful cancel lets running effects go on, in seconds."""
-    retention_s: float = _variable("FASTRUNNER_RETENTION_S", 7 * 24 * 3600.0, gt=0)
+    retention_s: Seconds = _variable("FASTRUNNER_RETENTION_S", 7 * 24 * 3600.0)
     """How long finished executions stay queryable, in seconds."""
     retention_count: int = _variable("FASTRUNNER_RETENTION_COUNT", 100_000, ge=0)
     """Finished executions kept per shard."""
-    http_timeout_s: float = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0, gt=0)
+    http_timeout_s: Seconds = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0)
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
-    callback_timeout_s: float = _variable("FASTRUNNER_CALLBACK_TIMEOUT_S", 10.0, gt=0)
+    callback_timeout_s: Seconds = _variable("FASTRUNNER_CALLBACK_TIMEOUT_S", 10.0)
     """Deadline of one callback attempt, in seconds."""
 
     @field_validator("log_level", "env", mode="before")
@@ -148,9 +157,10 @@ def _sentence(problem: Any) -> str:
         return str(problem["ctx"]["error"])
     key = str(problem["loc"][0])
     variable = variable_of(key) if key in Config.model_fields else key
+    allowed = str(problem["msg"]).removeprefix("Value error, ")
     if "API_KEY" in variable:
-        return f"{variable}: {problem['msg']}"
-    return f"{variable}={problem['input']}: {problem['msg']}"
+        return f"{variable}: {allowed}"
+    return f"{variable}={problem['input']}: {allowed}"
 
 
 def variable_of(field: str) -> str:
