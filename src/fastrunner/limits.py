@@ -71,6 +71,9 @@ BATCH_STATUS_DETAILS_SIZE_BYTES_MAX: Final = 2_048
 BATCH_EXECUTIONS_PER_TURN_MAX: Final = 20
 """Executions of a batch submitted before the loop serves others: some milliseconds if each document is new."""
 
+SUBSCRIPTION_RESUME_INTERVAL_S_MIN: Final = 1.0
+"""A forwarded subscription that broke sooner, without one event, is not opened again: its owner is not coming back."""
+
 GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 """Calls open at once on one connection: a service may follow thousands of executions over one channel."""
 

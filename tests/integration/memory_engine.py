@@ -81,6 +81,7 @@ class MemoryEngine:
     def __init__(self) -> None:
         self.executions: dict[str, MemoryExecution] = {}
         self.refusal: RunnerError | None = None
+        self.stopped = False
         self.asked = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -169,6 +170,8 @@ class MemoryEngine:
 
     async def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
         """Replays, then follows."""
+        if self.stopped:
+            raise Unavailable("stopping")
         execution = self.known(execution_id)
         following = from_sequence - 1
         while True:
@@ -188,6 +191,7 @@ class DirectRouter:
         self.worker = worker
         self.services = services
         self.forwarded: list[tuple[int, str]] = []
+        self.streams_broken = asyncio.Event()
         self.absent: set[int] = set()
 
     @property
@@ -218,9 +222,13 @@ class DirectRouter:
         """Opens the owner's stream."""
         self.forwarded.append((worker, method))
         stream = self.services[worker].handle_stream(method, payload, CallFacts(peer, deadline_ms, local=True))
+        # The test of a broken link sets this; until then nothing waits for it.
+        broken = self.streams_broken
         try:
             async for message in stream:
                 yield message
+                if broken.is_set():
+                    raise Unavailable("the link broke")
         except RunnerError as error:
             raise encoded(error) from None
         finally:

@@ -144,6 +144,30 @@ async def test_execute_streams_from_the_owner(cluster: Cluster) -> None:
     assert [event.sequence_number for event in await rest_of(call)] == [2]
 
 
+async def test_a_stream_goes_on_at_the_successor_of_its_owner(cluster: Cluster) -> None:
+    execution_id = cluster.elsewhere()
+    call = cluster.wire.stream("Execute", execution(execution_id))
+    await call.read()
+    router = cluster.routers[0]
+    broken, router.streams_broken = router.streams_broken, asyncio.Event()
+    broken.set()
+    cluster.execution(execution_id).report("task_started", "running")
+    assert m.WorkflowProgressEvent.FromString(await call.read()).sequence_number == 2
+    cluster.execution(execution_id).report("task_completed", "running")
+    cluster.execution(execution_id).report("workflow_completed", "completed")
+    assert [event.sequence_number for event in await rest_of(call)] == [3, 4]
+    assert [method for _, method in router.forwarded].count("Subscribe") == 2
+
+
+async def test_a_stream_whose_owner_stays_away_is_unavailable(cluster: Cluster) -> None:
+    execution_id = cluster.elsewhere()
+    await cluster.wire.execute_async(execution_id)
+    cluster.engines[1].stopped = True
+    call = cluster.wire.stream("Subscribe", q.SubscribeRequest(execution_id=execution_id))
+    code, message, _ = await refusal(call.read())
+    assert (code, message) == (grpc.StatusCode.UNAVAILABLE, "stopping")
+
+
 async def test_a_client_that_goes_away_cancels_at_the_owner(cluster: Cluster) -> None:
     execution_id = cluster.elsewhere()
     call = cluster.wire.stream("Execute", execution(execution_id))

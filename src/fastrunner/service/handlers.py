@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final
 
+from fastrunner import clock, limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     CancelExecutionRequest,
     PauseExecutionRequest,
@@ -19,7 +20,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import EventView
 from fastrunner.engine import Engine
-from fastrunner.errors import NotServed, RunnerError, Unavailable
+from fastrunner.errors import ForwardedError, NotServed, RunnerError, Unavailable
 from fastrunner.metrics import Metrics
 from fastrunner.service.batch import Batches
 from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
@@ -98,10 +99,12 @@ class Service:
         """From now on a stream that is closed does not mean that its client went away."""
         self._stopping = True
 
-    async def close(self) -> None:
-        """Waits for the commands of clients that went away."""
-        while self._afterwards:
-            await asyncio.wait(self._afterwards)
+    async def close(self, timeout_s: float) -> None:
+        """Lets the commands for clients that went away finish, for at most `timeout_s`."""
+        if self._afterwards:
+            _, late = await asyncio.wait(self._afterwards, timeout=timeout_s)
+            for task in late:
+                task.cancel()
 
     # --- commands ---
 
@@ -138,11 +141,12 @@ class Service:
     async def _subscribe(self, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         request = parse(SubscribeRequest, payload)
         check_execution_id(request.execution_id, "execution_id")
+        following = first_sequence(request.from_sequence_number)
         owner = self._router.owner_of(request.execution_id)
         if facts.local or owner == self._router.worker:
-            events = self._engine.subscribe(request.execution_id, first_sequence(request.from_sequence_number))
+            events = self._engine.subscribe(request.execution_id, following)
         else:
-            events = self._router.forward_stream(owner, "Subscribe", payload, facts.peer, facts.deadline_ms)
+            events = self._follow(owner, request, facts)
         last = _EMPTY
         try:
             async for event in events:
@@ -151,7 +155,29 @@ class Service:
         finally:
             await _close(events)
         if last and not _is_terminal(last):
-            raise _interrupted(last)
+            raise Unavailable(f"the stream was interrupted: Subscribe from sequence number {_sequence(last) + 1}")
+
+    async def _follow(self, owner: int, request: SubscribeRequest, facts: CallFacts) -> AsyncGenerator[bytes, None]:
+        """The owner's stream; when the owner is replaced, its successor's from the next event on."""
+        ended = False
+        while not ended:
+            opened_s, last = clock.monotonic_s(), _EMPTY
+            events = self._router.forward_stream(
+                owner, "Subscribe", request.SerializeToString(), facts.peer, facts.deadline_ms
+            )
+            try:
+                async for event in events:
+                    last = event
+                    yield event
+                ended = True
+            except RunnerError as error:
+                broke_early = clock.monotonic_s() - opened_s < limits.SUBSCRIPTION_RESUME_INTERVAL_S_MIN
+                if self._stopping or not _is_unavailable(error) or (broke_early and not last):
+                    raise
+            finally:
+                await _close(events)
+            if last:
+                request.from_sequence_number = _sequence(last) + 1
 
     async def _execute(self, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         execution_id = peek_execution_id(payload)
@@ -228,6 +254,10 @@ def _is_terminal(event: bytes) -> bool:
     return EventView.FromString(event).event_type in _TERMINAL_EVENTS
 
 
-def _interrupted(last: bytes) -> Unavailable:
-    following = EventView.FromString(last).sequence_number + 1
-    return Unavailable(f"the runner is stopping: the execution goes on; Subscribe from sequence number {following}")
+def _sequence(event: bytes) -> int:
+    return EventView.FromString(event).sequence_number
+
+
+def _is_unavailable(error: RunnerError) -> bool:
+    code = error.code if isinstance(error, ForwardedError) else error.grpc_code
+    return code == Unavailable.grpc_code

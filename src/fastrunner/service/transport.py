@@ -85,7 +85,7 @@ class Server:
         for stream in list(self._streams):
             stream.cancel()
         await stopped
-        await self._service.close()
+        await self._service.close(grace_s)
 
     # --- what answers under which path ---
 

@@ -56,7 +56,7 @@ class WorkflowExecuteInput(message.Message):
     INPUT_FIELD_NUMBER: builtins.int
     INPUT_JSON_FIELD_NUMBER: builtins.int
     workflow_execution_id: builtins.str
-    """The caller's id of this execution, unique per data directory; 1 to 255 bytes."""
+    """The caller's id of this execution, unique per data directory; 1 to 255 bytes, no control characters."""
     workflow_yaml: builtins.str
     """The workflow document (DSL 1.0), as YAML or JSON text."""
     input_json: builtins.str
@@ -71,7 +71,9 @@ class WorkflowExecuteInput(message.Message):
 
     @builtins.property
     def workflow_input(self) -> struct_pb2.Struct:
-        """The input as a JSON object. Numbers travel as doubles: integers beyond 2^53 are lost on the way."""
+        """The input as a JSON object. Numbers travel as doubles: integral ones become integers again, but integers beyond
+        2^53 are lost on the way. Protobuf itself bounds nesting at some 30 objects.
+        """
 
     @builtins.property
     def config(self) -> WorkflowExecutionConfig:

@@ -151,9 +151,9 @@ class ListExecutionsRequest(message.Message):
     accepted_until_ms: builtins.int
     """Only executions accepted before this time, in milliseconds since the epoch; 0: no bound."""
     page_size: builtins.int
-    """At most so many; 0: 100. At most 1000."""
+    """At most so many; 0: 100. More than 1000 counts as 1000."""
     page_token: builtins.str
-    """`next_page_token` of the page before; empty: the first page."""
+    """`next_page_token` of the page before, with the same filters; empty: the first page."""
     @builtins.property
     def statuses(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only executions in one of these states."""
@@ -184,7 +184,7 @@ class ListExecutionsResponse(message.Message):
     EXECUTIONS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Gives the next page; empty on the last."""
+    """Gives the next page; empty on the last. A page may be empty or short and still have one."""
     @builtins.property
     def executions(self) -> containers.RepeatedCompositeFieldContainer[Execution]:
         """The executions, without outputs."""
@@ -215,7 +215,7 @@ class GetEventsRequest(message.Message):
     from_sequence_number: builtins.int
     """The first sequence number wanted; 0 and 1: from the start."""
     count_max: builtins.int
-    """At most so many; 0: 1000. At most 10000."""
+    """At most so many; 0: 1000. More than 10000 counts as 10000."""
     def __init__(
         self,
         *,
@@ -231,7 +231,9 @@ class GetEventsRequest(message.Message):
 
 @typing.final
 class GetEventsResponse(message.Message):
-    """Events of one execution in sequence."""
+    """Events of one execution in sequence. A reply ends early rather than outgrow 3 MiB, so it may hold fewer than asked:
+    ask again from one after the last; an empty reply says that there is nothing more yet.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
