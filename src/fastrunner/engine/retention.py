@@ -6,12 +6,12 @@ lost then is counted and logged.
 """
 
 import logging
-import sqlite3
 
 from fastrunner import limits
 from fastrunner.config import Config
 from fastrunner.engine.batch import Deletion
 from fastrunner.engine.store import Store
+from fastrunner.errors import Unavailable
 from fastrunner.metrics import Metrics
 
 __all__ = ["Retention"]
@@ -62,9 +62,8 @@ class Retention:
     def _find(self, now_ms: int, count_max: int) -> list[Deletion]:
         try:
             return self._oldest(now_ms, count_max)
-        except sqlite3.Error as error:
+        except Unavailable:
             # Retention can wait for the disk; the commit that asked cannot.
-            _log.warning("retention could not read its shard: %s", error)
             return []
 
     def _oldest(self, now_ms: int, count_max: int) -> list[Deletion]:

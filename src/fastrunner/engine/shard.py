@@ -116,7 +116,13 @@ class Shard:
         """Restores every unfinished execution of the file, a few at a time."""
         after_key = 0
         while True:
-            rows = self.store.unfinished(after_key, self._recover_until_key, limits.RECOVERY_EXECUTIONS_PER_PASS_MAX)
+            try:
+                rows = self.store.unfinished(
+                    after_key, self._recover_until_key, limits.RECOVERY_EXECUTIONS_PER_PASS_MAX
+                )
+            except Unavailable:
+                await asyncio.sleep(limits.COMMIT_RETRY_DELAY_S_MAX)
+                continue
             for row in rows:
                 if row.execution_id not in self.live:
                     self._restore(row)

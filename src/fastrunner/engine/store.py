@@ -9,10 +9,12 @@ Rules:
 """
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,11 @@ from fastrunner.engine.batch import Batch, Change, Deletion
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.engine.plans import CachedPlan
 from fastrunner.engine.statements import QUERIES, SCHEMA_VERSION, script
+from fastrunner.errors import Unavailable
 
 __all__ = ["Counts", "Store", "Unfinished"]
+
+_log = logging.getLogger(__name__)
 
 _FOREVER_MS = 2**62
 
@@ -263,28 +268,32 @@ class Store:
             self._plan_keys.popitem(last=False)
         return int(row[0])
 
-    # --- keyed reads, on the loop's thread ---
+    # --- keyed reads, on the loop's thread; all raise Unavailable while the file cannot be read ---
+
+    def _read(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._reader.execute(QUERIES[name], parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _unreadable(self.path, error) from error
 
     def acceptance(self, execution_id: str) -> tuple[int, bytes, str] | None:
         """(execution key, request digest, status) of an id that is taken."""
-        row: tuple[int, bytes, str] | None = self._reader.execute(
-            QUERIES["select_acceptance"], (execution_id,)
-        ).fetchone()
-        return row
+        rows = self._read("select_acceptance", (execution_id,))
+        return rows[0] if rows else None
 
     def view(self, execution_id: str) -> ExecutionView | None:
         """One execution as queries show it."""
-        row = self._reader.execute(QUERIES["select_execution"], (execution_id,)).fetchone()
-        if row is None:
+        rows = self._read("select_execution", (execution_id,))
+        if not rows:
             return None
-        *head, output_json, error_json, metadata = row
+        *head, output_json, error_json, metadata = rows[0]
         error = None if error_json is None else orjson.loads(error_json)
         return ExecutionView(*[*head, output_json or "", error, metadata])
 
     def progress(self, execution_id: str) -> tuple[int, int, bool] | None:
         """(execution key, last durable sequence number, whether it has finished)."""
-        row = self._reader.execute(QUERIES["select_progress"], (execution_id,)).fetchone()
-        return None if row is None else (row[0], row[1], row[2] > 0)
+        rows = self._read("select_progress", (execution_id,))
+        return (rows[0][0], rows[0][1], rows[0][2] > 0) if rows else None
 
     def events(
         self, execution_id: str, execution_key: int, from_sequence: int, count_max: int, size_bytes_max: int
@@ -292,59 +301,63 @@ class Store:
         """Rows of one execution that hold events from `from_sequence` on, until a bound is passed; at least one."""
         rows: list[UnacknowledgedEvents] = []
         count = size_bytes = 0
-        cursor = self._reader.execute(QUERIES["select_events"], (execution_key, from_sequence))
-        for first, last, messages in cursor:
-            rows.append(UnacknowledgedEvents(execution_id, first, last, messages))
-            count += last - max(first, from_sequence) + 1
-            size_bytes += len(messages)
-            if count >= count_max or size_bytes >= size_bytes_max:
-                break
-        # An open cursor would keep its read transaction, and with it the journal from being folded in.
-        cursor.close()
+        try:
+            # An open cursor would keep its read transaction, and with it the journal from being folded in.
+            with closing(self._reader.execute(QUERIES["select_events"], (execution_key, from_sequence))) as cursor:
+                for first, last, messages in cursor:
+                    rows.append(UnacknowledgedEvents(execution_id, first, last, messages))
+                    count += last - max(first, from_sequence) + 1
+                    size_bytes += len(messages)
+                    if count >= count_max or size_bytes >= size_bytes_max:
+                        break
+        except sqlite3.Error as error:
+            raise _unreadable(self.path, error) from error
         return rows
 
     def unacknowledged(self, after: tuple[str, int], rows_max: int) -> list[UnacknowledgedEvents]:
         """A page of the outbox, strictly after (execution id, first sequence number)."""
-        rows = self._reader.execute(QUERIES["select_unacknowledged"], (*after, rows_max)).fetchall()
-        return [UnacknowledgedEvents(*row) for row in rows]
+        return [UnacknowledgedEvents(*row) for row in self._read("select_unacknowledged", (*after, rows_max))]
 
     def unfinished(self, after_key: int, until_key: int, count_max: int) -> list[Unfinished]:
         """Executions to restore with `after_key` < key <= `until_key`, in order."""
-        rows = self._reader.execute(QUERIES["select_unfinished"], (after_key, until_key, count_max)).fetchall()
-        return [Unfinished(*row) for row in rows]
+        return [Unfinished(*row) for row in self._read("select_unfinished", (after_key, until_key, count_max))]
 
     def document(self, plan_key: int) -> str:
         """The text of a stored document."""
-        return str(self._reader.execute(QUERIES["select_plan"], (plan_key,)).fetchone()[0])
+        return str(self._read("select_plan", (plan_key,))[0][0])
 
     def deletable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
         """Finished executions, fully acknowledged, that ended before a time; oldest first."""
-        rows = self._reader.execute(QUERIES["select_deletable"], (finished_before_ms, count_max)).fetchall()
-        return [Deletion(*row) for row in rows]
+        return [Deletion(*row) for row in self._read("select_deletable", (finished_before_ms, count_max))]
 
     def undeliverable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
         """Finished executions with unacknowledged events that ended before a time; oldest first."""
-        rows = self._reader.execute(QUERIES["select_undeliverable"], (finished_before_ms, count_max)).fetchall()
-        return [Deletion(*row) for row in rows]
+        return [Deletion(*row) for row in self._read("select_undeliverable", (finished_before_ms, count_max))]
 
     # --- listings, in one helper thread ---
 
     def listing(self, query: ExecutionQuery) -> list[ExecutionView]:
-        """A page of executions, newest first; may scan for long."""
+        """A page of executions, newest first; may scan for long. Raises Unavailable."""
         before_ms, before_id = query.before or (_FOREVER_MS, "")
-        (text,) = self._lister.execute(
-            QUERIES["list_executions"],
-            {
-                "accepted_from_ms": query.accepted_from_ms,
-                "accepted_until_ms": query.accepted_until_ms or _FOREVER_MS,
-                "before_ms": before_ms,
-                "before_id": before_id,
-                "statuses": orjson.dumps(sorted(query.statuses)).decode(),
-                "name": query.name,
-                "namespace": query.namespace,
-                "count_max": query.count_max,
-            },
-        ).fetchone()
+        parameters = {
+            "accepted_from_ms": query.accepted_from_ms,
+            "accepted_until_ms": query.accepted_until_ms or _FOREVER_MS,
+            "before_ms": before_ms,
+            "before_id": before_id,
+            "statuses": orjson.dumps(sorted(query.statuses)).decode(),
+            "name": query.name,
+            "namespace": query.namespace,
+            "count_max": query.count_max,
+        }
+        try:
+            (text,) = self._lister.execute(QUERIES["list_executions"], parameters).fetchone()
+        except sqlite3.Error as error:
+            raise _unreadable(self.path, error) from error
         return [
             ExecutionView(*[*head, "", error, bytes.fromhex(metadata)]) for *head, error, metadata in orjson.loads(text)
         ]
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> Unavailable:
+    _log.error("%s cannot be read: %s", path, error)
+    return Unavailable("the data directory cannot be read")

@@ -34,8 +34,8 @@ create table executions (
 create index executions_accepted on executions (accepted_ms);
 -- Recovery and admission.
 create index executions_unfinished on executions (execution_key) where finished_ms = 0;
--- The outbox, in the order the callback pipeline pages through it.
-create index executions_unacknowledged on executions (execution_id) where acknowledged_sequence < last_sequence;
+-- The outbox, in the order the callback pipeline pages through it (unique, so that a page needs no sorting).
+create unique index executions_unacknowledged on executions (execution_id) where acknowledged_sequence < last_sequence;
 -- Retention: what may go when its time is over, and what waits for a receiver until the outbox's own bound.
 create index executions_deletable on executions (finished_ms)
 where finished_ms > 0 and acknowledged_sequence >= last_sequence;

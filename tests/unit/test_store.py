@@ -1,0 +1,307 @@
+"""The shard's file and what is beside it: statements, rows, locks, the data directory's manifest, shard numbers."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from fastrunner._core import Plan
+from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
+from fastrunner.engine.batch import Accepted, Batch, Change
+from fastrunner.engine.manifest import DataDirectoryRefused, open_data_directory
+from fastrunner.engine.messages import split
+from fastrunner.engine.plans import CachedPlan
+from fastrunner.engine.sharding import owner_of, shard_of, shards_owned
+from fastrunner.engine.statements import QUERIES, SCHEMA_VERSION, script
+from fastrunner.engine.store import Store
+
+
+class _Names:
+    """What the store reads of a plan."""
+
+    namespace, name, version = "tests", "a", "1.0.0"
+
+
+def _plan(text: str = "document") -> CachedPlan:
+    return CachedPlan(cast(Plan, _Names()), text.encode().ljust(32), text)
+
+
+def _change(key: int, **changes: object) -> Change:
+    change = Change(
+        execution_key=key,
+        execution_id=f"execution-{key}",
+        accepted=Accepted(b"digest", _plan(), 1_000 + key, b"", b"{}", b"{}", False),
+        status="running",
+        finished_ms=0,
+        wake_at_ms=0,
+        last_sequence=4,
+        snapshot=b"state",
+        output_json=None,
+        error_json=None,
+        events=UnacknowledgedEvents(f"execution-{key}", 1, 4, b"\x0a\x00" * 4),
+        effects=(),
+        waiters=(),
+    )
+    return replace(change, **changes)  # type: ignore[arg-type]
+
+
+def _finished(key: int, finished_ms: int, **changes: object) -> Change:
+    return _change(key, status="completed", finished_ms=finished_ms, snapshot=None, output_json="{}", **changes)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "shard-0000.db", outbox=True)
+    assert store.try_lock()
+    store.open()
+    return store
+
+
+def _commit(store: Store, *changes: Change, **others: object) -> None:
+    store.write(Batch(list(changes), **others))  # type: ignore[arg-type]
+    store.commit()
+
+
+def test_every_statement_compiles_against_the_schema() -> None:
+    db = sqlite3.connect(":memory:")
+    db.executescript(script("schema"))
+    parameters = dict.fromkeys(
+        (
+            "accepted_from_ms",
+            "accepted_until_ms",
+            "before_ms",
+            "before_id",
+            "statuses",
+            "name",
+            "namespace",
+            "count_max",
+        ),
+        0,
+    )
+    for name, text in QUERIES.items():
+        if name in ("begin", "commit", "rollback", "checkpoint"):
+            continue
+        bound: object = parameters if ":" in text else (0,) * max(text.count("?"), 0)
+        numbered = [number for number in range(1, 20) if f"?{number}" in text]
+        if numbered:
+            bound = (0,) * max(numbered)
+        db.execute(f"explain {text}", bound)  # type: ignore[arg-type]
+    db.close()
+
+
+def test_partial_indexes_serve_the_queries_they_were_made_for(store: Store) -> None:
+    _commit(store, _change(1))
+    for name, parameters in (
+        ("select_acceptance", ("x",)),
+        ("select_events", (1, 1)),
+        ("select_unacknowledged", ("", 0, 10)),
+        ("select_unfinished", (0, 10, 10)),
+        ("select_deletable", (0, 10)),
+        ("select_undeliverable", (0, 10)),
+        ("count_unfinished", ()),
+        ("count_finished", ()),
+    ):
+        plan = store._reader.execute(f"explain query plan {QUERIES[name]}", parameters).fetchall()
+        steps = [row[3] for row in plan]
+        assert not [
+            step for step in steps if step.startswith("SCAN") and "INDEX" not in step and "CONSTANT" not in step
+        ], name
+        assert not [step for step in steps if "TEMP B-TREE" in step], name
+    store.close()
+
+
+def test_rows_of_an_execution_over_its_life(store: Store) -> None:
+    _commit(store, _change(1))
+    assert store.acceptance("execution-1") == (1, b"digest", "running")
+    assert store.progress("execution-1") == (1, 4, False)
+    (unfinished,) = store.unfinished(0, 10, 10)
+    assert (unfinished.execution_id, unfinished.snapshot, unfinished.input_json) == ("execution-1", b"state", b"{}")
+    assert store.document(unfinished.plan_key) == "document"
+    more = UnacknowledgedEvents("execution-1", 5, 6, b"\x0a\x00" * 2)
+    _commit(store, _change(1, accepted=None, snapshot=b"later", last_sequence=6, events=more))
+    assert store.unfinished(0, 10, 10)[0].snapshot == b"later"
+    assert [row.first_sequence for row in store.events("execution-1", 1, 1, 100, 10**6)] == [1, 5]
+    assert [row.first_sequence for row in store.events("execution-1", 1, 4, 100, 10**6)] == [1, 5]
+    assert [row.first_sequence for row in store.events("execution-1", 1, 5, 100, 10**6)] == [5]
+    assert store.events("execution-1", 1, 7, 100, 10**6) == []
+    assert len(store.events("execution-1", 1, 1, 4, 10**6)) == 1
+    _commit(store, _finished(1, 5_000, accepted=None, last_sequence=6, events=None))
+    assert store.unfinished(0, 10, 10) == []
+    view = store.view("execution-1")
+    assert view is not None
+    assert (view.status, view.output_json, view.finished_ms, view.last_sequence) == ("completed", "{}", 5_000, 6)
+    store.close()
+
+
+def test_acknowledgements_move_forward_only_and_not_beyond_the_end(store: Store) -> None:
+    _commit(store, _change(1), _change(2))
+    for sequence, expected in ((2, 2), (1, 2), (4, 4), (99, 4)):
+        _commit(store, acknowledgements={"execution-1": sequence, "nobody": 3})
+        view = store.view("execution-1")
+        assert view is not None
+        assert view.acknowledged_sequence == expected
+    assert [row.execution_id for row in store.unacknowledged(("", 0), 10)] == ["execution-2"]
+    assert store.unacknowledged(("execution-2", 1), 10) == []
+    store.close()
+
+
+def test_deletions_take_everything_along_and_unused_documents_too(store: Store) -> None:
+    other = Accepted(b"digest", _plan("other"), 1, b"", b"{}", b"{}", False)
+    _commit(store, _finished(1, 10), _finished(2, 20), _finished(3, 30, accepted=other))
+    assert store.deletable(100, 10) == []
+    lost = store.undeliverable(25, 10)
+    assert [(deletion.execution_key, deletion.events_lost_count) for deletion in lost] == [(1, 4), (2, 4)]
+    _commit(store, acknowledgements={"execution-1": 4, "execution-2": 4, "execution-3": 4})
+    assert [deletion.execution_key for deletion in store.deletable(100, 10)] == [1, 2, 3]
+    _commit(store, deletions=store.deletable(100, 2))
+    assert store.view("execution-1") is None
+    assert [row[0] for row in store._reader.execute("select document from plans")] == ["other"]
+    assert store._reader.execute("select count(*) from events").fetchone() == (1,)
+    _commit(store, _finished(4, 40))
+    assert store._reader.execute("select uses from plans order by document").fetchall() == [(1,), (1,)]
+    store.close()
+
+
+def test_a_batch_that_cannot_be_written_leaves_nothing(store: Store) -> None:
+    _commit(store, _change(1))
+    with pytest.raises(sqlite3.IntegrityError):
+        store.write(Batch([_change(2), _change(1)]))
+    _commit(store, _change(3, accepted=Accepted(b"d", _plan("new"), 1, b"", b"{}", b"{}", False)))
+    assert store.acceptance("execution-2") is None
+    assert {view.execution_id for view in store.listing(ExecutionQuery())} == {"execution-1", "execution-3"}
+    store.close()
+
+
+def test_plan_of_a_transaction_that_was_given_up_is_stored_again(store: Store) -> None:
+    _commit(store, _change(1))
+    new = Accepted(b"d", _plan("new"), 1, b"", b"{}", b"{}", False)
+    with pytest.raises(sqlite3.IntegrityError):
+        store.write(Batch([_change(2, accepted=new), _change(1)]))
+    _commit(store, _change(2, accepted=new))
+    (_, unfinished) = store.unfinished(0, 10, 10)
+    assert store.document(unfinished.plan_key) == "new"
+    store.close()
+
+
+def test_reopened_store_continues_numbering(store: Store) -> None:
+    _commit(store, _change(7), _finished(9, 5))
+    store.close()
+    assert store.try_lock()
+    counts = store.open()
+    assert (counts.execution_key_last, counts.unfinished, counts.finished) == (9, 1, 1)
+    _commit(store, _change(10, accepted=Accepted(b"d", _plan("new"), 1, b"", b"{}", b"{}", False)))
+    assert store.document(store.unfinished(9, 10, 1)[0].plan_key) == "new"
+    store.close()
+
+
+def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "shard-0000.db"
+    db = sqlite3.connect(path)
+    db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    with pytest.raises(DataDirectoryRefused, match=r"schema version 2, this version of fastrunner reads up to 1"):
+        Store(path, outbox=True).open()
+
+
+def test_a_file_has_one_owner(store: Store) -> None:
+    other = Store(store.path, outbox=True)
+    assert not other.try_lock()
+    store.close()
+    assert other.try_lock()
+    other.unlock()
+
+
+def test_writing_connection_is_durable(store: Store) -> None:
+    assert store._db.execute("pragma journal_mode").fetchone() == ("wal",)
+    assert store._db.execute("pragma synchronous").fetchone() == (2,)
+    assert store._db.execute("pragma page_size").fetchone() == (8192,)
+    store.close()
+
+
+# --- the data directory ---
+
+
+def test_shard_count_is_fixed_when_the_directory_is_created(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    held = open_data_directory(folder, 3)
+    assert held.shard_count == 3
+    held.close()
+    held = open_data_directory(folder, 8)
+    assert held.shard_count == 3
+    held.close()
+    with pytest.raises(DataDirectoryRefused, match="has 3 shards, FASTRUNNER_SHARDS asks for 4"):
+        open_data_directory(folder, 8, 4)
+    held = open_data_directory(tmp_path / "c", 8, 4)
+    assert held.shard_count == 4
+    held.close()
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_second_runner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+    held = open_data_directory(tmp_path, 1)
+    code = (
+        "import sys; from pathlib import Path; from fastrunner.engine.manifest import *\n"
+        "try: open_data_directory(Path(sys.argv[1]), 1)\n"
+        "except DataDirectoryRefused as refusal: print(refusal)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    assert f"in use by another runner, process {os.getpid()}:" in subprocess.check_output(command, text=True)
+    held.close()
+    assert subprocess.check_output(command, text=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"format_version": 2, "shard_count": 1}', "has format 2, this version of fastrunner reads up to 1"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"format_version": 1}', "is damaged"),
+    ],
+)
+def test_manifest_that_cannot_be_used_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataDirectoryRefused, match=sentence):
+        open_data_directory(tmp_path, 1)
+
+
+def test_missing_manifest_beside_shards_is_not_taken_for_a_new_directory(tmp_path: Path) -> None:
+    (tmp_path / "shard-0000.db").touch()
+    with pytest.raises(DataDirectoryRefused, match=r"missing beside shard-0000\.db"):
+        open_data_directory(tmp_path, 1)
+
+
+def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataDirectoryRefused, match="cannot be used"):
+        open_data_directory(tmp_path / "file" / "below", 1)
+
+
+# --- numbers and rows ---
+
+
+def test_every_shard_has_one_owner() -> None:
+    for worker_count in (1, 2, 3, 8):
+        for shard_count in (1, 2, 4, 7):
+            owned = [shards_owned(worker, worker_count, shard_count) for worker in range(worker_count)]
+            assert sorted(shard for shards in owned for shard in shards) == list(range(shard_count))
+            for worker, shards in enumerate(owned):
+                assert all(owner_of(shard, worker_count) == worker for shard in shards)
+
+
+def test_shard_of_an_id_never_changes() -> None:
+    assert [shard_of(each, 4) for each in ("test-123", "a", "é")] == [2, 3, 2]
+
+
+def test_split_takes_rows_apart_and_refuses_damage() -> None:
+    long = b"x" * 300
+    row = b"\x0a\x00" + b"\x0a\x03abc" + b"\x0a\xac\x02" + long
+    assert list(split(row)) == [b"", b"abc", long]
+    for damaged in (b"\x12\x00", b"\x0a\x05abc"):
+        with pytest.raises(ValueError, match="damaged"):
+            list(split(damaged))
