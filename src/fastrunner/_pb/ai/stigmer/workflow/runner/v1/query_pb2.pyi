@@ -184,7 +184,7 @@ class ListExecutionsResponse(message.Message):
     EXECUTIONS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Gives the next page; empty on the last. A page may be empty or short and still have one."""
+    """Gives the next page, which may turn out to be empty; empty on the last."""
     @builtins.property
     def executions(self) -> containers.RepeatedCompositeFieldContainer[Execution]:
         """The executions, without outputs."""
