@@ -258,5 +258,6 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
         engine._shards[0]._writer._commit = commit
         await until_status(engine, "old", "completed")
         await assert_whole(engine, "old", "workflow_completed")
+        await until(lambda: engine._shards[0].refusal is None, "admission to open again")
         assert await engine.submit(submission("new", CALL)) == "running"
         assert engine._shards[0].unfinished_count == 1

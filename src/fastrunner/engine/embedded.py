@@ -102,7 +102,8 @@ class EmbeddedEngine:
             shard = Shard(number, store, self, self._plans, self._config, self._metrics, self._wall_ms)
             await shard.open()
             self._shards[number] = shard
-            self._active(shard.unfinished_count)
+            self._active_count += shard.unfinished_count
+        self.landed()
         loop = asyncio.get_running_loop()
         self._background = [loop.create_task(shard.recover()) for shard in self._shards.values()]
         self._background.append(loop.create_task(self._retain()))
@@ -114,6 +115,8 @@ class EmbeddedEngine:
             await asyncio.sleep(limits.RETENTION_INTERVAL_S)
             for shard in self._shards.values():
                 shard.retain()
+            # Recovery and walks that only went to sleep change the gauges without a commit.
+            self.landed()
 
     async def drain(self, timeout_s: float) -> None:
         """Refuses new executions, lets effects in flight end for `timeout_s`, commits and closes.
@@ -139,8 +142,8 @@ class EmbeddedEngine:
         for performer in self._performers.values():
             await performer.close()
         self._shards.clear()
-        self._active(-self._active_count)
-        self._parked(-self._parked_count)
+        self._active_count = self._parked_count = 0
+        self.landed()
 
     def _shard(self, execution_id: str) -> Shard:
         shard = self._shards.get(shard_of(execution_id, self._shard_count))
@@ -194,7 +197,7 @@ class EmbeddedEngine:
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)
         execution.waiters.append(waiter)
-        self._active(1)
+        self._active_count += 1
         self._scheduler.enqueue(execution)
 
     def _submit_again(self, shard: Shard, execution: Execution, digest: bytes, waiter: Waiter) -> None:
@@ -250,7 +253,7 @@ class EmbeddedEngine:
         parked = execution.waits_only
         if parked is not execution.parked:
             execution.parked = parked
-            self._parked(1 if parked else -1)
+            self._parked_count += 1 if parked else -1
 
     def _interrupt(self, execution: Execution) -> None:
         if execution.interrupted:
@@ -283,6 +286,11 @@ class EmbeddedEngine:
         if self._listener is not None:
             self._listener(row)
 
+    def landed(self) -> None:
+        """See Driver."""
+        self._metrics.active_executions.set(self._active_count)
+        self._metrics.parked_executions.set(self._parked_count)
+
     def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
         """See Driver."""
         for effect in effects:
@@ -295,18 +303,10 @@ class EmbeddedEngine:
         for effect_id in list(execution.tasks):
             self._effects.interrupt(execution, effect_id)
         self._scheduler.disarm(execution)
-        self._active(-1)
+        self._active_count -= 1
         if execution.parked:
             execution.parked = False
-            self._parked(-1)
-
-    def _active(self, change_count: int) -> None:
-        self._active_count += change_count
-        self._metrics.active_executions.set(self._active_count)
-
-    def _parked(self, change_count: int) -> None:
-        self._parked_count += change_count
-        self._metrics.parked_executions.set(self._parked_count)
+            self._parked_count -= 1
 
     # --- queries ---
 

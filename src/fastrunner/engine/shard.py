@@ -48,6 +48,9 @@ class Driver(Protocol):
     def committed(self, execution: Execution, change: Change) -> None:
         """The change is durable: start its effects, announce its events."""
 
+    def landed(self) -> None:
+        """All changes of a commit have been told."""
+
     def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
         """The execution is back in memory: perform its effects again, arm its timer, let it go on."""
 
@@ -78,6 +81,11 @@ class Shard:
         self._driver = driver
         self._plans = plans
         self._metrics = metrics
+        # Looking a label up costs as much as counting.
+        self._finished = {
+            status: (metrics.executions_finished.labels(status), metrics.execution_duration.labels(status))
+            for status in FINAL_STATUSES
+        }
         self._wall_ms = wall_ms
         self._retention = Retention(store, config, metrics)
         self._execution_key_last = 0
@@ -282,8 +290,10 @@ class Shard:
         self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         self._metrics.commit_executions.observe(len(batch.changes))
         self._metrics.commit_duration.observe(monotonic_s() - self._commit_begun_s)
+        self._metrics.executions_accepted.inc(sum(change.accepted is not None for change in batch.changes))
         for change in batch.changes:
             self._land(change)
+        self._driver.landed()
         self._retention.deleted(batch.deletions)
         self._landings.set()
         if self._dirty or self._retention.due:
@@ -293,8 +303,6 @@ class Shard:
         """What follows a durable change."""
         execution = self.live[change.execution_id]
         execution.stored = True
-        if change.accepted is not None:
-            self._metrics.executions_accepted.inc()
         for waiter in change.waiters:
             waiter.settle()
         self._driver.committed(execution, change)
@@ -302,9 +310,9 @@ class Shard:
             del self.live[change.execution_id]
             self.unfinished_count -= 1
             self._retention.finished_count += 1
-            duration_s = (change.finished_ms - execution.accepted_ms) / 1000
-            self._metrics.executions_finished.labels(change.status).inc()
-            self._metrics.execution_duration.labels(change.status).observe(duration_s)
+            finished, duration = self._finished[change.status]
+            finished.inc()
+            duration.observe((change.finished_ms - execution.accepted_ms) / 1000)
             self._driver.ended(execution)
 
     def _failed(self, batch: Batch, error: BaseException) -> None:
