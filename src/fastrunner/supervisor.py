@@ -19,8 +19,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
@@ -122,32 +122,31 @@ class Reserved:
     """Shards of the data directory."""
 
 
-@dataclass(slots=True)
 class Supervisor:
-    """The loop over the children; `run` gives the exit code of the tree."""
+    """The loop over the children."""
 
-    config: Config
-    reserved: Reserved
-    mains: dict[Role, ChildMain]
-    on_ready: Callable[[], None]
-    """Called once, when every child is ready for the first time."""
-    slots: list[Slot] = field(default_factory=list)
-    exit_code: ExitCode | None = None
-    """Set when the tree is stopping."""
-    _rolling: list[Slot] = field(default_factory=list)
-    _announced: bool = False
-    _interrupts: int = 0
-    _published: Any = None
-    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    _wakeup: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
+    def __init__(
+        self, config: Config, reserved: Reserved, mains: Mapping[Role, ChildMain], on_ready: Callable[[], None]
+    ) -> None:
+        """`on_ready` is called once, when every child is ready for the first time."""
+        self._config = config
+        self._reserved = reserved
+        self._mains = mains
+        self._on_ready = on_ready
+        self._slots = [Slot(Role.WORKER, index) for index in range(config.workers)] + [Slot(Role.WEB, 0)]
+        self._exit_code: ExitCode | None = None  # set when the tree is stopping
+        self._rolling: list[Slot] = []
+        self._announced = False
+        self._interrupts = 0
+        self._published: Any = None
+        self._selector = selectors.DefaultSelector()
+        self._wakeup = socket.socketpair()
 
     def run(self) -> int:
-        """Starts the children and keeps them until the tree is stopped."""
-        self.slots = [Slot(Role.WORKER, index) for index in range(self.config.workers)]
-        self.slots.append(Slot(Role.WEB, 0))
+        """Starts the children and keeps them until the tree is stopped; gives its exit code."""
         self._listen_to_signals()
         try:
-            while self.exit_code is None or any(slot.pid for slot in self.slots):
+            while self._exit_code is None or any(slot.pid for slot in self._slots):
                 self._spawn_due()
                 for key, _ in self._selector.select(self._pause_s()):
                     key.data()
@@ -158,7 +157,7 @@ class Supervisor:
         finally:
             self._kill_all()
             self._ignore_signals()
-        return self.exit_code
+        return self._exit_code
 
     # --- signals ---
 
@@ -190,7 +189,7 @@ class Supervisor:
                 handlers.get(signal.Signals(signum), lambda: None)()
 
     def _handle_term(self) -> None:
-        log.info("stopping: draining for up to %g s", self.config.drain_timeout_s)
+        log.info("stopping: draining for up to %g s", self._config.drain_timeout_s)
         self._stop(ExitCode.OK)
 
     def _handle_int(self) -> None:
@@ -199,21 +198,21 @@ class Supervisor:
             self._handle_term()
             return
         log.warning("stopping now, without draining")
-        self.exit_code = ExitCode.FORCED
+        self._exit_code = ExitCode.FORCED
         self._kill_all()
 
     def _handle_hup(self) -> None:
-        if self.exit_code is None:
+        if self._exit_code is None:
             log.info("restarting every process, one at a time")
-            self._rolling = list(self.slots)
+            self._rolling = list(self._slots)
 
     # --- children: start ---
 
     def _spawn_due(self) -> None:
-        if self.exit_code is not None:
+        if self._exit_code is not None:
             return
         now = monotonic_s()
-        for slot in self.slots:
+        for slot in self._slots:
             if not slot.pid and slot.spawn_at_s <= now:
                 self._spawn(slot)
 
@@ -246,16 +245,16 @@ class Supervisor:
             die_with_parent(parent_pid)
             self._close_inherited(slot)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            configure_logs(self.config.env, self.config.log_level, metrics_identity(slot.role, slot.index))
-            code = self.mains[slot.role](
+            configure_logs(self._config.env, self._config.log_level, metrics_identity(slot.role, slot.index))
+            code = self._mains[slot.role](
                 ChildContext(
-                    config=self.config,
+                    config=self._config,
                     role=slot.role,
                     index=slot.index,
-                    shards=self.reserved.shards,
-                    folder=self.reserved.folder,
+                    shards=self._reserved.shards,
+                    folder=self._reserved.folder,
                     link=link,
-                    http=self.reserved.http if slot.role is Role.WEB else None,
+                    http=self._reserved.http if slot.role is Role.WEB else None,
                     crashes=slot.crashes_uncounted,
                 )
             )
@@ -270,15 +269,15 @@ class Supervisor:
 
     def _close_inherited(self, slot: Slot) -> None:
         # Copies of the siblings' links would keep them open when the supervisor dies.
-        for other in self.slots:
+        for other in self._slots:
             if other.link is not None:
                 other.link.close()
         self._selector.close()
         for end in self._wakeup:
             end.close()
-        self.reserved.grpc.close()
+        self._reserved.grpc.close()
         if slot.role is not Role.WEB:
-            self.reserved.http.close()
+            self._reserved.http.close()
 
     # --- children: messages and death ---
 
@@ -302,7 +301,7 @@ class Supervisor:
         slot.link = None
 
     def _reap(self) -> None:
-        for slot in self.slots:
+        for slot in self._slots:
             if slot.pid:
                 pid, status = os.waitpid(slot.pid, os.WNOHANG)
                 if pid:
@@ -315,8 +314,8 @@ class Supervisor:
         was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
         slot.pid, slot.spawn_at_s = 0, 0.0
         self._enter(slot, "absent")
-        self.reserved.folder.forget_gauges(metrics_identity(slot.role, slot.index))
-        if self.exit_code is not None or was == "stopping":
+        self._reserved.folder.forget_gauges(metrics_identity(slot.role, slot.index))
+        if self._exit_code is not None or was == "stopping":
             log.info("%s ended (pid %d)", slot.name, pid)
             return
         reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
@@ -343,7 +342,7 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = monotonic_s()
-        for slot in self.slots:
+        for slot in self._slots:
             if slot.state == "stopping" and now >= slot.kill_at_s:
                 self._kill(slot, "did not end in time")
             elif slot.state == "starting" and now - slot.since_s > limits.BOOT_S_MAX:
@@ -354,9 +353,9 @@ class Supervisor:
                 elif slot.answered and now - slot.pinged_s >= limits.PING_INTERVAL_S:
                     slot.pinged_s, slot.answered = now, False
                     slot.link.send("ping")
-        if self.exit_code is not None and not any(slot.pid for slot in self.slots if slot.role is Role.WORKER):
+        if self._exit_code is not None and not any(slot.pid for slot in self._slots if slot.role is Role.WORKER):
             # The web process goes last: until then it tells that the tree is draining.
-            for slot in self.slots:
+            for slot in self._slots:
                 self._terminate(slot)
 
     def _kill(self, slot: Slot, reason: str) -> None:
@@ -367,29 +366,29 @@ class Supervisor:
     def _terminate(self, slot: Slot) -> None:
         if slot.pid and slot.state != "stopping":
             self._enter(slot, "stopping")
-            slot.kill_at_s = slot.since_s + self.config.drain_timeout_s + limits.DRAIN_MARGIN_S
+            slot.kill_at_s = slot.since_s + self._config.drain_timeout_s + limits.DRAIN_MARGIN_S
             os.kill(slot.pid, signal.SIGTERM)
 
     def _stop(self, code: ExitCode) -> None:
-        if self.exit_code is None:
-            self.exit_code = code
+        if self._exit_code is None:
+            self._exit_code = code
         self._rolling.clear()
-        for slot in self.slots:
+        for slot in self._slots:
             if slot.role is Role.WORKER:
                 self._terminate(slot)
 
     def _kill_all(self) -> None:
-        for slot in self.slots:
+        for slot in self._slots:
             if slot.pid:
                 os.kill(slot.pid, signal.SIGKILL)
 
     def _roll(self) -> None:
-        all_ready = all(slot.state == "ready" for slot in self.slots)
+        all_ready = all(slot.state == "ready" for slot in self._slots)
         if all_ready and self._rolling:
             self._terminate(self._rolling.pop(0))
         elif all_ready and not self._announced:
             self._announced = True
-            self.on_ready()
+            self._on_ready()
 
     # --- what others see ---
 
@@ -399,12 +398,12 @@ class Supervisor:
 
     def _publish(self) -> None:
         """Tells the web process how the tree is, when that has changed."""
-        web = self.slots[-1]
+        web = self._slots[-1]
         state = {
-            "draining": self.exit_code is not None,
+            "draining": self._exit_code is not None,
             "workers": [
                 {"index": slot.index, "pid": slot.pid, "state": slot.state, "restarts": slot.restarts}
-                for slot in self.slots[:-1]
+                for slot in self._slots[:-1]
             ],
         }
         if web.link is not None and (web.pid, state) != self._published and web.link.send("state", state=state):
@@ -412,8 +411,8 @@ class Supervisor:
 
     def _pause_s(self) -> float:
         now = monotonic_s()
-        due = [slot.spawn_at_s - now for slot in self.slots if not slot.pid and self.exit_code is None]
-        due += [slot.kill_at_s - now for slot in self.slots if slot.state == "stopping"]
+        due = [slot.spawn_at_s - now for slot in self._slots if not slot.pid and self._exit_code is None]
+        due += [slot.kill_at_s - now for slot in self._slots if slot.state == "stopping"]
         return max(0.0, min([limits.PING_INTERVAL_S, *due]))
 
 

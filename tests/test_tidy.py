@@ -1,0 +1,444 @@
+"""Support: the rules of the code itself: who may import whom, what the core may know, names, sizes, what is tracked.
+
+Each rule names its offenders; the only exceptions are the lists below, which may shrink and not grow.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "fastrunner"
+CORE_PARTS = [SOURCE / "_core.pyx", *sorted((SOURCE / "core").glob("*.pxi"))]
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if "_pb" not in path.relative_to(SOURCE).parts)
+OTHERS = sorted(path for name in ("tests", "tools", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py"))
+
+SUPPORT = {"__version__", "_pb", "_version", "clock", "config", "crash", "errors", "limits", "logs", "metrics"}
+MAY_IMPORT = {
+    **dict.fromkeys(SUPPORT, SUPPORT),
+    "core": {"limits"},
+    "engine": SUPPORT | {"_core"},
+    "tasks": SUPPORT | {"_core", "engine"},
+    "callback": SUPPORT | {"engine"},
+    "service": SUPPORT | {"_core", "engine"},
+    "runtime": SUPPORT,
+    "links": SUPPORT,
+    "router": SUPPORT | {"engine", "links", "runtime", "service"},
+    "web": SUPPORT | {"runtime"},
+    "child": SUPPORT | {"engine", "runtime"},
+    "worker": SUPPORT | {"callback", "child", "engine", "router", "runtime", "service", "tasks"},
+    "supervisor": SUPPORT | {"engine", "runtime", "web", "worker"},
+    "stigmer": SUPPORT,
+    "cli": SUPPORT | {"_core", "callback", "engine", "runtime", "stigmer", "supervisor", "tasks"},
+}
+"""Imports flow one way: service -> engine -> core. Tasks and callback are reached through the engine's registries."""
+ONLY_OF_ENGINE = {
+    "tasks": {"fastrunner.engine"},
+    "callback": {"fastrunner.engine"},
+    "service": {"fastrunner.engine"},
+    "router": {"fastrunner.engine.sharding"},
+    "child": {"fastrunner.engine.manifest"},
+    "supervisor": {"fastrunner.engine.manifest"},
+}
+"""Who sees the engine only through one of its modules."""
+
+CORE_MAY_IMPORT = {
+    "_ruamel_yaml",
+    "base64",
+    "bisect",
+    "collections",
+    "cpython",
+    "cython",
+    "decimal",
+    "fastrunner.limits",
+    "functools",
+    "hashlib",
+    "ipaddress",
+    "itertools",
+    "jsonschema_rs",
+    "libc",
+    "math",
+    "operator",
+    "orjson",
+    "typing",
+    "zlib",
+}
+CORE_MUST_NOT_NAME = re.compile(
+    r"\b(asyncio|grpc|sockets?|sqlite3|threading|subprocess|uuid|urllib|aiohttp)\b(?=\.|\s+import|\s*$)"
+)
+
+FUNCTION_LINES_MAX = 70
+MODULE_LINES_MAX = 600
+TOO_LONG: set[str] = set()
+"""Modules and functions beyond the bounds, as `path` or `path:function`."""
+
+SQL = re.compile(
+    r"\b(select\s.+\sfrom|insert\s+(or\s+\w+\s+)?into|update\s+\w+\s+set|delete\s+from|(create|drop|alter)\s+"
+    r"(unique\s+)?(table|index|view|trigger)|begin\s+(immediate|exclusive|deferred))\b|^\s*pragma\s+\w+",
+    re.IGNORECASE | re.DOTALL,
+)
+MEASURES = {"timeout", "interval", "delay", "age", "wait", "duration", "size", "period", "deadline", "grace"}
+UNITS = {"s", "ms", "us", "ns", "bytes", "chars", "count", "max", "min"}
+SIZES_IN_ITEMS = {"DOCUMENT_KEY_SIZE_MAX", "EXPRESSION_STRING_SIZE_MAX", "LIST_PAGE_SIZE_MAX"}
+"""Sizes whose docstring says what they count; new ones say it in the name."""
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def part_of(path: Path) -> str:
+    """The part a module belongs to: its folder in the package, or its own name."""
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Modules of fastrunner that a module imports at run time, anywhere in it."""
+    pending: list[ast.AST] = [tree_of(path)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            pending.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("fastrunner"))
+        elif isinstance(node, ast.ImportFrom) and node.module == "fastrunner":
+            yield from (f"fastrunner.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastrunner."):
+            yield str(node.module)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+# --- boundaries ---
+
+
+def test_imports_flow_one_way() -> None:
+    """No part imports one above it."""
+    offenders = []
+    for path in MODULES:
+        part = part_of(path)
+        if part in ("__init__", "__main__"):
+            continue
+        for module in imports_of(path):
+            other = module.split(".")[1]
+            narrowed = ONLY_OF_ENGINE.get(part) if other == "engine" else None
+            if other != part and (other not in MAY_IMPORT[part] or (narrowed and module not in narrowed)):
+                offenders.append(f"{shown(path)} imports {module}")
+    assert not offenders
+
+
+def test_no_relative_imports() -> None:
+    """Imports say where they lead, so that the rule above sees them all."""
+    relative = [
+        f"{shown(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not relative
+
+
+def core_imports() -> Iterator[tuple[Path, int, str]]:
+    pattern = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\b|c?import\s+([\w.]+))")
+    for path in CORE_PARTS:
+        code = strip_strings(path.read_text(encoding="utf-8"))
+        for number, line in enumerate(code.splitlines(), 1):
+            found = pattern.match(line)
+            if found:
+                yield path, number, found.group(1) or found.group(2)
+
+
+def strip_strings(code: str) -> str:
+    """Cython code without triple-quoted strings and comments, line numbers kept."""
+    code = re.sub(r'("""|\'\'\')(.*?)\1', lambda found: "\n" * found.group(2).count("\n"), code, flags=re.DOTALL)
+    return re.sub(r"(?m)(?<!['\"])#.*$", "", code)
+
+
+def test_core_imports_only_what_it_may() -> None:
+    """The core does no I/O and knows no clock: it imports nothing that could."""
+    offenders = [
+        f"{shown(path)}:{line} imports {module}"
+        for path, line, module in core_imports()
+        if module not in CORE_MAY_IMPORT and module.split(".")[0] not in CORE_MAY_IMPORT
+    ]
+    assert not offenders
+
+
+def test_core_names_nothing_that_does_io() -> None:
+    """Nor does it reach for such a module in another way."""
+    offenders = [
+        f"{shown(path)}:{number}: {line.strip()}"
+        for path in CORE_PARTS
+        for number, line in enumerate(strip_strings(path.read_text(encoding="utf-8")).splitlines(), 1)
+        if CORE_MUST_NOT_NAME.search(line)
+        or re.search(r"\b(__import__|importlib|time\.|random\.|os\.)|(?<![\w.] )(?<![\w.])open\(", line)
+    ]
+    assert not offenders
+
+
+def test_core_root_only_assembles() -> None:
+    """`_core.pyx` is a docstring and includes, and every part is included."""
+    root = strip_strings((SOURCE / "_core.pyx").read_text(encoding="utf-8"))
+    lines = [line for line in root.splitlines() if line.strip()]
+    assert [line for line in lines if not re.fullmatch(r'include "core/\w+\.pxi"|(from|cimport) .*', line)] == []
+    assert {line.split('"')[1] for line in lines if line.startswith("include")} == {
+        f"core/{path.name}" for path in CORE_PARTS[1:]
+    }
+
+
+@pytest.mark.parametrize("module", ["fastrunner.supervisor", "fastrunner.cli", "fastrunner.cli.serve"])
+def test_supervisor_forks_from_a_clean_process(module: str) -> None:
+    """What `fastrunner serve` imports before it forks has no grpc, no metrics, no thread and no event loop."""
+    code = (
+        f"import {module}, sys, threading\n"
+        "bad = {'grpc', 'prometheus_client', 'uvloop', 'aiohttp', 'google.protobuf'} & set(sys.modules)\n"
+        "assert not bad, bad\n"
+        "assert threading.active_count() == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_module_imports_alone() -> None:
+    """Each module can be the first one imported, without a warning and without creating a file."""
+    names = []
+    for path in MODULES:
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    names = [name for name in names if not name.endswith("__main__")]
+    # One bare interpreter that forks per module is ten times cheaper than an interpreter each.
+    code = """
+import os, sys
+for name in sys.argv[1:]:
+    pid = os.fork()
+    if not pid:
+        try:
+            __import__(name)
+        except BaseException as error:
+            print(f"{name}: {type(error).__name__}: {error}", flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+    completed = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *names], capture_output=True, text=True, check=True, timeout=110
+    )
+    assert completed.stdout == ""
+
+
+# --- where things live ---
+
+
+def test_environment_is_read_in_one_place() -> None:
+    """Only config.py reads or sets environment variables."""
+    offenders = [
+        f"{shown(path)}:{node.lineno}"
+        for path in MODULES
+        if path.name != "config.py"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv", "environb")
+    ]
+    assert not offenders
+
+
+def test_clocks_are_read_in_one_place() -> None:
+    """Only clock.py reads clocks."""
+    clocks = {"time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter"}
+    clocks |= {"datetime.now", "datetime.utcnow", "datetime.datetime.now"}
+    offenders = [
+        f"{shown(path)}:{node.lineno}"
+        for path in MODULES
+        if path.name != "clock.py"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in clocks
+    ]
+    assert not offenders
+
+
+def docstrings_of(tree: ast.AST) -> set[int]:
+    """Ids of the string nodes that document something."""
+    return {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }
+
+
+def test_sql_lives_in_sql_files() -> None:
+    """No statement is written in Python."""
+    offenders = []
+    for path in MODULES:
+        documentation = docstrings_of(tree_of(path))
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in documentation:
+                continue
+            if SQL.search(node.value):
+                offenders.append(f"{shown(path)}:{node.lineno}: {node.value[:60]!r}")
+    assert not offenders
+
+
+def test_nothing_built_is_tracked() -> None:
+    """Generated C and compiled files stay out of the repository."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    assert [name for name in listed.stdout.splitlines() if name.endswith((".c", ".so", ".o", ".pyc"))] == []
+
+
+# --- names, documentation, sizes ---
+
+
+@pytest.mark.parametrize("path", [*MODULES, *OTHERS], ids=shown)
+def test_module_opens_with_its_place(path: Path) -> None:
+    """Every module says first what it is; those of the package say where on the data path."""
+    documentation = ast.get_docstring(tree_of(path))
+    if path.name == "__init__.py" and not path.read_text(encoding="utf-8").strip():
+        assert SOURCE not in path.parents
+        return
+    assert documentation
+    if SOURCE in path.parents and path != SOURCE / "__init__.py":
+        assert re.match(r"(Stages? \d.*?|Support): ", documentation) or documentation.startswith("Stage"), documentation
+
+
+@pytest.mark.parametrize("path", CORE_PARTS, ids=shown)
+def test_core_part_opens_with_its_place(path: Path) -> None:
+    """So does every part of the core."""
+    assert re.match(r'"""Stages? \d', path.read_text(encoding="utf-8"))
+
+
+def limits() -> Iterator[tuple[str, bool]]:
+    """Names of the limits, and whether a docstring follows each."""
+    body = tree_of(SOURCE / "limits.py").body
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+
+
+def test_every_limit_has_its_reason() -> None:
+    """A bound without a reason cannot be changed with confidence."""
+    assert [name for name, documented in limits() if not documented] == []
+
+
+def test_limits_carry_their_units() -> None:
+    """A bound on time ends in its unit, one on size in what it counts; `MAX` and `MIN` come last."""
+    offenders = []
+    for name, _ in limits():
+        words = name.removesuffix("_MAX").removesuffix("_MIN").lower().split("_")
+        measured = MEASURES & set(words)
+        if measured and words[-1] not in UNITS and not words[-1].endswith("s") and name not in SIZES_IN_ITEMS:
+            offenders.append(name)
+        if {"MAX", "MIN"} & set(name.split("_")[:-1]):
+            offenders.append(name)
+    assert not offenders
+
+
+def test_parameters_carry_their_units() -> None:
+    """No parameter or field is a bare timeout, size or delay."""
+    offenders = []
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            name = ""
+            if isinstance(node, ast.arg):
+                name = node.arg
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                name = node.target.id
+            if name.split("_")[-1] in MEASURES:
+                offenders.append(f"{shown(path)} {name}")
+    assert not offenders
+
+
+def test_fields_are_documented() -> None:
+    """Every public field of a public dataclass, and every setting, has a line below it."""
+    offenders = []
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+                continue
+            decorated = any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+            if not decorated and node.name != "Config":
+                continue
+            for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                    if not documented and not field.target.id.startswith("_"):
+                        offenders.append(f"{shown(path)}:{field.lineno} {node.name}.{field.target.id}")
+    assert not offenders
+
+
+def python_lengths(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            start = body[0].lineno
+            if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                start = (body[0].end_lineno or start) + 1
+            yield node.name, (node.end_lineno or start) - start + 1
+
+
+def cython_lengths(path: Path) -> Iterator[tuple[str, int]]:
+    """Functions by indentation: from the line after the header to the last line indented deeper."""
+    head = re.compile(r"^(\s*)(?:c?p?def)\s+(?:inline\s+)?(?!class\b|struct\b|enum\b|extern\b)[^=]*?(\w+)\(")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        found = head.match(line)
+        if not found:
+            continue
+        depth = len(found.group(1))
+        last = number
+        for offset, following in enumerate(lines[number + 1 :], number + 1):
+            if (
+                following.strip()
+                and len(following) - len(following.lstrip()) <= depth
+                and following.strip()[0] not in ")]"
+            ):
+                break
+            last = offset if following.strip() else last
+        yield found.group(2), last - number
+
+
+def test_modules_and_functions_are_small() -> None:
+    """Past these sizes a part has two jobs. The list of exceptions only shrinks."""
+    found = set()
+    for path in [*MODULES, *CORE_PARTS]:
+        if len(path.read_text(encoding="utf-8").splitlines()) > MODULE_LINES_MAX:
+            found.add(shown(path))
+        lengths = python_lengths(path) if path.suffix == ".py" else cython_lengths(path)
+        found |= {f"{shown(path)}:{name}" for name, count in lengths if count > FUNCTION_LINES_MAX}
+    assert found - TOO_LONG == set(), "split these"
+    assert TOO_LONG - found == set(), "these are small now: take them off the list"
+
+
+def test_nothing_is_left_for_later() -> None:
+    """No marker of unfinished work."""
+    marker = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b")
+    offenders = [
+        f"{shown(path)}:{number}"
+        for path in [*MODULES, *CORE_PARTS]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if marker.search(line)
+    ]
+    assert not offenders
+
+
+def test_queues_are_bounded() -> None:
+    """A queue without a bound is memory without one."""
+    offenders = [
+        f"{shown(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).split(".")[-1] in ("Queue", "LifoQueue", "PriorityQueue")
+        and not node.args
+        and not node.keywords
+    ]
+    assert not offenders
