@@ -1,6 +1,8 @@
 """Support: real engines over real files for tests, documents to run on them, a performer whose effects tests steer."""
 
 import asyncio
+import atexit
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastrunner import clock
+from fastrunner import clock, limits
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.config import Config
@@ -91,9 +93,12 @@ class Performer:
 
 
 def folder() -> Path:
-    """A new data directory, on the memory file system where there is one: fsync costs nothing there."""
+    """A new data directory, on the memory file system where it is large enough: fsync costs nothing there."""
     base = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="fastrunner-test-", dir=base if base.is_dir() else None))
+    roomy = base.is_dir() and shutil.disk_usage(base).free > 4 * limits.DISK_FREE_SIZE_BYTES_MIN
+    path = Path(tempfile.mkdtemp(prefix="fastrunner-test-", dir=base if roomy else None))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 @asynccontextmanager

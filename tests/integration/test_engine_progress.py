@@ -7,7 +7,7 @@ import pytest
 
 from fastrunner import clock
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
-from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.engine.messages import split
 from fastrunner.errors import AtCapacity, Unavailable, UnknownExecution
@@ -261,3 +261,23 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
         await until(lambda: engine._shards[0].refusal is None, "admission to open again")
         assert await engine.submit(submission("new", CALL)) == "running"
         assert engine._shards[0].unfinished_count == 1
+
+
+async def test_disk_that_is_nearly_full_closes_admission_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with engine_on(folder()) as engine:
+        monkeypatch.setattr("fastrunner.limits.DISK_FREE_SIZE_BYTES_MIN", 2**62)
+        engine._watch_disk()
+        with pytest.raises(AtCapacity, match="nearly full"):
+            await engine.submit(submission("one"))
+        monkeypatch.undo()
+        engine._watch_disk()
+        assert await engine.submit(submission("one")) == "running"
+
+
+async def test_command_to_a_closing_engine_is_refused() -> None:
+    async with engine_on(folder()) as engine:
+        await engine.submit(submission("one", CALL))
+        await engine.drain(0)
+        for command in (engine.cancel("one", "", True), engine.get("one"), engine.list(ExecutionQuery())):
+            with pytest.raises(Unavailable):
+                await command

@@ -10,6 +10,7 @@ and `store.py`.
 import asyncio
 import heapq
 import logging
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -87,6 +88,8 @@ class EmbeddedEngine:
         # This worker's share; ids spread evenly over shards.
         self._executions_max = -(-config.executions_max * max(1, len(shards)) // shard_count)
         self._draining = False
+        self._closing = False
+        self._disk_full: AtCapacity | None = None
         self._active_count = 0
         self._parked_count = 0
         self._background: list[asyncio.Task[None]] = []
@@ -115,8 +118,21 @@ class EmbeddedEngine:
             await asyncio.sleep(limits.RETENTION_INTERVAL_S)
             for shard in self._shards.values():
                 shard.retain()
+            self._watch_disk()
             # Recovery and walks that only went to sleep change the gauges without a commit.
             self.landed()
+
+    def _watch_disk(self) -> None:
+        """Closes admission while there is still room to finish what was accepted."""
+        try:
+            free_bytes = shutil.disk_usage(self._config.data_dir).free
+        except OSError as error:
+            _log.error("the data directory cannot be inspected: %s", error)
+            return
+        full = free_bytes < limits.DISK_FREE_SIZE_BYTES_MIN
+        if full and self._disk_full is None:
+            _log.error("the data directory has %d bytes left: new executions are refused", free_bytes)
+        self._disk_full = AtCapacity("the disk of the data directory is nearly full", 10.0) if full else None
 
     async def drain(self, timeout_s: float) -> None:
         """Refuses new executions, lets effects in flight end for `timeout_s`, commits and closes.
@@ -135,10 +151,11 @@ class EmbeddedEngine:
             _log.warning("%d effects did not end in time and will be performed again", aborted)
         while self._scheduler.busy:  # noqa: ASYNC110
             await asyncio.sleep(0)  # passes are callbacks of this loop; each sleep lets one run
+        self._closing = True
+        self._lister.shutdown(wait=True, cancel_futures=True)
         left_s = max(1.0, deadline_s - monotonic_s())
         await asyncio.gather(*(shard.close(left_s) for shard in self._shards.values()))
         self._subscriptions.close()
-        self._lister.shutdown(wait=False, cancel_futures=True)
         for performer in self._performers.values():
             await performer.close()
         self._shards.clear()
@@ -147,7 +164,7 @@ class EmbeddedEngine:
 
     def _shard(self, execution_id: str) -> Shard:
         shard = self._shards.get(shard_of(execution_id, self._shard_count))
-        if shard is None:
+        if shard is None or self._closing:
             raise Unavailable("this worker does not own the execution's shard, or is stopping")
         return shard
 
@@ -182,8 +199,9 @@ class EmbeddedEngine:
             return
         if self._draining:
             raise Unavailable("the worker is stopping: try again")
-        if shard.refusal is not None:
-            raise shard.refusal
+        refusal = shard.refusal or self._disk_full
+        if refusal is not None:
+            raise refusal
         if sum(each.unfinished_count for each in self._shards.values()) >= self._executions_max:
             raise AtCapacity(
                 f"{self._config.executions_max} executions are unfinished, the bound set by FASTRUNNER_EXECUTIONS_MAX"
@@ -319,6 +337,8 @@ class EmbeddedEngine:
 
     async def list(self, query: ExecutionQuery) -> list[ExecutionView]:
         """See Engine."""
+        if self._closing:
+            raise Unavailable("the worker is stopping: try again")
         loop = asyncio.get_running_loop()
         pages = [
             await loop.run_in_executor(self._lister, shard.store.listing, query) for shard in [*self._shards.values()]
