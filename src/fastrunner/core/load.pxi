@@ -13,6 +13,8 @@ from fastrunner.limits import (
     DOCUMENT_SIZE_BYTES_MAX as _DOCUMENT_SIZE_BYTES_MAX,
 )
 
+cimport cython
+
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
@@ -22,6 +24,8 @@ cdef Py_ssize_t NODES_MAX = _DOCUMENT_NODES_MAX
 cdef Py_ssize_t SIZE_BYTES_MAX = _DOCUMENT_SIZE_BYTES_MAX
 
 
+@cython.internal
+@cython.final
 cdef class Place:
     """Where a value and the key before it stand in the text; its members mirror the value's."""
 
@@ -33,15 +37,17 @@ cdef class Place:
     cdef list items
 
 
+@cython.internal
+@cython.final
 cdef class Document:
-    """A document's data, the problems its text had, and what validation computes once for the plan."""
+    """A document's data, the problems its text had, and the expressions validation compiles for the plan."""
 
     cdef str text
-    cdef readonly object root
+    cdef object root
     cdef list problems
     cdef dict programs
-    cdef dict validators
     cdef bint is_json
+    cdef bint is_respelled
     cdef Place place
 
     cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key):
@@ -127,13 +133,12 @@ cdef Document read_document(object source):
     cdef JsonScanner scanner
     document.text = document_text(source)
     document.programs = {}
-    document.validators = {}
     if looks_like_json(document.text):
         scanner = JsonScanner.__new__(JsonScanner)
         scanner.open(document.text, False)
         try:
             document.root = scanner.document()
-        except JsonSyntaxError as error:
+        except _JsonSyntaxError as error:
             read_yaml_flow(document, error)
         else:
             document.is_json = True
@@ -144,8 +149,22 @@ cdef Document read_document(object source):
 
 
 cdef int read_yaml(Document document) except -1:
+    try:
+        compose(document)
+    except InvalidWorkflow as error:
+        if error.problems[0].code != "syntax-error":
+            raise
+        document.is_respelled = True
+        try:
+            compose(document)
+        except (InvalidWorkflow, LookupError):
+            raise error from None
+    return 0
+
+
+cdef int compose(Document document) except -1:
     cdef YamlComposer composer = YamlComposer.__new__(YamlComposer)
-    composer.open(document.text, False)
+    composer.open(document.text, False, document.is_respelled)
     document.root = composer.document()
     document.problems = composer.problems
     return 0
@@ -156,7 +175,7 @@ cdef int read_yaml_flow(Document document, object json_error) except -1:
     try:
         read_yaml(document)
     except InvalidWorkflow as error:
-        if error.problems[0].code != "syntax-error":
+        if error.problems[0].code != "syntax-error" or json_error.is_bare_key:
             raise
         raise single_problem("syntax-error", json_error.line, json_error.column, json_error.message) from None
     return 0
@@ -172,7 +191,7 @@ cdef Place read_places(Document document):
         scanner.document()
         return scanner.place
     composer = YamlComposer.__new__(YamlComposer)
-    composer.open(document.text, True)
+    composer.open(document.text, True, document.is_respelled)
     composer.document()
     return composer.place
 

@@ -1,7 +1,7 @@
 """Stage 2, compile: the JSON scanner.
 
-Rules: RFC 8259 exactly, no extensions. Integers beyond 64 bits become floats, as orjson reads them; numbers no float can
-hold are refused. Positions are only kept when asked for. Recursion is bounded by DEPTH_MAX.
+Rules: RFC 8259 exactly, no extensions. Integers beyond 64 bits become floats, as orjson reads them; numbers that no
+float can hold are refused. Positions are only kept when asked for. Recursion is bounded by DEPTH_MAX.
 """
 
 cdef extern from "Python.h":
@@ -33,7 +33,7 @@ cdef str pointer_of(Path* path):
     return "/" + "/".join(segments)
 
 
-class JsonSyntaxError(Exception):
+class _JsonSyntaxError(Exception):
     """Text that is no JSON; may still be YAML."""
 
     def __init__(self, line, column, message):
@@ -41,8 +41,11 @@ class JsonSyntaxError(Exception):
         self.line = line
         self.column = column
         self.message = message
+        self.is_bare_key = False
 
 
+@cython.internal
+@cython.final
 cdef class JsonScanner:
     cdef str text
     cdef int kind
@@ -67,7 +70,7 @@ cdef class JsonScanner:
         return 0
 
     cdef object document(self):
-        """The one value of the text. Raises JsonSyntaxError, InvalidWorkflow."""
+        """The one value of the text. Raises _JsonSyntaxError, InvalidWorkflow."""
         cdef object value
         self.space()
         self.place = self.new_place()
@@ -93,7 +96,7 @@ cdef class JsonScanner:
 
     cdef object expected(self, str what):
         cdef str found = f"found {shown(chr(self.peek()))}" if self.at < self.size else "the text ends"
-        return JsonSyntaxError(self.line, self.at - self.line_start + 1, f"JSON: expected {what}, {found}")
+        return _JsonSyntaxError(self.line, self.at - self.line_start + 1, f"JSON: expected {what}, {found}")
 
     cdef Place new_place(self):
         cdef Place place
@@ -152,7 +155,9 @@ cdef class JsonScanner:
             return members
         while True:
             if self.peek() != u'"':
-                raise self.expected("a key in double quotes")
+                error = self.expected("a key in double quotes")
+                error.is_bare_key = u"a" <= self.peek() <= u"z" or u"A" <= self.peek() <= u"Z"
+                raise error
             key_line = self.line
             key_column = self.at - self.line_start + 1
             key = self.string()

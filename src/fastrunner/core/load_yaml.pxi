@@ -3,6 +3,9 @@
 Rules: scalars follow the core schema of YAML 1.2 and nothing else: `on` and `yes` are strings, timestamps are strings,
 `<<` is a key like any other, numbers have no underscores. Only JSON's data can come out: tags of other types, keys that
 are no strings, infinities and NaN are problems. An alias costs what its expansion would.
+
+libyaml reads YAML 1.1, where a plain scalar within { } or [ ] may not contain ':' or '?': `{uri: http://x/y?z}` fails.
+Text that fails is read once more with stand-ins (private-use characters that the text does not have) for these two.
 """
 
 from _ruamel_yaml import (
@@ -37,6 +40,8 @@ cdef dict YAML_REMEDIES = {
 }
 
 
+@cython.internal
+@cython.final
 cdef class Anchor:
     """A value that aliases may repeat, and what one repetition costs."""
 
@@ -46,6 +51,8 @@ cdef class Anchor:
     cdef Place place
 
 
+@cython.internal
+@cython.final
 cdef class YamlComposer:
     cdef str text
     cdef object next_event
@@ -55,9 +62,15 @@ cdef class YamlComposer:
     cdef bint positions
     cdef list problems
     cdef Place place
+    cdef str colon
+    cdef str question
 
-    cdef int open(self, str text, bint positions) except -1:
+    cdef int open(self, str text, bint positions, bint respelled) except -1:
         self.text = text
+        if respelled:
+            self.colon = unused_character(text, 0xE000)
+            self.question = unused_character(text, 0xF000)
+            text = respell(text, self.colon, self.question)
         self.next_event = _CParser(text).get_event
         self.anchors = {}
         self.positions = positions
@@ -211,8 +224,8 @@ cdef class YamlComposer:
             return value
         if type(event) is _ScalarEvent:
             self.problem("non-string-key", event, path,
-                         f"the key {shown(event.value)} is {json_type_name(value)}; keys are strings: quote it")
-            return event.value
+                         f"the key {shown(self.text_of(event))} is {json_type_name(value)}; keys are strings: quote it")
+            return self.text_of(event)
         self.problem("non-string-key", event, path, f"a key is {json_type_name(value)}; keys are strings")
         return "?"
 
@@ -236,8 +249,14 @@ cdef class YamlComposer:
                 place.items.append(item)
             inner.index += 1
 
-    cdef object scalar(self, object event, Path* path):
+    cdef str text_of(self, object event):
         cdef str text = event.value
+        if self.colon is not None:
+            return text.replace(self.colon, ":").replace(self.question, "?")
+        return text
+
+    cdef object scalar(self, object event, Path* path):
+        cdef str text = self.text_of(event)
         cdef object tag = event.tag
         cdef object value
         if tag is None:
@@ -274,7 +293,7 @@ cdef class YamlComposer:
 
     cdef int not_json(self, object event, Path* path) except -1:
         self.problem("invalid-scalar", event, path,
-                     "infinity, NaN and numbers beyond a double (about 1.8e308) are no JSON data; quote it if it is text")
+                     "infinity, NaN and numbers beyond a double (about 1.8e308) are no JSON data; quote text")
         return 0
 
 
@@ -353,6 +372,34 @@ cdef object based_number(str text, Py_ssize_t size):
     if value <= 0xFFFFFFFFFFFFFFFF:
         return value
     return float(value) if size < 250 else NOT_JSON
+
+
+cdef str unused_character(str text, int first):
+    """A private-use character that the text does not have. Raises LookupError if it has all that are tried."""
+    cdef int code
+    for code in range(first, first + 8):
+        if chr(code) not in text:
+            return chr(code)
+    raise LookupError
+
+
+cdef str respell(str text, str colon, str question):
+    """The text with stand-ins for each ':' and '?' within a word, where YAML 1.2 takes them as part of it."""
+    cdef list parts = []
+    cdef Py_ssize_t size = len(text), at, start = 0
+    cdef Py_UCS4 character
+    for at in range(1, size - 1):
+        character = text[at]
+        if character == u":" and text[at - 1] not in u" \t\n\r,[]{}'\"" and text[at + 1] not in u" \t\n\r,[]{}":
+            parts.append(text[start:at])
+            parts.append(colon)
+            start = at + 1
+        elif character == u"?" and text[at - 1] not in u" \t\n\r,[]{}":
+            parts.append(text[start:at])
+            parts.append(question)
+            start = at + 1
+    parts.append(text[start:])
+    return "".join(parts)
 
 
 cdef object yaml_problem(object error, str text):

@@ -6,10 +6,13 @@ author wrote (keys, task names, references) may appear in a message, cut short; 
 
 from fastrunner.limits import PROBLEMS_MAX as _PROBLEMS_MAX
 
+cimport cython
+
 cdef Py_ssize_t PROBLEMS_MAX = _PROBLEMS_MAX
 cdef Py_ssize_t NAME_SHOWN_MAX = 60
 
 
+@cython.final
 cdef class Problem:
     """One problem of a document. Line and column count from 1 and point at the offending key or value."""
 
@@ -95,7 +98,7 @@ cdef str listed(object names):
 
 
 cdef int edit_distance(str left, str right, int bound):
-    """Insertions, deletions, replacements and swaps of neighbours between two words; `bound` + 1 when there are more."""
+    """Insertions, deletions, replacements and swaps of neighbours between words; `bound` + 1 if more."""
     cdef Py_ssize_t rows = len(left), columns = len(right), i, j
     cdef list before, previous, current
     cdef int cost, best

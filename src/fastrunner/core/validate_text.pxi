@@ -195,30 +195,34 @@ cdef tuple uri_template_fault(str text):
 
     Stricter than the schema: of RFC 6570 only `{name}` is accepted, because nothing else would ever be expanded.
     """
+    if not text:
+        return "invalid-format", "a URI is not empty"
+    if expression_start(text) >= 0:
+        return "invalid-format", "an expression is not allowed here; expected a URI or a URI template"
+    return uri_character_fault(text)
+
+
+cdef tuple uri_character_fault(str text):
+    """The part of it that reads character by character; the text may be empty."""
     cdef Py_ssize_t at = 0, size = len(text), close
     cdef Py_UCS4 character
     cdef tuple fault
-    if size == 0:
-        return "invalid-format", "a URI is not empty"
-    if expression_start(text) >= 0:
-        return "invalid-expression", ("an expression here is one `${ ... }` with balanced braces, on one line, with nothing "
-                                      "before or after it")
     while at < size:
         character = text[at]
         if character == u"{":
             close = text.find("}", at)
             if close < 0:
-                return "invalid-format", f"the '{{' at character {at + 1} of the URI template is not closed"
+                return "invalid-format", f"the '{{' at character {at + 1} of the URI is not closed"
             fault = template_variable_fault(text, at + 1, close)
             if fault is not None:
                 return fault
             at = close
         elif character == u"%":
             if at + 2 >= size or hex_digit(text[at + 1]) < 0 or hex_digit(text[at + 2]) < 0:
-                return "invalid-format", f"the '%' at character {at + 1} of the URI needs two hexadecimal digits after it"
+                return "invalid-format", f"the '%' at character {at + 1} of the URI needs two hexadecimal digits"
             at += 2
         elif character <= 0x20 or character == 0x7F or character.isspace() or character in u'"<>\\^`|}':
-            return "invalid-format", f"the character at position {at + 1} may not stand in a URI: percent-encode it"
+            return "invalid-format", f"the character {shown(character)} may not stand in a URI: percent-encode it"
         at += 1
     return None
 
@@ -228,12 +232,12 @@ cdef tuple template_variable_fault(str text, Py_ssize_t at, Py_ssize_t close):
     cdef Py_ssize_t i = at
     cdef bint separated = True
     if at < close and text[at] in u"+#./;?&=,!@|":
-        return "unsupported-template", (f"the operator '{text[at]}' of RFC 6570 is not supported: use {{name}}, or a "
-                                        "`${ }` expression that builds the URI")
+        return "unsupported-template", (f"the operator '{text[at]}' of RFC 6570 is not supported: use {{name}}, or an "
+                                        "expression in ${ } that builds the URI")
     while i < close:
         if text[i] == u"," or text[i] == u":" or text[i] == u"*":
-            return "unsupported-template", (f"'{text[i]}' in a URI template variable is not supported: use {{name}}, or "
-                                            "a `${ }` expression that builds the URI")
+            return "unsupported-template", (f"'{text[i]}' in a URI variable is not supported: use {{name}}, or "
+                                            "an expression in ${ } that builds the URI")
         if text[i] == u".":
             if separated:
                 break
@@ -247,8 +251,8 @@ cdef tuple template_variable_fault(str text, Py_ssize_t at, Py_ssize_t close):
             break
         i += 1
     if i < close or separated:
-        return "invalid-format", (f"the URI template variable at character {at + 1} is no name: letters, digits, '_', and "
-                                  "'.' between them")
+        return "invalid-format", (f"the URI template variable at character {at + 1} is no name: letters, digits, '_', "
+                                  "and '.' between them")
     return None
 
 

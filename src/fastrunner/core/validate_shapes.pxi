@@ -1,0 +1,336 @@
+"""Stage 2, compile: what a document may look like, as data. `validate.pxi` interprets these tables.
+
+Rules: one Shape per nested structure of the DSL, one Field per key. Every object whose keys the DSL names is closed,
+also where the official schema leaves it open: a key nobody reads is a mistake of its author. A union is one Shape that
+accepts several JSON types, because all unions of the DSL differ by type or, among objects, by their keys.
+"""
+
+cdef enum:
+    IS_NULL = 1
+    IS_BOOLEAN = 2
+    IS_INTEGER = 4
+    IS_NUMBER = 8
+    IS_TEXT = 16
+    IS_LIST = 32
+    IS_OBJECT = 64
+    IS_ANY = 127
+
+# What a string must be.
+cdef enum:
+    TEXT_FREE
+    TEXT_NONEMPTY
+    TEXT_VALUE  # a value: an expression only if it is one `${ }`
+    TEXT_EXPRESSION  # an expression by type: bare or in `${ }`
+    TEXT_WRAPPED  # an expression that must stand in `${ }`
+    TEXT_WORD
+    TEXT_NAME
+    TEXT_HOST
+    TEXT_SEMVER
+    TEXT_DSL
+    TEXT_LANGUAGE
+    TEXT_VARIABLE
+    TEXT_THEN
+    TEXT_REFERENCE
+    TEXT_FUNCTION
+    TEXT_DURATION
+    TEXT_URI
+    TEXT_PATH
+    TEXT_ENDPOINT
+    TEXT_POINTER
+    TEXT_TIME
+    TEXT_CRON
+    TEXT_METHOD
+    TEXT_FORMAT
+
+# Rules of objects and lists beyond their keys and items.
+cdef enum:
+    RULE_NONE
+    RULE_TASK
+    RULE_TASKS
+    RULE_BRANCHES
+    RULE_AGENT
+    RULE_CASES
+    RULE_SINGLE_KEY
+    RULE_LIFETIME
+    RULE_SCHEDULE
+    RULE_UNTIL
+    RULE_SCHEMA
+    RULE_CLIENT
+    RULE_SCHEME
+    RULE_DURATION
+
+# Variables an expression may use, by position (checklist 6.10). `$output` in output.as is a harmless superset.
+cdef enum:
+    VARIABLE_CONTEXT = 1
+    VARIABLE_INPUT = 2
+    VARIABLE_OUTPUT = 4
+    VARIABLE_SECRETS = 8
+    VARIABLE_TASK = 16
+    VARIABLE_WORKFLOW = 32
+    VARIABLE_RUNTIME = 64
+    VARIABLE_AUTHORIZATION = 128
+    KEEP_VARIABLES = 0
+    WORKFLOW_INPUT = 8 + 32 + 64
+    WORKFLOW_OUTPUT = 1 + 8 + 32 + 64
+    TASK_INPUT = 1 + 8 + 16 + 32 + 64
+    TASK_BODY = 1 + 2 + 8 + 16 + 32 + 64 + 128
+    TASK_OUTPUT = 255
+    ANY_VARIABLES = 256  # reusable definitions: checked where they are used
+
+cdef dict VARIABLES = {
+    "context": VARIABLE_CONTEXT, "input": VARIABLE_INPUT, "output": VARIABLE_OUTPUT, "secrets": VARIABLE_SECRETS,
+    "task": VARIABLE_TASK, "workflow": VARIABLE_WORKFLOW, "runtime": VARIABLE_RUNTIME,
+    "authorization": VARIABLE_AUTHORIZATION,
+}
+
+# Which scoped names a field's expressions see beside those.
+cdef enum:
+    NAMES_KEEP
+    NAMES_LOOP  # for.each and for.at of the object that holds the field
+    NAMES_ITEM  # its item and at
+    NAMES_ERROR  # its as
+
+
+cdef class Shape
+
+
+@cython.internal
+@cython.final
+cdef class Field:
+    """One key of an object."""
+
+    cdef Shape shape
+    cdef int variables
+    cdef int names
+    cdef str unsupported
+
+    def __init__(self, Shape shape not None, int variables=KEEP_VARIABLES, int names=NAMES_KEEP, str unsupported=None):
+        self.shape = shape
+        self.variables = variables
+        self.names = names
+        self.unsupported = unsupported
+
+
+@cython.internal
+@cython.final
+cdef class Shape:
+    """What one value may be."""
+
+    cdef str expected
+    cdef int types
+    cdef int text
+    cdef tuple words
+    cdef str group
+    cdef bint is_template
+    cdef dict fields
+    cdef Shape members
+    cdef Shape items
+    cdef tuple required
+    cdef tuple choices
+    cdef Py_ssize_t size_min
+    cdef object low
+    cdef object high
+    cdef int rule
+
+    def __init__(self, str expected, int types, *, int text=TEXT_FREE, tuple words=(), str group=None,
+                 bint is_template=False, dict fields=None, Shape members=None, Shape items=None, tuple required=(),
+                 tuple choices=(), Py_ssize_t size_min=0, object low=-(2 ** 63), object high=2 ** 64 - 1,
+                 int rule=RULE_NONE):
+        self.expected = expected
+        self.types = types
+        self.text = text
+        self.words = words
+        self.group = group
+        self.is_template = is_template
+        self.members = members
+        self.items = items
+        self.required = required
+        self.choices = choices
+        self.size_min = size_min
+        self.low = low
+        self.high = high
+        self.rule = rule
+        self.set_fields(fields)
+
+    cdef int set_fields(self, dict fields) except -1:
+        """Keys given as Shape stand for a Field without further rules. Separate, because shapes are recursive."""
+        if fields is None:
+            self.fields = None
+            return 0
+        self.fields = {}
+        for key, field in fields.items():
+            self.fields[key] = field if isinstance(field, Field) else Field(field)
+        return 0
+
+
+# --- leaves ---
+
+cdef Shape FREE = Shape("a string", IS_TEXT)
+cdef Shape NONEMPTY = Shape("a string with at least one character", IS_TEXT, text=TEXT_NONEMPTY)
+cdef Shape VALUE = Shape("a string", IS_TEXT, text=TEXT_VALUE)
+cdef Shape EXPRESSION = Shape("an expression (a string)", IS_TEXT, text=TEXT_EXPRESSION)
+cdef Shape WRAPPED = Shape("an expression in ${ } (a string)", IS_TEXT, text=TEXT_WRAPPED)
+cdef Shape VARIABLE = Shape("a variable name (a string)", IS_TEXT, text=TEXT_VARIABLE)
+cdef Shape THEN = Shape("continue, exit, end or a task name (a string)", IS_TEXT, text=TEXT_THEN)
+cdef Shape BOOLEAN = Shape("true or false", IS_BOOLEAN)
+cdef Shape INTEGER = Shape("an integer", IS_INTEGER)
+cdef Shape ANYTHING = Shape("any value", IS_ANY, is_template=True)
+cdef Shape FREE_MAP = Shape("an object", IS_OBJECT)
+cdef Shape TEMPLATE_MAP = Shape("an object", IS_OBJECT, is_template=True)
+cdef Shape VALUE_MAP = Shape("an object of strings", IS_OBJECT, members=VALUE)
+cdef Shape VALUE_LIST = Shape("a list of strings", IS_LIST, items=VALUE)
+cdef Shape EMPTY_MAP = Shape("an empty object", IS_OBJECT, fields={})
+cdef Shape READ = Shape("data, envelope or raw", IS_TEXT, text=TEXT_WORD, words=("data", "envelope", "raw"))
+cdef Shape HTTP_OUTPUT = Shape("content, raw or response", IS_TEXT, text=TEXT_WORD,
+                               words=("content", "raw", "response"))
+cdef Shape URI = Shape("a URI or URI template (a string)", IS_TEXT, text=TEXT_URI)
+cdef Shape URI_PATH = Shape("a path relative to the authority (a string)", IS_TEXT, text=TEXT_PATH)
+cdef Shape URI_OR_EXPRESSION = Shape("a URI, a URI template or an expression in ${ } (a string)", IS_TEXT,
+                                     text=TEXT_ENDPOINT)
+cdef Shape DURATION = Shape(
+    "a duration: an object with days, hours, minutes, seconds or milliseconds, an ISO 8601 string such as PT5S, or an "
+    "expression in ${ }", IS_TEXT | IS_OBJECT, text=TEXT_DURATION, size_min=1, rule=RULE_DURATION,
+    fields={"days": INTEGER, "hours": INTEGER, "minutes": INTEGER, "seconds": INTEGER, "milliseconds": INTEGER})
+
+
+# --- authentication ---
+
+cdef Shape SECRET = Shape("the name of a secret (a string)", IS_TEXT, text=TEXT_REFERENCE, group="secrets")
+cdef Shape POLICY_NAME = Shape("the name of an authentication policy (a string)", IS_TEXT, text=TEXT_REFERENCE,
+                               group="authentications")
+cdef Shape OAUTH2_TOKEN = Shape("a token", IS_OBJECT, fields={"token": VALUE, "type": VALUE},
+                                required=("token", "type"))
+cdef Shape OAUTH2_CLIENT = Shape("an OAuth2 client", IS_OBJECT, rule=RULE_CLIENT, fields={
+    "id": VALUE,
+    "secret": VALUE,
+    "assertion": VALUE,
+    "authentication": Shape("a client authentication method", IS_TEXT, text=TEXT_WORD, words=(
+        "client_secret_post", "client_secret_basic", "client_secret_jwt", "private_key_jwt", "none")),
+})
+cdef Shape OAUTH2_ENDPOINTS = Shape("an object", IS_OBJECT,
+                                    fields={"token": URI_PATH, "revocation": URI_PATH, "introspection": URI_PATH})
+cdef dict OIDC_FIELDS = {
+    "use": SECRET,
+    "authority": URI,
+    "grant": Shape("an OAuth2 grant", IS_TEXT, text=TEXT_WORD, words=(
+        "authorization_code", "client_credentials", "password", "refresh_token",
+        "urn:ietf:params:oauth:grant-type:token-exchange")),
+    "client": OAUTH2_CLIENT,
+    "request": Shape("an object", IS_OBJECT, fields={"encoding": Shape(
+        "a token request encoding", IS_TEXT, text=TEXT_WORD,
+        words=("application/x-www-form-urlencoded", "application/json"))}),
+    "issuers": VALUE_LIST,
+    "scopes": VALUE_LIST,
+    "audiences": VALUE_LIST,
+    "username": VALUE,
+    "password": VALUE,
+    "subject": OAUTH2_TOKEN,
+    "actor": OAUTH2_TOKEN,
+}
+
+
+def _scheme(str name, dict fields, tuple required):
+    """One authentication scheme: its own keys, or `use` with the name of a secret and nothing else."""
+    return Shape(f"{name} authentication", IS_OBJECT, fields=dict(fields, use=SECRET), required=required,
+                 rule=RULE_SCHEME)
+
+
+cdef dict SCHEMES = {
+    "basic": _scheme("basic", {"username": VALUE, "password": VALUE}, ("username", "password")),
+    "bearer": _scheme("bearer", {"token": VALUE}, ("token",)),
+    "digest": _scheme("digest", {"username": VALUE, "password": VALUE}, ("username", "password")),
+    "oauth2": _scheme("oauth2", dict(OIDC_FIELDS, endpoints=OAUTH2_ENDPOINTS), ("authority", "grant")),
+    "oidc": _scheme("oidc", OIDC_FIELDS, ("authority", "grant")),
+}
+cdef Shape POLICY = Shape("an authentication policy (an object)", IS_OBJECT, fields=SCHEMES, choices=(tuple(SCHEMES),))
+cdef Shape POLICY_OR_REFERENCE = Shape("an authentication policy (an object)", IS_OBJECT,
+                                       fields=dict(SCHEMES, use=POLICY_NAME), choices=(("use", *SCHEMES),))
+cdef Field AUTHENTICATION = Field(POLICY_OR_REFERENCE, unsupported="authentication")
+
+# --- endpoints, resources, schemas, data flow ---
+
+cdef Shape ENDPOINT = Shape(
+    "an endpoint: a URI, a URI template, an expression in ${ } or an object with uri", IS_TEXT | IS_OBJECT,
+    text=TEXT_ENDPOINT, fields={"uri": URI_OR_EXPRESSION, "authentication": AUTHENTICATION}, required=("uri",))
+cdef Shape RESOURCE = Shape("an external resource: an object with endpoint", IS_OBJECT,
+                            fields={"name": FREE, "endpoint": ENDPOINT}, required=("endpoint",))
+cdef Shape SCHEMA = Shape("a schema: an object with document or resource", IS_OBJECT, rule=RULE_SCHEMA, fields={
+    "format": Shape("a schema format (a string)", IS_TEXT, text=TEXT_FORMAT),
+    "document": Shape("a JSON Schema", IS_ANY),
+    "resource": Field(RESOURCE, unsupported="an external schema (`resource`)"),
+}, choices=(("document", "resource"),))
+cdef Shape TRANSFORMATION = Shape("an expression (a string) or an object", IS_TEXT | IS_OBJECT, text=TEXT_EXPRESSION,
+                                  is_template=True)
+cdef Shape INPUT = Shape("an object", IS_OBJECT, fields={"schema": SCHEMA, "from": TRANSFORMATION})
+cdef Shape OUTPUT = Shape("an object", IS_OBJECT, fields={"schema": SCHEMA, "as": TRANSFORMATION})
+cdef Shape TIMEOUT = Shape("a timeout: an object with after", IS_OBJECT, fields={"after": DURATION},
+                           required=("after",))
+cdef Shape TIMEOUT_OR_REFERENCE = Shape(
+    "a timeout: an object with after, or the name of one in use.timeouts", IS_OBJECT | IS_TEXT, text=TEXT_REFERENCE,
+    group="timeouts", fields={"after": DURATION}, required=("after",))
+
+# --- errors and retries ---
+
+cdef dict ERROR_FIELDS = {
+    "type": URI_OR_EXPRESSION,
+    "status": INTEGER,
+    "instance": Shape("a JSON pointer or an expression in ${ } (a string)", IS_TEXT, text=TEXT_POINTER),
+    "title": VALUE,
+    "detail": VALUE,
+}
+cdef Shape ERROR = Shape("an error: an object with type and status", IS_OBJECT, fields=ERROR_FIELDS,
+                         required=("type", "status"))
+cdef Shape ERROR_OR_REFERENCE = Shape(
+    "an error: an object with type and status, or the name of one in use.errors", IS_OBJECT | IS_TEXT,
+    text=TEXT_REFERENCE, group="errors", fields=ERROR_FIELDS, required=("type", "status"))
+cdef Shape ERROR_FILTER = Shape(
+    "an error filter", IS_OBJECT, size_min=1,
+    fields={"type": FREE, "status": INTEGER, "instance": FREE, "title": FREE, "detail": FREE})
+cdef dict RETRY_FIELDS = {
+    "when": EXPRESSION,
+    "exceptWhen": EXPRESSION,
+    "delay": DURATION,
+    "backoff": Shape("a backoff: an object with constant, exponential or linear", IS_OBJECT,
+                     fields={"constant": EMPTY_MAP, "exponential": EMPTY_MAP, "linear": EMPTY_MAP},
+                     choices=(("constant", "exponential", "linear"),)),
+    "limit": Shape("an object", IS_OBJECT, fields={
+        "attempt": Shape("an object", IS_OBJECT, fields={"count": INTEGER, "duration": DURATION}),
+        "duration": DURATION,
+    }),
+    "jitter": Shape("a jitter: an object with from and to", IS_OBJECT, fields={"from": DURATION, "to": DURATION},
+                    required=("from", "to")),
+}
+cdef Shape RETRY = Shape("a retry policy (an object)", IS_OBJECT, fields=RETRY_FIELDS)
+cdef Shape RETRY_OR_REFERENCE = Shape("a retry policy (an object), or the name of one in use.retries",
+                                      IS_OBJECT | IS_TEXT, text=TEXT_REFERENCE, group="retries", fields=RETRY_FIELDS)
+
+# --- events ---
+
+cdef dict EVENT_FIELDS = {
+    "id": VALUE,
+    "source": URI_OR_EXPRESSION,
+    "type": VALUE,
+    "time": Shape("an RFC 3339 time or an expression in ${ } (a string)", IS_TEXT, text=TEXT_TIME),
+    "subject": VALUE,
+    "datacontenttype": VALUE,
+    "dataschema": URI_OR_EXPRESSION,
+    "data": ANYTHING,
+}
+cdef Shape EMITTED_EVENT = Shape("the properties of an event", IS_OBJECT, fields=EVENT_FIELDS, members=ANYTHING,
+                                 required=("type",))
+cdef Shape CORRELATION = Shape("a correlation: an object with from", IS_OBJECT,
+                               fields={"from": EXPRESSION, "expect": VALUE}, required=("from",))
+cdef Shape EVENT_FILTER = Shape("an event filter: an object with `with`", IS_OBJECT, fields={
+    "with": Shape("the properties of an event", IS_OBJECT, fields=EVENT_FIELDS, members=ANYTHING, size_min=1),
+    "correlate": Shape("an object of correlations", IS_OBJECT, members=CORRELATION),
+}, required=("with",))
+cdef Shape EVENT_FILTERS = Shape("a list of event filters", IS_LIST, items=EVENT_FILTER)
+cdef tuple STRATEGY_CHOICES = (("all", "any", "one"),)
+cdef Shape STRATEGY = Shape("an event strategy: an object with all, any or one", IS_OBJECT, rule=RULE_UNTIL, fields={
+    "all": EVENT_FILTERS,
+    "any": EVENT_FILTERS,
+    "one": EVENT_FILTER,
+    "until": Shape("an expression (a string) or an event strategy without until", IS_TEXT | IS_OBJECT,
+                   text=TEXT_EXPRESSION, fields={"all": EVENT_FILTERS, "any": EVENT_FILTERS, "one": EVENT_FILTER},
+                   choices=STRATEGY_CHOICES),
+}, choices=STRATEGY_CHOICES)
