@@ -9,7 +9,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastrunner import limits
@@ -121,6 +130,8 @@ class Config(BaseSettings):
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
     callback_timeout_s: Seconds = _variable("FASTRUNNER_CALLBACK_TIMEOUT_S", 10.0)
     """Deadline of one callback attempt, in seconds."""
+    callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
+    """PEM file of the authorities that vouch for the callback endpoint; default: those gRPC ships with."""
 
     @field_validator("log_level", "env", mode="before")
     @classmethod

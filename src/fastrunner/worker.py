@@ -1,8 +1,9 @@
 """Support: a worker process: assembles the parts of the data path on one event loop, and takes them down in order.
 
-Start: engine (its shards recover), then the router (others may forward), then gRPC (clients may call), then `ready`.
-Stop: gRPC first, so that clients move on to other workers; then the engine; the router last, because it
-answers what others have forwarded. A request that nobody answers any more goes to this worker's successor.
+Start: engine (its shards recover), callbacks (what the outbox holds), then the router (others may forward), then gRPC
+(clients may call), then `ready`. Stop: gRPC first, so that clients move on to other workers; callbacks while the engine
+can still write what was acknowledged; then the engine; the router last, because it answers what others have
+forwarded. A request that nobody answers any more goes to this worker's successor.
 
 Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
 """
@@ -10,6 +11,7 @@ Rule: this module starts and stops parts and does nothing else; what a child pro
 import contextlib
 import logging
 
+from fastrunner.callback import CallbackPipeline
 from fastrunner.child import serve_child
 from fastrunner.clock import monotonic_s
 from fastrunner.engine.embedded import EmbeddedEngine
@@ -24,6 +26,8 @@ from fastrunner.tasks import build_performers
 
 _UNARY_GRACE_S = 5.0
 """How long calls may take to finish when the worker stops: they wait for a commit, not for an effect."""
+_CALLBACKS_GRACE_S = 2.0
+"""How long callbacks are flushed when the worker stops; the outbox keeps the rest."""
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,10 @@ class Worker:
             shards=shards_owned(context.index, config.workers, context.shards),
             shard_count=context.shards,
         )
+        # Registers with the engine, so it must be there before the engine starts.
+        self._callbacks = (
+            CallbackPipeline(config, self._engine, self._metrics) if config.stigmer_service_endpoint else None
+        )
         self._router = Router(context.index, config.workers, context.shards, context.folder, self._metrics, status_of)
         self._service = Service(self._engine, self._router, self._metrics)
         self._server = Server(self._service, self._metrics)
@@ -58,6 +66,8 @@ class Worker:
         """Starts the parts in order."""
         worker = cls(context)
         await worker._engine.start()
+        if worker._callbacks is not None:
+            await worker._callbacks.start()
         await worker._router.start(worker._service)
         await worker._server.start(f"{worker._config.grpc_host}:{worker._config.grpc_port}")
         return worker
@@ -67,6 +77,8 @@ class Worker:
         end_s = monotonic_s() + timeout_s
         self._router.stop_waiting()
         await self._server.stop(min(_UNARY_GRACE_S, timeout_s))
+        if self._callbacks is not None:
+            await self._callbacks.drain(min(_CALLBACKS_GRACE_S, max(0.0, end_s - monotonic_s())))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
         with contextlib.suppress(OSError):
             await self._router.close(_UNARY_GRACE_S)

@@ -1,0 +1,145 @@
+"""Stage 7, callback: one kept channel to Stigmer Service, and what each of its answers means.
+
+Rules: bytes go out as they were stored; every attempt has a deadline; the key is sent, never shown; gRPC's own retries
+are off, because attempts are counted here.
+"""
+
+from enum import Enum
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ProgressAckResponse, ReportProgressBatchResponse
+from fastrunner.config import Config
+from fastrunner.metrics import Metrics
+
+__all__ = ["DeliveryFailed", "ProgressClient", "Reaction"]
+
+_SERVICE = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
+_REASON_SIZE_MAX = 200
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.enable_retries", 0),
+    # Left alone, gRPC waits up to two minutes before it connects again; the breaker already paces attempts.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Only while calls are under way: servers in their default settings close connections that ping when idle. Being on,
+    # it also makes the kernel give up a connection whose peer vanished without a word.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+)
+
+
+class Reaction(Enum):
+    """What a failed attempt asks for."""
+
+    RETRY = "retry"
+    """The receiver or the way to it is unwell: try again, then suspend."""
+    RETRY_THEN_SPLIT = "retry, then split"
+    """The receiver answered, perhaps because of one event: try again, then look for it."""
+    SPLIT = "split"
+    """The receiver refuses something in the message: sending it again is pointless, look for it."""
+    FALL_BACK = "fall back"
+    """The receiver has no such method."""
+    SUSPEND = "suspend"
+    """The receiver does not know us: no attempt will do better soon."""
+
+
+_REACTIONS = {
+    grpc.StatusCode.UNAVAILABLE: Reaction.RETRY,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Reaction.RETRY,
+    grpc.StatusCode.CANCELLED: Reaction.RETRY,
+    grpc.StatusCode.ABORTED: Reaction.RETRY,
+    grpc.StatusCode.INVALID_ARGUMENT: Reaction.SPLIT,
+    grpc.StatusCode.FAILED_PRECONDITION: Reaction.SPLIT,
+    grpc.StatusCode.OUT_OF_RANGE: Reaction.SPLIT,
+    grpc.StatusCode.UNIMPLEMENTED: Reaction.FALL_BACK,
+    grpc.StatusCode.UNAUTHENTICATED: Reaction.SUSPEND,
+    grpc.StatusCode.PERMISSION_DENIED: Reaction.SUSPEND,
+}
+
+
+class DeliveryFailed(Exception):
+    """An attempt failed; `reason` is for logs and holds no secret."""
+
+    def __init__(self, reaction: Reaction, code: str, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.reaction = reaction
+        """What it asks for."""
+        self.code = code
+        """Name of the gRPC status code, or NOT_TAKEN."""
+
+
+class ProgressClient:
+    """Calls ReportProgress and ReportProgressBatch; made on the loop that uses it."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        if not config.stigmer_service_endpoint:
+            raise ValueError("callbacks need STIGMER_SERVICE_ENDPOINT; without it there is nothing to deliver to")
+        self._timeout_s = config.callback_timeout_s
+        self._metrics = metrics
+        key = config.stigmer_service_api_key
+        self._secret = key.get_secret_value() if key is not None else ""
+        self._metadata = (("authorization", f"Bearer {self._secret}"),) if self._secret else ()
+        self._channel = _channel(config)
+        # Without serializers, messages are bytes in both directions.
+        self._batch: Any = self._channel.unary_unary(_SERVICE + "ReportProgressBatch", None, None)
+        self._single: Any = self._channel.unary_unary(_SERVICE + "ReportProgress", None, None)
+
+    async def report_batch(self, request: bytes, patient: bool) -> dict[str, int]:
+        """Sends a ReportProgressBatchRequest; gives the acknowledged sequence number by execution.
+
+        `patient` waits for the connection within the deadline instead of failing while there is none. Raises
+        DeliveryFailed.
+        """
+        reply = await self._call(self._batch, "ReportProgressBatch", request, patient)
+        try:
+            response = ReportProgressBatchResponse.FromString(reply)
+        except DecodeError:
+            raise DeliveryFailed(Reaction.RETRY_THEN_SPLIT, "UNREADABLE", "the reply does not parse") from None
+        return {ack.workflow_execution_id: ack.sequence_number for ack in response.acknowledgements}
+
+    async def report(self, event: bytes, patient: bool) -> None:
+        """Sends one WorkflowProgressEvent. Raises DeliveryFailed, also when the receiver did not take it."""
+        reply = await self._call(self._single, "ReportProgress", event, patient)
+        try:
+            response = ProgressAckResponse.FromString(reply)
+        except DecodeError:
+            raise DeliveryFailed(Reaction.RETRY_THEN_SPLIT, "UNREADABLE", "the reply does not parse") from None
+        if not response.success:
+            raise DeliveryFailed(Reaction.RETRY_THEN_SPLIT, "NOT_TAKEN", self._readable(response.message))
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close(None)
+
+    async def _call(self, method: Any, name: str, request: bytes, patient: bool) -> bytes:
+        try:
+            reply: bytes = await method(
+                request, timeout=self._timeout_s, metadata=self._metadata, wait_for_ready=patient or None
+            )
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+            self._metrics.callback_attempts.labels(name, code.name).inc()
+            reaction = _REACTIONS.get(code, Reaction.RETRY_THEN_SPLIT)
+            raise DeliveryFailed(reaction, code.name, self._readable(error.details() or "")) from None
+        self._metrics.callback_attempts.labels(name, "OK").inc()
+        return reply
+
+    def _readable(self, text: str) -> str:
+        """A receiver's words, short and without our key should it repeat it."""
+        if self._secret:
+            text = text.replace(self._secret, "***")
+        return text[:_REASON_SIZE_MAX]
+
+
+def _channel(config: Config) -> grpc.aio.Channel:
+    target = str(config.stigmer_service_endpoint)
+    if not config.stigmer_service_use_tls:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    authorities = config.callback_ca_file.read_bytes() if config.callback_ca_file is not None else None
+    credentials = grpc.ssl_channel_credentials(root_certificates=authorities)
+    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)

@@ -1,0 +1,1 @@
+"""Support: a reference Stigmer Service: receives progress, checks it, keeps it."""
