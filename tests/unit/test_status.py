@@ -2,6 +2,7 @@
 
 import base64
 import logging
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from google.rpc.status_pb2 import Status
 
 from fastrunner import errors, limits
 from fastrunner._core import Problem
-from fastrunner.service.status import status_of
+from fastrunner.service.status import reason_of, status_of
 
 TRAILERS_SIZE_BYTES = 8192
 
@@ -61,6 +62,13 @@ def test_each_refusal_has_its_code_and_reason(code: str, error: errors.RunnerErr
 def test_every_class_of_refusal_is_covered_here() -> None:
     covered = {type(error) for group in REFUSALS.values() for error in group} | {errors.ForwardedError}
     assert covered == set(errors.RunnerError.__subclasses__())
+
+
+def test_every_reason_is_documented() -> None:
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    for code, group in REFUSALS.items():
+        for error in group:
+            assert f"| {code} | {reason_of(error)} |" in documented
 
 
 def test_a_refused_document_names_every_problem() -> None:
