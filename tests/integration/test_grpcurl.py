@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from fastrunner.service.methods import COMMAND_SERVICE, LATER_SERVICE
 from tests.integration.test_service_reflection import GIVEN
-from tests.integration.wire import DEADLINE_S, Wire, served
+from tests.integration.wire import DEADLINE_S, MemoryWire, served
 
 DOCUMENT = """\
 document:
@@ -41,12 +41,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest_asyncio.fixture
-async def wire() -> AsyncIterator[Wire]:
+async def wire() -> AsyncIterator[MemoryWire]:
     async with served() as wire:
         yield wire
 
 
-async def grpcurl(wire: Wire, *arguments: str, data: str | None = None) -> tuple[int, str]:
+async def grpcurl(wire: MemoryWire, *arguments: str, data: str | None = None) -> tuple[int, str]:
     """Exit code and output of one run."""
     assert GRPCURL is not None
     options = ["-plaintext", *(["-d", data] if data is not None else [])]
@@ -62,7 +62,7 @@ async def grpcurl(wire: Wire, *arguments: str, data: str | None = None) -> tuple
     return process.returncode or 0, output.decode()
 
 
-async def test_the_given_calls(wire: Wire) -> None:
+async def test_the_given_calls(wire: MemoryWire) -> None:
     code, output = await grpcurl(wire, f"{COMMAND_SERVICE}/ExecuteAsync", data=REQUEST)
     assert (code, json.loads(output)) == (0, GIVEN)
     code, output = await grpcurl(wire, f"{LATER_SERVICE}/executeAsync", data=REQUEST)
@@ -73,7 +73,7 @@ async def test_the_given_calls(wire: Wire) -> None:
     assert wire.engine.executions["test-123"].status == "cancelled"
 
 
-async def test_it_lists_and_describes_with_comments(wire: Wire) -> None:
+async def test_it_lists_and_describes_with_comments(wire: MemoryWire) -> None:
     code, output = await grpcurl(wire, "list")
     assert code == 0
     assert {COMMAND_SERVICE, LATER_SERVICE, "grpc.health.v1.Health"} <= set(output.split())
@@ -83,7 +83,7 @@ async def test_it_lists_and_describes_with_comments(wire: Wire) -> None:
     assert "// Accepts a workflow durably and answers at once" in output
 
 
-async def test_it_prints_the_details_of_a_refusal(wire: Wire) -> None:
+async def test_it_prints_the_details_of_a_refusal(wire: MemoryWire) -> None:
     bad = json.dumps({"workflow_execution_id": "e-1", "workflow_yaml": "bad"})
     code, output = await grpcurl(wire, f"{COMMAND_SERVICE}/ExecuteAsync", data=bad)
     assert code != 0

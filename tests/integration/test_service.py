@@ -14,34 +14,45 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.errors import AtCapacity, DocumentRefused, Unavailable
 from fastrunner.service.methods import COMMAND_SERVICE, LATER_SERVICE, METHOD_OF_PATH, QUERY_SERVICE
-from tests.integration.wire import DEADLINE_S, DOCUMENT, Wire, execution, pages, path, refusal, rest_of, served, until
+from tests.integration.wire import (
+    DEADLINE_S,
+    DOCUMENT,
+    MemoryWire,
+    execution,
+    pages,
+    path,
+    refusal,
+    rest_of,
+    served,
+    until,
+)
 
 STARTED = "Workflow execution started in background"
 
 
 @pytest_asyncio.fixture
-async def wire() -> AsyncIterator[Wire]:
+async def wire() -> AsyncIterator[MemoryWire]:
     async with served() as wire:
         yield wire
 
 
 class TestExecuteAsync:
-    async def test_the_reply_is_the_given_one_and_nothing_else(self, wire: Wire) -> None:
+    async def test_the_reply_is_the_given_one_and_nothing_else(self, wire: MemoryWire) -> None:
         reply = await wire.execute_async("test-123")
         given = m.WorkflowExecuteResponse(workflow_execution_id="test-123", status="running", message=STARTED)
         assert reply == given
 
-    async def test_the_same_request_again_is_answered_again(self, wire: Wire) -> None:
+    async def test_the_same_request_again_is_answered_again(self, wire: MemoryWire) -> None:
         assert await wire.execute_async("e-1") == await wire.execute_async("e-1")
         assert len(wire.engine.executions) == 1
 
-    async def test_another_request_under_the_same_id_is_refused(self, wire: Wire) -> None:
+    async def test_another_request_under_the_same_id_is_refused(self, wire: MemoryWire) -> None:
         await wire.execute_async("e-1")
         code, _, details = await refusal(wire.execute_async("e-1", "another"))
         assert code is grpc.StatusCode.ALREADY_EXISTS
         assert details["ResourceInfo"].resource_name == "e-1"
 
-    async def test_a_bad_document_names_every_problem(self, wire: Wire) -> None:
+    async def test_a_bad_document_names_every_problem(self, wire: MemoryWire) -> None:
         code, _, details = await refusal(wire.execute_async("e-1", "bad"))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert [violation.description for violation in details["BadRequest"].field_violations] == [
@@ -49,14 +60,14 @@ class TestExecuteAsync:
             "line 2, column 3, /do [required]: is missing",
         ]
 
-    async def test_a_hundred_problems_reach_a_default_client_too(self, wire: Wire) -> None:
+    async def test_a_hundred_problems_reach_a_default_client_too(self, wire: MemoryWire) -> None:
         problems = [Problem("unknown-key", f"/do/{at}", at, 1, "überlang " * 200) for at in range(1, 101)]
         wire.engine.refusal = DocumentRefused(problems)
         code, _, details = await refusal(wire.execute_async("e-1"))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert details["BadRequest"].field_violations[-1].description.endswith("ValidateWorkflow lists them all")
 
-    async def test_each_refusal_has_its_code(self, wire: Wire) -> None:
+    async def test_each_refusal_has_its_code(self, wire: MemoryWire) -> None:
         code, _, details = await refusal(wire.execute_async(""))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert details["BadRequest"].field_violations[0].field == "workflow_execution_id"
@@ -72,20 +83,20 @@ class TestExecuteAsync:
         code, message, _ = await refusal(wire.execute_async("e-1"))
         assert (code, message) == (grpc.StatusCode.UNAVAILABLE, "draining")
 
-    async def test_bytes_that_are_no_message_are_refused(self, wire: Wire) -> None:
+    async def test_bytes_that_are_no_message_are_refused(self, wire: MemoryWire) -> None:
         code, _, _ = await refusal(wire.raw(path("ExecuteAsync"), b"\x0a\xff"))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
 
-    async def test_a_request_over_the_message_bound_is_refused(self, wire: Wire) -> None:
+    async def test_a_request_over_the_message_bound_is_refused(self, wire: MemoryWire) -> None:
         code, _, _ = await refusal(wire.raw(path("ExecuteAsync"), bytes(limits.REQUEST_SIZE_BYTES_MAX + 1)))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
-    async def test_an_unexpected_error_is_internal_and_says_nothing(self, wire: Wire) -> None:
+    async def test_an_unexpected_error_is_internal_and_says_nothing(self, wire: MemoryWire) -> None:
         wire.engine.executions = None  # type: ignore[assignment]
         code, message, _ = await refusal(wire.execute_async("e-1"))
         assert (code, message) == (grpc.StatusCode.INTERNAL, "internal error: the runner's log has the cause")
 
-    async def test_a_reply_waits_for_the_commit_without_holding_others(self, wire: Wire) -> None:
+    async def test_a_reply_waits_for_the_commit_without_holding_others(self, wire: MemoryWire) -> None:
         wire.engine.gate.clear()
         slow = asyncio.ensure_future(wire.execute_async("e-1"))
         code, _, _ = await refusal(wire.call("GetExecution", q.GetExecutionRequest(execution_id="e-1"), Empty))
@@ -96,7 +107,7 @@ class TestExecuteAsync:
 
 
 class TestCommands:
-    async def test_cancel_pause_and_resume(self, wire: Wire) -> None:
+    async def test_cancel_pause_and_resume(self, wire: MemoryWire) -> None:
         await wire.execute_async("e-1")
         for _ in range(2):
             await wire.call("PauseExecution", m.PauseExecutionRequest(execution_id="e-1", reason="r"), Empty)
@@ -113,7 +124,7 @@ class TestCommands:
     @pytest.mark.parametrize(
         "method", ["CancelExecution", "PauseExecution", "ResumeExecution", "GetExecution", "GetEvents"]
     )
-    async def test_an_unknown_or_empty_id(self, wire: Wire, method: str) -> None:
+    async def test_an_unknown_or_empty_id(self, wire: MemoryWire, method: str) -> None:
         request = m.PauseExecutionRequest(execution_id="nobody")
         code, _, details = await refusal(wire.call(method, request, Empty))
         assert (code, details["ResourceInfo"].resource_name) == (grpc.StatusCode.NOT_FOUND, "nobody")
@@ -122,7 +133,7 @@ class TestCommands:
         assert details["BadRequest"].field_violations[0].field == "execution_id"
 
     @pytest.mark.parametrize("method", ["SendEvents", "ReportProgress", "ReportProgressBatch"])
-    async def test_what_this_side_does_not_serve_says_so(self, wire: Wire, method: str) -> None:
+    async def test_what_this_side_does_not_serve_says_so(self, wire: MemoryWire, method: str) -> None:
         code, message, _ = await refusal(wire.raw(path(method), b""))
         assert code is grpc.StatusCode.UNIMPLEMENTED
         assert method in message
@@ -131,12 +142,12 @@ class TestCommands:
 class TestSpellings:
     @pytest.mark.parametrize("spelling", ["ExecuteAsync", "execute_async", "executeAsync"])
     @pytest.mark.parametrize("service", [COMMAND_SERVICE, LATER_SERVICE])
-    async def test_execute_async_answers_under_all(self, wire: Wire, service: str, spelling: str) -> None:
+    async def test_execute_async_answers_under_all(self, wire: MemoryWire, service: str, spelling: str) -> None:
         reply = await wire.raw(f"/{service}/{spelling}", execution("e-1").SerializeToString())
         assert m.WorkflowExecuteResponse.FromString(reply).status == "running"
         assert wire.handled(service, "ExecuteAsync", "OK") == 1
 
-    async def test_every_path_answers(self, wire: Wire) -> None:
+    async def test_every_path_answers(self, wire: MemoryWire) -> None:
         for spelled, method in METHOD_OF_PATH.items():
             shape = wire.channel.unary_stream if method.streams else wire.channel.unary_unary
             call = shape(spelled)(b"", timeout=DEADLINE_S)
@@ -146,7 +157,7 @@ class TestSpellings:
     @pytest.mark.parametrize(
         "path", [f"/{COMMAND_SERVICE}/Explode", "/nobody.Service/ExecuteAsync", f"/{LATER_SERVICE}/getEvents"]
     )
-    async def test_an_unknown_method_is_named(self, wire: Wire, path: str) -> None:
+    async def test_an_unknown_method_is_named(self, wire: MemoryWire, path: str) -> None:
         code, message, _ = await refusal(wire.raw(path, b""))
         assert code is grpc.StatusCode.UNIMPLEMENTED
         assert path in message
@@ -154,7 +165,7 @@ class TestSpellings:
 
 
 class TestBatch:
-    async def test_one_result_per_item_in_order(self, wire: Wire) -> None:
+    async def test_one_result_per_item_in_order(self, wire: MemoryWire) -> None:
         request = m.ExecuteAsyncBatchRequest(
             executions=[execution("e-1"), execution("e-2", "bad"), execution(""), execution("e-3"), execution("e-1")]
         )
@@ -165,7 +176,7 @@ class TestBatch:
         assert [result.refused.code for result in reply.results] == [0, 3, 3, 0, 0]
         assert reply.results[3].accepted.message == STARTED
 
-    async def test_an_empty_batch_and_one_too_large(self, wire: Wire) -> None:
+    async def test_an_empty_batch_and_one_too_large(self, wire: MemoryWire) -> None:
         reply = await wire.call("ExecuteAsyncBatch", m.ExecuteAsyncBatchRequest(), m.ExecuteAsyncBatchResponse)
         assert not reply.results
         request = m.ExecuteAsyncBatchRequest(executions=[execution("e")] * (limits.BATCH_EXECUTIONS_MAX + 1))
@@ -173,7 +184,7 @@ class TestBatch:
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert str(limits.BATCH_EXECUTIONS_MAX) in message
 
-    async def test_a_whole_batch_of_refusals_fits_a_default_client(self, wire: Wire) -> None:
+    async def test_a_whole_batch_of_refusals_fits_a_default_client(self, wire: MemoryWire) -> None:
         request = m.ExecuteAsyncBatchRequest(
             executions=[execution(f"{at}", "bad") for at in range(limits.BATCH_EXECUTIONS_MAX)]
         )
@@ -182,7 +193,7 @@ class TestBatch:
 
 
 class TestStreams:
-    async def test_execute_streams_to_the_terminal_event_and_ok(self, wire: Wire) -> None:
+    async def test_execute_streams_to_the_terminal_event_and_ok(self, wire: MemoryWire) -> None:
         call = wire.stream("Execute", execution("e-1"))
         first = m.WorkflowProgressEvent.FromString(await call.read())
         assert (first.event_type, first.sequence_number) == ("workflow_started", 1)
@@ -190,25 +201,25 @@ class TestStreams:
         wire.engine.executions["e-1"].report("workflow_completed", "completed")
         assert [event.event_type for event in await rest_of(call)] == ["task_completed", "workflow_completed"]
 
-    async def test_a_fault_is_no_error_of_the_call(self, wire: Wire) -> None:
+    async def test_a_fault_is_no_error_of_the_call(self, wire: MemoryWire) -> None:
         call = wire.stream("Execute", execution("e-1"))
         await call.read()
         wire.engine.executions["e-1"].fail({"type": "t", "status": 500})
         assert [event.event_type for event in await rest_of(call)] == ["workflow_failed"]
 
-    async def test_a_refused_document_is_an_error_of_the_call(self, wire: Wire) -> None:
+    async def test_a_refused_document_is_an_error_of_the_call(self, wire: MemoryWire) -> None:
         code, _, details = await refusal(wire.stream("Execute", execution("e-1", "bad")).read())
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert len(details["BadRequest"].field_violations) == 2
 
-    async def test_a_client_that_goes_away_cancels(self, wire: Wire) -> None:
+    async def test_a_client_that_goes_away_cancels(self, wire: MemoryWire) -> None:
         call = wire.stream("Execute", execution("e-1"))
         await call.read()
         call.cancel()
         await until(lambda: wire.engine.executions["e-1"].status == "cancelled")
         assert wire.engine.executions["e-1"].reason == "client went away"
 
-    async def test_a_client_that_goes_away_before_the_commit_cancels(self, wire: Wire) -> None:
+    async def test_a_client_that_goes_away_before_the_commit_cancels(self, wire: MemoryWire) -> None:
         wire.engine.gate.clear()
         call = wire.stream("Execute", execution("e-1"))
         await until(lambda: wire.engine.asked == 1)
@@ -217,7 +228,7 @@ class TestStreams:
         wire.engine.gate.set()
         await until(lambda: "e-1" in wire.engine.executions and wire.engine.executions["e-1"].status == "cancelled")
 
-    async def test_a_client_that_leaves_after_the_end_cancels_nothing(self, wire: Wire) -> None:
+    async def test_a_client_that_leaves_after_the_end_cancels_nothing(self, wire: MemoryWire) -> None:
         call = wire.stream("Execute", execution("e-1"))
         await call.read()
         wire.engine.executions["e-1"].report("workflow_completed", "completed")
@@ -226,7 +237,7 @@ class TestStreams:
         await wire.execute_async("e-2")
         assert wire.engine.executions["e-1"].status == "completed"
 
-    async def test_subscribe_replays_from_a_number_and_follows(self, wire: Wire) -> None:
+    async def test_subscribe_replays_from_a_number_and_follows(self, wire: MemoryWire) -> None:
         await wire.execute_async("e-1")
         wire.engine.executions["e-1"].report("task_started", "running")
         call = wire.stream("Subscribe", q.SubscribeRequest(execution_id="e-1", from_sequence_number=2))
@@ -234,7 +245,7 @@ class TestStreams:
         wire.engine.executions["e-1"].report("workflow_completed", "completed")
         assert [event.sequence_number for event in await rest_of(call)] == [3]
 
-    async def test_a_subscriber_that_goes_away_cancels_nothing(self, wire: Wire) -> None:
+    async def test_a_subscriber_that_goes_away_cancels_nothing(self, wire: MemoryWire) -> None:
         await wire.execute_async("e-1")
         call = wire.stream("Subscribe", q.SubscribeRequest(execution_id="e-1"))
         await call.read()
@@ -242,7 +253,7 @@ class TestStreams:
         await until(lambda: wire.handled(QUERY_SERVICE, "Subscribe", "Canceled") == 1)
         assert wire.engine.executions["e-1"].status == "running"
 
-    async def test_subscribe_refuses_what_it_cannot_follow(self, wire: Wire) -> None:
+    async def test_subscribe_refuses_what_it_cannot_follow(self, wire: MemoryWire) -> None:
         code, _, _ = await refusal(wire.stream("Subscribe", q.SubscribeRequest(execution_id="nobody")).read())
         assert code is grpc.StatusCode.NOT_FOUND
         request = q.SubscribeRequest(execution_id="e-1", from_sequence_number=-1)
@@ -251,7 +262,7 @@ class TestStreams:
 
 
 class TestQueries:
-    async def test_an_execution_as_it_stands(self, wire: Wire) -> None:
+    async def test_an_execution_as_it_stands(self, wire: MemoryWire) -> None:
         request = execution("e-1")
         request.metadata.name = "orders"
         await wire.call("ExecuteAsync", request, m.WorkflowExecuteResponse)
@@ -270,7 +281,7 @@ class TestQueries:
         assert (found.error.code, found.error.message) == ("TIMEOUT_ERROR", "Timeout Error: after PT1S")
         assert (found.error.status, found.error.instance) == (408, "/do/0/call")
 
-    async def test_events_from_a_number_in_pages(self, wire: Wire) -> None:
+    async def test_events_from_a_number_in_pages(self, wire: MemoryWire) -> None:
         await wire.execute_async("e-1")
         for _ in range(4):
             wire.engine.executions["e-1"].report("task_started", "running")
@@ -279,7 +290,7 @@ class TestQueries:
         assert [event.sequence_number for event in reply.events] == [2, 3, 4]
         assert reply.events[0].workflow_execution_id == "e-1"
 
-    async def test_a_reply_of_events_ends_before_clients_refuse_it(self, wire: Wire) -> None:
+    async def test_a_reply_of_events_ends_before_clients_refuse_it(self, wire: MemoryWire) -> None:
         await wire.execute_async("e-1")
         for _ in range(100):
             wire.engine.executions["e-1"].report("task_completed", "running", output_json="x" * 60_000)
@@ -293,7 +304,7 @@ class TestQueries:
             assert reply.ByteSize() <= limits.REPLY_SIZE_BYTES_MAX
             seen += len(reply.events)
 
-    async def test_lists_are_filtered_and_paged(self, wire: Wire) -> None:
+    async def test_lists_are_filtered_and_paged(self, wire: MemoryWire) -> None:
         for at in range(25):
             await wire.execute_async(f"e-{at:02}", "odd" if at % 2 else "even")
         names = [f"e-{at:02}" for at in range(24, -1, -1) if at % 2 == 0]
@@ -302,7 +313,7 @@ class TestQueries:
         request.statuses[:] = ["failed"]
         assert await pages(wire, request) == [[]]
 
-    async def test_lists_refuse_what_they_do_not_understand(self, wire: Wire) -> None:
+    async def test_lists_refuse_what_they_do_not_understand(self, wire: MemoryWire) -> None:
         for at in range(3):
             await wire.execute_async(f"e-{at}")
         first = await wire.call("ListExecutions", q.ListExecutionsRequest(page_size=1), q.ListExecutionsResponse)
@@ -317,13 +328,13 @@ class TestQueries:
             assert code is grpc.StatusCode.INVALID_ARGUMENT
             assert details["BadRequest"].field_violations[0].field
 
-    async def test_validation_refuses_an_empty_document(self, wire: Wire) -> None:
+    async def test_validation_refuses_an_empty_document(self, wire: MemoryWire) -> None:
         code, _, _ = await refusal(wire.call("ValidateWorkflow", q.ValidateWorkflowRequest(), Empty))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 class TestStopping:
-    async def test_streams_end_at_once_and_executions_go_on(self, wire: Wire) -> None:
+    async def test_streams_end_at_once_and_executions_go_on(self, wire: MemoryWire) -> None:
         executing = wire.stream("Execute", execution("e-1"))
         await executing.read()
         following = wire.stream("Subscribe", q.SubscribeRequest(execution_id="e-1"))
@@ -336,7 +347,7 @@ class TestStopping:
         await stopped
         assert wire.engine.executions["e-1"].status == "running"
 
-    async def test_unary_calls_in_flight_have_the_grace_to_finish(self, wire: Wire) -> None:
+    async def test_unary_calls_in_flight_have_the_grace_to_finish(self, wire: MemoryWire) -> None:
         wire.engine.gate.clear()
         slow = asyncio.ensure_future(wire.execute_async("e-1"))
         await until(lambda: wire.engine.asked == 1)

@@ -51,7 +51,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     routers = [DirectRouter(worker, services) for worker in range(WORKERS)]
     services.extend(Service(engine, router, metrics) for engine, router in zip(engines, routers, strict=True))
     server = await serve(services[0], metrics, "127.0.0.1:0")
-    wire = Wire(engines[0], server, registry)
+    wire = Wire(server, registry)
     yield Cluster(wire, engines, routers)
     await wire.channel.close()
     await server.stop(0)

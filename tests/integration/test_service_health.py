@@ -10,7 +10,7 @@ import pytest_asyncio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from fastrunner.service.methods import SERVICES
-from tests.integration.wire import DEADLINE_S, Wire, refusal, served
+from tests.integration.wire import DEADLINE_S, MemoryWire, refusal, served
 
 SERVING, NOT_SERVING, UNKNOWN = (
     HealthCheckResponse.SERVING,
@@ -20,17 +20,17 @@ SERVING, NOT_SERVING, UNKNOWN = (
 
 
 @pytest_asyncio.fixture
-async def wire() -> AsyncIterator[Wire]:
+async def wire() -> AsyncIterator[MemoryWire]:
     async with served() as wire:
         yield wire
 
 
-async def check(wire: Wire, service: str) -> Any:
+async def check(wire: MemoryWire, service: str) -> Any:
     reply = await wire.raw("/grpc.health.v1.Health/Check", HealthCheckRequest(service=service).SerializeToString())
     return HealthCheckResponse.FromString(reply).status
 
 
-def watch(wire: Wire, service: str) -> Any:
+def watch(wire: MemoryWire, service: str) -> Any:
     call = wire.channel.unary_stream("/grpc.health.v1.Health/Watch")
     return call(HealthCheckRequest(service=service).SerializeToString())
 
@@ -40,7 +40,7 @@ async def next_status(call: Any) -> Any:
 
 
 @pytest.mark.parametrize("service", ["", *SERVICES])
-async def test_a_draining_worker_is_not_serving(wire: Wire, service: str) -> None:
+async def test_a_draining_worker_is_not_serving(wire: MemoryWire, service: str) -> None:
     assert await check(wire, service) == SERVING
     wire.server.set_serving(False)
     assert await check(wire, service) == NOT_SERVING
@@ -48,13 +48,13 @@ async def test_a_draining_worker_is_not_serving(wire: Wire, service: str) -> Non
     assert await check(wire, service) == SERVING
 
 
-async def test_an_unknown_service_is_not_found(wire: Wire) -> None:
+async def test_an_unknown_service_is_not_found(wire: MemoryWire) -> None:
     code, message, _ = await refusal(check(wire, "nobody.Service"))
     assert code is grpc.StatusCode.NOT_FOUND
     assert "nobody.Service" in message
 
 
-async def test_watchers_are_told_of_every_change(wire: Wire) -> None:
+async def test_watchers_are_told_of_every_change(wire: MemoryWire) -> None:
     call, unknown = watch(wire, ""), watch(wire, "nobody.Service")
     assert await next_status(call) == SERVING
     assert await next_status(unknown) == UNKNOWN

@@ -8,7 +8,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from fastrunner.service.methods import COMMAND_SERVICE, LATER_SERVICE, QUERY_SERVICE, SERVICES
 from tests.integration.reflecting import VERSIONS, ReflectingClient
-from tests.integration.wire import Wire, served
+from tests.integration.wire import MemoryWire, served
 
 MESSAGES = "ai/stigmer/workflow/runner/v1/messages.proto"
 GIVEN = {
@@ -19,13 +19,13 @@ GIVEN = {
 
 
 @pytest_asyncio.fixture
-async def wire() -> AsyncIterator[Wire]:
+async def wire() -> AsyncIterator[MemoryWire]:
     async with served() as wire:
         yield wire
 
 
 @pytest.fixture(params=VERSIONS)
-def client(wire: Wire, request: pytest.FixtureRequest) -> ReflectingClient:
+def client(wire: MemoryWire, request: pytest.FixtureRequest) -> ReflectingClient:
     return ReflectingClient(wire.channel, request.param)
 
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.engine import Engine
 from fastrunner.metrics import Metrics
 from fastrunner.service.handlers import Service
 from fastrunner.service.methods import COMMAND_SERVICE, METHOD_OF_PATH, QUERY_SERVICE
@@ -27,10 +28,9 @@ DEADLINE_S = 10.0
 
 
 class Wire:
-    """A served service, its engine and a raw client."""
+    """A served service and a raw client."""
 
-    def __init__(self, engine: MemoryEngine, server: Server, registry: CollectorRegistry) -> None:
-        self.engine = engine
+    def __init__(self, server: Server, registry: CollectorRegistry) -> None:
         self.server = server
         self.registry = registry
         self.channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
@@ -55,6 +55,14 @@ class Wire:
         """What the metric of completed calls says."""
         labels = {"grpc_service": service, "grpc_method": method, "grpc_code": code}
         return self.registry.get_sample_value("grpc_server_handled_total", labels)
+
+
+class MemoryWire(Wire):
+    """A served service whose engine the test moves."""
+
+    def __init__(self, wire: Wire, engine: MemoryEngine) -> None:
+        self.server, self.registry, self.channel = wire.server, wire.registry, wire.channel
+        self.engine = engine
 
 
 def path(method: str) -> str:
@@ -117,14 +125,22 @@ async def pages(wire: Wire, request: q.ListExecutionsRequest) -> list[list[str]]
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[Wire]:
-    """One worker on an engine in memory."""
-    engine, registry = MemoryEngine(), CollectorRegistry()
+async def serving(engine: Engine) -> AsyncIterator[Wire]:
+    """One worker on a given engine."""
+    registry = CollectorRegistry()
     metrics = Metrics(registry)
     server = await serve(Service(engine, LocalRouter(), metrics), metrics, "127.0.0.1:0")
-    wire = Wire(engine, server, registry)
+    wire = Wire(server, registry)
     try:
         yield wire
     finally:
         await wire.channel.close()
         await server.stop(0)
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator["MemoryWire"]:
+    """One worker on an engine in memory."""
+    engine = MemoryEngine()
+    async with serving(engine) as wire:
+        yield MemoryWire(wire, engine)
