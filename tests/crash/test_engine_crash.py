@@ -1,9 +1,7 @@
 """The embedded engine under SIGKILL: what was promised holds, wherever the process died."""
 
 import asyncio
-import os
 import random
-import signal
 import sqlite3
 import sys
 from collections import Counter
@@ -35,11 +33,13 @@ async def _run_and_kill(path: Path, prefix: str, count: int, promises_count: int
     )  # fmt: skip
     assert child.stdout is not None
     promises: list[str] = []
-    while len(promises) < promises_count:
-        line = await asyncio.wait_for(child.stdout.readline(), 30)
-        assert line, "the child ended by itself"
-        promises.append(line.decode().strip())
-    os.kill(child.pid, signal.SIGKILL)
+    try:
+        while len(promises) < promises_count:
+            line = await asyncio.wait_for(child.stdout.readline(), 30)
+            assert line, "the child ended by itself"
+            promises.append(line.decode().strip())
+    finally:
+        child.kill()
     promises += (await child.stdout.read()).decode().splitlines()
     await child.wait()
     return [promise for promise in promises if promise != "started"]
