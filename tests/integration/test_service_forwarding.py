@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,8 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.engine.sharding import owner_of, shard_of
 from fastrunner.metrics import Metrics
+from fastrunner.router import Router
+from fastrunner.runtime import RuntimeFolder
 from fastrunner.service.handlers import Service
+from fastrunner.service.status import status_of
 from fastrunner.service.transport import serve
 from tests.integration.memory_engine import DirectRouter, MemoryEngine, MemoryExecution
 from tests.integration.wire import Wire, execution, pages, refusal, rest_of, until
@@ -27,10 +33,9 @@ class Cluster:
 
     wire: Wire
     engines: list[MemoryEngine]
-    routers: list[DirectRouter]
 
     def owner_of(self, execution_id: str) -> int:
-        return self.routers[0].owner_of(execution_id)
+        return owner_of(shard_of(execution_id, WORKERS), WORKERS)
 
     def elsewhere(self) -> str:
         """An id that the first worker does not own."""
@@ -42,19 +47,60 @@ class Cluster:
         return holders[0].executions[execution_id]
 
 
+@dataclass
+class DirectCluster(Cluster):
+    """Links that the test can watch and break."""
+
+    router: DirectRouter
+
+
+@asynccontextmanager
+async def reached(services: list[Service], metrics: Metrics, registry: CollectorRegistry) -> AsyncIterator[Wire]:
+    """A client of the first of several services."""
+    server = await serve(services[0], metrics, "127.0.0.1:0")
+    wire = Wire(server, registry)
+    try:
+        yield wire
+    finally:
+        await wire.channel.close()
+        await server.stop(0)
+
+
 @pytest_asyncio.fixture
-async def cluster() -> AsyncIterator[Cluster]:
+async def direct() -> AsyncIterator[DirectCluster]:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     engines = [MemoryEngine() for _ in range(WORKERS)]
     services: list[Service] = []
     routers = [DirectRouter(worker, services) for worker in range(WORKERS)]
     services.extend(Service(engine, router, metrics) for engine, router in zip(engines, routers, strict=True))
-    server = await serve(services[0], metrics, "127.0.0.1:0")
-    wire = Wire(server, registry)
-    yield Cluster(wire, engines, routers)
-    await wire.channel.close()
-    await server.stop(0)
+    async with reached(services, metrics, registry) as wire:
+        yield DirectCluster(wire, engines, routers[0])
+
+
+@pytest_asyncio.fixture
+async def linked(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Workers on the real router's sockets."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    engines = [MemoryEngine() for _ in range(WORKERS)]
+    folder = RuntimeFolder(tmp_path)
+    routers = [Router(worker, WORKERS, WORKERS, folder, metrics, status_of) for worker in range(WORKERS)]
+    services = [Service(engine, router, metrics) for engine, router in zip(engines, routers, strict=True)]
+    for router, service in zip(routers, services, strict=True):
+        await router.start(service)
+    try:
+        async with reached(services, metrics, registry) as wire:
+            yield Cluster(wire, engines)
+    finally:
+        for router in routers:
+            await router.close(1)
+
+
+@pytest.fixture(params=["direct", "linked"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    found: Cluster = request.getfixturevalue(request.param)
+    return found
 
 
 async def test_executions_land_at_their_owners(cluster: Cluster) -> None:
@@ -80,7 +126,6 @@ async def test_commands_and_queries_reach_the_owner(cluster: Cluster) -> None:
     assert found.execution.status == "cancelled"
     events = await cluster.wire.call("GetEvents", q.GetEventsRequest(execution_id=execution_id), q.GetEventsResponse)
     assert [event.sequence_number for event in events.events] == [1, 2, 3, 4]
-    assert {worker for worker, _ in cluster.routers[0].forwarded} == {1}
 
 
 async def test_a_refusal_of_the_owner_arrives_unchanged(cluster: Cluster) -> None:
@@ -94,9 +139,9 @@ async def test_a_refusal_of_the_owner_arrives_unchanged(cluster: Cluster) -> Non
     assert (code, details["ResourceInfo"].resource_name) == (grpc.StatusCode.NOT_FOUND, execution_id)
 
 
-async def test_an_owner_that_stays_away_is_unavailable(cluster: Cluster) -> None:
-    cluster.routers[0].absent.add(1)
-    code, _, _ = await refusal(cluster.wire.execute_async(cluster.elsewhere()))
+async def test_an_owner_that_stays_away_is_unavailable(direct: DirectCluster) -> None:
+    direct.router.absent.add(1)
+    code, _, _ = await refusal(direct.wire.execute_async(direct.elsewhere()))
     assert code is grpc.StatusCode.UNAVAILABLE
 
 
@@ -108,16 +153,21 @@ async def test_a_batch_is_split_and_keeps_its_order(cluster: Cluster) -> None:
     answered = [result.accepted.workflow_execution_id for result in reply.results]
     assert answered == ["" if execution_id == "e-7" else execution_id for execution_id in ids] + [""]
     assert [at for at, result in enumerate(reply.results) if result.refused.code] == [7, 30]
-    assert sorted(cluster.routers[0].forwarded) == [(1, "ExecuteAsyncBatch"), (2, "ExecuteAsyncBatch")]
 
 
-async def test_a_batch_loses_only_the_part_of_an_absent_owner(cluster: Cluster) -> None:
-    cluster.routers[0].absent.add(1)
+async def test_items_of_a_batch_travel_together(direct: DirectCluster) -> None:
+    request = m.ExecuteAsyncBatchRequest(executions=[execution(f"e-{at}") for at in range(30)])
+    await direct.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    assert sorted(direct.router.forwarded) == [(1, "ExecuteAsyncBatch"), (2, "ExecuteAsyncBatch")]
+
+
+async def test_a_batch_loses_only_the_part_of_an_absent_owner(direct: DirectCluster) -> None:
+    direct.router.absent.add(1)
     ids = [f"e-{at}" for at in range(30)]
     request = m.ExecuteAsyncBatchRequest(executions=[execution(execution_id) for execution_id in ids])
-    reply = await cluster.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    reply = await direct.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
     codes = [result.refused.code for result in reply.results]
-    assert codes == [14 if cluster.owner_of(execution_id) == 1 else 0 for execution_id in ids]
+    assert codes == [14 if direct.owner_of(execution_id) == 1 else 0 for execution_id in ids]
 
 
 @pytest.mark.parametrize("page_size", [1, 7, 30, 1000])
@@ -144,26 +194,26 @@ async def test_execute_streams_from_the_owner(cluster: Cluster) -> None:
     assert [event.sequence_number for event in await rest_of(call)] == [2]
 
 
-async def test_a_stream_goes_on_at_the_successor_of_its_owner(cluster: Cluster) -> None:
-    execution_id = cluster.elsewhere()
-    call = cluster.wire.stream("Execute", execution(execution_id))
+async def test_a_stream_goes_on_at_the_successor_of_its_owner(direct: DirectCluster) -> None:
+    execution_id = direct.elsewhere()
+    call = direct.wire.stream("Execute", execution(execution_id))
     await call.read()
-    router = cluster.routers[0]
+    router = direct.router
     broken, router.streams_broken = router.streams_broken, asyncio.Event()
     broken.set()
-    cluster.execution(execution_id).report("task_started", "running")
+    direct.execution(execution_id).report("task_started", "running")
     assert m.WorkflowProgressEvent.FromString(await call.read()).sequence_number == 2
-    cluster.execution(execution_id).report("task_completed", "running")
-    cluster.execution(execution_id).report("workflow_completed", "completed")
+    direct.execution(execution_id).report("task_completed", "running")
+    direct.execution(execution_id).report("workflow_completed", "completed")
     assert [event.sequence_number for event in await rest_of(call)] == [3, 4]
     assert [method for _, method in router.forwarded].count("Subscribe") == 2
 
 
-async def test_a_stream_whose_owner_stays_away_is_unavailable(cluster: Cluster) -> None:
-    execution_id = cluster.elsewhere()
-    await cluster.wire.execute_async(execution_id)
-    cluster.engines[1].stopped = True
-    call = cluster.wire.stream("Subscribe", q.SubscribeRequest(execution_id=execution_id))
+async def test_a_stream_whose_owner_stays_away_is_unavailable(direct: DirectCluster) -> None:
+    execution_id = direct.elsewhere()
+    await direct.wire.execute_async(execution_id)
+    direct.engines[1].stopped = True
+    call = direct.wire.stream("Subscribe", q.SubscribeRequest(execution_id=execution_id))
     code, message, _ = await refusal(call.read())
     assert (code, message) == (grpc.StatusCode.UNAVAILABLE, "stopping")
 
