@@ -91,6 +91,11 @@ class RunnerProcess:
     def ready(self) -> bool:
         return self.get("/readyz")[0] == 200
 
+    def replaced(self, *pids: int) -> bool:
+        """Whether every worker is ready and none has one of `pids`."""
+        readiness: dict[str, Any] = json.loads(self.get("/readyz")[1])
+        return bool(readiness["ready"]) and not set(pids) & {worker["pid"] for worker in readiness["workers"]}
+
     def metric(self, name: str) -> float:
         """The value of an unlabelled metric in one scrape of all workers."""
         return sum(float(line.split()[1]) for line in self.get("/metrics")[1].splitlines() if line.split()[0] == name)

@@ -57,8 +57,8 @@ def test_killed_worker_is_replaced(tiny: RunnerProcess) -> None:
     assert tiny.metric("workflow_runner_active_executions") == 20
     first = tiny.workers()[0]["pid"]
     os.kill(first, signal.SIGKILL)
-    until(lambda: tiny.ask())
-    until(lambda: tiny.ready() and tiny.workers()[0]["pid"] != first)
+    until(lambda: answered(tiny))
+    until(lambda: tiny.replaced(first))
     assert tiny.workers()[0]["restarts"] == 1
     assert tiny.metric("workflow_runner_executions_accepted_total") >= accepted
     assert tiny.metric("workflow_runner_active_executions") == 20
@@ -73,6 +73,13 @@ def test_killed_web_process_is_replaced(tiny: RunnerProcess) -> None:
     until(tiny.ready)
 
 
+def answered(runner: RunnerProcess) -> bool:
+    """Whether a new connection is answered: one in the backlog of a listener that closes is reset."""
+    with contextlib.suppress(ConnectionError, ValueError):
+        return bool(runner.ask())
+    return False
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -83,13 +90,10 @@ def test_hangup_restarts_every_worker(tiny: RunnerProcess) -> None:
     tiny.signal(signal.SIGHUP)
 
     def replaced() -> bool:
-        with contextlib.suppress(ConnectionError, ValueError):
-            # A connection in the backlog of a listener that closes is reset; the next one is answered.
-            tiny.ask()
-        workers = tiny.workers()
-        states = [worker["state"] for worker in workers]
+        answered(tiny)
+        states = [worker["state"] for worker in tiny.workers()]
         assert states.count("ready") >= 1, states
-        return tiny.ready() and not before & {worker["pid"] for worker in workers}
+        return tiny.replaced(*before)
 
     until(replaced)
     assert [worker["restarts"] for worker in tiny.workers()] == [0, 0]
@@ -167,7 +171,7 @@ def test_silent_worker_is_killed(tmp_path: Path) -> None:
         runner.wait_ready()
         before = runner.workers()[0]["pid"]
         os.kill(before, signal.SIGSTOP)
-        until(lambda: runner.ready() and runner.workers()[0]["pid"] != before)
+        until(lambda: runner.replaced(before))
         assert runner.stop()[0] == 0
 
 
@@ -204,8 +208,9 @@ def test_prod_logs_are_json_lines(tmp_path: Path) -> None:
     """With ENV=prod every line on stderr is a JSON object that names its process."""
     with running(tmp_path, TINY, ENV="prod", STIGMER_SERVICE_ENDPOINT="127.0.0.1:1") as runner:
         runner.wait_ready()
-        os.kill(runner.workers()[1]["pid"], signal.SIGKILL)
-        until(lambda: runner.ready() and runner.workers()[1]["restarts"] == 1)
+        first = runner.workers()[1]["pid"]
+        os.kill(first, signal.SIGKILL)
+        until(lambda: runner.replaced(first))
         _, _, err = runner.stop()
     records = [json.loads(line) for line in err.splitlines()]
     assert {record["process"] for record in records} >= {"supervisor"}
