@@ -4,8 +4,8 @@ from typing import Any
 
 import orjson
 import pytest
-from benchmarks.workflows import THREE_TASKS_YAML, set_tasks
 
+from benchmarks.workflows import THREE_TASKS_YAML, set_tasks
 from fastrunner import _core
 
 PRICES = [{"price": number % 25, "name": f"item {number}"} for number in range(100)]

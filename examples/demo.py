@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -70,13 +69,6 @@ class Run:
 
 class DemoFailed(Exception):
     """The demo cannot go on; the message says why."""
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def read_ports(file: Path) -> dict[str, int]:
@@ -138,14 +130,15 @@ class Demo:
 
     async def run(self) -> bool:
         """Runs it all; whether everything was right."""
-        receiver_port, data_dir = free_port(), self.folder / "data"
+        data_dir = self.folder / "data"
         async with (
             OrdersService() as service,
             process(
-                *("fastrunner", "receiver", "--port", str(receiver_port), "--token", self.token, "--json"),
+                *("fastrunner", "receiver", "--port", "0", "--token", self.token, "--json"),
                 log=self.folder / "receiver.log",
                 stdout=PIPE,
             ) as receiver,
+            self._listening(receiver) as endpoint,
             process(
                 *("fastrunner", "serve"),
                 log=self.folder / "runner.log",
@@ -155,7 +148,7 @@ class Demo:
                 FASTRUNNER_HTTP_HOST="127.0.0.1",
                 FASTRUNNER_WORKERS=str(self.workers),
                 FASTRUNNER_DATA_DIR=str(data_dir),
-                STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{receiver_port}",
+                STIGMER_SERVICE_ENDPOINT=endpoint,
                 STIGMER_SERVICE_API_KEY=self.token,
                 STIGMER_SERVICE_USE_TLS="false",
             ) as runner,
@@ -171,6 +164,15 @@ class Demo:
                 await receiver.wait()
                 reading.cancel()
             return self._verdict(receiver.returncode)
+
+    @asynccontextmanager
+    async def _listening(self, receiver: Process) -> AsyncIterator[str]:
+        """Where the receiver listens, as its first line says."""
+        assert receiver.stdout is not None
+        line = await asyncio.wait_for(receiver.stdout.readline(), START_TIMEOUT_S)
+        if not line:
+            raise DemoFailed(f"the receiver ended; see {self.folder / 'receiver.log'}")
+        yield orjson.loads(line)["listening"]
 
     async def _ready(self, runner: Process, ports_file: Path) -> tuple[int, int]:
         deadline_s = time.monotonic() + START_TIMEOUT_S

@@ -47,6 +47,7 @@ async def finished(channel: Any, execution_id: str) -> None:
 async def storm(target: str) -> dict[int, list[m.WorkflowProgressEvent]]:
     # One connection submits; each command travels over a connection of its own.
     options = [("grpc.use_local_subchannel_pool", 1)]
+    first: Any
     async with grpc.aio.insecure_channel(target, options) as first:
         await asyncio.gather(
             *(
@@ -59,7 +60,7 @@ async def storm(target: str) -> dict[int, list[m.WorkflowProgressEvent]]:
                 for number in range(COUNT)
             )
         )
-        others = [grpc.aio.insecure_channel(target, options) for _ in range(8)]
+        others: list[Any] = [grpc.aio.insecure_channel(target, options) for _ in range(8)]
 
         async def command(method: str, numbers: range, request: Any, **fields: Any) -> None:
             await asyncio.gather(

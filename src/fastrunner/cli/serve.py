@@ -12,6 +12,7 @@ import click
 from fastrunner.config import Config, ConfigurationError, load_config, variable_of
 
 EXIT_CONFIGURATION = 2
+_pem = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _flags(command: Any) -> Any:
@@ -53,7 +54,9 @@ def serve(**flags: str | None) -> None:
 @click.option("--no-batch", is_flag=True, help="Answer ReportProgressBatch with UNIMPLEMENTED.")
 @click.option("--fail-rate", default=0.0, type=click.FloatRange(0, 1), help="Share of calls to refuse on purpose.")
 @click.option("--delay-ms", default=0, type=click.IntRange(0), help="Wait before each answer, in milliseconds.")
-@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+@click.option("--tls-certificate", default=None, type=_pem, help="PEM file; with --tls-key turns TLS on.")
+@click.option("--tls-key", default=None, type=_pem, help="PEM file of the certificate's private key.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines: where it listens, each event, the summary.")
 @click.option("--quiet", is_flag=True, help="Print no events, only the summary.")
 def receiver(**options: Any) -> None:
     """Receive progress as Stigmer Service would, and check it.
