@@ -317,6 +317,12 @@ RESPAWN_STABLE_S: Final = 60.0
 DRAIN_MARGIN_S: Final = 5.0
 """What a child gets beyond the drain timeout, for its last commit and its exit, before it is killed."""
 
+DRAIN_CALLS_S_MAX: Final = 5.0
+"""How long unary calls may take to finish when a worker stops: they wait for a commit, never for an effect."""
+
+DRAIN_CALLBACKS_S_MAX: Final = 2.0
+"""How long a stopping worker delivers what it holds in memory; the outbox keeps the rest for its successor."""
+
 SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 

@@ -11,6 +11,7 @@ Rule: this module starts and stops parts and does nothing else; what a child pro
 import contextlib
 import logging
 
+from fastrunner import limits
 from fastrunner.callback import CallbackPipeline
 from fastrunner.child import serve_child
 from fastrunner.clock import monotonic_s
@@ -23,11 +24,6 @@ from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
 from fastrunner.service.transport import Server
 from fastrunner.tasks import build_performers
-
-_UNARY_GRACE_S = 5.0
-"""How long calls may take to finish when the worker stops: they wait for a commit, not for an effect."""
-_CALLBACKS_GRACE_S = 2.0
-"""How long callbacks are flushed when the worker stops; the outbox keeps the rest."""
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +61,8 @@ class Worker:
     async def start(cls, context: ChildContext) -> "Worker":
         """Starts the parts in order."""
         worker = cls(context)
+        if worker._callbacks is None and context.index == 0:
+            log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
         await worker._engine.start()
         if worker._callbacks is not None:
             await worker._callbacks.start()
@@ -76,9 +74,9 @@ class Worker:
         """Stops the parts in order."""
         end_s = monotonic_s() + timeout_s
         self._router.stop_waiting()
-        await self._server.stop(min(_UNARY_GRACE_S, timeout_s))
+        await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
         if self._callbacks is not None:
-            await self._callbacks.drain(min(_CALLBACKS_GRACE_S, max(0.0, end_s - monotonic_s())))
+            await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
         with contextlib.suppress(OSError):
-            await self._router.close(_UNARY_GRACE_S)
+            await self._router.close(limits.DRAIN_CALLS_S_MAX)

@@ -23,10 +23,13 @@ class TreeState:
 
     def __init__(self) -> None:
         self._state: dict[str, Any] = {"draining": False, "workers": []}
+        self.known = asyncio.Event()
+        """Set once the supervisor has said anything."""
 
     def update(self, state: dict[str, Any]) -> None:
         """Takes over what the supervisor says."""
         self._state = state
+        self.known.set()
 
     def readiness(self) -> dict[str, Any]:
         """`ready`, the reason if not, and every worker's state."""
@@ -34,8 +37,6 @@ class TreeState:
         waiting = [worker["index"] for worker in workers if worker["state"] != "ready"]
         if self._state["draining"]:
             reason = "draining"
-        elif not workers:
-            reason = "starting"
         elif waiting:
             reason = "waiting for workers " + ", ".join(map(str, waiting))
         else:

@@ -29,6 +29,8 @@ async def _serve(context: ChildContext) -> int:
     loop.add_reader(context.link.fileno(), _read_link, context, app[STATE], stopping)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
+    # Until then requests wait in the backlog: a process that has just been replaced must not call the tree unready.
+    await app[STATE].known.wait()
     assert context.http is not None
     # The supervisor listens already; a second listen() by the site changes nothing.
     await web.SockSite(runner, context.http).start()
