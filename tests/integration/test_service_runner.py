@@ -1,0 +1,70 @@
+"""The mission's own calls against `fastrunner serve` as it is started: reply field for field, then cancel."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
+from tests.integration.reflecting import VERSIONS, ReflectingClient
+from tests.integration.runner_process import RunnerProcess, running
+from tests.integration.test_grpcurl import GRPCURL, REQUEST
+from tests.integration.test_service_reflection import GIVEN
+
+CANCEL = {"execution_id": "test-123", "reason": "enough"}
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
+    with running(tmp_path / "data", ["-m", "fastrunner", "serve"]) as runner:
+        yield runner.wait_ready()
+
+
+@pytest.mark.skipif(
+    GRPCURL is None, reason="grpcurl is absent: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest"
+)
+def test_the_given_calls_with_grpcurl(runner: RunnerProcess) -> None:
+    def grpcurl(data: str, method: str) -> tuple[int, str]:
+        command = [str(GRPCURL), "-plaintext", "-d", data, runner.target, f"{COMMAND_SERVICE}/{method}"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        return result.returncode, result.stdout + result.stderr
+
+    code, output = grpcurl(REQUEST, "ExecuteAsync")
+    assert (code, json.loads(output)) == (0, GIVEN)
+    # One `set` task ends before anybody can cancel it.
+    code, output = grpcurl(json.dumps(CANCEL), "CancelExecution")
+    assert code != 0
+    assert "FailedPrecondition" in output
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_given_calls_through_reflection(runner: RunnerProcess, version: str) -> None:
+    async with grpc.aio.insecure_channel(runner.target) as channel:
+        client = ReflectingClient(channel, version)
+        assert await client.call(COMMAND_SERVICE, "ExecuteAsync", json.loads(REQUEST)) == GIVEN
+        async with asyncio.timeout(10):
+            while True:
+                found = await client.call(QUERY_SERVICE, "GetExecution", {"execution_id": "test-123"})
+                if found["execution"]["status"] == "completed":
+                    break
+        assert json.loads(found["execution"]["outputJson"]) == {"message": "hello"}
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.call(COMMAND_SERVICE, "CancelExecution", CANCEL)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_waiting_execution_is_cancelled(runner: RunnerProcess) -> None:
+    request = json.loads(REQUEST)
+    request["workflow_yaml"] = request["workflow_yaml"].replace(
+        "set:\n        message: hello", "wait:\n        milliseconds: 3600000"
+    )
+    async with grpc.aio.insecure_channel(runner.target) as channel:
+        client = ReflectingClient(channel, "v1")
+        assert await client.call(COMMAND_SERVICE, "ExecuteAsync", request) == GIVEN
+        assert await client.call(COMMAND_SERVICE, "CancelExecution", {**CANCEL, "force": True}) == {}
+        found = await client.call(QUERY_SERVICE, "GetExecution", {"execution_id": "test-123"})
+        assert found["execution"]["status"] == "cancelled"
