@@ -8,7 +8,7 @@ unsent is bounded by its users (see `router`), not here.
 import abc
 import asyncio
 import logging
-from typing import Final
+from typing import Final, cast
 
 from fastrunner import limits
 from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Frame, Request
@@ -33,8 +33,8 @@ class Channel(asyncio.Protocol, abc.ABC):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Starts the connection."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not to be checked at run time: uvloop's transports do not derive from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Takes apart what arrived."""
