@@ -217,7 +217,7 @@ cdef class YamlComposer:
 
     cdef str key(self, object event, Path* path, Py_ssize_t depth):
         """The text of a key; of one that is no string too, after a problem."""
-        cdef object value = self.value(event, path, depth + 1, None)
+        cdef object value = self.value(event, path, depth + 1, self.new_place(event))
         if type(value) is str:
             if len(<str>value) > KEY_SIZE_MAX:
                 raise key_too_long(value, event.start_mark.line + 1, event.start_mark.column + 1)
