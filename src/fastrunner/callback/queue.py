@@ -146,6 +146,7 @@ class EventQueue:
         self._turn, self._other_turn = self.announced, self.stored
         self._delayed: list[tuple[float, int, Lane]] = []
         self._delays = 0
+        self._pass_at = ""
         self._positions = Positions()
 
     @property
@@ -179,18 +180,23 @@ class EventQueue:
     def admit(self, row: UnacknowledgedEvents, now_s: float, stored_ms: int) -> bool:
         """Takes a row of a pass over the outbox unless it is known; False: no room, ask again later."""
         lane = self.lanes.get(row.execution_id)
+        position = self._positions.get(row.execution_id)
         if lane is not None:
             self._continue(lane, row, stored_ms)
-            return True
-        position = self._positions.get(row.execution_id)
-        if row.last_sequence <= position:
-            return True
-        if not self.stored.room(row.last_sequence - row.first_sequence + 1, len(row.messages)):
-            return False
+        elif self._pass_at == row.execution_id and position < row.first_sequence - 1:
+            # The lane that took the rows before this one is gone, and perhaps not because they were delivered.
+            self._miss()
+        elif row.last_sequence > position:
+            if not self.stored.room(row.last_sequence - row.first_sequence + 1, len(row.messages)):
+                return False
+            self._open_stored(row, position, now_s, stored_ms)
+        self._pass_at = row.execution_id
+        return True
+
+    def _open_stored(self, row: UnacknowledgedEvents, position: int, now_s: float, stored_ms: int) -> None:
         lane = self._open(row.execution_id, max(position, row.first_sequence - 1), self.stored)
         self._append_rest(lane, row, stored_ms)
         self._make_ready(lane, now_s)
-        return True
 
     def extend(self, lane: Lane, rows: list[tuple[UnacknowledgedEvents, int]], now_s: float) -> None:
         """Takes the rows a lookup found, with the time of their first events.
@@ -319,6 +325,7 @@ class EventQueue:
     def begin_pass(self) -> None:
         """A pass over the outbox begins."""
         self.missed = False
+        self._pass_at = ""
 
     def end_pass(self) -> None:
         """A pass saw the last row; unless some were missed meanwhile, lanes now hold everything."""
@@ -334,7 +341,7 @@ class EventQueue:
         while lane.rows:
             self._release(lane, lane.rows.popleft())
         del self.lanes[lane.execution_id]
-        if lane.acknowledged > 0:
+        if lane.acknowledged >= 0:
             self._positions.put(lane.execution_id, lane.acknowledged)
 
     def _miss(self) -> None:

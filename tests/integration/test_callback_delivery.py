@@ -1,0 +1,350 @@
+"""The callback pipeline against a real receiver: order, batches, the fallback, refusals, lost data, drain, TLS."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
+    ProgressAcknowledgement,
+    ReportProgressBatchRequest,
+    ReportProgressBatchResponse,
+)
+from fastrunner.callback import CallbackPipeline
+from fastrunner.config import ConfigurationError, load_config
+from fastrunner.limits import CALLBACK_IN_FLIGHT_MAX, OUTBOX_AGE_S_MAX
+from fastrunner.metrics import Metrics
+from fastrunner.stigmer.receiver import Receiver, ReceiverOptions
+from tests.integration.callbacks import (
+    TOKEN,
+    ScriptedReceiver,
+    SqliteOutbox,
+    free_port,
+    pipeline_to,
+    receiving,
+    row,
+    rows_of,
+    until,
+    value,
+)
+
+CERTIFICATES = Path(__file__).parent.parent / "certificates"
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[SqliteOutbox]:
+    box = SqliteOutbox(tmp_path / "outbox.db")
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+def assert_clean(receiver: Receiver, executions: int, events: int) -> None:
+    """Everything arrived, whole and in order."""
+    assert receiver.ledger.violations == []
+    summary = receiver.ledger.summary()
+    assert (summary.executions, summary.finished, summary.events) == (executions, executions, executions * events)
+
+
+async def test_events_arrive_in_order_as_stored_and_in_batches(outbox: SqliteOutbox, metrics: Metrics) -> None:
+    rows = [rows_of(f"e-{number}", 4, 5) for number in range(300)]
+    async with receiving() as (receiver, port), pipeline_to(port, outbox, metrics):
+        for commit in zip(*rows, strict=True):
+            outbox.commit(list(commit))
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert_clean(receiver, 300, 20)
+    sent = b"".join(part.messages for part in rows[7])
+    assert receiver.ledger.encoded("e-7") == [
+        event.SerializeToString() for event in ReportProgressBatchRequest.FromString(sent).events
+    ]
+    assert receiver.ledger.summary().duplicates == 0
+    assert receiver.calls["ReportProgressBatch"] <= 40
+    assert receiver.calls["ReportProgress"] == 0
+    assert value(metrics, "callback_events", outcome="acknowledged") == 6000
+    assert value(metrics, "callback_queue_events") == 0
+
+
+async def test_an_execution_is_acknowledged_once_per_batch(outbox: SqliteOutbox) -> None:
+    async with receiving() as (_, port), pipeline_to(port, outbox):
+        outbox.commit(rows_of("one", 10, 3))
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert outbox.acknowledgements == [("one", 30)]
+
+
+async def test_a_row_beyond_a_batch_travels_in_parts(outbox: SqliteOutbox) -> None:
+    rows = [row("many", 1, 1800, ends=True), row("large", 1, 40, ends=True, filler="x" * 65_000)]
+    async with receiving() as (receiver, port), pipeline_to(port, outbox):
+        outbox.commit(rows)
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert receiver.ledger.violations == []
+    assert (receiver.ledger.highest("many"), receiver.ledger.highest("large")) == (1800, 40)
+
+
+async def test_rows_from_before_the_start_are_delivered_before_new_ones_of_the_same_execution(
+    outbox: SqliteOutbox,
+) -> None:
+    outbox.announcing = False
+    outbox.commit([part for number in range(50) for part in rows_of(f"e-{number}", 4, 5)[:3]])
+    outbox.announcing = True
+    async with receiving() as (receiver, port), pipeline_to(port, outbox):
+        outbox.commit([rows_of(f"e-{number}", 4, 5)[3] for number in range(50)])
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert_clean(receiver, 50, 20)
+
+
+async def test_an_execution_acknowledged_before_the_start_goes_on(outbox: SqliteOutbox) -> None:
+    parts = rows_of("e", 4, 5)
+    outbox.announcing = False
+    outbox.commit(parts[:2])
+    outbox.announcing = True
+    async with receiving() as (receiver, port):
+        async with pipeline_to(port, outbox):
+            await until(lambda: outbox.unacknowledged_count == 0, "the first half")
+        async with pipeline_to(port, outbox):
+            outbox.commit(parts[2:])
+            await until(lambda: outbox.unacknowledged_count == 0, "the second half")
+    assert_clean(receiver, 1, 20)
+    assert receiver.ledger.summary().duplicates == 0
+
+
+async def test_a_receiver_without_batches_gets_one_event_per_call(outbox: SqliteOutbox, metrics: Metrics) -> None:
+    receiver = ScriptedReceiver([], no_batch=True, delay_ms=2)
+    rows = [rows_of(f"e-{number}", 2, 3) for number in range(200)]
+    async with receiving(receiver) as (_, port), pipeline_to(port, outbox, metrics):
+        for commit in zip(*rows, strict=True):
+            outbox.commit(list(commit))
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert_clean(receiver, 200, 6)
+    assert receiver.ledger.summary().duplicates == 0
+    assert 1 < receiver.at_once_max <= CALLBACK_IN_FLIGHT_MAX
+    assert value(metrics, "callback_attempts", method="ReportProgressBatch", code="UNIMPLEMENTED") <= 4
+    assert value(metrics, "callback_attempts", method="ReportProgress", code="OK") == 1200
+
+
+async def test_batches_are_tried_again_after_a_reconnect(outbox: SqliteOutbox) -> None:
+    async with AsyncExitStack() as stack:
+        async with receiving(no_batch=True) as (_, port):
+            pipeline = await stack.enter_async_context(pipeline_to(port, outbox))
+            outbox.commit(rows_of("first", 1, 3))
+            await until(lambda: outbox.unacknowledged_count == 0, "the first, one by one")
+        outbox.commit(rows_of("second", 1, 3))
+        await until(lambda: pipeline.suspended, "the receiver is gone")
+        async with receiving(port=port) as (receiver, _):
+            await until(lambda: outbox.unacknowledged_count == 0, "the second, in a batch")
+    assert receiver.calls == {"ReportProgress": 0, "ReportProgressBatch": 1}
+
+
+@pytest.mark.parametrize("no_batch", [False, True])
+async def test_lost_calls_and_lost_answers_lose_no_event(outbox: SqliteOutbox, no_batch: bool) -> None:
+    count = 20 if no_batch else 150
+    rows = [rows_of(f"e-{number}", 2, 3) for number in range(count)]
+    async with receiving(fail_rate=0.2, no_batch=no_batch) as (receiver, port), pipeline_to(port, outbox):
+        for commit in zip(*rows, strict=True):
+            outbox.commit(list(commit))
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged", 40)
+    assert_clean(receiver, count, 6)
+
+
+class SmallBites(Receiver):
+    """Takes at most two events of each execution from a batch."""
+
+    async def report_batch(self, request: bytes, context: Any) -> bytes:
+        seen: dict[str, int] = {}
+        answer = {}
+        for event in ReportProgressBatchRequest.FromString(request).events:
+            name = event.workflow_execution_id
+            seen[name] = seen.get(name, 0) + 1
+            if seen[name] <= 2:
+                assert self.ledger.take(event, event.SerializeToString())
+            answer[name] = self.ledger.highest(name)
+        acknowledgements = [
+            ProgressAcknowledgement(workflow_execution_id=name, sequence_number=sequence)
+            for name, sequence in answer.items()
+        ]
+        return ReportProgressBatchResponse(acknowledgements=acknowledgements).SerializeToString()
+
+
+async def test_what_was_not_acknowledged_is_sent_again_from_there(outbox: SqliteOutbox) -> None:
+    async with receiving(SmallBites(ReceiverOptions())) as (receiver, port), pipeline_to(port, outbox):
+        outbox.commit([part for number in range(5) for part in rows_of(f"e-{number}", 2, 5)])
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert_clean(receiver, 5, 10)
+    assert receiver.ledger.summary().duplicates == 0
+
+
+async def test_a_receiver_that_lost_its_data_gets_everything_again(outbox: SqliteOutbox) -> None:
+    parts = rows_of("e", 4, 5)
+    async with AsyncExitStack() as stack:
+        async with receiving() as (_, port):
+            await stack.enter_async_context(pipeline_to(port, outbox))
+            outbox.commit(parts[:2])
+            await until(lambda: outbox.unacknowledged_count == 0, "the first half")
+        async with receiving(port=port) as (receiver, _):
+            outbox.commit(parts[2:])
+            await until(lambda: receiver.ledger.highest("e") == 20, "all events, the old ones too")
+    assert receiver.ledger.encoded("e") == [
+        event.SerializeToString()
+        for part in parts
+        for event in ReportProgressBatchRequest.FromString(part.messages).events
+    ]
+
+
+class Picky(Receiver):
+    """Refuses any call that holds a certain event, in one of the ways receivers do."""
+
+    code: grpc.StatusCode | None = grpc.StatusCode.INVALID_ARGUMENT
+    angry = True
+
+    async def report_batch(self, request: bytes, context: Any) -> bytes:
+        events = ReportProgressBatchRequest.FromString(request).events
+        if self.angry and any(e.workflow_execution_id == "e-3" and e.sequence_number == 4 for e in events):
+            if self.code is None:
+                raise RuntimeError("a bug of the receiver")
+            await context.abort(self.code, "I do not like event 4")
+        return await super().report_batch(request, context)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL])
+async def test_a_refused_event_holds_up_its_own_execution_only(
+    outbox: SqliteOutbox, caplog: pytest.LogCaptureFixture, code: grpc.StatusCode
+) -> None:
+    receiver = Picky(ReceiverOptions(token=TOKEN))
+    receiver.code = code
+    async with receiving(receiver) as (_, port), pipeline_to(port, outbox) as pipeline:
+        outbox.commit([part for number in range(20) for part in rows_of(f"e-{number}", 2, 5)])
+        await until(lambda: outbox.unacknowledged_count == 7, "all but the refused event and those behind it")
+        assert receiver.ledger.highest("e-3") == 3
+        assert not pipeline.suspended
+        outbox.commit(rows_of("later", 1, 10))
+        await until(lambda: receiver.ledger.highest("later") == 10, "others go on")
+        receiver.angry = False
+        await until(lambda: outbox.unacknowledged_count == 0, "the refused one as well")
+    assert_clean(receiver, 21, 10)
+    assert any(getattr(record, "execution_id", "") == "e-3" for record in caplog.records)
+
+
+class Unwilling(Receiver):
+    """Says no a number of times."""
+
+    noes = 2
+
+    async def report(self, request: bytes, context: Any) -> bytes:
+        if self.noes:
+            self.noes -= 1
+            return b""
+        return await super().report(request, context)
+
+
+async def test_an_event_that_is_not_taken_is_sent_again(outbox: SqliteOutbox, metrics: Metrics) -> None:
+    receiver = Unwilling(ReceiverOptions(token=TOKEN, no_batch=True))
+    async with receiving(receiver) as (_, port), pipeline_to(port, outbox, metrics) as pipeline:
+        outbox.commit(rows_of("e", 1, 3))
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+        assert not pipeline.suspended
+    assert_clean(receiver, 1, 3)
+    assert value(metrics, "callback_events", outcome="retried") == 2
+
+
+async def test_two_failures_are_not_an_outage_and_three_are(outbox: SqliteOutbox, metrics: Metrics) -> None:
+    unavailable = grpc.StatusCode.UNAVAILABLE
+    receiver = ScriptedReceiver([unavailable, unavailable])
+    async with receiving(receiver) as (_, port), pipeline_to(port, outbox, metrics) as pipeline:
+        outbox.commit(rows_of("first", 1, 2))
+        await until(lambda: outbox.unacknowledged_count == 0, "taken at the third attempt")
+        assert value(metrics, "callback_events", outcome="failed") == 0
+        receiver.answers, receiver.script = 0, [unavailable] * 3
+        outbox.commit(rows_of("second", 1, 2))
+        await until(lambda: pipeline.suspended, "suspended after the third attempt")
+        assert receiver.answers == 3
+        await until(lambda: outbox.unacknowledged_count == 0, "taken by the probe")
+        await until(lambda: not pipeline.suspended, "goes on")
+    assert value(metrics, "callback_events", outcome="failed") == 2
+    assert_clean(receiver, 2, 2)
+
+
+async def test_a_wrong_token_suspends_at_once_and_is_not_shown(
+    outbox: SqliteOutbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with receiving(token="another") as (receiver, port), pipeline_to(port, outbox) as pipeline:
+        outbox.commit(rows_of("e", 1, 3))
+        await until(lambda: pipeline.suspended, "suspended")
+        assert receiver.calls == {"ReportProgress": 0, "ReportProgressBatch": 0}
+        await until(lambda: "UNAUTHENTICATED" in caplog.text, "said why")
+    async with receiving() as (receiver, port), pipeline_to(port, outbox):
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged with the right one")
+    assert_clean(receiver, 1, 3)
+    assert TOKEN not in caplog.text
+
+
+async def test_a_receiver_that_repeats_the_key_does_not_get_it_into_logs(
+    outbox: SqliteOutbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    receiver = ScriptedReceiver([grpc.StatusCode.PERMISSION_DENIED])
+    async with receiving(receiver) as (_, port), pipeline_to(port, outbox):
+        outbox.commit(rows_of("e", 1, 3))
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert "your key is ***" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+async def test_events_too_old_are_dropped_counted_and_logged(
+    outbox: SqliteOutbox, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    old_ms = time.time_ns() // 1_000_000 - (OUTBOX_AGE_S_MAX + 60) * 1000
+    outbox.announcing = False
+    outbox.commit([row("old", 1, 3, timestamp_ms=old_ms, ends=True), *rows_of("young", 1, 3)])
+    async with receiving() as (receiver, port), pipeline_to(port, outbox, metrics):
+        await until(lambda: outbox.unacknowledged_count == 0, "nothing is left")
+    assert receiver.ledger.executions() == ["young"]
+    assert value(metrics, "callback_events", outcome="dropped") == 3
+    assert any(getattr(record, "execution_id", "") == "old" for record in caplog.records)
+
+
+async def test_drain_flushes_what_is_in_memory(outbox: SqliteOutbox) -> None:
+    async with receiving(delay_ms=20) as (receiver, port), pipeline_to(port, outbox) as pipeline:
+        outbox.commit([part for number in range(200) for part in rows_of(f"e-{number}", 1, 20)])
+        await pipeline.drain(10.0)
+        assert outbox.unacknowledged_count == 0
+    assert_clean(receiver, 200, 20)
+
+
+async def test_drain_does_not_wait_for_a_receiver_that_is_away(outbox: SqliteOutbox) -> None:
+    async with pipeline_to(free_port(), outbox) as pipeline:
+        outbox.commit(rows_of("e", 1, 3))
+        await until(lambda: pipeline.suspended, "suspended")
+        begin = time.monotonic()
+        await pipeline.drain(30.0)
+        assert time.monotonic() - begin < 12
+    assert outbox.unacknowledged_count == 3
+
+
+async def test_callbacks_over_tls(outbox: SqliteOutbox) -> None:
+    tls: dict[str, Any] = {"tls_certificate": CERTIFICATES / "server.pem", "tls_key": CERTIFICATES / "server.pem"}
+    async with receiving(**tls, host="localhost") as (receiver, port):
+        secure: dict[str, Any] = {"stigmer_service_endpoint": f"localhost:{port}", "stigmer_service_use_tls": True}
+        async with pipeline_to(port, outbox, callback_ca_file=CERTIFICATES / "ca.pem", **secure):
+            outbox.commit(rows_of("e", 1, 3))
+            await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+        async with pipeline_to(port, outbox, **secure) as distrustful:
+            outbox.commit(rows_of("f", 1, 3))
+            await until(lambda: distrustful.suspended, "an authority nobody vouches for is refused")
+    assert receiver.ledger.executions() == ["e"]
+
+
+def test_settings_that_cannot_work_are_refused(outbox: SqliteOutbox, metrics: Metrics) -> None:
+    with pytest.raises(ValueError, match="STIGMER_SERVICE_ENDPOINT"):
+        CallbackPipeline(load_config(), outbox, metrics)
+    with pytest.raises(ConfigurationError, match="FASTRUNNER_CALLBACK_CA_FILE"):
+        load_config(callback_ca_file="/nowhere/ca.pem")
