@@ -281,6 +281,13 @@ class TestQueries:
         assert (found.error.code, found.error.message) == ("TIMEOUT_ERROR", "Timeout Error: after PT1S")
         assert (found.error.status, found.error.instance) == (408, "/do/0/call")
 
+    async def test_an_odd_error_does_not_spoil_a_listing(self, wire: MemoryWire) -> None:
+        for at, error in enumerate(({"type": "t", "status": 2**40}, {"type": "t", "status": "many", "title": 7})):
+            await wire.execute_async(f"e-{at}")
+            wire.engine.executions[f"e-{at}"].error = error
+        reply = await wire.call("ListExecutions", q.ListExecutionsRequest(), q.ListExecutionsResponse)
+        assert [(found.error.type, found.error.status) for found in reply.executions] == [("t", 0), ("t", 0)]
+
     async def test_events_from_a_number_in_pages(self, wire: MemoryWire) -> None:
         await wire.execute_async("e-1")
         for _ in range(4):

@@ -222,13 +222,14 @@ def _execution(view: ExecutionView) -> Execution:
 
 
 def _error_details(error: Mapping[str, Any]) -> ErrorDetails:
-    """A DSL error as the terminal event has it."""
+    """A DSL error as the terminal event has it. Takes any shape: one odd error must not make a whole listing fail."""
+    kind, status = str(error.get("type") or ""), error.get("status")
     parts = [str(error[key]) for key in ("title", "detail") if error.get(key)]
     return ErrorDetails(
-        code=_ERROR_CODES.get(error["type"], "EXECUTION_ERROR"),
-        message=": ".join(parts) or str(error["type"]),
-        type=str(error["type"]),
-        status=max(-_INT32_MAX, min(int(error["status"]), _INT32_MAX)),
+        code=_ERROR_CODES.get(kind, "EXECUTION_ERROR"),
+        message=": ".join(parts) or kind,
+        type=kind,
+        status=status if isinstance(status, int) and abs(status) <= _INT32_MAX else 0,
         title=str(error.get("title") or ""),
         detail=str(error.get("detail") or ""),
         instance=str(error.get("instance") or ""),
