@@ -110,7 +110,9 @@ class CallbackPipeline:
         self._queue.offer(row, clock.monotonic_s(), clock.wall_ms())
         if self._courier is None:
             return
-        if self._queue.ready_events >= limits.CALLBACK_BATCH_EVENTS_MAX:
+        full = self._queue.ready_events >= limits.CALLBACK_BATCH_EVENTS_MAX
+        # While no delivery can start there is nothing to decide: one that ends, or the timer, will look again.
+        if full and self._breaker.closed and len(self._deliveries) < limits.CALLBACK_BATCHES_IN_FLIGHT_MAX:
             self._pump()
         elif self._timer is None:
             self._pump_at(clock.monotonic_s() + limits.CALLBACK_BATCH_AGE_MS_MAX / 1000)
