@@ -22,6 +22,8 @@ from _ruamel_yaml import (
     StreamEndEvent as _StreamEndEvent,
 )
 
+# A text counts as one value more for each so many characters, so that aliases cannot repeat a long one for nothing.
+cdef Py_ssize_t TEXT_PER_VALUE = 100
 cdef str YAML_TAG_PREFIX = "tag:yaml.org,2002:"
 
 # What to do about the messages of libyaml that authors meet most.
@@ -130,7 +132,7 @@ cdef class YamlComposer:
             deepest_before = self.deepest
             self.deepest = depth
         if kind is _ScalarEvent:
-            self.count(event, 1, depth)
+            self.count(event, 1 + len(event.value) // TEXT_PER_VALUE, depth)
             result = self.scalar(event, path)
         elif kind is _MappingStartEvent:
             self.count(event, 1, depth + 1)

@@ -4,12 +4,17 @@ Rules: a problem's code is stable and documented in docs/validation.md; its mess
 author wrote (keys, task names, references) may appear in a message, cut short; values of a document never do.
 """
 
+from itertools import islice
+
 from fastrunner.limits import PROBLEMS_MAX as _PROBLEMS_MAX
 
 cimport cython
 
 cdef Py_ssize_t PROBLEMS_MAX = _PROBLEMS_MAX
-cdef Py_ssize_t NAME_SHOWN_MAX = 60
+cdef enum:
+    NAME_SHOWN_MAX = 60
+    NAMES_LISTED_MAX = 24
+    NAMES_COMPARED_MAX = 100
 
 
 @cython.final
@@ -91,56 +96,54 @@ cdef str json_type_name(object value):
 
 cdef str listed(object names):
     """Allowed names as prose; long lists are cut."""
-    cdef list shortened = [str(name) for name in names]
-    if len(shortened) > 24:
-        return ", ".join(shortened[:24]) + ", ..."
+    cdef list shortened = [str(name) for name in islice(names, NAMES_LISTED_MAX)]
+    if len(names) > NAMES_LISTED_MAX:
+        shortened.append("...")
     return ", ".join(shortened)
 
 
-cdef int edit_distance(str left, str right, int bound):
-    """Insertions, deletions, replacements and swaps of neighbours between words; `bound` + 1 if more."""
-    cdef Py_ssize_t rows = len(left), columns = len(right), i, j
-    cdef list before, previous, current
-    cdef int cost, best
-    if abs(rows - columns) > bound:
-        return bound + 1
-    before = []
-    previous = list(range(columns + 1))
-    for i in range(1, rows + 1):
-        current = [i]
+cdef int edit_distance(str left, str right):
+    """Insertions, deletions, replacements and swaps between words of at most NAME_SHOWN_MAX characters."""
+    cdef int[3][NAME_SHOWN_MAX + 1] rows
+    cdef int size = <int>len(left), columns = <int>len(right), i, j, cost, best
+    cdef int* before
+    cdef int* previous
+    cdef int* current
+    for j in range(columns + 1):
+        rows[0][j] = j
+    for i in range(1, size + 1):
+        current = rows[i % 3]
+        previous = rows[(i + 2) % 3]
+        before = rows[(i + 1) % 3]
+        current[0] = i
         for j in range(1, columns + 1):
             cost = 0 if left[i - 1] == right[j - 1] else 1
             best = min(previous[j] + 1, current[j - 1] + 1, previous[j - 1] + cost)
             if i > 1 and j > 1 and left[i - 1] == right[j - 2] and left[i - 2] == right[j - 1]:
                 best = min(best, before[j - 2] + 1)
-            current.append(best)
-        before = previous
-        previous = current
-    return previous[columns]
+            current[j] = best
+    return rows[size % 3][columns]
 
 
-cdef str closest(object word, object candidates):
-    """The candidate an author most likely meant, or None."""
-    cdef str text = str(word)
-    cdef str lowered
-    cdef int bound, distance, best
-    cdef object found = None
-    if len(text) > NAME_SHOWN_MAX:
+cdef str closest(str word, object candidates):
+    """The candidate an author most likely meant, or None. Only the first NAMES_COMPARED_MAX are looked at."""
+    cdef str lowered = word.lower()
+    cdef str candidate
+    cdef int best = 2 if len(word) < 4 else 3
+    cdef int distance
+    cdef str found = None
+    if len(lowered) > NAME_SHOWN_MAX:
         return None
-    lowered = text.lower()
-    bound = 1 if len(text) < 4 else 2
-    best = bound + 1
-    for candidate in candidates:
-        if len(candidate) > NAME_SHOWN_MAX:
-            continue
-        distance = edit_distance(lowered, candidate.lower(), bound)
-        if distance < best:
-            best = distance
-            found = candidate
+    for candidate in islice(candidates, NAMES_COMPARED_MAX):
+        if abs(len(candidate) - len(lowered)) < best and len(candidate.lower()) <= NAME_SHOWN_MAX:
+            distance = edit_distance(lowered, candidate.lower())
+            if distance < best:
+                best = distance
+                found = candidate
     return found
 
 
-cdef str did_you_mean(object word, object candidates):
+cdef str did_you_mean(str word, object candidates):
     """`; did you mean 'x'?` or nothing."""
-    cdef object candidate = closest(word, candidates)
+    cdef str candidate = closest(word, candidates)
     return "" if candidate is None else f"; did you mean {shown(candidate)}?"

@@ -6,7 +6,10 @@ checked like all others and then refused as `unsupported`, so that they hide not
 once per distinct text, and handed to the plan in `Document.programs`.
 """
 
-cdef Py_ssize_t PROBLEMS_RAW_MAX = 10 * PROBLEMS_MAX
+# Problems are found in document order but for those of reusable definitions, so a few spare ones are enough.
+cdef Py_ssize_t PROBLEMS_RAW_MAX = 2 * PROBLEMS_MAX
+# From this length on, what an expression's `${ }` holds is remembered: aliases and references repeat the same string.
+cdef Py_ssize_t TEXT_REMEMBERED_MIN = 256
 
 
 @cython.internal
@@ -16,6 +19,8 @@ cdef class Checker:
     cdef dict use
     cdef list problems
     cdef set seen
+    cdef set uses
+    cdef dict texts
     cdef int variables
     cdef tuple names
     cdef dict siblings
@@ -26,6 +31,8 @@ cdef class Checker:
         self.document = document
         self.problems = []
         self.seen = set()
+        self.uses = set()
+        self.texts = {}
         self.variables = TASK_BODY
         self.names = ()
 
@@ -122,7 +129,7 @@ cdef class Checker:
         if key == "<<":
             allowed = "merge keys are YAML 1.1, documents are YAML 1.2: repeat the keys or alias a whole value"
         return self.problem("unknown-key", path, True,
-                            f"unknown key {shown(key)}{did_you_mean(key, fields or ())}; {allowed}")
+                            f"unknown key {shown(key)}{self.suggestion(key, fields or ())}; {allowed}")
 
     cdef int check_field(self, Field field, dict parent, object value, Path* path) except -1:
         cdef int variables = self.variables
@@ -207,13 +214,28 @@ cdef class Checker:
 
     # --- expressions ---
 
+    cdef object text_of(self, str value):
+        """`expression_text`, scanned once per long string."""
+        cdef object text
+        if len(value) < TEXT_REMEMBERED_MIN:
+            return expression_text(value)
+        if value in self.texts:
+            return self.texts[value]
+        text = expression_text(value)
+        self.texts[value] = text
+        return text
+
+    cdef str suggestion(self, str word, object candidates):
+        """What was meant, as long as somebody will read it."""
+        return did_you_mean(word, candidates) if len(self.problems) < PROBLEMS_RAW_MAX else ""
+
     cdef int check_value(self, str value, Path* path) except -1:
         """A string that is an expression if it is one `${ }` as a whole, and text otherwise."""
         cdef Py_ssize_t start = expression_start(value)
         cdef object text
         if start < 0:
             return 0
-        text = expression_text(value)
+        text = self.text_of(value)
         if text is not None:
             return self.check_expression(text, path)
         if value.rstrip().endswith("}") and closing_brace(value, start, len(value)) < 0:
@@ -227,14 +249,14 @@ cdef class Checker:
 
     cdef int check_bare(self, str value, Path* path) except -1:
         """An expression by type: one `${ }` or bare."""
-        cdef object text = expression_text(value)
+        cdef object text = self.text_of(value)
         if text is None and expression_start(value) >= 0:
             return self.unbalanced(path)
         return self.check_expression(value.strip() if text is None else text, path)
 
     cdef int check_wrapped(self, str value, Path* path) except -1:
         """An expression that has to stand in `${ }`, on one line (the official schema's pattern)."""
-        cdef object text = expression_text(value)
+        cdef object text = self.text_of(value)
         if not is_wrapped(value):
             return self.problem("invalid-format", path, False,
                                 "an expression here stands in ${ }, is not empty and has no line breaks")
@@ -280,7 +302,7 @@ cdef class Checker:
     cdef int unknown_variable(self, Program program, str name, Path* path) except -1:
         return self.problem("unknown-variable", path, False,
                             f"nothing binds ${name} (character {program.argument_offset(name) + 1})"
-                            f"{did_you_mean('$' + name, self.available())}; available: {listed(self.available())}")
+                            f"{self.suggestion('$' + name, self.available())}; available: {listed(self.available())}")
 
 
 cdef dict use_groups(object root):

@@ -1,7 +1,6 @@
 """Stage 2, compile: the rules that shapes cannot say: strings by format, references, tasks, targets, combinations."""
 
 from fastrunner.limits import (
-    EXPRESSION_SIZE_BYTES_MAX as _EXPRESSION_SIZE_BYTES_MAX,
     FORK_BRANCHES_MAX as _FORK_BRANCHES_MAX,
     TASK_NESTING_MAX as _TASK_NESTING_MAX,
     TASKS_PER_DOCUMENT_MAX as _TASKS_PER_DOCUMENT_MAX,
@@ -95,7 +94,7 @@ cdef bint is_http_method(str value) noexcept:
 cdef int check_word(Checker checker, Shape shape, str value, Path* path) except -1:
     if value not in shape.words:
         checker.problem("invalid-value", path, False,
-                        f"{shown(value)} is not {shape.expected}{did_you_mean(value, shape.words)}; "
+                        f"{shown(value)} is not {shape.expected}{checker.suggestion(value, shape.words)}; "
                         f"allowed: {listed(shape.words)}")
     return 0
 
@@ -143,13 +142,16 @@ cdef int check_duration(Checker checker, str value, Path* path) except -1:
 cdef int check_reference(Checker checker, str group, str value, Path* path) except -1:
     """A name in a group of `use`. A reusable definition's expressions are checked where it is used."""
     cdef object definitions = checker.use.get(group, ())
+    cdef object use = (group, value, checker.variables, checker.names)
     cdef str candidates
     cdef Path use_path, group_path, definition_path
     if value not in definitions:
         candidates = f"it has: {listed(definitions)}" if definitions else "it is empty or missing"
         return checker.problem("unknown-reference", path, False,
-                               f"use.{group} has no {shown(value)}{did_you_mean(value, definitions)}; {candidates}")
-    if group in REUSABLE_SHAPES and checker.variables != ANY_VARIABLES:
+                               f"use.{group} has no {shown(value)}{checker.suggestion(value, definitions)}; "
+                               f"{candidates}")
+    if group in REUSABLE_SHAPES and checker.variables != ANY_VARIABLES and use not in checker.uses:
+        checker.uses.add(use)
         use_path.parent = NULL
         use_path.key = <PyObject*>USE_KEY
         group_path.parent = &use_path
@@ -177,7 +179,7 @@ cdef int check_function(Checker checker, str value, Path* path) except -1:
         return 0
     return checker.problem("unknown-reference", path, False,
                            f"{shown(value)} is no protocol ({listed(CALLS)}) and use.functions has no such function"
-                           f"{did_you_mean(value, [*CALLS, *functions])}")
+                           f"{checker.suggestion(value, [*CALLS, *functions])}")
 
 
 cdef int check_target(Checker checker, str value, Path* path) except -1:
@@ -189,7 +191,8 @@ cdef int check_target(Checker checker, str value, Path* path) except -1:
     else:
         message = "branches and functions have no tasks to go on with"
     return checker.problem("unknown-target", path, False,
-                           f"no task {shown(value)} in this list{did_you_mean(value, checker.siblings or DIRECTIVES)}; "
+                           f"no task {shown(value)} in this list"
+                           f"{checker.suggestion(value, checker.siblings or DIRECTIVES)}; "
                            f"allowed: continue, exit, end or a task of the same list ({message})")
 
 
@@ -309,7 +312,7 @@ cdef int check_kindless_task(Checker checker, dict task, list kinds, Path* path)
     else:
         for key in task:
             if key not in COMMON_FIELDS:
-                hint = hint or did_you_mean(key, TASK_KINDS)
+                hint = hint or checker.suggestion(key, TASK_KINDS)
         checker.problem("missing-key", path, True, f"a task has exactly one of {listed(TASK_KINDS)}{hint}")
     for kind in kinds:
         fields.update(task_shape(task, kind).fields)
@@ -355,6 +358,8 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
         return checker.problem("not-one-key", path, False, f"expected {shape.expected}; this one has {len(value)}")
     if rule == RULE_SCHEME and "use" in value and len(value) > 1:
         return checker.conflict(value, list(value), "`use` takes everything from a secret and stands alone", path)
+    if rule == RULE_FUNCTIONS:
+        return check_function_names(checker, value, path)
     if rule == RULE_LIFETIME:
         return check_lifetime(checker, value, path)
     if rule == RULE_SCHEDULE:
@@ -378,6 +383,14 @@ cdef int member_problem(Checker checker, str code, str key, str message, Path* p
     inner.key = <PyObject*>key
     inner.index = 0
     return checker.problem(code, &inner, True, message)
+
+
+cdef int check_function_names(Checker checker, dict functions, Path* path) except -1:
+    for name in CALLS:
+        if name in functions:
+            member_problem(checker, "reserved-name", name,
+                           f"`call: {name}` is the protocol, so this function could not be called; rename it", path)
+    return 0
 
 
 cdef int check_lifetime(Checker checker, dict value, Path* path) except -1:

@@ -80,12 +80,6 @@ cdef object expression_text(str value):
     return value[start:close].strip()
 
 
-cdef str expression_source(str value):
-    """The expression of a field that is one by type: what stands within `${ }`, or the bare text."""
-    cdef object text = expression_text(value)
-    return value.strip() if text is None else text
-
-
 cdef bint is_wrapped(str value) noexcept:
     """The schema's pattern for expression-only fields: `${` ... `}` with something between and no line break in it."""
     cdef Py_ssize_t start = expression_start(value), end, at
@@ -254,23 +248,6 @@ cdef tuple template_variable_fault(str text, Py_ssize_t at, Py_ssize_t close):
         return "invalid-format", (f"the URI template variable at character {at + 1} is no name: letters, digits, '_', "
                                   "and '.' between them")
     return None
-
-
-cdef tuple uri_template_parts(str text):
-    """A URI template cut into literal, variable name, literal, ...: an odd number of parts. Raises ValueError."""
-    cdef tuple fault = uri_template_fault(text)
-    cdef list parts = []
-    cdef Py_ssize_t at = 0, start
-    if fault is not None:
-        raise ValueError(fault[1])
-    while True:
-        start = text.find("{", at)
-        if start < 0:
-            parts.append(text[at:])
-            return tuple(parts)
-        parts.append(text[at:start])
-        at = text.find("}", start) + 1
-        parts.append(text[start + 1:at - 1])
 
 
 # --- names and versions ---
