@@ -18,7 +18,7 @@ import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,28 +131,24 @@ class Demo:
     async def run(self) -> bool:
         """Runs it all; whether everything was right."""
         data_dir = self.folder / "data"
-        async with (
-            OrdersService() as service,
-            process(
-                *("fastrunner", "receiver", "--port", "0", "--token", self.token, "--json"),
-                log=self.folder / "receiver.log",
-                stdout=PIPE,
-            ) as receiver,
-            self._listening(receiver) as endpoint,
-            process(
-                *("fastrunner", "serve"),
-                log=self.folder / "runner.log",
-                GRPC_PORT="0",
-                FASTRUNNER_GRPC_HOST="127.0.0.1",
-                FASTRUNNER_HTTP_PORT="0",
-                FASTRUNNER_HTTP_HOST="127.0.0.1",
-                FASTRUNNER_WORKERS=str(self.workers),
-                FASTRUNNER_DATA_DIR=str(data_dir),
-                STIGMER_SERVICE_ENDPOINT=endpoint,
-                STIGMER_SERVICE_API_KEY=self.token,
-                STIGMER_SERVICE_USE_TLS="false",
-            ) as runner,
-        ):
+        async with AsyncExitStack() as stack:
+            service = await stack.enter_async_context(OrdersService())
+            arguments = ("fastrunner", "receiver", "--port", "0", "--token", self.token, "--json")
+            log = self.folder / "receiver.log"
+            receiver = await stack.enter_async_context(process(*arguments, log=log, stdout=PIPE))
+            settings = {
+                "GRPC_PORT": "0",
+                "FASTRUNNER_GRPC_HOST": "127.0.0.1",
+                "FASTRUNNER_HTTP_PORT": "0",
+                "FASTRUNNER_HTTP_HOST": "127.0.0.1",
+                "FASTRUNNER_WORKERS": str(self.workers),
+                "FASTRUNNER_DATA_DIR": str(data_dir),
+                "STIGMER_SERVICE_ENDPOINT": await self._listening(receiver),
+                "STIGMER_SERVICE_API_KEY": self.token,
+                "STIGMER_SERVICE_USE_TLS": "false",
+            }
+            log = self.folder / "runner.log"
+            runner = await stack.enter_async_context(process("fastrunner", "serve", log=log, **settings))
             reading = asyncio.create_task(self._read(receiver))
             try:
                 grpc_port, http_port = await self._ready(runner, data_dir / "ports.json")
@@ -165,14 +161,13 @@ class Demo:
                 reading.cancel()
             return self._verdict(receiver.returncode)
 
-    @asynccontextmanager
-    async def _listening(self, receiver: Process) -> AsyncIterator[str]:
+    async def _listening(self, receiver: Process) -> str:
         """Where the receiver listens, as its first line says."""
         assert receiver.stdout is not None
         line = await asyncio.wait_for(receiver.stdout.readline(), START_TIMEOUT_S)
         if not line:
             raise DemoFailed(f"the receiver ended; see {self.folder / 'receiver.log'}")
-        yield orjson.loads(line)["listening"]
+        return str(orjson.loads(line)["listening"])
 
     async def _ready(self, runner: Process, ports_file: Path) -> tuple[int, int]:
         deadline_s = time.monotonic() + START_TIMEOUT_S

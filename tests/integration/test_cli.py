@@ -1,0 +1,202 @@
+"""The `fastrunner` command as people and scripts use it: real processes, exit codes, what goes to which stream."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runner_process import ROOT, RunnerProcess, running, until
+
+GREETING = """\
+document: {dsl: 1.0.3, namespace: test, name: greeting, version: 1.0.0}
+do:
+- greet: {set: {text: '${ "Hello " + .name }'}}
+"""
+REFUSAL = """\
+document: {dsl: 1.0.3, namespace: test, name: refusal, version: 1.0.0}
+do:
+- refuse: {raise: {error: {type: https://example.com/no, status: 400, title: No}}}
+"""
+LONG = """\
+document: {dsl: 1.0.3, namespace: test, name: long, version: 1.0.0}
+do:
+- rest: {wait: {hours: 1}}
+"""
+BROKEN = """\
+document: {dsl: 1.0.3, namespace: test, name: broken, version: 1.0.0}
+do:
+- first: {set: {a: 1}, then: nowhere}
+- second: {unknown: true}
+"""
+
+
+def fastrunner(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "fastrunner", *arguments],
+        cwd=ROOT,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in (("greeting", GREETING), ("refusal", REFUSAL), ("long", LONG), ("broken", BROKEN)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
+    with running(tmp_path / "data", ["-m", "fastrunner", "serve"]) as started:
+        started.wait_ready()
+        until(started.ready)
+        yield started
+
+
+def test_help_names_every_command() -> None:
+    done = fastrunner("--help")
+    assert done.returncode == 0
+    for command in [
+        "serve",
+        "run",
+        "validate",
+        "submit",
+        "get",
+        "list",
+        "events",
+        "cancel",
+        "pause",
+        "resume",
+        "receiver",
+    ]:
+        assert f"\n  {command} " in done.stdout
+    assert "FASTRUNNER_DATA_DIR" in fastrunner("serve", "--help").stdout
+
+
+def test_validate_prints_every_problem_with_its_place(folder: Path) -> None:
+    done = fastrunner("validate", str(folder / "greeting.yaml"), str(folder / "broken.yaml"))
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if "broken.yaml:" in line]
+    assert any(":3:" in line and "nowhere" in line for line in lines)
+    assert any(":4:" in line for line in lines)
+    assert not any("greeting.yaml:" in line for line in done.stderr.splitlines())
+
+
+def test_validate_as_json(folder: Path) -> None:
+    done = fastrunner("validate", "--json", str(folder / "broken.yaml"))
+    assert done.returncode == 1
+    problems = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {problem["line"] for problem in problems} == {3, 4}
+    assert all(problem["code"] and problem["pointer"].startswith("/do/") for problem in problems)
+    assert fastrunner("validate", str(folder / "greeting.yaml")).returncode == 0
+
+
+def test_run_gives_the_output_and_shows_progress_elsewhere(folder: Path) -> None:
+    done = fastrunner("run", str(folder / "greeting.yaml"), "--input", '{"name": "Ada"}')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"text": "Hello Ada"}
+    assert "workflow_completed" in done.stderr
+
+
+def test_run_reads_the_document_and_the_input_from_elsewhere(folder: Path) -> None:
+    (folder / "input.json").write_text('{"name": "Grace"}')
+    done = fastrunner("run", "-", "--quiet", "--input", f"@{folder / 'input.json'}", text=GREETING)
+    assert json.loads(done.stdout) == {"text": "Hello Grace"}
+    assert done.stderr == ""
+
+
+def test_run_exits_by_outcome(folder: Path) -> None:
+    failed = fastrunner("run", "--quiet", str(folder / "refusal.yaml"))
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout) == {
+        "type": "https://example.com/no",
+        "status": 400,
+        "title": "No",
+        "instance": "/do/0/refuse",
+    }
+    invalid = fastrunner("run", str(folder / "broken.yaml"))
+    assert invalid.returncode == 2
+    assert "broken.yaml:3:" in invalid.stderr
+    assert invalid.stdout == ""
+    bad_input = fastrunner("run", str(folder / "greeting.yaml"), "--input", "{name: Ada}")
+    assert bad_input.returncode == 2
+    assert "not JSON" in bad_input.stderr
+
+
+def test_interrupted_run_cancels(folder: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fastrunner", "run", "--json", str(folder / "long.yaml")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stderr is not None
+    for line in child.stderr:
+        if json.loads(line)["eventType"] == "task_started":
+            break
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 3, err
+    assert json.loads(err.splitlines()[-1])["eventType"] == "workflow_cancelled"
+
+
+def test_submit_follow_and_look_back(runner: RunnerProcess, folder: Path) -> None:
+    target = ("--target", runner.target)
+    done = fastrunner(
+        "submit", str(folder / "greeting.yaml"), "--id", "cli-1", "--input", '{"name": "Ada"}', "--follow", *target
+    )
+    assert done.returncode == 0, done.stderr
+    assert "workflow_completed" in done.stdout
+    got = json.loads(fastrunner("get", "cli-1", "--json", *target).stdout)
+    assert got["status"] == "completed"
+    assert json.loads(got["outputJson"]) == {"text": "Hello Ada"}
+    events = [json.loads(line) for line in fastrunner("events", "cli-1", "--json", *target).stdout.splitlines()]
+    assert [int(event["sequenceNumber"]) for event in events] == list(range(1, len(events) + 1))
+    assert "greeting" in fastrunner("list", *target).stdout
+    assert fastrunner("submit", str(folder / "refusal.yaml"), "--follow", *target).returncode == 1
+
+
+def test_control_commands(runner: RunnerProcess, folder: Path) -> None:
+    target = ("--target", runner.target)
+    submitted = fastrunner("submit", str(folder / "long.yaml"), *target)
+    execution_id = submitted.stdout.strip()
+    assert execution_id
+    for command, status in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        assert fastrunner(command, execution_id, "--reason", "test", *target).returncode == 0
+        assert json.loads(fastrunner("get", execution_id, "--json", *target).stdout)["status"] == status
+    refused = fastrunner("pause", execution_id, *target)
+    assert refused.returncode == 4
+    assert "FAILED_PRECONDITION" in refused.stderr
+
+
+def test_refusals_are_sentences(runner: RunnerProcess, folder: Path) -> None:
+    broken = fastrunner("submit", str(folder / "broken.yaml"), "--target", runner.target)
+    assert broken.returncode == 4
+    assert "INVALID_ARGUMENT" in broken.stderr
+    assert broken.stderr.count("workflow_yaml") >= 2
+    unknown = fastrunner("get", "never-seen", "--target", runner.target)
+    assert unknown.returncode == 4
+    assert "NOT_FOUND" in unknown.stderr
+    nobody = fastrunner("list", "--target", "127.0.0.1:1")
+    assert nobody.returncode == 4
+    assert "is the runner up there?" in nobody.stderr
+
+
+def test_serve_refuses_bad_settings_with_a_line() -> None:
+    done = fastrunner("serve", "--grpc-port", "many")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "GRPC_PORT=many" in done.stderr
+    prod = fastrunner("serve", "--env", "prod", "--grpc-port", "0")
+    assert prod.returncode == 2
+    assert prod.stderr.count("\n") == 1
+    assert "STIGMER_SERVICE_ENDPOINT" in prod.stderr
