@@ -1,0 +1,81 @@
+"""Support: the workflows of examples/, on the core alone and on the durable engine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from examples.catalog import EXAMPLES, Example
+from examples.orders_service import OrdersService
+from fastrunner.config import load_config
+from fastrunner.metrics import Metrics
+from fastrunner.tasks import build_performers
+from tests import durable
+from tests.driver import Execution, run
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[OrdersService]:
+    async with OrdersService(pace=0.1) as service:
+        yield service
+
+
+def test_every_example_is_in_the_catalog() -> None:
+    assert sorted(example.file for example in EXAMPLES) == sorted(path.name for path in FOLDER.glob("*.yaml"))
+    assert all(example.document().count("\n") < 60 for example in EXAMPLES)
+
+
+async def _run(example: Example, number: int, service: OrdersService, *, restoring: bool = False) -> Execution:
+    performers = build_performers(load_config(), Metrics(CollectorRegistry()))
+    try:
+        return await run(
+            example.document(),
+            example.input(number, service.url),
+            performers,
+            execution_id=f"{example.name}-{number}",
+            restoring=restoring,
+        )
+    finally:
+        for performer in performers.values():
+            await performer.close()
+
+
+@pytest.mark.parametrize("restoring", [False, True], ids=["in memory", "restored after every turn"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+async def test_example_ends_as_the_catalog_says(example: Example, restoring: bool, service: OrdersService) -> None:
+    for number in range(5):
+        execution = await _run(example, number, service, restoring=restoring)
+        assert execution.status == example.status, execution.error
+        result = execution.output if example.status == "completed" else execution.error
+        assert example.check(number, result), result
+
+
+async def test_examples_end_so_on_the_durable_engine(service: OrdersService, tmp_path: Path) -> None:
+    performers = build_performers(load_config(), Metrics(CollectorRegistry()))
+    async with durable.open_engine(performers, tmp_path) as engine:
+
+        async def judge(example: Example, number: int) -> str | None:
+            name = f"{example.name}-{number}"
+            execution = await durable.execute(engine, example.document(), example.input(number, service.url), name)
+            result = execution.output if example.status == "completed" else execution.error
+            is_right = execution.status == example.status and example.check(number, result)
+            return None if is_right else f"{name}: {execution.status} {result} {execution.error}"
+
+        verdicts = await asyncio.gather(*(judge(example, number) for example in EXAMPLES for number in range(3)))
+    assert [verdict for verdict in verdicts if verdict] == []
+    assert service.charges == {f"order-{number}": 1 for number in range(3)}
+
+
+async def test_an_order_is_charged_once(service: OrdersService) -> None:
+    order = next(example for example in EXAMPLES if example.name == "order")
+    await _run(order, 1, service)
+    assert service.charges == {"order-1": 1}
+    assert (service.requests, service.replays) == (3, 0)
+    # The same execution again is what a runner does that crashed before it could write anything down.
+    await _run(order, 1, service)
+    assert service.charges == {"order-1": 1}
+    assert (service.requests, service.replays) == (6, 3)
