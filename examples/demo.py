@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +81,14 @@ def read_ports(file: Path) -> dict[str, int]:
 
 
 @asynccontextmanager
-async def process(*arguments: str, log: Path, stdout: int = DEVNULL, **environment: str) -> AsyncIterator[Process]:
+async def process(
+    *arguments: str, log: Path, stdout: int = DEVNULL, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Process]:
     """A child of the demo, stopped (SIGTERM, later SIGKILL) at the end; what it logs goes to a file."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("FASTRUNNER_", "STIGMER_"))}
     with log.open("ab") as errors:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *arguments, stdout=stdout, stderr=errors, env={**inherited, **environment}
+            sys.executable, "-m", *arguments, stdout=stdout, stderr=errors, env={**inherited, **(settings or {})}
         )
     try:
         yield child
@@ -148,7 +150,7 @@ class Demo:
                 "STIGMER_SERVICE_USE_TLS": "false",
             }
             log = self.folder / "runner.log"
-            runner = await stack.enter_async_context(process("fastrunner", "serve", log=log, **settings))
+            runner = await stack.enter_async_context(process("fastrunner", "serve", log=log, settings=settings))
             reading = asyncio.create_task(self._read(receiver))
             try:
                 grpc_port, http_port = await self._ready(runner, data_dir / "ports.json")
