@@ -317,6 +317,10 @@ RESPAWN_STABLE_S: Final = 60.0
 DRAIN_MARGIN_S: Final = 5.0
 """What a child gets beyond the drain timeout, for its last commit and its exit, before it is killed."""
 
+DRAIN_WAITING_S_MAX: Final = 1.0
+"""How long a stopping worker's calls still wait for an owner's successor: many reconnect intervals, less than the grace
+of the calls themselves."""
+
 DRAIN_CALLS_S_MAX: Final = 5.0
 """How long unary calls may take to finish when a worker stops: they wait for a commit, never for an effect."""
 
@@ -332,6 +336,7 @@ assert CALLBACK_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert INPUT_SIZE_BYTES_MAX + DOCUMENT_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert REQUEST_SIZE_BYTES_MAX <= ROUTER_FRAME_SIZE_BYTES_MAX
 assert REQUEST_SIZE_BYTES_MAX + ROUTER_FLUSH_SIZE_BYTES <= ROUTER_FRAME_SIZE_BYTES_MAX
+assert ROUTER_RECONNECT_INTERVAL_S < DRAIN_WAITING_S_MAX < DRAIN_CALLS_S_MAX
 assert ROUTER_RECONNECT_INTERVAL_S < ROUTER_OWNER_WAIT_S_MAX
 assert PING_INTERVAL_S < PING_TIMEOUT_S < BOOT_S_MAX
 assert RESPAWN_DELAY_S_MIN < RESPAWN_DELAY_S_MAX <= RESPAWN_STABLE_S

@@ -8,6 +8,7 @@ forwarded. A request that nobody answers any more goes to this worker's successo
 Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
 """
 
+import asyncio
 import contextlib
 import logging
 
@@ -73,7 +74,8 @@ class Worker:
     async def drain(self, timeout_s: float) -> None:
         """Stops the parts in order."""
         end_s = monotonic_s() + timeout_s
-        self._router.stop_waiting()
+        # In a rolling restart an owner's successor is just coming up: calls that wait for it should reach it.
+        asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
         await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
         if self._callbacks is not None:
             await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))

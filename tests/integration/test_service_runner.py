@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from tests.integration.reflecting import VERSIONS, ReflectingClient
-from tests.integration.runner_process import RunnerProcess, running
+from tests.integration.runner_process import RunnerProcess, running, until
 from tests.integration.test_grpcurl import GRPCURL, REQUEST
 from tests.integration.test_service_reflection import GIVEN
 
@@ -68,3 +70,37 @@ async def test_a_waiting_execution_is_cancelled(runner: RunnerProcess) -> None:
         assert await client.call(COMMAND_SERVICE, "CancelExecution", {**CANCEL, "force": True}) == {}
         found = await client.call(QUERY_SERVICE, "GetExecution", {"execution_id": "test-123"})
         assert found["execution"]["status"] == "cancelled"
+
+
+async def test_a_rolling_restart_fails_no_call(runner: RunnerProcess) -> None:
+    before = await asyncio.to_thread(pids, runner)
+    restarted = asyncio.Event()
+    answered = 0
+
+    async def client(number: int) -> None:
+        nonlocal answered
+        # Channels of one process share connections unless told otherwise.
+        async with grpc.aio.insecure_channel(runner.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            call = channel.unary_unary(f"/{COMMAND_SERVICE}/ExecuteAsync")  # type: ignore[call-arg]
+            document = json.loads(REQUEST)["workflow_yaml"]
+            while not restarted.is_set():
+                answered += 1
+                request = WorkflowExecuteInput(workflow_execution_id=f"e-{number}-{answered}", workflow_yaml=document)
+                await call(request.SerializeToString(), timeout=15)
+
+    clients = [asyncio.ensure_future(client(number)) for number in range(4)]
+    runner.signal(signal.SIGHUP)
+    try:
+        async with asyncio.timeout(30):
+            while before & await asyncio.to_thread(pids, runner) or not await asyncio.to_thread(runner.ready):
+                assert not any(task.done() for task in clients)
+                await asyncio.sleep(0.05)
+    finally:
+        restarted.set()
+    await asyncio.gather(*clients)
+    assert answered > len(clients)
+
+
+def pids(runner: RunnerProcess) -> set[int]:
+    """Process ids of the workers."""
+    return {worker["pid"] for worker in until(runner.workers)}
