@@ -13,15 +13,17 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --group dev
-	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/dependencies.py)
-	touch $@
+	@echo "creating $(VENV) and installing what pyproject.toml names"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --group dev
+	@$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/dependencies.py)
+	@touch $@
 
 $(EXTENSION): $(STAMP) $(CORE_SOURCES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
-	touch $@
+	@echo "compiling the core (about a minute)"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
 
 build: $(EXTENSION) ## Create .venv and build the extension
 

@@ -64,19 +64,8 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
 def test_help_names_every_command() -> None:
     done = fastrunner("--help")
     assert done.returncode == 0
-    for command in [
-        "serve",
-        "run",
-        "validate",
-        "submit",
-        "get",
-        "list",
-        "events",
-        "cancel",
-        "pause",
-        "resume",
-        "receiver",
-    ]:
+    commands = ("serve", "run", "validate", "submit", "get", "list", "events", "cancel", "pause", "resume", "receiver")
+    for command in commands:
         assert f"\n  {command} " in done.stdout
     assert "FASTRUNNER_DATA_DIR" in fastrunner("serve", "--help").stdout
 
