@@ -88,8 +88,8 @@ async def test_a_misspelt_document_is_refused_at_its_lines(wire: Wire) -> None:
     code, _, details = await refusal(wire.execute_async("e-1", MISSPELT))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     descriptions = [violation.description for violation in details["BadRequest"].field_violations]
-    assert any(description.startswith("line 8, ") for description in descriptions), descriptions
-    assert any("/do/1/two" in description for description in descriptions), descriptions
+    assert descriptions[0].startswith("line 7, column 5, /do/0/one ")
+    assert descriptions[1].startswith("line 9, column 5, /do/1/two ")
     verdict = await wire.call(
         "ValidateWorkflow", q.ValidateWorkflowRequest(workflow_yaml=MISSPELT), q.ValidateWorkflowResponse
     )
