@@ -95,7 +95,7 @@ class Lane:
     def __init__(self, execution_id: str, acknowledged: int, budget: Budget) -> None:
         self.execution_id = execution_id
         self.budget = budget
-        self.rows: deque[Parcel] = deque()
+        self.rows: list[Parcel] = []
         self.flight: list[Parcel] = []
         self.acknowledged = self.tail = acknowledged
         self.behind = self.missed = self.rewound = False
@@ -307,7 +307,7 @@ class EventQueue:
             self._count_ready(lane, -1)
             events = 0
             while lane.rows and lane.rows[0].stored_ms < before_ms:
-                parcel = lane.rows.popleft()
+                parcel = lane.rows.pop(0)
                 events += parcel.events
                 lane.acknowledged = parcel.last
                 self._release(lane, parcel)
@@ -339,7 +339,7 @@ class EventQueue:
 
     def _drop(self, lane: Lane) -> None:
         while lane.rows:
-            self._release(lane, lane.rows.popleft())
+            self._release(lane, lane.rows.pop(0))
         del self.lanes[lane.execution_id]
         if lane.acknowledged >= 0:
             self._positions.put(lane.execution_id, lane.acknowledged)
@@ -380,13 +380,14 @@ class EventQueue:
     def _forget(self, lane: Lane, sequence: int) -> None:
         """Gives a lane's rows back to the outbox; it goes on after `sequence`."""
         while lane.rows:
-            self._release(lane, lane.rows.popleft())
+            self._release(lane, lane.rows.pop(0))
         lane.acknowledged = lane.tail = sequence
         lane.behind = True
 
     def _count_ready(self, lane: Lane, sign: int) -> None:
-        self.ready_events += sign * sum(parcel.events for parcel in lane.rows)
-        self.ready_size_bytes += sign * sum(len(parcel.messages) for parcel in lane.rows)
+        for parcel in lane.rows:
+            self.ready_events += sign * parcel.events
+            self.ready_size_bytes += sign * len(parcel.messages)
 
     def _make_ready(self, lane: Lane, now_s: float) -> None:
         lane.place = Place.READY
@@ -428,8 +429,8 @@ class EventQueue:
                 parcel, rest = parcel.cut(events_max, size_bytes_max)
                 if rest is not None:
                     lane.rows[0] = rest
-                    lane.rows.appendleft(parcel)
-            lane.flight.append(lane.rows.popleft())
+                    lane.rows.insert(0, parcel)
+            lane.flight.append(lane.rows.pop(0))
             events_max -= parcel.events
             size_bytes_max -= len(parcel.messages)
             if events_max <= 0 or size_bytes_max <= 0:
@@ -453,7 +454,7 @@ class EventQueue:
                 acknowledged += taken.events
                 self._release(lane, taken)
         lane.flight = []
-        lane.rows.extendleft(reversed(rest))
+        lane.rows[:0] = rest
         if acknowledged:
             lane.acknowledged = sequence
             lane.failures = 0
