@@ -99,7 +99,13 @@ class Store:
         return True
 
     def open(self) -> Counts:
-        """Opens or creates the file. Raises DataDirectoryRefused for a newer schema, sqlite3.Error if broken."""
+        """Opens or creates the file. Raises DataDirectoryRefused for a newer schema or a file that cannot be read."""
+        try:
+            return self._open()
+        except sqlite3.Error as error:
+            raise DataDirectoryRefused(f"{self.path} cannot be opened: {error}: restore it from a backup") from error
+
+    def _open(self) -> Counts:
         self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         version = int(self._db.execute(QUERIES["schema_version"]).fetchone()[0])
         if version > SCHEMA_VERSION:
