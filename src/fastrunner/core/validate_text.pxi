@@ -180,7 +180,7 @@ cdef object iso_amount_ms(str amount, object unit_ms):
 
 # --- URIs and URI templates ---
 
-cdef bint is_unreserved_name(Py_UCS4 character) noexcept:
+cdef bint is_word_character(Py_UCS4 character) noexcept:
     return u"a" <= character <= u"z" or u"A" <= character <= u"Z" or u"0" <= character <= u"9" or character == u"_"
 
 
@@ -201,6 +201,7 @@ cdef tuple uri_character_fault(str text):
     cdef Py_ssize_t at = 0, size = len(text), close
     cdef Py_UCS4 character
     cdef tuple fault
+    cdef tuple unsupported = None
     while at < size:
         character = text[at]
         if character == u"{":
@@ -208,8 +209,9 @@ cdef tuple uri_character_fault(str text):
             if close < 0:
                 return "invalid-format", f"the '{{' at character {at + 1} of the URI is not closed"
             fault = template_variable_fault(text, at + 1, close)
-            if fault is not None:
+            if fault is not None and fault[0] == "invalid-format":
                 return fault
+            unsupported = unsupported or fault
             at = close
         elif character == u"%":
             if at + 2 >= size or hex_digit(text[at + 1]) < 0 or hex_digit(text[at + 2]) < 0:
@@ -218,36 +220,57 @@ cdef tuple uri_character_fault(str text):
         elif character <= 0x20 or character == 0x7F or character.isspace() or character in u'"<>\\^`|}':
             return "invalid-format", f"the character {shown(character)} may not stand in a URI: percent-encode it"
         at += 1
-    return None
+    return unsupported
 
 
 cdef tuple template_variable_fault(str text, Py_ssize_t at, Py_ssize_t close):
-    """What is wrong with the variable between two braces."""
-    cdef Py_ssize_t i = at
-    cdef bint separated = True
+    """What is wrong with the variables between two braces, read by all of RFC 6570 so that the right fault is named."""
+    cdef Py_ssize_t start = at, end
+    cdef str extra = None
     if at < close and text[at] in u"+#./;?&=,!@|":
-        return "unsupported-template", (f"the operator '{text[at]}' of RFC 6570 is not supported: use {{name}}, or an "
-                                        "expression in ${ } that builds the URI")
-    while i < close:
-        if text[i] == u"," or text[i] == u":" or text[i] == u"*":
-            return "unsupported-template", (f"'{text[i]}' in a URI variable is not supported: use {{name}}, or "
-                                            "an expression in ${ } that builds the URI")
-        if text[i] == u".":
-            if separated:
+        extra = text[at]
+        at += 1
+    while True:
+        end = variable_end(text, at, close)
+        if end == at:
+            break
+        at = end
+        if at < close and text[at] == u"*":
+            extra = "*"
+            at += 1
+        elif at < close and text[at] == u":":
+            extra = ":"
+            end = digits_end(text, at + 1, close)
+            if not 1 <= end - at - 1 <= 4 or text[at + 1] == u"0":
                 break
-            separated = True
-        elif is_unreserved_name(text[i]):
-            separated = False
-        elif (text[i] == u"%" and i + 2 < close and hex_digit(text[i + 1]) >= 0 and hex_digit(text[i + 2]) >= 0):
-            separated = False
-            i += 2
+            at = end
+        if at == close:
+            return None if extra is None else (
+                "unsupported-template", f"'{extra}' in the URI variable at character {start + 1} is not supported: use "
+                                        "{name}, or an expression in ${ } that builds the URI")
+        if text[at] != u",":
+            break
+        extra = ","
+        at += 1
+    return "invalid-format", (f"the URI variable at character {start + 1} is no name: letters, digits, '_', and '.' "
+                              "between them")
+
+
+cdef Py_ssize_t variable_end(str text, Py_ssize_t at, Py_ssize_t close) noexcept:
+    """Index after the variable name at `at`; the same index if there is none."""
+    cdef Py_ssize_t start = at, end = at
+    while at < close:
+        if text[at] == u"%" and at + 2 < close and hex_digit(text[at + 1]) >= 0 and hex_digit(text[at + 2]) >= 0:
+            at += 3
+            end = at
+        elif is_word_character(text[at]):
+            at += 1
+            end = at
+        elif text[at] == u"." and at == end and at > start:
+            at += 1
         else:
             break
-        i += 1
-    if i < close or separated:
-        return "invalid-format", (f"the URI template variable at character {at + 1} is no name: letters, digits, '_', "
-                                  "and '.' between them")
-    return None
+    return end
 
 
 # --- names and versions ---
@@ -263,7 +286,7 @@ cdef bint is_host_name(str text, bint dots) noexcept:
         if character == u"-" or (dots and character == u"."):
             if at == 0 or at == size - 1:
                 return False
-        elif character == u"_" or not is_unreserved_name(character):
+        elif character == u"_" or not is_word_character(character):
             return False
     return True
 
@@ -274,7 +297,7 @@ cdef bint is_variable_name(str text) noexcept:
     if not text or u"0" <= text[0] <= u"9":
         return False
     for at in range(len(text)):
-        if not is_unreserved_name(text[at]):
+        if not is_word_character(text[at]):
             return False
     return True
 
@@ -310,7 +333,7 @@ cdef Py_ssize_t semver_identifiers(str text, Py_ssize_t at, bint no_leading_zero
     cdef Py_ssize_t size = len(text), start
     while True:
         start = at
-        while at < size and (text[at] == u"-" or (text[at] != u"_" and is_unreserved_name(text[at]))):
+        while at < size and (text[at] == u"-" or (text[at] != u"_" and is_word_character(text[at]))):
             at += 1
         if at == start:
             return -1
