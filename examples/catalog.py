@@ -61,9 +61,8 @@ def _is_order(i: int, output: Json) -> bool:
 
 
 def _is_best_offer(i: int, output: Json) -> bool:
-    best = output.pop("best")
-    shops = ["north", "south", "west"]
-    return bool(100 <= best["price"] < 200 and output == {"offers": 3, "item": f"item-{i}", "shops": shops})
+    expected = {"best": output["best"], "offers": 3, "item": f"item-{i}", "shops": ["north", "south", "west"]}
+    return bool(100 <= output["best"]["price"] < 200 and output == expected)
 
 
 def _is_report(i: int, output: Json) -> bool:
