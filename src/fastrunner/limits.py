@@ -91,6 +91,18 @@ GRPC_CLIENT_PING_INTERVAL_MS_MIN: Final = 10_000
 WALK_STEPS_PER_SLICE_MAX: Final = 250
 """Steps one slice of a walk may take: some hundred microseconds, in which the worker answers nobody else."""
 
+STRAND_STEPS_MAX: Final = 50
+"""Steps a branch of a fork takes before its siblings take theirs, so that an endless one starves nobody."""
+
+DATA_DEPTH_MAX: Final = 200
+"""Nesting of data a walk keeps: leaves room below the 254 levels orjson writes and reads."""
+
+SCHEMA_ERRORS_MAX: Final = 5
+"""Violations of a JSON Schema one error tells; the first few are what a reader needs."""
+
+SCHEMA_MESSAGE_SIZE_MAX: Final = 300
+"""Characters of one violation's message, which quotes the offending value."""
+
 TASK_NESTING_MAX: Final = 64
 """Task lists within task lists."""
 
@@ -330,6 +342,7 @@ DRAIN_CALLBACKS_S_MAX: Final = 2.0
 SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 
+assert DOCUMENT_DEPTH_MAX < DATA_DEPTH_MAX <= 240
 assert CALLBACK_BATCH_EVENTS_MAX <= CALLBACK_CATCH_UP_EVENTS_MAX <= CALLBACK_QUEUE_EVENTS_MAX // 2
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= CALLBACK_QUEUE_SIZE_BYTES_MAX // 5
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX

@@ -1,0 +1,110 @@
+"""Support of stage 4, walk: values that enter a walk are made plain JSON, once, at the door.
+
+Everything a walk keeps must survive a snapshot unchanged, or a restored execution would go another way. So results of
+expressions and effects are checked as they come in: no NaN or infinity (they become null, as jq prints NaN), no integer
+beyond 64 bits (they become doubles, as in jq), no lone surrogates (U+FFFD, as jq reads them), no nesting beyond
+`DATA_DEPTH_MAX`. A value that is clean already is passed on as the same object; nothing is ever modified in place.
+"""
+
+from cpython.dict cimport PyDict_Next
+from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.math cimport isfinite
+
+from fastrunner.limits import DATA_DEPTH_MAX as _DATA_DEPTH_MAX
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
+    bint PyUnicode_IS_ASCII(object text)
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+cdef int DATA_DEPTH_MAX = _DATA_DEPTH_MAX
+cdef object UINT64_MAX = (1 << 64) - 1
+
+
+class _TooDeep(ValueError):
+    """A value is nested deeper than a walk keeps."""
+
+
+cdef inline bint is_true(object value):
+    """Truth as in jq: everything but null and false."""
+    return value is not None and value is not False
+
+
+cdef object json_safe(object value, int depth_left):
+    """The value itself if it is plain JSON, else a clean copy. Raises _TooDeep, or TypeError for foreign types."""
+    cdef type kind = type(value)
+    cdef int overflow = 0
+    if value is None or kind is bool:
+        return value
+    if kind is str:
+        return value if PyUnicode_IS_ASCII(value) else _safe_text(value)
+    if kind is int:
+        PyLong_AsLongLongAndOverflow(value, &overflow)
+        return value if overflow == 0 else _safe_integer(value)
+    if kind is float:
+        return value if isfinite(PyFloat_AS_DOUBLE(value)) else None
+    if depth_left <= 0:
+        raise _TooDeep(f"data nested deeper than {DATA_DEPTH_MAX} levels")
+    if kind is dict:
+        return _safe_object(<dict> value, depth_left - 1)
+    if kind is list:
+        return _safe_array(<list> value, depth_left - 1)
+    raise TypeError(f"not a JSON value: {kind.__name__}")
+
+
+cdef object _safe_text(str text):
+    cdef Py_ssize_t size
+    try:
+        PyUnicode_AsUTF8AndSize(text, &size)
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+cdef object _safe_integer(object value):
+    if 0 <= value <= UINT64_MAX:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+cdef object _safe_array(list values, int depth_left):
+    cdef list copy = None
+    cdef Py_ssize_t index
+    cdef object value, safe
+    for index in range(PyList_GET_SIZE(values)):
+        value = <object> PyList_GET_ITEM(values, index)
+        safe = json_safe(value, depth_left)
+        if safe is not value and copy is None:
+            copy = values[:]
+        if copy is not None:
+            copy[index] = safe
+    return values if copy is None else copy
+
+
+cdef object _safe_object(dict values, int depth_left):
+    cdef dict copy = None
+    cdef PyObject *key
+    cdef PyObject *value
+    cdef Py_ssize_t position = 0
+    cdef object safe
+    while PyDict_Next(values, &position, &key, &value):
+        if type(<object> key) is not str:
+            raise TypeError("not a JSON value: an object with a key that is no string")
+        safe = json_safe(<object> value, depth_left)
+        if safe is not <object> value or _safe_key(<str> key) is not <object> key:
+            copy = {}
+            break
+    if copy is None:
+        return values
+    for name, item in values.items():
+        copy[_safe_key(name)] = json_safe(item, depth_left)
+    return copy
+
+
+cdef inline object _safe_key(str key):
+    return key if PyUnicode_IS_ASCII(key) else _safe_text(key)
