@@ -68,7 +68,9 @@ class RunnerProcess:
 
     def _ports(self) -> Any:
         assert self.process.poll() is None, self.process.communicate()
-        return json.loads((self.data_dir / "ports.json").read_text())
+        ports = json.loads((self.data_dir / "ports.json").read_text())
+        # A tree that was killed leaves its file behind.
+        return ports if ports["pid"] == self.process.pid else None
 
     @property
     def target(self) -> str:
