@@ -109,7 +109,7 @@ def test_children_end_with_their_supervisor(tiny: RunnerProcess) -> None:
     with running(tiny.data_dir, TINY, **ports) as successor:
         tiny.end()
         until(lambda: not any(map(alive, pids)))
-        until(lambda: successor._ports()["pid"] == successor.process.pid)
+        until(successor._ports)
         assert not Path(tiny.ports["runtime_dir"]).exists()
         assert successor.stop()[0] == 0
 
