@@ -294,6 +294,9 @@ ROUTER_OWNER_WAIT_S_MAX: Final = 10.0
 ROUTER_RECONNECT_INTERVAL_S: Final = 0.02
 """Between attempts to reach an owner that is down; a successor takes some hundred milliseconds to boot."""
 
+ROUTER_RETRY_INTERVAL_S: Final = 0.2
+"""Between looks at requests that wait for an owner: asks again what it refused for now, ends what waited too long."""
+
 ROUTER_FLUSH_SIZE_BYTES: Final = 262_144
 """Bytes collected into one frame before another is begun: a frame is decoded in one go, on the loop."""
 

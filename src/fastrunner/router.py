@@ -6,8 +6,9 @@ requests share a link; answers are matched by id.
 Rules:
 - A forwarded request is answered by the same handlers as a client's, with `local` set: it is never forwarded again.
 - If the owner is down, a request waits for its successor up to ROUTER_OWNER_WAIT_S_MAX. One that was sent when the link
-  broke, or that a stopping owner refused, is sent to the successor once more: every forwarded method is idempotent by
-  execution id. A stream is sent again only if nothing of it has arrived.
+  broke is sent to the successor once more: every forwarded method is idempotent by execution id. One that the owner
+  refuses as UNAVAILABLE, because it is stopping say, is asked again within the same bound. A stream is sent again only
+  if nothing of it has arrived.
 - Memory is bounded: unary requests in flight by ROUTER_REQUESTS_IN_FLIGHT_MAX per link, a stream by the credit its
   reader grants. So writes need no back-pressure of their own.
 """
@@ -206,16 +207,20 @@ class _Credit:
 class _Call(abc.ABC):
     """A request to another worker that has no last word yet."""
 
-    __slots__ = ("again", "give_up_s", "request", "sent")
+    __slots__ = ("again", "begun", "give_up_s", "refusal", "request", "sent")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.sent = False
         """Whether the present link has carried it."""
         self.again = True
-        """Whether it may be sent once more."""
-        self.give_up_s = _give_up_s(request)
-        """Until when it waits for a link, on the monotonic clock."""
+        """Whether it may be sent to a successor."""
+        self.begun = False
+        """Whether something of its answer has arrived."""
+        self.refusal: ForwardedError | None = None
+        """Why the owner would not take it now."""
+        self.give_up_s = 0.0
+        """Until when it waits for an owner that takes it, on the monotonic clock; 0: it has not had to wait."""
 
     @abc.abstractmethod
     def deliver(self, answer: Answer) -> None:
@@ -260,7 +265,7 @@ class _StreamCall(_Call):
 
     def deliver(self, answer: Answer) -> None:
         """One more message, or the end."""
-        self.again = False
+        self.begun = True
         if answer.end:
             self.ended = True
         else:
@@ -273,19 +278,17 @@ class _StreamCall(_Call):
         self.wakeup.set()
 
 
-def _give_up_s(request: Request) -> float:
-    wait_s = limits.ROUTER_OWNER_WAIT_S_MAX
-    if request.deadline_ms:
-        wait_s = min(wait_s, (request.deadline_ms - wall_ms()) / 1000)
-    return monotonic_s() + wait_s
-
-
 class _Outgoing(Channel):
     """The connection of a peer."""
 
     def __init__(self, peer: "_Peer") -> None:
         super().__init__()
         self._peer = peer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The owner is there."""
+        super().connection_made(transport)
+        self._peer.connected(self)
 
     def on_frame(self, frame: Frame) -> None:
         """Hands answers to their calls."""
@@ -306,7 +309,7 @@ class _Peer:
         self._calls: dict[int, _Call] = {}
         self._channel: _Outgoing | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._expiring: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._last_id = 0
         self._stopping = False
 
@@ -321,6 +324,7 @@ class _Peer:
             call.sent = True
             self._channel.add_request(call.request)
         else:
+            self._keep(call)
             self._wait_for_owner()
 
     def tell(self, call: _Call, credit: int) -> None:
@@ -335,17 +339,22 @@ class _Peer:
         call = self._calls.get(answer.request_id)
         if call is None:
             return
-        if answer.code == _UNAVAILABLE and call.again and not self._stopping:
-            # The owner is stopping and takes nothing new: its successor will.
-            self._keep(call)
-            self._expire()
+        refusal = ForwardedError(answer.code, answer.message, answer.status) if answer.code else None
+        if refusal is not None and refusal.code == _UNAVAILABLE and not call.begun and self._keep(call):
+            call.refusal = refusal
+            self._look_again()
             return
         if answer.end:
             del self._calls[answer.request_id]
-        if answer.code:
-            call.fail(ForwardedError(answer.code, answer.message, answer.status))
+        if refusal is not None:
+            call.fail(refusal)
         else:
             call.deliver(answer)
+
+    def connected(self, channel: _Outgoing) -> None:
+        """Sends what has waited for a link."""
+        self._channel = channel
+        self._send_waiting()
 
     def disconnected(self) -> None:
         """Keeps for the successor what may be sent again."""
@@ -353,20 +362,27 @@ class _Peer:
         for request_id, call in list(self._calls.items()):
             if not call.sent:
                 continue
-            if call.again and not self._stopping:
-                self._keep(call)
+            if call.again and not call.begun and self._keep(call):
+                call.again = False
             else:
                 del self._calls[request_id]
                 call.fail(Unavailable(f"worker {self._worker} went away before it answered: retry"))
         if self._calls:
             self._wait_for_owner()
 
-    def _keep(self, call: _Call) -> None:
-        call.sent = call.again = False
-        call.give_up_s = _give_up_s(call.request)
+    def _keep(self, call: _Call) -> bool:
+        """Lets a call wait for an owner that takes it, unless it has waited long enough."""
+        now = monotonic_s()
+        if not call.give_up_s:
+            wait_s = limits.ROUTER_OWNER_WAIT_S_MAX
+            if call.request.deadline_ms:
+                wait_s = min(wait_s, (call.request.deadline_ms - wall_ms()) / 1000)
+            call.give_up_s = now + wait_s
+        call.sent = False
+        return not self._stopping and now < call.give_up_s
 
     def _wait_for_owner(self) -> None:
-        self._expire()
+        self._look_again()
         if self._connecting is None and not self._stopping:
             self._connecting = asyncio.ensure_future(self._connect())
 
@@ -376,38 +392,45 @@ class _Peer:
             # Ends with a link, or when the last call that waits for one has given up.
             while self._calls and self._channel is None:
                 with contextlib.suppress(OSError):
-                    _, self._channel = await loop.create_unix_connection(lambda: _Outgoing(self), self._path)
-                    break
+                    await loop.create_unix_connection(lambda: _Outgoing(self), self._path)
+                    continue
                 await asyncio.sleep(limits.ROUTER_RECONNECT_INTERVAL_S)
         finally:
             self._connecting = None
-        for call in list(self._calls.values()):
+
+    def _send_waiting(self) -> None:
+        for call in self._calls.values():
             if self._channel is not None and not call.sent:
                 call.sent = True
                 self._channel.add_request(call.request)
 
-    def _expire(self) -> None:
+    def _look_again(self) -> None:
         """Ends the calls that have waited too long, and comes back while others wait."""
-        if self._expiring is not None:
-            self._expiring.cancel()
-            self._expiring = None
-        now, waiting = monotonic_s(), False
+        if self._looking is not None:
+            return
+        now = monotonic_s()
         for request_id, call in list(self._calls.items()):
-            if call.sent:
-                continue
-            if self._stopping or now >= call.give_up_s:
+            if not call.sent and (self._stopping or now >= call.give_up_s):
                 del self._calls[request_id]
-                call.fail(Unavailable(f"worker {self._worker}, which owns the execution, is not available: retry"))
-            else:
-                waiting = True
-        if waiting:
-            delay_s = 10 * limits.ROUTER_RECONNECT_INTERVAL_S
-            self._expiring = asyncio.get_running_loop().call_later(delay_s, self._expire)
+                away = Unavailable(f"worker {self._worker}, which owns the execution, is not available: retry")
+                call.fail(call.refusal or away)
+        if not all(call.sent for call in self._calls.values()):
+            delay_s = limits.ROUTER_RETRY_INTERVAL_S
+            self._looking = asyncio.get_running_loop().call_later(delay_s, self._on_look)
+
+    def _on_look(self) -> None:
+        """Asks the owner again what it has refused for now."""
+        self._looking = None
+        self._send_waiting()
+        self._look_again()
 
     def stop_waiting(self) -> None:
         """No more waiting for successors: this worker is stopping too."""
         self._stopping = True
-        self._expire()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        self._look_again()
 
     def close(self) -> None:
         """Closes the link; what has no answer fails."""

@@ -476,12 +476,16 @@ def _reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
 def _announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
     def announce() -> None:
         ports = {"grpc_port": config.grpc_port, "http_port": config.http_port, "pid": os.getpid()}
-        write_ports_file(config.data_dir, {**ports, "runtime_dir": str(reserved.folder.path)})
-        sys.stdout.write(
-            f"fastrunner is ready: grpc {config.grpc_host}:{config.grpc_port}, http {config.http_host}:"
-            f"{config.http_port}, workers {config.workers}, shards {reserved.shards}, data {config.data_dir}\n"
-        )
-        sys.stdout.flush()
+        try:
+            write_ports_file(config.data_dir, {**ports, "runtime_dir": str(reserved.folder.path)})
+            sys.stdout.write(
+                f"fastrunner is ready: grpc {config.grpc_host}:{config.grpc_port}, http {config.http_host}:"
+                f"{config.http_port}, workers {config.workers}, shards {reserved.shards}, data {config.data_dir}\n"
+            )
+            sys.stdout.flush()
+        except OSError as error:
+            # A closed stdout or a full disk is no reason to stop what works.
+            log.warning("ready, but cannot say so: %s", error)
 
     return announce
 

@@ -27,6 +27,7 @@ class EchoHandler:
         self.name = name
         self.calls: list[tuple[str, bytes, CallFacts]] = []
         self.sent = 0
+        self.draining = False
         self.closed = asyncio.Event()
         self.gate = asyncio.Event()
 
@@ -36,7 +37,7 @@ class EchoHandler:
             raise UnknownExecution("x")
         if method == "RefuseLater":
             return self._refuse_later()
-        if method == "Draining":
+        if method == "Draining" and self.draining:
             raise Unavailable("stopping")
         if method == "Wait":
             return self._wait(payload)
@@ -235,14 +236,27 @@ async def test_sent_request_goes_to_the_successor(workers: Workers) -> None:
 
 async def test_stopping_owner_hands_over_to_its_successor(workers: Workers) -> None:
     """A request that a stopping owner refuses as unavailable is asked of its successor."""
+    workers.handlers[1].draining = True
     forward = asyncio.ensure_future(workers.routers[0].forward(1, "Draining", b"", PEER, 0))
     await until(lambda: len(workers.handlers[1].calls) == 1)
     await workers.stop(1)
     await workers.start(1)
-    with pytest.raises(ForwardedError) as refused:
-        await forward
-    assert refused.value.code == 14
+    assert await forward == b"worker 1:"
     assert len(workers.handlers[1].calls) == 1
+
+
+async def test_refusal_for_now_is_asked_again(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner that refuses as unavailable but stays is asked until it answers, or its refusal is passed on."""
+    workers.handlers[1].draining = True
+    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Draining", b"", PEER, 0))
+    await until(lambda: len(workers.handlers[1].calls) >= 2)
+    workers.handlers[1].draining = False
+    assert await forward == b"worker 1:"
+    workers.handlers[1].draining = True
+    monkeypatch.setattr(limits, "ROUTER_OWNER_WAIT_S_MAX", 0.1)
+    with pytest.raises(ForwardedError) as refused:
+        await workers.routers[0].forward(1, "Draining", b"", PEER, 0)
+    assert (refused.value.code, refused.value.message) == (14, "stopping")
 
 
 async def test_waiting_ends_at_the_deadline(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
