@@ -72,6 +72,26 @@ async def test_a_waiting_execution_is_cancelled(runner: RunnerProcess) -> None:
         assert found["execution"]["status"] == "cancelled"
 
 
+# Where the kernel does not migrate them (net.ipv4.tcp_migrate_req), connections that a stopping worker has not accepted
+# yet are reset: an ordinary retry policy is what every client of a restarting server needs.
+RETRY_UNAVAILABLE = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
 async def test_a_rolling_restart_fails_no_call(runner: RunnerProcess) -> None:
     before = await asyncio.to_thread(pids, runner)
     restarted = asyncio.Event()
@@ -80,7 +100,8 @@ async def test_a_rolling_restart_fails_no_call(runner: RunnerProcess) -> None:
     async def client(number: int) -> None:
         nonlocal answered
         # Channels of one process share connections unless told otherwise.
-        async with grpc.aio.insecure_channel(runner.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", RETRY_UNAVAILABLE)]
+        async with grpc.aio.insecure_channel(runner.target, options=options) as channel:
             call = channel.unary_unary(f"/{COMMAND_SERVICE}/ExecuteAsync")  # type: ignore[call-arg]
             document = json.loads(REQUEST)["workflow_yaml"]
             while not restarted.is_set():
