@@ -79,6 +79,7 @@ RETRY_UNAVAILABLE = json.dumps(
         "methodConfig": [
             {
                 "name": [{}],
+                "waitForReady": True,
                 "retryPolicy": {
                     "maxAttempts": 5,
                     "initialBackoff": "0.05s",
