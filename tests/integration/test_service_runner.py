@@ -108,7 +108,8 @@ async def test_a_rolling_restart_fails_no_call(runner: RunnerProcess) -> None:
             while not restarted.is_set():
                 answered += 1
                 request = WorkflowExecuteInput(workflow_execution_id=f"e-{number}-{answered}", workflow_yaml=document)
-                await call(request.SerializeToString(), timeout=15)
+                # A connection in the backlog of a listener that closes is reset: channels that wait connect again.
+                await call(request.SerializeToString(), timeout=15, wait_for_ready=True)
 
     clients = [asyncio.ensure_future(client(number)) for number in range(4)]
     runner.signal(signal.SIGHUP)
