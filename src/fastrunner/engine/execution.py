@@ -62,6 +62,7 @@ class Execution:
         "_events",
         "_events_first",
         "_events_last",
+        "_settled",
         "accepted",
         "accepted_ms",
         "broken",
@@ -135,6 +136,7 @@ class Execution:
         self._events_first = 0
         self._events_last = 0
         self._effects_new: list[int] = []
+        self._settled = True
 
     # --- turns ---
 
@@ -193,12 +195,13 @@ class Execution:
         if isinstance(outcome, TimerDue) and not 0 < self.walk.wake_at_ms <= now_ms:
             return False
         turn = self.walk.resume(outcome, now_ms)
-        stepped = isinstance(outcome, MoreSteps)
-        had_more = self.more
-        # An outcome's turn says nothing about steps another turn has left over; only MoreSteps settles those.
-        self.more = turn.more or (had_more and not stepped)
+        # Only the first turn after a restore may find nothing to do; it leaves nothing to commit.
+        idle = isinstance(outcome, MoreSteps) and not (turn.events or turn.actions or turn.more)
+        changed = not idle or self._settled
+        self._settled = True
+        self.more = turn.more
         self._absorb(turn, now_ms)
-        return had_more or not stepped or bool(turn.events or turn.actions)
+        return changed
 
     def _absorb(self, turn: Turn, now_ms: int) -> None:
         assert self.walk is not None
@@ -224,6 +227,7 @@ class Execution:
         self.stored = True
         # A snapshot does not say whether its walk was in the middle of a slice; a walk that was not does nothing.
         self.more = True
+        self._settled = False
         effects = walk.pending()
         for effect in effects:
             self.effects_unstarted[effect.effect_id] = effect
