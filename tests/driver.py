@@ -11,7 +11,6 @@ from typing import Any
 
 from fastrunner import clock
 from fastrunner._core import (
-    Action,
     EffectFailure,
     EffectResult,
     InterruptEffect,
@@ -118,7 +117,7 @@ class _Driver:
             return walk
         return Walk.restore(self._plan, self._execution_id, self._input, walk.snapshot(), env=self._env)
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: PerformEffect | InterruptEffect) -> None:
         match action:
             case PerformEffect():
                 coroutine = self._performers[action.kind].perform(action)
