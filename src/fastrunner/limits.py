@@ -116,7 +116,7 @@ OUTPUT_JSON_SIZE_BYTES_MAX: Final = 65_536
 """Output carried in a progress event; larger ones are left out of the event and stay queryable."""
 
 SNAPSHOT_SIZE_BYTES_MAX: Final = 16_777_216
-"""State of one execution between commits; beyond it the execution faults instead of slowing its shard for all."""
+"""State of one execution between commits; beyond it the execution is cancelled instead of slowing its shard."""
 
 # --- expressions ---
 

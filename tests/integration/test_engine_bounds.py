@@ -1,0 +1,142 @@
+"""The embedded engine at its bounds and beside its own defects: one bad execution costs nobody else anything."""
+
+import asyncio
+import sqlite3
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.engine.plans import PlanCache
+from fastrunner.errors import DocumentRefused, Unavailable, UnknownExecution
+from fastrunner.metrics import Metrics
+from tests.integration.engines import (
+    CALL,
+    SET,
+    WAIT,
+    Performer,
+    assert_whole,
+    document,
+    engine_on,
+    folder,
+    submission,
+    until,
+    until_status,
+)
+
+
+async def test_effects_beyond_the_bound_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 3)
+    performer = Performer()
+    async with engine_on(folder(), performer) as engine:
+        for number in range(10):
+            await engine.submit(submission(f"execution-{number}", CALL))
+        await until(lambda: len(performer.performed) == 3, "three effects to start")
+        await engine.cancel("execution-9", "", True)
+        assert len(performer.performed) == 3
+        performer.gate.set()
+        for number in range(9):
+            await until_status(engine, f"execution-{number}", "completed")
+        await until_status(engine, "execution-9", "cancelled")
+        assert len(performer.performed) == 9
+
+
+async def test_performer_that_raises_fails_its_task_only() -> None:
+    class Defective(Performer):
+        async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+            raise KeyError("defect")
+
+    async with engine_on(folder(), Defective()) as engine:
+        await engine.submit(submission("one", CALL))
+        view = await until_status(engine, "one", "failed")
+        assert view.error is not None
+        assert view.error["status"] == 500
+        assert "defect" not in str(view.error)
+        await engine.submit(submission("two", SET))
+
+
+async def test_snapshot_that_cannot_be_read_sets_aside_one_execution() -> None:
+    path = folder()
+    async with engine_on(path) as engine:
+        await engine.submit(submission("damaged", WAIT))
+        await engine.submit(submission("whole", WAIT))
+    with sqlite3.connect(path / "shard-0000.db") as db:
+        db.execute("update snapshots set snapshot = x'00' where execution_key = 1")
+    db.close()
+    async with engine_on(path) as engine:
+        await until_status(engine, "whole", "completed")
+        assert (await engine.get("damaged")).status == "running"
+        assert await engine.submit(submission("damaged", WAIT)) == "running"
+        with pytest.raises(Unavailable, match="out of service"):
+            await engine.cancel("damaged", "", True)
+
+
+async def test_execution_the_core_fails_on_is_refused_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Defective:
+        @staticmethod
+        def start(*arguments: object, **options: object) -> None:
+            raise KeyError("defect")
+
+    async with engine_on(folder()) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr("fastrunner.engine.execution.Walk", Defective)
+            with pytest.raises(RuntimeError):
+                await engine.submit(submission("one"))
+        with pytest.raises(UnknownExecution):
+            await engine.get("one")
+        assert engine._shards[0].unfinished_count == 0
+        assert await engine.submit(submission("one")) == "running"
+
+
+async def test_state_beyond_its_bound_ends_the_execution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.limits.SNAPSHOT_SIZE_BYTES_MAX", 4_096)
+    large = document("  - fill:\n      set: {data: '" + "x" * 8_192 + "'}\n  - rest:\n      wait: {hours: 1}\n")
+    async with engine_on(folder()) as engine:
+        await engine.submit(submission("large", large))
+        await engine.submit(submission("small", WAIT))
+        assert (await engine.get("large")).status == "cancelled"
+        await assert_whole(engine, "large", "workflow_cancelled")
+        await until_status(engine, "small", "completed")
+
+
+async def test_large_batches_are_committed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.limits.COMMIT_EXECUTIONS_MAX", 7)
+    async with engine_on(folder()) as engine:
+        answers = await asyncio.gather(*(engine.submit(submission(f"execution-{number}")) for number in range(100)))
+        assert list(answers) == ["running"] * 100
+        for number in range(100):
+            assert (await engine.get(f"execution-{number}")).status == "completed"
+
+
+async def test_timer_entries_of_ended_executions_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.limits.TIMERS_DEAD_MAX", 10)
+    async with engine_on(folder()) as engine:
+        for number in range(50):
+            await engine.submit(submission(f"execution-{number}", SET, timeout_s_max=3_600))
+        await engine.submit(submission("rest", WAIT))
+        waits = document("  - rest:\n      wait: {hours: 1}\n")
+        for number in range(50):
+            await engine.submit(submission(f"wait-{number}", waits))
+            await engine.cancel(f"wait-{number}", "", False)
+        await until_status(engine, "rest", "completed")
+        assert len(engine._scheduler._timers) <= 22
+
+
+def test_plan_cache_keeps_the_latest_and_stays_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.limits.PLANS_CACHED_MAX", 3)
+    cache = PlanCache(Metrics(CollectorRegistry()))
+    texts = [document("  - one:\n      set: {a: 1}\n", name=f"plan-{number}") for number in range(5)]
+    first = cache.get(texts[0])
+    assert cache.get(texts[0]) is first
+    for text in texts[1:3]:
+        cache.get(text)
+    assert cache.get(texts[0]) is first
+    for text in texts[3:]:
+        cache.get(text)
+    assert cache.get(texts[0]) is first
+    assert list(cache._plans) == [*texts[3:], texts[0]]
+    monkeypatch.setattr("fastrunner.limits.PLANS_CACHED_SIZE_CHARS_MAX", len(texts[0]))
+    cache.get(texts[1])
+    assert list(cache._plans) == [texts[1]]
+    with pytest.raises(DocumentRefused):
+        cache.get("do: 1")
