@@ -1,0 +1,239 @@
+"""The validator against the official schema: the same verdict on mutated examples, but for the rules listed here."""
+
+import json
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastrunner._core import Problem, load, validate
+from fastrunner._core import compile as compile_workflow
+from tests.conformance.full_documents import FULL_DOCUMENTS
+from tests.conformance.mutations import Mutator
+from tests.core.documents import CONFORMANCE, needs_conformance
+
+MUTATIONS_COUNT = 24_000
+COMPILED_MUTATIONS_COUNT = 4_000
+
+
+@dataclass(frozen=True)
+class Stricter:
+    """A rule of ours that the schema does not have: problems of this code, at pointers and with messages that match."""
+
+    code: str
+    reason: str
+    pointer: str = r".*"
+    message: str = r".*"
+    call: str = ""
+    """The protocol of the call whose `with` the pointer leads into."""
+
+    def explains(self, problem: Problem, document: Any) -> bool:
+        """Whether the problem comes from this rule."""
+        if problem.code != self.code or not re.match(self.message, problem.message):
+            return False
+        match = re.fullmatch(self.pointer, problem.pointer, re.DOTALL)
+        if match is None:
+            return False
+        return not self.call or bool(value_at(document, match["task"]).get("call") == self.call)
+
+
+def value_at(document: Any, pointer: str) -> Any:
+    """The value at a JSON pointer."""
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        document = document[int(key)] if isinstance(document, list) else document[key]
+    return document
+
+
+OPEN_OBJECTS = "the schema leaves the object open; a key nobody reads is a mistake of its author"
+STRICTER = [
+    Stricter("duplicate-task", "the schema cannot compare names; `then` would be ambiguous (checklist 1.10)"),
+    Stricter("duplicate-default", "the schema cannot count cases without `when` (checklist 8.16.3)"),
+    Stricter("unknown-target", "the schema knows no task names (checklist 5.6, T12)"),
+    Stricter("unknown-reference", "the schema knows no names of `use` (checklist 10.2)"),
+    Stricter("invalid-expression", "the schema compiles no jq, and its pattern takes `${ .a } and ${ .b }` (T3)"),
+    Stricter("unknown-variable", "an unbound variable could only fail (checklist 6.10, T8)"),
+    Stricter("unavailable-variable", "a variable without value here could only fail (checklist 6.10)"),
+    Stricter("invalid-schema", "the schema accepts any value as inline schema (checklist 4.10)"),
+    Stricter("unsupported-dsl", "the schema accepts any version; other languages would run wrongly (checklist 1.3)"),
+    Stricter("unsupported-template", "operators of RFC 6570 would never be expanded (checklist 14.2, T34)"),
+    Stricter("reserved-name", "a loop variable named `input` would hide `$input`"),
+    Stricter("foreign-dialect", "documents of DSL 0.x are named as what they are (checklist 0.8)"),
+    Stricter("unknown-key", OPEN_OBJECTS, r"/[^/]*"),
+    Stricter("unknown-key", OPEN_OBJECTS, r".*/catch/errors/[^/]*(/[^/]*)?"),
+    Stricter("unknown-key", OPEN_OBJECTS, r"(?P<task>.*)/with(/transport(/http|/stdio)?|/client)?/[^/]*", call="mcp"),
+    Stricter("unknown-key", OPEN_OBJECTS, r".*/oauth2/endpoints/[^/]*"),
+    Stricter("unknown-key", OPEN_OBJECTS, r".*/(oauth2|oidc)/request/[^/]*"),
+    Stricter("unknown-key", OPEN_OBJECTS, r".*/correlate/[^/]*/[^/]*"),
+    Stricter("unknown-key", OPEN_OBJECTS, r".*/emit/event/[^/]*"),
+    Stricter("unknown-key", OPEN_OBJECTS, r"/use/authentications/[^/]*/[^/]*"),
+    Stricter("unknown-key", OPEN_OBJECTS, r".*/backoff/(constant|exponential|linear)/[^/]*"),
+    Stricter("conflicting-keys", OPEN_OBJECTS, r"/use/authentications/[^/]*/[^/]*"),
+    Stricter("missing-key", "an event without `with` has no type (checklist 8.9.1)", r".*/emit/event", r".*'with'"),
+    Stricter(
+        "missing-key", "an A2A call needs somewhere to go (checklist 8.6.2)", r".*/with", r".*agentCard and server"
+    ),
+    Stricter("missing-key", "a schedule that starts nothing (checklist 16.1)", r"/schedule"),
+    Stricter("missing-key", "a client is its id, or an assertion (checklist 9.9)", r".*/(oauth2|oidc)/client"),
+    Stricter("invalid-format", "a cron expression has five fields (checklist 16.3)", r"/schedule/cron"),
+    Stricter("invalid-format", "jq could not bind the variable", r".*/(each|at|item|as)"),
+    Stricter("invalid-format", "the method could not be sent", r".*/with/method"),
+    Stricter("out-of-range", "a thousand years of waiting are a mistake", message=r"a duration is at most"),
+    Stricter("invalid-value", "only js and python can run (checklist 8.14.7)", r".*/script/language"),
+]
+
+
+def official_schema() -> Any:
+    """The schema as published, with formats."""
+    schema = load((CONFORMANCE / "schema" / "workflow.yaml").read_bytes())
+    return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+
+
+def corpus() -> list[Any]:
+    """The examples, and documents of our own for what they leave out."""
+    paths = sorted((CONFORMANCE / "examples").iterdir())
+    return [load(path.read_bytes()) for path in paths] + [load(text) for text in FULL_DOCUMENTS]
+
+
+def without_laxer(document: Any) -> Any:
+    """The document without what we accept and the schema does not: `document.description`, which real ones carry."""
+    header = document.get("document") if isinstance(document, dict) else None
+    if not isinstance(header, dict) or not isinstance(header.get("description"), str):
+        return document
+    return {**document, "document": {key: value for key, value in header.items() if key != "description"}}
+
+
+def unexplained(problems: tuple[Problem, ...], document: Any) -> list[Problem]:
+    """Problems that the schema must find as well."""
+    return [p for p in problems if p.code != "unsupported" and not any(rule.explains(p, document) for rule in STRICTER)]
+
+
+@needs_conformance
+def test_verdicts_equal_those_of_the_official_schema() -> None:
+    seed = secrets.randbits(32)
+    schema = official_schema()
+    mutator = Mutator(corpus(), Random(seed))
+    refused = 0
+    for number in range(MUTATIONS_COUNT):
+        document = mutator.document()
+        problems = unexplained(validate(json.dumps(document)), document)
+        accepted = schema.is_valid(without_laxer(document))
+        refused += not accepted
+        if accepted == bool(problems):
+            pytest.fail(
+                f"seed {seed}, document {number}: the schema {'accepts' if accepted else 'refuses'} it, we "
+                f"{problems or 'find nothing'}; all ours: {validate(json.dumps(document))}\n{json.dumps(document)}"
+            )
+    assert MUTATIONS_COUNT // 10 < refused < MUTATIONS_COUNT * 19 // 20, "the mutations test one verdict only"
+
+
+@needs_conformance
+def test_documents_without_problems_compile() -> None:
+    seed = secrets.randbits(32)
+    mutator = Mutator(corpus(), Random(seed))
+    compiled = 0
+    for number in range(COMPILED_MUTATIONS_COUNT):
+        text = json.dumps(mutator.document())
+        if validate(text):
+            continue
+        try:
+            compile_workflow(text)
+        except Exception as error:
+            pytest.fail(f"seed {seed}, document {number}: {error!r}\n{text}")
+        compiled += 1
+    assert compiled > COMPILED_MUTATIONS_COUNT // 50
+
+
+def in_header(key: str) -> Callable[[str], Any]:
+    return lambda text: {**SAMPLE, "document": {**SAMPLE["document"], key: text}}
+
+
+def in_task(task: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: {**SAMPLE, "do": [{"task": task(text)}]}
+
+
+SAMPLE: dict[str, Any] = {"document": {"dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0"}, "do": []}
+NEAR_FORMATS = {
+    "version": (in_header("version"), r"0?[0-9]{1,2}\.[01]\.0?[0-9](-[a0.+-]{0,4})?(\+[a0.-]{0,4})?"),
+    "name": (in_header("name"), r"[a-zA-Z0-9._-]{0,5}|[a-]{61,65}"),
+    "duration": (
+        in_task(lambda text: {"wait": text}),
+        r"-?P?([0-9]?(\.[0-9])?[YMWDdS]){0,4}(T([0-9]?(\.[0-9])?[HMSs]){0,3})?[ \n]?",
+    ),
+    "wrapped": (in_task(lambda text: {"wait": text}), r"[ \n]?\$?\{[ .a\n}{]{0,3}\}?[ \n]?"),
+    "endpoint": (
+        in_task(lambda text: {"call": "http", "with": {"method": "get", "endpoint": text}}),
+        r"(http:)?(//)?[a/:?#%41@!$'()*+;=\[\]é .\"<>\\^`|{}_~,-]{0,8}",
+    ),
+    "type": (
+        in_task(lambda text: {"raise": {"error": {"type": text, "status": 400}}}),
+        r"[ \n]?[a:/?#.${}% ]{0,6}",
+    ),
+    "instance": (
+        in_task(lambda text: {"raise": {"error": {"type": "a", "status": 400, "instance": text}}}),
+        r"/?[a~01/${} .-]{0,6}",
+    ),
+    "time": (
+        in_task(lambda text: {"emit": {"event": {"with": {"type": "a", "time": text}}}}),
+        r"(2024|2023|1900|2000)-(02|0[0-9]|1[0-3])-(28|29|3[0-2]|0[01])[Tt ]"
+        r"(23|2[0-4]):(59|60|00):(59|60|61)(\.[0-9]{0,2})?([zZ]|[+-](00|01|24):(00|59|60))?",
+    ),
+    "host": (
+        in_task(
+            lambda text: {
+                "call": "grpc",
+                "with": {"proto": {"endpoint": "a"}, "service": {"name": "a", "host": text}, "method": "a"},
+            }
+        ),
+        r"[a-z0-9._:-]{0,6}",
+    ),
+    "path": (
+        in_task(
+            lambda text: {
+                "call": "openapi",
+                "with": {
+                    "document": {"endpoint": "a"},
+                    "operationId": "a",
+                    "authentication": {
+                        "oauth2": {"authority": "a", "grant": "password", "endpoints": {"token": text}},
+                    },
+                },
+            }
+        ),
+        r"[ \n]?[a:/?#.${}% ,+]{0,6}",
+    ),
+}
+
+
+@needs_conformance
+@pytest.mark.parametrize("name", NEAR_FORMATS)
+def test_formats_equal_those_of_the_official_schema(name: str) -> None:
+    build, pattern = NEAR_FORMATS[name]
+    schema = official_schema()
+
+    @given(st.from_regex(pattern, fullmatch=True))
+    @settings(max_examples=400, deadline=None)
+    def verdicts_are_equal(text: str) -> None:
+        document = build(text)
+        assert schema.is_valid(document) == (not unexplained(validate(json.dumps(document)), document))
+
+    verdicts_are_equal()
+
+
+@needs_conformance
+@pytest.mark.parametrize("text", FULL_DOCUMENTS)
+def test_documents_that_use_everything_are_valid_for_both(text: str) -> None:
+    assert official_schema().is_valid(load(text))
+    assert {problem.code for problem in validate(text)} <= {"unsupported"}
+
+
+def test_description_is_the_one_thing_we_accept_beyond_the_schema() -> None:
+    header = {"dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0", "description": "text"}
+    assert validate(json.dumps({"document": header, "do": []})) == ()
