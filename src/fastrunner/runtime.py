@@ -118,10 +118,16 @@ class RuntimeFolder:
     """Short enough for the socket paths within."""
 
     @classmethod
-    def create(cls) -> Self:
-        """A new one, readable by this user only."""
-        path = Path(tempfile.mkdtemp(prefix="fastrunner-"))
-        if len(bytes(path / "worker-000.sock")) > limits.SOCKET_PATH_SIZE_BYTES_MAX:
+    def create(cls, data_dir: Path) -> Self:
+        """A new one, readable by this user only; the data directory must be locked.
+
+        It is `run` in the data directory, so that what a killed runner leaves is found again; elsewhere only where
+        sockets cannot be: the path is too long, or the file system has none.
+        """
+        path = data_dir.resolve() / "run"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(mode=0o700)
+        if not _takes_sockets(path):
             path.rmdir()
             path = Path(tempfile.mkdtemp(prefix="fastrunner-", dir="/tmp"))
         folder = cls(path)
@@ -147,6 +153,20 @@ class RuntimeFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def _takes_sockets(folder: Path) -> bool:
+    path = folder / "worker-000.sock"
+    if len(bytes(path)) > limits.SOCKET_PATH_SIZE_BYTES_MAX:
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+    except OSError:
+        return False
+    finally:
+        path.unlink(missing_ok=True)
+    return True
+
+
 def metrics_identity(role: str, index: int) -> str:
     """Under which name a child counts; its successor goes on with the same files."""
     return f"{role}{index}"
@@ -165,7 +185,7 @@ def write_ports_file(data_dir: Path, ports: Mapping[str, Any]) -> None:
 
 
 def remove_ports_file(data_dir: Path) -> None:
-    """Removes the file, and the runtime folder of a runner that was killed before it could do so itself."""
+    """Removes the file, and a runtime folder elsewhere of a runner that was killed before it could do so itself."""
     path = data_dir / PORTS_FILE
     with contextlib.suppress(OSError, orjson.JSONDecodeError, KeyError, TypeError):
         stale = Path(orjson.loads(path.read_bytes())["runtime_dir"])

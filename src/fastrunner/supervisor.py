@@ -218,8 +218,10 @@ class Supervisor:
 
     def _spawn(self, slot: Slot) -> None:
         ours, theirs = Link.pair()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            # A runner may have been started without them.
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
         # A signal between the fork and the child's own handlers would reach the supervisor's wake-up socket.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         parent_pid = os.getpid()
@@ -466,7 +468,7 @@ def _reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
             raise StartError(ExitCode.LOCKED, str(error)) from None
         stack.callback(data.close)
         remove_ports_file(config.data_dir)
-        folder = RuntimeFolder.create()
+        folder = RuntimeFolder.create(config.data_dir)
         stack.callback(folder.remove)
         chosen = {"grpc_port": grpc.getsockname()[1], "http_port": http.getsockname()[1]}
         reserved = Reserved(grpc, http, folder, data.shard_count)
@@ -483,7 +485,7 @@ def _announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
                 f"{config.http_port}, workers {config.workers}, shards {reserved.shards}, data {config.data_dir}\n"
             )
             sys.stdout.flush()
-        except OSError as error:
+        except (AttributeError, OSError, ValueError) as error:
             # A closed stdout or a full disk is no reason to stop what works.
             log.warning("ready, but cannot say so: %s", error)
 
