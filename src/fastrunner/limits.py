@@ -185,8 +185,9 @@ PLAN_KEYS_KNOWN_MAX: Final = 10_000
 ACKNOWLEDGEMENT_DELAY_MS_MAX: Final = 50
 """How long an acknowledgement waits for a commit to travel with: losing one costs a repeated delivery, nothing else."""
 
-DISK_FREE_SIZE_BYTES_MIN: Final = 67_108_864
-"""Free space below which nothing new is accepted: room for the journals of what already is."""
+DISK_FREE_SIZE_BYTES_MIN: Final = 536_870_912
+"""Free space below which nothing new is accepted and no loop goes on: room for what was accepted to end. More than the
+fastest disk takes between two looks at it."""
 
 COMMIT_RETRY_DELAY_S_MIN: Final = 0.1
 """First pause after a commit that failed."""

@@ -95,7 +95,7 @@ class Performer:
 def folder() -> Path:
     """A new data directory, on the memory file system where it is large enough: fsync costs nothing there."""
     base = Path("/dev/shm")
-    roomy = base.is_dir() and shutil.disk_usage(base).free > 4 * limits.DISK_FREE_SIZE_BYTES_MIN
+    roomy = base.is_dir() and shutil.disk_usage(base).free > 2 * limits.DISK_FREE_SIZE_BYTES_MIN
     path = Path(tempfile.mkdtemp(prefix="fastrunner-test-", dir=base if roomy else None))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path

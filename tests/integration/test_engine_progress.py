@@ -265,13 +265,21 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
 
 async def test_disk_that_is_nearly_full_closes_admission_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     async with engine_on(folder()) as engine:
+        await engine.submit(submission("loop", ENDLESS))
+        await engine.submit(submission("other", ENDLESS))
         monkeypatch.setattr("fastrunner.limits.DISK_FREE_SIZE_BYTES_MIN", 2**62)
         engine._watch_disk()
         with pytest.raises(AtCapacity, match="nearly full"):
             await engine.submit(submission("one"))
+        await engine.cancel("other", "", False)
+        held_at = (await engine.get("loop")).last_sequence
+        await engine.resume("loop", "")
+        assert (await engine.get("loop")).last_sequence == held_at
         monkeypatch.undo()
         engine._watch_disk()
         assert await engine.submit(submission("one")) == "running"
+        await engine.cancel("loop", "", False)
+        assert (await engine.get("loop")).last_sequence > held_at + 1
 
 
 async def test_command_to_a_closing_engine_is_refused() -> None:

@@ -132,7 +132,15 @@ class EmbeddedEngine:
         full = free_bytes < limits.DISK_FREE_SIZE_BYTES_MIN
         if full and self._disk_full is None:
             _log.error("the data directory has %d bytes left: new executions are refused", free_bytes)
-        self._disk_full = AtCapacity("the disk of the data directory is nearly full", 10.0) if full else None
+        # An endless loop would eat what is left, and with it the room to write down that somebody cancelled it.
+        self._scheduler.held = full
+        if not full and self._disk_full is not None:
+            for shard in self._shards.values():
+                for execution in shard.live.values():
+                    self._scheduler.enqueue(execution)
+        wanted_mib = limits.DISK_FREE_SIZE_BYTES_MIN >> 20
+        sentence = f"the disk of the data directory is nearly full: less than {wanted_mib} MiB are free"
+        self._disk_full = AtCapacity(sentence, retry_after_s=10.0) if full else None
 
     async def drain(self, timeout_s: float) -> None:
         """Refuses new executions, lets effects in flight end for `timeout_s`, commits and closes.

@@ -37,6 +37,8 @@ class Scheduler:
         self._timers_dead_count = 0
         self._timer_handle: asyncio.TimerHandle | None = None
         self._stopped = False
+        self.held = False
+        """While set, outcomes and commands are handed in, but no walk is driven on for its own sake."""
 
     @property
     def busy(self) -> bool:
@@ -54,10 +56,9 @@ class Scheduler:
             asyncio.get_running_loop().call_soon(self._pass)
 
     def _has_turn(self, execution: Execution) -> bool:
-        # While the worker stops, outcomes still reach their commit, but no walk is driven on.
-        return (
-            bool(execution.inbox or execution.start) and not execution.broken if self._stopped else execution.runnable
-        )
+        if self._stopped or self.held:
+            return not execution.broken and (bool(execution.inbox) or execution.start is not None)
+        return execution.runnable
 
     def _pass(self) -> None:
         end_s = monotonic_s() + limits.EXECUTION_TURNS_PER_PASS_MS / 1000
