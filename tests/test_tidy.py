@@ -33,7 +33,9 @@ MAY_IMPORT = {
     "web": SUPPORT | {"runtime"},
     "child": SUPPORT | {"engine", "runtime"},
     "worker": SUPPORT | {"callback", "child", "engine", "router", "runtime", "service", "tasks"},
-    "supervisor": SUPPORT | {"engine", "runtime", "web", "worker"},
+    "startup": SUPPORT | {"engine", "runtime"},
+    "children": SUPPORT | {"runtime", "startup", "web", "worker"},
+    "supervisor": SUPPORT | {"children", "runtime", "startup"},
     "stigmer": SUPPORT | {"callback"},
     "cli": SUPPORT | {"_core", "callback", "engine", "runtime", "stigmer", "supervisor", "tasks"},
 }
@@ -45,7 +47,7 @@ ONLY_PARTLY = {
     ("router", "engine"): {"fastrunner.engine.sharding"},
     ("router", "service"): {"fastrunner.service.routing"},
     ("child", "engine"): {"fastrunner.engine.manifest"},
-    ("supervisor", "engine"): {"fastrunner.engine.manifest"},
+    ("startup", "engine"): {"fastrunner.engine.manifest"},
     ("stigmer", "callback"): {"fastrunner.callback.wire"},
 }
 """Who sees another part only through some of its modules."""

@@ -18,108 +18,26 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Any
 
 from fastrunner import limits
+from fastrunner.children import (
+    HANDLED_SIGNALS,
+    ChildMain,
+    Slot,
+    fork_child,
+    respawn_delay_s,
+    run_web_child,
+    run_worker_child,
+)
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config, export_metrics_folder
-from fastrunner.engine.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.logs import configure_logs
-from fastrunner.runtime import (
-    ChildContext,
-    ExitCode,
-    Link,
-    Role,
-    RuntimeFolder,
-    StartError,
-    die_with_parent,
-    metrics_identity,
-    remove_ports_file,
-    reserve_port,
-    write_ports_file,
-)
-
-_HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-_MIGRATE_SETTING: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
+from fastrunner.runtime import ExitCode, Role, StartError, metrics_identity
+from fastrunner.startup import Reserved, announcement, reserve, warn_of_lost_connections
 
 log = logging.getLogger(__name__)
-
-State = Literal["absent", "starting", "ready", "stopping"]
-ChildMain = Callable[[ChildContext], int]
-"""What a child does; gives its exit code."""
-
-
-@dataclass(slots=True)
-class Slot:
-    """One child, its predecessors and successors."""
-
-    role: Role
-    """What the child is."""
-    index: int
-    """Its number among those of its role."""
-    state: State = "absent"
-    """See the theory of operation."""
-    pid: int = 0
-    """Process id; 0 while absent."""
-    link: Link | None = None
-    """To the child; none while absent."""
-    spawn_at_s: float = 0.0
-    """When an absent child is due, on the monotonic clock."""
-    since_s: float = 0.0
-    """When the state began."""
-    pinged_s: float = 0.0
-    """When the last ping was sent."""
-    answered: bool = True
-    """Whether the last ping was answered."""
-    kill_at_s: float = 0.0
-    """When a stopping child is killed."""
-    crashes_in_row: int = 0
-    """Crashes since the last child that was ready for long."""
-    boots_failed: int = 0
-    """Crashes since the last child that was ready at all."""
-    restarts: int = 0
-    """Children started because their predecessor crashed."""
-    crashes_uncounted: int = 0
-    """Crashes that are not in the metrics yet."""
-    last_words: str = ""
-    """What the child said it cannot start for."""
-
-    @property
-    def name(self) -> str:
-        """As logs show it."""
-        return f"worker {self.index}" if self.role is Role.WORKER else "web process"
-
-
-def run_worker_child(context: ChildContext) -> int:
-    """A worker; imported in the child only, because it needs grpc."""
-    from fastrunner.worker import run_worker
-
-    return run_worker(context)
-
-
-def run_web_child(context: ChildContext) -> int:
-    """The web process; imported in the child only, because it needs an event loop."""
-    from fastrunner.web.process import run_web
-
-    return run_web(context)
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    """What the supervisor holds for its children."""
-
-    grpc: socket.socket
-    """Bound, not listening."""
-    http: socket.socket
-    """Bound and listening."""
-    folder: RuntimeFolder
-    """Sockets and metrics of this run."""
-    shards: int
-    """Shards of the data directory."""
 
 
 class Supervisor:
@@ -165,13 +83,13 @@ class Supervisor:
         for end in self._wakeup:
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
-        for signum in _HANDLED:
+        for signum in HANDLED_SIGNALS:
             signal.signal(signum, lambda _signum, _frame: None)
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._read_signals)
 
     def _ignore_signals(self) -> None:
         signal.set_wakeup_fd(-1)
-        for signum in _HANDLED:
+        for signum in HANDLED_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
         self._selector.close()
         for end in self._wakeup:
@@ -217,68 +135,20 @@ class Supervisor:
                 self._spawn(slot)
 
     def _spawn(self, slot: Slot) -> None:
-        ours, theirs = Link.pair()
-        for stream in (sys.stdout, sys.stderr):
-            # A runner may have been started without them.
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                stream.flush()
-        # A signal between the fork and the child's own handlers would reach the supervisor's wake-up socket.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        parent_pid = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            self._become_child(slot, theirs, parent_pid, mask)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
-        slot.pid, slot.link, slot.last_words = pid, ours, ""
-        self._enter(slot, "starting")
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._read_link(slot))
+        fork_child(slot, self._mains[slot.role], self._config, self._reserved, lambda: self._close_inherited(slot.role))
+        assert slot.link is not None
+        self._selector.register(slot.link, selectors.EVENT_READ, lambda: self._read_link(slot))
 
-    def _become_child(self, slot: Slot, link: Link, parent_pid: int, mask: Any) -> NoReturn:
-        code: int = ExitCode.CRASH
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # Ctrl-C and a hang-up reach the whole process group; the supervisor decides what they mean.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            die_with_parent(parent_pid)
-            self._close_inherited(slot)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            configure_logs(self._config.env, self._config.log_level, metrics_identity(slot.role, slot.index))
-            code = self._mains[slot.role](
-                ChildContext(
-                    config=self._config,
-                    role=slot.role,
-                    index=slot.index,
-                    shards=self._reserved.shards,
-                    folder=self._reserved.folder,
-                    link=link,
-                    http=self._reserved.http if slot.role is Role.WEB else None,
-                    crashes=slot.crashes_uncounted,
-                )
-            )
-        except BaseException as error:
-            log.exception("%s ended by an exception", slot.name)
-            if "ready" not in link.sent:
-                link.send("failed", message=f"{type(error).__name__}: {error}")
-                code = ExitCode.BOOT
-        finally:
-            logging.shutdown()
-            os._exit(code)
-
-    def _close_inherited(self, slot: Slot) -> None:
+    def _close_inherited(self, role: Role) -> None:
         # Copies of the siblings' links would keep them open when the supervisor dies.
-        for other in self._slots:
-            if other.link is not None:
-                other.link.close()
+        for slot in self._slots:
+            if slot.link is not None:
+                slot.link.close()
         self._selector.close()
         for end in self._wakeup:
             end.close()
         self._reserved.grpc.close()
-        if slot.role is not Role.WEB:
+        if role is not Role.WEB:
             self._reserved.http.close()
 
     # --- children: messages and death ---
@@ -290,7 +160,7 @@ class Supervisor:
             elif message["kind"] == "pong":
                 slot.answered = True
             elif message["kind"] == "ready" and slot.state == "starting":
-                self._enter(slot, "ready")
+                slot.enter("ready")
                 slot.boots_failed = slot.crashes_uncounted = 0
                 log.info("%s is ready (pid %d)", slot.name, slot.pid)
             elif message["kind"] == "failed":
@@ -315,7 +185,7 @@ class Supervisor:
     def _bury(self, slot: Slot, code: int) -> None:
         was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
         slot.pid, slot.spawn_at_s = 0, 0.0
-        self._enter(slot, "absent")
+        slot.enter("absent")
         self._reserved.folder.forget_gauges(metrics_identity(slot.role, slot.index))
         if self._exit_code is not None or was == "stopping":
             log.info("%s ended (pid %d)", slot.name, pid)
@@ -367,7 +237,7 @@ class Supervisor:
 
     def _terminate(self, slot: Slot) -> None:
         if slot.pid and slot.state != "stopping":
-            self._enter(slot, "stopping")
+            slot.enter("stopping")
             slot.kill_at_s = slot.since_s + self._config.drain_timeout_s + limits.DRAIN_MARGIN_S
             os.kill(slot.pid, signal.SIGTERM)
 
@@ -394,10 +264,6 @@ class Supervisor:
 
     # --- what others see ---
 
-    def _enter(self, slot: Slot, state: State) -> None:
-        slot.state, slot.since_s = state, monotonic_s()
-        slot.pinged_s, slot.answered = slot.since_s, True
-
     def _publish(self) -> None:
         """Tells the web process how the tree is, when that has changed."""
         web = self._slots[-1]
@@ -418,84 +284,20 @@ class Supervisor:
         return max(0.0, min([limits.PING_INTERVAL_S, *due]))
 
 
-def respawn_delay_s(crashes_in_row: int) -> float:
-    """How long to wait before the next child: nothing after the first crash, then doubling up to the bound."""
-    if crashes_in_row <= 1:
-        return 0.0
-    return float(min(limits.RESPAWN_DELAY_S_MIN * 2.0 ** min(crashes_in_row - 2, 30), limits.RESPAWN_DELAY_S_MAX))
-
-
 def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain = run_web_child) -> int:
     """Runs the whole tree until it is stopped; gives the exit code. Refusals to start are one line on stderr each."""
     assert "grpc" not in sys.modules, "grpc in the supervisor would be forked into every worker"
     assert threading.active_count() == 1, "a thread in the supervisor would be missing in every child"
     configure_logs(config.env, config.log_level, "supervisor")
     try:
-        config, reserved, held = _reserve_patiently(config)
+        config, reserved, held = reserve(config)
     except StartError as error:
         sys.stderr.write(f"fastrunner: {error}\n")
         return error.code
     with held:
-        _warn_of_lost_connections(config)
+        warn_of_lost_connections(config)
         export_metrics_folder(reserved.folder.metrics)
         # What is alive now stays shared with the children: their collectors never touch its pages.
         gc.freeze()
-        held.callback(remove_ports_file, config.data_dir)
-        tree = Supervisor(config, reserved, {Role.WORKER: worker, Role.WEB: web}, _announcement(config, reserved))
+        tree = Supervisor(config, reserved, {Role.WORKER: worker, Role.WEB: web}, announcement(config, reserved))
         return tree.run()
-
-
-def _reserve_patiently(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
-    """As `_reserve`, but waits a moment for what a killed predecessor's children still hold."""
-    give_up_s = monotonic_s() + limits.START_WAIT_S_MAX
-    while True:
-        try:
-            return _reserve(config)
-        except StartError:
-            if monotonic_s() >= give_up_s:
-                raise
-            time.sleep(limits.START_WAIT_S_MAX / 20)
-
-
-def _reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
-    """Takes everything that only one runner may have; raises StartError. The stack gives it all up again."""
-    with contextlib.ExitStack() as stack:
-        grpc = stack.enter_context(reserve_port(config.grpc_host, config.grpc_port, "GRPC_PORT", shared=True))
-        http = stack.enter_context(reserve_port(config.http_host, config.http_port, "FASTRUNNER_HTTP_PORT"))
-        try:
-            data = open_data_directory(config.data_dir, config.workers, config.shards)
-        except DataDirectoryRefused as error:
-            raise StartError(ExitCode.LOCKED, str(error)) from None
-        stack.callback(data.close)
-        remove_ports_file(config.data_dir)
-        folder = RuntimeFolder.create(config.data_dir)
-        stack.callback(folder.remove)
-        chosen = {"grpc_port": grpc.getsockname()[1], "http_port": http.getsockname()[1]}
-        reserved = Reserved(grpc, http, folder, data.shard_count)
-        return config.model_copy(update=chosen), reserved, stack.pop_all()
-
-
-def _announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
-    def announce() -> None:
-        ports = {"grpc_port": config.grpc_port, "http_port": config.http_port, "pid": os.getpid()}
-        try:
-            write_ports_file(config.data_dir, {**ports, "runtime_dir": str(reserved.folder.path)})
-            sys.stdout.write(
-                f"fastrunner is ready: grpc {config.grpc_host}:{config.grpc_port}, http {config.http_host}:"
-                f"{config.http_port}, workers {config.workers}, shards {reserved.shards}, data {config.data_dir}\n"
-            )
-            sys.stdout.flush()
-        except (AttributeError, OSError, ValueError) as error:
-            # A closed stdout or a full disk is no reason to stop what works.
-            log.warning("ready, but cannot say so: %s", error)
-
-    return announce
-
-
-def _warn_of_lost_connections(config: Config) -> None:
-    with contextlib.suppress(OSError):
-        if config.workers > 1 and _MIGRATE_SETTING.read_text(encoding="ascii").strip() == "0":
-            log.info(
-                "net.ipv4.tcp_migrate_req is 0: connections a worker has not accepted yet are reset when it is "
-                "replaced; clients retry them, or set it to 1"
-            )

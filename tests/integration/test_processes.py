@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastrunner import limits
-from fastrunner.supervisor import respawn_delay_s
+from fastrunner.children import respawn_delay_s
 from tests.integration.runner_process import RunnerProcess, running, until
 
 TINY = ("-m", "tests.integration.tiny_tree")
