@@ -77,6 +77,9 @@ SUBSCRIPTION_RESUME_INTERVAL_S_MIN: Final = 1.0
 GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 """Calls open at once on one connection: a service may follow thousands of executions over one channel."""
 
+GRPC_STOP_PAUSE_S: Final = 0.05
+"""How long a stopping server holds new calls before it sends clients elsewhere: many turns of its accept loop."""
+
 GRPC_KEEPALIVE_TIME_MS: Final = 60_000
 """Silence on a connection before the server pings: below the idle limit of common load balancers and NATs."""
 

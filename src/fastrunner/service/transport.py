@@ -63,6 +63,8 @@ class Server:
         self._health = Health()
         self._streams: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self._open = asyncio.Event()
+        self._open.set()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((_Handlers(self._handlers(), self._unknown),))
 
@@ -78,12 +80,18 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, ends streams, lets unary calls finish within `grace_s`."""
+        self.set_serving(False)
+        # grpc.aio cancels calls that have arrived but that it has not looked at when it stops. So new ones are held for
+        # a moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
+        self._open.clear()
+        await asyncio.sleep(limits.GRPC_STOP_PAUSE_S)
         self._stopping = True
         self._service.stop()
-        self.set_serving(False)
         stopped = asyncio.ensure_future(self._server.stop(grace_s))
         for stream in list(self._streams):
             stream.cancel()
+        # The stop has begun by the time this runs: it was scheduled first.
+        asyncio.get_running_loop().call_soon(self._open.set)
         await stopped
         await self._service.close(grace_s)
 
@@ -129,6 +137,8 @@ class Server:
             started_s = clock.monotonic_s()
             code = CANCELLED
             try:
+                if not self._open.is_set():
+                    await self._open.wait()
                 reply = handle(payload, _facts(context))
                 if not isinstance(reply, bytes):
                     reply = await reply
