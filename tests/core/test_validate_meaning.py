@@ -298,3 +298,12 @@ def test_schema_formats(schema_format: str) -> None:
 def test_other_schema_formats_are_unsupported(schema_format: str) -> None:
     (problem,) = validate(json.dumps(workflow(SET, input={"schema": {"format": schema_format, "document": {}}})))
     assert (problem.code, problem.pointer) == ("unsupported", "/input/schema/format")
+
+
+def test_a_variable_whose_name_is_no_string_is_one_problem() -> None:
+    """Also where a definition of `use` is checked in the variables of the place that names it."""
+    document = workflow(
+        {"for": {"each": {"a": 1}, "in": "."}, "do": [{"step": {"set": {"a": 1}, "timeout": "soon"}}]},
+        use={"timeouts": {"soon": {"after": {"seconds": 1}}}},
+    )
+    assert [problem.code for problem in problems(document)] == ["wrong-type"]

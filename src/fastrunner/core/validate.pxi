@@ -324,16 +324,19 @@ cdef bint is_foreign_dialect(object root):
 
 
 cdef tuple scoped_names(int names, dict parent):
-    """The variables an object binds for some of its fields, without `$`."""
+    """The variables an object binds for some of its fields, without `$`; names of a wrong type bind nothing."""
     cdef object holder = parent
+    cdef tuple found
     if names == NAMES_LOOP:
         holder = parent.get("for")
         if type(holder) is not dict:
             holder = {}
-        return holder.get("each", "item"), holder.get("at", "index")
-    if names == NAMES_ITEM:
-        return holder.get("item", "item"), holder.get("at", "index")
-    return (holder.get("as", "error"),)
+        found = (holder.get("each", "item"), holder.get("at", "index"))
+    elif names == NAMES_ITEM:
+        found = (holder.get("item", "item"), holder.get("at", "index"))
+    else:
+        found = (holder.get("as", "error"),)
+    return tuple([name for name in found if type(name) is str])
 
 
 cdef list check_document(Document document):
