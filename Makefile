@@ -59,8 +59,8 @@ stubs: build ## Check the core's .pyi against the compiled module
 bench: build ## Benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 
-fuzz: build ## Property tests with many more examples
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz tests/core
+fuzz: build ## Property tests with 50 times the examples
+	$(BIN)/python -m pytest tests/core tests/unit tests/conformance --fuzz-factor 50 --timeout 3600
 
 clean: ## Remove everything built
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/*.so

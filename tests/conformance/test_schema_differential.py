@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrunner._core import Problem, load, validate
@@ -18,6 +18,7 @@ from fastrunner._core import compile as compile_workflow
 from tests.conformance.full_documents import FULL_DOCUMENTS
 from tests.conformance.mutations import Mutator
 from tests.core.documents import CONFORMANCE, needs_conformance
+from tests.properties import examples
 
 MUTATIONS_COUNT = 24_000
 COMPILED_MUTATIONS_COUNT = 4_000
@@ -219,7 +220,7 @@ def test_formats_equal_those_of_the_official_schema(name: str) -> None:
     schema = official_schema()
 
     @given(st.from_regex(pattern, fullmatch=True))
-    @settings(max_examples=400, deadline=None)
+    @examples(400)
     def verdicts_are_equal(text: str) -> None:
         document = build(text)
         assert schema.is_valid(document) == (not unexplained(validate(json.dumps(document)), document))

@@ -8,12 +8,13 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from fastrunner import limits
 from fastrunner._core import InvalidWorkflow, Problem, load, validate
+from tests.properties import examples
 
 
 def refusal(text: str | bytes) -> list[tuple[str, int, int]]:
@@ -180,7 +181,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_json_survives_the_load(value: Any) -> None:
     assert load(json.dumps([value])) == [value]
     assert load(json.dumps({"": value}, ensure_ascii=False, indent=1)) == {"": value}
@@ -197,7 +198,7 @@ YAML_VALUES = st.recursive(
 
 
 @given(YAML_VALUES)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_yaml_equals_ruamel(value: Any) -> None:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
@@ -207,7 +208,7 @@ def test_yaml_equals_ruamel(value: Any) -> None:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_no_bytes_raise_anything_else(text: bytes) -> None:
     assert isinstance(validate(text), tuple)
     with suppress(InvalidWorkflow):
@@ -255,13 +256,13 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=40).map("".join))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_no_pieces_of_documents_raise_anything_else(text: str) -> None:
     assert isinstance(validate(text), tuple)
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_damaged_documents_never_raise_anything_else(data: st.DataObject) -> None:
     text = DAMAGED
     for _ in range(data.draw(st.integers(1, 3))):

@@ -5,11 +5,12 @@ import re
 from typing import Any
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrunner.tasks.http_content import MalformedContent, MediaType, decode
 from fastrunner.tasks.http_request import RequestProblem, prepare
+from tests.properties import examples
 
 TEXT = st.text(max_size=12)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
@@ -26,7 +27,7 @@ MEDIA_TYPES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     uri=URIS | JSON,
     headers=JSON | st.dictionaries(NAMES, SCALARS | MEDIA_TYPES, max_size=3),
@@ -47,7 +48,7 @@ def test_arguments_become_a_request_or_a_refusal(uri: Any, headers: Any, query: 
         assert len(request.headers.getall("Idempotency-Key")) == 1
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(query=st.dictionaries(TEXT, TEXT, max_size=4))
 def test_query_values_arrive_as_they_were(query: dict[str, str]) -> None:
     with contextlib.suppress(RequestProblem):
@@ -56,7 +57,7 @@ def test_query_values_arrive_as_they_were(query: dict[str, str]) -> None:
         assert sent == [("a", "+"), *query.items()]
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     body=st.binary(max_size=40) | JSON.map(lambda value: repr(value).encode("utf-8", "replace")),
     content_type=st.sampled_from(

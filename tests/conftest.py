@@ -1,0 +1,13 @@
+"""Options of the whole suite."""
+
+import pytest
+
+from tests import properties
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-factor", type=int, default=1, help="times the usual number of examples in property tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    properties.factor = config.getoption("--fuzz-factor")
