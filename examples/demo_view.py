@@ -75,12 +75,13 @@ class DemoView:
     def step(self, execution_id: str, example: str, event: dict[str, Any]) -> None:
         """An event has arrived; the view watches one execution at a time, the next when that has ended."""
         kind = event["eventType"]
-        if not self._watched and kind == "workflow_started":
+        ended = kind in ("workflow_completed", "workflow_failed", "workflow_cancelled")
+        if not self._watched and not ended:
             self._watched, self._watched_name = execution_id, example
             self._steps.clear()
         if execution_id != self._watched:
             return
-        if kind in ("workflow_completed", "workflow_failed", "workflow_cancelled"):
+        if ended:
             self._watched = ""
             return
         reference = event.get("taskReference")
