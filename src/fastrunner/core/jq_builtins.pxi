@@ -1,0 +1,366 @@
+"""Stage 4, expressions: builtins in C over containers and general values.
+
+Rules: a native takes the input and up to three arguments and gives one result or raises ExpressionError with jq's text.
+Work that grows with the data is charged to the step budget.
+"""
+
+cdef long long evaluation_now_ms = 0
+
+
+cdef object f_not(object input, object a, object b, object c):
+    return not truthy(input)
+
+
+cdef object f_type(object input, object a, object b, object c):
+    return kind_name(input)
+
+
+cdef object f_error0(object input, object a, object b, object c):
+    raise ExpressionError(input)
+
+
+cdef object f_error1(object input, object a, object b, object c):
+    raise ExpressionError(a)
+
+
+cdef object f_now(object input, object a, object b, object c):
+    return from_double(evaluation_now_ms / 1000.0)
+
+
+cdef object f_length(object input, object a, object b, object c):
+    cdef Kind kind = kind_of(input)
+    if kind == K_STRING:
+        return len(<str>input)
+    if kind == K_ARRAY:
+        return len(<list>input)
+    if kind == K_OBJECT:
+        return len(<dict>input)
+    if kind == K_NULL:
+        return 0
+    if kind == K_NUMBER:
+        return abs(input) if type(input) is int else from_double(c_fabs(input))
+    return type_error(input, "has no length")
+
+
+cdef object f_abs(object input, object a, object b, object c):
+    if is_number(input):
+        return abs(input) if type(input) is int else from_double(c_fabs(input))
+    if input is None or input is True or input is False:
+        return type_error(input, "cannot be negated")
+    return input
+
+
+cdef object f_toarray(object input, object a, object b, object c):
+    return input if type(input) is list else [input]
+
+
+cdef object f_keys(object input, object a, object b, object c):
+    if type(input) is dict:
+        charge(len(<dict>input) >> 2)
+        return sorted_keys(<dict>input)
+    if type(input) is list:
+        return list(range(len(<list>input)))
+    return type_error(input, "has no keys")
+
+
+cdef object f_keys_unsorted(object input, object a, object b, object c):
+    if type(input) is dict:
+        charge(len(<dict>input) >> 4)
+        return list(<dict>input)
+    return f_keys(input, a, b, c)
+
+
+cdef object f_has(object input, object a, object b, object c):
+    cdef double position
+    if type(input) is dict and type(a) is str:
+        return a in <dict>input
+    if type(input) is list and is_number(a):
+        position = to_double(a)
+        return position >= 0 and position < len(<list>input)
+    raise ExpressionError(f"Cannot check whether {kind_name(input)} has a {kind_name(a)} key")
+
+
+cdef bint contains(object left, object right, int depth) except -1:
+    if depth > VALUE_DEPTH_MAX:
+        fail("Containment check too deep")
+    if type(left) is dict and type(right) is dict:
+        charge(len(<dict>right) >> 3)
+        for key, value in (<dict>right).items():
+            if key not in <dict>left or not contains((<dict>left)[key], value, depth + 1):
+                return False
+        return True
+    if type(left) is list and type(right) is list:
+        for value in <list>right:
+            charge(len(<list>left) >> 3)
+            for other in <list>left:
+                if contains(other, value, depth + 1):
+                    break
+            else:
+                return False
+        return True
+    if type(left) is str and type(right) is str:
+        return <str>right in <str>left
+    return equal(left, right)
+
+
+cdef object f_contains(object input, object a, object b, object c):
+    cdef Kind left = kind_of(input)
+    cdef Kind right = kind_of(a)
+    if left != right and not (K_FALSE <= left <= K_TRUE and K_FALSE <= right <= K_TRUE):
+        return type_error2(input, a, "cannot have their containment checked")
+    return contains(input, a, 0)
+
+
+cdef object f_inside(object input, object a, object b, object c):
+    return f_contains(a, input, None, None)
+
+
+cdef object f_in(object input, object a, object b, object c):
+    return f_has(a, input, None, None)
+
+
+cdef object f_add(object input, object a, object b, object c):
+    cdef object total = None
+    cdef object values = input
+    if type(input) is dict:
+        values = list((<dict>input).values())
+    elif type(input) is not list:
+        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
+    charge(len(<list>values) >> 2)
+    if values and type((<list>values)[0]) is list and all([type(value) is list for value in <list>values]):
+        total = []
+        for value in <list>values:
+            charge(len(<list>value) >> 4)
+            (<list>total).extend(<list>value)
+        return total
+    if values and all([type(value) is str for value in <list>values]):
+        return sized("".join(<list>values))
+    for value in <list>values:
+        total = add(total, value)
+    return total
+
+
+# --- order ---
+
+cdef list array_for(object input, str name):
+    if type(input) is not list:
+        raise ExpressionError(f"{kind_name(input)} ({dump_short(input)}) cannot be {name}, as it is not an array")
+    charge(len(<list>input))
+    return <list>input
+
+
+cdef object f_sort(object input, object a, object b, object c):
+    cdef list values = array_for(input, "sorted")
+    return [values[index] for index in sorted_order(values)]
+
+
+cdef list keyed(object input, object keys, str name):
+    cdef list values = array_for(input, name)
+    return values
+
+
+cdef list lone(list keys):
+    """Keys of one element each stand for that element: the same order, compared faster."""
+    for key in keys:
+        if len(<list>key) != 1:
+            return keys
+    return [(<list>key)[0] for key in keys]
+
+
+cdef object f_sort_by(object input, object a, object b, object c):
+    cdef list values = keyed(input, a, "sorted")
+    return [values[index] for index in sorted_order(lone(<list>a))]
+
+
+cdef object f_group_by(object input, object a, object b, object c):
+    cdef list values = keyed(input, a, "grouped")
+    cdef list keys = lone(<list>a)
+    cdef list groups = []
+    cdef object last = None
+    for index in sorted_order(keys):
+        if groups and equal(keys[index], last):
+            (<list>groups[len(groups) - 1]).append(values[index])
+        else:
+            groups.append([values[index]])
+            last = keys[index]
+    return groups
+
+
+cdef object f_unique_by(object input, object a, object b, object c):
+    return [(<list>group)[0] for group in <list>f_group_by(input, a, None, None)]
+
+
+cdef object f_unique(object input, object a, object b, object c):
+    cdef list values = array_for(input, "sorted")
+    cdef list result = []
+    for index in sorted_order(values):
+        if not result or not equal(values[index], result[len(result) - 1]):
+            result.append(values[index])
+    return result
+
+
+cdef object extreme(object input, object keys, bint largest):
+    cdef list values
+    cdef Py_ssize_t i
+    cdef Py_ssize_t best = 0
+    cdef int order
+    if type(input) is not list:
+        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
+    values = <list>input
+    if not values:
+        return None
+    charge(len(values))
+    for i in range(1, len(values)):
+        order = compare((<list>keys)[i], (<list>keys)[best])
+        if order >= 0 if largest else order < 0:
+            best = i
+    return values[best]
+
+
+cdef object f_min(object input, object a, object b, object c):
+    return extreme(input, input, False)
+
+
+cdef object f_max(object input, object a, object b, object c):
+    return extreme(input, input, True)
+
+
+cdef object f_min_by(object input, object a, object b, object c):
+    return extreme(input, a, False)
+
+
+cdef object f_max_by(object input, object a, object b, object c):
+    return extreme(input, a, True)
+
+
+cdef object f_reverse(object input, object a, object b, object c):
+    if input is None:
+        return []
+    if type(input) is str:
+        return sized((<str>input)[::-1])
+    if type(input) is list:
+        charge(len(<list>input) >> 4)
+        return (<list>input)[::-1]
+    if type(input) is dict:
+        return [] if not input else index_error(input, len(<dict>input) - 1)
+    if is_number(input):
+        return [] if to_double(input) == 0 else index_error(input, from_double(c_fabs(to_double(input)) - 1))
+    return type_error(input, "has no length")
+
+
+cdef int flatten_into(list result, list values, double depth, int level) except -1:
+    if level > VALUE_DEPTH_MAX:
+        raise BudgetExceeded("expression is nested too deeply")
+    charge(len(values) >> 2)
+    for value in values:
+        if type(value) is list and depth != 0:
+            flatten_into(result, <list>value, depth - 1, level + 1)
+        else:
+            result.append(value)
+    return 0
+
+
+cdef object flattened(object input, double depth):
+    cdef list result = []
+    if type(input) is dict:
+        input = list((<dict>input).values())
+    if type(input) is not list:
+        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
+    flatten_into(result, <list>input, depth, 0)
+    return result
+
+
+cdef object f_flatten0(object input, object a, object b, object c):
+    return flattened(input, -1)
+
+
+cdef object f_flatten1(object input, object a, object b, object c):
+    if compare(a, 0) < 0:
+        fail("flatten depth must not be negative")
+    return flattened(input, to_double(a) if is_number(a) else -1)
+
+
+cdef object f_transpose(object input, object a, object b, object c):
+    cdef list rows = <list>input if type(input) is list else None
+    cdef Py_ssize_t width = 0
+    if rows is None:
+        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
+    for row in rows:
+        if type(row) is not list and row is not None:
+            return index_error(row, 0)
+        width = max(width, 0 if row is None else len(<list>row))
+    if width * len(rows) > ARRAY_SIZE_MAX * 10:
+        raise BudgetExceeded("expression built an array that is too long")
+    charge(width * len(rows))
+    return [[row[i] if row is not None and i < len(<list>row) else None for row in rows] for i in range(width)]
+
+
+# --- objects ---
+
+cdef object f_to_entries(object input, object a, object b, object c):
+    if type(input) is not dict:
+        return f_keys(input, a, b, c) if type(input) is not list else index_entries(<list>input)
+    charge(len(<dict>input) >> 1)
+    return [{"key": key, "value": value} for key, value in (<dict>input).items()]
+
+
+cdef list index_entries(list values):
+    return [{"key": i, "value": values[i]} for i in range(len(values))]
+
+
+cdef str entry_key(object entry):
+    cdef object key = index_value(entry, "key")
+    if key is None:
+        for name in ("k", "name", "Name", "K", "Key"):
+            key = index_value(entry, name)
+            if truthy(key):
+                break
+    return text_of(key)
+
+
+cdef object f_from_entries(object input, object a, object b, object c):
+    cdef dict result = {}
+    cdef object values = list((<dict>input).values()) if type(input) is dict else input
+    cdef str key
+    if type(values) is not list:
+        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
+    charge(len(<list>values) >> 1)
+    for entry in <list>values:
+        key = entry_key(entry)
+        if f_has(entry, "value", None, None):
+            result[key] = (<dict>entry)["value"]
+        else:
+            result[key] = (<dict>entry).get("v", (<dict>entry).get("Value"))
+    return result
+
+
+cdef object f_getpath(object input, object a, object b, object c):
+    return path_get(input, a)
+
+
+cdef object f_setpath(object input, object a, object b, object c):
+    return path_set(input, a, b)
+
+
+cdef object f_delpaths(object input, object a, object b, object c):
+    # The compiler's own deletions are null where an update deleted nothing.
+    return input if a is None else path_delete(input, a)
+
+
+cdef object f_bsearch(object input, object a, object b, object c):
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high, middle
+    cdef int order
+    if type(input) is not list:
+        return type_error(input, "cannot be searched from")
+    high = len(<list>input)
+    while low < high:
+        middle = (low + high) >> 1
+        order = compare((<list>input)[middle], a)
+        if order == 0:
+            return middle
+        if order < 0:
+            low = middle + 1
+        else:
+            high = middle
+    return -1 - low

@@ -1,0 +1,645 @@
+"""Stage 4, expressions: tokens to the syntax tree, by recursive descent with jq 1.8's grammar and precedence.
+
+Rules: every refusal is an ExpressionProblem that says what was found and what was expected, with its offset. Nesting is
+bounded before the C stack is. Sugar that needs no knowledge of scopes is gone after this stage.
+"""
+
+# Binary operators: precedence, operation. Assignments and comparisons do not associate.
+cdef dict BINARY = {
+    "//": (1, N_ALTERNATIVE, 0),
+    "=": (2, N_ASSIGN, A_SET), "|=": (2, N_ASSIGN, A_MODIFY), "//=": (2, N_ASSIGN, A_ALTERNATIVE),
+    "+=": (2, N_ASSIGN, O_ADD), "-=": (2, N_ASSIGN, O_SUBTRACT), "*=": (2, N_ASSIGN, O_MULTIPLY),
+    "/=": (2, N_ASSIGN, O_DIVIDE), "%=": (2, N_ASSIGN, O_MODULO),
+    "or": (3, N_OR, 0), "and": (4, N_AND, 0),
+    "==": (5, N_BINARY, O_EQUAL), "!=": (5, N_BINARY, O_NOT_EQUAL), "<": (5, N_BINARY, O_LESS),
+    "<=": (5, N_BINARY, O_LESS_EQUAL), ">": (5, N_BINARY, O_GREATER), ">=": (5, N_BINARY, O_GREATER_EQUAL),
+    "+": (6, N_BINARY, O_ADD), "-": (6, N_BINARY, O_SUBTRACT),
+    "*": (7, N_BINARY, O_MULTIPLY), "/": (7, N_BINARY, O_DIVIDE), "%": (7, N_BINARY, O_MODULO),
+}
+cdef int NESTING_MAX = 300
+
+cdef dict FORMATS = dict.fromkeys(
+    ("text", "json", "csv", "tsv", "html", "uri", "urid", "sh", "base64", "base64d", "base32", "base32d")
+)
+
+
+cdef class Parser(Lexer):
+    cdef int nesting
+
+    cdef Node parse(self, str text):
+        cdef Node result
+        self.text = text
+        self.size = len(text)
+        self.advance()
+        self.refuse_modules()
+        if self.kind == T_END:
+            return new_node(N_IDENTITY, 0)
+        result = self.query()
+        if self.kind != T_END:
+            self.unexpected("an operator or the end of the expression")
+        return result
+
+    cdef object unexpected(self, str expected):
+        if self.is_op("?//"):
+            expected += " ('?//' separates patterns; write '? //' for an alternative)"
+        self.refuse(f"found {self.describe()}, expected {expected}", self.start)
+
+    cdef int refuse_modules(self) except -1:
+        if self.kind == T_KEYWORD and self.word in ("module", "import", "include"):
+            self.refuse(f"modules are not available: found '{self.word}', expected an expression", self.start)
+        return 0
+
+    cdef int expect(self, str word) except -1:
+        if (self.kind != T_OPERATOR and self.kind != T_KEYWORD) or self.word != word:
+            self.unexpected(f"'{word}'")
+        self.advance()
+        return 0
+
+    cdef int enter(self) except -1:
+        self.nesting += 1
+        if self.nesting > NESTING_MAX:
+            self.refuse(f"the expression is nested more than {NESTING_MAX} levels deep", self.start)
+        return 0
+
+    # --- queries: pipe, comma, binding, definitions ---
+
+    cdef Node query(self):
+        """Everything, `|` included: the lowest precedence."""
+        cdef Node left, result
+        cdef Py_ssize_t offset
+        self.enter()
+        if self.kind == T_KEYWORD and self.word == "def":
+            result = self.definition()
+        elif self.kind == T_KEYWORD and self.word == "label":
+            result = self.label()
+        else:
+            left = self.comma()
+            if self.is_op("|"):
+                offset = self.start
+                self.advance()
+                result = new_node(N_PIPE, offset, left, self.query())
+            else:
+                result = left
+        self.nesting -= 1
+        return result
+
+    cdef Node comma(self):
+        cdef Node first = self.binding()
+        cdef Py_ssize_t offset = self.start
+        cdef list kids
+        if not self.is_op(","):
+            return first
+        kids = [first]
+        while self.is_op(","):
+            self.advance()
+            if self.kind == T_KEYWORD and (self.word == "def" or self.word == "label"):
+                # These reach as far to the right as they can.
+                kids.append(self.query())
+                break
+            kids.append(self.binding())
+        return list_node(N_COMMA, offset, kids)
+
+    cdef Node binding(self):
+        """An expression, or `expression as patterns | query`."""
+        cdef Node source = self.expression(1)
+        cdef Py_ssize_t offset = self.start
+        cdef list patterns
+        if not self.is_keyword("as"):
+            return source
+        self.advance()
+        patterns = self.patterns()
+        self.expect("|")
+        return new_node(N_BIND, offset, source, self.query(), None, None, patterns)
+
+    cdef Node label(self):
+        cdef Py_ssize_t offset = self.start
+        cdef Node node
+        cdef str name
+        self.advance()
+        if self.kind != T_VARIABLE:
+            self.unexpected("a label's name such as '$out'")
+        name = self.word
+        self.advance()
+        self.expect("|")
+        node = new_node(N_LABEL, offset, self.query())
+        node.key = name
+        return node
+
+    cdef Node definition(self):
+        """`def name(parameters): body; rest`."""
+        cdef Py_ssize_t offset = self.start
+        cdef list parameters = []
+        cdef Node node, body
+        self.advance()
+        if self.kind != T_NAME and self.kind != T_KEYWORD:
+            self.unexpected("a function's name")
+        name = self.word
+        self.advance()
+        if self.is_op("("):
+            while True:
+                self.advance()
+                if self.kind != T_NAME and self.kind != T_VARIABLE and self.kind != T_KEYWORD:
+                    self.unexpected("a parameter's name")
+                parameters.append("$" + self.word if self.kind == T_VARIABLE else self.word)
+                self.advance()
+                if not self.is_op(";"):
+                    break
+            self.expect(")")
+        self.expect(":")
+        body = self.query()
+        self.expect(";")
+        node = new_node(N_DEFINE, offset, body, self.query() if self.kind != T_END else new_node(N_IDENTITY, offset))
+        node.key = name
+        node.parameters = parameters
+        return node
+
+    # --- patterns ---
+
+    cdef list patterns(self):
+        cdef list result = [self.pattern()]
+        while self.is_op("?//"):
+            self.advance()
+            result.append(self.pattern())
+        return result
+
+    cdef Node pattern(self):
+        cdef Py_ssize_t offset = self.start
+        cdef list kids = []
+        cdef Node node
+        cdef str closing
+        self.enter()
+        if self.kind == T_VARIABLE:
+            node = variable(self.word, offset)
+            self.advance()
+        elif self.is_op("[") or self.is_op("{"):
+            closing = "]" if self.word == "[" else "}"
+            while True:
+                self.advance()
+                if closing == "]":
+                    kids.append(self.pattern())
+                else:
+                    self.object_pattern(kids)
+                if not self.is_op(","):
+                    break
+            self.expect(closing)
+            node = list_node(P_ARRAY if closing == "]" else P_OBJECT, offset, kids)
+        else:
+            self.unexpected("a variable, '[' or '{'")
+        self.nesting -= 1
+        return node
+
+    cdef int object_pattern(self, list kids) except -1:
+        cdef Py_ssize_t offset = self.start
+        cdef Node key, value
+        if self.kind == T_VARIABLE:
+            key = variable(self.word, offset)
+            self.advance()
+            value = None
+            if self.is_op(":"):
+                self.advance()
+                value = self.pattern()
+            kids.append(key)
+            kids.append(value)
+            return 0
+        if self.kind == T_NAME or self.kind == T_KEYWORD:
+            key = constant(self.word, offset)
+            self.advance()
+        elif self.kind == T_QUOTE or self.kind == T_FORMAT:
+            key = self.string_term()
+        elif self.is_op("("):
+            self.advance()
+            key = self.query()
+            self.expect(")")
+            self.check_key(key)
+        else:
+            self.unexpected("a key of an object pattern")
+        self.expect(":")
+        kids.append(key)
+        kids.append(self.pattern())
+        return 0
+
+    cdef int check_key(self, Node key) except -1:
+        if key.kind == N_CONST and type(key.key) is not str:
+            self.refuse(f"cannot use {kind_name(key.key)} ({dump_short(key.key)}) as object key", key.offset)
+        return 0
+
+    # --- operators ---
+
+    cdef Node expression(self, int lowest):
+        """Binary operators of at least precedence `lowest`, by precedence climbing."""
+        cdef Node left, right
+        cdef int precedence, kind, op
+        cdef Py_ssize_t offset
+        self.enter()
+        left = self.term()
+        while self.kind == T_OPERATOR or self.kind == T_KEYWORD:
+            entry = BINARY.get(self.word)
+            if entry is None:
+                break
+            precedence, kind, op = entry
+            if precedence < lowest:
+                break
+            offset = self.start
+            self.advance()
+            right = self.expression(precedence if precedence == 1 else precedence + 1)
+            left = self.combine(kind, op, left, right, offset)
+            if precedence == 2 or precedence == 5:
+                other = BINARY.get(self.word) if self.kind == T_OPERATOR else None
+                if other is not None and other[0] == precedence:
+                    self.unexpected("parentheses around comparisons or assignments in a row")
+        self.nesting -= 1
+        return left
+
+    cdef Node combine(self, int kind, int op, Node left, Node right, Py_ssize_t offset):
+        cdef Node node = new_node(kind, offset, left, right)
+        node.op = op
+        if kind == N_BINARY and left.kind == N_CONST and right.kind == N_CONST:
+            return fold(node)
+        return node
+
+    # --- terms ---
+
+    cdef Node term(self):
+        cdef Node node
+        cdef Py_ssize_t offset = self.start
+        self.enter()
+        if self.is_op("-"):
+            self.advance()
+            node = new_node(N_NEGATE, offset, self.term())
+        else:
+            node = self.suffixes(self.primary())
+        self.nesting -= 1
+        return node
+
+    cdef Node primary(self):
+        cdef Py_ssize_t offset = self.start
+        cdef Node node
+        if self.kind == T_FIELD:
+            node = new_node(N_FIELD, offset)
+            node.key = self.word
+            self.advance()
+            self.take_optional(node)
+            return node
+        if self.kind == T_NUMBER:
+            node = constant(self.number, offset)
+        elif self.kind == T_VARIABLE:
+            if self.word == "__loc__":
+                node = constant({"file": "<top-level>", "line": self.text.count("\n", 0, offset) + 1}, offset)
+            else:
+                node = variable(self.word, offset)
+        elif self.kind == T_NAME:
+            return self.name_term()
+        elif self.kind == T_QUOTE or self.kind == T_FORMAT:
+            return self.string_term()
+        elif self.kind == T_KEYWORD:
+            return self.keyword_term()
+        elif self.kind == T_OPERATOR:
+            return self.operator_term()
+        else:
+            self.unexpected("an expression")
+        self.advance()
+        return node
+
+    cdef Node name_term(self):
+        cdef Py_ssize_t offset = self.start
+        cdef str name = self.word
+        cdef list arguments = []
+        cdef Node node
+        self.advance()
+        if self.is_op("("):
+            while True:
+                self.advance()
+                arguments.append(self.query())
+                if not self.is_op(";"):
+                    break
+            if not self.is_op(")"):
+                self.unexpected("';' or ')'")
+            self.advance()
+        elif name == "true" or name == "false" or name == "null":
+            return constant(None if name == "null" else name == "true", offset)
+        return call_node(name, arguments, offset)
+
+    cdef Node operator_term(self):
+        cdef Py_ssize_t offset = self.start
+        cdef Node node
+        if self.word == ".":
+            self.advance()
+            if (self.kind == T_QUOTE or self.kind == T_FORMAT) and self.start == offset + 1:
+                return self.index_by_string(None, offset)
+            if self.is_op("["):
+                return self.brackets(None)
+            return new_node(N_IDENTITY, offset)
+        if self.word == "..":
+            self.advance()
+            return call_node("recurse", [], offset)
+        if self.word == "(":
+            self.advance()
+            node = self.query()
+            self.expect(")")
+            return node
+        if self.word == "[":
+            self.advance()
+            if self.is_op("]"):
+                self.advance()
+                return new_node(N_ARRAY, offset)
+            node = new_node(N_ARRAY, offset, self.query())
+            self.expect("]")
+            return node
+        if self.word == "{":
+            return self.object_term()
+        self.unexpected("an expression")
+
+    cdef Node keyword_term(self):
+        cdef Py_ssize_t offset = self.start
+        cdef Node node, body
+        cdef str word = self.word
+        self.refuse_modules()
+        if word == "if":
+            self.advance()
+            node = self.conditional(offset)
+        elif word == "try":
+            self.advance()
+            body = self.term()
+            node = None
+            if self.is_keyword("catch"):
+                self.advance()
+                node = self.term()
+            node = new_node(N_TRY, offset, body, node)
+        elif word == "reduce" or word == "foreach":
+            node = self.fold_term(offset, word == "foreach")
+        elif word == "break":
+            self.advance()
+            if self.kind != T_VARIABLE:
+                self.unexpected("the label to break to, such as '$out'")
+            node = new_node(N_BREAK, offset)
+            node.key = self.word
+            self.advance()
+        else:
+            self.unexpected("an expression")
+        return node
+
+    cdef Node conditional(self, Py_ssize_t offset):
+        cdef Node condition = self.query()
+        cdef Node then, other = None
+        self.expect("then")
+        then = self.query()
+        if self.is_keyword("elif"):
+            offset = self.start
+            self.advance()
+            self.enter()
+            other = self.conditional(offset)
+            self.nesting -= 1
+            return new_node(N_IF, offset, condition, then, other)
+        if self.is_keyword("else"):
+            self.advance()
+            other = self.query()
+        if not self.is_keyword("end"):
+            self.unexpected("'end'" if other is not None else "'elif', 'else' or 'end'")
+        self.advance()
+        return new_node(N_IF, offset, condition, then, other)
+
+    cdef Node fold_term(self, Py_ssize_t offset, bint each):
+        """`reduce source as patterns (init; update)`, `foreach source as patterns (init; update[; extract])`."""
+        cdef Node source, init, update, extract = None
+        cdef list patterns
+        self.advance()
+        source = self.expression(1)
+        self.expect("as")
+        patterns = self.patterns()
+        self.expect("(")
+        init = self.query()
+        self.expect(";")
+        update = self.query()
+        if each and self.is_op(";"):
+            self.advance()
+            extract = self.query()
+        self.expect(")")
+        return new_node(N_FOREACH if each else N_REDUCE, offset, source, init, update, extract, patterns)
+
+    # --- suffixes ---
+
+    cdef int take_optional(self, Node node) except -1:
+        if self.is_op("?"):
+            node.optional = True
+            self.advance()
+        return 0
+
+    cdef Node suffixes(self, Node node):
+        cdef Node outer
+        cdef Py_ssize_t offset
+        while True:
+            offset = self.start
+            if self.kind == T_FIELD:
+                outer = new_node(N_FIELD, offset, node)
+                outer.key = self.word
+                self.advance()
+                self.take_optional(outer)
+                node = outer
+            elif self.is_op("["):
+                node = self.brackets(node)
+            elif self.is_op("?"):
+                self.advance()
+                node = new_node(N_TRY, offset, node)
+            elif self.is_op("."):
+                self.advance()
+                if self.kind == T_QUOTE or self.kind == T_FORMAT:
+                    node = self.index_by_string(node, offset)
+                elif self.is_op("["):
+                    node = self.brackets(node)
+                else:
+                    self.unexpected("a field's name, a string or '['")
+            else:
+                return node
+
+    cdef Node index_by_string(self, Node of, Py_ssize_t offset):
+        cdef Node key = self.string_term()
+        cdef Node node
+        if key.kind == N_CONST:
+            node = new_node(N_FIELD, offset, of)
+            node.key = key.key
+        elif key.kind == N_FORMAT:
+            self.refuse("found a format without a string, expected a string", key.offset)
+        else:
+            node = new_node(N_INDEX, offset, of, key)
+        self.take_optional(node)
+        return node
+
+    cdef Node brackets(self, Node of):
+        """`[]`, `[index]`, `[from:to]` behind a term; the bracket is the current token."""
+        cdef Py_ssize_t offset = self.start
+        cdef Node first = None
+        cdef Node last = None
+        cdef Node node
+        self.advance()
+        if self.is_op("]"):
+            self.advance()
+            node = new_node(N_ITERATE, offset, of)
+            self.take_optional(node)
+            return node
+        if not self.is_op(":"):
+            first = self.query()
+        if self.is_op(":"):
+            self.advance()
+            if not self.is_op("]"):
+                last = self.query()
+            elif first is None:
+                self.unexpected("an index")
+            node = new_node(N_SLICE, offset, of, first, last)
+        elif first.kind == N_CONST and type(first.key) is str:
+            node = new_node(N_FIELD, offset, of)
+            node.key = first.key
+        else:
+            node = new_node(N_INDEX, offset, of, first)
+        self.expect("]")
+        self.take_optional(node)
+        return node
+
+    # --- objects ---
+
+    cdef Node object_term(self):
+        cdef Py_ssize_t offset = self.start
+        cdef list kids = []
+        self.advance()
+        if not self.is_op("}"):
+            while True:
+                self.object_entry(kids)
+                if not self.is_op(","):
+                    break
+                self.advance()
+        if not self.is_op("}"):
+            self.unexpected("',' or '}'")
+        self.advance()
+        return list_node(N_OBJECT, offset, kids)
+
+    cdef int object_entry(self, list kids) except -1:
+        cdef Py_ssize_t offset = self.start
+        cdef Node key
+        cdef Node value = None
+        if self.kind == T_VARIABLE:
+            key, value = constant(self.word, offset), self.primary()
+            if self.is_op(":"):
+                key, value = value, None
+            kids.append(key)
+            kids.append(self.entry_value() if value is None else value)
+            return 0
+        if self.kind == T_NUMBER:
+            key = constant(self.number, offset)
+            self.advance()
+            self.check_key(key)
+        if self.kind == T_NAME or self.kind == T_KEYWORD:
+            key = constant(self.word, offset)
+            if self.word == "__loc__":
+                value = constant(self.text.count("\n", 0, offset) + 1, offset)
+                value = constant({"file": "<top-level>", "line": value.key}, offset)
+            self.advance()
+        elif self.kind == T_QUOTE or self.kind == T_FORMAT:
+            key = self.string_term()
+        elif self.is_op("("):
+            self.advance()
+            key = self.query()
+            self.expect(")")
+            self.check_key(key)
+            if not self.is_op(":"):
+                self.unexpected("':'")
+        else:
+            self.unexpected("a key: a name, a string, a variable or an expression in parentheses")
+        kids.append(key)
+        if self.is_op(":"):
+            kids.append(self.entry_value())
+        elif not self.is_op(",") and not self.is_op("}"):
+            self.unexpected("':', ',' or '}' (a key that is an expression needs parentheses)")
+        elif value is not None:
+            kids.append(value)
+        else:
+            # `{a}` and `{"a\(1)"}` read the key from the input.
+            kids.append(self.field_of(key))
+        return 0
+
+    cdef Node field_of(self, Node key):
+        cdef Node node
+        if key.kind == N_CONST:
+            node = new_node(N_FIELD, key.offset)
+            node.key = key.key
+            return node
+        if key.kind == N_FORMAT:
+            self.refuse("found a format without a string, expected a key", key.offset)
+        return new_node(N_INDEX, key.offset, None, key)
+
+    cdef Node entry_value(self):
+        """Expressions joined by `|`, no comma; the colon is the current token."""
+        cdef Node node, right
+        cdef Py_ssize_t offset
+        self.advance()
+        node = self.expression(1)
+        while self.is_op("|"):
+            offset = self.start
+            self.advance()
+            right = self.expression(1)
+            node = new_node(N_PIPE, offset, node, right)
+        return node
+
+    # --- strings ---
+
+    cdef Node string_term(self):
+        """`"..."`, `@format "..."` or a bare `@format`."""
+        cdef Py_ssize_t offset = self.start
+        cdef str format = "text"
+        cdef Node node
+        if self.kind == T_FORMAT:
+            format = self.word
+            if format not in FORMATS:
+                self.refuse(f"found '@{format}', expected one of @{' @'.join(FORMATS)}", offset)
+            self.advance()
+            if self.kind != T_QUOTE:
+                node = new_node(N_FORMAT, offset)
+                node.key = format
+                return node
+        return self.string_parts(offset, format)
+
+    cdef Node string_parts(self, Py_ssize_t offset, str format):
+        """A string whose opening quote is the current token."""
+        cdef list parts = []
+        cdef Py_ssize_t begin = self.position
+        cdef Py_UCS4 c
+        cdef Node node
+        while True:
+            if self.position >= self.size:
+                self.refuse("found the end of the expression, expected '\"' to close the string", offset)
+            c = self.text[self.position]
+            if c == 34:
+                self.add_text(parts, begin)
+                self.position += 1
+                break
+            if c == 92 and self.at(self.position + 1) == 40:
+                self.add_text(parts, begin)
+                self.position += 2
+                self.advance()
+                parts.append(self.query())
+                if not self.is_op(")"):
+                    self.unexpected("')' to close the interpolation")
+                begin = self.position
+            else:
+                self.position += 2 if c == 92 else 1
+        self.advance()
+        if not parts:
+            return constant("", offset)
+        node = parts[0]
+        if len(parts) == 1 and node.kind == N_CONST and type(node.key) is str and node.level == 1:
+            return constant(node.key, offset)
+        node = list_node(N_STRING, offset, parts)
+        node.key = format
+        return node
+
+    cdef int add_text(self, list parts, Py_ssize_t begin) except -1:
+        cdef str raw = self.text[begin : self.position]
+        cdef Node node
+        if not raw:
+            return 0
+        text = unescape(raw) if "\\" in raw else raw
+        if text is None:
+            self.refuse(f"found an escape that JSON strings do not have in \"{raw}\"", begin)
+        node = constant(text, begin)
+        # Marks literal text, which no format touches.
+        node.level = 1
+        parts.append(node)
+        return 0

@@ -1,0 +1,286 @@
+"""Stage 4, expressions: jq's view of JSON values held as Python objects.
+
+Rules: null, false, true, numbers, strings, arrays and objects are None, bool, int or float, str, list and dict as orjson
+gives them. Arithmetic is on doubles; an integral result of at most 2^53 becomes an int, an int literal beyond that stays
+exact until arithmetic touches it. Nothing here modifies a value it was given. Recursion is bounded by jq's own depth
+limit of 10,000 levels, so it never reaches the end of the C stack.
+"""
+
+from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError, PyDict_Next, PyDict_SetItem
+from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_AsDouble, PyLong_FromDouble, PyLong_FromLongLong
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
+from libc.math cimport fabs as c_fabs
+from libc.math cimport floor as c_floor
+from libc.math cimport isinf, isnan, signbit
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from fastrunner import limits as _limits
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
+    int PyUnicode_Compare(object left, object right) except? -1
+    PyObject* PyTuple_GET_ITEM(object values, Py_ssize_t index)
+
+cdef enum Kind:
+    K_NULL = 0
+    K_FALSE = 1
+    K_TRUE = 2
+    K_NUMBER = 3
+    K_STRING = 4
+    K_ARRAY = 5
+    K_OBJECT = 6
+
+cdef double EXACT_INT_MAX = 9007199254740992.0
+cdef long long EXACT_INT_MAX_I = 9007199254740992
+cdef int VALUE_DEPTH_MAX = 10_000
+cdef Py_ssize_t STRING_SIZE_MAX = _limits.EXPRESSION_STRING_SIZE_MAX
+cdef Py_ssize_t ARRAY_SIZE_MAX = _limits.EXPRESSION_OUTPUTS_MAX
+cdef Py_ssize_t ERROR_DUMP_SIZE_BYTES = 30
+cdef double DOUBLE_MAX = 1.7976931348623157e308
+
+cdef tuple KIND_NAMES = ("null", "boolean", "boolean", "number", "string", "array", "object")
+
+
+class ExpressionProblem(ValueError):
+    """An expression that does not compile; `offset` counts code points from 0 in the expression's text."""
+
+    def __init__(self, message, offset):
+        super().__init__(message, offset)
+        self.message = message
+        self.offset = offset
+
+    def __str__(self):
+        return f"{self.message} (at offset {self.offset})"
+
+
+class ExpressionError(Exception):
+    """An evaluation that failed; `value` is what jq's `catch` would see, the message is its text."""
+
+    def __init__(self, value):
+        super().__init__(value)
+        self.value = value
+
+    def __str__(self):
+        return self.value if type(self.value) is str else dump_text(self.value) + " (not a string)"
+
+
+class BudgetExceeded(ExpressionError):
+    """The evaluation used up its budget; `try` does not catch it, so that no expression outlives its bound."""
+
+
+cdef object fail(str message):
+    raise ExpressionError(message)
+
+
+cdef inline Kind kind_of(object value) except *:
+    cdef type of = type(value)
+    if of is str:
+        return K_STRING
+    if of is int or of is float:
+        return K_NUMBER
+    if of is dict:
+        return K_OBJECT
+    if of is list:
+        return K_ARRAY
+    if value is None:
+        return K_NULL
+    if value is True:
+        return K_TRUE
+    if value is False:
+        return K_FALSE
+    raise ExpressionError(f"a value of type {of.__name__} is no JSON value")
+
+
+cdef inline str kind_name(object value):
+    return <str>KIND_NAMES[<int>kind_of(value)]
+
+
+cdef inline bint is_number(object value):
+    return type(value) is int or type(value) is float
+
+
+cdef inline bint truthy(object value):
+    return value is not None and value is not False
+
+
+cdef double to_double(object value):
+    """The double of an int or float; ints beyond its range become its largest value, as jq reads such literals."""
+    if type(value) is float:
+        return PyFloat_AS_DOUBLE(value)
+    try:
+        return PyLong_AsDouble(value)
+    except OverflowError:
+        return DOUBLE_MAX if value > 0 else -DOUBLE_MAX
+
+
+cdef inline object from_double(double value):
+    if c_floor(value) == value and c_fabs(value) <= EXACT_INT_MAX and not (value == 0.0 and signbit(value)):
+        return PyLong_FromLongLong(<long long>value)
+    return value
+
+
+cdef inline object from_ssize(Py_ssize_t value):
+    return PyLong_FromLongLong(value)
+
+
+# --- errors that name a value ---
+
+cdef str dump_short(object value):
+    """A value's JSON for a message, cut to jq's 30-byte buffer at a character boundary."""
+    cdef str text = dump_text_bounded(value, 64)
+    cdef bytes raw = text.encode("utf-8", "surrogatepass")
+    if len(raw) < ERROR_DUMP_SIZE_BYTES:
+        return text
+    # An ellipsis replaces the end; a string keeps its closing quote, an array or object its bracket.
+    cdef str end = "..."
+    if text.startswith('"'):
+        end = '..."'
+    elif text.startswith("["):
+        end = "...]"
+    elif text.startswith("{"):
+        end = "...}"
+    return raw[: ERROR_DUMP_SIZE_BYTES - 1 - len(end)].decode("utf-8", "ignore") + end
+
+
+cdef object type_error(object value, str message):
+    raise ExpressionError(f"{kind_name(value)} ({dump_short(value)}) {message}")
+
+
+cdef object type_error2(object left, object right, str message):
+    raise ExpressionError(
+        f"{kind_name(left)} ({dump_short(left)}) and {kind_name(right)} ({dump_short(right)}) {message}"
+    )
+
+
+# --- equality and order ---
+
+cdef inline int compare_numbers(object left, object right):
+    cdef double a, b
+    if type(left) is int and type(right) is int:
+        # Literals compare exactly, as jq's decimal literals do.
+        if left is right:
+            return 0
+        return -1 if left < right else (1 if left > right else 0)
+    a = to_double(left)
+    b = to_double(right)
+    if isnan(a):
+        return -1
+    if isnan(b):
+        return 1
+    return -1 if a < b else (0 if a == b else 1)
+
+
+cdef bint equal(object left, object right, int depth=0) except -1:
+    cdef Kind kind
+    cdef Py_ssize_t i, position
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef PyObject* other
+    if left is right and type(left) is str:
+        return True
+    kind = kind_of(left)
+    if kind != kind_of(right):
+        return False
+    if kind == K_NUMBER:
+        return compare_numbers(left, right) == 0
+    if kind == K_STRING:
+        return <str>left == <str>right
+    if kind == K_ARRAY:
+        if PyList_GET_SIZE(left) != PyList_GET_SIZE(right):
+            return False
+        if depth > VALUE_DEPTH_MAX:
+            fail("Equality check too deep")
+        for i in range(PyList_GET_SIZE(left)):
+            if not equal((<list>left)[i], (<list>right)[i], depth + 1):
+                return False
+        return True
+    if kind == K_OBJECT:
+        if len(<dict>left) != len(<dict>right):
+            return False
+        if depth > VALUE_DEPTH_MAX:
+            fail("Equality check too deep")
+        position = 0
+        while PyDict_Next(left, &position, &key, &value):
+            other = PyDict_GetItemWithError(right, <object>key)
+            if other == NULL or not equal(<object>value, <object>other, depth + 1):
+                return False
+        return True
+    return True
+
+
+cdef int compare(object left, object right, int depth=0) except -2:
+    """Negative, zero or positive in jq's order of all values."""
+    cdef Kind kind = kind_of(left)
+    cdef Kind other = kind_of(right)
+    cdef Py_ssize_t i, size, size_right
+    cdef int result
+    if kind != other:
+        return -1 if kind < other else 1
+    if kind == K_NUMBER:
+        return compare_numbers(left, right)
+    if kind == K_STRING:
+        return PyUnicode_Compare(left, right)
+    if kind == K_ARRAY:
+        if depth > VALUE_DEPTH_MAX:
+            fail("Comparison too deep")
+        size = PyList_GET_SIZE(left)
+        size_right = PyList_GET_SIZE(right)
+        for i in range(min(size, size_right)):
+            result = compare((<list>left)[i], (<list>right)[i], depth + 1)
+            if result != 0:
+                return result
+        return -1 if size < size_right else (0 if size == size_right else 1)
+    if kind == K_OBJECT:
+        return compare_objects(<dict>left, <dict>right, depth)
+    return 0
+
+
+cdef int compare_objects(dict left, dict right, int depth) except -2:
+    cdef list keys = sorted(left)
+    cdef list others = sorted(right)
+    cdef int result
+    if depth > VALUE_DEPTH_MAX:
+        fail("Comparison too deep")
+    result = compare(keys, others, depth + 1)
+    if result != 0:
+        return result
+    for key in keys:
+        result = compare(left[key], right[key], depth + 1)
+        if result != 0:
+            return result
+    return 0
+
+
+cdef class SortKey:
+    """Wraps a value for Python's stable sort, which only asks for `<`."""
+
+    cdef object value
+
+    def __cinit__(self, object value):
+        self.value = value
+
+    def __lt__(self, SortKey other):
+        return compare(self.value, other.value) < 0
+
+
+cdef list sorted_order(list keys):
+    """Indices of `keys` in jq's order, stable; plain comparison where all keys are strings or exact numbers."""
+    cdef bint strings = True
+    cdef bint numbers = True
+    for key in keys:
+        if type(key) is not str:
+            strings = False
+        if type(key) is not int:
+            numbers = False
+        if not strings and not numbers:
+            return sorted(range(len(keys)), key=[SortKey(key) for key in keys].__getitem__)
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+cdef list sorted_keys(dict value):
+    # Keys are strings; their order by code point is their order by UTF-8 bytes, which is jq's.
+    return sorted(value)
