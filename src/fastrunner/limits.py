@@ -100,6 +100,9 @@ STRAND_STEPS_MAX: Final = 50
 DATA_DEPTH_MAX: Final = 200
 """Nesting of data a walk keeps: leaves room below the 254 levels orjson writes and reads."""
 
+DATA_SIZE_BYTES_MAX: Final = 16_777_216
+"""One value a walk keeps, as JSON text: a loop that doubles its data must end in an error, not in gigabytes."""
+
 SCHEMA_ERRORS_MAX: Final = 5
 """Violations of a JSON Schema one error tells; the first few are what a reader needs."""
 
@@ -350,6 +353,7 @@ SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 
 assert DOCUMENT_DEPTH_MAX < DATA_DEPTH_MAX <= 240
+assert INPUT_SIZE_BYTES_MAX < HTTP_RESPONSE_SIZE_BYTES_MAX < DATA_SIZE_BYTES_MAX
 assert CALLBACK_BATCH_EVENTS_MAX <= CALLBACK_CATCH_UP_EVENTS_MAX <= CALLBACK_QUEUE_EVENTS_MAX // 2
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= CALLBACK_QUEUE_SIZE_BYTES_MAX // 5
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX

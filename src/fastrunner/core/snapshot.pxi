@@ -5,8 +5,8 @@
     from 5      JSON: what identifies the execution, the walk's fields, the strands with their frames, the value table
 
 Rules: what the plan knows is not written: bodies and scopes follow from tasks and positions. A value that several
-frames hold is written once, in the table; a part of the workflow's input is written as the path to it. Every value is plain
-JSON already (`walk_values.pxi`), so nothing changes on the way. A change of the layout changes the format byte.
+frames hold is written once, in the table; a part of the workflow's input is written as the path to it. Every value is
+plain JSON already (`walk_values.pxi`), so nothing changes on the way. A change of the layout changes the format byte.
 """
 
 from zlib import crc32 as _crc32

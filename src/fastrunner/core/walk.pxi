@@ -13,6 +13,9 @@ fields `at_*` say which task is being evaluated; they are set before each evalua
 
 cimport cython
 
+from typing import Any as _Any
+from typing import Literal as _Literal
+
 from fastrunner import limits as _limits
 from fastrunner._version import __version__ as _runner_version
 
@@ -161,7 +164,7 @@ cdef object clean_input(object input):
     """The input as plain JSON; None if it is nested too deeply (then the walk has failed at its start)."""
     try:
         return json_safe(input, DATA_DEPTH_MAX)
-    except _TooDeep:
+    except _Unkept:
         return None
 
 
@@ -194,7 +197,7 @@ cdef int start_workflow(Walk walk, long long timeout_ms_max) except -1:
 cdef object take_input(Walk walk):
     try:
         walk.input = json_safe(walk.input, DATA_DEPTH_MAX)
-    except _TooDeep as error:
+    except _Unkept as error:
         walk.input = None
         raise WalkFault(make_error("validation", str(error), walk.at_instance)) from None
     return walk.input
@@ -210,8 +213,8 @@ cdef Strand new_strand(Walk walk, TaskList body, object data, Scope scope, int a
 
 
 cdef int make_ready(Walk walk, Strand strand) except -1:
-    """Lets a strand take steps again, unless it has ended meanwhile."""
-    if not strand.is_ready and strand.id in walk.strands:
+    """Lets a strand take steps again, unless it has ended meanwhile or waits for something else."""
+    if not strand.is_ready and strand.id in walk.strands and strand.top.position != POSITION_BLOCKED:
         strand.is_ready = True
         strand.steps_left = STRAND_STEPS_MAX
         walk.ready.append(strand)
@@ -282,3 +285,11 @@ cdef bytes output_text(Walk walk, object value):
         if PyBytes_GET_SIZE(walk.dumped_text) > OUTPUT_JSON_SIZE_BYTES_MAX:
             walk.dumped_text = None
     return walk.dumped_text
+
+
+# --- names of the contract that are only types ---
+
+Json = _Any
+Status = _Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
+Action = PerformEffect | InterruptEffect
+Outcome = EffectResult | EffectFailure | TimerDue | MoreSteps | Cancel | Pause | Resume

@@ -10,9 +10,7 @@ cdef int take_outcome(Walk walk, object outcome) except -1:
     if isinstance(outcome, (MoreSteps, TimerDue)):
         return expire(walk, walk.now_ms)
     if isinstance(outcome, (EffectResult, EffectFailure)):
-        expire(walk, walk.now_ms - 1)
-        take_effect_outcome(walk, outcome)
-        return expire(walk, walk.now_ms)
+        return take_effect_outcome(walk, outcome)
     if isinstance(outcome, Cancel):
         return cancel(walk, <Cancel> outcome)
     if isinstance(outcome, Pause):
@@ -31,29 +29,33 @@ cdef int take_effect_outcome(Walk walk, object outcome) except -1:
     cdef object value = None
     cdef dict error = None
     if strand is None:
-        return 0
+        return expire(walk, walk.now_ms)
     if walk.grace_until_ms:
         strand.effect = None
-        return 0 if walk.effects else end_cancelled(walk)
+        return expire(walk, walk.now_ms) if walk.effects else end_cancelled(walk)
+    expire(walk, walk.now_ms - 1)
+    if strand.effect is None:
+        return expire(walk, walk.now_ms)
     if isinstance(outcome, EffectFailure):
         error = json_safe(effect_error(<EffectFailure> outcome, strand.top.task.reference), DATA_DEPTH_MAX)
     else:
         try:
             value = json_safe((<EffectResult> outcome).value, DATA_DEPTH_MAX)
-        except _TooDeep as problem:
+        except _Unkept as problem:
             error = make_error("runtime", str(problem), strand.top.task.reference)
     strand.effect = None
     if walk.state == STATUS_PAUSED:
         walk.held.append((strand.id, value, error))
         return 0
-    return apply_outcome(walk, strand, value, error)
+    apply_outcome(walk, strand, value, error)
+    return expire(walk, walk.now_ms)
 
 
 cdef int apply_outcome(Walk walk, Strand strand, object value, dict error) except -1:
     cdef Frame frame = strand.top
     if error is None:
         finish(walk, strand, frame, value, frame.task.then)
-        return 0 if strand.top.position == POSITION_BLOCKED else make_ready(walk, strand)
+        return make_ready(walk, strand)
     return fail(walk, strand, frame.parent, frame.task, frame.attempt, error)
 
 
@@ -115,15 +117,12 @@ cdef bint expire_earliest(Walk walk, long long until_ms) except -1:
     if 0 < walk.timeout_at_ms < best:
         best, is_workflow = walk.timeout_at_ms, True
     for strand in walk.strands.values():
-        deadline = best
         frame = strand.top
         while frame is not None:
-            # Going outwards, "not later" makes the outermost of equal timeouts win.
-            if 0 < frame_deadline(frame) < best or (timed is not None and frame_deadline(frame) == deadline < best):
-                deadline, timed, found, is_workflow = frame_deadline(frame), frame, strand, False
-                best = deadline
-            elif timed is not None and found is strand and frame_deadline(frame) == best:
-                timed = frame
+            deadline = frame_deadline(frame)
+            # Going outwards, the last of equal timeouts is the outermost.
+            if 0 < deadline < best or (deadline == best and timed is not None and found is strand):
+                best, timed, found, is_workflow = deadline, frame, strand, False
             frame = frame.parent
     if best > until_ms:
         return False

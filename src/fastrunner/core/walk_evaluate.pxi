@@ -55,8 +55,8 @@ cdef object evaluate(Walk walk, Expression expression, object dot, int depth):
         )
         if expression.is_path and depth == 0:
             return value
-        return json_safe(value, DATA_DEPTH_MAX - depth)
-    except (ExpressionError, _TooDeep) as error:
+        return safe_part(value, DATA_DEPTH_MAX - depth) if depth else json_safe(value, DATA_DEPTH_MAX)
+    except (ExpressionError, _Unkept) as error:
         message = str(error)
     if expression.literal is not None:
         return expression.literal
@@ -146,6 +146,8 @@ cdef object render(Walk walk, Template template, object dot, int depth):
     cdef list values
     cdef dict fields
     cdef Py_ssize_t index
+    if depth == 0:
+        allow_data()
     if template.kind == TEMPLATE_CONSTANT:
         return template.constant
     if template.kind == TEMPLATE_EXPRESSION:

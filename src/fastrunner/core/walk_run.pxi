@@ -210,7 +210,7 @@ cdef int branch_done(Walk walk, Strand branch, object output) except -1:
             strand.context, strand.has_exported = context[0], True
     try:
         json_safe(frame.outputs, DATA_DEPTH_MAX)
-    except _TooDeep as error:
+    except _Unkept as error:
         return fail(
             walk, strand, frame.parent, task, frame.attempt, make_error("expression", str(error), task.reference)
         )
@@ -239,6 +239,7 @@ cdef Frame begin_call_http(Walk walk, Strand strand, Frame frame, CallHttpNode t
         if not isinstance(uri, str):
             raise fault_here(walk, "expression", "the endpoint is not a string")
     arguments = {"method": task.method, "uri": uri, "output": task.output, "redirect": task.redirect}
+    allow_data()
     if task.headers is not None:
         arguments["headers"] = render(walk, task.headers, data, 1)
     if task.query is not None:
