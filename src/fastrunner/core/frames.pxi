@@ -19,10 +19,10 @@ cdef class Scope:
     cdef object second
 
 
-cdef class Frame:
+cdef class TaskFrame:
     """A running task: a list of subtasks (`do`, or the bottom of a strand), or a task that waits for something."""
 
-    cdef Frame parent
+    cdef TaskFrame parent
     cdef TaskNode task
     """None at the bottom of a strand."""
     cdef TaskList body
@@ -44,7 +44,7 @@ cdef class Frame:
 
 
 @cython.final
-cdef class ForFrame(Frame):
+cdef class ForFrame(TaskFrame):
     cdef list items
     cdef Py_ssize_t iteration
     """The iteration that runs; -1 before the first."""
@@ -57,7 +57,7 @@ cdef enum:
 
 
 @cython.final
-cdef class TryFrame(Frame):
+cdef class TryFrame(TaskFrame):
     cdef int phase
     cdef dict error
     """What was caught last, while delaying or handling."""
@@ -68,7 +68,7 @@ cdef class TryFrame(Frame):
 
 
 @cython.final
-cdef class ForkFrame(Frame):
+cdef class ForkFrame(TaskFrame):
     cdef Strand strand
     """The strand this frame is on."""
     cdef list branches
@@ -86,7 +86,7 @@ cdef class Strand:
     cdef ForkFrame owner
     """The fork this strand is a branch of; None for the workflow's own."""
     cdef int branch
-    cdef Frame top
+    cdef TaskFrame top
     cdef object context
     cdef bint has_exported
     cdef long long wake_at_ms
@@ -105,9 +105,9 @@ cdef Scope make_scope(Scope parent, object first, object second):
     return scope
 
 
-cdef Frame bottom_frame(TaskList body, object data, Scope scope, int attempt):
+cdef TaskFrame bottom_frame(TaskList body, object data, Scope scope, int attempt):
     """The frame a strand begins with."""
-    cdef Frame frame = Frame.__new__(Frame)
+    cdef TaskFrame frame = TaskFrame.__new__(TaskFrame)
     frame.body = body
     frame.position = 0 if body.count else POSITION_DONE
     frame.data = data

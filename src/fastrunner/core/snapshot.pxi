@@ -69,7 +69,7 @@ cdef class SnapshotWriter:
 
     cdef list strand(self, Strand strand):
         cdef list frames = []
-        cdef Frame frame = strand.top
+        cdef TaskFrame frame = strand.top
         cdef PerformEffect effect = strand.effect
         while frame is not None:
             frames.append(self.frame(frame))
@@ -87,7 +87,7 @@ cdef class SnapshotWriter:
             frames,
         ]
 
-    cdef list frame(self, Frame frame):
+    cdef list frame(self, TaskFrame frame):
         cdef ForFrame loop
         cdef TryFrame attempt
         cdef ForkFrame fork_frame
@@ -228,7 +228,7 @@ cdef class SnapshotReader:
 
     cdef Strand strand(self, list entry):
         cdef Strand strand = Strand.__new__(Strand)
-        cdef Frame frame = None
+        cdef TaskFrame frame = None
         cdef TaskList body = self.walk.plan.root
         cdef Scope scope = None
         (strand.id, owner_id, strand.branch, context, strand.has_exported, strand.wake_at_ms, effect,
@@ -251,9 +251,9 @@ cdef class SnapshotReader:
             )
         return strand
 
-    cdef Frame frame(self, Strand strand, Frame parent, list fields):
+    cdef TaskFrame frame(self, Strand strand, TaskFrame parent, list fields):
         cdef TaskNode task = <TaskNode> self.walk.plan.tasks[fields[0]]
-        cdef Frame frame
+        cdef TaskFrame frame
         if task.kind == KIND_FOR:
             frame = ForFrame.__new__(ForFrame)
         elif task.kind == KIND_TRY:
@@ -261,7 +261,7 @@ cdef class SnapshotReader:
         elif task.kind == KIND_FORK:
             frame = ForkFrame.__new__(ForkFrame)
         else:
-            frame = Frame.__new__(Frame)
+            frame = TaskFrame.__new__(TaskFrame)
         frame.parent, frame.task, frame.scope = parent, task, parent.scope
         frame.position, frame.data, frame.body_attempt = fields[1], self.value(fields[2]), fields[3]
         frame.raw_input, frame.input = self.value(fields[4]), self.value(fields[5])

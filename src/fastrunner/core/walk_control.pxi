@@ -52,11 +52,11 @@ cdef int take_effect_outcome(Walk walk, object outcome) except -1:
 
 
 cdef int apply_outcome(Walk walk, Strand strand, object value, dict error) except -1:
-    cdef Frame frame = strand.top
+    cdef TaskFrame frame = strand.top
     if error is None:
         finish(walk, strand, frame, value, frame.task.then)
         return make_ready(walk, strand)
-    return fail(walk, strand, frame.parent, frame.task, frame.attempt, error)
+    return fail_task(walk, strand, frame.parent, frame.task, frame.attempt, error)
 
 
 # --- timers ---
@@ -65,7 +65,7 @@ cdef int find_wake(Walk walk) except -1:
     """Sets `wake_at_ms` to the earliest deadline."""
     cdef long long earliest = 0
     cdef Strand strand
-    cdef Frame frame
+    cdef TaskFrame frame
     if walk.state == STATUS_RUNNING and walk.grace_until_ms == 0:
         earliest = walk.timeout_at_ms
         for strand in walk.strands.values():
@@ -85,7 +85,7 @@ cdef inline long long earlier(long long one, long long other) noexcept:
     return one if other == 0 or 0 < one < other else other
 
 
-cdef long long frame_deadline(Frame frame) except -1:
+cdef long long frame_deadline(TaskFrame frame) except -1:
     """The earliest timeout of a frame itself; 0 without one."""
     cdef TryFrame attempt
     if frame.task is None or frame.task.kind != KIND_TRY:
@@ -109,7 +109,7 @@ cdef bint expire_earliest(Walk walk, long long until_ms) except -1:
     """Meets the earliest deadline if it is not after a time."""
     cdef long long best = until_ms + 1, deadline
     cdef Strand strand, found = None
-    cdef Frame frame, timed = None
+    cdef TaskFrame frame, timed = None
     cdef bint is_workflow = False
     for strand in walk.strands.values():
         if 0 < strand.wake_at_ms < best:
@@ -137,7 +137,7 @@ cdef bint expire_earliest(Walk walk, long long until_ms) except -1:
 
 cdef int wake(Walk walk, Strand strand) except -1:
     """A wait or the delay of a retry is over."""
-    cdef Frame frame = strand.top
+    cdef TaskFrame frame = strand.top
     strand.wake_at_ms = 0
     if frame.task.kind == KIND_TRY:
         return go_on_after_delay(walk, strand, <TryFrame> frame)
@@ -145,7 +145,7 @@ cdef int wake(Walk walk, Strand strand) except -1:
     return make_ready(walk, strand)
 
 
-cdef int time_out(Walk walk, Strand strand, Frame frame) except -1:
+cdef int time_out(Walk walk, Strand strand, TaskFrame frame) except -1:
     """A task took too long: its own `try` does not catch that, but one attempt's limit it does."""
     cdef TaskNode task = frame.task
     cdef bint is_task = frame_deadline(frame) == frame.timeout_at_ms
@@ -153,13 +153,13 @@ cdef int time_out(Walk walk, Strand strand, Frame frame) except -1:
     cdef dict error = make_error("timeout", f"the {what} took longer than its timeout", task.reference)
     cut(walk, strand, frame)
     if is_task:
-        return fail(walk, strand, frame.parent, task, frame.attempt, error)
+        return fail_task(walk, strand, frame.parent, task, frame.attempt, error)
     return raise_from(walk, strand, frame, error)
 
 
-cdef int cut(Walk walk, Strand strand, Frame frame) except -1:
+cdef int cut(Walk walk, Strand strand, TaskFrame frame) except -1:
     """Interrupts all that runs above a frame, and what the frame itself waits for."""
-    cdef Frame above = strand.top
+    cdef TaskFrame above = strand.top
     interrupt(walk, strand)
     strand.wake_at_ms = 0
     while above is not None:
@@ -197,7 +197,7 @@ cdef int drop_strand(Walk walk, Strand strand) except -1:
 cdef int drop_branches(Walk walk, ForkFrame fork_frame) except -1:
     """Ends what still runs of a fork, forks within it included."""
     cdef list forks = [fork_frame]
-    cdef Frame frame
+    cdef TaskFrame frame
     while forks:
         for branch in (<ForkFrame> forks.pop()).branches:
             if branch is None:
@@ -240,7 +240,7 @@ cdef int resume(Walk walk, Resume command) except -1:
 
 cdef int shift_timeouts(Walk walk, long long paused_ms) except -1:
     cdef Strand strand
-    cdef Frame frame
+    cdef TaskFrame frame
     cdef TryFrame attempt
     if walk.timeout_at_ms:
         walk.timeout_at_ms += paused_ms

@@ -45,7 +45,7 @@ cdef object fault_here(Walk walk, str name, str detail):
     return WalkFault(make_error(name, detail, walk.at_instance))
 
 
-cdef object evaluate(Walk walk, Expression expression, object dot, int depth):
+cdef object evaluate_here(Walk walk, Expression expression, object dot, int depth):
     """An expression's value; `depth` is how deep in a template it stands."""
     cdef object value
     cdef str message, text
@@ -151,7 +151,7 @@ cdef object render(Walk walk, Template template, object dot, int depth):
     if template.kind == TEMPLATE_CONSTANT:
         return template.constant
     if template.kind == TEMPLATE_EXPRESSION:
-        return evaluate(walk, template.expression, dot, depth)
+        return evaluate_here(walk, template.expression, dot, depth)
     if template.kind == TEMPLATE_ARRAY:
         values = []
         for part in template.parts:
@@ -178,7 +178,7 @@ cdef long long duration_of(Walk walk, Duration duration, object dot) except? -1:
     cdef object ms
     if duration.expression is None:
         return min(max(duration.ms, 0), DURATION_MS_MAX)
-    value = evaluate(walk, duration.expression, dot, 0)
+    value = evaluate_here(walk, duration.expression, dot, 0)
     try:
         if not isinstance(value, str):
             raise ValueError

@@ -6,13 +6,13 @@ the `try` task's own and goes outwards from there.
 """
 
 
-cdef int fail(Walk walk, Strand strand, Frame frame, TaskNode task, int attempt, dict error) except -1:
+cdef int fail_task(Walk walk, Strand strand, TaskFrame frame, TaskNode task, int attempt, dict error) except -1:
     """A task has failed; `frame` is the one its list runs in."""
     emit_failed(walk, task, attempt, error)
     return raise_from(walk, strand, frame, error)
 
 
-cdef int raise_from(Walk walk, Strand strand, Frame frame, dict error) except -1:
+cdef int raise_from(Walk walk, Strand strand, TaskFrame frame, dict error) except -1:
     """Lets an error go outwards, beginning with a frame that may catch it."""
     cdef ForkFrame owner
     while True:
@@ -49,7 +49,7 @@ cdef bint branch_failed(Walk walk, Strand branch) except -1:
 
 # --- try ---
 
-cdef TryFrame try_frame(Walk walk, Frame parent, TryNode task, object data, long long timeout_at_ms):
+cdef TryFrame try_frame(Walk walk, TaskFrame parent, TryNode task, object data, long long timeout_at_ms):
     cdef TryFrame frame = TryFrame.__new__(TryFrame)
     fill_frame(walk, frame, parent, task, data, 1, timeout_at_ms)
     if task.retry is not None:
@@ -80,7 +80,7 @@ cdef int go_on_after_delay(Walk walk, Strand strand, TryFrame frame) except -1:
     try:
         start_attempt(walk, frame)
     except WalkFault as fault:
-        return fail(walk, strand, frame.parent, frame.task, frame.attempt, fault.error)
+        return fail_task(walk, strand, frame.parent, frame.task, frame.attempt, fault.error)
     return make_ready(walk, strand)
 
 
@@ -91,9 +91,9 @@ cdef bint catch(Walk walk, Strand strand, TryFrame frame, dict error) except -1:
     at_place(walk, task, strand, scope, frame.raw_input, frame.input, frame.started_at_ms)
     if not filter_matches(task.filter, error):
         return False
-    if task.when is not None and not is_true(evaluate(walk, task.when, error, 0)):
+    if task.when is not None and not is_true(evaluate_here(walk, task.when, error, 0)):
         return False
-    if task.except_when is not None and is_true(evaluate(walk, task.except_when, error, 0)):
+    if task.except_when is not None and is_true(evaluate_here(walk, task.except_when, error, 0)):
         return False
     frame.attempt_until_ms = 0
     if task.retry is not None:
@@ -126,9 +126,9 @@ cdef bint retry(Walk walk, Strand strand, TryFrame frame, dict error) except -1:
     """Schedules the next attempt if the policy allows one."""
     cdef RetryPolicy policy = (<TryNode> frame.task).retry
     cdef long long delay_ms
-    if policy.when is not None and not is_true(evaluate(walk, policy.when, error, 0)):
+    if policy.when is not None and not is_true(evaluate_here(walk, policy.when, error, 0)):
         return False
-    if policy.except_when is not None and is_true(evaluate(walk, policy.except_when, error, 0)):
+    if policy.except_when is not None and is_true(evaluate_here(walk, policy.except_when, error, 0)):
         return False
     if 0 <= policy.count_max < frame.attempt:
         return False

@@ -15,7 +15,7 @@ cdef int run(Walk walk) except -1:
     """Takes steps until nothing can go on or the slice is over. Strands take turns, whatever the slices are."""
     cdef int budget = _limits.WALK_STEPS_PER_SLICE_MAX
     cdef Strand strand
-    cdef Frame frame
+    cdef TaskFrame frame
     while budget > 0 and walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0:
         strand = <Strand> walk.ready[0]
         frame = strand.top
@@ -32,7 +32,7 @@ cdef int run(Walk walk) except -1:
     return 0
 
 
-cdef int begin(Walk walk, Strand strand, Frame frame) except -1:
+cdef int begin(Walk walk, Strand strand, TaskFrame frame) except -1:
     """The task at the frame's position begins; many end here as well."""
     cdef TaskNode task = <TaskNode> frame.body.tasks[frame.position]
     cdef int attempt = 1 if task.kind == KIND_TRY else frame.body_attempt
@@ -41,7 +41,7 @@ cdef int begin(Walk walk, Strand strand, Frame frame) except -1:
     cdef long long timeout_at_ms = 0
     at_place(walk, task, strand, frame.scope, data, None, walk.now_ms)
     try:
-        if task.condition is not None and not is_true(evaluate(walk, task.condition, data, 0)):
+        if task.condition is not None and not is_true(evaluate_here(walk, task.condition, data, 0)):
             frame.position = task.following
             return 0
         emit(walk, task.event_started, attempt)
@@ -57,14 +57,14 @@ cdef int begin(Walk walk, Strand strand, Frame frame) except -1:
     except WalkFault as fault:
         if not has_started:
             emit(walk, task.event_started, attempt)
-        fail(walk, strand, frame, task, attempt, fault.error)
+        fail_task(walk, strand, frame, task, attempt, fault.error)
     return 0
 
 
-cdef int perform(Walk walk, Strand strand, Frame frame, TaskNode task, object data, int attempt,
+cdef int perform(Walk walk, Strand strand, TaskFrame frame, TaskNode task, object data, int attempt,
                  long long timeout_at_ms) except -1:
     """The task's own work, or its beginning."""
-    cdef Frame pushed
+    cdef TaskFrame pushed
     if task.kind == KIND_SET:
         return complete(walk, strand, frame, task, render(walk, (<SetNode> task).value, data, 0), attempt, task.then)
     if task.kind == KIND_SWITCH:
@@ -72,7 +72,7 @@ cdef int perform(Walk walk, Strand strand, Frame frame, TaskNode task, object da
     if task.kind == KIND_RAISE:
         raise WalkFault(render_error(walk, <RaiseNode> task, data))
     if task.kind == KIND_DO:
-        pushed = fill_frame(walk, Frame.__new__(Frame), frame, task, data, attempt, timeout_at_ms)
+        pushed = fill_frame(walk, TaskFrame.__new__(TaskFrame), frame, task, data, attempt, timeout_at_ms)
         pushed.body = (<DoNode> task).body
         pushed.position = 0 if pushed.body.count else POSITION_DONE
     elif task.kind == KIND_FOR:
@@ -91,8 +91,8 @@ cdef int perform(Walk walk, Strand strand, Frame frame, TaskNode task, object da
     return 0
 
 
-cdef Frame fill_frame(Walk walk, Frame pushed, Frame parent, TaskNode task, object data, int attempt,
-                      long long timeout_at_ms):
+cdef TaskFrame fill_frame(Walk walk, TaskFrame pushed, TaskFrame parent, TaskNode task, object data, int attempt,
+                          long long timeout_at_ms):
     """What frames of all kinds begin with."""
     pushed.parent = parent
     pushed.task = task
@@ -113,7 +113,7 @@ cdef int choose(Walk walk, SwitchNode task, object data) except? -100:
     """Where a switch leads: the first case that holds, else the default."""
     cdef Py_ssize_t index
     for index in range(len(task.conditions)):
-        if is_true(evaluate(walk, <Expression> task.conditions[index], data, 0)):
+        if is_true(evaluate_here(walk, <Expression> task.conditions[index], data, 0)):
             return task.targets[index]
     return task.default
 
@@ -131,7 +131,7 @@ cdef dict render_error(Walk walk, RaiseNode task, object data):
     return error
 
 
-cdef ForFrame for_frame(Walk walk, Frame parent, ForNode task, object data, int attempt, long long timeout_at_ms):
+cdef ForFrame for_frame(Walk walk, TaskFrame parent, ForNode task, object data, int attempt, long long timeout_at_ms):
     """A loop before its first iteration; the collection is evaluated once, here."""
     cdef object items = render(walk, task.collection, data, 0)
     cdef ForFrame frame
@@ -156,15 +156,15 @@ cdef int next_iteration(Walk walk, Strand strand, ForFrame frame) except -1:
     if task.condition is not None:
         at_place(walk, task, strand, frame.scope, frame.raw_input, frame.input, frame.started_at_ms)
         try:
-            if not is_true(evaluate(walk, task.condition, frame.data, 0)):
+            if not is_true(evaluate_here(walk, task.condition, frame.data, 0)):
                 return finish(walk, strand, frame, frame.data, task.then)
         except WalkFault as fault:
-            return fail(walk, strand, frame.parent, task, frame.attempt, fault.error)
+            return fail_task(walk, strand, frame.parent, task, frame.attempt, fault.error)
     frame.position = 0 if frame.body.count else POSITION_DONE
     return 0
 
 
-cdef ForkFrame fork(Walk walk, Strand strand, Frame parent, ForkNode task, object data, int attempt,
+cdef ForkFrame fork(Walk walk, Strand strand, TaskFrame parent, ForkNode task, object data, int attempt,
                     long long timeout_at_ms):
     """Starts the branches; each has the fork's input, variables, and context as it is now."""
     cdef ForkFrame frame = fill_frame(walk, ForkFrame.__new__(ForkFrame), parent, task, data, attempt, timeout_at_ms)
@@ -211,31 +211,31 @@ cdef int branch_done(Walk walk, Strand branch, object output) except -1:
     try:
         json_safe(frame.outputs, DATA_DEPTH_MAX)
     except _Unkept as error:
-        return fail(
+        return fail_task(
             walk, strand, frame.parent, task, frame.attempt, make_error("expression", str(error), task.reference)
         )
     finish(walk, strand, frame, frame.outputs, task.then)
     return make_ready(walk, strand)
 
 
-cdef int begin_wait(Walk walk, Strand strand, Frame frame, WaitNode task, object data, int attempt,
+cdef int begin_wait(Walk walk, Strand strand, TaskFrame frame, WaitNode task, object data, int attempt,
                     long long timeout_at_ms) except -1:
     cdef long long wait_ms = duration_of(walk, task.duration, data)
     if wait_ms == 0:
         return complete(walk, strand, frame, task, data, attempt, task.then)
-    strand.top = fill_frame(walk, Frame.__new__(Frame), frame, task, data, attempt, timeout_at_ms)
+    strand.top = fill_frame(walk, TaskFrame.__new__(TaskFrame), frame, task, data, attempt, timeout_at_ms)
     strand.wake_at_ms = walk.now_ms + wait_ms
     return block(walk, strand)
 
 
-cdef Frame begin_call_http(Walk walk, Strand strand, Frame frame, CallHttpNode task, object data, int attempt,
-                           long long timeout_at_ms):
+cdef TaskFrame begin_call_http(Walk walk, Strand strand, TaskFrame frame, CallHttpNode task, object data, int attempt,
+                               long long timeout_at_ms):
     cdef object uri
     cdef dict arguments
     if task.uri is not None:
         uri = expand_uri(walk, task.uri, data)
     else:
-        uri = evaluate(walk, task.uri_expression, data, 0)
+        uri = evaluate_here(walk, task.uri_expression, data, 0)
         if not isinstance(uri, str):
             raise fault_here(walk, "expression", "the endpoint is not a string")
     arguments = {"method": task.method, "uri": uri, "output": task.output, "redirect": task.redirect}
@@ -253,7 +253,7 @@ cdef Frame begin_call_http(Walk walk, Strand strand, Frame frame, CallHttpNode t
     walk.next_effect_id += 1
     walk.effects[strand.effect.effect_id] = strand
     walk.actions.append(strand.effect)
-    return fill_frame(walk, Frame.__new__(Frame), frame, task, data, attempt, timeout_at_ms)
+    return fill_frame(walk, TaskFrame.__new__(TaskFrame), frame, task, data, attempt, timeout_at_ms)
 
 
 cdef str effect_key(Walk walk, TaskNode task, int attempt):
@@ -270,7 +270,7 @@ cdef str effect_key(Walk walk, TaskNode task, int attempt):
 
 # --- ends ---
 
-cdef int complete(Walk walk, Strand strand, Frame frame, TaskNode task, object output, int attempt,
+cdef int complete(Walk walk, Strand strand, TaskFrame frame, TaskNode task, object output, int attempt,
                   int then) except -1:
     """A task's work is done: its output and export, its last event, and what follows in its list's frame."""
     cdef object context
@@ -294,7 +294,7 @@ cdef int complete(Walk walk, Strand strand, Frame frame, TaskNode task, object o
     return 0
 
 
-cdef int finish(Walk walk, Strand strand, Frame frame, object output, int then) except -1:
+cdef int finish(Walk walk, Strand strand, TaskFrame frame, object output, int then) except -1:
     """A task with a frame has done its work."""
     cdef TaskNode task = frame.task
     strand.top = frame.parent
@@ -302,11 +302,11 @@ cdef int finish(Walk walk, Strand strand, Frame frame, object output, int then) 
     try:
         complete(walk, strand, frame.parent, task, output, frame.attempt, then)
     except WalkFault as fault:
-        fail(walk, strand, frame.parent, task, frame.attempt, fault.error)
+        fail_task(walk, strand, frame.parent, task, frame.attempt, fault.error)
     return 0
 
 
-cdef int leave(Walk walk, Strand strand, Frame frame) except -1:
+cdef int leave(Walk walk, Strand strand, TaskFrame frame) except -1:
     """A list of tasks has ended, at its end or by `exit`."""
     cdef TaskNode task = frame.task
     cdef TryFrame attempt
