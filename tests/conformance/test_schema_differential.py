@@ -20,7 +20,7 @@ from tests.conformance.mutations import Mutator
 from tests.core.documents import CONFORMANCE, needs_conformance
 from tests.properties import examples
 
-MUTATIONS_COUNT = 24_000
+MUTATIONS_COUNT = 60_000
 COMPILED_MUTATIONS_COUNT = 4_000
 
 
@@ -76,7 +76,6 @@ STRICTER = [
     Stricter("unknown-key", OPEN_OBJECTS, r".*/emit/event/[^/]*"),
     Stricter("unknown-key", OPEN_OBJECTS, r"/use/authentications/[^/]*/[^/]*"),
     Stricter("unknown-key", OPEN_OBJECTS, r".*/backoff/(constant|exponential|linear)/[^/]*"),
-    Stricter("conflicting-keys", OPEN_OBJECTS, r"/use/authentications/[^/]*/[^/]*"),
     Stricter("missing-key", "an event without `with` has no type (checklist 8.9.1)", r".*/emit/event", r".*'with'"),
     Stricter(
         "missing-key", "an A2A call needs somewhere to go (checklist 8.6.2)", r".*/with", r".*agentCard and server"
@@ -111,6 +110,16 @@ def without_laxer(document: Any) -> Any:
     return {**document, "document": {key: value for key, value in header.items() if key != "description"}}
 
 
+def has_mixed_policy(document: Any) -> bool:
+    """Whether a policy in `use` has two schemes. We refuse it; the schema does only if both are valid."""
+    use = document.get("use") if isinstance(document, dict) else None
+    policies = use.get("authentications") if isinstance(use, dict) else None
+    return isinstance(policies, dict) and any(
+        isinstance(policy, dict) and len(policy.keys() & {"basic", "bearer", "digest", "oauth2", "oidc"}) > 1
+        for policy in policies.values()
+    )
+
+
 def unexplained(problems: tuple[Problem, ...], document: Any) -> list[Problem]:
     """Problems that the schema must find as well."""
     return [p for p in problems if p.code != "unsupported" and not any(rule.explains(p, document) for rule in STRICTER)]
@@ -125,6 +134,9 @@ def test_verdicts_equal_those_of_the_official_schema() -> None:
     for number in range(MUTATIONS_COUNT):
         document = mutator.document()
         problems = unexplained(validate(json.dumps(document)), document)
+        if has_mixed_policy(document):
+            assert validate(json.dumps(document))
+            continue
         accepted = schema.is_valid(without_laxer(document))
         refused += not accepted
         if accepted == bool(problems):

@@ -145,6 +145,8 @@ cdef int check_reference(Checker checker, str group, str value, Path* path) exce
     cdef object use = (group, value, checker.variables, checker.names)
     cdef str candidates
     cdef Path use_path, group_path, definition_path
+    if not value and (group == "secrets" or group == "authentications"):
+        return checker.problem("empty-value", path, False, f"expected the name of one of use.{group}; it is empty")
     if value not in definitions:
         candidates = f"it has: {listed(definitions)}" if definitions else "it is empty or missing"
         return checker.problem("unknown-reference", path, False,
