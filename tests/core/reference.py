@@ -164,7 +164,8 @@ class Reference:
         if "set" in task:
             return self.slot(task["set"], data, reference, variables), then
         if "raise" in task:
-            raise FaultError({"instance": reference, **self.render(task["raise"]["error"], data, reference, variables)})
+            error = self.render(task["raise"]["error"], data, reference, variables)
+            raise FaultError({**error, "instance": error.get("instance", reference)})
         if "switch" in task:
             return data, self.choose(reference, task, data, variables)
         if "wait" in task:

@@ -326,7 +326,10 @@ def test_schema_violations_are_validation_errors_of_the_task(task: dict[str, Any
 
 
 def test_workflow_data_flow() -> None:
-    sections = {"input": {"schema": {"document": {"required": ["a"]}}, "from": ".a"}, "output": {"as": "{out: .}"}}
+    sections: dict[str, Any] = {
+        "input": {"schema": {"document": {"required": ["a"]}}, "from": ".a"},
+        "output": {"as": "{out: .}"},
+    }
     assert finish([{"t": {"set": "[., $workflow.input]"}}], {"a": 1}, **sections).output == {"out": [1, {"a": 1}]}
 
 

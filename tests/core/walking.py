@@ -20,13 +20,12 @@ from fastrunner._core import (
 from fastrunner._core import compile as compile_document
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
 
-__all__ = ["ENDED", "START_MS", "Answer", "Run", "call", "document", "error_type", "finish", "plan_of", "raising"]
+__all__ = ["START_MS", "Answer", "Run", "call", "document", "error_type", "finish", "plan_of", "raising"]
 
 START_MS = 1_700_000_000_000
-ENDED = frozenset({"completed", "failed", "cancelled"})
+_ENDED = frozenset({"completed", "failed", "cancelled"})
 ERRORS = "https://open-workflow-specification.org/spec/1.0.0/errors/"
 
-Tasks = list[dict[str, Any]]
 Answer = Callable[[PerformEffect], EffectResult | EffectFailure | None]
 
 
@@ -35,13 +34,13 @@ def error_type(name: str) -> str:
     return ERRORS + name
 
 
-def document(tasks: Tasks, **sections: Any) -> str:
+def document(tasks: Any, **sections: Any) -> str:
     """A document with these tasks, as JSON text."""
     facts = {"dsl": "1.0.3", "namespace": "test", "name": "walked", "version": "1.0.0"}
     return json.dumps({"document": facts, "do": tasks, **sections})
 
 
-def plan_of(tasks: Tasks, **sections: Any) -> Plan:
+def plan_of(tasks: Any, **sections: Any) -> Plan:
     return compile_document(document(tasks, **sections))
 
 
@@ -143,7 +142,7 @@ class Run:
 
     def finish(self, answer: Answer | None = None) -> "Run":
         """Answers effects and skips time until the walk ends."""
-        while self.walk.status not in ENDED:
+        while self.walk.status not in _ENDED:
             effect = next(iter(self.open.values()), None) if answer is not None else None
             outcome = answer(effect) if answer is not None and effect is not None else None
             if outcome is not None:
@@ -171,6 +170,10 @@ class Run:
         return [event.task_name for event in self.events if event.event_type == "task_started"]
 
     @property
+    def status(self) -> str:
+        return self.walk.status
+
+    @property
     def output(self) -> Any:
         assert self.walk.status == "completed", (self.walk.status, self.walk.error)
         return self.walk.output
@@ -182,6 +185,6 @@ class Run:
         return dict(self.walk.error)
 
 
-def finish(tasks: Tasks, input_: Any = None, /, answer: Answer | None = None, **sections: Any) -> Run:
+def finish(tasks: Any, input_: Any = None, /, answer: Answer | None = None, **sections: Any) -> Run:
     """Runs tasks to the end, restoring after every turn."""
     return Run(plan_of(tasks, **sections), input_, restoring=True).finish(answer)

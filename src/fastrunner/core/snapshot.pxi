@@ -171,12 +171,23 @@ cdef int read_snapshot(Walk walk, bytes snapshot) except -1:
         raise ValueError("not a snapshot of a walk, or one of a format this runner does not know")
     if _crc32(body) != int.from_bytes(snapshot[1:SNAPSHOT_HEADER_SIZE], "big"):
         raise ValueError("the snapshot is damaged: its checksum does not match")
-    fields = load_json(body)
-    if fields[0] != identity_of(walk):
+    try:
+        *fields, table = load_json(body)
+        identity = fields[0]
+    except (TypeError, IndexError, ValueError):
+        raise ValueError("the snapshot is damaged: it holds no walk") from None
+    if identity != identity_of(walk):
         raise ValueError("the snapshot belongs to another execution or another document")
-    return SnapshotReader(walk, fields[len(fields) - 1]).read(fields)
+    try:
+        return SnapshotReader(walk, table).read(fields)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        raise ValueError("the snapshot is damaged: it holds no walk") from None
 
 
+# What is read may be anything with a right checksum, so here everything is checked.
+@cython.boundscheck(True)
+@cython.wraparound(True)
+@cython.nonecheck(True)
 @cython.final
 @cython.internal
 cdef class SnapshotReader:
@@ -206,7 +217,7 @@ cdef class SnapshotReader:
         cdef Strand strand
         (_, walk.state, output, error, walk.last_sequence, walk.now_ms, walk.started_at_ms, walk.timeout_at_ms,
          walk.paused_at_ms, walk.grace_until_ms, walk.cancel_reason, random_state, walk.next_strand_id,
-         walk.next_effect_id, ready, held, visits, effects, strands, _) = fields
+         walk.next_effect_id, ready, held, visits, effects, strands) = fields
         walk.random_state = random_state
         walk.output = self.value(output)
         walk.error = self.value(error)
@@ -235,7 +246,7 @@ cdef class SnapshotReader:
          strand.steps_left, frames) = entry
         if owner_id:
             # A strand that runs a fork has the fork's frame on top, and was written before its branches.
-            strand.owner = <ForkFrame> (<Strand> self.walk.strands[owner_id]).top
+            strand.owner = <ForkFrame?> (<Strand> self.walk.strands[owner_id]).top
             strand.owner.branches[strand.branch] = strand
             body = <TaskList> (<ForkNode> strand.owner.task).branches[strand.branch]
             scope = strand.owner.scope
