@@ -48,7 +48,7 @@ protos: build ## Generate src/fastrunner/_pb from protos/
 lint: build ## ruff and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src/fastrunner/_core.pyx src/fastrunner/core/*.pxi
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/fastrunner/_core.pyx src/fastrunner/core/*.pxi
 
 types: build ## mypy --strict
 	$(BIN)/mypy

@@ -56,6 +56,9 @@ class Program:
     arguments: tuple[str, ...]
     """Free variables without `$`, in order of first use; evaluation takes their values in this order."""
 
+    def __init__(self) -> None:
+        """Raises TypeError: programs come from `compile_expression`."""
+
     def first(self, input: Json, arguments: Sequence[Json] = (), now_ms: int = 0) -> Json:
         """The expression's one value: no result gives None, one result itself, several results a list of them.
 
@@ -216,6 +219,9 @@ class Walk:
     """The DSL error (type, status, title, detail, instance) once `status` is failed."""
     effects_in_flight: int
     """Effects performed and not yet answered."""
+
+    def __init__(self) -> None:
+        """Raises TypeError: walks come from `start` and `restore`."""
 
     @staticmethod
     def start(

@@ -15,6 +15,7 @@ cimport cython
 
 from typing import Any as _Any
 from typing import Literal as _Literal
+from typing import Union as _Union
 
 from fastrunner import limits as _limits
 from fastrunner._version import __version__ as _runner_version
@@ -290,6 +291,9 @@ cdef bytes output_text(Walk walk, object value):
 # --- names of the contract that are only types ---
 
 Json = _Any
-Status = _Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
+# As a union of its members, which is how type checkers read a Literal of several.
+Status = _Union[
+    tuple([_Literal[name] for name in ("pending", "running", "paused", "completed", "failed", "cancelled")])
+]
 Action = PerformEffect | InterruptEffect
 Outcome = EffectResult | EffectFailure | TimerDue | MoreSteps | Cancel | Pause | Resume
