@@ -36,6 +36,7 @@ cdef enum NodeKind:
     N_NATIVE        # key: Native, kids: arguments
     N_EMPTY
     N_FIRST         # a: the first result of it
+    N_LAST          # a: the last result of it
     N_PATH          # a: the paths of it
     N_RANGE         # kids: from, to[, by]
     N_RECURSE

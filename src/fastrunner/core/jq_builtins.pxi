@@ -77,6 +77,8 @@ cdef object f_has(object input, object a, object b, object c):
     if type(input) is list and is_number(a):
         position = to_double(a)
         return position >= 0 and position < len(<list>input)
+    if input is None:
+        return False
     raise ExpressionError(f"Cannot check whether {kind_name(input)} has a {kind_name(a)} key")
 
 
@@ -121,42 +123,40 @@ cdef object f_in(object input, object a, object b, object c):
 
 cdef object f_add(object input, object a, object b, object c):
     cdef object total = None
-    cdef object values = input
-    if type(input) is dict:
-        values = list((<dict>input).values())
-    elif type(input) is not list:
-        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
-    charge(len(<list>values) >> 2)
-    if values and type((<list>values)[0]) is list and all([type(value) is list for value in <list>values]):
+    cdef list values = elements(input)
+    charge(len(values) >> 2)
+    if values and type(values[0]) is list and all([type(value) is list for value in values]):
         total = []
-        for value in <list>values:
+        for value in values:
             charge(len(<list>value) >> 4)
             (<list>total).extend(<list>value)
         return total
-    if values and all([type(value) is str for value in <list>values]):
-        return sized("".join(<list>values))
-    for value in <list>values:
+    if values and all([type(value) is str for value in values]):
+        return sized("".join(values))
+    for value in values:
         total = add(total, value)
     return total
 
 
 # --- order ---
 
-cdef list array_for(object input, str name):
+cdef list sortable(object input):
     if type(input) is not list:
-        raise ExpressionError(f"{kind_name(input)} ({dump_short(input)}) cannot be {name}, as it is not an array")
+        raise ExpressionError(f"{kind_name(input)} ({dump_short(input)}) cannot be sorted, as it is not an array")
     charge(len(<list>input))
     return <list>input
 
 
 cdef object f_sort(object input, object a, object b, object c):
-    cdef list values = array_for(input, "sorted")
+    cdef list values = sortable(input)
     return [values[index] for index in sorted_order(values)]
 
 
-cdef list keyed(object input, object keys, str name):
-    cdef list values = array_for(input, name)
-    return values
+cdef list keyed(object input, object keys):
+    if type(input) is not list:
+        type_error2(input, keys, "cannot be sorted, as they are not both arrays")
+    charge(len(<list>input))
+    return <list>input
 
 
 cdef list lone(list keys):
@@ -168,12 +168,12 @@ cdef list lone(list keys):
 
 
 cdef object f_sort_by(object input, object a, object b, object c):
-    cdef list values = keyed(input, a, "sorted")
+    cdef list values = keyed(input, a)
     return [values[index] for index in sorted_order(lone(<list>a))]
 
 
 cdef object f_group_by(object input, object a, object b, object c):
-    cdef list values = keyed(input, a, "grouped")
+    cdef list values = keyed(input, a)
     cdef list keys = lone(<list>a)
     cdef list groups = []
     cdef object last = None
@@ -191,7 +191,7 @@ cdef object f_unique_by(object input, object a, object b, object c):
 
 
 cdef object f_unique(object input, object a, object b, object c):
-    cdef list values = array_for(input, "sorted")
+    cdef list values = sortable(input)
     cdef list result = []
     for index in sorted_order(values):
         if not result or not equal(values[index], result[len(result) - 1]):
@@ -205,7 +205,7 @@ cdef object extreme(object input, object keys, bint largest):
     cdef Py_ssize_t best = 0
     cdef int order
     if type(input) is not list:
-        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
+        return type_error2(input, keys, "cannot be iterated over")
     values = <list>input
     if not values:
         return None
@@ -237,7 +237,7 @@ cdef object f_reverse(object input, object a, object b, object c):
     if input is None:
         return []
     if type(input) is str:
-        return sized((<str>input)[::-1])
+        return [] if not input else index_error(input, len(<str>input) - 1)
     if type(input) is list:
         charge(len(<list>input) >> 4)
         return (<list>input)[::-1]
@@ -262,11 +262,7 @@ cdef int flatten_into(list result, list values, double depth, int level) except 
 
 cdef object flattened(object input, double depth):
     cdef list result = []
-    if type(input) is dict:
-        input = list((<dict>input).values())
-    if type(input) is not list:
-        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
-    flatten_into(result, <list>input, depth, 0)
+    flatten_into(result, elements(input), depth, 0)
     return result
 
 
@@ -280,19 +276,29 @@ cdef object f_flatten1(object input, object a, object b, object c):
     return flattened(input, to_double(a) if is_number(a) else -1)
 
 
+cdef list elements(object value):
+    """What `.[]` yields."""
+    if type(value) is list:
+        return <list>value
+    if type(value) is dict:
+        return list((<dict>value).values())
+    raise ExpressionError(f"Cannot iterate over {kind_name(value)} ({dump_short(value)})")
+
+
 cdef object f_transpose(object input, object a, object b, object c):
-    cdef list rows = <list>input if type(input) is list else None
-    cdef Py_ssize_t width = 0
-    if rows is None:
-        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
+    cdef list rows = elements(input)
+    cdef list result = []
+    cdef double width = 0
+    cdef Py_ssize_t i = 0
     for row in rows:
-        if type(row) is not list and row is not None:
-            return index_error(row, 0)
-        width = max(width, 0 if row is None else len(<list>row))
+        width = max(width, to_double(f_length(row, None, None, None)))
     if width * len(rows) > ARRAY_SIZE_MAX * 10:
         raise BudgetExceeded("expression built an array that is too long")
-    charge(width * len(rows))
-    return [[row[i] if row is not None and i < len(<list>row) else None for row in rows] for i in range(width)]
+    charge(<Py_ssize_t>width * len(rows))
+    while i < width:
+        result.append([index_value(row, i) for row in rows])
+        i += 1
+    return result
 
 
 # --- objects ---
@@ -308,29 +314,18 @@ cdef list index_entries(list values):
     return [{"key": i, "value": values[i]} for i in range(len(values))]
 
 
-cdef str entry_key(object entry):
-    cdef object key = index_value(entry, "key")
-    if key is None:
-        for name in ("k", "name", "Name", "K", "Key"):
+cdef object f_from_entries(object input, object a, object b, object c):
+    cdef dict result = {}
+    cdef object key
+    for entry in elements(input):
+        charge(1)
+        for name in ("key", "Key", "name", "Name"):
             key = index_value(entry, name)
             if truthy(key):
                 break
-    return text_of(key)
-
-
-cdef object f_from_entries(object input, object a, object b, object c):
-    cdef dict result = {}
-    cdef object values = list((<dict>input).values()) if type(input) is dict else input
-    cdef str key
-    if type(values) is not list:
-        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
-    charge(len(<list>values) >> 1)
-    for entry in <list>values:
-        key = entry_key(entry)
-        if f_has(entry, "value", None, None):
-            result[key] = (<dict>entry)["value"]
-        else:
-            result[key] = (<dict>entry).get("v", (<dict>entry).get("Value"))
+        if type(key) is not str:
+            fail(f"Cannot use {kind_name(key)} ({dump_short(key)}) as object key")
+        result[key] = (<dict>entry)["value"] if "value" in <dict>entry else (<dict>entry).get("Value")
     return result
 
 

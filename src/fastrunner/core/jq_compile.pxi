@@ -31,6 +31,8 @@ cdef enum OpCode:
     OP_LABEL        # a: slot
     OP_BREAK        # a: frames up, b: slot
     OP_CUT          # a: slot
+    OP_CLEAR        # a: slot
+    OP_LAST         # a: slot; goes back if it is empty
     OP_ALTERNATIVE  # a: target of the right side, b: slot of the flag
     OP_FOUND        # b: slot of the flag
     OP_PATH         # a: slot (3 of them)
@@ -43,6 +45,7 @@ cdef enum OpCode:
     OP_SETPATH      # a: slot of the result, b: slot of the path; the current value is put there
     OP_VALUE_AT     # a: slot of the value, b: slot of the path
     OP_DELETE_LATER # a: slot of the list, b: slot of the path
+    OP_OFF_PATH     # fails where paths are tracked
     OP_PATTERN_FORK # a: target of the next pattern
 
 cdef enum EntryKind:
@@ -337,3 +340,43 @@ cdef class Compiler:
             self.unknown_function(node, scope)
         node.op = 1
         return 0
+
+
+# --- ready-made evaluations ---
+
+cdef Node single_node(int kind):
+    cdef Node node = new_node(kind, 0)
+    node.single = S_YES
+    return node
+
+
+cdef Node NULL_NODE = single_node(N_CONST)
+
+
+cdef Node to_boolean():
+    cdef Node node = new_node(N_AND, 0, single_node(N_IDENTITY), single_node(N_IDENTITY))
+    node.single = S_YES
+    return node
+
+
+cdef Node TO_BOOLEAN = to_boolean()
+
+
+cdef Node binder(Node pattern):
+    """An evaluation that stores a pattern's variables and leaves the value."""
+    cdef Node node = new_node(N_BIND, pattern.offset, single_node(N_IDENTITY), single_node(N_IDENTITY), None, None, [pattern])
+    node.single = S_YES
+    return node
+
+
+cdef Node indexer(int slot):
+    cdef Node node = new_node(N_INDEX, 0, None, slot_node(slot))
+    node.single = S_YES
+    return node
+
+
+cdef Node deleter(int slot):
+    cdef Node node = list_node(N_NATIVE, 0, [slot_node(slot)])
+    node.key = DELPATHS
+    node.single = S_YES
+    return node

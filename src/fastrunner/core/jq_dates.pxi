@@ -36,13 +36,14 @@ cdef tuple civil_from_days(long long days):
 
 
 cdef list broken_down(double seconds):
-    cdef double whole = c_floor(seconds)
-    cdef long long total = <long long>whole
+    # jq truncates to whole seconds but adds the fraction counted from below; so do we.
+    cdef long long total = <long long>seconds
+    cdef double fraction = seconds - c_floor(seconds)
     cdef long long days = total // 86400
     cdef long long rest = total - days * 86400
     year, month, day = civil_from_days(days)
     return [
-        year, month - 1, day, rest // 3600, rest // 60 % 60, from_double(<double>(rest % 60) + (seconds - whole)),
+        year, month - 1, day, rest // 3600, rest // 60 % 60, from_double(<double>(rest % 60) + fraction),
         (days + 4) % 7, days - days_from_civil(year, 1, 1),
     ]
 
@@ -66,7 +67,7 @@ cdef list datetime_parts(object input, str name):
         if not is_number(value) or isnan(to_double(value)) or c_fabs(to_double(value)) > 1e9:
             fail(f"{name} requires parsed datetime inputs")
         parts.append(to_integer(to_double(value)))
-    return (parts + [0, 0, 1, 0, 0, 0, 0, 0][len(parts):])[:8] if len(parts) < 8 else parts[:8]
+    return (parts + [0] * 8)[:8]
 
 
 cdef long long epoch_seconds(list parts):

@@ -91,6 +91,8 @@ cdef class Emitter(Compiler):
             return self.emit(unit, OP_BACKTRACK)
         if kind == N_FIRST:
             return self.walk_first(node, unit, scope, paths)
+        if kind == N_LAST:
+            return self.walk_last(node, unit, scope, paths)
         if kind == N_PATH:
             return self.walk_paths(node.a, unit, scope)
         if kind == N_RANGE:
@@ -294,6 +296,17 @@ cdef class Emitter(Compiler):
         self.walk(node.a, unit, scope, paths)
         return self.emit(unit, OP_CUT, slot)
 
+    cdef int walk_last(self, Node node, Unit unit, Entry scope, bint paths) except -1:
+        cdef int slot = self.new_slot(unit)
+        cdef int end
+        self.emit(unit, OP_CLEAR, slot)
+        end = self.emit(unit, OP_FORK)
+        self.walk(node.a, unit, scope, paths)
+        self.emit(unit, OP_STORE, slot)
+        self.emit(unit, OP_BACKTRACK)
+        self.land(unit, end)
+        return self.emit(unit, OP_LAST, slot)
+
     cdef int walk_range(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source = self.save(unit)
         cdef int bounds
@@ -467,6 +480,8 @@ cdef class Emitter(Compiler):
         self.emit(unit, OP_TAKE, result)
         if deletions >= 0:
             self.emit_with(unit, OP_EVALUATE, deleter(deletions))
+        if paths and node.op != A_SET:
+            self.emit(unit, OP_OFF_PATH)
         return 0
 
     cdef int walk_update(self, Node node, Unit unit, Entry scope, int result, int path, int value, int gone) except -1:
@@ -562,41 +577,3 @@ cdef class Emitter(Compiler):
             closure.direct = node
             closure.kept.append(node)
         return (closure, 0, 0)
-
-
-cdef Node single_node(int kind):
-    cdef Node node = new_node(kind, 0)
-    node.single = S_YES
-    return node
-
-
-cdef Node NULL_NODE = single_node(N_CONST)
-
-
-cdef Node to_boolean():
-    cdef Node node = new_node(N_AND, 0, single_node(N_IDENTITY), single_node(N_IDENTITY))
-    node.single = S_YES
-    return node
-
-
-cdef Node TO_BOOLEAN = to_boolean()
-
-
-cdef Node binder(Node pattern):
-    """An evaluation that stores a pattern's variables and leaves the value."""
-    cdef Node node = new_node(N_BIND, pattern.offset, single_node(N_IDENTITY), single_node(N_IDENTITY), None, None, [pattern])
-    node.single = S_YES
-    return node
-
-
-cdef Node indexer(int slot):
-    cdef Node node = new_node(N_INDEX, 0, None, slot_node(slot))
-    node.single = S_YES
-    return node
-
-
-cdef Node deleter(int slot):
-    cdef Node node = list_node(N_NATIVE, 0, [slot_node(slot)])
-    node.key = DELPATHS
-    node.single = S_YES
-    return node

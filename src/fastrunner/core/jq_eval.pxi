@@ -247,9 +247,13 @@ cdef object add(object left, object right):
             raise BudgetExceeded("expression built a string that is too long")
         return sized(<str>left + <str>right)
     if type(left) is list and type(right) is list:
+        if not right:
+            return left
         charge((len(<list>left) + len(<list>right)) >> 4)
         return <list>left + <list>right
     if type(left) is dict and type(right) is dict:
+        if not right:
+            return left
         charge((len(<dict>left) + len(<dict>right)) >> 3)
         merged = PyDict_Copy(left)
         (<dict>merged).update(<dict>right)
@@ -300,10 +304,13 @@ cdef object repeat_string(str text, double times):
 
 
 cdef dict merge(dict left, dict right, int depth):
-    cdef dict result = PyDict_Copy(left)
+    cdef dict result
     if depth > VALUE_DEPTH_MAX:
         fail("Object merge too deep")
+    if not right:
+        return left
     charge((len(left) + len(right)) >> 3)
+    result = PyDict_Copy(left)
     for key, value in right.items():
         if type(value) is dict and type(left.get(key)) is dict:
             value = merge(<dict>left[key], <dict>value, depth + 1)
@@ -413,10 +420,12 @@ cdef object index_value(object value, object key):
             return (<list>value)[index]
     elif type(key) is dict:
         if type(value) is list or type(value) is str or value is None:
+            if value is not None and ("start" not in <dict>key or "end" not in <dict>key):
+                fail("Array/string slice indices must be integers")
             return slice_value(value, (<dict>key).get("start"), (<dict>key).get("end"))
     elif type(key) is list and type(value) is list:
         return indices_of_list(<list>value, <list>key)
-    if value is None and (type(key) is str or is_number(key) or key is None):
+    if value is None and (type(key) is str or is_number(key)):
         return None
     return index_error(value, key)
 
@@ -437,11 +446,13 @@ cdef int slice_bounds(Py_ssize_t size, object low, object high, Py_ssize_t* star
     if b < 0:
         b += size
     a = 0 if a < 0 else (size if a > size else a)
-    b = size if b > size else (a if b < a else b)
+    b = 0 if b < 0 else (size if b > size else b)
     start[0] = <Py_ssize_t>a
     end[0] = <Py_ssize_t>b
-    if end[0] < size and end[0] < b:
+    if end[0] < b:
         end[0] += 1
+    if end[0] < start[0]:
+        end[0] = start[0]
     return 0
 
 

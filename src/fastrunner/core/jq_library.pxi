@@ -195,17 +195,14 @@ register_binary_math()
 
 # --- macros: written in jq, with arguments as $1, $2 ... in the tree ---
 
-# Each argument appears once; `first`, `path`, `range`, `recurse` and `empty` here are the machine's own.
-cdef dict MACROS = {
-    ("empty", 0): None, ("first", 1): None, ("path", 1): None, ("range", 1): None, ("range", 2): None,
-    ("range", 3): None, ("recurse", 0): None, ("map", 1): None, ("select", 1): None, ("add", 1): None, ("del", 1): None,
-    ("sort_by", 1): None, ("group_by", 1): None, ("unique_by", 1): None, ("min_by", 1): None, ("max_by", 1): None,
-    ("with_entries", 1): None, ("map_values", 1): None, ("isempty", 1): None, ("any", 0): None, ("any", 1): None,
-    ("any", 2): None, ("all", 0): None, ("all", 1): None, ("all", 2): None, ("first", 0): None, ("last", 0): None,
-    ("nth", 1): None, ("values", 0): None, ("nulls", 0): None, ("have_literal_numbers", 0): None,
-    ("have_decnum", 0): None, ("to_number", 0): None,
-}
-del MACROS[("to_number", 0)]
+# Each argument is used once. `("first", 1)` and others are nodes of their own, with instructions to match.
+cdef frozenset MACROS = frozenset((
+    ("empty", 0), ("first", 1), ("last", 1), ("path", 1), ("range", 1), ("range", 2), ("range", 3), ("recurse", 0),
+    ("map", 1), ("select", 1), ("add", 1), ("del", 1), ("sort_by", 1), ("group_by", 1), ("unique_by", 1), ("min_by", 1),
+    ("max_by", 1), ("with_entries", 1), ("map_values", 1), ("isempty", 1), ("any", 0), ("any", 1), ("any", 2),
+    ("all", 0), ("all", 1), ("all", 2), ("first", 0), ("last", 0), ("nth", 1), ("values", 0), ("nulls", 0),
+    ("have_literal_numbers", 0), ("have_decnum", 0),
+))
 
 
 cdef Node native_node(str name, list arguments):
@@ -281,6 +278,8 @@ cdef Node selecting_macro(str name, Node a, Node b):
         return first_of(iterate_node(), identity if a is None else a, name == "any")
     if name == "first" and a is not None:
         return new_node(N_FIRST, 0, a)
+    if name == "last" and a is not None:
+        return new_node(N_LAST, 0, a)
     if name == "first" or name == "last":
         return new_node(N_INDEX, 0, None, constant(0 if name == "first" else -1))
     if name == "nth":
@@ -315,13 +314,12 @@ cdef dict LIBRARY = {
     "recurse/2": "def recurse(f; cond): def r: ., (f | select(cond) | r); r;",
     "while/2": "def while(cond; update): def w: if cond then ., (update | w) else empty end; w;",
     "until/2": "def until(cond; update): def u: if cond then . else (update | u) end; u;",
-    "repeat/1": "def repeat(f): def r: ., (f | r); r;",
+    "repeat/1": "def repeat(f): def r: f, r; r;",
     "limit/2": "def limit($n; f): if $n > 0 then label $out | foreach f as $item "
-        "(0; . + 1; $item, if . >= $n then break $out else empty end) elif $n == 0 then empty "
+        "($n; . - 1; $item, if . <= 0 then break $out else empty end) elif $n == 0 then empty "
         "else error(\"limit doesn't support negative count\") end;",
     "skip/2": "def skip($n; f): if $n > 0 then foreach f as $item ($n; . - 1; if . < 0 then $item else empty end) "
         "elif $n == 0 then f else error(\"skip doesn't support negative count\") end;",
-    "last/1": "def last(f): reduce f as $item ([]; [$item]) | .[];",
     "nth/2": "def nth($n; f): if $n < 0 then error(\"nth doesn't support negative indices\") "
         "else first(skip($n; f)) end;",
     "paths/0": "def paths: path(..) | select(length > 0);",
@@ -351,7 +349,6 @@ cdef dict LIBRARY = {
         "| if (.[0] | length) > $n then setpath([0]; .[0][$n:]) else empty end;",
     "INDEX/2": "def INDEX(stream; f): reduce stream as $row ({}; .[$row | f | tostring] = $row);",
     "INDEX/1": "def INDEX(f): INDEX(.[]; f);",
-    "GROUP_BY/1": "def GROUP_BY(f): reduce .[] as $row ({}; .[$row | f | tostring] += [$row]);",
     "IN/1": "def IN(s): any(s == .; .);",
     "IN/2": "def IN(src; s): any(src == s; .);",
     "JOIN/2": "def JOIN($idx; f): [.[] | [., $idx[f]]];",
@@ -377,8 +374,9 @@ cdef dict LIBRARY = {
         "| if (.captures | length) > 0 then [.captures[].string] else .string end;",
     "splits/1": "def splits($re): splits($re; null);",
     "splits/2": "def splits($re; flags): split($re; flags) | .[];",
-    "split/2": "def split($re; flags): . as $s | [foreach (match($re; flags + \"g\") | [.offset, .length]), null) as $m "
-        "({at: 0}; if $m == null then .out = $s[.at:] else .out = $s[.at:$m[0]] | .at = $m[0] + $m[1] end; .out)];",
+    "split/2": "def split($re; flags): . as $s "
+        "| [foreach ((match($re; flags + \"g\") | [.offset, .length]), null) as $m ({at: 0}; "
+        "if $m == null then .out = $s[.at:] else .out = $s[.at:$m[0]] | .at = $m[0] + $m[1] end; .out)];",
     "sub/2": "def sub($re; s): sub($re; s; \"\");",
     "sub/3": "def sub($re; s; $flags): . as $in | (reduce (match($re; $flags) | . as $edit | ($edit | _captures) as $c "
         "| {$edit, $c}) as $m ({result: [], previous: 0}; $in[.previous:$m.edit.offset] as $gap "
@@ -386,16 +384,7 @@ cdef dict LIBRARY = {
         "| .previous = ($m.edit | .offset + .length)) | .result[] + $in[.previous:]) // $in;",
     "gsub/2": "def gsub($re; s): sub($re; s; \"g\");",
     "gsub/3": "def gsub($re; s; $flags): sub($re; s; $flags + \"g\");",
-    "getpath_or_null/1": "def getpath_or_null($p): getpath($p);",
-    "ltrimstr/0": "def ltrimstr: .;",
-    "halt_error/2": "def halt_error($a; $b): .;",
 }
-for _unused in ("getpath_or_null/1", "ltrimstr/0", "halt_error/2", "dateadd/2", "datesub/2", "date/0", "GROUP_BY/1"):
-    del LIBRARY[_unused]
-LIBRARY["split/2"] = (
-    "def split($re; flags): . as $s | [foreach ((match($re; flags + \"g\") | [.offset, .length]), null) as $m "
-    "({at: 0}; if $m == null then .out = $s[.at:] else .out = $s[.at:$m[0]] | .at = $m[0] + $m[1] end; .out)];"
-)
 cdef dict LIBRARY_UNITS = {}
 
 

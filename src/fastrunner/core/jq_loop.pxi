@@ -1,6 +1,13 @@
 """Stage 4, expressions: the dispatch of instructions. See jq_vm.pxi for the rules."""
 
 
+cdef bint makes_numbers(Node node):
+    """Whether a number from this node is a new one in jq, not the very input."""
+    if node.kind == N_NATIVE:
+        return (<Native>node.key).name not in ("tonumber", "abs")
+    return node.kind == N_CONST or node.kind == N_BINARY or node.kind == N_NEGATE
+
+
 cdef class Evaluator(Runner):
 
     cdef list run(self, Unit unit, object input):
@@ -34,7 +41,10 @@ cdef class Evaluator(Runner):
             code = op.code
             forward = True
             if code == OP_EVALUATE:
-                self.current = evaluate(self, <Node>op.p, self.current)
+                if self.path == NULL:
+                    self.current = evaluate(self, <Node>op.p, self.current)
+                else:
+                    self.evaluate_off_path(<Node>op.p)
                 self.pc += 1
             elif code == OP_STORE:
                 self.store(op.a, self.current)
@@ -117,6 +127,12 @@ cdef class Evaluator(Runner):
             self.end_try()
         elif code == OP_LABEL:
             self.set_label(op.a)
+        elif code == OP_CLEAR:
+            self.clear(op.a)
+        elif code == OP_LAST:
+            if self.cell(0, op.a)[0] == NULL:
+                return False
+            self.take(op.a)
         elif code == OP_CUT:
             self.unwind(self.load(0, op.a))
         elif code == OP_ALTERNATIVE:
@@ -140,6 +156,8 @@ cdef class Evaluator(Runner):
             self.set_path(NULL, NULL)
         elif code == OP_SUBEXPRESSION_END:
             self.restore_path(op.a)
+        elif code == OP_OFF_PATH:
+            self.refuse_update()
         elif code == OP_GETPATH:
             self.get_path(self.load(0, op.a))
         elif code == OP_SETPATH:
@@ -152,6 +170,22 @@ cdef class Evaluator(Runner):
             (<list>self.load(0, op.a)).append(self.load(0, op.b))
         else:
             raise SystemError(f"unknown instruction {code}")
+        return 0
+
+    cdef int evaluate_off_path(self, Node node) except -1:
+        """A number that came about here is no path, even where Python shares one object for equal small integers."""
+        cdef object value = evaluate(self, node, self.current)
+        if <PyObject*>value == self.path_value and is_number(value) and makes_numbers(node):
+            self.set_path(self.path, <PyObject*>EMPTY_PATH)
+        self.current = value
+        return 0
+
+    cdef int refuse_update(self) except -1:
+        """An update in the middle of a path; the text shows jq's own way of folding one."""
+        if self.path != NULL:
+            raise ExpressionError(
+                f"Invalid path expression near attempt to access element 0 of {dump_short([self.current, []])}"
+            )
         return 0
 
     cdef int output(self) except -1:
@@ -203,6 +237,8 @@ cdef class Evaluator(Runner):
         cdef object found
         cdef PyObject* item
         cdef object key = <object>op.p
+        if self.path != NULL:
+            self.check_path(value, key)
         if type(value) is dict:
             item = PyDict_GetItemWithError(value, key)
             found = <object>item if item != NULL else None
@@ -211,18 +247,12 @@ cdef class Evaluator(Runner):
         elif op.a:
             return False
         else:
-            self.check_path(value, key)
             index_error(value, key)
         if self.path != NULL:
-            self.step_into(value, key, found)
+            self.append_path(self.path, key, found)
         self.current = found
         self.pc += 1
         return True
-
-    cdef int check_path(self, object value, object key) except -1:
-        if self.path != NULL:
-            self.step_into(value, key, None)
-        return 0
 
     cdef bint index(self, Op* op) except -1:
         cdef object value = self.current
@@ -231,8 +261,8 @@ cdef class Evaluator(Runner):
             key = {"start": self.load(0, op.a), "end": self.load(0, op.a + 1)}
         else:
             key = self.load(0, op.a)
-        if self.path != NULL and value is not <object>self.path_value:
-            self.step_into(value, key, None)
+        if self.path != NULL:
+            self.check_path(value, key)
         try:
             found = index_value(value, key)
         except BudgetExceeded:
@@ -242,7 +272,7 @@ cdef class Evaluator(Runner):
                 return False
             raise
         if self.path != NULL:
-            self.step_into(value, key, found)
+            self.append_path(self.path, key, found)
         self.current = found
         self.pc += 1
         return True

@@ -205,7 +205,7 @@ cdef class Parser(Lexer):
             key = constant(self.word, offset)
             self.advance()
         elif self.kind == T_QUOTE or self.kind == T_FORMAT:
-            key = self.string_term()
+            key = string_term(self)
         elif self.is_op("("):
             self.advance()
             key = self.query()
@@ -219,8 +219,16 @@ cdef class Parser(Lexer):
         return 0
 
     cdef int check_key(self, Node key) except -1:
+        cdef str found
         if key.kind == N_CONST and type(key.key) is not str:
-            self.refuse(f"cannot use {kind_name(key.key)} ({dump_short(key.key)}) as object key", key.offset)
+            found = f"{kind_name(key.key)} ({dump_short(key.key)})"
+        elif key.kind == N_ARRAY and key.a is None:
+            found = "array ([])"
+        elif key.kind == N_OBJECT and all([(<Node>kid).kind == N_CONST for kid in key.kids]):
+            found = "an object"
+        else:
+            return 0
+        self.refuse(f"found {found} as an object's key, expected a string", key.offset)
         return 0
 
     # --- operators ---
@@ -290,7 +298,7 @@ cdef class Parser(Lexer):
         elif self.kind == T_NAME:
             return self.name_term()
         elif self.kind == T_QUOTE or self.kind == T_FORMAT:
-            return self.string_term()
+            return string_term(self)
         elif self.kind == T_KEYWORD:
             return self.keyword_term()
         elif self.kind == T_OPERATOR:
@@ -346,7 +354,7 @@ cdef class Parser(Lexer):
             self.expect("]")
             return node
         if self.word == "{":
-            return self.object_term()
+            return object_term(self)
         self.unexpected("an expression")
 
     cdef Node keyword_term(self):
@@ -452,7 +460,7 @@ cdef class Parser(Lexer):
                 return node
 
     cdef Node index_by_string(self, Node of, Py_ssize_t offset):
-        cdef Node key = self.string_term()
+        cdef Node key = string_term(self)
         cdef Node node
         if key.kind == N_CONST:
             node = new_node(N_FIELD, offset, of)
@@ -493,153 +501,3 @@ cdef class Parser(Lexer):
         self.expect("]")
         self.take_optional(node)
         return node
-
-    # --- objects ---
-
-    cdef Node object_term(self):
-        cdef Py_ssize_t offset = self.start
-        cdef list kids = []
-        self.advance()
-        if not self.is_op("}"):
-            while True:
-                self.object_entry(kids)
-                if not self.is_op(","):
-                    break
-                self.advance()
-        if not self.is_op("}"):
-            self.unexpected("',' or '}'")
-        self.advance()
-        return list_node(N_OBJECT, offset, kids)
-
-    cdef int object_entry(self, list kids) except -1:
-        cdef Py_ssize_t offset = self.start
-        cdef Node key
-        cdef Node value = None
-        if self.kind == T_VARIABLE:
-            key, value = constant(self.word, offset), self.primary()
-            if self.is_op(":"):
-                key, value = value, None
-            kids.append(key)
-            kids.append(self.entry_value() if value is None else value)
-            return 0
-        if self.kind == T_NUMBER:
-            key = constant(self.number, offset)
-            self.advance()
-            self.check_key(key)
-        if self.kind == T_NAME or self.kind == T_KEYWORD:
-            key = constant(self.word, offset)
-            if self.word == "__loc__":
-                value = constant(self.text.count("\n", 0, offset) + 1, offset)
-                value = constant({"file": "<top-level>", "line": value.key}, offset)
-            self.advance()
-        elif self.kind == T_QUOTE or self.kind == T_FORMAT:
-            key = self.string_term()
-        elif self.is_op("("):
-            self.advance()
-            key = self.query()
-            self.expect(")")
-            self.check_key(key)
-            if not self.is_op(":"):
-                self.unexpected("':'")
-        else:
-            self.unexpected("a key: a name, a string, a variable or an expression in parentheses")
-        kids.append(key)
-        if self.is_op(":"):
-            kids.append(self.entry_value())
-        elif not self.is_op(",") and not self.is_op("}"):
-            self.unexpected("':', ',' or '}' (a key that is an expression needs parentheses)")
-        elif value is not None:
-            kids.append(value)
-        else:
-            # `{a}` and `{"a\(1)"}` read the key from the input.
-            kids.append(self.field_of(key))
-        return 0
-
-    cdef Node field_of(self, Node key):
-        cdef Node node
-        if key.kind == N_CONST:
-            node = new_node(N_FIELD, key.offset)
-            node.key = key.key
-            return node
-        if key.kind == N_FORMAT:
-            self.refuse("found a format without a string, expected a key", key.offset)
-        return new_node(N_INDEX, key.offset, None, key)
-
-    cdef Node entry_value(self):
-        """Expressions joined by `|`, no comma; the colon is the current token."""
-        cdef Node node, right
-        cdef Py_ssize_t offset
-        self.advance()
-        node = self.expression(1)
-        while self.is_op("|"):
-            offset = self.start
-            self.advance()
-            right = self.expression(1)
-            node = new_node(N_PIPE, offset, node, right)
-        return node
-
-    # --- strings ---
-
-    cdef Node string_term(self):
-        """`"..."`, `@format "..."` or a bare `@format`."""
-        cdef Py_ssize_t offset = self.start
-        cdef str format = "text"
-        cdef Node node
-        if self.kind == T_FORMAT:
-            format = self.word
-            if format not in FORMATS:
-                self.refuse(f"found '@{format}', expected one of @{' @'.join(FORMATS)}", offset)
-            self.advance()
-            if self.kind != T_QUOTE:
-                node = new_node(N_FORMAT, offset)
-                node.key = format
-                return node
-        return self.string_parts(offset, format)
-
-    cdef Node string_parts(self, Py_ssize_t offset, str format):
-        """A string whose opening quote is the current token."""
-        cdef list parts = []
-        cdef Py_ssize_t begin = self.position
-        cdef Py_UCS4 c
-        cdef Node node
-        while True:
-            if self.position >= self.size:
-                self.refuse("found the end of the expression, expected '\"' to close the string", offset)
-            c = self.text[self.position]
-            if c == 34:
-                self.add_text(parts, begin)
-                self.position += 1
-                break
-            if c == 92 and self.at(self.position + 1) == 40:
-                self.add_text(parts, begin)
-                self.position += 2
-                self.advance()
-                parts.append(self.query())
-                if not self.is_op(")"):
-                    self.unexpected("')' to close the interpolation")
-                begin = self.position
-            else:
-                self.position += 2 if c == 92 else 1
-        self.advance()
-        if not parts:
-            return constant("", offset)
-        node = parts[0]
-        if len(parts) == 1 and node.kind == N_CONST and type(node.key) is str and node.level == 1:
-            return constant(node.key, offset)
-        node = list_node(N_STRING, offset, parts)
-        node.key = format
-        return node
-
-    cdef int add_text(self, list parts, Py_ssize_t begin) except -1:
-        cdef str raw = self.text[begin : self.position]
-        cdef Node node
-        if not raw:
-            return 0
-        text = unescape(raw) if "\\" in raw else raw
-        if text is None:
-            self.refuse(f"found an escape that JSON strings do not have in \"{raw}\"", begin)
-        node = constant(text, begin)
-        # Marks literal text, which no format touches.
-        node.level = 1
-        parts.append(node)
-        return 0

@@ -18,8 +18,6 @@ cdef list checked_path(object path):
 cdef object path_get(object value, object path):
     """The value at a path; null where the way there ends in null."""
     for step in checked_path(path):
-        if value is None:
-            return None
         value = index_value(value, step)
     return value
 
@@ -105,77 +103,99 @@ cdef list with_slice(list value, dict step, object new):
 
 
 cdef object path_delete(object value, object paths):
-    """A copy of `value` without the elements at `paths`; the last ones go first, so that indices stay right."""
+    """A copy of `value` without the elements at `paths`, all of which address the value as it was."""
+    cdef list ordered
     if type(paths) is not list:
         fail("Paths must be specified as an array")
     for path in <list>paths:
         if type(path) is not list:
             fail("Path must be specified as an array")
-    order = sorted_order(<list>paths)
-    for index in reversed(order):
-        value = delete_one(value, <list>(<list>paths)[index])
-    return value
-
-
-cdef object delete_one(object value, list path):
-    cdef list steps = checked_path(path)
-    cdef list parents = []
-    cdef Py_ssize_t i
-    cdef object new
-    if not steps:
+        checked_path(path)
+    if not paths:
+        return value
+    ordered = [(<list>paths)[index] for index in sorted_order(<list>paths)]
+    if not (<list>ordered[0]):
         return None
-    for i in range(len(steps) - 1):
-        if value is None:
-            return parents[0] if parents else None
+    return delete_sorted(value, ordered, 0, len(ordered), 0)
+
+
+cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t high, Py_ssize_t depth):
+    """Deletes the sorted paths `low` to `high`, which agree in their first `depth` steps and are longer than that."""
+    cdef list parents = []
+    cdef list gone = []
+    cdef Py_ssize_t first
+    cdef object key, child, new
+    # Steps all paths share are followed by a loop; only where they part is there recursion.
+    while value is not None and len(<list>paths[low]) > depth + 1 and equal(
+        (<list>paths[low])[depth], (<list>paths[high - 1])[depth]
+    ):
         parents.append(value)
-        value = child_for_update(value, steps[i])
-    new = without_child(value, steps[len(steps) - 1])
+        value = child_for_update(value, (<list>paths[low])[depth])
+        depth += 1
+    new = value
+    while high > low and value is not None:
+        key = (<list>paths[high - 1])[depth]
+        first = high - 1
+        while first > low and equal((<list>paths[first - 1])[depth], key):
+            first -= 1
+        if len(<list>paths[first]) == depth + 1:
+            gone.append(key)
+        else:
+            child = child_for_update(value, key)
+            if child is not None:
+                new = with_child(new, key, delete_sorted(child, paths, first, high, depth + 1))
+        high = first
+    if gone:
+        new = without_children(new, gone)
     if new is value:
         return parents[0] if parents else value
-    for i in range(len(steps) - 2, -1, -1):
-        new = with_child(parents[i], steps[i], new)
+    while parents:
+        depth -= 1
+        new = with_child(parents.pop(), (<list>paths[low])[depth], new)
     return new
 
 
-cdef object without_child(object value, object step):
+cdef object without_children(object value, list keys):
     cdef dict changed
-    cdef list result
+    cdef list kept
+    cdef set positions
+    if type(value) is dict:
+        for key in keys:
+            if type(key) is not str:
+                fail(f"Cannot delete {kind_name(key)} field of object")
+        charge(len(<dict>value) >> 3)
+        changed = PyDict_Copy(value)
+        for key in keys:
+            changed.pop(key, None)
+        return changed
+    if type(value) is list:
+        charge(len(<list>value) >> 2)
+        positions = deleted_positions(<list>value, keys)
+        kept = []
+        for i in range(len(<list>value)):
+            if i not in positions:
+                kept.append((<list>value)[i])
+        return kept
+    return fail(f"Cannot delete fields from {kind_name(value)}")
+
+
+cdef set deleted_positions(list value, list keys):
+    cdef set positions = set()
     cdef Py_ssize_t start = 0
     cdef Py_ssize_t end = 0
     cdef double position
-    if value is None:
-        return None
-    if type(value) is dict and type(step) is str:
-        if step not in <dict>value:
-            return value
-        charge(len(<dict>value) >> 3)
-        changed = PyDict_Copy(value)
-        del changed[step]
-        return changed
-    if type(value) is list and is_number(step):
-        position = to_double(step)
-        if isnan(position):
-            return value
-        position = c_floor(position)
-        if position < 0:
-            position += len(<list>value)
-        if position < 0 or position >= len(<list>value):
-            return value
-        start = <Py_ssize_t>position
-        end = start + 1
-    elif type(value) is list and type(step) is dict:
-        slice_bounds(len(<list>value), (<dict>step).get("start"), (<dict>step).get("end"), &start, &end)
-    else:
-        return delete_error(value, step)
-    charge(len(<list>value) >> 4)
-    result = list(<list>value)
-    del result[start:end]
-    return result
-
-
-cdef object delete_error(object value, object step):
-    if type(value) is dict:
-        fail(f"Cannot delete {kind_name(step)} field of object")
-    if type(value) is list:
-        fail(f"Cannot delete {kind_name(step)} element of array")
-    fail(f"Cannot delete fields from {kind_name(value)}")
+    for key in keys:
+        if is_number(key):
+            position = to_double(key)
+            if isnan(position):
+                continue
+            position = c_floor(position)
+            position += len(value) if position < 0 else 0
+            if 0 <= position < len(value):
+                positions.add(<Py_ssize_t>position)
+        elif type(key) is dict:
+            slice_bounds(len(value), (<dict>key).get("start"), (<dict>key).get("end"), &start, &end)
+            positions.update(range(start, end))
+        else:
+            fail(f"Cannot delete {kind_name(key)} element of array")
+    return positions

@@ -15,9 +15,14 @@ cdef dict CLASSES = {
     "print": "\\x20-\\x7e", "graph": "\\x21-\\x7e", "ascii": "\\x00-\\x7f",
 }
 
+cdef dict PROPERTIES = {
+    "l": "[^\\W\\d_]", "letter": "[^\\W\\d_]", "alpha": "[^\\W\\d_]", "alnum": "[^\\W_]", "nd": "\\d", "n": "\\d", "digit": "\\d",
+    "space": "\\s", "word": "\\w",
+}
+
 
 cdef str translate_pattern(str pattern):
-    """Python's spelling of what Oniguruma writes differently: named groups, \\h, \\z, \\Z and POSIX classes."""
+    """Python's spelling of what Oniguruma writes differently: named groups, \\z, \\Z, \\p{..} and POSIX classes."""
     cdef list out = []
     cdef Py_ssize_t i = 0
     cdef Py_ssize_t size = len(pattern)
@@ -25,8 +30,13 @@ cdef str translate_pattern(str pattern):
     while i < size:
         c = pattern[i]
         if c == "\\" and i + 1 < size:
-            out.append(translate_escape(pattern[i + 1], inside))
-            i += 2
+            end = pattern.find("}", i)
+            if pattern[i + 1] in "pPx" and pattern[i + 2 : i + 3] == "{" and end > 0:
+                out.append(translate_braced(pattern[i + 1], pattern[i + 3 : end], inside))
+                i = end + 1
+            else:
+                out.append(translate_escape(pattern[i + 1]))
+                i += 2
         elif inside and pattern.startswith("[:", i) and pattern.find(":]", i) > 0:
             name = pattern[i + 2 : pattern.find(":]", i)]
             out.append(CLASSES.get(name, ""))
@@ -41,21 +51,37 @@ cdef str translate_pattern(str pattern):
                 inside = True
             else:
                 inside = inside and c != "]"
-                out.append("(?!\\n)\\Z" if c == "$" and not inside and False else c)
+                out.append(c)
             i += 1
     return "".join(out)
 
 
-cdef str translate_escape(str c, bint inside):
-    if c == "h":
-        return "0-9a-fA-F" if inside else "[0-9a-fA-F]"
-    if c == "H" and not inside:
-        return "[^0-9a-fA-F]"
+cdef str translate_escape(str c):
     if c == "z":
         return "\\Z"
     if c == "Z":
         return "(?=\\n?\\Z)"
-    return "\\" + c
+    if c == "R":
+        return "(?:\\r\\n|[\\n-\\r\\x85\\u2028\\u2029])"
+    # An escape without a meaning is the letter itself.
+    return c if c.isalpha() and c not in "AbBdDsSwWafnrtvx" else "\\" + c
+
+
+cdef str translate_braced(str c, str name, bint inside):
+    """`\\x{..}`, `\\p{..}` and `\\P{..}`; of properties those that Python has classes for."""
+    if c == "x":
+        try:
+            return _re.escape(chr(int(name, 16)))
+        except (ValueError, OverflowError):
+            fail("Regex failure: invalid code point value")
+    negated = (c == "P") != name.startswith("^")
+    kind = name.lstrip("^").lower()
+    found = PROPERTIES.get(kind)
+    if found is None or (inside and (negated or found.startswith("[^"))):
+        fail(f"Regex failure: the character property {{{name}}} is not available")
+    if not negated:
+        return found
+    return "[" + found[2:] if found.startswith("[^") else "[^" + found + "]"
 
 
 cdef object compiled_pattern(str pattern, object modifiers):
@@ -77,9 +103,9 @@ cdef object compiled_pattern(str pattern, object modifiers):
                 flags |= _re.IGNORECASE
             elif modifier == "x":
                 flags |= _re.VERBOSE
-            elif modifier == "s" or modifier == "p":
+            elif modifier == "p":
                 flags |= _re.DOTALL
-            elif modifier != "l":
+            elif modifier != "l" and modifier != "s":
                 fail(f"{modifiers} is not a valid modifier string")
     if len(pattern) > PATTERN_SIZE_MAX:
         fail("Regex failure: the pattern is too long")

@@ -146,15 +146,13 @@ cdef object f_split(object input, object a, object b, object c):
 cdef object f_join(object input, object a, object b, object c):
     """A join that only strings, numbers, booleans and nulls take part in; errors are those of adding step by step."""
     cdef list parts = []
-    cdef object values = list((<dict>input).values()) if type(input) is dict else input
-    if type(values) is not list:
-        raise ExpressionError(f"Cannot iterate over {kind_name(input)} ({dump_short(input)})")
+    cdef list values = elements(input)
     if not values:
         return ""
-    charge(len(<list>values) >> 2)
+    charge(len(values) >> 2)
     if type(a) is not str:
-        return join_by_adding(<list>values, a)
-    for value in <list>values:
+        return join_by_adding(values, a)
+    for value in values:
         if type(value) is str:
             parts.append(value)
         elif value is None:
@@ -196,10 +194,10 @@ cdef object f_strindices(object input, object a, object b, object c):
 
 cdef object f_indices(object input, object a, object b, object c):
     if type(input) is str and type(a) is str:
-        return None if not a else f_strindices(input, a, b, c)
+        return f_strindices(input, a, b, c)
     if type(input) is list:
         if type(a) is list:
-            return None if not a else indices_of_list(<list>input, <list>a)
+            return indices_of_list(<list>input, <list>a)
         return indices_of_list(<list>input, [a])
     return index_value(input, a)
 
@@ -257,7 +255,7 @@ cdef str format_row(object value, str name):
     cdef list cells = []
     cdef bint csv = name == "csv"
     if type(value) is not list:
-        type_error(value, f"cannot be {name}-formatted, only an array can be")
+        type_error(value, f"cannot be {name}-formatted, only array")
     charge(len(<list>value))
     for item in <list>value:
         if item is True or item is False:

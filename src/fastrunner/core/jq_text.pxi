@@ -326,10 +326,10 @@ cdef class JsonReader:
                 self.refuse("Expected separator between values", False)
             self.stack.append([] if c == 91 else {})
         elif c == 58:
-            if not self.stack or type(self.stack[len(self.stack) - 1]) is list:
-                self.refuse("':' not as part of an object", False)
             if not self.has_value:
                 self.refuse("Expected string key before ':'", False)
+            if not self.stack or type(self.stack[len(self.stack) - 1]) is list:
+                self.refuse("':' not as part of an object", False)
             if type(self.stack[len(self.stack) - 1]) is str:
                 self.refuse("':' should follow a key", False)
             if type(self.value) is not str:

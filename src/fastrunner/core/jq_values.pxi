@@ -160,13 +160,13 @@ cdef object type_error2(object left, object right, str message):
 
 cdef inline int compare_numbers(object left, object right):
     cdef double a, b
-    if type(left) is int and type(right) is int:
-        # Literals compare exactly, as jq's decimal literals do.
-        if left is right:
-            return 0
-        return -1 if left < right else (1 if left > right else 0)
+    if left is right and type(left) is int:
+        return 0
     a = to_double(left)
     b = to_double(right)
+    if type(left) is int and type(right) is int and c_fabs(a) > EXACT_INT_MAX and c_fabs(b) > EXACT_INT_MAX:
+        # Both are literals; these compare exactly, as jq's decimal literals do.
+        return -1 if left < right else (1 if left > right else 0)
     if isnan(a):
         return -1
     if isnan(b):

@@ -89,6 +89,10 @@ cdef class Runner(Machine):
         """Starts `.[]`; 0: nothing to yield, 1: the first element is current."""
         cdef Fork* fork
         cdef int kind
+        if self.path != NULL and value is not <object>self.path_value:
+            raise ExpressionError(
+                f"Invalid path expression near attempt to iterate through {dump_short(value)}"
+            )
         if type(value) is list:
             if PyList_GET_SIZE(value) == 0:
                 return 0
@@ -101,10 +105,6 @@ cdef class Runner(Machine):
             return 0
         else:
             raise ExpressionError(f"Cannot iterate over {kind_name(value)} ({dump_short(value)})")
-        if self.path != NULL and value is not <object>self.path_value:
-            raise ExpressionError(
-                f"Invalid path expression near attempt to iterate through {dump_short(value)}"
-            )
         fork = self.push_fork(kind, self.pc, value)
         fork.index = 0
         self.next_element(fork)
@@ -212,15 +212,13 @@ cdef class Runner(Machine):
 
     # --- paths ---
 
-    cdef int step_into(self, object value, object key, object found) except -1:
-        """Appends a step to the tracked path, if paths are tracked."""
-        if self.path == NULL:
-            return 0
+    cdef int check_path(self, object value, object key) except -1:
+        """Refuses a step from a value that is not the one the tracked path leads to."""
         if value is not <object>self.path_value:
             raise ExpressionError(
                 f"Invalid path expression near attempt to access element {dump_short(key)} of {dump_short(value)}"
             )
-        return self.append_path(self.path, key, found)
+        return 0
 
     cdef int start_path(self, int slot) except -1:
         self.save_path(slot)
