@@ -1,7 +1,7 @@
 """Stage 4, expressions: builtins in C over containers and general values.
 
-Rules: a native takes the input and up to three arguments and gives one result or raises ExpressionError with jq's text.
-Work that grows with the data is charged to the step budget.
+Rules: a native takes the input and up to three arguments and gives one result or raises ExpressionError with jq's
+text. Work that grows with the data is charged to the step budget.
 """
 
 cdef long long evaluation_now_ms = 0

@@ -1,58 +1,60 @@
 """Stage 4, expressions: the syntax tree to instructions.
 
-Rules: every node that yields exactly one value stays a tree and is evaluated directly; all others become instructions
-over one current value. Names are resolved to (frames up, slot) here; a free variable becomes an argument of the program.
-Code that may run while paths are tracked (`path(f)`, updates, functions, closures) keeps field access as instructions.
+Rules: every node that yields exactly one value stays a tree and is evaluated directly; all others become
+instructions over one current value. Names are resolved to (frames up, slot) here; a free variable becomes an
+argument of the program. Code that may run while paths are tracked (`path(f)`, updates, functions, closures) keeps
+field access as instructions.
 """
 
 cdef enum OpCode:
-    OP_EVALUATE     # p: node
-    OP_DIRECT       # p: node, a: target; evaluates and jumps unless paths are tracked
-    OP_STORE        # a: slot
-    OP_LOAD         # a: slot
-    OP_TAKE         # a: slot; leaves null there
-    OP_JUMP         # a: target
-    OP_BRANCH       # p: node, a: target if false; leaves the current value
-    OP_JUMP_FALSE   # a: target
-    OP_FORK         # a: target
+    OP_EVALUATE  # p: node
+    OP_DIRECT  # p: node, a: target; evaluates and jumps unless paths are tracked
+    OP_STORE  # a: slot
+    OP_LOAD  # a: slot
+    OP_TAKE  # a: slot; leaves null there
+    OP_JUMP  # a: target
+    OP_BRANCH  # p: node, a: target if false; leaves the current value
+    OP_JUMP_FALSE  # a: target
+    OP_FORK  # a: target
     OP_BACKTRACK
-    OP_ITERATE      # a: optional
-    OP_FIELD        # p: name, a: optional
-    OP_INDEX        # a: slot of the key, b: optional
-    OP_SLICE        # a: slot of start (end follows), b: optional
-    OP_COLLECT      # a: slot, b: target when done
-    OP_APPEND       # a: slot
-    OP_CALL         # p: unit, a: frames up to its definition or -1, b: arguments (OP_ARGUMENT each), c: tail
-    OP_ARGUMENT     # p: unit or NULL, a: frames up, b: index of a closure of that frame
-    OP_CALL_CLOSURE # a: frames up, b: index, c: tail
+    OP_ITERATE  # a: optional
+    OP_FIELD  # p: name, a: optional
+    OP_INDEX  # a: slot of the key, b: optional
+    OP_SLICE  # a: slot of start (end follows), b: optional
+    OP_COLLECT  # a: slot, b: target when done
+    OP_APPEND  # a: slot
+    OP_CALL  # p: unit, a: frames up to its definition or -1, b: arguments (OP_ARGUMENT each), c: tail
+    OP_ARGUMENT  # p: unit or NULL, a: frames up, b: index of a closure of that frame
+    OP_CALL_CLOSURE  # a: frames up, b: index, c: tail
     OP_RETURN
-    OP_TRY          # a: target of the handler
+    OP_TRY  # a: target of the handler
     OP_TRY_END
-    OP_LABEL        # a: slot
-    OP_BREAK        # a: frames up, b: slot
-    OP_CUT          # a: slot
-    OP_CLEAR        # a: slot
-    OP_LAST         # a: slot; goes back if it is empty
+    OP_LABEL  # a: slot
+    OP_BREAK  # a: frames up, b: slot
+    OP_CUT  # a: slot
+    OP_CLEAR  # a: slot
+    OP_LAST  # a: slot; goes back if it is empty
     OP_ALTERNATIVE  # a: target of the right side, b: slot of the flag
-    OP_FOUND        # b: slot of the flag
-    OP_PATH         # a: slot (3 of them)
-    OP_PATH_END     # a: slot
-    OP_SUBEXPRESSION      # a: slot (2 of them)
+    OP_FOUND  # b: slot of the flag
+    OP_PATH  # a: slot (3 of them)
+    OP_PATH_END  # a: slot
+    OP_SUBEXPRESSION  # a: slot (2 of them)
     OP_SUBEXPRESSION_END  # a: slot
-    OP_RANGE        # a: slot of from (to, by follow)
+    OP_RANGE  # a: slot of from (to, by follow)
     OP_RECURSE
-    OP_GETPATH      # a: slot
-    OP_SETPATH      # a: slot of the result, b: slot of the path; the current value is put there
-    OP_VALUE_AT     # a: slot of the value, b: slot of the path
-    OP_DELETE_LATER # a: slot of the list, b: slot of the path
-    OP_OFF_PATH     # fails where paths are tracked
-    OP_PATTERN_FORK # a: target of the next pattern
+    OP_GETPATH  # a: slot
+    OP_SETPATH  # a: slot of the result, b: slot of the path; the current value is put there
+    OP_VALUE_AT  # a: slot of the value, b: slot of the path
+    OP_DELETE_LATER  # a: slot of the list, b: slot of the path
+    OP_OFF_PATH  # fails where paths are tracked
+    OP_PATTERN_FORK  # a: target of the next pattern
 
 cdef enum EntryKind:
     E_VARIABLE
+    E_LABEL
+    # Those from here on are callable.
     E_FUNCTION
     E_CLOSURE
-    E_LABEL
 
 
 cdef class Entry:
@@ -81,7 +83,8 @@ cdef dict REFUSED = {
     "stderr": "writes to the host", "input_filename": "reads the host's input",
     "input_line_number": "reads the host's input", "halt": "ends the host", "halt_error": "ends the host",
     "env": "reads the host's environment", "get_search_list": "reads the host's module path",
-    "modulemeta": "needs modules", "get_prog_origin": "reads the host's files", "get_jq_origin": "reads the host's files",
+    "modulemeta": "needs modules", "get_prog_origin": "reads the host's files",
+    "get_jq_origin": "reads the host's files",
 }
 
 
@@ -168,7 +171,7 @@ cdef class Compiler:
     cdef Entry find(self, Entry scope, str name, int arity, bint function):
         while scope is not None:
             if function:
-                if (scope.kind == E_FUNCTION or scope.kind == E_CLOSURE) and scope.arity == arity and scope.name == name:
+                if scope.kind >= E_FUNCTION and scope.arity == arity and scope.name == name:
                     return scope
             elif scope.kind == E_VARIABLE and scope.name == name:
                 return scope
@@ -208,7 +211,8 @@ cdef class Compiler:
         message = f"found {name}/{arity}, which is not defined"
         if arities:
             raise ExpressionProblem(
-                f"{message}; '{name}' takes {' or '.join(map(str, arities))} argument{'s' * (arities != [1])}", node.offset
+                f"{message}; '{name}' takes {' or '.join(map(str, arities))} argument{'s' * (arities != [1])}",
+                node.offset,
             )
         import difflib
         close = difflib.get_close_matches(name, {entry[0] for entry in known}, 1)
@@ -364,7 +368,8 @@ cdef Node TO_BOOLEAN = to_boolean()
 
 cdef Node binder(Node pattern):
     """An evaluation that stores a pattern's variables and leaves the value."""
-    cdef Node node = new_node(N_BIND, pattern.offset, single_node(N_IDENTITY), single_node(N_IDENTITY), None, None, [pattern])
+    cdef Node same = single_node(N_IDENTITY)
+    cdef Node node = new_node(N_BIND, pattern.offset, same, same, None, None, [pattern])
     node.single = S_YES
     return node
 

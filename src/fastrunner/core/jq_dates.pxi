@@ -1,11 +1,12 @@
-"""Stage 4, expressions: dates. Broken-down times are arrays: year, month from 0, day, hour, minute, second, weekday, yearday.
+"""Stage 4, expressions: dates. Broken-down times are arrays: year, month from 0, day, hour, minute, second, weekday,
+yearday.
 
 Rules: no clock and no time zone of the host: `now` is an argument of the evaluation, local time is UTC.
 """
 
-import datetime as _datetime
+import datetime as _jq_datetime
 
-cdef object EPOCH_DAY = _datetime.date(1970, 1, 1).toordinal()
+cdef object EPOCH_DAY = _jq_datetime.date(1970, 1, 1).toordinal()
 cdef tuple DAY_NAMES = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 cdef tuple MONTH_NAMES = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -107,25 +108,37 @@ cdef object format_time(object input, object format, str name, str zone):
     return sized("".join(out))
 
 
+# Directives that are one field: its index, what is added, its width.
+cdef dict FIELD_DIRECTIVES = {
+    "Y": (0, 0, 1), "m": (1, 1, 2), "d": (2, 0, 2), "H": (3, 0, 2), "M": (4, 0, 2), "S": (5, 0, 2), "j": (7, 1, 3),
+}
+cdef dict COMPOSED_DIRECTIVES = {
+    "c": "%a %b %e %H:%M:%S %Y", "D": "%m/%d/%y", "F": "%Y-%m-%d", "R": "%H:%M", "r": "%I:%M:%S %p",
+    "T": "%H:%M:%S", "x": "%m/%d/%y", "X": "%H:%M:%S", "h": "%b",
+}
+
+
 cdef str directive(str c, list p, str zone):
-    cdef dict composed = {
-        "c": "%a %b %e %H:%M:%S %Y", "D": "%m/%d/%y", "F": "%Y-%m-%d", "R": "%H:%M", "r": "%I:%M:%S %p",
-        "T": "%H:%M:%S", "x": "%m/%d/%y", "X": "%H:%M:%S", "h": "%b",
-    }
-    if c in composed:
-        return "".join([directive(part[0], p, zone) + part[1:] for part in composed[c].split("%")[1:]])
+    if c in FIELD_DIRECTIVES:
+        index, offset, width = FIELD_DIRECTIVES[c]
+        return str(int(p[index]) + offset).rjust(width, "0")
+    if c in COMPOSED_DIRECTIVES:
+        return "".join([directive(part[0], p, zone) + part[1:] for part in COMPOSED_DIRECTIVES[c].split("%")[1:]])
+    return rare_directive(c, p, zone)
+
+
+cdef str rare_directive(str c, list p, str zone):
     hour = p[3] % 12 or 12
     simple = {
-        "Y": f"{p[0]}", "m": f"{p[1] + 1:02d}", "d": f"{p[2]:02d}", "e": f"{p[2]:2d}", "H": f"{p[3]:02d}",
-        "k": f"{p[3]:2d}", "I": f"{hour:02d}", "l": f"{hour:2d}", "M": f"{p[4]:02d}", "S": f"{int(p[5]):02d}",
-        "j": f"{p[7] + 1:03d}", "y": f"{p[0] % 100:02d}", "C": f"{p[0] // 100:02d}", "p": "PM" if p[3] >= 12 else "AM",
-        "P": "pm" if p[3] >= 12 else "am", "A": DAY_NAMES[p[6]], "a": DAY_NAMES[p[6]][:3], "B": MONTH_NAMES[p[1]],
+        "e": f"{p[2]:2d}", "k": f"{p[3]:2d}", "I": f"{hour:02d}", "l": f"{hour:2d}", "y": f"{p[0] % 100:02d}",
+        "C": f"{p[0] // 100:02d}", "p": "PM" if p[3] >= 12 else "AM", "P": "pm" if p[3] >= 12 else "am",
+        "A": DAY_NAMES[p[6]], "a": DAY_NAMES[p[6]][:3], "B": MONTH_NAMES[p[1]],
         "b": MONTH_NAMES[p[1]][:3], "Z": zone, "z": "+0000", "s": f"{epoch_seconds([*p[:5], int(p[5])])}", "%": "%",
         "n": "\n", "t": "\t", "u": f"{p[6] or 7}", "w": f"{p[6]}", "U": f"{(p[7] + 7 - p[6]) // 7:02d}",
         "W": f"{(p[7] + 7 - (p[6] + 6) % 7) // 7:02d}",
     }
     if c in "GgV":
-        year, week, _ = _datetime.date(min(max(p[0], 1), 9999), p[1] + 1, p[2]).isocalendar()
+        year, week, _ = _jq_datetime.date(min(max(p[0], 1), 9999), p[1] + 1, p[2]).isocalendar()
         return {"G": f"{year}", "g": f"{year % 100:02d}", "V": f"{week:02d}"}[c]
     return simple.get(c, "%" + c)
 
@@ -154,6 +167,10 @@ cdef object f_strptime(object input, object a, object b, object c):
     if not reader.read(<str>a) or reader.position != len(<str>input):
         fail(f'date "{input}" does not match format "{a}"')
     return broken_down(<double>epoch_seconds(reader.fields))
+
+
+cdef inline Py_UCS4 next_point(str text, Py_ssize_t position):
+    return text[position] if position < len(text) else 0
 
 
 cdef class TimeReader:
@@ -189,10 +206,11 @@ cdef class TimeReader:
         return 0
 
     cdef bint number(self, int field, int width, long long low, long long high, long long shift) except -1:
-        cdef Py_ssize_t start
+        cdef Py_ssize_t start, end
         self.skip_space()
         start = self.position
-        while self.position < len(self.text) and self.position - start < width and "0" <= self.text[self.position] <= "9":
+        end = min(start + width, len(self.text))
+        while self.position < end and is_digit(self.text[self.position]):
             self.position += 1
         if self.position == start:
             return False
@@ -272,6 +290,6 @@ cdef class TimeReader:
         if c == "z" and self.text[start : start + 1] not in ("+", "-"):
             return False
         self.position += c == "z"
-        while self.position < len(self.text) and (self.text[self.position].isalnum() or self.text[self.position] == ":"):
+        while is_name_part(next_point(self.text, self.position)) or next_point(self.text, self.position) == 58:
             self.position += 1
         return self.position > start

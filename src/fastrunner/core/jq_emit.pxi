@@ -1,7 +1,7 @@
 """Stage 4, expressions: instructions for every kind of node that may yield any number of values.
 
-Rules: `walk` appends code that turns the current value into each result in turn; the machine goes back for the next one.
-Operands other than the one a path runs through are sub-expressions: path tracking is off while they run.
+Rules: `walk` appends code that turns the current value into each result in turn; the machine goes back for the next
+one. Operands other than the one a path runs through are sub-expressions: path tracking is off while they run.
 """
 
 
@@ -224,7 +224,8 @@ cdef class Emitter(Compiler):
     cdef int walk_logic(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         """`and` and `or`: the right side runs only where the left one does not decide."""
         cdef int source = self.save(unit)
-        cdef int slot, other, end, last
+        cdef int slot, other
+        cdef int last = -1
         cdef Node decided = constant(node.kind == N_OR)
         decided.single = S_YES
         slot = self.operand(node.a, unit, scope, paths, source)

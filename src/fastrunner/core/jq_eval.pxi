@@ -1,7 +1,7 @@
 """Stage 4, expressions: the direct evaluation of sub-expressions that yield exactly one value, and jq's operators.
 
-Rules: recursion follows the syntax tree, whose depth is bounded; an error is a raised ExpressionError. The order in which
-operands are evaluated is jq's (the right one first), because it decides which error is seen.
+Rules: recursion follows the syntax tree, whose depth is bounded; an error is a raised ExpressionError. The order in
+which operands are evaluated is jq's (the right one first), because it decides which error is seen.
 """
 
 
@@ -341,10 +341,10 @@ cdef list split_string(str text, str separator):
 
 cdef long long to_integer(double value) noexcept:
     """C's conversion towards zero, saturating."""
-    if value < -9223372036854775807.0 - 1:
-        return -9223372036854775807 - 1
-    if value >= 9223372036854775808.0:
-        return 9223372036854775807
+    if value < -9223372036854775807.0:
+        return INT64_MIN
+    if value >= 9223372036854775807.0:
+        return INT64_MAX
     return <long long>value
 
 
@@ -362,7 +362,7 @@ cdef object modulo(object left, object right):
     if n == 0:
         return type_error2(left, right, "cannot be divided (remainder) because the divisor is zero")
     # jq takes the remainder of magnitudes and gives it the dividend's sign.
-    if n == -1 or n == -9223372036854775807 - 1:
+    if n == -1 or n == INT64_MIN:
         r = 0 if n == -1 else m
     else:
         n = n if n > 0 else -n

@@ -1,7 +1,7 @@
 """Stage 4, expressions: text to tokens, one at a time, straight over the str.
 
-Rules: no regular expression and no token objects; the lexer holds the current token's kind, text or value and offsets.
-A string literal is lexed by the parser's request, because its interpolations are expressions.
+Rules: no regular expression and no token objects; the lexer holds the current token's kind, text or value and
+offsets. A string literal is lexed by the parser's request, because its interpolations are expressions.
 """
 
 cdef enum Token:

@@ -1,7 +1,8 @@
-"""Stage 4, expressions: what builtins a name and arity stand for: macros over the tree, natives, functions written in jq.
+"""Stage 4, expressions: what builtins a name and arity stand for: macros over the tree, natives, functions written in
+jq.
 
-Rules: a macro uses each argument once and refers to nothing a program could redefine. A function written in jq is compiled
-at its first use, once per process. Names are looked up here only after those the program defines.
+Rules: a macro uses each argument once and refers to nothing a program could redefine. A function written in jq is
+compiled at its first use, once per process. Names are looked up here only after those the program defines.
 """
 
 cdef dict NATIVES = {}
@@ -315,18 +316,26 @@ cdef dict LIBRARY = {
     "while/2": "def while(cond; update): def w: if cond then ., (update | w) else empty end; w;",
     "until/2": "def until(cond; update): def u: if cond then . else (update | u) end; u;",
     "repeat/1": "def repeat(f): def r: f, r; r;",
-    "limit/2": "def limit($n; f): if $n > 0 then label $out | foreach f as $item "
+    "limit/2": (
+        "def limit($n; f): if $n > 0 then label $out | foreach f as $item "
         "($n; . - 1; $item, if . <= 0 then break $out else empty end) elif $n == 0 then empty "
-        "else error(\"limit doesn't support negative count\") end;",
-    "skip/2": "def skip($n; f): if $n > 0 then foreach f as $item ($n; . - 1; if . < 0 then $item else empty end) "
-        "elif $n == 0 then f else error(\"skip doesn't support negative count\") end;",
-    "nth/2": "def nth($n; f): if $n < 0 then error(\"nth doesn't support negative indices\") "
-        "else first(skip($n; f)) end;",
+        "else error(\"limit doesn't support negative count\") end;"
+    ),
+    "skip/2": (
+        "def skip($n; f): if $n > 0 then foreach f as $item ($n; . - 1; if . < 0 then $item else empty end) "
+        "elif $n == 0 then f else error(\"skip doesn't support negative count\") end;"
+    ),
+    "nth/2": (
+        "def nth($n; f): if $n < 0 then error(\"nth doesn't support negative indices\") "
+        "else first(skip($n; f)) end;"
+    ),
     "paths/0": "def paths: path(..) | select(length > 0);",
     "paths/1": "def paths(f): path(.. | select(f)) | select(length > 0);",
     "pick/1": "def pick(f): . as $in | reduce path(f) as $p (null; setpath($p; $in | getpath($p)));",
-    "walk/1": "def walk(f): def w: if type == \"object\" then map_values(w) elif type == \"array\" then map(w) "
-        "else . end | f; w;",
+    "walk/1": (
+        "def walk(f): def w: if type == \"object\" then map_values(w) elif type == \"array\" then map(w) "
+        "else . end | f; w;"
+    ),
     "arrays/0": "def arrays: select(type == \"array\");",
     "objects/0": "def objects: select(type == \"object\");",
     "iterables/0": "def iterables: select(type | . == \"array\" or . == \"object\");",
@@ -336,17 +345,25 @@ cdef dict LIBRARY = {
     "finites/0": "def finites: select(isfinite);",
     "strings/0": "def strings: select(type == \"string\");",
     "scalars/0": "def scalars: select(type | . != \"array\" and . != \"object\");",
-    "combinations/0": "def combinations: if length == 0 then [] else .[0][] as $x | (.[1:] | combinations) as $y "
-        "| [$x] + $y end;",
+    "combinations/0": (
+        "def combinations: if length == 0 then [] else .[0][] as $x | (.[1:] | combinations) as $y "
+        "| [$x] + $y end;"
+    ),
     "combinations/1": "def combinations(n): . as $dot | [range(n) | $dot] | combinations;",
-    "tostream/0": "def tostream: path(def r: (.[]? | r), .; r) as $p | getpath($p) "
-        "| reduce path(.[]?) as $q ([$p, .]; [$p + $q]);",
-    "fromstream/1": "def fromstream(f): {x: null, e: false} as $init | foreach f as $i ($init; "
+    "tostream/0": (
+        "def tostream: path(def r: (.[]? | r), .; r) as $p | getpath($p) "
+        "| reduce path(.[]?) as $q ([$p, .]; [$p + $q]);"
+    ),
+    "fromstream/1": (
+        "def fromstream(f): {x: null, e: false} as $init | foreach f as $i ($init; "
         "if .e then $init else . end | if $i | length == 2 "
         "then setpath([\"e\"]; $i[0] | length == 0) | setpath([\"x\"] + $i[0]; $i[1]) "
-        "else setpath([\"e\"]; $i[0] | length == 1) end; if .e then .x else empty end);",
-    "truncate_stream/1": "def truncate_stream(f): . as $n | null | f | . as $input "
-        "| if (.[0] | length) > $n then setpath([0]; .[0][$n:]) else empty end;",
+        "else setpath([\"e\"]; $i[0] | length == 1) end; if .e then .x else empty end);"
+    ),
+    "truncate_stream/1": (
+        "def truncate_stream(f): . as $n | null | f | . as $input "
+        "| if (.[0] | length) > $n then setpath([0]; .[0][$n:]) else empty end;"
+    ),
     "INDEX/2": "def INDEX(stream; f): reduce stream as $row ({}; .[$row | f | tostring] = $row);",
     "INDEX/1": "def INDEX(f): INDEX(.[]; f);",
     "IN/1": "def IN(s): any(s == .; .);",
@@ -359,9 +376,11 @@ cdef dict LIBRARY = {
     "date/0": "def date: todate;",
     "dateadd/2": "def dateadd(u; n): . + n;",
     "datesub/2": "def datesub(u; n): . - n;",
-    "_re/1": "def _re(f): . as $v | if type == \"string\" then [$v, null] elif type == \"array\" and length > 1 "
+    "_re/1": (
+        "def _re(f): . as $v | if type == \"string\" then [$v, null] elif type == \"array\" and length > 1 "
         "then [$v[0], $v[1]] elif type == \"array\" and length > 0 then [$v[0], null] "
-        "else error(type + \" not a string or array\") end;",
+        "else error(type + \" not a string or array\") end;"
+    ),
     "match/1": "def match($val): ($val | _re(.)) as [$re, $m] | _match_impl($re; $m; false) | .[];",
     "match/2": "def match(re; mode): _match_impl(re; mode; false) | .[];",
     "test/1": "def test($val): ($val | _re(.)) as [$re, $m] | _match_impl($re; $m; true);",
@@ -370,21 +389,29 @@ cdef dict LIBRARY = {
     "capture/1": "def capture($val): match($val) | _captures;",
     "capture/2": "def capture(re; mode): match(re; mode) | _captures;",
     "scan/1": "def scan($re): scan($re; null);",
-    "scan/2": "def scan($re; $flags): match($re; \"g\" + $flags) "
-        "| if (.captures | length) > 0 then [.captures[].string] else .string end;",
+    "scan/2": (
+        "def scan($re; $flags): match($re; \"g\" + $flags) "
+        "| if (.captures | length) > 0 then [.captures[].string] else .string end;"
+    ),
     "splits/1": "def splits($re): splits($re; null);",
     "splits/2": "def splits($re; flags): split($re; flags) | .[];",
-    "split/2": "def split($re; flags): . as $s "
+    "split/2": (
+        "def split($re; flags): . as $s "
         "| [foreach ((match($re; flags + \"g\") | [.offset, .length]), null) as $m ({at: 0}; "
-        "if $m == null then .out = $s[.at:] else .out = $s[.at:$m[0]] | .at = $m[0] + $m[1] end; .out)];",
+        "if $m == null then .out = $s[.at:] else .out = $s[.at:$m[0]] | .at = $m[0] + $m[1] end; .out)];"
+    ),
     "sub/2": "def sub($re; s): sub($re; s; \"\");",
-    "sub/3": "def sub($re; s; $flags): . as $in | (reduce (match($re; $flags) | . as $edit | ($edit | _captures) as $c "
+    "sub/3": (
+        "def sub($re; s; $flags): . as $in | (reduce (match($re; $flags) | . as $edit | ($edit | _captures) as $c "
         "| {$edit, $c}) as $m ({result: [], previous: 0}; $in[.previous:$m.edit.offset] as $gap "
-        "| [$m.c | s] as $inserts | reduce range(0; $inserts | length) as $ix (.; .result[$ix] += $gap + $inserts[$ix]) "
-        "| .previous = ($m.edit | .offset + .length)) | .result[] + $in[.previous:]) // $in;",
+        "| [$m.c | s] as $inserts "
+        "| reduce range(0; $inserts | length) as $ix (.; .result[$ix] += $gap + $inserts[$ix]) "
+        "| .previous = ($m.edit | .offset + .length)) | .result[] + $in[.previous:]) // $in;"
+    ),
     "gsub/2": "def gsub($re; s): sub($re; s; \"g\");",
     "gsub/3": "def gsub($re; s; $flags): sub($re; s; $flags + \"g\");",
 }
+# Compiled at first use.
 cdef dict LIBRARY_UNITS = {}
 
 

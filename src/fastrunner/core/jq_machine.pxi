@@ -1,8 +1,9 @@
 """Stage 4, expressions: the machine's state and the direct evaluation of sub-expressions that yield exactly one value.
 
-Rules: a machine holds explicit stacks on the heap - frames, cells (variables and temporaries), closures, forks (points to
-go back to) - so that no program reaches the end of the C stack. Everything above the tops a fork remembers dies when the
-machine goes back to it. Owned references in C arrays are counted by hand, only here and in the run loop.
+Rules: a machine holds explicit stacks on the heap - frames, cells (variables and temporaries), closures, forks
+(points to go back to) - so that no program reaches the end of the C stack. Everything above the tops a fork
+remembers dies when the machine goes back to it. Owned references in C arrays are counted by hand, only here and in
+the run loop.
 """
 
 ctypedef object (*native_function)(object input, object a, object b, object c)

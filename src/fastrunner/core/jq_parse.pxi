@@ -1,7 +1,7 @@
 """Stage 4, expressions: tokens to the syntax tree, by recursive descent with jq 1.8's grammar and precedence.
 
-Rules: every refusal is an ExpressionProblem that says what was found and what was expected, with its offset. Nesting is
-bounded before the C stack is. Sugar that needs no knowledge of scopes is gone after this stage.
+Rules: every refusal is an ExpressionProblem that says what was found and what was expected, with its offset. Nesting
+is bounded before the C stack is. Sugar that needs no knowledge of scopes is gone after this stage.
 """
 
 # Binary operators: precedence, operation. Assignments and comparisons do not associate.

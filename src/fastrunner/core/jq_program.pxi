@@ -1,13 +1,16 @@
 """Stage 4, expressions: the compiled program and its evaluation, the surface the rest of the core uses.
 
-Rules: a program is immutable and shared; each evaluation has a budget of its own. Machines are reused, one per evaluation
-in progress.
+Rules: a program is immutable and shared; each evaluation has a budget of its own. Machines are reused, one per
+evaluation in progress.
 """
+
+cimport cython
 
 cdef long long STEPS_MAX = _limits.EXPRESSION_STEPS_MAX
 cdef list idle_machines = []
 
 
+@cython.final
 cdef class Program:
     """A compiled jq expression; immutable, shared between executions."""
 

@@ -1,7 +1,7 @@
 """Stage 4, expressions: regular expressions, translated from Oniguruma's syntax to Python's `re`.
 
-Rules: offsets count code points. A pattern is translated once and kept; patterns that could backtrack for ever are not yet
-told apart, so the text and the pattern are bounded in size instead.
+Rules: offsets count code points. A pattern is translated once and kept; patterns that could backtrack for ever are
+not yet told apart, so the text and the pattern are bounded in size instead.
 """
 
 import re as _re
@@ -16,7 +16,8 @@ cdef dict CLASSES = {
 }
 
 cdef dict PROPERTIES = {
-    "l": "[^\\W\\d_]", "letter": "[^\\W\\d_]", "alpha": "[^\\W\\d_]", "alnum": "[^\\W_]", "nd": "\\d", "n": "\\d", "digit": "\\d",
+    "l": "[^\\W\\d_]", "letter": "[^\\W\\d_]", "alpha": "[^\\W\\d_]", "alnum": "[^\\W_]",
+    "nd": "\\d", "n": "\\d", "digit": "\\d",
     "space": "\\s", "word": "\\w",
 }
 
@@ -150,7 +151,7 @@ cdef object f_match(object input, object a, object b, object c):
         return any(match.group() for match in pattern.finditer(input))
     names = {index: name for name, index in pattern.groupindex.items()}
     for match in pattern.finditer(input):
-        charge(4 + pattern.groups)
+        charge(16 + 4 * pattern.groups)
         if skip_empty and not match.group():
             continue
         result.append(match_object(match, names))

@@ -1,7 +1,8 @@
 """Stage 4, expressions: JSON text in and out, as jq prints and reads it.
 
-Rules: numbers print as the shortest text that reads back, integral values below 1e17 without fraction or exponent; nan
-prints as null, infinities as the largest double. Objects keep their insertion order. Work is charged to the step budget.
+Rules: numbers print as the shortest text that reads back, integral values below 1e17 without fraction or exponent;
+nan prints as null, infinities as the largest double. Objects keep their insertion order. Work is charged to the step
+budget.
 """
 
 from json.encoder import encode_basestring as _quote
@@ -42,7 +43,7 @@ cdef str number_text(object value):
 
 
 cdef str shortest_text(double number):
-    """David Gay's shortest digits in jq's layout: plain from 1e-5 up to 15 digits past the shortest, else exponential."""
+    """The shortest digits in jq's layout: plain from 1e-4 up to 15 digits past the shortest, else exponential."""
     cdef str text = repr(number)
     cdef str sign = ""
     cdef str mantissa, fraction, digits
@@ -59,7 +60,7 @@ cdef str shortest_text(double number):
     stripped = digits.lstrip("0")
     point -= len(digits) - len(stripped)
     digits = stripped.rstrip("0")
-    if point <= -5 + 1 or point > len(digits) + 15:
+    if point <= -4 or point > len(digits) + 15:
         exponent = point - 1
         head = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
         return f"{sign}{head}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"

@@ -1,9 +1,9 @@
 """Stage 4, expressions: jq's view of JSON values held as Python objects.
 
-Rules: null, false, true, numbers, strings, arrays and objects are None, bool, int or float, str, list and dict as orjson
-gives them. Arithmetic is on doubles; an integral result of at most 2^53 becomes an int, an int literal beyond that stays
-exact until arithmetic touches it. Nothing here modifies a value it was given. Recursion is bounded by jq's own depth
-limit of 10,000 levels, so it never reaches the end of the C stack.
+Rules: null, false, true, numbers, strings, arrays and objects are None, bool, int or float, str, list and dict as
+orjson gives them. Arithmetic is on doubles; an integral result of at most 2^53 becomes an int, an int literal beyond
+that stays exact until arithmetic touches it. Nothing here modifies a value it was given. Recursion is bounded by
+jq's own depth limit of 10,000 levels, so it never reaches the end of the C stack.
 """
 
 from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError, PyDict_Next, PyDict_SetItem
@@ -15,6 +15,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
 from libc.math cimport fabs as c_fabs
 from libc.math cimport floor as c_floor
 from libc.math cimport isinf, isnan, signbit
+from libc.stdint cimport INT64_MAX, INT64_MIN
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 

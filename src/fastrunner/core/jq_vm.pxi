@@ -1,7 +1,8 @@
 """Stage 4, expressions: the run loop.
 
-Rules: one current value; forks are the only way back. Going back pops the topmost fork and restores frames, cells and
-path as they were. An error unwinds forks until a `try` takes it; a break unwinds to its label. Each instruction is a step.
+Rules: one current value; forks are the only way back. Going back pops the topmost fork and restores frames, cells
+and path as they were. An error unwinds forks until a `try` takes it; a break unwinds to its label. Each instruction
+is a step.
 """
 
 cdef enum ForkKind:
@@ -117,7 +118,7 @@ cdef class Runner(Machine):
         cdef Py_ssize_t index = fork.index
         cdef object element
         cdef object step = None
-        cdef bint last
+        cdef bint last = False
         if fork.kind == F_ITERATE_ARRAY:
             element = <object>PyList_GET_ITEM(<object>fork.value, index)
             if fork.path != NULL:
