@@ -56,7 +56,7 @@ class Program:
     arguments: tuple[str, ...]
     """Free variables without `$`, in order of first use; evaluation takes their values in this order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Raises TypeError: programs come from `compile_expression`."""
 
     def first(self, input: Json, arguments: Sequence[Json] = (), now_ms: int = 0) -> Json:
@@ -220,7 +220,7 @@ class Walk:
     effects_in_flight: int
     """Effects performed and not yet answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Raises TypeError: walks come from `start` and `restore`."""
 
     @staticmethod
