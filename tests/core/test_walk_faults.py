@@ -239,6 +239,12 @@ def test_count_is_of_retries_not_of_executions() -> None:
     assert all(e.error.status == 418 and e.status == "running" for e in run.events if e.event_type == "task_retry")
 
 
+def test_counts_of_any_size_and_spelling() -> None:
+    assert retried({"limit": {"attempt": {"count": 2.0}}}).started.count("r") == 3
+    run = Run(plan_of(trying({"retry": {"delay": "PT1S", "limit": {"attempt": {"count": 2**63}}}})))
+    assert run.tick().events
+
+
 @pytest.mark.parametrize("count", [0, -3])
 def test_no_retries(count: int) -> None:
     assert retried({"limit": {"attempt": {"count": count}}}).started.count("r") == 1

@@ -8,12 +8,13 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fastrunner import limits
 from tests.core.reference import Reference
 from tests.core.walking import Run, plan_of
+from tests.properties import examples
 
 EVENTS_MAX = 400
 """Beyond it a generated workflow (usually an endless loop) is not compared."""
@@ -158,12 +159,9 @@ def sleeps_in_fork(value: Any, inside: bool = False) -> bool:
 
 
 workflows = task_list(3)
-relaxed = settings(
-    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
 
 
-@relaxed
+@examples(1000)
 @given(workflows)
 def test_walk_agrees_with_the_reference(tasks: list[dict[str, Any]]) -> None:
     run = walked(tasks)
@@ -182,7 +180,7 @@ def test_walk_agrees_with_the_reference(tasks: list[dict[str, Any]]) -> None:
         assert told(run) == reference.events
 
 
-@settings(relaxed, max_examples=300)
+@examples(300)
 @given(workflows, st.integers(1, 9))
 def test_slices_and_restores_change_nothing(tasks: list[dict[str, Any]], size: int) -> None:
     whole = walked(tasks)

@@ -14,6 +14,8 @@ from fastrunner.limits import OUTPUT_JSON_SIZE_BYTES_MAX as _OUTPUT_JSON_SIZE_BY
 import orjson as _orjson
 
 cdef Py_ssize_t OUTPUT_JSON_SIZE_BYTES_MAX = _OUTPUT_JSON_SIZE_BYTES_MAX
+cdef object INT32_MIN = -(1 << 31)
+cdef object INT32_MAX = (1 << 31) - 1
 cdef object dump_json = _orjson.dumps
 cdef object load_json = _orjson.loads
 
@@ -112,12 +114,13 @@ cdef str error_message(dict error):
 
 cdef bytes error_field(dict error):
     """ErrorDetails as a field of an event."""
-    cdef unsigned long long status = <unsigned long long> <long long> error["status"]
+    # Any integer may be raised; the field has 32 bits.
+    cdef long long status = min(max(error["status"], INT32_MIN), INT32_MAX)
     return bytes_field(FIELD_ERROR, (
         text_field(1, error_code(error["type"]))
         + text_field(2, error_message(error))
         + text_field(4, str(error["type"]))
-        + varint_field(5, status)
+        + varint_field(5, <unsigned long long> status)
         + text_field(6, str(error.get("title") or ""))
         + text_field(7, str(error.get("detail") or ""))
         + text_field(8, str(error["instance"]))

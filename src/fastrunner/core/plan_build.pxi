@@ -12,7 +12,8 @@ from fastrunner.limits import DATA_DEPTH_MAX as _PLAN_DATA_DEPTH_MAX
 # `.a.b[0]`, `$item.id`: expressions that pick a part of their data. $task and $workflow hold the document, which is
 # not checked as data is.
 cdef object PATH_PATTERN = _re.compile(r"(?:\.|\$(?!task\b|workflow\b)\w+)?(?:\.?\[\d+\]|\.[A-Za-z_]\w*)*")
-cdef str URI_OPERATORS = "+#./;?&=,!@|"
+# More retries than anyone waits for, and far from the end of the integers that count them.
+cdef int RETRIES_MAX = 1_000_000_000
 cdef tuple NO_SCOPES = ()
 
 
@@ -28,7 +29,7 @@ cdef Template constant_template(object value):
 
 
 cdef UriTemplate parse_uri_template(str text):
-    """Splits a URI into literals and variables; an operator other than simple expansion stays part of the name."""
+    """Splits a URI into literals and variables; the validator has refused all but simple expansion."""
     cdef list parts = []
     cdef Py_ssize_t start = 0, opening, closing
     cdef UriTemplate template = UriTemplate.__new__(UriTemplate)
@@ -406,7 +407,9 @@ cdef class PlanBuilder:
         retry.jitter_to = self.build_duration(jitter.get("to"), scopes)
         limit = definition.get("limit") or {}
         attempt = limit.get("attempt") or {}
-        retry.count_max = -1 if attempt.get("count") is None else max(0, attempt["count"])
+        retry.count_max = -1
+        if attempt.get("count") is not None:
+            retry.count_max = min(max(0, int(attempt["count"])), <object> RETRIES_MAX)
         retry.attempt_duration = self.build_duration(attempt.get("duration"), scopes)
         retry.total_duration = self.build_duration(limit.get("duration"), scopes)
         return retry

@@ -206,10 +206,6 @@ cdef str expand_uri(Walk walk, UriTemplate template, object dot):
 
 
 cdef str uri_value(Walk walk, str name, object dot):
-    if not name or name[0] in URI_OPERATORS:
-        raise fault_here(
-            walk, "configuration", f"the URI template's {{{name}}} is not simple expansion, the only one the DSL has"
-        )
     if not isinstance(dot, dict):
         raise fault_here(walk, "expression", f"the URI template's {{{name}}} needs an object as the task's input")
     value = dot.get(name)

@@ -135,11 +135,10 @@ cdef bint retry(Walk walk, Strand strand, TryFrame frame, dict error) except -1:
     delay_ms = retry_delay(walk, policy, frame)
     if frame.total_until_ms and walk.now_ms + delay_ms >= frame.total_until_ms:
         return False
+    frame.attempt = min(frame.attempt + 1, RETRIES_MAX)
     if delay_ms == 0:
-        frame.attempt += 1
         start_attempt(walk, frame)
     else:
-        frame.attempt += 1
         frame.phase = TRY_DELAY
         frame.error = error
         frame.position = POSITION_BLOCKED

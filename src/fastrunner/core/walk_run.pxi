@@ -128,6 +128,8 @@ cdef dict render_error(Walk walk, RaiseNode task, object data):
     if "type" not in error:
         raise fault_here(walk, "expression", "the raised error's type is not a string")
     error.setdefault("instance", task.reference)
+    # JSON Schema takes 404.0 for an integer.
+    error["status"] = int(error["status"])
     return error
 
 
