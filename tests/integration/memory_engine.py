@@ -176,9 +176,9 @@ class MemoryEngine:
         following = from_sequence - 1
         while True:
             changed = execution.changed
-            for event in execution.events[following:]:
+            while following < len(execution.events):
                 following += 1
-                yield event
+                yield execution.events[following - 1]
             if execution.status in FINAL:
                 return
             await changed.wait()
