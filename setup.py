@@ -23,7 +23,7 @@ directives = {
 core = Extension(
     "fastrunner._core",
     ["src/fastrunner/_core.pyx"],
-    extra_compile_args=["-O0", "-g"] if DEBUG else ["-O2", "-fno-strict-aliasing"],
+    extra_compile_args=["-Og", "-g"] if DEBUG else ["-O2", "-fno-strict-aliasing"],
     define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
 )
 # A change of directives alone does not make Cython regenerate, so the debug build always does.
