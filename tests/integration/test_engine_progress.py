@@ -10,6 +10,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowPr
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.engine.messages import split
+from fastrunner.engine.writer import Writer
 from fastrunner.errors import AtCapacity, Unavailable, UnknownExecution
 from tests.integration.engines import (
     CALL,
@@ -246,7 +247,9 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
             failures.append(error)
             raise error
 
-        engine._shards[0]._writer._commit = fail
+        writer = engine._shards[0]._writer
+        assert isinstance(writer, Writer)
+        writer._commit = fail
         performer.gate.set()
         with pytest.raises(AtCapacity):
             await engine.submit(submission("new", CALL))
@@ -255,7 +258,7 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
         with pytest.raises(UnknownExecution):
             await engine.get("new")
         await until(lambda: len(failures) > 1, "another attempt")
-        engine._shards[0]._writer._commit = commit
+        writer._commit = commit
         await until_status(engine, "old", "completed")
         await assert_whole(engine, "old", "workflow_completed")
         await until(lambda: engine._shards[0].refusal is None, "admission to open again")

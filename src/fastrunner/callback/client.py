@@ -5,7 +5,7 @@ are off, because attempts are counted here.
 """
 
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -15,7 +15,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ProgressAc
 from fastrunner.config import Config
 from fastrunner.metrics import Metrics
 
-__all__ = ["DeliveryFailed", "ProgressClient", "Reaction"]
+__all__ = ["DeliveryFailed", "ProgressClient", "Reaction", "Reporter"]
 
 _SERVICE = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
 _REASON_SIZE_MAX = 200
@@ -73,6 +73,23 @@ class DeliveryFailed(Exception):
         """Name of the gRPC status code, or NOT_TAKEN."""
 
 
+class Reporter(Protocol):
+    """What deliveries need of a client."""
+
+    async def report_batch(self, request: bytes, patient: bool) -> dict[str, int]:
+        """Sends a ReportProgressBatchRequest; gives the acknowledged sequence number by execution.
+
+        `patient` waits for the connection within the deadline instead of failing while there is none. Raises
+        DeliveryFailed.
+        """
+
+    async def report(self, event: bytes, patient: bool) -> None:
+        """Sends one WorkflowProgressEvent. Raises DeliveryFailed, also when the receiver did not take it."""
+
+    async def close(self) -> None:
+        """Ends the connection."""
+
+
 class ProgressClient:
     """Calls ReportProgress and ReportProgressBatch; made on the loop that uses it."""
 
@@ -90,11 +107,7 @@ class ProgressClient:
         self._single: Any = self._channel.unary_unary(_SERVICE + "ReportProgress", None, None)
 
     async def report_batch(self, request: bytes, patient: bool) -> dict[str, int]:
-        """Sends a ReportProgressBatchRequest; gives the acknowledged sequence number by execution.
-
-        `patient` waits for the connection within the deadline instead of failing while there is none. Raises
-        DeliveryFailed.
-        """
+        """See Reporter."""
         reply = await self._call(self._batch, "ReportProgressBatch", request, patient)
         try:
             response = ReportProgressBatchResponse.FromString(reply)
@@ -103,7 +116,7 @@ class ProgressClient:
         return {ack.workflow_execution_id: ack.sequence_number for ack in response.acknowledgements}
 
     async def report(self, event: bytes, patient: bool) -> None:
-        """Sends one WorkflowProgressEvent. Raises DeliveryFailed, also when the receiver did not take it."""
+        """See Reporter."""
         reply = await self._call(self._single, "ReportProgress", event, patient)
         try:
             response = ProgressAckResponse.FromString(reply)
@@ -113,7 +126,7 @@ class ProgressClient:
             raise DeliveryFailed(Reaction.RETRY_THEN_SPLIT, "NOT_TAKEN", self._readable(response.message))
 
     async def close(self) -> None:
-        """Closes the channel."""
+        """See Reporter."""
         await self._channel.close(None)
 
     async def _call(self, method: Any, name: str, request: bytes, patient: bool) -> bytes:

@@ -10,7 +10,7 @@ import random
 
 from fastrunner import clock, limits
 from fastrunner.callback.breaker import Breaker, BreakerState
-from fastrunner.callback.client import DeliveryFailed, ProgressClient, Reaction
+from fastrunner.callback.client import DeliveryFailed, Reaction, Reporter
 from fastrunner.callback.queue import EventQueue, Lane, Parcel
 from fastrunner.callback.wire import frames
 from fastrunner.engine import Outbox
@@ -24,9 +24,7 @@ log = logging.getLogger(__name__)
 class Courier:
     """Performs deliveries; shares queue and breaker with the pipeline that starts them."""
 
-    def __init__(
-        self, client: ProgressClient, queue: EventQueue, breaker: Breaker, outbox: Outbox, metrics: Metrics
-    ) -> None:
+    def __init__(self, client: Reporter, queue: EventQueue, breaker: Breaker, outbox: Outbox, metrics: Metrics) -> None:
         self.single_until_s = 0.0
         """Until when events are sent one by one, because the receiver has no ReportProgressBatch."""
         self._client = client

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 
 from fastrunner import clock, limits
 from fastrunner.callback.breaker import Breaker
 from fastrunner.callback.catchup import CatchUp
-from fastrunner.callback.client import ProgressClient
+from fastrunner.callback.client import ProgressClient, Reporter
 from fastrunner.callback.delivery import Courier
 from fastrunner.callback.queue import EventQueue, Parcel
 from fastrunner.config import Config
@@ -44,6 +45,7 @@ class CallbackPipeline:
         metrics: Metrics,
         *,
         queue_events_max: int = limits.CALLBACK_QUEUE_EVENTS_MAX,
+        make_client: Callable[[Config, Metrics], Reporter] = ProgressClient,
     ) -> None:
         if not config.stigmer_service_endpoint:
             raise ValueError("callbacks need STIGMER_SERVICE_ENDPOINT; without it there is nothing to deliver to")
@@ -59,6 +61,7 @@ class CallbackPipeline:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
         self._draining = False
+        self._make_client = make_client
         self._idle = asyncio.Event()
         outbox.listen(self._offer)
 
@@ -74,7 +77,7 @@ class CallbackPipeline:
 
     async def start(self) -> None:
         """Opens the channel and begins to deliver, first of all what the outbox holds from before."""
-        self._client = ProgressClient(self._config, self._metrics)
+        self._client = self._make_client(self._config, self._metrics)
         self._courier = Courier(self._client, self._queue, self._breaker, self._outbox, self._metrics)
         self._background = [
             asyncio.create_task(self._catch_up.run(), name="callback catch-up"),

@@ -42,6 +42,7 @@ from fastrunner.engine.shard import Shard
 from fastrunner.engine.sharding import shard_of
 from fastrunner.engine.store import Store
 from fastrunner.engine.subscriptions import Page, Subscriptions
+from fastrunner.engine.writer import Writer, WriterFactory
 from fastrunner.errors import AtCapacity, IdTaken, RunnerError, Unavailable, UnknownExecution
 from fastrunner.metrics import Metrics
 
@@ -68,10 +69,13 @@ class EmbeddedEngine:
         shards: Sequence[int],
         shard_count: int,
         wall_ms: Callable[[], int] = clock.wall_ms,
+        make_store: Callable[..., Store] = Store,
+        make_writer: WriterFactory = Writer,
     ) -> None:
         """`shards` are the shard numbers this worker owns, of `shard_count` in the data directory (see `manifest.py`).
 
-        The engine closes the performers when it has drained.
+        The engine closes the performers when it has drained. The simulation passes a clock, stores and writers of its
+        own.
         """
         self._config = config
         self._metrics = metrics
@@ -79,6 +83,8 @@ class EmbeddedEngine:
         self._shard_numbers = shards
         self._shard_count = shard_count
         self._wall_ms = wall_ms
+        self._make_store = make_store
+        self._make_writer = make_writer
         self._plans = PlanCache(metrics)
         self._shards: dict[int, Shard] = {}
         self._effects = EffectRunner(performers, self._deliver)
@@ -101,8 +107,10 @@ class EmbeddedEngine:
         """Opens the shards and begins to restore what was unfinished. Raises DataDirectoryRefused, Unavailable."""
         for number in self._shard_numbers:
             path = self._config.data_dir / f"shard-{number:04d}.db"
-            store = Store(path, outbox=self._listener is not None)
-            shard = Shard(number, store, self, self._plans, self._config, self._metrics, self._wall_ms)
+            store = self._make_store(path, outbox=self._listener is not None)
+            shard = Shard(
+                number, store, self, self._plans, self._config, self._metrics, self._wall_ms, self._make_writer
+            )
             await shard.open()
             self._shards[number] = shard
             self._active_count += shard.unfinished_count

@@ -30,7 +30,7 @@ from fastrunner.engine.execution import Execution
 from fastrunner.engine.plans import CachedPlan, PlanCache
 from fastrunner.engine.retention import Retention
 from fastrunner.engine.store import Store, Unfinished
-from fastrunner.engine.writer import Writer
+from fastrunner.engine.writer import CommitWriter, WriterFactory
 from fastrunner.errors import AtCapacity, RunnerError, Unavailable, UnknownExecution
 from fastrunner.metrics import Metrics
 
@@ -70,6 +70,7 @@ class Shard:
         config: Config,
         metrics: Metrics,
         wall_ms: Callable[[], int],
+        make_writer: WriterFactory,
     ) -> None:
         self.number = number
         self.store = store
@@ -102,7 +103,8 @@ class Shard:
         self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         self._landings = asyncio.Event()
         self._closing = False
-        self._writer: Writer
+        self._make_writer = make_writer
+        self._writer: CommitWriter
 
     # --- opening and recovery ---
 
@@ -118,7 +120,7 @@ class Shard:
         self._execution_key_last = self._recover_until_key = counts.execution_key_last
         self.unfinished_count = counts.unfinished
         self._retention.finished_count = counts.finished
-        self._writer = Writer(f"shard-{self.number}", self.store.commit, self._landed)
+        self._writer = self._make_writer(f"shard-{self.number}", self.store.commit, self._landed)
 
     async def recover(self) -> None:
         """Restores every unfinished execution of the file, a few at a time."""

@@ -7,8 +7,23 @@ import asyncio
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Protocol
 
-__all__ = ["Writer"]
+__all__ = ["CommitWriter", "Writer", "WriterFactory"]
+
+
+class CommitWriter(Protocol):
+    """What a shard asks of its writer."""
+
+    def request(self) -> None:
+        """Starts a commit; `landed` hears on the loop how it went."""
+
+    def stop(self) -> None:
+        """Ends the writer; a commit under way still lands."""
+
+
+WriterFactory = Callable[[str, Callable[[], None], Callable[[BaseException | None], None]], CommitWriter]
+"""Makes a writer from a name, what commits, and what hears of it."""
 
 
 class Writer:
@@ -23,11 +38,11 @@ class Writer:
         self._thread.start()
 
     def request(self) -> None:
-        """Starts a commit; `landed` hears on the loop how it went."""
+        """See CommitWriter."""
         self._jobs.put(True)
 
     def stop(self) -> None:
-        """Ends the thread; waits for a commit under way."""
+        """See CommitWriter; waits for the thread."""
         self._jobs.put(False)
         self._thread.join()
 
