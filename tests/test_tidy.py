@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fastrunner.crash import CrashPoint
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "fastrunner"
 CORE_PARTS = [SOURCE / "_core.pyx", *sorted((SOURCE / "core").glob("*.pxi"))]
@@ -87,6 +89,8 @@ CORE_MUST_NOT_NAME = re.compile(
 
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 600
+CRASH_POINTS_UNUSED = {"BEFORE_EVICTION", "AFTER_EVICTION"}
+"""Points whose place does not exist yet."""
 TOO_LONG: set[str] = set()
 """Modules and functions beyond the bounds, as `path` or `path:function`."""
 
@@ -469,6 +473,19 @@ def test_modules_and_functions_are_small() -> None:
         found |= {f"{shown(path)}:{name}" for name, count in lengths if count > FUNCTION_LINES_MAX}
     assert found - TOO_LONG == set(), "split these"
     assert TOO_LONG - found == set(), "these are small now: take them off the list"
+
+
+def test_every_crash_point_is_reached_at_one_place() -> None:
+    """A point that is never reached proves nothing; one reached at two places does not say where the process died."""
+    used = [
+        node.args[0].attr
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("crash.reach", "crash.reach_soon")
+        and isinstance(node.args[0], ast.Attribute)
+    ]
+    assert sorted(used) == sorted({point.name for point in CrashPoint} - CRASH_POINTS_UNUSED)
 
 
 def test_nothing_is_left_for_later() -> None:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from fastrunner.config import Config, variable_of
+from fastrunner.config import Config, shown_fields, variable_of
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 INTRODUCTION = """\
@@ -34,7 +34,7 @@ _NAMES = {bool: "true or false", int: "integer", float: "number", str: "text", P
 
 def document() -> str:
     """The whole page."""
-    rows = [_row(field, info) for field, info in Config.model_fields.items()]
+    rows = [_row(field, Config.model_fields[field]) for field in shown_fields()]
     return INTRODUCTION + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fastrunner import limits
+from fastrunner import crash, limits
 
 
 class Environment(StrEnum):
@@ -67,6 +67,11 @@ def _variable(name: str, default: Any = ..., *, factory: Any = None, **constrain
     if factory is not None:
         return Field(default_factory=factory, validation_alias=AliasChoices(name), **constraints)
     return Field(default, validation_alias=AliasChoices(name), **constraints)
+
+
+def _crash_points(value: str) -> str:
+    crash.parse(value)
+    return value
 
 
 def _host_and_port(value: str) -> str:
@@ -132,6 +137,10 @@ class Config(BaseSettings):
     """Deadline of one callback attempt, in seconds."""
     callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
     """PEM file of the authorities that vouch for the callback endpoint; default: those gRPC ships with."""
+    crash_point: Annotated[str, AfterValidator(_crash_points)] | None = _variable(
+        "FASTRUNNER_CRASH_POINT", None, json_schema_extra={"hidden": True}
+    )
+    """For tests: where each worker kills itself once (see `crash.py`). In no documentation, and refused in prod."""
 
     @field_validator("log_level", "env", mode="before")
     @classmethod
@@ -145,6 +154,8 @@ class Config(BaseSettings):
                 f"STIGMER_SERVICE_ENDPOINT is required with ENV={self.env}: set it to host:port of the service that "
                 "receives progress, or use ENV=local to run without callbacks"
             )
+        if self.crash_point and self.env is Environment.PROD:
+            raise ValueError("FASTRUNNER_CRASH_POINT kills the runner on purpose: unset it, ENV=prod takes no tests")
         if self.temporal_service_address:
             raise ValueError(
                 "TEMPORAL_SERVICE_ADDRESS is set, but this version has no Temporal engine: unset it to use the "
@@ -179,6 +190,12 @@ def variable_of(field: str) -> str:
     alias = Config.model_fields[field].validation_alias
     assert isinstance(alias, AliasChoices)
     return str(alias.choices[0])
+
+
+def shown_fields() -> list[str]:
+    """Fields that users are told of."""
+    extras = {field: info.json_schema_extra for field, info in Config.model_fields.items()}
+    return [field for field, extra in extras.items() if not (isinstance(extra, dict) and extra.get("hidden"))]
 
 
 def export_metrics_folder(folder: Path) -> None:

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from google.rpc.code_pb2 import Code
 
-from fastrunner import limits
+from fastrunner import crash, limits
 from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Frame, Request
 from fastrunner.clock import monotonic_s, wall_ms
+from fastrunner.crash import CrashPoint
 from fastrunner.engine.sharding import owner_of, shard_of
 from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, TooLarge, Unavailable
 from fastrunner.links import Channel
@@ -507,7 +508,9 @@ class Router:
     def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
         """See `service.routing.Router`."""
         call = _UnaryCall(Request(method=method, payload=payload, peer=peer, deadline_ms=deadline_ms))
+        crash.reach(CrashPoint.BEFORE_FORWARD)
         self._peers[worker].submit(call)
+        crash.reach_soon(CrashPoint.AFTER_FORWARD, asyncio.get_running_loop().call_later)
         call.future.add_done_callback(partial(self._unary_done, worker, call, monotonic_s()))
         return call.future
 

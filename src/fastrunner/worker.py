@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 
-from fastrunner import limits
+from fastrunner import crash, limits
 from fastrunner.callback import CallbackPipeline
 from fastrunner.child import serve_child
 from fastrunner.clock import monotonic_s
@@ -39,6 +39,9 @@ class Worker:
 
     def __init__(self, context: ChildContext) -> None:
         config = context.config
+        # A successor of one that died of it lives, or nothing would ever recover.
+        if config.crash_point and not context.crashes:
+            crash.arm(config.crash_point, context.index)
         self._config = config
         self._metrics = Metrics()
         if context.crashes:

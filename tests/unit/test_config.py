@@ -97,6 +97,19 @@ def test_temporal_engine_is_refused_not_ignored(monkeypatch: pytest.MonkeyPatch)
         load_config()
 
 
+def test_crash_points_are_checked_and_refused_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test's own setting takes only points there are, and never runs where it could do harm."""
+    monkeypatch.setenv("FASTRUNNER_CRASH_POINT", "before-commit:3,after-lunch")
+    with pytest.raises(ConfigurationError, match="before-journal-write"):
+        load_config()
+    monkeypatch.setenv("FASTRUNNER_CRASH_POINT", "before-commit:3,after-commit")
+    assert load_config().crash_point == "before-commit:3,after-commit"
+    monkeypatch.setenv("STIGMER_SERVICE_ENDPOINT", "stigmer:443")
+    monkeypatch.setenv("ENV", "prod")
+    with pytest.raises(ConfigurationError, match="FASTRUNNER_CRASH_POINT kills the runner"):
+        load_config()
+
+
 def test_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The API key is in no representation of the settings."""
     monkeypatch.setenv("STIGMER_SERVICE_API_KEY", "sesame")

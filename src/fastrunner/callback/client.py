@@ -4,6 +4,7 @@ Rules: bytes go out as they were stored; every attempt has a deadline; the key i
 are off, because attempts are counted here.
 """
 
+import asyncio
 from enum import Enum
 from typing import Any, Protocol
 
@@ -11,8 +12,10 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from fastrunner import crash
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ProgressAckResponse, ReportProgressBatchResponse
 from fastrunner.config import Config
+from fastrunner.crash import CrashPoint
 from fastrunner.metrics import Metrics
 
 __all__ = ["DeliveryFailed", "ProgressClient", "Reaction", "Reporter"]
@@ -130,6 +133,8 @@ class ProgressClient:
         await self._channel.close(None)
 
     async def _call(self, method: Any, name: str, request: bytes, patient: bool) -> bytes:
+        crash.reach(CrashPoint.BEFORE_CALLBACK_SEND)
+        crash.reach_soon(CrashPoint.AFTER_CALLBACK_SEND, asyncio.get_running_loop().call_later)
         try:
             reply: bytes = await method(
                 request, timeout=self._timeout_s, metadata=self._metadata, wait_for_ready=patient or None

@@ -8,11 +8,12 @@ import asyncio
 import logging
 import random
 
-from fastrunner import clock, limits
+from fastrunner import clock, crash, limits
 from fastrunner.callback.breaker import Breaker, BreakerState
 from fastrunner.callback.client import DeliveryFailed, Reaction, Reporter
 from fastrunner.callback.queue import EventQueue, Lane, Parcel
 from fastrunner.callback.wire import frames
+from fastrunner.crash import CrashPoint
 from fastrunner.engine import Outbox
 from fastrunner.metrics import Metrics
 
@@ -202,6 +203,7 @@ class Courier:
         for lane, sequence in taken.items():
             first = lane.flight[0].first
             if sequence >= first:
+                crash.reach(CrashPoint.BEFORE_CALLBACK_ACK)
                 self._outbox.acknowledge(lane.execution_id, sequence)
             if lane in refused:
                 waiting = lane.flight[-1].last - max(sequence, first - 1)

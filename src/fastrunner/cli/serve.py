@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from fastrunner.config import Config, ConfigurationError, load_config, variable_of
+from fastrunner.config import Config, ConfigurationError, load_config, shown_fields, variable_of
 
 EXIT_CONFIGURATION = 2
 _pem = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _flags(command: Any) -> Any:
-    for field, info in reversed(Config.model_fields.items()):
-        text = f"{info.description}  [{variable_of(field)}]"
+    for field in reversed(shown_fields()):
+        text = f"{Config.model_fields[field].description}  [{variable_of(field)}]"
         command = click.option(f"--{field.replace('_', '-')}", field, metavar="VALUE", default=None, help=text)(command)
     return command
 

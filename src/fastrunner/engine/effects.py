@@ -9,8 +9,9 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from fastrunner import limits
+from fastrunner import crash, limits
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.crash import CrashPoint
 from fastrunner.engine import EffectPerformer
 from fastrunner.engine.execution import Execution
 
@@ -41,7 +42,10 @@ class EffectRunner:
         effect = execution.effects_unstarted.pop(effect_id, None)
         if effect is None:
             return
-        task = asyncio.get_running_loop().create_task(self._perform(execution, effect))
+        loop = asyncio.get_running_loop()
+        crash.reach(CrashPoint.BEFORE_EFFECT_START)
+        task = loop.create_task(self._perform(execution, effect))
+        crash.reach_soon(CrashPoint.AFTER_EFFECT_START, loop.call_later)
         execution.tasks[effect_id] = task
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -66,8 +70,10 @@ class EffectRunner:
             outcome = EffectFailure(
                 effect.effect_id, "runtime", 500, "Internal error", f"{effect.kind} failed in the runner"
             )
+        crash.reach(CrashPoint.BEFORE_EFFECT_END)
         if execution.tasks.pop(effect.effect_id, None) is not None:
             self._deliver(execution, outcome)
+        crash.reach(CrashPoint.AFTER_EFFECT_END)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

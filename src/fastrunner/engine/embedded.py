@@ -19,10 +19,11 @@ from zlib import crc32
 
 import orjson
 
-from fastrunner import clock, limits
+from fastrunner import clock, crash, limits
 from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Resume
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config
+from fastrunner.crash import CrashPoint
 from fastrunner.engine import (
     EffectPerformer,
     EventsListener,
@@ -249,7 +250,9 @@ class EmbeddedEngine:
 
     async def cancel(self, execution_id: str, reason: str, force: bool) -> None:
         """See Engine."""
+        crash.reach(CrashPoint.BEFORE_CANCEL)
         await self._command(execution_id, Cancel(reason, force, int(self._config.cancel_grace_s * 1000)))
+        crash.reach(CrashPoint.AFTER_CANCEL)
 
     async def pause(self, execution_id: str, reason: str) -> None:
         """See Engine."""
@@ -257,7 +260,9 @@ class EmbeddedEngine:
 
     async def resume(self, execution_id: str, reason: str) -> None:
         """See Engine."""
+        crash.reach(CrashPoint.BEFORE_RESUME)
         await self._command(execution_id, Resume(reason))
+        crash.reach(CrashPoint.AFTER_RESUME)
 
     async def _command(self, execution_id: str, command: Command) -> None:
         shard = self._shard(execution_id)
@@ -308,6 +313,8 @@ class EmbeddedEngine:
 
     def committed(self, execution: Execution, change: Change) -> None:
         """See Driver."""
+        if change.accepted is None:
+            crash.reach(CrashPoint.AFTER_OUTCOME_COMMIT)
         for effect_id in change.effects:
             self._effects.start(execution, effect_id)
         row = change.events

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fastrunner import limits
+from fastrunner import crash, limits
 from fastrunner._core import (
     Cancel,
     MoreSteps,
@@ -26,6 +26,7 @@ from fastrunner._core import (
     Turn,
     Walk,
 )
+from fastrunner.crash import CrashPoint
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.batch import Accepted, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES, Command, applies
@@ -173,7 +174,9 @@ class Execution:
             if isinstance(outcome, Cancel | Pause | Resume):
                 self._command(outcome, future, now_ms)
                 return True
-            return self._resume(outcome, now_ms)
+            changed = self._resume(outcome, now_ms)
+            crash.reach(CrashPoint.BEFORE_OUTCOME_COMMIT)
+            return changed
         return self._resume(MoreSteps(), now_ms) if self.more else False
 
     def _command(self, command: Command, future: "Future[None] | None", now_ms: int) -> None:
@@ -238,7 +241,9 @@ class Execution:
     def gather(self, now_ms: int) -> Change:
         """Everything since the last commit, as one row set; from here on it is the batch's."""
         assert self.walk is not None
+        crash.reach(CrashPoint.BEFORE_SNAPSHOT)
         snapshot = None if self.finished_ms else self.walk.snapshot()
+        crash.reach(CrashPoint.AFTER_SNAPSHOT)
         if snapshot is not None and len(snapshot) > limits.SNAPSHOT_SIZE_BYTES_MAX:
             reason = f"the execution's state of {len(snapshot)} bytes exceeds {limits.SNAPSHOT_SIZE_BYTES_MAX}"
             self._resume(Cancel(reason, True, 0), now_ms)

@@ -7,8 +7,9 @@ lost then is counted and logged.
 
 import logging
 
-from fastrunner import limits
+from fastrunner import crash, limits
 from fastrunner.config import Config
+from fastrunner.crash import CrashPoint
 from fastrunner.engine.batch import Deletion
 from fastrunner.engine.store import Store
 from fastrunner.errors import Unavailable
@@ -48,12 +49,16 @@ class Retention:
             return []
         self._taken = self._find(now_ms, limits.RETENTION_BATCH_EXECUTIONS_MAX)
         self.due = len(self._taken) == limits.RETENTION_BATCH_EXECUTIONS_MAX
+        if self._taken:
+            crash.reach(CrashPoint.BEFORE_RETENTION_DELETE)
         return self._taken
 
     def deleted(self, deletions: list[Deletion]) -> None:
         """The deletions are durable."""
         self._taken = []
         self.finished_count -= len(deletions)
+        if deletions:
+            crash.reach(CrashPoint.AFTER_RETENTION_DELETE)
         lost = sum(deletion.events_lost_count for deletion in deletions)
         if lost:
             self._dropped.inc(lost)

@@ -20,10 +20,11 @@ from typing import Protocol
 
 import orjson
 
-from fastrunner import limits
+from fastrunner import crash, limits
 from fastrunner._core import PerformEffect, Walk
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config
+from fastrunner.crash import CrashPoint
 from fastrunner.engine.batch import Batch, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES
 from fastrunner.engine.execution import Execution
@@ -254,7 +255,9 @@ class Shard:
             return
         self._commit_begun_s = monotonic_s()
         try:
+            crash.reach(CrashPoint.BEFORE_JOURNAL_WRITE)
             self.store.write(batch)
+            crash.reach(CrashPoint.AFTER_JOURNAL_WRITE)
         except Exception as error:
             self._failed(batch, error)
         else:
@@ -296,6 +299,8 @@ class Shard:
         for change in batch.changes:
             self._land(change)
         self._driver.landed()
+        if batch.acknowledgements:
+            crash.reach(CrashPoint.AFTER_CALLBACK_ACK)
         self._retention.deleted(batch.deletions)
         self._landings.set()
         if self._dirty or self._retention.due:

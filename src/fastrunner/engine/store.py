@@ -21,7 +21,8 @@ from typing import Any
 
 import orjson
 
-from fastrunner import limits
+from fastrunner import crash, limits
+from fastrunner.crash import CrashPoint
 from fastrunner.engine import ExecutionQuery, ExecutionView, UnacknowledgedEvents
 from fastrunner.engine.batch import Batch, Change, Deletion
 from fastrunner.engine.manifest import DataDirectoryRefused
@@ -165,7 +166,9 @@ class Store:
     def commit(self) -> None:
         """Makes the transaction durable; blocks for its fsync. Raises sqlite3.Error; then nothing of it is kept."""
         try:
+            crash.reach(CrashPoint.BEFORE_COMMIT)
             self._db.execute(QUERIES["commit"])
+            crash.reach(CrashPoint.AFTER_COMMIT)
         except sqlite3.Error:
             self._give_up()
             raise

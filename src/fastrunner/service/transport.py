@@ -16,7 +16,8 @@ from google.rpc.code_pb2 import CANCELLED, OK
 from google.rpc.status_pb2 import Status
 from prometheus_client import Counter
 
-from fastrunner import clock, limits
+from fastrunner import clock, crash, limits
+from fastrunner.crash import CrashPoint
 from fastrunner.errors import NotServed, Unavailable
 from fastrunner.metrics import Metrics
 from fastrunner.service.handlers import Service
@@ -143,6 +144,8 @@ class Server:
                 if not isinstance(reply, bytes):
                     reply = await reply
                 code = OK
+                crash.reach(CrashPoint.BEFORE_ACK)
+                crash.reach_soon(CrashPoint.AFTER_ACK, asyncio.get_running_loop().call_later)
                 return reply
             except Exception as error:
                 status = status_of(error)

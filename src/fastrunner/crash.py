@@ -1,0 +1,109 @@
+"""Support: named points in the code where a test may have the process killed, to prove that nothing is lost there.
+
+Rules: each point is reached at exactly one place; off, which is always but in tests, reaching one costs a comparison.
+A point is armed once per process, by FASTRUNNER_CRASH_POINT (see `config.py`), and kills by SIGKILL: no handler, no
+`finally`, no flush comes after it.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+__all__ = ["CrashPlan", "CrashPoint", "arm", "parse", "reach", "reach_soon"]
+
+_SOON_S: Final = 0.005
+"""Long enough for what was handed to the network to leave, shorter than what answers it."""
+
+
+class CrashPoint(StrEnum):
+    """Where a process can be killed; `docs/durability.md` says what each proves."""
+
+    BEFORE_JOURNAL_WRITE = "before-journal-write"
+    AFTER_JOURNAL_WRITE = "after-journal-write"
+    BEFORE_COMMIT = "before-commit"
+    AFTER_COMMIT = "after-commit"
+    BEFORE_ACK = "before-ack"
+    AFTER_ACK = "after-ack"
+    BEFORE_EFFECT_START = "before-effect-start"
+    AFTER_EFFECT_START = "after-effect-start"
+    BEFORE_EFFECT_END = "before-effect-end"
+    AFTER_EFFECT_END = "after-effect-end"
+    BEFORE_OUTCOME_COMMIT = "before-outcome-commit"
+    AFTER_OUTCOME_COMMIT = "after-outcome-commit"
+    BEFORE_CALLBACK_SEND = "before-callback-send"
+    AFTER_CALLBACK_SEND = "after-callback-send"
+    BEFORE_CALLBACK_ACK = "before-callback-ack"
+    AFTER_CALLBACK_ACK = "after-callback-ack"
+    BEFORE_SNAPSHOT = "before-snapshot"
+    AFTER_SNAPSHOT = "after-snapshot"
+    BEFORE_EVICTION = "before-eviction"
+    AFTER_EVICTION = "after-eviction"
+    BEFORE_RETENTION_DELETE = "before-retention-delete"
+    AFTER_RETENTION_DELETE = "after-retention-delete"
+    BEFORE_FORWARD = "before-forward"
+    AFTER_FORWARD = "after-forward"
+    BEFORE_RESUME = "before-resume"
+    AFTER_RESUME = "after-resume"
+    BEFORE_CANCEL = "before-cancel"
+    AFTER_CANCEL = "after-cancel"
+
+
+@dataclass(slots=True)
+class CrashPlan:
+    """Where one process dies."""
+
+    point: CrashPoint
+    """The point."""
+    reaches_left: int
+    """How many more times it is reached, the deadly one included."""
+
+
+_plan: CrashPlan | None = None
+
+
+def parse(text: str) -> list[CrashPlan]:
+    """Plans from `name[:nth]`, separated by commas, one for each worker in turn. Raises ValueError."""
+    plans = []
+    for part in text.split(","):
+        name, _, nth = part.strip().partition(":")
+        try:
+            plans.append(CrashPlan(CrashPoint(name), int(nth or "1")))
+        except ValueError:
+            raise ValueError(f"expected name[:nth],..., with names of {', '.join(CrashPoint)}") from None
+    return plans
+
+
+def arm(text: str, worker: int) -> None:
+    """Has this process die at the point that `text` (see `parse`) plans for a worker."""
+    global _plan
+    plans = parse(text)
+    _plan = plans[worker % len(plans)]
+
+
+def reach(point: CrashPoint) -> None:
+    """Kills this process if it is to die here and now."""
+    if _plan is not None and _counts_down(_plan, point):
+        _die(point)
+
+
+def reach_soon(
+    point: CrashPoint, call_later: Callable[[float, Callable[[CrashPoint], None], CrashPoint], object]
+) -> None:
+    """As `reach`, a few milliseconds later: when what was handed over to the network has left, unanswered."""
+    if _plan is not None and _counts_down(_plan, point):
+        call_later(_SOON_S, _die, point)
+
+
+def _counts_down(plan: CrashPlan, point: CrashPoint) -> bool:
+    if plan.point is not point:
+        return False
+    plan.reaches_left -= 1
+    return plan.reaches_left == 0
+
+
+def _die(point: CrashPoint) -> None:
+    os.write(2, f"crash point {point} reached: killing process {os.getpid()}\n".encode())
+    os.kill(os.getpid(), signal.SIGKILL)
