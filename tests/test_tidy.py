@@ -103,6 +103,8 @@ MEASURES = {"timeout", "interval", "delay", "age", "wait", "duration", "size", "
 UNITS = {"s", "ms", "us", "ns", "bytes", "chars", "count", "max", "min"}
 SIZES_IN_ITEMS = {
     "DOCUMENT_KEY_SIZE_MAX",
+    "EXPRESSION_ARRAY_SIZE_MAX",
+    "EXPRESSION_ERROR_SIZE_MAX",
     "EXPRESSION_STRING_SIZE_MAX",
     "LIST_PAGE_SIZE_MAX",
     "SCHEMA_MESSAGE_SIZE_MAX",

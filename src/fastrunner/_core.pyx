@@ -3,6 +3,7 @@
 from cpython.object cimport PyObject
 
 include "core/jq_values.pxi"
+include "core/jq_budget.pxi"
 include "core/jq_text.pxi"
 include "core/jq_ast.pxi"
 include "core/jq_lex.pxi"

@@ -129,14 +129,27 @@ SNAPSHOT_SIZE_BYTES_MAX: Final = 16_777_216
 EXPRESSION_SIZE_BYTES_MAX: Final = 65_536
 """Text of one expression."""
 
-EXPRESSION_STEPS_MAX: Final = 1_000_000
-"""Instructions of one evaluation: about 50 ms."""
+EXPRESSION_COMPILE_STEPS_MAX: Final = 2_000_000
+"""Instructions made and names looked up for one expression, with weights: about 40 ms. Sixty-four kilobytes of ordinary
+jq take a tenth of it; pattern alternatives and long scopes multiply."""
 
-EXPRESSION_DEPTH_MAX: Final = 10_000
-"""Nesting of calls within one evaluation, and of data it builds."""
+EXPRESSION_STEPS_MAX: Final = 2_000_000
+"""Steps of one evaluation: an instruction, or about 20 ns of other work. About 40 ms, so that a machine half as fast
+still ends within 100 ms; and as a step makes at most some 64 bytes, about 128 MB."""
+
+EXPRESSION_DEPTH_MAX: Final = 200_000
+"""Calls within calls and points to go back to, each about 150 bytes on the heap: 30 MB. A recursion over a hundred
+thousand elements is deep but honest."""
 
 EXPRESSION_OUTPUTS_MAX: Final = 100_000
-"""Results of one evaluation, and elements it may collect into an array."""
+"""Results of one evaluation; a place takes one value, so more than a few are a mistake."""
+
+EXPRESSION_ARRAY_SIZE_MAX: Final = 1_000_000
+"""Elements of one array that an evaluation builds: 8 MB of references, and more than a value of DATA_SIZE_BYTES_MAX
+usually has."""
+
+EXPRESSION_ERROR_SIZE_MAX: Final = 4_096
+"""Characters of an expression's error message, which may quote data of any size; it travels in an event."""
 
 EXPRESSION_STRING_SIZE_MAX: Final = 8_388_608
 """Characters of one string an evaluation builds."""

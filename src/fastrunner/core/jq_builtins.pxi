@@ -56,16 +56,17 @@ cdef object f_toarray(object input, object a, object b, object c):
 
 cdef object f_keys(object input, object a, object b, object c):
     if type(input) is dict:
-        charge(len(<dict>input) >> 2)
-        return sorted_keys(<dict>input)
+        return sorted_texts(<dict>input)
     if type(input) is list:
+        check_array(len(<list>input))
+        charge(len(<list>input) >> 1)
         return list(range(len(<list>input)))
     return type_error(input, "has no keys")
 
 
 cdef object f_keys_unsorted(object input, object a, object b, object c):
     if type(input) is dict:
-        charge(len(<dict>input) >> 4)
+        check_array(len(<dict>input))
         return list(<dict>input)
     return f_keys(input, a, b, c)
 
@@ -73,6 +74,7 @@ cdef object f_keys_unsorted(object input, object a, object b, object c):
 cdef object f_has(object input, object a, object b, object c):
     cdef double position
     if type(input) is dict and type(a) is str:
+        charge_text(<str>a)
         return a in <dict>input
     if type(input) is list and is_number(a):
         position = to_double(a)
@@ -86,21 +88,24 @@ cdef bint contains(object left, object right, int depth) except -1:
     if depth > VALUE_DEPTH_MAX:
         fail("Containment check too deep")
     if type(left) is dict and type(right) is dict:
-        charge(len(<dict>right) >> 3)
         for key, value in (<dict>right).items():
+            charge(2)
+            charge_text(<str>key)
             if key not in <dict>left or not contains((<dict>left)[key], value, depth + 1):
                 return False
         return True
     if type(left) is list and type(right) is list:
         for value in <list>right:
-            charge(len(<list>left) >> 3)
+            charge(1)
             for other in <list>left:
+                charge(1)
                 if contains(other, value, depth + 1):
                     break
             else:
                 return False
         return True
     if type(left) is str and type(right) is str:
+        charge_search(len(<str>left), len(<str>right))
         return <str>right in <str>left
     return equal(left, right)
 
@@ -124,18 +129,32 @@ cdef object f_in(object input, object a, object b, object c):
 cdef object f_add(object input, object a, object b, object c):
     cdef object total = None
     cdef list values = elements(input)
-    charge(len(values) >> 2)
-    if values and type(values[0]) is list and all([type(value) is list for value in values]):
+    cdef double size = 0
+    charge_elements(len(values))
+    if all_are(values, list):
+        for value in values:
+            charge(1)
+            size += len(<list>value)
+        check_array(size)
         total = []
         for value in values:
-            charge(len(<list>value) >> 4)
             (<list>total).extend(<list>value)
         return total
-    if values and all([type(value) is str for value in values]):
-        return sized("".join(values))
+    if all_are(values, str):
+        return joined(values, "")
     for value in values:
+        charge(1)
         total = add(total, value)
     return total
+
+
+cdef bint all_are(list values, type of) except -1:
+    """Whether there are values and all are of one type; stops at the first that is not."""
+    charge_elements(len(values))
+    for value in values:
+        if type(value) is not of:
+            return False
+    return len(values) > 0
 
 
 # --- order ---
@@ -143,7 +162,6 @@ cdef object f_add(object input, object a, object b, object c):
 cdef list sortable(object input):
     if type(input) is not list:
         raise ExpressionError(f"{kind_name(input)} ({dump_short(input)}) cannot be sorted, as it is not an array")
-    charge(len(<list>input))
     return <list>input
 
 
@@ -155,12 +173,12 @@ cdef object f_sort(object input, object a, object b, object c):
 cdef list keyed(object input, object keys):
     if type(input) is not list:
         type_error2(input, keys, "cannot be sorted, as they are not both arrays")
-    charge(len(<list>input))
     return <list>input
 
 
 cdef list lone(list keys):
     """Keys of one element each stand for that element: the same order, compared faster."""
+    charge(len(keys))
     for key in keys:
         if len(<list>key) != 1:
             return keys
@@ -178,6 +196,7 @@ cdef object f_group_by(object input, object a, object b, object c):
     cdef list groups = []
     cdef object last = None
     for index in sorted_order(keys):
+        charge(4)
         if groups and equal(keys[index], last):
             (<list>groups[len(groups) - 1]).append(values[index])
         else:
@@ -194,6 +213,7 @@ cdef object f_unique(object input, object a, object b, object c):
     cdef list values = sortable(input)
     cdef list result = []
     for index in sorted_order(values):
+        charge(1)
         if not result or not equal(values[index], result[len(result) - 1]):
             result.append(values[index])
     return result
@@ -209,8 +229,8 @@ cdef object extreme(object input, object keys, bint largest):
     values = <list>input
     if not values:
         return None
-    charge(len(values))
     for i in range(1, len(values)):
+        charge(1)
         order = compare((<list>keys)[i], (<list>keys)[best])
         if order >= 0 if largest else order < 0:
             best = i
@@ -239,7 +259,7 @@ cdef object f_reverse(object input, object a, object b, object c):
     if type(input) is str:
         return [] if not input else index_error(input, len(<str>input) - 1)
     if type(input) is list:
-        charge(len(<list>input) >> 4)
+        check_array(len(<list>input))
         return (<list>input)[::-1]
     if type(input) is dict:
         return [] if not input else index_error(input, len(<dict>input) - 1)
@@ -251,10 +271,13 @@ cdef object f_reverse(object input, object a, object b, object c):
 cdef int flatten_into(list result, list values, double depth, int level) except -1:
     if level > VALUE_DEPTH_MAX:
         raise BudgetExceeded("expression is nested too deeply")
-    charge(len(values) >> 2)
+    charge(1)
     for value in values:
+        charge(1)
         if type(value) is list and depth != 0:
             flatten_into(result, <list>value, depth - 1, level + 1)
+        elif len(result) >= ARRAY_SIZE_MAX:
+            raise BudgetExceeded("expression built an array that is too long")
         else:
             result.append(value)
     return 0
@@ -281,6 +304,7 @@ cdef list elements(object value):
     if type(value) is list:
         return <list>value
     if type(value) is dict:
+        check_array(len(<dict>value))
         return list((<dict>value).values())
     raise ExpressionError(f"Cannot iterate over {kind_name(value)} ({dump_short(value)})")
 
@@ -291,11 +315,11 @@ cdef object f_transpose(object input, object a, object b, object c):
     cdef double width = 0
     cdef Py_ssize_t i = 0
     for row in rows:
+        charge(1)
         width = max(width, to_double(f_length(row, None, None, None)))
-    if width * len(rows) > ARRAY_SIZE_MAX * 10:
-        raise BudgetExceeded("expression built an array that is too long")
-    charge(<Py_ssize_t>width * len(rows))
+    check_array(width)
     while i < width:
+        charge(2 + 2 * len(rows))
         result.append([index_value(row, i) for row in rows])
         i += 1
     return result
@@ -306,11 +330,14 @@ cdef object f_transpose(object input, object a, object b, object c):
 cdef object f_to_entries(object input, object a, object b, object c):
     if type(input) is not dict:
         return f_keys(input, a, b, c) if type(input) is not list else index_entries(<list>input)
-    charge(len(<dict>input) >> 1)
+    check_array(len(<dict>input))
+    charge(6 * len(<dict>input))
     return [{"key": key, "value": value} for key, value in (<dict>input).items()]
 
 
 cdef list index_entries(list values):
+    check_array(len(values))
+    charge(6 * len(values))
     return [{"key": i, "value": values[i]} for i in range(len(values))]
 
 
@@ -318,13 +345,14 @@ cdef object f_from_entries(object input, object a, object b, object c):
     cdef dict result = {}
     cdef object key
     for entry in elements(input):
-        charge(1)
+        charge(6)
         for name in ("key", "Key", "name", "Name"):
             key = index_value(entry, name)
             if truthy(key):
                 break
         if type(key) is not str:
             fail(f"Cannot use {kind_name(key)} ({dump_short(key)}) as object key")
+        charge_text(<str>key)
         result[key] = (<dict>entry)["value"] if "value" in <dict>entry else (<dict>entry).get("Value")
     return result
 
@@ -351,6 +379,7 @@ cdef object f_bsearch(object input, object a, object b, object c):
     high = len(<list>input)
     while low < high:
         middle = (low + high) >> 1
+        charge(2)
         order = compare((<list>input)[middle], a)
         if order == 0:
             return middle

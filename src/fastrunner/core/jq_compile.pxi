@@ -57,6 +57,10 @@ cdef enum EntryKind:
     E_CLOSURE
 
 
+# A longer unknown name has no similar one, and comparing it takes its square.
+cdef int NAME_SIZE_SIMILAR = 40
+
+
 cdef class Entry:
     """One name in scope; entries form a chain from the innermost outwards."""
 
@@ -112,6 +116,7 @@ cdef class Compiler:
         """Appends an instruction and gives its index."""
         cdef Op* moved
         cdef Op* op
+        charge(4)
         if unit.size >= unit.capacity:
             unit.capacity = 8 if unit.capacity == 0 else 2 * unit.capacity
             moved = <Op*>realloc(unit.code, unit.capacity * sizeof(Op))
@@ -170,6 +175,7 @@ cdef class Compiler:
 
     cdef Entry find(self, Entry scope, str name, int arity, bint function):
         while scope is not None:
+            charge(1)
             if function:
                 if scope.kind >= E_FUNCTION and scope.arity == arity and scope.name == name:
                     return scope
@@ -215,7 +221,7 @@ cdef class Compiler:
                 node.offset,
             )
         import difflib
-        close = difflib.get_close_matches(name, {entry[0] for entry in known}, 1)
+        close = difflib.get_close_matches(name[:NAME_SIZE_SIMILAR], {entry[0] for entry in known}, 1)
         raise ExpressionProblem(message + (f"; did you mean '{close[0]}'?" if close else ""), node.offset)
 
     # --- single-valued sub-expressions ---

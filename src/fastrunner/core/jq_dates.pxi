@@ -37,6 +37,7 @@ cdef tuple civil_from_days(long long days):
 
 
 cdef list broken_down(double seconds):
+    charge(20)
     # jq truncates to whole seconds but adds the fraction counted from below; so do we.
     cdef long long total = <long long>seconds
     cdef double fraction = seconds - c_floor(seconds)
@@ -64,6 +65,7 @@ cdef list datetime_parts(object input, str name):
     cdef list parts = []
     if type(input) is not list:
         fail(f"{name} requires parsed datetime inputs")
+    charge(4 * len(<list>input))
     for value in <list>input:
         if not is_number(value) or isnan(to_double(value)) or c_fabs(to_double(value)) > 1e9:
             fail(f"{name} requires parsed datetime inputs")
@@ -99,13 +101,14 @@ cdef object format_time(object input, object format, str name, str zone):
     # Weekday and day of the year follow from the date, as jq's timegm sets them.
     parts = broken_down(<double>epoch_seconds(datetime_parts(input, name)))
     while i < len(<str>format):
+        charge(4)
         if (<str>format)[i] == "%" and i + 1 < len(<str>format):
             out.append(directive((<str>format)[i + 1], parts, zone))
             i += 2
         else:
             out.append((<str>format)[i])
             i += 1
-    return sized("".join(out))
+    return joined(out, "")
 
 
 # Directives that are one field: its index, what is added, its width.
@@ -119,6 +122,7 @@ cdef dict COMPOSED_DIRECTIVES = {
 
 
 cdef str directive(str c, list p, str zone):
+    charge(20)
     if c in FIELD_DIRECTIVES:
         index, offset, width = FIELD_DIRECTIVES[c]
         return str(int(p[index]) + offset).rjust(width, "0")
@@ -128,6 +132,7 @@ cdef str directive(str c, list p, str zone):
 
 
 cdef str rare_directive(str c, list p, str zone):
+    charge(60)
     hour = p[3] % 12 or 12
     simple = {
         "e": f"{p[2]:2d}", "k": f"{p[3]:2d}", "I": f"{hour:02d}", "l": f"{hour:2d}", "y": f"{p[0] % 100:02d}",
@@ -165,6 +170,7 @@ cdef object f_strptime(object input, object a, object b, object c):
     reader.text = <str>input
     reader.fields = [1900, 0, 1, 0, 0, 0]
     if not reader.read(<str>a) or reader.position != len(<str>input):
+        check_string(len(<str>input) + len(<str>a))
         fail(f'date "{input}" does not match format "{a}"')
     return broken_down(<double>epoch_seconds(reader.fields))
 
@@ -184,6 +190,7 @@ cdef class TimeReader:
     cdef bint read(self, str format) except -1:
         cdef Py_ssize_t i = 0
         while i < len(format):
+            charge(6)
             c = format[i]
             if c == "%" and i + 1 < len(format):
                 i += 1
@@ -201,6 +208,7 @@ cdef class TimeReader:
         return True
 
     cdef int skip_space(self) except -1:
+        charge(1 + (len(self.text) - self.position >> 2))
         while self.position < len(self.text) and self.text[self.position].isspace():
             self.position += 1
         return 0
@@ -234,6 +242,7 @@ cdef class TimeReader:
 
     cdef bint directive(self, str c) except -1:
         cdef int index
+        charge(20)
         if c in "aA":
             return self.name(DAY_NAMES) >= 0
         if c in "bBh":

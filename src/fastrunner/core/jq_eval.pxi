@@ -78,6 +78,7 @@ cdef object evaluate_rare(Machine machine, Node node, object input):
             raise
         except ExpressionError as error:
             value = error.value
+        charge(ERROR_STEPS)
         return evaluate(machine, node.b, value)
     raise SystemError(f"node {kind} is not single-valued")
 
@@ -87,18 +88,21 @@ cdef object evaluate_object(Machine machine, Node node, object input):
     cdef Py_ssize_t i
     cdef Node key, value
     cdef object name
+    charge(4 + PyList_GET_SIZE(node.kids))
     for i in range(0, PyList_GET_SIZE(node.kids), 2):
         key = <Node>PyList_GET_ITEM(node.kids, i)
         value = <Node>PyList_GET_ITEM(node.kids, i + 1)
         name = key.key if key.kind == N_CONST else evaluate(machine, key, input)
         if type(name) is not str:
             fail(f"Cannot use {kind_name(name)} ({dump_short(name)}) as object key")
+        charge_text(<str>name)
         PyDict_SetItem(result, name, value.key if value.kind == N_CONST else evaluate(machine, value, input))
     return result
 
 
 cdef object evaluate_array(Machine machine, Node node, object input):
     cdef Node kid
+    charge(2)
     if node.a is None:
         return []
     if node.a.kind != N_COMMA:
@@ -150,6 +154,7 @@ cdef object evaluate_quietly(Machine machine, Node node, object input, bint* pre
         except BudgetExceeded:
             raise
         except ExpressionError:
+            charge(ERROR_STEPS)
             present[0] = False
             return None
     return evaluate(machine, node, input)
@@ -168,7 +173,7 @@ cdef object evaluate_string(Machine machine, Node node, object input):
         else:
             value = evaluate(machine, kid, input)
             parts[i] = format_value(<str>node.key, value)
-    return sized("".join(parts))
+    return joined(parts, "")
 
 
 cdef int bind_pattern(Machine machine, Node pattern, object value) except -1:
@@ -249,12 +254,12 @@ cdef object add(object left, object right):
     if type(left) is list and type(right) is list:
         if not right:
             return left
-        charge((len(<list>left) + len(<list>right)) >> 4)
+        check_array(len(<list>left) + len(<list>right))
         return <list>left + <list>right
     if type(left) is dict and type(right) is dict:
         if not right:
             return left
-        charge((len(<dict>left) + len(<dict>right)) >> 3)
+        charge_merge(<dict>left, <dict>right)
         merged = PyDict_Copy(left)
         (<dict>merged).update(<dict>right)
         return merged
@@ -268,8 +273,9 @@ cdef object subtract(object left, object right):
     if type(left) is list and type(right) is list:
         result = []
         for item in <list>left:
-            charge(len(<list>right) >> 3)
+            charge(1)
             for other in <list>right:
+                charge(1)
                 if equal(item, other):
                     break
             else:
@@ -298,9 +304,16 @@ cdef object repeat_string(str text, double times):
         return ""
     if times * size >= 2147483647.0:
         fail("Repeat string result too long")
-    if times * size > STRING_SIZE_MAX:
-        raise BudgetExceeded("expression built a string that is too long")
+    check_string(times * size)
     return sized(text * <Py_ssize_t>times)
+
+
+cdef int charge_merge(dict left, dict right) except -1:
+    """For copying one object and looking up the keys of another in it."""
+    charge(4 + (len(left) >> 1) + len(right))
+    for key in right:
+        charge_text(<str>key)
+    return 0
 
 
 cdef dict merge(dict left, dict right, int depth):
@@ -309,9 +322,10 @@ cdef dict merge(dict left, dict right, int depth):
         fail("Object merge too deep")
     if not right:
         return left
-    charge((len(left) + len(right)) >> 3)
+    charge_merge(left, right)
     result = PyDict_Copy(left)
     for key, value in right.items():
+        charge(2)
         if type(value) is dict and type(left.get(key)) is dict:
             value = merge(<dict>left[key], <dict>value, depth + 1)
         result[key] = value
@@ -331,11 +345,18 @@ cdef object divide(object left, object right):
 
 
 cdef list split_string(str text, str separator):
-    charge(len(text) >> 4)
+    charge_search(len(text), len(separator))
     if not text:
         return []
     if not separator:
+        check_array(len(text))
+        charge(len(text) >> 1 if text.isascii() else 2 * len(text))
         return list(text)
+    if len(text) > TEXT_SIZE_SMALL:
+        # Counted first: a list of short pieces is much larger than the text.
+        pieces = text.count(separator)
+        check_array(pieces)
+        charge(2 * pieces)
     return text.split(separator)
 
 
@@ -383,6 +404,7 @@ cdef object negate(object value):
 cdef Node fold(Node node):
     """The constant a binary operation on constants is, or the node itself where that fails."""
     global steps_left
+    cdef long long before = steps_left
     if type(node.a.key) is str and type(node.b.key) is not str:
         return node
     steps_left = 1_000
@@ -390,6 +412,8 @@ cdef Node fold(Node node):
         return constant(operate(node.op, node.a.key, node.b.key), node.offset)
     except ExpressionError:
         return node
+    finally:
+        steps_left = before
 
 
 # --- index and slice ---
@@ -404,6 +428,7 @@ cdef object index_value(object value, object key):
     cdef Py_ssize_t index
     if type(key) is str:
         if type(value) is dict:
+            charge_text(<str>key)
             found = PyDict_GetItemWithError(value, key)
             return <object>found if found != NULL else None
     elif is_number(key):
@@ -463,10 +488,11 @@ cdef object slice_value(object value, object low, object high):
         return None
     if type(value) is list:
         slice_bounds(len(<list>value), low, high, &start, &end)
-        charge((end - start) >> 4)
+        charge_elements(end - start)
         return (<list>value)[start:end]
     if type(value) is str:
         slice_bounds(len(<str>value), low, high, &start, &end)
+        check_string(end - start)
         return sized((<str>value)[start:end])
     return index_error(value, {"start": low, "end": high})
 
@@ -477,9 +503,10 @@ cdef list indices_of_list(list values, list wanted):
     cdef Py_ssize_t size = len(wanted)
     if size == 0:
         return result
-    charge(len(values) * min(size, 4) >> 3)
     for i in range(len(values) - size + 1):
+        charge(1)
         for j in range(size):
+            charge(1)
             if not equal(values[i + j], wanted[j]):
                 break
         else:

@@ -21,15 +21,17 @@ cdef int register_unary(str name, unary_function function) except -1:
     cdef MathNative native = MathNative.__new__(MathNative)
     native.name = name
     native.unary = function
+    native.cost = 4
     NATIVES[(name, 0)] = native
     return 0
 
 
-cdef int register_binary(str name, binary_function function) except -1:
+cdef int register_binary(str name, binary_function function, int cost=4) except -1:
     cdef MathNative native = MathNative.__new__(MathNative)
     native.name = name
     native.arity = 2
     native.binary = function
+    native.cost = cost
     NATIVES[(name, 2)] = native
     return 0
 
@@ -126,6 +128,8 @@ cdef int register_math() except -1:
     register("modf", 0, f_modf)
     register("lgamma_r", 0, f_lgamma_r)
     register("floor", 0, f_floor)
+    register("jn", 2, f_jn)
+    register("yn", 2, f_yn)
     register_unary("sqrt", libm.sqrt)
     register_unary("ceil", libm.ceil)
     register_unary("round", libm.round)
@@ -171,7 +175,7 @@ cdef int register_math() except -1:
 cdef int register_binary_math() except -1:
     register_binary("pow", libm.pow)
     register_binary("atan2", libm.atan2)
-    register_binary("fmod", libm.fmod)
+    register_binary("fmod", libm.fmod, 200)
     register_binary("hypot", libm.hypot)
     register_binary("fmin", libm.fmin)
     register_binary("fmax", libm.fmax)
@@ -179,13 +183,11 @@ cdef int register_binary_math() except -1:
     register_binary("copysign", libm.copysign)
     register_binary("nextafter", libm.nextafter)
     register_binary("nexttoward", toward)
-    register_binary("remainder", libm.remainder)
-    register_binary("drem", c_drem)
+    register_binary("remainder", libm.remainder, 200)
+    register_binary("drem", c_drem, 200)
     register_binary("ldexp", scaled)
     register_binary("scalb", c_scalb)
     register_binary("scalbln", scaled_long)
-    register_binary("jn", bessel_j)
-    register_binary("yn", bessel_y)
     return 0
 
 
@@ -421,18 +423,23 @@ cdef object library_source(str name, int arity):
 
 cdef Unit library_unit(str name, int arity):
     """The compiled library function; it is known before its body is, for the sake of recursion."""
+    global steps_left
+    cdef long long before = steps_left
     cdef str key = f"{name}/{arity}"
     cdef Unit unit = LIBRARY_UNITS.get(key)
     cdef Emitter compiler
     cdef Node node
     if unit is not None:
         return unit
+    # Its cost is the process's, once; a program must not fail by being the first to use it.
+    steps_left = _limits.EXPRESSION_COMPILE_STEPS_MAX
     node = Parser().parse(<str>LIBRARY[key])
     compiler = Emitter()
     compiler.library = True
     unit = compiler.new_unit(None)
     LIBRARY_UNITS[key] = unit
     compiler.define(node, unit, None)
+    steps_left = before
     return unit
 
 

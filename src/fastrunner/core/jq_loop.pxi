@@ -189,13 +189,14 @@ cdef class Evaluator(Runner):
         return 0
 
     cdef int output(self) except -1:
-        if len(self.outputs) >= ARRAY_SIZE_MAX:
+        if len(self.outputs) >= OUTPUTS_MAX:
             raise BudgetExceeded("expression yields too many results")
         self.outputs.append(self.current)
         return 0
 
     cdef int append(self, int slot) except -1:
         cdef list values = <list>(<object>self.cell(0, slot)[0])
+        charge(2)
         if PyList_GET_SIZE(values) >= ARRAY_SIZE_MAX:
             raise BudgetExceeded("expression built an array that is too long")
         values.append(self.current)
@@ -269,6 +270,7 @@ cdef class Evaluator(Runner):
             raise
         except ExpressionError:
             if op.b:
+                charge(ERROR_STEPS)
                 return False
             raise
         if self.path != NULL:

@@ -61,6 +61,8 @@ cdef class MathNative(Native):
 
     cdef unary_function unary
     cdef binary_function binary
+    # In steps.
+    cdef int cost
 
 
 cdef class Unit:

@@ -37,14 +37,6 @@ cdef double scaled_long(double value, double exponent) noexcept nogil:
     return c_scalbln(value, <long>exponent)
 
 
-cdef double bessel_j(double order, double value) noexcept nogil:
-    return c_jn(<int>order, value)
-
-
-cdef double bessel_y(double order, double value) noexcept nogil:
-    return c_yn(<int>order, value)
-
-
 cdef double toward(double value, double target) noexcept nogil:
     return c_nexttoward(value, <long double>target)
 
@@ -96,11 +88,27 @@ cdef object f_lgamma_r(object input, object a, object b, object c):
     return [from_double(value), sign]
 
 
+cdef int bessel_order(object value) except? -1:
+    """The C library counts up to the order, one by one."""
+    cdef int order = <int>min(max(required(value), -2147483647.0), 2147483647.0)
+    charge(10 + abs(<long>order))
+    return order
+
+
+cdef object f_jn(object input, object a, object b, object c):
+    return from_double(c_jn(bessel_order(a), required(b)))
+
+
+cdef object f_yn(object input, object a, object b, object c):
+    return from_double(c_yn(bessel_order(a), required(b)))
+
+
 cdef object f_floor(object input, object a, object b, object c):
     return input if type(input) is int and abs(input) <= EXACT_INT_MAX_I else from_double(c_floor(required(input)))
 
 
 cdef object apply_math(MathNative native, object input, object a, object b):
+    charge(native.cost)
     if native.arity == 0:
         return from_double(native.unary(required(input)))
     return from_double(native.binary(required(a), required(b)))

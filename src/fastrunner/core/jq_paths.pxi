@@ -12,6 +12,7 @@ cdef list checked_path(object path):
         fail("Path must be specified as an array")
     if len(<list>path) > VALUE_DEPTH_MAX:
         fail("Path too deep")
+    charge(1 + len(<list>path))
     return <list>path
 
 
@@ -52,7 +53,8 @@ cdef object with_child(object value, object step, object new):
     if type(step) is str and (type(value) is dict or value is None):
         if value is None:
             return {step: new}
-        charge(len(<dict>value) >> 3)
+        charge(4 + (len(<dict>value) >> 1))
+        charge_text(<str>step)
         changed = PyDict_Copy(value)
         changed[step] = new
         return changed
@@ -78,10 +80,10 @@ cdef list with_element(list value, double position, object new):
             fail("Out of bounds negative array index")
     if position > ARRAY_INDEX_MAX:
         fail("Array index too large")
-    if position >= ARRAY_SIZE_MAX and position >= size:
-        raise BudgetExceeded("expression built an array that is too long")
+    if position >= size:
+        check_array(position + 1)
+    charge_elements(size)
     index = <Py_ssize_t>position
-    charge(max(size, index) >> 4)
     result = list(value)
     if index >= size:
         result.extend([None] * (index - size + 1))
@@ -96,7 +98,7 @@ cdef list with_slice(list value, dict step, object new):
     slice_bounds(len(value), step.get("start"), step.get("end"), &start, &end)
     if type(new) is not list:
         fail("A slice of an array can only be assigned another array")
-    charge((len(value) + len(<list>new)) >> 4)
+    check_array(len(value) + len(<list>new))
     result = list(value)
     result[start:end] = <list>new
     return result
@@ -136,6 +138,7 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
     while high > low and value is not None:
         key = (<list>paths[high - 1])[depth]
         first = high - 1
+        charge(4)
         while first > low and equal((<list>paths[first - 1])[depth], key):
             first -= 1
         if len(<list>paths[first]) == depth + 1:
@@ -161,15 +164,17 @@ cdef object without_children(object value, list keys):
     cdef set positions
     if type(value) is dict:
         for key in keys:
+            charge(2)
             if type(key) is not str:
                 fail(f"Cannot delete {kind_name(key)} field of object")
-        charge(len(<dict>value) >> 3)
+            charge_text(<str>key)
+        charge(4 + (len(<dict>value) >> 1))
         changed = PyDict_Copy(value)
         for key in keys:
             changed.pop(key, None)
         return changed
     if type(value) is list:
-        charge(len(<list>value) >> 2)
+        charge(4 + 2 * len(<list>value))
         positions = deleted_positions(<list>value, keys)
         kept = []
         for i in range(len(<list>value)):
@@ -185,6 +190,7 @@ cdef set deleted_positions(list value, list keys):
     cdef Py_ssize_t end = 0
     cdef double position
     for key in keys:
+        charge(3)
         if is_number(key):
             position = to_double(key)
             if isnan(position):
@@ -195,6 +201,7 @@ cdef set deleted_positions(list value, list keys):
                 positions.add(<Py_ssize_t>position)
         elif type(key) is dict:
             slice_bounds(len(value), (<dict>key).get("start"), (<dict>key).get("end"), &start, &end)
+            charge(2 * (end - start))
             positions.update(range(start, end))
         else:
             fail(f"Cannot delete {kind_name(key)} element of array")

@@ -6,7 +6,6 @@ evaluation in progress.
 
 cimport cython
 
-cdef long long STEPS_MAX = _limits.EXPRESSION_STEPS_MAX
 cdef list idle_machines = []
 
 
@@ -85,14 +84,22 @@ cdef Evaluator SCRATCH = Evaluator()
 
 cpdef Program compile_expression(str text):
     """Compiles jq text (without `${ }`). Raises ExpressionProblem."""
-    cdef Program program
-    cdef Emitter compiler
-    cdef Node node
+    global steps_left
     if len(text) > _limits.EXPRESSION_SIZE_BYTES_MAX:
         raise ExpressionProblem(
             f"the expression has {len(text)} characters, at most {_limits.EXPRESSION_SIZE_BYTES_MAX} are allowed", 0
         )
-    node = Parser().parse(text)
+    steps_left = _limits.EXPRESSION_COMPILE_STEPS_MAX
+    try:
+        return compiled_program(text)
+    except BudgetExceeded:
+        raise ExpressionProblem("the expression takes too long to compile", 0) from None
+
+
+cdef Program compiled_program(str text):
+    cdef Program program
+    cdef Emitter compiler
+    cdef Node node = Parser().parse(text)
     compiler = Emitter()
     compiler.root = compiler.new_unit(None)
     compiler.walk(node, compiler.root, None, False)

@@ -46,28 +46,30 @@ cdef object f_toboolean(object input, object a, object b, object c):
 cdef object f_utf8bytelength(object input, object a, object b, object c):
     if type(input) is not str:
         return type_error(input, "only strings have UTF-8 byte length")
-    charge(len(<str>input) >> 6)
+    charge(len(<str>input) >> 4)
     return len((<str>input).encode("utf-8", "surrogatepass"))
 
 
 cdef object f_startswith(object input, object a, object b, object c):
     if type(input) is not str or type(a) is not str:
         fail("startswith() requires string inputs")
+    charge_text(<str>a)
     return (<str>input).startswith(<str>a)
 
 
 cdef object f_endswith(object input, object a, object b, object c):
     if type(input) is not str or type(a) is not str:
         fail("endswith() requires string inputs")
+    charge_text(<str>a)
     return (<str>input).endswith(<str>a)
 
 
 cdef object f_ltrimstr(object input, object a, object b, object c):
-    return (<str>input)[len(<str>a):] if f_startswith(input, a, b, c) else input
+    return sized((<str>input)[len(<str>a):]) if f_startswith(input, a, b, c) else input
 
 
 cdef object f_rtrimstr(object input, object a, object b, object c):
-    return (<str>input)[: len(<str>input) - len(<str>a)] if f_endswith(input, a, b, c) else input
+    return sized((<str>input)[: len(<str>input) - len(<str>a)]) if f_endswith(input, a, b, c) else input
 
 
 cdef object f_trimstr(object input, object a, object b, object c):
@@ -77,6 +79,7 @@ cdef object f_trimstr(object input, object a, object b, object c):
 cdef str trimmed(object input):
     if type(input) is not str:
         raise ExpressionError("trim input must be a string")
+    charge(1 + (len(<str>input) >> 2))
     return <str>input
 
 
@@ -95,7 +98,8 @@ cdef object f_rtrim(object input, object a, object b, object c):
 cdef object f_explode(object input, object a, object b, object c):
     if type(input) is not str:
         fail("explode input must be a string")
-    charge(len(<str>input) >> 2)
+    check_array(len(<str>input))
+    charge(2 * len(<str>input))
     return [ord(point) for point in <str>input]
 
 
@@ -105,7 +109,7 @@ cdef object f_implode(object input, object a, object b, object c):
     cdef long code
     if type(input) is not list:
         fail("implode input must be an array")
-    charge(len(<list>input) >> 2)
+    charge(4 * len(<list>input))
     for value in <list>input:
         if not is_number(value) or isnan(to_double(value)):
             type_error(value, "can't be imploded, unicode codepoint needs to be numeric")
@@ -125,7 +129,10 @@ cdef object ascii_case(object input, int first, int shift):
     cdef Py_ssize_t i
     if type(input) is not str:
         fail("explode input must be a string")
-    charge(len(<str>input) >> 6)
+    if (<str>input).isascii():
+        charge(1 + (len(<str>input) >> 3))
+        return (<str>input).lower() if shift > 0 else (<str>input).upper()
+    charge(100 + 4 * len(<str>input))
     return (<str>input).translate({i: i + shift for i in range(first, first + 26)})
 
 
@@ -149,10 +156,10 @@ cdef object f_join(object input, object a, object b, object c):
     cdef list values = elements(input)
     if not values:
         return ""
-    charge(len(values) >> 2)
     if type(a) is not str:
         return join_by_adding(values, a)
     for value in values:
+        charge(1)
         if type(value) is str:
             parts.append(value)
         elif value is None:
@@ -160,13 +167,14 @@ cdef object f_join(object input, object a, object b, object c):
         elif type(value) is bool or is_number(value):
             parts.append(dump_text(value))
         else:
-            return type_error2((<str>a).join(parts) + (<str>a if parts else ""), value, "cannot be added")
-    return sized((<str>a).join(parts))
+            return type_error2(joined(parts, <str>a) + (<str>a if parts else ""), value, "cannot be added")
+    return joined(parts, <str>a)
 
 
 cdef object join_by_adding(list values, object separator):
     cdef object total = None
     for value in values:
+        charge(1)
         if type(value) is bool or is_number(value):
             value = dump_text(value)
         elif not truthy(value):
@@ -184,12 +192,22 @@ cdef object f_strindices(object input, object a, object b, object c):
         return type_error(a, "is not a string")
     if not a:
         return result
-    charge(len(<str>input) >> 4)
+    charge_search(len(<str>input), len(<str>a))
     at = (<str>input).find(<str>a)
     while at >= 0:
+        # Finding the next one costs at least a look at the whole text wanted.
+        charge(4 + (len(<str>a) >> 3))
+        check_length(result)
         result.append(at)
         at = (<str>input).find(<str>a, at + 1)
     return result
+
+
+cdef int check_length(list values) except -1:
+    """Before an element is appended."""
+    if len(values) >= ARRAY_SIZE_MAX:
+        raise BudgetExceeded("expression built an array that is too long")
+    return 0
 
 
 cdef object f_indices(object input, object a, object b, object c):
@@ -218,7 +236,6 @@ cdef object f_format(object input, object a, object b, object c):
 
 # --- formats ---
 
-cdef dict HTML_ESCAPES = {60: "&lt;", 62: "&gt;", 38: "&amp;", 39: "&apos;", 34: "&quot;"}
 cdef dict TSV_ESCAPES = {9: "\\t", 10: "\\n", 13: "\\r", 92: "\\\\"}
 
 
@@ -233,17 +250,22 @@ cdef str format_value(str name, object value):
     if name == "sh":
         return format_shell(value)
     text = text_of(value)
-    charge(len(text) >> 5)
+    charge(4 + (len(text) >> 2))
     if name == "html":
-        return sized(text.translate(HTML_ESCAPES))
+        return format_html(text)
     if name == "uri":
+        charge(6 * len(text))
         return sized(_percent_encode(text.encode("utf-8", "surrogatepass"), safe="-_.~"))
     if name == "urid":
+        charge(4 * len(text))
         return format_unquote(text)
     if name == "base64":
         return sized(_binascii.b2a_base64(text.encode("utf-8", "surrogatepass"), newline=False).decode("ascii"))
     if name == "base64d":
+        charge(6 * len(text))
         return format_unbase64(text, value)
+    if name == "base32" or name == "base32d":
+        charge(8 * len(text))
     if name == "base32":
         return sized(_base64.b32encode(text.encode("utf-8", "surrogatepass")).decode("ascii"))
     if name == "base32d":
@@ -251,13 +273,25 @@ cdef str format_value(str name, object value):
     raise ExpressionError(f"{name} is not a valid format")
 
 
+cdef str format_html(str text):
+    cdef int code
+    cdef double size = len(text)
+    for code in (60, 62, 38, 39, 34):
+        size += 5 * text.count(chr(code))
+    check_string(size)
+    if size == len(text):
+        return text
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("'", "&apos;").replace('"', "&quot;")
+
+
 cdef str format_row(object value, str name):
     cdef list cells = []
     cdef bint csv = name == "csv"
     if type(value) is not list:
         type_error(value, f"cannot be {name}-formatted, only array")
-    charge(len(<list>value))
     for item in <list>value:
+        charge(4)
         if item is True or item is False:
             cells.append("true" if item else "false")
         elif item is None:
@@ -265,20 +299,27 @@ cdef str format_row(object value, str name):
         elif is_number(item):
             cells.append("" if to_double(item) != to_double(item) else number_text(item))
         elif type(item) is str:
+            charge(len(<str>item) >> 2 if csv else 4 * len(<str>item))
             cells.append('"' + (<str>item).replace('"', '""') + '"' if csv else (<str>item).translate(TSV_ESCAPES))
         else:
             type_error(item, f"is not valid in a {'csv' if csv else 'tsv'} row")
-    return sized(("," if csv else "\t").join(cells))
+    return joined(cells, "," if csv else "\t")
 
 
 cdef str format_shell(object value):
     cdef list words = []
     for item in (<list>value if type(value) is list else [value]):
+        charge(4)
         if type(item) is list or type(item) is dict:
             type_error(item, "can not be escaped for shell")
-        words.append("'" + (<str>item).replace("'", "'\\''") + "'" if type(item) is str else dump_text(item))
-    charge(len(words))
-    return sized(" ".join(words))
+        words.append(shell_word(<str>item) if type(item) is str else dump_text(item))
+    return joined(words, " ")
+
+
+cdef str shell_word(str text):
+    charge(len(text) >> 2)
+    check_string(len(text) + 3.0 * text.count("'"))
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 cdef str format_unquote(str text):

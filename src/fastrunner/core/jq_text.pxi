@@ -7,32 +7,12 @@ budget.
 
 from json.encoder import encode_basestring as _quote
 
-cdef long long steps_left = 0
-
-
-cdef int charge(Py_ssize_t work) except -1:
-    """Takes `work` steps from the running evaluation's budget."""
-    global steps_left
-    steps_left -= work
-    if steps_left < 0:
-        raise BudgetExceeded("expression ran out of steps")
-    return 0
-
-
-cdef str sized(str text):
-    """A string an evaluation built: bounded, and paid for by its length."""
-    cdef Py_ssize_t size = len(text)
-    if size > STRING_SIZE_MAX:
-        raise BudgetExceeded("expression built a string that is too long")
-    charge(size >> 6)
-    return text
-
-
 cdef str number_text(object value):
     cdef double number
     if type(value) is int:
         return str(value)
     number = PyFloat_AS_DOUBLE(value)
+    charge(20)
     if isnan(number):
         return "null"
     if isinf(number):
@@ -71,8 +51,10 @@ cdef str shortest_text(double number):
     return f"{sign}{digits[:point]}.{digits[point:]}"
 
 
-cdef inline str quoted(str text):
-    cdef str result = _quote(text)
+cdef str quoted(str text):
+    cdef str result
+    charge(1 + (len(text) >> 3))
+    result = _quote(text)
     return result.replace("\x7f", "\\u007f") if "\x7f" in result else result
 
 
@@ -80,13 +62,12 @@ cdef int dump_parts(list parts, object value, int depth, Py_ssize_t* room) excep
     """Appends a value's JSON to `parts` while there is `room` for it."""
     cdef Kind kind = kind_of(value)
     cdef str part
-    cdef bint first = True
-    if room[0] < 0:
-        return 0
+    charge(2)
     if depth > VALUE_DEPTH_MAX:
         part = "<skipped: too deep>"
     elif kind == K_STRING:
-        part = quoted(<str>value)
+        # What does not fit need not be quoted to see that.
+        part = quoted(<str>value if len(<str>value) <= room[0] else (<str>value)[: max(room[0], 0) + 1])
     elif kind == K_NUMBER:
         part = number_text(value)
     elif kind == K_ARRAY or kind == K_OBJECT:
@@ -104,6 +85,8 @@ cdef int dump_container(list parts, object value, Kind kind, int depth, Py_ssize
     if kind == K_ARRAY:
         parts.append("[")
         for item in <list>value:
+            if room[0] < 0:
+                return 0
             if not first:
                 parts.append(",")
             first = False
@@ -113,10 +96,12 @@ cdef int dump_container(list parts, object value, Kind kind, int depth, Py_ssize
         return 0
     parts.append("{")
     for key, item in (<dict>value).items():
+        if room[0] < 0:
+            return 0
         if not first:
             parts.append(",")
         first = False
-        part = quoted(<str>key)
+        part = quoted(<str>key if len(<str>key) <= room[0] else (<str>key)[: room[0] + 1])
         parts.append(part)
         parts.append(":")
         room[0] -= len(part) + 2
@@ -153,6 +138,7 @@ cdef object parse_number(str text):
     cdef Py_UCS4 c
     cdef bint integral = True
     cdef bint digit = False
+    charge(2 + (size >> 3))
     for i in range(size):
         c = text[i]
         if c >= 48 and c <= 57:
@@ -218,7 +204,7 @@ cdef class JsonReader:
         self.token_start = -1
         cdef Py_ssize_t size = len(text)
         cdef Py_UCS4 c
-        charge(size >> 4)
+        charge(size >> 2)
         while self.position < size:
             c = text[self.position]
             if c == 10:
@@ -256,11 +242,13 @@ cdef class JsonReader:
 
     cdef object refuse(self, str message, bint at_end):
         where = " at EOF" if at_end else ""
+        check_string(len(self.text) + 100)
         raise ExpressionError(
             f"{message}{where} at line {self.line}, column {self.column} (while parsing '{self.text}')"
         )
 
     cdef int put(self, object value) except -1:
+        charge(4)
         if self.has_value:
             self.refuse("Expected separator between values", False)
         self.value = value
@@ -320,6 +308,7 @@ cdef class JsonReader:
         return self.put(raw)
 
     cdef int structure(self, Py_UCS4 c) except -1:
+        charge(3)
         if c == 91 or c == 123:
             if len(self.stack) >= VALUE_DEPTH_MAX:
                 self.refuse("Exceeds depth limit for parsing", False)
@@ -395,6 +384,7 @@ cdef object unescape(str raw):
     cdef Py_ssize_t next_escape
     cdef long code, low
     while True:
+        charge(10)
         next_escape = raw.find("\\", i)
         if next_escape < 0:
             parts.append(raw[i:])

@@ -38,9 +38,8 @@ cdef enum Kind:
 cdef double EXACT_INT_MAX = 9007199254740992.0
 cdef long long EXACT_INT_MAX_I = 9007199254740992
 cdef int VALUE_DEPTH_MAX = 10_000
-cdef Py_ssize_t STRING_SIZE_MAX = _limits.EXPRESSION_STRING_SIZE_MAX
-cdef Py_ssize_t ARRAY_SIZE_MAX = _limits.EXPRESSION_OUTPUTS_MAX
 cdef Py_ssize_t ERROR_DUMP_SIZE_BYTES = 30
+cdef Py_ssize_t ERROR_TEXT_SIZE_MAX = _limits.EXPRESSION_ERROR_SIZE_MAX
 cdef double DOUBLE_MAX = 1.7976931348623157e308
 
 cdef tuple KIND_NAMES = ("null", "boolean", "boolean", "number", "string", "array", "object")
@@ -66,7 +65,7 @@ class ExpressionError(Exception):
         self.value = value
 
     def __str__(self):
-        return self.value if type(self.value) is str else dump_text(self.value) + " (not a string)"
+        return error_text(self.value)
 
 
 class BudgetExceeded(ExpressionError):
@@ -130,8 +129,25 @@ cdef inline object from_ssize(Py_ssize_t value):
 
 # --- errors that name a value ---
 
+cdef str error_text(object value):
+    """An uncaught error's message, cut: it travels in events. Needs no budget, for it is read after the evaluation."""
+    global steps_left
+    cdef long long before = steps_left
+    cdef str text
+    if type(value) is str:
+        text = <str>value
+    else:
+        steps_left = STEPS_MAX
+        text = dump_text_bounded(value, ERROR_TEXT_SIZE_MAX)
+        steps_left = before
+        if len(text) <= ERROR_TEXT_SIZE_MAX:
+            text += " (not a string)"
+    return text if len(text) <= ERROR_TEXT_SIZE_MAX else text[:ERROR_TEXT_SIZE_MAX] + "..."
+
+
 cdef str dump_short(object value):
     """A value's JSON for a message, cut to jq's 30-byte buffer at a character boundary."""
+    charge(ERROR_STEPS)
     cdef str text = dump_text_bounded(value, 64)
     cdef bytes raw = text.encode("utf-8", "surrogatepass")
     if len(raw) < ERROR_DUMP_SIZE_BYTES:
@@ -181,7 +197,8 @@ cdef bint equal(object left, object right, int depth=0) except -1:
     cdef PyObject* key
     cdef PyObject* value
     cdef PyObject* other
-    if left is right and type(left) is str:
+    if left is right and type(left) is not float:
+        # As in jq, a container equals itself, whatever it holds.
         return True
     kind = kind_of(left)
     if kind != kind_of(right):
@@ -189,6 +206,9 @@ cdef bint equal(object left, object right, int depth=0) except -1:
     if kind == K_NUMBER:
         return compare_numbers(left, right) == 0
     if kind == K_STRING:
+        if len(<str>left) != len(<str>right):
+            return False
+        charge_text(<str>left)
         return <str>left == <str>right
     if kind == K_ARRAY:
         if PyList_GET_SIZE(left) != PyList_GET_SIZE(right):
@@ -196,6 +216,7 @@ cdef bint equal(object left, object right, int depth=0) except -1:
         if depth > VALUE_DEPTH_MAX:
             fail("Equality check too deep")
         for i in range(PyList_GET_SIZE(left)):
+            charge(1)
             if not equal((<list>left)[i], (<list>right)[i], depth + 1):
                 return False
         return True
@@ -206,6 +227,8 @@ cdef bint equal(object left, object right, int depth=0) except -1:
             fail("Equality check too deep")
         position = 0
         while PyDict_Next(left, &position, &key, &value):
+            charge(2)
+            charge_text(<str>key)
             other = PyDict_GetItemWithError(right, <object>key)
             if other == NULL or not equal(<object>value, <object>other, depth + 1):
                 return False
@@ -224,6 +247,7 @@ cdef int compare(object left, object right, int depth=0) except -2:
     if kind == K_NUMBER:
         return compare_numbers(left, right)
     if kind == K_STRING:
+        charge_text(<str>left if len(<str>left) < len(<str>right) else <str>right)
         return PyUnicode_Compare(left, right)
     if kind == K_ARRAY:
         if depth > VALUE_DEPTH_MAX:
@@ -231,6 +255,7 @@ cdef int compare(object left, object right, int depth=0) except -2:
         size = PyList_GET_SIZE(left)
         size_right = PyList_GET_SIZE(right)
         for i in range(min(size, size_right)):
+            charge(1)
             result = compare((<list>left)[i], (<list>right)[i], depth + 1)
             if result != 0:
                 return result
@@ -241,8 +266,8 @@ cdef int compare(object left, object right, int depth=0) except -2:
 
 
 cdef int compare_objects(dict left, dict right, int depth) except -2:
-    cdef list keys = sorted(left)
-    cdef list others = sorted(right)
+    cdef list keys = sorted_texts(left)
+    cdef list others = sorted_texts(right)
     cdef int result
     if depth > VALUE_DEPTH_MAX:
         fail("Comparison too deep")
@@ -250,6 +275,7 @@ cdef int compare_objects(dict left, dict right, int depth) except -2:
     if result != 0:
         return result
     for key in keys:
+        charge_text(<str>key)
         result = compare(left[key], right[key], depth + 1)
         if result != 0:
             return result
@@ -265,6 +291,7 @@ cdef class SortKey:
         self.value = value
 
     def __lt__(self, SortKey other):
+        charge(3)
         return compare(self.value, other.value) < 0
 
 
@@ -272,16 +299,16 @@ cdef list sorted_order(list keys):
     """Indices of `keys` in jq's order, stable; plain comparison where all keys are strings or exact numbers."""
     cdef bint strings = True
     cdef bint numbers = True
+    cdef Py_ssize_t size = 0
+    charge(3 * len(keys))
     for key in keys:
-        if type(key) is not str:
+        if type(key) is str:
+            size += len(<str>key)
+        else:
             strings = False
         if type(key) is not int:
             numbers = False
         if not strings and not numbers:
             return sorted(range(len(keys)), key=[SortKey(key) for key in keys].__getitem__)
+    charge_sort(len(keys), size)
     return sorted(range(len(keys)), key=keys.__getitem__)
-
-
-cdef list sorted_keys(dict value):
-    # Keys are strings; their order by code point is their order by UTF-8 bytes, which is jq's.
-    return sorted(value)

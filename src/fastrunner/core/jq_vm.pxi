@@ -29,6 +29,7 @@ cdef class Runner(Machine):
         """Unwinds to the handler of an error; False if there is none."""
         cdef Fork* fork
         cdef int ended = 0
+        charge(ERROR_STEPS)
         while self.fork_top > 0:
             fork = &self.forks[self.fork_top - 1]
             if fork.kind == F_TRY_END:
@@ -196,14 +197,18 @@ cdef class Runner(Machine):
             path, value = <tuple>value
             self.set_path(<PyObject*>path, <PyObject*>value)
             if type(value) is list:
+                charge(4 * len(<list>value))
                 for index in range(len(<list>value) - 1, -1, -1):
                     pending.append(((path, index), (<list>value)[index]))
             elif type(value) is dict:
+                charge(4 * len(<dict>value))
                 for key in reversed(<dict>value):
                     pending.append(((path, key), (<dict>value)[key]))
         elif type(value) is list:
+            charge_elements(len(<list>value))
             pending.extend(reversed(<list>value))
         elif type(value) is dict:
+            charge_elements(len(<dict>value))
             pending.extend(reversed((<dict>value).values()))
         self.current = value
         charge(1)
@@ -383,9 +388,10 @@ cdef tuple EMPTY_PATH = ()
 
 cdef list path_list(object chain):
     cdef list result = []
+    charge(2)
     while chain is not EMPTY_PATH:
+        charge(1)
         result.append((<tuple>chain)[1])
         chain = (<tuple>chain)[0]
     result.reverse()
-    charge(len(result) >> 3)
     return result

@@ -1,0 +1,101 @@
+"""Stage 4, expressions: the budget of the evaluation in progress.
+
+Rules: a step stands for about 20 ns of work and for at most 64 bytes of new memory, so that one counter bounds both.
+Whoever does work that grows with data charges for it before or while doing it, at least one step per container looked
+into: a value may hold another one many times at no cost, so that walking it can take for ever. Bulk work goes by bytes
+and elements. Sizes are checked before a string or an array is built, not after.
+"""
+
+cdef extern from "Python.h":
+    int PyUnicode_KIND(object text)
+
+cdef long long steps_left = 0
+cdef long long STEPS_MAX = _limits.EXPRESSION_STEPS_MAX
+cdef Py_ssize_t STRING_SIZE_MAX = _limits.EXPRESSION_STRING_SIZE_MAX
+cdef Py_ssize_t ARRAY_SIZE_MAX = _limits.EXPRESSION_ARRAY_SIZE_MAX
+cdef Py_ssize_t OUTPUTS_MAX = _limits.EXPRESSION_OUTPUTS_MAX
+# Texts up to this length cost no more to compare than a step is worth.
+cdef Py_ssize_t TEXT_SIZE_SMALL = 256
+# An error raised and caught, and a value put into its message, take about a microsecond each.
+cdef Py_ssize_t ERROR_STEPS = 50
+# Below this length Python searches text by brute force, from it on in linear time.
+cdef Py_ssize_t SEARCH_SIZE_SMALL = 30_000
+
+
+cdef int charge(Py_ssize_t work) except -1:
+    """Takes `work` steps from the running evaluation's budget."""
+    global steps_left
+    steps_left -= work
+    if steps_left < 0:
+        raise BudgetExceeded("expression ran out of steps")
+    return 0
+
+
+cdef inline int charge_text(str text) except -1:
+    """For comparing or looking up a text once."""
+    if len(text) > TEXT_SIZE_SMALL:
+        charge(len(text) * PyUnicode_KIND(text) >> 8)
+    return 0
+
+
+cdef inline int charge_elements(Py_ssize_t count) except -1:
+    """For copying or passing over references, 8 bytes each."""
+    return charge(1 + (count >> 3))
+
+
+cdef int charge_search(Py_ssize_t size, Py_ssize_t wanted) except -1:
+    """For finding a text of length `wanted` in one of length `size`."""
+    charge(1 + (size >> 4))
+    if size < SEARCH_SIZE_SMALL:
+        charge((min(wanted, size - wanted) if wanted < size else 0) * size >> 6)
+    return 0
+
+
+cdef int charge_sort(Py_ssize_t count, Py_ssize_t text_size) except -1:
+    """For sorting `count` numbers, or texts of `text_size` characters in all."""
+    cdef int levels = 1
+    while count >> levels:
+        levels += 1
+    return charge((count + (text_size >> 8)) * levels)
+
+
+cdef int check_string(double size) except -1:
+    """Before a string of `size` characters is built: refuses one that is too long and charges for it."""
+    if size > STRING_SIZE_MAX:
+        raise BudgetExceeded("expression built a string that is too long")
+    return charge(<Py_ssize_t>size >> 6)
+
+
+cdef int check_array(double size) except -1:
+    """Before an array of `size` elements is built: refuses one that is too long and charges for it."""
+    if size > ARRAY_SIZE_MAX:
+        raise BudgetExceeded("expression built an array that is too long")
+    return charge_elements(<Py_ssize_t>size)
+
+
+cdef str sized(str text):
+    """A string just built, whose size was bounded beforehand: paid for by its bytes."""
+    if len(text) > STRING_SIZE_MAX:
+        raise BudgetExceeded("expression built a string that is too long")
+    charge(len(text) * PyUnicode_KIND(text) >> 6)
+    return text
+
+
+cdef str joined(list parts, str separator):
+    """Texts put together; their length is known before."""
+    cdef double size = <double>len(separator) * len(parts)
+    for part in parts:
+        size += len(<str>part)
+    if size > STRING_SIZE_MAX:
+        raise BudgetExceeded("expression built a string that is too long")
+    charge(len(parts) >> 1)
+    return sized(separator.join(parts))
+
+
+cdef list sorted_texts(object texts):
+    """Strings in order of their code points, which is the order of their UTF-8 and so jq's."""
+    cdef Py_ssize_t size = 0
+    for text in texts:
+        size += len(<str>text)
+    charge_sort(len(texts), size)
+    return sorted(texts)
