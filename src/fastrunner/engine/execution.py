@@ -186,6 +186,9 @@ class Execution:
         try:
             if applies(command, self.execution_id, self.walk.status):
                 self._resume(command, now_ms)
+                if not isinstance(command, Resume):
+                    # A deadline that was due may have ended the execution before the command could.
+                    applies(command, self.execution_id, self.walk.status)
         except RunnerError as error:
             refusal = error
         if future is not None:
