@@ -182,7 +182,7 @@ class Simulation:
         return partial(self._last_is_terminal, job.execution_id)
 
     def _last_is_terminal(self, execution_id: str) -> bool:
-        events = self.receiver.events.get(execution_id)
+        events = self.receiver.events.get(execution_id, [])
         return bool(events) and WorkflowProgressEvent.FromString(events[-1]).event_type in TERMINAL
 
     async def _until(self, condition: partial[bool], what: str) -> None:
