@@ -7,6 +7,7 @@ from tests import properties
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-factor", type=int, default=1, help="times the usual number of examples in property tests")
+    parser.addoption("--crash-runs", type=int, default=1, help="how often every crash point is hit")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,182 @@
+"""Support: a process tree that a test kills and starts again, and a look into its files from outside."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
+from fastrunner.callback.wire import frames
+from fastrunner.clock import monotonic_s
+from tests.integration.runner_process import ROOT
+
+__all__ = ["Journal", "Tree", "until"]
+
+_START_S_MAX = 60.0
+
+
+async def until(condition: Any, what: str, timeout_s: float = 60.0) -> Any:
+    """The first true value of `condition`, failing with `what` after `timeout_s`."""
+    give_up_s = monotonic_s() + timeout_s
+    while not (value := condition()):
+        assert monotonic_s() < give_up_s, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(0.01)
+    return value
+
+
+class Tree:
+    """`fastrunner serve` on ports that stay the same from start to start; everything it says is kept in a file."""
+
+    def __init__(self, data_dir: Path, log: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.log = log
+        self.ports: dict[str, Any] = {}
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("FASTRUNNER_", "STIGMER_"))},
+            "GRPC_PORT": "0",
+            "FASTRUNNER_GRPC_HOST": "127.0.0.1",
+            "FASTRUNNER_HTTP_PORT": "0",
+            "FASTRUNNER_HTTP_HOST": "127.0.0.1",
+            "FASTRUNNER_DATA_DIR": str(data_dir),
+            "FASTRUNNER_DRAIN_TIMEOUT_S": "5",
+            "LOG_LEVEL": "info",
+            **environment,
+        }
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def target(self) -> str:
+        """Where gRPC is served."""
+        return f"127.0.0.1:{self.ports['grpc_port']}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the supervisor lives."""
+        return self._process is not None and self._process.returncode is None
+
+    def said(self) -> str:
+        """Everything all its processes have said, over all starts."""
+        return self.log.read_text(errors="replace")
+
+    async def start(self, **environment: str) -> None:
+        """Starts it and waits until every process is ready."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "fastrunner", "serve",
+                cwd=ROOT, env={**self._environment, **environment}, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.ports = await until(self._ports, "the tree to start", _START_S_MAX)
+        self._environment["GRPC_PORT"] = str(self.ports["grpc_port"])
+        self._environment["FASTRUNNER_HTTP_PORT"] = str(self.ports["http_port"])
+
+    def _ports(self) -> Any:
+        assert self._process is not None
+        assert self._process.returncode is None, f"the tree ended with {self._process.returncode}:\n{self.said()}"
+        with suppress(FileNotFoundError, orjson.JSONDecodeError):
+            ports = orjson.loads((self.data_dir / "ports.json").read_bytes())
+            # A tree that was killed leaves its file behind.
+            return ports if ports["pid"] == self._process.pid else None
+        return None
+
+    def children(self) -> list[int]:
+        """Process ids of its children; the workers come before the web process at a first start."""
+        assert self._process is not None
+        try:
+            text = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        except OSError:
+            return []
+        return [int(pid) for pid in text.split()]
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Sends the supervisor a signal."""
+        assert self._process is not None
+        self._process.send_signal(signum)
+
+    async def kill(self) -> None:
+        """SIGKILL for every process of it at once."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.signal(signal.SIGTERM)
+        assert self._process is not None
+        return await asyncio.wait_for(self._process.wait(), 30)
+
+
+class Journal:
+    """What the shards' files hold, read beside their owners; notes what ever changes that must not."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._rows: dict[tuple[str, int], bytes] = {}
+        self.completed_s: dict[str, float] = {}
+        """When the completion of an effect was first known to be durable, by idempotency key."""
+        self.changed: list[str] = []
+        """Events that were durable and are not the same any more."""
+
+    def read(self) -> None:
+        """Looks at the files as they are now."""
+        for file in sorted(self._data_dir.glob("shard-*.db")):
+            with suppress(sqlite3.OperationalError), closing(_open(file)) as db:
+                found = db.execute(
+                    "select execution_id, first_sequence, messages from events join executions using (execution_key)"
+                ).fetchall()
+                now_s = monotonic_s()
+                for execution_id, first_sequence, messages in found:
+                    self._note(execution_id, first_sequence, messages, now_s)
+
+    def _note(self, execution_id: str, first_sequence: int, messages: bytes, now_s: float) -> None:
+        known = self._rows.get((execution_id, first_sequence))
+        if known is not None:
+            if known != messages:
+                self.changed.append(f"{execution_id}: events from {first_sequence} on have changed in the file")
+            return
+        self._rows[execution_id, first_sequence] = messages
+        for event in ReportProgressBatchRequest.FromString(messages).events:
+            if event.event_type == "task_completed" and event.output_json.startswith('{"key":'):
+                self.completed_s.setdefault(orjson.loads(event.output_json)["key"], now_s)
+
+    def events(self) -> dict[str, list[bytes]]:
+        """Every event ever seen, encoded, by execution and in sequence."""
+        events: dict[str, list[bytes]] = {}
+        for (execution_id, _), messages in sorted(self._rows.items()):
+            events.setdefault(execution_id, []).extend(messages[start:end] for start, end in frames(messages))
+        return events
+
+    def problems(self) -> list[str]:
+        """What is wrong with the files of a runner that has stopped."""
+        problems = []
+        for file in sorted(self._data_dir.glob("shard-*.db")):
+            with closing(_open(file)) as db:
+                for query, expected in _SOUND.items():
+                    (found,) = db.execute(query).fetchone()
+                    if found != expected:
+                        problems.append(f"{file.name}: {query.strip()}: {found}")
+        return problems
+
+
+_SOUND = {
+    "pragma integrity_check": "ok",
+    "select count(*) from events where execution_key not in (select execution_key from executions)": 0,
+    "select count(*) from snapshots where execution_key not in (select execution_key from executions"
+    " where finished_ms = 0)": 0,
+    "select count(*) from requests where execution_key not in (select execution_key from executions"
+    " where finished_ms = 0)": 0,
+    "select count(*) from plans where uses != (select count(*) from executions"
+    " where executions.plan_key = plans.plan_key)": 0,
+}
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)

@@ -1,0 +1,199 @@
+"""Support: what crash tests run: workflows of every kind, the service they call, clients that note what they are told.
+
+The service answers with the idempotency key it was called with, so the output of a completed call names the effect.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+import orjson
+from aiohttp import web
+from google.protobuf.message import Message
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.clock import monotonic_s
+from tests.integration.wire import path
+
+__all__ = ["Clients", "Promise", "Service", "document", "kinds", "serve_effects"]
+
+_HEAD = {"dsl": "1.0.3", "namespace": "crash", "version": "1.0.0"}
+
+
+def _tasks(url: str) -> dict[str, list[Any]]:
+    call = {"call": "http", "with": {"method": "get", "endpoint": f"{url}/work"}}
+    flaky = {"call": "http", "with": {"method": "get", "endpoint": f"{url}/flaky"}}
+    keep = {"set": {"kept": "${ . }"}}
+    retry = {"delay": {"milliseconds": 20}, "limit": {"attempt": {"count": 5}}}
+    communication = {"with": {"type": "https://serverlessworkflow.io/spec/1.0.0/errors/communication"}}
+    branches = [{name: {"do": [{f"{name}Call": call}, {f"{name}Keep": keep}]}} for name in ("left", "middle", "right")]
+    return {
+        "set": [{"one": {"set": {"a": 1}}}, {"two": {"set": {"b": 2}}}],
+        "calls": [{f"call{number}": call} for number in range(3)] + [{"keep": keep}],
+        "loop": [
+            {"spin": {"for": {"each": "i", "in": "[range(150)]"}, "do": [{"step": {"set": {"at": "${ $i }"}}}]}},
+            {"each": {"for": {"each": "i", "in": "[1, 2, 3]"}, "do": [{"callEach": call}]}},
+        ],
+        "wait": [{"rest": {"wait": {"milliseconds": 120}}}, {"ask": call}, {"again": {"wait": {"milliseconds": 60}}}],
+        "fork": [
+            {"all": {"fork": {"branches": branches}}},
+            {"race": {"fork": {"compete": True, "branches": branches}}},
+        ],
+        "retry": [
+            {"safe": {"try": [{"ask": flaky}], "catch": {"errors": communication, "retry": retry}}},
+            {"keep": keep},
+        ],
+        "long": [{f"step{number}": call if number % 2 else keep} for number in range(16)],
+    }
+
+
+kinds = tuple(_tasks(""))
+"""Names of the workflows, one for each kind of thing that can be in flight."""
+
+
+def document(kind: str, url: str) -> str:
+    """One workflow as JSON text; `url` is the service's."""
+    return orjson.dumps({"document": {**_HEAD, "name": kind}, "do": _tasks(url)[kind]}).decode()
+
+
+class Service:
+    """What workflows call; knows when which effect was asked of it."""
+
+    def __init__(self, seed: int) -> None:
+        self.calls: dict[str, list[float]] = {}
+        """Monotonic times of the calls by idempotency key."""
+        self.url = ""
+        self._chance = random.Random(seed)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        key = request.headers["Idempotency-Key"]
+        self.calls.setdefault(key, []).append(monotonic_s())
+        await asyncio.sleep(self._chance.uniform(0.002, 0.03))
+        if request.path == "/flaky" and key.endswith("/1"):
+            raise web.HTTPServiceUnavailable
+        return web.json_response({"key": key})
+
+
+@asynccontextmanager
+async def serve_effects(seed: int) -> AsyncIterator[Service]:
+    """The service on a free port of this machine."""
+    service = Service(seed)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", service.answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    service.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield service
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class Promise:
+    """What was asked and promised of one execution."""
+
+    execution_id: str
+    kind: str
+    may_be_gone: bool = False
+    """Whether it may be deleted while clients still ask for it."""
+    accepted: bool = False
+    cancel_sent: bool = False
+    cancelled: bool = False
+    """A cancel was answered with OK."""
+    pause_sent: bool = False
+    paused: bool = False
+    """A pause was answered with OK, and no resume or cancel has been sent since."""
+    errors: list[str] = field(default_factory=list)
+    """Answers that no client should ever get."""
+
+
+_TRY_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+_CHANNEL_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
+
+
+class Clients:
+    """Connections to the runner, spread over its workers; calls are tried again until they have a real answer."""
+
+    def __init__(self, target: str, seed: int, connections: int = 12, give_up_s: float = 30.0) -> None:
+        self._chance = random.Random(seed)
+        self._give_up_s = give_up_s
+        self._channels: list[Any] = [
+            grpc.aio.insecure_channel(target, options=[*_CHANNEL_OPTIONS, ("client", number)])
+            for number in range(connections)
+        ]
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    async def call(self, method: str, request: Message) -> tuple[grpc.StatusCode, bytes]:
+        """The answer's code and message; RESOURCE_EXHAUSTED is tried again like UNAVAILABLE."""
+        payload = request.SerializeToString()
+        give_up_s = monotonic_s() + self._give_up_s
+        while True:
+            try:
+                reply: bytes = await self._chance.choice(self._channels).unary_unary(path(method))(payload, timeout=5)
+            except grpc.aio.AioRpcError as error:
+                code = error.code()
+                if code not in _TRY_AGAIN and code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    return code, (error.details() or "").encode()
+                if monotonic_s() > give_up_s:
+                    return code, f"no other answer in {self._give_up_s} s".encode()
+                await asyncio.sleep(self._chance.uniform(0.02, 0.1))
+            else:
+                return grpc.StatusCode.OK, reply
+
+    async def execute(self, promise: Promise, text: str) -> None:
+        """Notes the promise once the execution is accepted."""
+        request = m.WorkflowExecuteInput(workflow_execution_id=promise.execution_id, workflow_yaml=text)
+        code, reply = await self.call("ExecuteAsync", request)
+        promise.accepted = code is grpc.StatusCode.OK
+        if not promise.accepted:
+            promise.errors.append(f"ExecuteAsync: {code.name} {reply.decode()}")
+
+    async def cancel(self, promise: Promise, force: bool) -> None:
+        """Notes whether the cancel is promised."""
+        promise.cancel_sent, promise.paused = True, False
+        request = m.CancelExecutionRequest(execution_id=promise.execution_id, reason="test", force=force)
+        promise.cancelled = await self._control(promise, "CancelExecution", request)
+
+    async def pause(self, promise: Promise) -> None:
+        """Notes whether the pause is promised."""
+        promise.pause_sent = True
+        request = m.PauseExecutionRequest(execution_id=promise.execution_id, reason="test")
+        promise.paused = await self._control(promise, "PauseExecution", request) and not promise.cancel_sent
+
+    async def resume(self, promise: Promise) -> None:
+        """Takes the pause back."""
+        promise.paused = False
+        request = m.ResumeExecutionRequest(execution_id=promise.execution_id, reason="test")
+        await self._control(promise, "ResumeExecution", request)
+
+    async def _control(self, promise: Promise, method: str, request: Message) -> bool:
+        code, reply = await self.call(method, request)
+        gone = promise.may_be_gone and code is grpc.StatusCode.NOT_FOUND
+        if code not in (grpc.StatusCode.OK, grpc.StatusCode.FAILED_PRECONDITION) and not gone:
+            promise.errors.append(f"{method}: {code.name} {reply.decode()}")
+        return code is grpc.StatusCode.OK
+
+    async def status(self, execution_id: str) -> str:
+        """The status by GetExecution; `unknown` if there is no such execution."""
+        code, reply = await self.call("GetExecution", q.GetExecutionRequest(execution_id=execution_id))
+        if code is grpc.StatusCode.NOT_FOUND:
+            return "unknown"
+        if code is not grpc.StatusCode.OK:
+            return code.name
+        return q.GetExecutionResponse.FromString(reply).execution.status
