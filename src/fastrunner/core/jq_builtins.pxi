@@ -296,6 +296,8 @@ cdef object f_flatten0(object input, object a, object b, object c):
 cdef object f_flatten1(object input, object a, object b, object c):
     if compare(a, 0) < 0:
         fail("flatten depth must not be negative")
+    if not is_number(a) and any([type(value) is list for value in elements(input)]):
+        return subtract(a, 1)
     return flattened(input, to_double(a) if is_number(a) else -1)
 
 
@@ -366,8 +368,18 @@ cdef object f_setpath(object input, object a, object b, object c):
 
 
 cdef object f_delpaths(object input, object a, object b, object c):
-    # The compiler's own deletions are null where an update deleted nothing.
+    return path_delete(input, a)
+
+
+cdef object f_delete_later(object input, object a, object b, object c):
+    """An update's deletions: null where it deleted nothing."""
     return input if a is None else path_delete(input, a)
+
+
+cdef object f_check_key(object input, object a, object b, object c):
+    """Refuses a key of an object under construction before the parts behind it are computed."""
+    checked_key(a)
+    return input
 
 
 cdef object f_bsearch(object input, object a, object b, object c):

@@ -386,8 +386,28 @@ cdef Node indexer(int slot):
     return node
 
 
+cdef frozenset REFUSING_FORMATS = frozenset(("csv", "tsv", "sh", "urid", "base64d", "base32d"))
+
+
+cdef Node part_formatter(Node part, str format):
+    """A part of a string in its format; literal text has none."""
+    cdef Node formatter
+    if part.kind == N_CONST and part.level == 1:
+        return part
+    formatter = new_node(N_FORMAT, part.offset)
+    formatter.key = format
+    return new_node(N_PIPE, part.offset, part, formatter)
+
+
+cdef Node key_checker(Node key):
+    cdef Node node = list_node(N_NATIVE, 0, [key])
+    node.key = CHECK_KEY
+    node.single = S_YES
+    return node
+
+
 cdef Node deleter(int slot):
     cdef Node node = list_node(N_NATIVE, 0, [slot_node(slot)])
-    node.key = DELPATHS
+    node.key = DELETE_LATER
     node.single = S_YES
     return node

@@ -111,8 +111,12 @@ cdef class Emitter(Compiler):
         if not self.single(node, unit, scope) and paths:
             saved = self.new_slot(unit, 2)
             self.emit(unit, OP_SUBEXPRESSION, saved)
-        # Paths are off here at run time, but closures the code calls must still be able to start their own.
-        self.walk(node, unit, scope, False)
+        if node.single == S_YES and node.kind != N_IDENTITY:
+            # Its value is not the one a path runs through, however equal they are.
+            unit.code[self.emit_with(unit, OP_EVALUATE, node)].a = 1
+        else:
+            # Paths are off here at run time, but closures the code calls must still be able to start their own.
+            self.walk(node, unit, scope, False)
         self.emit(unit, OP_STORE, slot)
         if saved >= 0:
             self.emit(unit, OP_SUBEXPRESSION_END, saved)
@@ -128,7 +132,12 @@ cdef class Emitter(Compiler):
         cdef Node copy, kid
         cdef int source = self.save(unit)
         cdef list kids = [node.a, node.b] if node.kids is None else list(node.kids)
+        cdef object key = node.key
         cdef Py_ssize_t i, index
+        if node.kind == N_STRING and key in REFUSING_FORMATS:
+            # Each part is formatted before the next one is computed, because either may fail.
+            kids = [part_formatter(<Node>kid, <str>key) for kid in kids]
+            key = "text"
         for i in range(len(kids)):
             # Objects go from first to last, all others from last to first.
             index = i if node.kind == N_OBJECT else len(kids) - 1 - i
@@ -137,13 +146,15 @@ cdef class Emitter(Compiler):
                 self.single(kid, unit, scope)
                 if kid.kind != N_VARIABLE:
                     kids[index] = slot_node(self.operand(kid, unit, scope, paths, source))
+            if node.kind == N_OBJECT and i % 2 == 1 and i + 1 < len(kids) and (<Node>kids[i - 1]).kind != N_CONST:
+                self.emit_with(unit, OP_EVALUATE, key_checker(<Node>kids[i - 1]))
         self.emit(unit, OP_LOAD, source)
         if node.kids is None:
             copy = new_node(node.kind, node.offset, <Node>kids[0], <Node>kids[1])
         else:
             copy = list_node(node.kind, node.offset, kids)
         copy.op = node.op
-        copy.key = node.key
+        copy.key = key
         copy.single = S_YES
         for kid in kids:
             if kid is not None:
@@ -403,7 +414,11 @@ cdef class Emitter(Compiler):
         if self.pattern_single(pattern, unit, outer):
             return self.emit_with(unit, OP_EVALUATE, binder(pattern))
         slot = self.new_slot(unit)
-        for i in range(0, len(pattern.kids), 1 if pattern.kind == P_ARRAY else 2):
+        indices = range(0, len(pattern.kids), 2)
+        if pattern.kind == P_ARRAY:
+            # jq goes from the last element to the first.
+            indices = range(len(pattern.kids) - 1, -1, -1)
+        for i in indices:
             key = constant(i) if pattern.kind == P_ARRAY else <Node>pattern.kids[i]
             target = <Node>pattern.kids[i if pattern.kind == P_ARRAY else i + 1]
             name = key

@@ -87,17 +87,22 @@ cdef object evaluate_object(Machine machine, Node node, object input):
     cdef dict result = {}
     cdef Py_ssize_t i
     cdef Node key, value
-    cdef object name
+    cdef object name, found
     charge(4 + PyList_GET_SIZE(node.kids))
     for i in range(0, PyList_GET_SIZE(node.kids), 2):
         key = <Node>PyList_GET_ITEM(node.kids, i)
         value = <Node>PyList_GET_ITEM(node.kids, i + 1)
         name = key.key if key.kind == N_CONST else evaluate(machine, key, input)
-        if type(name) is not str:
-            fail(f"Cannot use {kind_name(name)} ({dump_short(name)}) as object key")
-        charge_text(<str>name)
-        PyDict_SetItem(result, name, value.key if value.kind == N_CONST else evaluate(machine, value, input))
+        found = value.key if value.kind == N_CONST else evaluate(machine, value, input)
+        charge_text(checked_key(name))
+        PyDict_SetItem(result, name, found)
     return result
+
+
+cdef inline str checked_key(object name):
+    if type(name) is not str:
+        fail(f"Cannot use {kind_name(name)} ({dump_short(name)}) as object key")
+    return <str>name
 
 
 cdef object evaluate_array(Machine machine, Node node, object input):
@@ -184,7 +189,8 @@ cdef int bind_pattern(Machine machine, Node pattern, object value) except -1:
     if pattern.kind == N_VARIABLE:
         return machine.store(pattern.slot, value)
     if pattern.kind == P_ARRAY:
-        for i in range(PyList_GET_SIZE(pattern.kids)):
+        # jq goes from the last element to the first.
+        for i in range(PyList_GET_SIZE(pattern.kids) - 1, -1, -1):
             bind_pattern(machine, <Node>pattern.kids[i], index_value(value, i))
         return 0
     for i in range(0, PyList_GET_SIZE(pattern.kids), 2):

@@ -37,7 +37,8 @@ cdef int register_binary(str name, binary_function function, int cost=4) except 
 
 
 cdef Native GETPATH = register("getpath", 1, f_getpath)
-cdef Native DELPATHS = register("delpaths", 1, f_delpaths)
+cdef Native DELETE_LATER = register("_delete_later", 1, f_delete_later)
+cdef Native CHECK_KEY = register("_check_key", 1, f_check_key)
 
 
 cdef int register_values() except -1:
@@ -72,6 +73,7 @@ cdef int register_values() except -1:
     register("to_entries", 0, f_to_entries)
     register("from_entries", 0, f_from_entries)
     register("setpath", 2, f_setpath)
+    register("delpaths", 1, f_delpaths)
     register("bsearch", 1, f_bsearch)
     register("builtins", 0, f_builtins)
     return 0
@@ -106,7 +108,7 @@ cdef int register_strings() except -1:
     register("format", 1, f_format)
     register("_match_impl", 3, f_match)
     register("gmtime", 0, f_gmtime)
-    register("localtime", 0, f_gmtime)
+    register("localtime", 0, f_localtime)
     register("mktime", 0, f_mktime)
     register("strftime", 1, f_strftime)
     register("strflocaltime", 1, f_strflocaltime)
@@ -200,7 +202,7 @@ register_binary_math()
 
 # Each argument is used once. `("first", 1)` and others are nodes of their own, with instructions to match.
 cdef frozenset MACROS = frozenset((
-    ("empty", 0), ("first", 1), ("last", 1), ("path", 1), ("range", 1), ("range", 2), ("range", 3), ("recurse", 0),
+    ("empty", 0), ("first", 1), ("last", 1), ("path", 1), ("range", 1), ("range", 2), ("_range", 3), ("recurse", 0),
     ("map", 1), ("select", 1), ("add", 1), ("del", 1), ("sort_by", 1), ("group_by", 1), ("unique_by", 1), ("min_by", 1),
     ("max_by", 1), ("with_entries", 1), ("map_values", 1), ("isempty", 1), ("any", 0), ("any", 1), ("any", 2),
     ("all", 0), ("all", 1), ("all", 2), ("first", 0), ("last", 0), ("nth", 1), ("values", 0), ("nulls", 0),
@@ -255,7 +257,7 @@ cdef Node macro(str name, list arguments):
         node = new_node(N_ASSIGN, 0, iterate_node(), a)
         node.op = A_MODIFY
         return node
-    if name == "range":
+    if name == "range" or name == "_range":
         return list_node(N_RANGE, 0, arguments if b is not None else [constant(0), a])
     if name == "path":
         return new_node(N_PATH, 0, a)
@@ -318,6 +320,11 @@ cdef dict LIBRARY = {
     "while/2": "def while(cond; update): def w: if cond then ., (update | w) else empty end; w;",
     "until/2": "def until(cond; update): def u: if cond then . else (update | u) end; u;",
     "repeat/1": "def repeat(f): def r: f, r; r;",
+    "range/3": (
+        "def range($from; $upto; $by): if [$from, $upto, $by] | all(type == \"number\") "
+        "then _range($from; $upto; $by) elif $by > 0 then $from | while(. < $upto; . + $by) "
+        "elif $by < 0 then $from | while(. > $upto; . + $by) else empty end;"
+    ),
     "limit/2": (
         "def limit($n; f): if $n > 0 then label $out | foreach f as $item "
         "($n; . - 1; $item, if . <= 0 then break $out else empty end) elif $n == 0 then empty "

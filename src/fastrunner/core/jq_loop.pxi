@@ -41,7 +41,7 @@ cdef class Evaluator(Runner):
             code = op.code
             forward = True
             if code == OP_EVALUATE:
-                if self.path == NULL:
+                if self.path == NULL or op.a:
                     self.current = evaluate(self, <Node>op.p, self.current)
                 else:
                     self.evaluate_off_path(<Node>op.p)

@@ -50,15 +50,18 @@ cdef object f_nan(object input, object a, object b, object c):
 
 
 cdef object f_isinfinite(object input, object a, object b, object c):
-    return bool(isinf(required(input)))
+    return is_number(input) and bool(isinf(to_double(input)))
 
 
 cdef object f_isnan(object input, object a, object b, object c):
-    return bool(isnan(required(input)))
+    return is_number(input) and bool(isnan(to_double(input)))
 
 
 cdef object f_isnormal(object input, object a, object b, object c):
-    cdef double value = required(input)
+    cdef double value
+    if not is_number(input):
+        return False
+    value = to_double(input)
     return not (isnan(value) or isinf(value) or c_fabs(value) < 2.2250738585072014e-308)
 
 

@@ -211,6 +211,9 @@ cdef class Parser(Lexer):
             key = self.query()
             self.expect(")")
             self.check_key(key)
+            if key.kind == N_VARIABLE:
+                # A variable alone stands for a key that is bound as well.
+                key = new_node(N_PIPE, offset, new_node(N_IDENTITY, offset), key)
         else:
             self.unexpected("a key of an object pattern")
         self.expect(":")

@@ -36,9 +36,6 @@ cdef int object_entry(Parser parser, list kids) except -1:
         parser.check_key(key)
     if parser.kind == T_NAME or parser.kind == T_KEYWORD:
         key = constant(parser.word, offset)
-        if parser.word == "__loc__":
-            value = constant(parser.text.count("\n", 0, offset) + 1, offset)
-            value = constant({"file": "<top-level>", "line": value.key}, offset)
         parser.advance()
     elif parser.kind == T_QUOTE or parser.kind == T_FORMAT:
         key = string_term(parser)
@@ -56,8 +53,6 @@ cdef int object_entry(Parser parser, list kids) except -1:
         kids.append(entry_value(parser))
     elif not parser.is_op(",") and not parser.is_op("}"):
         parser.unexpected("':', ',' or '}' (a key that is an expression needs parentheses)")
-    elif value is not None:
-        kids.append(value)
     else:
         # `{a}` and `{"a\(1)"}` read the key from the input.
         kids.append(field_of(parser, key))

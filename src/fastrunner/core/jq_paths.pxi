@@ -111,7 +111,7 @@ cdef object path_delete(object value, object paths):
         fail("Paths must be specified as an array")
     for path in <list>paths:
         if type(path) is not list:
-            fail("Path must be specified as an array")
+            fail(f"Path must be specified as array, not {kind_name(path)}")
         checked_path(path)
     if not paths:
         return value

@@ -302,7 +302,8 @@ cdef str format_row(object value, str name):
             charge(len(<str>item) >> 2 if csv else 4 * len(<str>item))
             cells.append('"' + (<str>item).replace('"', '""') + '"' if csv else (<str>item).translate(TSV_ESCAPES))
         else:
-            type_error(item, f"is not valid in a {'csv' if csv else 'tsv'} row")
+            # jq says csv of both.
+            type_error(item, "is not valid in a csv row")
     return joined(cells, "," if csv else "\t")
 
 
@@ -345,18 +346,54 @@ cdef str format_unquote(str text):
 
 
 cdef str format_unbase64(str text, object value):
-    cdef str body = text.rstrip("=")
-    cdef str clean = "".join([point for point in body if point.isascii() and (point.isalnum() or point in "+/")])
-    if len(clean) % 4 == 1:
-        type_error(value, "trailing base64 byte found")
-    if clean != body:
+    # The first padding ends the data.
+    cdef str body = text.partition("=")[0]
+    if body.translate(BASE64_DIGITS):
         type_error(value, "is not valid base64 data")
-    return _binascii.a2b_base64(clean + "=" * (-len(clean) % 4)).decode("utf-8", "replace")
+    if len(body) % 4 == 1:
+        type_error(value, "trailing base64 byte found")
+    return decode_leniently(_binascii.a2b_base64(body + "=" * (-len(body) % 4)))
+
+
+cdef dict BASE64_DIGITS = dict.fromkeys(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+
+
+cdef str decode_leniently(bytes data):
+    """UTF-8 as jq reads it: one replacement per sequence that is broken, cut short, overlong or out of range."""
+    cdef list parts = []
+    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t size = len(data)
+    cdef Py_ssize_t length, count
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    charge(8 * size)
+    while i < size:
+        length = sequence_length(data[i])
+        count = 1
+        if i + length > size:
+            count = length = size - i
+            if length > 1 or data[i] >= 128:
+                parts.append("\ufffd")
+                i += length
+                continue
+        while count < length and 0x80 <= data[i + count] <= 0xBF:
+            count += 1
+        parts.append(data[i : i + count].decode("utf-8", "ignore") or "\ufffd")
+        i += count
+    return "".join(parts)
+
+
+cdef Py_ssize_t sequence_length(int first):
+    if first < 0xC2 or first > 0xF4:
+        return 1
+    return 2 if first < 0xE0 else (3 if first < 0xF0 else 4)
 
 
 cdef str format_unbase32(str text, object value):
     cdef str body = text.rstrip("=")
     try:
-        return _base64.b32decode(body + "=" * (-len(body) % 8)).decode("utf-8", "replace")
+        return decode_leniently(_base64.b32decode(body + "=" * (-len(body) % 8)))
     except ValueError:
         return <str>type_error(value, "is not valid base32 data")

@@ -159,15 +159,9 @@ cdef object parse_number(str text):
         if size < 300:
             return int(text) if text != "-0" else -0.0
     try:
-        return from_literal(float(text))
+        return from_double(float(text))
     except ValueError:
         return None
-
-
-cdef object from_literal(double value):
-    if isinf(value):
-        return DOUBLE_MAX if value > 0 else -DOUBLE_MAX
-    return from_double(value)
 
 
 cdef object parse_special(str text):
@@ -189,7 +183,7 @@ cdef class JsonReader:
     """Reads one JSON value the way jq's incremental parser does, with its messages and positions."""
 
     cdef str text
-    cdef Py_ssize_t position, line, column, token_start
+    cdef Py_ssize_t position, token_start
     cdef list stack
     cdef object value
     cdef bint has_value
@@ -199,7 +193,6 @@ cdef class JsonReader:
         cdef bint found = False
         self.text = text
         self.stack = []
-        self.line = 1
         self.has_value = False
         self.token_start = -1
         cdef Py_ssize_t size = len(text)
@@ -207,11 +200,6 @@ cdef class JsonReader:
         charge(size >> 2)
         while self.position < size:
             c = text[self.position]
-            if c == 10:
-                self.line += 1
-                self.column = 0
-            else:
-                self.column += 1
             if c == 34:
                 self.finish_literal(False)
                 self.read_string()
@@ -241,11 +229,13 @@ cdef class JsonReader:
         return result
 
     cdef object refuse(self, str message, bint at_end):
+        """Lines count from 1, columns in bytes of UTF-8 up to and with the character at the position."""
+        cdef str before = self.text[: self.position + 1]
+        cdef Py_ssize_t line = before.count("\n") + 1
+        cdef Py_ssize_t column = len(before[before.rfind("\n") + 1 :].encode("utf-8", "surrogatepass"))
         where = " at EOF" if at_end else ""
-        check_string(len(self.text) + 100)
-        raise ExpressionError(
-            f"{message}{where} at line {self.line}, column {self.column} (while parsing '{self.text}')"
-        )
+        check_string(len(self.text))
+        raise ExpressionError(f"{message}{where} at line {line}, column {column} (while parsing '{self.text}')")
 
     cdef int put(self, object value) except -1:
         charge(4)
@@ -284,7 +274,7 @@ cdef class JsonReader:
         cdef bint escaped = False
         while True:
             if i >= size:
-                self.column += i - self.position - 1
+                self.position = size
                 self.refuse("Unfinished string", True)
             c = self.text[i]
             if c == 34:
@@ -294,12 +284,6 @@ cdef class JsonReader:
                 i += 1
             i += 1
         raw = self.text[start:i]
-        lines = raw.count("\n")
-        if lines:
-            self.line += lines
-            self.column = len(raw) - raw.rfind("\n")
-        else:
-            self.column += i - self.position
         self.position = i
         if escaped:
             raw = unescape(raw)

@@ -40,7 +40,6 @@ cdef long long EXACT_INT_MAX_I = 9007199254740992
 cdef int VALUE_DEPTH_MAX = 10_000
 cdef Py_ssize_t ERROR_DUMP_SIZE_BYTES = 30
 cdef Py_ssize_t ERROR_TEXT_SIZE_MAX = _limits.EXPRESSION_ERROR_SIZE_MAX
-cdef double DOUBLE_MAX = 1.7976931348623157e308
 
 cdef tuple KIND_NAMES = ("null", "boolean", "boolean", "number", "string", "array", "object")
 
@@ -108,13 +107,13 @@ cdef inline bint truthy(object value):
 
 
 cdef double to_double(object value):
-    """The double of an int or float; ints beyond its range become its largest value, as jq reads such literals."""
+    """The double of an int or float; ints beyond its range are infinite."""
     if type(value) is float:
         return PyFloat_AS_DOUBLE(value)
     try:
         return PyLong_AsDouble(value)
     except OverflowError:
-        return DOUBLE_MAX if value > 0 else -DOUBLE_MAX
+        return float("inf") if value > 0 else float("-inf")
 
 
 cdef inline object from_double(double value):

@@ -18,6 +18,15 @@ cdef enum ForkKind:
     F_PATTERN
 
 
+cdef inline bint range_ended(double number, double limit, double step, bint has_step) noexcept:
+    """Whether a range ends before `number`; nan is below all numbers, but a range without a step counts on from it."""
+    if not has_step:
+        return number >= limit
+    if step > 0:
+        return not (isnan(number) or number < limit)
+    return step == 0 or isnan(number) or number <= limit
+
+
 cdef class Runner(Machine):
     # The current value and program counter live here while an error is handled.
     cdef object current
@@ -155,12 +164,13 @@ cdef class Runner(Machine):
         cdef double number = to_double(low)
         cdef double limit = to_double(high)
         cdef double by = to_double(step)
-        if not (by > 0 and number < limit or by < 0 and number > limit):
+        if range_ended(number, limit, by, has_step):
             return 0
         fork = self.push_fork(F_RANGE, self.pc, None)
         fork.number = number
         fork.limit = limit
         fork.step = by
+        fork.index = has_step
         self.next_number(fork)
         return 1
 
@@ -169,7 +179,7 @@ cdef class Runner(Machine):
         self.current = from_double(number)
         number += fork.step
         fork.number = number
-        if not (fork.step > 0 and number < fork.limit or fork.step < 0 and number > fork.limit):
+        if range_ended(number, fork.limit, fork.step, fork.index == 1):
             self.drop_fork()
         return 0
 
@@ -177,22 +187,26 @@ cdef class Runner(Machine):
         """Starts `..`: the value, then all below it, depth first."""
         cdef Fork* fork
         cdef list pending = []
-        if self.path != NULL:
-            if value is not <object>self.path_value:
-                raise ExpressionError(
-                    f"Invalid path expression near attempt to iterate through {dump_short(value)}"
-                )
-            pending.append((<object>self.path, value))
-        else:
-            pending.append(value)
+        if self.path != NULL and value is not <object>self.path_value:
+            # The value itself passes; what is below it is refused when asked for.
+            self.push_fork(F_RECURSE, self.pc, value).index = 1
+            return 0
+        pending.append(value if self.path == NULL else (<object>self.path, value))
         fork = self.push_fork(F_RECURSE, self.pc, pending)
+        fork.index = 0
         self.next_descendant(fork)
         return 0
 
     cdef int next_descendant(self, Fork* fork) except -1:
-        cdef list pending = <list>fork.value
-        cdef object value = pending.pop()
+        cdef list pending
+        cdef object value
         cdef object path = None
+        if fork.index:
+            raise ExpressionError(
+                f"Invalid path expression near attempt to iterate through {dump_short(<object>fork.value)}"
+            )
+        pending = <list>fork.value
+        value = pending.pop()
         if fork.path != NULL:
             path, value = <tuple>value
             self.set_path(<PyObject*>path, <PyObject*>value)
