@@ -123,6 +123,8 @@ class Config(BaseSettings):
     """Shards of a new data directory; default: the number of workers. Fixed once the directory exists."""
     executions_max: int = _variable("FASTRUNNER_EXECUTIONS_MAX", limits.EXECUTIONS_MAX, ge=1)
     """Unfinished executions before new ones are refused."""
+    parked_resident_max: int = _variable("FASTRUNNER_PARKED_RESIDENT_MAX", limits.PARKED_RESIDENT_MAX, ge=0)
+    """Executions that only wait which each worker keeps in memory; more are kept on disk alone until they go on."""
     drain_timeout_s: Seconds = _variable("FASTRUNNER_DRAIN_TIMEOUT_S", 30.0)
     """How long a stopping worker waits for steps in flight, in seconds."""
     cancel_grace_s: float = _variable("FASTRUNNER_CANCEL_GRACE_S", 30.0, ge=0, allow_inf_nan=False)

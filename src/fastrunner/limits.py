@@ -220,8 +220,30 @@ TIMERS_DEAD_MAX: Final = 1_000
 TIMER_RECHECK_S_MAX: Final = 1.0
 """How long the engine sleeps towards a wall clock deadline before it looks again: a stepped clock is noticed then."""
 
-RECOVERY_EXECUTIONS_PER_PASS_MAX: Final = 50
-"""Executions restored before the loop serves others again: a few milliseconds."""
+LOAD_EXECUTIONS_PER_PASS_MAX: Final = 50
+"""Executions brought back into memory before the loop serves others again: a few milliseconds."""
+
+LOAD_INTERVAL_S: Final = 0.1
+"""How often a shard looks for deadlines that come soon, when it found none waiting: a small part of the lookahead."""
+
+TIMER_LOOKAHEAD_MS: Final = 1_000
+"""How long before its deadline an execution comes back into memory: time to load thousands that end together, and short
+enough that few are in memory for it."""
+
+PARKED_RESIDENT_MAX: Final = 2_000
+"""Parked executions a worker keeps in memory, for retries and short waits: about 10 MB, and a collection of Python's
+garbage that nobody notices."""
+
+PARKED_RESIDENT_SIZE_BYTES_MAX: Final = 8_388_608
+"""Inputs and snapshots of the parked executions in memory; as objects they take about ten times as much."""
+
+RESIDENT_EXECUTIONS_MAX: Final = 10_000
+"""Executions in memory beyond which a worker brings back no others: room for every parked one, every effect in flight
+and as many deadlines again."""
+
+EFFECTS_WAITING_RESIDENT_MAX: Final = 1_000
+"""Effects that wait in memory for a place, so that a place that gets free is taken at once; the executions of others
+wait in the file."""
 
 RETENTION_INTERVAL_S: Final = 1.0
 """How often a shard looks for executions whose retention has ended."""
@@ -381,4 +403,9 @@ assert (
     BATCH_EXECUTIONS_MAX * (BATCH_STATUS_DETAILS_SIZE_BYTES_MAX + STATUS_MESSAGE_SIZE_BYTES_MAX) <= REPLY_SIZE_BYTES_MAX
 )
 assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= EVENTS_REPLAY_SIZE_BYTES_MAX
+assert (
+    PARKED_RESIDENT_MAX + EFFECTS_IN_FLIGHT_PER_WORKER_MAX + EFFECTS_WAITING_RESIDENT_MAX
+    <= RESIDENT_EXECUTIONS_MAX // 2
+)
+assert LOAD_INTERVAL_S * 1000 * 5 <= TIMER_LOOKAHEAD_MS
 assert COMMIT_RETRY_DELAY_S_MIN <= COMMIT_RETRY_DELAY_S_MAX

@@ -155,7 +155,7 @@ async def test_commands_reach_an_execution_that_is_not_restored_yet(monkeypatch:
     async with engine_on(path) as engine:
         await engine.submit(submission("one", CALL))
         await engine.submit(submission("two", CALL))
-    monkeypatch.setattr("fastrunner.engine.shard.Shard.recover", lambda self: asyncio.sleep(0))
+    monkeypatch.setattr("fastrunner.engine.residency.Loader.run", lambda self: asyncio.sleep(0))
     async with engine_on(path) as engine:
         assert not engine._shards[0].live
         assert await engine.submit(submission("one", CALL)) == "running"

@@ -39,6 +39,7 @@ def _change(key: int, **changes: object) -> Change:
         status="running",
         finished_ms=0,
         wake_at_ms=0,
+        parked=False,
         last_sequence=4,
         snapshot=b"state",
         output_json=None,
@@ -100,10 +101,13 @@ def test_partial_indexes_serve_the_queries_they_were_made_for(store: Store) -> N
         ("select_acceptance", ("x",)),
         ("select_events", (1, 1)),
         ("select_unacknowledged", ("", 0, 10)),
-        ("select_unfinished", (0, 10, 10)),
+        ("select_unfinished", (1,)),
+        ("select_running", (0, 10, 10)),
+        ("select_deadlines", (0, 10, 5_000, 10)),
         ("select_deletable", (0, 10)),
         ("select_undeliverable", (0, 10)),
         ("count_unfinished", ()),
+        ("count_running", ()),
         ("count_finished", ()),
     ):
         plan = store._reader.execute(f"explain query plan {QUERIES[name]}", parameters).fetchall()
@@ -119,22 +123,43 @@ def test_rows_of_an_execution_over_its_life(store: Store) -> None:
     _commit(store, _change(1))
     assert store.acceptance("execution-1") == (1, b"digest", "running")
     assert store.progress("execution-1") == (1, 4, False)
-    (unfinished,) = store.unfinished(0, 10, 10)
+    assert store.running(0, 10, 10) == [1]
+    unfinished = store.unfinished(1)
+    assert unfinished is not None
     assert (unfinished.execution_id, unfinished.snapshot, unfinished.input_json) == ("execution-1", b"state", b"{}")
     assert store.document(unfinished.plan_key) == "document"
     more = UnacknowledgedEvents("execution-1", 5, 6, b"\x0a\x00" * 2)
     _commit(store, _change(1, accepted=None, snapshot=b"later", last_sequence=6, events=more))
-    assert store.unfinished(0, 10, 10)[0].snapshot == b"later"
+    later = store.unfinished(1)
+    assert later is not None
+    assert later.snapshot == b"later"
     assert [row.first_sequence for row in store.events("execution-1", 1, 1, 100, 10**6)] == [1, 5]
     assert [row.first_sequence for row in store.events("execution-1", 1, 4, 100, 10**6)] == [1, 5]
     assert [row.first_sequence for row in store.events("execution-1", 1, 5, 100, 10**6)] == [5]
     assert store.events("execution-1", 1, 7, 100, 10**6) == []
     assert len(store.events("execution-1", 1, 1, 4, 10**6)) == 1
     _commit(store, _finished(1, 5_000, accepted=None, last_sequence=6, events=None))
-    assert store.unfinished(0, 10, 10) == []
+    assert store.unfinished(1) is None
+    assert store.running(0, 10, 10) == []
     view = store.view("execution-1")
     assert view is not None
     assert (view.status, view.output_json, view.finished_ms, view.last_sequence) == ("completed", "{}", 5_000, 6)
+    store.close()
+
+
+def test_deadlines_are_paged_in_order_and_leave_out_what_has_none(store: Store) -> None:
+    wakes = {1: 500, 2: 300, 3: 0, 4: 300, 5: 900}
+    _commit(store, *(_change(key, wake_at_ms=wake_at_ms, parked=True) for key, wake_at_ms in wakes.items()))
+    assert store.running(0, 10, 10) == []
+    seen, after = [], (0, 10**6)
+    while page := store.deadlines(*after, 600, 1):
+        seen += page
+        after = page[-1][:2]
+    assert seen == [(300, 2, "execution-2"), (300, 4, "execution-4"), (500, 1, "execution-1")]
+    goes_on = _change(2, accepted=None, wake_at_ms=300, events=None)
+    _commit(store, goes_on, _finished(4, 7, accepted=None, events=None))
+    assert store.running(0, 10, 10) == [2]
+    assert [key for _, key, _ in store.deadlines(0, 10**6, 600, 10)] == [2, 1]
     store.close()
 
 
@@ -183,7 +208,8 @@ def test_plan_of_a_transaction_that_was_given_up_is_stored_again(store: Store) -
     with pytest.raises(sqlite3.IntegrityError):
         store.write(Batch([_change(2, accepted=new), _change(1)]))
     _commit(store, _change(2, accepted=new))
-    (_, unfinished) = store.unfinished(0, 10, 10)
+    unfinished = store.unfinished(2)
+    assert unfinished is not None
     assert store.document(unfinished.plan_key) == "new"
     store.close()
 
@@ -193,9 +219,11 @@ def test_reopened_store_continues_numbering(store: Store) -> None:
     store.close()
     assert store.try_lock()
     counts = store.open()
-    assert (counts.execution_key_last, counts.unfinished, counts.finished) == (9, 1, 1)
+    assert (counts.execution_key_last, counts.unfinished, counts.parked, counts.finished) == (9, 1, 0, 1)
     _commit(store, _change(10, accepted=Accepted(b"d", _plan("new"), 1, b"", b"{}", b"{}", False)))
-    assert store.document(store.unfinished(9, 10, 1)[0].plan_key) == "new"
+    new = store.unfinished(10)
+    assert new is not None
+    assert store.document(new.plan_key) == "new"
     store.close()
 
 

@@ -79,6 +79,8 @@ class Change:
     """When it ended; 0 while it has not."""
     wake_at_ms: int
     """The walk's earliest deadline; 0: none."""
+    parked: bool
+    """Whether it only waits: for a timer, or paused."""
     last_sequence: int
     """Sequence number of its latest event."""
     snapshot: bytes | None

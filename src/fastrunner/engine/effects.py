@@ -32,11 +32,33 @@ class EffectRunner:
         self._waiting: deque[tuple[Execution, int]] = deque()
         self._stopped = False
 
+    @property
+    def full(self) -> bool:
+        """Whether an effect that starts now would have to wait for a place."""
+        return len(self._tasks) >= limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX
+
+    @property
+    def waiting_count(self) -> int:
+        """Effects that wait for a place."""
+        return len(self._waiting)
+
+    def withdraw(self, execution: Execution) -> bool:
+        """Takes back effects that have just been asked for and found no place; False, and nothing done, if others of
+        the execution are under way."""
+        count = len(execution.effects_unstarted)
+        if execution.tasks or len(self._waiting) < count:
+            return False
+        if any(self._waiting[-1 - index][0] is not execution for index in range(count)):
+            return False
+        for _ in range(count):
+            self._waiting.pop()
+        return True
+
     def start(self, execution: Execution, effect_id: int) -> None:
         """Performs an effect of `execution.effects_unstarted`, at once or when a place is free."""
         if self._stopped:
             return
-        if len(self._tasks) >= limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX:
+        if self.full:
             self._waiting.append((execution, effect_id))
             return
         effect = execution.effects_unstarted.pop(effect_id, None)
@@ -77,7 +99,7 @@ class EffectRunner:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        while self._waiting and not self._stopped and len(self._tasks) < limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX:
+        while self._waiting and not self._stopped and not self.full:
             self.start(*self._waiting.popleft())
 
     def stop(self) -> None:

@@ -38,6 +38,7 @@ from fastrunner.engine.effects import EffectRunner
 from fastrunner.engine.execution import Execution, StartFacts
 from fastrunner.engine.messages import describe, split
 from fastrunner.engine.plans import PlanCache
+from fastrunner.engine.residency import Residents
 from fastrunner.engine.scheduler import Scheduler
 from fastrunner.engine.shard import Shard
 from fastrunner.engine.sharding import shard_of
@@ -90,6 +91,7 @@ class EmbeddedEngine:
         self._shards: dict[int, Shard] = {}
         self._effects = EffectRunner(performers, self._deliver)
         self._scheduler = Scheduler(self._take_turn, wall_ms)
+        self._residents = Residents(config.parked_resident_max, limits.PARKED_RESIDENT_SIZE_BYTES_MAX)
         self._subscriptions = Subscriptions(self._page)
         self._listener: EventsListener | None = None
         # This worker's share; ids spread evenly over shards.
@@ -105,7 +107,7 @@ class EmbeddedEngine:
     # --- life ---
 
     async def start(self) -> None:
-        """Opens the shards and begins to restore what was unfinished. Raises DataDirectoryRefused, Unavailable."""
+        """Opens the shards and begins to bring back what runs. Raises DataDirectoryRefused, Unavailable."""
         for number in self._shard_numbers:
             path = self._config.data_dir / f"shard-{number:04d}.db"
             store = self._make_store(path, outbox=self._listener is not None)
@@ -115,9 +117,10 @@ class EmbeddedEngine:
             await shard.open()
             self._shards[number] = shard
             self._active_count += shard.unfinished_count
+            self._parked_count += shard.parked_count_at_open
         self.landed()
         loop = asyncio.get_running_loop()
-        self._background = [loop.create_task(shard.recover()) for shard in self._shards.values()]
+        self._background = [loop.create_task(shard.loader.run()) for shard in self._shards.values()]
         self._background.append(loop.create_task(self._retain()))
         for task in self._background:
             task.add_done_callback(_report)
@@ -281,18 +284,26 @@ class EmbeddedEngine:
 
     def _take_turn(self, execution: Execution) -> None:
         shard = self._shards[execution.shard_number]
+        self._residents.leave(execution)
         try:
             changed = execution.turn(self._wall_ms())
         except Exception:
             shard.quarantine(execution)
             return
         self._interrupt(execution)
-        if changed:
-            shard.mark(execution)
         parked = execution.waits_only
         if parked is not execution.parked:
             execution.parked = parked
             self._parked_count += 1 if parked else -1
+        if changed:
+            shard.mark(execution)
+        else:
+            self._settle(execution)
+
+    def _settle(self, execution: Execution) -> None:
+        """Sees to it that what has nothing to do here takes no memory for long."""
+        if execution.idle and not execution.effects_unstarted:
+            self._residents.park(execution)
 
     def _interrupt(self, execution: Execution) -> None:
         if execution.interrupted:
@@ -315,20 +326,39 @@ class EmbeddedEngine:
         """See Driver."""
         if change.accepted is None:
             crash.reach(CrashPoint.AFTER_OUTCOME_COMMIT)
-        for effect_id in change.effects:
-            self._effects.start(execution, effect_id)
+        if change.effects:
+            self._start_effects(execution, change.effects)
         row = change.events
-        if row is None:
-            return
+        if row is not None:
+            self._announce(execution, row, change.finished_ms > 0)
+        self._settle(execution)
+
+    def _start_effects(self, execution: Execution, effect_ids: Sequence[int]) -> None:
+        """Starts effects, or lets them wait for a place: a few in memory, the others in the shard's backlog."""
+        for effect_id in effect_ids:
+            self._effects.start(execution, effect_id)
+        if self._effects.waiting_count > limits.EFFECTS_WAITING_RESIDENT_MAX // 2 and execution.idle:
+            shard = self._shards[execution.shard_number]
+            # While there is a backlog it comes first, so others leave room for it.
+            crowded = shard.loader.backlog or self._effects.waiting_count > limits.EFFECTS_WAITING_RESIDENT_MAX
+            if crowded and self._effects.withdraw(execution):
+                shard.evict(execution)
+
+    def _announce(self, execution: Execution, row: UnacknowledgedEvents, finished: bool) -> None:
         if execution.debug:
             for line in describe(row.messages):
                 _log.info("%s", line, extra={"execution_id": execution.execution_id})
-        self._subscriptions.announce(row, change.finished_ms > 0)
+        self._subscriptions.announce(row, finished)
         if self._listener is not None:
             self._listener(row)
 
     def landed(self) -> None:
         """See Driver."""
+        for execution in self._residents.surplus():
+            shard = self._shards[execution.shard_number]
+            # One that ends soon stays until it has: its deadline is not looked for any more.
+            if shard.loader.may_evict(execution):
+                shard.evict(execution)
         self._metrics.active_executions.set(self._active_count)
         self._metrics.parked_executions.set(self._parked_count)
 
@@ -339,11 +369,28 @@ class EmbeddedEngine:
         self._scheduler.arm(execution)
         self._scheduler.enqueue(execution)
 
+    def evicted(self, execution: Execution) -> None:
+        """See Driver."""
+        self._scheduler.disarm(execution)
+
+    def for_timers(self) -> bool:
+        """See Places."""
+        return not self._draining and self._live_count() < limits.RESIDENT_EXECUTIONS_MAX
+
+    def for_backlog(self) -> bool:
+        """See Places."""
+        full = self._effects.waiting_count >= limits.EFFECTS_WAITING_RESIDENT_MAX
+        return not full and self._live_count() < limits.RESIDENT_EXECUTIONS_MAX
+
+    def _live_count(self) -> int:
+        return sum(len(shard.live) for shard in self._shards.values())
+
     def ended(self, execution: Execution) -> None:
         """See Driver."""
         for effect_id in list(execution.tasks):
             self._effects.interrupt(execution, effect_id)
         self._scheduler.disarm(execution)
+        self._residents.leave(execution)
         self._active_count -= 1
         if execution.parked:
             execution.parked = False

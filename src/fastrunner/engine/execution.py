@@ -35,6 +35,7 @@ from fastrunner.errors import RunnerError
 
 if TYPE_CHECKING:
     from fastrunner._core import Outcome
+    from fastrunner.engine.store import Unfinished
 
 __all__ = ["Execution", "StartFacts"]
 
@@ -63,6 +64,7 @@ class Execution:
         "_events",
         "_events_first",
         "_events_last",
+        "_input_size_bytes",
         "_settled",
         "accepted",
         "accepted_ms",
@@ -74,6 +76,7 @@ class Execution:
         "execution_id",
         "execution_key",
         "finished_ms",
+        "flying",
         "inbox",
         "interrupted",
         "more",
@@ -82,6 +85,7 @@ class Execution:
         "request_digest",
         "shard_number",
         "start",
+        "state_size_bytes",
         "stored",
         "tasks",
         "timer_ms",
@@ -121,6 +125,8 @@ class Execution:
         """Whether the scheduler holds it."""
         self.dirty = False
         """Whether the shard will gather it."""
+        self.flying = False
+        """Whether a commit with it has been gathered and has not landed."""
         self.parked = False
         """Whether it only waits: for a timer, or paused."""
         self.timer_ms = 0
@@ -133,6 +139,9 @@ class Execution:
         """Effects to abort; the driver empties it after each turn."""
         self.waiters: list[Waiter] = []
         self.events_size_bytes = 0
+        self.state_size_bytes = 0
+        """Its input and its last snapshot, as a measure of the memory it takes."""
+        self._input_size_bytes = 0
         self._events: list[bytes] = []
         self._events_first = 0
         self._events_last = 0
@@ -201,11 +210,12 @@ class Execution:
         if isinstance(outcome, TimerDue) and not 0 < self.walk.wake_at_ms <= now_ms:
             return False
         turn = self.walk.resume(outcome, now_ms)
-        # Only the first turn after a restore may find nothing to do; it leaves nothing to commit.
+        # Only the first turn after a restore may find nothing to do; it leaves nothing to commit, unless the file does
+        # not know yet that the execution only waits.
         idle = isinstance(outcome, MoreSteps) and not (turn.events or turn.actions or turn.more)
-        changed = not idle or self._settled
-        self._settled = True
         self.more = turn.more
+        changed = not idle or self._settled or self.waits_only
+        self._settled = True
         self._absorb(turn, now_ms)
         return changed
 
@@ -227,13 +237,16 @@ class Execution:
             self.finished_ms = now_ms
             self.more = False
 
-    def restored(self, walk: Walk) -> list[PerformEffect]:
+    def restored(self, walk: Walk, row: "Unfinished") -> list[PerformEffect]:
         """Takes a walk restored from its snapshot; gives the effects to perform again."""
         self.walk = walk
         self.stored = True
+        self._input_size_bytes = len(row.input_json)
+        self.state_size_bytes = self._input_size_bytes + len(row.snapshot)
+        self.parked = row.parked
         # A snapshot does not say whether its walk was in the middle of a slice; a walk that was not does nothing.
-        self.more = True
-        self._settled = False
+        self.more = not row.parked
+        self._settled = row.parked
         effects = walk.pending()
         for effect in effects:
             self.effects_unstarted[effect.effect_id] = effect
@@ -251,7 +264,11 @@ class Execution:
             reason = f"the execution's state of {len(snapshot)} bytes exceeds {limits.SNAPSHOT_SIZE_BYTES_MAX}"
             self._resume(Cancel(reason, True, 0), now_ms)
             snapshot = None if self.finished_ms else self.walk.snapshot()
+        if self.accepted is not None:
+            self._input_size_bytes = len(self.accepted.input_json)
+        self.state_size_bytes = self._input_size_bytes + len(snapshot or b"")
         change = self._change(snapshot)
+        self.flying = True
         self.accepted = None
         self._events = []
         self._events_first = self._events_last = self.events_size_bytes = 0
@@ -277,6 +294,7 @@ class Execution:
             status=walk.status,
             finished_ms=self.finished_ms,
             wake_at_ms=walk.wake_at_ms,
+            parked=self.waits_only,
             last_sequence=walk.last_sequence,
             snapshot=snapshot,
             output_json=output,
@@ -291,3 +309,19 @@ class Execution:
         """Whether it needs neither the processor nor an effect until a timer or a command comes."""
         walk = self.walk
         return walk is not None and not self.finished_ms and not self.more and walk.effects_in_flight == 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing in this process is under way for it, so that its last commit is all of it."""
+        return self.stored and not (
+            self.broken
+            or self.finished_ms
+            or self.more
+            or self.dirty
+            or self.flying
+            or self.queued
+            or self.inbox
+            or self.waiters
+            or self.tasks
+            or self.interrupted
+        )

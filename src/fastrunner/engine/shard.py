@@ -29,6 +29,7 @@ from fastrunner.engine.batch import Batch, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES
 from fastrunner.engine.execution import Execution
 from fastrunner.engine.plans import CachedPlan, PlanCache
+from fastrunner.engine.residency import Loader, Places
 from fastrunner.engine.retention import Retention
 from fastrunner.engine.store import Store, Unfinished
 from fastrunner.engine.writer import CommitWriter, WriterFactory
@@ -40,7 +41,7 @@ __all__ = ["Driver", "Shard"]
 _log = logging.getLogger(__name__)
 
 
-class Driver(Protocol):
+class Driver(Places, Protocol):
     """What a shard asks of the engine around it."""
 
     def gathered(self, execution: Execution) -> None:
@@ -55,8 +56,11 @@ class Driver(Protocol):
     def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
         """The execution is back in memory: perform its effects again, arm its timer, let it go on."""
 
+    def evicted(self, execution: Execution) -> None:
+        """The execution goes on in the file only."""
+
     def ended(self, execution: Execution) -> None:
-        """The execution has left memory."""
+        """The execution has ended, or is out of service: nothing comes of it any more."""
 
 
 class Shard:
@@ -78,6 +82,9 @@ class Shard:
         self.live: dict[str, Execution] = {}
         """Executions in memory by id: unfinished ones, and finished ones until their commit has landed."""
         self.unfinished_count = 0
+        self.parked_count_at_open = 0
+        """Executions of the file that only waited when it was opened."""
+        self.loader = Loader(store, driver, self.live.__contains__, self._restore, wall_ms)
         self.refusal: RunnerError | None = None
         """Why nothing new is taken; None while commits land."""
         self._driver = driver
@@ -91,7 +98,6 @@ class Shard:
         self._wall_ms = wall_ms
         self._retention = Retention(store, config, metrics)
         self._execution_key_last = 0
-        self._recover_until_key = 0
         self._plans_by_key: dict[int, CachedPlan] = {}
         self._dirty: deque[Execution] = deque()
         self._acknowledgements: dict[str, int] = {}
@@ -118,30 +124,12 @@ class Shard:
                 raise Unavailable(f"{self.store.path} is still held by another worker")
             await asyncio.sleep(0.01)
         counts = self.store.open()
-        self._execution_key_last = self._recover_until_key = counts.execution_key_last
+        self._execution_key_last = counts.execution_key_last
+        self.loader.begin(counts.execution_key_last)
         self.unfinished_count = counts.unfinished
+        self.parked_count_at_open = counts.parked
         self._retention.finished_count = counts.finished
         self._writer = self._make_writer(f"shard-{self.number}", self.store.commit, self._landed)
-
-    async def recover(self) -> None:
-        """Restores every unfinished execution of the file, a few at a time."""
-        after_key = 0
-        while True:
-            try:
-                rows = self.store.unfinished(
-                    after_key, self._recover_until_key, limits.RECOVERY_EXECUTIONS_PER_PASS_MAX
-                )
-            except Unavailable:
-                await asyncio.sleep(limits.COMMIT_RETRY_DELAY_S_MAX)
-                continue
-            for row in rows:
-                if row.execution_id not in self.live:
-                    self._restore(row)
-            if len(rows) < limits.RECOVERY_EXECUTIONS_PER_PASS_MAX:
-                break
-            after_key = rows[-1].execution_key
-            await asyncio.sleep(0)
-        self._plans_by_key.clear()
 
     def find(self, execution_id: str) -> Execution | str:
         """The execution, restored if need be, or the final status of one out of memory. Raises UnknownExecution."""
@@ -154,19 +142,21 @@ class Shard:
         key, _, status = acceptance
         if status in FINAL_STATUSES:
             return status
-        return self._restore(self.store.unfinished(key - 1, key, 1)[0])
+        row = self.store.unfinished(key)
+        assert row is not None
+        return self._restore(row)
 
     def _restore(self, row: Unfinished) -> Execution:
         """Brings an execution back from its snapshot; one that cannot be is kept as it is, broken."""
         execution = Execution(
-            self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, bool(row.debug)
+            self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
         )
         self.live[row.execution_id] = execution
         try:
             plan = self._stored_plan(row.plan_key).plan
             input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
             walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env)
-            effects = execution.restored(walk)
+            effects = execution.restored(walk, row)
         except Exception:
             execution.stored = True
             self.quarantine(execution)
@@ -181,6 +171,17 @@ class Shard:
             if len(self._plans_by_key) < limits.PLANS_CACHED_MAX:
                 self._plans_by_key[plan_key] = plan
         return plan
+
+    def evict(self, execution: Execution) -> None:
+        """Lets an idle execution go on in the file only; the loader or a command brings it back."""
+        crash.reach(CrashPoint.BEFORE_EVICTION)
+        del self.live[execution.execution_id]
+        if execution.effects_unstarted:
+            self.loader.requeue(execution.execution_key)
+        self._driver.evicted(execution)
+        # Timers that are dead may hold on to the object for a while.
+        execution.walk = None
+        crash.reach(CrashPoint.AFTER_EVICTION)
 
     # --- executions ---
 
@@ -310,6 +311,7 @@ class Shard:
         """What follows a durable change."""
         execution = self.live[change.execution_id]
         execution.stored = True
+        execution.flying = False
         for waiter in change.waiters:
             waiter.settle()
         self._driver.committed(execution, change)

@@ -44,7 +44,9 @@ class Counts:
     execution_key_last: int
     """The highest execution number in use."""
     unfinished: int
-    """Executions to restore."""
+    """Executions that have not ended."""
+    parked: int
+    """Those of them that only wait."""
     finished: int
     """Executions under retention."""
 
@@ -69,6 +71,8 @@ class Unfinished:
     """Its env_vars as JSON."""
     debug: bool
     """Whether every step is logged."""
+    parked: bool
+    """Whether it only waits: for a timer, or paused."""
     snapshot: bytes
     """The walk's state as of its last commit."""
 
@@ -122,8 +126,9 @@ class Store:
         self._lister = self._open_reader()
         execution_key_last, self._plan_key_last = self._db.execute(QUERIES["select_keys"]).fetchone()
         (unfinished,) = self._db.execute(QUERIES["count_unfinished"]).fetchone()
+        (running,) = self._db.execute(QUERIES["count_running"]).fetchone()
         (finished,) = self._db.execute(QUERIES["count_finished"]).fetchone()
-        return Counts(execution_key_last, unfinished, finished)
+        return Counts(execution_key_last, unfinished, unfinished - running, finished)
 
     def _open_reader(self) -> sqlite3.Connection:
         reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -203,6 +208,7 @@ class Store:
                     accepted.accepted_ms,
                     change.finished_ms,
                     change.wake_at_ms,
+                    change.parked,
                     change.last_sequence,
                     0 if self._outbox else change.last_sequence,
                     accepted.metadata,
@@ -228,6 +234,7 @@ class Store:
                         change.status,
                         change.finished_ms,
                         change.wake_at_ms,
+                        change.parked,
                         change.last_sequence,
                         acknowledged,
                         change.error_json,
@@ -327,9 +334,22 @@ class Store:
         """A page of the outbox, strictly after (execution id, first sequence number)."""
         return [UnacknowledgedEvents(*row) for row in self._read("select_unacknowledged", (*after, rows_max))]
 
-    def unfinished(self, after_key: int, until_key: int, count_max: int) -> list[Unfinished]:
-        """Executions to restore with `after_key` < key <= `until_key`, in order."""
-        return [Unfinished(*row) for row in self._read("select_unfinished", (after_key, until_key, count_max))]
+    def unfinished(self, execution_key: int) -> Unfinished | None:
+        """An execution to restore; None if it has ended."""
+        rows = self._read("select_unfinished", (execution_key,))
+        if not rows:
+            return None
+        *head, debug, parked, snapshot = rows[0]
+        return Unfinished(*[*head, bool(debug), bool(parked), snapshot])
+
+    def running(self, after_key: int, until_key: int, count_max: int) -> list[int]:
+        """Keys of unfinished executions that do not only wait, with `after_key` < key <= `until_key`, in order."""
+        return [key for (key,) in self._read("select_running", (after_key, until_key, count_max))]
+
+    def deadlines(self, after_ms: int, after_key: int, until_ms: int, count_max: int) -> list[tuple[int, int, str]]:
+        """(deadline, execution key, execution id) of unfinished executions, in order, strictly after (deadline, key)
+        and no later than `until_ms`."""
+        return self._read("select_deadlines", (after_ms, after_key, until_ms, count_max))
 
     def document(self, plan_key: int) -> str:
         """The text of a stored document."""

@@ -43,15 +43,15 @@ delete from plans where plan_key = ? and uses <= 0
 -- name: insert_execution
 -- A newly accepted execution.
 insert into executions (
-    execution_key, execution_id, request_digest, plan_key, status, accepted_ms, finished_ms, wake_at_ms, last_sequence,
-    acknowledged_sequence, metadata, error_json, output_json
-) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    execution_key, execution_id, request_digest, plan_key, status, accepted_ms, finished_ms, wake_at_ms, parked,
+    last_sequence, acknowledged_sequence, metadata, error_json, output_json
+) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: update_execution
 -- An execution that went on.
 update executions
-set status = ?2, finished_ms = ?3, wake_at_ms = ?4, last_sequence = ?5,
-    acknowledged_sequence = max(acknowledged_sequence, ?6), error_json = ?7, output_json = ?8
+set status = ?2, finished_ms = ?3, wake_at_ms = ?4, parked = ?5, last_sequence = ?6,
+    acknowledged_sequence = max(acknowledged_sequence, ?7), error_json = ?8, output_json = ?9
 where execution_key = ?1
 
 -- name: insert_request
@@ -97,6 +97,10 @@ select
 -- name: count_unfinished
 -- Against the bound on unfinished executions.
 select count(*) from executions where finished_ms = 0
+
+-- name: count_running
+-- Those of them that do not only wait.
+select count(*) from executions where finished_ms = 0 and parked = 0
 
 -- name: count_finished
 -- Against retention by count.
@@ -166,16 +170,28 @@ order by x.execution_id, e.first_sequence
 limit ?3
 
 -- name: select_unfinished
--- Executions to restore, in the order they were accepted.
+-- An execution to restore.
 select
     x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, r.input_json, r.env_json, r.debug,
-    s.snapshot
-from executions as x indexed by executions_unfinished
+    x.parked, s.snapshot
+from executions as x
 cross join requests as r using (execution_key)
 cross join snapshots as s using (execution_key)
-where x.finished_ms = 0 and x.execution_key > ?1 and x.execution_key <= ?2
-order by x.execution_key
+where x.execution_key = ? and x.finished_ms = 0
+
+-- name: select_running
+-- What recovery goes through, in the order of acceptance.
+select execution_key from executions indexed by executions_running
+where finished_ms = 0 and parked = 0 and execution_key > ?1 and execution_key <= ?2
+order by execution_key
 limit ?3
+
+-- name: select_deadlines
+-- The next deadlines, strictly after (wake_at_ms, execution_key).
+select wake_at_ms, execution_key, execution_id from executions indexed by executions_unfinished
+where finished_ms = 0 and (wake_at_ms, execution_key) > (?1, ?2) and wake_at_ms <= ?3
+order by wake_at_ms, execution_key
+limit ?4
 
 -- name: select_deletable
 -- Finished executions whose retention time is over, oldest first.
