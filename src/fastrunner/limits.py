@@ -198,6 +198,9 @@ PLANS_CACHED_MAX: Final = 1_000
 PLANS_CACHED_SIZE_CHARS_MAX: Final = 33_554_432
 """Text of the compiled documents kept per worker; a plan takes several times its text."""
 
+PLANS_BY_KEY_MAX: Final = 100
+"""Compiled documents a shard finds without reading their text again; beyond it that costs a row and a look-up."""
+
 PLAN_KEYS_KNOWN_MAX: Final = 10_000
 """Stored documents a shard remembers by hash; beyond it asks its file again."""
 

@@ -147,8 +147,14 @@ class Loader:
         """Loads a few executions that run; whether more are waiting that have room."""
         if not self.backlog or not self._places.for_backlog():
             return False
-        for execution_key in self._next_keys():
-            self._load(execution_key)
+        keys = deque(self._next_keys())
+        try:
+            while keys:
+                self._load(keys[0])
+                keys.popleft()
+        finally:
+            # Empty, unless the file could not be read.
+            self._requeued.extendleft(reversed(keys))
         return self.backlog
 
     def _next_keys(self) -> list[int]:
