@@ -77,6 +77,12 @@ SUBSCRIPTION_RESUME_INTERVAL_S_MIN: Final = 1.0
 GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 """Calls open at once on one connection: a service may follow thousands of executions over one channel."""
 
+GRPC_CALLS_REQUESTED_AHEAD: Final = 64
+"""Calls the transport is ready to take up at once; more wait inside grpcio until the loop has looked at these."""
+
+GRPC_EVENTS_PER_TURN_MAX: Final = 256
+"""Events the transport takes out before the loop serves others: some milliseconds."""
+
 GRPC_STOP_PAUSE_S: Final = 0.05
 """How long a stopping server holds new calls before it sends clients elsewhere: many turns of its accept loop."""
 

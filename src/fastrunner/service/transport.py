@@ -1,25 +1,26 @@
-"""Stage 1, service: grpc.aio under the handlers. The one module of the service that knows a transport.
+"""Stage 1, service: what answers under which path, and how: unary calls, streams, refusals, drain.
 
-Messages are raw bytes in and out. Rules: every refusal leaves through `_abort`, with its details in the trailers; every
-call is counted once, under its canonical name; when the server stops, streams end at once with UNAVAILABLE and unary
-calls have the grace to finish.
+Messages are raw bytes in and out. Rules: every refusal leaves with its details in the trailers; every call is counted
+once, under its canonical name; when the server stops, streams end at once with UNAVAILABLE and unary calls have the
+grace to finish.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 from google.rpc.code_pb2 import CANCELLED, OK
-from google.rpc.status_pb2 import Status
 from prometheus_client import Counter
 
 from fastrunner import clock, crash, limits
 from fastrunner.crash import CrashPoint
-from fastrunner.errors import NotServed, Unavailable
+from fastrunner.errors import InvalidRequest, NotServed, Unavailable
 from fastrunner.metrics import Metrics
+from fastrunner.service.call_queue import CallQueue, ServerCall
 from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
 from fastrunner.service.methods import METHOD_OF_PATH, Method
@@ -38,8 +39,7 @@ def _label(code: str) -> str:
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _STOPPING: Final = "the runner is stopping: executions go on; call again, and Subscribe to follow them"
 _UNKNOWN: Final = Method("unknown", "unknown", streams=True)
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-_CODE_LABELS: Final = {number: _label(code.name) for number, code in _CODES.items()}
+_CODE_LABELS: Final = {code.value[0]: _label(code.name) for code in grpc.StatusCode}
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", limits.REQUEST_SIZE_BYTES_MAX),
@@ -53,6 +53,12 @@ _OPTIONS: Final = (
 )
 
 
+Answer = Callable[[ServerCall], None]
+"""Takes a call up: reads what it has to, and sees to it that it is answered."""
+Unary = Callable[[bytes, CallFacts], bytes | Awaitable[bytes]]
+Stream = Callable[[Any, CallFacts], AsyncGenerator[bytes, None]]
+
+
 class Server:
     """A running gRPC server on one port."""
 
@@ -62,17 +68,17 @@ class Server:
         self._service = service
         self._metrics = metrics
         self._health = Health()
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._streams: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Future[bytes]] = set()
         self._stopping = False
-        self._open = asyncio.Event()
-        self._open.set()
-        self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers((_Handlers(self._handlers(), self._unknown),))
+        self._held: list[Callable[[], None]] | None = None
+        self._answers = self._methods()
+        self._queue = CallQueue(_OPTIONS, self._take_up)
 
     async def start(self, address: str) -> None:
         """Listens on `address` (host:port) and serves. Raises RuntimeError if the port cannot be had."""
-        self.port = self._server.add_insecure_port(address)
-        await self._server.start()
+        self.port = self._queue.listen(address)
+        self._queue.start()
         self.set_serving(True)
 
     def set_serving(self, serving: bool) -> None:
@@ -82,101 +88,147 @@ class Server:
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, ends streams, lets unary calls finish within `grace_s`."""
         self.set_serving(False)
-        # grpc.aio cancels calls that have arrived but that it has not looked at when it stops. So new ones are held for
-        # a moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
-        self._open.clear()
+        # grpcio gives up calls that have arrived but that nobody has taken up when it stops. So answers are held for a
+        # moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
+        self._held = []
         await asyncio.sleep(limits.GRPC_STOP_PAUSE_S)
         self._stopping = True
         self._service.stop()
-        stopped = asyncio.ensure_future(self._server.stop(grace_s))
+        stopped = asyncio.ensure_future(self._queue.stop(grace_s))
         for stream in list(self._streams):
             stream.cancel()
-        # The stop has begun by the time this runs: it was scheduled first.
-        asyncio.get_running_loop().call_soon(self._open.set)
+        held, self._held = self._held, None
+        for answer in held:
+            answer()
         await stopped
         await self._service.close(grace_s)
 
     # --- what answers under which path ---
 
-    def _handlers(self) -> dict[str, Any]:
-        handlers = {path: self._method(method) for path, method in METHOD_OF_PATH.items()}
-        handlers[f"/{HEALTH_SERVICE}/Check"] = self._unary(
+    def _methods(self) -> dict[str, Answer]:
+        answers = {path: self._method(method) for path, method in METHOD_OF_PATH.items()}
+        answers[f"/{HEALTH_SERVICE}/Check"] = self._unary(
             Method(HEALTH_SERVICE, "Check", streams=False), lambda payload, _: self._health.check(payload)
         )
-        handlers[f"/{HEALTH_SERVICE}/Watch"] = grpc.unary_stream_rpc_method_handler(
-            self._stream(Method(HEALTH_SERVICE, "Watch", streams=True), lambda payload, _: self._health.watch(payload))
+        answers[f"/{HEALTH_SERVICE}/Watch"] = self._stream(
+            Method(HEALTH_SERVICE, "Watch", streams=True), lambda payload, _: self._health.watch(payload)
         )
         reflection = Reflection()
         for service in REFLECTION_SERVICES:
             method = Method(service, "ServerReflectionInfo", streams=True)
-            handlers[f"/{service}/{method.name}"] = grpc.stream_stream_rpc_method_handler(
-                self._stream(method, lambda requests, _: reflection.converse(requests))
+            answers[f"/{service}/{method.name}"] = partial(
+                self._open, _Measure(self._metrics, method), lambda requests, _: reflection.converse(requests)
             )
-        return handlers
+        return answers
 
-    def _method(self, method: Method) -> Any:
+    def _method(self, method: Method) -> Answer:
         if method.streams:
-            stream = partial(self._service.handle_stream, method.name)
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, stream))
+            return self._stream(method, partial(self._service.handle_stream, method.name))
         return self._unary(method, partial(self._service.handle_unary, method.name))
 
-    def _unknown(self, path: str) -> Any:
-        """What answers under a path nobody serves. It reads no request, so any shape of call gets its answer."""
+    def _take_up(self, call: ServerCall) -> None:
+        answer = self._answers.get(call.path)
+        if answer is not None:
+            answer(call)
+        else:
+            self._refuse(call, _Measure(self._metrics, _UNKNOWN), NotServed(f"there is no method {call.path}"))
 
-        async def refuse(requests: Any, facts: CallFacts) -> AsyncGenerator[bytes, None]:  # noqa: ARG001
-            raise NotServed(f"there is no method {path}")
-            yield b""
+    # --- unary calls ---
 
-        return grpc.stream_stream_rpc_method_handler(self._stream(_UNKNOWN, refuse))
-
-    # --- how a call is answered ---
-
-    def _unary(self, method: Method, handle: Callable[[bytes, CallFacts], bytes | Awaitable[bytes]]) -> Any:
+    def _unary(self, method: Method, handle: Unary) -> Answer:
         measure = _Measure(self._metrics, method)
 
-        async def answer(payload: bytes, context: Any) -> bytes:
+        def received(call: ServerCall, payload: bytes | None) -> None:
+            if self._held is not None:
+                self._held.append(partial(received, call, payload))
+                return
             started_s = clock.monotonic_s()
-            code = CANCELLED
             try:
-                if not self._open.is_set():
-                    await self._open.wait()
-                reply = handle(payload, _facts(context))
-                if not isinstance(reply, bytes):
-                    reply = await reply
-                code = OK
-                crash.reach(CrashPoint.BEFORE_ACK)
-                crash.reach_soon(CrashPoint.AFTER_ACK, asyncio.get_running_loop().call_later)
-                return reply
+                if payload is None:
+                    raise InvalidRequest("", "the call ended without a message")
+                reply = handle(payload, _facts(call))
             except Exception as error:
-                status = status_of(error)
-                code = status.code
-                return await _abort(context, status)
-            finally:
-                measure(code, started_s)
+                self._refuse(call, measure, error, started_s)
+                return
+            if isinstance(reply, bytes):
+                self._reply(call, measure, reply, started_s)
+                return
+            pending = asyncio.ensure_future(reply)
+            self._pending.add(pending)
+            pending.add_done_callback(partial(self._answer, call, measure, started_s))
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        return lambda call: call.receive(partial(received, call))
 
-    def _stream(self, method: Method, open_: Callable[[Any, CallFacts], AsyncGenerator[bytes, None]]) -> Any:
+    def _answer(self, call: ServerCall, measure: "_Measure", started_s: float, reply: "asyncio.Future[bytes]") -> None:
+        self._pending.discard(reply)
+        if reply.cancelled():
+            self._refuse(call, measure, Unavailable(_STOPPING), started_s)
+        elif isinstance(error := reply.exception(), Exception):
+            self._refuse(call, measure, error, started_s)
+        else:
+            self._reply(call, measure, reply.result(), started_s)
+
+    def _reply(self, call: ServerCall, measure: "_Measure", reply: bytes, started_s: float) -> None:
+        crash.reach(CrashPoint.BEFORE_ACK)
+        crash.reach_soon(CrashPoint.AFTER_ACK, asyncio.get_running_loop().call_later)
+        call.reply(reply)
+        measure(OK, started_s)
+
+    def _refuse(
+        self,
+        call: ServerCall,
+        measure: "_Measure",
+        error: Exception,
+        started_s: float | None = None,
+        *,
+        watched: bool = False,
+    ) -> None:
+        status = status_of(error)
+        trailers = ((_DETAILS_KEY, status.SerializeToString()),) if status.details else None
+        call.finish(status.code, status.message.encode(), trailers, watched=watched)
+        measure(status.code, clock.monotonic_s() if started_s is None else started_s)
+
+    # --- streams ---
+
+    def _stream(self, method: Method, open_: Stream) -> Answer:
+        """A stream of answers to one request."""
         measure = _Measure(self._metrics, method)
 
-        async def answer(request: Any, context: Any) -> None:
-            started_s = clock.monotonic_s()
-            code = CANCELLED
-            messages = open_(request, _facts(context))
-            try:
-                with self._open_stream():
-                    async for message in messages:
-                        await context.write(message)
-                code = OK
-            except Exception as error:
-                status = status_of(error)
-                code = status.code
-                await _abort(context, status)
-            finally:
-                await messages.aclose()
-                measure(code, started_s)
+        def received(call: ServerCall, payload: bytes | None) -> None:
+            if payload is None:
+                self._refuse(call, measure, InvalidRequest("", "the call ended without a message"))
+            else:
+                self._open(measure, lambda _, facts: open_(payload, facts), call)
 
-        return answer
+        return lambda call: call.receive(partial(received, call))
+
+    def _open(self, measure: "_Measure", open_: Stream, call: ServerCall) -> None:
+        """A stream of answers; `open_` gets the requests that are still to come."""
+        stream = asyncio.get_running_loop().create_task(self._serve(measure, open_, call))
+
+        def closed(gone: bool) -> None:
+            if gone:
+                stream.cancel()
+
+        call.watch(closed)
+
+    async def _serve(self, measure: "_Measure", open_: Stream, call: ServerCall) -> None:
+        started_s = clock.monotonic_s()
+        messages = open_(_requests(call), _facts(call))
+        try:
+            with self._open_stream():
+                async for message in messages:
+                    await call.send(message)
+        except asyncio.CancelledError:
+            measure(CANCELLED, started_s)
+            raise
+        except Exception as error:
+            self._refuse(call, measure, error, started_s, watched=True)
+        else:
+            call.finish(watched=True)
+            measure(OK, started_s)
+        finally:
+            await messages.aclose()
 
     @contextmanager
     def _open_stream(self) -> Iterator[None]:
@@ -196,6 +248,24 @@ class Server:
             self._streams.discard(task)
 
 
+async def _requests(call: ServerCall) -> AsyncIterator[bytes]:
+    """What the caller sends, until it sends no more."""
+    loop = asyncio.get_running_loop()
+    while True:
+        received: asyncio.Future[bytes | None] = loop.create_future()
+        call.receive(partial(_settle, received))
+        message = await received
+        if message is None:
+            return
+        yield message
+
+
+def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> None:
+    # The one who waited may have been cancelled.
+    if not future.done():
+        future.set_result(message)
+
+
 async def serve(service: Service, metrics: Metrics, address: str) -> Server:
     """A server of `service` that listens on `address` (host:port; port 0 chooses a free one) and is serving.
 
@@ -204,18 +274,6 @@ async def serve(service: Service, metrics: Metrics, address: str) -> Server:
     server = Server(service, metrics)
     await server.start(address)
     return server
-
-
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic only in its stub
-    """Finds the handler of a path."""
-
-    def __init__(self, handlers: dict[str, Any], unknown: Callable[[str], Any]) -> None:
-        self._handlers = handlers
-        self._unknown = unknown
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        path = handler_call_details.method
-        return self._handlers.get(path) or self._unknown(path)
 
 
 class _Measure:
@@ -235,13 +293,6 @@ class _Measure:
         self._duration.observe(clock.monotonic_s() - started_s)
 
 
-def _facts(context: Any) -> CallFacts:
-    remaining_s = context.time_remaining()
-    deadline_ms = 0 if remaining_s is None else clock.wall_ms() + int(remaining_s * 1000)
-    return CallFacts(peer=context.peer(), deadline_ms=deadline_ms, local=False)
-
-
-async def _abort(context: Any, status: Status) -> NoReturn:
-    trailers = ((_DETAILS_KEY, status.SerializeToString()),) if status.details else ()
-    await context.abort(_CODES[status.code], status.message, trailers)
-    raise AssertionError("abort never returns")
+def _facts(call: ServerCall) -> CallFacts:
+    deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
+    return CallFacts(peer=call.peer, deadline_ms=deadline_ms, local=False)
