@@ -7,7 +7,7 @@ CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core
 EXTENSION := $(VENV)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve build debug protos lint types stubs unit bench fuzz simulate crash clean
+.PHONY: help demo test serve build debug protos lint types stubs unit bench fuzz simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ simulate: build ## Simulate the engine under faults for SEEDS seeds (10000)
 
 crash: build ## Kill at every crash point RUNS times (20) and print the table
 	$(BIN)/python -m pytest tests/crash/test_crash_points.py --crash-runs $(or $(RUNS),20) --timeout 3600
+
+torture: build ## Torture a real runner for MINUTES (30) with SEED (random), then compare everything
+	$(BIN)/python -m tests.crash.torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove everything built
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/*.so

@@ -43,16 +43,13 @@ def judge(
     for sentence in journal.changed:
         execution_id, _, what = sentence.partition(": ")
         verdict.duplicated[execution_id] = what
-    durable = journal.events()
     for promise in promises:
         received = ledger.encoded(promise.execution_id)
         events = [WorkflowProgressEvent.FromString(message) for message in received]
         sentence = _broken_promise(promise, events, status_of(promise.execution_id))
-        kept = durable.get(promise.execution_id, [])
-        if not sentence and kept != received[: len(kept)]:
-            sentence = "the receiver has other events than the file"
         if sentence:
             verdict.lost[promise.execution_id] = sentence
+    verdict.lost.update(journal.differences(ledger.encoded))
     _judge_effects(verdict, journal.completed_s, calls)
     return verdict
 

@@ -106,14 +106,14 @@ class Run:
             await self._ask_until_all_are_reached(asking, service, clients)
             # The successors are just recovering: now everything dies, and starts again without crash points.
             await self.tree.kill()
-            self.journal.read()
+            self.journal.read(whole=True)
             await self.tree.start(STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{port}")
             await asyncio.gather(*asking)
             await self._resume_what_was_paused(clients)
             ledger = self.receiver.ledger
             with suppress(AssertionError):  # What has not ended by then is judged as lost.
                 await until(lambda: all(ledger.terminal(each.execution_id) for each in self.promises), "every end", 20)
-            self.journal.read()
+            self.journal.read(whole=True)
             for promise in self.promises:
                 self.statuses[promise.execution_id] = await clients.status(promise.execution_id)
             assert await self.tree.stop() == 0
@@ -141,8 +141,8 @@ class Run:
     async def _watch(self) -> None:
         # Until cancelled.
         while True:
-            if not self.retention:
-                self.journal.read()
+            # Where rows are deleted, their numbers may come again.
+            self.journal.read(whole=self.retention)
             await asyncio.sleep(0.03)
 
     async def _ask(self, number: int, service: Service, clients: Clients) -> None:

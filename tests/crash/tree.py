@@ -5,7 +5,9 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,14 @@ async def until(condition: Any, what: str, timeout_s: float = 60.0) -> Any:
         assert monotonic_s() < give_up_s, f"not within {timeout_s} s: {what}"
         await asyncio.sleep(0.01)
     return value
+
+
+def digest_of(messages: Iterable[bytes]) -> bytes:
+    """Tells encoded events apart."""
+    digest = blake2b(digest_size=16)
+    for message in messages:
+        digest.update(len(message).to_bytes(4, "little") + message)
+    return digest.digest()
 
 
 class Tree:
@@ -119,40 +129,45 @@ class Journal:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._rows: dict[tuple[str, int], bytes] = {}
+        self._rows: dict[tuple[str, int], tuple[int, bytes]] = {}
+        self._seen: dict[str, int] = {}
         self.completed_s: dict[str, float] = {}
         """When the completion of an effect was first known to be durable, by idempotency key."""
         self.changed: list[str] = []
         """Events that were durable and are not the same any more."""
 
-    def read(self) -> None:
-        """Looks at the files as they are now."""
+    def read(self, *, whole: bool) -> None:
+        """Looks at the files as they are now: at everything, or only at what has come since the last look."""
         for file in sorted(self._data_dir.glob("shard-*.db")):
+            after = 0 if whole else self._seen.get(file.name, 0)
             with suppress(sqlite3.OperationalError), closing(_open(file)) as db:
                 found = db.execute(
-                    "select execution_id, first_sequence, messages from events join executions using (execution_key)"
+                    "select event_key, execution_id, first_sequence, last_sequence, messages"
+                    " from events join executions using (execution_key) where event_key > ? order by event_key",
+                    (after,),
                 ).fetchall()
                 now_s = monotonic_s()
-                for execution_id, first_sequence, messages in found:
-                    self._note(execution_id, first_sequence, messages, now_s)
+                for event_key, execution_id, first_sequence, last_sequence, messages in found:
+                    self._seen[file.name] = event_key
+                    self._note(execution_id, first_sequence, last_sequence, messages, now_s)
 
-    def _note(self, execution_id: str, first_sequence: int, messages: bytes, now_s: float) -> None:
-        known = self._rows.get((execution_id, first_sequence))
-        if known is not None:
-            if known != messages:
-                self.changed.append(f"{execution_id}: events from {first_sequence} on have changed in the file")
+    def _note(self, execution_id: str, first: int, last: int, messages: bytes, now_s: float) -> None:
+        row = (last, digest_of(messages[start:end] for start, end in frames(messages)))
+        if (known := self._rows.setdefault((execution_id, first), row)) is not row:
+            if known != row:
+                self.changed.append(f"{execution_id}: events from {first} on have changed in the file")
             return
-        self._rows[execution_id, first_sequence] = messages
         for event in ReportProgressBatchRequest.FromString(messages).events:
             if event.event_type == "task_completed" and event.output_json.startswith('{"key":'):
                 self.completed_s.setdefault(orjson.loads(event.output_json)["key"], now_s)
 
-    def events(self) -> dict[str, list[bytes]]:
-        """Every event ever seen, encoded, by execution and in sequence."""
-        events: dict[str, list[bytes]] = {}
-        for (execution_id, _), messages in sorted(self._rows.items()):
-            events.setdefault(execution_id, []).extend(messages[start:end] for start, end in frames(messages))
-        return events
+    def differences(self, received: Callable[[str], list[bytes]]) -> dict[str, str]:
+        """Executions of which a receiver has not the very events that were ever seen here."""
+        different = {}
+        for (execution_id, first), (last, digest) in self._rows.items():
+            if digest_of(received(execution_id)[first - 1 : last]) != digest:
+                different[execution_id] = f"the receiver has other events from {first} to {last} than the file"
+        return different
 
     def problems(self) -> list[str]:
         """What is wrong with the files of a runner that has stopped."""

@@ -1,0 +1,250 @@
+"""Support: a real runner under a monkey that kills, freezes, cuts, refuses and fills the disk; then all is compared.
+
+    python -m tests.crash.torture --minutes 30 --seed 7
+
+Four workers over real SQLite files, the reference receiver in a process of its own behind a proxy, workflows of every
+kind, cancels, pauses and resumes. The seed fixes what is asked and what the monkey does, in which order; what it hits
+depends on the machine's timing. Ctrl-C ends the torture early and compares what there is.
+"""
+
+import argparse
+import asyncio
+import random
+import secrets
+import signal
+import sys
+import tempfile
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fastrunner.clock import monotonic_s
+from fastrunner.stigmer.ledger import TERMINAL_EVENTS, Ledger
+from tests.crash.checker import judge
+from tests.crash.monkey import Disk, Monkey, ReceiverProcess
+from tests.crash.proxy import Proxy
+from tests.crash.tree import Journal, Tree, until
+from tests.crash.workload import Clients, Promise, Service, document, kinds, serve_effects
+
+__all__ = ["Report", "Torture"]
+
+_TOKEN = "receive-only"
+_WORKERS = 4
+_AT_ONCE = 48
+_REST_S_MAX = 120.0
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    seed: int
+    minutes: float
+    faults: Counter[str] = field(default_factory=Counter)
+    executions: int = 0
+    by_end: Counter[str] = field(default_factory=Counter)
+    events: int = 0
+    resent: int = 0
+    performed: int = 0
+    performed_again: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The summary, for people."""
+        faults = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
+        ends = ", ".join(f"{kind} {count}" for kind, count in sorted(self.by_end.items()))
+        return [
+            f"seed {self.seed}, {self.minutes:.1f} minutes",
+            f"faults: {faults}",
+            f"executions: {self.executions} ({ends})",
+            f"events: {self.events}, received again {self.resent}",
+            f"effects: {self.performed}, performed again before their commit {self.performed_again}",
+            f"violations: {len(self.violations)}",
+            *self.violations[:50],
+        ]
+
+
+class Torture:
+    """One run, in a folder of its own."""
+
+    def __init__(self, seed: int, duration_s: float, path: Path, *, calm: bool = False) -> None:
+        self.report = Report(seed, duration_s / 60)
+        self.stopping = asyncio.Event()
+        """Ends the torture early."""
+        self._duration_s = duration_s
+        self._calm = calm
+        self._path = path
+        self._chance = random.Random(seed)
+        self._disk = Disk(path / "data")
+        self._journal = Journal(path / "data")
+        self._promises: list[Promise] = []
+        self._ends: set[str] = set()
+        self._began_s = monotonic_s()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since it began."""
+        return monotonic_s() - self._began_s
+
+    def state(self) -> str:
+        """One line on what has happened so far."""
+        return f"{len(self._promises)} executions, {sum(self.report.faults.values())} faults"
+
+    async def run(self) -> Report:
+        """Tortures, lets everything come to rest, and compares."""
+        async with AsyncExitStack() as stack:
+            self._disk.mount()
+            stack.callback(self._disk.unmount)
+            service = await stack.enter_async_context(serve_effects(self._chance.randrange(2**32)))
+            receiver = ReceiverProcess(self._path / "received.jsonl", self._path / "receiver.log", _TOKEN)
+            await receiver.start()
+            stack.push_async_callback(receiver.kill)
+            proxy = Proxy(receiver.port)
+            await proxy.start()
+            stack.push_async_callback(proxy.close)
+            tree = Tree(
+                self._path / "data", self._path / "log", FASTRUNNER_WORKERS=str(_WORKERS), LOG_LEVEL="warn",
+                STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{proxy.port}", STIGMER_SERVICE_API_KEY=_TOKEN,
+                STIGMER_SERVICE_USE_TLS="false", FASTRUNNER_CALLBACK_TIMEOUT_S="3", FASTRUNNER_CANCEL_GRACE_S="1",
+            )  # fmt: skip
+            stack.push_async_callback(tree.kill)
+            await tree.start()
+            clients = Clients(tree.target, self._chance.randrange(2**32), give_up_s=_REST_S_MAX)
+            stack.push_async_callback(clients.close)
+            monkey = Monkey(
+                random.Random(self._chance.randrange(2**32)), tree, receiver, proxy, self._disk, self.report.faults
+            )
+            self._began_s = monotonic_s()
+            await self._torture(monkey, service, clients)
+            await self._rest(clients, receiver)
+            await self._compare(service, clients, tree, receiver)
+        return self.report
+
+    async def _torture(self, monkey: Monkey, service: Service, clients: Clients) -> None:
+        watching = asyncio.create_task(self._watch())
+        callers = [asyncio.create_task(self._call(number, service, clients)) for number in range(_AT_ONCE)]
+        raging = None if self._calm else asyncio.create_task(monkey.rage(self.stopping))
+        try:
+            stopped = asyncio.create_task(self.stopping.wait())
+            await asyncio.wait(
+                [stopped, *callers, *([raging] if raging else [])],
+                timeout=self._duration_s, return_when=asyncio.FIRST_COMPLETED,
+            )  # fmt: skip
+            self.stopping.set()
+            await stopped
+            if raging is not None:
+                await raging
+            await monkey.make_peace()
+            await asyncio.gather(*callers)
+        finally:
+            watching.cancel()
+            for task in callers:
+                task.cancel()
+            await asyncio.gather(watching, *callers, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        # Until cancelled.
+        while True:
+            self._journal.read(whole=False)
+            await asyncio.sleep(0.1)
+
+    async def _call(self, caller: int, service: Service, clients: Clients) -> None:
+        """One client: executes, perhaps interferes, then looks for the next, until the torture ends."""
+        chance = random.Random(self._chance.randrange(2**32))
+        number = 0
+        while not self.stopping.is_set():
+            number += 1
+            promise = Promise(f"t{caller}-{number}-{chance.randrange(2**32):08x}", chance.choice(kinds))
+            self._promises.append(promise)
+            await clients.execute(promise, document(promise.kind, service.url))
+            for _ in range(chance.choice((0, 0, 0, 1, 2, 4))):
+                await asyncio.sleep(chance.uniform(0, 0.3))
+                verb = chance.choice(("pause", "pause", "resume", "resume", "cancel"))
+                if verb == "pause":
+                    await clients.pause(promise)
+                elif verb == "resume":
+                    await clients.resume(promise)
+                else:
+                    await clients.cancel(promise, force=chance.random() < 0.5)
+            await asyncio.sleep(chance.uniform(0.2, 2.0))
+
+    async def _rest(self, clients: Clients, receiver: ReceiverProcess) -> None:
+        """What is promised to be paused still is; then it goes on, and everything ends."""
+        for promise in self._promises:
+            if promise.paused:
+                status = await clients.status(promise.execution_id)
+                if status != "paused":
+                    promise.errors.append(f"its pause was answered with OK, but it is {status}")
+            if promise.pause_sent:
+                await clients.resume(promise)
+        waiting = {promise.execution_id for promise in self._promises if promise.accepted}
+
+        def all_ended() -> bool:
+            for execution_id, event_type in receiver.news():
+                if event_type in TERMINAL_EVENTS:
+                    waiting.discard(execution_id)
+            return not waiting
+
+        with suppress(AssertionError):  # What has not ended by then is judged as lost.
+            await until(all_ended, "every end", _REST_S_MAX)
+
+    async def _compare(self, service: Service, clients: Clients, tree: Tree, receiver: ReceiverProcess) -> None:
+        report = self.report
+        statuses = {each.execution_id: await clients.status(each.execution_id) for each in self._promises}
+        code = await tree.stop()
+        if code:
+            report.violations.append(f"the runner ended with exit code {code}")
+        report.resent = await receiver.stop()
+        self._journal.read(whole=True)
+        ledger = Ledger(self._path / "received.jsonl")
+        verdict = judge(self._promises, ledger, self._journal, service.calls, lambda each: statuses[each])
+        report.violations += verdict.violations + self._journal.problems()
+        report.executions = len(self._promises)
+        report.by_end.update(statuses.values())
+        report.events = ledger.summary().events
+        report.performed = len(service.calls)
+        report.performed_again = sum(len(times) - 1 for times in service.calls.values())
+        ledger.close()
+
+
+async def _main(seed: int, duration_s: float, path: Path, calm: bool) -> int:
+    torture = Torture(seed, duration_s, path, calm=calm)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, torture.stopping.set)
+    console = Console()
+    console.print(f"seed {seed}, files in {path}; Ctrl-C stops the torture and compares")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("torturing", total=duration_s, state="starting")
+        running = asyncio.create_task(torture.run())
+        while not running.done():
+            await asyncio.wait([running], timeout=0.5)
+            resting = torture.stopping.is_set()
+            progress.update(
+                bar, completed=min(torture.elapsed_s, duration_s), state=torture.state(),
+                description="coming to rest" if resting else "torturing",
+            )  # fmt: skip
+    report = running.result()
+    for line in report.lines():
+        console.print(line, soft_wrap=True, highlight=False)
+    return 1 if report.violations else 0
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long to torture (30)")
+    parser.add_argument("--seed", type=int, default=None, help="what to do, and in which order (random)")
+    parser.add_argument("--calm", action="store_true", help="no faults: the workload alone")
+    arguments = parser.parse_args()
+    seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
+    path = Path(tempfile.mkdtemp(prefix="fastrunner-torture-"))
+    return asyncio.run(_main(seed, arguments.minutes * 60, path, arguments.calm))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
