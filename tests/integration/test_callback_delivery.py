@@ -312,6 +312,21 @@ async def test_events_too_old_are_dropped_counted_and_logged(
     assert any(getattr(record, "execution_id", "") == "old" for record in caplog.records)
 
 
+async def test_dropped_events_that_the_receiver_asks_for_are_sent_after_all(
+    outbox: SqliteOutbox, metrics: Metrics
+) -> None:
+    old_ms = time.time_ns() // 1_000_000 - (OUTBOX_AGE_S_MAX + 60) * 1000
+    outbox.announcing = False
+    outbox.commit([row("long", 1, 3, timestamp_ms=old_ms), row("long", 4, 6, timestamp_ms=old_ms)])
+    outbox.commit([row("long", 7, 9, ends=True)])
+    async with receiving() as (receiver, port), pipeline_to(port, outbox, metrics):
+        await until(lambda: receiver.ledger.highest("long") == 9, "the whole execution is there")
+        await until(lambda: outbox.unacknowledged_count == 0, "nothing is left")
+    assert value(metrics, "callback_events", outcome="dropped") == 6
+    # It saw the gap before it asked.
+    assert [violation.kind for violation in receiver.ledger.violations] == ["gap"]
+
+
 async def test_drain_flushes_what_is_in_memory(outbox: SqliteOutbox) -> None:
     async with receiving(delay_ms=20) as (receiver, port), pipeline_to(port, outbox) as pipeline:
         outbox.commit([part for number in range(200) for part in rows_of(f"e-{number}", 1, 20)])

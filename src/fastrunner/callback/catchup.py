@@ -83,7 +83,7 @@ class CatchUp:
                 rows = await self._rows_of(lane)
                 complete = True
             finally:
-                fresh = [(row, stored_ms) for row in rows if (stored_ms := self._fresh(row)) is not None]
+                fresh = [(row, stored_ms) for row in rows if (stored_ms := self._fresh(row, lane.wanted)) is not None]
                 if rows and not fresh:
                     # All of them were given up; what comes after them is still to be found.
                     lane.tail, complete = rows[-1].last_sequence, False
@@ -124,10 +124,10 @@ class CatchUp:
             self._next_pass_s = clock.monotonic_s() + _PAUSE_AFTER_PASS_S
         return True
 
-    def _fresh(self, row: UnacknowledgedEvents) -> int | None:
-        """When a row's first event happened, or None if it is too old and was given up."""
+    def _fresh(self, row: UnacknowledgedEvents, wanted: bool = False) -> int | None:
+        """When a row's first event happened, or None if it is too old, not wanted all the same, and was given up."""
         stored_ms = first_timestamp_ms(row.messages)
-        if stored_ms >= clock.wall_ms() - limits.OUTBOX_AGE_S_MAX * 1000:
+        if wanted or stored_ms >= clock.wall_ms() - limits.OUTBOX_AGE_S_MAX * 1000:
             return stored_ms
         self.give_up(row.execution_id, row.last_sequence, row.last_sequence - row.first_sequence + 1)
         return None

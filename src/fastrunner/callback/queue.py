@@ -89,7 +89,7 @@ class Lane:
 
     __slots__ = (
         "acknowledged", "behind", "budget", "execution_id", "failures", "flight", "missed", "place", "ready_s",
-        "rewound", "rows", "tail",
+        "rewound", "rows", "tail", "wanted",
     )  # fmt: skip
 
     def __init__(self, execution_id: str, acknowledged: int, budget: Budget) -> None:
@@ -99,6 +99,8 @@ class Lane:
         self.flight: list[Parcel] = []
         self.acknowledged = self.tail = acknowledged
         self.behind = self.missed = self.rewound = False
+        # The receiver asked for events it lacks: their age is no reason to give them up.
+        self.wanted = False
         self.failures = 0
         self.place = Place.IN_FLIGHT
         self.ready_s = 0.0
@@ -287,7 +289,7 @@ class EventQueue:
         """Ends a lane's flight: the receiver has only what goes up to `sequence`, so the rest is read again."""
         self._land(lane, UNKNOWN)
         self._forget(lane, sequence)
-        lane.rewound = True
+        lane.rewound = lane.wanted = True
         self._replace(lane, now_s)
 
     def wake(self, now_s: float) -> float | None:
@@ -301,7 +303,7 @@ class EventQueue:
         """Gives up events from before a time, except those in flight; gives (execution, last sequence, events) each."""
         expired = []
         for lane in [lane for lane in self.lanes.values() if lane.rows and lane.rows[0].stored_ms < before_ms]:
-            if lane.place is not Place.READY:
+            if lane.place is not Place.READY or lane.wanted:
                 continue
             self._ready[id(lane.budget)].remove(lane)
             self._count_ready(lane, -1)
