@@ -1,9 +1,10 @@
 """Support: a worker process: assembles the parts of the data path on one event loop, and takes them down in order.
 
 Start: engine (its shards recover), callbacks (what the outbox holds), then the router (others may forward), then gRPC
-(clients may call), then `ready`. Stop: gRPC first, so that clients move on to other workers; callbacks while the engine
-can still write what was acknowledged; then the engine; the router last, because it answers what others have
-forwarded. A request that nobody answers any more goes to this worker's successor.
+(clients may call), then `ready`. Stop: gRPC first, so that clients move on to other workers; then the engine comes to
+rest; callbacks, of its last commits too, while it can still write what was acknowledged; then its store; the router
+last, because it answers what others have forwarded. A request that nobody answers any more goes to this worker's
+successor.
 
 Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
 """
@@ -80,6 +81,9 @@ class Worker:
         # In a rolling restart an owner's successor is just coming up: calls that wait for it should reach it.
         asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
         await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
+        # What the last commits bring is still called back, so some of the time is kept for that.
+        left_s = max(0.0, end_s - monotonic_s())
+        await self._engine.quiesce(max(left_s - limits.DRAIN_CALLBACKS_S_MAX, left_s / 2))
         if self._callbacks is not None:
             await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))

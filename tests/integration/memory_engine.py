@@ -89,6 +89,9 @@ class MemoryEngine:
     async def start(self) -> None:
         """Nothing to open."""
 
+    async def quiesce(self, timeout_s: float) -> None:
+        self.refusal = Unavailable("draining")
+
     async def drain(self, timeout_s: float) -> None:
         """From now on nothing is accepted."""
         self.refusal = Unavailable("draining")

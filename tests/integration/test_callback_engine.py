@@ -7,18 +7,21 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import load_config
 from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.metrics import Metrics
 from tests.integration.callbacks import TOKEN, free_port, receiving, until
-from tests.integration.engines import SET, WAIT, Performer, folder, submission
+from tests.integration.engines import CALL, SET, WAIT, Performer, folder, submission
 
 SHARDS = 2
 
 
 @asynccontextmanager
-async def reporting_engine(path: Path, port: int) -> AsyncIterator[tuple[EmbeddedEngine, CallbackPipeline]]:
+async def reporting_engine(
+    path: Path, port: int, performer: Performer | None = None
+) -> AsyncIterator[tuple[EmbeddedEngine, CallbackPipeline]]:
     """An engine and its callbacks, started and stopped in the order a worker does it."""
     config = load_config(
         data_dir=path,
@@ -27,13 +30,16 @@ async def reporting_engine(path: Path, port: int) -> AsyncIterator[tuple[Embedde
         stigmer_service_use_tls=False,
     )
     metrics = Metrics(CollectorRegistry())
-    engine = EmbeddedEngine(config, metrics, {"call_http": Performer()}, shards=range(SHARDS), shard_count=SHARDS)
+    engine = EmbeddedEngine(
+        config, metrics, {"call_http": performer or Performer()}, shards=range(SHARDS), shard_count=SHARDS
+    )
     pipeline = CallbackPipeline(config, engine, metrics)
     await engine.start()
     await pipeline.start()
     try:
         yield engine, pipeline
     finally:
+        await engine.quiesce(1.0)
         await pipeline.drain(2.0)
         await engine.drain(1.0)
 
@@ -74,6 +80,17 @@ async def test_what_was_not_reported_is_after_a_restart() -> None:
         await until_reported(engine, 80)
     assert receiver.ledger.violations == []
     assert receiver.ledger.summary().finished == 80
+
+
+async def test_what_ends_while_the_engine_drains_is_still_reported() -> None:
+    performer = Performer()
+    async with receiving() as (receiver, port):
+        async with reporting_engine(folder(), port, performer) as (engine, _):
+            await engine.submit(submission("e", CALL))
+            await until(lambda: performer.performed, "an effect to start")
+            asyncio.get_running_loop().call_later(0.1, performer.gate.set)
+        stored = [WorkflowProgressEvent.FromString(message) for message in receiver.ledger.encoded("e")]
+        assert "ask" in [event.task_name for event in stored if event.event_type == "task_completed"]
 
 
 async def test_a_receiver_restarted_in_between_misses_nothing(tmp_path: Path) -> None:

@@ -147,8 +147,9 @@ class Simulation:
         for client in clients:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
+        await engine.quiesce(self.world.rng.choice((0.0, 1.0)))
         await pipeline.drain(1.0)
-        await engine.drain(self.world.rng.choice((0.0, 1.0)))
+        await engine.drain(1.0)
 
     def _make_store(self, path: Path, *, outbox: bool) -> FaultyStore:
         store = FaultyStore(path, outbox=outbox, world=self.world)

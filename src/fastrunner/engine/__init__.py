@@ -107,6 +107,9 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Opens the store and re-queues what was unfinished."""
 
+    async def quiesce(self, timeout_s: float) -> None:
+        """Accepts nothing more, lets steps in flight reach their commit; whoever sends events may still send them."""
+
     async def drain(self, timeout_s: float) -> None:
         """Accepts nothing more, lets steps in flight reach their commit, closes the store."""
 

@@ -154,11 +154,13 @@ class EmbeddedEngine:
         sentence = f"the disk of the data directory is nearly full: less than {wanted_mib} MiB are free"
         self._disk_full = AtCapacity(sentence, retry_after_s=10.0) if full else None
 
-    async def drain(self, timeout_s: float) -> None:
-        """Refuses new executions, lets effects in flight end for `timeout_s`, commits and closes.
+    async def quiesce(self, timeout_s: float) -> None:
+        """Refuses new executions, lets effects in flight end for `timeout_s`, and waits for the commits of all that.
 
         Effects that do not end in time are aborted without an outcome: the next start performs them again.
         """
+        if self._draining:
+            return
         deadline_s = monotonic_s() + timeout_s
         self._draining = True
         self._scheduler.stop()
@@ -171,6 +173,12 @@ class EmbeddedEngine:
             _log.warning("%d effects did not end in time and will be performed again", aborted)
         while self._scheduler.busy:  # noqa: ASYNC110
             await asyncio.sleep(0)  # passes are callbacks of this loop; each sleep lets one run
+        await asyncio.gather(*(shard.flush(deadline_s) for shard in self._shards.values()))
+
+    async def drain(self, timeout_s: float) -> None:
+        """Comes to rest (see `quiesce`), writes the last acknowledgements and closes."""
+        deadline_s = monotonic_s() + timeout_s
+        await self.quiesce(timeout_s)
         self._closing = True
         self._lister.shutdown(wait=True, cancel_futures=True)
         left_s = max(1.0, deadline_s - monotonic_s())

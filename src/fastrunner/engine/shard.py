@@ -475,16 +475,24 @@ class Shard:
 
     # --- closing ---
 
-    async def close(self, timeout_s: float) -> None:
-        """Commits what there is, then closes the file; callers whose commit cannot land by then get Unavailable."""
-        deadline_s = monotonic_s() + timeout_s
-        while self._dirty or self._acknowledgements or self._flying or self._unwritten:
+    async def flush(self, deadline_s: float) -> None:
+        """Waits until every execution's changes are durable, or until a time on the monotonic clock."""
+        while self._dirty or self._flying or self._unwritten:
             self._plan_commit()
             self._landings.clear()
             try:
                 await asyncio.wait_for(self._landings.wait(), max(0.0, deadline_s - monotonic_s()))
             except TimeoutError:
                 break
+
+    async def close(self, timeout_s: float) -> None:
+        """Commits what there is, then closes the file; callers whose commit cannot land by then get Unavailable."""
+        deadline_s = monotonic_s() + timeout_s
+        await self.flush(deadline_s)
+        if self._acknowledgements:
+            self._plan_commit()
+            await asyncio.sleep(0)
+            await self.flush(deadline_s)
         self._closing = True
         # A commit under way ends in the thread; its landing must not find the file closed.
         self._writer.stop()
