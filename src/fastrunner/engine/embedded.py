@@ -391,7 +391,7 @@ class EmbeddedEngine:
         return not full and self._live_count() < limits.RESIDENT_EXECUTIONS_MAX
 
     def _live_count(self) -> int:
-        return sum(len(shard.live) for shard in self._shards.values())
+        return sum(len(shard.live) - shard.broken_count for shard in self._shards.values())
 
     def ended(self, execution: Execution) -> None:
         """See Driver."""

@@ -243,7 +243,6 @@ class Execution:
         self.stored = True
         self._input_size_bytes = len(row.input_json)
         self.state_size_bytes = self._input_size_bytes + len(row.snapshot)
-        self.parked = row.parked
         # A snapshot does not say whether its walk was in the middle of a slice; a walk that was not does nothing.
         self.more = not row.parked
         self._settled = row.parked

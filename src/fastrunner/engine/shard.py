@@ -81,6 +81,8 @@ class Shard:
         self.store = store
         self.live: dict[str, Execution] = {}
         """Executions in memory by id: unfinished ones, and finished ones until their commit has landed."""
+        self.broken_count = 0
+        """Those of them that the core failed on: they stay there so that nobody tries them again."""
         self.unfinished_count = 0
         self.parked_count_at_open = 0
         """Executions of the file that only waited when it was opened."""
@@ -147,10 +149,11 @@ class Shard:
         return self._restore(row)
 
     def _restore(self, row: Unfinished) -> Execution:
-        """Brings an execution back from its snapshot; one that cannot be is kept as it is, broken. Raises Unavailable."""
+        """Brings an execution back from its snapshot; one that cannot be stays as it is, broken. Raises Unavailable."""
         execution = Execution(
             self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
         )
+        execution.parked = row.parked
         self.live[row.execution_id] = execution
         try:
             plan = self._stored_plan(row.plan_key).plan
@@ -174,125 +177,6 @@ class Shard:
             if len(self._plans_by_key) >= limits.PLANS_BY_KEY_MAX:
                 self._plans_by_key.clear()
             self._plans_by_key[plan_key] = plan
-        return plan
-
-    def evicted(self, execution: Execution) -> None:
-        """The execution goes on in the file only."""
-
-    def ended(self, execution: Execution) -> None:
-        """The execution has ended, or is out of service: nothing comes of it any more."""
-
-
-class Shard:
-    """One shard, owned by this worker."""
-
-    def __init__(
-        self,
-        number: int,
-        store: Store,
-        driver: Driver,
-        plans: PlanCache,
-        config: Config,
-        metrics: Metrics,
-        wall_ms: Callable[[], int],
-        make_writer: WriterFactory,
-    ) -> None:
-        self.number = number
-        self.store = store
-        self.live: dict[str, Execution] = {}
-        """Executions in memory by id: unfinished ones, and finished ones until their commit has landed."""
-        self.unfinished_count = 0
-        self.parked_count_at_open = 0
-        """Executions of the file that only waited when it was opened."""
-        self.loader = Loader(store, driver, self.live.__contains__, self._restore, wall_ms)
-        self.refusal: RunnerError | None = None
-        """Why nothing new is taken; None while commits land."""
-        self._driver = driver
-        self._plans = plans
-        self._metrics = metrics
-        # Looking a label up costs as much as counting.
-        self._finished = {
-            status: (metrics.executions_finished.labels(status), metrics.execution_duration.labels(status))
-            for status in FINAL_STATUSES
-        }
-        self._wall_ms = wall_ms
-        self._retention = Retention(store, config, metrics)
-        self._execution_key_last = 0
-        self._plans_by_key: dict[int, CachedPlan] = {}
-        self._dirty: deque[Execution] = deque()
-        self._acknowledgements: dict[str, int] = {}
-        self._acknowledgement_handle: asyncio.TimerHandle | None = None
-        self._commit_planned = False
-        self._commit_begun_s = 0.0
-        self._flying: Batch | None = None
-        self._unwritten: Batch | None = None
-        self._retry_handle: asyncio.TimerHandle | None = None
-        self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
-        self._landings = asyncio.Event()
-        self._closing = False
-        self._make_writer = make_writer
-        self._writer: CommitWriter
-
-    # --- opening and recovery ---
-
-    async def open(self) -> None:
-        """Opens the file, waiting for a predecessor to let go of it. Raises DataDirectoryRefused, Unavailable."""
-        deadline_s = monotonic_s() + limits.SHARD_OWNER_WAIT_S_MAX
-        while not self.store.try_lock():
-            if monotonic_s() > deadline_s:
-                self.store.unlock()
-                raise Unavailable(f"{self.store.path} is still held by another worker")
-            await asyncio.sleep(0.01)
-        counts = self.store.open()
-        self._execution_key_last = counts.execution_key_last
-        self.loader.begin(counts.execution_key_last)
-        self.unfinished_count = counts.unfinished
-        self.parked_count_at_open = counts.parked
-        self._retention.finished_count = counts.finished
-        self._writer = self._make_writer(f"shard-{self.number}", self.store.commit, self._landed)
-
-    def find(self, execution_id: str) -> Execution | str:
-        """The execution, restored if need be, or the final status of one out of memory. Raises UnknownExecution."""
-        execution = self.live.get(execution_id)
-        if execution is not None:
-            return execution
-        acceptance = self.store.acceptance(execution_id)
-        if acceptance is None:
-            raise UnknownExecution(execution_id)
-        key, _, status = acceptance
-        if status in FINAL_STATUSES:
-            return status
-        row = self.store.unfinished(key)
-        assert row is not None
-        return self._restore(row)
-
-    def _restore(self, row: Unfinished) -> Execution:
-        """Brings an execution back from its snapshot; one that cannot be is kept as it is, broken. Raises Unavailable."""
-        execution = Execution(
-            self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
-        )
-        self.live[row.execution_id] = execution
-        try:
-            plan = self._stored_plan(row.plan_key).plan
-            input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
-            walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env)
-            effects = execution.restored(walk, row)
-        except Unavailable:
-            del self.live[row.execution_id]
-            raise
-        except Exception:
-            execution.stored = True
-            self.quarantine(execution)
-        else:
-            self._driver.restored(execution, effects)
-        return execution
-
-    def _stored_plan(self, plan_key: int) -> CachedPlan:
-        plan = self._plans_by_key.get(plan_key)
-        if plan is None:
-            plan = self._plans.get(self.store.document(plan_key))
-            if len(self._plans_by_key) < limits.PLANS_CACHED_MAX:
-                self._plans_by_key[plan_key] = plan
         return plan
 
     def evict(self, execution: Execution) -> None:
@@ -334,6 +218,8 @@ class Shard:
         if not execution.stored:
             del self.live[execution.execution_id]
             self.unfinished_count -= 1
+        else:
+            self.broken_count += 1
         self._driver.ended(execution)
 
     def mark(self, execution: Execution) -> None:
