@@ -75,6 +75,7 @@ class Simulation:
             data_dir=self._folder,
             stigmer_service_endpoint="localhost:1",
             executions_max=executions_max,
+            parked_resident_max=rng.choice((0, 1, 1_000)),
             cancel_grace_s=rng.choice((0.0, 0.5, 30.0)),
         )
 
