@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import orjson
 
@@ -109,6 +109,9 @@ def _bound(family: int, address: Any, option: int) -> socket.socket:
 
 # --- the runtime folder ---
 
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - folders in it are made by mkdtemp
+_PREFIX: Final = "fastrunner-"
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeFolder:
@@ -125,13 +128,13 @@ class RuntimeFolder:
         sockets cannot be: the path is too long, or the file system has none.
         """
         path = data_dir.resolve() / "run"
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
         path.mkdir(mode=0o700)
         if not _takes_sockets(path):
             path.rmdir()
-            path = Path(tempfile.mkdtemp(prefix="fastrunner-", dir="/tmp"))
+            path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
         folder = cls(path)
-        folder.metrics.mkdir()
+        _make_metrics(folder.metrics)
         return folder
 
     @property
@@ -150,7 +153,26 @@ class RuntimeFolder:
 
     def remove(self) -> None:
         """Removes the folder with everything in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
+
+
+def _make_metrics(folder: Path) -> None:
+    """Metrics are mapped into memory: on a disk that is full, touching a new page would kill the process by SIGBUS. So
+    they lie on a file system in memory where there is one, behind a link by which the next start finds them."""
+    try:
+        target = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_MEMORY))
+        folder.symlink_to(target)
+    except OSError:
+        folder.mkdir()
+
+
+def _remove(folder: Path) -> None:
+    metrics = folder / "metrics"
+    if metrics.is_symlink():
+        target = metrics.readlink()
+        if target.parent == _MEMORY and target.name.startswith(_PREFIX):
+            shutil.rmtree(target, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _takes_sockets(folder: Path) -> bool:
@@ -189,8 +211,8 @@ def remove_ports_file(data_dir: Path) -> None:
     path = data_dir / PORTS_FILE
     with contextlib.suppress(OSError, orjson.JSONDecodeError, KeyError, TypeError):
         stale = Path(orjson.loads(path.read_bytes())["runtime_dir"])
-        if stale.name.startswith("fastrunner-") and (stale / "metrics").is_dir():
-            shutil.rmtree(stale, ignore_errors=True)
+        if stale.name.startswith(_PREFIX) and (stale / "metrics").is_dir():
+            _remove(stale)
     path.unlink(missing_ok=True)
 
 

@@ -218,5 +218,8 @@ class Monkey:
 
     async def _fill_disk(self) -> None:
         self._disk.leave(self._chance.choice((0, 16_384, 1_048_576, 400_000_000)))
-        await asyncio.sleep(self._chance.uniform(0.2, 3.0))
+        await asyncio.sleep(self._chance.uniform(0.2, 1.5))
+        if self._chance.random() < 0.5:
+            await self._kill_worker()
+        await asyncio.sleep(self._chance.uniform(0.2, 1.5))
         self._disk.leave(2**32)

@@ -27,9 +27,9 @@ from tests.integration.engines import folder
 _TOKEN = "receive-only"
 _WORKERS = 2
 _EXECUTIONS = 42
-_NAMES = [str(point) for point in CrashPoint if "eviction" not in point]
-_PAIRS = list(zip(_NAMES[::2], _NAMES[1::2], strict=True))
-_RARE = {"retention", "resume", "cancel", "forward"}
+_PAIRS = list(zip(list(CrashPoint)[::2], list(CrashPoint)[1::2], strict=True))
+_KINDS = [kind for kind in kinds if kind != "slow"]
+_RARE = {"eviction", "retention", "resume", "cancel", "forward"}
 """Parts of the names of points that one worker may reach only a few times in a run."""
 
 
@@ -78,10 +78,12 @@ class Run:
         self._points = points
         nth = [self.chance.randint(1, 2 if set(point.split("-")) & _RARE else 12) for point in points]
         self.plan = ",".join(f"{point}:{count}" for point, count in zip(points, nth, strict=True))
-        # Of finished executions so few are kept that retention deletes while others run.
+        # Of finished executions so few are kept that retention deletes while others run, and of waiting ones so few are
+        # in memory that evictions are frequent.
         self.tree = Tree(
             path / "data", path / "log", FASTRUNNER_WORKERS=str(_WORKERS), STIGMER_SERVICE_API_KEY=_TOKEN,
             STIGMER_SERVICE_USE_TLS="false", FASTRUNNER_RETENTION_COUNT="3" if self.retention else "100000",
+            FASTRUNNER_PARKED_RESIDENT_MAX=str(self.chance.choice((0, 2))),
         )  # fmt: skip
 
     async def go(self) -> Verdict:
@@ -146,7 +148,7 @@ class Run:
             await asyncio.sleep(0.03)
 
     async def _ask(self, number: int, service: Service, clients: Clients) -> None:
-        kind = kinds[number % len(kinds)]
+        kind = _KINDS[number % len(_KINDS)]
         promise = Promise(f"x{number}-{self.chance.randrange(2**32):08x}", kind, may_be_gone=self.retention)
         self.promises.append(promise)
         # Spread over a second, so that the points are reached in the middle of things.

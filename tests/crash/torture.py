@@ -110,6 +110,7 @@ class Torture:
                 self._path / "data", self._path / "log", FASTRUNNER_WORKERS=str(_WORKERS), LOG_LEVEL="warn",
                 STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{proxy.port}", STIGMER_SERVICE_API_KEY=_TOKEN,
                 STIGMER_SERVICE_USE_TLS="false", FASTRUNNER_CALLBACK_TIMEOUT_S="3", FASTRUNNER_CANCEL_GRACE_S="1",
+                FASTRUNNER_PARKED_RESIDENT_MAX="3",
             )  # fmt: skip
             stack.push_async_callback(tree.kill)
             await tree.start()

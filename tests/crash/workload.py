@@ -49,6 +49,13 @@ def _tasks(url: str) -> dict[str, list[Any]]:
             {"safe": {"try": [{"ask": flaky}], "catch": {"errors": communication, "retry": retry}}},
             {"keep": keep},
         ],
+        "slow": [
+            {"first": call},
+            {"rest": {"wait": {"milliseconds": 1300}}},
+            {"second": call},
+            {"again": {"wait": {"milliseconds": 1700}}},
+            {"third": call},
+        ],
         "long": [{f"step{number}": call if number % 2 else keep} for number in range(16)],
     }
 

@@ -55,6 +55,21 @@ def test_ports_file_removal_trusts_nothing(tmp_path: Path) -> None:
     assert innocent.exists()
 
 
+def test_metrics_are_in_memory_and_leave_nothing_behind(tmp_path: Path) -> None:
+    """A page of a mapped file that a full disk cannot back kills the process; so metrics are no files of the disk."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("this system has no /dev/shm")
+    killed = RuntimeFolder.create(tmp_path).metrics.resolve()
+    assert killed.parent == Path("/dev/shm")
+    assert killed.stat().st_mode & 0o777 == 0o700
+    folder = RuntimeFolder.create(tmp_path)
+    assert not killed.exists()
+    metrics = folder.metrics.resolve()
+    assert metrics.is_dir()
+    folder.remove()
+    assert not metrics.exists()
+
+
 def test_only_live_gauges_are_forgotten(tmp_path: Path) -> None:
     """A dead worker's gauges go, its counters and the others' files stay."""
     folder = RuntimeFolder.create(tmp_path)
