@@ -100,6 +100,10 @@ GRPC_CLIENT_PING_INTERVAL_MS_MIN: Final = 10_000
 WALK_STEPS_PER_SLICE_MAX: Final = 250
 """Steps one slice of a walk may take: some hundred microseconds, in which the worker answers nobody else."""
 
+WALK_EXPRESSION_STEPS_PER_STEP: Final = 64
+"""Steps of expressions that count as one step of the walk, which takes about as long: a slice in which an expression
+uses its whole budget is over."""
+
 STRAND_STEPS_MAX: Final = 50
 """Steps a branch of a fork takes before its siblings take theirs, so that an endless one starves nobody."""
 

@@ -143,6 +143,7 @@ class Reference:
             variables["output"] = output
             if "export" in task:
                 place.context["value"] = self.slot(task["export"]["as"], output, reference, variables)
+                place.context["exported"] = True
             self.events.append(("task_completed", reference, attempt[0], output))
         except FaultError as fault:
             if not started:
@@ -286,6 +287,6 @@ class Reference:
                     if then == "end":
                         raise EndError(outputs[number]) from None
         for context in contexts:
-            if context["value"] is not before:
-                place.context["value"] = context["value"]
+            if "exported" in context:
+                place.context.update(context)
         return outputs

@@ -115,6 +115,16 @@ cdef Node constant(object value, Py_ssize_t offset=0):
     return node
 
 
+cdef Node field_node(str name, Py_ssize_t offset, Node of=None):
+    """`.name`. Looking up a long name takes time, for which only general indexing charges."""
+    cdef Node node
+    if len(name) > TEXT_SIZE_SMALL:
+        return new_node(N_INDEX, offset, of, constant(name, offset))
+    node = new_node(N_FIELD, offset, of)
+    node.key = name
+    return node
+
+
 cdef Node call_node(str name, list arguments, Py_ssize_t offset=0):
     cdef Node node = list_node(N_CALL, offset, arguments)
     node.key = name

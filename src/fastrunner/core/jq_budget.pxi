@@ -10,6 +10,7 @@ cdef extern from "Python.h":
     int PyUnicode_KIND(object text)
 
 cdef long long steps_left = 0
+cdef long long steps_spent = 0
 cdef long long STEPS_MAX = _limits.EXPRESSION_STEPS_MAX
 cdef Py_ssize_t STRING_SIZE_MAX = _limits.EXPRESSION_STRING_SIZE_MAX
 cdef Py_ssize_t ARRAY_SIZE_MAX = _limits.EXPRESSION_ARRAY_SIZE_MAX
@@ -20,6 +21,23 @@ cdef Py_ssize_t TEXT_SIZE_SMALL = 256
 cdef Py_ssize_t ERROR_STEPS = 50
 # Below this length Python searches text by brute force, from it on in linear time.
 cdef Py_ssize_t SEARCH_SIZE_SMALL = 30_000
+
+
+cdef void allow_steps() noexcept:
+    """Another evaluation begins, with a whole budget."""
+    global steps_left, steps_spent
+    steps_spent += STEPS_MAX - steps_left
+    steps_left = STEPS_MAX
+
+
+cdef long long take_spent_steps() noexcept:
+    """What evaluations took since this was asked last."""
+    global steps_spent
+    cdef long long spent
+    allow_steps()
+    spent = steps_spent
+    steps_spent = 0
+    return spent
 
 
 cdef int charge(Py_ssize_t work) except -1:
@@ -39,13 +57,13 @@ cdef inline int charge_text(str text) except -1:
 
 
 cdef inline int charge_elements(Py_ssize_t count) except -1:
-    """For copying or passing over references, 8 bytes each."""
-    return charge(1 + (count >> 3))
+    """For copying or passing over references."""
+    return charge(1 + (count >> 2))
 
 
 cdef int charge_search(Py_ssize_t size, Py_ssize_t wanted) except -1:
     """For finding a text of length `wanted` in one of length `size`."""
-    charge(1 + (size >> 4))
+    charge(1 + (size >> 3))
     if size < SEARCH_SIZE_SMALL:
         charge((min(wanted, size - wanted) if wanted < size else 0) * size >> 6)
     return 0

@@ -458,5 +458,8 @@ cdef list builtin_names():
     return sorted(entry for entry in names if not entry[0].startswith("_"))
 
 
+cdef list BUILTINS = [f"{name}/{arity}" for name, arity in builtin_names()]
+
+
 cdef object f_builtins(object input, object a, object b, object c):
-    return [f"{name}/{arity}" for name, arity in builtin_names()]
+    return BUILTINS

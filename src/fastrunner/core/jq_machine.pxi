@@ -232,6 +232,12 @@ cdef class Machine:
         Py_XDECREF(old)
         Py_XDECREF(old_value)
 
+    cdef bint is_large(self) noexcept:
+        """Whether a deep evaluation left it with stacks that are not worth keeping."""
+        return max(
+            self.frame_capacity, self.cell_capacity, self.closure_capacity, self.fork_capacity
+        ) > STACK_SIZE_KEPT_MAX
+
     cdef void reset(self) noexcept:
         while self.fork_top > 0:
             self.drop_fork()
@@ -261,4 +267,5 @@ cdef class Machine:
         return 0
 
 
+cdef Py_ssize_t STACK_SIZE_KEPT_MAX = 4_096
 cdef Py_ssize_t _frames_max = _limits.EXPRESSION_DEPTH_MAX

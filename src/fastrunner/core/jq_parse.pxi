@@ -286,8 +286,7 @@ cdef class Parser(Lexer):
         cdef Py_ssize_t offset = self.start
         cdef Node node
         if self.kind == T_FIELD:
-            node = new_node(N_FIELD, offset)
-            node.key = self.word
+            node = field_node(self.word, offset)
             self.advance()
             self.take_optional(node)
             return node
@@ -441,8 +440,7 @@ cdef class Parser(Lexer):
         while True:
             offset = self.start
             if self.kind == T_FIELD:
-                outer = new_node(N_FIELD, offset, node)
-                outer.key = self.word
+                outer = field_node(self.word, offset, node)
                 self.advance()
                 self.take_optional(outer)
                 node = outer
@@ -466,8 +464,7 @@ cdef class Parser(Lexer):
         cdef Node key = string_term(self)
         cdef Node node
         if key.kind == N_CONST:
-            node = new_node(N_FIELD, offset, of)
-            node.key = key.key
+            node = field_node(<str>key.key, offset, of)
         elif key.kind == N_FORMAT:
             self.refuse("found a format without a string, expected a string", key.offset)
         else:
@@ -497,8 +494,7 @@ cdef class Parser(Lexer):
                 self.unexpected("an index")
             node = new_node(N_SLICE, offset, of, first, last)
         elif first.kind == N_CONST and type(first.key) is str:
-            node = new_node(N_FIELD, offset, of)
-            node.key = first.key
+            node = field_node(<str>first.key, offset, of)
         else:
             node = new_node(N_INDEX, offset, of, first)
         self.expect("]")

@@ -60,11 +60,8 @@ cdef int object_entry(Parser parser, list kids) except -1:
 
 
 cdef Node field_of(Parser parser, Node key):
-    cdef Node node
     if key.kind == N_CONST:
-        node = new_node(N_FIELD, key.offset)
-        node.key = key.key
-        return node
+        return field_node(<str>key.key, key.offset)
     if key.kind == N_FORMAT:
         parser.refuse("found a format without a string, expected a key", key.offset)
     return new_node(N_INDEX, key.offset, None, key)

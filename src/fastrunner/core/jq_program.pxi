@@ -6,6 +6,10 @@ evaluation in progress.
 
 cimport cython
 
+cdef extern from "Python.h":
+    int PyGC_Disable()
+    int PyGC_Enable()
+
 cdef list idle_machines = []
 
 
@@ -28,11 +32,10 @@ cdef class Program:
         raise TypeError("use compile_expression()")
 
     cdef object evaluate_first(self, object input, tuple arguments, long long now_ms):
-        """`first` for the other parts of the core."""
-        global steps_left, evaluation_now_ms
+        """`first` for the other parts of the core, on what is left of the budget that `allow_steps` set."""
+        global evaluation_now_ms
         cdef list outputs
         if self.bare:
-            steps_left = STEPS_MAX
             evaluation_now_ms = now_ms
             return evaluate(SCRATCH, self.direct, input)
         outputs = self.run(input, arguments, now_ms)
@@ -41,14 +44,15 @@ cdef class Program:
         return outputs if outputs else None
 
     cdef list run(self, object input, tuple arguments, long long now_ms):
-        global steps_left, evaluation_now_ms
+        global evaluation_now_ms
         cdef Evaluator machine
         cdef int i
         if len(arguments) != self.argument_count:
             raise ValueError(f"the expression takes {self.argument_count} arguments, not {len(arguments)}")
         machine = idle_machines.pop() if idle_machines else Evaluator()
-        steps_left = STEPS_MAX
         evaluation_now_ms = now_ms
+        # Values have no cycles; looking for some while an evaluation builds them can double its time.
+        cdef bint collecting = PyGC_Disable()
         try:
             machine.reset()
             machine.push_frame(self.unit, -1, 0)
@@ -61,14 +65,19 @@ cdef class Program:
             machine.reset()
             machine.current = None
             machine.outputs = None
-            idle_machines.append(machine)
+            if not machine.is_large():
+                idle_machines.append(machine)
+            if collecting:
+                PyGC_Enable()
 
     def first(self, input, arguments=(), now_ms=0):
         """The expression's one value: no result gives None, one result itself, several results a list of them."""
+        allow_steps()
         return self.evaluate_first(input, tuple(arguments), now_ms)
 
     def outputs(self, input, arguments=(), now_ms=0):
         """All results in order."""
+        allow_steps()
         return self.run(input, tuple(arguments), now_ms)
 
     def argument_offset(self, name):

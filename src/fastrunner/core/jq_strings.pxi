@@ -159,7 +159,7 @@ cdef object f_join(object input, object a, object b, object c):
     if type(a) is not str:
         return join_by_adding(values, a)
     for value in values:
-        charge(1)
+        charge(3)
         if type(value) is str:
             parts.append(value)
         elif value is None:
@@ -276,6 +276,7 @@ cdef str format_value(str name, object value):
 cdef str format_html(str text):
     cdef int code
     cdef double size = len(text)
+    charge(len(text) >> 1)
     for code in (60, 62, 38, 39, 34):
         size += 5 * text.count(chr(code))
     check_string(size)

@@ -62,7 +62,7 @@ cdef int dump_parts(list parts, object value, int depth, Py_ssize_t* room) excep
     """Appends a value's JSON to `parts` while there is `room` for it."""
     cdef Kind kind = kind_of(value)
     cdef str part
-    charge(2)
+    charge(3)
     if depth > VALUE_DEPTH_MAX:
         part = "<skipped: too deep>"
     elif kind == K_STRING:
@@ -98,6 +98,7 @@ cdef int dump_container(list parts, object value, Kind kind, int depth, Py_ssize
     for key, item in (<dict>value).items():
         if room[0] < 0:
             return 0
+        charge(2)
         if not first:
             parts.append(",")
         first = False

@@ -39,6 +39,8 @@ cdef double EXACT_INT_MAX = 9007199254740992.0
 cdef long long EXACT_INT_MAX_I = 9007199254740992
 cdef int VALUE_DEPTH_MAX = 10_000
 cdef Py_ssize_t ERROR_DUMP_SIZE_BYTES = 30
+# A problem quotes the expression, whose names may be long.
+cdef Py_ssize_t PROBLEM_TEXT_SIZE_MAX = 500
 cdef Py_ssize_t ERROR_TEXT_SIZE_MAX = _limits.EXPRESSION_ERROR_SIZE_MAX
 
 cdef tuple KIND_NAMES = ("null", "boolean", "boolean", "number", "string", "array", "object")
@@ -48,6 +50,8 @@ class ExpressionProblem(ValueError):
     """An expression that does not compile; `offset` counts code points from 0 in the expression's text."""
 
     def __init__(self, message, offset):
+        if len(message) > PROBLEM_TEXT_SIZE_MAX:
+            message = message[:PROBLEM_TEXT_SIZE_MAX] + "..."
         super().__init__(message, offset)
         self.message = message
         self.offset = offset
@@ -132,16 +136,20 @@ cdef str error_text(object value):
     """An uncaught error's message, cut: it travels in events. Needs no budget, for it is read after the evaluation."""
     global steps_left
     cdef long long before = steps_left
+    cdef Py_ssize_t room = ERROR_TEXT_SIZE_MAX
+    cdef list parts = []
     cdef str text
     if type(value) is str:
         text = <str>value
+        room -= len(text)
     else:
         steps_left = STEPS_MAX
-        text = dump_text_bounded(value, ERROR_TEXT_SIZE_MAX)
+        dump_parts(parts, value, 0, &room)
         steps_left = before
-        if len(text) <= ERROR_TEXT_SIZE_MAX:
-            text += " (not a string)"
-    return text if len(text) <= ERROR_TEXT_SIZE_MAX else text[:ERROR_TEXT_SIZE_MAX] + "..."
+        text = "".join(parts)
+    if room < 0:
+        return text[:ERROR_TEXT_SIZE_MAX] + "..."
+    return text if type(value) is str else text + " (not a string)"
 
 
 cdef str dump_short(object value):

@@ -211,11 +211,11 @@ cdef class Runner(Machine):
             path, value = <tuple>value
             self.set_path(<PyObject*>path, <PyObject*>value)
             if type(value) is list:
-                charge(4 * len(<list>value))
+                charge(5 * len(<list>value))
                 for index in range(len(<list>value) - 1, -1, -1):
                     pending.append(((path, index), (<list>value)[index]))
             elif type(value) is dict:
-                charge(4 * len(<dict>value))
+                charge(5 * len(<dict>value))
                 for key in reversed(<dict>value):
                     pending.append(((path, key), (<dict>value)[key]))
         elif type(value) is list:

@@ -46,9 +46,11 @@ cdef object fault_here(Walk walk, str name, str detail):
 
 
 cdef object evaluate_here(Walk walk, Expression expression, object dot, int depth):
-    """An expression's value; `depth` is how deep in a template it stands."""
+    """An expression's value; `depth` is how deep in a template it stands. A template shares one budget."""
     cdef object value
     cdef str message, text
+    if depth == 0:
+        allow_steps()
     try:
         value = expression.program.evaluate_first(
             dot, arguments_of(walk, expression.sources) if expression.sources else NO_ARGUMENTS, walk.now_ms
@@ -148,6 +150,7 @@ cdef object render(Walk walk, Template template, object dot, int depth):
     cdef Py_ssize_t index
     if depth == 0:
         allow_data()
+        allow_steps()
     if template.kind == TEMPLATE_CONSTANT:
         return template.constant
     if template.kind == TEMPLATE_EXPRESSION:

@@ -6,6 +6,7 @@ fail is evaluated before a frame is pushed, so that a fault in `begin` finds the
 
 from fastrunner.limits import STRAND_STEPS_MAX as _STRAND_STEPS_MAX
 
+cdef long long EXPRESSION_STEPS_PER_STEP = _limits.WALK_EXPRESSION_STEPS_PER_STEP
 cdef int STRAND_STEPS_MAX = _STRAND_STEPS_MAX
 cdef TaskList NO_TASKS = TaskList.__new__(TaskList)
 NO_TASKS.tasks = ()
@@ -16,14 +17,16 @@ cdef int run(Walk walk) except -1:
     cdef int budget = _limits.WALK_STEPS_PER_SLICE_MAX
     cdef Strand strand
     cdef TaskFrame frame
+    take_spent_steps()
     while budget > 0 and walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0:
         strand = <Strand> walk.ready[0]
         frame = strand.top
-        budget -= 1
         if frame.position >= 0:
             begin(walk, strand, frame)
         else:
             leave(walk, strand, frame)
+        # Long evaluations end a slice early, so that others get their turn between them.
+        budget -= 1 + <int> min(take_spent_steps() // EXPRESSION_STEPS_PER_STEP, budget)
         strand.steps_left -= 1
         if strand.steps_left <= 0 and strand.is_ready:
             strand.steps_left = STRAND_STEPS_MAX
