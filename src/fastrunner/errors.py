@@ -4,12 +4,16 @@
       InvalidRequest        INVALID_ARGUMENT      empty or over-long id, empty document, bad input JSON
       DocumentRefused       INVALID_ARGUMENT      the document does not parse or validate; carries every problem
       TooLarge              RESOURCE_EXHAUSTED    document, input or batch over its size bound
-      AtCapacity            RESOURCE_EXHAUSTED    more unfinished executions than the bound, or the disk nearly full
+      AtCapacity            RESOURCE_EXHAUSTED    more unfinished executions than the bound
+        StorageFull         RESOURCE_EXHAUSTED    the disk is full or nearly so
       UnknownExecution      NOT_FOUND             no execution with this id
       UnknownService        NOT_FOUND             health of a service this runner does not have
       IdTaken               ALREADY_EXISTS        same id, different request
       WrongState            FAILED_PRECONDITION   the execution's state does not allow the command
       Unavailable           UNAVAILABLE           draining, or the owner did not come back in time
+        StorageFailed       UNAVAILABLE           the data directory cannot be read or written
+        ShardDamaged        UNAVAILABLE           nor will it, because a shard's file is damaged
+      Damaged               DATA_LOSS             what is stored of the execution is not what was written
       NotServed             UNIMPLEMENTED         the method exists but this side does not serve it
       Unauthenticated       UNAUTHENTICATED       no or wrong credentials where they are configured
       ForwardedError        as the owner said     a refusal by another worker, passed on unchanged
@@ -29,6 +33,8 @@ class RunnerError(Exception):
     """Base of all refusals; `grpc_code` is the numeric google.rpc.Code."""
 
     grpc_code: ClassVar[int] = 13
+    retry_after_s: float = 0.0
+    """When a retry may succeed, in seconds; sent as google.rpc.RetryInfo unless 0."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -74,7 +80,10 @@ class AtCapacity(RunnerError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-        """When a retry may succeed, in seconds; sent as google.rpc.RetryInfo."""
+
+
+class StorageFull(AtCapacity):
+    """The disk of the data directory is full, or nearly so."""
 
 
 class UnknownExecution(RunnerError):
@@ -115,6 +124,24 @@ class Unavailable(RunnerError):
     """Temporarily not served; a retry is right."""
 
     grpc_code = 14
+
+
+class StorageFailed(Unavailable):
+    """The data directory cannot be read or written."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ShardDamaged(StorageFailed):
+    """A shard's file is damaged where it is to be read or written: only a backup helps."""
+
+
+class Damaged(RunnerError):
+    """What is stored of an execution is not what was written."""
+
+    grpc_code = 15
 
 
 class NotServed(RunnerError):

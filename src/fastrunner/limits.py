@@ -227,6 +227,9 @@ COMMIT_RETRY_DELAY_S_MIN: Final = 0.1
 COMMIT_RETRY_DELAY_S_MAX: Final = 5.0
 """Longest pause between attempts: how late the runner notices that the disk is back."""
 
+DAMAGES_KNOWN_MAX: Final = 10_000
+"""Damaged rows a shard remembers, so that each is told once; in a file with more, some are told again."""
+
 TIMERS_DEAD_MAX: Final = 1_000
 """Entries of ended executions the timer heap may hold before it is rebuilt, if they are also most of it."""
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.engine.plans import PlanCache
-from fastrunner.errors import DocumentRefused, Unavailable, UnknownExecution
+from fastrunner.errors import Damaged, DocumentRefused, UnknownExecution
 from fastrunner.metrics import Metrics
 from tests.integration.engines import (
     CALL,
@@ -55,20 +55,20 @@ async def test_performer_that_raises_fails_its_task_only() -> None:
         await engine.submit(submission("two", SET))
 
 
-async def test_snapshot_that_cannot_be_read_sets_aside_one_execution() -> None:
+async def test_snapshot_of_an_unknown_format_sets_aside_one_execution() -> None:
     path = folder()
     async with engine_on(path) as engine:
-        await engine.submit(submission("damaged", WAIT))
+        await engine.submit(submission("foreign", WAIT))
         await engine.submit(submission("whole", WAIT))
     with sqlite3.connect(path / "shard-0000.db") as db:
-        db.execute("update snapshots set snapshot = x'00' where execution_key = 1")
+        db.execute("update snapshots set snapshot = cast(x'63' || substr(snapshot, 2) as blob) where execution_key = 1")
     db.close()
     async with engine_on(path) as engine:
         await until_status(engine, "whole", "completed")
-        assert (await engine.get("damaged")).status == "running"
-        assert await engine.submit(submission("damaged", WAIT)) == "running"
-        with pytest.raises(Unavailable, match="out of service"):
-            await engine.cancel("damaged", "", True)
+        assert (await engine.get("foreign")).status == "running"
+        assert await engine.submit(submission("foreign", WAIT)) == "running"
+        with pytest.raises(Damaged, match="out of service"):
+            await engine.cancel("foreign", "", True)
 
 
 async def test_execution_the_core_fails_on_is_refused_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,11 +36,12 @@ def problems(count: int, message: str = "`sett` is not allowed here: a task has 
 
 REFUSALS: dict[str, list[errors.RunnerError]] = {
     "INVALID_ARGUMENT": [errors.InvalidRequest("f", "m"), errors.DocumentRefused(problems(1))],
-    "RESOURCE_EXHAUSTED": [errors.TooLarge("m"), errors.AtCapacity("m", 2.5)],
+    "RESOURCE_EXHAUSTED": [errors.TooLarge("m"), errors.AtCapacity("m", 2.5), errors.StorageFull("m")],
     "NOT_FOUND": [errors.UnknownExecution("e"), errors.UnknownService("m")],
     "ALREADY_EXISTS": [errors.IdTaken("e")],
     "FAILED_PRECONDITION": [errors.WrongState("m")],
-    "UNAVAILABLE": [errors.Unavailable("m")],
+    "UNAVAILABLE": [errors.Unavailable("m"), errors.StorageFailed("m"), errors.ShardDamaged("m")],
+    "DATA_LOSS": [errors.Damaged("m")],
     "UNIMPLEMENTED": [errors.NotServed("m")],
     "UNAUTHENTICATED": [errors.Unauthenticated("m")],
 }
@@ -59,9 +61,15 @@ def test_each_refusal_has_its_code_and_reason(code: str, error: errors.RunnerErr
     assert info.reason.replace("_", "").lower() == type(error).__name__.lower()
 
 
+def _subclasses(kind: type[errors.RunnerError]) -> Iterator[type[errors.RunnerError]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
 def test_every_class_of_refusal_is_covered_here() -> None:
     covered = {type(error) for group in REFUSALS.values() for error in group} | {errors.ForwardedError}
-    assert covered == set(errors.RunnerError.__subclasses__())
+    assert covered == set(_subclasses(errors.RunnerError))
 
 
 def test_every_reason_is_documented() -> None:

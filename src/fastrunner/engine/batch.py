@@ -95,6 +95,9 @@ class Change:
     """Ids of the effects this commit schedules."""
     waiters: Sequence[Waiter]
     """Who hears after it."""
+    keeps_state: bool = False
+    """Set where an execution ends because it is damaged: what is left of its request and state stays until retention
+    ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ class Batch:
     """Highest acknowledged sequence number by execution id."""
     deletions: list[Deletion] = field(default_factory=list)
     """What retention removes."""
+    probe: bool = False
+    """Whether something is to be written in any case, to learn whether the disk takes it."""
 
     def __bool__(self) -> bool:
-        return bool(self.changes or self.acknowledgements or self.deletions)
+        return bool(self.changes or self.acknowledgements or self.deletions or self.probe)

@@ -45,7 +45,16 @@ from fastrunner.engine.sharding import shard_of
 from fastrunner.engine.store import Store
 from fastrunner.engine.subscriptions import Page, Subscriptions
 from fastrunner.engine.writer import Writer, WriterFactory
-from fastrunner.errors import AtCapacity, IdTaken, RunnerError, Unavailable, UnknownExecution
+from fastrunner.errors import (
+    AtCapacity,
+    Damaged,
+    IdTaken,
+    RunnerError,
+    ShardDamaged,
+    StorageFull,
+    Unavailable,
+    UnknownExecution,
+)
 from fastrunner.metrics import Metrics
 
 __all__ = ["EmbeddedEngine"]
@@ -98,7 +107,9 @@ class EmbeddedEngine:
         self._executions_max = -(-config.executions_max * max(1, len(shards)) // shard_count)
         self._draining = False
         self._closing = False
-        self._disk_full: AtCapacity | None = None
+        self._disk_full: StorageFull | None = None
+        self._trouble = ""
+        self._on_trouble: Callable[[str], None] | None = None
         self._active_count = 0
         self._parked_count = 0
         self._background: list[asyncio.Task[None]] = []
@@ -152,7 +163,27 @@ class EmbeddedEngine:
                     self._scheduler.enqueue(execution)
         wanted_mib = limits.DISK_FREE_SIZE_BYTES_MIN >> 20
         sentence = f"the disk of the data directory is nearly full: less than {wanted_mib} MiB are free"
-        self._disk_full = AtCapacity(sentence, retry_after_s=10.0) if full else None
+        self._disk_full = StorageFull(sentence, retry_after_s=10.0) if full else None
+        self.storage_changed()
+
+    def watch_storage(self, listener: Callable[[str], None]) -> None:
+        """Has `listener` told on the loop why executions are not taken, and with an empty text when they are again.
+
+        Call before `start`.
+        """
+        self._on_trouble = listener
+
+    def storage_changed(self) -> None:
+        """See Driver."""
+        troubles = [shard.trouble for shard in self._shards.values() if shard.trouble]
+        self._metrics.storage_failing.set(len(troubles))
+        if self._disk_full is not None:
+            troubles.append(self._disk_full.message)
+        trouble = "; ".join(troubles)
+        if trouble != self._trouble and not self._closing:
+            self._trouble = trouble
+            if self._on_trouble is not None:
+                self._on_trouble(trouble)
 
     async def quiesce(self, timeout_s: float) -> None:
         """Refuses new executions, lets effects in flight end for `timeout_s`, and waits for the commits of all that.
@@ -282,7 +313,7 @@ class EmbeddedEngine:
             applies(command, execution_id, execution)
             return
         if execution.broken:
-            raise Unavailable(f"execution {execution_id!r} is out of service: the runner's log has the reason")
+            raise Damaged(f"execution {execution_id!r} is out of service: the runner's log has the reason")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         execution.inbox.append((command, future))
         self._scheduler.enqueue(execution)
@@ -450,7 +481,7 @@ class EmbeddedEngine:
         if progress is None:
             raise UnknownExecution(execution_id)
         key, last_sequence, finished = progress
-        rows = store.events(execution_id, key, max(1, from_sequence), count_max, size_bytes_max)
+        rows = store.events(execution_id, key, max(1, from_sequence), count_max, size_bytes_max, last_sequence)
         return rows, last_sequence, finished
 
     # --- Outbox ---
@@ -463,7 +494,11 @@ class EmbeddedEngine:
         """See Outbox."""
         pages = []
         for shard in [*self._shards.values()]:
-            pages.append(shard.store.unacknowledged(after or ("", 0), rows_max))
+            try:
+                pages.append(shard.store.unacknowledged(after or ("", 0), rows_max))
+            except ShardDamaged:
+                # Logged by the store; the callbacks of the other shards go on.
+                continue
             await asyncio.sleep(0)
         merged = heapq.merge(*pages, key=lambda row: (row.execution_id, row.first_sequence))
         return [row for row, _ in zip(merged, range(rows_max), strict=False)]

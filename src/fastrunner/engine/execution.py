@@ -35,7 +35,7 @@ from fastrunner.errors import RunnerError
 
 if TYPE_CHECKING:
     from fastrunner._core import Outcome
-    from fastrunner.engine.store import Unfinished
+    from fastrunner.engine.reader import Unfinished
 
 __all__ = ["Execution", "StartFacts"]
 

@@ -22,8 +22,9 @@ from typing import Protocol
 from fastrunner import limits
 from fastrunner.clock import monotonic_s
 from fastrunner.engine.execution import Execution
-from fastrunner.engine.store import Store, Unfinished
-from fastrunner.errors import Unavailable
+from fastrunner.engine.reader import Unfinished
+from fastrunner.engine.store import Store
+from fastrunner.errors import StorageFailed
 
 __all__ = ["Loader", "Places", "Residents"]
 
@@ -80,7 +81,12 @@ class Loader:
         is_live: Callable[[str], bool],
         restore: Callable[[Unfinished], object],
         wall_ms: Callable[[], int],
+        on_failure: Callable[[], None],
     ) -> None:
+        """`on_failure` is called when `failure` comes or goes."""
+        self.failure: StorageFailed | None = None
+        """Why the file cannot be read; None while it can."""
+        self._on_failure = on_failure
         self._store = store
         self._places = places
         self._is_live = is_live
@@ -116,15 +122,22 @@ class Loader:
             try:
                 timers_left = self._load_timers()
                 backlog_left = self._load_backlog()
-            except Unavailable:
+            except StorageFailed as failure:
+                self._note(failure)
                 await asyncio.sleep(limits.COMMIT_RETRY_DELAY_S_MAX)
                 continue
+            self._note(None)
             if timers_left:
                 await asyncio.sleep(0)
             elif backlog_left:
                 await asyncio.sleep(monotonic_s() - begun_s)
             else:
                 await asyncio.sleep(limits.LOAD_INTERVAL_S)
+
+    def _note(self, failure: StorageFailed | None) -> None:
+        if self.failure is not failure:
+            self.failure = failure
+            self._on_failure()
 
     def _load_timers(self) -> bool:
         """Loads a few executions whose deadline comes soon; whether more may be waiting that have room."""

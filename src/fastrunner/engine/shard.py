@@ -9,11 +9,12 @@ Rules:
 - Callers are answered, effects started and events announced only by `_land`, after the commit.
 - A commit that fails is kept and tried again with back-off. Executions it would have accepted are refused instead
   (nobody was told they exist), and no new ones are taken until a commit lands.
+- A change that cannot be written whatever the disk does fails its own execution, never the shard.
+- An execution whose stored state is damaged ends as failed, with an event that says so; what is left of it is kept.
 """
 
 import asyncio
 import logging
-import sqlite3
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -25,15 +26,19 @@ from fastrunner._core import PerformEffect, Walk
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config
 from fastrunner.crash import CrashPoint
+from fastrunner.engine import UnacknowledgedEvents, records
 from fastrunner.engine.batch import Batch, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES
 from fastrunner.engine.execution import Execution
+from fastrunner.engine.faults import refusal_of
 from fastrunner.engine.plans import CachedPlan, PlanCache
+from fastrunner.engine.reader import Unfinished
+from fastrunner.engine.records import Damage
 from fastrunner.engine.residency import Loader, Places
 from fastrunner.engine.retention import Retention
-from fastrunner.engine.store import Store, Unfinished
+from fastrunner.engine.store import Store
 from fastrunner.engine.writer import CommitWriter, WriterFactory
-from fastrunner.errors import AtCapacity, RunnerError, Unavailable, UnknownExecution
+from fastrunner.errors import Damaged, StorageFailed, StorageFull, Unavailable, UnknownExecution
 from fastrunner.metrics import Metrics
 
 __all__ = ["Driver", "Shard"]
@@ -62,6 +67,9 @@ class Driver(Places, Protocol):
     def ended(self, execution: Execution) -> None:
         """The execution has ended, or is out of service: nothing comes of it any more."""
 
+    def storage_changed(self) -> None:
+        """The shard's `refusal` has come or gone."""
+
 
 class Shard:
     """One shard, owned by this worker."""
@@ -86,8 +94,8 @@ class Shard:
         self.unfinished_count = 0
         self.parked_count_at_open = 0
         """Executions of the file that only waited when it was opened."""
-        self.loader = Loader(store, driver, self.live.__contains__, self._restore, wall_ms)
-        self.refusal: RunnerError | None = None
+        self.loader = Loader(store, driver, self.live.__contains__, self._restore, wall_ms, driver.storage_changed)
+        self.refusal: StorageFull | StorageFailed | None = None
         """Why nothing new is taken; None while commits land."""
         self._driver = driver
         self._plans = plans
@@ -98,10 +106,12 @@ class Shard:
             for status in FINAL_STATUSES
         }
         self._wall_ms = wall_ms
+        store.on_damage = self._damage_found
         self._retention = Retention(store, config, metrics)
         self._execution_key_last = 0
         self._plans_by_key: dict[int, CachedPlan] = {}
         self._dirty: deque[Execution] = deque()
+        self._verdicts: deque[Change] = deque()
         self._acknowledgements: dict[str, int] = {}
         self._acknowledgement_handle: asyncio.TimerHandle | None = None
         self._commit_planned = False
@@ -149,13 +159,16 @@ class Shard:
         return self._restore(row)
 
     def _restore(self, row: Unfinished) -> Execution:
-        """Brings an execution back from its snapshot; one that cannot be stays as it is, broken. Raises Unavailable."""
+        """Brings an execution back from its snapshot. One whose stored state is damaged ends as failed; one that the
+        core fails on stays as it is, broken. Raises Unavailable."""
         execution = Execution(
             self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
         )
         execution.parked = row.parked
         self.live[row.execution_id] = execution
         try:
+            if row.damage:
+                raise Damaged(row.damage)
             plan = self._stored_plan(row.plan_key).plan
             input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
             walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env)
@@ -163,6 +176,9 @@ class Shard:
         except Unavailable:
             del self.live[row.execution_id]
             raise
+        except Damaged as damage:
+            execution.stored = True
+            self._fail(execution, row.last_sequence, f"the runner's copy of this execution is damaged: {damage}")
         except Exception:
             execution.stored = True
             self.quarantine(execution)
@@ -190,6 +206,12 @@ class Shard:
         execution.walk = None
         crash.reach(CrashPoint.AFTER_EVICTION)
 
+    @property
+    def trouble(self) -> str:
+        """Why the file cannot be used as it should be; empty if it can."""
+        refusal = self.refusal or self.loader.failure
+        return "" if refusal is None else refusal.message
+
     # --- executions ---
 
     def admit(self, execution_id: str, accepted_ms: int, request_digest: bytes, debug: bool) -> Execution:
@@ -206,8 +228,38 @@ class Shard:
         _log.exception("the core failed on an execution", extra={"execution_id": execution.execution_id})
         self._abandon(execution, RuntimeError("the runner failed on this execution; its log has the reason"))
 
-    def _abandon(self, execution: Execution, error: BaseException) -> None:
+    def _fail(self, execution: Execution, last_sequence: int, detail: str) -> None:
+        """Ends an execution that cannot go on, with the next commit; `last_sequence` is that of its last stored
+        event."""
         execution.broken = True
+        self._refuse_inbox(execution, Damaged(f"execution {execution.execution_id!r} fails: {detail}"))
+        now_ms, sequence, error = self._wall_ms(), last_sequence + 1, records.damage_error(detail)
+        event = records.failed_event(execution.execution_id, sequence, now_ms, error)
+        self._verdicts.append(
+            Change(
+                execution_key=execution.execution_key,
+                execution_id=execution.execution_id,
+                accepted=None,
+                status="failed",
+                finished_ms=now_ms,
+                wake_at_ms=0,
+                parked=False,
+                last_sequence=sequence,
+                snapshot=None,
+                output_json=None,
+                error_json=orjson.dumps(error).decode(),
+                events=UnacknowledgedEvents(execution.execution_id, sequence, sequence, event),
+                effects=(),
+                waiters=(),
+                keeps_state=True,
+            )
+        )
+        self._plan_commit()
+
+    def _damage_found(self, damage: Damage) -> None:
+        self._metrics.damaged_records.labels(damage.table).inc()
+
+    def _refuse_inbox(self, execution: Execution, error: BaseException) -> None:
         waiters, execution.waiters = execution.waiters, []
         for waiter in waiters:
             waiter.fail(error)
@@ -215,6 +267,10 @@ class Shard:
             if future is not None:
                 Waiter(future).fail(error)
         execution.inbox.clear()
+
+    def _abandon(self, execution: Execution, error: BaseException) -> None:
+        execution.broken = True
+        self._refuse_inbox(execution, error)
         if not execution.stored:
             del self.live[execution.execution_id]
             self.unfinished_count -= 1
@@ -259,9 +315,9 @@ class Shard:
         if self._closing:
             return
         batch, self._unwritten = self._unwritten or self._gather(), None
+        # What could not be written may have been refused by now; whether the disk is back is still to be found out.
+        batch.probe = self.refusal is not None
         if not batch:
-            # Nothing is left of a commit that failed: take new work again, whose commit will tell.
-            self.refusal = None
             return
         self._commit_begun_s = monotonic_s()
         try:
@@ -278,6 +334,8 @@ class Shard:
         now_ms = self._wall_ms()
         end_s = monotonic_s() + limits.COMMIT_GATHER_MS_MAX / 1000
         batch = Batch()
+        while self._verdicts and len(batch.changes) < limits.COMMIT_EXECUTIONS_MAX:
+            batch.changes.append(self._verdicts.popleft())
         while self._dirty and len(batch.changes) < limits.COMMIT_EXECUTIONS_MAX:
             execution = self._dirty.popleft()
             execution.dirty = False
@@ -301,7 +359,7 @@ class Shard:
         if error is not None:
             self._failed(batch, error)
             return
-        self.refusal = None
+        self._set_refusal(None)
         self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         self._metrics.commit_executions.observe(len(batch.changes))
         self._metrics.commit_duration.observe(monotonic_s() - self._commit_begun_s)
@@ -313,8 +371,16 @@ class Shard:
             crash.reach(CrashPoint.AFTER_CALLBACK_ACK)
         self._retention.deleted(batch.deletions)
         self._landings.set()
-        if self._dirty or self._retention.due:
+        if self._dirty or self._verdicts or self._retention.due:
             self._begin_commit()
+
+    def _set_refusal(self, refusal: StorageFull | StorageFailed | None) -> None:
+        changed = str(refusal) != str(self.refusal)
+        self.refusal = refusal
+        if changed:
+            if refusal is None:
+                _log.info("shard %d can be written again", self.number)
+            self._driver.storage_changed()
 
     def _land(self, change: Change) -> None:
         """What follows a durable change."""
@@ -324,7 +390,7 @@ class Shard:
         for waiter in change.waiters:
             waiter.settle()
         self._driver.committed(execution, change)
-        if change.finished_ms and not execution.dirty and not execution.inbox:
+        if change.finished_ms and (execution.broken or not (execution.dirty or execution.inbox)):
             del self.live[change.execution_id]
             self.unfinished_count -= 1
             self._retention.finished_count += 1
@@ -335,25 +401,63 @@ class Shard:
 
     def _failed(self, batch: Batch, error: BaseException) -> None:
         """Keeps what must not be lost, refuses what nobody was promised, tries again later."""
+        refusal = refusal_of(error, self.store.path.name, self._retry_delay_s)
+        if refusal is None and self._drop_unwritable(batch):
+            self._unwritten = batch
+            self._plan_commit()
+            return
+        if refusal is None:
+            refusal = StorageFailed(f"{self.store.path.name} cannot be written: {error}", self._retry_delay_s)
         _log.error("a commit of shard %d failed, trying again in %.1f s: %s", self.number, self._retry_delay_s, error)
-        full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-        if full:
-            self.refusal = AtCapacity("the disk of the data directory is full", retry_after_s=self._retry_delay_s)
-        else:
-            self.refusal = Unavailable("the data directory cannot be written")
+        self._metrics.commit_failures.labels(type(refusal).__name__).inc()
+        self._set_refusal(refusal)
         kept = []
         for change in batch.changes:
             if change.accepted is None:
                 kept.append(change)
-                continue
-            for waiter in change.waiters:
-                waiter.fail(self.refusal)
-            self._abandon(self.live[change.execution_id], self.refusal)
+            else:
+                self._refuse(change, refusal)
         batch.changes = kept
         self._unwritten = batch
         self._retry_handle = asyncio.get_running_loop().call_later(self._retry_delay_s, self._retry)
         self._retry_delay_s = min(2 * self._retry_delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
         self._landings.set()
+
+    def _refuse(self, change: Change, error: BaseException) -> None:
+        """Forgets an execution that would have been accepted."""
+        self._metrics.executions_rejected.labels(type(error).__name__).inc()
+        for waiter in change.waiters:
+            waiter.fail(error)
+        self._abandon(self.live[change.execution_id], error)
+
+    def _drop_unwritable(self, batch: Batch) -> bool:
+        """Takes changes out of a batch that no disk would take, and fails their executions; whether there were any."""
+        try:
+            found = self.store.unwritable(batch)
+        except Exception as error:
+            _log.error("the changes of shard %d could not be tried one by one: %s", self.number, error)
+            return False
+        for position, reason in found.items():
+            self._fail_unwritable(batch.changes[position], reason)
+        batch.changes = [change for position, change in enumerate(batch.changes) if position not in found]
+        return bool(found)
+
+    def _fail_unwritable(self, change: Change, error: Exception) -> None:
+        execution = self.live[change.execution_id]
+        reason = "the runner cannot store this execution's state; its log has the reason"
+        _log.error("a change cannot be written: %r", error, extra={"execution_id": change.execution_id})
+        self._metrics.damaged_records.labels("unwritable").inc()
+        if change.accepted is not None:
+            self._refuse(change, RuntimeError(reason))
+            return
+        for waiter in change.waiters:
+            waiter.fail(RuntimeError(reason))
+        if execution.broken:
+            # Not even its end can be written: it stays as its last commit has it, until the next start.
+            self._abandon(execution, RuntimeError(reason))
+            return
+        stored_sequence = change.events.first_sequence - 1 if change.events else change.last_sequence
+        self._fail(execution, stored_sequence, reason)
 
     def _retry(self) -> None:
         self._retry_handle = None
@@ -363,7 +467,7 @@ class Shard:
 
     async def flush(self, deadline_s: float) -> None:
         """Waits until every execution's changes are durable, or until a time on the monotonic clock."""
-        while self._dirty or self._flying or self._unwritten:
+        while self._dirty or self._verdicts or self._flying or self._unwritten:
             self._plan_commit()
             self._landings.clear()
             try:

@@ -1,11 +1,10 @@
-"""Stage 3, journal: one shard's SQLite file.
+"""Stage 3, journal: one shard's SQLite file, opened and written.
 
 Rules:
 - One connection writes. The loop's thread inserts the rows of a commit, then the shard's writer thread runs COMMIT with
   its fsync; they take turns, so the interpreter lock changes hands once per commit and never once per row.
-- A second connection, read-only, serves keyed reads on the loop's thread; it sees the last commit. Listings have a
-  third, for one helper thread.
 - A file has one owner: a lock beside it is held while it is open, so a successor waits for its predecessor.
+- Every row is written with what proves it (`records.py`); `reader.py` checks it.
 """
 
 import fcntl
@@ -14,27 +13,23 @@ import os
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from fastrunner import crash, limits
 from fastrunner.crash import CrashPoint
-from fastrunner.engine import ExecutionQuery, ExecutionView, UnacknowledgedEvents
+from fastrunner.engine import faults, records
 from fastrunner.engine.batch import Batch, Change, Deletion
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.engine.plans import CachedPlan
-from fastrunner.engine.statements import QUERIES, SCHEMA_VERSION, script
-from fastrunner.errors import Unavailable
+from fastrunner.engine.reader import Reader, connect
+from fastrunner.engine.records import FORMAT, Damage
+from fastrunner.engine.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
 
-__all__ = ["Counts", "Store", "Unfinished"]
+__all__ = ["Counts", "Store"]
 
 _log = logging.getLogger(__name__)
-
-_FOREVER_MS = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,44 +46,16 @@ class Counts:
     """Executions under retention."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """An execution to restore."""
-
-    execution_key: int
-    """Its number in the shard."""
-    execution_id: str
-    """The caller's id."""
-    request_digest: bytes
-    """Tells a repeated request from a different one."""
-    accepted_ms: int
-    """When it was accepted."""
-    plan_key: int
-    """Its document's number in the shard."""
-    input_json: bytes
-    """Exact JSON text of its input."""
-    env_json: bytes
-    """Its env_vars as JSON."""
-    debug: bool
-    """Whether every step is logged."""
-    parked: bool
-    """Whether it only waits: for a timer, or paused."""
-    snapshot: bytes
-    """The walk's state as of its last commit."""
-
-
-class Store:
+class Store(Reader):
     """One shard's file, open for its owner."""
 
     def __init__(self, path: Path, *, outbox: bool) -> None:
-        self.path = path
+        super().__init__(path)
         self._outbox = outbox
         self._lock_descriptor = -1
         self._plan_keys: OrderedDict[bytes, int] = OrderedDict()
         self._plan_key_last = 0
         self._db: sqlite3.Connection
-        self._reader: sqlite3.Connection
-        self._lister: sqlite3.Connection
 
     # --- opening and closing ---
 
@@ -108,10 +75,11 @@ class Store:
         try:
             return self._open()
         except sqlite3.Error as error:
-            raise DataDirectoryRefused(f"{self.path} cannot be opened: {error}: restore it from a backup") from error
+            remedy = "restore it from a backup" if faults.is_corrupt(error) else "see to the disk and start again"
+            raise DataDirectoryRefused(f"{self.path} cannot be opened: {error}: {remedy}") from error
 
     def _open(self) -> Counts:
-        self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._db = connect(self.path)
         version = int(self._db.execute(QUERIES["schema_version"]).fetchone()[0])
         if version > SCHEMA_VERSION:
             self._db.close()
@@ -120,25 +88,18 @@ class Store:
                 "run the version that wrote it, or a newer one"
             )
         self._db.executescript(script("pragmas"))
-        if version == 0:
-            self._db.executescript(script("schema"))
-        self._reader = self._open_reader()
-        self._lister = self._open_reader()
+        for migration in MIGRATIONS[version:]:
+            self._db.executescript(script(migration))
+        self.open_readers()
         execution_key_last, self._plan_key_last = self._db.execute(QUERIES["select_keys"]).fetchone()
         (unfinished,) = self._db.execute(QUERIES["count_unfinished"]).fetchone()
         (running,) = self._db.execute(QUERIES["count_running"]).fetchone()
         (finished,) = self._db.execute(QUERIES["count_finished"]).fetchone()
         return Counts(execution_key_last, unfinished, unfinished - running, finished)
 
-    def _open_reader(self) -> sqlite3.Connection:
-        reader = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        reader.executescript(script("reader"))
-        return reader
-
     def close(self) -> None:
         """Folds the journal into the file and lets a successor in."""
-        self._reader.close()
-        self._lister.close()
+        self.close_readers()
         try:
             self._db.execute(QUERIES["checkpoint"])
         except sqlite3.Error:
@@ -164,9 +125,35 @@ class Store:
             self._write_progress(batch.changes)
             self._many("acknowledge", list(batch.acknowledgements.items()))
             self._write_deletions(batch.deletions, plan_uses)
+            if batch.probe:
+                self._db.execute(QUERIES["probe"])
         except Exception:
             self._give_up()
             raise
+
+    def unwritable(self, batch: Batch) -> dict[int, Exception]:
+        """Which changes of a batch cannot be written whatever the disk does, by their position. Writes nothing.
+
+        Raises sqlite3.Error if the disk is at fault after all.
+        """
+        found: dict[int, Exception] = {}
+        try:
+            self._db.execute(QUERIES["begin"])
+            for position, change in enumerate(batch.changes):
+                self._db.execute(QUERIES["savepoint"])
+                try:
+                    self._write_accepted([change])
+                    self._write_progress([change])
+                except Exception as error:
+                    if faults.refusal_of(error, self.path.name, 0) is not None:
+                        raise
+                    found[position] = error
+                    self._plan_keys.clear()
+                    self._db.execute(QUERIES["rollback_to_savepoint"])
+                self._db.execute(QUERIES["release_savepoint"])
+        finally:
+            self._give_up()
+        return found
 
     def commit(self) -> None:
         """Makes the transaction durable; blocks for its fsync. Raises sqlite3.Error; then nothing of it is kept."""
@@ -182,7 +169,11 @@ class Store:
         # Plans inserted by this transaction are gone again.
         self._plan_keys.clear()
         if self._db.in_transaction:
-            self._db.execute(QUERIES["rollback"])
+            try:
+                self._db.execute(QUERIES["rollback"])
+            except sqlite3.Error as error:
+                # The next `begin` tells whether the connection is of use.
+                _log.error("a transaction of %s could not be rolled back: %s", self.path.name, error)
 
     def _many(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
@@ -214,10 +205,14 @@ class Store:
                     accepted.metadata,
                     change.error_json,
                     change.output_json,
+                    FORMAT,
+                    _execution_checksum(change),
                 )
             )
             if not change.finished_ms:
-                requests.append((change.execution_key, accepted.input_json, accepted.env_json, accepted.debug))
+                key, debug = change.execution_key, accepted.debug
+                checksum = records.request_checksum(key, debug, accepted.input_json, accepted.env_json)
+                requests.append((key, accepted.input_json, accepted.env_json, debug, FORMAT, checksum))
         self._many("insert_execution", executions)
         self._many("insert_request", requests)
         return plan_uses
@@ -239,15 +234,18 @@ class Store:
                         acknowledged,
                         change.error_json,
                         change.output_json,
+                        FORMAT,
+                        _execution_checksum(change),
                     )
                 )
-                if change.finished_ms:
+                if change.finished_ms and not change.keeps_state:
                     ended.append((key,))
             if change.snapshot is not None:
                 snapshots.append((key, change.snapshot))
             if change.events is not None:
                 row = change.events
-                events.append((key, row.first_sequence, row.last_sequence, row.messages))
+                checksum = records.events_checksum(key, row.first_sequence, row.last_sequence, row.messages)
+                events.append((key, row.first_sequence, row.last_sequence, row.messages, FORMAT, checksum))
         self._many("update_execution", updates)
         self._many("put_snapshot", snapshots)
         self._many("delete_snapshot", ended)
@@ -257,6 +255,9 @@ class Store:
     def _write_deletions(self, deletions: Sequence[Deletion], plan_uses: dict[int, int]) -> None:
         keys = [(deletion.execution_key,) for deletion in deletions]
         self._many("delete_events", keys)
+        # Executions that ended because they were damaged have kept these.
+        self._many("delete_snapshot", keys)
+        self._many("delete_request", keys)
         self._many("delete_execution", keys)
         for deletion in deletions:
             plan_uses[deletion.plan_key] = plan_uses.get(deletion.plan_key, 0) - 1
@@ -279,114 +280,27 @@ class Store:
             names = (compiled.namespace, compiled.name, compiled.version)
             self._db.execute(QUERIES["insert_plan"], (self._plan_key_last, plan.digest, *names, plan.document))
             row = (self._plan_key_last,)
+        else:
+            self._heal(row[0], plan)
         self._plan_keys[plan.digest] = row[0]
         if len(self._plan_keys) > limits.PLAN_KEYS_KNOWN_MAX:
             self._plan_keys.popitem(last=False)
         return int(row[0])
 
-    # --- keyed reads, on the loop's thread; all raise Unavailable while the file cannot be read ---
-
-    def _read(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
-        try:
-            return self._reader.execute(QUERIES[name], parameters).fetchall()
-        except sqlite3.Error as error:
-            raise _unreadable(self.path, error) from error
-
-    def acceptance(self, execution_id: str) -> tuple[int, bytes, str] | None:
-        """(execution key, request digest, status) of an id that is taken."""
-        rows = self._read("select_acceptance", (execution_id,))
-        return rows[0] if rows else None
-
-    def view(self, execution_id: str) -> ExecutionView | None:
-        """One execution as queries show it."""
-        rows = self._read("select_execution", (execution_id,))
-        if not rows:
-            return None
-        *head, output_json, error_json, metadata = rows[0]
-        error = None if error_json is None else orjson.loads(error_json)
-        return ExecutionView(*[*head, output_json or "", error, metadata])
-
-    def progress(self, execution_id: str) -> tuple[int, int, bool] | None:
-        """(execution key, last durable sequence number, whether it has finished)."""
-        rows = self._read("select_progress", (execution_id,))
-        return (rows[0][0], rows[0][1], rows[0][2] > 0) if rows else None
-
-    def events(
-        self, execution_id: str, execution_key: int, from_sequence: int, count_max: int, size_bytes_max: int
-    ) -> list[UnacknowledgedEvents]:
-        """Rows of one execution that hold events from `from_sequence` on, until a bound is passed; at least one."""
-        rows: list[UnacknowledgedEvents] = []
-        count = size_bytes = 0
-        try:
-            # An open cursor would keep its read transaction, and with it the journal from being folded in.
-            with closing(self._reader.execute(QUERIES["select_events"], (execution_key, from_sequence))) as cursor:
-                for first, last, messages in cursor:
-                    rows.append(UnacknowledgedEvents(execution_id, first, last, messages))
-                    count += last - max(first, from_sequence) + 1
-                    size_bytes += len(messages)
-                    if count >= count_max or size_bytes >= size_bytes_max:
-                        break
-        except sqlite3.Error as error:
-            raise _unreadable(self.path, error) from error
-        return rows
-
-    def unacknowledged(self, after: tuple[str, int], rows_max: int) -> list[UnacknowledgedEvents]:
-        """A page of the outbox, strictly after (execution id, first sequence number)."""
-        return [UnacknowledgedEvents(*row) for row in self._read("select_unacknowledged", (*after, rows_max))]
-
-    def unfinished(self, execution_key: int) -> Unfinished | None:
-        """An execution to restore; None if it has ended."""
-        rows = self._read("select_unfinished", (execution_key,))
-        if not rows:
-            return None
-        *head, debug, parked, snapshot = rows[0]
-        return Unfinished(*[*head, bool(debug), bool(parked), snapshot])
-
-    def running(self, after_key: int, until_key: int, count_max: int) -> list[int]:
-        """Keys of unfinished executions that do not only wait, with `after_key` < key <= `until_key`, in order."""
-        return [key for (key,) in self._read("select_running", (after_key, until_key, count_max))]
-
-    def deadlines(self, after_ms: int, after_key: int, until_ms: int, count_max: int) -> list[tuple[int, int, str]]:
-        """(deadline, execution key, execution id) of unfinished executions, in order, strictly after (deadline, key)
-        and no later than `until_ms`."""
-        return self._read("select_deadlines", (after_ms, after_key, until_ms, count_max))
-
-    def document(self, plan_key: int) -> str:
-        """The text of a stored document."""
-        return str(self._read("select_plan", (plan_key,))[0][0])
-
-    def deletable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
-        """Finished executions, fully acknowledged, that ended before a time; oldest first."""
-        return [Deletion(*row) for row in self._read("select_deletable", (finished_before_ms, count_max))]
-
-    def undeliverable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
-        """Finished executions with unacknowledged events that ended before a time; oldest first."""
-        return [Deletion(*row) for row in self._read("select_undeliverable", (finished_before_ms, count_max))]
-
-    # --- listings, in one helper thread ---
-
-    def listing(self, query: ExecutionQuery) -> list[ExecutionView]:
-        """A page of executions, newest first; may scan for long. Raises Unavailable."""
-        before_ms, before_id = query.before or (_FOREVER_MS, "")
-        parameters = {
-            "accepted_from_ms": query.accepted_from_ms,
-            "accepted_until_ms": query.accepted_until_ms or _FOREVER_MS,
-            "before_ms": before_ms,
-            "before_id": before_id,
-            "statuses": orjson.dumps(sorted(query.statuses)).decode(),
-            "name": query.name,
-            "namespace": query.namespace,
-            "count_max": query.count_max,
-        }
-        try:
-            (text,) = self._lister.execute(QUERIES["list_executions"], parameters).fetchone()
-        except sqlite3.Error as error:
-            raise _unreadable(self.path, error) from error
-        return [
-            ExecutionView(*[*head, "", error, bytes.fromhex(metadata)]) for *head, error, metadata in orjson.loads(text)
-        ]
+    def _heal(self, plan_key: int, plan: CachedPlan) -> None:
+        """Puts a document in place of a damaged copy of it."""
+        (document, _) = self._db.execute(QUERIES["select_plan"], (plan_key,)).fetchone()
+        if document != plan.document:
+            self.report(Damage("plans", "", f"document {plan_key} was damaged; it has come again and is repaired"))
+            self._db.execute(QUERIES["heal_plan"], (plan_key, plan.document))
 
 
-def _unreadable(path: Path, error: sqlite3.Error) -> Unavailable:
-    _log.error("%s cannot be read: %s", path, error)
-    return Unavailable("the data directory cannot be read")
+def _execution_checksum(change: Change) -> int:
+    return records.execution_checksum(
+        change.execution_key,
+        change.status,
+        change.finished_ms,
+        change.last_sequence,
+        change.error_json,
+        change.output_json,
+    )

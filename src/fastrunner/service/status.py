@@ -18,7 +18,6 @@ from google.rpc.status_pb2 import Status
 
 from fastrunner import limits
 from fastrunner.errors import (
-    AtCapacity,
     DocumentRefused,
     ForwardedError,
     IdTaken,
@@ -64,7 +63,7 @@ def _details(error: RunnerError, size_bytes_max: int) -> Iterator[Message]:
         yield BadRequest(field_violations=[_violation(error.field, error.message)])
     elif isinstance(error, DocumentRefused):
         yield _bad_document(error.problems, size_bytes_max)
-    elif isinstance(error, AtCapacity):
+    elif error.retry_after_s > 0:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         yield RetryInfo(retry_delay=delay)

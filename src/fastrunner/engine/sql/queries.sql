@@ -16,6 +16,20 @@ rollback
 -- 0 for a new file.
 pragma user_version
 
+-- name: probe
+-- Changes nothing, yet has to be written: tells whether a commit can land again.
+pragma application_id = 1179865426
+
+-- name: savepoint
+-- Rows of one change, which may turn out not to be writable.
+savepoint one_change
+
+-- name: rollback_to_savepoint
+rollback to one_change
+
+-- name: release_savepoint
+release one_change
+
 -- name: checkpoint
 -- Folds the journal into the file before closing.
 pragma wal_checkpoint(truncate)
@@ -29,8 +43,12 @@ insert into plans (plan_key, hash, namespace, name, version, uses, document) val
 select plan_key from plans where hash = ?
 
 -- name: select_plan
--- A document to compile again.
-select document from plans where plan_key = ?
+-- A document to compile again, with the hash that proves it.
+select document, hash from plans where plan_key = ?
+
+-- name: heal_plan
+-- A document whose stored copy is damaged has come again.
+update plans set document = ?2 where plan_key = ?1
 
 -- name: count_plan_uses
 -- Executions of a document that came or went with this commit.
@@ -44,22 +62,23 @@ delete from plans where plan_key = ? and uses <= 0
 -- A newly accepted execution.
 insert into executions (
     execution_key, execution_id, request_digest, plan_key, status, accepted_ms, finished_ms, wake_at_ms, parked,
-    last_sequence, acknowledged_sequence, metadata, error_json, output_json
-) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    last_sequence, acknowledged_sequence, metadata, error_json, output_json, format, checksum
+) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: update_execution
 -- An execution that went on.
 update executions
 set status = ?2, finished_ms = ?3, wake_at_ms = ?4, parked = ?5, last_sequence = ?6,
-    acknowledged_sequence = max(acknowledged_sequence, ?7), error_json = ?8, output_json = ?9
+    acknowledged_sequence = max(acknowledged_sequence, ?7), error_json = ?8, output_json = ?9, format = ?10,
+    checksum = ?11
 where execution_key = ?1
 
 -- name: insert_request
 -- What a restart needs.
-insert into requests (execution_key, input_json, env_json, debug) values (?, ?, ?, ?)
+insert into requests (execution_key, input_json, env_json, debug, format, checksum) values (?, ?, ?, ?, ?, ?)
 
 -- name: delete_request
--- The execution has finished.
+-- The execution has finished, or its retention has ended.
 delete from requests where execution_key = ?
 
 -- name: put_snapshot
@@ -68,12 +87,13 @@ insert into snapshots (execution_key, snapshot) values (?, ?)
 on conflict (execution_key) do update set snapshot = excluded.snapshot
 
 -- name: delete_snapshot
--- The execution has finished.
+-- The execution has finished, or its retention has ended.
 delete from snapshots where execution_key = ?
 
 -- name: insert_events
 -- The events of one execution in one commit.
-insert into events (execution_key, first_sequence, last_sequence, messages) values (?, ?, ?, ?)
+insert into events (execution_key, first_sequence, last_sequence, messages, format, checksum)
+values (?, ?, ?, ?, ?, ?)
 
 -- name: acknowledge
 -- The receiver has everything up to a sequence number.
@@ -113,11 +133,12 @@ select
 select execution_key, request_digest, status from executions where execution_id = ?
 
 -- name: select_execution
--- One execution as queries show it.
+-- One execution as queries show it, with what proves it. A document that is gone hides no execution.
 select
-    x.execution_id, x.status, p.namespace, p.name, p.version, x.accepted_ms, x.finished_ms, x.last_sequence,
-    x.acknowledged_sequence, x.output_json, x.error_json, x.metadata
-from executions as x join plans as p using (plan_key)
+    x.execution_id, x.status, coalesce(p.namespace, ''), coalesce(p.name, ''), coalesce(p.version, ''), x.accepted_ms,
+    x.finished_ms, x.last_sequence, x.acknowledged_sequence, x.output_json, x.error_json, x.metadata, x.execution_key,
+    x.format, x.checksum
+from executions as x left join plans as p using (plan_key)
 where x.execution_id = ?
 
 -- name: list_executions
@@ -128,9 +149,10 @@ select json_group_array(json_array(
 ))
 from (
     select
-        x.execution_id, x.status, p.namespace, p.name, p.version, x.accepted_ms, x.finished_ms, x.last_sequence,
-        x.acknowledged_sequence, x.error_json, x.metadata
-    from executions as x join plans as p using (plan_key)
+        x.execution_id, x.status, coalesce(p.namespace, '') as namespace, coalesce(p.name, '') as name,
+        coalesce(p.version, '') as version, x.accepted_ms, x.finished_ms, x.last_sequence, x.acknowledged_sequence,
+        x.error_json, x.metadata
+    from executions as x left join plans as p using (plan_key)
     where x.accepted_ms >= :accepted_from_ms
         and x.accepted_ms < :accepted_until_ms
         and x.accepted_ms <= :before_ms
@@ -148,7 +170,7 @@ select execution_key, last_sequence, finished_ms from executions where execution
 
 -- name: select_events
 -- Rows of one execution that reach a sequence number, in order.
-select first_sequence, last_sequence, messages from events
+select first_sequence, last_sequence, messages, format, checksum from events
 where execution_key = ?1
     and first_sequence >= (
         select coalesce(max(first_sequence), 0) from events where execution_key = ?1 and first_sequence <= ?2
@@ -158,7 +180,9 @@ order by first_sequence
 
 -- name: select_unacknowledged
 -- A page of the outbox, strictly after (execution_id, first_sequence).
-select x.execution_id, e.first_sequence, e.last_sequence, e.messages
+select
+    x.acknowledged_sequence, x.execution_id, x.execution_key, e.first_sequence, e.last_sequence, e.messages, e.format,
+    e.checksum
 from executions as x indexed by executions_unacknowledged
 cross join events as e
 where x.acknowledged_sequence < x.last_sequence
@@ -169,14 +193,37 @@ where x.acknowledged_sequence < x.last_sequence
 order by x.execution_id, e.first_sequence
 limit ?3
 
+-- name: select_undelivered_ids
+-- Executions with unacknowledged events, when a page of them cannot be read at once: (id, key, sequences).
+select execution_id, execution_key, acknowledged_sequence, last_sequence
+from executions indexed by executions_unacknowledged
+where acknowledged_sequence < last_sequence and execution_id >= ?1
+order by execution_id
+limit ?2
+
+-- name: select_next_events
+-- Where the row after a damaged one begins.
+select min(first_sequence) from events where execution_key = ? and first_sequence > ?
+
+-- name: select_event_facts
+-- What a stand-in for damaged events of an execution says.
+select x.status, x.accepted_ms, x.finished_ms, x.last_sequence, coalesce(p.name, ''), x.error_json
+from executions as x left join plans as p using (plan_key)
+where x.execution_key = ?
+
+-- name: select_unfinished_head
+-- One of them without its request and snapshot, which cannot be read.
+select execution_key, execution_id, request_digest, accepted_ms, plan_key, last_sequence, parked
+from executions where execution_key = ? and finished_ms = 0
+
 -- name: select_unfinished
--- An execution to restore.
+-- An execution to restore; one without its request or snapshot is not forgotten.
 select
-    x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, r.input_json, r.env_json, r.debug,
-    x.parked, s.snapshot
+    x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, x.last_sequence, x.parked,
+    r.input_json, r.env_json, r.debug, s.snapshot, r.format, r.checksum
 from executions as x
-cross join requests as r using (execution_key)
-cross join snapshots as s using (execution_key)
+left join requests as r using (execution_key)
+left join snapshots as s using (execution_key)
 where x.execution_key = ? and x.finished_ms = 0
 
 -- name: select_running

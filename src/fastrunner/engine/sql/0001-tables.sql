@@ -13,7 +13,7 @@ create table plans (
 ) strict;
 
 -- One row per execution, from acceptance until retention ends. Times are milliseconds since the epoch; finished_ms is 0
--- while it runs, wake_at_ms is 0 without a timer; parked is 1 while it only waits, for a timer or paused. The output comes last, so that listings need not read it.
+-- while it runs, wake_at_ms is 0 without a timer. The output comes last, so that listings need not read it.
 create table executions (
     execution_key integer primary key,
     execution_id text not null unique,
@@ -23,7 +23,6 @@ create table executions (
     accepted_ms integer not null,
     finished_ms integer not null,
     wake_at_ms integer not null,
-    parked integer not null,
     last_sequence integer not null,
     acknowledged_sequence integer not null,
     metadata blob not null,
@@ -33,10 +32,8 @@ create table executions (
 
 -- Listings, newest first.
 create index executions_accepted on executions (accepted_ms);
--- The timers of what is not in memory; admission counts it.
-create index executions_unfinished on executions (wake_at_ms) where finished_ms = 0;
--- Recovery: what does not only wait.
-create index executions_running on executions (execution_key) where finished_ms = 0 and parked = 0;
+-- Recovery and admission.
+create index executions_unfinished on executions (execution_key) where finished_ms = 0;
 -- The outbox, in the order the callback pipeline pages through it (unique, so that a page needs no sorting).
 create unique index executions_unacknowledged on executions (execution_id) where acknowledged_sequence < last_sequence;
 -- Retention: what may go when its time is over, and what waits for a receiver until the outbox's own bound.

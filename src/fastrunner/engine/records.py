@@ -1,0 +1,176 @@
+"""Stage 3, journal: what proves that a row is what was written, and what stands in for one that is not.
+
+    format 0   written by schema version 1: no checksum
+    format 1   CRC-32 as below
+
+Rules: a checksum covers the row's place as well as its content, so that a row that turns up elsewhere is found too.
+Damage is named by table and execution, never by content. A row of events that is damaged is replaced by stand-ins with
+the same sequence numbers: what follows it is delivered, and receivers see no gap. A snapshot has format and checksum of
+its own, within (`core/snapshot.pxi`); a document is proven by its SHA-256.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+from zlib import crc32
+
+import orjson
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
+    ErrorDetails,
+    ReportProgressBatchRequest,
+    WorkflowProgressEvent,
+)
+
+__all__ = [
+    "FORMAT",
+    "Damage",
+    "EventFacts",
+    "damage_error",
+    "events_checksum",
+    "execution_checksum",
+    "failed_event",
+    "is_proven",
+    "request_checksum",
+    "snapshot_damage",
+    "stand_in_events",
+]
+
+FORMAT: Final = 1
+"""The format new rows are written in."""
+
+_SNAPSHOT_HEADER_SIZE: Final = 5
+_RUNTIME_ERROR: Final = "https://open-workflow-specification.org/spec/1.0.0/errors/runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something stored that is not what was written, or not there."""
+
+    table: str
+    """Where: `events`, `executions`, `plans`, `requests` or `snapshots`."""
+    execution_id: str
+    """The execution it belongs to; empty for a document."""
+    detail: str
+    """What is wrong: one sentence without content."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """What is known of an execution whose events are damaged."""
+
+    status: str
+    """Its status."""
+    accepted_ms: int
+    """When it was accepted."""
+    finished_ms: int
+    """When it ended; 0 while it has not."""
+    last_sequence: int
+    """Sequence number of its latest event."""
+    name: str
+    """The workflow's name."""
+    error_json: str | None
+    """Its DSL error once failed."""
+
+
+# --- checksums ---
+
+
+def events_checksum(execution_key: int, first_sequence: int, last_sequence: int, messages: bytes) -> int:
+    """Of a row of `events`."""
+    return crc32(messages, crc32(b"%d %d %d" % (execution_key, first_sequence, last_sequence)))
+
+
+def request_checksum(execution_key: int, debug: bool, input_json: bytes, env_json: bytes) -> int:
+    """Of a row of `requests`."""
+    return crc32(env_json, crc32(input_json, crc32(b"%d %d %d" % (execution_key, debug, len(input_json)))))
+
+
+def execution_checksum(
+    execution_key: int,
+    status: str,
+    finished_ms: int,
+    last_sequence: int,
+    error_json: str | None,
+    output_json: str | None,
+) -> int:
+    """Of what a row of `executions` tells of state and result."""
+    head = f"{execution_key} {status} {finished_ms} {last_sequence} {error_json is None} {output_json is None}"
+    checksum = crc32(head.encode())
+    if error_json is not None:
+        checksum = crc32(error_json.encode(), checksum)
+    return checksum if output_json is None else crc32(output_json.encode(), checksum)
+
+
+def is_proven(format: int, checksum: int, actual: int) -> bool:
+    """Whether a row of a format with a checksum is what its content's checksum says it is."""
+    return format == 0 or (format == FORMAT and checksum == actual)
+
+
+def is_document(digest: bytes, document: str) -> bool:
+    """Whether a stored document is the one it is stored as."""
+    return sha256(document.encode()).digest() == digest
+
+
+def snapshot_damage(snapshot: bytes | None) -> str:
+    """What is wrong with the bytes of a snapshot; empty if they are what was written."""
+    if snapshot is None:
+        return "its snapshot is missing"
+    head, body = snapshot[1:_SNAPSHOT_HEADER_SIZE], snapshot[_SNAPSHOT_HEADER_SIZE:]
+    if not body or crc32(body) != int.from_bytes(head, "big"):
+        return "its snapshot does not match its checksum"
+    return ""
+
+
+# --- stand-ins ---
+
+
+def damage_error(detail: str) -> dict[str, Any]:
+    """The DSL error of an execution whose state is lost."""
+    return {"type": _RUNTIME_ERROR, "status": 500, "title": "Runtime Error", "detail": detail, "instance": "/"}
+
+
+def failed_event(execution_id: str, sequence: int, now_ms: int, error: dict[str, Any]) -> bytes:
+    """The terminal event of an execution that the runner cannot go on with, as a row's message."""
+    event = WorkflowProgressEvent(
+        workflow_execution_id=execution_id,
+        event_type="workflow_failed",
+        status="failed",
+        timestamp_ms=now_ms,
+        sequence_number=sequence,
+        error=_details(error),
+    )
+    return ReportProgressBatchRequest(events=[event]).SerializeToString()
+
+
+def stand_in_events(execution_id: str, facts: EventFacts, first_sequence: int, last_sequence: int) -> bytes:
+    """Messages with the sequence numbers of a damaged row, the same whenever they are made; the execution's last one
+    tells how it ended."""
+    batch = ReportProgressBatchRequest()
+    for sequence in range(first_sequence, last_sequence + 1):
+        ended = facts.finished_ms > 0 and sequence == facts.last_sequence
+        event = batch.events.add(
+            workflow_execution_id=execution_id,
+            event_type=f"workflow_{facts.status}" if ended else "event_damaged",
+            workflow_name=facts.name,
+            status=facts.status if ended else "running",
+            message="the runner's copy of this event was damaged",
+            timestamp_ms=facts.finished_ms or facts.accepted_ms,
+            sequence_number=sequence,
+        )
+        if ended and facts.error_json is not None:
+            event.error.CopyFrom(_details(orjson.loads(facts.error_json)))
+    return batch.SerializeToString()
+
+
+def _details(error: dict[str, Any]) -> ErrorDetails:
+    title, detail = error.get("title") or "", error.get("detail") or ""
+    return ErrorDetails(
+        code="SYSTEM_ERROR" if error["type"] == _RUNTIME_ERROR else "EXECUTION_ERROR",
+        message=f"{title}: {detail}",
+        type=error["type"],
+        status=error["status"],
+        title=title,
+        detail=detail,
+        instance=error.get("instance") or "",
+    )

@@ -1,0 +1,1 @@
+"""Support: files as released versions wrote them; `make.py` writes those of this version."""

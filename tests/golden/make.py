@@ -1,0 +1,66 @@
+"""Support: writes the golden files of this version's formats; run once for each new schema version, never again.
+
+    python -m tests.golden.make
+
+`shard-v<schema version>.db.gz` is a whole shard with executions in every state a reader must cope with. Times, digests
+and seeds are fixed, so that a second run gives the same rows; files of older versions are not touched.
+"""
+
+import asyncio
+import gzip
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from fastrunner.engine.statements import SCHEMA_VERSION
+from tests.integration.engines import CALL, SET, WAIT, Performer, engine_on, submission, until, until_status
+
+FOLDER = Path(__file__).parent
+NOW_MS = 1_800_000_000_000
+"""When everything in the files happened: 2027-01-15T08:00:00Z."""
+
+
+async def fill(path: Path) -> None:
+    """Executions that are finished, failed, waiting for an effect or a timer, and paused."""
+    performer = Performer()
+    async with engine_on(path, performer, listener=lambda row: None, wall_ms=lambda: NOW_MS) as engine:
+        await engine.submit(submission("finished", SET, metadata=b"\x0a\x00"))
+        await engine.submit(submission("failed", CALL.replace("{kept: true}", "'${ error(\"no\") }'")))
+        await until(lambda: len(performer.performed) == 1, "the effect to start")
+        performer.gate.set()
+        await until_status(engine, "failed", "failed")
+        performer.gate.clear()
+        await engine.submit(submission("calling", CALL, input_json=b'{"a": [1, 2.5, "\\u00e9"]}', env_vars={"K": "v"}))
+        await engine.submit(submission("waiting", WAIT, debug=True))
+        await engine.submit(submission("paused", WAIT))
+        await engine.pause("paused", "for the archive")
+        await until(lambda: len(performer.performed) == 2, "the effect to start")
+        engine.acknowledge("finished", 3)
+        await engine.submit(submission("last", SET))
+        await until(lambda: _acknowledged(engine), "the acknowledgement")
+
+
+def _acknowledged(engine: object) -> bool:
+    shard = engine._shards[0]  # type: ignore[attr-defined]
+    return bool(shard.store.view("finished").acknowledged_sequence == 3)
+
+
+def main() -> None:
+    path = Path(tempfile.mkdtemp())
+    try:
+        asyncio.run(fill(path))
+        with closing(sqlite3.connect(path / "shard-0000.db", isolation_level=None)) as db:
+            db.execute("pragma journal_mode = delete")
+            db.execute("vacuum")
+        data = (path / "shard-0000.db").read_bytes()
+    finally:
+        shutil.rmtree(path)
+    target = FOLDER / f"shard-v{SCHEMA_VERSION}.db.gz"
+    target.write_bytes(gzip.compress(data, 9, mtime=0))
+    print(f"{target.name}: {target.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

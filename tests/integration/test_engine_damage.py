@@ -1,0 +1,185 @@
+"""The embedded engine over a damaged file: what is damaged is named and ends, nothing else notices, no event is
+missing."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.engine.batch import Change
+from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.engine.execution import Execution
+from fastrunner.engine.messages import split
+from fastrunner.errors import Damaged, WrongState
+from tests.integration.engines import (
+    CALL,
+    SET,
+    WAIT,
+    Performer,
+    all_events,
+    assert_whole,
+    document,
+    engine_on,
+    folder,
+    submission,
+    until,
+    until_status,
+)
+
+OTHER = document("  - rest:\n      wait: {milliseconds: 300}\n", name="other")
+
+
+def _damage(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+        assert db.execute(statement).rowcount == 1
+        db.commit()
+
+
+def _sequences(rows: list[UnacknowledgedEvents]) -> list[int]:
+    return [
+        WorkflowProgressEvent.FromString(message).sequence_number for row in rows for message in split(row.messages)
+    ]
+
+
+async def _damaged_count(engine: EmbeddedEngine, table: str) -> float:
+    return float(engine._metrics.damaged_records.labels(table)._value.get())
+
+
+@pytest.mark.parametrize(
+    ("table", "statement"),
+    [
+        ("snapshots", "update snapshots set snapshot = cast(snapshot || x'00' as blob) where execution_key = 1"),
+        ("snapshots", "delete from snapshots where execution_key = 1"),
+        ("requests", "update requests set input_json = '{\"a\":2}' where execution_key = 1"),
+        ("requests", "delete from requests where execution_key = 1"),
+        ("plans", "update plans set document = document || ' ' where plan_key = 1"),
+        ("plans", "delete from plans where plan_key = 1"),
+    ],
+)
+async def test_execution_that_is_damaged_fails_and_the_others_go_on(
+    table: str, statement: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder()
+    async with engine_on(path, listener=lambda row: None) as engine:
+        await engine.submit(submission("damaged", WAIT, input_json=b'{"a":1}'))
+        await engine.submit(submission("whole", OTHER))
+    _damage(path, statement.replace("'{\"a\":2}'", "cast('{\"a\":2}' as blob)"))
+    async with engine_on(path, listener=lambda row: None) as engine:
+        view = await until_status(engine, "damaged", "failed")
+        assert view.error is not None
+        assert (view.error["status"], view.error["title"]) == (500, "Runtime Error")
+        assert "damaged" in view.error["detail"]
+        await assert_whole(engine, "damaged", "workflow_failed")
+        assert (await all_events(engine, "damaged"))[-1].error.code == "SYSTEM_ERROR"
+        await until(lambda: "damaged" not in engine._shards[0].live, "its end to be told")
+        with pytest.raises(WrongState):
+            await engine.cancel("damaged", "", True)
+        await until_status(engine, "whole", "completed")
+        assert await _damaged_count(engine, table) == 1
+        assert await engine.submit(submission("after", WAIT)) == "running"
+    assert f"table {table}" in caplog.text
+    if table == "plans":
+        # The document has come again with a new request.
+        async with engine_on(path) as engine:
+            await until_status(engine, "after", "completed")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update events set messages = zeroblob(length(messages)) where event_key = 1",
+        "update events set messages = x'' where event_key = 1",
+        "update events set checksum = checksum + 1 where event_key = 1",
+        "delete from events where event_key = 1",
+        "update events set last_sequence = 1000000000 where event_key = 1",
+    ],
+)
+async def test_events_that_are_damaged_leave_no_gap(statement: str) -> None:
+    path = folder()
+    async with engine_on(path, listener=lambda row: None) as engine:
+        await engine.submit(submission("a", CALL))
+        await engine.submit(submission("b", SET))
+    _damage(path, statement)
+    performer = Performer()
+    performer.gate.set()
+    async with engine_on(path, performer, listener=lambda row: None) as engine:
+        await until_status(engine, "a", "completed")
+        types = await assert_whole(engine, "a", "workflow_completed")
+        assert "event_damaged" in types
+        await assert_whole(engine, "b", "workflow_completed")
+        last = (await engine.get("a")).last_sequence
+        rows = await engine.unacknowledged(None, 100)
+        assert _sequences([row for row in rows if row.execution_id == "a"]) == list(range(1, last + 1))
+        assert _sequences(await engine.unacknowledged_of("a", 1, 10**6)) == list(range(1, last + 1))
+        followed = [WorkflowProgressEvent.FromString(each) async for each in engine.subscribe("a", 1)]
+        assert [event.sequence_number for event in followed] == list(range(1, last + 1))
+        assert await _damaged_count(engine, "events") >= 1
+
+
+async def test_last_event_that_is_damaged_still_tells_how_it_ended() -> None:
+    path = folder()
+    async with engine_on(path, listener=lambda row: None) as engine:
+        await engine.submit(submission("a", SET))
+    _damage(path, "update events set messages = x'00' where event_key = 1")
+    async with engine_on(path, listener=lambda row: None) as engine:
+        types = await assert_whole(engine, "a", "workflow_completed")
+        assert set(types[:-1]) == {"event_damaged"}
+        assert await all_events(engine, "a") == await all_events(engine, "a")
+
+
+async def test_result_that_is_damaged_is_not_handed_out() -> None:
+    path = folder()
+    async with engine_on(path) as engine:
+        await engine.submit(submission("a", SET))
+    _damage(path, "update executions set output_json = '{}' where execution_key = 1")
+    async with engine_on(path) as engine:
+        with pytest.raises(Damaged, match="'a' is damaged"):
+            await engine.get("a")
+
+
+def _spoiling(key: int, spoil: Callable[[Change], Change]) -> Callable[[Execution, int], Change]:
+    gather = Execution.gather
+
+    def spoiled(execution: Execution, now_ms: int) -> Change:
+        change = gather(execution, now_ms)
+        return spoil(change) if execution.execution_key == key else change
+
+    return spoiled
+
+
+async def test_change_that_no_disk_would_take_fails_its_execution_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    performer = Performer()
+    async with engine_on(folder(), performer) as engine:
+        await engine.submit(submission("poison", CALL))
+        await engine.submit(submission("whole", CALL))
+        await until(lambda: len(performer.performed) == 2, "the effects to start")
+        spoiled = _spoiling(1, lambda change: replace(change, output_json="\ud800", status="completed"))
+        monkeypatch.setattr(Execution, "gather", spoiled)
+        performer.gate.set()
+        view = await until_status(engine, "poison", "failed")
+        assert view.error is not None
+        assert "cannot store" in view.error["detail"]
+        await assert_whole(engine, "poison", "workflow_failed")
+        await until_status(engine, "whole", "completed")
+        assert engine._shards[0].unfinished_count == 0
+        assert await engine.submit(submission("after")) == "running"
+
+
+async def test_request_that_no_disk_would_take_is_refused_and_the_others_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with engine_on(folder()) as engine:
+        spoiled = _spoiling(2, lambda change: replace(change, snapshot="not bytes"))  # type: ignore[arg-type]
+        monkeypatch.setattr(Execution, "gather", spoiled)
+        futures = [engine.submit(submission(f"execution-{number}", WAIT)) for number in range(1, 4)]
+        assert await futures[0] == "running"
+        with pytest.raises(RuntimeError, match="cannot store"):
+            await futures[1]
+        assert await futures[2] == "running"
+        assert engine._shards[0].unfinished_count == 2
+        assert engine._shards[0].refusal is None

@@ -1,0 +1,105 @@
+"""Files of released versions: they open, everything in them goes on, and this version still writes its own format."""
+
+import asyncio
+import gzip
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastrunner import clock
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.engine import records
+from fastrunner.engine.manifest import DataDirectoryRefused
+from fastrunner.engine.statements import SCHEMA_VERSION
+from fastrunner.engine.store import Store
+from tests.golden import make
+from tests.integration.engines import Performer, all_events, assert_whole, engine_on, folder, until_status
+
+VERSIONS = [int(path.name.split("-v")[1].split(".")[0]) for path in sorted(make.FOLDER.glob("shard-v*.db.gz"))]
+
+
+def _unpacked(version: int) -> Path:
+    path = folder()
+    with gzip.open(make.FOLDER / f"shard-v{version}.db.gz") as source, (path / "shard-0000.db").open("wb") as target:
+        shutil.copyfileobj(source, target)
+    return path
+
+
+def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+        return db.execute(query).fetchall()
+
+
+def test_every_version_has_a_golden_file() -> None:
+    assert list(range(1, SCHEMA_VERSION + 1)) == VERSIONS
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_file_of_any_version_opens_and_everything_in_it_goes_on(version: int) -> None:
+    path = _unpacked(version)
+    performer = Performer()
+    performer.gate.set()
+    ahead_ms = make.NOW_MS - clock.wall_ms()
+    async with engine_on(
+        path, performer, listener=lambda row: None, wall_ms=lambda: clock.wall_ms() + ahead_ms
+    ) as engine:
+        finished = await engine.get("finished")
+        assert (finished.status, finished.output_json, finished.acknowledged_sequence) == ("completed", '{"b":2}', 3)
+        assert finished.metadata == b"\x0a\x00"
+        assert (await engine.get("failed")).error is not None
+        assert (await until_status(engine, "calling", "completed")).output_json == '{"kept":true}'
+        await until_status(engine, "waiting", "completed")
+        assert (await engine.get("paused")).status == "paused"
+        await engine.resume("paused", "")
+        await until_status(engine, "paused", "completed")
+        for execution_id in ("finished", "calling", "waiting", "paused", "last"):
+            await assert_whole(engine, execution_id, "workflow_completed")
+        await assert_whole(engine, "failed", "workflow_failed")
+        assert not any("damaged" in event.event_type for event in await all_events(engine, "finished"))
+        assert (performer.performed[0].idempotency_key, len(performer.performed)) == ("calling/do/0/ask/1/1", 1)
+    assert _rows(path, "pragma user_version") == [(SCHEMA_VERSION,)]
+    assert _rows(path, "pragma integrity_check") == [("ok",)]
+
+
+def test_rows_of_this_version_are_written_as_its_golden_file_has_them(tmp_path: Path) -> None:
+    """Snapshots, events and checksums byte for byte: a change of a format needs a version and a file of its own."""
+    asyncio.run(make.fill(tmp_path))
+    golden = _unpacked(SCHEMA_VERSION)
+    for query in (
+        "select * from plans order by plan_key",
+        "select * from executions order by execution_key",
+        "select * from requests order by execution_key",
+        "select * from snapshots order by execution_key",
+        "select * from events order by event_key",
+        "select sql from sqlite_schema order by name",
+    ):
+        assert _rows(tmp_path, query) == _rows(golden, query), query
+
+
+def test_checksums_are_what_they_were() -> None:
+    assert records.events_checksum(7, 1, 2, b"\x0a\x00\x0a\x00") == 304386875
+    assert records.request_checksum(7, True, b'{"a":1}', b"{}") == 2628846248
+    assert records.execution_checksum(7, "completed", 5, 9, None, "{}") == 1076529185
+
+
+def test_killed_migration_leaves_the_version_before(tmp_path: Path) -> None:
+    path = _unpacked(1) / "shard-0000.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        # What the script of version 2 has to add is there already, so it fails half way.
+        db.execute("alter table requests add column format integer not null default 0")
+    with pytest.raises(DataDirectoryRefused, match="cannot be opened: duplicate column name: format"):
+        Store(path, outbox=True).open()
+    assert _rows(path.parent, "pragma user_version") == [(1,)]
+    assert "checksum" not in {row[1] for row in _rows(path.parent, "pragma table_info(events)")}
+
+
+def test_stand_ins_are_the_same_whenever_they_are_made() -> None:
+    facts = records.EventFacts("failed", 1, 2, 3, "w", '{"type":"t","status":418,"title":"T","detail":"D"}')
+    one, two = records.stand_in_events("a", facts, 2, 3), records.stand_in_events("a", facts, 2, 3)
+    assert one == two
+    last = WorkflowProgressEvent.FromString(one[one.rindex(b"\x0a\x01a") :])
+    assert (last.event_type, last.sequence_number, last.error.status) == ("workflow_failed", 3, 418)
