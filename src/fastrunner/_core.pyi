@@ -32,12 +32,14 @@ class InvalidWorkflow(ValueError):
     def __init__(self, problems: Sequence[Problem]) -> None: ...
 
 class ExpressionProblem(ValueError):
-    """An expression that does not compile; `offset` counts code points from 0 in the expression's text."""
+    """An expression that does not compile; `offset` counts code points from 0, `line` and `column` from 1."""
 
     message: str
     offset: int
+    line: int
+    column: int
 
-    def __init__(self, message: str, offset: int) -> None: ...
+    def __init__(self, message: str, offset: int, text: str = "") -> None: ...
 
 class ExpressionError(Exception):
     """An evaluation that failed; `value` is what jq's `catch` would see, the message is its text."""

@@ -78,7 +78,8 @@ cdef object f_has(object input, object a, object b, object c):
         return a in <dict>input
     if type(input) is list and is_number(a):
         position = to_double(a)
-        return position >= 0 and position < len(<list>input)
+        # The index is cut to a whole number first.
+        return position > -1 and position < len(<list>input)
     if input is None:
         return False
     raise ExpressionError(f"Cannot check whether {kind_name(input)} has a {kind_name(a)} key")

@@ -220,6 +220,9 @@ cdef class Compiler:
                 f"{message}; '{name}' takes {' or '.join(map(str, arities))} argument{'s' * (arities != [1])}",
                 node.offset,
             )
+        hint = function_hint(name)
+        if hint:
+            raise ExpressionProblem(f"{message}; {hint}", node.offset)
         import difflib
         close = difflib.get_close_matches(name[:NAME_SIZE_SIMILAR], {entry[0] for entry in known}, 1)
         raise ExpressionProblem(message + (f"; did you mean '{close[0]}'?" if close else ""), node.offset)

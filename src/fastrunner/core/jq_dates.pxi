@@ -65,7 +65,8 @@ cdef list gmtime(object input, str name):
     if not is_number(input):
         fail(f"{name} requires numeric inputs")
     seconds = to_double(input)
-    if isnan(seconds) or c_fabs(seconds) > 1e15:
+    # Years are ints in C.
+    if not -67768040609740800.0 <= seconds <= 67768036191676799.0:
         fail("error converting number of seconds since epoch to datetime")
     return broken_down(seconds)
 
@@ -73,12 +74,15 @@ cdef list gmtime(object input, str name):
 cdef list datetime_parts(object input, str name):
     """The eight whole numbers of a broken-down time, each within C's int; missing ones are those of an empty one."""
     cdef list parts = []
+    cdef double number
     if type(input) is not list:
         fail(f"{name} requires parsed datetime inputs")
     for value in (<list>input)[:8]:
         if not is_number(value) or isnan(to_double(value)):
             fail(f"{name} requires parsed datetime inputs")
-        parts.append(min(max(to_integer(to_double(value)), -INT_MAX), INT_MAX))
+        # Years count from 1900 before they are cut to whole numbers.
+        number = to_double(value) - (0 if parts else 1900)
+        parts.append(min(max(to_integer(number), -INT_MAX), INT_MAX) + (0 if parts else 1900))
     return parts + EMPTY_TIME[len(parts):]
 
 

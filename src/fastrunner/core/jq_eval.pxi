@@ -442,7 +442,8 @@ cdef object index_value(object value, object key):
             position = to_double(key)
             if isnan(position):
                 return None
-            position = c_floor(position)
+            # Towards zero, as a C int.
+            position = libm.trunc(position)
             if position < 0:
                 position += len(<list>value)
             if position < 0 or position >= len(<list>value):
@@ -451,14 +452,20 @@ cdef object index_value(object value, object key):
             return (<list>value)[index]
     elif type(key) is dict:
         if type(value) is list or type(value) is str or value is None:
-            if value is not None and ("start" not in <dict>key or "end" not in <dict>key):
-                fail("Array/string slice indices must be integers")
+            if value is not None:
+                check_slice(<dict>key)
             return slice_value(value, (<dict>key).get("start"), (<dict>key).get("end"))
     elif type(key) is list and type(value) is list:
         return indices_of_list(<list>value, <list>key)
     if value is None and (type(key) is str or is_number(key)):
         return None
     return index_error(value, key)
+
+
+cdef int check_slice(dict key) except -1:
+    if "start" not in key or "end" not in key:
+        fail("Array/string slice indices must be integers")
+    return 0
 
 
 cdef int slice_bounds(Py_ssize_t size, object low, object high, Py_ssize_t* start, Py_ssize_t* end) except -1:

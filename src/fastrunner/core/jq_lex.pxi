@@ -17,7 +17,7 @@ cdef enum Token:
 
 cdef frozenset KEYWORDS = frozenset((
     "def", "module", "import", "include", "if", "then", "else", "elif", "end", "as", "reduce", "foreach", "and", "or",
-    "try", "catch", "label", "break", "__loc__",
+    "try", "catch", "label", "break",
 ))
 
 
@@ -155,7 +155,8 @@ cdef class Lexer:
         self.kind = T_NUMBER
         self.number = parse_number(self.text[self.start : self.position])
         if self.number is None or self.at(self.position) == 46 and is_digit(self.at(self.position + 1)):
-            self.refuse(f"invalid numeric literal '{self.text[self.start : self.position + 1]}'", self.start)
+            found = self.text[self.start : self.position + 1]
+            self.refuse(f"found the numeric literal '{found}', expected one such as 1.5 or 2e3", self.start)
         return 0
 
     cdef int read_operator(self, Py_UCS4 c, Py_UCS4 d) except -1:
@@ -166,7 +167,10 @@ cdef class Lexer:
         elif d == 61 and c in "!=|+-*/%<>" or c == 47 and d == 47 or c == 46 and d == 46:
             length = 2
         elif c not in ".?=;,:|+-*/%<>[]{}()":
-            self.refuse(f"unexpected character '{c}'", self.position)
+            hint = character_hint(self.text, self.position)
+            self.refuse(
+                f"found '{c}', expected an expression or an operator" + (f" ({hint})" if hint else ""), self.position
+            )
         self.kind = T_OPERATOR
         self.word = self.text[self.position : self.position + length]
         self.position += length

@@ -103,8 +103,7 @@ cdef class Evaluator(Runner):
             self.pc = self.pc + 1 if truthy(self.current) else op.a
             return True
         if code == OP_BREAK:
-            self.unwind(self.load(op.a, op.b))
-            return False
+            return self.take_break(self.load(op.a, op.b))
         if code == OP_RANGE:
             self.pc += 1
             return self.start_range(op.a, op.b) == 1
@@ -173,9 +172,11 @@ cdef class Evaluator(Runner):
         return 0
 
     cdef int evaluate_off_path(self, Node node) except -1:
-        """A number that came about here is no path, even where Python shares one object for equal small integers."""
+        """What came about here is no path, even where Python shares one object for equal numbers or short strings."""
         cdef object value = evaluate(self, node, self.current)
-        if <PyObject*>value == self.path_value and is_number(value) and makes_numbers(node):
+        if <PyObject*>value == self.path_value and (
+            is_number(value) and makes_numbers(node) or type(value) is str and node.kind == N_CONST
+        ):
             self.set_path(self.path, <PyObject*>EMPTY_PATH)
         self.current = value
         return 0

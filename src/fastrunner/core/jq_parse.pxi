@@ -40,9 +40,8 @@ cdef class Parser(Lexer):
         return result
 
     cdef object unexpected(self, str expected):
-        if self.is_op("?//"):
-            expected += " ('?//' separates patterns; write '? //' for an alternative)"
-        self.refuse(f"found {self.describe()}, expected {expected}", self.start)
+        hint = token_hint(self, expected)
+        self.refuse(f"found {self.describe()}, expected {expected}" + (f" ({hint})" if hint else ""), self.start)
 
     cdef int refuse_modules(self) except -1:
         if self.kind == T_KEYWORD and self.word in ("module", "import", "include"):
@@ -54,6 +53,23 @@ cdef class Parser(Lexer):
             self.unexpected(f"'{word}'")
         self.advance()
         return 0
+
+    cdef int close(self, str closing, Py_ssize_t opened, str others="") except -1:
+        """Takes the bracket or word that ends what was opened at an offset."""
+        cdef str opening
+        if (self.kind != T_OPERATOR and self.kind != T_KEYWORD) or self.word != closing:
+            opening = "if" if closing == "end" else self.text[opened]
+            self.unexpected(f"{others}'{closing}' to close the '{opening}' {place(self.text, opened, self.start)}")
+        self.advance()
+        return 0
+
+    cdef str bound_name(self):
+        """The current token as the name of a variable or label to bind."""
+        cdef str name = self.word
+        if name == "__loc__":
+            self.refuse("found '$__loc__', expected a name that is not taken", self.start)
+        self.advance()
+        return name
 
     cdef int enter(self) except -1:
         self.nesting += 1
@@ -118,8 +134,7 @@ cdef class Parser(Lexer):
         self.advance()
         if self.kind != T_VARIABLE:
             self.unexpected("a label's name such as '$out'")
-        name = self.word
-        self.advance()
+        name = self.bound_name()
         self.expect("|")
         node = new_node(N_LABEL, offset, self.query())
         node.key = name
@@ -131,23 +146,24 @@ cdef class Parser(Lexer):
         cdef list parameters = []
         cdef Node node, body
         self.advance()
-        if self.kind != T_NAME and self.kind != T_KEYWORD:
+        if self.kind != T_NAME:
             self.unexpected("a function's name")
         name = self.word
         self.advance()
         if self.is_op("("):
             while True:
                 self.advance()
-                if self.kind != T_NAME and self.kind != T_VARIABLE and self.kind != T_KEYWORD:
+                if self.kind != T_NAME and self.kind != T_VARIABLE:
                     self.unexpected("a parameter's name")
-                parameters.append("$" + self.word if self.kind == T_VARIABLE else self.word)
-                self.advance()
+                parameters.append(("$" if self.kind == T_VARIABLE else "") + self.bound_name())
                 if not self.is_op(";"):
                     break
             self.expect(")")
         self.expect(":")
         body = self.query()
-        self.expect(";")
+        if not self.is_op(";"):
+            self.unexpected(f"';' to end the definition of '{name}'")
+        self.advance()
         node = new_node(N_DEFINE, offset, body, self.query() if self.kind != T_END else new_node(N_IDENTITY, offset))
         node.key = name
         node.parameters = parameters
@@ -169,8 +185,7 @@ cdef class Parser(Lexer):
         cdef str closing
         self.enter()
         if self.kind == T_VARIABLE:
-            node = variable(self.word, offset)
-            self.advance()
+            node = variable(self.bound_name(), offset)
         elif self.is_op("[") or self.is_op("{"):
             closing = "]" if self.word == "[" else "}"
             while True:
@@ -192,8 +207,7 @@ cdef class Parser(Lexer):
         cdef Py_ssize_t offset = self.start
         cdef Node key, value
         if self.kind == T_VARIABLE:
-            key = variable(self.word, offset)
-            self.advance()
+            key = variable(self.bound_name(), offset)
             value = None
             if self.is_op(":"):
                 self.advance()
@@ -222,16 +236,10 @@ cdef class Parser(Lexer):
         return 0
 
     cdef int check_key(self, Node key) except -1:
-        cdef str found
-        if key.kind == N_CONST and type(key.key) is not str:
-            found = f"{kind_name(key.key)} ({dump_short(key.key)})"
-        elif key.kind == N_ARRAY and key.a is None:
-            found = "array ([])"
-        elif key.kind == N_OBJECT and all([(<Node>kid).kind == N_CONST for kid in key.kids]):
-            found = "an object"
-        else:
-            return 0
-        self.refuse(f"found {found} as an object's key, expected a string", key.offset)
+        cdef Node value = constant_of(key)
+        if value is not None and type(value.key) is not str:
+            found = f"{kind_name(value.key)} ({dump_short(value.key)})"
+            self.refuse(f"found {found} as an object's key, expected a string", key.offset)
         return 0
 
     # --- operators ---
@@ -322,9 +330,7 @@ cdef class Parser(Lexer):
                 arguments.append(self.query())
                 if not self.is_op(";"):
                     break
-            if not self.is_op(")"):
-                self.unexpected("';' or ')'")
-            self.advance()
+            self.close(")", offset + len(name), "';' or ")
         elif name == "true" or name == "false" or name == "null":
             return constant(None if name == "null" else name == "true", offset)
         return call_node(name, arguments, offset)
@@ -334,7 +340,7 @@ cdef class Parser(Lexer):
         cdef Node node
         if self.word == ".":
             self.advance()
-            if (self.kind == T_QUOTE or self.kind == T_FORMAT) and self.start == offset + 1:
+            if self.kind == T_QUOTE or self.kind == T_FORMAT:
                 return self.index_by_string(None, offset)
             if self.is_op("["):
                 return self.brackets(None)
@@ -345,7 +351,7 @@ cdef class Parser(Lexer):
         if self.word == "(":
             self.advance()
             node = self.query()
-            self.expect(")")
+            self.close(")", offset)
             return node
         if self.word == "[":
             self.advance()
@@ -353,7 +359,7 @@ cdef class Parser(Lexer):
                 self.advance()
                 return new_node(N_ARRAY, offset)
             node = new_node(N_ARRAY, offset, self.query())
-            self.expect("]")
+            self.close("]", offset, "',' or ")
             return node
         if self.word == "{":
             return object_term(self)
@@ -394,7 +400,6 @@ cdef class Parser(Lexer):
         self.expect("then")
         then = self.query()
         if self.is_keyword("elif"):
-            offset = self.start
             self.advance()
             self.enter()
             other = self.conditional(offset)
@@ -402,10 +407,11 @@ cdef class Parser(Lexer):
             return new_node(N_IF, offset, condition, then, other)
         if self.is_keyword("else"):
             self.advance()
+            nested = self.is_keyword("if")
             other = self.query()
-        if not self.is_keyword("end"):
-            self.unexpected("'end'" if other is not None else "'elif', 'else' or 'end'")
-        self.advance()
+            if nested and not self.is_keyword("end"):
+                self.unexpected("'end': 'else if' opens another 'if' with an 'end' of its own, 'elif' does not")
+        self.close("end", offset, "" if other is not None else "'elif', 'else' or ")
         return new_node(N_IF, offset, condition, then, other)
 
     cdef Node fold_term(self, Py_ssize_t offset, bint each):
@@ -455,6 +461,8 @@ cdef class Parser(Lexer):
                     node = self.index_by_string(node, offset)
                 elif self.is_op("["):
                     node = self.brackets(node)
+                    if node.kind == N_SLICE:
+                        self.refuse("found a slice behind '.', expected an index (a slice has no dot)", offset)
                 else:
                     self.unexpected("a field's name, a string or '['")
             else:
@@ -497,6 +505,6 @@ cdef class Parser(Lexer):
             node = field_node(<str>first.key, offset, of)
         else:
             node = new_node(N_INDEX, offset, of, first)
-        self.expect("]")
+        self.close("]", offset)
         self.take_optional(node)
         return node

@@ -13,10 +13,36 @@ cdef Node object_term(Parser parser):
             if not parser.is_op(","):
                 break
             parser.advance()
-    if not parser.is_op("}"):
-        parser.unexpected("',' or '}'")
-    parser.advance()
+            if parser.is_op("}"):
+                break
+    parser.close("}", offset, "',' or ")
     return list_node(N_OBJECT, offset, kids)
+
+
+cdef Node constant_of(Node node):
+    """The constant a node is by its form alone, as jq sees it; None if it is none."""
+    cdef Node kid
+    cdef list values = []
+    if node.kind == N_CONST:
+        return node
+    if node.kind == N_PIPE:
+        if node.b.kind == N_IDENTITY or node.a.kind == N_IDENTITY:
+            return constant_of(node.a if node.b.kind == N_IDENTITY else node.b)
+        return None if constant_of(node.a) is None else constant_of(node.b)
+    if node.kind == N_DEFINE:
+        return constant_of(node.b)
+    if node.kind == N_ARRAY and node.a is not None:
+        for kid in (node.a.kids if node.a.kind == N_COMMA else [node.a]):
+            kid = constant_of(kid)
+            if kid is None:
+                return None
+            values.append(kid.key)
+        return constant(values, node.offset)
+    if node.kind == N_ARRAY:
+        return constant([], node.offset)
+    if node.kind == N_OBJECT and all([(<Node>kid).kind == N_CONST for kid in node.kids]):
+        return constant({}, node.offset)
+    return None
 
 
 cdef int object_entry(Parser parser, list kids) except -1:
@@ -42,7 +68,7 @@ cdef int object_entry(Parser parser, list kids) except -1:
     elif parser.is_op("("):
         parser.advance()
         key = parser.query()
-        parser.expect(")")
+        parser.close(")", offset)
         parser.check_key(key)
         if not parser.is_op(":"):
             parser.unexpected("':'")
@@ -117,11 +143,12 @@ cdef Node string_parts(Parser parser, Py_ssize_t offset, str format):
             break
         if c == 92 and parser.at(parser.position + 1) == 40:
             add_text(parser, parts, begin)
+            opened = parser.position
             parser.position += 2
             parser.advance()
             parts.append(parser.query())
             if not parser.is_op(")"):
-                parser.unexpected("')' to close the interpolation")
+                parser.unexpected(f"')' to close the interpolation {place(parser.text, opened, parser.start)}")
             begin = parser.position
         else:
             parser.position += 2 if c == 92 else 1

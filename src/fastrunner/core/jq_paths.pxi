@@ -31,6 +31,9 @@ cdef object path_set(object value, object path, object new):
     cdef list parents = []
     for i in range(size):
         parents.append(value)
+        if is_number(steps[i]) and (type(value) is list or value is None):
+            # jq takes the element out of its place before it goes on, so a place that cannot be is found first.
+            check_position(0 if value is None else len(<list>value), to_double(steps[i]))
         value = child_for_update(value, steps[i])
     for i in range(size - 1, -1, -1):
         new = with_child(parents[i], steps[i], new)
@@ -67,19 +70,25 @@ cdef object with_child(object value, object step, object new):
     return index_error(value, step)
 
 
-cdef list with_element(list value, double position, object new):
-    cdef Py_ssize_t size = len(value)
-    cdef Py_ssize_t index
-    cdef list result
+cdef double check_position(Py_ssize_t size, double position) except? -1:
+    """The index at which an element may be set in an array of `size`."""
     if isnan(position):
         fail("Cannot set array element at NaN index")
-    position = c_floor(position)
+    position = libm.trunc(position)
     if position < 0:
         position += size
         if position < 0:
             fail("Out of bounds negative array index")
     if position > ARRAY_INDEX_MAX:
         fail("Array index too large")
+    return position
+
+
+cdef list with_element(list value, double at, object new):
+    cdef Py_ssize_t size = len(value)
+    cdef double position = check_position(size, at)
+    cdef Py_ssize_t index
+    cdef list result
     if position >= size:
         check_array(position + 1)
     charge_elements(size)
@@ -95,6 +104,7 @@ cdef list with_slice(list value, dict step, object new):
     cdef Py_ssize_t start = 0
     cdef Py_ssize_t end = 0
     cdef list result
+    check_slice(step)
     slice_bounds(len(value), step.get("start"), step.get("end"), &start, &end)
     if type(new) is not list:
         fail("A slice of an array can only be assigned another array")
@@ -109,13 +119,13 @@ cdef object path_delete(object value, object paths):
     cdef list ordered
     if type(paths) is not list:
         fail("Paths must be specified as an array")
-    for path in <list>paths:
-        if type(path) is not list:
-            fail(f"Path must be specified as array, not {kind_name(path)}")
-        checked_path(path)
     if not paths:
         return value
     ordered = [(<list>paths)[index] for index in sorted_order(<list>paths)]
+    for path in ordered:
+        if type(path) is not list:
+            fail(f"Path must be specified as array, not {kind_name(path)}")
+        checked_path(path)
     if not (<list>ordered[0]):
         return None
     return delete_sorted(value, ordered, 0, len(ordered), 0)
@@ -125,7 +135,7 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
     """Deletes the sorted paths `low` to `high`, which agree in their first `depth` steps and are longer than that."""
     cdef list parents = []
     cdef list gone = []
-    cdef Py_ssize_t first
+    cdef Py_ssize_t at, end
     cdef object key, child, new
     # Steps all paths share are followed by a loop; only where they part is there recursion.
     while value is not None and len(<list>paths[low]) > depth + 1 and equal(
@@ -134,20 +144,24 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
         parents.append(value)
         value = child_for_update(value, (<list>paths[low])[depth])
         depth += 1
+    if value is None and len(<list>paths[low]) > depth + 1:
+        # The way ends here, but not before the next step is found to be one.
+        child_for_update(value, (<list>paths[low])[depth])
     new = value
-    while high > low and value is not None:
-        key = (<list>paths[high - 1])[depth]
-        first = high - 1
+    at = low
+    while at < high and value is not None:
+        key = (<list>paths[at])[depth]
+        end = at + 1
         charge(4)
-        while first > low and equal((<list>paths[first - 1])[depth], key):
-            first -= 1
-        if len(<list>paths[first]) == depth + 1:
+        while end < high and equal((<list>paths[end])[depth], key):
+            end += 1
+        if len(<list>paths[at]) == depth + 1:
             gone.append(key)
         else:
             child = child_for_update(value, key)
             if child is not None:
-                new = with_child(new, key, delete_sorted(child, paths, first, high, depth + 1))
-        high = first
+                new = with_child(new, key, delete_sorted(child, paths, at, end, depth + 1))
+        at = end
     if gone:
         new = without_children(new, gone)
     if new is value:
@@ -195,11 +209,11 @@ cdef set deleted_positions(list value, list keys):
             position = to_double(key)
             if isnan(position):
                 continue
-            position = c_floor(position)
-            position += len(value) if position < 0 else 0
+            position = libm.trunc(position) + (len(value) if position < 0 else 0)
             if 0 <= position < len(value):
                 positions.add(<Py_ssize_t>position)
         elif type(key) is dict:
+            check_slice(<dict>key)
             slice_bounds(len(value), (<dict>key).get("start"), (<dict>key).get("end"), &start, &end)
             charge(2 * (end - start))
             positions.update(range(start, end))

@@ -103,6 +103,8 @@ cpdef Program compile_expression(str text):
         return compiled_program(text)
     except BudgetExceeded:
         raise ExpressionProblem("the expression takes too long to compile", 0) from None
+    except ExpressionProblem as problem:
+        raise ExpressionProblem(problem.message, problem.offset, text) from None
 
 
 cdef Program compiled_program(str text):

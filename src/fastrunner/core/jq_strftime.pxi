@@ -21,7 +21,7 @@ cdef object format_time(object input, object format, str name, str zone):
     if type(format) is not str:
         fail(f"{name} requires a string format")
     parts = broken_down(<double>epoch_seconds(datetime_parts(input, name)))
-    return formatted(<str>format, parts, zone)
+    return formatted((<str>format).partition("\0")[0], parts, zone)
 
 
 cdef str formatted(str format, list parts, str zone):

@@ -114,7 +114,7 @@ cdef object f_implode(object input, object a, object b, object c):
         if not is_number(value) or isnan(to_double(value)):
             type_error(value, "can't be imploded, unicode codepoint needs to be numeric")
         number = to_double(value)
-        code = 0xFFFD if number < 0 or number > 0x10FFFF else <long>number
+        code = 0xFFFD if number <= -1 or number > 0x10FFFF else <long>number
         points.append(chr(0xFFFD if 0xD800 <= code <= 0xDFFF else code))
     return sized("".join(points))
 
@@ -225,7 +225,7 @@ cdef object f_index(object input, object a, object b, object c):
 
 
 cdef object f_rindex(object input, object a, object b, object c):
-    return index_value(f_indices(input, a, b, c), -1)
+    return index_value(slice_value(f_indices(input, a, b, c), -1, None), 0)
 
 
 cdef object f_format(object input, object a, object b, object c):
@@ -263,13 +263,13 @@ cdef str format_value(str name, object value):
         return sized(_binascii.b2a_base64(text.encode("utf-8", "surrogatepass"), newline=False).decode("ascii"))
     if name == "base64d":
         charge(6 * len(text))
-        return format_unbase64(text, value)
+        return format_unbase64(text)
     if name == "base32" or name == "base32d":
         charge(8 * len(text))
     if name == "base32":
         return sized(_base64.b32encode(text.encode("utf-8", "surrogatepass")).decode("ascii"))
     if name == "base32d":
-        return format_unbase32(text, value)
+        return format_unbase32(text)
     raise ExpressionError(f"{name} is not a valid format")
 
 
@@ -346,13 +346,13 @@ cdef str format_unquote(str text):
         return <str>type_error(text, "is not a valid uri encoding")
 
 
-cdef str format_unbase64(str text, object value):
+cdef str format_unbase64(str text):
     # The first padding ends the data.
     cdef str body = text.partition("=")[0]
     if body.translate(BASE64_DIGITS):
-        type_error(value, "is not valid base64 data")
+        type_error(text, "is not valid base64 data")
     if len(body) % 4 == 1:
-        type_error(value, "trailing base64 byte found")
+        type_error(text, "trailing base64 byte found")
     return decode_leniently(_binascii.a2b_base64(body + "=" * (-len(body) % 4)))
 
 
@@ -392,9 +392,9 @@ cdef Py_ssize_t sequence_length(int first):
     return 2 if first < 0xE0 else (3 if first < 0xF0 else 4)
 
 
-cdef str format_unbase32(str text, object value):
+cdef str format_unbase32(str text):
     cdef str body = text.rstrip("=")
     try:
         return decode_leniently(_base64.b32decode(body + "=" * (-len(body) % 8)))
     except ValueError:
-        return <str>type_error(value, "is not valid base32 data")
+        return <str>type_error(text, "is not valid base32 data")

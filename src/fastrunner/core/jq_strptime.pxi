@@ -22,6 +22,9 @@ cdef object f_strptime(object input, object a, object b, object c):
     if type(input) is not str or type(a) is not str:
         fail("strptime/1 requires string inputs and arguments")
     reader = TimeReader()
+    # Text ends at a NUL, as it does for strptime(3).
+    input = (<str>input).partition("\0")[0]
+    a = (<str>a).partition("\0")[0]
     reader.text = <str>input
     reader.fields = [1900, 0, 0, 0, 0, 0, 8, 367]
     reader.known = set()

@@ -236,7 +236,8 @@ cdef class JsonReader:
         cdef Py_ssize_t column = len(before[before.rfind("\n") + 1 :].encode("utf-8", "surrogatepass"))
         where = " at EOF" if at_end else ""
         check_string(len(self.text))
-        raise ExpressionError(f"{message}{where} at line {line}, column {column} (while parsing '{self.text}')")
+        text = self.text.partition("\0")[0]
+        raise ExpressionError(f"{message}{where} at line {line}, column {column} (while parsing '{text}')")
 
     cdef int put(self, object value) except -1:
         charge(4)
@@ -264,7 +265,7 @@ cdef class JsonReader:
             if value is None:
                 if token[0] == "'":
                     self.refuse("Invalid string literal; expected \", but got '", at_end)
-                self.refuse("Invalid literal" if token[0] in "tf" else "Invalid numeric literal", at_end)
+                self.refuse("Invalid literal" if token[0] in "tfn" else "Invalid numeric literal", at_end)
         return self.put(value)
 
     cdef int read_string(self) except -1:
@@ -273,6 +274,7 @@ cdef class JsonReader:
         cdef Py_ssize_t i = start
         cdef Py_UCS4 c
         cdef bint escaped = False
+        cdef bint plain = True
         while True:
             if i >= size:
                 self.position = size
@@ -280,17 +282,18 @@ cdef class JsonReader:
             c = self.text[i]
             if c == 34:
                 break
+            if c < 32:
+                plain = False
             if c == 92:
                 escaped = True
                 i += 1
             i += 1
         raw = self.text[start:i]
         self.position = i
-        if escaped:
-            raw = unescape(raw)
-            if raw is None:
-                self.refuse("Invalid escape", False)
-        return self.put(raw)
+        text = (unescape(raw) if escaped else raw) if plain else None
+        if text is None:
+            self.refuse(string_problem(raw), False)
+        return self.put(text)
 
     cdef int structure(self, Py_UCS4 c) except -1:
         charge(3)
@@ -362,7 +365,7 @@ cdef dict SIMPLE_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t
 
 
 cdef object unescape(str raw):
-    """The text of a JSON string's inside, lone surrogates replaced; None for an escape JSON does not have."""
+    """The text of a JSON string's inside, lone low surrogates replaced; None for an escape JSON does not have."""
     cdef list parts = []
     cdef Py_ssize_t i = 0
     cdef Py_ssize_t size = len(raw)
@@ -389,12 +392,39 @@ cdef object unescape(str raw):
         if code < 0:
             return None
         i += 5
-        if 0xD800 <= code < 0xDC00 and raw[i : i + 2] == "\\u":
-            low = hex4(raw, i + 2)
-            if 0xDC00 <= low < 0xE000:
-                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
-                i += 6
+        if 0xD800 <= code < 0xDC00:
+            low = hex4(raw, i + 2) if raw[i : i + 2] == "\\u" else -1
+            if not 0xDC00 <= low < 0xE000:
+                return None
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+            i += 6
         parts.append("\ufffd" if 0xD800 <= code < 0xE000 else chr(code))
+
+
+cdef str string_problem(str raw):
+    """What is wrong with a JSON string's inside, in jq's words."""
+    cdef Py_ssize_t i = 0
+    cdef long code, low
+    while i < len(raw):
+        if raw[i] < " ":
+            return "Invalid string: control characters from U+0000 through U+001F must be escaped"
+        if raw[i] != "\\":
+            i += 1
+        elif raw[i + 1 : i + 2] in SIMPLE_ESCAPES:
+            i += 2
+        elif raw[i + 1 : i + 2] != "u":
+            return "Invalid escape"
+        else:
+            code = hex4(raw, i + 2)
+            if code < 0:
+                return "Invalid \\uXXXX escape" if len(raw) < i + 6 else "Invalid characters in \\uXXXX escape"
+            i += 6
+            if 0xD800 <= code < 0xDC00:
+                low = hex4(raw, i + 2) if raw[i : i + 2] == "\\u" else -1
+                if not 0xDC00 <= low < 0xE000:
+                    return "Invalid \\uXXXX\\uXXXX surrogate pair escape"
+                i += 6
+    return "Invalid escape"
 
 
 cdef long hex4(str raw, Py_ssize_t start) except -2:

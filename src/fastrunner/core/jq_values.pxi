@@ -47,17 +47,19 @@ cdef tuple KIND_NAMES = ("null", "boolean", "boolean", "number", "string", "arra
 
 
 class ExpressionProblem(ValueError):
-    """An expression that does not compile; `offset` counts code points from 0 in the expression's text."""
+    """An expression that does not compile; `offset` counts code points from 0, `line` and `column` from 1."""
 
-    def __init__(self, message, offset):
+    def __init__(self, message, offset, text=""):
         if len(message) > PROBLEM_TEXT_SIZE_MAX:
             message = message[:PROBLEM_TEXT_SIZE_MAX] + "..."
-        super().__init__(message, offset)
+        super().__init__(message, offset, text)
         self.message = message
         self.offset = offset
+        self.line = text.count("\n", 0, offset) + 1
+        self.column = offset - text.rfind("\n", 0, offset)
 
     def __str__(self):
-        return f"{self.message} (at offset {self.offset})"
+        return f"{self.message} (at line {self.line}, column {self.column})"
 
 
 class ExpressionError(Exception):

@@ -388,6 +388,21 @@ cdef class Runner(Machine):
         fork.index = self.next_label
         return 0
 
+    cdef bint take_break(self, Py_ssize_t label) except -1:
+        """Leaves a label, unless a `try` in between takes it for an error, as jq's does."""
+        cdef Py_ssize_t i = self.fork_top - 1
+        cdef int ended = 0
+        while i >= 0 and not (self.forks[i].kind == F_LABEL and self.forks[i].index == label):
+            if self.forks[i].kind == F_TRY_END:
+                ended += 1
+            elif self.forks[i].kind == F_PATTERN or self.forks[i].kind == F_TRY and ended == 0:
+                return self.catch({"__jq": label - 1})
+            elif self.forks[i].kind == F_TRY:
+                ended -= 1
+            i -= 1
+        self.unwind(label)
+        return False
+
     cdef int unwind(self, Py_ssize_t label) except -1:
         """Forgets all forks down to a label's, that one included."""
         while self.fork_top > 0:

@@ -1,0 +1,88 @@
+"""Stage 4, expressions: what people who know other languages write, and how jq has it.
+
+Rules: a hint is an addition to a problem that says what was found and what was expected; it is worked out only once
+there is a problem.
+"""
+
+# A character no jq expression has outside of strings: how jq writes what it is for elsewhere.
+cdef dict CHARACTER_HINTS = {
+    "'": "strings are written in double quotes",
+    "`": "strings are written in double quotes",
+    "&": "jq writes 'and' for '&&'",
+    "!": "jq negates behind a pipe: '.a | not'",
+    "^": "a power is 'pow(a; b)'",
+    "~": "regular expressions are matched by 'test(\"...\")'",
+    "@": "a format's name follows '@', such as @json",
+    "\\": "escapes stand only in strings",
+}
+# An operator with the one right before it: what was meant.
+cdef dict OPERATOR_HINTS = {
+    "||": "jq writes 'or' for '||'",
+    "===": "jq compares with '=='",
+    "!==": "jq compares with '!='",
+    "=>": "jq has no '=>'; 'greater or equal' is '>='",
+    "<>": "jq compares with '!='",
+    "**": "a power is 'pow(a; b)'",
+    "++": "jq has no '++'; add with '+= 1'",
+    "()": "a function without arguments is called without parentheses",
+    "//*": "comments begin with '#'",
+    "..": "all values below are '..'",
+}
+
+
+cdef str character_hint(str text, Py_ssize_t at):
+    """For a character the lexer does not know."""
+    cdef str c = text[at]
+    if c == "$":
+        if text[at + 1 : at + 2] == "{":
+            return "'${' and '}' stand around a whole expression only"
+        return "a variable's name follows '$', such as $input"
+    if c.isalpha():
+        return f"names are of ASCII letters, digits and '_'; such a field is written .\"{c}...\""
+    return CHARACTER_HINTS.get(c, "")
+
+
+cdef str token_hint(Parser parser, str expected):
+    """For the current token, which is not what was expected."""
+    cdef str word
+    cdef Py_ssize_t at = parser.start
+    cdef str before = parser.text[max(0, at - 80) : at]
+    cdef str tight = before.rstrip()
+    if parser.kind == T_OPERATOR:
+        word = parser.word
+        if word == "?//":
+            return "'?//' separates patterns; write '? //' for an alternative"
+        for size in (2, 1):
+            if before[-size:] + word in OPERATOR_HINTS:
+                return OPERATOR_HINTS[before[-size:] + word]
+        if word == ";":
+            return "';' separates a function's arguments and ends a definition; expressions are joined by '|' or ','"
+        if word == ":" and "?" in before:
+            return "a condition is written 'if a then b else c end'"
+    elif tight.endswith("?") and "operator" in expected and parser.kind != T_END:
+        return "a condition is written 'if a then b else c end'"
+    elif parser.kind == T_KEYWORD and "operator" not in expected:
+        return f"'{parser.word}' is a keyword; a field of that name is '.{parser.word}'"
+    elif parser.kind == T_NAME and tight.endswith("."):
+        return "there is no space behind the dot"
+    elif parser.kind == T_NAME and "variable" in expected:
+        return f"variables begin with '$': ${parser.word}"
+    return ""
+
+
+cdef str place(str text, Py_ssize_t at, Py_ssize_t seen_from):
+    """Where something is, as short as the place it is seen from allows."""
+    cdef Py_ssize_t column = at - text.rfind("\n", 0, at)
+    if text.count("\n", 0, at) == text.count("\n", 0, seen_from):
+        return f"at column {column}"
+    return f"at line {text.count(chr(10), 0, at) + 1}, column {column}"
+
+
+cdef str function_hint(str name):
+    """For a name that is no function."""
+    other = {"True": "true", "False": "false", "None": "null", "nil": "null", "undefined": "null"}.get(name)
+    if other is not None:
+        return f"jq writes '{other}'"
+    if name in ("let", "var", "const"):
+        return "a variable is bound by 'value as $name | ...'"
+    return ""
