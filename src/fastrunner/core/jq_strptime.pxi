@@ -103,6 +103,7 @@ cdef class TimeReader:
     cdef int name(self, tuple names) except -2:
         """Index of the name, whole or its first three letters, at the position; -1 if there is none."""
         cdef int index
+        charge(60)
         cdef str rest = self.text[self.position : self.position + 10].lower()
         for index in range(len(names)):
             for form in (names[index].lower(), names[index][:3].lower()):
@@ -113,6 +114,7 @@ cdef class TimeReader:
 
     cdef bint directive(self, str c) except -1:
         cdef long long value
+        charge(20)
         self.known.add(c)
         if c in READ_COMPOSED:
             return self.read(<str>READ_COMPOSED[c])
