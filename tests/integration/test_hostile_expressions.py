@@ -27,7 +27,7 @@ EXPRESSIONS = (
     "[range(1000)] | [combinations(5)]",
     "last(range(1e9) | tojson)",
     "last(range(1e9) | todate)",
-    ".[1e9] = 1",
+    "null | .[1e9] = 1",
     "reduce range(1e9) as $i ([]; . + [$i])",
     f"{hostile.LONG} | last(range(1e9) as $i | @base64)",
     f"{hostile.LONG} as $s | [range(1e5) | $s] | sort | length",

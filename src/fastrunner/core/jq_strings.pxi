@@ -250,7 +250,7 @@ cdef str format_value(str name, object value):
     if name == "sh":
         return format_shell(value)
     text = text_of(value)
-    charge(4 + (len(text) >> 2))
+    charge(4 + (len(text) >> 4))
     if name == "html":
         return format_html(text)
     if name == "uri":
