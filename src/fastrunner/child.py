@@ -5,6 +5,7 @@ just ends it: everything durable is in commits. A child whose supervisor is gone
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Protocol
 
 import uvloop
 
+from fastrunner import limits
 from fastrunner.clock import monotonic_s
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.errors import RunnerError
@@ -43,6 +45,7 @@ async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitabl
     except Exception as error:
         context.link.send("failed", message=_reason(error))
         return ExitCode.BOOT
+    _calm_garbage_collection()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     context.link.send("ready")
@@ -52,6 +55,13 @@ async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitabl
     log.info("drained in %.1f s", monotonic_s() - began_s)
     loop.remove_reader(context.link.fileno())
     return ExitCode.OK
+
+
+def _calm_garbage_collection() -> None:
+    """Modules, descriptors and what else is there for good are not looked through again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*limits.GARBAGE_THRESHOLDS)
 
 
 def _answer_supervisor(context: ChildContext) -> None:

@@ -1,9 +1,13 @@
 """Support: the one place that reads clocks.
 
 Wall time is for what survives a restart (deadlines, event timestamps); monotonic time is for durations within a run.
+The engine's deadlines are both: kept as wall time, and not moved by somebody who sets the clock within a run.
 """
 
 import time
+
+_ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Unlike the monotonic clock, the boot clock goes on while the machine is suspended; only Linux has it."""
 
 
 def wall_ms() -> int:
@@ -14,3 +18,14 @@ def wall_ms() -> int:
 def monotonic_s() -> float:
     """Seconds on a clock that never steps."""
     return time.monotonic()
+
+
+class SteadyClock:
+    """Wall time, read once and carried on by a clock that never steps."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.clock_gettime_ns(_ELAPSED)
+
+    def __call__(self) -> int:
+        """Milliseconds since the epoch, as if nobody had set the clock since this object was made."""
+        return (self._offset_ns + time.clock_gettime_ns(_ELAPSED)) // 1_000_000

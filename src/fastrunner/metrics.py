@@ -68,7 +68,11 @@ class Metrics:
         self.router_forwards = counter("router_forwards_total", "Requests forwarded to their owner", "code")
         self.router_duration = histogram("router_forward_duration_seconds", "Time a forwarded request took", _SHORT_S)
         self.worker_restarts = counter("worker_restarts_total", "Workers started again after a crash")
+        self.timer_lateness = histogram(
+            "timer_lateness_seconds", "How long after their deadline timers went off", _SHORT_S
+        )
         self.parked_executions = gauge("parked_executions", "Executions that only wait: for a timer, or paused")
+        self.resident_executions = gauge("resident_executions", "Executions in memory")
         self.grpc_handled = Counter(
             "grpc_server_handled_total",
             "RPCs completed on the server",

@@ -36,6 +36,13 @@ RETRYING = document(
 """A call that fails, then another attempt an hour later."""
 
 
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that tests move is noticed soon."""
+    monkeypatch.setattr("fastrunner.limits.LOAD_INTERVAL_S", 0.05)
+    monkeypatch.setattr("fastrunner.limits.TIMER_RECHECK_S_MAX", 0.05)
+
+
 class Clock:
     """A wall clock that tests move."""
 

@@ -86,8 +86,7 @@ class Simulation:
             self._live(rng.expovariate(0.5), drained=rng.random() < 0.3)
             self.world.clock.now_ns += int(rng.uniform(0, 10) * 1e9)
             if rng.random() < 0.2:
-                self.world.faults["wall clock set"] += 1
-                self.world.clock.wall_step_ns += int(rng.uniform(-60, 3_600) * 1e9)
+                self._set_wall_clock()
         self.world.calm = True
         self._live(None, drained=True)
         self._check_events()
@@ -142,6 +141,8 @@ class Simulation:
         await pipeline.start()
         clients = [asyncio.create_task(job.run(engine, self.world.rng)) for job in self.jobs if not job.settled]
         if length_s is not None:
+            if self.world.rng.random() < 0.2:
+                asyncio.get_running_loop().call_later(self.world.rng.uniform(0, length_s), self._set_wall_clock)
             await asyncio.sleep(length_s)
         else:
             await self._come_right(engine, clients)
@@ -151,6 +152,10 @@ class Simulation:
         await engine.quiesce(self.world.rng.choice((0.0, 1.0)))
         await pipeline.drain(1.0)
         await engine.drain(1.0)
+
+    def _set_wall_clock(self) -> None:
+        self.world.faults["wall clock set"] += 1
+        self.world.clock.wall_step_ns += int(self.world.rng.uniform(-60, 3_600) * 1e9)
 
     def _make_store(self, path: Path, *, outbox: bool) -> FaultyStore:
         store = FaultyStore(path, outbox=outbox, world=self.world)

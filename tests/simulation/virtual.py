@@ -30,6 +30,10 @@ class VirtualTime:
         self.now_ns += _READ_COST_NS
         return _EPOCH_NS + self.now_ns + self.wall_step_ns
 
+    def clock_gettime_ns(self, clock_id: int) -> int:
+        self.now_ns += _READ_COST_NS
+        return self.now_ns
+
 
 class _Selector:
     """Waits for nothing but time."""

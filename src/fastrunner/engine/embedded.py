@@ -79,7 +79,7 @@ class EmbeddedEngine:
         *,
         shards: Sequence[int],
         shard_count: int,
-        wall_ms: Callable[[], int] = clock.wall_ms,
+        wall_ms: Callable[[], int] | None = None,
         make_store: Callable[..., Store] = Store,
         make_writer: WriterFactory = Writer,
     ) -> None:
@@ -93,7 +93,7 @@ class EmbeddedEngine:
         self._performers = performers
         self._shard_numbers = shards
         self._shard_count = shard_count
-        self._wall_ms = wall_ms
+        self._wall_ms = wall_ms = wall_ms or clock.SteadyClock()
         self._make_store = make_store
         self._make_writer = make_writer
         self._plans = PlanCache(metrics)
@@ -324,8 +324,12 @@ class EmbeddedEngine:
     def _take_turn(self, execution: Execution) -> None:
         shard = self._shards[execution.shard_number]
         self._residents.leave(execution)
+        now_ms = self._wall_ms()
+        deadline_ms = execution.walk.wake_at_ms if execution.walk is not None else 0
+        if 0 < deadline_ms <= now_ms:
+            self._metrics.timer_lateness.observe((now_ms - deadline_ms) / 1000)
         try:
-            changed = execution.turn(self._wall_ms())
+            changed = execution.turn(now_ms)
         except Exception:
             shard.quarantine(execution)
             return
@@ -400,6 +404,7 @@ class EmbeddedEngine:
                 shard.evict(execution)
         self._metrics.active_executions.set(self._active_count)
         self._metrics.parked_executions.set(self._parked_count)
+        self._metrics.resident_executions.set(self._live_count())
 
     def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
         """See Driver."""

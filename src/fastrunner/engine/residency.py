@@ -132,7 +132,7 @@ class Loader:
             elif backlog_left:
                 await asyncio.sleep(monotonic_s() - begun_s)
             else:
-                await asyncio.sleep(limits.LOAD_INTERVAL_S)
+                await asyncio.sleep(limits.BACKLOG_INTERVAL_S if self.backlog else limits.LOAD_INTERVAL_S)
 
     def _note(self, failure: StorageFailed | None) -> None:
         if self.failure is not failure:
