@@ -79,6 +79,7 @@ CORE_MAY_IMPORT = {
     "orjson",
     "re",
     "typing",
+    "unicodedata",
     "urllib.parse",
     "zlib",
 }

@@ -164,6 +164,21 @@ EXPRESSION_ERROR_SIZE_MAX: Final = 4_096
 EXPRESSION_STRING_SIZE_MAX: Final = 8_388_608
 """Characters of one string an evaluation builds."""
 
+REGEX_SIZE_CHARS_MAX: Final = 10_000
+"""Characters of a regular expression: hundreds of times those that people write."""
+
+REGEX_DEPTH_MAX: Final = 250
+"""Nesting of a regular expression. Its parser recurses, far from the end of the C stack."""
+
+REGEX_INSTRUCTIONS_MAX: Final = 50_000
+"""Instructions of a compiled regular expression, 32 bytes each; most characters make one."""
+
+REGEX_STACK_MAX: Final = 524_288
+"""Entries of the matcher's stack, a power of two: at 20 bytes each, 10 MB for a match that could go back anywhere."""
+
+REGEX_PATTERNS_MAX: Final = 1_000
+"""Compiled regular expressions kept per worker; patterns made from data fall out of it."""
+
 # --- effects ---
 
 EFFECTS_IN_FLIGHT_PER_WORKER_MAX: Final = 2_000

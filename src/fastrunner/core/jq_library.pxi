@@ -107,6 +107,9 @@ cdef int register_strings() except -1:
     register("rindex", 1, f_rindex)
     register("format", 1, f_format)
     register("_match_impl", 3, f_match)
+    register("_match1", 1, f_match1)
+    register("test", 1, f_test1)
+    register("test", 2, f_test2)
     register("gmtime", 0, f_gmtime)
     register("localtime", 0, f_localtime)
     register("mktime", 0, f_mktime)
@@ -385,15 +388,8 @@ cdef dict LIBRARY = {
     "date/0": "def date: todate;",
     "dateadd/2": "def dateadd(u; n): . + n;",
     "datesub/2": "def datesub(u; n): . - n;",
-    "_re/1": (
-        "def _re(f): . as $v | if type == \"string\" then [$v, null] elif type == \"array\" and length > 1 "
-        "then [$v[0], $v[1]] elif type == \"array\" and length > 0 then [$v[0], null] "
-        "else error(type + \" not a string or array\") end;"
-    ),
-    "match/1": "def match($val): ($val | _re(.)) as [$re, $m] | _match_impl($re; $m; false) | .[];",
+    "match/1": "def match(re): _match1(re) | .[];",
     "match/2": "def match(re; mode): _match_impl(re; mode; false) | .[];",
-    "test/1": "def test($val): ($val | _re(.)) as [$re, $m] | _match_impl($re; $m; true);",
-    "test/2": "def test(re; mode): _match_impl(re; mode; true);",
     "_captures/0": "def _captures: reduce (.captures[] | select(.name != null)) as $c ({}; .[$c.name] = $c.string);",
     "capture/1": "def capture($val): match($val) | _captures;",
     "capture/2": "def capture(re; mode): match(re; mode) | _captures;",
