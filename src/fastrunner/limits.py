@@ -298,7 +298,7 @@ SUBSCRIPTION_BACKLOG_EVENTS_MAX: Final = 10_000
 """Events a slow subscriber may lag behind before it is read from the store again."""
 
 RETENTION_BATCH_EXECUTIONS_MAX: Final = 100
-"""Finished executions deleted by one commit."""
+"""Finished executions deleted by one commit, besides as many as it finishes."""
 
 # --- callbacks ---
 

@@ -1,8 +1,8 @@
 """Stage 3, journal: which finished executions a shard deletes, and when.
 
-Rules: by age and by count, oldest first, a bounded number per commit, so that deleting never shows in anybody's
-latency. An execution with events that no receiver has acknowledged is kept until the outbox's own bound on age; what is
-lost then is counted and logged.
+Rules: by age and by count, oldest first; a commit deletes a bounded number beyond as many as it finishes, so that
+deleting keeps up with any load and never shows in anybody's latency. An execution with events that no receiver has
+acknowledged is kept until the outbox's own bound on age; what is lost then is counted and logged.
 """
 
 import logging
@@ -43,12 +43,13 @@ class Retention:
             self.due = bool(self._find(now_ms, 1))
         return self.due
 
-    def take(self, now_ms: int) -> list[Deletion]:
-        """The next deletions, for a commit."""
+    def take(self, now_ms: int, finishing_count: int) -> list[Deletion]:
+        """The next deletions, for a commit in which so many executions finish."""
         if not self.due:
             return []
-        self._taken = self._find(now_ms, limits.RETENTION_BATCH_EXECUTIONS_MAX)
-        self.due = len(self._taken) == limits.RETENTION_BATCH_EXECUTIONS_MAX
+        count_max = finishing_count + limits.RETENTION_BATCH_EXECUTIONS_MAX
+        self._taken = self._find(now_ms, count_max)
+        self.due = len(self._taken) == count_max
         if self._taken:
             crash.reach(CrashPoint.BEFORE_RETENTION_DELETE)
         return self._taken

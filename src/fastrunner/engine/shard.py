@@ -350,7 +350,7 @@ class Shard:
             if monotonic_s() >= end_s:
                 break
         batch.acknowledgements, self._acknowledgements = self._acknowledgements, {}
-        batch.deletions = self._retention.take(now_ms)
+        batch.deletions = self._retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
         return batch
 
     def _landed(self, error: BaseException | None) -> None:
