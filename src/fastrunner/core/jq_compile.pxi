@@ -235,6 +235,8 @@ cdef class Compiler:
             return True
         if node.single == S_UNKNOWN:
             node.single = S_YES if self.decide_single(node, unit, scope) else S_NO
+            if node.single == S_YES and (node.kind == N_ARRAY or node.kind == N_OBJECT or node.kind == N_NEGATE):
+                fold_constants(node)
         return node.single == S_YES
 
     cdef bint all_single(self, list nodes, Unit unit, Entry scope) except -1:
@@ -275,12 +277,62 @@ cdef class Compiler:
             a = self.single(node.a, unit, scope)
             return node.b is not None and self.single(node.b, unit, scope) and a
         if kind == N_ARRAY:
+            a = self.single(node.a, unit, scope)
             if node.a is not None and node.a.kind == N_COMMA:
                 return self.all_single(node.a.kids, unit, scope)
-            return self.single(node.a, unit, scope)
+            return a or self.collectable(node.a, unit, scope)
+        if kind == N_REDUCE:
+            return self.single_reduce(node, unit, scope)
+        if kind == N_ASSIGN:
+            a = self.single(node.a, unit, scope)
+            return self.single(node.b, unit, scope) and is_chain(node.a)
+        if kind == N_FIRST:
+            self.single(node.a, unit, scope)
+            return self.first_single(node.a, unit, scope)
         if kind == N_BIND:
             return self.single_binding(node, unit, scope)
         return False
+
+    cdef bint optional(self, Node node, Unit unit, Entry scope) except -1:
+        """Whether a node yields one value or none by construction."""
+        if self.single(node, unit, scope) or node.kind == N_EMPTY:
+            return True
+        if node.kind == N_IF:
+            if not self.single(node.a, unit, scope) or not self.optional(node.b, unit, scope):
+                return False
+            return node.c is None or self.optional(node.c, unit, scope)
+        if node.kind == N_PIPE:
+            return self.optional(node.a, unit, scope) and self.optional(node.b, unit, scope)
+        return False
+
+    cdef bint collectable(self, Node node, Unit unit, Entry scope) except -1:
+        """Whether `collect` can make an array of what the node yields."""
+        if generates(node):
+            return self.single(node.a, unit, scope)
+        if node.kind != N_PIPE or not generates(node.a) or not self.single(node.a.a, unit, scope):
+            return False
+        return self.optional(node.b, unit, scope)
+
+    cdef bint first_single(self, Node node, Unit unit, Entry scope) except -1:
+        """Whether `first_directly` can find the first of what the node yields."""
+        cdef Node head
+        if node.kind != N_COMMA or len(node.kids) != 2:
+            return False
+        head = <Node>node.kids[0]
+        if not self.single(<Node>node.kids[1], unit, scope):
+            return False
+        return head.kind == N_PIPE and head.a.kind == N_ITERATE and self.collectable(head, unit, scope)
+
+    cdef bint single_reduce(self, Node node, Unit unit, Entry scope) except -1:
+        cdef bint single
+        self.single(node.a, unit, scope)
+        single = self.single(node.b, unit, scope)
+        if len(node.kids) != 1 or node.a.kind != N_ITERATE or not generates(node.a):
+            return False
+        if not self.single(node.a.a, unit, scope) or not self.pattern_single(<Node>node.kids[0], unit, scope):
+            return False
+        scope = self.declare(<Node>node.kids[0], unit, scope)
+        return self.single(node.c, unit, scope) and single
 
     cdef bint quiet(self, Node node, Unit unit, Entry scope) except -1:
         """Single, or at most one value because of a `?` that `//` right behind it makes good."""
@@ -353,6 +405,23 @@ cdef class Compiler:
             self.unknown_function(node, scope)
         node.op = 1
         return 0
+
+
+cdef int fold_constants(Node node) except -1:
+    """Makes an array, object or negation of constants the constant it comes to, unless it fails."""
+    cdef Node kid
+    cdef list parts = [node.a] if node.kids is None else node.kids
+    if node.kind == N_ARRAY and node.a is not None and node.a.kind == N_COMMA:
+        parts = node.a.kids
+    for kid in parts:
+        if kid is not None and kid.kind != N_CONST:
+            return 0
+    try:
+        node.key = evaluate(SCRATCH, node, None)
+    except ExpressionError:
+        return 0
+    node.kind = N_CONST
+    return 0
 
 
 # --- ready-made evaluations ---

@@ -14,7 +14,8 @@ cdef bint on_path(Node node):
     cdef int kind = node.kind
     return (
         kind == N_FIELD or kind == N_INDEX or kind == N_SLICE or kind == N_PIPE or kind == N_IF or kind == N_ALTERNATIVE
-        or kind == N_TRY or kind == N_BIND or (kind == N_NATIVE and node.key is GETPATH)
+        or kind == N_TRY or kind == N_BIND or kind == N_REDUCE or kind == N_FIRST or kind == N_ASSIGN
+        or (kind == N_NATIVE and node.key is GETPATH)
     )
 
 

@@ -80,6 +80,12 @@ cdef object evaluate_rare(Machine machine, Node node, object input):
             value = error.value
         charge(ERROR_STEPS)
         return evaluate(machine, node.b, value)
+    if kind == N_REDUCE:
+        return reduce_directly(machine, node, input)
+    if kind == N_ASSIGN:
+        return assign_directly(machine, node, input)
+    if kind == N_FIRST:
+        return first_directly(machine, node, input)
     raise SystemError(f"node {kind} is not single-valued")
 
 
@@ -110,6 +116,8 @@ cdef object evaluate_array(Machine machine, Node node, object input):
     charge(2)
     if node.a is None:
         return []
+    if node.a.single != S_YES and node.a.kind != N_COMMA:
+        return collect(machine, node.a, input)
     if node.a.kind != N_COMMA:
         return [evaluate(machine, node.a, input)]
     cdef list result = []
@@ -211,6 +219,10 @@ cdef int bind_pattern(Machine machine, Node pattern, object value) except -1:
 
 # --- operators ---
 
+# Two factors up to this have a product that doubles hold exactly.
+cdef long long FACTOR_MAX = 94_906_265
+
+
 cdef object operate(int op, object left, object right):
     if op == O_ADD:
         return add(left, right)
@@ -238,15 +250,10 @@ cdef object operate(int op, object left, object right):
 
 
 cdef object add(object left, object right):
-    cdef int overflow = 0
-    cdef int overflow_right = 0
-    cdef long long a, b
-    if type(left) is int and type(right) is int:
-        a = PyLong_AsLongLongAndOverflow(left, &overflow)
-        b = PyLong_AsLongLongAndOverflow(right, &overflow_right)
-        if not overflow and not overflow_right and -EXACT_INT_MAX_I <= a <= EXACT_INT_MAX_I:
-            if -EXACT_INT_MAX_I <= b <= EXACT_INT_MAX_I and -EXACT_INT_MAX_I <= a + b <= EXACT_INT_MAX_I:
-                return PyLong_FromLongLong(a + b)
+    cdef long long a = 0
+    cdef long long b = 0
+    if small_integers(left, right, &a, &b) and -EXACT_INT_MAX_I <= a + b <= EXACT_INT_MAX_I:
+        return PyLong_FromLongLong(a + b)
     if is_number(left) and is_number(right):
         return from_double(to_double(left) + to_double(right))
     if left is None:
@@ -272,8 +279,25 @@ cdef object add(object left, object right):
     return type_error2(left, right, "cannot be added")
 
 
+cdef bint small_integers(object left, object right, long long* a, long long* b) except -1:
+    """Whether both are integers that doubles hold exactly, and if so which."""
+    cdef int overflow = 0
+    cdef int overflow_right = 0
+    if type(left) is not int or type(right) is not int:
+        return False
+    a[0] = PyLong_AsLongLongAndOverflow(left, &overflow)
+    b[0] = PyLong_AsLongLongAndOverflow(right, &overflow_right)
+    if overflow or overflow_right:
+        return False
+    return -EXACT_INT_MAX_I <= a[0] <= EXACT_INT_MAX_I and -EXACT_INT_MAX_I <= b[0] <= EXACT_INT_MAX_I
+
+
 cdef object subtract(object left, object right):
     cdef list result
+    cdef long long a = 0
+    cdef long long b = 0
+    if small_integers(left, right, &a, &b) and -EXACT_INT_MAX_I <= a - b <= EXACT_INT_MAX_I:
+        return PyLong_FromLongLong(a - b)
     if is_number(left) and is_number(right):
         return from_double(to_double(left) - to_double(right))
     if type(left) is list and type(right) is list:
@@ -291,6 +315,12 @@ cdef object subtract(object left, object right):
 
 
 cdef object multiply(object left, object right):
+    cdef long long a = 0
+    cdef long long b = 0
+    if small_integers(left, right, &a, &b) and -FACTOR_MAX <= a <= FACTOR_MAX and -FACTOR_MAX <= b <= FACTOR_MAX:
+        # Zero has a sign in doubles, which an integer cannot keep.
+        if a != 0 and b != 0 or a >= 0 and b >= 0:
+            return PyLong_FromLongLong(a * b)
     if is_number(left) and is_number(right):
         return from_double(to_double(left) * to_double(right))
     if type(left) is str and is_number(right):

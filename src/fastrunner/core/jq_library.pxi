@@ -209,6 +209,7 @@ cdef frozenset MACROS = frozenset((
     ("map", 1), ("select", 1), ("add", 1), ("del", 1), ("sort_by", 1), ("group_by", 1), ("unique_by", 1), ("min_by", 1),
     ("max_by", 1), ("with_entries", 1), ("map_values", 1), ("isempty", 1), ("any", 0), ("any", 1), ("any", 2),
     ("all", 0), ("all", 1), ("all", 2), ("first", 0), ("last", 0), ("nth", 1), ("values", 0), ("nulls", 0),
+    ("arrays", 0), ("objects", 0), ("booleans", 0), ("numbers", 0), ("strings", 0), ("iterables", 0), ("scalars", 0),
     ("have_literal_numbers", 0), ("have_decnum", 0),
 ))
 
@@ -293,10 +294,28 @@ cdef Node selecting_macro(str name, Node a, Node b):
     if name == "nth":
         return new_node(N_INDEX, 0, None, a)
     if name == "values" or name == "nulls":
-        node = new_node(N_BINARY, 0, identity, constant(None))
-        node.op = O_EQUAL if name == "nulls" else O_NOT_EQUAL
-        return new_node(N_IF, 0, node, identity, new_node(N_EMPTY, 0))
+        return kept_if(comparison(O_EQUAL if name == "nulls" else O_NOT_EQUAL, identity, None))
+    if name == "scalars":
+        return kept_if(new_node(N_AND, 0, of_type(O_NOT_EQUAL, "array"), of_type(O_NOT_EQUAL, "object")))
+    if name == "iterables":
+        return kept_if(new_node(N_OR, 0, of_type(O_EQUAL, "array"), of_type(O_EQUAL, "object")))
+    if name in ("arrays", "objects", "booleans", "numbers", "strings"):
+        return kept_if(of_type(O_EQUAL, name[: len(name) - 1]))
     return constant(True)
+
+
+cdef Node kept_if(Node condition):
+    return new_node(N_IF, 0, condition, new_node(N_IDENTITY, 0), new_node(N_EMPTY, 0))
+
+
+cdef Node comparison(int op, Node left, object right):
+    cdef Node node = new_node(N_BINARY, 0, left, constant(right))
+    node.op = op
+    return node
+
+
+cdef Node of_type(int op, str kind):
+    return comparison(op, native_node("type", []), kind)
 
 
 cdef bint expand_macro(Node node, str name, int arity) except -1:
@@ -348,15 +367,8 @@ cdef dict LIBRARY = {
         "def walk(f): def w: if type == \"object\" then map_values(w) elif type == \"array\" then map(w) "
         "else . end | f; w;"
     ),
-    "arrays/0": "def arrays: select(type == \"array\");",
-    "objects/0": "def objects: select(type == \"object\");",
-    "iterables/0": "def iterables: select(type | . == \"array\" or . == \"object\");",
-    "booleans/0": "def booleans: select(type == \"boolean\");",
-    "numbers/0": "def numbers: select(type == \"number\");",
     "normals/0": "def normals: select(isnormal);",
     "finites/0": "def finites: select(isfinite);",
-    "strings/0": "def strings: select(type == \"string\");",
-    "scalars/0": "def scalars: select(type | . != \"array\" and . != \"object\");",
     "combinations/0": (
         "def combinations: if length == 0 then [] else .[0][] as $x | (.[1:] | combinations) as $y "
         "| [$x] + $y end;"

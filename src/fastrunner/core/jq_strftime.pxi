@@ -9,6 +9,11 @@ cdef dict COMPOSED_DIRECTIVES = {
     "c": "%a %b %e %H:%M:%S %Y", "D": "%m/%d/%y", "F": "%Y-%m-%d", "R": "%H:%M", "r": "%I:%M:%S %p",
     "T": "%H:%M:%S", "x": "%m/%d/%y", "X": "%H:%M:%S",
 }
+cdef extern from "Python.h":
+    object PyUnicode_FromFormat(const char* format, ...)
+
+# Seconds from the epoch to the year 10000: years of four digits.
+cdef long long PLAIN_SECONDS_END = 253_402_300_800
 cdef Py_ssize_t DIRECTIVE_WIDTH_MAX = 1_000
 
 
@@ -137,4 +142,15 @@ cdef object f_strflocaltime(object input, object a, object b, object c):
 
 
 cdef object f_todate(object input, object a, object b, object c):
+    cdef long long seconds, days
+    if type(input) is int and 0 <= input < PLAIN_SECONDS_END:
+        charge(50)
+        seconds = input
+        days = seconds // 86_400
+        seconds -= days * 86_400
+        year, month, day = civil_from_days(days)
+        return PyUnicode_FromFormat(
+            "%04d-%02d-%02dT%02d:%02d:%02dZ", <int>year, <int>month, <int>day, <int>(seconds // 3600),
+            <int>(seconds // 60 % 60), <int>(seconds % 60),
+        )
     return format_time(input, "%Y-%m-%dT%H:%M:%SZ", "strftime/1", "UTC")

@@ -1,0 +1,139 @@
+"""Stage 4, expressions: loops and updates that need no machine: `[.[] | f]`, `reduce .[]`, `.a.b |= f`.
+
+Rules: the compiler marks them only where every part yields at most one value by construction, so that nothing could ask
+to go back into them. Order of evaluation, errors and budget are those of the instructions they stand for.
+"""
+
+
+cdef bint generates(Node node) noexcept:
+    """Whether a node is a generator that `collect` can follow: `.[]` of a single value, or `..`."""
+    return node.kind == N_RECURSE or (node.kind == N_ITERATE and not node.optional)
+
+
+cdef object evaluate_optional(Machine machine, Node node, object input, bint* present):
+    """A node that yields at most one value; `present` becomes false where it yields none."""
+    cdef int kind = node.kind
+    cdef object value
+    if node.single == S_YES:
+        return evaluate(machine, node, input)
+    if kind == N_IF:
+        if truthy(evaluate(machine, node.a, input)):
+            return evaluate_optional(machine, node.b, input, present)
+        return input if node.c is None else evaluate_optional(machine, node.c, input, present)
+    if kind == N_PIPE:
+        value = evaluate_optional(machine, node.a, input, present)
+        return evaluate_optional(machine, node.b, value, present) if present[0] else None
+    present[0] = False
+    return None
+
+
+cdef object collect(Machine machine, Node node, object input):
+    """The array of what a generator, or a generator and a node behind it, yield."""
+    cdef Node source = node if generates(node) else node.a
+    cdef Node body = None if source is node else node.b
+    cdef list result = []
+    cdef list values
+    if source.kind == N_RECURSE:
+        return collect_descent(machine, body, input)
+    values = elements(input if source.a is None else evaluate(machine, source.a, input))
+    if body is None:
+        check_array(len(values))
+        return list(values)
+    for value in values:
+        collect_one(machine, body, value, result)
+    return result
+
+
+cdef object first_directly(Machine machine, Node node, object input):
+    """The first of what a generator and a node behind it yield, or else a value: `any`, `all`, `isempty`."""
+    cdef Node source = <Node>(<Node>node.a.kids[0]).a
+    cdef Node body = <Node>(<Node>node.a.kids[0]).b
+    cdef object found
+    cdef bint present
+    for value in elements(input if source.a is None else evaluate(machine, source.a, input)):
+        charge(4)
+        present = True
+        found = evaluate_optional(machine, body, value, &present)
+        if present:
+            return found
+    return evaluate(machine, <Node>node.a.kids[1], input)
+
+
+cdef int collect_one(Machine machine, Node body, object value, list result) except -1:
+    cdef bint present = True
+    charge(4)
+    if body is not None:
+        value = evaluate_optional(machine, body, value, &present)
+        if not present:
+            return 0
+    if PyList_GET_SIZE(result) >= ARRAY_SIZE_MAX:
+        raise BudgetExceeded("expression built an array that is too long")
+    result.append(value)
+    return 0
+
+
+cdef list collect_descent(Machine machine, Node body, object input):
+    """As `collect` for `..`: a value comes before what it holds."""
+    cdef list result = []
+    cdef list waiting = [input]
+    cdef Py_ssize_t first
+    while waiting:
+        value = waiting.pop()
+        collect_one(machine, body, value, result)
+        if type(value) is list:
+            charge_elements(2 * len(<list>value))
+            waiting.extend(reversed(<list>value))
+        elif type(value) is dict:
+            charge_elements(2 * len(<dict>value))
+            first = len(waiting)
+            waiting.extend((<dict>value).values())
+            waiting[first:] = waiting[first:][::-1]
+    return result
+
+
+cdef object reduce_directly(Machine machine, Node node, object input):
+    """`reduce .[] as $x (init; update)`."""
+    cdef object state = evaluate(machine, node.b, input)
+    cdef Node pattern = <Node>node.kids[0]
+    for value in elements(input if node.a.a is None else evaluate(machine, node.a.a, input)):
+        charge(6)
+        bind_pattern(machine, pattern, value)
+        state = evaluate(machine, node.c, state)
+    return state
+
+
+cdef bint is_chain(Node node) noexcept:
+    """Whether a path is a row of plain names from the input on, such as `.a.b.c`."""
+    while node is not None:
+        if node.kind != N_FIELD or node.optional:
+            return False
+        node = node.a
+    return True
+
+
+cdef object assign_directly(Machine machine, Node node, object input):
+    """An update of the one place that a row of names leads to."""
+    cdef list names = []
+    cdef list parents = []
+    cdef Node step = node.a
+    cdef object value = input
+    cdef object operand = None
+    cdef Py_ssize_t i
+    if node.op != A_MODIFY:
+        operand = evaluate(machine, node.b, input)
+    while step is not None:
+        names.append(step.key)
+        step = step.a
+    charge(8 * len(names))
+    for i in range(len(names) - 1, -1, -1):
+        parents.append(value)
+        value = index_value(value, names[i])
+    if node.op == A_MODIFY:
+        value = evaluate(machine, node.b, value)
+    elif node.op == A_SET:
+        value = operand
+    else:
+        value = operate(node.op, value, operand)
+    for i in range(len(names)):
+        value = with_child(parents[len(names) - 1 - i], names[i], value)
+    return value
