@@ -125,6 +125,10 @@ class Config(BaseSettings):
     """Unfinished executions before new ones are refused."""
     parked_resident_max: int = _variable("FASTRUNNER_PARKED_RESIDENT_MAX", limits.PARKED_RESIDENT_MAX, ge=0)
     """Executions that only wait which each worker keeps in memory; more are kept on disk alone until they go on."""
+    client_executions_per_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = _variable(
+        "FASTRUNNER_CLIENT_EXECUTIONS_PER_S", limits.CLIENT_EXECUTIONS_PER_S_MAX
+    )
+    """Executions one client may submit per second before more are refused, over all workers."""
     drain_timeout_s: Seconds = _variable("FASTRUNNER_DRAIN_TIMEOUT_S", 30.0)
     """How long a stopping worker waits for steps in flight, in seconds."""
     cancel_grace_s: float = _variable("FASTRUNNER_CANCEL_GRACE_S", 30.0, ge=0, allow_inf_nan=False)

@@ -74,6 +74,39 @@ BATCH_EXECUTIONS_PER_TURN_MAX: Final = 20
 SUBSCRIPTION_RESUME_INTERVAL_S_MIN: Final = 1.0
 """A forwarded subscription that broke sooner, without one event, is not opened again: its owner is not coming back."""
 
+CLIENT_NAME_SIZE_BYTES_MAX: Final = 128
+"""The name a client may give itself in metadata; longer ones are not taken for names."""
+
+OVERLOAD_DELAY_S_MAX: Final = 0.025
+"""How long calls may wait before they are looked at: half of the time in which a refusal is promised."""
+
+OVERLOAD_BURST_S_MAX: Final = 1.0
+"""How long they may wait longer than that before it is overload: a burst of some thousand calls passes."""
+
+OVERLOAD_INTERVAL_S: Final = 0.05
+"""How often the pace of an overloaded worker changes; the shortest wait in between counts, so a hiccup does not."""
+
+OVERLOAD_DECREASE: Final = 0.8
+"""Factor on the pace while calls wait too long: a queue of a second is gone within a second."""
+
+OVERLOAD_INCREASE: Final = 1.1
+"""Factor on the pace while they do not: back from a tenth within 1.2 s."""
+
+OVERLOAD_RELIEF: Final = 2.0
+"""An overload is over when the pace is so many times what comes."""
+
+OVERLOAD_EXECUTIONS_PER_S_MIN: Final = 20.0
+"""Slowest pace: something is always taken."""
+
+OVERLOAD_RETRY_S_MIN: Final = 0.1
+"""Shortest delay told to whom an overloaded runner refuses."""
+
+OVERLOAD_RETRY_S_MAX: Final = 5.0
+"""Longest delay told."""
+
+GRPC_CALLS_WAITING_MAX: Final = 10_000
+"""Calls that wait inside gRPC; it cancels further ones without a word, so refusals must come long before."""
+
 GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 """Calls open at once on one connection: a service may follow thousands of executions over one channel."""
 
@@ -112,6 +145,16 @@ DATA_DEPTH_MAX: Final = 200
 
 DATA_SIZE_BYTES_MAX: Final = 16_777_216
 """One value a walk keeps, as JSON text: a loop that doubles its data must end in an error, not in gigabytes."""
+
+EVENTS_PER_EXECUTION_MAX: Final = 2_000_000
+"""Events of one execution, two for each task: a hundred times what real workflows do. An endless loop ends here."""
+
+ITERATIONS_PER_LOOP_MAX: Final = 100_000
+"""Items of one `for`: they are part of every snapshot until the loop ends."""
+
+EVENTS_PER_EXECUTION_SIZE_BYTES_MAX: Final = 536_870_912
+"""Events of one execution since it came into memory, which are kept until its retention ends: what a million tasks
+with small outputs say."""
 
 SCHEMA_ERRORS_MAX: Final = 5
 """Violations of a JSON Schema one error tells; the first few are what a reader needs."""
@@ -204,14 +247,35 @@ HTTP_CONNECT_TIMEOUT_S_MAX: Final = 30.0
 EXECUTIONS_MAX: Final = 1_000_000
 """Unfinished executions per runner before new ones are refused."""
 
+CLIENT_EXECUTIONS_PER_S_MAX: Final = 20_000.0
+"""Executions one client may submit per second unless configured: more than a machine of eight cores takes."""
+
+CLIENTS_KNOWN_MAX: Final = 10_000
+"""Clients whose rate is remembered; the one unseen for longest is forgotten, and starts anew."""
+
+UNCOMMITTED_EXECUTIONS_MAX: Final = 10_000
+"""New executions of a worker that wait for their first commit: 20 commits, some 100 MB."""
+
+ADMISSION_EXECUTIONS_MIN: Final = 1_000
+"""Below so many, the wait for a first commit is the disk's, and no reason to refuse anybody."""
+
+ADMISSION_DELAY_S_MAX: Final = 0.5
+"""How long the oldest of more may wait before further ones are refused."""
+
 COMMIT_EXECUTIONS_MAX: Final = 500
 """Executions written by one commit: bounds the time the loop spends inserting rows (about 10 us each)."""
 
 COMMIT_GATHER_MS_MAX: Final = 5
 """Time the loop spends on snapshots for one commit; what is left goes with the next."""
 
-EXECUTION_TURNS_PER_PASS_MS: Final = 5
-"""Time the engine spends on walks before it lets the loop serve others."""
+EXECUTION_TURNS_PER_PASS_MS: Final = 2
+"""Time the engine spends on walks before it lets the loop serve others. A call takes some five turns of the loop."""
+
+LONG_EVENTS_SIZE_BYTES: Final = 1_048_576
+"""Events after which an execution is a long one: some thousand tasks."""
+
+LONG_EVENTS_SIZE_BYTES_PER_S_MAX: Final = 8_388_608
+"""Events that all long executions of a worker tell per second: some 20,000 tasks, a tenth of what a disk takes."""
 
 EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX: Final = 262_144
 """Events of one execution that may await their commit before it takes another slice: an endless loop goes at the disk's
@@ -446,4 +510,8 @@ assert (
     <= RESIDENT_EXECUTIONS_MAX // 2
 )
 assert LOAD_INTERVAL_S * 1000 * 2 <= TIMER_LOOKAHEAD_MS
+assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= LONG_EVENTS_SIZE_BYTES <= LONG_EVENTS_SIZE_BYTES_PER_S_MAX
+assert COMMIT_EXECUTIONS_MAX <= ADMISSION_EXECUTIONS_MIN <= UNCOMMITTED_EXECUTIONS_MAX <= EXECUTIONS_MAX
+assert OVERLOAD_DELAY_S_MAX <= OVERLOAD_INTERVAL_S <= OVERLOAD_BURST_S_MAX
+assert OVERLOAD_DECREASE < 1 < OVERLOAD_INCREASE < OVERLOAD_RELIEF
 assert COMMIT_RETRY_DELAY_S_MIN <= COMMIT_RETRY_DELAY_S_MAX

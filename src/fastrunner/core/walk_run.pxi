@@ -15,12 +15,15 @@ NO_TASKS.tasks = ()
 cdef int run(Walk walk) except -1:
     """Takes steps until nothing can go on or the slice is over. Strands take turns, whatever the slices are."""
     cdef int budget = _limits.WALK_STEPS_PER_SLICE_MAX
+    cdef long long events_max = _limits.EVENTS_PER_EXECUTION_MAX
     cdef Strand strand
     cdef TaskFrame frame
     take_spent_steps()
     while budget > 0 and walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0:
         strand = <Strand> walk.ready[0]
         frame = strand.top
+        if walk.last_sequence >= events_max:
+            return end_runaway(walk, frame, events_max)
         if frame.position >= 0:
             begin(walk, strand, frame)
         else:
@@ -33,6 +36,12 @@ cdef int run(Walk walk) except -1:
             walk.ready.remove(strand)
             walk.ready.append(strand)
     return 0
+
+
+cdef int end_runaway(Walk walk, TaskFrame frame, long long events_max) except -1:
+    """A bound of the whole execution is reached. Nothing catches that: a `try` in an endless loop would go on."""
+    cdef str detail = f"the execution has {events_max} events, two for each task: no more are allowed"
+    return fail_workflow(walk, make_error("runtime", detail, "/do" if frame.task is None else frame.task.reference))
 
 
 cdef int begin(Walk walk, Strand strand, TaskFrame frame) except -1:
@@ -144,6 +153,11 @@ cdef ForFrame for_frame(Walk walk, TaskFrame parent, ForNode task, object data, 
         items = []
     elif not isinstance(items, list):
         raise fault_here(walk, "expression", "the collection of `for.in` is neither an array nor null")
+    elif len(items) > _limits.ITERATIONS_PER_LOOP_MAX:
+        raise fault_here(
+            walk, "runtime",
+            f"the collection of `for.in` has {len(items)} items: at most {_limits.ITERATIONS_PER_LOOP_MAX} are allowed",
+        )
     frame = fill_frame(walk, ForFrame.__new__(ForFrame), parent, task, data, attempt, timeout_at_ms)
     frame.body = task.body
     frame.items = items

@@ -42,6 +42,8 @@ class Submission:
     """Upper bound on the execution's duration in seconds; 0: none."""
     debug: bool
     """Log every step at level info."""
+    client: str = ""
+    """Who submits, for fair shares; no part of the request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from fastrunner.engine import (
     Submission,
     UnacknowledgedEvents,
 )
+from fastrunner.engine.admission import Admission
 from fastrunner.engine.batch import Accepted, Change, Waiter
 from fastrunner.engine.control import Command, applies
 from fastrunner.engine.effects import EffectRunner
@@ -105,6 +106,7 @@ class EmbeddedEngine:
         self._listener: EventsListener | None = None
         # This worker's share; ids spread evenly over shards.
         self._executions_max = -(-config.executions_max * max(1, len(shards)) // shard_count)
+        self._admission = Admission(config.client_executions_per_s * max(1, len(shards)) / shard_count)
         self._draining = False
         self._closing = False
         self._disk_full: StorageFull | None = None
@@ -265,6 +267,7 @@ class EmbeddedEngine:
             raise AtCapacity(
                 f"{self._config.executions_max} executions are unfinished, the bound set by FASTRUNNER_EXECUTIONS_MAX"
             )
+        self._admission.check(submission.client)
         plan = self._plans.get(submission.document)
         now_ms = self._wall_ms()
         execution = shard.admit(execution_id, now_ms, digest, submission.debug)
@@ -274,7 +277,9 @@ class EmbeddedEngine:
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)
         execution.waiters.append(waiter)
+        execution.client = submission.client
         self._active_count += 1
+        self._admission.entered(execution)
         self._scheduler.enqueue(execution)
 
     def _submit_again(self, shard: Shard, execution: Execution, digest: bytes, waiter: Waiter) -> None:
@@ -369,6 +374,8 @@ class EmbeddedEngine:
         """See Driver."""
         if change.accepted is None:
             crash.reach(CrashPoint.AFTER_OUTCOME_COMMIT)
+        else:
+            self._admission.left(execution)
         if change.effects:
             self._start_effects(execution, change.effects)
         row = change.events
@@ -435,6 +442,7 @@ class EmbeddedEngine:
             self._effects.interrupt(execution, effect_id)
         self._scheduler.disarm(execution)
         self._residents.leave(execution)
+        self._admission.left(execution)
         self._active_count -= 1
         if execution.parked:
             execution.parked = False

@@ -69,10 +69,12 @@ class Execution:
         "accepted",
         "accepted_ms",
         "broken",
+        "client",
         "debug",
         "dirty",
         "effects_unstarted",
         "events_size_bytes",
+        "events_told_size_bytes",
         "execution_id",
         "execution_key",
         "finished_ms",
@@ -138,10 +140,14 @@ class Execution:
         self.interrupted: list[int] = []
         """Effects to abort; the driver empties it after each turn."""
         self.waiters: list[Waiter] = []
+        self.client = ""
+        """Who submitted it; nobody after a restart."""
         self.events_size_bytes = 0
         self.state_size_bytes = 0
         """Its input and its last snapshot, as a measure of the memory it takes."""
         self._input_size_bytes = 0
+        self.events_told_size_bytes = 0
+        """Of all events since it is in memory."""
         self._events: list[bytes] = []
         self._events_first = 0
         self._events_last = 0
@@ -161,6 +167,11 @@ class Execution:
     def may_go_on(self) -> bool:
         """Whether the walk may take further steps without an outcome."""
         return self.more and self.events_size_bytes < limits.EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its further steps are drawn from the worker's allowance for long executions."""
+        return self.events_told_size_bytes > limits.LONG_EVENTS_SIZE_BYTES
 
     def turn(self, now_ms: int) -> bool:
         """Takes one turn: the first slice, one delivery or one further slice. Whether anything is to be committed."""
@@ -226,6 +237,7 @@ class Execution:
             self._events_first = self._events_first or turn.first_sequence
             self._events_last = turn.last_sequence
             self.events_size_bytes += len(turn.events)
+            self.events_told_size_bytes += len(turn.events)
         for action in turn.actions:
             if isinstance(action, PerformEffect):
                 self.effects_unstarted[action.effect_id] = action
@@ -257,6 +269,9 @@ class Execution:
         """Everything since the last commit, as one row set; from here on it is the batch's."""
         assert self.walk is not None
         crash.reach(CrashPoint.BEFORE_SNAPSHOT)
+        if self.events_told_size_bytes > limits.EVENTS_PER_EXECUTION_SIZE_BYTES_MAX:
+            reason = f"the execution's events exceed {limits.EVENTS_PER_EXECUTION_SIZE_BYTES_MAX} bytes"
+            self._resume(Cancel(reason, True, 0), now_ms)
         snapshot = None if self.finished_ms else self.walk.snapshot()
         crash.reach(CrashPoint.AFTER_SNAPSHOT)
         if snapshot is not None and len(snapshot) > limits.SNAPSHOT_SIZE_BYTES_MAX:

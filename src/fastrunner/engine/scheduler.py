@@ -2,8 +2,8 @@
 
 Rules:
 - A pass gives turns for a bounded time, then lets the loop serve others; passes follow one another while there is work.
-- New executions and running ones take turns alternately, each in order: neither a burst of requests nor a crowd of
-  endless loops starves the other.
+- New executions and running ones take turns alternately, each in the order of `fairness.py`: neither a burst of
+  requests nor a crowd of endless loops starves the other, nor one client another.
 - Timers are wall clock deadlines, because they must mean the same after a restart; the sleep towards one is short
   enough to notice that the clock was stepped. The heap holds at most one live entry per execution: an entry whose time
   is not the execution's `timer_ms` is dead, a deadline that moved later is looked up when the earlier one
@@ -12,13 +12,13 @@ Rules:
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Callable
 
 from fastrunner import limits
 from fastrunner._core import TimerDue
 from fastrunner.clock import monotonic_s
 from fastrunner.engine.execution import Execution
+from fastrunner.engine.fairness import Allowance, FairQueue
 
 __all__ = ["Scheduler"]
 
@@ -29,8 +29,12 @@ class Scheduler:
     def __init__(self, take_turn: Callable[[Execution], None], wall_ms: Callable[[], int]) -> None:
         self._take_turn = take_turn
         self._wall_ms = wall_ms
-        self._new: deque[Execution] = deque()
-        self._ready: deque[Execution] = deque()
+        self._new = FairQueue()
+        self._ready = FairQueue()
+        self._allowance = Allowance()
+        self._resting: dict[Execution, None] = {}
+        """Long executions that wait for the allowance, in order."""
+        self._rest_handle: asyncio.TimerHandle | None = None
         self._pass_planned = False
         self._timers: list[tuple[int, int, Execution]] = []
         self._timers_pushed_count = 0
@@ -47,10 +51,10 @@ class Scheduler:
 
     def enqueue(self, execution: Execution) -> None:
         """Gives the execution its turns, unless it is queued already or has nothing to do."""
-        if execution.queued or not self._has_turn(execution):
+        if execution.queued or not self._has_turn(execution) or self._rests(execution):
             return
         execution.queued = True
-        (self._new if execution.start is not None else self._ready).append(execution)
+        (self._new if execution.start is not None else self._ready).push(execution)
         if not self._pass_planned:
             self._pass_planned = True
             asyncio.get_running_loop().call_soon(self._pass)
@@ -67,19 +71,50 @@ class Scheduler:
         while new or ready:
             queue = new if new and (turn_of_new or not ready) else ready
             turn_of_new = not turn_of_new
-            execution = queue.popleft()
+            execution = queue.pop()
             execution.queued = False
-            if self._has_turn(execution):
+            if self._has_turn(execution) and not self._rests(execution):
+                told_size_bytes = execution.events_told_size_bytes
                 self._take_turn(execution)
+                if execution.is_long:
+                    self._allowance.spend(execution.events_told_size_bytes - told_size_bytes)
                 self.arm(execution)
-                if self._has_turn(execution):
+                if self._has_turn(execution) and not self._rests(execution):
                     execution.queued = True
-                    ready.append(execution)
+                    ready.push(execution)
             if monotonic_s() >= end_s:
                 break
         self._pass_planned = bool(new or ready)
         if self._pass_planned:
             asyncio.get_running_loop().call_soon(self._pass)
+
+    # --- long executions ---
+
+    def _rests(self, execution: Execution) -> bool:
+        """Whether a long execution has to wait for the allowance; commands and outcomes never do."""
+        if not execution.is_long or execution.inbox:
+            return False
+        wait_s = self._allowance.wait_s()
+        if not wait_s:
+            self._resting.pop(execution, None)
+            return False
+        self._resting.setdefault(execution)
+        if self._rest_handle is None:
+            self._rest_handle = asyncio.get_running_loop().call_later(wait_s, self._end_rest)
+        return True
+
+    def _end_rest(self) -> None:
+        """Lets the first that can go on, and looks again after its slice."""
+        self._rest_handle = None
+        wait_s = self._allowance.wait_s()
+        while self._resting and not wait_s:
+            execution = next(iter(self._resting))
+            del self._resting[execution]
+            self.enqueue(execution)
+            if execution.queued:
+                wait_s = limits.EXECUTION_TURNS_PER_PASS_MS / 1000
+        if self._resting:
+            self._rest_handle = asyncio.get_running_loop().call_later(wait_s, self._end_rest)
 
     # --- timers ---
 
@@ -126,6 +161,7 @@ class Scheduler:
 
     def disarm(self, execution: Execution) -> None:
         """The execution has ended: its entry must not hold it in memory until a deadline hours away."""
+        self._resting.pop(execution, None)
         self._forget(execution)
         if self._timers_dead_count > limits.TIMERS_DEAD_MAX and self._timers_dead_count > len(self._timers) // 2:
             self._timers = [entry for entry in self._timers if entry[0] == entry[2].timer_ms]
@@ -141,3 +177,6 @@ class Scheduler:
         """Drives no walk on and wakes none; outcomes that arrive are still handed in."""
         self._stopped = True
         self._sleep()
+        if self._rest_handle is not None:
+            self._rest_handle.cancel()
+        self._resting.clear()

@@ -26,20 +26,28 @@ Results = list[bytes]
 class Batches:
     """Accepts many executions in one call."""
 
-    def __init__(self, router: Router, submit: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        submit: Callable[[bytes, str], Coroutine[Any, Any, bytes]],
+        admit: Callable[[str, int], None],
+    ) -> None:
         self._router = router
         self._submit = submit
-        """Accepts one encoded WorkflowExecuteInput; gives its encoded WorkflowExecuteResponse."""
+        """Accepts one encoded WorkflowExecuteInput of a client; gives its encoded WorkflowExecuteResponse."""
+        self._admit = admit
+        """Raises AtCapacity if so many executions of a client are too many now."""
 
     async def execute(self, payload: bytes, facts: CallFacts) -> bytes:
-        """Answers ExecuteAsyncBatch. Raises InvalidRequest, TooLarge for the batch as a whole."""
+        """Answers ExecuteAsyncBatch. Raises InvalidRequest, TooLarge, AtCapacity for the batch as a whole."""
         items = list(parse(ItemsView, payload).items)
         if len(items) > limits.BATCH_EXECUTIONS_MAX:
             raise TooLarge(
                 f"executions has {len(items)} items: at most {limits.BATCH_EXECUTIONS_MAX} are allowed in one batch"
             )
         if facts.local:
-            return _encoded(await self._own(items))
+            return _encoded(await self._own(items, facts.peer))
+        self._admit(facts.peer, len(items))
         positions = self._by_owner(items)
         parts = await asyncio.gather(
             *(self._part(owner, [items[at] for at in places], facts) for owner, places in positions.items())
@@ -63,7 +71,7 @@ class Batches:
 
     async def _part(self, owner: int, items: list[bytes], facts: CallFacts) -> Results:
         if owner == self._router.worker:
-            return await self._own(items)
+            return await self._own(items, facts.peer)
         payload = ItemsView(items=items).SerializeToString()
         try:
             reply = await self._router.forward(owner, "ExecuteAsyncBatch", payload, facts.peer, facts.deadline_ms)
@@ -71,18 +79,18 @@ class Batches:
             return [_refused(error)] * len(items)
         return list(ItemsView.FromString(reply).items)
 
-    async def _own(self, items: list[bytes]) -> Results:
+    async def _own(self, items: list[bytes], client: str) -> Results:
         """Submits everything, then waits: the executions of one batch share their commits."""
         pending: list[asyncio.Task[bytes]] = []
         for item in items:
-            pending.append(asyncio.ensure_future(self._result(item)))
+            pending.append(asyncio.ensure_future(self._result(item, client)))
             if len(pending) % limits.BATCH_EXECUTIONS_PER_TURN_MAX == 0:
                 await asyncio.sleep(0)
         return list(await asyncio.gather(*pending))
 
-    async def _result(self, item: bytes) -> bytes:
+    async def _result(self, item: bytes, client: str) -> bytes:
         try:
-            accepted = WorkflowExecuteResponse.FromString(await self._submit(item))
+            accepted = WorkflowExecuteResponse.FromString(await self._submit(item, client))
         except Exception as error:
             return _refused(error)
         return ExecuteAsyncBatchResult(accepted=accepted).SerializeToString()

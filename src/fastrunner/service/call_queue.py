@@ -20,6 +20,7 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # compiled, without stubs
 
 from fastrunner import limits
+from fastrunner.clock import monotonic_s
 
 __all__ = ["CallQueue", "ServerCall"]
 
@@ -71,7 +72,7 @@ def check_grpcio() -> None:
 class ServerCall:
     """One call, from its headers on. Methods that answer return at once; the answer travels on its own."""
 
-    __slots__ = ("_call", "_queue", "_started", "deadline_s", "path")
+    __slots__ = ("_call", "_queue", "_started", "deadline_s", "metadata", "path")
 
     def __init__(self, queue: "CallQueue", event: Any) -> None:
         details = event.call_details
@@ -79,6 +80,8 @@ class ServerCall:
         """The method's path as the caller wrote it."""
         self.deadline_s: float = details.deadline if details.deadline < _NEVER_S else math.inf
         """When the caller stops waiting, in seconds since the epoch; infinite if never."""
+        self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
+        """What the caller sent along."""
         self._queue = queue
         self._call = event.call
         self._started = False
@@ -146,12 +149,22 @@ class ServerCall:
 class CallQueue:
     """A listening server whose calls are handed to `on_call` on the loop."""
 
-    def __init__(self, options: Sequence[tuple[str, int]], on_call: Callable[[ServerCall], None]) -> None:
-        """Raises RuntimeError if the installed grpcio cannot be used."""
+    def __init__(
+        self,
+        options: Sequence[tuple[str, int]],
+        on_call: Callable[[ServerCall], None],
+        waited: Callable[[float], None],
+    ) -> None:
+        """`waited` is told, whenever events are taken out, for how many seconds at most any of them has been ready.
+
+        Raises RuntimeError if the installed grpcio cannot be used.
+        """
         check_grpcio()
         self.batches = 0
         """Batches of operations that have not come back."""
         self._on_call = on_call
+        self._waited = waited
+        self._empty_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)
@@ -216,13 +229,19 @@ class CallQueue:
             self.batches -= 1
             tag(event)
 
-    def _drain(self, event: Any = None) -> None:
-        """Takes out whatever is ready, a bounded number at once, so that the loop serves others too."""
+    def _drain(self, event: Any = None, since_s: float = 0.0) -> None:
+        """Takes out whatever is ready, a bounded number at once, so that the loop serves others too.
+
+        The helper thread passes the event it got and when it got it.
+        """
         taken = 0
+        now_s = monotonic_s()
+        self._waited(now_s - (since_s or self._empty_s))
         while taken < limits.GRPC_EVENTS_PER_TURN_MAX:
             if event is None:
                 event = self._queue.poll(0)
                 if event.completion_type in (cygrpc.CompletionType.queue_timeout, cygrpc.CompletionType.queue_shutdown):
+                    self._empty_s = now_s if not taken else monotonic_s()
                     break
             try:
                 self._handle(event)
@@ -245,7 +264,7 @@ class CallQueue:
             event = self._queue.poll(None)
             if event.completion_type == cygrpc.CompletionType.queue_shutdown:
                 return
-            self._loop.call_soon_threadsafe(self._drain, event)
+            self._loop.call_soon_threadsafe(self._drain, event, monotonic_s())
             event = None
 
 

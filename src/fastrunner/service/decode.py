@@ -33,8 +33,8 @@ def parse(message: type[_M], payload: bytes) -> _M:
         raise InvalidRequest("", f"the request is not a {name} in protobuf encoding") from None
 
 
-def decode_execution(payload: bytes) -> Submission:
-    """A WorkflowExecuteInput, checked. Raises InvalidRequest, TooLarge."""
+def decode_execution(payload: bytes, client: str = "") -> Submission:
+    """A client's WorkflowExecuteInput, checked. Raises InvalidRequest, TooLarge."""
     request = parse(WorkflowExecuteInput, payload)
     check_execution_id(request.workflow_execution_id, "workflow_execution_id")
     check_document(request.workflow_yaml)
@@ -46,6 +46,7 @@ def decode_execution(payload: bytes) -> Submission:
         metadata=_metadata(request),
         timeout_s_max=_timeout_s_max(request),
         debug=request.config.debug_enabled,
+        client=client,
     )
 
 

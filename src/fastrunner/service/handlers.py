@@ -20,10 +20,11 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import EventView
 from fastrunner.engine import Engine
-from fastrunner.errors import ForwardedError, NotServed, RunnerError, Unavailable
+from fastrunner.errors import AtCapacity, ForwardedError, NotServed, RunnerError, Unavailable
 from fastrunner.metrics import Metrics
 from fastrunner.service.batch import Batches
 from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
+from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
 from fastrunner.service.routing import CallFacts, Router, peek_execution_id
 
@@ -47,10 +48,12 @@ class Service:
         self._engine = engine
         self._router = router
         self._metrics = metrics
+        self.overload = Overload()
+        """The pace of submissions; the transport reports to it how long calls wait."""
         self._stopping = False
         self._afterwards: set[asyncio.Task[None]] = set()
         queries = Queries(engine, router)
-        batches = Batches(router, self._submit)
+        batches = Batches(router, self._submit, self._admit)
         self._of_owner: dict[str, Handler] = {
             "ExecuteAsync": self._execute_async,
             "CancelExecution": self._cancel,
@@ -79,6 +82,8 @@ class Service:
                 raise NotServed(f"there is no unary method {method}")
             return handler(payload, facts)
         if not facts.local:
+            if method == "ExecuteAsync":
+                self._admit(facts.peer, 1)
             owner = self._router.owner_of(peek_execution_id(payload))
             if owner != self._router.worker:
                 return self._router.forward(owner, method, payload, facts.peer, facts.deadline_ms)
@@ -108,18 +113,25 @@ class Service:
 
     # --- commands ---
 
-    def _submit(self, payload: bytes) -> Coroutine[Any, Any, bytes]:
+    def _admit(self, client: str, count: int) -> None:
+        try:
+            self.overload.admit(client, count)
+        except AtCapacity:
+            self._metrics.executions_rejected.labels("Overload").inc(count)
+            raise
+
+    def _submit(self, payload: bytes, client: str) -> Coroutine[Any, Any, bytes]:
         """Accepts one execution that this worker owns; gives its WorkflowExecuteResponse."""
         try:
-            submission = decode_execution(payload)
+            submission = decode_execution(payload, client)
         except RunnerError as error:
             # The engine counts its own refusals.
             self._metrics.executions_rejected.labels(type(error).__name__).inc()
             raise
         return _accepted(submission.execution_id, self._engine.submit(submission))
 
-    def _execute_async(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
-        return self._submit(payload)
+    def _execute_async(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:
+        return self._submit(payload, facts.peer)
 
     def _cancel(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
         request = parse(CancelExecutionRequest, payload)

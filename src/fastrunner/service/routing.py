@@ -21,7 +21,7 @@ class CallFacts:
     """What a handler may know of the call it answers."""
 
     peer: str
-    """Who calls, as the transport names it; for logs and limits."""
+    """The client: the name it gives itself, or its host; for fair shares and limits."""
     deadline_ms: int
     """When the caller stops waiting, in milliseconds since the epoch; 0: never."""
     local: bool

@@ -38,6 +38,8 @@ def _label(code: str) -> str:
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _STOPPING: Final = "the runner is stopping: executions go on; call again, and Subscribe to follow them"
+_CLIENT_KEY: Final = "fastrunner-client"
+"""Metadata in which a client may name itself: several behind one address get shares of their own."""
 _UNKNOWN: Final = Method("unknown", "unknown", streams=True)
 _CODE_LABELS: Final = {code.value[0]: _label(code.name) for code in grpc.StatusCode}
 _OPTIONS: Final = (
@@ -45,6 +47,8 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", limits.REQUEST_SIZE_BYTES_MAX),
     ("grpc.max_send_message_length", limits.REPLY_MESSAGE_SIZE_BYTES_MAX),
     ("grpc.max_concurrent_streams", limits.GRPC_STREAMS_PER_CONNECTION_MAX),
+    ("grpc.server.max_pending_requests", limits.GRPC_CALLS_WAITING_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", limits.GRPC_CALLS_WAITING_MAX),
     ("grpc.keepalive_time_ms", limits.GRPC_KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -73,7 +77,7 @@ class Server:
         self._stopping = False
         self._held: list[Callable[[], None]] | None = None
         self._answers = self._methods()
-        self._queue = CallQueue(_OPTIONS, self._take_up)
+        self._queue = CallQueue(_OPTIONS, self._take_up, service.overload.measured)
 
     async def start(self, address: str) -> None:
         """Listens on `address` (host:port) and serves. Raises RuntimeError if the port cannot be had."""
@@ -295,4 +299,13 @@ class _Measure:
 
 def _facts(call: ServerCall) -> CallFacts:
     deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
-    return CallFacts(peer=call.peer, deadline_ms=deadline_ms, local=False)
+    return CallFacts(peer=_client(call), deadline_ms=deadline_ms, local=False)
+
+
+def _client(call: ServerCall) -> str:
+    for key, value in call.metadata:
+        if key == _CLIENT_KEY and isinstance(value, str) and 0 < len(value) <= limits.CLIENT_NAME_SIZE_BYTES_MAX:
+            return value
+    peer = call.peer
+    # Of `ipv4:10.0.0.7:51234` the port is another one for every connection.
+    return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

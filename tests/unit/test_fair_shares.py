@@ -1,0 +1,165 @@
+"""Support: shares of the loop, of admission and of an overloaded worker: who goes first, who is refused."""
+
+from contextlib import suppress
+from functools import partial
+from math import inf
+
+import pytest
+
+from fastrunner import limits
+from fastrunner.engine.admission import Admission
+from fastrunner.engine.execution import Execution
+from fastrunner.engine.fairness import Allowance, FairQueue
+from fastrunner.errors import AtCapacity
+from fastrunner.service.overload import Overload
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock, as a list of one time."""
+    now = [1_000.0]
+    monkeypatch.setattr("fastrunner.clock.monotonic_s", lambda: now[0])
+    monkeypatch.setattr("fastrunner.engine.admission.monotonic_s", lambda: now[0])
+    monkeypatch.setattr("fastrunner.engine.fairness.monotonic_s", lambda: now[0])
+    return now
+
+
+def execution(name: str, client: str) -> Execution:
+    made = Execution(0, 1, name, 0, b"", False)
+    made.client = client
+    return made
+
+
+def test_clients_take_turns_and_their_executions_keep_their_order() -> None:
+    queue = FairQueue()
+    for number in range(1_000):
+        queue.push(execution(f"many-{number}", "many"))
+    queue.push(execution("only", "one"))
+    assert len(queue) == 1_001
+    assert [queue.pop().execution_id for _ in range(4)] == ["many-0", "only", "many-1", "many-2"]
+    queue.push(execution("again", "one"))
+    assert [queue.pop().execution_id for _ in range(2)] == ["many-3", "again"]
+    while queue:
+        last = queue.pop()
+    assert last.execution_id == "many-999"
+    with pytest.raises(IndexError):
+        queue.pop()
+
+
+def test_allowance_of_long_executions_is_a_rate(at: list[float]) -> None:
+    rate = limits.LONG_EVENTS_SIZE_BYTES_PER_S_MAX
+    allowance = Allowance()
+    allowance.spend(rate - 1)
+    assert allowance.wait_s() == 0.0
+    allowance.spend(rate // 2 + 1)
+    assert allowance.wait_s() == pytest.approx(0.5)
+    at[0] += 0.6
+    assert allowance.wait_s() == 0.0
+    at[0] += 1_000
+    assert allowance.wait_s() == 0.0
+    allowance.spend(2 * rate)
+    assert allowance.wait_s() == pytest.approx(1.0)
+
+
+def test_client_is_refused_beyond_its_rate_and_told_when_to_come_again(at: list[float]) -> None:
+    admission = Admission(10.0)
+    for _ in range(10):
+        admission.check("fast")
+    with pytest.raises(AtCapacity, match="FASTRUNNER_CLIENT_EXECUTIONS_PER_S") as refusal:
+        admission.check("fast")
+    assert refusal.value.retry_after_s == pytest.approx(0.1)
+    admission.check("other")
+    at[0] += refusal.value.retry_after_s
+    admission.check("fast")
+    with pytest.raises(AtCapacity):
+        admission.check("fast")
+
+
+def test_only_so_many_clients_are_remembered(at: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.limits.CLIENTS_KNOWN_MAX", 3)
+    admission = Admission(1.0)
+    for client in ("a", "b", "c", "d"):
+        admission.check(client)
+    admission.check("a")
+    with pytest.raises(AtCapacity):
+        admission.check("d")
+
+
+def test_engine_that_is_behind_refuses_who_has_most_in_it(at: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.limits.ADMISSION_EXECUTIONS_MIN", 10)
+    monkeypatch.setattr("fastrunner.limits.UNCOMMITTED_EXECUTIONS_MAX", 20)
+    admission = Admission(inf)
+    waiting = [execution(f"execution-{number}", "many") for number in range(19)]
+    for each in waiting:
+        admission.check("many")
+        admission.entered(each)
+    admission.check("many")
+    at[0] += limits.ADMISSION_DELAY_S_MAX
+    with pytest.raises(AtCapacity, match="19 executions wait") as refusal:
+        admission.check("many")
+    assert refusal.value.retry_after_s == pytest.approx(limits.ADMISSION_DELAY_S_MAX)
+    admission.check("one")
+    admission.entered(execution("only", "one"))
+    for each in waiting[:12]:
+        admission.left(each)
+        admission.left(each)
+    admission.check("many")
+    for number in range(32):
+        admission.entered(execution(f"further-{number}", f"client-{number}"))
+    with pytest.raises(AtCapacity):
+        admission.check("new")
+
+
+def pass_time(at: list[float], overload: Overload, wait_s: float, offered: int, ticks: int = 50) -> int:
+    """A second, or so many fiftieths, in which executions come evenly; how many were taken."""
+    taken = 0
+    for _ in range(ticks):
+        at[0] += 0.02
+        for _ in range(offered // 50):
+            with suppress(AtCapacity):
+                overload.admit("client")
+                taken += 1
+        overload.measured(wait_s)
+    return taken
+
+
+def test_burst_is_no_overload_and_a_lasting_wait_is(at: list[float]) -> None:
+    overload = Overload()
+    second = partial(pass_time, at, overload)
+    assert second(0.01, 1_000) == 1_000
+    assert second(0.3, 1_000, ticks=30) == 600
+    assert second(0.0, 1_000) == 1_000
+    assert overload.rate_per_s == inf
+    second(0.3, 1_000)
+    assert second(0.5, 1_000) < 500
+    assert second(0.5, 1_000) <= 3 * limits.OVERLOAD_EXECUTIONS_PER_S_MIN
+    with pytest.raises(AtCapacity) as refusal:
+        overload.admit("client")
+    assert limits.OVERLOAD_RETRY_S_MIN <= refusal.value.retry_after_s <= limits.OVERLOAD_RETRY_S_MAX
+    assert second(0.0, 1_000) < second(0.0, 1_000)
+    second(0.0, 50)
+    assert overload.rate_per_s == inf
+    assert second(0.01, 2_000) == 2_000
+
+
+def test_one_long_wait_among_short_ones_is_a_hiccup(at: list[float]) -> None:
+    overload = Overload()
+    for tick in range(500):
+        at[0] += 0.01
+        overload.measured(0.0 if tick % 5 == 0 else 0.5)
+    assert overload.rate_per_s == inf
+
+
+def test_overloaded_worker_keeps_a_share_for_every_client(at: list[float]) -> None:
+    overload = Overload()
+    taken = {"many": 0, "one": 0}
+    for tick in range(300):
+        at[0] += 0.02
+        for client in ("many",) * 20 + ("one",) * (tick % 5 == 0):
+            try:
+                overload.admit(client)
+                taken[client] += tick >= 150
+            except AtCapacity:
+                assert client == "many"
+        overload.measured(0.03 if tick < 150 or taken["many"] * 2 > tick * 10 else 0.0)
+    assert taken["one"] == 30
