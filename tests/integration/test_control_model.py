@@ -112,7 +112,11 @@ class Control(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(sorted(KINDS)))
     def start(self, kind: str) -> None:
         execution_id = f"{kind}-{len(self.jobs)}"
-        assert self.run(self.engine.submit(submission(execution_id, KINDS[kind][0]))) == "running"
+
+        async def submit() -> str:
+            return str(await self.engine.submit(submission(execution_id, KINDS[kind][0])))
+
+        assert self.run(submit()) == "running"
         self.jobs[execution_id] = Job(kind, self.now_ms)
 
     @precondition(lambda self: self.jobs)
