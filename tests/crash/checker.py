@@ -47,6 +47,8 @@ def judge(
         received = ledger.encoded(promise.execution_id)
         events = [WorkflowProgressEvent.FromString(message) for message in received]
         sentence = _broken_promise(promise, events, status_of(promise.execution_id))
+        if not sentence and promise.watched and promise.watched != received:
+            sentence = f"a subscriber got {len(promise.watched)} events, and not what the receiver got"
         if sentence:
             verdict.lost[promise.execution_id] = sentence
     verdict.lost.update(journal.differences(ledger.encoded))

@@ -33,7 +33,7 @@ class ReceiverProcess:
         self._offset = 0
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
+    async def start(self, *options: str) -> None:
         """Starts it, and waits until it listens."""
         command = [
             "-m",
@@ -48,7 +48,7 @@ class ReceiverProcess:
         ]
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, "--store", str(self._store),
+                sys.executable, *command, *options, "--store", str(self._store),
                 cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=log, limit=2**24,
             )  # fmt: skip
         assert self._process.stdout is not None
@@ -123,9 +123,12 @@ class Monkey:
         self._proxy = proxy
         self._disk = disk
         self._done = done
+        self.complaints: list[str] = []
+        """What went wrong that no fault explains."""
         self._tricks = {
             "kill worker": (6, self._kill_worker),
             "kill tree": (1, self._kill_tree),
+            "stop tree (SIGTERM)": (1, self._stop_tree),
             "kill receiver": (2, self._kill_receiver),
             "freeze worker": (1, self._freeze_worker),
             "restart (SIGHUP)": (1, self._restart),
@@ -157,6 +160,7 @@ class Monkey:
         if self._disk.mounted:
             self._disk.leave(2**32)
         if not self._tree.running:
+            self.complaints.append("the runner has ended by itself; its log says why")
             await self._tree.start()
 
     async def _workers(self) -> list[int]:
@@ -184,12 +188,20 @@ class Monkey:
 
     async def _kill_tree(self) -> None:
         await self._tree.kill()
+        # Shards find their owners whatever the number of workers.
+        await self._tree.start(FASTRUNNER_WORKERS=str(self._chance.randint(1, 4)))
+
+    async def _stop_tree(self) -> None:
+        code = await self._tree.stop()
+        if code:
+            self.complaints.append(f"the runner ended with exit code {code} on SIGTERM")
         await self._tree.start()
 
     async def _kill_receiver(self) -> None:
         await self._receiver.kill()
         await asyncio.sleep(self._chance.uniform(0, 1.5))
-        await self._receiver.start()
+        # It comes back well, without the batch call, or unwell.
+        await self._receiver.start(*self._chance.choice(((), (), ("--no-batch",), ("--fail-rate", "0.2"))))
 
     async def _freeze_worker(self) -> None:
         pids = await self._workers()

@@ -120,6 +120,7 @@ class Run:
                 self.statuses[promise.execution_id] = await clients.status(promise.execution_id)
             assert await self.tree.stop() == 0
             assert self.journal.problems() == []
+            assert self.tree.defects() == []
         finally:
             for task in (watching, *asking):
                 task.cancel()

@@ -61,7 +61,7 @@ class Report:
             f"seed {self.seed}, {self.minutes:.1f} minutes",
             f"faults: {faults}",
             f"executions: {self.executions} ({ends})",
-            f"events: {self.events}, received again {self.resent}",
+            f"events: {self.events}, received again since the receiver's last start {self.resent}",
             f"effects: {self.performed}, performed again before their commit {self.performed_again}",
             f"violations: {len(self.violations)}",
             *self.violations[:50],
@@ -82,7 +82,7 @@ class Torture:
         self._disk = Disk(path / "data")
         self._journal = Journal(path / "data")
         self._promises: list[Promise] = []
-        self._ends: set[str] = set()
+        self._watchers: list[asyncio.Task[None]] = []
         self._began_s = monotonic_s()
 
     @property
@@ -140,6 +140,7 @@ class Torture:
             if raging is not None:
                 await raging
             await monkey.make_peace()
+            self.report.violations += monkey.complaints
             await asyncio.gather(*callers)
         finally:
             watching.cancel()
@@ -162,6 +163,11 @@ class Torture:
             promise = Promise(f"t{caller}-{number}-{chance.randrange(2**32):08x}", chance.choice(kinds))
             self._promises.append(promise)
             await clients.execute(promise, document(promise.kind, service.url))
+            if chance.random() < 0.2:
+                self._watchers.append(asyncio.create_task(clients.watch(promise)))
+            if chance.random() < 0.1:
+                await clients.execute(promise, document(promise.kind, service.url))
+                await clients.take_id_again(promise, document(promise.kind, service.url) + " ")
             for _ in range(chance.choice((0, 0, 0, 1, 2, 4))):
                 await asyncio.sleep(chance.uniform(0, 0.3))
                 verb = chance.choice(("pause", "pause", "resume", "resume", "cancel"))
@@ -192,6 +198,10 @@ class Torture:
 
         with suppress(AssertionError):  # What has not ended by then is judged as lost.
             await until(all_ended, "every end", _REST_S_MAX)
+        _, late = await asyncio.wait(self._watchers, timeout=10) if self._watchers else ((), ())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
 
     async def _compare(self, service: Service, clients: Clients, tree: Tree, receiver: ReceiverProcess) -> None:
         report = self.report
@@ -202,6 +212,7 @@ class Torture:
         report.resent = await receiver.stop()
         self._journal.read(whole=True)
         ledger = Ledger(self._path / "received.jsonl")
+        report.violations += [f"the runner said: {line}" for line in tree.defects()]
         verdict = judge(self._promises, ledger, self._journal, service.calls, lambda each: statuses[each])
         report.violations += verdict.violations + self._journal.problems()
         report.executions = len(self._promises)

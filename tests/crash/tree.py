@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -21,6 +22,10 @@ from tests.integration.runner_process import ROOT
 __all__ = ["Journal", "Tree", "until"]
 
 _START_S_MAX = 60.0
+_DEFECT = re.compile(
+    r"killed by (?!SIGKILL)|exited with [^0]|Traceback|the core failed|ended unexpectedly|engine failed|an exception"
+    r"|failed inside the runner|does not answer|did not end in time|cannot start"
+)
 
 
 async def until(condition: Any, what: str, timeout_s: float = 60.0) -> Any:
@@ -73,6 +78,10 @@ class Tree:
     def said(self) -> str:
         """Everything all its processes have said, over all starts."""
         return self.log.read_text(errors="replace")
+
+    def defects(self) -> list[str]:
+        """Lines of what it said that no fault from outside explains: deaths of its own, exceptions nobody expected."""
+        return [line for line in self.said().splitlines() if _DEFECT.search(line)]
 
     async def start(self, **environment: str) -> None:
         """Starts it and waits until every process is ready."""

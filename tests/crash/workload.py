@@ -118,6 +118,8 @@ class Promise:
     pause_sent: bool = False
     paused: bool = False
     """A pause was answered with OK, and no resume or cancel has been sent since."""
+    watched: list[bytes] = field(default_factory=list)
+    """Events as a subscriber got them."""
     errors: list[str] = field(default_factory=list)
     """Answers that no client should ever get."""
 
@@ -165,11 +167,39 @@ class Clients:
 
     async def execute(self, promise: Promise, text: str) -> None:
         """Notes the promise once the execution is accepted."""
+        code, reply = await self._execute(promise, text)
+        promise.accepted = promise.accepted or code is grpc.StatusCode.OK
+        if code is not grpc.StatusCode.OK:
+            promise.errors.append(f"ExecuteAsync: {code.name} {reply.decode(errors='replace')}")
+
+    async def take_id_again(self, promise: Promise, text: str) -> None:
+        """Asks for something else under the same id, which must be refused."""
+        code, _ = await self._execute(promise, text)
+        if code is not grpc.StatusCode.ALREADY_EXISTS:
+            promise.errors.append(f"another request with its id was answered with {code.name}")
+
+    async def _execute(self, promise: Promise, text: str) -> tuple[grpc.StatusCode, bytes]:
         request = m.WorkflowExecuteInput(workflow_execution_id=promise.execution_id, workflow_yaml=text)
-        code, reply = await self.call("ExecuteAsync", request)
-        promise.accepted = code is grpc.StatusCode.OK
-        if not promise.accepted:
-            promise.errors.append(f"ExecuteAsync: {code.name} {reply.decode()}")
+        return await self.call("ExecuteAsync", request)
+
+    async def watch(self, promise: Promise) -> None:
+        """Follows an execution to its end, subscribing again from where it got whenever the stream breaks."""
+        # Ends with a stream that ends with OK; a cancelled or paused runner is the caller's to give up on.
+        while True:
+            request = q.SubscribeRequest(
+                execution_id=promise.execution_id, from_sequence_number=len(promise.watched) + 1
+            )
+            stream = self._chance.choice(self._channels).unary_stream(path("Subscribe"))(request.SerializeToString())
+            try:
+                async for message in stream:
+                    promise.watched.append(message)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _TRY_AGAIN:
+                    promise.errors.append(f"Subscribe: {error.code().name} {error.details()}")
+                    return
+                await asyncio.sleep(self._chance.uniform(0.02, 0.1))
+            else:
+                return
 
     async def cancel(self, promise: Promise, force: bool) -> None:
         """Notes whether the cancel is promised."""
