@@ -120,7 +120,7 @@ class Run:
                 self.statuses[promise.execution_id] = await clients.status(promise.execution_id)
             assert await self.tree.stop() == 0
             assert self.journal.problems() == []
-            assert self.tree.defects() == []
+            assert not self.tree.defects(), self.tree.said()
         finally:
             for task in (watching, *asking):
                 task.cancel()
