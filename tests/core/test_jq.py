@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastrunner._core import ExpressionError, ExpressionProblem, Program, compile_expression
 
@@ -125,6 +127,12 @@ def test_now_is_an_argument() -> None:
     """`now` is the walk's clock."""
     assert first("now", None, (), 1_700_000_000_500) == 1700000000.5
     assert first("now | todate", None, (), 1_700_000_000_500) == "2023-11-14T22:13:20Z"
+
+
+@given(seconds=st.integers(-(10**11), 10**12))
+def test_dates_are_the_same_on_the_short_way(seconds: int) -> None:
+    """`todate` of an ordinary second is what `strftime` makes of it."""
+    assert outputs("todate", seconds) == outputs('strftime("%Y-%m-%dT%H:%M:%SZ")', seconds)
 
 
 def test_a_program_is_made_by_compiling() -> None:

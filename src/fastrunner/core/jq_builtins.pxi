@@ -349,10 +349,12 @@ cdef object f_from_entries(object input, object a, object b, object c):
     cdef object key
     for entry in elements(input):
         charge(6)
-        for name in ("key", "Key", "name", "Name"):
-            key = index_value(entry, name)
-            if truthy(key):
-                break
+        key = (<dict>entry).get("key") if type(entry) is dict else None
+        if type(key) is not str:
+            for name in ("key", "Key", "name", "Name"):
+                key = index_value(entry, name)
+                if truthy(key):
+                    break
         if type(key) is not str:
             fail(f"Cannot use {kind_name(key)} ({dump_short(key)}) as object key")
         charge_text(<str>key)

@@ -25,17 +25,25 @@ cdef long long days_from_civil(long long year, long long month, long long day):
     return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
 
 
-cdef tuple civil_from_days(long long days):
-    cdef long long era, of_era, year, of_year, month
+cdef int civil(long long days, long long* year, long long* month, long long* day) noexcept:
+    """The date of a number of days from the epoch."""
+    cdef long long era, of_era, years, of_year, shifted
     days += 719468
     era = days // 146097
     of_era = days - era * 146097
-    year = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
-    of_year = of_era - (365 * year + year // 4 - year // 100)
-    month = (5 * of_year + 2) // 153
-    day = of_year - (153 * month + 2) // 5 + 1
-    month = month + 3 if month < 10 else month - 9
-    return year + era * 400 + (month <= 2), month, day
+    years = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    of_year = of_era - (365 * years + years // 4 - years // 100)
+    shifted = (5 * of_year + 2) // 153
+    day[0] = of_year - (153 * shifted + 2) // 5 + 1
+    month[0] = shifted + 3 if shifted < 10 else shifted - 9
+    year[0] = years + era * 400 + (month[0] <= 2)
+    return 0
+
+
+cdef tuple civil_from_days(long long days):
+    cdef long long year, month, day
+    civil(days, &year, &month, &day)
+    return year, month, day
 
 
 cdef list broken_down(double seconds):

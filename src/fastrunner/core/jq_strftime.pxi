@@ -10,7 +10,7 @@ cdef dict COMPOSED_DIRECTIVES = {
     "T": "%H:%M:%S", "x": "%m/%d/%y", "X": "%H:%M:%S",
 }
 cdef extern from "Python.h":
-    object PyUnicode_FromFormat(const char* format, ...)
+    str PyUnicode_FromStringAndSize(const char* text, Py_ssize_t size)
 
 # Seconds from the epoch to the year 10000: years of four digits.
 cdef long long PLAIN_SECONDS_END = 253_402_300_800
@@ -141,16 +141,33 @@ cdef object f_strflocaltime(object input, object a, object b, object c):
     return format_time(input, a, "strflocaltime/1", "UTC")
 
 
+cdef str plain_date(long long seconds):
+    """The date and time of a second from 1970 to 9999."""
+    cdef char text[20]
+    cdef long long year, month, day
+    charge(15)
+    civil(seconds // 86_400, &year, &month, &day)
+    seconds %= 86_400
+    put_digits(text, <int>(year // 100))
+    put_digits(text + 2, <int>(year % 100))
+    put_digits(text + 5, <int>month)
+    put_digits(text + 8, <int>day)
+    put_digits(text + 11, <int>(seconds // 3600))
+    put_digits(text + 14, <int>(seconds // 60 % 60))
+    put_digits(text + 17, <int>(seconds % 60))
+    text[4] = text[7] = b"-"
+    text[10] = b"T"
+    text[13] = text[16] = b":"
+    text[19] = b"Z"
+    return PyUnicode_FromStringAndSize(text, 20)
+
+
+cdef inline void put_digits(char* text, int number) noexcept:
+    text[0] = <char>(48 + number // 10)
+    text[1] = <char>(48 + number % 10)
+
+
 cdef object f_todate(object input, object a, object b, object c):
-    cdef long long seconds, days
     if type(input) is int and 0 <= input < PLAIN_SECONDS_END:
-        charge(50)
-        seconds = input
-        days = seconds // 86_400
-        seconds -= days * 86_400
-        year, month, day = civil_from_days(days)
-        return PyUnicode_FromFormat(
-            "%04d-%02d-%02dT%02d:%02d:%02dZ", <int>year, <int>month, <int>day, <int>(seconds // 3600),
-            <int>(seconds // 60 % 60), <int>(seconds % 60),
-        )
+        return plain_date(input)
     return format_time(input, "%Y-%m-%dT%H:%M:%SZ", "strftime/1", "UTC")

@@ -128,7 +128,11 @@ cdef str dump_text(object value):
 
 cdef inline str text_of(object value):
     """What `tostring` gives."""
-    return <str>value if type(value) is str else dump_text(value)
+    if type(value) is str:
+        return <str>value
+    if type(value) is int and -EXACT_INT_MAX_I <= value <= EXACT_INT_MAX_I:
+        return str(value)
+    return dump_text(value)
 
 
 # --- numbers in text ---
