@@ -145,6 +145,9 @@ class Monkey:
         """Does one thing after the other until it is stopped. Every trick comes once before chance takes over."""
         names = list(self._tricks)
         self._chance.shuffle(names)
+        # Even a short run has the fault that this is about.
+        names.remove("kill worker")
+        names.append("kill worker")
         while not stopping.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), self._chance.uniform(0.3, 2.0))
