@@ -7,8 +7,13 @@ from tests import properties
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-factor", type=int, default=1, help="times the usual number of examples in property tests")
+    parser.addoption("--jq-seed", type=int, default=20261123, help="seed of the programs compared with libjq")
     parser.addoption("--crash-runs", type=int, default=1, help="how often every crash point is hit")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     properties.factor = config.getoption("--fuzz-factor")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"jq differential: --jq-seed {config.getoption('--jq-seed')}"

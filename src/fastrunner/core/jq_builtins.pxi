@@ -114,7 +114,7 @@ cdef bint contains(object left, object right, int depth) except -1:
 cdef object f_contains(object input, object a, object b, object c):
     cdef Kind left = kind_of(input)
     cdef Kind right = kind_of(a)
-    if left != right and not (K_FALSE <= left <= K_TRUE and K_FALSE <= right <= K_TRUE):
+    if left != right:
         return type_error2(input, a, "cannot have their containment checked")
     return contains(input, a, 0)
 
@@ -315,11 +315,16 @@ cdef list elements(object value):
 cdef object f_transpose(object input, object a, object b, object c):
     cdef list rows = elements(input)
     cdef list result = []
-    cdef double width = 0
+    cdef double length
+    cdef double width = float("nan") if rows else 0
     cdef Py_ssize_t i = 0
     for row in rows:
         charge(1)
-        width = max(width, to_double(f_length(row, None, None, None)))
+        length = to_double(f_length(row, None, None, None))
+        width = length if isnan(width) or length > width else width
+    if isnan(width):
+        # A range up to nan does not end before nan's row is asked for an element.
+        index_value(rows[0], 0)
     check_array(width)
     while i < width:
         charge(2 + 2 * len(rows))

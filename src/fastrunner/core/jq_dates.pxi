@@ -90,7 +90,7 @@ cdef list datetime_parts(object input, str name):
             fail(f"{name} requires parsed datetime inputs")
         # Years count from 1900 before they are cut to whole numbers.
         number = to_double(value) - (0 if parts else 1900)
-        parts.append(min(max(to_integer(number), -INT_MAX), INT_MAX) + (0 if parts else 1900))
+        parts.append(min(max(to_integer(number), -INT_MAX - 1), INT_MAX) + (0 if parts else 1900))
     return parts + EMPTY_TIME[len(parts):]
 
 

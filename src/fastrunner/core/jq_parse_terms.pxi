@@ -28,7 +28,7 @@ cdef Node constant_of(Node node):
     if node.kind == N_PIPE:
         if node.b.kind == N_IDENTITY or node.a.kind == N_IDENTITY:
             return constant_of(node.a if node.b.kind == N_IDENTITY else node.b)
-        return None if constant_of(node.a) is None else constant_of(node.b)
+        return None
     if node.kind == N_DEFINE:
         return constant_of(node.b)
     if node.kind == N_ARRAY and node.a is not None:

@@ -142,11 +142,11 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
         (<list>paths[low])[depth], (<list>paths[high - 1])[depth]
     ):
         parents.append(value)
-        value = child_for_update(value, (<list>paths[low])[depth])
+        value = index_value(value, (<list>paths[low])[depth])
         depth += 1
     if value is None and len(<list>paths[low]) > depth + 1:
         # The way ends here, but not before the next step is found to be one.
-        child_for_update(value, (<list>paths[low])[depth])
+        index_value(value, (<list>paths[low])[depth])
     new = value
     at = low
     while at < high and value is not None:
@@ -158,7 +158,7 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
         if len(<list>paths[at]) == depth + 1:
             gone.append(key)
         else:
-            child = child_for_update(value, key)
+            child = index_value(value, key)
             if child is not None:
                 new = with_child(new, key, delete_sorted(child, paths, at, end, depth + 1))
         at = end

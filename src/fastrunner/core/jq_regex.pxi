@@ -85,7 +85,7 @@ cdef FlaggedPattern prepared(object input, object text, object flags):
     if type(input) is not str:
         type_error(input, "cannot be matched, as it is not a string")
     if type(text) is not str:
-        type_error(text, "cannot be matched, as it is not a string")
+        type_error(text, "is not a string")
     if flags is not None and type(flags) is not str:
         type_error(flags, "is not a string")
     pattern = flagged_pattern(text, flags)

@@ -190,18 +190,17 @@ cdef class JsonReader:
     cdef str text
     cdef Py_ssize_t position, token_start
     cdef list stack
-    cdef object value
-    cdef bint has_value
+    cdef object value, result
+    cdef bint has_value, found
 
     cdef object read(self, str text):
-        cdef object result = None
-        cdef bint found = False
+        cdef Py_ssize_t size = len(text)
+        cdef Py_UCS4 c
         self.text = text
         self.stack = []
         self.has_value = False
+        self.found = False
         self.token_start = -1
-        cdef Py_ssize_t size = len(text)
-        cdef Py_UCS4 c
         charge(size >> 2)
         while self.position < size:
             c = text[self.position]
@@ -212,26 +211,29 @@ cdef class JsonReader:
                 self.finish_literal(False)
             elif c in "[]{}:,":
                 self.finish_literal(False)
+                self.take_result()
                 self.structure(c)
             elif self.token_start < 0:
                 self.token_start = self.position
             self.position += 1
-            if self.has_value and not self.stack and self.token_start < 0:
-                if found:
-                    self.refuse("Unexpected extra JSON values", False)
-                found = True
-                result = self.value
-                self.has_value = False
+            self.take_result()
         self.finish_literal(True)
         if self.stack:
             self.refuse("Unfinished JSON term", True)
-        if self.has_value:
-            if found:
-                raise ExpressionError(f"Unexpected extra JSON values (while parsing '{self.text}')")
-            return self.value
-        if not found:
+        self.take_result()
+        if not self.found:
             raise ExpressionError("Expected JSON value (while parsing '" + self.text + "')")
-        return result
+        return self.result
+
+    cdef int take_result(self) except -1:
+        """A value that stands in nothing else is the result, and the only one."""
+        if self.has_value and not self.stack and self.token_start < 0:
+            if self.found:
+                raise ExpressionError(f"Unexpected extra JSON values (while parsing '{self.text}')")
+            self.found = True
+            self.result = self.value
+            self.has_value = False
+        return 0
 
     cdef object refuse(self, str message, bint at_end):
         """Lines count from 1, columns in bytes of UTF-8 up to and with the character at the position."""
@@ -310,10 +312,8 @@ cdef class JsonReader:
         elif c == 58:
             if not self.has_value:
                 self.refuse("Expected string key before ':'", False)
-            if not self.stack or type(self.stack[len(self.stack) - 1]) is list:
+            if type(self.stack[len(self.stack) - 1]) is not dict:
                 self.refuse("':' not as part of an object", False)
-            if type(self.stack[len(self.stack) - 1]) is str:
-                self.refuse("':' should follow a key", False)
             if type(self.value) is not str:
                 self.refuse("Object keys must be strings", False)
             self.stack.append(self.value)
@@ -321,8 +321,6 @@ cdef class JsonReader:
         elif c == 44:
             if not self.has_value:
                 self.refuse("Expected value before ','", False)
-            if not self.stack:
-                self.refuse("',' not as part of an object or array", False)
             self.attach()
         else:
             self.close(c)
@@ -354,6 +352,8 @@ cdef class JsonReader:
         else:
             if top is None:
                 self.refuse("Unmatched '}'", False)
+            if self.has_value and type(top) is list:
+                self.refuse("Objects must consist of key:value pairs", False)
             if self.has_value:
                 self.attach()
             elif type(top) is not dict:

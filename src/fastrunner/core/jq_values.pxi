@@ -184,7 +184,12 @@ cdef object type_error2(object left, object right, str message):
 
 # --- equality and order ---
 
+# Whether nan was below something: it is then below itself, too, which a sort must not be told.
+cdef bint met_nan = False
+
+
 cdef inline int compare_numbers(object left, object right):
+    global met_nan
     cdef double a, b
     if left is right and type(left) is int:
         return 0
@@ -194,6 +199,7 @@ cdef inline int compare_numbers(object left, object right):
         # Both are literals; these compare exactly, as jq's decimal literals do.
         return -1 if left < right else (1 if left > right else 0)
     if isnan(a):
+        met_nan = True
         return -1
     if isnan(b):
         return 1
@@ -300,8 +306,12 @@ cdef class SortKey:
         self.value = value
 
     def __lt__(self, SortKey other):
+        global met_nan
         charge(3)
-        return compare(self.value, other.value) < 0
+        met_nan = False
+        if compare(self.value, other.value) >= 0:
+            return False
+        return not met_nan or compare(other.value, self.value) >= 0
 
 
 cdef list sorted_order(list keys):
