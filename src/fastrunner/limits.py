@@ -92,6 +92,9 @@ OVERLOAD_DECREASE: Final = 0.8
 OVERLOAD_INCREASE: Final = 1.1
 """Factor on the pace while they do not: back from a tenth within 1.2 s."""
 
+OVERLOAD_FLOOR: Final = 0.3
+"""Part of what a worker took before its overload that it takes at any time: refusing must leave room for work."""
+
 OVERLOAD_RELIEF: Final = 2.0
 """An overload is over when the pace is so many times what comes."""
 
@@ -256,11 +259,23 @@ CLIENTS_KNOWN_MAX: Final = 10_000
 UNCOMMITTED_EXECUTIONS_MAX: Final = 10_000
 """New executions of a worker that wait for their first commit: 20 commits, some 100 MB."""
 
-ADMISSION_EXECUTIONS_MIN: Final = 1_000
+ADMISSION_EXECUTIONS_MIN: Final = 10
 """Below so many, the wait for a first commit is the disk's, and no reason to refuse anybody."""
 
-ADMISSION_DELAY_S_MAX: Final = 0.5
-"""How long the oldest of more may wait before further ones are refused."""
+ADMISSION_BURST_COUNT_MAX: Final = 500
+"""New executions that may wait for long before it counts as more than a burst: one commit's."""
+
+ADMISSION_BURST_S_MAX: Final = 1.0
+"""How long they may wait; and the span in which everything must have waited for there to be a standing queue."""
+
+ADMISSION_DELAY_S_MAX: Final = 0.05
+"""How long the oldest may wait while more comes than the engine takes, or two commits if those take longer."""
+
+ADMISSION_STRICT_S: Final = 5.0
+"""How long after the last refusal a wait is still judged by that: no saw of bursts and refusals."""
+
+ADMISSION_LANDING_S: Final = 0.001
+"""Executions that are heard of within so long have landed with the same commit."""
 
 COMMIT_EXECUTIONS_MAX: Final = 500
 """Executions written by one commit: bounds the time the loop spends inserting rows (about 10 us each)."""
@@ -511,7 +526,8 @@ assert (
 )
 assert LOAD_INTERVAL_S * 1000 * 2 <= TIMER_LOOKAHEAD_MS
 assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= LONG_EVENTS_SIZE_BYTES <= LONG_EVENTS_SIZE_BYTES_PER_S_MAX
-assert COMMIT_EXECUTIONS_MAX <= ADMISSION_EXECUTIONS_MIN <= UNCOMMITTED_EXECUTIONS_MAX <= EXECUTIONS_MAX
+assert ADMISSION_EXECUTIONS_MIN <= ADMISSION_BURST_COUNT_MAX <= UNCOMMITTED_EXECUTIONS_MAX <= EXECUTIONS_MAX
+assert ADMISSION_LANDING_S < ADMISSION_DELAY_S_MAX < ADMISSION_BURST_S_MAX < ADMISSION_STRICT_S
 assert OVERLOAD_DELAY_S_MAX <= OVERLOAD_INTERVAL_S <= OVERLOAD_BURST_S_MAX
 assert OVERLOAD_DECREASE < 1 < OVERLOAD_INCREASE < OVERLOAD_RELIEF
 assert COMMIT_RETRY_DELAY_S_MIN <= COMMIT_RETRY_DELAY_S_MAX

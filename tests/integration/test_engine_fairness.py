@@ -97,7 +97,6 @@ async def test_client_beyond_its_rate_is_refused_and_another_is_not() -> None:
 
 
 async def test_new_executions_that_wait_for_their_commit_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.ADMISSION_EXECUTIONS_MIN", 10)
     monkeypatch.setattr("fastrunner.limits.UNCOMMITTED_EXECUTIONS_MAX", 20)
     async with engine_on(folder()) as engine:
         answers = await asyncio.gather(

@@ -1,8 +1,11 @@
 """Stage 3, journal: whether the engine takes a new execution now.
 
 Three bounds, each a refusal with the time after which to come again: how many executions one client may submit per
-second, how many new ones may wait for their first commit at once, and how long they may wait for it. The last two are
-the engine's own pace: what waits longer would be accepted later than its caller cares to know.
+second, how many new ones may wait for their first commit at once, and, once they wait for long, how long.
+
+Theory of operation: a burst passes: its executions wait, and are accepted. When many have waited beyond their bound, or
+for a while everything has, more comes than the engine can take. Then, and until nothing has been refused for a while,
+new ones are taken only while the oldest that waits is young: what is accepted is accepted soon.
 
 Rule: when the engine is behind, those are refused who have the most in it: a client with less than its share of what
 waits is taken, up to twice the bound.
@@ -10,6 +13,7 @@ waits is taken, up to twice the bound.
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import inf
 
 from fastrunner import limits
 from fastrunner.clock import monotonic_s
@@ -38,6 +42,12 @@ class Admission:
         self._waiting: OrderedDict[Execution, float] = OrderedDict()
         """New executions whose commit has not landed, with their times, oldest first."""
         self._waiting_by_client: dict[str, int] = {}
+        self._strict_until_s = 0.0
+        """Until when only what can be accepted soon is taken."""
+        self._pause_s = 0.0
+        """Between landings of commits, on average."""
+        self._landed_s = self._judged_s = monotonic_s()
+        self._shortest_wait_s = inf
 
     def check(self, client: str) -> None:
         """Raises AtCapacity if a new execution of the client must be refused; counts it if not."""
@@ -64,14 +74,31 @@ class Admission:
         if count < limits.ADMISSION_EXECUTIONS_MIN:
             return
         oldest_s = now_s - next(iter(self._waiting.values()))
-        if count < limits.UNCOMMITTED_EXECUTIONS_MAX and oldest_s < limits.ADMISSION_DELAY_S_MAX:
+        if count >= limits.ADMISSION_BURST_COUNT_MAX and oldest_s > limits.ADMISSION_BURST_S_MAX:
+            self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
+        is_late = now_s < self._strict_until_s and oldest_s > max(limits.ADMISSION_DELAY_S_MAX, 2 * self._pause_s)
+        if not is_late and count < limits.UNCOMMITTED_EXECUTIONS_MAX:
             return
+        self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
         has_less = self._waiting_by_client.get(client, 0) * len(self._waiting_by_client) < count
         if not has_less or count >= 2 * limits.UNCOMMITTED_EXECUTIONS_MAX:
             raise AtCapacity(
                 f"{count} executions wait for their first commit, the oldest for {oldest_s:.1f} s",
-                retry_after_s=min(max(oldest_s, limits.OVERLOAD_RETRY_S_MIN), limits.OVERLOAD_RETRY_S_MAX),
+                retry_after_s=min(max(4 * oldest_s, limits.OVERLOAD_RETRY_S_MIN), limits.OVERLOAD_RETRY_S_MAX),
             )
+
+    def _landed(self, now_s: float, waited_s: float) -> None:
+        """Judges the waits of a while by the shortest: when everything had to wait, there is a standing queue."""
+        if now_s - self._landed_s > limits.ADMISSION_LANDING_S:
+            # Executions of one commit land together; a slow disk must not look like too much work.
+            self._pause_s += (min(now_s - self._landed_s, limits.ADMISSION_BURST_S_MAX) - self._pause_s) / 8
+        self._landed_s = now_s
+        self._shortest_wait_s = min(self._shortest_wait_s, waited_s)
+        if now_s - self._judged_s < limits.ADMISSION_BURST_S_MAX:
+            return
+        if self._shortest_wait_s > max(limits.ADMISSION_DELAY_S_MAX, 2 * self._pause_s):
+            self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
+        self._judged_s, self._shortest_wait_s = now_s, inf
 
     def entered(self, execution: Execution) -> None:
         """A new execution waits for its first commit."""
@@ -81,8 +108,11 @@ class Admission:
 
     def left(self, execution: Execution) -> None:
         """Its first commit has landed, or it is no more; unknown ones are over."""
-        if self._waiting.pop(execution, None) is None:
+        since_s = self._waiting.pop(execution, None)
+        if since_s is None:
             return
+        now_s = monotonic_s()
+        self._landed(now_s, now_s - since_s)
         client = execution.client
         self._waiting_by_client[client] -= 1
         if not self._waiting_by_client[client]:

@@ -24,6 +24,7 @@ class Overload:
     def __init__(self) -> None:
         self.rate_per_s = inf
         """Executions taken per second; infinite while the worker is not overloaded."""
+        self._slowest_per_s = 0.0
         self._wait_s = inf
         self._standing_wait_s = 0.0
         """The shortest wait of the last interval: what everything that came had to wait."""
@@ -53,6 +54,7 @@ class Overload:
             self._adapt(taken_per_s)
         elif now_s - self._behind_since_s > limits.OVERLOAD_BURST_S_MAX:
             self.rate_per_s = taken_per_s * limits.OVERLOAD_DECREASE
+            self._slowest_per_s = max(taken_per_s * limits.OVERLOAD_FLOOR, limits.OVERLOAD_EXECUTIONS_PER_S_MIN)
         self._clients_count = max(1, len(self._taken))
         self._taken.clear()
         self._taken_count = 0
@@ -61,7 +63,7 @@ class Overload:
     def _adapt(self, taken_per_s: float) -> None:
         if self._standing_wait_s > limits.OVERLOAD_DELAY_S_MAX:
             pace = min(self.rate_per_s, taken_per_s) * limits.OVERLOAD_DECREASE
-            self.rate_per_s = max(limits.OVERLOAD_EXECUTIONS_PER_S_MIN, pace)
+            self.rate_per_s = max(self._slowest_per_s, pace)
             return
         self.rate_per_s *= limits.OVERLOAD_INCREASE
         if self.rate_per_s > limits.OVERLOAD_RELIEF * taken_per_s:
