@@ -108,6 +108,12 @@ cdef int register_strings() except -1:
     register("format", 1, f_format)
     register("_match_impl", 3, f_match)
     register("_match1", 1, f_match1)
+    register("_capture1", 1, f_capture1)
+    register("_capture", 2, f_capture)
+    register("_scan", 2, f_scan)
+    register("_split", 2, f_split_by)
+    register("_edits", 2, f_edits)
+    register("_edited", 2, f_edited)
     register("test", 1, f_test1)
     register("test", 2, f_test2)
     register("gmtime", 0, f_gmtime)
@@ -402,28 +408,16 @@ cdef dict LIBRARY = {
     "datesub/2": "def datesub(u; n): . - n;",
     "match/1": "def match(re): _match1(re) | .[];",
     "match/2": "def match(re; mode): _match_impl(re; mode; false) | .[];",
-    "_captures/0": "def _captures: reduce (.captures[] | select(.name != null)) as $c ({}; .[$c.name] = $c.string);",
-    "capture/1": "def capture($val): match($val) | _captures;",
-    "capture/2": "def capture(re; mode): match(re; mode) | _captures;",
-    "scan/1": "def scan($re): scan($re; null);",
-    "scan/2": (
-        "def scan($re; $flags): match($re; \"g\" + $flags) "
-        "| if (.captures | length) > 0 then [.captures[].string] else .string end;"
-    ),
+    "capture/1": "def capture(re): _capture1(re) | .[];",
+    "capture/2": "def capture(re; mode): _capture(re; mode) | .[];",
+    "scan/1": "def scan($re): _scan($re; \"g\") | .[];",
+    "scan/2": "def scan($re; $flags): _scan($re; \"g\" + $flags) | .[];",
     "splits/1": "def splits($re): splits($re; null);",
     "splits/2": "def splits($re; flags): split($re; flags) | .[];",
-    "split/2": (
-        "def split($re; flags): . as $s "
-        "| [foreach ((match($re; flags + \"g\") | [.offset, .length]), null) as $m ({at: 0}; "
-        "if $m == null then .out = $s[.at:] else .out = $s[.at:$m[0]] | .at = $m[0] + $m[1] end; .out)];"
-    ),
+    "split/2": "def split($re; flags): _split($re; flags + \"g\");",
     "sub/2": "def sub($re; s): sub($re; s; \"\");",
     "sub/3": (
-        "def sub($re; s; $flags): . as $in | (reduce (match($re; $flags) | . as $edit | ($edit | _captures) as $c "
-        "| {$edit, $c}) as $m ({result: [], previous: 0}; $in[.previous:$m.edit.offset] as $gap "
-        "| [$m.c | s] as $inserts "
-        "| reduce range(0; $inserts | length) as $ix (.; .result[$ix] += $gap + $inserts[$ix]) "
-        "| .previous = ($m.edit | .offset + .length)) | .result[] + $in[.previous:]) // $in;"
+        "def sub($re; s; $flags): _edits($re; $flags) as $e | _edited($e[1]; [$e[0][] | [s]]) | .[];"
     ),
     "gsub/2": "def gsub($re; s): sub($re; s; \"g\");",
     "gsub/3": "def gsub($re; s; $flags): sub($re; s; $flags + \"g\");",

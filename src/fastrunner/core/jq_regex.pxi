@@ -93,6 +93,17 @@ cdef FlaggedPattern prepared(object input, object text, object flags):
     return pattern
 
 
+cdef bint next_match(FlaggedPattern pattern, int* start) except -1:
+    """Finds the next match from `start` on, -1 being past the last one, and moves `start` on."""
+    cdef int end
+    if start[0] < 0 or start[0] > MATCHER.size or not search(&MATCHER, pattern.pattern, start[0]):
+        return False
+    end = MATCHER.registers[1]
+    start[0] = -1 if not pattern.everywhere else end + 1 if end == MATCHER.registers[0] else end
+    charge(4)
+    return True
+
+
 cdef object f_match(object input, object a, object b, object c):
     """`_match_impl(pattern; flags; test)`: whether it matches, or all matches as an array."""
     cdef FlaggedPattern pattern = prepared(input, a, b)
@@ -100,13 +111,8 @@ cdef object f_match(object input, object a, object b, object c):
     cdef int start = 0
     if c is True:
         return search(&MATCHER, pattern.pattern, 0)
-    while start <= MATCHER.size and search(&MATCHER, pattern.pattern, start):
+    while next_match(pattern, &start):
         matches.append(match_object(input, pattern.pattern))
-        if not pattern.everywhere:
-            break
-        start = MATCHER.registers[1]
-        if start == MATCHER.registers[0]:
-            start += 1
     return matches
 
 
@@ -133,3 +139,113 @@ cdef object f_match1(object input, object a, object b, object c):
     """`_match1(pattern)`: all matches as an array."""
     a, b = pattern_and_flags(a)
     return f_match(input, a, b, False)
+
+
+# --- what the other functions make of matches ---
+
+cdef object group_text(str text, int group):
+    """A group's text, None if it has not matched; in an empty match empty, as in the match itself."""
+    cdef int* registers = MATCHER.registers
+    if registers[2 * group + 1] < 0:
+        return None
+    if registers[0] == registers[1]:
+        return ""
+    return text[registers[2 * group] : registers[2 * group + 1]]
+
+
+cdef dict named_groups(str text, Pattern pattern):
+    cdef dict found = {}
+    cdef int group
+    charge(2 * pattern.groups)
+    for group in range(1, pattern.groups + 1):
+        if pattern.names[group] is not None:
+            found[pattern.names[group]] = group_text(text, group)
+    return found
+
+
+cdef object f_capture(object input, object a, object b, object c):
+    """`_capture(pattern; flags)`: of each match an object of its named groups."""
+    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef list found = []
+    cdef int start = 0
+    while next_match(pattern, &start):
+        found.append(named_groups(input, pattern.pattern))
+    return found
+
+
+cdef object f_capture1(object input, object a, object b, object c):
+    a, b = pattern_and_flags(a)
+    return f_capture(input, a, b, None)
+
+
+cdef object f_scan(object input, object a, object b, object c):
+    """`_scan(pattern; flags)`: of each match its text, or the texts of its groups if it has any."""
+    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef list found = []
+    cdef int start = 0
+    cdef int group
+    cdef int groups = pattern.pattern.groups
+    cdef str text = input
+    while next_match(pattern, &start):
+        charge(2 * groups)
+        if groups:
+            found.append([group_text(text, group) for group in range(1, groups + 1)])
+        else:
+            found.append(text[MATCHER.registers[0] : MATCHER.registers[1]])
+    return found
+
+
+cdef object f_split_by(object input, object a, object b, object c):
+    """`_split(pattern; flags)`: what lies between the matches."""
+    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef list parts = []
+    cdef int start = 0
+    cdef int end = 0
+    cdef str text = input
+    while next_match(pattern, &start):
+        parts.append(text[end : MATCHER.registers[0]])
+        end = MATCHER.registers[1]
+    parts.append(text[end:])
+    return parts
+
+
+cdef object f_edits(object input, object a, object b, object c):
+    """`_edits(pattern; flags)`: the named groups of each match, and what lies between the matches."""
+    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef list groups = []
+    cdef list gaps = []
+    cdef int start = 0
+    cdef int end = 0
+    cdef str text = input
+    while next_match(pattern, &start):
+        groups.append(named_groups(text, pattern.pattern))
+        gaps.append(text[end : MATCHER.registers[0]])
+        end = MATCHER.registers[1]
+    gaps.append(text[end:])
+    return [groups, gaps]
+
+
+cdef object f_edited(object input, object a, object b, object c):
+    """`_edited(gaps; inserts)`: the text put together again, once for each result that takes the matches' places."""
+    cdef list gaps = a
+    cdef list inserts = b
+    cdef list edited = []
+    cdef Py_ssize_t match, result
+    cdef object insert
+    for match in range(len(inserts)):
+        charge(2 * len(<list>inserts[match]))
+        for result in range(len(<list>inserts[match])):
+            insert = (<list>inserts[match])[result]
+            if result == len(edited):
+                edited.append([])
+            (<list>edited[result]).append(gaps[match])
+            if type(insert) is str:
+                (<list>edited[result]).append(insert)
+            elif insert is not None:
+                add(gaps[match], insert)
+    if not edited:
+        return [input]
+    for result in range(len(edited)):
+        (<list>edited[result]).append(gaps[len(gaps) - 1])
+        edited[result] = joined(edited[result], "")
+    return edited

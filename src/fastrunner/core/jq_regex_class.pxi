@@ -29,7 +29,7 @@ cdef enum PropertyKind:
     IS_ALPHA
     IS_ALNUM
     IS_WORD
-    IS_POSIX_PUNCT
+    IS_WORD_IN_SET
 
 cdef unsigned int CODE_POINT_MAX = 0x10FFFF
 cdef tuple CATEGORIES = (
@@ -52,30 +52,46 @@ cdef dict CATEGORY_NAMES = {
 cdef list SPACES = [(9, 13), (32, 32), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A),
                     (0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)]
 cdef list XDIGITS = [(48, 57), (65, 70), (97, 102)]
-# Blocks that hold a script's characters, and how the names of these characters begin.
+# Code points of common scripts; those not assigned are left out.
 cdef dict SCRIPTS = {
-    "latin": ([(0x41, 0x24F), (0x250, 0x2AF), (0x1D00, 0x1DBF), (0x1E00, 0x1EFF), (0x2071, 0x209C), (0x212A, 0x212B),
-               (0x2C60, 0x2C7F), (0xA722, 0xA7FF), (0xAB30, 0xAB6F), (0xFB00, 0xFB06), (0xFF21, 0xFF5A)],
-              ("LATIN ", "KELVIN", "ANGSTROM", "FULLWIDTH LATIN", "SUPERSCRIPT LATIN", "FEMININE", "MASCULINE")),
-    "greek": ([(0x370, 0x3E1), (0x3F0, 0x3FF), (0x1F00, 0x1FFF)], ("GREEK ",)),
-    "cyrillic": ([(0x400, 0x484), (0x487, 0x52F), (0x1C80, 0x1C88), (0x2DE0, 0x2DFF), (0xA640, 0xA69F)],
-                 ("CYRILLIC ", "COMBINING CYRILLIC")),
-    "armenian": ([(0x531, 0x58F)], ("ARMENIAN ",)),
-    "hebrew": ([(0x591, 0x5F4), (0xFB1D, 0xFB4F)], ("HEBREW ",)),
-    "thai": ([(0xE01, 0xE3A), (0xE40, 0xE5B)], ("THAI ",)),
-    "hiragana": ([(0x3041, 0x3096), (0x309D, 0x309F)], ("HIRAGANA ",)),
-    "katakana": ([(0x30A1, 0x30FA), (0x30FD, 0x30FF), (0x31F0, 0x31FF), (0x32D0, 0x32FE), (0x3300, 0x3357),
-                  (0xFF66, 0xFF6F), (0xFF71, 0xFF9D)], ("",)),
-    "hangul": ([(0x1100, 0x11FF), (0x302E, 0x302F), (0x3131, 0x318E), (0x3200, 0x321E), (0x3260, 0x327E),
-                (0xA960, 0xA97C), (0xD7B0, 0xD7FB), (0xFFA0, 0xFFDC)], ("",)),
-    "han": ([(0x2E80, 0x2FD5), (0x3005, 0x3005), (0x3007, 0x3007), (0x3021, 0x3029), (0x3038, 0x303B),
-             (0xF900, 0xFAD9)], ("",)),
+    "latin": [
+        (0x41, 0x5A), (0x61, 0x7A), (0xAA, 0xAA), (0xBA, 0xBA), (0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x2B8),
+        (0x2E0, 0x2E4), (0x1D00, 0x1D25), (0x1D2C, 0x1D5C), (0x1D62, 0x1D65), (0x1D6B, 0x1D77), (0x1D79, 0x1DBE),
+        (0x1E00, 0x1EFF), (0x2071, 0x2071), (0x207F, 0x207F), (0x2090, 0x209C), (0x212A, 0x212B), (0x2132, 0x2132),
+        (0x214E, 0x214E), (0x2160, 0x2188), (0x2C60, 0x2C7F), (0xA722, 0xA787), (0xA78B, 0xA7FF), (0xAB30, 0xAB5A),
+        (0xAB5C, 0xAB64), (0xAB66, 0xAB69), (0xFB00, 0xFB06), (0xFF21, 0xFF3A), (0xFF41, 0xFF5A), (0x10780, 0x107BA),
+        (0x1DF00, 0x1DF1E),
+    ],
+    "greek": [
+        (0x370, 0x373), (0x375, 0x377), (0x37A, 0x37D), (0x37F, 0x37F), (0x384, 0x384), (0x386, 0x386),
+        (0x388, 0x3E1), (0x3F0, 0x3FF), (0x1D26, 0x1D2A), (0x1D5D, 0x1D61), (0x1D66, 0x1D6A), (0x1DBF, 0x1DBF),
+        (0x1F00, 0x1FFE), (0x2126, 0x2126), (0xAB65, 0xAB65), (0x10140, 0x1018E), (0x101A0, 0x101A0),
+        (0x1D200, 0x1D245),
+    ],
+    "cyrillic": [
+        (0x400, 0x484), (0x487, 0x52F), (0x1C80, 0x1C88), (0x1D2B, 0x1D2B), (0x1D78, 0x1D78), (0x2DE0, 0x2DFF),
+        (0xA640, 0xA69F), (0xFE2E, 0xFE2F),
+    ],
+    "armenian": [(0x531, 0x58F), (0xFB13, 0xFB17)],
+    "hebrew": [(0x591, 0x5F4), (0xFB1D, 0xFB4F)],
+    "thai": [(0xE01, 0xE3A), (0xE40, 0xE5B)],
+    "hiragana": [(0x3041, 0x3096), (0x309D, 0x309F), (0x1B001, 0x1B11F), (0x1B150, 0x1B152), (0x1F200, 0x1F200)],
+    "katakana": [
+        (0x30A1, 0x30FA), (0x30FD, 0x30FF), (0x31F0, 0x31FF), (0x32D0, 0x32FE), (0x3300, 0x3357), (0xFF66, 0xFF6F),
+        (0xFF71, 0xFF9D), (0x1AFF0, 0x1B000), (0x1B120, 0x1B122), (0x1B164, 0x1B167),
+    ],
+    "hangul": [
+        (0x1100, 0x11FF), (0x302E, 0x302F), (0x3131, 0x318E), (0x3200, 0x321E), (0x3260, 0x327E), (0xA960, 0xA97C),
+        (0xAC00, 0xD7A3), (0xD7B0, 0xD7FB), (0xFFA0, 0xFFDC),
+    ],
+    "han": [
+        (0x2E80, 0x2FD5), (0x3005, 0x3005), (0x3007, 0x3007), (0x3021, 0x3029), (0x3038, 0x303B), (0x3400, 0x4DBF),
+        (0x4E00, 0x9FFF), (0xF900, 0xFAD9), (0x16FE2, 0x16FE3), (0x16FF0, 0x16FF1), (0x20000, 0x2FA1D),
+        (0x30000, 0x3134A),
+    ],
 }
-# Too many to look at one by one; assigned throughout.
-cdef dict SCRIPT_RANGES = {
-    "hangul": [(0xAC00, 0xD7A3)],
-    "han": [(0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x2A6DF), (0x2A700, 0x2EBE0), (0x30000, 0x3134A)],
-}
+# Beyond so many code points a range is taken as it is: all of it is assigned but for its end.
+cdef int SCRIPT_RANGE_SMALL = 1_000
 cdef dict SCRIPTS_KNOWN = {}
 
 
@@ -101,8 +117,6 @@ cdef unsigned int mask_of(str name):
 cdef unsigned int LETTER_MASK = mask_of("L") | mask_of("Nl")
 cdef unsigned int WORD_MASK = LETTER_MASK | mask_of("M") | mask_of("Nd") | mask_of("Pc")
 cdef unsigned int DIGIT_MASK = mask_of("Nd")
-cdef unsigned int PUNCTUATION_MASK = mask_of("P")
-cdef unsigned int SYMBOL_MASK = mask_of("S")
 cdef unsigned int MARK_MASK = mask_of("Mc") | mask_of("Mn")
 cdef unsigned int CATEGORIES_MASK = (1u << 30) - 1
 
@@ -148,7 +162,12 @@ cdef bint is_alphabetic(unsigned int c) except -1:
 cdef bint is_word(unsigned int c) except -1:
     if c < 128:
         return 97 <= c <= 122 or 65 <= c <= 90 or 48 <= c <= 57 or c == 95
-    return (category_bit(c) & WORD_MASK) != 0 or is_circled(c)
+    return (category_bit(c) & WORD_MASK) != 0 or is_circled(c) or is_latin_number(c)
+
+
+cdef inline bint is_latin_number(unsigned int c) noexcept:
+    """Superscripts and fractions of Latin-1: word characters to Oniguruma, but not within brackets."""
+    return c == 0xB2 or c == 0xB3 or c == 0xB9 or 0xBC <= c <= 0xBE
 
 
 cdef bint has_property(Property* wanted, unsigned int c) except -1:
@@ -161,8 +180,8 @@ cdef bint has_property(Property* wanted, unsigned int c) except -1:
         found = Py_UNICODE_ISUPPER(c)
     elif wanted.kind == IS_WORD:
         found = is_word(c)
-    elif wanted.kind == IS_POSIX_PUNCT:
-        found = (category_bit(c) & (PUNCTUATION_MASK | SYMBOL_MASK if c < 128 else PUNCTUATION_MASK)) != 0
+    elif wanted.kind == IS_WORD_IN_SET:
+        found = is_word(c) and (c > 255 or not is_latin_number(c))
     else:
         found = is_alphabetic(c) or (wanted.kind == IS_ALNUM and (category_bit(c) & DIGIT_MASK) != 0)
     return found != wanted.negated
@@ -271,6 +290,8 @@ cdef int add_ctype(SetSpec spec, str name, bint negated) except -1:
     cdef list ranges = None
     if name == "word":
         spec.add_property(IS_WORD, 0, negated)
+    elif name == "setword":
+        spec.add_property(IS_WORD_IN_SET, 0, negated)
     elif name == "lower" or name == "lowercase":
         spec.add_property(IS_LOWER, 0, negated)
     elif name == "upper" or name == "uppercase":
@@ -290,7 +311,7 @@ cdef int add_ctype(SetSpec spec, str name, bint negated) except -1:
     elif name == "xdigit" or name == "asciihexdigit":
         ranges = XDIGITS
     elif name == "posixpunct":
-        spec.add_property(IS_POSIX_PUNCT, 0, negated)
+        spec.add_property(BY_CATEGORY, mask_of("P") | mask_of("S"), negated)
     elif name == "graph":
         add_graph(spec, False, negated)
     elif name == "print":
@@ -308,7 +329,7 @@ cdef int add_graph(SetSpec spec, bint spaces, bint negated) except -1:
     """All that is assigned and visible, and if wanted the white space that is no control character."""
     cdef unsigned int mask = CATEGORIES_MASK & ~(mask_of("Cc") | mask_of("Cn") | mask_of("Cs") | mask_of("Z"))
     if spaces:
-        mask |= mask_of("Z")
+        mask |= mask_of("Zs")
     spec.add_property(BY_CATEGORY, mask, negated)
     return 0
 
@@ -347,14 +368,15 @@ cdef int add_category_or_script(SetSpec spec, str name, bint negated) except -1:
 
 cdef list script_ranges(str name):
     cdef list ranges = SCRIPTS_KNOWN.get(name)
+    cdef unsigned int unassigned = mask_of("Cn")
     if ranges is None:
-        ranges = list(SCRIPT_RANGES.get(name, ()))
-        for first, last in SCRIPTS[name][0]:
-            charge((last - first) >> 3)
-            for code in range(first, last + 1):
-                if _unicodedata.name(chr(code), "-").startswith(SCRIPTS[name][1]) and chr(code) not in "\xaf":
-                    if _unicodedata.category(chr(code)) != "Cn":
-                        ranges.append((code, code))
+        ranges = []
+        for first, last in SCRIPTS[name]:
+            if last - first > SCRIPT_RANGE_SMALL:
+                ranges.append((first, last))
+                continue
+            charge((last - first) >> 2)
+            ranges.extend([(code, code) for code in range(first, last + 1) if not category_bit(code) & unassigned])
         ranges = merged_ranges(ranges)
         SCRIPTS_KNOWN[name] = ranges
     return ranges

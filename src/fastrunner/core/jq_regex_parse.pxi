@@ -112,7 +112,7 @@ cdef PatternNode anchor_node(int instruction):
 
 
 cdef bint is_repeatable(PatternNode node) except -1:
-    """Oniguruma refuses to repeat what is made of anchors."""
+    """Oniguruma refuses to repeat an anchor, or a choice of which one is."""
     cdef PatternNode kid
     if node.kind == R_ANCHOR or node.kind == R_LOOK or node.kind == R_KEEP:
         return False
@@ -120,11 +120,6 @@ cdef bint is_repeatable(PatternNode node) except -1:
         for kid in node.kids:
             if not is_repeatable(kid):
                 return False
-    if node.kind == R_CAT:
-        for kid in node.kids:
-            if is_repeatable(kid):
-                return True
-        return False
     return True
 
 
@@ -354,6 +349,9 @@ cdef class PatternParser:
 
     cdef PatternNode close(self, PatternNode node):
         self.next("end pattern with unmatched parenthesis")
+        if node.kind == R_CAT:
+            # A quoted text in a group repeats as a whole.
+            node.flag = False
         return node
 
     cdef PatternNode capture(self, str name):
@@ -399,7 +397,8 @@ cdef class PatternParser:
         self.options = options
         node = self.close(self.parse_choices())
         self.options = option
-        return node
+        # An element of its own, that may be repeated even if it is an anchor.
+        return node if is_repeatable(node) else pattern_node(R_CAT, [node])
 
     cdef PatternNode parse_condition(self):
         """`(?(condition)then|else)`, the condition a group's number or name or a pattern."""

@@ -250,7 +250,7 @@ cdef int parse_code(PatternParser parser, bint inside) except -1:
     if "0" <= c <= "7":
         if c != "0":
             parser.at -= 1
-        return parse_bytes(parser, scan_code(parser, 2 if c == "0" else 3, 8), 8, inside)
+        return parse_bytes(parser, scan_code(parser, 2 if c == "0" else 3, 8) & 255, 8, inside)
     if c == "c":
         c = parser.next("end pattern at control")
         if c == "?":
@@ -303,10 +303,7 @@ cdef int parse_braced_code(PatternParser parser, Py_UCS4 kind) except -1:
 cdef int parse_bytes(PatternParser parser, int first, int base, bint inside) except -1:
     """A code point from the bytes of its UTF-8, each written as an escape of the same base."""
     cdef int more = 1 if 0xC2 <= first < 0xE0 else 2 if 0xE0 <= first < 0xF0 else 3 if 0xF0 <= first < 0xF5 else 0
-    cdef bytearray raw = bytearray([first & 255])
-    cdef Py_UCS4 c
-    if first > 255:
-        refuse("too big number")
+    cdef bytearray raw = bytearray([first])
     if first < 128:
         return first
     if more == 0:
@@ -422,14 +419,14 @@ cdef bint parse_set_type(PatternParser parser, SetSpec chars) except -1:
         name = parser.text[parser.at : end]
         if name not in POSIX_NAMES:
             refuse("invalid POSIX bracket type")
-        add_ctype(chars, "posixpunct" if name == "punct" else name, negated)
+        add_ctype(chars, "posixpunct" if name == "punct" else "setword" if name == "word" else name, negated)
         parser.at = end + 2
         return True
     if parser.peek() != "\\" or parser.at + 1 >= parser.size:
         return False
     c = parser.text[parser.at + 1]
     if c in "dDsSwW":
-        add_ctype(chars, "digit" if c in "dD" else "space" if c in "sS" else "word", c in "DSW")
+        add_ctype(chars, "digit" if c in "dD" else "space" if c in "sS" else "setword", c in "DSW")
         parser.at += 2
         return True
     if c in "pP" and parser.text.startswith("{", parser.at + 2):
