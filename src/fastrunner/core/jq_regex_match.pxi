@@ -9,7 +9,7 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(object text)
     Py_UCS4 PyUnicode_READ(int kind, void* data, Py_ssize_t index)
 
-cdef struct Resume:
+cdef struct Retreat:
     # Instruction to go on at; below 0: -1 - pc is a register, `at` its value.
     int pc
     int at
@@ -33,7 +33,7 @@ cdef struct Matcher:
     int search_start
     int* registers
     int register_count, groups
-    Resume* stack
+    Retreat* stack
     int top
     int frame, frame_top
     long long work_left
@@ -45,9 +45,13 @@ cdef int WORK_PER_STEP = 4
 # Folding a character's case at run time is a call into Python.
 cdef int FOLDING_WORK = 40
 cdef int STACK_MAX = _limits.REGEX_STACK_MAX
+# Oniguruma's own bound.
 cdef int CALL_DEPTH_MAX = 20
 cdef int FRAMES_MAX = 20_000
-cdef int REGISTERS_SMALL = 4_096
+cdef long long FRAME_REGISTERS_MAX = 4_000_000
+# Memory kept between matches.
+cdef int STACK_KEPT = 65_536
+cdef long long FRAME_REGISTERS_KEPT = 262_144
 cdef Matcher MATCHER
 cdef int stack_capacity = 0
 cdef int register_capacity = 0
@@ -69,10 +73,10 @@ cdef int exhausted() except -1:
 
 cdef int grow_stack(Matcher* m) except -1:
     global stack_capacity
-    cdef Resume* moved
+    cdef Retreat* moved
     if stack_capacity >= STACK_MAX:
         raise BudgetExceeded("expression needs too much memory for a regular expression")
-    moved = <Resume*>realloc(m.stack, max(256, 2 * stack_capacity) * sizeof(Resume))
+    moved = <Retreat*>realloc(m.stack, max(256, 2 * stack_capacity) * sizeof(Retreat))
     if moved == NULL:
         raise MemoryError
     m.stack = moved
@@ -81,7 +85,7 @@ cdef int grow_stack(Matcher* m) except -1:
 
 
 cdef inline int push(Matcher* m, int pc, int at, int rest) except -1:
-    cdef Resume* entry
+    cdef Retreat* entry
     if m.top >= stack_capacity:
         grow_stack(m)
     entry = &m.stack[m.top]
@@ -190,7 +194,7 @@ cdef int resume_repeat(Matcher* m, int pc, int rest) except -2:
 
 cdef int go_back(Matcher* m) except -2:
     """The latest place to resume at: restores it and gives its instruction, -1 if there is none."""
-    cdef Resume* entry
+    cdef Retreat* entry
     cdef int pc
     while m.top > 0:
         m.top -= 1
@@ -377,10 +381,10 @@ cdef int step_other(Matcher* m, Instruction* op, int pc) except -2:
         if code == P_HOLD_OR:
             push(m, op.a, m.at, -1)
     elif code == P_ATOMIC_END:
-        cut(m, m.registers[op.a])
+        cut_stack(m, m.registers[op.a])
     elif code == P_LOOK_END:
         m.at = m.registers[op.a + 1]
-        cut(m, m.registers[op.a])
+        cut_stack(m, m.registers[op.a])
     elif code == P_NOT_LOOK_END:
         unwind(m, m.registers[op.a])
         return -1
@@ -401,7 +405,7 @@ cdef int step_other(Matcher* m, Instruction* op, int pc) except -2:
     return pc + 1
 
 
-cdef int cut(Matcher* m, int height) except -1:
+cdef int cut_stack(Matcher* m, int height) except -1:
     """Forgets the places to resume at above a height; what they would have restored still is if one below is taken."""
     cdef int i
     cdef int top = height
@@ -501,7 +505,7 @@ cdef int grow_frames(Matcher* m) except -1:
     global frame_capacity, call_frames, frame_registers
     cdef int capacity = max(64, 2 * frame_capacity)
     cdef void* moved
-    if frame_capacity >= FRAMES_MAX or <long long>capacity * m.register_count > 4_000_000:
+    if frame_capacity >= FRAMES_MAX or <long long>capacity * m.register_count > FRAME_REGISTERS_MAX:
         raise BudgetExceeded("expression needs too much memory for a regular expression")
     moved = realloc(call_frames, capacity * sizeof(CallFrame))
     if moved == NULL:
@@ -594,3 +598,16 @@ cdef bint search(Matcher* m, Pattern pattern, int at) except -1:
         return m.longest >= 0
     finally:
         steps_left = max(m.work_left, 0) // WORK_PER_STEP
+        if stack_capacity > STACK_KEPT or <long long>frame_capacity * m.register_count > FRAME_REGISTERS_KEPT:
+            give_up_memory(m)
+
+
+cdef void give_up_memory(Matcher* m) noexcept:
+    """After a match that needed much: the next ones hardly will."""
+    global stack_capacity, frame_capacity, frame_registers
+    free(m.stack)
+    m.stack = NULL
+    stack_capacity = 0
+    free(frame_registers)
+    frame_registers = NULL
+    frame_capacity = 0

@@ -305,7 +305,7 @@ cdef class PatternParser:
             possessive = not lazy and self.accept("+")
             if node.kind == R_CAT and node.flag:
                 # A quoted text: only its last character repeats.
-                items.extend(node.kids[:-1])
+                items.extend(node.kids[: len(node.kids) - 1])
                 node = node.kids[len(node.kids) - 1]
             node = repeated(node, low, high, lazy)
             if possessive:
@@ -459,7 +459,7 @@ cdef class PatternParser:
             return number
         if not is_word(name[0]):
             refuse(f"invalid group name <{name}>")
-        if reference and name.rstrip("0123456789")[-1] in "+-" and name not in self.names:
+        if reference and name.rstrip("0123456789").endswith(("+", "-")) and name not in self.names:
             refuse(f"undefined name <{name}> reference")
         return name
 
