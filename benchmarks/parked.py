@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import orjson
@@ -246,31 +246,36 @@ async def restart(tree: Tree, signum: signal.Signals, prefix: str) -> None:
     print(f"after {signum.name}: ready in {ready_s:.2f} s, new work after {served_s:.2f} s; {latency}; {tree.memory()}")
 
 
-async def callers(tree: Tree, count: int) -> None:
-    """Executions that all have a call under way, over a kill: the calls never end."""
-    held: list[asyncio.StreamWriter] = []
+class Silent(asyncio.Protocol):
+    """Takes HTTP requests and never answers."""
+
     requests = 0
+    held: ClassVar[list[asyncio.BaseTransport]] = []
 
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal requests
-        held.append(writer)
-        while await reader.readline():
-            requests += 1
-            with suppress(asyncio.IncompleteReadError):
-                await reader.readuntil(b"\r\n\r\n")
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the connection open."""
+        self.held.append(transport)
 
-    server = await asyncio.start_server(hold, "127.0.0.1", 0, backlog=4096)
+    def data_received(self, data: bytes) -> None:
+        """Counts requests."""
+        Silent.requests += data.count(b"\r\n\r\n")
+
+
+async def callers(tree: Tree, count: int) -> None:
+    """Executions that all have a call to make, over a kill: the calls never end."""
+    server = await asyncio.get_running_loop().create_server(Silent, "127.0.0.1", 0, backlog=4096)
     text = CALLER % f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     inputs = [WorkflowExecuteInput(workflow_execution_id=f"call-{n}", workflow_yaml=text) for n in range(count)]
     await submit(tree, inputs, "callers")
     await tree.end(signal.SIGKILL)
-    requests = 0
+    Silent.requests = 0
     begun_s = time.monotonic()
     await tree.start()
     await tree.accept(sleepers("after-callers", ["PT12H"])[0])
     served_s = time.monotonic() - begun_s
     latency = await accept_latency(tree, "after-callers-more", 200, 5)
-    print(f"{count} callers, SIGKILL: new work after {served_s:.2f} s; {latency}; {requests} calls; {tree.memory()}")
+    calls = Silent.requests
+    print(f"{count} callers, SIGKILL: new work after {served_s:.2f} s; {latency}; {calls} calls; {tree.memory()}")
     server.close()
 
 
