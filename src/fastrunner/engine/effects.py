@@ -28,7 +28,8 @@ class EffectRunner:
     def __init__(self, performers: Mapping[str, EffectPerformer], deliver: Deliver) -> None:
         self._performers = performers
         self._deliver = deliver
-        self._tasks: set[asyncio.Task[None]] = set()
+        # In order, so that a drain aborts them in the same order each time.
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._waiting: deque[tuple[Execution, int]] = deque()
         self._stopped = False
 
@@ -69,7 +70,7 @@ class EffectRunner:
         task = loop.create_task(self._perform(execution, effect))
         crash.reach_soon(CrashPoint.AFTER_EFFECT_START, loop.call_later)
         execution.tasks[effect_id] = task
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
 
     def interrupt(self, execution: Execution, effect_id: int) -> None:
@@ -98,7 +99,7 @@ class EffectRunner:
         crash.reach(CrashPoint.AFTER_EFFECT_END)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         while self._waiting and not self._stopped and not self.full:
             self.start(*self._waiting.popleft())
 
