@@ -7,7 +7,7 @@ CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core
 EXTENSION := $(VENV)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve build debug protos lint types stubs unit bench fuzz simulate crash torture clean
+.PHONY: help demo test serve build debug protos lint types stubs unit bench parked fuzz simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ stubs: build ## Check the core's .pyi against the compiled module
 
 bench: build ## Benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+parked: build ## Park EXECUTIONS (100000) in DIR (.parked), then measure memory, late timers, recovery
+	$(BIN)/python -m benchmarks.parked --executions $(or $(EXECUTIONS),100000) --data-dir $(or $(DIR),.parked)
 
 fuzz: build ## Property tests with 50 times the examples
 	$(BIN)/python -m pytest tests/core tests/unit tests/conformance --fuzz-factor 50 --timeout 3600

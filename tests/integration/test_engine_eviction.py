@@ -1,6 +1,7 @@
 """The embedded engine keeps what only waits on disk: eviction, timers, control, restarts, all without memory."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -90,6 +91,20 @@ async def test_what_only_waits_leaves_memory_and_comes_back_at_its_time() -> Non
         await until_evicted(engine)
         assert engine._parked_count == engine._active_count == 0
         assert sum(shard.unfinished_count for shard in engine._shards.values()) == 0
+
+
+async def test_parked_executions_take_no_objects() -> None:
+    async with engine_on(folder(), shards=2, parked_resident_max=10) as engine:
+        counts = []
+        for part in range(3):
+            ids = [f"part-{part}-{number}" for number in range(500)]
+            await asyncio.gather(*(engine.submit(submission(each, HOUR)) for each in ids))
+            await until_evicted(engine, 10)
+            gc.collect()
+            counts.append(len(gc.get_objects()))
+        assert engine._parked_count == 1_500
+        # The first part fills caches and free lists.
+        assert counts[2] - counts[1] < 100
 
 
 async def test_most_recently_parked_stay_in_memory_up_to_the_bound() -> None:
