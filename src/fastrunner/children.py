@@ -61,6 +61,8 @@ class Slot:
     """Children started because their predecessor crashed."""
     crashes_uncounted: int = 0
     """Crashes that are not in the metrics yet."""
+    trouble: str = ""
+    """Why a child that is ready takes no new work; empty if it does."""
     last_words: str = ""
     """What the child said it cannot start for."""
 

@@ -281,7 +281,7 @@ class ChildContext:
     folder: RuntimeFolder
     """Where the workers' sockets are."""
     link: Link
-    """To the supervisor: `ready`, `failed` and `pong` go up, `ping` and `state` come down."""
+    """To the supervisor: `ready`, `trouble`, `failed` and `pong` go up, `ping` and `state` come down."""
     http: socket.socket | None
     """The listening HTTP socket; only the web process has it."""
     crashes: int

@@ -163,6 +163,8 @@ class Supervisor:
                 slot.enter("ready")
                 slot.boots_failed = slot.crashes_uncounted = 0
                 log.info("%s is ready (pid %d)", slot.name, slot.pid)
+            elif message["kind"] == "trouble":
+                slot.trouble = str(message["cause"])
             elif message["kind"] == "failed":
                 slot.last_words = str(message["message"])
 
@@ -184,7 +186,7 @@ class Supervisor:
 
     def _bury(self, slot: Slot, code: int) -> None:
         was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
-        slot.pid, slot.spawn_at_s = 0, 0.0
+        slot.pid, slot.spawn_at_s, slot.trouble = 0, 0.0, ""
         slot.enter("absent")
         self._reserved.folder.forget_gauges(metrics_identity(slot.role, slot.index))
         if self._exit_code is not None or was == "stopping":
@@ -270,7 +272,13 @@ class Supervisor:
         state = {
             "draining": self._exit_code is not None,
             "workers": [
-                {"index": slot.index, "pid": slot.pid, "state": slot.state, "restarts": slot.restarts}
+                {
+                    "index": slot.index,
+                    "pid": slot.pid,
+                    "state": slot.state,
+                    "restarts": slot.restarts,
+                    "trouble": slot.trouble,
+                }
                 for slot in self._slots[:-1]
             ],
         }

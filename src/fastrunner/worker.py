@@ -44,6 +44,7 @@ class Worker:
         if config.crash_point and not context.crashes:
             crash.arm(config.crash_point, context.index)
         self._config = config
+        self._link = context.link
         self._metrics = Metrics()
         if context.crashes:
             self._metrics.worker_restarts.inc(context.crashes)
@@ -61,6 +62,7 @@ class Worker:
         self._router = Router(context.index, config.workers, context.shards, context.folder, self._metrics, status_of)
         self._service = Service(self._engine, self._router, self._metrics)
         self._server = Server(self._service, self._metrics)
+        self._engine.watch_storage(self._report_storage)
 
     @classmethod
     async def start(cls, context: ChildContext) -> "Worker":
@@ -74,6 +76,15 @@ class Worker:
         await worker._router.start(worker._service)
         await worker._server.start(f"{worker._config.grpc_host}:{worker._config.grpc_port}")
         return worker
+
+    def _report_storage(self, trouble: str) -> None:
+        """Health and readiness go red while executions cannot be stored; the supervisor is told why."""
+        self._server.set_troubled(bool(trouble))
+        self._link.send("trouble", cause=trouble)
+        if trouble:
+            log.error("not ready: %s", trouble)
+        else:
+            log.info("ready again: executions can be stored")
 
     async def drain(self, timeout_s: float) -> None:
         """Stops the parts in order."""

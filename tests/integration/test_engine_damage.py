@@ -166,7 +166,7 @@ async def test_change_that_no_disk_would_take_fails_its_execution_only(monkeypat
         assert "cannot store" in view.error["detail"]
         await assert_whole(engine, "poison", "workflow_failed")
         await until_status(engine, "whole", "completed")
-        assert engine._shards[0].unfinished_count == 0
+        await until(lambda: engine._shards[0].unfinished_count == 0, "the last commit to be told")
         assert await engine.submit(submission("after")) == "running"
 
 

@@ -24,7 +24,7 @@ from fastrunner.engine.records import Damage, EventFacts
 from fastrunner.engine.statements import QUERIES, script
 from fastrunner.errors import Damaged, ShardDamaged, StorageFailed
 
-__all__ = ["Reader", "Unfinished", "connect"]
+__all__ = ["Reader", "Unfinished"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Reader:
         self.on_damage: Callable[[Damage], None] = _ignore
         """Told of everything damaged that is found, once each."""
         self._damages: set[Damage] = set()
+        self._connections: list[sqlite3.Connection] = []
         self._reader: sqlite3.Connection
         self._lister: sqlite3.Connection
 
@@ -80,9 +81,22 @@ class Reader:
         self._lister = self._open_reader()
 
     def _open_reader(self) -> sqlite3.Connection:
-        reader = connect(self.path)
+        reader = self.connect()
         reader.executescript(script("reader"))
         return reader
+
+    def connect(self) -> sqlite3.Connection:
+        """A new connection, in autocommit mode."""
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._connections.append(connection)
+        # Text that is no longer UTF-8 is for the checksum to find.
+        connection.text_factory = lambda encoded: encoded.decode("utf-8", "replace")
+        return connection
+
+    def close_all(self) -> None:
+        """Closes every connection."""
+        for connection in self._connections:
+            connection.close()
 
     def close_readers(self) -> None:
         """Closes both."""
@@ -309,14 +323,6 @@ class Reader:
         return [
             ExecutionView(*[*head, "", error, bytes.fromhex(metadata)]) for *head, error, metadata in orjson.loads(text)
         ]
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    # Text that is no longer UTF-8 is for the checksum to find.
-    connection.text_factory = lambda encoded: encoded.decode("utf-8", "replace")
-    return connection
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> StorageFailed:

@@ -6,6 +6,7 @@ acknowledged is kept until the outbox's own bound on age; what is lost then is c
 """
 
 import logging
+from collections.abc import Sequence
 
 from fastrunner import crash, limits
 from fastrunner.config import Config
@@ -36,6 +37,7 @@ class Retention:
         self._undelivered_age_ms_max = max(self._age_ms_max, limits.OUTBOX_AGE_S_MAX * 1000)
         self._dropped = metrics.callback_events.labels("dropped")
         self._taken: list[Deletion] = []
+        self._skipped: set[int] = set()
 
     def wake(self, now_ms: int) -> bool:
         """Whether there is something to delete now."""
@@ -54,6 +56,12 @@ class Retention:
             crash.reach(CrashPoint.BEFORE_RETENTION_DELETE)
         return self._taken
 
+    def skip(self, deletions: Sequence[Deletion]) -> None:
+        """Leaves alone what cannot be deleted because its rows are damaged."""
+        for deletion in deletions:
+            _log.error("execution number %d cannot be deleted: its rows are damaged", deletion.execution_key)
+            self._skipped.add(deletion.execution_key)
+
     def deleted(self, deletions: list[Deletion]) -> None:
         """The deletions are durable."""
         self._taken = []
@@ -67,7 +75,8 @@ class Retention:
 
     def _find(self, now_ms: int, count_max: int) -> list[Deletion]:
         try:
-            return self._oldest(now_ms, count_max)
+            found = self._oldest(now_ms, count_max + len(self._skipped))
+            return [deletion for deletion in found if deletion.execution_key not in self._skipped][:count_max]
         except Unavailable:
             # Retention can wait for the disk; the commit that asked cannot.
             return []

@@ -16,7 +16,7 @@ Rules:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import orjson
@@ -38,7 +38,7 @@ from fastrunner.engine.residency import Loader, Places
 from fastrunner.engine.retention import Retention
 from fastrunner.engine.store import Store
 from fastrunner.engine.writer import CommitWriter, WriterFactory
-from fastrunner.errors import Damaged, StorageFailed, StorageFull, Unavailable, UnknownExecution
+from fastrunner.errors import Damaged, ShardDamaged, StorageFailed, StorageFull, Unavailable, UnknownExecution
 from fastrunner.metrics import Metrics
 
 __all__ = ["Driver", "Shard"]
@@ -279,7 +279,10 @@ class Shard:
         self._driver.ended(execution)
 
     def mark(self, execution: Execution) -> None:
-        """The execution has something to commit."""
+        """The execution has something to commit; if nothing new can be taken now, a new one is refused."""
+        if self.refusal is not None and execution.accepted is not None:
+            self._refuse(execution, self.refusal)
+            return
         if not execution.dirty and not execution.broken:
             execution.dirty = True
             self._dirty.append(execution)
@@ -402,7 +405,7 @@ class Shard:
     def _failed(self, batch: Batch, error: BaseException) -> None:
         """Keeps what must not be lost, refuses what nobody was promised, tries again later."""
         refusal = refusal_of(error, self.store.path.name, self._retry_delay_s)
-        if refusal is None and self._drop_unwritable(batch):
+        if (refusal is None or isinstance(refusal, ShardDamaged)) and self._drop_unwritable(batch):
             self._unwritten = batch
             self._plan_commit()
             return
@@ -416,30 +419,39 @@ class Shard:
             if change.accepted is None:
                 kept.append(change)
             else:
-                self._refuse(change, refusal)
+                self._refuse(self.live[change.execution_id], refusal, change.waiters)
+        # Neither will those be taken that the next commit would have brought.
+        for execution in self._dirty:
+            if execution.accepted is not None and not execution.broken:
+                self._refuse(execution, refusal)
         batch.changes = kept
         self._unwritten = batch
         self._retry_handle = asyncio.get_running_loop().call_later(self._retry_delay_s, self._retry)
         self._retry_delay_s = min(2 * self._retry_delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
         self._landings.set()
 
-    def _refuse(self, change: Change, error: BaseException) -> None:
+    def _refuse(self, execution: Execution, error: BaseException, waiters: Sequence[Waiter] = ()) -> None:
         """Forgets an execution that would have been accepted."""
         self._metrics.executions_rejected.labels(type(error).__name__).inc()
-        for waiter in change.waiters:
+        for waiter in waiters:
             waiter.fail(error)
-        self._abandon(self.live[change.execution_id], error)
+        self._abandon(execution, error)
 
     def _drop_unwritable(self, batch: Batch) -> bool:
-        """Takes changes out of a batch that no disk would take, and fails their executions; whether there were any."""
+        """Takes out of a batch what no disk would take, and fails the executions concerned; whether there was any."""
         try:
             found = self.store.unwritable(batch)
         except Exception as error:
-            _log.error("the changes of shard %d could not be tried one by one: %s", self.number, error)
+            _log.error("the parts of a commit of shard %d could not be tried one by one: %s", self.number, error)
             return False
-        for position, reason in found.items():
+        for position, reason in found.changes.items():
             self._fail_unwritable(batch.changes[position], reason)
-        batch.changes = [change for position, change in enumerate(batch.changes) if position not in found]
+        for execution_id, _ in found.acknowledgements:
+            _log.error("an acknowledgement cannot be written", extra={"execution_id": execution_id})
+            del batch.acknowledgements[execution_id]
+        self._retention.skip(found.deletions)
+        batch.changes = [change for position, change in enumerate(batch.changes) if position not in found.changes]
+        batch.deletions = [deletion for deletion in batch.deletions if deletion not in found.deletions]
         return bool(found)
 
     def _fail_unwritable(self, change: Change, error: Exception) -> None:
@@ -448,7 +460,7 @@ class Shard:
         _log.error("a change cannot be written: %r", error, extra={"execution_id": change.execution_id})
         self._metrics.damaged_records.labels("unwritable").inc()
         if change.accepted is not None:
-            self._refuse(change, RuntimeError(reason))
+            self._refuse(execution, RuntimeError(reason), change.waiters)
             return
         for waiter in change.waiters:
             waiter.fail(RuntimeError(reason))

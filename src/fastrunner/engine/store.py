@@ -12,8 +12,9 @@ import logging
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from fastrunner.engine import faults, records
 from fastrunner.engine.batch import Batch, Change, Deletion
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.engine.plans import CachedPlan
-from fastrunner.engine.reader import Reader, connect
+from fastrunner.engine.reader import Reader
 from fastrunner.engine.records import FORMAT, Damage
 from fastrunner.engine.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
 
-__all__ = ["Counts", "Store"]
+__all__ = ["Counts", "Store", "Unwritable"]
 
 _log = logging.getLogger(__name__)
+
+_SEE_TO_THE_DISK = "see to the disk and start again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,21 @@ class Counts:
     """Executions under retention."""
 
 
+@dataclass(slots=True)
+class Unwritable:
+    """What of a batch cannot be written although the disk takes the rest."""
+
+    changes: dict[int, Exception] = field(default_factory=dict)
+    """Why, by position."""
+    acknowledgements: list[tuple[str, int]] = field(default_factory=list)
+    """(execution id, sequence number)."""
+    deletions: list[Deletion] = field(default_factory=list)
+    """What retention cannot remove."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.acknowledgements or self.deletions)
+
+
 class Store(Reader):
     """One shard's file, open for its owner."""
 
@@ -60,10 +78,13 @@ class Store(Reader):
     # --- opening and closing ---
 
     def try_lock(self) -> bool:
-        """Takes the file's lock; False while another process holds it."""
+        """Takes the file's lock; False while another process holds it. Raises DataDirectoryRefused."""
         if self._lock_descriptor < 0:
             path = self.path.with_suffix(".lock")
-            self._lock_descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._lock_descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise DataDirectoryRefused(f"{path} cannot be opened: {error.strerror}: {_SEE_TO_THE_DISK}") from error
         try:
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -72,17 +93,24 @@ class Store(Reader):
 
     def open(self) -> Counts:
         """Opens or creates the file. Raises DataDirectoryRefused for a newer schema or a file that cannot be read."""
+        with ExitStack() as undo:
+            undo.callback(self.unlock)
+            undo.callback(self.close_all)
+            counts = self._open_checked()
+            undo.pop_all()
+        return counts
+
+    def _open_checked(self) -> Counts:
         try:
             return self._open()
         except sqlite3.Error as error:
-            remedy = "restore it from a backup" if faults.is_corrupt(error) else "see to the disk and start again"
+            remedy = "restore it from a backup" if faults.is_corrupt(error) else _SEE_TO_THE_DISK
             raise DataDirectoryRefused(f"{self.path} cannot be opened: {error}: {remedy}") from error
 
     def _open(self) -> Counts:
-        self._db = connect(self.path)
+        self._db = self.connect()
         version = int(self._db.execute(QUERIES["schema_version"]).fetchone()[0])
         if version > SCHEMA_VERSION:
-            self._db.close()
             raise DataDirectoryRefused(
                 f"{self.path} has schema version {version}, this version of fastrunner reads up to {SCHEMA_VERSION}: "
                 "run the version that wrote it, or a newer one"
@@ -131,29 +159,48 @@ class Store(Reader):
             self._give_up()
             raise
 
-    def unwritable(self, batch: Batch) -> dict[int, Exception]:
-        """Which changes of a batch cannot be written whatever the disk does, by their position. Writes nothing.
+    def unwritable(self, batch: Batch) -> Unwritable:
+        """What of a batch cannot be written, each part tried by itself. Writes nothing.
 
-        Raises sqlite3.Error if the disk is at fault after all.
+        Raises sqlite3.Error if the disk is at fault, or so much of the file that nothing can be written.
         """
-        found: dict[int, Exception] = {}
+        found = Unwritable()
         try:
             self._db.execute(QUERIES["begin"])
             for position, change in enumerate(batch.changes):
-                self._db.execute(QUERIES["savepoint"])
-                try:
-                    self._write_accepted([change])
-                    self._write_progress([change])
-                except Exception as error:
-                    if faults.refusal_of(error, self.path.name, 0) is not None:
-                        raise
-                    found[position] = error
-                    self._plan_keys.clear()
-                    self._db.execute(QUERIES["rollback_to_savepoint"])
-                self._db.execute(QUERIES["release_savepoint"])
+                error = self._try([change], {}, ())
+                if error is not None:
+                    found.changes[position] = error
+            found.acknowledgements = [
+                each for each in batch.acknowledgements.items() if self._try((), dict((each,)), ()) is not None
+            ]
+            found.deletions = [each for each in batch.deletions if self._try((), {}, [each]) is not None]
+            self._db.execute(QUERIES["canary_execution"])
+            self._db.execute(QUERIES["canary_events"])
         finally:
             self._give_up()
         return found
+
+    def _try(
+        self, changes: Sequence[Change], acknowledgements: Mapping[str, int], deletions: Sequence[Deletion]
+    ) -> Exception | None:
+        """Why a part of a batch cannot be written, whatever the disk does; None if it can. Raises sqlite3.Error."""
+        self._db.execute(QUERIES["savepoint"])
+        try:
+            plan_uses = self._write_accepted(changes)
+            self._write_progress(changes)
+            self._many("acknowledge", list(acknowledgements.items()))
+            self._write_deletions(deletions, plan_uses)
+        except Exception as error:
+            if not faults.is_corrupt(error) and faults.refusal_of(error, self.path.name, 0) is not None:
+                raise
+            self._plan_keys.clear()
+            self._db.execute(QUERIES["rollback_to_savepoint"])
+            return error
+        finally:
+            if self._db.in_transaction:
+                self._db.execute(QUERIES["release_savepoint"])
+        return None
 
     def commit(self) -> None:
         """Makes the transaction durable; blocks for its fsync. Raises sqlite3.Error; then nothing of it is kept."""

@@ -1,6 +1,7 @@
 """Stage 1, service: the standard health protocol, overall and per service, free of any transport.
 
-Rule: a draining worker is NOT_SERVING for every service from the moment the drain begins.
+Rules: a draining worker is NOT_SERVING for every service from the moment the drain begins; so is one that takes no new
+executions because it cannot store them, for as long as that lasts.
 """
 
 import asyncio
@@ -21,12 +22,20 @@ class Health:
     """Answers Check and Watch."""
 
     def __init__(self) -> None:
-        self._serving = False
+        self._serving = self._troubled = False
         self._changed = asyncio.Event()
 
     def set_serving(self, serving: bool) -> None:
         """Whether the worker takes new work; watchers are told."""
         self._serving = serving
+        self._tell()
+
+    def set_troubled(self, troubled: bool) -> None:
+        """Whether something else keeps the worker from taking new work."""
+        self._troubled = troubled
+        self._tell()
+
+    def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -53,7 +62,7 @@ class Health:
     def _response(self, service: str) -> bytes:
         if service not in _NAMES:
             status = HealthCheckResponse.SERVICE_UNKNOWN
-        elif self._serving:
+        elif self._serving and not self._troubled:
             status = HealthCheckResponse.SERVING
         else:
             status = HealthCheckResponse.NOT_SERVING

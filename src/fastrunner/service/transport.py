@@ -89,6 +89,10 @@ class Server:
         """What health says; a draining worker is not serving."""
         self._health.set_serving(serving)
 
+    def set_troubled(self, troubled: bool) -> None:
+        """Whether health says that new work is not taken although the worker serves."""
+        self._health.set_troubled(troubled)
+
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, ends streams, lets unary calls finish within `grace_s`."""
         self.set_serving(False)

@@ -1,7 +1,8 @@
 """Support: the HTTP application: /metrics, /healthz, /readyz and an index.
 
 /healthz says 200 as long as this process answers: the supervisor replaces dead workers, and restarting the whole runner
-from outside would not help. /readyz says 200 while every worker is ready and the tree is not draining.
+from outside would not help. /readyz says 200 while every worker is ready and can store what it accepts, and the tree is
+not draining.
 """
 
 import asyncio
@@ -35,12 +36,13 @@ class TreeState:
         """`ready`, the reason if not, and every worker's state."""
         workers = self._state["workers"]
         waiting = [worker["index"] for worker in workers if worker["state"] != "ready"]
+        troubles = [f"worker {worker['index']}: {worker['trouble']}" for worker in workers if worker["trouble"]]
         if self._state["draining"]:
             reason = "draining"
         elif waiting:
             reason = "waiting for workers " + ", ".join(map(str, waiting))
         else:
-            reason = ""
+            reason = "; ".join(troubles)
         return {"ready": not reason, "reason": reason, "workers": workers}
 
 

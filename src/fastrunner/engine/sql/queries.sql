@@ -30,6 +30,18 @@ rollback to one_change
 -- name: release_savepoint
 release one_change
 
+-- name: canary_execution
+-- Rolled back: tells whether anything at all can be written where new executions go.
+insert into executions (
+    execution_key, execution_id, request_digest, plan_key, status, accepted_ms, finished_ms, wake_at_ms, last_sequence,
+    acknowledged_sequence, metadata
+) values ((select coalesce(max(execution_key), 0) + 1 from executions), char(0), x'', 0, '', 0, 0, 0, 0, 0, x'')
+
+-- name: canary_events
+-- Rolled back: the same where their events go.
+insert into events (execution_key, first_sequence, last_sequence, messages)
+values ((select coalesce(max(execution_key), 0) + 1 from executions), 0, 0, x'')
+
 -- name: checkpoint
 -- Folds the journal into the file before closing.
 pragma wal_checkpoint(truncate)
