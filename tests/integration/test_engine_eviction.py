@@ -307,3 +307,16 @@ async def test_a_crowd_of_deadlines_is_met_in_portions(monkeypatch: pytest.Monke
             await until_status(engine, each, "completed")
             await assert_whole(engine, each, "workflow_completed")
         assert most <= 15
+
+
+async def test_what_has_just_been_asked_something_is_not_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with engine_on(folder(), parked_resident_max=10) as engine:
+        [asked, *_] = await park(engine, count=3)
+        await until(lambda: len(engine._residents._parked) == 3, "all are parked")
+        monkeypatch.setattr(engine._residents, "_count_max", 0)
+        pausing = asyncio.ensure_future(engine.pause(asked, ""))
+        await asyncio.sleep(0)  # the command is in its inbox, and its turn has not come
+        engine.landed()
+        assert in_memory(engine) == [asked]
+        await pausing
+        assert (await engine.get(asked)).status == "paused"
