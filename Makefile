@@ -62,7 +62,11 @@ bench: build ## Benchmarks
 parked: build ## Park EXECUTIONS (100000) in DIR (.parked), then measure memory, late timers, recovery
 	$(BIN)/python -m benchmarks.parked --executions $(or $(EXECUTIONS),100000) --data-dir $(or $(DIR),.parked)
 
-fuzz: build ## Property tests with 50 times the examples
+fuzz: build ## Fuzz targets for FUZZ_SECONDS (60) each, then property tests with 50 times the examples
+	$(BIN)/python -m pip install --quiet --group fuzz
+	for target in tests/fuzz/fuzz_*.py; do \
+		$(BIN)/python -m tests.fuzz.$$(basename $$target .py) -max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; \
+	done
 	$(BIN)/python -m pytest tests/core tests/unit tests/conformance --fuzz-factor 50 --timeout 3600
 
 simulate: build ## Simulate the engine under faults for SEEDS seeds (10000)

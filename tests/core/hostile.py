@@ -190,6 +190,22 @@ PATTERNS: Final = (
     'last(range(1e9) | tostring | . as $p | "abc" | test($p))',
     '"a" | test("(" * 20000 + ")" * 20000)',
     '"a" * 100 | test("((a{1,100}){1,100}){1,100}b")',
+    '"a" * 1000 | test("a{1000}{1000}b")',
+    '"a" * 1000 | test("(a?){1000}(a?){1000}b")',
+    '("a" * 30000) | test("(?<=a{1,100})b")',
+    '("a" * 30000) | test("(?i)(a|A|b)*?c")',
+    '("ab" * 15000) | test("(ab|a|b)*$c")',
+    '("a" * 30000) | [match("(?=(a*))"; "g")] | length',
+    '"a" * 50 | test("^(?:(?:(?:a*)*)*)*b")',
+    '("a" * 3000) | test("(a*)(a*)(a*)\\\\3\\\\2\\\\1b")',
+    '("a" * 100000) | [splits("a*?")] | length',
+    '("é" * 1000000) | test("(é|e)+x")',
+    '"x" | test("[" + "\\\\p{L}" * 20000 + "]")',
+    '"x" | test("(?<n>" * 5000 + ")" * 5000)',
+    '[range(2000)] | map("(?<g\\(.)>a)") | join("|") as $p | last(range(1e9) | "b" | test($p))',
+    'last(range(1e9) | "a" * 100 | gsub("a"; "b"; "g"))',
+    'last(range(1e9) | "a" * 100 | sub("(?<x>a)(?<y>a)"; .x, .y))',
+    'last(range(1e9) | "a b c" | [splits(" ")], ascii, capture("(?<n>.)"))?',
 )
 
 SHARED_PARTS: Final = (

@@ -49,6 +49,16 @@ def test_hostile_expressions_fail_soon(program: str) -> None:
     assert time.process_time() - started < CPU_S_MAX
 
 
+@pytest.mark.parametrize("program", hostile.PATTERNS)
+def test_hostile_patterns_end_soon(program: str) -> None:
+    """A regular expression that would backtrack for ever ends: with an error, or because it need not backtrack."""
+    compiled = compile_expression(program)
+    started = time.process_time()
+    with contextlib.suppress(ExpressionError):
+        compiled.first(None)
+    assert time.process_time() - started < CPU_S_MAX
+
+
 def memory_grown_by(programs: tuple[str, ...]) -> int:
     """Runs in a child: bytes its peak grew by."""
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -61,7 +71,7 @@ def memory_grown_by(programs: tuple[str, ...]) -> int:
 def test_hostile_expressions_take_little_memory() -> None:
     """The budget of steps bounds memory as well: no evaluation holds more than a few hundred megabytes."""
     with spawning.Pool(1) as pool:
-        assert pool.apply(memory_grown_by, (hostile.ERRORS,)) < MEMORY_SIZE_BYTES_MAX
+        assert pool.apply(memory_grown_by, (hostile.ERRORS + hostile.PATTERNS,)) < MEMORY_SIZE_BYTES_MAX
 
 
 def test_the_budget_is_renewed() -> None:

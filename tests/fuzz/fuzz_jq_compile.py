@@ -1,0 +1,47 @@
+"""Invariant: any text gives a Program, the same one each time, or an ExpressionProblem within it, in bounded time.
+
+python -m tests.fuzz.fuzz_jq_compile [options of libFuzzer]
+"""
+
+import time
+
+from fastrunner._core import ExpressionProblem, Program, compile_expression
+from tests.fuzz.source import ByteSource, text
+
+CPU_S_MAX = 1.0
+MESSAGE_SIZE_MAX = 1_000
+
+
+def outcome(program: str) -> tuple[object, ...]:
+    """What compiling gives; raises whatever else than a problem of the text it raises."""
+    try:
+        compiled = compile_expression(program)
+    except ExpressionProblem as problem:
+        refused = problem
+    else:
+        return accepted(compiled)
+    assert 0 <= refused.offset <= len(program), (refused.offset, len(program))
+    assert 0 < len(refused.message) <= MESSAGE_SIZE_MAX, len(refused.message)
+    return ("problem", refused.message, refused.offset)
+
+
+def accepted(compiled: Program) -> tuple[object, ...]:
+    for name in compiled.arguments:
+        at = compiled.argument_offset(name)
+        assert 0 <= at < len(compiled.text), (name, at)
+    return ("program", compiled.arguments)
+
+
+def check(data: bytes) -> None:
+    """One input of the fuzzer."""
+    program = text(ByteSource(data))
+    started_s = time.process_time()
+    first = outcome(program)
+    assert time.process_time() - started_s < CPU_S_MAX, f"{time.process_time() - started_s} s"
+    assert outcome(program) == first, "compiled twice, with different outcomes"
+
+
+if __name__ == "__main__":
+    from tests.fuzz.running import run
+
+    run(check)
