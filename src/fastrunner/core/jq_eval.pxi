@@ -176,6 +176,7 @@ cdef object evaluate_quietly(Machine machine, Node node, object input, bint* pre
 cdef object evaluate_string(Machine machine, Node node, object input):
     cdef Py_ssize_t i = PyList_GET_SIZE(node.kids)
     cdef list parts = [None] * i
+    charge(4 + 2 * i)
     cdef Node kid
     cdef object value
     while i > 0:
