@@ -162,7 +162,7 @@ def test_results_agree_with_libjq(oracle: Oracle, request: pytest.FixtureRequest
     assert not wrong, "\n".join(wrong)
 
 
-def test_enough_was_compared(request: pytest.FixtureRequest) -> None:
+def test_enough_was_compared(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     """The batches above compared at least what is promised, with few excuses; the count goes to the run's output."""
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
