@@ -215,14 +215,11 @@ cdef class Compiler:
             scope = scope.outer
         arities = sorted(entry[1] for entry in known if entry[0] == name)
         message = f"found {name}/{arity}, which is not defined"
+        hint = call_hint(node, arities)
         if arities:
-            raise ExpressionProblem(
-                f"{message}; '{name}' takes {' or '.join(map(str, arities))} argument{'s' * (arities != [1])}",
-                node.offset,
-            )
-        hint = function_hint(name)
-        if hint:
-            raise ExpressionProblem(f"{message}; {hint}", node.offset)
+            message += f"; '{name}' takes {' or '.join(map(str, arities))} argument{'s' * (arities != [1])}"
+        if arities or hint:
+            raise ExpressionProblem(f"{message}; {hint}" if hint else message, node.offset)
         import difflib
         close = difflib.get_close_matches(name[:NAME_SIZE_SIMILAR], {entry[0] for entry in known}, 1)
         raise ExpressionProblem(message + (f"; did you mean '{close[0]}'?" if close else ""), node.offset)

@@ -25,8 +25,18 @@ cdef dict OPERATOR_HINTS = {
     "**": "a power is 'pow(a; b)'",
     "++": "jq has no '++'; add with '+= 1'",
     "()": "a function without arguments is called without parentheses",
-    "//*": "comments begin with '#'",
-    "..": "all values below are '..'",
+    "[*": "all elements are '.[]'",
+    "[?": "elements are chosen by 'map(select(...))'",
+    "{{": "an expression stands between '${' and '}', and text is put together by \"...\\(.a)...\"",
+}
+# A word of another language before what was not expected: how jq has it.
+cdef dict WORD_HINTS = {
+    "let": "a variable is bound by 'value as $name | ...'",
+    "var": "a variable is bound by 'value as $name | ...'",
+    "const": "a variable is bound by 'value as $name | ...'",
+    "for": "all elements are '.[]', as in '.items[] | ...'",
+    "function": "a function is 'def name: ...;'",
+    "return": "the value of an expression is its result",
 }
 
 
@@ -34,6 +44,8 @@ cdef str character_hint(str text, Py_ssize_t at):
     """For a character the lexer does not know."""
     cdef str c = text[at]
     if c == "$":
+        if text[at + 1 : at + 2] == ".":
+            return "the input is '.', and a field of it '.name'"
         if text[at + 1 : at + 2] == "{":
             return "'${' and '}' stand around a whole expression only"
         return "a variable's name follows '$', such as $input"
@@ -53,21 +65,33 @@ cdef str token_hint(Parser parser, str expected):
         if word == "?//":
             return "'?//' separates patterns; write '? //' for an alternative"
         for size in (2, 1):
-            if before[-size:] + word in OPERATOR_HINTS:
-                return OPERATOR_HINTS[before[-size:] + word]
+            whole = before[max(0, len(before) - size) :] + word
+            if whole in OPERATOR_HINTS:
+                return OPERATOR_HINTS[whole]
         if word == ";":
             return "';' separates a function's arguments and ends a definition; expressions are joined by '|' or ','"
+        if word == "(" and "operator" in expected:
+            return "a function follows a pipe: '.a | length'"
         if word == ":" and "?" in before:
             return "a condition is written 'if a then b else c end'"
     elif tight.endswith("?") and "operator" in expected and parser.kind != T_END:
         return "a condition is written 'if a then b else c end'"
     elif parser.kind == T_KEYWORD and "operator" not in expected:
         return f"'{parser.word}' is a keyword; a field of that name is '.{parser.word}'"
+    elif parser.kind == T_NAME and before[max(0, len(before) - 1) :].isdigit():
+        return "numbers are decimal, without '_'"
     elif parser.kind == T_NAME and tight.endswith("."):
         return "there is no space behind the dot"
     elif parser.kind == T_NAME and "variable" in expected:
         return f"variables begin with '$': ${parser.word}"
-    return ""
+    return WORD_HINTS.get(last_word(tight), "")
+
+
+cdef str last_word(str text):
+    cdef Py_ssize_t i = len(text)
+    while i > 0 and is_name_part(text[i - 1]):
+        i -= 1
+    return text[i:]
 
 
 cdef str place(str text, Py_ssize_t at, Py_ssize_t seen_from):
@@ -83,6 +107,18 @@ cdef str function_hint(str name):
     other = {"True": "true", "False": "false", "None": "null", "nil": "null", "undefined": "null"}.get(name)
     if other is not None:
         return f"jq writes '{other}'"
-    if name in ("let", "var", "const"):
-        return "a variable is bound by 'value as $name | ...'"
-    return ""
+    return WORD_HINTS.get(name, "")
+
+
+cdef str call_hint(Node node, list arities):
+    """For a call of no function, by what stands around it or is passed to it."""
+    cdef str name = <str>node.key
+    if node.level == 1:
+        return f"a field of the input is '.{name}'"
+    if node.level == 2:
+        return f"a field with '-' in its name is written .\"...-{name}\""
+    if arities == [0]:
+        return f"its argument is its input: '... | {name}'"
+    if arities and any([(<Node>kid).kind == N_COMMA for kid in node.kids]):
+        return "arguments are separated by ';'"
+    return "" if arities else function_hint(name)

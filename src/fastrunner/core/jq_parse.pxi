@@ -158,7 +158,9 @@ cdef class Parser(Lexer):
                 parameters.append(("$" if self.kind == T_VARIABLE else "") + self.bound_name())
                 if not self.is_op(";"):
                     break
-            self.expect(")")
+            if not self.is_op(")"):
+                self.unexpected("';' or ')'")
+            self.advance()
         self.expect(":")
         body = self.query()
         if not self.is_op(";"):
@@ -333,7 +335,13 @@ cdef class Parser(Lexer):
             self.close(")", offset + len(name), "';' or ")
         elif name == "true" or name == "false" or name == "null":
             return constant(None if name == "null" else name == "true", offset)
-        return call_node(name, arguments, offset)
+        node = call_node(name, arguments, offset)
+        # For a hint, should there be no such function: `name.field` and `.field-name`.
+        if self.kind == T_FIELD and not arguments:
+            node.level = 1
+        elif offset > 1 and self.text[offset - 1] == "-" and is_name_part(self.text[offset - 2]):
+            node.level = 2
+        return node
 
     cdef Node operator_term(self):
         cdef Py_ssize_t offset = self.start
