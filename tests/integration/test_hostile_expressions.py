@@ -41,6 +41,7 @@ EXPRESSIONS = (
     "reduce range(50000) as $_ (null; [.]) | . as $d | [$d, (reduce range(50000) as $_ (null; [.]))] | sort",
     "def f: [f]; f",
     "[range(1e5)] | map([range(1e5)])",
+    '("a" * 40) + "b" | test("^(a+)+$")',
 )
 # Too large or too deep to keep, but not to be true.
 KEPT_BY_NOBODY = EXPRESSIONS[12:14] + EXPRESSIONS[17:19]
