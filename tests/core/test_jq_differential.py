@@ -166,10 +166,9 @@ def test_enough_was_compared(request: pytest.FixtureRequest, capsys: pytest.Capt
     """The batches above compared at least what is promised, with few excuses; the count goes to the run's output."""
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
-        seed = request.config.getoption("--jq-seed")
-        reporter.write_line(
-            f"\njq differential, seed {seed}: " + ", ".join(f"{n} {what}" for what, n in counted.items())
-        )
+        counts = ", ".join(f"{count} {what}" for what, count in counted.items())
+        with capsys.disabled():
+            reporter.write_line(f"\njq differential, seed {request.config.getoption('--jq-seed')}: {counts}")
     if counted["pairs"] == 0:
         pytest.skip("the batches did not run")
     assert counted["pairs"] >= PAIRS_MIN
