@@ -24,7 +24,7 @@ __all__ = ["Journal", "Tree", "until"]
 _START_S_MAX = 60.0
 _DEFECT = re.compile(
     r"killed by (?!SIGKILL)|exited with [^0]|Traceback|the core failed|ended unexpectedly|engine failed|an exception"
-    r"|failed inside the runner|does not answer|did not end in time|cannot start"
+    r"|failed inside the runner|Check failed|Fatal Python|does not answer|did not end in time|cannot start"
 )
 
 

@@ -363,3 +363,13 @@ class TestStopping:
         wire.engine.gate.set()
         assert (await slow).status == "running"
         await stopped
+
+    async def test_an_answer_that_comes_after_the_grace_ends_nothing_but_itself(self, wire: MemoryWire) -> None:
+        wire.engine.gate.clear()
+        late = asyncio.ensure_future(wire.execute_async("e-1"))
+        await until(lambda: wire.engine.asked == 1)
+        await wire.server.stop(0.1)
+        wire.engine.gate.set()
+        code, _, _ = await refusal(late)
+        assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        await until(lambda: not wire.server._pending)

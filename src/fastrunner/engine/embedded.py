@@ -406,8 +406,8 @@ class EmbeddedEngine:
         """See Driver."""
         for execution in self._residents.surplus():
             shard = self._shards[execution.shard_number]
-            # One that has just been asked something parks again after its turn. One that ends soon stays until it has: its
-            # deadline is not looked for any more.
+            # One that has just been asked something parks again after its turn. One that ends soon stays until it has:
+            # its deadline is not looked for any more.
             if execution.idle and shard.loader.may_evict(execution):
                 shard.evict(execution)
         self._metrics.active_executions.set(self._active_count)

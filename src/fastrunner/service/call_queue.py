@@ -117,6 +117,9 @@ class ServerCall:
     def send(self, message: bytes) -> Awaitable[None]:
         """Sends one message of several; done when the connection has taken it."""
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._queue.closed:
+            sent.cancel()
+            return sent
         operations: tuple[Any, ...] = (cygrpc.SendMessageOperation(message, _NO_FLAGS),)
         if not self._started:
             self._started = True
@@ -142,6 +145,9 @@ class ServerCall:
         self._batch(operations, _ignore)
 
     def _batch(self, operations: tuple[Any, ...], done: Callable[[Any], object]) -> None:
+        if self._queue.closed:
+            # The caller has been told already, and grpcio ends the process for what comes now.
+            return
         self._queue.batches += 1
         self._call.start_server_batch(operations, done)
 
@@ -162,6 +168,8 @@ class CallQueue:
         check_grpcio()
         self.batches = 0
         """Batches of operations that have not come back."""
+        self.closed = False
+        """Whether calls that are still here have been given up for good."""
         self._on_call = on_call
         self._waited = waited
         self._empty_s = 0.0
@@ -205,6 +213,7 @@ class CallQueue:
         except TimeoutError:
             self._server.cancel_all_calls()
             await self._over.wait()
+        self.closed = True
         self._server.destroy()
         self._queue.shutdown()
         await asyncio.to_thread(self._waiter.join)
