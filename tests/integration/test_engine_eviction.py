@@ -271,6 +271,20 @@ async def test_executions_without_a_place_for_their_effect_wait_on_disk(monkeypa
                 assert len(set(keys)) == len(keys) == COUNT - 2
 
 
+@pytest.mark.parametrize("timeout_ms", [300, 1_500])
+async def test_timeouts_hold_while_an_effect_waits_for_a_place(
+    timeout_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastrunner.limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 3)
+    monkeypatch.setattr("fastrunner.limits.EFFECTS_WAITING_RESIDENT_MAX", 4)
+    hasty = f"{CALL}timeout: {{after: {{milliseconds: {timeout_ms}}}}}\n"
+    async with engine_on(folder()) as engine:
+        for each in await park(engine, hasty):
+            view = await until_status(engine, each, "failed")
+            assert timeout_ms <= view.finished_ms - view.accepted_ms < timeout_ms + 1_500
+            await assert_whole(engine, each, "workflow_failed")
+
+
 async def test_recovery_brings_back_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder()
     async with engine_on(path) as engine:

@@ -391,7 +391,7 @@ class EmbeddedEngine:
             shard = self._shards[execution.shard_number]
             # While there is a backlog it comes first, so others leave room for it.
             crowded = shard.loader.backlog or self._effects.waiting_count > limits.EFFECTS_WAITING_RESIDENT_MAX
-            if crowded and self._effects.withdraw(execution):
+            if crowded and shard.loader.may_evict(execution) and self._effects.withdraw(execution):
                 shard.evict(execution)
 
     def _announce(self, execution: Execution, row: UnacknowledgedEvents, finished: bool) -> None:

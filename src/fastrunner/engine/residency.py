@@ -106,7 +106,7 @@ class Loader:
         return bool(self._requeued) or self._recovered_key < self._recover_until_key
 
     def may_evict(self, execution: Execution) -> bool:
-        """Whether an execution that only waits would be found again in time."""
+        """Whether an execution, were it evicted, would be found again in time for its deadline."""
         assert execution.walk is not None
         wake_at_ms = execution.walk.wake_at_ms
         return wake_at_ms == 0 or wake_at_ms > self._horizon[0]
@@ -180,7 +180,13 @@ class Loader:
         return [self._requeued.popleft() for _ in range(min(count_max, len(self._requeued)))]
 
     def _load(self, execution_key: int) -> None:
-        row = self._store.unfinished(execution_key)
-        # It may have come back, and even have ended, for another reason since its key was noted.
-        if row is not None and not self._is_live(row.execution_id):
-            self._restore(row)
+        try:
+            row = self._store.unfinished(execution_key)
+            # It may have come back, and even have ended, for another reason since its key was noted.
+            if row is not None and not self._is_live(row.execution_id):
+                self._restore(row)
+        except StorageFailed:
+            raise
+        except Exception:
+            # A defect with one execution must not keep the others from coming back.
+            _log.exception("execution number %d of a shard could not be brought back", execution_key)
