@@ -1,6 +1,7 @@
 """The shard's file and what is beside it: statements, rows, locks, the data directory's manifest, shard numbers."""
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -286,7 +287,8 @@ def test_second_runner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> N
         "except DataDirectoryRefused as refusal: print(refusal)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    assert f"in use by another runner, process {os.getpid()}:" in subprocess.check_output(command, text=True)
+    refusal = subprocess.check_output(command, text=True)
+    assert f"in use by another runner, process {os.getpid()} on {socket.gethostname()} since 20" in refusal
     held.close()
     assert subprocess.check_output(command, text=True) == ""
 

@@ -8,6 +8,7 @@ news (invalid document, failed execution), 2 wrong usage or configuration, 3 and
 import click
 
 from fastrunner._version import __version__
+from fastrunner.cli.data import data
 from fastrunner.cli.local import run, validate
 from fastrunner.cli.remote import cancel, events, get, list_executions, pause, resume, submit
 from fastrunner.cli.serve import receiver, serve
@@ -29,5 +30,5 @@ def main() -> None:
     """
 
 
-for command in (serve, run, validate, submit, get, list_executions, events, cancel, pause, resume, receiver):
+for command in (serve, run, validate, submit, get, list_executions, events, cancel, pause, resume, receiver, data):
     main.add_command(command)

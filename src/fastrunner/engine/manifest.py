@@ -1,6 +1,6 @@
 """Stage 3, journal: the data directory: who may use it, what shape it has.
 
-    <data_dir>/lock             held by the running process tree; contains the owner's pid
+    <data_dir>/lock             held by the running process tree; says who that is: pid, host, since when
     <data_dir>/manifest.json    format version and shard count, fixed when the directory is created
     <data_dir>/shard-0000.db    one SQLite file per shard (with -wal and -shm beside it)
     <data_dir>/shard-0000.lock  held by the worker that owns the shard
@@ -11,13 +11,17 @@ forked child keeps it for its parent. The manifest is written once, atomically.
 
 import fcntl
 import os
+import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import orjson
 
-__all__ = ["FORMAT_VERSION", "DataDirectory", "DataDirectoryRefused", "open_data_directory"]
+from fastrunner.clock import wall_ms
+
+__all__ = ["FORMAT_VERSION", "DataDirectory", "DataDirectoryRefused", "open_data_directory", "read_shard_count"]
 
 FORMAT_VERSION: Final = 1
 """Layout of the directory; the shards' own schema has a version of its own."""
@@ -78,15 +82,35 @@ def _lock(folder: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        owner = _owner(descriptor)
         os.close(descriptor)
         raise DataDirectoryRefused(
-            f"data directory {folder} is in use by another runner, process {owner}: stop it, or set "
-            "FASTRUNNER_DATA_DIR to another directory"
+            f"data directory {folder} is in use by another runner, {owner}: stop it, or set FASTRUNNER_DATA_DIR to "
+            "another directory"
         ) from None
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    since = datetime.fromtimestamp(wall_ms() // 1000, UTC).isoformat()
+    owner_facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    os.pwrite(descriptor, orjson.dumps(owner_facts, option=orjson.OPT_APPEND_NEWLINE), 0)
     return descriptor
+
+
+def _owner(descriptor: int) -> str:
+    """Who holds a lock file, in words."""
+    try:
+        facts = orjson.loads(os.pread(descriptor, 4096, 0))
+        return f"process {facts['pid']} on {facts['host']} since {facts['since']}"
+    except (ValueError, KeyError, TypeError):
+        # It may have been written to a full disk, or be just about to be written.
+        return "which has not said who it is"
+
+
+def read_shard_count(folder: Path) -> int:
+    """The number of shards of an existing data directory, taking no lock. Raises DataDirectoryRefused."""
+    shard_count = _read_manifest(folder)
+    if shard_count is None:
+        raise DataDirectoryRefused(f"{folder} is no data directory: it has no {_MANIFEST_NAME}")
+    return shard_count
 
 
 def _read_manifest(folder: Path) -> int | None:

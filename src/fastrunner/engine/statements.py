@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Final
 
-__all__ = ["MIGRATIONS", "QUERIES", "SCHEMA_VERSION", "script"]
+__all__ = ["MIGRATIONS", "QUERIES", "SCHEMA_VERSION", "named", "script"]
 
 _MARK: Final = "-- name: "
 _MIGRATION: Final = re.compile(r"(\d{4})-[a-z-]+\.sql")
@@ -37,17 +37,18 @@ SCHEMA_VERSION: Final = len(MIGRATIONS)
 """The version this runner reads and writes."""
 
 
-def _named(text: str) -> Mapping[str, str]:
-    """Statements by name; comment lines around them are for readers only."""
+def named(name: str) -> Mapping[str, str]:
+    """The statements of `sql/<name>.sql` by name; comment lines around them are for readers only."""
+    text = script(name)
     statements: dict[str, str] = {}
     for part in text.split(_MARK)[1:]:
         name, _, body = part.partition("\n")
         lines = [line for line in body.splitlines() if not line.startswith("--")]
         if name in statements:
-            raise ValueError(f"queries.sql names {name!r} twice")
+            raise ValueError(f"a file of SQL names {name!r} twice")
         statements[name] = "\n".join(lines).strip()
     return statements
 
 
-QUERIES: Final = _named(script("queries"))
+QUERIES: Final = named("queries")
 """Every statement of `queries.sql` by name."""

@@ -1,0 +1,76 @@
+-- Named statements of `fastrunner data`, which reads whole files; see queries.sql for the form.
+
+-- name: schema_version
+pragma user_version
+
+-- name: integrity
+-- Up to a hundred sentences, or `ok`.
+pragma integrity_check
+
+-- name: begin
+-- Everything read after it is one state of the file, whatever a running owner writes.
+begin
+
+-- name: count_rows
+-- For the progress bar.
+select
+    (select count(*) from plans) + (select count(*) from executions) + (select count(*) from requests)
+    + (select count(*) from snapshots) + (select count(*) from events)
+
+-- name: plans
+-- Every document with the executions that refer to it.
+select
+    p.plan_key, p.hash, p.document, p.uses,
+    (select count(*) from executions as x where x.plan_key = p.plan_key)
+from plans as p
+
+-- name: executions
+-- Every execution with what else there must be of it.
+select
+    x.execution_key, x.execution_id, x.status, x.finished_ms, x.last_sequence, x.acknowledged_sequence, x.error_json,
+    x.output_json, x.format, x.checksum,
+    exists (select 1 from plans as p where p.plan_key = x.plan_key),
+    exists (select 1 from requests as r where r.execution_key = x.execution_key),
+    exists (select 1 from snapshots as s where s.execution_key = x.execution_key),
+    (select max(e.last_sequence) from events as e where e.execution_key = x.execution_key)
+from executions as x
+
+-- name: requests
+select r.execution_key, x.execution_id, r.debug, r.input_json, r.env_json, r.format, r.checksum
+from requests as r left join executions as x using (execution_key)
+
+-- name: snapshots
+select s.execution_key, x.execution_id, s.snapshot
+from snapshots as s left join executions as x using (execution_key)
+
+-- name: events
+-- In the order of each execution's sequence.
+select
+    e.execution_key, x.execution_id, e.first_sequence, e.last_sequence, e.messages, e.format, e.checksum
+from events as e left join executions as x using (execution_key)
+order by e.execution_key, e.first_sequence
+
+-- name: export
+-- Executions in the order of acceptance.
+select
+    x.execution_key, x.execution_id, x.status, coalesce(p.namespace, ''), coalesce(p.name, ''), coalesce(p.version, ''),
+    x.accepted_ms, x.finished_ms, x.last_sequence, x.acknowledged_sequence, x.error_json, x.output_json, x.format,
+    x.checksum
+from executions as x left join plans as p using (plan_key)
+where x.accepted_ms >= :accepted_from_ms
+    and x.accepted_ms < :accepted_until_ms
+    and (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
+    and (:name = '' or p.name = :name)
+    and (:namespace = '' or p.namespace = :namespace)
+order by x.accepted_ms, x.execution_id
+
+-- name: export_events
+select first_sequence, last_sequence, messages, format, checksum from events where execution_key = ?
+order by first_sequence
+
+-- name: vacuum
+-- Writes the file anew without what is free in it, indexes included.
+vacuum
+
+-- name: checkpoint
+pragma wal_checkpoint(truncate)

@@ -1,0 +1,160 @@
+"""`fastrunner data` as an operator uses it: on a stopped directory, beside a runner, on damage."""
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fastrunner.engine.manifest import open_data_directory
+from fastrunner.engine.statements import SCHEMA_VERSION
+from tests.golden import make
+from tests.integration.engines import engine_on, submission
+from tests.integration.test_cli import fastrunner
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    open_data_directory(path, 1).close()
+    asyncio.run(make.fill(path))
+    return path
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "data"))
+
+
+def _execute(folder: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(folder / "shard-0000.db", isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def test_check_finds_nothing_in_a_sound_directory(folder: Path) -> None:
+    done = fastrunner("data", "check", "--data-dir", str(folder))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "1 shards, " in done.stderr
+    assert "nothing damaged" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "detail"),
+    [
+        ("update events set messages = x'00' where event_key = 1", "events", "do not match their checksum"),
+        ("delete from events where event_key = 1", "executions", "those stored end at"),
+        ("update events set first_sequence = 99 where event_key = 1", "events", "go on at 99 where 1 should come"),
+        ("update executions set output_json = '1' where execution_key = 1", "executions", "its state does not match"),
+        ("update executions set acknowledged_sequence = 99 where execution_key = 1", "executions", "99 of its events"),
+        ("delete from executions where execution_key = 3", "requests", "execution number 3, which does not exist"),
+        ("update requests set env_json = x'00' where execution_key = 3", "requests", "does not match its checksum"),
+        ("delete from snapshots where execution_key = 3", "executions", "its snapshot is missing"),
+        ("update snapshots set snapshot = x'0000' where execution_key = 3", "snapshots", "does not match its checksum"),
+        ("update plans set document = 'x' where plan_key = 1", "plans", "does not match its hash"),
+        ("update plans set uses = 99 where plan_key = 1", "plans", "counts 99 executions"),
+        ("delete from plans where plan_key = 1", "executions", "its document is missing"),
+    ],
+)
+def test_check_names_what_is_damaged(folder: Path, statement: str, table: str, detail: str) -> None:
+    _execute(folder, statement)
+    done = fastrunner("data", "check", "--data-dir", str(folder), "--json")
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [each for each in findings if each["table"] == table and detail in each["detail"]], findings
+    assert {each["shard"] for each in findings} == {"shard-0000.db"}
+
+
+def test_check_survives_damaged_pages_and_missing_files(folder: Path) -> None:
+    path = folder / "shard-0000.db"
+    data = bytearray(path.read_bytes())
+    for page in range(2, len(data) // 8192, 2):
+        data[page * 8192 : page * 8192 + 100] = b"\xff" * 100
+    path.write_bytes(data)
+    done = fastrunner("data", "check", "--data-dir", str(folder))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    path.write_bytes(b"no database" * 1000)
+    done = fastrunner("data", "check", "--data-dir", str(folder))
+    assert (done.returncode, "file is not a database" in done.stdout) == (1, True)
+    path.unlink()
+    done = fastrunner("data", "check", "--data-dir", str(folder))
+    assert (done.returncode, "is missing" in done.stdout) == (1, True)
+
+
+def test_directories_that_are_none_and_other_versions_are_refused(folder: Path, tmp_path: Path) -> None:
+    done = fastrunner("data", "check", "--data-dir", str(tmp_path / "nothing"))
+    assert (done.returncode, "is no data directory" in done.stderr) == (2, True)
+    for version, remedy in (
+        (SCHEMA_VERSION + 1, "or a newer one"),
+        (SCHEMA_VERSION - 1, "start the runner on it once"),
+    ):
+        _execute(folder, f"pragma user_version = {version}")
+        for command in ("check", "export", "compact"):
+            done = fastrunner("data", command, "--data-dir", str(folder))
+            assert (done.returncode, remedy in done.stderr) == (2, True), done
+
+
+def test_compact_gives_space_back_and_refuses_a_directory_in_use(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "shard-0000.db")) as db:
+        db.execute("create table waste (data)")
+        db.executemany("insert into waste values (?)", [(b"x" * 8000,)] * 500)
+        db.execute("drop table waste")
+        db.commit()
+    done = fastrunner("data", "compact", "--data-dir", str(folder), "--json")
+    (line,) = done.stdout.splitlines()
+    sizes = json.loads(line)
+    assert (done.returncode, sizes["before_bytes"] > 4_000_000, sizes["after_bytes"] < 400_000) == (0, True, True)
+    assert fastrunner("data", "check", "--data-dir", str(folder)).returncode == 0
+    held = open_data_directory(folder, 1)
+    try:
+        done = fastrunner("data", "compact", "--data-dir", str(folder))
+        assert (done.returncode, "in use by another runner, process" in done.stderr) == (2, True)
+        assert fastrunner("data", "check", "--data-dir", str(folder)).returncode == 0
+    finally:
+        held.close()
+
+
+def test_export_writes_executions_as_json_lines(folder: Path, tmp_path: Path) -> None:
+    done = fastrunner("data", "export", "--data-dir", str(folder), "--events")
+    lines = {line["execution_id"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert (done.returncode, set(lines)) == (0, {"finished", "failed", "calling", "waiting", "paused", "last"})
+    finished = lines["finished"]
+    assert finished["output"] == {"b": 2}
+    assert finished["workflow"] == {"namespace": "tests", "name": "test", "version": "1.0.0"}
+    assert finished["accepted_ms"] == make.NOW_MS
+    assert [event["eventType"] for event in finished["events"]][-1] == "workflow_completed"
+    assert "error" in lines["failed"]
+    assert lines["calling"]["finished_ms"] == 0
+    for arguments, expected in (
+        (("--status", "completed"), {"finished", "last"}),
+        (("--status", "paused", "--status", "failed"), {"paused", "failed"}),
+        (("--name", "other"), set()),
+        (("--namespace", "tests", "--accepted-from", "2027-01-15"), set(lines)),
+        (("--accepted-until", "2027-01-15T08:00:00"), set()),
+    ):
+        done = fastrunner("data", "export", "--data-dir", str(folder), *arguments)
+        assert {json.loads(line)["execution_id"] for line in done.stdout.splitlines()} == expected, arguments
+    target = tmp_path / "export.jsonl"
+    fastrunner("data", "export", "--data-dir", str(folder), "--output", str(target))
+    assert len(target.read_text().splitlines()) == 6
+
+
+async def test_check_and_export_work_beside_a_running_owner(folder: Path) -> None:
+    async with engine_on(folder) as engine:
+        await engine.submit(submission("new"))
+        done = await asyncio.to_thread(fastrunner, "data", "check", "--data-dir", str(folder))
+        assert (done.returncode, "nothing damaged" in done.stderr) == (0, True)
+        done = await asyncio.to_thread(fastrunner, "data", "export", "--data-dir", str(folder), "--status", "completed")
+        assert "new" in {json.loads(line)["execution_id"] for line in done.stdout.splitlines()}
+        assert await engine.submit(submission("newer")) == "running"
+
+
+def test_export_marks_what_is_damaged(folder: Path) -> None:
+    _execute(folder, "update executions set output_json = '1' where execution_key = 1")
+    done = fastrunner("data", "export", "--data-dir", str(folder), "--status", "completed")
+    first, last = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, first["damaged"], "output" in first, "damaged" in last) == (1, True, False, False)
