@@ -320,3 +320,35 @@ async def _fates(path: Path) -> Counter[str]:
             return Counter(["out of service"])
         await engine.unacknowledged(None, 1000)
         return Counter([await _fate(engine, f"execution-{number}") for number in range(60)])
+
+
+# --- the journal ---
+
+
+async def test_torn_journal_keeps_every_commit_before_the_tear_whole() -> None:
+    source = folder()
+    async with engine_on(source, listener=lambda row: None) as engine:
+        for begin in range(0, 30, 5):
+            await _submit(engine, range(begin, begin + 5))
+        data = {name: (source / name).read_bytes() for name in ("shard-0000.db", "shard-0000.db-wal")}
+    journal = data["shard-0000.db-wal"]
+    chance = random.Random(7)
+    kept_counts = []
+    for size_bytes in [*sorted(chance.randrange(32, len(journal)) for _ in range(12)), len(journal)]:
+        path = folder()
+        (path / "shard-0000.db").write_bytes(data["shard-0000.db"])
+        # The sector that was being written holds anything.
+        (path / "shard-0000.db-wal").write_bytes(journal[:size_bytes] + chance.randbytes(512))
+        performer = Performer()
+        performer.gate.set()
+        async with engine_on(path, performer, listener=lambda row: None) as engine:
+            shard = engine._shards[0]
+            kept = shard.unfinished_count
+            for number in range(kept):
+                await until_status(engine, f"execution-{number}", "completed")
+                await assert_whole(engine, f"execution-{number}", "workflow_completed")
+            with pytest.raises(UnknownExecution):
+                await engine.get(f"execution-{kept}")
+        kept_counts.append(kept)
+    assert kept_counts == sorted(kept_counts)
+    assert (kept_counts[-1], kept_counts[0] < 30) == (30, True)
