@@ -4,7 +4,7 @@
 cdef bint makes_numbers(Node node):
     """Whether a number from this node is a new one in jq, not the very input."""
     if node.kind == N_NATIVE:
-        return (<Native>node.key).name not in ("tonumber", "abs")
+        return (<Native>node.key).name not in ("tonumber", "abs", "length")
     return node.kind == N_CONST or node.kind == N_BINARY or node.kind == N_NEGATE
 
 

@@ -67,6 +67,8 @@ cdef object with_child(object value, object step, object new):
         return with_slice([] if value is None else <list>value, <dict>step, new)
     if type(step) is dict and type(value) is str:
         fail("Cannot update string slices")
+    if type(step) is list and type(value) is list:
+        fail("Cannot update field at array index of array")
     return index_error(value, step)
 
 
@@ -136,13 +138,18 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
     cdef list parents = []
     cdef list gone = []
     cdef Py_ssize_t at, end
-    cdef object key, child, new
+    cdef object key, child, new, step
+    # An array as a step finds places, but nothing can be put back there.
+    cdef bint searched = False
     # Steps all paths share are followed by a loop; only where they part is there recursion.
     while value is not None and len(<list>paths[low]) > depth + 1 and equal(
         (<list>paths[low])[depth], (<list>paths[high - 1])[depth]
     ):
         parents.append(value)
-        value = index_value(value, (<list>paths[low])[depth])
+        step = (<list>paths[low])[depth]
+        if type(step) is list and type(value) is list:
+            searched = True
+        value = index_value(value, step)
         depth += 1
     if value is None and len(<list>paths[low]) > depth + 1:
         # The way ends here, but not before the next step is found to be one.
@@ -164,7 +171,7 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
         at = end
     if gone:
         new = without_children(new, gone)
-    if new is value:
+    if new is value and not searched:
         return parents[0] if parents else value
     while parents:
         depth -= 1
