@@ -61,6 +61,14 @@ async def _measure(tree: Tree, seconds: float, tasks: int) -> None:
     rate = saturated.count("OK") / saturated.span_s
     half = await Load(channels, document, "half").open(rate / 2, seconds / 2)
     _show("half of it", half)
+    task = asyncio.ensure_future(Load(retrying, document, "restart").open(rate / 2, 2 * seconds))
+    await asyncio.sleep(0.5)
+    pids = set(tree.children())
+    began_s = monotonic_s()
+    tree.signal(signal.SIGHUP)
+    await until(lambda: len(tree.children()) == len(pids) and not pids & set(tree.children()), "the restart")
+    restart_s = monotonic_s() - began_s
+    _show(f"half of it, restarted within {restart_s:.1f} s, clients that retry UNAVAILABLE", await task)
     before_mib = _memory_mib(tree)
     _show("three times as much, its first two seconds", await Load(channels, document, "first").open(3 * rate, 2))
     over = await Load(channels, document, "over").open(3 * rate, seconds)
@@ -71,14 +79,6 @@ async def _measure(tree: Tree, seconds: float, tasks: int) -> None:
     began_s = monotonic_s()
     await until(lambda: _metric(tree, "workflow_runner_active_executions") == 0, "everything accepted to end")
     print(f"    everything accepted has ended {monotonic_s() - began_s:.1f} s after the last answer")
-    task = asyncio.ensure_future(Load(retrying, document, "restart").open(rate / 2, 2 * seconds))
-    await asyncio.sleep(0.5)
-    pids = set(tree.children())
-    began_s = monotonic_s()
-    tree.signal(signal.SIGHUP)
-    await until(lambda: len(tree.children()) == len(pids) and not pids & set(tree.children()), "the restart")
-    restart_s = monotonic_s() - began_s
-    _show(f"half of it, restarted within {restart_s:.1f} s, clients that retry UNAVAILABLE", await task)
 
 
 async def _main(arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ Rules as in `supervisor`: no grpc, no thread, no event loop. A child never retur
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -99,9 +100,18 @@ def respawn_delay_s(crashes_in_row: int) -> float:
 
 
 def fork_child(
-    slot: Slot, main: ChildMain, config: Config, reserved: Reserved, close_inherited: Callable[[], None]
+    slot: Slot,
+    main: ChildMain,
+    config: Config,
+    reserved: Reserved,
+    close_inherited: Callable[[], None],
+    *,
+    waiting: bool = False,
 ) -> None:
-    """Starts a slot's child; `close_inherited` closes in the child what is the supervisor's alone."""
+    """Starts a slot's child; `close_inherited` closes in the child what is the supervisor's alone.
+
+    A waiting child prepares itself, says so, and begins when it is told to `go`.
+    """
     ours, theirs = Link.pair()
     for stream in (sys.stdout, sys.stderr):
         # A runner may have been started without them.
@@ -118,7 +128,8 @@ def fork_child(
             ours.close()
             close_inherited()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            code = _live(slot, main, config, reserved, theirs)
+            if not waiting or _told_to_go(theirs):
+                code = _live(slot, main, config, reserved, theirs)
         finally:
             os._exit(code)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -136,6 +147,18 @@ def _forget_parent(parent_pid: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     die_with_parent(parent_pid)
+
+
+def _told_to_go(link: Link) -> bool:
+    """Does what takes a worker longest, while its predecessor still serves; then waits to take over."""
+    import fastrunner.worker  # noqa: F401 - the time it takes is what this is about
+
+    link.send("prepared")
+    while (message := link.receive()) is not None:
+        if message.get("kind") == "go":
+            return True
+        select.select([link], [], [])
+    return False
 
 
 def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link: Link) -> int:

@@ -259,7 +259,7 @@ CLIENTS_KNOWN_MAX: Final = 10_000
 UNCOMMITTED_EXECUTIONS_MAX: Final = 10_000
 """New executions of a worker that wait for their first commit: 20 commits, some 100 MB."""
 
-ADMISSION_EXECUTIONS_MIN: Final = 10
+ADMISSION_EXECUTIONS_MIN: Final = 50
 """Below so many, the wait for a first commit is the disk's, and no reason to refuse anybody."""
 
 ADMISSION_BURST_COUNT_MAX: Final = 500
@@ -268,10 +268,10 @@ ADMISSION_BURST_COUNT_MAX: Final = 500
 ADMISSION_BURST_S_MAX: Final = 1.0
 """How long they may wait; and the span in which everything must have waited for there to be a standing queue."""
 
-ADMISSION_DELAY_S_MAX: Final = 0.05
+ADMISSION_DELAY_S_MAX: Final = 0.1
 """How long the oldest may wait while more comes than the engine takes, or two commits if those take longer."""
 
-ADMISSION_STRICT_S: Final = 5.0
+ADMISSION_STRICT_S: Final = 3.0
 """How long after the last refusal a wait is still judged by that: no saw of bursts and refusals."""
 
 ADMISSION_LANDING_S: Final = 0.001

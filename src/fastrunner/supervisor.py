@@ -5,8 +5,9 @@ replaced. Signal handlers do nothing; the signals' numbers arrive through a sock
 
 Theory of operation: one Slot per child. A slot is absent (nothing runs; `spawn_at_s` says when to spawn), starting
 (spawned, not yet ready), ready, or stopping (SIGTERM sent, SIGKILL due at `kill_at_s`). A child's death makes its slot
-absent, and what happens next depends on why: asked to stop in a rolling restart: the successor starts at once; crashed:
-it starts after a back-off; could not boot: the tree ends with ExitCode.BOOT, because a successor would fail as well.
+absent, and what happens next depends on why: crashed: a successor starts after a back-off; could not boot: the tree
+ends with ExitCode.BOOT, because a successor would fail as well. In a rolling restart a worker's successor is forked
+first and loads its modules while the predecessor serves: it stands beside the slots until it takes over.
 """
 
 import contextlib
@@ -54,6 +55,8 @@ class Supervisor:
         self._slots = [Slot(Role.WORKER, index) for index in range(config.workers)] + [Slot(Role.WEB, 0)]
         self._exit_code: ExitCode | None = None  # set when the tree is stopping
         self._rolling: list[Slot] = []
+        self._successor: Slot | None = None
+        """In a rolling restart: a worker that has been forked and waits for its predecessor's end."""
         self._announced = False
         self._interrupts = 0
         self._published: Any = None
@@ -64,7 +67,7 @@ class Supervisor:
         """Starts the children and keeps them until the tree is stopped; gives its exit code."""
         self._listen_to_signals()
         try:
-            while self._exit_code is None or any(slot.pid for slot in self._slots):
+            while self._exit_code is None or any(slot.pid for slot in self._everyone()):
                 self._spawn_due()
                 for key, _ in self._selector.select(self._pause_s()):
                     key.data()
@@ -134,14 +137,18 @@ class Supervisor:
             if not slot.pid and slot.spawn_at_s <= now:
                 self._spawn(slot)
 
-    def _spawn(self, slot: Slot) -> None:
-        fork_child(slot, self._mains[slot.role], self._config, self._reserved, lambda: self._close_inherited(slot.role))
+    def _everyone(self) -> list[Slot]:
+        return self._slots if self._successor is None else [*self._slots, self._successor]
+
+    def _spawn(self, slot: Slot, *, waiting: bool = False) -> None:
+        main, close = self._mains[slot.role], lambda: self._close_inherited(slot.role)
+        fork_child(slot, main, self._config, self._reserved, close, waiting=waiting)
         assert slot.link is not None
         self._selector.register(slot.link, selectors.EVENT_READ, lambda: self._read_link(slot))
 
     def _close_inherited(self, role: Role) -> None:
         # Copies of the siblings' links would keep them open when the supervisor dies.
-        for slot in self._slots:
+        for slot in self._everyone():
             if slot.link is not None:
                 slot.link.close()
         self._selector.close()
@@ -165,6 +172,8 @@ class Supervisor:
                 log.info("%s is ready (pid %d)", slot.name, slot.pid)
             elif message["kind"] == "trouble":
                 slot.trouble = str(message["cause"])
+            elif message["kind"] == "prepared" and slot is self._successor:
+                self._terminate(self._predecessor())
             elif message["kind"] == "failed":
                 slot.last_words = str(message["message"])
 
@@ -175,7 +184,7 @@ class Supervisor:
         slot.link = None
 
     def _reap(self) -> None:
-        for slot in self._slots:
+        for slot in self._everyone():
             if slot.pid:
                 pid, status = os.waitpid(slot.pid, os.WNOHANG)
                 if pid:
@@ -188,7 +197,17 @@ class Supervisor:
         was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
         slot.pid, slot.spawn_at_s, slot.trouble = 0, 0.0, ""
         slot.enter("absent")
+        if slot is self._successor:
+            predecessor, self._successor = self._predecessor(), None
+            if self._exit_code is None:
+                log.error("the successor of %s ended before its time (pid %d)", slot.name, pid)
+                self._terminate(predecessor)
+            return
         self._reserved.folder.forget_gauges(metrics_identity(slot.role, slot.index))
+        if self._exit_code is None and self._successor is not None and slot is self._predecessor():
+            log.info("%s ended (pid %d), its successor takes over (pid %d)", slot.name, pid, self._successor.pid)
+            self._hand_over(slot)
+            return
         if self._exit_code is not None or was == "stopping":
             log.info("%s ended (pid %d)", slot.name, pid)
             return
@@ -208,6 +227,22 @@ class Supervisor:
         slot.spawn_at_s = monotonic_s() + delay_s
         log.error("%s %s (pid %d); starting another in %g s", slot.name, reason, pid, delay_s)
 
+    def _predecessor(self) -> Slot:
+        """Whose successor waits."""
+        assert self._successor is not None
+        name = self._successor.name
+        return next(slot for slot in self._slots if slot.name == name)
+
+    def _hand_over(self, slot: Slot) -> None:
+        """The worker that waits takes the place of one that has ended, however it did."""
+        successor, self._successor = self._successor, None
+        assert successor is not None
+        assert successor.link is not None
+        successor.restarts, successor.crashes_uncounted = slot.restarts, slot.crashes_uncounted
+        successor.enter("starting")
+        self._slots[self._slots.index(slot)] = successor
+        successor.link.send("go")
+
     def _fail(self, message: str) -> None:
         sys.stderr.write(f"fastrunner: {message}\n")
         self._stop(ExitCode.BOOT)
@@ -216,7 +251,7 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = monotonic_s()
-        for slot in self._slots:
+        for slot in self._everyone():
             if slot.state == "stopping" and now >= slot.kill_at_s:
                 self._kill(slot, "did not end in time")
             elif slot.state == "starting" and now - slot.since_s > limits.BOOT_S_MAX:
@@ -247,22 +282,33 @@ class Supervisor:
         if self._exit_code is None:
             self._exit_code = code
         self._rolling.clear()
+        if self._successor is not None:
+            # It waits with nothing open: the default action of SIGTERM ends it.
+            self._terminate(self._successor)
         for slot in self._slots:
             if slot.role is Role.WORKER:
                 self._terminate(slot)
 
     def _kill_all(self) -> None:
-        for slot in self._slots:
+        for slot in self._everyone():
             if slot.pid:
                 os.kill(slot.pid, signal.SIGKILL)
 
     def _roll(self) -> None:
         all_ready = all(slot.state == "ready" for slot in self._slots)
-        if all_ready and self._rolling:
-            self._terminate(self._rolling.pop(0))
+        if all_ready and self._rolling and self._successor is None:
+            self._replace(self._rolling.pop(0))
         elif all_ready and not self._announced:
             self._announced = True
             self._on_ready()
+
+    def _replace(self, slot: Slot) -> None:
+        """Ends a child so that another takes its place; a worker's successor is forked and prepared before."""
+        if slot.role is Role.WORKER and slot in self._slots:
+            self._successor = Slot(slot.role, slot.index)
+            self._spawn(self._successor, waiting=True)
+        else:
+            self._terminate(slot)
 
     # --- what others see ---
 

@@ -21,6 +21,7 @@ from fastrunner.crash import CrashPoint
 from fastrunner.errors import InvalidRequest, NotServed, Unavailable
 from fastrunner.metrics import Metrics
 from fastrunner.service.call_queue import CallQueue, ServerCall
+from fastrunner.service.connections import cut_connections
 from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
 from fastrunner.service.methods import METHOD_OF_PATH, Method
@@ -100,15 +101,22 @@ class Server:
         # moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
         self._held = []
         await asyncio.sleep(limits.GRPC_STOP_PAUSE_S)
-        self._stopping = True
         self._service.stop()
-        stopped = asyncio.ensure_future(self._queue.stop(grace_s))
-        for stream in list(self._streams):
-            stream.cancel()
         held, self._held = self._held, None
         for answer in held:
             answer()
-        await stopped
+        # What comes from here on is refused, until what was taken up has been answered.
+        self._stopping = True
+        for stream in self._streams:
+            stream.cancel()
+        open_calls: list[asyncio.Future[Any]] = [*self._pending, *self._streams]
+        if open_calls:
+            await asyncio.wait(open_calls, timeout=grace_s)
+        # The answers have to leave before the connections end.
+        await asyncio.sleep(limits.GRPC_STOP_PAUSE_S)
+        if not self._pending:
+            cut_connections(self.port)
+        await self._queue.stop(grace_s)
         await self._service.close(grace_s)
 
     # --- what answers under which path ---
@@ -154,6 +162,8 @@ class Server:
             try:
                 if payload is None:
                     raise InvalidRequest("", "the call ended without a message")
+                if self._stopping:
+                    raise Unavailable(_STOPPING)
                 reply = handle(payload, _facts(call))
             except Exception as error:
                 self._refuse(call, measure, error, started_s)
