@@ -85,7 +85,7 @@ async def opened(folder: Path) -> AsyncIterator[Table]:
         await tree.start()
         # A connection of its own each: the kernel spreads them over the workers.
         options = [("grpc.use_local_subchannel_pool", 1)]
-        channels = [grpc.aio.insecure_channel(tree.target, options) for _ in range(8)]
+        channels: list[Any] = [grpc.aio.insecure_channel(tree.target, options) for _ in range(8)]
         yield Table(tree, channels, server.sockets[0].getsockname()[1])
         for each in channels:
             await each.close()
