@@ -17,6 +17,11 @@ from tests.integration.open_loop import Load, Tally, channel, work
 from tests.integration.wire import path
 
 DRAIN_TIMEOUT_S = 5.0
+EFFECT = """\
+document: {dsl: 1.0.3, namespace: test, name: slow, version: 1.0.0}
+do:
+- ask: {call: http, with: {method: get, endpoint: "http://127.0.0.1:%d/"}}
+"""
 
 
 @asynccontextmanager
@@ -64,6 +69,33 @@ async def test_stop_under_load_loses_nothing_and_refuses_what_is_new(tmp_path: P
             await each.close()
         await tree.start()
         await ended(tree, [tally])
+
+
+@pytest.mark.timeout(120)
+async def test_stop_does_not_wait_for_effects_beyond_its_bound(tmp_path: Path) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        while await reader.read(4096):
+            pass  # until the drain gives the call up
+        writer.close()
+
+    asked = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with started(tmp_path) as tree:
+        connection = channel(tree.target)
+        load = Load([connection], EFFECT % port, "slow")
+        tally = Tally()
+        for _ in range(4):
+            await load.submit(tally)
+        assert tally.count("OK") == 4
+        await asyncio.wait_for(asked.wait(), 10)
+        began_s = monotonic_s()
+        assert await tree.stop() == 0
+        assert monotonic_s() - began_s < DRAIN_TIMEOUT_S + 1
+        assert "did not end in time and will be performed again" in tree.said()
+        await connection.close()
+    server.close()
 
 
 @pytest.mark.timeout(180)

@@ -112,7 +112,7 @@ def test_engine_that_is_behind_refuses_who_has_most_in_it(at: list[float], monke
         admission.check("new")
 
 
-def test_standing_queue_is_judged_until_nothing_is_refused_any_more(at: list[float]) -> None:
+def test_standing_queue_is_judged_until_nothing_is_refused(at: list[float]) -> None:
     admission = Admission(inf)
     waiting: list[Execution] = []
     refused = []
