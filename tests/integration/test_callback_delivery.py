@@ -1,5 +1,6 @@
 """The callback pipeline against a real receiver: order, batches, the fallback, refusals, lost data, drain, TLS."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 )
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import ConfigurationError, load_config
+from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.limits import CALLBACK_IN_FLIGHT_MAX, OUTBOX_AGE_S_MAX
 from fastrunner.metrics import Metrics
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions
@@ -325,6 +327,29 @@ async def test_dropped_events_that_the_receiver_asks_for_are_sent_after_all(
     assert value(metrics, "callback_events", outcome="dropped") == 6
     # It saw the gap before it asked.
     assert [violation.kind for violation in receiver.ledger.violations] == ["gap"]
+
+
+async def test_a_lookup_that_finds_no_room_waits_for_a_delivery(
+    outbox: SqliteOutbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = 0
+    read = outbox.unacknowledged_of
+
+    async def counted(execution_id: str, from_sequence: int, size_bytes_max: int) -> list[UnacknowledgedEvents]:
+        nonlocal looked_up
+        looked_up += 1
+        return await read(execution_id, from_sequence, size_bytes_max)
+
+    monkeypatch.setattr(outbox, "unacknowledged_of", counted)
+    # Room for one and a half rows: a lane that is looked up while another one is under way has to wait.
+    async with receiving(delay_ms=50) as (receiver, port), pipeline_to(port, outbox, queue_events_max=90) as pipeline:
+        for part in range(6):
+            outbox.commit([row(f"e-{number}", 1 + part * 30, part * 30 + 30, ends=part == 5) for number in range(4)])
+            await asyncio.sleep(0.03)
+        await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+        assert pipeline.events_in_memory == 0
+    assert_clean(receiver, 4, 180)
+    assert looked_up < 200
 
 
 async def test_drain_flushes_what_is_in_memory(outbox: SqliteOutbox) -> None:

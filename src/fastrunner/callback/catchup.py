@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from fastrunner import clock, limits
-from fastrunner.callback.queue import EventQueue, Lane
+from fastrunner.callback.queue import EventQueue, Lane, Place
 from fastrunner.callback.wire import first_timestamp_ms
 from fastrunner.engine import Outbox, UnacknowledgedEvents
 from fastrunner.metrics import Metrics
@@ -73,7 +73,7 @@ class CatchUp:
         self._outbox.acknowledge(execution_id, sequence)
 
     async def _look_up(self) -> bool:
-        """Reads the rows of single executions; gives whether there were any to look up."""
+        """Reads the rows of single executions; gives whether that led anywhere."""
         worked = False
         while (lane := self._queue.look_up_next()) is not None:
             rows: list[UnacknowledgedEvents] = []
@@ -89,7 +89,11 @@ class CatchUp:
                     lane.tail, complete = rows[-1].last_sequence, False
                 lane.missed = lane.missed or not complete
                 self._queue.extend(lane, fresh, clock.monotonic_s())
+            if fresh and lane.place is Place.LOOKUP:
+                # No room. A delivery has to end first, and none does while this goes on without leaving the loop.
+                return worked
             worked = True
+            await asyncio.sleep(0)
         return worked
 
     async def _rows_of(self, lane: Lane) -> list[UnacknowledgedEvents]:
