@@ -226,11 +226,12 @@ class Simulation:
 
 def _bury(loop: VirtualLoop) -> None:
     """Ends what the process left behind, whose stores are closed by now."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    with suppress(Killed):
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    # What is cancelled may start something to tidy up. Left to the garbage collector, it would run in a later life.
+    while tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        with suppress(Killed):
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.close()
 
 
