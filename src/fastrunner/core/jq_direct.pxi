@@ -113,14 +113,19 @@ cdef bint is_chain(Node node) noexcept:
 
 cdef object assign_directly(Machine machine, Node node, object input):
     """An update of the one place that a row of names leads to."""
-    cdef list names = []
-    cdef list parents = []
+    cdef list names, parents
     cdef Node step = node.a
     cdef object value = input
     cdef object operand = None
     cdef Py_ssize_t i
     if node.op != A_MODIFY:
         operand = evaluate(machine, node.b, input)
+    if step is not None and step.a is None:
+        # The usual case, without lists.
+        charge(8)
+        value = assigned(machine, node, index_value(input, step.key), operand)
+        return with_child(input, step.key, value)
+    names, parents = [], []
     while step is not None:
         names.append(step.key)
         step = step.a
@@ -128,12 +133,14 @@ cdef object assign_directly(Machine machine, Node node, object input):
     for i in range(len(names) - 1, -1, -1):
         parents.append(value)
         value = index_value(value, names[i])
-    if node.op == A_MODIFY:
-        value = evaluate(machine, node.b, value)
-    elif node.op == A_SET:
-        value = operand
-    else:
-        value = operate(node.op, value, operand)
+    value = assigned(machine, node, value, operand)
     for i in range(len(names)):
         value = with_child(parents[len(names) - 1 - i], names[i], value)
     return value
+
+
+cdef inline object assigned(Machine machine, Node node, object value, object operand):
+    """What an update puts where `value` was."""
+    if node.op == A_MODIFY:
+        return evaluate(machine, node.b, value)
+    return operand if node.op == A_SET else operate(node.op, value, operand)
