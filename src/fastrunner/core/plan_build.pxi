@@ -107,8 +107,15 @@ cdef class PlanBuilder:
         """An expression-typed field, bare or wrapped."""
         cdef object inner = expression_text(text)
         cdef str source = text.strip() if inner is None else inner
+        return self.bind(self.program_of(source), source, scopes)
+
+    cdef Program program_of(self, str source):
+        """The program of a text, compiled once for a document. Raises ExpressionProblem."""
         cdef object program = self.document.programs.get(source)
-        return self.bind(compile_expression(source) if program is None else program, source, scopes)
+        if program is None:
+            program = compile_expression(source)
+            self.document.programs[source] = program
+        return program
 
     cdef Expression bind(self, Program program, str source, tuple scopes):
         cdef Expression expression = Expression.__new__(Expression)
@@ -165,8 +172,7 @@ cdef class PlanBuilder:
         """In loose mode: the expression a string may be, else None."""
         cdef Expression expression
         try:
-            program = self.document.programs.get(source)
-            expression = self.bind(compile_expression(source) if program is None else program, source, scopes)
+            expression = self.bind(self.program_of(source), source, scopes)
         except (ExpressionProblem, KeyError):
             return None
         expression.literal = text
