@@ -96,8 +96,11 @@ class MemoryEngine:
         """From now on nothing is accepted."""
         self.refusal = Unavailable("draining")
 
-    async def submit(self, submission: Submission) -> str:
+    def submit(self, submission: Submission) -> "asyncio.Future[str]":
         """Accepts after the gate has opened; documents that start with `bad` have two problems."""
+        return asyncio.ensure_future(self._submit(submission))
+
+    async def _submit(self, submission: Submission) -> str:
         self.asked += 1
         if self.refusal is not None:
             raise self.refusal

@@ -31,7 +31,7 @@ class _Names:
 
 
 def _plan(text: str = "document") -> CachedPlan:
-    return CachedPlan(cast(Plan, _Names()), sha256(text.encode()).digest(), text)
+    return CachedPlan(cast(Plan, _Names()), sha256(text.encode()).digest(), text, sha256())
 
 
 def _snapshot(body: bytes = b"state") -> bytes:

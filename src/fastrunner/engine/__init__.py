@@ -4,6 +4,7 @@ An engine performs the core's actions and hands outcomes back; it has no task se
 called on the worker's event loop and never blocks it.
 """
 
+from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submission:
     """A request to execute, decoded and within its size bounds."""
 
@@ -115,7 +116,7 @@ class Engine(Protocol):
     async def drain(self, timeout_s: float) -> None:
         """Accepts nothing more, lets steps in flight reach their commit, closes the store."""
 
-    def submit(self, submission: Submission) -> Awaitable[str]:
+    def submit(self, submission: Submission) -> "Future[str]":
         """Accepts durably; gives the status (`running` or `pending`) after the commit.
 
         Raises DocumentRefused, IdTaken, AtCapacity, Unavailable. The same request again gives the first answer again.
@@ -156,7 +157,7 @@ class EffectPerformer(Protocol):
         """Releases what the performer holds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UnacknowledgedEvents:
     """Durable events of one execution that no receiver has acknowledged, as one row of the store."""
 

@@ -3,6 +3,8 @@
 A Change is one execution's row set in one commit, however many turns of its walk it merges. The shard builds it on the
 loop, the store writes it, and after the commit the shard acts on what it carries besides rows: effects that may start
 now, and callers that wait.
+
+Rule: nobody changes any of it; it is not frozen because every frozen field costs a call for each execution.
 """
 
 from asyncio import Future
@@ -17,7 +19,7 @@ from fastrunner.errors import RunnerError
 __all__ = ["Accepted", "Batch", "Change", "Deletion", "Waiter"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Accepted:
     """What is written once, when an execution is accepted."""
 
@@ -37,7 +39,7 @@ class Accepted:
     """Whether every step is logged."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiter:
     """A caller who hears after the commit."""
 
@@ -63,7 +65,7 @@ class Waiter:
             self.future.set_exception(error)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
     """One execution's row set in one commit."""
 

@@ -11,10 +11,10 @@ import asyncio
 import heapq
 import logging
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hashlib import sha256
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import orjson
@@ -57,6 +57,9 @@ from fastrunner.errors import (
     UnknownExecution,
 )
 from fastrunner.metrics import Metrics
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 __all__ = ["EmbeddedEngine"]
 
@@ -231,7 +234,7 @@ class EmbeddedEngine:
 
     # --- submissions ---
 
-    def submit(self, submission: Submission) -> Awaitable[str]:
+    def submit(self, submission: Submission) -> "asyncio.Future[str]":
         """See Engine."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         try:
@@ -245,8 +248,8 @@ class EmbeddedEngine:
         execution_id = submission.execution_id
         shard = self._shard(execution_id)
         input_value = orjson.loads(submission.input_json)
-        env_json = orjson.dumps(dict(submission.env_vars), option=orjson.OPT_SORT_KEYS)
-        digest = _digest(submission, input_value, env_json)
+        env_json = _env_json(submission.env_vars)
+        digest = _digest(submission, self._plans.hash_of(submission.document), input_value, env_json)
         waiter = Waiter(future, answer=_STARTED)
         execution = shard.live.get(execution_id)
         if execution is not None:
@@ -263,7 +266,7 @@ class EmbeddedEngine:
         refusal = shard.refusal or self._disk_full
         if refusal is not None:
             raise refusal
-        if sum(each.unfinished_count for each in self._shards.values()) >= self._executions_max:
+        if self._active_count >= self._executions_max:
             raise AtCapacity(
                 f"{self._config.executions_max} executions are unfinished, the bound set by FASTRUNNER_EXECUTIONS_MAX"
             )
@@ -280,7 +283,7 @@ class EmbeddedEngine:
         execution.client = submission.client
         self._active_count += 1
         self._admission.entered(execution)
-        self._scheduler.enqueue(execution)
+        self._scheduler.enter(execution)
 
     def _submit_again(self, shard: Shard, execution: Execution, digest: bytes, waiter: Waiter) -> None:
         """The same request again gets the first answer again, no earlier than the first."""
@@ -328,7 +331,8 @@ class EmbeddedEngine:
 
     def _take_turn(self, execution: Execution) -> None:
         shard = self._shards[execution.shard_number]
-        self._residents.leave(execution)
+        if execution.stored:
+            self._residents.leave(execution)
         now_ms = self._wall_ms()
         deadline_ms = execution.walk.wake_at_ms if execution.walk is not None else 0
         if 0 < deadline_ms <= now_ms:
@@ -381,7 +385,8 @@ class EmbeddedEngine:
         row = change.events
         if row is not None:
             self._announce(execution, row, change.finished_ms > 0)
-        self._settle(execution)
+        if not change.finished_ms:
+            self._settle(execution)
 
     def _start_effects(self, execution: Execution, effect_ids: Sequence[int]) -> None:
         """Starts effects, or lets them wait for a place: a few in memory, the others in the shard's backlog."""
@@ -439,11 +444,13 @@ class EmbeddedEngine:
 
     def ended(self, execution: Execution) -> None:
         """See Driver."""
-        for effect_id in list(execution.tasks):
-            self._effects.interrupt(execution, effect_id)
+        if execution.tasks:
+            for effect_id in list(execution.tasks):
+                self._effects.interrupt(execution, effect_id)
         self._scheduler.disarm(execution)
         self._residents.leave(execution)
-        self._admission.left(execution)
+        if not execution.stored:
+            self._admission.left(execution)
         self._active_count -= 1
         if execution.parked:
             execution.parked = False
@@ -531,18 +538,20 @@ class EmbeddedEngine:
             shard.acknowledge(execution_id, sequence)
 
 
-def _digest(submission: Submission, input_value: object, env_json: bytes) -> bytes:
-    """Equal for requests that ask for the same; the order of an input's keys is no difference."""
-    digest = sha256()
-    for part in (
-        submission.document.encode(),
-        orjson.dumps(input_value, option=orjson.OPT_SORT_KEYS),
-        env_json,
-        submission.metadata,
-        b"%d %d" % (submission.timeout_s_max, submission.debug),
-    ):
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
+def _env_json(env_vars: Mapping[str, str]) -> bytes:
+    return orjson.dumps(dict(env_vars), option=orjson.OPT_SORT_KEYS) if env_vars else b"{}"
+
+
+def _digest(submission: Submission, document: "HASH", input_value: object, env_json: bytes) -> bytes:
+    """Equal for requests that ask for the same; the order of an input's keys is no difference.
+
+    `document` has taken in the document already.
+    """
+    digest = document.copy()
+    input_json, metadata = orjson.dumps(input_value, option=orjson.OPT_SORT_KEYS), submission.metadata
+    limits_text = b"%d %d" % (submission.timeout_s_max, submission.debug)
+    parts = (input_json, env_json, metadata, limits_text)
+    digest.update(b"".join([each for part in parts for each in (len(part).to_bytes(8, "little"), part)]))
     return digest.digest()
 
 

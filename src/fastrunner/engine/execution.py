@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Execution", "StartFacts"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StartFacts:
     """What the first slice of a walk needs; dropped after it."""
 

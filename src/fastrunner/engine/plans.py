@@ -7,11 +7,15 @@ their own plan alive.
 from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from fastrunner import limits
 from fastrunner._core import InvalidWorkflow, Plan, compile  # noqa: A004 - the core's verb
 from fastrunner.errors import DocumentRefused
 from fastrunner.metrics import Metrics
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 __all__ = ["CachedPlan", "PlanCache"]
 
@@ -26,6 +30,8 @@ class CachedPlan:
     """SHA-256 of the document's text."""
     document: str
     """The text."""
+    hash: "HASH"
+    """What a request's digest begins with; see `PlanCache.hash_of`."""
 
 
 class PlanCache:
@@ -51,9 +57,15 @@ class PlanCache:
             plan = compile(document)
         except InvalidWorkflow as invalid:
             raise DocumentRefused(invalid.problems) from None
-        cached = CachedPlan(plan, sha256(document.encode()).digest(), document)
+        text = document.encode()
+        cached = CachedPlan(plan, sha256(text).digest(), document, _prefixed(text))
         self._keep(cached)
         return cached
+
+    def hash_of(self, document: str) -> "HASH":
+        """A hash that has taken in a document, whether or not it compiles: to be copied before it takes in more."""
+        cached = self._plans.get(document)
+        return _prefixed(document.encode()) if cached is None else cached.hash
 
     def _keep(self, cached: CachedPlan) -> None:
         self._plans[cached.document] = cached
@@ -61,3 +73,9 @@ class PlanCache:
         while len(self._plans) > limits.PLANS_CACHED_MAX or self._size_chars > limits.PLANS_CACHED_SIZE_CHARS_MAX:
             document, _ = self._plans.popitem(last=False)
             self._size_chars -= len(document)
+
+
+def _prefixed(text: bytes) -> "HASH":
+    hashed = sha256(len(text).to_bytes(8, "little"))
+    hashed.update(text)
+    return hashed

@@ -51,7 +51,8 @@ class Residents:
 
     def leave(self, execution: Execution) -> None:
         """The execution has something to do again, or is gone."""
-        self._size_bytes -= self._parked.pop(execution, 0)
+        if self._parked:
+            self._size_bytes -= self._parked.pop(execution, 0)
 
     def surplus(self) -> Iterator[Execution]:
         """Takes out what exceeds a bound, the least recently parked first."""

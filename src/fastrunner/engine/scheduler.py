@@ -55,6 +55,15 @@ class Scheduler:
             return
         execution.queued = True
         (self._new if execution.start is not None else self._ready).push(execution)
+        self._plan_pass()
+
+    def enter(self, execution: Execution) -> None:
+        """Gives a new execution its first turn."""
+        execution.queued = True
+        self._new.push(execution)
+        self._plan_pass()
+
+    def _plan_pass(self) -> None:
         if not self._pass_planned:
             self._pass_planned = True
             asyncio.get_running_loop().call_soon(self._pass)
@@ -79,7 +88,7 @@ class Scheduler:
                 if execution.is_long:
                     self._allowance.spend(execution.events_told_size_bytes - told_size_bytes)
                 self.arm(execution)
-                if self._has_turn(execution) and not self._rests(execution):
+                if (execution.more or execution.inbox) and self._has_turn(execution) and not self._rests(execution):
                     execution.queued = True
                     ready.push(execution)
             if monotonic_s() >= end_s:
@@ -161,7 +170,8 @@ class Scheduler:
 
     def disarm(self, execution: Execution) -> None:
         """The execution has ended: its entry must not hold it in memory until a deadline hours away."""
-        self._resting.pop(execution, None)
+        if self._resting:
+            self._resting.pop(execution, None)
         self._forget(execution)
         if self._timers_dead_count > limits.TIMERS_DEAD_MAX and self._timers_dead_count > len(self._timers) // 2:
             self._timers = [entry for entry in self._timers if entry[0] == entry[2].timer_ms]

@@ -349,7 +349,8 @@ class Shard:
             except Exception:
                 self.quarantine(execution)
                 continue
-            self._driver.gathered(execution)
+            if not execution.finished_ms or execution.inbox or execution.interrupted:
+                self._driver.gathered(execution)
             if monotonic_s() >= end_s:
                 break
         batch.acknowledgements, self._acknowledgements = self._acknowledgements, {}

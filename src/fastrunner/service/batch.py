@@ -5,18 +5,14 @@ lets others be served between its turns.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from fastrunner import limits
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
-    ExecuteAsyncBatchResult,
-    WorkflowExecuteResponse,
-)
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ExecuteAsyncBatchResult
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.errors import RunnerError, TooLarge
 from fastrunner.service.decode import parse
-from fastrunner.service.routing import CallFacts, Router, peek_execution_id
+from fastrunner.service.routing import CallFacts, Later, Router, peek_execution_id
 from fastrunner.service.status import status_of
 
 Results = list[bytes]
@@ -29,7 +25,7 @@ class Batches:
     def __init__(
         self,
         router: Router,
-        submit: Callable[[bytes, str], Coroutine[Any, Any, bytes]],
+        submit: Callable[[bytes, str], Later],
         admit: Callable[[str, int], None],
     ) -> None:
         self._router = router
@@ -81,19 +77,27 @@ class Batches:
 
     async def _own(self, items: list[bytes], client: str) -> Results:
         """Submits everything, then waits: the executions of one batch share their commits."""
-        pending: list[asyncio.Task[bytes]] = []
+        pending: list[Later | bytes] = []
         for item in items:
-            pending.append(asyncio.ensure_future(self._result(item, client)))
+            try:
+                pending.append(self._submit(item, client))
+            except Exception as error:
+                pending.append(_refused(error))
             if len(pending) % limits.BATCH_EXECUTIONS_PER_TURN_MAX == 0:
                 await asyncio.sleep(0)
-        return list(await asyncio.gather(*pending))
+        decisions = [each.result for each in pending if isinstance(each, Later)]
+        if decisions:
+            await asyncio.wait(decisions)
+        return [each if isinstance(each, bytes) else _result(each) for each in pending]
 
-    async def _result(self, item: bytes, client: str) -> bytes:
-        try:
-            accepted = WorkflowExecuteResponse.FromString(await self._submit(item, client))
-        except Exception as error:
-            return _refused(error)
-        return ExecuteAsyncBatchResult(accepted=accepted).SerializeToString()
+
+def _result(later: Later) -> bytes:
+    """The item of an execution that has been decided on."""
+    try:
+        # The encoding of a message whose field 1 is one message, which `accepted` is.
+        return ItemsView(items=[later.reply_of(later.result.result())]).SerializeToString()
+    except Exception as error:
+        return _refused(error)
 
 
 def _refused(error: Exception) -> bytes:

@@ -54,7 +54,7 @@ def check_execution_id(execution_id: str, field: str) -> None:
     """Raises InvalidRequest unless the id has 1 to 255 bytes of UTF-8 and no control characters."""
     if not execution_id:
         raise InvalidRequest(field, f"{field} is empty: give each execution an id of its own")
-    size_bytes = len(execution_id.encode())
+    size_bytes = _size_bytes(execution_id)
     if size_bytes > limits.EXECUTION_ID_SIZE_BYTES_MAX:
         raise InvalidRequest(
             field, f"{field} has {size_bytes} bytes: at most {limits.EXECUTION_ID_SIZE_BYTES_MAX} are allowed"
@@ -86,6 +86,8 @@ def _size_bytes(text: str) -> int:
 
 
 def _env_vars(request: WorkflowExecuteInput) -> dict[str, str]:
+    if not request.env_vars:
+        return {}
     env_vars = dict(request.env_vars)
     if "" in env_vars:
         raise InvalidRequest("env_vars", "env_vars has an empty name: every variable needs one")
@@ -103,7 +105,7 @@ def _metadata(request: WorkflowExecuteInput) -> bytes:
 
 
 def _timeout_s_max(request: WorkflowExecuteInput) -> int:
-    seconds = request.config.max_timeout_seconds
+    seconds: int = request.config.max_timeout_seconds
     if seconds < 0:
         raise InvalidRequest(
             "config.max_timeout_seconds", f"config.max_timeout_seconds is {seconds}: it must be 0 (no bound) or more"

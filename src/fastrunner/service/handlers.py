@@ -8,6 +8,7 @@ the owner (submit, subscribe, cancel): so the end of that worker never looks lik
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from fastrunner import clock, limits
@@ -26,7 +27,7 @@ from fastrunner.service.batch import Batches
 from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
 from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
-from fastrunner.service.routing import CallFacts, Router, peek_execution_id
+from fastrunner.service.routing import CallFacts, Later, Router, peek_execution_id
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Service:
             self._metrics.executions_rejected.labels("Overload").inc(count)
             raise
 
-    def _submit(self, payload: bytes, client: str) -> Coroutine[Any, Any, bytes]:
+    def _submit(self, payload: bytes, client: str) -> Later:
         """Accepts one execution that this worker owns; gives its WorkflowExecuteResponse."""
         try:
             submission = decode_execution(payload, client)
@@ -128,7 +129,7 @@ class Service:
             # The engine counts its own refusals.
             self._metrics.executions_rejected.labels(type(error).__name__).inc()
             raise
-        return _accepted(submission.execution_id, self._engine.submit(submission))
+        return Later(self._engine.submit(submission), partial(_accepted, submission.execution_id))
 
     def _execute_async(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:
         return self._submit(payload, facts.peer)
@@ -240,8 +241,7 @@ def _refuse(sentence: str) -> Handler:
     return handler
 
 
-async def _accepted(execution_id: str, accepted: Awaitable[str]) -> bytes:
-    status = await accepted
+def _accepted(execution_id: str, status: str) -> bytes:
     return WorkflowExecuteResponse(
         workflow_execution_id=execution_id, status=status, message=_STATUS_MESSAGES[status]
     ).SerializeToString()

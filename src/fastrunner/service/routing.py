@@ -6,9 +6,10 @@ never forwarded again.
 
 # ruff: noqa: ARG002 - the one-worker router has the protocol's signatures and needs none of their arguments
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from asyncio import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -16,7 +17,7 @@ from fastrunner._pb.fastrunner.router.v1.views_pb2 import ExecutionIdView
 from fastrunner.errors import InvalidRequest, Unavailable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallFacts:
     """What a handler may know of the call it answers."""
 
@@ -26,6 +27,21 @@ class CallFacts:
     """When the caller stops waiting, in milliseconds since the epoch; 0: never."""
     local: bool
     """Answer from this worker's own engine: set on calls that another worker forwarded."""
+
+
+class Later(Awaitable[bytes]):
+    """A reply made of a result that is still to come: whoever serves many of them needs no task for each."""
+
+    __slots__ = ("reply_of", "result")
+
+    def __init__(self, result: "Future[Any]", reply_of: Callable[[Any], bytes]) -> None:
+        self.result = result
+        """What is to come."""
+        self.reply_of = reply_of
+        """Makes the reply of it."""
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self.reply_of((yield from self.result))
 
 
 class Router(Protocol):

@@ -26,7 +26,7 @@ from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
 from fastrunner.service.methods import METHOD_OF_PATH, Method
 from fastrunner.service.reflection import REFLECTION_SERVICES, Reflection
-from fastrunner.service.routing import CallFacts
+from fastrunner.service.routing import CallFacts, Later
 from fastrunner.service.status import status_of
 
 
@@ -74,7 +74,7 @@ class Server:
         self._metrics = metrics
         self._health = Health()
         self._streams: set[asyncio.Task[None]] = set()
-        self._pending: set[asyncio.Future[bytes]] = set()
+        self._pending: set[asyncio.Future[Any]] = set()
         self._stopping = False
         self._held: list[Callable[[], None]] | None = None
         self._answers = self._methods()
@@ -171,20 +171,27 @@ class Server:
             if isinstance(reply, bytes):
                 self._reply(call, measure, reply, started_s)
                 return
-            pending = asyncio.ensure_future(reply)
-            self._pending.add(pending)
-            pending.add_done_callback(partial(self._answer, call, measure, started_s))
+            later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), _as_it_is)
+            self._pending.add(later.result)
+            later.result.add_done_callback(partial(self._answer, call, measure, started_s, later.reply_of))
 
         return lambda call: call.receive(partial(received, call))
 
-    def _answer(self, call: ServerCall, measure: "_Measure", started_s: float, reply: "asyncio.Future[bytes]") -> None:
-        self._pending.discard(reply)
-        if reply.cancelled():
+    def _answer(
+        self,
+        call: ServerCall,
+        measure: "_Measure",
+        started_s: float,
+        reply_of: Callable[[Any], bytes],
+        result: "asyncio.Future[Any]",
+    ) -> None:
+        self._pending.discard(result)
+        if result.cancelled():
             self._refuse(call, measure, Unavailable(_STOPPING), started_s)
-        elif isinstance(error := reply.exception(), Exception):
+        elif isinstance(error := result.exception(), Exception):
             self._refuse(call, measure, error, started_s)
         else:
-            self._reply(call, measure, reply.result(), started_s)
+            self._reply(call, measure, reply_of(result.result()), started_s)
 
     def _reply(self, call: ServerCall, measure: "_Measure", reply: bytes, started_s: float) -> None:
         crash.reach(CrashPoint.BEFORE_ACK)
@@ -276,6 +283,10 @@ async def _requests(call: ServerCall) -> AsyncIterator[bytes]:
         if message is None:
             return
         yield message
+
+
+def _as_it_is(reply: bytes) -> bytes:
+    return reply
 
 
 def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> None:
