@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastrunner import clock
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
@@ -227,12 +228,21 @@ class Simulation:
 def _bury(loop: VirtualLoop) -> None:
     """Ends what the process left behind, whose stores are closed by now."""
     # What is cancelled may start something to tidy up. Left to the garbage collector, it would run in a later life.
+    loop.set_task_factory(_stillborn)
     while tasks := asyncio.all_tasks(loop):
         for task in tasks:
             task.cancel()
         with suppress(Killed):
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.close()
+
+
+def _stillborn(loop: asyncio.AbstractEventLoop, coroutine: Any, **_: Any) -> "asyncio.Future[Any]":
+    """Instead of a task: nothing begins in a process that is dead."""
+    coroutine.close()
+    cancelled = loop.create_future()
+    cancelled.cancel()
+    return cancelled
 
 
 @contextmanager
