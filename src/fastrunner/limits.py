@@ -165,8 +165,8 @@ SCHEMA_ERRORS_MAX: Final = 5
 SCHEMA_MESSAGE_SIZE_MAX: Final = 300
 """Characters of one violation's message, which quotes the offending value."""
 
-TASK_NESTING_MAX: Final = 64
-"""Task lists within task lists."""
+TASK_NESTING_MAX: Final = 32
+"""Task lists within task lists: each takes three or four levels of the document, and nobody reads half as many."""
 
 FORK_BRANCHES_MAX: Final = 1_000
 """Branches of one fork; each holds state of its own."""
@@ -216,8 +216,8 @@ REGEX_SIZE_CHARS_MAX: Final = 10_000
 REGEX_DEPTH_MAX: Final = 250
 """Nesting of a regular expression. Its parser recurses, far from the end of the C stack."""
 
-REGEX_INSTRUCTIONS_MAX: Final = 50_000
-"""Instructions of a compiled regular expression, 32 bytes each; most characters make one."""
+REGEX_INSTRUCTIONS_MAX: Final = 30_000
+"""Instructions of a compiled regular expression, 32 bytes each; most characters make one, ligatures six."""
 
 REGEX_STACK_MAX: Final = 524_288
 """Entries of the matcher's stack, a power of two: at 20 bytes each, 10 MB for a match that could go back anywhere."""
@@ -505,6 +505,7 @@ SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 
 assert DOCUMENT_DEPTH_MAX < DATA_DEPTH_MAX <= 240
+assert 4 * TASK_NESTING_MAX <= DOCUMENT_DEPTH_MAX
 assert INPUT_SIZE_BYTES_MAX < HTTP_RESPONSE_SIZE_BYTES_MAX < DATA_SIZE_BYTES_MAX
 assert CALLBACK_BATCH_EVENTS_MAX <= CALLBACK_CATCH_UP_EVENTS_MAX <= CALLBACK_QUEUE_EVENTS_MAX // 2
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= CALLBACK_QUEUE_SIZE_BYTES_MAX // 5

@@ -126,9 +126,9 @@ cdef class PatternEmitter:
         cdef Pattern pattern = self.pattern
         cdef Instruction* moved
         cdef Instruction* made
+        if pattern.size >= INSTRUCTIONS_MAX:
+            refuse("too big pattern")
         if pattern.size >= pattern.capacity:
-            if pattern.size >= INSTRUCTIONS_MAX:
-                refuse("too big pattern")
             moved = <Instruction*>realloc(pattern.code, (2 * pattern.capacity + 16) * sizeof(Instruction))
             if moved == NULL:
                 raise MemoryError
