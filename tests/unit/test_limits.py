@@ -70,17 +70,49 @@ REACHED = {
         "SNAPSHOT_SIZE_BYTES_MAX": "test_state_beyond_its_bound_ends_the_execution",
         "TIMERS_DEAD_MAX": "test_timer_entries_of_ended_executions_do_not_pile_up",
     },
+    "integration/test_engine_eviction.py": {
+        "PARKED_RESIDENT_SIZE_BYTES_MAX": "test_large_states_leave_memory_earlier",
+    },
     "integration/test_engine_fairness.py": {
         "EVENTS_PER_EXECUTION_SIZE_BYTES_MAX": "test_execution_whose_events_take_too_much_is_cancelled",
         "LONG_EVENTS_SIZE_BYTES": "test_endless_loops_share_an_allowance",
         "LONG_EVENTS_SIZE_BYTES_PER_S_MAX": "test_endless_loops_share_an_allowance",
         "UNCOMMITTED_EXECUTIONS_MAX": "test_new_executions_that_wait_for_their_commit_are_bounded",
     },
+    "integration/test_engine_progress.py": {
+        "SUBSCRIPTION_BACKLOG_EVENTS_MAX": "test_slow_subscriber_falls_back_to_the_store",
+    },
     "integration/test_processes.py": {
+        "RESPAWN_DELAY_S_MAX": "test_delays_between_respawns_double_up_to_the_bound",
         "RESPAWN_DELAY_S_MIN": "test_delays_between_respawns_double_up_to_the_bound",
+    },
+    "integration/test_router.py": {
+        "ROUTER_FRAME_SIZE_BYTES_MAX": "test_garbage_closes_the_link_only",
+        "ROUTER_OWNER_WAIT_S_MAX": "test_waiting_ends_at_the_deadline",
+        "ROUTER_REQUESTS_IN_FLIGHT_MAX": "test_abandoned_wait_frees_its_place",
+        "ROUTER_STREAM_WINDOW_MESSAGES": "test_unread_stream_stops_its_owner",
     },
     "integration/test_service.py": {
         "BATCH_EXECUTIONS_MAX": "test_an_empty_batch_and_one_too_large",
+        "REPLY_SIZE_BYTES_MAX": "test_a_reply_of_events_ends_before_clients_refuse_it",
+        "REQUEST_SIZE_BYTES_MAX": "test_a_request_over_the_message_bound_is_refused",
+    },
+    "integration/test_service_limits.py": {
+        "BATCH_EXECUTIONS_PER_TURN_MAX": "test_executions_of_a_batch_between_two_turns",
+        "BATCH_STATUS_DETAILS_SIZE_BYTES_MAX": "test_details_of_a_refusal_in_a_batch",
+        "CLIENT_NAME_SIZE_BYTES_MAX": "test_name_of_a_client",
+        "EVENTS_REPLAY_COUNT_MAX": "test_events_of_a_reply",
+        "GRPC_CALLS_REQUESTED_AHEAD": "test_calls_requested_ahead",
+        "GRPC_CALLS_WAITING_MAX": "test_calls_that_wait_inside_the_transport",
+        "GRPC_CLIENT_PING_INTERVAL_MS_MIN": "test_client_that_pings_too_often_is_sent_away",
+        "GRPC_EVENTS_PER_TURN_MAX": "test_events_of_the_transport_between_two_turns",
+        "GRPC_KEEPALIVE_TIMEOUT_MS": "test_silent_connection_is_asked_and_then_closed",
+        "GRPC_KEEPALIVE_TIME_MS": "test_silent_connection_is_asked_and_then_closed",
+        "GRPC_STOP_PAUSE_S": "test_pause_of_a_stopping_server",
+        "GRPC_STREAMS_PER_CONNECTION_MAX": "test_calls_open_on_one_connection",
+        "LIST_PAGE_SIZE_MAX": "test_executions_of_a_page",
+        "REASON_SIZE_BYTES_MAX": "test_reason_of_a_command",
+        "REPLY_MESSAGE_SIZE_BYTES_MAX": "test_reply_larger_than_a_message",
     },
     "unit/test_breaker.py": {
         "CALLBACK_REFUSALS_MAX": "test_refusals_in_a_row_open_it_and_a_success_between_them_does_not",
@@ -103,6 +135,9 @@ REACHED = {
         "OVERLOAD_BURST_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_DELAY_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_FLOOR": "test_burst_is_no_overload_and_a_lasting_wait_is",
+    },
+    "unit/test_retention.py": {
+        "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",
     },
     "unit/test_status.py": {
         "STATUS_DETAILS_SIZE_BYTES_MAX": "test_any_refusal_fits_the_trailers_of_default_clients",

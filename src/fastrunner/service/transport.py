@@ -52,9 +52,10 @@ _OPTIONS: Final = (
     ("grpc.server.max_pending_requests_hard_limit", limits.GRPC_CALLS_WAITING_MAX),
     ("grpc.keepalive_time_ms", limits.GRPC_KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
+    # Without it a ping may stay unanswered for a minute, whatever the option before says.
+    ("grpc.http2.ping_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", limits.GRPC_CLIENT_PING_INTERVAL_MS_MIN),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", limits.GRPC_CLIENT_PING_INTERVAL_MS_MIN),
 )
 
 

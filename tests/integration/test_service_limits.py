@@ -1,0 +1,329 @@
+"""Bounds of the wire: what is larger, more or sooner than its limit allows is refused, cut, or waits."""
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.protobuf.empty_pb2 import Empty
+
+from fastrunner import limits
+from fastrunner._core import Problem
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.clock import monotonic_s
+from fastrunner.errors import DocumentRefused
+from fastrunner.service import transport
+from tests.integration.wire import DEADLINE_S, MemoryWire, execution, path, refusal, served, until
+
+DATA, SETTINGS, PING, GOAWAY = 0, 4, 6, 7
+ACK = 1
+
+
+@pytest_asyncio.fixture
+async def wire() -> AsyncIterator[MemoryWire]:
+    async with served() as wire:
+        yield wire
+
+
+def lower(monkeypatch: pytest.MonkeyPatch, **options: tuple[int, int]) -> None:
+    """Starts servers with other options; each as it is and as it shall be. `grpc.` and dots are left out."""
+    given = dict(transport._OPTIONS)
+    for name, (limit, value) in options.items():
+        [option] = [each for each in given if each.removeprefix("grpc.").replace(".", "_") == name]
+        assert given[option] == limit
+        given[option] = value
+    monkeypatch.setattr(transport, "_OPTIONS", tuple(given.items()))
+
+
+class Turns:
+    """What a number has grown by from turn to turn of the loop."""
+
+    def __init__(self, count: Any) -> None:
+        self._count = count
+        self._before = count()
+        self.steps: list[int] = []
+        self._handle = asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        now = self._count()
+        self.steps.append(now - self._before)
+        self._before = now
+        self._handle = asyncio.get_running_loop().call_soon(self._look)
+
+    def stop(self) -> int:
+        """The most in one turn."""
+        self._handle.cancel()
+        return max(self.steps)
+
+
+# --- sizes and counts ---
+
+
+@pytest.mark.parametrize("method", ["CancelExecution", "PauseExecution", "ResumeExecution"])
+async def test_reason_of_a_command(wire: MemoryWire, method: str) -> None:
+    await wire.execute_async("e-1")
+    longest = "é" * (limits.REASON_SIZE_BYTES_MAX // 2)
+    request = m.PauseExecutionRequest(execution_id="e-1", reason=longest + "r")
+    code, message, _ = await refusal(wire.call(method, request, Empty))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert message == f"reason has {limits.REASON_SIZE_BYTES_MAX + 1} bytes: at most 4096 are allowed"
+    request.reason = longest
+    await wire.call(method, request, Empty)
+
+
+async def test_events_of_a_reply(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "EVENTS_REPLAY_COUNT_MAX", 5)
+    await wire.execute_async("e-1")
+    for _ in range(10):
+        wire.engine.executions["e-1"].report("task_started", "running")
+    for count in (0, 6, 2**31 - 1):
+        request = q.GetEventsRequest(execution_id="e-1", count_max=count)
+        reply = await wire.call("GetEvents", request, q.GetEventsResponse)
+        assert [event.sequence_number for event in reply.events] == [1, 2, 3, 4, 5]
+
+
+async def test_executions_of_a_page(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LIST_PAGE_SIZE_MAX", 3)
+    for at in range(5):
+        await wire.execute_async(f"e-{at}")
+    for size in (0, 4, 2**31 - 1):
+        reply = await wire.call("ListExecutions", q.ListExecutionsRequest(page_size=size), q.ListExecutionsResponse)
+        assert [each.execution_id for each in reply.executions] == ["e-4", "e-3", "e-2"]
+        assert reply.next_page_token
+
+
+async def test_reply_larger_than_a_message(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even to a client that would take it."""
+    lower(monkeypatch, max_send_message_length=(limits.REPLY_MESSAGE_SIZE_BYTES_MAX, 100_000))
+    async with served() as bounded:
+        options = [("grpc.max_receive_message_length", -1)]
+        channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{bounded.server.port}", options=options)
+        async with channel:
+            call = channel.unary_unary(path("GetExecution"))
+            for size, fits in ((90_000, True), (100_001, False)):
+                await bounded.execute_async(f"e-{size}", "x" * size)
+                request = q.GetExecutionRequest(execution_id=f"e-{size}").SerializeToString()
+                if fits:
+                    assert len(await call(request, timeout=DEADLINE_S)) > size
+                else:
+                    code, _, _ = await refusal(call(request, timeout=DEADLINE_S))
+                    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_details_of_a_refusal_in_a_batch(wire: MemoryWire) -> None:
+    """A document with many problems tells fewer of them there than it does alone."""
+    problems = [Problem("unknown-key", f"/do/{at}", at, 1, "long " * 60) for at in range(1, 101)]
+    wire.engine.refusal = DocumentRefused(problems)
+    request = m.ExecuteAsyncBatchRequest(executions=[execution("e-1")])
+    reply = await wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    in_batch = sum(len(detail.value) for detail in reply.results[0].refused.details)
+    _, _, alone = await refusal(wire.execute_async("e-1"))
+    assert limits.BATCH_STATUS_DETAILS_SIZE_BYTES_MAX // 2 < in_batch <= limits.BATCH_STATUS_DETAILS_SIZE_BYTES_MAX
+    assert alone["BadRequest"].ByteSize() > limits.BATCH_STATUS_DETAILS_SIZE_BYTES_MAX
+
+
+async def test_name_of_a_client(wire: MemoryWire) -> None:
+    """A longer one is not taken for a name: the address counts."""
+    names = ("n" * limits.CLIENT_NAME_SIZE_BYTES_MAX, "n" * (limits.CLIENT_NAME_SIZE_BYTES_MAX + 1))
+    for at, name in enumerate(names):
+        call = wire.channel.unary_unary(path("ExecuteAsync"))
+        request = execution(f"e-{at}").SerializeToString()
+        await call(request, metadata=(("fastrunner-client", name),), timeout=DEADLINE_S)
+    clients = [wire.engine.executions[f"e-{at}"].submission.client for at in range(2)]
+    assert clients == [names[0], "ipv4:127.0.0.1"]
+
+
+# --- turns of the loop ---
+
+
+async def test_executions_of_a_batch_between_two_turns(wire: MemoryWire) -> None:
+    request = m.ExecuteAsyncBatchRequest(executions=[execution(f"e-{at}") for at in range(200)])
+    turns = Turns(lambda: wire.engine.asked)
+    await wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    assert 1 < turns.stop() <= limits.BATCH_EXECUTIONS_PER_TURN_MAX
+
+
+async def test_events_of_the_transport_between_two_turns(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call that is taken up is an event, and so is its message."""
+    monkeypatch.setattr(limits, "GRPC_EVENTS_PER_TURN_MAX", 4)
+    turns = Turns(lambda: wire.engine.asked)
+    await asyncio.gather(*(wire.execute_async(f"e-{at}") for at in range(200)))
+    assert 1 <= turns.stop() <= 4
+
+
+async def test_calls_requested_ahead(wire: MemoryWire) -> None:
+    await asyncio.gather(*(wire.execute_async(f"e-{at}") for at in range(200)))
+    assert wire.server._queue._requested == limits.GRPC_CALLS_REQUESTED_AHEAD
+
+
+# --- calls and connections ---
+
+
+async def test_calls_open_on_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is not taken, on another connection it is."""
+    lower(monkeypatch, max_concurrent_streams=(limits.GRPC_STREAMS_PER_CONNECTION_MAX, 3))
+    async with served() as wire:
+        await wire.execute_async("e-1")
+        streams = [wire.stream("Subscribe", q.SubscribeRequest(execution_id="e-1")) for _ in range(3)]
+        for stream in streams:
+            await stream.read()
+        call = wire.channel.unary_unary(path("ExecuteAsync"))
+        code, _, _ = await refusal(call(execution("e-2").SerializeToString(), timeout=0.5))
+        assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        assert set(wire.engine.executions) == {"e-1"}
+        # Channels of one process share connections unless told not to.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{wire.server.port}", options=options)
+        async with channel as other:
+            await other.unary_unary(path("ExecuteAsync"))(execution("e-3").SerializeToString(), timeout=DEADLINE_S)
+        for stream in streams:
+            stream.cancel()
+
+
+async def test_calls_that_wait_inside_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the loop looks at none, further ones end at once."""
+    most = limits.GRPC_CALLS_WAITING_MAX
+    lower(monkeypatch, server_max_pending_requests=(most, 5), server_max_pending_requests_hard_limit=(most, 5))
+    monkeypatch.setattr(limits, "GRPC_CALLS_REQUESTED_AHEAD", 1)
+    async with served() as wire:
+        await wire.execute_async("first")
+        release = threading.Event()
+        target = f"127.0.0.1:{wire.server.port}"
+
+        def call(channel: Any, at: int) -> Any:
+            request = execution(f"e-{at}").SerializeToString()
+            return channel.unary_unary(path("ExecuteAsync")).future(request, timeout=DEADLINE_S)
+
+        def crowd() -> int:
+            with grpc.insecure_channel(target) as channel:
+                try:
+                    grpc.channel_ready_future(channel).result(DEADLINE_S)
+                    ready.set()
+                    standing.wait(DEADLINE_S)
+                    calls = [call(channel, at) for at in range(30)]
+                    ended = threading.Semaphore(0)
+                    for each in calls:
+                        each.add_done_callback(lambda _: ended.release())
+                    # Those that cannot wait are told so although the loop looks at nothing.
+                    for _ in range(20):
+                        assert ended.acquire(timeout=DEADLINE_S)
+                finally:
+                    release.set()
+                return sum(each.exception() is not None for each in calls)
+
+        ready, standing = threading.Event(), threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            refused = asyncio.get_running_loop().run_in_executor(pool, crowd)
+            await until(ready.is_set)
+            standing.set()
+            release.wait(DEADLINE_S)  # the loop is meant to stand still
+            assert 20 <= await refused <= 25
+
+
+async def test_pause_of_a_stopping_server(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that comes while it lasts is taken up, held, and answered when it is over."""
+    monkeypatch.setattr(limits, "GRPC_STOP_PAUSE_S", 0.3)
+    await wire.execute_async("e-1")
+    began_s = monotonic_s()
+    stopped = asyncio.ensure_future(wire.server.stop(5))
+    await asyncio.sleep(0)
+    assert (await wire.execute_async("e-2")).status == "running"
+    assert 0.3 <= monotonic_s() - began_s < 0.6
+    await stopped
+    assert 0.6 <= monotonic_s() - began_s < 3
+
+
+# --- HTTP/2 as such ---
+
+
+class RawConnection:
+    """A client that knows frames only."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self._frame(SETTINGS, 0, b""))
+
+    @staticmethod
+    def _frame(kind: int, flags: int, payload: bytes) -> bytes:
+        return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + bytes(4) + payload
+
+    def ping(self) -> None:
+        self._socket.sendall(self._frame(PING, 0, bytes(8)))
+
+    def frames(self) -> Iterator[tuple[int, int, bytes]]:
+        """Kind, flags and payload of what comes, until the server closes."""
+        file = self._socket.makefile("rb")
+        while header := file.read(9):
+            kind, flags = header[3], header[4]
+            payload = file.read(int.from_bytes(header[:3], "big"))
+            if kind == SETTINGS and not flags & ACK:
+                self._socket.sendall(self._frame(SETTINGS, ACK, b""))
+            yield kind, flags, payload
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def connected(port: int) -> Iterator[RawConnection]:
+    connection = RawConnection(port)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def first_ping_and_end_s(port: int) -> tuple[float, float]:
+    """When a silent client is asked whether it is there, and when it is given up."""
+    with connected(port) as connection:
+        began_s = monotonic_s()
+        asked_s = 0.0
+        for kind, flags, _ in connection.frames():
+            if kind == PING and not flags & ACK:
+                asked_s = asked_s or monotonic_s() - began_s
+        return asked_s, monotonic_s() - began_s
+
+
+async def test_silent_connection_is_asked_and_then_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lower(
+        monkeypatch,
+        keepalive_time_ms=(limits.GRPC_KEEPALIVE_TIME_MS, 400),
+        keepalive_timeout_ms=(limits.GRPC_KEEPALIVE_TIMEOUT_MS, 300),
+        http2_ping_timeout_ms=(limits.GRPC_KEEPALIVE_TIMEOUT_MS, 300),
+    )
+    async with served() as wire:
+        asked_s, ended_s = await asyncio.to_thread(first_ping_and_end_s, wire.server.port)
+    assert 0.3 <= asked_s < 2
+    assert 0.6 <= ended_s < 4
+
+
+def goodbye(port: int, pings: int) -> bytes:
+    """What a client hears that pings without a pause."""
+    with connected(port) as connection:
+        answered = 0
+        connection.ping()
+        for kind, flags, payload in connection.frames():
+            if kind == GOAWAY:
+                return payload
+            if kind == PING and flags & ACK:
+                answered += 1
+                if answered == pings:
+                    break
+                connection.ping()
+        return b""
+
+
+async def test_client_that_pings_too_often_is_sent_away(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert b"too_many_pings" in await asyncio.to_thread(goodbye, wire.server.port, 50)
+    least = limits.GRPC_CLIENT_PING_INTERVAL_MS_MIN
+    lower(monkeypatch, http2_min_ping_interval_without_data_ms=(least, 0))
+    async with served() as other:
+        assert await asyncio.to_thread(goodbye, other.server.port, 50) == b""
