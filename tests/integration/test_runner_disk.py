@@ -46,7 +46,8 @@ def test_full_disk_is_seen_from_outside_until_there_is_room(disk: Path) -> None:
         until(runner.ready)
         assert _health(runner) == HealthCheckResponse.SERVING
         _leave(disk, 0)
-        until(lambda: "worker 1" in runner.get("/readyz")[1] and not runner.ready())
+        until(lambda: all(f"worker {index}: the disk" in runner.get("/readyz")[1] for index in range(2)))
+        assert not runner.ready()
         until(lambda: _health(runner) == HealthCheckResponse.NOT_SERVING)
         readiness = json.loads(runner.get("/readyz")[1])
         assert "worker 0: the disk of the data directory is nearly full" in readiness["reason"]
