@@ -30,6 +30,7 @@ from fastrunner.crash import CrashPoint
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.batch import Accepted, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES, Command, applies
+from fastrunner.engine.large_values import Claims, DividedSnapshot, divide
 from fastrunner.engine.plans import CachedPlan
 from fastrunner.errors import RunnerError
 
@@ -60,6 +61,7 @@ class Execution:
     """One unfinished execution, or one whose last commit has not landed."""
 
     __slots__ = (
+        "_divided",
         "_effects_new",
         "_events",
         "_events_first",
@@ -141,11 +143,13 @@ class Execution:
         """Effects to abort; the driver empties it after each turn."""
         self.waiters: list[Waiter] = []
         self.client = ""
-        """Who submitted it; nobody after a restart."""
+        """Who submitted it."""
         self.events_size_bytes = 0
         self.state_size_bytes = 0
         """Its input and its last snapshot, as a measure of the memory it takes."""
         self._input_size_bytes = 0
+        self._divided: DividedSnapshot | None = None
+        """Its last snapshot, if that is large."""
         self.events_told_size_bytes = 0
         """Of all events since it is in memory."""
         self._events: list[bytes] = []
@@ -253,6 +257,8 @@ class Execution:
         """Takes a walk restored from its snapshot; gives the effects to perform again."""
         self.walk = walk
         self.stored = True
+        self.client = row.client
+        self._divided = row.divided
         self._input_size_bytes = len(row.input_json)
         self.state_size_bytes = self._input_size_bytes + len(row.snapshot)
         # A snapshot does not say whether its walk was in the middle of a slice; a walk that was not does nothing.
@@ -281,7 +287,10 @@ class Execution:
         if self.accepted is not None:
             self._input_size_bytes = len(self.accepted.input_json)
         self.state_size_bytes = self._input_size_bytes + len(snapshot or b"")
-        change = self._change(snapshot)
+        claims = None
+        if snapshot is not None:
+            snapshot, self._divided, claims = divide(snapshot, self._divided)
+        change = self._change(snapshot, claims)
         self.flying = True
         self.accepted = None
         self._events = []
@@ -290,7 +299,7 @@ class Execution:
         self.waiters = []
         return change
 
-    def _change(self, snapshot: bytes | None) -> Change:
+    def _change(self, snapshot: bytes | None, claims: Claims | None) -> Change:
         walk = self.walk
         assert walk is not None
         output = error = events = None
@@ -316,6 +325,7 @@ class Execution:
             events=events,
             effects=self._effects_new,
             waiters=self.waiters,
+            claims=claims,
         )
 
     @property
