@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from fastrunner import limits
+from fastrunner._core import PerformEffect
 from fastrunner.clock import monotonic_s
+from fastrunner.engine.execution import Execution
 from fastrunner.errors import AtCapacity
 from tests.integration.engines import (
     CALL,
@@ -62,11 +64,13 @@ async def test_client_of_an_evicted_execution_is_known_when_it_comes_back(monkey
     async with engine_on(folder(), parked_resident_max=0) as engine:
         await engine.submit(submission("a", WAIT.replace("milliseconds: 200", "hours: 1"), client="one"))
         await until(lambda: "a" not in engine._shards[0].live, "eviction")
-        clients = []
-        restored = engine.restored
-        monkeypatch.setattr(
-            engine, "restored", lambda back, effects: (clients.append(back.client), restored(back, effects))
-        )
+        clients, restored = [], engine.restored
+
+        def back(execution: Execution, effects: list[PerformEffect]) -> None:
+            clients.append(execution.client)
+            restored(execution, effects)
+
+        monkeypatch.setattr(engine, "restored", back)
         await engine.pause("a", "")
         assert clients == ["one"]
 
