@@ -311,6 +311,20 @@ PLAN_KEYS_KNOWN_MAX: Final = 10_000
 ACKNOWLEDGEMENT_DELAY_MS_MAX: Final = 50
 """How long an acknowledgement waits for a commit to travel with: losing one costs a repeated delivery, nothing else."""
 
+LARGE_VALUE_SIZE_BYTES: Final = 32_768
+"""Inputs, outputs and snapshots from this size on are stored once under their hash: four pages of the file. Below,
+writing one again with its row costs less than finding out what of it has changed."""
+
+SNAPSHOT_PIECE_SIZE_BYTES: Final = 32_768
+"""Pieces a large snapshot is cut into: what a change within one may write again. A mebibyte has 32, each of which costs
+the snapshot's row 37 bytes."""
+
+SNAPSHOT_PIECE_SIZE_BYTES_MIN: Final = 4_096
+"""A part of a snapshot that stays but is shorter is written with the row, which takes whole pages in any case."""
+
+SNAPSHOT_PIECES_MAX: Final = 2_048
+"""Pieces of one snapshot, four times those of the largest; one that small changes have cut up further is cut anew."""
+
 DISK_FREE_SIZE_BYTES_MIN: Final = 536_870_912
 """Free space below which nothing new is accepted and no loop goes on: room for what was accepted to end. More than the
 fastest disk takes between two looks at it."""
@@ -504,18 +518,6 @@ DRAIN_CALLBACKS_S_MAX: Final = 2.0
 SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 
-METRICS_UNLOCKED_AGE_S_MAX: Final = 60.0
-"""A folder of metrics that nobody has locked for so long is not just being made: its maker was killed."""
-
-METRIC_CELLS_MAX: Final = 8192
-"""Numbers one process counts into; all metrics with all labels they are known to take need about 1,500."""
-
-METRIC_KEYS_SIZE_BYTES_MAX: Final = 384 << 10
-"""Names and labels of those numbers: a few hundred, of about 100 bytes. Pages that are not used take no memory."""
-
-METRIC_NOTE_SIZE_BYTES_MAX: Final = 32 << 10
-"""What one commit counts: at most some 250 numbers, 20 bytes each, and an execution's id."""
-
 assert DOCUMENT_DEPTH_MAX < DATA_DEPTH_MAX <= 240
 assert 4 * TASK_NESTING_MAX <= DOCUMENT_DEPTH_MAX
 assert INPUT_SIZE_BYTES_MAX < HTTP_RESPONSE_SIZE_BYTES_MAX < DATA_SIZE_BYTES_MAX
@@ -537,6 +539,8 @@ assert (
     PARKED_RESIDENT_MAX + EFFECTS_IN_FLIGHT_PER_WORKER_MAX + EFFECTS_WAITING_RESIDENT_MAX
     <= RESIDENT_EXECUTIONS_MAX // 2
 )
+assert SNAPSHOT_PIECE_SIZE_BYTES_MIN < SNAPSHOT_PIECE_SIZE_BYTES <= LARGE_VALUE_SIZE_BYTES
+assert SNAPSHOT_SIZE_BYTES_MAX // SNAPSHOT_PIECE_SIZE_BYTES < SNAPSHOT_PIECES_MAX
 assert LOAD_INTERVAL_S * 1000 * 2 <= TIMER_LOOKAHEAD_MS
 assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= LONG_EVENTS_SIZE_BYTES <= LONG_EVENTS_SIZE_BYTES_PER_S_MAX
 assert ADMISSION_EXECUTIONS_MIN <= ADMISSION_BURST_COUNT_MAX <= UNCOMMITTED_EXECUTIONS_MAX <= EXECUTIONS_MAX

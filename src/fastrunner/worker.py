@@ -21,7 +21,7 @@ from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.engine.sharding import shards_owned
 from fastrunner.metrics import Metrics
 from fastrunner.router import Router
-from fastrunner.runtime import ChildContext, metrics_identity
+from fastrunner.runtime import ChildContext
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
 from fastrunner.service.transport import Server
@@ -45,8 +45,7 @@ class Worker:
             crash.arm(config.crash_point, context.index)
         self._config = config
         self._link = context.link
-        identity = metrics_identity(context.role, context.index)
-        self._metrics = Metrics(folder=context.folder.metrics, identity=identity)
+        self._metrics = Metrics()
         if context.crashes:
             self._metrics.worker_restarts.inc(context.crashes)
         self._engine = EmbeddedEngine(

@@ -15,11 +15,19 @@ from contextlib import closing
 from pathlib import Path
 
 from fastrunner.engine.statements import SCHEMA_VERSION
-from tests.integration.engines import CALL, SET, WAIT, Performer, engine_on, submission, until, until_status
+from tests.integration.engines import CALL, SET, WAIT, Performer, document, engine_on, submission, until, until_status
 
 FOLDER = Path(__file__).parent
 NOW_MS = 1_800_000_000_000
 """When everything in the files happened: 2027-01-15T08:00:00Z."""
+
+ROW = "a row of a table that is large enough for its parts to be stored elsewhere, in pieces, each under its hash"
+LARGE = document(
+    f"  - make:\n      set: {{rows: '${{ [range(300) | {{row: ., text: \"{ROW}\"}}] }}'}}\n"
+    "  - rest:\n      wait: {milliseconds: 200}\n"
+)
+"""Its state is divided; see large_values.py."""
+LARGE_INPUT = b'{"text": "' + b"0123456789" * 3_500 + b'"}'
 
 
 async def fill(path: Path) -> None:
@@ -38,6 +46,8 @@ async def fill(path: Path) -> None:
         await engine.pause("paused", "for the archive")
         await until(lambda: len(performer.performed) == 2, "the effect to start")
         engine.acknowledge("finished", 3)
+        await engine.submit(submission("large", LARGE, input_json=LARGE_INPUT, client="a-client"))
+        await engine.submit(submission("result", LARGE.partition("  - rest")[0]))
         await engine.submit(submission("last", SET))
         await until(lambda: _acknowledged(engine), "the acknowledgement")
 

@@ -5,11 +5,16 @@ import asyncio
 import pytest
 
 from fastrunner import limits
+from fastrunner._core import PerformEffect
 from fastrunner.clock import monotonic_s
+from fastrunner.engine.execution import Execution
 from fastrunner.errors import AtCapacity
 from tests.integration.engines import (
+    CALL,
     ENDLESS,
     SET,
+    WAIT,
+    Performer,
     assert_whole,
     document,
     engine_on,
@@ -34,6 +39,40 @@ async def test_many_executions_of_one_client_delay_another_by_little() -> None:
         views = [await engine.get(f"many-{n}") for n in range(1_500) if many[n].done()]
         assert sum(view.status == "completed" for view in views) < 750
         await asyncio.gather(*many)
+
+
+async def test_shares_of_clients_are_the_same_after_a_restart() -> None:
+    path = folder()
+    loop = "  - loop:\n      for: {in: '[range(3000)]'}\n      do:\n        - one:\n            set: {a: 1}\n"
+    text = CALL + loop
+    many = [f"many-{number}" for number in range(40)]
+    performer = Performer()
+    async with engine_on(path, performer) as engine:
+        for each in many:
+            await engine.submit(submission(each, text, client="many"))
+        await engine.submit(submission("one", text, client="one"))
+        await until(lambda: len(performer.performed) == 41, "the effects to start")
+    performer.gate.set()
+    async with engine_on(path, performer) as engine:
+        await until_status(engine, "one", "completed", timeout_s=30)
+        # Turn by turn among executions, all of them would end together.
+        ended = [each for each in many if (await engine.get(each)).status == "completed"]
+        assert len(ended) < 10
+
+
+async def test_client_of_an_evicted_execution_is_known_when_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with engine_on(folder(), parked_resident_max=0) as engine:
+        await engine.submit(submission("a", WAIT.replace("milliseconds: 200", "hours: 1"), client="one"))
+        await until(lambda: "a" not in engine._shards[0].live, "eviction")
+        clients, restored = [], engine.restored
+
+        def back(execution: Execution, effects: list[PerformEffect]) -> None:
+            clients.append(execution.client)
+            restored(execution, effects)
+
+        monkeypatch.setattr(engine, "restored", back)
+        await engine.pause("a", "")
+        assert clients == ["one"]
 
 
 async def test_endless_loops_share_an_allowance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,10 @@ async def test_file_of_any_version_opens_and_everything_in_it_goes_on(version: i
         assert (await engine.get("paused")).status == "paused"
         await engine.resume("paused", "")
         await until_status(engine, "paused", "completed")
+        if version >= 3:
+            large = await until_status(engine, "large", "completed")
+            assert large.output_json == (await engine.get("result")).output_json
+            await assert_whole(engine, "large", "workflow_completed")
         for execution_id in ("finished", "calling", "waiting", "paused", "last"):
             await assert_whole(engine, execution_id, "workflow_completed")
         await assert_whole(engine, "failed", "workflow_failed")
@@ -74,6 +78,8 @@ def test_rows_of_this_version_are_written_as_its_golden_file_has_them(tmp_path: 
         "select * from executions order by execution_key",
         "select * from requests order by execution_key",
         "select * from snapshots order by execution_key",
+        "select * from large_values order by hash",
+        "select * from claims order by execution_key, hash",
         "select * from events order by event_key",
         "select sql from sqlite_schema order by name",
     ):
@@ -82,7 +88,7 @@ def test_rows_of_this_version_are_written_as_its_golden_file_has_them(tmp_path: 
 
 def test_checksums_are_what_they_were() -> None:
     assert records.events_checksum(7, 1, 2, b"\x0a\x00\x0a\x00") == 304386875
-    assert records.request_checksum(7, True, b'{"a":1}', b"{}") == 2628846248
+    assert records.request_checksum(7, True, b'{"a":1}', b"{}", "") == 2628846248
     assert records.execution_checksum(7, "completed", 5, 9, None, "{}") == 1076529185
 
 

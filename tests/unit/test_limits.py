@@ -136,16 +136,8 @@ REACHED = {
         "OVERLOAD_DELAY_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_FLOOR": "test_burst_is_no_overload_and_a_lasting_wait_is",
     },
-    "unit/test_metrics.py": {
-        "METRIC_CELLS_MAX": "test_cells_end_at_their_bound",
-        "METRIC_KEYS_SIZE_BYTES_MAX": "test_keys_end_at_their_bound",
-        "METRIC_NOTE_SIZE_BYTES_MAX": "test_note_outlives_its_writer",
-    },
     "unit/test_retention.py": {
         "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",
-    },
-    "unit/test_runtime.py": {
-        "METRICS_UNLOCKED_AGE_S_MAX": "test_metrics_of_killed_runners_are_swept",
     },
     "unit/test_status.py": {
         "STATUS_DETAILS_SIZE_BYTES_MAX": "test_any_refusal_fits_the_trailers_of_default_clients",

@@ -241,7 +241,7 @@ def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> N
     db = sqlite3.connect(path)
     db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(DataDirectoryRefused, match=r"schema version 3, this version of fastrunner reads up to 2"):
+    with pytest.raises(DataDirectoryRefused, match=r"schema version 4, this version of fastrunner reads up to 3"):
         Store(path, outbox=True).open()
 
 

@@ -6,10 +6,9 @@ the `try` task's own and goes outwards from there.
 """
 
 
-cdef int fail_task(Walk walk, Strand strand, TaskFrame frame, TaskNode task, int attempt, dict error,
-                   long long started_at_ms) except -1:
+cdef int fail_task(Walk walk, Strand strand, TaskFrame frame, TaskNode task, int attempt, dict error) except -1:
     """A task has failed; `frame` is the one its list runs in."""
-    emit_failed(walk, task, attempt, error, started_at_ms)
+    emit_failed(walk, task, attempt, error)
     return raise_from(walk, strand, frame, error)
 
 
@@ -32,7 +31,7 @@ cdef int raise_from(Walk walk, Strand strand, TaskFrame frame, dict error) excep
                     return block(walk, strand) if frame.position == POSITION_BLOCKED else make_ready(walk, strand)
             except WalkFault as fault:
                 error = fault.error
-        emit_failed(walk, frame.task, frame.attempt, error, frame.started_at_ms)
+        emit_failed(walk, frame.task, frame.attempt, error)
         frame = frame.parent
 
 
@@ -81,7 +80,7 @@ cdef int go_on_after_delay(Walk walk, Strand strand, TryFrame frame) except -1:
     try:
         start_attempt(walk, frame)
     except WalkFault as fault:
-        return fail_task(walk, strand, frame.parent, frame.task, frame.attempt, fault.error, frame.started_at_ms)
+        return fail_task(walk, strand, frame.parent, frame.task, frame.attempt, fault.error)
     return make_ready(walk, strand)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.engine.large_values import Claims
 from fastrunner.engine.plans import CachedPlan
 from fastrunner.errors import RunnerError
 
@@ -37,6 +38,8 @@ class Accepted:
     """The request's env_vars as JSON."""
     debug: bool
     """Whether every step is logged."""
+    client: str = ""
+    """Who submitted it."""
 
 
 @dataclass(slots=True)
@@ -86,7 +89,7 @@ class Change:
     last_sequence: int
     """Sequence number of its latest event."""
     snapshot: bytes | None
-    """The walk's state; None once it has finished."""
+    """The walk's state as it is to be stored; None once it has finished."""
     output_json: str | None
     """JSON text of the output once completed."""
     error_json: str | None
@@ -97,8 +100,8 @@ class Change:
     """Ids of the effects this commit schedules."""
     waiters: Sequence[Waiter]
     """Who hears after it."""
-    tallies: Sequence[bytes] = ()
-    """What became of the tasks of its turns, for the metrics."""
+    claims: Claims | None = None
+    """How the snapshot's claims to values stored elsewhere change."""
     keeps_state: bool = False
     """Set where an execution ends because it is damaged: what is left of its request and state stays until retention
     ends."""

@@ -275,7 +275,14 @@ class EmbeddedEngine:
         now_ms = self._wall_ms()
         execution = shard.admit(execution_id, now_ms, digest, submission.debug)
         execution.accepted = Accepted(
-            digest, plan, now_ms, submission.metadata, submission.input_json, env_json, submission.debug
+            digest,
+            plan,
+            now_ms,
+            submission.metadata,
+            submission.input_json,
+            env_json,
+            submission.debug,
+            submission.client,
         )
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)

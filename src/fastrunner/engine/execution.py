@@ -30,6 +30,7 @@ from fastrunner.crash import CrashPoint
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.batch import Accepted, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES, Command, applies
+from fastrunner.engine.large_values import Claims, DividedSnapshot, divide
 from fastrunner.engine.plans import CachedPlan
 from fastrunner.errors import RunnerError
 
@@ -60,13 +61,13 @@ class Execution:
     """One unfinished execution, or one whose last commit has not landed."""
 
     __slots__ = (
+        "_divided",
         "_effects_new",
         "_events",
         "_events_first",
         "_events_last",
         "_input_size_bytes",
         "_settled",
-        "_tallies",
         "accepted",
         "accepted_ms",
         "broken",
@@ -142,18 +143,19 @@ class Execution:
         """Effects to abort; the driver empties it after each turn."""
         self.waiters: list[Waiter] = []
         self.client = ""
-        """Who submitted it; nobody after a restart."""
+        """Who submitted it."""
         self.events_size_bytes = 0
         self.state_size_bytes = 0
         """Its input and its last snapshot, as a measure of the memory it takes."""
         self._input_size_bytes = 0
+        self._divided: DividedSnapshot | None = None
+        """Its last snapshot, if that is large."""
         self.events_told_size_bytes = 0
         """Of all events since it is in memory."""
         self._events: list[bytes] = []
         self._events_first = 0
         self._events_last = 0
         self._effects_new: list[int] = []
-        self._tallies: list[bytes] = []
         self._settled = True
 
     # --- turns ---
@@ -240,8 +242,6 @@ class Execution:
             self._events_last = turn.last_sequence
             self.events_size_bytes += len(turn.events)
             self.events_told_size_bytes += len(turn.events)
-        if turn.tally:
-            self._tallies.append(turn.tally)
         for action in turn.actions:
             if isinstance(action, PerformEffect):
                 self.effects_unstarted[action.effect_id] = action
@@ -257,6 +257,8 @@ class Execution:
         """Takes a walk restored from its snapshot; gives the effects to perform again."""
         self.walk = walk
         self.stored = True
+        self.client = row.client
+        self._divided = row.divided
         self._input_size_bytes = len(row.input_json)
         self.state_size_bytes = self._input_size_bytes + len(row.snapshot)
         # A snapshot does not say whether its walk was in the middle of a slice; a walk that was not does nothing.
@@ -285,17 +287,19 @@ class Execution:
         if self.accepted is not None:
             self._input_size_bytes = len(self.accepted.input_json)
         self.state_size_bytes = self._input_size_bytes + len(snapshot or b"")
-        change = self._change(snapshot)
+        claims = None
+        if snapshot is not None:
+            snapshot, self._divided, claims = divide(snapshot, self._divided)
+        change = self._change(snapshot, claims)
         self.flying = True
         self.accepted = None
         self._events = []
         self._events_first = self._events_last = self.events_size_bytes = 0
         self._effects_new = []
-        self._tallies = []
         self.waiters = []
         return change
 
-    def _change(self, snapshot: bytes | None) -> Change:
+    def _change(self, snapshot: bytes | None, claims: Claims | None) -> Change:
         walk = self.walk
         assert walk is not None
         output = error = events = None
@@ -321,7 +325,7 @@ class Execution:
             events=events,
             effects=self._effects_new,
             waiters=self.waiters,
-            tallies=self._tallies,
+            claims=claims,
         )
 
     @property

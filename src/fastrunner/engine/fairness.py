@@ -5,7 +5,7 @@ Rules:
   thousand of them delays another client's only one by a single turn.
 - An execution that has told much draws what it tells further from one allowance of the worker: any number of endless
   loops together write no more than that, and leave the disk and the loop to others.
-- Executions restored from a file are one client: whose they were is not kept.
+- Whose an execution is, is stored with its request: a restart changes nobody's share.
 """
 
 from collections import deque

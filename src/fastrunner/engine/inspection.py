@@ -5,7 +5,7 @@ only `compact` writes, and only while nobody else has the directory. Damage is a
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ import orjson
 
 from fastrunner.engine import ExecutionQuery, records
 from fastrunner.engine.control import FINAL_STATUSES
+from fastrunner.engine.large_values import claimed_by, hash_of, is_divided, join
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.engine.messages import split
-from fastrunner.engine.records import Damage
+from fastrunner.engine.records import CLAIMED_FORMAT, Damage
 from fastrunner.engine.sharding import shard_of
 from fastrunner.engine.statements import SCHEMA_VERSION, named
 
@@ -103,11 +104,13 @@ class ShardFile:
             yield from _guarded("file", self._check_integrity(db))
             for table, look in (
                 ("plans", _check_plan),
-                ("executions", self._check_execution),
-                ("requests", _check_request),
-                ("snapshots", _check_snapshot),
+                ("executions", lambda row: self._check_execution(db, row)),
+                ("requests", lambda row: _check_request(db, row)),
+                ("snapshots", lambda row: _check_snapshot(db, row)),
+                ("large_values", _check_large_value),
             ):
                 yield from _guarded(table, _each(db, table, look, advance))
+            yield from _guarded("claims", _each(db, "claims", _check_claim, _ignore))
             yield from _guarded("events", _check_events(db, advance))
 
     def _check_integrity(self, db: sqlite3.Connection) -> Iterator[Damage]:
@@ -115,7 +118,7 @@ class ShardFile:
             if sentence != "ok":
                 yield Damage("file", "", str(sentence).replace("\n", "; "))
 
-    def _check_execution(self, row: tuple[Any, ...]) -> Iterator[Damage]:
+    def _check_execution(self, db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
         key, execution_id, status, finished_ms, last, acknowledged, error, output, row_format, checksum = row[:10]
         has_plan, has_request, has_snapshot, events_last = row[10:]
 
@@ -125,6 +128,8 @@ class ShardFile:
         actual = records.execution_checksum(key, status, finished_ms, last, error, output)
         if not records.is_proven(row_format, checksum, actual):
             yield damage("its state does not match its checksum")
+        elif row_format == CLAIMED_FORMAT and output is not None:
+            yield from _unclaimed(db, "executions", key, execution_id, [bytes.fromhex(output)])
         if shard_of(execution_id, self._shard_count) != self._number:
             yield damage("it belongs to another shard")
         if not has_plan:
@@ -154,7 +159,7 @@ class ShardFile:
         }
         with closing(self._snapshot()) as db:
             for row in db.execute(_QUERIES["export"], parameters):
-                fields = _exported(row)
+                fields = _exported(db, row)
                 if with_events:
                     fields["events"] = _exported_events(db, row[0], fields)
                 yield fields
@@ -202,20 +207,68 @@ def _check_plan(row: tuple[Any, ...]) -> Iterator[Damage]:
         yield Damage("plans", "", f"document {key} counts {uses} executions, but {used} refer to it")
 
 
-def _check_request(row: tuple[Any, ...]) -> Iterator[Damage]:
-    key, execution_id, debug, input_json, env_json, row_format, checksum = row
+def _check_request(db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
+    key, execution_id, debug, input_json, env_json, client, row_format, checksum = row
+    actual = records.request_checksum(key, bool(debug), input_json, env_json, client)
     if execution_id is None:
         yield Damage("requests", "", f"a row belongs to execution number {key}, which does not exist")
-    elif not records.is_proven(row_format, checksum, records.request_checksum(key, bool(debug), input_json, env_json)):
+    elif not records.is_proven(row_format, checksum, actual):
         yield Damage("requests", execution_id, "its request does not match its checksum")
+    elif row_format == CLAIMED_FORMAT:
+        yield from _unclaimed(db, "requests", key, execution_id, [input_json])
 
 
-def _check_snapshot(row: tuple[Any, ...]) -> Iterator[Damage]:
+def _check_snapshot(db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
     key, execution_id, snapshot = row
     if execution_id is None:
         yield Damage("snapshots", "", f"a row belongs to execution number {key}, which does not exist")
-    elif detail := records.snapshot_damage(snapshot):
+    elif detail := _snapshot_damage(db, snapshot):
         yield Damage("snapshots", execution_id, detail)
+    else:
+        yield from _unclaimed(db, "snapshots", key, execution_id, claimed_by(snapshot))
+
+
+def _snapshot_damage(db: sqlite3.Connection, snapshot: bytes) -> str:
+    if is_divided(snapshot):
+        try:
+            snapshot = join(snapshot, lambda digest: _large_value(db, digest)).data
+        except ValueError as error:
+            return str(error)
+    return records.snapshot_damage(snapshot)
+
+
+def _large_value(db: sqlite3.Connection, digest: bytes) -> bytes | None:
+    row = db.execute(_QUERIES["large_value"], (digest,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _unclaimed(
+    db: sqlite3.Connection, table: str, key: int, execution_id: str, digests: Iterable[bytes]
+) -> Iterator[Damage]:
+    """What a row refers to and its execution does not claim; it would go with the last who does."""
+    for digest in digests:
+        if db.execute(_QUERIES["unclaimed"], (key, digest)).fetchone()[0]:
+            yield Damage(table, execution_id, f"it needs the large value {digest.hex()}, but does not claim it")
+
+
+def _check_large_value(row: tuple[Any, ...]) -> Iterator[Damage]:
+    digest, value, is_claimed = row
+    if hash_of(value) != digest:
+        yield Damage("large_values", "", f"{digest.hex()} does not match its hash")
+    if not is_claimed:
+        yield Damage("large_values", "", f"nobody needs {digest.hex()}")
+
+
+def _check_claim(row: tuple[Any, ...]) -> Iterator[Damage]:
+    key, execution_id, is_there = row
+    if not execution_id:
+        yield Damage("claims", "", f"a row belongs to execution number {key}, which does not exist")
+    if not is_there:
+        yield Damage("claims", execution_id, "a large value it needs is missing")
+
+
+def _ignore(count: int) -> None:
+    """Claims are not rows to wait for."""
 
 
 def _check_events(db: sqlite3.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
@@ -245,7 +298,7 @@ def _exported_events(db: sqlite3.Connection, key: int, fields: dict[str, Any]) -
     return found
 
 
-def _exported(row: tuple[Any, ...]) -> dict[str, Any]:
+def _exported(db: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
     key, execution_id, status, namespace, name, version, accepted_ms, finished_ms, last, acknowledged = row[:10]
     error_json, output_json, row_format, checksum = row[10:]
     actual = records.execution_checksum(key, status, finished_ms, last, error_json, output_json)
@@ -260,6 +313,11 @@ def _exported(row: tuple[Any, ...]) -> dict[str, Any]:
     }
     if not records.is_proven(row_format, checksum, actual):
         return {**fields, "damaged": True}
+    if row_format == CLAIMED_FORMAT and output_json is not None:
+        output = _large_value(db, bytes.fromhex(output_json))
+        if output is None or hash_of(output) != bytes.fromhex(output_json):
+            return {**fields, "damaged": True}
+        output_json = output.decode()
     for label, text in (("error", error_json), ("output", output_json)):
         if text is not None:
             fields[label] = orjson.Fragment(text)

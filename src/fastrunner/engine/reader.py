@@ -20,7 +20,8 @@ import orjson
 from fastrunner import limits
 from fastrunner.engine import ExecutionQuery, ExecutionView, UnacknowledgedEvents, faults, records
 from fastrunner.engine.batch import Deletion
-from fastrunner.engine.records import Damage, EventFacts
+from fastrunner.engine.large_values import DividedSnapshot, hash_of, is_divided, join
+from fastrunner.engine.records import CLAIMED_FORMAT, Damage, EventFacts
 from fastrunner.engine.statements import QUERIES, script
 from fastrunner.errors import Damaged, ShardDamaged, StorageFailed
 
@@ -57,8 +58,12 @@ class Unfinished:
     """Its env_vars as JSON."""
     debug: bool
     """Whether every step is logged."""
+    client: str
+    """Who submitted it."""
     snapshot: bytes
     """The walk's state as of its last commit."""
+    divided: DividedSnapshot | None
+    """How that is stored, if it is large."""
     damage: str
     """What of it is damaged, as half a sentence; empty if all of it is what was written."""
 
@@ -136,8 +141,23 @@ class Reader:
         if not records.is_proven(row_format, checksum, actual):
             self.report(Damage("executions", execution_id, "its state does not match its checksum"))
             raise Damaged(f"what is stored of execution {execution_id!r} is damaged: restore it from a backup")
+        if row_format == CLAIMED_FORMAT and output_json is not None:
+            output_json = self._large_output(execution_id, output_json)
         error = None if error_json is None else orjson.loads(error_json)
         return ExecutionView(*[*head, output_json or "", error, metadata])
+
+    def _large_output(self, execution_id: str, name: str) -> str:
+        """An output by its hash in hexadecimal digits. Raises Damaged."""
+        output = self._large_value(bytes.fromhex(name))
+        if output is None or hash_of(output) != bytes.fromhex(name):
+            what = "is missing" if output is None else "does not match its hash"
+            self.report(Damage("large_values", execution_id, f"its output {what}"))
+            raise Damaged(f"the output of execution {execution_id!r} is damaged: restore it from a backup")
+        return output.decode()
+
+    def _large_value(self, digest: bytes) -> bytes | None:
+        rows = self._read("select_large_value", (digest,))
+        return rows[0][0] if rows else None
 
     def progress(self, execution_id: str) -> tuple[int, int, bool] | None:
         """(execution key, last durable sequence number, whether it has finished)."""
@@ -255,21 +275,32 @@ class Reader:
             return None
         *head, parked = rows[0]
         self.report(Damage("snapshots", head[1], damage))
-        return Unfinished(*(*head, bool(parked), b"", b"", False, b"", damage))
+        return Unfinished(*(*head, bool(parked), b"", b"", False, "", b"", None, damage))
 
     def _unfinished(self, row: tuple[Any, ...]) -> Unfinished:
         *head, parked = row[:_HEAD_SIZE]
-        input_json, env_json, debug, snapshot, row_format, checksum = row[_HEAD_SIZE:]
-        damage = records.snapshot_damage(snapshot)
+        input_json, env_json, debug, client, snapshot, row_format, checksum = row[_HEAD_SIZE:]
+        table, damage, divided = "snapshots", "", None
+        if snapshot is not None and is_divided(snapshot):
+            try:
+                divided = join(snapshot, self._large_value)
+                snapshot = divided.data
+            except ValueError as error:
+                damage = str(error)
+        damage = damage or records.snapshot_damage(snapshot)
         if input_json is None:
-            damage = "its request is missing"
+            table, damage = "requests", "its request is missing"
         elif not records.is_proven(
-            row_format, checksum, records.request_checksum(head[0], bool(debug), input_json, env_json)
+            row_format, checksum, records.request_checksum(head[0], bool(debug), input_json, env_json, client)
         ):
-            damage = "its request does not match its checksum"
+            table, damage = "requests", "its request does not match its checksum"
+        elif row_format == CLAIMED_FORMAT:
+            digest, input_json = input_json, self._large_value(input_json)
+            if input_json is None or hash_of(input_json) != digest:
+                table, damage = "large_values", "its input is missing or does not match its hash"
         if damage:
-            self.report(Damage("snapshots" if "snapshot" in damage else "requests", head[1], damage))
-        state = (input_json or b"", env_json or b"", bool(debug), snapshot or b"", damage)
+            self.report(Damage(table, head[1], damage))
+        state = (input_json or b"", env_json or b"", bool(debug), client or "", snapshot or b"", divided, damage)
         return Unfinished(*(*head, bool(parked), *state))
 
     def running(self, after_key: int, until_key: int, count_max: int) -> list[int]:

@@ -2,11 +2,12 @@
 
     format 0   written by schema version 1: no checksum
     format 1   CRC-32 as below
+    format 2   the same, over a row whose input or output is the SHA-256 of one in `large_values`
 
 Rules: a checksum covers the row's place as well as its content, so that a row that turns up elsewhere is found too.
 Damage is named by table and execution, never by content. A row of events that is damaged is replaced by stand-ins with
 the same sequence numbers: what follows it is delivered, and receivers see no gap. A snapshot has format and checksum of
-its own, within (`core/snapshot.pxi`); a document is proven by its SHA-256.
+its own, within (`core/snapshot.pxi`); documents and large values are proven by their SHA-256.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 )
 
 __all__ = [
+    "CLAIMED_FORMAT",
     "FORMAT",
     "Damage",
     "EventFacts",
@@ -39,6 +41,9 @@ __all__ = [
 FORMAT: Final = 1
 """The format new rows are written in."""
 
+CLAIMED_FORMAT: Final = 2
+"""The format of those whose input or output is stored elsewhere."""
+
 _SNAPSHOT_HEADER_SIZE: Final = 5
 _RUNTIME_ERROR: Final = "https://open-workflow-specification.org/spec/1.0.0/errors/runtime"
 
@@ -48,7 +53,7 @@ class Damage:
     """Something stored that is not what was written, or not there."""
 
     table: str
-    """Where: `events`, `executions`, `plans`, `requests` or `snapshots`."""
+    """Where: a table, `journal` for commits that are gone, or `file`."""
     execution_id: str
     """The execution it belongs to; empty for a document."""
     detail: str
@@ -81,9 +86,10 @@ def events_checksum(execution_key: int, first_sequence: int, last_sequence: int,
     return crc32(messages, crc32(b"%d %d %d" % (execution_key, first_sequence, last_sequence)))
 
 
-def request_checksum(execution_key: int, debug: bool, input_json: bytes, env_json: bytes) -> int:
+def request_checksum(execution_key: int, debug: bool, input_json: bytes, env_json: bytes, client: str) -> int:
     """Of a row of `requests`."""
-    return crc32(env_json, crc32(input_json, crc32(b"%d %d %d" % (execution_key, debug, len(input_json)))))
+    head = crc32(b"%d %d %d" % (execution_key, debug, len(input_json)))
+    return crc32(client.encode(), crc32(env_json, crc32(input_json, head)))
 
 
 def execution_checksum(
@@ -104,7 +110,7 @@ def execution_checksum(
 
 def is_proven(format: int, checksum: int, actual: int) -> bool:
     """Whether a row of a format with a checksum is what its content's checksum says it is."""
-    return format == 0 or (format == FORMAT and checksum == actual)
+    return format == 0 or (format in (FORMAT, CLAIMED_FORMAT) and checksum == actual)
 
 
 def is_document(digest: bytes, document: str) -> bool:

@@ -21,11 +21,12 @@ from typing import Any
 from fastrunner import crash, limits
 from fastrunner.crash import CrashPoint
 from fastrunner.engine import faults, records
-from fastrunner.engine.batch import Batch, Change, Deletion
+from fastrunner.engine.batch import Accepted, Batch, Change, Deletion
+from fastrunner.engine.large_values import hash_of, is_large
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.engine.plans import CachedPlan
 from fastrunner.engine.reader import Reader
-from fastrunner.engine.records import FORMAT, Damage
+from fastrunner.engine.records import CLAIMED_FORMAT, FORMAT, Damage
 from fastrunner.engine.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
 
 __all__ = ["Counts", "Store", "Unwritable"]
@@ -73,6 +74,9 @@ class Store(Reader):
         self._lock_descriptor = -1
         self._plan_keys: OrderedDict[bytes, int] = OrderedDict()
         self._plan_key_last = 0
+        self._has_claims = False
+        self._claiming: list[tuple[int, bytes, bytes]] = []
+        """(execution key, hash, value) of the inputs and outputs that the rows being written refer to."""
         self._db: sqlite3.Connection
 
     # --- opening and closing ---
@@ -120,6 +124,7 @@ class Store(Reader):
             self._db.executescript(script(migration))
         self.open_readers()
         execution_key_last, self._plan_key_last = self._db.execute(QUERIES["select_keys"]).fetchone()
+        self._has_claims = bool(self._db.execute(QUERIES["has_claims"]).fetchone()[0])
         (unfinished,) = self._db.execute(QUERIES["count_unfinished"]).fetchone()
         (running,) = self._db.execute(QUERIES["count_running"]).fetchone()
         (finished,) = self._db.execute(QUERIES["count_finished"]).fetchone()
@@ -149,8 +154,7 @@ class Store(Reader):
         """Inserts a batch's rows into a new transaction. Whatever it raises, nothing of the batch is kept then."""
         try:
             self._db.execute(QUERIES["begin"])
-            plan_uses = self._write_accepted(batch.changes)
-            self._write_progress(batch.changes)
+            plan_uses = self._write_changes(batch.changes)
             self._many("acknowledge", list(batch.acknowledgements.items()))
             self._write_deletions(batch.deletions, plan_uses)
             if batch.probe:
@@ -187,8 +191,7 @@ class Store(Reader):
         """Why a part of a batch cannot be written, whatever the disk does; None if it can. Raises sqlite3.Error."""
         self._db.execute(QUERIES["savepoint"])
         try:
-            plan_uses = self._write_accepted(changes)
-            self._write_progress(changes)
+            plan_uses = self._write_changes(changes)
             self._many("acknowledge", list(acknowledgements.items()))
             self._write_deletions(deletions, plan_uses)
         except Exception as error:
@@ -226,6 +229,14 @@ class Store(Reader):
         if rows:
             self._db.executemany(QUERIES[name], rows)
 
+    def _write_changes(self, changes: Sequence[Change]) -> dict[int, int]:
+        """Rows of executions; gives how many new ones use each plan."""
+        self._claiming.clear()
+        plan_uses = self._write_accepted(changes)
+        self._write_progress(changes)
+        self._write_claims(changes)
+        return plan_uses
+
     def _write_accepted(self, changes: Sequence[Change]) -> dict[int, int]:
         """Rows of executions that are new; gives how many of them use each plan."""
         executions, requests = [], []
@@ -236,6 +247,7 @@ class Store(Reader):
                 continue
             plan_key = self._plan_key(accepted.plan)
             plan_uses[plan_key] = plan_uses.get(plan_key, 0) + 1
+            output_json, row_format = self._output_of(change)
             executions.append(
                 (
                     change.execution_key,
@@ -251,15 +263,13 @@ class Store(Reader):
                     0 if self._outbox else change.last_sequence,
                     accepted.metadata,
                     change.error_json,
-                    change.output_json,
-                    FORMAT,
-                    _execution_checksum(change),
+                    output_json,
+                    row_format,
+                    _execution_checksum(change, output_json),
                 )
             )
             if not change.finished_ms:
-                key, debug = change.execution_key, accepted.debug
-                checksum = records.request_checksum(key, debug, accepted.input_json, accepted.env_json)
-                requests.append((key, accepted.input_json, accepted.env_json, debug, FORMAT, checksum))
+                requests.append(self._request_row(change.execution_key, accepted))
         self._many("insert_execution", executions)
         self._many("insert_request", requests)
         return plan_uses
@@ -270,6 +280,7 @@ class Store(Reader):
             key = change.execution_key
             if change.accepted is None:
                 acknowledged = 0 if self._outbox else change.last_sequence
+                output_json, row_format = self._output_of(change)
                 updates.append(
                     (
                         key,
@@ -280,9 +291,9 @@ class Store(Reader):
                         change.last_sequence,
                         acknowledged,
                         change.error_json,
-                        change.output_json,
-                        FORMAT,
-                        _execution_checksum(change),
+                        output_json,
+                        row_format,
+                        _execution_checksum(change, output_json),
                     )
                 )
                 if change.finished_ms and not change.keeps_state:
@@ -299,12 +310,55 @@ class Store(Reader):
         self._many("delete_request", ended)
         self._many("insert_events", events)
 
+    def _request_row(self, key: int, accepted: Accepted) -> tuple[Any, ...]:
+        input_json, row_format = accepted.input_json, FORMAT
+        if is_large(len(input_json)):
+            input_json, row_format = self._claim(key, input_json), CLAIMED_FORMAT
+        checksum = records.request_checksum(key, accepted.debug, input_json, accepted.env_json, accepted.client)
+        return (key, input_json, accepted.env_json, accepted.debug, accepted.client, row_format, checksum)
+
+    def _output_of(self, change: Change) -> tuple[str | None, int]:
+        """What the row says of the output, and the row's format."""
+        output_json = change.output_json
+        if output_json is None or not is_large(len(output_json)):
+            return output_json, FORMAT
+        return self._claim(change.execution_key, output_json.encode()).hex(), CLAIMED_FORMAT
+
+    def _claim(self, execution_key: int, value: bytes) -> bytes:
+        digest = hash_of(value)
+        self._claiming.append((execution_key, digest, value))
+        return digest
+
+    def _write_claims(self, changes: Sequence[Change]) -> None:
+        """Large values that came and went; what ended first, because its output may be what it claimed before."""
+        if self._has_claims:
+            self._release(
+                [(change.execution_key,) for change in changes if change.finished_ms and not change.keeps_state]
+            )
+        dropped, claimed = [], self._claiming
+        for change in changes:
+            if change.claims is not None:
+                dropped += [(change.execution_key, digest) for digest in change.claims.dropped]
+                claimed += [(change.execution_key, digest, value) for digest, value in change.claims.added.items()]
+        self._many("delete_claim", dropped)
+        self._many("delete_unclaimed_value", [(digest,) for _, digest in dropped])
+        if claimed:
+            self._has_claims = True
+            self._many("insert_large_value", [(digest, value) for _, digest, value in claimed])
+            self._many("insert_claim", [(key, digest) for key, digest, _ in claimed])
+
+    def _release(self, keys: Sequence[tuple[int]]) -> None:
+        released = [row for key in keys for row in self._db.execute(QUERIES["release_claims"], key)]
+        self._many("delete_unclaimed_value", released)
+
     def _write_deletions(self, deletions: Sequence[Deletion], plan_uses: dict[int, int]) -> None:
         keys = [(deletion.execution_key,) for deletion in deletions]
         self._many("delete_events", keys)
         # Executions that ended because they were damaged have kept these.
         self._many("delete_snapshot", keys)
         self._many("delete_request", keys)
+        if self._has_claims:
+            self._release(keys)
         self._many("delete_execution", keys)
         for deletion in deletions:
             plan_uses[deletion.plan_key] = plan_uses.get(deletion.plan_key, 0) - 1
@@ -342,12 +396,12 @@ class Store(Reader):
             self._db.execute(QUERIES["heal_plan"], (plan_key, plan.document))
 
 
-def _execution_checksum(change: Change) -> int:
+def _execution_checksum(change: Change, output_json: str | None) -> int:
     return records.execution_checksum(
         change.execution_key,
         change.status,
         change.finished_ms,
         change.last_sequence,
         change.error_json,
-        change.output_json,
+        output_json,
     )

@@ -15,7 +15,7 @@ begin
 -- For the progress bar.
 select
     (select count(*) from plans) + (select count(*) from executions) + (select count(*) from requests)
-    + (select count(*) from snapshots) + (select count(*) from events)
+    + (select count(*) from snapshots) + (select count(*) from events) + (select count(*) from large_values)
 
 -- name: plans
 -- Every document with the executions that refer to it.
@@ -36,12 +36,29 @@ select
 from executions as x
 
 -- name: requests
-select r.execution_key, x.execution_id, r.debug, r.input_json, r.env_json, r.format, r.checksum
+select r.execution_key, x.execution_id, r.debug, r.input_json, r.env_json, r.client, r.format, r.checksum
 from requests as r left join executions as x using (execution_key)
 
 -- name: snapshots
 select s.execution_key, x.execution_id, s.snapshot
 from snapshots as s left join executions as x using (execution_key)
+
+-- name: large_values
+-- Every value with whether anybody needs it.
+select v.hash, v.value, exists (select 1 from claims as c where c.hash = v.hash) from large_values as v
+
+-- name: claims
+-- What is needed and not there, or by nobody.
+select
+    c.execution_key, coalesce(x.execution_id, ''), exists (select 1 from large_values as v where v.hash = c.hash)
+from claims as c left join executions as x using (execution_key)
+
+-- name: unclaimed
+-- 1 if an execution does not claim a value.
+select not exists (select 1 from claims where execution_key = ? and hash = ?)
+
+-- name: large_value
+select value from large_values where hash = ?
 
 -- name: events
 -- In the order of each execution's sequence.

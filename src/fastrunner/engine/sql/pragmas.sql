@@ -5,6 +5,9 @@ pragma page_size = 8192;
 pragma journal_mode = wal;
 -- COMMIT returns after fsync: an acknowledged execution survives a power cut.
 pragma synchronous = full;
+-- What is deleted is overwritten where the page is written anyway. Some builds of SQLite overwrite it everywhere by default,
+-- so that a large value would be written once more when it goes.
+pragma secure_delete = fast;
 -- Rows of a whole commit stay in memory until COMMIT, so that inserting never waits for the disk (KiB, negated).
 pragma cache_size = -65536;
 -- About 16 MB of journal between checkpoints; the writer thread pays for them.

@@ -87,7 +87,8 @@ where execution_key = ?1
 
 -- name: insert_request
 -- What a restart needs.
-insert into requests (execution_key, input_json, env_json, debug, format, checksum) values (?, ?, ?, ?, ?, ?)
+insert into requests (execution_key, input_json, env_json, debug, client, format, checksum)
+values (?, ?, ?, ?, ?, ?, ?)
 
 -- name: delete_request
 -- The execution has finished, or its retention has ended.
@@ -101,6 +102,35 @@ on conflict (execution_key) do update set snapshot = excluded.snapshot
 -- name: delete_snapshot
 -- The execution has finished, or its retention has ended.
 delete from snapshots where execution_key = ?
+
+-- name: has_claims
+-- Whether anything is stored under its hash.
+select exists (select 1 from claims)
+
+-- name: insert_large_value
+-- One that is there already is not written again, unless it is damaged.
+insert into large_values (hash, value) values (?, ?)
+on conflict (hash) do update set value = excluded.value where value <> excluded.value
+
+-- name: insert_claim
+-- An execution needs a large value.
+insert into claims (execution_key, hash) values (?, ?) on conflict do nothing
+
+-- name: delete_claim
+-- It does not any more.
+delete from claims where execution_key = ? and hash = ?
+
+-- name: delete_unclaimed_value
+-- Nobody needs it any more.
+delete from large_values where hash = ?1 and not exists (select 1 from claims where hash = ?1)
+
+-- name: release_claims
+-- The execution has finished, or its retention has ended.
+delete from claims where execution_key = ? returning hash
+
+-- name: select_large_value
+-- A value by its hash.
+select value from large_values where hash = ?
 
 -- name: insert_events
 -- The events of one execution in one commit.
@@ -232,7 +262,7 @@ from executions where execution_key = ? and finished_ms = 0
 -- An execution to restore; one without its request or snapshot is not forgotten.
 select
     x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, x.last_sequence, x.parked,
-    r.input_json, r.env_json, r.debug, s.snapshot, r.format, r.checksum
+    r.input_json, r.env_json, r.debug, r.client, s.snapshot, r.format, r.checksum
 from executions as x
 left join requests as r using (execution_key)
 left join snapshots as s using (execution_key)
