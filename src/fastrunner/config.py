@@ -5,9 +5,10 @@ A bad value refuses to start and names the variable, the value and what is allow
 """
 
 import os
+import ssl
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from pydantic import (
     AfterValidator,
@@ -143,6 +144,12 @@ class Config(BaseSettings):
     """Deadline of one callback attempt, in seconds."""
     callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
     """PEM file of the authorities that vouch for the callback endpoint; default: those gRPC ships with."""
+    tls_certificate_file: FilePath | None = _variable("FASTRUNNER_TLS_CERTIFICATE_FILE", None)
+    """PEM file of the gRPC server's certificate chain, its own first; default: gRPC without TLS."""
+    tls_key_file: FilePath | None = _variable("FASTRUNNER_TLS_KEY_FILE", None)
+    """PEM file of the certificate's private key, not encrypted; may be the same file."""
+    tls_client_ca_file: FilePath | None = _variable("FASTRUNNER_TLS_CLIENT_CA_FILE", None)
+    """PEM file of the authorities one of which must vouch for every client; default: clients show no certificate."""
     crash_point: Annotated[str, AfterValidator(_crash_points)] | None = _variable(
         "FASTRUNNER_CRASH_POINT", None, json_schema_extra={"hidden": True}
     )
@@ -162,12 +169,42 @@ class Config(BaseSettings):
             )
         if self.crash_point and self.env is Environment.PROD:
             raise ValueError("FASTRUNNER_CRASH_POINT kills the runner on purpose: unset it, ENV=prod takes no tests")
+        self._check_tls()
         if self.temporal_service_address:
             raise ValueError(
                 "TEMPORAL_SERVICE_ADDRESS is set, but this version has no Temporal engine: unset it to use the "
                 "embedded engine"
             )
         return self
+
+    def _check_tls(self) -> None:
+        """gRPC says only that it cannot listen; so what is wrong with the files is found out here."""
+        certificate, key, authorities = self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file
+        if certificate is None and key is None and authorities is None:
+            return
+        if certificate is None or key is None:
+            raise ValueError(
+                "FASTRUNNER_TLS_CERTIFICATE_FILE and FASTRUNNER_TLS_KEY_FILE belong together, and "
+                "FASTRUNNER_TLS_CLIENT_CA_FILE needs both: set them, or none of the three for gRPC without TLS"
+            )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # Without the function, a key that is encrypted would be asked for on the terminal.
+            context.load_cert_chain(certificate, key, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: no certificate for the key in "
+                f"FASTRUNNER_TLS_KEY_FILE={key}: {error}"
+            ) from None
+        try:
+            if authorities is not None:
+                context.load_verify_locations(authorities)
+        except OSError as error:
+            raise ValueError(f"FASTRUNNER_TLS_CLIENT_CA_FILE={authorities}: no certificates there: {error}") from None
+
+
+def _no_password() -> NoReturn:
+    raise ValueError("the key is encrypted")
 
 
 def load_config(**overrides: Any) -> Config:

@@ -17,17 +17,31 @@ from fastrunner import crash, limits
 from fastrunner.callback import CallbackPipeline
 from fastrunner.child import serve_child
 from fastrunner.clock import monotonic_s
+from fastrunner.config import Config
 from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.engine.sharding import shards_owned
 from fastrunner.metrics import Metrics
 from fastrunner.router import Router
 from fastrunner.runtime import ChildContext
+from fastrunner.service.call_queue import TlsFiles
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
 from fastrunner.service.transport import Server
 from fastrunner.tasks import build_performers
 
 log = logging.getLogger(__name__)
+
+
+def _tls_files(config: Config) -> TlsFiles | None:
+    """Read anew by every worker: a restart of the workers takes up a new certificate."""
+    if config.tls_certificate_file is None or config.tls_key_file is None:
+        return None
+    authorities = config.tls_client_ca_file
+    return TlsFiles(
+        certificate=config.tls_certificate_file.read_bytes(),
+        key=config.tls_key_file.read_bytes(),
+        client_authorities=None if authorities is None else authorities.read_bytes(),
+    )
 
 
 def run_worker(context: ChildContext) -> int:
@@ -74,7 +88,8 @@ class Worker:
         if worker._callbacks is not None:
             await worker._callbacks.start()
         await worker._router.start(worker._service)
-        await worker._server.start(f"{worker._config.grpc_host}:{worker._config.grpc_port}")
+        config = worker._config
+        await worker._server.start(f"{config.grpc_host}:{config.grpc_port}", _tls_files(config))
         return worker
 
     def _report_storage(self, trouble: str) -> None:

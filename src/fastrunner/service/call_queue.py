@@ -14,6 +14,7 @@ import logging
 import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -22,7 +23,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined] # compiled, withou
 from fastrunner import limits
 from fastrunner.clock import monotonic_s
 
-__all__ = ["CallQueue", "ServerCall"]
+__all__ = ["CallQueue", "ServerCall", "TlsFiles"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,22 @@ _RELIED_ON: Final = {
     "SendInitialMetadataOperation": (),
     "SendMessageOperation": (),
     "SendStatusFromServerOperation": (),
+    "SslPemKeyCertPair": (),
+    "server_credentials_ssl": (),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Contents of PEM files with which a server speaks TLS."""
+
+    certificate: bytes
+    """Its certificate chain."""
+    key: bytes = field(repr=False)
+    """The private key."""
+    client_authorities: bytes | None
+    """One of these must vouch for every client; None: clients show no certificate."""
+
 
 Received = Callable[[bytes | None], None]
 """Takes a message; None when the caller sends no more."""
@@ -187,9 +203,16 @@ class CallQueue:
         self._idle = threading.Semaphore(1)
         self._waiter = threading.Thread(target=self._wait, name="grpc-queue", daemon=True)
 
-    def listen(self, address: str) -> int:
+    def listen(self, address: str, tls: TlsFiles | None = None) -> int:
         """Binds host:port and gives the port. Raises RuntimeError if it cannot be had."""
-        port: int = self._server.add_http2_port(address.encode())
+        port: int
+        if tls is None:
+            port = self._server.add_http2_port(address.encode())
+        else:
+            pair = cygrpc.SslPemKeyCertPair(tls.key, tls.certificate)
+            force = tls.client_authorities is not None
+            credentials = cygrpc.server_credentials_ssl(tls.client_authorities, [pair], force)
+            port = self._server.add_http2_port(address.encode(), credentials)
         if not port:
             raise RuntimeError(f"cannot listen on {address}")
         return port

@@ -20,7 +20,7 @@ from fastrunner import clock, crash, limits
 from fastrunner.crash import CrashPoint
 from fastrunner.errors import InvalidRequest, NotServed, Unavailable
 from fastrunner.metrics import Metrics
-from fastrunner.service.call_queue import CallQueue, ServerCall
+from fastrunner.service.call_queue import CallQueue, ServerCall, TlsFiles
 from fastrunner.service.connections import cut_connections
 from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
@@ -81,9 +81,9 @@ class Server:
         self._answers = self._methods()
         self._queue = CallQueue(_OPTIONS, self._take_up, service.overload.measured)
 
-    async def start(self, address: str) -> None:
+    async def start(self, address: str, tls: TlsFiles | None = None) -> None:
         """Listens on `address` (host:port) and serves. Raises RuntimeError if the port cannot be had."""
-        self.port = self._queue.listen(address)
+        self.port = self._queue.listen(address, tls)
         self._queue.start()
         self.set_serving(True)
 
@@ -296,13 +296,13 @@ def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> No
         future.set_result(message)
 
 
-async def serve(service: Service, metrics: Metrics, address: str) -> Server:
+async def serve(service: Service, metrics: Metrics, address: str, tls: TlsFiles | None = None) -> Server:
     """A server of `service` that listens on `address` (host:port; port 0 chooses a free one) and is serving.
 
     Raises RuntimeError if the port cannot be had.
     """
     server = Server(service, metrics)
-    await server.start(address)
+    await server.start(address, tls)
     return server
 
 

@@ -1,0 +1,1 @@
+"""Conformance of our own serving side: a real server in a process of its own, driven by clients of all kinds."""
