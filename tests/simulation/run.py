@@ -27,7 +27,7 @@ from tests.simulation.clients import Job, make_job
 from tests.simulation.virtual import Killed, VirtualLoop
 from tests.simulation.world import FaultyStore, Receiver, Service, World, Writer
 
-__all__ = ["Verdict", "simulate"]
+__all__ = ["Verdict", "bury", "simulate"]
 
 _PATIENCE_S = 3_000.0
 _METRICS = Metrics()
@@ -123,7 +123,7 @@ class Simulation:
             for store in self._stores:
                 store.kill()
         finally:
-            _bury(loop)
+            bury(loop)
             asyncio.set_event_loop(None)
 
     async def _main(self, length_s: float | None) -> None:
@@ -225,7 +225,7 @@ class Simulation:
                     self.world.violations.append(f"{execution_id} started a task while it was paused")
 
 
-def _bury(loop: VirtualLoop) -> None:
+def bury(loop: VirtualLoop) -> None:
     """Ends what the process left behind, whose stores are closed by now."""
     # What is cancelled may start something to tidy up. Left to the garbage collector, it would run in a later life.
     loop.set_task_factory(_stillborn)

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
 from fastrunner.callback import queue as queue_module
 from fastrunner.callback.queue import EventQueue, Lane, Parcel
@@ -113,6 +114,10 @@ class World:
         self.now += 1
         self.queue.wake(self.now)
         assert self.queue.events <= self.queue.announced.events_max + self.queue.stored.events_max
+        assert len(self.queue.lookups) <= limits.CALLBACK_LOOKUPS_MAX
+        assert len(self.queue._delayed) <= limits.CALLBACK_LOOKUPS_MAX
+        positions = self.queue._positions
+        assert len(positions._young) + len(positions._old) <= limits.CALLBACK_POSITIONS_MAX
         ready = [p for lane in self.queue.lanes.values() if lane.place is queue_module.Place.READY for p in lane.rows]
         assert self.queue.ready_events == sum(parcel.events for parcel in ready)
         assert self.queue.ready_size_bytes == sum(len(parcel.messages) for parcel in ready)
@@ -166,3 +171,27 @@ def test_events_are_cut_without_being_decoded() -> None:
     for broken in (b"\x12\x00", b"\x0a", b"\x0a\x05abc", b"\x0a\xff\xff\xff\xff\xff\x01"):
         with pytest.raises(ValueError, match="byte"):
             list(frames(broken))
+
+
+def test_events_and_bytes_in_memory() -> None:
+    """New events leave room for those that are read back; neither takes more than its part of events or of bytes."""
+    share = limits.CALLBACK_QUEUE_EVENTS_MAX - limits.CALLBACK_CATCH_UP_EVENTS_MAX
+    messages = row("e", 1, 100).messages
+    queue = EventQueue()
+    for number in range(share // 100 + 10):
+        queue.offer(UnacknowledgedEvents(f"new-{number}", 1, 100, messages), 0.0, 0)
+    assert queue.events == queue.announced.events == share
+    admitted = [
+        queue.admit(UnacknowledgedEvents(f"old-{number}", 1, 100, messages), 0.0, 0)
+        for number in range(limits.CALLBACK_CATCH_UP_EVENTS_MAX // 100 + 10)
+    ]
+    assert admitted.count(True) * 100 == queue.stored.events == limits.CALLBACK_CATCH_UP_EVENTS_MAX
+    assert queue.events == limits.CALLBACK_QUEUE_EVENTS_MAX
+
+    large = bytes(1 << 20)
+    queue = EventQueue()
+    for number in range(100):
+        queue.offer(UnacknowledgedEvents(f"new-{number}", 1, 1, large), 0.0, 0)
+        queue.admit(UnacknowledgedEvents(f"old-{number}", 1, 1, large), 0.0, 0)
+    size_bytes = queue.announced.size_bytes + queue.stored.size_bytes
+    assert limits.CALLBACK_QUEUE_SIZE_BYTES_MAX - 2 * len(large) < size_bytes <= limits.CALLBACK_QUEUE_SIZE_BYTES_MAX

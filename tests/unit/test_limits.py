@@ -62,8 +62,15 @@ REACHED = {
     "core/test_walk_events.py": {
         "OUTPUT_JSON_SIZE_BYTES_MAX": "test_output_beyond_the_bound_is_left_out_and_stays_queryable",
     },
+    "integration/test_call_http.py": {
+        "HTTP_REDIRECTS_MAX": "test_redirects_are_followed_up_to_the_bound",
+        "HTTP_RESPONSE_DEPTH_MAX": "test_too_deep_json_is_an_error",
+        "HTTP_RESPONSE_SIZE_BYTES_MAX": "test_too_large_response",
+    },
+    "integration/test_callback_delivery.py": {
+        "OUTBOX_AGE_S_MAX": "test_events_too_old_are_dropped_counted_and_logged",
+    },
     "integration/test_engine_bounds.py": {
-        "COMMIT_EXECUTIONS_MAX": "test_large_batches_are_committed_in_parts",
         "EFFECTS_IN_FLIGHT_PER_WORKER_MAX": "test_effects_beyond_the_bound_wait_their_turn",
         "PLANS_CACHED_MAX": "test_plan_cache_keeps_the_latest_and_stays_within_its_bounds",
         "PLANS_CACHED_SIZE_CHARS_MAX": "test_plan_cache_keeps_the_latest_and_stays_within_its_bounds",
@@ -71,13 +78,19 @@ REACHED = {
         "TIMERS_DEAD_MAX": "test_timer_entries_of_ended_executions_do_not_pile_up",
     },
     "integration/test_engine_eviction.py": {
+        "EFFECTS_WAITING_RESIDENT_MAX": "test_executions_without_a_place_for_their_effect_wait_on_disk",
+        "LOAD_EXECUTIONS_PER_PASS_MAX": "test_a_crowd_of_deadlines_is_met_in_portions",
         "PARKED_RESIDENT_SIZE_BYTES_MAX": "test_large_states_leave_memory_earlier",
+        "RESIDENT_EXECUTIONS_MAX": "test_recovery_brings_back_no_more_than_there_is_room_for",
     },
     "integration/test_engine_fairness.py": {
         "EVENTS_PER_EXECUTION_SIZE_BYTES_MAX": "test_execution_whose_events_take_too_much_is_cancelled",
         "LONG_EVENTS_SIZE_BYTES": "test_endless_loops_share_an_allowance",
         "LONG_EVENTS_SIZE_BYTES_PER_S_MAX": "test_endless_loops_share_an_allowance",
         "UNCOMMITTED_EXECUTIONS_MAX": "test_new_executions_that_wait_for_their_commit_are_bounded",
+    },
+    "integration/test_engine_faults.py": {
+        "DISK_FREE_SIZE_BYTES_MIN": "test_nearly_full_disk_is_told_as_the_reason",
     },
     "integration/test_engine_progress.py": {
         "SUBSCRIPTION_BACKLOG_EVENTS_MAX": "test_slow_subscriber_falls_back_to_the_store",
@@ -89,13 +102,18 @@ REACHED = {
     "integration/test_router.py": {
         "ROUTER_FRAME_SIZE_BYTES_MAX": "test_garbage_closes_the_link_only",
         "ROUTER_OWNER_WAIT_S_MAX": "test_waiting_ends_at_the_deadline",
+        "ROUTER_RECONNECT_INTERVAL_S": "test_request_waits_for_an_owner_that_is_down",
         "ROUTER_REQUESTS_IN_FLIGHT_MAX": "test_abandoned_wait_frees_its_place",
+        "ROUTER_RETRY_INTERVAL_S": "test_refusal_for_now_is_asked_again",
         "ROUTER_STREAM_WINDOW_MESSAGES": "test_unread_stream_stops_its_owner",
     },
     "integration/test_service.py": {
         "BATCH_EXECUTIONS_MAX": "test_an_empty_batch_and_one_too_large",
         "REPLY_SIZE_BYTES_MAX": "test_a_reply_of_events_ends_before_clients_refuse_it",
         "REQUEST_SIZE_BYTES_MAX": "test_a_request_over_the_message_bound_is_refused",
+    },
+    "integration/test_service_forwarding.py": {
+        "SUBSCRIPTION_RESUME_INTERVAL_S_MIN": "test_a_stream_whose_owner_stays_away_is_unavailable",
     },
     "integration/test_service_limits.py": {
         "BATCH_EXECUTIONS_PER_TURN_MAX": "test_executions_of_a_batch_between_two_turns",
@@ -114,10 +132,46 @@ REACHED = {
         "REASON_SIZE_BYTES_MAX": "test_reason_of_a_command",
         "REPLY_MESSAGE_SIZE_BYTES_MAX": "test_reply_larger_than_a_message",
     },
+    "simulation/test_callback_pace.py": {
+        "CALLBACK_ATTEMPTS_QUICK_MAX": "test_quick_attempts_and_their_pauses",
+        "CALLBACK_BACKOFF_MS_MIN": "test_quick_attempts_and_their_pauses",
+        "CALLBACK_BATCHES_IN_FLIGHT_MAX": "test_batches_under_way_at_once",
+        "CALLBACK_BATCH_AGE_MS_MAX": "test_event_waits_for_company",
+        "CALLBACK_BATCH_EVENTS_MAX": "test_what_one_batch_holds",
+        "CALLBACK_BATCH_RETRY_S": "test_batches_are_tried_again_after_a_while",
+        "CALLBACK_BATCH_SIZE_BYTES_MAX": "test_what_one_batch_holds",
+        "CALLBACK_IN_FLIGHT_MAX": "test_single_events_under_way_at_once",
+        "CALLBACK_PAGE_ROWS_MAX": "test_rows_that_are_read_back_at_once",
+    },
+    "simulation/test_engine_pace.py": {
+        "ACKNOWLEDGEMENT_DELAY_MS_MAX": "test_acknowledgement_waits_for_a_commit_to_travel_with",
+        "BACKLOG_INTERVAL_S": "test_backlog_without_room_is_looked_at_again_soon",
+        "COMMIT_EXECUTIONS_MAX": "test_what_one_commit_gathers",
+        "COMMIT_GATHER_MS_MAX": "test_what_one_commit_gathers",
+        "COMMIT_RETRY_DELAY_S_MAX": "test_pauses_between_attempts_to_commit",
+        "COMMIT_RETRY_DELAY_S_MIN": "test_pauses_between_attempts_to_commit",
+        "EVENTS_REPLAY_SIZE_BYTES_MAX": "test_pages_that_are_read_for_a_subscriber",
+        "EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX": "test_events_of_a_loop_that_await_their_commit",
+        "EXECUTION_TURNS_PER_PASS_MS": "test_turns_of_executions_between_two_turns_of_the_loop",
+        "LOAD_INTERVAL_S": "test_deadlines_are_looked_for_at_intervals",
+        "PLANS_BY_KEY_MAX": "test_documents_that_a_shard_finds_again",
+        "PLAN_KEYS_KNOWN_MAX": "test_documents_that_a_shard_finds_again",
+        "RETENTION_INTERVAL_S": "test_ended_retention_is_looked_for_at_intervals",
+        "SHARD_OWNER_WAIT_S_MAX": "test_predecessor_that_does_not_let_go_of_a_shard",
+        "TIMER_LOOKAHEAD_MS": "test_deadline_brings_an_execution_back_shortly_before",
+        "TIMER_RECHECK_S_MAX": "test_step_of_the_wall_clock_is_noticed",
+    },
     "unit/test_breaker.py": {
         "CALLBACK_REFUSALS_MAX": "test_refusals_in_a_row_open_it_and_a_success_between_them_does_not",
         "CALLBACK_SUSPENSION_S_MAX": "test_failed_probes_double_the_pause_up_to_its_bound_and_success_resets_it",
         "CALLBACK_SUSPENSION_S_MIN": "test_a_failure_opens_it_until_the_pause_is_over_then_one_probe_goes",
+    },
+    "unit/test_callback_queue.py": {
+        "CALLBACK_CATCH_UP_EVENTS_MAX": "test_events_and_bytes_in_memory",
+        "CALLBACK_LOOKUPS_MAX": "test_nothing_is_skipped_or_forgotten",
+        "CALLBACK_POSITIONS_MAX": "test_nothing_is_skipped_or_forgotten",
+        "CALLBACK_QUEUE_EVENTS_MAX": "test_events_and_bytes_in_memory",
+        "CALLBACK_QUEUE_SIZE_BYTES_MAX": "test_events_and_bytes_in_memory",
     },
     "unit/test_decode.py": {
         "ENV_VARS_SIZE_BYTES_MAX": "test_other_fields_have_bounds_too",
@@ -125,6 +179,14 @@ REACHED = {
         "INPUT_DEPTH_MAX": "test_input_that_nests_too_deep_is_refused",
         "INPUT_SIZE_BYTES_MAX": "test_input_over_its_bound_is_too_large",
         "METADATA_SIZE_BYTES_MAX": "test_other_fields_have_bounds_too",
+    },
+    "unit/test_engine_limits.py": {
+        "ADMISSION_LANDING_S": "test_executions_of_one_commit_land_together",
+        "ADMISSION_STRICT_S": "test_judgement_outlasts_the_last_refusal",
+        "CLIENT_EXECUTIONS_PER_S_MAX": "test_executions_of_a_client_in_a_second_unless_set_otherwise",
+        "DAMAGES_KNOWN_MAX": "test_damages_that_are_told_once",
+        "EXECUTIONS_MAX": "test_unfinished_executions_unless_set_otherwise",
+        "PARKED_RESIDENT_MAX": "test_parked_executions_in_memory_unless_set_otherwise",
     },
     "unit/test_fair_shares.py": {
         "ADMISSION_BURST_COUNT_MAX": "test_engine_that_is_behind_refuses_who_has_most_in_it",
@@ -138,6 +200,9 @@ REACHED = {
     },
     "unit/test_retention.py": {
         "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",
+    },
+    "unit/test_runtime.py": {
+        "SOCKET_PATH_SIZE_BYTES_MAX": "test_long_paths_get_a_short_runtime_folder",
     },
     "unit/test_status.py": {
         "STATUS_DETAILS_SIZE_BYTES_MAX": "test_any_refusal_fits_the_trailers_of_default_clients",
