@@ -4,8 +4,10 @@ import asyncio
 import base64
 import gzip
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -560,6 +562,46 @@ async def test_connections_are_reused(http: CallHttp, remote: Remote) -> None:
     for _ in range(3):
         await _value(http, remote.url)
     assert len({request.transport for request in remote.requests}) == 1
+
+
+async def test_connections_to_one_host(http: CallHttp, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further calls wait for one of them."""
+    monkeypatch.setattr(limits, "HTTP_CONNECTIONS_PER_HOST_MAX", 3)
+    gate, most = asyncio.Semaphore(0), 0
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        nonlocal most
+        most = max(most, len(remote.requests) - answered)
+        await gate.acquire()
+        return web.json_response({})
+
+    remote.answer, answered = answer, 0
+    calls = [asyncio.ensure_future(_value(http, remote.url)) for _ in range(10)]
+    async with asyncio.timeout(ANSWER_S):
+        while calls:
+            gate.release()
+            done, pending = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            answered += len(done)
+            calls = list(pending)
+    assert most == 3
+
+
+async def test_host_that_drops_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reaching it takes no longer than that may, however slowly it might have answered."""
+    monkeypatch.setattr(limits, "HTTP_CONNECT_TIMEOUT_S_MAX", 0.2)
+    http = CallHttp(timeout_s=60.0, metrics=Metrics(CollectorRegistry()))
+    with socket.socket() as deaf, ExitStack() as stack:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        # Whatever does not fit its backlog hears nothing.
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        async with asyncio.timeout(ANSWER_S):
+            failure = await _failure(http, f"http://127.0.0.1:{deaf.getsockname()[1]}/")
+    assert (failure.type, failure.status, failure.title) == ("communication", 500, "No Response In Time")
+    await http.close()
 
 
 async def test_metrics_by_outcome(http: CallHttp, remote: Remote, registry: CollectorRegistry) -> None:

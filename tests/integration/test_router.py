@@ -10,7 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fastrunner import limits
+from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Frame
 from fastrunner.errors import AtCapacity, ForwardedError, TooLarge, Unavailable, UnknownExecution
+from fastrunner.links import Channel
 from fastrunner.metrics import Metrics
 from fastrunner.router import Router
 from fastrunner.runtime import RuntimeFolder
@@ -297,3 +299,40 @@ def test_every_worker_agrees_on_owners(folder: RuntimeFolder) -> None:
     routers = [Router(n, 3, 8, folder, Metrics(CollectorRegistry()), status_of) for n in range(3)]
     for number in range(100):
         assert len({router.owner_of(f"execution-{number}") for router in routers}) == 1
+
+
+class _Ends:
+    """What one end of a link writes, and what arrives at the other."""
+
+    def __init__(self) -> None:
+        self.written: list[int] = []
+        self.arrived: list[Answer] = []
+        self.sender, self.receiver = _Link(self), _Link(self)
+        self.sender.connection_made(self)  # type: ignore[arg-type]
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(len(data))
+        self.receiver.data_received(data)
+
+
+class _Link(Channel):
+    def __init__(self, ends: _Ends) -> None:
+        super().__init__()
+        self._ends = ends
+
+    def on_frame(self, frame: Frame) -> None:
+        self._ends.arrived.extend(frame.answers)
+
+
+async def test_frame_that_is_full_leaves_at_once() -> None:
+    """However much is added in one turn, a frame is not much larger than its bound, and nothing waits."""
+    ends, payload = _Ends(), bytes(1_000)
+    for number in range(1_000):
+        ends.sender.add_answer(Answer(request_id=number + 1, payload=payload))
+    assert len(ends.written) == 1_000 * (len(payload) + 64) // limits.ROUTER_FLUSH_SIZE_BYTES
+    assert max(ends.written) <= limits.ROUTER_FLUSH_SIZE_BYTES
+    await asyncio.sleep(0)
+    assert [answer.request_id for answer in ends.arrived] == list(range(1, 1_001))

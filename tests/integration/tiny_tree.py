@@ -3,10 +3,12 @@
     python -m tests.integration.tiny_tree
 
 A worker answers every TCP connection on the gRPC port with its number and process id. Files in the data directory make
-the next ones misbehave: `refuse-<n>` cannot start, `crash-<n>` dies while starting, `slow-<n>` ignores SIGTERM.
+the next ones misbehave: `refuse-<n>` cannot start, `crash-<n>` dies while starting, `stuck-<n>` never ends starting,
+`slow-<n>` ignores SIGTERM. Asked for `garbage`, it answers with when Python looks for some.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -35,6 +37,8 @@ class TinyWorker:
         command = await reader.readline()
         if command == b"hang\n":
             os.kill(os.getpid(), signal.SIGSTOP)
+        if command == b"garbage\n":
+            writer.write(f"{gc.get_threshold()}\n".encode())
         writer.write(f"{self.context.index} {os.getpid()}\n".encode())
         await writer.drain()
         writer.close()
@@ -50,6 +54,8 @@ async def start(context: ChildContext) -> Running:
         raise StartError(ExitCode.BOOT, "the store is damaged")
     if worker.marked("crash"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if worker.marked("stuck"):
+        await asyncio.sleep(3600)
     config = context.config
     await asyncio.start_server(worker.answer, config.grpc_host, config.grpc_port, reuse_port=True)
     return worker

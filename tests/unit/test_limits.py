@@ -63,6 +63,8 @@ REACHED = {
         "OUTPUT_JSON_SIZE_BYTES_MAX": "test_output_beyond_the_bound_is_left_out_and_stays_queryable",
     },
     "integration/test_call_http.py": {
+        "HTTP_CONNECTIONS_PER_HOST_MAX": "test_connections_to_one_host",
+        "HTTP_CONNECT_TIMEOUT_S_MAX": "test_host_that_drops_packets",
         "HTTP_REDIRECTS_MAX": "test_redirects_are_followed_up_to_the_bound",
         "HTTP_RESPONSE_DEPTH_MAX": "test_too_deep_json_is_an_error",
         "HTTP_RESPONSE_SIZE_BYTES_MAX": "test_too_large_response",
@@ -95,11 +97,22 @@ REACHED = {
     "integration/test_engine_progress.py": {
         "SUBSCRIPTION_BACKLOG_EVENTS_MAX": "test_slow_subscriber_falls_back_to_the_store",
     },
+    "integration/test_process_limits.py": {
+        "BOOT_ATTEMPTS_MAX": "test_worker_that_takes_too_long_to_start",
+        "BOOT_S_MAX": "test_worker_that_takes_too_long_to_start",
+        "GARBAGE_THRESHOLDS": "test_worker_looks_for_garbage_rarely",
+        "RESPAWN_STABLE_S": "test_crashes_in_a_row",
+        "START_WAIT_S_MAX": "test_start_waits_for_a_port",
+    },
     "integration/test_processes.py": {
+        "DRAIN_MARGIN_S": "test_draining_is_visible_and_bounded",
+        "PING_INTERVAL_S": "test_silent_worker_is_killed",
+        "PING_TIMEOUT_S": "test_silent_worker_is_killed",
         "RESPAWN_DELAY_S_MAX": "test_delays_between_respawns_double_up_to_the_bound",
         "RESPAWN_DELAY_S_MIN": "test_delays_between_respawns_double_up_to_the_bound",
     },
     "integration/test_router.py": {
+        "ROUTER_FLUSH_SIZE_BYTES": "test_frame_that_is_full_leaves_at_once",
         "ROUTER_FRAME_SIZE_BYTES_MAX": "test_garbage_closes_the_link_only",
         "ROUTER_OWNER_WAIT_S_MAX": "test_waiting_ends_at_the_deadline",
         "ROUTER_RECONNECT_INTERVAL_S": "test_request_waits_for_an_owner_that_is_down",
@@ -142,6 +155,11 @@ REACHED = {
         "CALLBACK_BATCH_SIZE_BYTES_MAX": "test_what_one_batch_holds",
         "CALLBACK_IN_FLIGHT_MAX": "test_single_events_under_way_at_once",
         "CALLBACK_PAGE_ROWS_MAX": "test_rows_that_are_read_back_at_once",
+    },
+    "simulation/test_drain_pace.py": {
+        "DRAIN_CALLBACKS_S_MAX": "test_parts_of_the_drain_timeout",
+        "DRAIN_CALLS_S_MAX": "test_parts_of_the_drain_timeout",
+        "DRAIN_WAITING_S_MAX": "test_parts_of_the_drain_timeout",
     },
     "simulation/test_engine_pace.py": {
         "ACKNOWLEDGEMENT_DELAY_MS_MAX": "test_acknowledgement_waits_for_a_commit_to_travel_with",

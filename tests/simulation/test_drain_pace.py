@@ -1,0 +1,55 @@
+"""Bounds of a worker's end, to the virtual millisecond: which part gets how much of the time there is."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fastrunner import clock, limits
+from fastrunner.worker import Worker
+from tests.simulation.pace import live
+from tests.simulation.virtual import VirtualTime
+
+
+class Part:
+    """Takes all the time it is given, and notes when it was told what."""
+
+    def __init__(self, name: str, told: dict[str, tuple[float, float]]) -> None:
+        self._name = name
+        self._told = told
+
+    def __getattr__(self, method: str) -> Any:
+        async def take(timeout_s: float) -> None:
+            self._told[f"{self._name}.{method}"] = (asyncio.get_running_loop().time(), timeout_s)
+            await asyncio.sleep(timeout_s)
+
+        def note() -> None:
+            self._told[f"{self._name}.{method}"] = (asyncio.get_running_loop().time(), 0.0)
+
+        return note if method == "stop_waiting" else take
+
+
+@pytest.mark.parametrize("timeout_s", [30.0, 3.0])
+def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = VirtualTime()
+    monkeypatch.setattr(clock, "time", time)
+    told: dict[str, tuple[float, float]] = {}
+
+    async def main() -> None:
+        worker = Worker.__new__(Worker)
+        parts = {"_server": "server", "_engine": "engine", "_callbacks": "callbacks", "_router": "router"}
+        for attribute, name in parts.items():
+            setattr(worker, attribute, Part(name, told))
+        await worker.drain(timeout_s)
+
+    live(time, main())
+    began_s = told["server.stop"][0]
+    assert told["router.stop_waiting"][0] - began_s == pytest.approx(limits.DRAIN_WAITING_S_MAX, abs=0.01)
+    calls_s = min(timeout_s, limits.DRAIN_CALLS_S_MAX)
+    assert told["server.stop"][1] == calls_s
+    left_s = timeout_s - calls_s
+    callbacks_s = min(limits.DRAIN_CALLBACKS_S_MAX, left_s / 2)
+    assert told["engine.quiesce"][1] == pytest.approx(left_s - callbacks_s, abs=0.01)
+    assert told["callbacks.drain"][1] == pytest.approx(callbacks_s, abs=0.01)
+    assert told["engine.drain"][1] == pytest.approx(0.0, abs=0.01)
+    assert told["router.close"][1] == limits.DRAIN_CALLS_S_MAX
