@@ -21,7 +21,10 @@ CORE_PARTS = [SOURCE / "_core.pyx", *sorted((SOURCE / "core").glob("*.pxi"))]
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if "_pb" not in path.relative_to(SOURCE).parts)
 OTHERS = sorted(path for name in ("tests", "tools", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py"))
 
-SUPPORT = {"__version__", "_pb", "_version", "clock", "config", "crash", "errors", "limits", "logs", "metrics"}
+SUPPORT = {
+    *("__version__", "_pb", "_version", "cells", "clock", "config", "crash", "errors", "exposition", "limits", "logs"),
+    "metrics",
+}
 MAY_IMPORT = {
     **dict.fromkeys(SUPPORT, SUPPORT),
     "core": {"limits"},

@@ -205,6 +205,30 @@ class Turn:
     """Sequence number of the last event; 0 without events."""
     more: bool
     """The slice's step budget ended first: call `resume(MoreSteps(), now_ms)` after letting others run."""
+    tally: bytes
+    """What became of its tasks, for a TaskTally; empty if none ended."""
+
+TALLIED_KINDS: tuple[str, ...]
+"""Kinds of tasks, in the order a TaskTally has them."""
+TALLIED_OUTCOMES: tuple[str, ...]
+"""How tasks end, in the order a TaskTally has them; those that are interrupted have no outcome."""
+
+@final
+class TaskTally:
+    """Sums of turns' tallies, by kind of task: how many ended how, and how long they took by the walk's clock."""
+
+    cells_per_kind: int
+    """Cells of one kind: one per outcome, one per bucket (the last has no bound), the sum in milliseconds."""
+
+    def __new__(cls, bounds_ms: Sequence[int]) -> TaskTally:
+        """`bounds_ms` are the buckets' upper bounds, ascending."""
+
+    def add(self, tally: bytes) -> None:
+        """Adds a turn's tally. Raises ValueError if it is none."""
+
+    def take(self) -> list[tuple[int, int]]:
+        """What is in the cells that are not 0, and empties them. After the cells of all kinds comes one that counts
+        expressions whose budget ended."""
 
 @final
 class Walk:

@@ -18,8 +18,7 @@ from fastrunner import limits
 from fastrunner.clock import monotonic_s
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.errors import RunnerError
-from fastrunner.metrics import name_process
-from fastrunner.runtime import ChildContext, ExitCode, StartError, metrics_identity
+from fastrunner.runtime import ChildContext, ExitCode, StartError
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ class Running(Protocol):
 
 def serve_child(context: ChildContext, start: Callable[[ChildContext], Awaitable[Running]]) -> int:
     """Starts, reports ready, answers the supervisor, drains on SIGTERM; the exit code."""
-    name_process(metrics_identity(context.role, context.index))
     return uvloop.run(_serve(context, start))
 
 

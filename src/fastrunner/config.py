@@ -239,8 +239,3 @@ def shown_fields() -> list[str]:
     """Fields that users are told of."""
     extras = {field: info.json_schema_extra for field, info in Config.model_fields.items()}
     return [field for field, extra in extras.items() if not (isinstance(extra, dict) and extra.get("hidden"))]
-
-
-def export_metrics_folder(folder: Path) -> None:
-    """Tells prometheus_client where all processes share their metrics; before anything imports it."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

@@ -518,6 +518,18 @@ DRAIN_CALLBACKS_S_MAX: Final = 2.0
 SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 
+METRICS_UNLOCKED_AGE_S_MAX: Final = 60.0
+"""A folder of metrics that nobody has locked for so long is not just being made: its maker was killed."""
+
+METRIC_CELLS_MAX: Final = 8192
+"""Numbers one process counts into; all metrics with all labels they are known to take need about 1,500."""
+
+METRIC_KEYS_SIZE_BYTES_MAX: Final = 384 << 10
+"""Names and labels of those numbers: a few hundred, of about 100 bytes. Pages that are not used take no memory."""
+
+METRIC_NOTE_SIZE_BYTES_MAX: Final = 32 << 10
+"""What one commit counts: at most some 250 numbers, 20 bytes each, and an execution's id."""
+
 assert DOCUMENT_DEPTH_MAX < DATA_DEPTH_MAX <= 240
 assert 4 * TASK_NESTING_MAX <= DOCUMENT_DEPTH_MAX
 assert INPUT_SIZE_BYTES_MAX < HTTP_RESPONSE_SIZE_BYTES_MAX < DATA_SIZE_BYTES_MAX

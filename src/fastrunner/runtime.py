@@ -6,6 +6,7 @@ in the data directory; everything here is gone when the runner ends.
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from typing import Any, Final, Self
 import orjson
 
 from fastrunner import limits
+from fastrunner.clock import wall_ms
 from fastrunner.config import Config
 
 
@@ -111,6 +113,8 @@ def _bound(family: int, address: Any, option: int) -> socket.socket:
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - folders in it are made by mkdtemp
 _PREFIX: Final = "fastrunner-"
+_METRICS_PREFIX: Final = "fastrunner-metrics-"
+_LOCK: Final = "metrics.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ class RuntimeFolder:
 
     path: Path
     """Short enough for the socket paths within."""
+    lock: int = -1
+    """Descriptor of the locked file that says that the owner of the metrics folder lives; -1: there is none."""
 
     @classmethod
     def create(cls, data_dir: Path) -> Self:
@@ -133,13 +139,11 @@ class RuntimeFolder:
         if not _takes_sockets(path):
             path.rmdir()
             path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
-        folder = cls(path)
-        _make_metrics(folder.metrics)
-        return folder
+        return cls(path, _make_metrics(path / "metrics"))
 
     @property
     def metrics(self) -> Path:
-        """Where prometheus_client shares metrics between processes."""
+        """Where the processes count, see `cells`."""
         return self.path / "metrics"
 
     def socket_of(self, worker: int) -> Path:
@@ -148,29 +152,71 @@ class RuntimeFolder:
 
     def forget_gauges(self, identity: str) -> None:
         """Drops what a dead process counted as present; its counters stay."""
-        for path in self.metrics.glob(f"gauge_live*_{identity}.db"):
-            path.unlink(missing_ok=True)
+        (self.metrics / f"{identity}.gauges").unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Removes the folder with everything in it."""
         _remove(self.path)
+        if self.lock >= 0:
+            os.close(self.lock)
 
 
-def _make_metrics(folder: Path) -> None:
+def _make_metrics(folder: Path) -> int:
     """Metrics are mapped into memory: on a disk that is full, touching a new page would kill the process by SIGBUS. So
-    they lie on a file system in memory where there is one, behind a link by which the next start finds them."""
+    they lie on a file system in memory where there is one, behind a link by which the next start finds them. Gives the
+    descriptor of its lock, -1 elsewhere."""
+    sweep(_MEMORY)
     try:
-        target = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_MEMORY))
+        target = Path(tempfile.mkdtemp(prefix=_METRICS_PREFIX, dir=_MEMORY))
+        lock = _lock(target / _LOCK, os.O_CREAT)
         folder.symlink_to(target)
     except OSError:
         folder.mkdir()
+        return -1
+    return lock
+
+
+def sweep(parent: Path) -> None:
+    """Removes the metrics of runners that were killed and whose data directories nobody starts again.
+
+    Whoever owns a folder holds a lock in it for as long as any of its processes lives. One without a lock may be
+    somebody's who is just making it. Only files of ours are removed, whatever the folder is called.
+    """
+    for folder in parent.glob(f"{_METRICS_PREFIX}*"):
+        # One in use, or another user's, stays.
+        with contextlib.suppress(OSError):
+            if _is_abandoned(folder):
+                for path in folder.iterdir():
+                    if path.suffix in (".counts", ".gauges", ".note", ".lock"):
+                        path.unlink()
+                folder.rmdir()
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether the owner of a folder of metrics is gone. Raises OSError if it is not."""
+    try:
+        os.close(_lock(folder / _LOCK))
+    except FileNotFoundError:
+        return wall_ms() - folder.stat().st_mtime * 1000 > limits.METRICS_UNLOCKED_AGE_S_MAX * 1000
+    return True
+
+
+def _lock(path: Path, flags: int = 0) -> int:
+    """Locks a file; the descriptor. Raises OSError if somebody else has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _remove(folder: Path) -> None:
     metrics = folder / "metrics"
     if metrics.is_symlink():
         target = metrics.readlink()
-        if target.parent == _MEMORY and target.name.startswith(_PREFIX):
+        if target.parent == _MEMORY and target.name.startswith(_METRICS_PREFIX):
             shutil.rmtree(target, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
 

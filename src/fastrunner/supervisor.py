@@ -33,7 +33,7 @@ from fastrunner.children import (
     run_worker_child,
 )
 from fastrunner.clock import monotonic_s
-from fastrunner.config import Config, export_metrics_folder
+from fastrunner.config import Config
 from fastrunner.logs import configure_logs
 from fastrunner.runtime import ExitCode, Role, StartError, metrics_identity
 from fastrunner.startup import Reserved, announcement, reserve, warn_of_lost_connections
@@ -350,7 +350,6 @@ def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain 
         return error.code
     with held:
         warn_of_lost_connections(config)
-        export_metrics_folder(reserved.folder.metrics)
         # What is alive now stays shared with the children: their collectors never touch its pages.
         gc.freeze()
         tree = Supervisor(config, reserved, {Role.WORKER: worker, Role.WEB: web}, announcement(config, reserved))

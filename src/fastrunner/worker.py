@@ -22,7 +22,7 @@ from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.engine.sharding import shards_owned
 from fastrunner.metrics import Metrics
 from fastrunner.router import Router
-from fastrunner.runtime import ChildContext
+from fastrunner.runtime import ChildContext, metrics_identity
 from fastrunner.service.call_queue import TlsFiles
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
@@ -59,7 +59,8 @@ class Worker:
             crash.arm(config.crash_point, context.index)
         self._config = config
         self._link = context.link
-        self._metrics = Metrics()
+        identity = metrics_identity(context.role, context.index)
+        self._metrics = Metrics(folder=context.folder.metrics, identity=identity)
         if context.crashes:
             self._metrics.worker_restarts.inc(context.crashes)
         self._engine = EmbeddedEngine(

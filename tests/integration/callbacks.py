@@ -189,14 +189,9 @@ class ScriptedReceiver(Receiver):
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    """A metric of the pipeline."""
-    samples = [
-        sample
-        for family in getattr(metrics, name).collect()
-        for sample in family.samples
-        if sample.labels == labels and not sample.name.endswith("_created")
-    ]
-    return float(samples[0].value) if samples else 0.0
+    """A metric of the pipeline; labels in the order of its definition."""
+    metric = getattr(metrics, name)
+    return float((metric.labels(*labels.values()) if labels else metric).value)
 
 
 def free_port() -> int:

@@ -127,14 +127,11 @@ async def test_a_thousand_executions_are_committed_in_groups() -> None:
         answers = await asyncio.gather(*(engine.submit(submission(each)) for each in ids))
         assert set(answers) == {"running"}
         metrics = engine._metrics
-        commits = sum(
-            s.value for m in metrics.commit_executions.collect() for s in m.samples if s.name.endswith("_count")
-        )
-        assert commits < 500
+        assert metrics.commit_executions.count < 500
         assert len(announced) == 1_000
         for each in ids[::100]:
             await assert_whole(engine, each, "workflow_completed")
-        assert metrics.executions_accepted._value.get() == 1_000
+        assert metrics.executions_accepted.value == 1_000
 
 
 async def test_listing_filters_sorts_and_pages() -> None:

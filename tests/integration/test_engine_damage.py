@@ -47,7 +47,7 @@ def _sequences(rows: list[UnacknowledgedEvents]) -> list[int]:
 
 
 async def _damaged_count(engine: EmbeddedEngine, table: str) -> float:
-    return float(engine._metrics.damaged_records.labels(table)._value.get())
+    return float(engine._metrics.damaged_records.labels(table).value)
 
 
 @pytest.mark.parametrize(

@@ -134,16 +134,16 @@ async def _fail_and_recover(
             assert refusals[0].retry_after_s > 0
             assert len(troubles) == 1
             assert cause in troubles[0]
-            assert engine._metrics.storage_failing._value.get() == 1
+            assert engine._metrics.storage_failing.value == 1
             with pytest.raises(kind):
                 await engine.submit(submission("more", CALL))
             with pytest.raises(UnknownExecution):
                 await engine.get("more")
             # What is stored can still be read.
             assert (await engine.get("execution-0")).execution_id == "execution-0"
-            failures = engine._metrics.commit_failures.labels(kind.__name__)._value
-            before = failures.get()
-            await until(lambda: failures.get() > before, "another attempt")
+            failures = engine._metrics.commit_failures.labels(kind.__name__)
+            before = failures.value
+            await until(lambda: failures.value > before, "another attempt")
         finally:
             recover()
         for execution_id in accepted:
@@ -151,7 +151,7 @@ async def _fail_and_recover(
             await assert_whole(engine, execution_id, "workflow_completed")
         await until(lambda: troubles[-1] == "", "readiness to come back")
         assert len(troubles) == 2
-        assert engine._metrics.storage_failing._value.get() == 0
+        assert engine._metrics.storage_failing.value == 0
         await until(lambda: engine._shards[0].unfinished_count == 0, "the last commit to be told")
         receiver.check(accepted)
         assert set(receiver.sequences) == set(accepted)
@@ -190,9 +190,9 @@ async def test_idle_runner_finds_out_by_itself_that_the_disk_is_back(disk: Disk)
         _, refusals = await _submit(engine, range(200))
         assert refusals
         await until(lambda: troubles, "the trouble to be told")
-        failures = engine._metrics.commit_failures.labels("StorageFull")._value
-        before = failures.get()
-        await until(lambda: failures.get() > before, "a probe that fails: nothing else is left to write")
+        failures = engine._metrics.commit_failures.labels("StorageFull")
+        before = failures.value
+        await until(lambda: failures.value > before, "a probe that fails: nothing else is left to write")
         assert troubles[-1]
         disk.leave(MIB)
         await until(lambda: troubles[-1] == "", "readiness to come back")

@@ -163,7 +163,7 @@ async def test_damaged_value_fails_its_execution_with_an_event_that_says_so(cond
         assert view.error is not None
         assert "damaged" in view.error["detail"]
         await assert_whole(engine, "a", "workflow_failed")
-        assert engine._metrics.damaged_records.labels(table)._value.get() == 1
+        assert engine._metrics.damaged_records.labels(table).value == 1
         # What is left of its state stays until its retention ends.
         assert len(_rows(path, "select 1 from claims")) > 1
 

@@ -16,7 +16,7 @@ import sys
 from fastrunner.child import Running, serve_child
 from fastrunner.config import load_config
 from fastrunner.metrics import Metrics
-from fastrunner.runtime import ChildContext, ExitCode, StartError
+from fastrunner.runtime import ChildContext, ExitCode, StartError, metrics_identity
 from fastrunner.supervisor import run
 
 
@@ -25,7 +25,7 @@ class TinyWorker:
 
     def __init__(self, context: ChildContext) -> None:
         self.context = context
-        self.metrics = Metrics()
+        self.metrics = Metrics(folder=context.folder.metrics, identity=metrics_identity(context.role, context.index))
         self.metrics.worker_restarts.inc(context.crashes)
         self.metrics.active_executions.set(10)
 

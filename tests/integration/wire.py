@@ -17,7 +17,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.engine import Engine
 from fastrunner.metrics import Metrics
 from fastrunner.service.handlers import Service
-from fastrunner.service.methods import COMMAND_SERVICE, METHOD_OF_PATH, QUERY_SERVICE
+from fastrunner.service.methods import COMMAND_SERVICE, METHOD_OF_PATH, QUERY_SERVICE, STREAMING
 from fastrunner.service.routing import LocalRouter
 from fastrunner.service.transport import Server, serve
 from tests.integration.memory_engine import MemoryEngine
@@ -53,7 +53,8 @@ class Wire:
 
     def handled(self, service: str, method: str, code: str) -> float | None:
         """What the metric of completed calls says."""
-        labels = {"grpc_service": service, "grpc_method": method, "grpc_code": code}
+        kind = "server_stream" if method in STREAMING else "unary"
+        labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method, "grpc_code": code}
         return self.registry.get_sample_value("grpc_server_handled_total", labels)
 
 

@@ -216,10 +216,16 @@ REACHED = {
         "OVERLOAD_DELAY_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_FLOOR": "test_burst_is_no_overload_and_a_lasting_wait_is",
     },
+    "unit/test_metrics.py": {
+        "METRIC_CELLS_MAX": "test_cells_end_at_their_bound",
+        "METRIC_KEYS_SIZE_BYTES_MAX": "test_keys_end_at_their_bound",
+        "METRIC_NOTE_SIZE_BYTES_MAX": "test_note_outlives_its_writer",
+    },
     "unit/test_retention.py": {
         "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",
     },
     "unit/test_runtime.py": {
+        "METRICS_UNLOCKED_AGE_S_MAX": "test_metrics_of_killed_runners_are_swept",
         "SOCKET_PATH_SIZE_BYTES_MAX": "test_long_paths_get_a_short_runtime_folder",
     },
     "unit/test_status.py": {

@@ -1,5 +1,6 @@
 """Support: what the processes of one runner share: ports, the runtime folder, the ports file, the link."""
 
+import fcntl
 import os
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from fastrunner.runtime import (
     StartError,
     remove_ports_file,
     reserve_port,
+    sweep,
     write_ports_file,
 )
 
@@ -26,7 +28,7 @@ def test_runtime_folder_is_fresh_and_private(tmp_path: Path) -> None:
     folder = RuntimeFolder.create(data_dir)
     assert folder.path == data_dir / "run"
     assert folder.path.stat().st_mode & 0o777 == 0o700
-    assert list(folder.metrics.iterdir()) == []
+    assert [path.name for path in folder.metrics.iterdir() if path.name != "metrics.lock"] == []
     folder.remove()
     assert not folder.path.exists()
 
@@ -73,11 +75,31 @@ def test_metrics_are_in_memory_and_leave_nothing_behind(tmp_path: Path) -> None:
 def test_only_live_gauges_are_forgotten(tmp_path: Path) -> None:
     """A dead worker's gauges go, its counters and the others' files stay."""
     folder = RuntimeFolder.create(tmp_path)
-    names = ["gauge_livesum_worker1.db", "counter_worker1.db", "gauge_livesum_worker11.db", "gauge_livemax_worker1.db"]
+    names = ["worker1.gauges", "worker1.counts", "worker11.gauges"]
     for name in names:
         (folder.metrics / name).touch()
     folder.forget_gauges("worker1")
-    assert {path.name for path in folder.metrics.iterdir()} == {"counter_worker1.db", "gauge_livesum_worker11.db"}
+    assert {path.name for path in folder.metrics.iterdir()} - {"metrics.lock"} == {"worker1.counts", "worker11.gauges"}
+
+
+def test_metrics_of_killed_runners_are_swept(tmp_path: Path) -> None:
+    """A start removes the folders whose owner is gone, and no other."""
+    names = ("dead", "old", "new", "living")
+    dead, unlocked, making, living = (tmp_path / f"fastrunner-metrics-{name}" for name in names)
+    other, kept = tmp_path / "fastrunner-data", tmp_path / "fastrunner-metrics-kept"
+    for folder in (dead, unlocked, making, living, other, kept):
+        folder.mkdir()
+    for folder in (dead, living, other, kept):
+        (folder / "metrics.lock").touch()
+    for name in ("worker0.counts", "worker0.gauges", "shard-0.note"):
+        (dead / name).touch()
+    (kept / "shard-0000.db").touch()
+    os.utime(unlocked, (0, 0))
+    with (living / "metrics.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {making, living, other, kept}
+    assert (kept / "shard-0000.db").exists()
 
 
 def test_shared_port_is_held_but_not_listened_on() -> None:

@@ -4,6 +4,7 @@
     walk_evaluate.pxi expressions, templates, durations, schemas: values in the place a task is at
     walk_run.pxi      a step: a task begins, a list ends
     walk_fault.pxi    an error finds its `try`; retries
+    tally.pxi         what became of the tasks of a turn, for the metrics
     walk_control.pxi  timers, pause, resume, cancel; how an execution ends
     snapshot.pxi      a walk as bytes and back
 
@@ -39,6 +40,7 @@ cdef class Turn:
     cdef readonly long long first_sequence
     cdef readonly long long last_sequence
     cdef readonly bint more
+    cdef readonly bytes tally
 
 
 @cython.final
@@ -237,6 +239,7 @@ cdef int begin_turn(Walk walk, long long now_ms) except -1:
     walk.time_field = varint_field(FIELD_TIMESTAMP_MS, walk.now_ms)
     walk.actions = []
     walk.first_sequence = 0
+    begin_tally()
     walk.dumped = None
     walk.dumped_text = b"null"
     return 0
@@ -246,6 +249,7 @@ cdef Turn end_turn(Walk walk):
     cdef Turn turn = Turn.__new__(Turn)
     turn.actions = walk.actions
     turn.events = walk.buffer.take()
+    turn.tally = take_tally()
     turn.first_sequence = walk.first_sequence
     turn.last_sequence = walk.last_sequence if walk.first_sequence else 0
     turn.more = walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0
@@ -274,7 +278,8 @@ cdef int emit(Walk walk, EventParts parts, int attempt, bytes message=None, dict
     )
 
 
-cdef int emit_failed(Walk walk, TaskNode task, int attempt, dict error) except -1:
+cdef int emit_failed(Walk walk, TaskNode task, int attempt, dict error, long long started_at_ms) except -1:
+    tally(task.kind, TALLY_FAILED, walk.now_ms - started_at_ms)
     return emit(walk, task.event_failed, attempt, text_field(FIELD_MESSAGE, error_message(error)), error)
 
 

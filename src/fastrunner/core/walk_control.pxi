@@ -56,7 +56,7 @@ cdef int apply_outcome(Walk walk, Strand strand, object value, dict error) excep
     if error is None:
         finish(walk, strand, frame, value, frame.task.then)
         return make_ready(walk, strand)
-    return fail_task(walk, strand, frame.parent, frame.task, frame.attempt, error)
+    return fail_task(walk, strand, frame.parent, frame.task, frame.attempt, error, frame.started_at_ms)
 
 
 # --- timers ---
@@ -153,7 +153,7 @@ cdef int time_out(Walk walk, Strand strand, TaskFrame frame) except -1:
     cdef dict error = make_error("timeout", f"the {what} took longer than its timeout", task.reference)
     cut(walk, strand, frame)
     if is_task:
-        return fail_task(walk, strand, frame.parent, task, frame.attempt, error)
+        return fail_task(walk, strand, frame.parent, task, frame.attempt, error, frame.started_at_ms)
     return raise_from(walk, strand, frame, error)
 
 

@@ -60,6 +60,8 @@ cdef object evaluate_here(Walk walk, Expression expression, object dot, int dept
         return safe_part(value, DATA_DEPTH_MAX - depth) if depth else json_safe(value, DATA_DEPTH_MAX)
     except (ExpressionError, _Unkept) as error:
         message = str(error)
+        if isinstance(error, BudgetExceeded):
+            tally(0, TALLY_OVER_BUDGET, 0)
     if expression.literal is not None:
         return expression.literal
     text = expression.program.text

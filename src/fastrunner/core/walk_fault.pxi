@@ -6,9 +6,10 @@ the `try` task's own and goes outwards from there.
 """
 
 
-cdef int fail_task(Walk walk, Strand strand, TaskFrame frame, TaskNode task, int attempt, dict error) except -1:
+cdef int fail_task(Walk walk, Strand strand, TaskFrame frame, TaskNode task, int attempt, dict error,
+                   long long started_at_ms) except -1:
     """A task has failed; `frame` is the one its list runs in."""
-    emit_failed(walk, task, attempt, error)
+    emit_failed(walk, task, attempt, error, started_at_ms)
     return raise_from(walk, strand, frame, error)
 
 
@@ -31,7 +32,7 @@ cdef int raise_from(Walk walk, Strand strand, TaskFrame frame, dict error) excep
                     return block(walk, strand) if frame.position == POSITION_BLOCKED else make_ready(walk, strand)
             except WalkFault as fault:
                 error = fault.error
-        emit_failed(walk, frame.task, frame.attempt, error)
+        emit_failed(walk, frame.task, frame.attempt, error, frame.started_at_ms)
         frame = frame.parent
 
 
@@ -80,7 +81,7 @@ cdef int go_on_after_delay(Walk walk, Strand strand, TryFrame frame) except -1:
     try:
         start_attempt(walk, frame)
     except WalkFault as fault:
-        return fail_task(walk, strand, frame.parent, frame.task, frame.attempt, fault.error)
+        return fail_task(walk, strand, frame.parent, frame.task, frame.attempt, fault.error, frame.started_at_ms)
     return make_ready(walk, strand)
 
 

@@ -69,7 +69,7 @@ cdef int begin(Walk walk, Strand strand, TaskFrame frame) except -1:
     except WalkFault as fault:
         if not has_started:
             emit(walk, task.event_started, attempt)
-        fail_task(walk, strand, frame, task, attempt, fault.error)
+        fail_task(walk, strand, frame, task, attempt, fault.error, walk.now_ms)
     return 0
 
 
@@ -178,7 +178,7 @@ cdef int next_iteration(Walk walk, Strand strand, ForFrame frame) except -1:
             if not is_true(evaluate_here(walk, task.condition, frame.data, 0)):
                 return finish(walk, strand, frame, frame.data, task.then)
         except WalkFault as fault:
-            return fail_task(walk, strand, frame.parent, task, frame.attempt, fault.error)
+            return fail_task(walk, strand, frame.parent, task, frame.attempt, fault.error, frame.started_at_ms)
     frame.position = 0 if frame.body.count else POSITION_DONE
     return 0
 
@@ -231,7 +231,8 @@ cdef int branch_done(Walk walk, Strand branch, object output) except -1:
         json_safe(frame.outputs, DATA_DEPTH_MAX)
     except _Unkept as error:
         return fail_task(
-            walk, strand, frame.parent, task, frame.attempt, make_error("expression", str(error), task.reference)
+            walk, strand, frame.parent, task, frame.attempt, make_error("expression", str(error), task.reference),
+            frame.started_at_ms,
         )
     finish(walk, strand, frame, frame.outputs, task.then)
     return make_ready(walk, strand)
@@ -306,6 +307,7 @@ cdef int complete(Walk walk, Strand strand, TaskFrame frame, TaskNode task, obje
         if task.export_as is not None:
             strand.context, strand.has_exported = context, True
     emit(walk, task.event_completed, attempt, None, None, output_text(walk, output))
+    tally(task.kind, TALLY_COMPLETED, walk.now_ms - walk.at_started_at_ms)
     frame.data = output
     frame.position = then
     if then == POSITION_END:
@@ -321,7 +323,7 @@ cdef int finish(Walk walk, Strand strand, TaskFrame frame, object output, int th
     try:
         complete(walk, strand, frame.parent, task, output, frame.attempt, then)
     except WalkFault as fault:
-        fail_task(walk, strand, frame.parent, task, frame.attempt, fault.error)
+        fail_task(walk, strand, frame.parent, task, frame.attempt, fault.error, frame.started_at_ms)
     return 0
 
 

@@ -102,6 +102,8 @@ class Change:
     """Who hears after it."""
     claims: Claims | None = None
     """How the snapshot's claims to values stored elsewhere change."""
+    tallies: Sequence[bytes] = ()
+    """What became of the tasks of its turns, for the metrics."""
     keeps_state: bool = False
     """Set where an execution ends because it is damaged: what is left of its request and state stays until retention
     ends."""

@@ -68,6 +68,7 @@ class Execution:
         "_events_last",
         "_input_size_bytes",
         "_settled",
+        "_tallies",
         "accepted",
         "accepted_ms",
         "broken",
@@ -156,6 +157,7 @@ class Execution:
         self._events_first = 0
         self._events_last = 0
         self._effects_new: list[int] = []
+        self._tallies: list[bytes] = []
         self._settled = True
 
     # --- turns ---
@@ -242,6 +244,8 @@ class Execution:
             self._events_last = turn.last_sequence
             self.events_size_bytes += len(turn.events)
             self.events_told_size_bytes += len(turn.events)
+        if turn.tally:
+            self._tallies.append(turn.tally)
         for action in turn.actions:
             if isinstance(action, PerformEffect):
                 self.effects_unstarted[action.effect_id] = action
@@ -296,6 +300,7 @@ class Execution:
         self._events = []
         self._events_first = self._events_last = self.events_size_bytes = 0
         self._effects_new = []
+        self._tallies = []
         self.waiters = []
         return change
 
@@ -326,6 +331,7 @@ class Execution:
             effects=self._effects_new,
             waiters=self.waiters,
             claims=claims,
+            tallies=self._tallies,
         )
 
     @property

@@ -29,6 +29,7 @@ from fastrunner.crash import CrashPoint
 from fastrunner.engine import UnacknowledgedEvents, records
 from fastrunner.engine.batch import Batch, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES
+from fastrunner.engine.counting import CommitCounts
 from fastrunner.engine.execution import Execution
 from fastrunner.engine.faults import refusal_of
 from fastrunner.engine.plans import CachedPlan, PlanCache
@@ -100,11 +101,7 @@ class Shard:
         self._driver = driver
         self._plans = plans
         self._metrics = metrics
-        # Looking a label up costs as much as counting.
-        self._finished = {
-            status: (metrics.executions_finished.labels(status), metrics.execution_duration.labels(status))
-            for status in FINAL_STATUSES
-        }
+        self._counts = CommitCounts(metrics, number)
         self._wall_ms = wall_ms
         store.on_damage = self._damage_found
         self._retention = Retention(store, config, metrics)
@@ -136,6 +133,7 @@ class Shard:
                 raise Unavailable(f"{self.store.path} is still held by another worker")
             await asyncio.sleep(0.01)
         counts = self.store.open()
+        self._counts.recover(self.store.progress)
         self._execution_key_last = counts.execution_key_last
         self.loader.begin(counts.execution_key_last)
         self.unfinished_count = counts.unfinished
@@ -326,6 +324,7 @@ class Shard:
         try:
             crash.reach(CrashPoint.BEFORE_JOURNAL_WRITE)
             self.store.write(batch)
+            self._counts.begin(batch, self._accepted_ms)
             crash.reach(CrashPoint.AFTER_JOURNAL_WRITE)
         except Exception as error:
             self._failed(batch, error)
@@ -367,7 +366,7 @@ class Shard:
         self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         self._metrics.commit_executions.observe(len(batch.changes))
         self._metrics.commit_duration.observe(monotonic_s() - self._commit_begun_s)
-        self._metrics.executions_accepted.inc(sum(change.accepted is not None for change in batch.changes))
+        self._counts.landed()
         for change in batch.changes:
             self._land(change)
         self._driver.landed()
@@ -377,6 +376,9 @@ class Shard:
         self._landings.set()
         if self._dirty or self._verdicts or self._retention.due:
             self._begin_commit()
+
+    def _accepted_ms(self, execution_id: str) -> int:
+        return self.live[execution_id].accepted_ms
 
     def _set_refusal(self, refusal: StorageFull | StorageFailed | None) -> None:
         changed = str(refusal) != str(self.refusal)
@@ -398,13 +400,11 @@ class Shard:
             del self.live[change.execution_id]
             self.unfinished_count -= 1
             self._retention.finished_count += 1
-            finished, duration = self._finished[change.status]
-            finished.inc()
-            duration.observe((change.finished_ms - execution.accepted_ms) / 1000)
             self._driver.ended(execution)
 
     def _failed(self, batch: Batch, error: BaseException) -> None:
         """Keeps what must not be lost, refuses what nobody was promised, tries again later."""
+        self._counts.dropped()
         refusal = refusal_of(error, self.store.path.name, self._retry_delay_s)
         if (refusal is None or isinstance(refusal, ShardDamaged)) and self._drop_unwritable(batch):
             self._unwritten = batch

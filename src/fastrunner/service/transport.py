@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import grpc
 from google.rpc.code_pb2 import CANCELLED, OK
-from prometheus_client import Counter
 
 from fastrunner import clock, crash, limits
+from fastrunner.cells import Counter
 from fastrunner.crash import CrashPoint
 from fastrunner.errors import InvalidRequest, NotServed, Unavailable
 from fastrunner.metrics import Metrics
@@ -41,7 +41,7 @@ _DETAILS_KEY: Final = "grpc-status-details-bin"
 _STOPPING: Final = "the runner is stopping: executions go on; call again, and Subscribe to follow them"
 _CLIENT_KEY: Final = "fastrunner-client"
 """Metadata in which a client may name itself: several behind one address get shares of their own."""
-_UNKNOWN: Final = Method("unknown", "unknown", streams=True)
+_UNKNOWN: Final = Method("unknown", "unknown", streams=False)
 _CODE_LABELS: Final = {code.value[0]: _label(code.name) for code in grpc.StatusCode}
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 1),
@@ -78,6 +78,7 @@ class Server:
         self._pending: set[asyncio.Future[Any]] = set()
         self._stopping = False
         self._held: list[Callable[[], None]] | None = None
+        self._unknown = _Measure(metrics, _UNKNOWN)
         self._answers = self._methods()
         self._queue = CallQueue(_OPTIONS, self._take_up, service.overload.measured)
 
@@ -148,7 +149,8 @@ class Server:
         if answer is not None:
             answer(call)
         else:
-            self._refuse(call, _Measure(self._metrics, _UNKNOWN), NotServed(f"there is no method {call.path}"))
+            self._unknown.started.inc()
+            self._refuse(call, self._unknown, NotServed(f"there is no method {call.path}"))
 
     # --- unary calls ---
 
@@ -160,6 +162,7 @@ class Server:
                 self._held.append(partial(received, call, payload))
                 return
             started_s = clock.monotonic_s()
+            measure.started.inc()
             try:
                 if payload is None:
                     raise InvalidRequest("", "the call ended without a message")
@@ -222,6 +225,7 @@ class Server:
 
         def received(call: ServerCall, payload: bytes | None) -> None:
             if payload is None:
+                measure.started.inc()
                 self._refuse(call, measure, InvalidRequest("", "the call ended without a message"))
             else:
                 self._open(measure, lambda _, facts: open_(payload, facts), call)
@@ -230,6 +234,7 @@ class Server:
 
     def _open(self, measure: "_Measure", open_: Stream, call: ServerCall) -> None:
         """A stream of answers; `open_` gets the requests that are still to come."""
+        measure.started.inc()
         stream = asyncio.get_running_loop().create_task(self._serve(measure, open_, call))
 
         def closed(gone: bool) -> None:
@@ -311,7 +316,8 @@ class _Measure:
 
     def __init__(self, metrics: Metrics, method: Method) -> None:
         self._handled = metrics.grpc_handled
-        self._labels = (method.service, method.name)
+        self._labels = (_type(method), method.service, method.name)
+        self.started = metrics.grpc_started.labels(*self._labels)
         self._handled_by_code: dict[int, Counter] = {}
         self._duration = metrics.grpc_duration.labels(*self._labels)
 
@@ -321,6 +327,13 @@ class _Measure:
             handled = self._handled_by_code[code] = self._handled.labels(*self._labels, _CODE_LABELS[code])
         handled.inc()
         self._duration.observe(clock.monotonic_s() - started_s)
+
+
+def _type(method: Method) -> str:
+    """As the go-grpc-prometheus convention writes it; only reflection takes a stream of requests."""
+    if not method.streams:
+        return "unary"
+    return "bidi_stream" if method.service in REFLECTION_SERVICES else "server_stream"
 
 
 def _facts(call: ServerCall) -> CallFacts:

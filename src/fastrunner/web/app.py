@@ -13,10 +13,10 @@ import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from fastrunner._version import __version__
 from fastrunner.config import Config
+from fastrunner.exposition import FolderCollector
 
 
 class TreeState:
@@ -104,6 +104,6 @@ async def _metrics(request: web.Request) -> web.Response:
 
 def _collect(folder: Path, accept: str) -> tuple[bytes, str]:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    registry.register(FolderCollector(folder))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type

@@ -1,0 +1,171 @@
+"""Support: what is counted: cells, their files, histograms, what several processes say together, notes."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.parser import text_string_to_metric_families
+
+from fastrunner import limits
+from fastrunner._core import TALLIED_KINDS, TALLIED_OUTCOMES, TaskTally
+from fastrunner.cells import Cells, Key, Note, read_cells
+from fastrunner.exposition import FolderCollector
+from fastrunner.metrics import CALL_SECONDS, EXECUTION_SECONDS, Metrics
+
+PREFIX = "workflow_runner_"
+
+
+def scraped(folder: Path) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(FolderCollector(folder))
+    return registry
+
+
+def test_processes_are_one_scrape(tmp_path: Path) -> None:
+    """Counters and histograms add up, gauges add up or are the largest."""
+    for number in (0, 1):
+        metrics = Metrics(folder=tmp_path, identity=f"worker{number}")
+        metrics.executions_accepted.inc(10 + number)
+        metrics.active_executions.set(3)
+        metrics.callback_oldest_age.set(5.0 - number)
+        metrics.commit_duration.observe(0.00007)
+        metrics.commit_failures.labels(f"Cause{number}").inc()
+        metrics.effects_in_flight.labels("call_http").inc()
+        metrics.effects_in_flight.labels("call_http").dec()
+    value = scraped(tmp_path).get_sample_value
+    assert value(f"{PREFIX}executions_accepted_total") == 21
+    assert value(f"{PREFIX}active_executions") == 6
+    assert value(f"{PREFIX}callback_oldest_event_age_seconds") == 5
+    assert value(f"{PREFIX}commit_duration_seconds_count") == 2
+    assert value(f"{PREFIX}commit_duration_seconds_sum") == pytest.approx(0.00014)
+    assert value(f"{PREFIX}commit_duration_seconds_bucket", {"le": "5e-05"}) == 0
+    assert value(f"{PREFIX}commit_duration_seconds_bucket", {"le": "0.0001"}) == 2
+    assert value(f"{PREFIX}commit_failures_total", {"cause": "Cause1"}) == 1
+    assert value(f"{PREFIX}effects_in_flight", {"kind": "call_http"}) == 0
+
+
+def test_successor_counts_on(tmp_path: Path) -> None:
+    """What a killed process counted is there, in the same places; what was present with it is not."""
+    first = Metrics(folder=tmp_path, identity="worker0")
+    first.executions_accepted.inc(5)
+    first.commit_failures.labels("StorageFull").inc()
+    first.active_executions.set(7)
+    (tmp_path / "worker0.gauges").unlink()
+    second = Metrics(folder=tmp_path, identity="worker0")
+    second.executions_accepted.inc()
+    second.commit_failures.labels("StorageFull").inc()
+    second.commit_failures.labels("ShardDamaged").inc()
+    value = scraped(tmp_path).get_sample_value
+    assert value(f"{PREFIX}executions_accepted_total") == 6
+    assert value(f"{PREFIX}commit_failures_total", {"cause": "StorageFull"}) == 2
+    assert value(f"{PREFIX}commit_failures_total", {"cause": "ShardDamaged"}) == 1
+    assert value(f"{PREFIX}active_executions") == 0
+
+
+def test_known_series_exist_from_the_start(tmp_path: Path) -> None:
+    """A first failure is an increase only where there was a zero before."""
+    Metrics(folder=tmp_path, identity="worker0")
+    value = scraped(tmp_path).get_sample_value
+    assert value(f"{PREFIX}executions_finished_total", {"status": "failed"}) == 0
+    assert value(f"{PREFIX}callback_events_total", {"outcome": "dropped"}) == 0
+    assert value(f"{PREFIX}tasks_total", {"kind": "call_http", "outcome": "failed"}) == 0
+    assert value(f"{PREFIX}worker_restarts_total") == 0
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_scrape_parses(tmp_path: Path, accept: str) -> None:
+    """Every definition is in it, with its help and type."""
+    metrics = Metrics(folder=tmp_path, identity="worker0")
+    encode, _ = choose_encoder(accept)
+    text = encode(scraped(tmp_path)).decode()
+    if not accept:
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        for name, definition in metrics.definitions.items():
+            found = families[name.removesuffix("_total") if definition.kind == "counter" else name]
+            assert (found.type, found.documentation) == (definition.kind, definition.text)
+    else:
+        assert text.endswith("# EOF\n")
+
+
+def test_file_that_is_being_made_counts_as_empty(tmp_path: Path) -> None:
+    """The scrape between a file's creation and its first cell."""
+    (tmp_path / "worker0.counts").touch()
+    (tmp_path / "worker1.counts").write_bytes(bytes(100))
+    assert scraped(tmp_path).get_sample_value(f"{PREFIX}executions_accepted_total") is None
+
+
+def test_names_and_labels() -> None:
+    """The conventions: one prefix, units, `_total` for counters; no label that could be an execution."""
+    for name, definition in Metrics().definitions.items():
+        assert name.startswith((PREFIX, "grpc_server_"))
+        assert name.endswith("_total") == (definition.kind == "counter")
+        assert not {"execution_id", "id", "workflow", "task", "le"} & set(definition.labels)
+        assert all(low < high for low, high in pairwise(definition.bounds))
+
+
+def test_buckets_go_from_microseconds_to_days() -> None:
+    """Calls take microseconds, executions may take days."""
+    assert CALL_SECONDS[0] <= 100e-6
+    assert EXECUTION_SECONDS[-1] >= 24 * 3600
+    assert all(round(bound * 1000) == pytest.approx(bound * 1000) for bound in EXECUTION_SECONDS)
+
+
+def test_tasks_are_labelled_as_the_core_counts_them() -> None:
+    """Kinds and outcomes of the core are the known label values."""
+    definition = Metrics().definitions[f"{PREFIX}tasks_total"]
+    assert definition.labels == {"kind": TALLIED_KINDS, "outcome": TALLIED_OUTCOMES}
+
+
+def test_cells_end_at_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label whose values have no end is an error, not endless memory."""
+    cells = Cells()
+    assert cells.place("name", (), limits.METRIC_CELLS_MAX - 1) == 1
+    with pytest.raises(RuntimeError, match="too many metrics"):
+        cells.place("name", ("another",), 1)
+    assert cells.place("name", (), limits.METRIC_CELLS_MAX - 1) == 1
+
+
+def test_keys_end_at_their_bound() -> None:
+    """Long label values as well."""
+    cells = Cells()
+    value = "x" * (limits.METRIC_KEYS_SIZE_BYTES_MAX // 2)
+    cells.place("name", (value,), 1)
+    with pytest.raises(RuntimeError, match="too many metrics"):
+        cells.place("name", (value + "y",), 1)
+
+
+def test_cells_are_read_from_their_file(tmp_path: Path) -> None:
+    """Whatever is in label values."""
+    cells = Cells(tmp_path / "file")
+    at = cells.place("name", ('a "b"\n', "ü"), 2)
+    cells.values[at] = 1.5
+    assert read_cells(tmp_path / "file") == [(Key("name", ('a "b"\n', "ü"), at, 2), [1.5, 0.0])]
+
+
+def test_note_outlives_its_writer(tmp_path: Path) -> None:
+    """The last one written, until it is cleared; one beyond the bound is none."""
+    note = Note(tmp_path / "note")
+    assert note.read() == b""
+    note.write(b"first")
+    note.write(b"last")
+    assert Note(tmp_path / "note").read() == b"last"
+    note.clear()
+    note.write(b"x" * limits.METRIC_NOTE_SIZE_BYTES_MAX)
+    assert Note(tmp_path / "note").read() == b""
+
+
+def test_tally_sums_by_kind() -> None:
+    """Outcomes, buckets and the sum of one kind lie together."""
+    tally = TaskTally([10, 100])
+    assert tally.cells_per_kind == len(TALLIED_OUTCOMES) + 3 + 1
+    records = [(5, 1, 0), (100, 1, 0), (101, 1, 1), (0, 0, 15)]
+    tally.add(b"".join((ms << 8 | kind << 4 | outcome).to_bytes(8, "little") for ms, kind, outcome in records))
+    first = tally.cells_per_kind
+    last = len(TALLIED_KINDS) * tally.cells_per_kind
+    expected = [2, 1, 1, 1, 1, 206]
+    assert tally.take() == [*((first + cell, count) for cell, count in enumerate(expected)), (last, 1)]
+    assert tally.take() == []
+    with pytest.raises(ValueError, match="tally"):
+        tally.add((1 << 8 | 14 << 4).to_bytes(8, "little"))
