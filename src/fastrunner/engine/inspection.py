@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import orjson
 
-from fastrunner.engine import ExecutionQuery, records
+from fastrunner.engine import ExecutionQuery, journal, records
 from fastrunner.engine.control import FINAL_STATUSES
 from fastrunner.engine.large_values import claimed_by, hash_of, is_divided, join
 from fastrunner.engine.manifest import DataDirectoryRefused
@@ -95,12 +95,14 @@ class ShardFile:
         if not self.path.exists():
             yield Damage("file", "", "is missing: restore it from a backup")
             return
+        mark = journal.read_mark(self.path)
         try:
             db = self._snapshot()
         except sqlite3.Error as error:
             yield Damage("file", "", f"cannot be read: {error}")
             return
         with closing(db):
+            yield from self._check_journal(mark)
             yield from _guarded("file", self._check_integrity(db))
             for table, look in (
                 ("plans", _check_plan),
@@ -112,6 +114,13 @@ class ShardFile:
                 yield from _guarded(table, _each(db, table, look, advance))
             yield from _guarded("claims", _each(db, "claims", _check_claim, _ignore))
             yield from _guarded("events", _check_events(db, advance))
+
+    def _check_journal(self, mark: journal.Mark | None) -> Iterator[Damage]:
+        if lost := journal.find_loss(self.path, mark):
+            yield Damage("journal", "", lost)
+        kept = journal.kept_journal(self.path)
+        if kept.exists():
+            yield Damage("journal", "", f"commits were lost before; delete {kept.name} when that has been looked into")
 
     def _check_integrity(self, db: sqlite3.Connection) -> Iterator[Damage]:
         for (sentence,) in db.execute(_QUERIES["integrity"]):

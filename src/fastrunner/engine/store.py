@@ -20,7 +20,7 @@ from typing import Any
 
 from fastrunner import crash, limits
 from fastrunner.crash import CrashPoint
-from fastrunner.engine import faults, records
+from fastrunner.engine import faults, journal, records
 from fastrunner.engine.batch import Accepted, Batch, Change, Deletion
 from fastrunner.engine.large_values import hash_of, is_large
 from fastrunner.engine.manifest import DataDirectoryRefused
@@ -112,8 +112,14 @@ class Store(Reader):
             raise DataDirectoryRefused(f"{self.path} cannot be opened: {error}: {remedy}") from error
 
     def _open(self) -> Counts:
+        mark = journal.read_mark(self.path)
+        lost = journal.put_aside_if_overtaken(self.path, mark)
         self._db = self.connect()
         version = int(self._db.execute(QUERIES["schema_version"]).fetchone()[0])
+        lost = lost or journal.find_loss(self.path, mark)
+        if lost:
+            self.report(Damage("journal", "", lost))
+            self._keep_journal()
         if version > SCHEMA_VERSION:
             raise DataDirectoryRefused(
                 f"{self.path} has schema version {version}, this version of fastrunner reads up to {SCHEMA_VERSION}: "
@@ -129,6 +135,14 @@ class Store(Reader):
         (running,) = self._db.execute(QUERIES["count_running"]).fetchone()
         (finished,) = self._db.execute(QUERIES["count_finished"]).fetchone()
         return Counts(execution_key_last, unfinished, unfinished - running, finished)
+
+    def _keep_journal(self) -> None:
+        try:
+            journal.keep(self.path)
+        except OSError as error:
+            _log.error("the damaged journal of %s cannot be kept: %s", self.path.name, error.strerror)
+            return
+        _log.error("the damaged journal is kept as %s", journal.kept_journal(self.path).name)
 
     def close(self) -> None:
         """Folds the journal into the file and lets a successor in."""
