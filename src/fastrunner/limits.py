@@ -80,22 +80,34 @@ CLIENT_NAME_SIZE_BYTES_MAX: Final = 128
 OVERLOAD_DELAY_S_MAX: Final = 0.025
 """How long calls may wait before they are looked at: half of the time in which a refusal is promised."""
 
-OVERLOAD_BURST_S_MAX: Final = 1.0
-"""How long they may wait longer than that before it is overload: a burst of some thousand calls passes."""
+OVERLOAD_BURST_S_MAX: Final = 0.2
+"""How long they may wait longer than that before it is overload."""
+
+OVERLOAD_BURST_COUNT_MAX: Final = 500
+"""Executions taken meanwhile before it is: as many pass as a burst, however long they take."""
+
+OVERLOAD_CATCH_UP: Final = 0.25
+"""Part of its pace at which an overloaded worker takes executions while calls wait too long: they get refusals soon."""
+
+OVERLOAD_PATIENCE_S: Final = 0.2
+"""How long after a decrease of the pace the next: what waited before it must have had the time to go."""
 
 OVERLOAD_INTERVAL_S: Final = 0.05
 """How often the pace of an overloaded worker changes; the shortest wait in between counts, so a hiccup does not."""
 
+OVERLOAD_BEGIN: Final = 0.3
+"""Part of what it has just taken that a worker takes when an overload begins: what waits must go first."""
+
 OVERLOAD_DECREASE: Final = 0.8
-"""Factor on the pace while calls wait too long: a queue of a second is gone within a second."""
+"""Factor on the pace when calls wait too long."""
 
-OVERLOAD_INCREASE: Final = 1.1
-"""Factor on the pace while they do not: back from a tenth within 1.2 s."""
+OVERLOAD_INCREASE: Final = 1.04
+"""Factor on the pace, each interval, while they do not: so little too much that hardly a queue comes of it."""
 
-OVERLOAD_FLOOR: Final = 0.3
-"""Part of what a worker took before its overload that it takes at any time: refusing must leave room for work."""
+OVERLOAD_RETURN: Final = 1.2
+"""The same factor, far below a pace that was too much: back from a tenth of it within a second."""
 
-OVERLOAD_RELIEF: Final = 2.0
+OVERLOAD_RELIEF: Final = 1.5
 """An overload is over when the pace is so many times what comes."""
 
 OVERLOAD_EXECUTIONS_PER_S_MIN: Final = 20.0
@@ -116,8 +128,18 @@ GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 GRPC_CALLS_REQUESTED_AHEAD: Final = 64
 """Calls the transport is ready to take up at once; more wait inside grpcio until the loop has looked at these."""
 
-GRPC_EVENTS_PER_TURN_MAX: Final = 256
-"""Events the transport takes out before the loop serves others: some milliseconds."""
+GRPC_EVENTS_PER_LOOK: Final = 16
+"""Events the transport takes out between two looks at the clock: about half a millisecond."""
+
+GRPC_TURN_SHARE: Final = 4.0
+"""How many times as long as others have had the loop the transport may then have it: refusing goes first, and whatever
+comes, a fifth of the time is left for what has been accepted."""
+
+GRPC_TURN_S_MIN: Final = 0.002
+"""Least time the transport may take out events before the loop serves others."""
+
+GRPC_TURN_S_MAX: Final = 0.02
+"""Most time: the acknowledgement of a commit waits no longer for it."""
 
 GRPC_STOP_PAUSE_S: Final = 0.05
 """How long a stopping server holds new calls before it sends clients elsewhere: many turns of its accept loop."""
@@ -557,6 +579,7 @@ assert LOAD_INTERVAL_S * 1000 * 2 <= TIMER_LOOKAHEAD_MS
 assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= LONG_EVENTS_SIZE_BYTES <= LONG_EVENTS_SIZE_BYTES_PER_S_MAX
 assert ADMISSION_EXECUTIONS_MIN <= ADMISSION_BURST_COUNT_MAX <= UNCOMMITTED_EXECUTIONS_MAX <= EXECUTIONS_MAX
 assert ADMISSION_LANDING_S < ADMISSION_DELAY_S_MAX < ADMISSION_BURST_S_MAX < ADMISSION_STRICT_S
-assert OVERLOAD_DELAY_S_MAX <= OVERLOAD_INTERVAL_S <= OVERLOAD_BURST_S_MAX
-assert OVERLOAD_DECREASE < 1 < OVERLOAD_INCREASE < OVERLOAD_RELIEF
+assert OVERLOAD_DELAY_S_MAX <= OVERLOAD_INTERVAL_S <= OVERLOAD_BURST_S_MAX <= OVERLOAD_PATIENCE_S
+assert GRPC_TURN_S_MIN <= GRPC_TURN_S_MAX < OVERLOAD_DELAY_S_MAX
+assert OVERLOAD_CATCH_UP < OVERLOAD_DECREASE < 1 < OVERLOAD_INCREASE < OVERLOAD_RETURN < OVERLOAD_RELIEF
 assert COMMIT_RETRY_DELAY_S_MIN <= COMMIT_RETRY_DELAY_S_MAX

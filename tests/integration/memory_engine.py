@@ -83,6 +83,7 @@ class MemoryEngine:
         self.refusal: RunnerError | None = None
         self.stopped = False
         self.asked = 0
+        self.is_late = False
         self.gate = asyncio.Event()
         self.gate.set()
 

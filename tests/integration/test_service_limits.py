@@ -13,6 +13,8 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.empty_pb2 import Empty
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from fastrunner import limits
 from fastrunner._core import Problem
@@ -21,6 +23,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.clock import monotonic_s
 from fastrunner.errors import DocumentRefused
 from fastrunner.service import transport
+from fastrunner.service.methods import COMMAND_SERVICE
 from tests.integration.wire import DEADLINE_S, MemoryWire, execution, path, refusal, served, until
 
 DATA, SETTINGS, PING, GOAWAY = 0, 4, 6, 7
@@ -153,10 +156,37 @@ async def test_executions_of_a_batch_between_two_turns(wire: MemoryWire) -> None
 
 async def test_events_of_the_transport_between_two_turns(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call that is taken up is an event, and so is its message."""
-    monkeypatch.setattr(limits, "GRPC_EVENTS_PER_TURN_MAX", 4)
+    monkeypatch.setattr(limits, "GRPC_EVENTS_PER_LOOK", 4)
+    for bound in ("GRPC_TURN_SHARE", "GRPC_TURN_S_MIN", "GRPC_TURN_S_MAX"):
+        monkeypatch.setattr(limits, bound, 0.0)
     turns = Turns(lambda: wire.engine.asked)
     await asyncio.gather(*(wire.execute_async(f"e-{at}") for at in range(200)))
     assert 1 <= turns.stop() <= 4
+
+
+async def test_submissions_beyond_the_pace_are_refused_before_they_are_read(wire: MemoryWire) -> None:
+    await wire.execute_async("before")
+    overload = wire.server._service.overload
+    overload.rate_per_s = limits.OVERLOAD_EXECUTIONS_PER_S_MIN
+    overload._too_fast_per_s, overload._is_late = overload.rate_per_s, lambda: True
+    call = wire.channel.unary_unary(path("ExecuteAsync"))
+    # Nothing of these could be decoded.
+    ends = await asyncio.gather(*(call(b"\xff", timeout=DEADLINE_S) for _ in range(50)), return_exceptions=True)
+    refused = [end for end in ends if isinstance(end, grpc.aio.AioRpcError)]
+    codes = [end.code() for end in refused]
+    assert len(refused) == 50
+    assert set(codes) <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) > 40
+    last = next(end for end in reversed(refused) if end.code() is grpc.StatusCode.RESOURCE_EXHAUSTED)
+    trailers: Any = last.trailing_metadata()
+    status = Status.FromString(dict(trailers)["grpc-status-details-bin"])
+    assert any(detail.Is(RetryInfo.DESCRIPTOR) for detail in status.details)
+    service, method = COMMAND_SERVICE, "ExecuteAsync"
+    await until(
+        lambda: wire.handled(service, method, "ResourceExhausted") == codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    )
+    # Whoever ends work is not refused.
+    await wire.call("CancelExecution", m.CancelExecutionRequest(execution_id="before"), Empty)
 
 
 async def test_calls_requested_ahead(wire: MemoryWire) -> None:

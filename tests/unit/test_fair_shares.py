@@ -1,6 +1,5 @@
 """Support: shares of the loop, of admission and of an overloaded worker: who goes first, who is refused."""
 
-from contextlib import suppress
 from functools import partial
 from math import inf
 
@@ -142,34 +141,56 @@ def pass_time(at: list[float], overload: Overload, wait_s: float, offered: int, 
     for _ in range(ticks):
         at[0] += 0.02
         for _ in range(offered // 50):
-            with suppress(AtCapacity):
-                overload.admit("client")
-                taken += 1
+            taken += overload.refusal("client") is None
         overload.measured(wait_s)
     return taken
 
 
 def test_burst_is_no_overload_and_a_lasting_wait_is(at: list[float]) -> None:
-    overload = Overload()
+    overload = Overload(lambda: False)
     second = partial(pass_time, at, overload)
     assert second(0.01, 1_000) == 1_000
-    assert second(0.3, 1_000, ticks=30) == 600
+    assert second(0.1, 10_000, ticks=6) == 1_200
+    assert second(0.0, 1_000) == 1_000
+    assert second(0.1, 1_000, ticks=20) == 400
     assert second(0.0, 1_000) == 1_000
     assert overload.rate_per_s == inf
-    second(0.3, 1_000)
-    assert second(0.5, 1_000) < 500
-    assert 0.2 * 1_000 < second(0.5, 1_000) < 0.4 * 1_000
-    with pytest.raises(AtCapacity) as refusal:
-        overload.admit("client")
-    assert limits.OVERLOAD_RETRY_S_MIN <= refusal.value.retry_after_s <= limits.OVERLOAD_RETRY_S_MAX
+    second(0.1, 1_000)
+    assert second(0.1, 1_000) < 0.2 * 1_000
+    refusal = overload.refusal("client", 1_000)
+    assert refusal is None or limits.OVERLOAD_RETRY_S_MIN <= refusal.retry_after_s <= limits.OVERLOAD_RETRY_S_MAX
     assert second(0.0, 1_000) < second(0.0, 1_000)
-    second(0.0, 50)
+    for _ in range(2):
+        second(0.0, 50)
     assert overload.rate_per_s == inf
     assert second(0.01, 2_000) == 2_000
 
 
+def test_pace_comes_back_to_what_can_be_taken_and_stays_near_it(at: list[float]) -> None:
+    capacity_per_s, backlog = 1_000.0, [0.0]
+    overload = Overload(lambda: backlog[0] > 100)
+    taken = []
+    for tick in range(1_000):
+        at[0] += 0.02
+        accepted = sum(overload.refusal("client") is None for _ in range(60))
+        backlog[0] = max(0.0, backlog[0] + accepted - capacity_per_s * 0.02)
+        overload.measured(0.0)
+        taken.append(accepted if tick >= 250 else 0)
+        assert backlog[0] < 1_000
+    assert 0.7 * capacity_per_s < sum(taken) / (750 * 0.02) < 1.05 * capacity_per_s
+
+
+def test_refusals_of_one_interval_are_the_same_object(at: list[float]) -> None:
+    overload = Overload(lambda: True)
+    pass_time(at, overload, 0.5, 1_000)
+    refusals = [overload.refusal("client") for _ in range(200)]
+    assert refusals[-1] is not None
+    assert refusals[-1] is refusals[-2]
+    assert limits.OVERLOAD_RETRY_S_MIN <= refusals[-1].retry_after_s <= limits.OVERLOAD_RETRY_S_MAX
+
+
 def test_one_long_wait_among_short_ones_is_a_hiccup(at: list[float]) -> None:
-    overload = Overload()
+    overload = Overload(lambda: False)
     for tick in range(500):
         at[0] += 0.01
         overload.measured(0.0 if tick % 5 == 0 else 0.5)
@@ -177,15 +198,14 @@ def test_one_long_wait_among_short_ones_is_a_hiccup(at: list[float]) -> None:
 
 
 def test_overloaded_worker_keeps_a_share_for_every_client(at: list[float]) -> None:
-    overload = Overload()
+    overload = Overload(lambda: False)
     taken = {"many": 0, "one": 0}
     for tick in range(300):
         at[0] += 0.02
         for client in ("many",) * 20 + ("one",) * (tick % 5 == 0):
-            try:
-                overload.admit(client)
+            if overload.refusal(client) is None:
                 taken[client] += tick >= 150
-            except AtCapacity:
+            else:
                 assert client == "many"
         overload.measured(0.03 if tick < 150 or taken["many"] * 2 > tick * 10 else 0.0)
     assert taken["one"] == 30

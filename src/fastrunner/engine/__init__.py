@@ -116,6 +116,10 @@ class Engine(Protocol):
     async def drain(self, timeout_s: float) -> None:
         """Accepts nothing more, lets steps in flight reach their commit, closes the store."""
 
+    @property
+    def is_late(self) -> bool:
+        """Whether new executions wait longer for their acceptance than they should: fewer should be submitted."""
+
     def submit(self, submission: Submission) -> "Future[str]":
         """Accepts durably; gives the status (`running` or `pending`) after the commit.
 

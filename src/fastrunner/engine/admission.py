@@ -69,6 +69,17 @@ class Admission:
             )
         bucket.left_count -= 1.0
 
+    @property
+    def _delay_s_max(self) -> float:
+        return max(limits.ADMISSION_DELAY_S_MAX, 2 * self._pause_s)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether new executions wait longer than they should: whoever takes them up should take up fewer."""
+        if len(self._waiting) < limits.ADMISSION_EXECUTIONS_MIN:
+            return False
+        return monotonic_s() - next(iter(self._waiting.values())) > self._delay_s_max
+
     def _check_backlog(self, client: str, now_s: float) -> None:
         count = len(self._waiting)
         if count < limits.ADMISSION_EXECUTIONS_MIN:
@@ -76,7 +87,7 @@ class Admission:
         oldest_s = now_s - next(iter(self._waiting.values()))
         if count >= limits.ADMISSION_BURST_COUNT_MAX and oldest_s > limits.ADMISSION_BURST_S_MAX:
             self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
-        is_late = now_s < self._strict_until_s and oldest_s > max(limits.ADMISSION_DELAY_S_MAX, 2 * self._pause_s)
+        is_late = now_s < self._strict_until_s and oldest_s > self._delay_s_max
         if not is_late and count < limits.UNCOMMITTED_EXECUTIONS_MAX:
             return
         self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
@@ -96,7 +107,7 @@ class Admission:
         self._shortest_wait_s = min(self._shortest_wait_s, waited_s)
         if now_s - self._judged_s < limits.ADMISSION_BURST_S_MAX:
             return
-        if self._shortest_wait_s > max(limits.ADMISSION_DELAY_S_MAX, 2 * self._pause_s):
+        if self._shortest_wait_s > self._delay_s_max:
             self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
         self._judged_s, self._shortest_wait_s = now_s, inf
 

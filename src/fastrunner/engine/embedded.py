@@ -234,6 +234,11 @@ class EmbeddedEngine:
 
     # --- submissions ---
 
+    @property
+    def is_late(self) -> bool:
+        """See Engine."""
+        return self._admission.is_late
+
     def submit(self, submission: Submission) -> "asyncio.Future[str]":
         """See Engine."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -23,7 +23,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined] # compiled, withou
 from fastrunner import limits
 from fastrunner.clock import monotonic_s
 
-__all__ = ["CallQueue", "ServerCall", "TlsFiles"]
+__all__ = ["CallQueue", "ServerCall", "TlsFiles", "Trailers"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ class TlsFiles:
     """One of these must vouch for every client; None: clients show no certificate."""
 
 
+Trailers = tuple[tuple[str, str | bytes], ...] | None
+"""Metadata after the answer."""
 Received = Callable[[bytes | None], None]
 """Takes a message; None when the caller sends no more."""
 
@@ -147,7 +149,7 @@ class ServerCall:
         self,
         code: int = 0,
         message: bytes = b"",
-        trailers: tuple[tuple[str, str | bytes], ...] | None = None,
+        trailers: Trailers = None,
         *,
         watched: bool,
     ) -> None:
@@ -188,7 +190,7 @@ class CallQueue:
         """Whether calls that are still here have been given up for good."""
         self._on_call = on_call
         self._waited = waited
-        self._empty_s = 0.0
+        self._empty_s = self._left_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)
@@ -262,14 +264,17 @@ class CallQueue:
             tag(event)
 
     def _drain(self, event: Any = None, since_s: float = 0.0) -> None:
-        """Takes out whatever is ready, a bounded number at once, so that the loop serves others too.
+        """Takes out whatever is ready, for some times as long as the loop has just served others.
 
-        The helper thread passes the event it got and when it got it.
+        So a call waits for others' turns, and hardly ever for calls before it: those are refused when they are too
+        many. The helper thread passes the event it got and when it got it.
         """
         taken = 0
         now_s = monotonic_s()
         self._waited(now_s - (since_s or self._empty_s))
-        while taken < limits.GRPC_EVENTS_PER_TURN_MAX:
+        turn_s = limits.GRPC_TURN_SHARE * (now_s - self._left_s)
+        end_s = now_s + min(max(turn_s, limits.GRPC_TURN_S_MIN), limits.GRPC_TURN_S_MAX)
+        while not taken or taken % limits.GRPC_EVENTS_PER_LOOK or monotonic_s() < end_s:
             if event is None:
                 event = self._queue.poll(0)
                 if event.completion_type in (cygrpc.CompletionType.queue_timeout, cygrpc.CompletionType.queue_shutdown):
@@ -282,6 +287,7 @@ class CallQueue:
             # The event refers to its call, which must be free to end before the next poll.
             event = None
             taken += 1
+        self._left_s = monotonic_s()
         if self._down and not self.batches and not self._requested:
             self._over.set()
         if taken:

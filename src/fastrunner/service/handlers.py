@@ -49,7 +49,9 @@ class Service:
         self._engine = engine
         self._router = router
         self._metrics = metrics
-        self.overload = Overload()
+        # Looking a label up costs as much as counting.
+        self._overloads = metrics.executions_rejected.labels("Overload")
+        self.overload = Overload(lambda: engine.is_late)
         """The pace of submissions; the transport reports to it how long calls wait."""
         self._stopping = False
         self._afterwards: set[asyncio.Task[None]] = set()
@@ -83,8 +85,6 @@ class Service:
                 raise NotServed(f"there is no unary method {method}")
             return handler(payload, facts)
         if not facts.local:
-            if method == "ExecuteAsync":
-                self._admit(facts.peer, 1)
             owner = self._router.owner_of(peek_execution_id(payload))
             if owner != self._router.worker:
                 return self._router.forward(owner, method, payload, facts.peer, facts.deadline_ms)
@@ -114,12 +114,17 @@ class Service:
 
     # --- commands ---
 
+    def refusal(self, client: str, count: int = 1) -> AtCapacity | None:
+        """Why so many executions of a client are not taken now. Ask before a submission is read: it is cheap."""
+        refusal = self.overload.refusal(client, count)
+        if refusal is not None:
+            self._overloads.inc(count)
+        return refusal
+
     def _admit(self, client: str, count: int) -> None:
-        try:
-            self.overload.admit(client, count)
-        except AtCapacity:
-            self._metrics.executions_rejected.labels("Overload").inc(count)
-            raise
+        refusal = self.refusal(client, count)
+        if refusal is not None:
+            raise refusal
 
     def _submit(self, payload: bytes, client: str) -> Later:
         """Accepts one execution that this worker owns; gives its WorkflowExecuteResponse."""
@@ -193,6 +198,7 @@ class Service:
                 request.from_sequence_number = _sequence(last) + 1
 
     async def _execute(self, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
+        self._admit(facts.peer, 1)
         execution_id = peek_execution_id(payload)
         accepted = asyncio.ensure_future(_reply(self.handle_unary("ExecuteAsync", payload, facts)))
         last = _EMPTY

@@ -7,6 +7,7 @@ grace to finish.
 
 import asyncio
 import math
+from collections import Counter as Counts
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,9 +19,9 @@ from google.rpc.code_pb2 import CANCELLED, OK
 from fastrunner import clock, crash, limits
 from fastrunner.cells import Counter
 from fastrunner.crash import CrashPoint
-from fastrunner.errors import InvalidRequest, NotServed, Unavailable
+from fastrunner.errors import AtCapacity, InvalidRequest, NotServed, Unavailable
 from fastrunner.metrics import Metrics
-from fastrunner.service.call_queue import CallQueue, ServerCall, TlsFiles
+from fastrunner.service.call_queue import CallQueue, ServerCall, TlsFiles, Trailers
 from fastrunner.service.connections import cut_connections
 from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
@@ -142,7 +143,8 @@ class Server:
     def _method(self, method: Method) -> Answer:
         if method.streams:
             return self._stream(method, partial(self._service.handle_stream, method.name))
-        return self._unary(method, partial(self._service.handle_unary, method.name))
+        answer = self._unary(method, partial(self._service.handle_unary, method.name))
+        return self._unless_overloaded(method, answer) if method.name == "ExecuteAsync" else answer
 
     def _take_up(self, call: ServerCall) -> None:
         answer = self._answers.get(call.path)
@@ -151,6 +153,25 @@ class Server:
         else:
             self._unknown.started.inc()
             self._refuse(call, self._unknown, NotServed(f"there is no method {call.path}"))
+
+    def _unless_overloaded(self, method: Method, answer: Answer) -> Answer:
+        """Refuses submissions of which there are too many before anything of them is read: nothing costs less."""
+        measure = _Measure(self._metrics, method)
+        known: AtCapacity | None = None
+        status: tuple[int, bytes, Trailers] = (0, b"", None)
+
+        def take_up(call: ServerCall) -> None:
+            nonlocal known, status
+            refusal = self._service.refusal(_client(call))
+            if refusal is None:
+                answer(call)
+                return
+            if refusal is not known:
+                known, status = refusal, _told(refusal)
+            call.finish(*status, watched=False)
+            measure.refused(status[0])
+
+        return take_up
 
     # --- unary calls ---
 
@@ -212,10 +233,9 @@ class Server:
         *,
         watched: bool = False,
     ) -> None:
-        status = status_of(error)
-        trailers = ((_DETAILS_KEY, status.SerializeToString()),) if status.details else None
-        call.finish(status.code, status.message.encode(), trailers, watched=watched)
-        measure(status.code, clock.monotonic_s() if started_s is None else started_s)
+        status = _told(error)
+        call.finish(*status, watched=watched)
+        measure(status[0], clock.monotonic_s() if started_s is None else started_s)
 
     # --- streams ---
 
@@ -291,6 +311,13 @@ async def _requests(call: ServerCall) -> AsyncIterator[bytes]:
         yield message
 
 
+def _told(error: Exception) -> tuple[int, bytes, Trailers]:
+    """Code, message and trailers of a refusal."""
+    status = status_of(error)
+    trailers = ((_DETAILS_KEY, status.SerializeToString()),) if status.details else None
+    return status.code, status.message.encode(), trailers
+
+
 def _as_it_is(reply: bytes) -> bytes:
     return reply
 
@@ -320,13 +347,28 @@ class _Measure:
         self.started = metrics.grpc_started.labels(*self._labels)
         self._handled_by_code: dict[int, Counter] = {}
         self._duration = metrics.grpc_duration.labels(*self._labels)
+        self._refused: Counts[int] = Counts()
 
     def __call__(self, code: int, started_s: float) -> None:
+        self._counter(code).inc()
+        self._duration.observe(clock.monotonic_s() - started_s)
+
+    def refused(self, code: int) -> None:
+        """Counts a call that nobody took up, soon: many of them together. It took no time worth measuring."""
+        if not self._refused:
+            asyncio.get_running_loop().call_later(limits.OVERLOAD_INTERVAL_S, self._count_refused)
+        self._refused[code] += 1
+
+    def _count_refused(self) -> None:
+        for code, count in self._refused.items():
+            self._counter(code).inc(count)
+        self._refused.clear()
+
+    def _counter(self, code: int) -> Counter:
         handled = self._handled_by_code.get(code)
         if handled is None:
             handled = self._handled_by_code[code] = self._handled.labels(*self._labels, _CODE_LABELS[code])
-        handled.inc()
-        self._duration.observe(clock.monotonic_s() - started_s)
+        return handled
 
 
 def _type(method: Method) -> str:
