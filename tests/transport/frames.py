@@ -136,6 +136,8 @@ class Connection:
         self._socket.settimeout(DEADLINE_S)
         self._socket.connect(("127.0.0.1", port))
         self._buffer = b""
+        self._stream_window = FIRST_WINDOW_SIZE_BYTES
+        self._windows = {0: FIRST_WINDOW_SIZE_BYTES}
         self.send(PREFACE + settings(table_1=0) if hello is None else hello)
 
     def __enter__(self) -> Self:
@@ -175,7 +177,11 @@ class Connection:
             return None
         kind, flags, stream = header[3], header[4], int.from_bytes(header[5:9], "big")
         if kind == SETTINGS and not flags & ACK:
+            given = dict(struct.iter_unpack(">HI", payload))
+            self._stream_window = given.get(4, self._stream_window)
             self.send(frame(SETTINGS, ACK, 0))
+        elif kind == WINDOW_UPDATE and stream in self._windows:
+            self._windows[stream] += int.from_bytes(payload, "big")
         elif kind == PING and not flags & ACK:
             self.send(frame(PING, ACK, 0, payload))
         return kind, flags, stream, payload
@@ -219,19 +225,16 @@ class Connection:
 
     def flow(self, stream: int, body: bytes) -> None:
         """Sends DATA as far as the windows allow, then what they are grown by; ends the stream."""
-        windows = {0: FIRST_WINDOW_SIZE_BYTES, stream: FIRST_WINDOW_SIZE_BYTES}
+        self._windows[stream] = self._stream_window
         while body:
-            size = min(*windows.values(), FRAME_SIZE_BYTES)
+            size = min(self._windows[0], self._windows[stream], FRAME_SIZE_BYTES)
             if size:
                 part, body = body[:size], body[size:]
                 self.send(frame(DATA, 0 if body else END_STREAM, stream, part))
-                windows = {on: left - len(part) for on, left in windows.items()}
-                continue
-            got = self.read()
-            if got is None:
+                self._windows[0] -= size
+                self._windows[stream] -= size
+            elif self.read() is None:
                 raise ConnectionError("closed by the server")
-            if got[0] == WINDOW_UPDATE and got[2] in windows:
-                windows[got[2]] += int.from_bytes(got[3], "big")
 
     def settle(self) -> None:
         """Takes the server's settings up and waits until it knows."""
