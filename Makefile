@@ -7,7 +7,7 @@ CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core
 EXTENSION := $(VENV)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve build debug protos lint types stubs unit bench parked fuzz simulate crash torture clean
+.PHONY: help demo test serve build debug protos docs lint types stubs unit bench parked fuzz simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ serve: build ## Start the runner with the environment's configuration
 
 protos: build ## Generate src/fastrunner/_pb from protos/
 	$(BIN)/python tools/gen_protos.py
+
+docs: build ## Generate docs/configuration.md and docs/metrics.md
+	$(BIN)/python tools/gen_docs.py
+	$(BIN)/python tools/gen_metrics.py
 
 lint: build ## ruff and cython-lint
 	$(BIN)/ruff check .
