@@ -1,8 +1,9 @@
 """Support: a slow, plain walker, written from the specification, as an oracle for the compiled one.
 
 It shares nothing with the core but its expressions. Control flow is Python's own: lists are loops, faults are
-exceptions, branches are generators that yield the time they sleep until. Events are (type, reference, attempt, output
-or error); what is not in them (texts, times, sequence numbers) is tested elsewhere.
+exceptions, branches are generators that yield the time they sleep until. Of branches that wake at the same moment each
+ends its wait, in their order, before the first of them goes on. Events are (type, reference, attempt, output or error);
+what is not in them (texts, times, sequence numbers) is tested elsewhere.
 """
 
 from collections.abc import Generator
@@ -109,6 +110,7 @@ class Reference:
         names = [next(iter(item)) for item in tasks]
         position = 0
         while position < len(tasks):
+            yield from self.let_others_wake(place)
             name = names[position]
             data, then = yield from self.run_task(
                 f"{place.pointer}/{position}/{name}", tasks[position][name], data, place
@@ -116,9 +118,20 @@ class Reference:
             if then == "end":
                 raise EndError(data)
             if then == "exit":
+                yield from self.let_others_wake(place)
                 return data, True
             position = position + 1 if then == "continue" else names.index(then)
+        yield from self.let_others_wake(place)
         return data, False
+
+    def sleep(self, duration_ms: int, place: Place) -> Flow:
+        yield self.now_ms + duration_ms
+        place.context["woken"] = True
+
+    def let_others_wake(self, place: Place) -> Flow:
+        """Ends a branch's turn if it has just woken."""
+        if place.context.pop("woken", False):
+            yield self.now_ms
 
     def run_task(self, reference: str, task: dict[str, Any], raw: Any, place: Place) -> Flow:
         """Gives (output, directive)."""
@@ -170,7 +183,7 @@ class Reference:
         if "switch" in task:
             return data, self.choose(reference, task, data, variables)
         if "wait" in task:
-            yield self.now_ms + task["wait"]["milliseconds"]
+            yield from self.sleep(task["wait"]["milliseconds"], place)
             return data, then
         if "for" in task:
             return (yield from self.run_for(reference, task, data, place)), then
@@ -248,7 +261,7 @@ class Reference:
                     attempt[0] += 1
                     self.events.append(("task_retry", reference, attempt[0], error))
                     if delay_ms:
-                        yield self.now_ms + delay_ms
+                        yield from self.sleep(delay_ms, place)
                     continue
                 if "do" not in catch and "then" not in catch:
                     raise FaultError(error)
@@ -288,5 +301,5 @@ class Reference:
                         raise EndError(outputs[number]) from None
         for context in contexts:
             if "exported" in context:
-                place.context.update(context)
+                place.context.update(value=context["value"], exported=True)
         return outputs

@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fastrunner import limits
@@ -161,8 +161,27 @@ def sleeps_in_fork(value: Any, inside: bool = False) -> bool:
 workflows = task_list(3)
 
 
+def waking_at_once(*then: dict[str, Any], **of_the_waits: Any) -> list[dict[str, Any]]:
+    """Branches that wait equally long; what follows in each."""
+    rest = {"wait": {"milliseconds": 1}, **of_the_waits}
+    branches = [{f"b{n}": {"do": [{"t0": rest}, {"t1": task}]}} for n, task in enumerate(then)]
+    return [{"t0": {"fork": {"branches": branches}}}]
+
+
+RAISING: dict[str, Any] = {"raise": {"error": {"type": "urn:odd", "status": 400, "title": "t"}}}
+RETRYING: dict[str, Any] = {
+    "try": [{"t0": RAISING}],
+    "catch": {"retry": {"limit": {"attempt": {"count": 1}}, "delay": {"milliseconds": 1}}},
+}
+
+
 @examples(1000)
 @given(workflows)
+@example(waking_at_once(RAISING, {"set": "."}))
+@example(waking_at_once({"set": "."}, RAISING, {"wait": {"milliseconds": 1}}))
+@example(waking_at_once(RETRYING, {"wait": {"milliseconds": 1}}))
+@example(waking_at_once({"set": "."}, {"set": "."}, output={"as": "error"}))
+@example(waking_at_once({"set": "."}, {"set": "."}, then="end"))
 def test_walk_agrees_with_the_reference(tasks: list[dict[str, Any]]) -> None:
     run = walked(tasks)
     assume("fork" not in str(tasks) or len(run.events) < STEPS_OF_A_TURN_MAX)
