@@ -150,6 +150,10 @@ class Connection:
         """Drops the connection, with a reset if something is unread."""
         self._socket.close()
 
+    def give_up_after(self, timeout_s: float) -> None:
+        """Raises TimeoutError from then on, where the server takes or gives nothing for so long."""
+        self._socket.settimeout(timeout_s)
+
     def send(self, sent: bytes) -> None:
         """Bytes as they are."""
         self._socket.sendall(sent)
