@@ -125,6 +125,10 @@ GRPC_CALLS_WAITING_MAX: Final = 10_000
 GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 """Calls open at once on one connection: a service may follow thousands of executions over one channel."""
 
+GRPC_CALLS_OPEN_MAX: Final = 50_000
+"""Calls of a worker that are not answered yet: streams that follow executions, and what waits for a commit. Some 20 KB
+each, so that a gigabyte is their bound."""
+
 GRPC_CALLS_REQUESTED_AHEAD: Final = 64
 """Calls the transport is ready to take up at once; more wait inside grpcio until the loop has looked at these."""
 
@@ -412,6 +416,9 @@ LIST_PAGE_SIZE_MAX: Final = 1_000
 SUBSCRIPTION_BACKLOG_EVENTS_MAX: Final = 10_000
 """Events a slow subscriber may lag behind before it is read from the store again."""
 
+SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX: Final = 1_048_576
+"""Bytes of those events, as many as are read from the store in one go: with outputs they are far larger than usual."""
+
 RETENTION_BATCH_EXECUTIONS_MAX: Final = 100
 """Finished executions deleted by one commit, besides as many as it finishes."""
 
@@ -569,6 +576,8 @@ assert (
     BATCH_EXECUTIONS_MAX * (BATCH_STATUS_DETAILS_SIZE_BYTES_MAX + STATUS_MESSAGE_SIZE_BYTES_MAX) <= REPLY_SIZE_BYTES_MAX
 )
 assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= EVENTS_REPLAY_SIZE_BYTES_MAX
+assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX
+assert 2 * UNCOMMITTED_EXECUTIONS_MAX <= GRPC_CALLS_OPEN_MAX
 assert (
     PARKED_RESIDENT_MAX + EFFECTS_IN_FLIGHT_PER_WORKER_MAX + EFFECTS_WAITING_RESIDENT_MAX
     <= RESIDENT_EXECUTIONS_MAX // 2

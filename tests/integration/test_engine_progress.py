@@ -49,8 +49,12 @@ async def test_subscriber_replays_then_follows_to_the_end() -> None:
             await _follow(engine, "nobody")
 
 
-async def test_slow_subscriber_falls_back_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX", 50)
+@pytest.mark.parametrize(("events", "size_bytes"), [(50, 10**9), (10**9, 10_000)])
+async def test_slow_subscriber_falls_back_to_the_store(
+    events: int, size_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastrunner.limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX", events)
+    monkeypatch.setattr("fastrunner.limits.SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX", size_bytes)
     async with engine_on(folder()) as engine:
         await engine.submit(submission("loop", ENDLESS))
         stream = engine.subscribe("loop", 1)

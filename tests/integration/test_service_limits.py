@@ -218,6 +218,30 @@ async def test_calls_open_on_one_connection(monkeypatch: pytest.MonkeyPatch) -> 
             stream.cancel()
 
 
+async def test_calls_that_are_not_answered_yet(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams, and calls that wait for a commit; health is told all the same."""
+    monkeypatch.setattr(limits, "GRPC_CALLS_OPEN_MAX", 4)
+    await wire.execute_async("e-1")
+    streams = [wire.stream("Subscribe", q.SubscribeRequest(execution_id="e-1")) for _ in range(2)]
+    for stream in streams:
+        await stream.read()
+    wire.engine.gate.clear()
+    waiting = [asyncio.ensure_future(wire.execute_async(f"e-{at}")) for at in (2, 3)]
+    await until(lambda: wire.engine.asked == 3)
+    for streaming in (False, True):
+        more = q.SubscribeRequest(execution_id="e-1")
+        call = wire.stream("Subscribe", more).read() if streaming else wire.execute_async("e-4")
+        code, _, details = await refusal(call)
+        assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "AT_CAPACITY")
+        assert details["RetryInfo"].retry_delay.seconds == 1
+    assert await wire.raw("/grpc.health.v1.Health/Check", b"")
+    wire.engine.gate.set()
+    await asyncio.gather(*waiting)
+    streams[0].cancel()
+    await until(lambda: len(wire.server._streams) == 1)
+    assert (await wire.execute_async("e-4")).status == "running"
+
+
 async def test_calls_that_wait_inside_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the loop looks at none, further ones end at once."""
     most = limits.GRPC_CALLS_WAITING_MAX

@@ -84,6 +84,16 @@ def test_snapshot_that_is_cut_up_further_and_further_is_cut_anew(monkeypatch: py
     assert counts != sorted(counts)
 
 
+def test_short_parts_are_written_with_the_row() -> None:
+    """What small changes leave between them is no piece of its own."""
+    shelf, snapshot = Shelf(), NOISE
+    for _ in range(200):
+        at = CHANCE.randrange(len(snapshot))
+        snapshot = snapshot[:at] + b"!" + snapshot[at + 1 :]
+        shelf.put(snapshot)
+        assert min(map(len, shelf.values.values())) >= limits.SNAPSHOT_PIECE_SIZE_BYTES_MIN
+
+
 EDITS = st.lists(
     st.tuples(
         st.floats(0, 1), st.integers(0, 3 * PIECE), st.integers(0, 3 * PIECE), st.sampled_from([b"x", b"ab", b"\x00"])

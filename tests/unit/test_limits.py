@@ -96,6 +96,7 @@ REACHED = {
     },
     "integration/test_engine_progress.py": {
         "SUBSCRIPTION_BACKLOG_EVENTS_MAX": "test_slow_subscriber_falls_back_to_the_store",
+        "SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX": "test_slow_subscriber_falls_back_to_the_store",
     },
     "integration/test_process_limits.py": {
         "BOOT_ATTEMPTS_MAX": "test_worker_that_takes_too_long_to_start",
@@ -133,6 +134,7 @@ REACHED = {
         "BATCH_STATUS_DETAILS_SIZE_BYTES_MAX": "test_details_of_a_refusal_in_a_batch",
         "CLIENT_NAME_SIZE_BYTES_MAX": "test_name_of_a_client",
         "EVENTS_REPLAY_COUNT_MAX": "test_events_of_a_reply",
+        "GRPC_CALLS_OPEN_MAX": "test_calls_that_are_not_answered_yet",
         "GRPC_CALLS_REQUESTED_AHEAD": "test_calls_requested_ahead",
         "GRPC_CALLS_WAITING_MAX": "test_calls_that_wait_inside_the_transport",
         "GRPC_CLIENT_PING_INTERVAL_MS_MIN": "test_client_that_pings_too_often_is_sent_away",
@@ -212,11 +214,17 @@ REACHED = {
         "ADMISSION_DELAY_S_MAX": "test_standing_queue_is_judged_until_nothing_is_refused",
         "ADMISSION_EXECUTIONS_MIN": "test_standing_queue_is_judged_until_nothing_is_refused",
         "CLIENTS_KNOWN_MAX": "test_only_so_many_clients_are_remembered",
+        "OVERLOAD_BEGIN": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_BURST_COUNT_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_BURST_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
-        "OVERLOAD_DELAY_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
-        "OVERLOAD_BEGIN": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_CATCH_UP": "test_burst_is_no_overload_and_a_lasting_wait_is",
+        "OVERLOAD_DELAY_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
+    },
+    "unit/test_large_values.py": {
+        "LARGE_VALUE_SIZE_BYTES": "test_small_snapshot_stays_as_it_is",
+        "SNAPSHOT_PIECES_MAX": "test_snapshot_that_is_cut_up_further_and_further_is_cut_anew",
+        "SNAPSHOT_PIECE_SIZE_BYTES": "test_growing_list_and_wrapped_value_write_what_is_new",
+        "SNAPSHOT_PIECE_SIZE_BYTES_MIN": "test_short_parts_are_written_with_the_row",
     },
     "unit/test_metrics.py": {
         "METRIC_CELLS_MAX": "test_cells_end_at_their_bound",

@@ -35,27 +35,39 @@ ReadPage = Callable[[str, int], Page]
 class _Follower:
     """What has been committed for one subscriber and not been taken yet."""
 
-    __slots__ = ("backlog", "backlog_events_count", "changed", "lagging")
+    __slots__ = ("backlog", "backlog_events_count", "backlog_size_bytes", "changed", "lagging")
 
     def __init__(self) -> None:
         self.backlog: deque[tuple[UnacknowledgedEvents, bool]] = deque()
-        self.backlog_events_count = 0
+        self.backlog_events_count = self.backlog_size_bytes = 0
         self.lagging = False
         self.changed = asyncio.Event()
 
     def offer(self, row: UnacknowledgedEvents, finished: bool) -> None:
         if not self.lagging:
             self.backlog.append((row, finished))
-            self.backlog_events_count += row.last_sequence - row.first_sequence + 1
-            if self.backlog_events_count > limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX:
-                self.backlog.clear()
+            self._count(row, 1)
+            if (
+                self.backlog_events_count > limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX
+                or self.backlog_size_bytes > limits.SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX
+            ):
+                self.restart()
                 self.lagging = True
         self.changed.set()
 
+    def take(self) -> tuple[UnacknowledgedEvents, bool]:
+        row, finished = self.backlog.popleft()
+        self._count(row, -1)
+        return row, finished
+
     def restart(self) -> None:
         self.backlog.clear()
-        self.backlog_events_count = 0
+        self.backlog_events_count = self.backlog_size_bytes = 0
         self.lagging = False
+
+    def _count(self, row: UnacknowledgedEvents, sign: int) -> None:
+        self.backlog_events_count += sign * (row.last_sequence - row.first_sequence + 1)
+        self.backlog_size_bytes += sign * len(row.messages)
 
 
 class Subscriptions:
@@ -101,8 +113,7 @@ class Subscriptions:
                     if not follower.backlog:
                         await self._changed(follower)
                         continue
-                    row, ended = follower.backlog.popleft()
-                    follower.backlog_events_count -= row.last_sequence - row.first_sequence + 1
+                    row, ended = follower.take()
                     for message in _from(row, next_sequence):
                         yield message
                     next_sequence = max(next_sequence, row.last_sequence + 1)

@@ -173,6 +173,11 @@ class Server:
 
         return take_up
 
+    def _make_room(self) -> None:
+        """Raises AtCapacity if no further call may be under way."""
+        if len(self._pending) + len(self._streams) >= limits.GRPC_CALLS_OPEN_MAX:
+            raise AtCapacity("too many calls wait for their answers, or follow executions", retry_after_s=1.0)
+
     # --- unary calls ---
 
     def _unary(self, method: Method, handle: Unary) -> Answer:
@@ -189,6 +194,8 @@ class Server:
                     raise InvalidRequest("", "the call ended without a message")
                 if self._stopping:
                     raise Unavailable(_STOPPING)
+                if method.service != HEALTH_SERVICE:
+                    self._make_room()
                 reply = handle(payload, _facts(call))
             except Exception as error:
                 self._refuse(call, measure, error, started_s)
@@ -283,11 +290,12 @@ class Server:
 
     @contextmanager
     def _open_stream(self) -> Iterator[None]:
-        """Lets `stop` end the stream. Raises Unavailable if it did."""
+        """Lets `stop` end the stream. Raises Unavailable if it did, AtCapacity if there is no room."""
         task = asyncio.current_task()
         assert task is not None
         if self._stopping:
             raise Unavailable(_STOPPING)
+        self._make_room()
         self._streams.add(task)
         try:
             yield
