@@ -61,7 +61,7 @@ class Run:
     def prefix(self) -> str:
         """A new one for execution ids."""
         self._number += 1
-        return f"g{os.getpid()}-{self._number}"
+        return f"g{self._number}"
 
 
 def _server_cores(workers: int) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ def _batches(run: Run, target: str, workers: int, count: int, cores: tuple[int, 
     figures = loads.closed(
         target,
         loads.BATCH,
-        loads.batch_body(run.prefix(), TASKS, BATCH_SIZE),
+        loads.body(run.prefix(), TASKS, BATCH_SIZE),
         count=_batches_count(workers, count),
         in_flight=BATCHES_IN_FLIGHT * workers,
         cores=cores,
@@ -397,12 +397,7 @@ def memory(run: Run) -> list[Goal]:
 
 
 def _sleep(run: Run, tree: RunnerProcess, count: int) -> None:
-    prefix = run.prefix()
-    executions = [
-        {"workflow_execution_id": f"{prefix}-{{{{.RequestNumber}}}}-{number}", "workflow_yaml": json.dumps(_SLEEPER)}
-        for number in range(BATCH_SIZE)
-    ]
-    message = json.dumps({"executions": executions})
+    message = loads.execution(run.prefix(), json.dumps(_SLEEPER), BATCH_SIZE)
     done = loads.closed(tree.target, loads.BATCH, message, count=count // BATCH_SIZE, in_flight=2, cores=())
     assert not done.errors_count
 
@@ -426,7 +421,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("grpcio", "protobuf", "uvloop", "orjson")},
-        "client": loads.version(),
+        "client": loads.CLIENT,
         "fsync_ms": fsync_ms(Path("/var/tmp")),
     }
 
@@ -472,8 +467,6 @@ def _main() -> int:
     parser.add_argument("--calls", type=int, default=10_000, help="in a round (10000)")
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     arguments = parser.parse_args()
-    if not loads.is_available():
-        parser.error("ghz is not on PATH: go install github.com/bojand/ghz/cmd/ghz@latest")
     result: dict[str, Any] = {"machine": machine(), "rounds": arguments.rounds, "calls": arguments.calls, "goals": []}
     table = Table("what", "goal", "measured", "", "medians")
     for goal in measure(arguments.only.split(","), arguments.rounds, arguments.calls):

@@ -1,28 +1,41 @@
 """Support: gRPC load on a target, closed (so many calls in flight) or open (so many calls per second, whatever comes).
 
-Rules: the client is ghz, which is compiled and cheaper than what it loads; both sides of a comparison get the same one.
-In an open load a call's latency counts from when it was due.
+Rules: the client is `benchmarks.h2` in a process of its own, which costs a fraction of what it loads and gives every
+execution an id of its own; both sides of a comparison get the same one. In an open load a call's latency counts from
+when it was due.
 """
 
 import json
-import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.servers import ROOT, pinned
+from benchmarks.h2 import Load, Result
+from benchmarks.servers import ROOT
 from benchmarks.workflows import set_tasks
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 
-__all__ = ["BATCH", "CALL", "STREAM", "Figures", "batch_body", "body", "closed", "is_available", "open_load", "version"]
+__all__ = ["BATCH", "CALL", "CLIENT", "STREAM", "Figures", "Message", "body", "closed", "execution", "open_load"]
 
-_SERVICE = "ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController"
-CALL = f"{_SERVICE}.ExecuteAsync"
-BATCH = f"{_SERVICE}.ExecuteAsyncBatch"
-STREAM = f"{_SERVICE}.Execute"
-_PROTOSET = ROOT / "src" / "fastrunner" / "_pb" / "descriptors.binpb"
-_SHARES = (0.5, 0.95, 0.99, 0.999)
+_SERVICE = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController"
+CALL = f"{_SERVICE}/ExecuteAsync"
+BATCH = f"{_SERVICE}/ExecuteAsyncBatch"
+STREAM = f"{_SERVICE}/Execute"
+CLIENT = "benchmarks.h2: HTTP/2 frames from one process"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What every call sends, but for the ids."""
+
+    tail: bytes
+    """An execution without its id, serialized."""
+    prefix: str
+    """Of the ids: at most ten characters."""
+    batch: int = 0
+    """Executions in a call of ExecuteAsyncBatch; 0: the message is the execution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,79 +50,54 @@ class Figures:
     """Calls answered otherwise, or not at all."""
     latency_ms: dict[str, float]
     """Of calls answered with OK: `mean`, `p50`, `p95`, `p99`, `p99.9`."""
+    late_ms: float
+    """The most that a call of an open load was sent after it was due."""
 
 
-def is_available() -> bool:
-    """Whether the client is installed."""
-    return shutil.which("ghz") is not None
+def body(prefix: str, tasks: int, batch: int = 0) -> Message:
+    """Executions of so many `set` tasks."""
+    return execution(prefix, set_tasks(tasks), batch)
 
 
-def version() -> str:
-    """What the client says it is."""
-    text = subprocess.run(["ghz", "--version"], capture_output=True, text=True, check=True)
-    return f"ghz {(text.stdout or text.stderr).strip()}"
-
-
-def body(prefix: str, tasks: int) -> str:
-    """An execution of so many `set` tasks; each call gets an id of its own."""
-    return json.dumps(_execution(f"{prefix}-{{{{.RequestNumber}}}}", tasks))
-
-
-def batch_body(prefix: str, tasks: int, count: int) -> str:
-    """A batch of so many."""
-    ids = [f"{prefix}-{{{{.RequestNumber}}}}-{number}" for number in range(count)]
-    return json.dumps({"executions": [_execution(execution_id, tasks) for execution_id in ids]})
-
-
-def _execution(execution_id: str, tasks: int) -> dict[str, Any]:
-    return {
-        "workflow_execution_id": execution_id,
-        "workflow_yaml": set_tasks(tasks),
-        "input_json": '{"counter": 1}',
-    }
+def execution(prefix: str, document: str, batch: int = 0) -> Message:
+    """Executions of a document."""
+    request = WorkflowExecuteInput(workflow_yaml=document, input_json='{"counter": 1}')
+    return Message(request.SerializeToString(), prefix, batch)
 
 
 def closed(
-    target: str, call: str, message: str, *, count: int, in_flight: int, cores: Sequence[int], connections: int = 16
+    target: str, call: str, message: Message, *, count: int, in_flight: int, cores: Sequence[int], connections: int = 16
 ) -> Figures:
     """So many calls in flight until `count` have been made."""
-    return _run(target, call, message, ["-n", str(count), "-c", str(in_flight)], cores, min(connections, in_flight))
+    return _run(target, call, message, cores, count=count, in_flight=in_flight, connections=min(connections, in_flight))
 
 
 def open_load(
-    target: str, call: str, message: str, *, rate_per_s: float, seconds: float, cores: Sequence[int]
+    target: str, call: str, message: Message, *, rate_per_s: float, seconds: float, cores: Sequence[int]
 ) -> Figures:
-    """So many calls per second, which wait for no answers."""
-    count = max(1, round(rate_per_s * seconds))
-    arguments = ["--async", "--rps", str(round(rate_per_s)), "-n", str(count), "-c", "8"]
-    return _run(target, call, message, arguments, cores, 8)
+    """So many calls per second at seeded random times, which wait for no answers."""
+    return _run(target, call, message, cores, rate_per_s=rate_per_s, span_s=seconds, connections=8)
 
 
-def _run(
-    target: str, call: str, message: str, arguments: Sequence[str], cores: Sequence[int], connections: int
-) -> Figures:
-    command = [
-        *pinned(*cores),
-        "ghz",
-        "--insecure",
-        "--protoset",
-        str(_PROTOSET),
-        "--call",
-        call,
-        "--data-file=/dev/stdin",
-    ]
-    command += ["--connections", str(connections), "-t", "60s", "-O", "json", *arguments, target]
-    done = subprocess.run(command, input=message, capture_output=True, text=True, check=False, cwd=Path("/"))
-    if done.returncode or not done.stdout.startswith("{"):
-        raise RuntimeError(f"ghz failed: {done.stderr or done.stdout}")
-    return _figures(json.loads(done.stdout))
-
-
-def _figures(report: dict[str, Any]) -> Figures:
-    details = report["details"]
-    latencies = sorted(each["latency"] / 1e6 for each in details if each["status"] == "OK")
-    latency_ms = {"mean": sum(latencies) / max(1, len(latencies))}
-    for share in _SHARES:
-        latency_ms[f"p{share * 100:g}"] = latencies[int(share * (len(latencies) - 1))] if latencies else 0.0
-    seconds = report["total"] / 1e9
-    return Figures(len(latencies) / seconds, len(latencies), len(details) - len(latencies), latency_ms)
+def _run(target: str, call: str, message: Message, cores: Sequence[int], **options: Any) -> Figures:
+    load = Load(
+        port=int(target.rpartition(":")[2]),
+        path=call,
+        tail=message.tail.hex(),
+        prefix=message.prefix,
+        batch=message.batch,
+        cores=list(cores),
+        **options,
+    )
+    command = [sys.executable, "-m", "benchmarks.h2", json.dumps(asdict(load))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"the load failed: {done.stderr}")
+    result = Result(**json.loads(done.stdout))
+    return Figures(
+        rate_per_s=result.per_s,
+        count=result.calls,
+        errors_count=result.errors + result.dropped,
+        latency_ms={"mean": result.mean_ms, **result.quantiles_ms},
+        late_ms=result.late_ms,
+    )
