@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import os
+import select
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -18,7 +19,7 @@ from fastrunner import limits
 from fastrunner.clock import monotonic_s
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.errors import RunnerError
-from fastrunner.runtime import ChildContext, ExitCode, StartError
+from fastrunner.runtime import ChildContext, ExitCode, Link, StartError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,12 @@ class Running(Protocol):
 
 
 def serve_child(context: ChildContext, start: Callable[[ChildContext], Awaitable[Running]]) -> int:
-    """Starts, reports ready, answers the supervisor, drains on SIGTERM; the exit code."""
+    """Starts, reports ready, answers the supervisor, drains on SIGTERM; the exit code.
+
+    One that waits says that it is prepared, and starts when it is told to.
+    """
+    if context.waits and not _told_to_go(context.link):
+        return ExitCode.OK
     return uvloop.run(_serve(context, start))
 
 
@@ -49,7 +55,12 @@ async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitabl
     context.link.send("ready")
     await stopping.wait()
     began_s = monotonic_s()
-    await running.drain(context.config.drain_timeout_s)
+    _answer_supervisor(context)
+    timeout_s = context.config.drain_timeout_s
+    if "hand_over" in context.link.received:
+        # Clients wait for the successor meanwhile.
+        timeout_s = min(timeout_s, limits.DRAIN_HAND_OVER_S_MAX)
+    await running.drain(timeout_s)
     log.info("drained in %.1f s", monotonic_s() - began_s)
     loop.remove_reader(context.link.fileno())
     return ExitCode.OK
@@ -60,6 +71,16 @@ def _calm_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*limits.GARBAGE_THRESHOLDS)
+
+
+def _told_to_go(link: Link) -> bool:
+    """What takes longest, loading the modules, is done: waits for the predecessor's end. False if it never comes."""
+    link.send("prepared")
+    while (message := link.receive()) is not None:
+        if message.get("kind") == "go":
+            return True
+        select.select([link], [], [])
+    return False
 
 
 def _answer_supervisor(context: ChildContext) -> None:

@@ -6,7 +6,6 @@ Rules as in `supervisor`: no grpc, no thread, no event loop. A child never retur
 import contextlib
 import logging
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable
@@ -128,8 +127,7 @@ def fork_child(
             ours.close()
             close_inherited()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            if not waiting or _told_to_go(theirs):
-                code = _live(slot, main, config, reserved, theirs)
+            code = _live(slot, main, config, reserved, theirs, waiting)
         finally:
             os._exit(code)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -149,19 +147,7 @@ def _forget_parent(parent_pid: int) -> None:
     die_with_parent(parent_pid)
 
 
-def _told_to_go(link: Link) -> bool:
-    """Does what takes a worker longest, while its predecessor still serves; then waits to take over."""
-    import fastrunner.worker  # noqa: F401 - the time it takes is what this is about
-
-    link.send("prepared")
-    while (message := link.receive()) is not None:
-        if message.get("kind") == "go":
-            return True
-        select.select([link], [], [])
-    return False
-
-
-def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link: Link) -> int:
+def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link: Link, waiting: bool) -> int:
     """A child's life; gives its exit code and never raises."""
     configure_logs(config.env, config.log_level, metrics_identity(slot.role, slot.index))
     context = ChildContext(
@@ -173,6 +159,7 @@ def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link:
         link=link,
         http=reserved.http if slot.role is Role.WEB else None,
         crashes=slot.crashes_uncounted,
+        waits=waiting,
     )
     try:
         return main(context)

@@ -538,6 +538,10 @@ DRAIN_WAITING_S_MAX: Final = 1.0
 """How long a stopping worker's calls still wait for an owner's successor: many reconnect intervals, less than the grace
 of the calls themselves."""
 
+DRAIN_HAND_OVER_S_MAX: Final = 4.0
+"""How long a worker drains whose successor waits: calls for its executions wait meanwhile. Effects that do not end in
+time are performed again by the successor."""
+
 DRAIN_CALLS_S_MAX: Final = 5.0
 """How long unary calls may take to finish when a worker stops: they wait for a commit, never for an effect."""
 
@@ -570,6 +574,7 @@ assert REQUEST_SIZE_BYTES_MAX <= ROUTER_FRAME_SIZE_BYTES_MAX
 assert REQUEST_SIZE_BYTES_MAX + ROUTER_FLUSH_SIZE_BYTES <= ROUTER_FRAME_SIZE_BYTES_MAX
 assert ROUTER_RECONNECT_INTERVAL_S < DRAIN_WAITING_S_MAX < DRAIN_CALLS_S_MAX
 assert ROUTER_RECONNECT_INTERVAL_S < ROUTER_OWNER_WAIT_S_MAX
+assert DRAIN_HAND_OVER_S_MAX <= ROUTER_OWNER_WAIT_S_MAX / 2
 assert PING_INTERVAL_S < PING_TIMEOUT_S < BOOT_S_MAX
 assert RESPAWN_DELAY_S_MIN < RESPAWN_DELAY_S_MAX <= RESPAWN_STABLE_S
 assert (

@@ -273,6 +273,8 @@ class Link:
         self._end = end
         self.sent: set[str] = set()
         """Kinds of messages sent so far."""
+        self.received: set[str] = set()
+        """Kinds of messages received so far."""
 
     @classmethod
     def pair(cls) -> tuple[Self, Self]:
@@ -305,6 +307,7 @@ class Link:
         if not message:
             return None
         decoded: dict[str, Any] = orjson.loads(message)
+        self.received.add(decoded["kind"])
         return decoded
 
     def close(self) -> None:
@@ -327,11 +330,14 @@ class ChildContext:
     folder: RuntimeFolder
     """Where the workers' sockets are."""
     link: Link
-    """To the supervisor: `ready`, `trouble`, `failed` and `pong` go up, `ping` and `state` come down."""
+    """To the supervisor: `ready`, `prepared`, `trouble`, `failed` and `pong` go up, `ping`, `state`, `go` and
+    `hand_over` come down."""
     http: socket.socket | None
     """The listening HTTP socket; only the web process has it."""
     crashes: int
     """Crashes of predecessors that are not in the metrics yet."""
+    waits: bool = False
+    """Whether a predecessor still serves: start when told to `go`."""
 
 
 def die_with_parent(parent_pid: int) -> None:

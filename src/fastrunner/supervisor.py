@@ -173,7 +173,7 @@ class Supervisor:
             elif message["kind"] == "trouble":
                 slot.trouble = str(message["cause"])
             elif message["kind"] == "prepared" and slot is self._successor:
-                self._terminate(self._predecessor())
+                self._hand_over_from(self._predecessor())
             elif message["kind"] == "failed":
                 slot.last_words = str(message["message"])
 
@@ -232,6 +232,12 @@ class Supervisor:
         assert self._successor is not None
         name = self._successor.name
         return next(slot for slot in self._slots if slot.name == name)
+
+    def _hand_over_from(self, slot: Slot) -> None:
+        """Ends a worker whose successor is waiting."""
+        if slot.link is not None:
+            slot.link.send("hand_over")
+        self._terminate(slot)
 
     def _hand_over(self, slot: Slot) -> None:
         """The worker that waits takes the place of one that has ended, however it did."""

@@ -12,6 +12,7 @@ Rule: this module starts and stops parts and does nothing else; what a child pro
 import asyncio
 import contextlib
 import logging
+from functools import partial
 
 from fastrunner import crash, limits
 from fastrunner.callback import CallbackPipeline
@@ -23,10 +24,10 @@ from fastrunner.engine.sharding import shards_owned
 from fastrunner.metrics import Metrics
 from fastrunner.router import Router
 from fastrunner.runtime import ChildContext, metrics_identity
-from fastrunner.service.call_queue import TlsFiles
+from fastrunner.service.call_queue import Listener, TlsFiles
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
-from fastrunner.service.transport import Server
+from fastrunner.service.transport import Server, new_listener
 from fastrunner.tasks import build_performers
 
 log = logging.getLogger(__name__)
@@ -46,13 +47,21 @@ def _tls_files(config: Config) -> TlsFiles | None:
 
 def run_worker(context: ChildContext) -> int:
     """Serves until SIGTERM; the exit code."""
-    return serve_child(context, Worker.start)
+    listener = new_listener()
+    if context.waits and context.config.workers == 1:
+        # Nobody else listens while the predecessor drains: calls wait here until this worker answers them.
+        listener.listen(*_address(context.config))
+    return serve_child(context, partial(Worker.start, listener=listener))
+
+
+def _address(config: Config) -> tuple[str, TlsFiles | None]:
+    return f"{config.grpc_host}:{config.grpc_port}", _tls_files(config)
 
 
 class Worker:
     """The parts of one worker, started."""
 
-    def __init__(self, context: ChildContext) -> None:
+    def __init__(self, context: ChildContext, listener: Listener) -> None:
         config = context.config
         # A successor of one that died of it lives, or nothing would ever recover.
         if config.crash_point and not context.crashes:
@@ -76,21 +85,20 @@ class Worker:
         )
         self._router = Router(context.index, config.workers, context.shards, context.folder, self._metrics, status_of)
         self._service = Service(self._engine, self._router, self._metrics)
-        self._server = Server(self._service, self._metrics)
+        self._server = Server(self._service, self._metrics, listener)
         self._engine.watch_storage(self._report_storage)
 
     @classmethod
-    async def start(cls, context: ChildContext) -> "Worker":
+    async def start(cls, context: ChildContext, listener: Listener) -> "Worker":
         """Starts the parts in order."""
-        worker = cls(context)
+        worker = cls(context, listener)
         if worker._callbacks is None and context.index == 0:
             log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
         await worker._engine.start()
         if worker._callbacks is not None:
             await worker._callbacks.start()
         await worker._router.start(worker._service)
-        config = worker._config
-        await worker._server.start(f"{config.grpc_host}:{config.grpc_port}", _tls_files(config))
+        await worker._server.start(*_address(worker._config))
         return worker
 
     def _report_storage(self, trouble: str) -> None:

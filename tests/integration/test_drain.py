@@ -25,9 +25,12 @@ do:
 
 
 @asynccontextmanager
-async def started(folder: Path) -> AsyncIterator[Tree]:
+async def started(folder: Path, workers: int = 2, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> AsyncIterator[Tree]:
     tree = Tree(
-        folder / "data", folder / "log", FASTRUNNER_WORKERS="2", FASTRUNNER_DRAIN_TIMEOUT_S=str(DRAIN_TIMEOUT_S)
+        folder / "data",
+        folder / "log",
+        FASTRUNNER_WORKERS=str(workers),
+        FASTRUNNER_DRAIN_TIMEOUT_S=str(drain_timeout_s),
     )
     try:
         await tree.start()
@@ -99,8 +102,9 @@ async def test_stop_does_not_wait_for_effects_beyond_its_bound(tmp_path: Path) -
 
 
 @pytest.mark.timeout(180)
-async def test_rolling_restart_under_load_fails_no_call_of_a_client_that_retries(tmp_path: Path) -> None:
-    async with started(tmp_path) as tree:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_rolling_restart_under_load_fails_no_call_of_a_client_that_retries(tmp_path: Path, workers: int) -> None:
+    async with started(tmp_path, workers) as tree:
         channels = [channel(tree.target, retrying=True) for _ in range(4)]
         calm = await Load(channels, work(10), "calm").open(100, 0.5)
         before = set(tree.children())
@@ -112,8 +116,42 @@ async def test_rolling_restart_under_load_fails_no_call_of_a_client_that_retries
         tallies.append(await load.open(100, 0.5))
         for tally in tallies:
             assert set(tally.latencies_s) == {"OK"}, tally.messages
-        await until(lambda: tree.said().count("its successor takes over") == 2, "both workers to be replaced")
+        await until(lambda: tree.said().count("its successor takes over") == workers, "every worker to be replaced")
         await ended(tree, tallies)
         for each in channels:
             await each.close()
         assert await tree.stop() == 0
+
+
+@pytest.mark.timeout(120)
+async def test_restart_of_a_single_worker_does_not_wait_long_for_an_effect(tmp_path: Path) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(True)
+        while await reader.read(4096):
+            pass  # until the drain gives the call up
+        writer.close()
+        left.append(True)
+
+    asked: list[bool] = []
+    left: list[bool] = []
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with started(tmp_path, workers=1, drain_timeout_s=60.0) as tree:
+        connection = channel(tree.target, retrying=True)
+        slow, tally = Tally(), Tally()
+        await Load([connection], EFFECT % port, "slow").submit(slow)
+        await until(lambda: asked, "the effect to begin")
+        tree.signal(signal.SIGHUP)
+        # New clients come while nobody serves: they wait for the successor.
+        number = 0
+        while "its successor takes over" not in tree.said():
+            number += 1
+            fresh = channel(tree.target, retrying=True)
+            await Load([fresh], work(1), f"fresh-{number}").submit(tally)
+            await fresh.close()
+        assert set(tally.latencies_s) == {"OK"}, tally.messages
+        await ended(tree, [tally])
+        await until(lambda: len(asked) == 2, "the effect to be performed again")
+        await connection.close()
+    await until(lambda: len(left) == 2, "the effects' connections to end")
+    server.close()

@@ -23,7 +23,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined] # compiled, withou
 from fastrunner import limits
 from fastrunner.clock import monotonic_s
 
-__all__ = ["CallQueue", "ServerCall", "TlsFiles", "Trailers"]
+__all__ = ["CallQueue", "Listener", "ServerCall", "TlsFiles", "Trailers"]
 
 _log = logging.getLogger(__name__)
 
@@ -170,20 +170,46 @@ class ServerCall:
         self._call.start_server_batch(operations, done)
 
 
+class Listener:
+    """A listening server. It needs no loop: until a `CallQueue` takes them up, calls that arrive wait in it."""
+
+    def __init__(self, options: Sequence[tuple[str, int]]) -> None:
+        """Raises RuntimeError if the installed grpcio cannot be used."""
+        check_grpcio()
+        self.port = 0
+        """The port it listens on; 0 as long as it does not."""
+        self.events = cygrpc.CompletionQueue()
+        """Where what happens to calls is taken out."""
+        self.server = cygrpc.Server(tuple(options), False)
+        """grpcio's own."""
+        self.server.register_completion_queue(self.events)
+
+    def listen(self, address: str, tls: TlsFiles | None = None) -> None:
+        """Binds host:port and lets clients connect. Raises RuntimeError if the port cannot be had."""
+        port: int
+        if tls is None:
+            port = self.server.add_http2_port(address.encode())
+        else:
+            pair = cygrpc.SslPemKeyCertPair(tls.key, tls.certificate)
+            force = tls.client_authorities is not None
+            credentials = cygrpc.server_credentials_ssl(tls.client_authorities, [pair], force)
+            port = self.server.add_http2_port(address.encode(), credentials)
+        if not port:
+            raise RuntimeError(f"cannot listen on {address}")
+        self.port = port
+        self.server.start()
+
+
 class CallQueue:
-    """A listening server whose calls are handed to `on_call` on the loop."""
+    """Hands the calls of a listener to `on_call` on the loop."""
 
     def __init__(
         self,
-        options: Sequence[tuple[str, int]],
+        listener: Listener,
         on_call: Callable[[ServerCall], None],
         waited: Callable[[float], None],
     ) -> None:
-        """`waited` is told, whenever events are taken out, for how many seconds at most any of them has been ready.
-
-        Raises RuntimeError if the installed grpcio cannot be used.
-        """
-        check_grpcio()
+        """`waited` is told, whenever events are taken out, for how many seconds at most any of them has been ready."""
         self.batches = 0
         """Batches of operations that have not come back."""
         self.closed = False
@@ -192,9 +218,8 @@ class CallQueue:
         self._waited = waited
         self._empty_s = self._left_s = 0.0
         self._loop = asyncio.get_running_loop()
-        self._queue = cygrpc.CompletionQueue()
-        self._server = cygrpc.Server(tuple(options), False)
-        self._server.register_completion_queue(self._queue)
+        self._queue = listener.events
+        self._server = listener.server
         self._new_call = object()
         self._shut_down = object()
         self._requested = 0
@@ -205,23 +230,8 @@ class CallQueue:
         self._idle = threading.Semaphore(1)
         self._waiter = threading.Thread(target=self._wait, name="grpc-queue", daemon=True)
 
-    def listen(self, address: str, tls: TlsFiles | None = None) -> int:
-        """Binds host:port and gives the port. Raises RuntimeError if it cannot be had."""
-        port: int
-        if tls is None:
-            port = self._server.add_http2_port(address.encode())
-        else:
-            pair = cygrpc.SslPemKeyCertPair(tls.key, tls.certificate)
-            force = tls.client_authorities is not None
-            credentials = cygrpc.server_credentials_ssl(tls.client_authorities, [pair], force)
-            port = self._server.add_http2_port(address.encode(), credentials)
-        if not port:
-            raise RuntimeError(f"cannot listen on {address}")
-        return port
-
     def start(self) -> None:
         """Takes calls from now on."""
-        self._server.start()
         for _ in range(limits.GRPC_CALLS_REQUESTED_AHEAD):
             self._request_call()
         self._waiter.start()

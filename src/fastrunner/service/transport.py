@@ -21,7 +21,7 @@ from fastrunner.cells import Counter
 from fastrunner.crash import CrashPoint
 from fastrunner.errors import AtCapacity, InvalidRequest, NotServed, Unavailable
 from fastrunner.metrics import Metrics
-from fastrunner.service.call_queue import CallQueue, ServerCall, TlsFiles, Trailers
+from fastrunner.service.call_queue import CallQueue, Listener, ServerCall, TlsFiles, Trailers
 from fastrunner.service.connections import cut_connections
 from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
@@ -69,9 +69,9 @@ Stream = Callable[[Any, CallFacts], AsyncGenerator[bytes, None]]
 class Server:
     """A running gRPC server on one port."""
 
-    def __init__(self, service: Service, metrics: Metrics) -> None:
-        self.port = 0
-        """The port it listens on."""
+    def __init__(self, service: Service, metrics: Metrics, listener: Listener | None = None) -> None:
+        """`listener` may be listening already."""
+        self._listener = listener or new_listener()
         self._service = service
         self._metrics = metrics
         self._health = Health()
@@ -81,11 +81,17 @@ class Server:
         self._held: list[Callable[[], None]] | None = None
         self._unknown = _Measure(metrics, _UNKNOWN)
         self._answers = self._methods()
-        self._queue = CallQueue(_OPTIONS, self._take_up, service.overload.measured)
+        self._queue = CallQueue(self._listener, self._take_up, service.overload.measured)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._listener.port
 
     async def start(self, address: str, tls: TlsFiles | None = None) -> None:
         """Listens on `address` (host:port) and serves. Raises RuntimeError if the port cannot be had."""
-        self.port = self._queue.listen(address, tls)
+        if not self._listener.port:
+            self._listener.listen(address, tls)
         self._queue.start()
         self.set_serving(True)
 
@@ -334,6 +340,11 @@ def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> No
     # The one who waited may have been cancelled.
     if not future.done():
         future.set_result(message)
+
+
+def new_listener() -> Listener:
+    """A listener for `Server`, with the bounds of the wire. Raises RuntimeError if grpcio cannot be used."""
+    return Listener(_OPTIONS)
 
 
 async def serve(service: Service, metrics: Metrics, address: str, tls: TlsFiles | None = None) -> Server:
