@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.conftest import pytest_asyncio_loop_factories
 from tests.transport.server_process import ServerProcess, server_process
+
+__all__ = ["pytest_asyncio_loop_factories", "server"]
 
 
 @pytest.fixture(scope="module")
