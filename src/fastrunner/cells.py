@@ -138,29 +138,26 @@ class Gauge(Counter):
 class Histogram:
     """How often values lay between bounds: a cell per bucket (the last has no bound), and their sum."""
 
-    __slots__ = ("_bounds", "_sum_at", "_values", "at")
+    __slots__ = ("_bounds", "_values", "at", "sum_at")
 
     def __init__(self, cells: Cells, at: int, bounds: Sequence[float]) -> None:
         self._values = cells.values
         self._bounds = bounds
         self.at = at
         """The cell of the first bucket."""
-        self._sum_at = at + len(bounds) + 1
+        self.sum_at = at + len(bounds) + 1
+        """The cell of the sum."""
 
     def observe(self, value: float) -> None:
         """Counts a value."""
         values = self._values
         values[self.at + bisect_left(self._bounds, value)] += 1
-        values[self._sum_at] += value
+        values[self.sum_at] += value
 
     @property
     def count(self) -> float:
         """How many values were counted."""
-        return sum(self._values[self.at : self._sum_at])
-
-    def deltas(self, value: float) -> tuple[tuple[int, float], tuple[int, float]]:
-        """What `observe` would add, and to which cells."""
-        return (self.at + bisect_left(self._bounds, value), 1), (self._sum_at, value)
+        return sum(self._values[self.at : self.sum_at])
 
 
 class Note:

@@ -10,6 +10,7 @@ from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.batch import Batch, Change
 from fastrunner.engine.counting import CommitCounts
 from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.engine.execution import Execution
 from fastrunner.metrics import Metrics
 from tests.integration.engines import (
     CALL,
@@ -127,7 +128,7 @@ def test_successor_counts_what_was_committed(
 ) -> None:
     """A process is killed between a commit and its landing: whether the file has it decides."""
     killed = CommitCounts(Metrics(folder=tmp_path, identity="worker0"), 3)
-    killed.begin(Batch(changes=[finished_change()]), lambda _: 1_000)
+    killed.begin(Batch(changes=[finished_change()]), {"execution": execution()})
     metrics = Metrics(folder=tmp_path, identity="worker0")
     for _ in range(2):  # Whoever comes after that counts nothing again.
         CommitCounts(metrics, 3).recover(lambda execution_id: found if execution_id == "execution" else None)
@@ -139,14 +140,19 @@ def test_commit_that_failed_is_not_counted(tmp_path: Path) -> None:
     """Neither now nor by a successor; the attempt that lands is."""
     metrics = Metrics(folder=tmp_path, identity="worker0")
     counts = CommitCounts(metrics, 0)
-    counts.begin(Batch(changes=[finished_change()]), lambda _: 1_000)
+    counts.begin(Batch(changes=[finished_change()]), {"execution": execution()})
     counts.dropped()
     CommitCounts(metrics, 0).recover(lambda _: (1, 5, True))
     assert metrics.executions_finished.labels("completed").value == 0
-    counts.begin(Batch(changes=[finished_change()]), lambda _: 1_000)
+    counts.begin(Batch(changes=[finished_change()]), {"execution": execution()})
     counts.landed()
     counts.landed()
     assert metrics.executions_finished.labels("completed").value == 1
+
+
+def execution() -> Execution:
+    """One that was accepted at a thousand."""
+    return Execution(0, 1, "execution", 1_000, b"", False)
 
 
 def finished_change() -> Change:

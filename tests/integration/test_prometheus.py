@@ -139,7 +139,7 @@ async def submit(runner: RunnerProcess, executions: int, ended: asyncio.Event) -
 async def kill(runner: RunnerProcess, ended: asyncio.Event, seed: int) -> int:
     """Kills workers at random moments while there is load; how many."""
     chance, kills = random.Random(seed), 0
-    while not ended.is_set() and kills < 6:
+    while not ended.is_set() and kills < 4:
         await asyncio.sleep(chance.uniform(0.05, 0.3))
         pid = chance.choice(await asyncio.to_thread(lambda: until(runner.workers)))["pid"]
         os.kill(pid, signal.SIGKILL)

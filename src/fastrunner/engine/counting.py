@@ -7,8 +7,9 @@ it, with one of the commit's own changes: whether the file has that change tells
 Rule: a commit is counted once: by `landed`, or by the successor's `recover`.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import orjson
@@ -16,6 +17,7 @@ import orjson
 from fastrunner._core import TALLIED_KINDS, TALLIED_OUTCOMES, TaskTally
 from fastrunner.engine.batch import Batch
 from fastrunner.engine.control import FINAL_STATUSES
+from fastrunner.engine.execution import Execution
 from fastrunner.errors import RunnerError
 from fastrunner.metrics import EXECUTION_SECONDS, Metrics
 
@@ -34,16 +36,17 @@ class CommitCounts:
         self._accepted_at = metrics.executions_accepted.at
         # Looking a label up costs as much as counting.
         self._finished = {
-            status: (metrics.executions_finished.labels(status).at, metrics.execution_duration.labels(status))
-            for status in FINAL_STATUSES
+            status: (metrics.executions_finished.labels(status).at, duration.at, duration.sum_at)
+            for status, duration in ((each, metrics.execution_duration.labels(each)) for each in FINAL_STATUSES)
         }
         self._tally = TaskTally([round(bound * 1000) for bound in EXECUTION_SECONDS])
         self._task_cells = _task_cells(metrics)
         self._deltas: dict[int, float] = {}
 
-    def begin(self, batch: Batch, accepted_ms_of: Callable[[str], int]) -> None:
-        """A batch has been written and is about to be committed."""
+    def begin(self, batch: Batch, live: Mapping[str, Execution]) -> None:
+        """A batch has been written and is about to be committed; its executions are in `live`."""
         deltas: defaultdict[int, float] = defaultdict(float)
+        tallies: list[bytes] = []
         witness = None
         for change in batch.changes:
             if change.accepted is not None:
@@ -51,14 +54,15 @@ class CommitCounts:
             if change.events is None:
                 continue
             witness = change
-            for tally in change.tallies:
-                self._tally.add(tally)
+            tallies += change.tallies
             # One that has ended is committed again, without events, if somebody asked for something meanwhile.
             if change.finished_ms:
-                finished_at, duration = self._finished[change.status]
+                finished_at, buckets_at, sum_at = self._finished[change.status]
+                duration_s = (change.finished_ms - live[change.execution_id].accepted_ms) / 1000
                 deltas[finished_at] += 1
-                for at, amount in duration.deltas((change.finished_ms - accepted_ms_of(change.execution_id)) / 1000):
-                    deltas[at] += amount
+                deltas[buckets_at + bisect_left(EXECUTION_SECONDS, duration_s)] += 1
+                deltas[sum_at] += duration_s
+        self._tally.add(b"".join(tallies))
         for cell, amount in self._tally.take():
             at, unit = self._task_cells[cell]
             deltas[at] += amount * unit
@@ -96,5 +100,5 @@ def _task_cells(metrics: Metrics) -> list[tuple[int, float]]:
         cells += [(metrics.tasks.labels(kind, outcome).at, 1) for outcome in TALLIED_OUTCOMES]
         duration = metrics.task_duration.labels(kind)
         cells += [(duration.at + bucket, 1) for bucket in range(len(EXECUTION_SECONDS) + 1)]
-        cells.append((duration.at + len(EXECUTION_SECONDS) + 1, 0.001))
+        cells.append((duration.sum_at, 0.001))
     return [*cells, (metrics.expressions_over_budget.at, 1)]

@@ -324,7 +324,7 @@ class Shard:
         try:
             crash.reach(CrashPoint.BEFORE_JOURNAL_WRITE)
             self.store.write(batch)
-            self._counts.begin(batch, self._accepted_ms)
+            self._counts.begin(batch, self.live)
             crash.reach(CrashPoint.AFTER_JOURNAL_WRITE)
         except Exception as error:
             self._failed(batch, error)
@@ -376,9 +376,6 @@ class Shard:
         self._landings.set()
         if self._dirty or self._verdicts or self._retention.due:
             self._begin_commit()
-
-    def _accepted_ms(self, execution_id: str) -> int:
-        return self.live[execution_id].accepted_ms
 
     def _set_refusal(self, refusal: StorageFull | StorageFailed | None) -> None:
         changed = str(refusal) != str(self.refusal)
