@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core/*.pxi)
 EXTENSION := $(VENV)/.built
+RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve build debug protos docs lint types stubs unit bench parked fuzz simulate crash torture clean
+.PHONY: help demo test serve build debug protos docs lint types stubs unit bench bench-full parked fuzz simulate crash torture clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	@echo "creating $(VENV) and installing what pyproject.toml names"
@@ -60,8 +61,18 @@ types: build ## mypy --strict
 stubs: build ## Check the core's .pyi against the compiled module
 	$(BIN)/python -m mypy.stubtest fastrunner._core --ignore-missing-stub
 
-bench: build ## Benchmarks
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+bench: build ## Measure goals and curves in about 5 minutes; writes docs/performance.md
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m benchmarks.goals --rounds 3 --calls 5000 --out $(RESULTS)/goals.json
+	$(BIN)/python -m benchmarks.curves --quick --out $(RESULTS)/curves.json
+	$(BIN)/python -m benchmarks.report --results $(RESULTS)
+
+bench-full: build ## The same with more rounds, and every microbenchmark: about 15 minutes
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m benchmarks.goals --rounds 7 --calls 10000 --out $(RESULTS)/goals.json
+	$(BIN)/python -m benchmarks.curves --out $(RESULTS)/curves.json
+	$(BIN)/python -m benchmarks.report --results $(RESULTS)
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json $(RESULTS)/micro.json
 
 parked: build ## Park EXECUTIONS (100000) in DIR (.parked), then measure memory, late timers, recovery
 	$(BIN)/python -m benchmarks.parked --executions $(or $(EXECUTIONS),100000) --data-dir $(or $(DIR),.parked)

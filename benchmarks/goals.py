@@ -360,7 +360,7 @@ def _most(name: str, us_max: float, us: float) -> Goal:
 
 # --- memory ---
 
-_SLEEPER = {
+SLEEPER = {
     "document": {"dsl": "1.0.3", "namespace": "bench", "name": "sleeper", "version": "1.0.0"},
     "do": [{"rest": {"wait": "PT1H"}}],
 }
@@ -397,7 +397,7 @@ def memory(run: Run) -> list[Goal]:
 
 
 def _sleep(run: Run, tree: RunnerProcess, count: int) -> None:
-    message = loads.execution(run.prefix(), json.dumps(_SLEEPER), BATCH_SIZE)
+    message = loads.execution(run.prefix(), json.dumps(SLEEPER), BATCH_SIZE)
     done = loads.closed(tree.target, loads.BATCH, message, count=count // BATCH_SIZE, in_flight=2, cores=())
     assert not done.errors_count
 
@@ -421,6 +421,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("grpcio", "protobuf", "uvloop", "orjson")},
+        "load_before": round(os.getloadavg()[0], 1),
         "client": loads.CLIENT,
         "fsync_ms": fsync_ms(Path("/var/tmp")),
     }
@@ -476,6 +477,7 @@ def _main() -> int:
         table.add_row(goal["name"], goal["goal"], goal["measured"], "met" if goal["met"] else "missed", medians)
     Console(width=170).print(table)
     if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
 
