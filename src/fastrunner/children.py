@@ -62,7 +62,7 @@ class Slot:
     crashes_uncounted: int = 0
     """Crashes that are not in the metrics yet."""
     trouble: str = ""
-    """Why a child that is ready takes no new work; empty if it does."""
+    """Why a child takes no new work, or waits with its start; empty if it does not."""
     last_words: str = ""
     """What the child said it cannot start for."""
 

@@ -355,6 +355,10 @@ DISK_FREE_SIZE_BYTES_MIN: Final = 536_870_912
 """Free space below which nothing new is accepted and no loop goes on: room for what was accepted to end. More than the
 fastest disk takes between two looks at it."""
 
+SHARD_OPENING_SIZE_BYTES_MAX: Final = 1_048_576
+"""What opening a shard takes on disk: the index of its journal and a few pages. With less free, a failure to open one
+is for want of room."""
+
 COMMIT_RETRY_DELAY_S_MIN: Final = 0.1
 """First pause after a commit that failed."""
 

@@ -6,6 +6,7 @@ in the data directory; everything here is gone when the runner ends.
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -131,14 +132,19 @@ class RuntimeFolder:
         """A new one, readable by this user only; the data directory must be locked.
 
         It is `run` in the data directory, so that what a killed runner leaves is found again; elsewhere only where
-        sockets cannot be: the path is too long, or the file system has none.
+        sockets cannot be: the path is too long, the file system has none, or no room.
         """
         path = data_dir.resolve() / "run"
         _remove(path)
-        path.mkdir(mode=0o700)
-        if not _takes_sockets(path):
-            path.rmdir()
-            path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+        try:
+            path.mkdir(mode=0o700)
+            if _takes_sockets(path):
+                return cls(path, _make_metrics(path / "metrics"))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        _remove(path)
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
         return cls(path, _make_metrics(path / "metrics"))
 
     @property

@@ -260,6 +260,9 @@ class Supervisor:
         for slot in self._everyone():
             if slot.state == "stopping" and now >= slot.kill_at_s:
                 self._kill(slot, "did not end in time")
+            elif slot.state == "starting" and slot.trouble:
+                # It waits for the disk; once that is back it has its time.
+                slot.since_s = now
             elif slot.state == "starting" and now - slot.since_s > limits.BOOT_S_MAX:
                 self._kill(slot, "did not become ready in time")
             elif slot.state == "ready" and slot.link is not None:

@@ -3,9 +3,7 @@
 import asyncio
 import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
 import urllib.request
 from collections import Counter
@@ -17,9 +15,10 @@ import orjson
 
 from tests.crash.proxy import Proxy
 from tests.crash.tree import Tree
+from tests.disk import SmallDisk
 from tests.integration.runner_process import ROOT
 
-__all__ = ["Disk", "Monkey", "ReceiverProcess"]
+__all__ = ["Monkey", "ReceiverProcess"]
 
 
 class ReceiverProcess:
@@ -81,40 +80,11 @@ class ReceiverProcess:
                     yield event["workflowExecutionId"], event["eventType"]
 
 
-class Disk:
-    """The data directory's own file system, in memory and of a size that changes; without the right to mount, none."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.mounted = False
-        """Whether it can be filled."""
-
-    def mount(self) -> None:
-        """Takes a file system if it may."""
-        self._folder.mkdir(exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", "size=4g,mode=0700", "tmpfs", str(self._folder)]
-        self.mounted = (
-            shutil.which("mount") is not None
-            and not subprocess.run(command, check=False, capture_output=True).returncode
-        )
-
-    def unmount(self) -> None:
-        """Gives it back."""
-        if self.mounted:
-            subprocess.run(["umount", "--lazy", str(self._folder)], check=True)
-
-    def leave(self, free_bytes: int) -> None:
-        """Changes the size so that so much is free: as a file that fills the rest would, but without its memory."""
-        used_bytes = shutil.disk_usage(self._folder).used
-        size = f"remount,size={used_bytes + free_bytes}"
-        subprocess.run(["mount", "-o", size, str(self._folder)], check=False, capture_output=True)
-
-
 class Monkey:
     """Chooses faults and does them, one after the other."""
 
     def __init__(
-        self, chance: random.Random, tree: Tree, receiver: ReceiverProcess, proxy: Proxy, disk: Disk,
+        self, chance: random.Random, tree: Tree, receiver: ReceiverProcess, proxy: Proxy, disk: SmallDisk,
         done: Counter[str],
     ) -> None:  # fmt: skip
         self._chance = chance

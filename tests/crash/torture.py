@@ -25,10 +25,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from fastrunner.clock import monotonic_s
 from fastrunner.stigmer.ledger import TERMINAL_EVENTS, Ledger
 from tests.crash.checker import judge
-from tests.crash.monkey import Disk, Monkey, ReceiverProcess
+from tests.crash.monkey import Monkey, ReceiverProcess
 from tests.crash.proxy import Proxy
 from tests.crash.tree import Journal, Tree, until
 from tests.crash.workload import Clients, Promise, Service, document, kinds, serve_effects
+from tests.disk import SmallDisk
 
 __all__ = ["Report", "Torture"]
 
@@ -79,7 +80,7 @@ class Torture:
         self._calm = calm
         self._path = path
         self._chance = random.Random(seed)
-        self._disk = Disk(path / "data")
+        self._disk = SmallDisk(path / "data")
         self._journal = Journal(path / "data")
         self._promises: list[Promise] = []
         self._watchers: list[asyncio.Task[None]] = []
@@ -97,7 +98,8 @@ class Torture:
     async def run(self) -> Report:
         """Tortures, lets everything come to rest, and compares."""
         async with AsyncExitStack() as stack:
-            self._disk.mount()
+            self._disk.path.mkdir(exist_ok=True)
+            self._disk.mount("size=4g,mode=0700")
             stack.callback(self._disk.unmount)
             service = await stack.enter_async_context(serve_effects(self._chance.randrange(2**32)))
             receiver = ReceiverProcess(self._path / "received.jsonl", self._path / "receiver.log", _TOKEN)

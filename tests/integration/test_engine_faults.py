@@ -4,9 +4,7 @@ the same, what is refused is told why, and everything recovers by itself."""
 import asyncio
 import random
 import resource
-import shutil
 import sqlite3
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -16,11 +14,14 @@ import pytest
 
 from fastrunner import clock
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.config import Config
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.engine.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.engine.messages import split
-from fastrunner.errors import RunnerError, StorageFailed, StorageFull, UnknownExecution
+from fastrunner.errors import RunnerError, StorageFailed, StorageFull, Unavailable, UnknownExecution
+from fastrunner.metrics import Metrics
+from tests.disk import SmallDisk, mounted_disk
 from tests.integration.engines import (
     CALL,
     Performer,
@@ -41,37 +42,11 @@ TWO_CALLS = document(
 )
 
 
-class Disk:
-    """A small disk of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def mount(self, options: str) -> None:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.path)], check=False, capture_output=True
-        )
-        if done.returncode:
-            pytest.skip(f"a disk of its own needs the right to mount: {done.stderr.decode().strip()}")
-
-    def leave(self, size_bytes: int) -> None:
-        """Makes so much free."""
-        used_bytes = shutil.disk_usage(self.path).used
-        # The kernel rounds down to pages, and takes 0 for "no bound".
-        self.mount(f"remount,size={max(4096, used_bytes + size_bytes)}")
-
-
 @pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallDisk]:
     monkeypatch.setattr("fastrunner.limits.DISK_FREE_SIZE_BYTES_MIN", 0)
-    path = tmp_path / "disk"
-    path.mkdir()
-    disk = Disk(path)
-    disk.mount("size=64m,mode=0700")
-    try:
+    with mounted_disk(tmp_path / "disk", "size=64m,mode=0700") as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 class Receiver:
@@ -163,7 +138,7 @@ async def _fail_and_recover(
 
 
 @pytest.mark.parametrize("left_size_bytes", [0, 100_000])
-async def test_full_disk_refuses_what_is_new_and_keeps_what_was_accepted(disk: Disk, left_size_bytes: int) -> None:
+async def test_full_disk_refuses_what_is_new_and_keeps_what_was_accepted(disk: SmallDisk, left_size_bytes: int) -> None:
     def fail() -> None:
         disk.leave(left_size_bytes)
 
@@ -184,7 +159,7 @@ async def test_writes_that_fail_refuse_what_is_new_and_keep_what_was_accepted() 
     await _fail_and_recover(path, fail, recover, StorageFailed, "cannot be written: disk I/O error")
 
 
-async def test_idle_runner_finds_out_by_itself_that_the_disk_is_back(disk: Disk) -> None:
+async def test_idle_runner_finds_out_by_itself_that_the_disk_is_back(disk: SmallDisk) -> None:
     async with _watched(disk.path, Performer(), Receiver()) as (engine, troubles):
         disk.leave(0)
         _, refusals = await _submit(engine, range(200))
@@ -209,7 +184,7 @@ async def test_nearly_full_disk_is_told_as_the_reason(monkeypatch: pytest.Monkey
         await until(lambda: troubles[-1] == "", "the next look")
 
 
-async def test_read_only_directory_is_refused_with_the_reason(disk: Disk) -> None:
+async def test_read_only_directory_is_refused_with_the_reason(disk: SmallDisk) -> None:
     async with engine_on(disk.path) as engine:
         await engine.submit(submission("one"))
     disk.mount("remount,ro")
@@ -223,16 +198,29 @@ async def test_read_only_directory_is_refused_with_the_reason(disk: Disk) -> Non
         assert (await engine.get("one")).status == "completed"
 
 
-async def test_start_on_a_full_disk_is_refused_with_the_reason(disk: Disk) -> None:
+async def test_start_on_a_full_disk_waits_for_room(disk: SmallDisk) -> None:
     async with engine_on(disk.path) as engine:
         await engine.submit(submission("one", CALL))
     disk.leave(0)
-    with pytest.raises(DataDirectoryRefused, match=r"shard-0000\.db cannot be opened: .*: see to the disk"):
-        async with engine_on(disk.path):
-            pass
-    disk.leave(MIB)
-    async with engine_on(disk.path) as engine:
+    troubles: list[str] = []
+    config = Config(data_dir=disk.path)
+    engine = EmbeddedEngine(config, Metrics(), {"call_http": Performer()}, shards=range(1), shard_count=1)
+    engine.watch_storage(troubles.append)
+    starting = asyncio.ensure_future(engine.start())
+    try:
+        await until(lambda: troubles, "the trouble to be told")
+        assert troubles == ["the disk of the data directory is full: shard-0000.db cannot be opened"]
+        with pytest.raises(Unavailable):
+            await engine.submit(submission("two"))
+        assert not starting.done()
+        disk.leave(MIB)
+        await asyncio.wait_for(starting, 10)
+        assert troubles[1:] == [""]
         assert (await engine.get("one")).status == "running"
+        assert await engine.submit(submission("two")) == "running"
+    finally:
+        starting.cancel()
+        await engine.drain(0)
 
 
 # --- damaged pages ---

@@ -1,8 +1,8 @@
-"""A whole runner on a disk that fills up: readiness and health go red with the reason, and green by themselves."""
+"""A whole runner on a disk that fills up or is full: readiness and health go red with the reason, and green by
+themselves; what was accepted ends, and a start waits."""
 
 import json
-import shutil
-import subprocess
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,28 +11,20 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import GetExecutionRequest, GetExecutionResponse
+from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
+from tests.disk import SmallDisk, mounted_disk
+from tests.integration.engines import WAIT
 from tests.integration.runner_process import RunnerProcess, running, until
 
 GIB = 1 << 30
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1g,mode=0700", "tmpfs", str(path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"a disk of its own needs the right to mount: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def _leave(path: Path, size_bytes: int) -> None:
-    used_bytes = shutil.disk_usage(path).used
-    subprocess.run(["mount", "-o", f"remount,size={used_bytes + size_bytes}", str(path)], check=True)
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with mounted_disk(tmp_path / "disk", "size=1g,mode=0700") as disk:
+        yield disk
 
 
 def _health(runner: RunnerProcess) -> int:
@@ -40,12 +32,12 @@ def _health(runner: RunnerProcess) -> int:
         return int(HealthStub(channel).Check(HealthCheckRequest(), timeout=10).status)
 
 
-def test_full_disk_is_seen_from_outside_until_there_is_room(disk: Path) -> None:
-    with running(disk, ["-m", "fastrunner", "serve"]) as runner:
+def test_full_disk_is_seen_from_outside_until_there_is_room(disk: SmallDisk) -> None:
+    with running(disk.path, ["-m", "fastrunner", "serve"]) as runner:
         runner.wait_ready()
         until(runner.ready)
         assert _health(runner) == HealthCheckResponse.SERVING
-        _leave(disk, 0)
+        disk.leave(0)
         until(lambda: all(f"worker {index}: the disk" in runner.get("/readyz")[1] for index in range(2)))
         assert not runner.ready()
         until(lambda: _health(runner) == HealthCheckResponse.NOT_SERVING)
@@ -53,6 +45,63 @@ def test_full_disk_is_seen_from_outside_until_there_is_room(disk: Path) -> None:
         assert "worker 0: the disk of the data directory is nearly full" in readiness["reason"]
         assert runner.get("/healthz")[0] == 200
         assert all(worker["state"] == "ready" for worker in readiness["workers"])
-        _leave(disk, GIB)
+        disk.leave(GIB)
         until(runner.ready)
         until(lambda: _health(runner) == HealthCheckResponse.SERVING)
+
+
+def _execute(runner: RunnerProcess, execution_id: str) -> None:
+    request = WorkflowExecuteInput(workflow_execution_id=execution_id, workflow_yaml=WAIT.replace("200", "1500"))
+    with grpc.insecure_channel(runner.target) as channel:
+        call = channel.unary_unary(f"/{COMMAND_SERVICE}/ExecuteAsync", None, None)
+        call(request.SerializeToString(), timeout=10, wait_for_ready=True)
+
+
+def _status(runner: RunnerProcess, execution_id: str) -> str:
+    request = GetExecutionRequest(execution_id=execution_id).SerializeToString()
+    with grpc.insecure_channel(runner.target) as channel:
+        reply = channel.unary_unary(f"/{QUERY_SERVICE}/GetExecution", None, None)(request, timeout=10)
+    return GetExecutionResponse.FromString(reply).execution.status
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_commits_that_find_no_room_are_made_when_there_is_some(disk: SmallDisk) -> None:
+    ids = [f"execution-{number}" for number in range(20)]
+    with running(disk.path, ["-m", "fastrunner", "serve"]) as runner:
+        runner.wait_ready()
+        for each in ids:
+            _execute(runner, each)
+        disk.leave(0)
+        until(lambda: "the disk of the data directory is full: shard-000" in runner.get("/readyz")[1])
+        assert runner.metric("workflow_runner_storage_failing") > 0
+        with pytest.raises(grpc.RpcError) as refusal:
+            _execute(runner, "refused")
+        assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        disk.leave(GIB)
+        until(lambda: all(_status(runner, each) == "completed" for each in ids))
+        until(runner.ready)
+
+
+def test_start_on_a_full_disk_waits_for_room_and_can_be_stopped_meanwhile(disk: SmallDisk) -> None:
+    with running(disk.path, ["-m", "fastrunner", "serve"]) as runner:
+        _execute(runner.wait_ready(), "before")
+        assert runner.stop()[0] == 0
+    disk.leave(0)
+    port = _free_port()
+    for has_room in (False, True):
+        with running(disk.path, ["-m", "fastrunner", "serve"], FASTRUNNER_HTTP_PORT=str(port)) as runner:
+            runner.ports = {"http_port": port}
+            until(lambda: runner.get("/readyz")[1].count("the disk of the data directory is full") > 1)
+            assert runner.get("/readyz")[0] == 503
+            assert runner.get("/healthz")[0] == 200
+            assert [worker["state"] for worker in runner.workers()] == ["starting"] * 2
+            if has_room:
+                disk.leave(GIB)
+                until(runner.ready)
+                assert [worker["restarts"] for worker in runner.workers()] == [0, 0]
+                until(lambda: _status(runner.wait_ready(), "before") == "completed")
+            assert runner.stop()[0] == 0

@@ -69,6 +69,14 @@ def test_growing_list_and_wrapped_value_write_what_is_new() -> None:
     assert shelf.written_size_bytes < PIECE + 2_000
 
 
+def test_short_rest_is_no_piece() -> None:
+    smallest = limits.SNAPSHOT_PIECE_SIZE_BYTES_MIN
+    for rest, count in ((smallest - 1, 1), (smallest, 2)):
+        shelf = Shelf()
+        shelf.put(NOISE[: PIECE + rest])
+        assert len(shelf.values) == count
+
+
 def test_snapshot_that_is_cut_up_further_and_further_is_cut_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SNAPSHOT_PIECES_MAX", 25)
     shelf, snapshot = Shelf(), NOISE

@@ -93,6 +93,7 @@ REACHED = {
     },
     "integration/test_engine_faults.py": {
         "DISK_FREE_SIZE_BYTES_MIN": "test_nearly_full_disk_is_told_as_the_reason",
+        "SHARD_OPENING_SIZE_BYTES_MAX": "test_start_on_a_full_disk_waits_for_room",
     },
     "integration/test_engine_progress.py": {
         "SUBSCRIPTION_BACKLOG_EVENTS_MAX": "test_slow_subscriber_falls_back_to_the_store",
@@ -225,6 +226,12 @@ REACHED = {
         "SNAPSHOT_PIECES_MAX": "test_snapshot_that_is_cut_up_further_and_further_is_cut_anew",
         "SNAPSHOT_PIECE_SIZE_BYTES": "test_growing_list_and_wrapped_value_write_what_is_new",
         "SNAPSHOT_PIECE_SIZE_BYTES_MIN": "test_short_parts_are_written_with_the_row",
+    },
+    "unit/test_large_values.py": {
+        "LARGE_VALUE_SIZE_BYTES": "test_small_snapshot_stays_as_it_is",
+        "SNAPSHOT_PIECES_MAX": "test_snapshot_that_is_cut_up_further_and_further_is_cut_anew",
+        "SNAPSHOT_PIECE_SIZE_BYTES": "test_growing_list_and_wrapped_value_write_what_is_new",
+        "SNAPSHOT_PIECE_SIZE_BYTES_MIN": "test_short_rest_is_no_piece",
     },
     "unit/test_metrics.py": {
         "METRIC_CELLS_MAX": "test_cells_end_at_their_bound",

@@ -52,6 +52,7 @@ from fastrunner.errors import (
     IdTaken,
     RunnerError,
     ShardDamaged,
+    StorageFailed,
     StorageFull,
     Unavailable,
     UnknownExecution,
@@ -113,6 +114,8 @@ class EmbeddedEngine:
         self._draining = False
         self._closing = False
         self._disk_full: StorageFull | None = None
+        self._unopened: StorageFull | StorageFailed | None = None
+        """Why the shards cannot be opened yet."""
         self._trouble = ""
         self._on_trouble: Callable[[str], None] | None = None
         self._active_count = 0
@@ -123,14 +126,17 @@ class EmbeddedEngine:
     # --- life ---
 
     async def start(self) -> None:
-        """Opens the shards and begins to bring back what runs. Raises DataDirectoryRefused, Unavailable."""
+        """Opens the shards, waiting for a disk that is full or fails, and begins to bring back what runs.
+
+        Raises DataDirectoryRefused, Unavailable.
+        """
         for number in self._shard_numbers:
             path = self._config.data_dir / f"shard-{number:04d}.db"
             store = self._make_store(path, outbox=self._listener is not None)
             shard = Shard(
                 number, store, self, self._plans, self._config, self._metrics, self._wall_ms, self._make_writer
             )
-            await shard.open()
+            await self._open(shard)
             self._shards[number] = shard
             self._active_count += shard.unfinished_count
             self._parked_count += shard.parked_count_at_open
@@ -140,6 +146,21 @@ class EmbeddedEngine:
         self._background.append(loop.create_task(self._retain()))
         for task in self._background:
             task.add_done_callback(_report)
+
+    async def _open(self, shard: Shard) -> None:
+        """Opens a shard as soon as the disk lets it; what keeps it is told meanwhile."""
+        delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
+        while True:
+            try:
+                await shard.open()
+                break
+            except (StorageFull, StorageFailed) as trouble:
+                self._unopened = trouble
+                self.storage_changed()
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
+        self._unopened = None
+        self.storage_changed()
 
     async def _retain(self) -> None:
         while True:
@@ -181,6 +202,8 @@ class EmbeddedEngine:
     def storage_changed(self) -> None:
         """See Driver."""
         troubles = [shard.trouble for shard in self._shards.values() if shard.trouble]
+        if self._unopened is not None:
+            troubles.append(self._unopened.message)
         self._metrics.storage_failing.set(len(troubles))
         if self._disk_full is not None:
             troubles.append(self._disk_full.message)

@@ -4,12 +4,16 @@ Rules: an error of the disk refuses new work and is tried again until it goes; a
 execution alone, because trying again would only stall every other one of the shard.
 """
 
+import errno
+import shutil
 import sqlite3
+from pathlib import Path
 from typing import Final
 
+from fastrunner import limits
 from fastrunner.errors import ShardDamaged, StorageFailed, StorageFull
 
-__all__ = ["is_corrupt", "refusal_of"]
+__all__ = ["is_corrupt", "opening_trouble", "refusal_of"]
 
 _CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _OF_ROWS: Final = frozenset(
@@ -21,6 +25,8 @@ _OF_ROWS: Final = frozenset(
         sqlite3.SQLITE_MISUSE,
     )
 )
+
+_NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 def _code(error: BaseException) -> int:
@@ -48,3 +54,21 @@ def refusal_of(error: BaseException, file: str, retry_after_s: float) -> Storage
     if isinstance(error, OSError | sqlite3.OperationalError) or code:
         return StorageFailed(f"{file} cannot be written: {error}", retry_after_s)
     return None
+
+
+def opening_trouble(error: BaseException, path: Path) -> StorageFull | StorageFailed | None:
+    """Why a shard's file cannot be opened for now; None if waiting for the disk would not help."""
+    code, number = _code(error), getattr(error, "errno", None)
+    may_lack_room = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    if code == sqlite3.SQLITE_FULL or number in _NO_ROOM or (may_lack_room and _is_full(path)):
+        return StorageFull(f"the disk of the data directory is full: {path.name} cannot be opened")
+    if code == sqlite3.SQLITE_IOERR or number == errno.EIO:
+        return StorageFailed(f"{path.name} cannot be opened: {error}")
+    return None
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < limits.SHARD_OPENING_SIZE_BYTES_MAX
+    except OSError:
+        return False

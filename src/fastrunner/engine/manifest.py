@@ -9,6 +9,7 @@ Rules: the lock is an advisory file lock on an open descriptor, so it ends with 
 forked child keeps it for its parent. The manifest is written once, atomically.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -91,7 +92,12 @@ def _lock(folder: Path) -> int:
     os.ftruncate(descriptor, 0)
     since = datetime.fromtimestamp(wall_ms() // 1000, UTC).isoformat()
     owner_facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    os.pwrite(descriptor, orjson.dumps(owner_facts, option=orjson.OPT_APPEND_NEWLINE), 0)
+    try:
+        os.pwrite(descriptor, orjson.dumps(owner_facts, option=orjson.OPT_APPEND_NEWLINE), 0)
+    except OSError as error:
+        # On a full disk the lock holds all the same; it only does not say whose it is.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
     return descriptor
 
 

@@ -102,6 +102,7 @@ class Reader:
         """Closes every connection."""
         for connection in self._connections:
             connection.close()
+        self._connections.clear()
 
     def close_readers(self) -> None:
         """Closes both."""

@@ -125,7 +125,8 @@ class Shard:
     # --- opening and recovery ---
 
     async def open(self) -> None:
-        """Opens the file, waiting for a predecessor to let go of it. Raises DataDirectoryRefused, Unavailable."""
+        """Opens the file, waiting for a predecessor to let go of it. Raises DataDirectoryRefused, Unavailable, and
+        StorageFull or StorageFailed while the disk does not let it be opened."""
         deadline_s = monotonic_s() + limits.SHARD_OWNER_WAIT_S_MAX
         while not self.store.try_lock():
             if monotonic_s() > deadline_s:

@@ -82,13 +82,14 @@ class Store(Reader):
     # --- opening and closing ---
 
     def try_lock(self) -> bool:
-        """Takes the file's lock; False while another process holds it. Raises DataDirectoryRefused."""
+        """Takes the file's lock; False while another process holds it. Raises as `open`."""
         if self._lock_descriptor < 0:
             path = self.path.with_suffix(".lock")
             try:
                 self._lock_descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise DataDirectoryRefused(f"{path} cannot be opened: {error.strerror}: {_SEE_TO_THE_DISK}") from error
+                refused = DataDirectoryRefused(f"{path} cannot be opened: {error.strerror}: {_SEE_TO_THE_DISK}")
+                raise faults.opening_trouble(error, path) or refused from error
         try:
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -96,7 +97,8 @@ class Store(Reader):
         return True
 
     def open(self) -> Counts:
-        """Opens or creates the file. Raises DataDirectoryRefused for a newer schema or a file that cannot be read."""
+        """Opens or creates the file. Raises DataDirectoryRefused for a newer schema or a file that cannot be read, and
+        StorageFull or StorageFailed where the disk may let it be opened later."""
         with ExitStack() as undo:
             undo.callback(self.unlock)
             undo.callback(self.close_all)
@@ -107,9 +109,10 @@ class Store(Reader):
     def _open_checked(self) -> Counts:
         try:
             return self._open()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             remedy = "restore it from a backup" if faults.is_corrupt(error) else _SEE_TO_THE_DISK
-            raise DataDirectoryRefused(f"{self.path} cannot be opened: {error}: {remedy}") from error
+            refused = DataDirectoryRefused(f"{self.path} cannot be opened: {error}: {remedy}")
+            raise faults.opening_trouble(error, self.path) or refused from error
 
     def _open(self) -> Counts:
         mark = journal.read_mark(self.path)

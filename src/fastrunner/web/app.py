@@ -40,7 +40,7 @@ class TreeState:
         if self._state["draining"]:
             reason = "draining"
         elif waiting:
-            reason = "waiting for workers " + ", ".join(map(str, waiting))
+            reason = "; ".join(["waiting for workers " + ", ".join(map(str, waiting)), *troubles])
         else:
             reason = "; ".join(troubles)
         return {"ready": not reason, "reason": reason, "workers": workers}
