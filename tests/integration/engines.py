@@ -166,7 +166,11 @@ async def until_status(
 
 async def all_events(engine: EmbeddedEngine, execution_id: str) -> list[WorkflowProgressEvent]:
     """The durable events of an execution so far, decoded."""
-    return [WorkflowProgressEvent.FromString(message) for message in await engine.events(execution_id, 1, 1_000_000)]
+    messages: list[bytes] = []
+    # A page ends at some megabytes.
+    while page := await engine.events(execution_id, len(messages) + 1, 1_000_000):
+        messages += page
+    return [WorkflowProgressEvent.FromString(message) for message in messages]
 
 
 async def events_of(engine: EmbeddedEngine, execution_id: str) -> list[str]:
