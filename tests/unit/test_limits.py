@@ -139,7 +139,6 @@ REACHED = {
         "GRPC_CALLS_REQUESTED_AHEAD": "test_calls_requested_ahead",
         "GRPC_CALLS_WAITING_MAX": "test_calls_that_wait_inside_the_transport",
         "GRPC_CLIENT_PING_INTERVAL_MS_MIN": "test_client_that_pings_too_often_is_sent_away",
-        "GRPC_EVENTS_PER_LOOK": "test_events_of_the_transport_between_two_turns",
         "GRPC_KEEPALIVE_TIMEOUT_MS": "test_silent_connection_is_asked_and_then_closed",
         "GRPC_KEEPALIVE_TIME_MS": "test_silent_connection_is_asked_and_then_closed",
         "GRPC_STOP_PAUSE_S": "test_pause_of_a_stopping_server",
@@ -227,16 +226,25 @@ REACHED = {
         "SNAPSHOT_PIECE_SIZE_BYTES": "test_growing_list_and_wrapped_value_write_what_is_new",
         "SNAPSHOT_PIECE_SIZE_BYTES_MIN": "test_short_parts_are_written_with_the_row",
     },
-    "unit/test_large_values.py": {
-        "LARGE_VALUE_SIZE_BYTES": "test_small_snapshot_stays_as_it_is",
-        "SNAPSHOT_PIECES_MAX": "test_snapshot_that_is_cut_up_further_and_further_is_cut_anew",
-        "SNAPSHOT_PIECE_SIZE_BYTES": "test_growing_list_and_wrapped_value_write_what_is_new",
-        "SNAPSHOT_PIECE_SIZE_BYTES_MIN": "test_short_rest_is_no_piece",
-    },
     "unit/test_metrics.py": {
         "METRIC_CELLS_MAX": "test_cells_end_at_their_bound",
         "METRIC_KEYS_SIZE_BYTES_MAX": "test_keys_end_at_their_bound",
         "METRIC_NOTE_SIZE_BYTES_MAX": "test_note_outlives_its_writer",
+    },
+    "unit/test_overload_limits.py": {
+        "GRPC_EVENTS_PER_LOOK": "test_turn_in_which_calls_are_taken_up",
+        "GRPC_TURN_SHARE": "test_turn_in_which_calls_are_taken_up",
+        "GRPC_TURN_S_MAX": "test_turn_in_which_calls_are_taken_up",
+        "GRPC_TURN_S_MIN": "test_turn_in_which_calls_are_taken_up",
+        "OVERLOAD_DECREASE": "test_decreases_are_paced_and_end",
+        "OVERLOAD_EXECUTIONS_PER_S_MIN": "test_decreases_are_paced_and_end",
+        "OVERLOAD_INCREASE": "test_pace_returns_fast_then_slowly_until_fewer_come",
+        "OVERLOAD_INTERVAL_S": "test_pace_changes_once_an_interval",
+        "OVERLOAD_PATIENCE_S": "test_decreases_are_paced_and_end",
+        "OVERLOAD_RELIEF": "test_pace_returns_fast_then_slowly_until_fewer_come",
+        "OVERLOAD_RETRY_S_MAX": "test_delay_that_a_refusal_tells",
+        "OVERLOAD_RETRY_S_MIN": "test_delay_that_a_refusal_tells",
+        "OVERLOAD_RETURN": "test_pace_returns_fast_then_slowly_until_fewer_come",
     },
     "unit/test_retention.py": {
         "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",
@@ -267,9 +275,5 @@ def test_limits_are_reached_by_tests_that_exist(module: str) -> None:
     assert set(REACHED[module]) <= set(LIMITS)
 
 
-def test_limits_of_admission_are_all_reached() -> None:
-    """The bounds of what is taken, whoever adds one."""
-    reached = {limit for each in REACHED.values() for limit in each}
-    prefixes = ("ADMISSION_", "CLIENTS_", "EVENTS_PER_", "ITERATIONS_", "LONG_", "UNCOMMITTED_")
-    tuned = {"ADMISSION_LANDING_S", "ADMISSION_STRICT_S"}
-    assert {name for name in LIMITS if name.startswith(prefixes)} - tuned <= reached
+def test_every_limit_is_reached() -> None:
+    assert sorted(limit for reached in REACHED.values() for limit in reached) == LIMITS
