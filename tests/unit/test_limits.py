@@ -72,6 +72,9 @@ REACHED = {
     "integration/test_callback_delivery.py": {
         "OUTBOX_AGE_S_MAX": "test_events_too_old_are_dropped_counted_and_logged",
     },
+    "integration/test_drain.py": {
+        "DRAIN_HAND_OVER_S_MAX": "test_restart_of_a_single_worker_does_not_wait_long_for_an_effect",
+    },
     "integration/test_engine_bounds.py": {
         "EFFECTS_IN_FLIGHT_PER_WORKER_MAX": "test_effects_beyond_the_bound_wait_their_turn",
         "PLANS_CACHED_MAX": "test_plan_cache_keeps_the_latest_and_stays_within_its_bounds",
