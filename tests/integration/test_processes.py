@@ -113,6 +113,25 @@ def test_children_end_with_their_supervisor(tiny: RunnerProcess) -> None:
         assert successor.stop()[0] == 0
 
 
+def test_metrics_of_a_killed_tree_are_swept_by_the_next(tiny: RunnerProcess, tmp_path: Path) -> None:
+    """What kill -9 leaves in memory goes with the next start of any runner; a living one's stays."""
+    killed = (Path(tiny.ports["runtime_dir"]) / "metrics").resolve()
+    if killed.parent != Path("/dev/shm"):
+        pytest.skip("this system has no /dev/shm")
+    with running(tmp_path / "second", TINY) as second:
+        second.wait_ready()
+        assert (killed / "worker0.counts").exists()
+        pids = children(tiny.process.pid)
+        tiny.signal(signal.SIGKILL)
+        tiny.end()
+        until(lambda: not any(map(alive, pids)))
+        assert killed.exists()
+        with running(tmp_path / "third", TINY) as third:
+            third.wait_ready()
+            assert not killed.exists()
+            assert second.metric("workflow_runner_active_executions") == 20
+
+
 def test_draining_is_visible_and_bounded(tmp_path: Path) -> None:
     """While a worker drains, /readyz says so; one that does not end in time is killed; the exit code is 0."""
     with running(tmp_path, TINY, FASTRUNNER_DRAIN_TIMEOUT_S="0.1") as runner:
