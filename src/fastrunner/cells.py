@@ -22,7 +22,8 @@ from fastrunner import limits
 __all__ = ["Cells", "Counter", "Gauge", "Histogram", "Key", "Note", "read_cells"]
 
 _KEYS_AT = 8 * limits.METRIC_CELLS_MAX
-_SIZE_BYTES = _KEYS_AT + limits.METRIC_KEYS_SIZE_BYTES_MAX
+_KEYS_SIZE_BYTES = 48 * limits.METRIC_CELLS_MAX
+_SIZE_BYTES = _KEYS_AT + _KEYS_SIZE_BYTES
 
 
 class Key(NamedTuple):
@@ -56,7 +57,7 @@ class Cells:
             return at
         line = orjson.dumps([name, labels, self._free, width], option=orjson.OPT_APPEND_NEWLINE)
         used = int(self.values[0])
-        if self._free + width > limits.METRIC_CELLS_MAX or used + len(line) > limits.METRIC_KEYS_SIZE_BYTES_MAX:
+        if self._free + width > limits.METRIC_CELLS_MAX or used + len(line) > _KEYS_SIZE_BYTES:
             raise RuntimeError(f"too many metrics: no room for {name}{labels}; a label has values without end")
         start = _KEYS_AT + used
         self._bytes[start : start + len(line)] = line

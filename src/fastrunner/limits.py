@@ -559,10 +559,7 @@ METRICS_UNLOCKED_AGE_S_MAX: Final = 60.0
 """A folder of metrics that nobody has locked for so long is not just being made: its maker was killed."""
 
 METRIC_CELLS_MAX: Final = 8192
-"""Numbers one process counts into; all metrics with all labels they are known to take need about 1,500."""
-
-METRIC_KEYS_SIZE_BYTES_MAX: Final = 384 << 10
-"""Names and labels of those numbers: a few hundred, of about 100 bytes. Pages that are not used take no memory."""
+"""Numbers one process counts into, with 48 bytes of names and labels each; all that are known need about 1,500."""
 
 METRIC_NOTE_SIZE_BYTES_MAX: Final = 32 << 10
 """What one commit counts: at most some 250 numbers, 20 bytes each, and an execution's id."""

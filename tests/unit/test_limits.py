@@ -231,7 +231,6 @@ REACHED = {
     },
     "unit/test_metrics.py": {
         "METRIC_CELLS_MAX": "test_cells_end_at_their_bound",
-        "METRIC_KEYS_SIZE_BYTES_MAX": "test_keys_end_at_their_bound",
         "METRIC_NOTE_SIZE_BYTES_MAX": "test_note_outlives_its_writer",
     },
     "unit/test_overload_limits.py": {

@@ -130,7 +130,7 @@ def test_cells_end_at_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_keys_end_at_their_bound() -> None:
     """Long label values as well."""
     cells = Cells()
-    value = "x" * (limits.METRIC_KEYS_SIZE_BYTES_MAX // 2)
+    value = "x" * (48 * limits.METRIC_CELLS_MAX // 2)
     cells.place("name", (value,), 1)
     with pytest.raises(RuntimeError, match="too many metrics"):
         cells.place("name", (value + "y",), 1)
