@@ -129,6 +129,15 @@ GRPC_CALLS_OPEN_MAX: Final = 50_000
 """Calls of a worker that are not answered yet: streams that follow executions, and what waits for a commit. Some 20 KB
 each, so that a gigabyte is their bound."""
 
+GRPC_CONNECTIONS_MAX: Final = 20_000
+"""Connections of one worker; idle ones take 10 to 20 KiB each inside grpcio, so all of them some hundred MiB."""
+
+GRPC_HANDSHAKE_TIMEOUT_MS: Final = 20_000
+"""How long a new connection may take to speak TLS and HTTP/2: what never does holds a descriptor so long."""
+
+GRPC_SETTINGS_TIMEOUT_MS: Final = 20_000
+"""How long a client may leave the server's settings unacknowledged: until then its headers are not bound by them."""
+
 GRPC_CALLS_REQUESTED_AHEAD: Final = 64
 """Calls the transport is ready to take up at once; more wait inside grpcio until the loop has looked at these."""
 

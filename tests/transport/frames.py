@@ -171,15 +171,20 @@ class Connection:
         for at, payload in enumerate(payloads, 1):
             self.send(frame(DATA, END_STREAM if end and at == len(payloads) else 0, stream, payload))
 
+    def read_only(self) -> tuple[int, int, int, bytes] | None:
+        """As `read`, but says nothing to it."""
+        header = self._take(9)
+        payload = None if header is None else self._take(int.from_bytes(header[:3], "big"))
+        if header is None or payload is None:
+            return None
+        return header[3], header[4], int.from_bytes(header[5:9], "big"), payload
+
     def read(self) -> tuple[int, int, int, bytes] | None:
         """Kind, flags, stream and payload of the next frame; None if the server closed. Raises TimeoutError."""
-        header = self._take(9)
-        if header is None:
+        got = self.read_only()
+        if got is None:
             return None
-        payload = self._take(int.from_bytes(header[:3], "big"))
-        if payload is None:
-            return None
-        kind, flags, stream = header[3], header[4], int.from_bytes(header[5:9], "big")
+        kind, flags, stream, payload = got
         if kind == SETTINGS and not flags & ACK:
             given = dict(struct.iter_unpack(">HI", payload))
             self._stream_window = given.get(4, self._stream_window)

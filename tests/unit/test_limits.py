@@ -133,6 +133,11 @@ REACHED = {
     "integration/test_service_forwarding.py": {
         "SUBSCRIPTION_RESUME_INTERVAL_S_MIN": "test_a_stream_whose_owner_stays_away_is_unavailable",
     },
+    "transport/test_patience.py": {
+        "GRPC_CONNECTIONS_MAX": "test_connections_of_a_worker",
+        "GRPC_HANDSHAKE_TIMEOUT_MS": "test_connection_that_says_nothing",
+        "GRPC_SETTINGS_TIMEOUT_MS": "test_settings_that_are_not_acknowledged",
+    },
     "integration/test_service_limits.py": {
         "BATCH_EXECUTIONS_PER_TURN_MAX": "test_executions_of_a_batch_between_two_turns",
         "BATCH_STATUS_DETAILS_SIZE_BYTES_MAX": "test_details_of_a_refusal_in_a_batch",
