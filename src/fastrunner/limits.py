@@ -7,7 +7,6 @@ Rules: a bound lives here and nowhere else; units come last in the name; configu
 from typing import Final
 
 # --- documents and inputs ---
-
 DOCUMENT_SIZE_BYTES_MAX: Final = 1_048_576
 """A workflow document. Real ones are 1-50 KB; a mebibyte compiles in well under a second."""
 
@@ -39,7 +38,6 @@ BATCH_EXECUTIONS_MAX: Final = 1_000
 """Executions in one ExecuteAsyncBatch, so that one call never holds a worker for long."""
 
 # --- the service ---
-
 INPUT_DEPTH_MAX: Final = 128
 """Nesting of an execution's input: as for documents, and below the 254 levels that orjson writes."""
 
@@ -132,11 +130,8 @@ each, so that a gigabyte is their bound."""
 GRPC_CONNECTIONS_MAX: Final = 20_000
 """Connections of one worker; idle ones take 10 to 20 KiB each inside grpcio, so all of them some hundred MiB."""
 
-GRPC_HANDSHAKE_TIMEOUT_MS: Final = 20_000
-"""How long a new connection may take to speak TLS and HTTP/2: what never does holds a descriptor so long."""
-
-GRPC_SETTINGS_TIMEOUT_MS: Final = 20_000
-"""How long a client may leave the server's settings unacknowledged: until then its headers are not bound by them."""
+GRPC_GREETING_TIMEOUT_MS: Final = 20_000
+"""For TLS and HTTP/2 to begin, and again for the server's settings to be acknowledged: its bounds hold from then on."""
 
 GRPC_CALLS_REQUESTED_AHEAD: Final = 64
 """Calls the transport is ready to take up at once; more wait inside grpcio until the loop has looked at these."""
@@ -167,7 +162,6 @@ GRPC_CLIENT_PING_INTERVAL_MS_MIN: Final = 10_000
 """Clients may ping this often without being sent away: the lowest keepalive that gRPC libraries allow."""
 
 # --- the walk ---
-
 WALK_STEPS_PER_SLICE_MAX: Final = 250
 """Steps one slice of a walk may take: some hundred microseconds, in which the worker answers nobody else."""
 
@@ -216,7 +210,6 @@ SNAPSHOT_SIZE_BYTES_MAX: Final = 16_777_216
 """State of one execution between commits; beyond it the execution is cancelled instead of slowing its shard."""
 
 # --- expressions ---
-
 EXPRESSION_SIZE_BYTES_MAX: Final = 65_536
 """Text of one expression."""
 
@@ -261,7 +254,6 @@ REGEX_PATTERNS_MAX: Final = 1_000
 """Compiled regular expressions kept per worker; patterns made from data fall out of it."""
 
 # --- effects ---
-
 EFFECTS_IN_FLIGHT_PER_WORKER_MAX: Final = 2_000
 """Effects a worker performs at once; more wait in order. Each holds a socket."""
 
@@ -281,7 +273,6 @@ HTTP_CONNECT_TIMEOUT_S_MAX: Final = 30.0
 """Time to reach a host: one that drops packets must not hold a call for as long as a slow answer may take."""
 
 # --- the embedded engine ---
-
 EXECUTIONS_MAX: Final = 1_000_000
 """Unfinished executions per runner before new ones are refused."""
 
@@ -436,7 +427,6 @@ RETENTION_BATCH_EXECUTIONS_MAX: Final = 100
 """Finished executions deleted by one commit, besides as many as it finishes."""
 
 # --- callbacks ---
-
 CALLBACK_BATCH_EVENTS_MAX: Final = 500
 """Events in one ReportProgressBatch."""
 
@@ -492,7 +482,6 @@ OUTBOX_AGE_S_MAX: Final = 7 * 24 * 3600
 """How long an unacknowledged event is kept for a receiver that stays away."""
 
 # --- the router ---
-
 ROUTER_FRAME_SIZE_BYTES_MAX: Final = 67_108_864
 """One frame between workers; larger than any request, so that framing never refuses what the service took."""
 
@@ -515,7 +504,6 @@ ROUTER_STREAM_WINDOW_MESSAGES: Final = 256
 """Messages of a forwarded stream sent ahead of its reader: hides the hop, bounds what a slow reader costs."""
 
 # --- processes ---
-
 GARBAGE_THRESHOLDS: Final = (2_000, 20, 50)
 """New objects, young and middle-aged collections before Python looks for cyclic garbage among the young, middle-aged
 and all: some 0.3, 5 and 30 ms, the last once in two million objects. Hardly anything here is cyclic."""
@@ -580,7 +568,6 @@ assert CALLBACK_BATCH_EVENTS_MAX <= CALLBACK_CATCH_UP_EVENTS_MAX <= CALLBACK_QUE
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= CALLBACK_QUEUE_SIZE_BYTES_MAX // 5
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert INPUT_SIZE_BYTES_MAX + DOCUMENT_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
-assert REQUEST_SIZE_BYTES_MAX <= ROUTER_FRAME_SIZE_BYTES_MAX
 assert REQUEST_SIZE_BYTES_MAX + ROUTER_FLUSH_SIZE_BYTES <= ROUTER_FRAME_SIZE_BYTES_MAX
 assert ROUTER_RECONNECT_INTERVAL_S < DRAIN_WAITING_S_MAX < DRAIN_CALLS_S_MAX
 assert ROUTER_RECONNECT_INTERVAL_S < ROUTER_OWNER_WAIT_S_MAX

@@ -21,7 +21,7 @@ def end_s(port: int, hello: bytes) -> float:
 
 
 async def test_connection_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    lower(monkeypatch, server_handshake_timeout_ms=(limits.GRPC_HANDSHAKE_TIMEOUT_MS, 500))
+    lower(monkeypatch, server_handshake_timeout_ms=(limits.GRPC_GREETING_TIMEOUT_MS, 500))
     async with served() as wire:
         for hello in (b"", PREFACE[:10], PREFACE):
             assert 0.3 < await asyncio.to_thread(end_s, wire.server.port, hello) < 5
@@ -29,7 +29,7 @@ async def test_connection_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_settings_that_are_not_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    lower(monkeypatch, http2_settings_timeout=(limits.GRPC_SETTINGS_TIMEOUT_MS, 500))
+    lower(monkeypatch, http2_settings_timeout=(limits.GRPC_GREETING_TIMEOUT_MS, 500))
     async with served() as wire:
         assert 0.3 < await asyncio.to_thread(end_s, wire.server.port, PREFACE + settings()) < 5
         assert await wire.execute_async("e-1")

@@ -135,8 +135,7 @@ REACHED = {
     },
     "transport/test_patience.py": {
         "GRPC_CONNECTIONS_MAX": "test_connections_of_a_worker",
-        "GRPC_HANDSHAKE_TIMEOUT_MS": "test_connection_that_says_nothing",
-        "GRPC_SETTINGS_TIMEOUT_MS": "test_settings_that_are_not_acknowledged",
+        "GRPC_GREETING_TIMEOUT_MS": "test_connection_that_says_nothing",
     },
     "integration/test_service_limits.py": {
         "BATCH_EXECUTIONS_PER_TURN_MAX": "test_executions_of_a_batch_between_two_turns",

@@ -53,8 +53,8 @@ _OPTIONS: Final = (
     ("grpc.server.max_pending_requests_hard_limit", limits.GRPC_CALLS_WAITING_MAX),
     # grpcio counts each listener's, and a worker has one.
     ("grpc.max_allowed_incoming_connections", limits.GRPC_CONNECTIONS_MAX),
-    ("grpc.server_handshake_timeout_ms", limits.GRPC_HANDSHAKE_TIMEOUT_MS),
-    ("grpc.http2.settings_timeout", limits.GRPC_SETTINGS_TIMEOUT_MS),
+    ("grpc.server_handshake_timeout_ms", limits.GRPC_GREETING_TIMEOUT_MS),
+    ("grpc.http2.settings_timeout", limits.GRPC_GREETING_TIMEOUT_MS),
     ("grpc.keepalive_time_ms", limits.GRPC_KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
     # Without it a ping may stay unanswered for a minute, whatever the option before says.
