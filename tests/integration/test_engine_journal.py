@@ -1,16 +1,19 @@
 """A journal that has lost commits in the middle or at its end: it is noticed when the shard is opened, and named; what
 a crash or a power cut leaves behind is not taken for it."""
 
+import asyncio
 import random
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from fastrunner.engine import journal
+from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.engine.inspection import shard_files
 from tests.integration.engines import CALL, engine_on, folder, submission
 
@@ -142,7 +145,8 @@ async def test_frames_of_a_transaction_that_was_given_up_are_no_damage(caplog: p
 async def test_journal_that_the_file_is_ahead_of_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
     """SQLite would show old pages from it in front of newer ones."""
     source = await _killed(folded_after=8)
-    mark = journal.read_mark(source / NAME)
+    with ExitStack() as held:
+        mark = journal.read_mark(source / NAME, held)
     assert mark is not None
     assert 0 < mark.folded < mark.frames
     path = _copy(source, "", "-wal", "-shm")
@@ -158,9 +162,36 @@ async def test_journal_that_the_file_is_ahead_of_is_not_read(caplog: pytest.LogC
 
 async def test_checking_beside_a_running_owner_takes_no_new_commit_for_a_lost_one() -> None:
     path = folder()
-    async with engine_on(path) as engine:
-        for number in range(20):
-            mark = journal.read_mark(path / NAME)
-            await engine.submit(submission(f"execution-{number}", CALL))
-            assert journal.find_loss(path / NAME, mark) == ""
-            assert not list(shard_files(path, 1)[0].check(lambda count: None))
+    # The stack is closed after the engine's connections.
+    with ExitStack() as held:
+        async with engine_on(path) as engine:
+            await _commit_and_check(engine, path, held)
+
+
+async def _commit_and_check(engine: EmbeddedEngine, path: Path, held: ExitStack) -> None:
+    for number in range(20):
+        mark = journal.read_mark(path / NAME, held)
+        await engine.submit(submission(f"execution-{number}", CALL))
+        assert journal.find_loss(path / NAME, mark, held) == ""
+        assert not list(shard_files(path, 1)[0].check(lambda count: None))
+
+
+TRY_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)
+    except OSError:
+        sys.exit(0)
+sys.exit("whoever opens the shard next takes its journal's index for nobody's, and cuts it off under its owner")
+"""
+
+
+async def test_looking_into_the_index_leaves_sqlites_locks() -> None:
+    path = folder()
+    for life in range(2):
+        async with engine_on(path) as engine:
+            await engine.submit(submission(f"execution-{life}"))
+            index = path / "shard-0000.db-shm"
+            tried = await asyncio.create_subprocess_exec(sys.executable, "-c", TRY_LOCK, str(index))
+            assert await tried.wait() == 0

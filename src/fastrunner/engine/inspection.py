@@ -6,7 +6,7 @@ only `compact` writes, and only while nobody else has the directory. Damage is a
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,28 +95,32 @@ class ShardFile:
         if not self.path.exists():
             yield Damage("file", "", "is missing: restore it from a backup")
             return
-        mark = journal.read_mark(self.path)
-        try:
-            db = self._snapshot()
-        except sqlite3.Error as error:
-            yield Damage("file", "", f"cannot be read: {error}")
-            return
-        with closing(db):
-            yield from self._check_journal(mark)
-            yield from _guarded("file", self._check_integrity(db))
-            for table, look in (
-                ("plans", _check_plan),
-                ("executions", lambda row: self._check_execution(db, row)),
-                ("requests", lambda row: _check_request(db, row)),
-                ("snapshots", lambda row: _check_snapshot(db, row)),
-                ("large_values", _check_large_value),
-            ):
-                yield from _guarded(table, _each(db, table, look, advance))
-            yield from _guarded("claims", _each(db, "claims", _check_claim, _ignore))
-            yield from _guarded("events", _check_events(db, advance))
+        with ExitStack() as index_files:
+            mark = journal.read_mark(self.path, index_files)
+            try:
+                db = self._snapshot()
+            except sqlite3.Error as error:
+                yield Damage("file", "", f"cannot be read: {error}")
+                return
+            with closing(db):
+                yield from self._check_journal(mark, index_files)
+                yield from self._check_content(db, advance)
 
-    def _check_journal(self, mark: journal.Mark | None) -> Iterator[Damage]:
-        if lost := journal.find_loss(self.path, mark):
+    def _check_content(self, db: sqlite3.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
+        yield from _guarded("file", self._check_integrity(db))
+        for table, look in (
+            ("plans", _check_plan),
+            ("executions", lambda row: self._check_execution(db, row)),
+            ("requests", lambda row: _check_request(db, row)),
+            ("snapshots", lambda row: _check_snapshot(db, row)),
+            ("large_values", _check_large_value),
+        ):
+            yield from _guarded(table, _each(db, table, look, advance))
+        yield from _guarded("claims", _each(db, "claims", _check_claim, _ignore))
+        yield from _guarded("events", _check_events(db, advance))
+
+    def _check_journal(self, mark: journal.Mark | None, index_files: ExitStack) -> Iterator[Damage]:
+        if lost := journal.find_loss(self.path, mark, index_files):
             yield Damage("journal", "", lost)
         kept = journal.kept_journal(self.path)
         if kept.exists():

@@ -17,6 +17,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -55,11 +56,15 @@ def kept_journal(path: Path) -> Path:
     return _beside(path, "-wal.damaged")
 
 
-def read_mark(path: Path) -> Mark | None:
-    """What the index beside a shard's file says; None if there is none, or none that is whole."""
+def read_mark(path: Path, held: ExitStack) -> Mark | None:
+    """What the index beside a shard's file says; None if there is none, or none that is whole.
+
+    Whoever closes any descriptor of the index gives up every lock of this process on it, those of SQLite included: the
+    next process that opens the shard would cut the index off under a map of it, and kill its owner by SIGBUS. So it
+    stays open in `held`, to be closed only when no connection of this process to the shard is open.
+    """
     try:
-        with _beside(path, "-shm").open("rb") as file:
-            data = file.read(_CHECKPOINT_OFFSET + 4)
+        data = held.enter_context(_beside(path, "-shm").open("rb")).read(_CHECKPOINT_OFFSET + 4)
     except OSError:
         return None
     if len(data) < _CHECKPOINT_OFFSET + 4:
@@ -167,13 +172,13 @@ def _sentence(confirmed: int, left: int) -> str:
     return f"its journal is damaged: {confirmed} of its frames were confirmed, {left} are left; later commits are lost"
 
 
-def find_loss(path: Path, before: Mark | None) -> str:
+def find_loss(path: Path, before: Mark | None, held: ExitStack) -> str:
     """Which confirmed commits the journal no longer has, as a sentence; empty if it has them all.
 
     Call when the file has been opened and read, and before it is written; `before` is its mark from before it was
-    opened.
+    opened, `held` as for `read_mark`.
     """
-    now = read_mark(path)
+    now = read_mark(path, held)
     left = 0 if now is None else now.frames
     file = _open(path)
     if file is None:
@@ -186,7 +191,7 @@ def find_loss(path: Path, before: Mark | None) -> str:
             return _sentence(before.frames, left)
         for number in journal.confirmed_beyond(left):
             # A running owner may have gone on since: then its index has gone on first.
-            now = read_mark(path)
+            now = read_mark(path, held)
             if now is None or now.salts != journal.salts or now.frames < number:
                 return _sentence(number, left)
             break

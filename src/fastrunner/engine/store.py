@@ -77,6 +77,7 @@ class Store(Reader):
         self._has_claims = False
         self._claiming: list[tuple[int, bytes, bytes]] = []
         """(execution key, hash, value) of the inputs and outputs that the rows being written refer to."""
+        self._index_files = ExitStack()
         self._db: sqlite3.Connection
 
     # --- opening and closing ---
@@ -101,6 +102,7 @@ class Store(Reader):
         StorageFull or StorageFailed where the disk may let it be opened later."""
         with ExitStack() as undo:
             undo.callback(self.unlock)
+            undo.callback(self._index_files.close)
             undo.callback(self.close_all)
             counts = self._open_checked()
             undo.pop_all()
@@ -115,11 +117,11 @@ class Store(Reader):
             raise faults.opening_trouble(error, self.path) or refused from error
 
     def _open(self) -> Counts:
-        mark = journal.read_mark(self.path)
+        mark = journal.read_mark(self.path, self._index_files)
         lost = journal.put_aside_if_overtaken(self.path, mark)
         self._db = self.connect()
         version = int(self._db.execute(QUERIES["schema_version"]).fetchone()[0])
-        lost = lost or journal.find_loss(self.path, mark)
+        lost = lost or journal.find_loss(self.path, mark, self._index_files)
         if lost:
             self.report(Damage("journal", "", lost))
             self._keep_journal()
@@ -157,6 +159,7 @@ class Store(Reader):
             pass
         finally:
             self._db.close()
+            self._index_files.close()
             self.unlock()
 
     def unlock(self) -> None:
