@@ -257,7 +257,7 @@ REACHED = {
     },
     "unit/test_runtime.py": {
         "METRICS_UNLOCKED_AGE_S_MAX": "test_metrics_of_killed_runners_are_swept",
-        "SOCKET_PATH_SIZE_BYTES_MAX": "test_long_paths_get_a_short_runtime_folder",
+        "SOCKET_PATH_SIZE_BYTES_MAX": "test_longest_path",
     },
     "unit/test_status.py": {
         "STATUS_DETAILS_SIZE_BYTES_MAX": "test_any_refusal_fits_the_trailers_of_default_clients",

@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from fastrunner import limits
 from fastrunner.runtime import (
     ExitCode,
     Link,
@@ -44,6 +45,16 @@ def test_long_paths_get_a_short_runtime_folder(tmp_path: Path) -> None:
     remove_ports_file(data_dir)
     assert not folder.path.exists()
     assert list(data_dir.iterdir()) == []
+
+
+def test_longest_path(tmp_path: Path) -> None:
+    """It is shorter than what this system would take, as others take less."""
+    for size, is_inside in ((limits.SOCKET_PATH_SIZE_BYTES_MAX, True), (limits.SOCKET_PATH_SIZE_BYTES_MAX + 1, False)):
+        data_dir = tmp_path / ("d" * (size - len(bytes(tmp_path / "run" / "worker-000.sock")) - 1))
+        data_dir.mkdir()
+        folder = RuntimeFolder.create(data_dir)
+        assert (folder.path.parent == data_dir) is is_inside
+        folder.remove()
 
 
 def test_ports_file_removal_trusts_nothing(tmp_path: Path) -> None:
