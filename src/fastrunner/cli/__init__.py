@@ -8,6 +8,7 @@ news (invalid document, failed execution), 2 wrong usage or configuration, 3 and
 import click
 
 from fastrunner._version import __version__
+from fastrunner.cli.bench import bench
 from fastrunner.cli.data import data
 from fastrunner.cli.local import run, validate
 from fastrunner.cli.remote import cancel, events, get, list_executions, pause, resume, submit
@@ -30,5 +31,19 @@ def main() -> None:
     """
 
 
-for command in (serve, run, validate, submit, get, list_executions, events, cancel, pause, resume, receiver, data):
+for command in (
+    serve,
+    run,
+    validate,
+    submit,
+    get,
+    list_executions,
+    events,
+    cancel,
+    pause,
+    resume,
+    receiver,
+    data,
+    bench,
+):
     main.add_command(command)

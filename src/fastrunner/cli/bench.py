@@ -1,0 +1,183 @@
+"""Support: `fastrunner bench`, a self-test of a deployment: how fast it accepts and executes, how fast its disk is.
+
+Rules: the load is an ordinary client of `grpc.aio`, in one process, so its figures are what one such client gets and a
+lower bound of what the runner can do; what is called whole has ended, seen in its own stream of events.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastrunner.cli.arguments import EXIT_INTERRUPTED
+from fastrunner.clock import monotonic_s
+
+EXIT_RPC = 4
+_IN_FLIGHT = 32
+_TASKS = 10
+_START_S_MAX = 30.0
+_FSYNCS = 100
+_STEPS = "".join(f"- step{number}: {{set: {{counter: '${{ .counter + 1 }}'}}}}\n" for number in range(_TASKS))
+_DOCUMENT = f"document: {{dsl: 1.0.3, namespace: bench, name: self-test, version: 1.0.0}}\ndo:\n{_STEPS}"
+
+Figures = dict[str, float]
+
+
+@click.command()
+@click.option("--target", default=None, metavar="HOST:PORT", help="The runner to test; default: a temporary one here.")
+@click.option("--tls", is_flag=True, help="Connect with TLS.")
+@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.2, 300), help="Per measurement.")
+@click.option("--data-dir", default=None, type=click.Path(file_okay=False, exists=True, path_type=Path),
+              help="Folder on the disk to test; default: the temporary folder.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def bench(target: str | None, tls: bool, seconds: float, data_dir: Path | None, as_json: bool) -> None:
+    """Test a deployment for a few seconds: accept, whole executions, fsync; and say what the figures mean.
+
+    With --target, executions of the workflow bench/self-test stay in that runner until its retention ends, and their
+    events go to its callback endpoint; fsync is of the disk here.
+    """
+    import grpc
+    import orjson
+
+    folder = data_dir or Path(tempfile.gettempdir())
+    try:
+        result: dict[str, Figures] = {"fsync": _fsync(folder)}
+        with _runner(folder) if target is None else _given(target) as where:
+            result |= asyncio.run(_measure(where, tls, seconds))
+    except KeyboardInterrupt:
+        click.echo("fastrunner: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except grpc.RpcError as error:
+        click.echo(f"fastrunner: {error.code().name}: {error.details()}", err=True)
+        sys.exit(EXIT_RPC)
+    except RuntimeError as error:
+        click.echo(f"fastrunner: {error}", err=True)
+        sys.exit(1)
+    click.echo(orjson.dumps(result) if as_json else _sentences(result))
+
+
+def _fsync(folder: Path) -> Figures:
+    spent_s = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(_FSYNCS):
+            os.write(file.fileno(), bytes(8192))
+            begun_s = monotonic_s()
+            os.fdatasync(file.fileno())
+            spent_s.append(monotonic_s() - begun_s)
+    return _quantiles(spent_s)
+
+
+def _quantiles(spent_s: list[float]) -> Figures:
+    ordered, last = sorted(spent_s), len(spent_s) - 1
+    return {f"p{share}_ms": round(1000 * ordered[share * last // 100], 3) for share in (50, 95, 99)}
+
+
+@contextmanager
+def _given(target: str) -> Iterator[str]:
+    yield target
+
+
+@contextmanager
+def _runner(folder: Path) -> Iterator[str]:
+    """A runner of this installation on a directory of its own, gone afterwards. Raises RuntimeError."""
+    import orjson
+
+    with tempfile.TemporaryDirectory(dir=folder, prefix="fastrunner-bench-") as name:
+        command = [sys.executable, "-m", "fastrunner", "serve", "--data-dir", name, "--log-level", "error"]
+        command += ["--grpc-port", "0", "--http-port", "0", "--grpc-host", "127.0.0.1", "--http-host", "127.0.0.1"]
+        # In a session of its own, so that Ctrl-C ends the measurement first and the runner after it.
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - this installation
+        try:
+            ports, give_up_s = Path(name) / "ports.json", monotonic_s() + _START_S_MAX
+            while not ports.exists():
+                if process.poll() is not None or monotonic_s() > give_up_s:
+                    raise RuntimeError("the temporary runner did not start; see above, or try `fastrunner serve`")
+                time.sleep(0.02)
+            yield f"127.0.0.1:{orjson.loads(ports.read_bytes())['grpc_port']}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+async def _measure(target: str, tls: bool, seconds: float) -> dict[str, Figures]:
+    import uuid
+
+    import grpc
+
+    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+    from fastrunner.cli.client import COMMANDS
+
+    opened = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials()) if tls else None
+    connection: Any = opened or grpc.aio.insecure_channel(target)
+    async with connection as channel:
+        accept = channel.unary_unary(COMMANDS + "ExecuteAsync")
+        execute = channel.unary_stream(COMMANDS + "Execute")
+
+        def request() -> bytes:
+            given = messages_pb2.WorkflowExecuteInput(
+                workflow_execution_id=f"bench-{uuid.uuid4()}", workflow_yaml=_DOCUMENT, input_json='{"counter": 0}'
+            )
+            return given.SerializeToString()
+
+        async def accepted() -> None:
+            await accept(request(), timeout=30)
+
+        async def whole() -> None:
+            events = [event async for event in execute(request(), timeout=30)]
+            ended = messages_pb2.WorkflowProgressEvent.FromString(events[-1] if events else b"")
+            if ended.event_type != "workflow_completed":
+                raise RuntimeError(f"an execution of the self-test ended with {ended.event_type or 'nothing'}")
+
+        return {
+            "accept": await _load("accept", accepted, seconds),
+            "whole": await _load("whole", whole, seconds),
+        }
+
+
+async def _load(what: str, act: Callable[[], Awaitable[None]], seconds: float) -> Figures:
+    """Does it over and over, so many at a time; a progress bar on stderr if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    await act()
+    spent_s: list[float] = []
+    begun_s = monotonic_s()
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+        bar = progress.add_task(what, total=seconds)
+
+        async def again() -> None:
+            while (passed_s := monotonic_s() - begun_s) < seconds:
+                progress.update(bar, completed=passed_s)
+                one_s = monotonic_s()
+                await act()
+                spent_s.append(monotonic_s() - one_s)
+
+        await asyncio.gather(*(again() for _ in range(_IN_FLIGHT)))
+    return {"per_s": round(len(spent_s) / (monotonic_s() - begun_s), 1), **_quantiles(spent_s)}
+
+
+def _sentences(result: dict[str, Figures]) -> str:
+    accept, whole, fsync = result["accept"], result["whole"], result["fsync"]
+    lines = [
+        f"accept  {accept['per_s']:9.0f}/s   p50 {accept['p50_ms']:.1f} ms   p99 {accept['p99_ms']:.1f} ms",
+        f"whole   {whole['per_s']:9.0f}/s   p50 {whole['p50_ms']:.1f} ms   p99 {whole['p99_ms']:.1f} ms",
+        f"fsync   {'':11}   p50 {fsync['p50_ms']:.2f} ms   p99 {fsync['p99_ms']:.2f} ms",
+        "",
+        f"accept: durable ExecuteAsync calls of one Python client with {_IN_FLIGHT} in flight.",
+        f"whole: executions of {_TASKS} set tasks, each from its call to its last event.",
+        "Both are what one such client gets, not the most the runner can do; it shares this machine's cores.",
+    ]
+    if fsync["p50_ms"] > accept["p50_ms"] / 2:
+        lines.append("The disk decides how long a call takes: an fsync is more than half of it.")
+    else:
+        lines.append("The disk does not decide how long a call takes: an fsync is less than half of it.")
+    return "\n".join(lines)
