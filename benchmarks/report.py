@@ -35,8 +35,9 @@ _METHOD = """\
   workers it has cores of its own; else it shares them, alike for both sides.
 - **Closed loads** (so many calls in flight) give rates. **Open loads** (seeded random arrivals) give latencies, each
   counted from when the call was due, so that a slow answer delays no later call.
-- **Durable** means durable: full fsync, real SQLite files on the disk, and every accepted execution is counted as
-  finished before a figure is kept.
+- **Durable** means durable: full fsync, real SQLite files on the disk. For accept, batches and the durable workflows at
+  150/s, everything accepted must have been counted as finished by the runner, and for whole by the receiver; scaling,
+  latency at half of saturation and the plots do not count them.
 - A comparison begins after a warm-up of a tenth to a half of a round's calls, which is not counted.
 """
 
