@@ -1,23 +1,43 @@
-"""Support: a runner at three times what it can take, and one restarted under half of it, as a table.
+"""Support: a runner at half, once, twice and three times what it can take, and one restarted under half of it.
 
-    python -m benchmarks.overload --workers 1 --seconds 8
+    python -m benchmarks.overload --workers 1 2 --seconds 6
 
-The load is open: it does not wait for answers. Everything runs on this machine, so the load takes its part of it.
+The load is open: it does not wait for answers, and a latency counts from the time a call was due. It runs on this
+machine: a single worker gets a CPU of its own; more workers share theirs with the load. What can be taken is measured
+first, with 64 callers that wait for their answers. The first second of each load is told apart: a burst is no overload
+yet, and is taken.
 """
 
 import argparse
 import asyncio
+import os
 import signal
 import tempfile
+import threading
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from benchmarks.open_calls import Answers, OpenCalls
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.clock import monotonic_s
 from tests.crash.tree import Tree, until
-from tests.integration.open_loop import Load, Tally, channel, work
+from tests.integration.open_loop import Load, Tally, channel
+from tests.integration.wire import path
 
-CONNECTIONS = 8
+CONNECTIONS: Final = 16
+CALLERS: Final = 64
+SHARES: Final = (0.5, 1.0, 2.0, 3.0)
+BURST_S: Final = 1.0
+SAMPLES_PER_S: Final = 20.0
+DOCUMENT: Final = """\
+document: {dsl: 1.0.3, namespace: load, name: work, version: 1.0.0}
+do:
+- each:
+    for: {each: item, in: "${ [range(%d)] }"}
+    do:
+    - step: {set: {value: "${ $item }", text: some words of output}}
+"""
 
 
 def _memory_mib(tree: Tree) -> float:
@@ -36,65 +56,155 @@ def _metric(tree: Tree, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
-def _show(title: str, tally: Tally) -> None:
-    print(f"{title}: {sum(map(len, tally.latencies_s.values())) / tally.span_s:.0f} calls/s")
-    for code in sorted(tally.latencies_s):
-        quantiles = "  ".join(f"p{share:g} {tally.quantile_ms(code, share / 100):.1f} ms" for share in (50, 99, 99.9))
-        print(f"    {code:<20} {tally.count(code):6d}  {tally.count(code) / tally.span_s:6.0f}/s  {quantiles}")
-    if tally.lags_s:
-        lags = sorted(tally.lags_s)
-        print(
-            f"    the load itself was late: p50 {1000 * lags[len(lags) // 2]:.1f} ms, at most {1000 * lags[-1]:.1f} ms"
-        )
-    for message, count in tally.messages.most_common(3):
-        print(f"    {count} x {message}")
+class _Memory:
+    """Memory, once a second."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self.mib: list[float] = []
+
+    def __call__(self, passed_s: float) -> None:
+        if passed_s >= len(self.mib):
+            self.mib.append(_memory_mib(self._tree))
 
 
-async def _measure(tree: Tree, seconds: float, tasks: int) -> None:
-    channels: list[Any] = [channel(tree.target) for _ in range(CONNECTIONS)]
-    retrying: list[Any] = [channel(tree.target, retrying=True) for _ in range(CONNECTIONS)]
-    await asyncio.gather(*(each.channel_ready() for each in (*channels, *retrying)))
-    document = work(tasks)
-    await Load(channels, document, "warm").closed(64, 1)
-    saturated = await Load(channels, document, "saturated").closed(64, seconds / 2)
-    _show("saturated, 64 callers", saturated)
-    rate = saturated.count("OK") / saturated.span_s
-    half = await Load(channels, document, "half").open(rate / 2, seconds / 2)
-    _show("half of it", half)
-    task = asyncio.ensure_future(Load(retrying, document, "restart").open(rate / 2, 2 * seconds))
-    await asyncio.sleep(0.5)
-    pids = set(tree.children())
-    began_s = monotonic_s()
-    tree.signal(signal.SIGHUP)
-    await until(lambda: len(tree.children()) == len(pids) and not pids & set(tree.children()), "the restart")
-    restart_s = monotonic_s() - began_s
-    _show(f"half of it, restarted within {restart_s:.1f} s, clients that retry UNAVAILABLE", await task)
-    before_mib = _memory_mib(tree)
-    _show("three times as much, its first two seconds", await Load(channels, document, "first").open(3 * rate, 2))
-    over = await Load(channels, document, "over").open(3 * rate, seconds)
-    _show("three times as much", over)
-    refused = over.count("RESOURCE_EXHAUSTED")
-    print(f"    {over.retry_infos} of {refused} refusals say when to come again")
-    print(f"    memory {before_mib:.0f} MiB before, {_memory_mib(tree):.0f} MiB after")
-    began_s = monotonic_s()
-    await until(lambda: _metric(tree, "workflow_runner_active_executions") == 0, "everything accepted to end")
-    print(f"    everything accepted has ended {monotonic_s() - began_s:.1f} s after the last answer")
+class _Sample(threading.Thread):
+    """An ordinary client beside the load, which reads what refusals say."""
+
+    def __init__(self, target: str, document: str, prefix: str, span_s: float) -> None:
+        super().__init__()
+        self._facts = (target, document, prefix, span_s)
+        self.tally = Tally()
+
+    def run(self) -> None:
+        asyncio.run(self._sample())
+
+    async def _sample(self) -> None:
+        target, document, prefix, span_s = self._facts
+        connection = channel(target)
+        self.tally = await Load([connection], document, prefix).open(SAMPLES_PER_S, span_s)
+        await connection.close()
+
+
+class _Bench:
+    """One runner under several loads."""
+
+    def __init__(self, tree: Tree, document: str, seconds: float) -> None:
+        self._tree = tree
+        self._document = document
+        self._seconds = seconds
+        self._saturation_per_s = 0.0
+
+    def _calls(self, prefix: str) -> OpenCalls:
+        def message(number: int) -> bytes:
+            execution_id = f"{prefix}-{number}"
+            request = WorkflowExecuteInput(workflow_execution_id=execution_id, workflow_yaml=self._document)
+            return request.SerializeToString()
+
+        return OpenCalls(int(self._tree.ports["grpc_port"]), path("ExecuteAsync"), message, CONNECTIONS)
+
+    async def saturate(self) -> None:
+        calls = self._calls("saturated")
+        calls.saturate(CALLERS, 1.0)
+        answers = calls.saturate(CALLERS, self._seconds / 2)
+        calls.close()
+        self._saturation_per_s = answers.per_s("OK")
+        quantiles = "/".join(f"{answers.quantile_ms('OK', share):.0f}" for share in (0.5, 0.95, 0.99))
+        print(f"saturation: {self._saturation_per_s:.0f} executions/s with {CALLERS} callers, p50/95/99 {quantiles} ms")
+        await self._rest()
+
+    async def _rest(self) -> float:
+        """Waits until everything accepted has ended; for how long."""
+        began_s = monotonic_s()
+        active = "workflow_runner_active_executions"
+        await until(lambda: _metric(self._tree, active) == 0, "everything accepted to end", 120.0)
+        return monotonic_s() - began_s
+
+    async def load(self, share: float) -> None:
+        prefix = f"x{share:g}"
+        memory, calls = _Memory(self._tree), self._calls(prefix)
+        sample = _Sample(self._tree.target, self._document, f"{prefix}-sample", self._seconds)
+        sample.start()
+        answers = calls.run(share * self._saturation_per_s, self._seconds, memory)
+        calls.close()
+        sample.join()
+        rest_s = await self._rest()
+        print(f"| {share:g}x | {share * self._saturation_per_s:.0f} | {_cells(answers)} | {memory.mib[0]:.0f} → "
+              f"{max(memory.mib):.0f} → {_memory_mib(self._tree):.0f} | {rest_s:.1f} |")  # fmt: skip
+        others = {code: answers.count(code) for code in answers.latencies_s} | {"OK": 0, "RESOURCE_EXHAUSTED": 0}
+        refused = sample.tally.count("RESOURCE_EXHAUSTED")
+        if any(others.values()):
+            print(f"    ended otherwise: { {code: count for code, count in others.items() if count} }")
+        if refused:
+            print(f"    {sample.tally.retry_infos} of {refused} refusals of an ordinary client said when to come again")
+        lags = sorted(answers.lags_s)
+        print(f"    the load was late: p99 {1000 * lags[int(0.99 * len(lags))]:.1f} ms", flush=True)
+
+    async def restart(self) -> None:
+        """SIGHUP under half of the saturation, for ordinary clients that retry UNAVAILABLE up to five times."""
+        connections: list[Any] = [channel(self._tree.target, retrying=True) for _ in range(CONNECTIONS // 2)]
+        await asyncio.gather(*(each.channel_ready() for each in connections))
+        load = Load(connections, self._document, "restart").open(self._saturation_per_s / 2, 2 * self._seconds)
+        task = asyncio.ensure_future(load)
+        await asyncio.sleep(0.5)
+        before, began_s = set(self._tree.children()), monotonic_s()
+        self._tree.signal(signal.SIGHUP)
+
+        def replaced() -> bool:
+            now = set(self._tree.children())
+            return len(now) == len(before) and not before & now
+
+        await until(replaced, "the restart")
+        restart_s = monotonic_s() - began_s
+        tally = await task
+        codes = ", ".join(f"{code} {tally.count(code)}" for code in sorted(tally.latencies_s))
+        print(f"SIGHUP at 0.5x, every process replaced within {restart_s:.1f} s, calls: {codes}; OK p50 "
+              f"{tally.quantile_ms('OK', 0.5):.0f} ms, p99 {tally.quantile_ms('OK', 0.99):.0f} ms, at most "
+              f"{tally.quantile_ms('OK', 1.0):.0f} ms")  # fmt: skip
+        for message, count in tally.messages.most_common(3):
+            print(f"    {count} x {message}")
+        for each in connections:
+            await each.close()
+
+
+def _cells(answers: Answers) -> str:
+    cells = []
+    for code, shares in (("OK", (0.5, 0.95, 0.99)), ("RESOURCE_EXHAUSTED", (0.5, 0.99))):
+        quantiles = "/".join(f"{answers.quantile_ms(code, share, BURST_S):.0f}" for share in shares)
+        first = answers.quantile_ms(code, 0.99)
+        none = not answers.count(code)
+        cells += [f"{answers.per_s(code, BURST_S):.0f}", "–" if none else f"{quantiles} ({first:.0f})"]
+    return " | ".join(cells)
 
 
 async def _main(arguments: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(dir=arguments.data_dir) as folder:
-        tree = Tree(Path(folder) / "data", Path(folder) / "log", FASTRUNNER_WORKERS=str(arguments.workers))
-        try:
-            await tree.start()
-            await _measure(tree, arguments.seconds, arguments.tasks)
-        finally:
-            await tree.kill()
+    cpus = sorted(os.sched_getaffinity(0))
+    for workers in arguments.workers:
+        with tempfile.TemporaryDirectory(dir=arguments.data_dir) as folder:
+            tree = Tree(Path(folder) / "data", Path(folder) / "log", FASTRUNNER_WORKERS=str(workers))
+            alone = len(cpus) > 1 and workers < len(cpus)
+            os.sched_setaffinity(0, cpus[:workers] if alone else cpus)
+            try:
+                await tree.start()
+                os.sched_setaffinity(0, cpus[workers:] if alone else cpus)
+                where = "CPUs of their own" if alone else "CPUs shared with the load"
+                print(f"\n{workers} worker(s), {where}; documents of {arguments.items} iterations")
+                bench = _Bench(tree, DOCUMENT % arguments.items, arguments.seconds)
+                await bench.saturate()
+                print("| load | offered/s | accepted/s | p50/95/99 ms (p99 with the burst) | refused/s | p50/99 ms "
+                      "(p99 with the burst) | MiB before → most → after | all ended after s |")  # fmt: skip
+                print("|---|---|---|---|---|---|---|---|")
+                for share in SHARES:
+                    await bench.load(share)
+                await bench.restart()
+            finally:
+                await tree.kill()
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of the overload; the rest follows from it")
-    parser.add_argument("--tasks", type=int, default=100, help="of the document, so that executing is what takes time")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="one runner after the other")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each load")
+    parser.add_argument("--items", type=int, default=200, help="iterations of a document, so that executing takes time")
     parser.add_argument("--data-dir", type=Path, default=Path("/var/tmp"))
     asyncio.run(_main(parser.parse_args()))

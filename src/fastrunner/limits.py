@@ -81,8 +81,9 @@ OVERLOAD_DELAY_S_MAX: Final = 0.025
 OVERLOAD_BURST_S_MAX: Final = 0.2
 """How long they may wait longer than that before it is overload."""
 
-OVERLOAD_BURST_COUNT_MAX: Final = 500
-"""Executions taken meanwhile before it is: as many pass as a burst, however long they take."""
+OVERLOAD_BURST_COUNT_MAX: Final = 1_000
+"""Executions taken meanwhile before it is: as many pass as a burst, however long they take, or as another worker is
+replaced."""
 
 OVERLOAD_CATCH_UP: Final = 0.25
 """Part of its pace at which an overloaded worker takes executions while calls wait too long: they get refusals soon."""

@@ -9,25 +9,48 @@ Rule: call it when everything that was taken up has been answered.
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 
-__all__ = ["cut_connections"]
+__all__ = ["cut_connections", "stop_listening"]
+
+
+def stop_listening(port: int) -> None:
+    """Has the kernel give further connections to a local port to whoever else listens on it, or refuse them.
+
+    Call it before connections are cut: their clients connect again at once, and must not come here. grpcio notices that
+    its listening socket has ended.
+    """
+    for number in _sockets():
+        with suppress(OSError), socket.socket(fileno=os.dup(number)) as listener:
+            if _is_of(listener, port) and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                listener.shutdown(socket.SHUT_RDWR)
+
+
+def _sockets() -> Iterator[int]:
+    for number in map(int, os.listdir("/dev/fd")):
+        # Descriptors may be closed while they are looked at: those were nobody's connection.
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                yield number
+
+
+def _is_of(end: socket.socket, port: int) -> bool:
+    return end.family in (socket.AF_INET, socket.AF_INET6) and end.getsockname()[1] == port
 
 
 def cut_connections(port: int) -> int:
     """Shuts every accepted TCP connection to a local port down, after what is written already; how many."""
     cut = 0
-    for number in map(int, os.listdir("/dev/fd")):
-        # Descriptors may be closed while they are looked at: those were nobody's connection.
+    for number in _sockets():
         with suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(number).st_mode):
-                cut += _cut(number, port)
+            cut += _cut(number, port)
     return cut
 
 
 def _cut(number: int, port: int) -> bool:
     with socket.socket(fileno=os.dup(number)) as connection:
-        if connection.family not in (socket.AF_INET, socket.AF_INET6) or connection.getsockname()[1] != port:
+        if not _is_of(connection, port):
             return False
         # Raises for a socket that listens.
         connection.getpeername()

@@ -22,7 +22,7 @@ from fastrunner.crash import CrashPoint
 from fastrunner.errors import AtCapacity, InvalidRequest, NotServed, Unavailable
 from fastrunner.metrics import Metrics
 from fastrunner.service.call_queue import CallQueue, Listener, ServerCall, TlsFiles, Trailers
-from fastrunner.service.connections import cut_connections
+from fastrunner.service.connections import cut_connections, stop_listening
 from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
 from fastrunner.service.methods import METHOD_OF_PATH, Method
@@ -110,6 +110,7 @@ class Server:
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, ends streams, lets unary calls finish within `grace_s`."""
         self.set_serving(False)
+        stop_listening(self.port)
         # grpcio gives up calls that have arrived but that nobody has taken up when it stops. So answers are held for a
         # moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
         self._held = []
