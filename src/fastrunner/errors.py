@@ -126,6 +126,13 @@ class Unavailable(RunnerError):
     grpc_code = 14
 
 
+class ShortHanded(Unavailable):
+    """Another worker is being replaced, and more comes than the others take meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__("a worker of the runner is being replaced, the others have too much to do: try again")
+
+
 class StorageFailed(Unavailable):
     """The data directory cannot be read or written."""
 

@@ -87,6 +87,7 @@ class Worker:
         self._service = Service(self._engine, self._router, self._metrics)
         self._server = Server(self._service, self._metrics, listener)
         self._engine.watch_storage(self._report_storage)
+        self._engine.watch_workers(self._router.is_short_handed)
 
     @classmethod
     async def start(cls, context: ChildContext, listener: Listener) -> "Worker":

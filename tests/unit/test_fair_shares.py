@@ -9,7 +9,7 @@ from fastrunner import limits
 from fastrunner.engine.admission import Admission
 from fastrunner.engine.execution import Execution
 from fastrunner.engine.fairness import Allowance, FairQueue
-from fastrunner.errors import AtCapacity
+from fastrunner.errors import AtCapacity, ShortHanded, Unavailable
 from fastrunner.service.overload import Overload
 
 
@@ -187,6 +187,14 @@ def test_refusals_of_one_interval_are_the_same_object(at: list[float]) -> None:
     assert refusals[-1] is not None
     assert refusals[-1] is refusals[-2]
     assert limits.OVERLOAD_RETRY_S_MIN <= refusals[-1].retry_after_s <= limits.OVERLOAD_RETRY_S_MAX
+
+
+def test_too_much_while_another_worker_is_replaced_is_asked_again_like_any_restart(at: list[float]) -> None:
+    overload = Overload(lambda: True, lambda: True)
+    pass_time(at, overload, 0.5, 3_000)
+    refusals = [overload.refusal("client") for _ in range(200)]
+    assert isinstance(refusals[-1], ShortHanded)
+    assert refusals[-1].grpc_code == Unavailable.grpc_code
 
 
 def test_one_long_wait_among_short_ones_is_a_hiccup(at: list[float]) -> None:

@@ -12,13 +12,14 @@ waits is taken, up to twice the bound.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
 from fastrunner import limits
 from fastrunner.clock import monotonic_s
 from fastrunner.engine.execution import Execution
-from fastrunner.errors import AtCapacity
+from fastrunner.errors import AtCapacity, ShortHanded
 
 __all__ = ["Admission"]
 
@@ -36,6 +37,8 @@ class Admission:
 
     def __init__(self, client_executions_per_s_max: float) -> None:
         """Takes this worker's share of the rate; ids spread evenly over workers."""
+        self.is_short_handed: Callable[[], bool] = lambda: False
+        """Whether there may be too much to do only because another worker is being replaced."""
         self._rate_per_s = client_executions_per_s_max
         self._burst_count = max(1.0, client_executions_per_s_max)
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
@@ -50,7 +53,7 @@ class Admission:
         self._shortest_wait_s = inf
 
     def check(self, client: str) -> None:
-        """Raises AtCapacity if a new execution of the client must be refused; counts it if not."""
+        """Raises AtCapacity or ShortHanded if a new execution of the client must be refused; counts it if not."""
         now_s = monotonic_s()
         self._check_backlog(client, now_s)
         bucket = self._buckets.get(client)
@@ -93,6 +96,8 @@ class Admission:
         self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
         has_less = self._waiting_by_client.get(client, 0) * len(self._waiting_by_client) < count
         if not has_less or count >= 2 * limits.UNCOMMITTED_EXECUTIONS_MAX:
+            if self.is_short_handed():
+                raise ShortHanded
             raise AtCapacity(
                 f"{count} executions wait for their first commit, the oldest for {oldest_s:.1f} s",
                 retry_after_s=min(max(4 * oldest_s, limits.OVERLOAD_RETRY_S_MIN), limits.OVERLOAD_RETRY_S_MAX),

@@ -192,6 +192,10 @@ class EmbeddedEngine:
         self._disk_full = StorageFull(sentence, retry_after_s=10.0) if full else None
         self.storage_changed()
 
+    def watch_workers(self, is_short_handed: Callable[[], bool]) -> None:
+        """Asks `is_short_handed` whether there may be too much to do only because another worker is being replaced."""
+        self._admission.is_short_handed = is_short_handed
+
     def watch_storage(self, listener: Callable[[str], None]) -> None:
         """Has `listener` told on the loop why executions are not taken, and with an empty text when they are again.
 

@@ -21,7 +21,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import EventView
 from fastrunner.engine import Engine
-from fastrunner.errors import AtCapacity, ForwardedError, NotServed, RunnerError, Unavailable
+from fastrunner.errors import ForwardedError, NotServed, RunnerError, Unavailable
 from fastrunner.metrics import Metrics
 from fastrunner.service.batch import Batches
 from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
@@ -51,7 +51,7 @@ class Service:
         self._metrics = metrics
         # Looking a label up costs as much as counting.
         self._overloads = metrics.executions_rejected.labels("Overload")
-        self.overload = Overload(lambda: engine.is_late)
+        self.overload = Overload(lambda: engine.is_late, router.is_short_handed)
         """The pace of submissions; the transport reports to it how long calls wait."""
         self._stopping = False
         self._afterwards: set[asyncio.Task[None]] = set()
@@ -114,7 +114,7 @@ class Service:
 
     # --- commands ---
 
-    def refusal(self, client: str, count: int = 1) -> AtCapacity | None:
+    def refusal(self, client: str, count: int = 1) -> RunnerError | None:
         """Why so many executions of a client are not taken now. Ask before a submission is read: it is cheap."""
         refusal = self.overload.refusal(client, count)
         if refusal is not None:

@@ -15,7 +15,7 @@ from math import inf
 from typing import Final
 
 from fastrunner import clock, limits
-from fastrunner.errors import AtCapacity
+from fastrunner.errors import AtCapacity, RunnerError, ShortHanded
 
 __all__ = ["Overload"]
 
@@ -25,9 +25,11 @@ _TOO_MANY: Final = "more executions are submitted than the runner can take"
 class Overload:
     """The pace of one worker's submissions."""
 
-    def __init__(self, is_late: Callable[[], bool]) -> None:
-        """`is_late` tells whether what has been taken waits too long."""
+    def __init__(self, is_late: Callable[[], bool], is_short_handed: Callable[[], bool] = lambda: False) -> None:
+        """`is_late` tells whether what has been taken waits too long, `is_short_handed` whether that may be because
+        another worker is being replaced: then clients are to come again as they do when none answers."""
         self._is_late = is_late
+        self._is_short_handed = is_short_handed
         self._is_behind = False
         """Whether in the last interval something waited too long."""
         self.rate_per_s = inf
@@ -35,7 +37,7 @@ class Overload:
         self._too_fast_per_s = inf
         """The latest pace at which something began to wait."""
         self._slowed_s = 0.0
-        self._refusal: AtCapacity | None = None
+        self._refusal: RunnerError | None = None
         self._wait_s = inf
         self._standing_wait_s = 0.0
         """The shortest wait of the last interval: what everything that came had to wait."""
@@ -100,7 +102,7 @@ class Overload:
         self.rate_per_s = max(rate_per_s, limits.OVERLOAD_EXECUTIONS_PER_S_MIN)
         self._slowed_s = now_s
 
-    def refusal(self, client: str, count: int = 1) -> AtCapacity | None:
+    def refusal(self, client: str, count: int = 1) -> RunnerError | None:
         """Takes `count` executions of a client, or says why not: the same object throughout an interval."""
         if self.rate_per_s < inf:
             # While calls wait, refusing goes before taking: it is what makes them wait no longer.
@@ -109,7 +111,9 @@ class Overload:
             quota = pace_per_s * max(span_s, limits.OVERLOAD_INTERVAL_S)
             if self._taken_count >= quota and self._taken[client] >= quota / self._clients_count:
                 self._refused_count += count
-                if self._refusal is None:
+                if self._refusal is None and self._is_short_handed():
+                    self._refusal = ShortHanded()
+                elif self._refusal is None:
                     wait_s = max(4 * self._standing_wait_s, limits.OVERLOAD_RETRY_S_MIN)
                     self._refusal = AtCapacity(_TOO_MANY, retry_after_s=min(wait_s, limits.OVERLOAD_RETRY_S_MAX))
                 return self._refusal

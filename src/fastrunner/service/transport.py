@@ -19,7 +19,7 @@ from google.rpc.code_pb2 import CANCELLED, OK
 from fastrunner import clock, crash, limits
 from fastrunner.cells import Counter
 from fastrunner.crash import CrashPoint
-from fastrunner.errors import AtCapacity, InvalidRequest, NotServed, Unavailable
+from fastrunner.errors import AtCapacity, InvalidRequest, NotServed, RunnerError, Unavailable
 from fastrunner.metrics import Metrics
 from fastrunner.service.call_queue import CallQueue, Listener, ServerCall, TlsFiles, Trailers
 from fastrunner.service.connections import cut_connections, stop_listening
@@ -168,7 +168,7 @@ class Server:
     def _unless_overloaded(self, method: Method, answer: Answer) -> Answer:
         """Refuses submissions of which there are too many before anything of them is read: nothing costs less."""
         measure = _Measure(self._metrics, method)
-        known: AtCapacity | None = None
+        known: RunnerError | None = None
         status: tuple[int, bytes, Trailers] = (0, b"", None)
 
         def take_up(call: ServerCall) -> None:
