@@ -100,6 +100,7 @@ class FaultyStore(Store):
             self._db.execute("commit")
         for connection in (self._reader, self._lister, self._db):
             connection.close()
+        self._index_files.close()
         self.unlock()
 
 
