@@ -8,7 +8,7 @@ EXTENSION := $(VENV)/.built
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve build debug protos docs lint types stubs unit bench bench-full overload parked fuzz fuzz-wire simulate crash torture clean
+.PHONY: help demo test serve build debug protos docs lint types stubs unit bench bench-full outage overload parked fuzz fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-full: build ## The same with more rounds, and every microbenchmark: about 
 	$(BIN)/python -m benchmarks.curves --out $(RESULTS)/curves.json
 	$(BIN)/python -m benchmarks.report --results $(RESULTS)
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json $(RESULTS)/micro.json
+
+outage: build ## Keep the receiver away until EVENTS (1000000) wait, then let it catch up
+	$(BIN)/python -m benchmarks.outage --events $(or $(EVENTS),1000000)
 
 overload: build ## Load a runner up to three times what it can take, restart it under half of that; WORKERS (1 2)
 	$(BIN)/python -m benchmarks.overload --workers $(or $(WORKERS),1 2)

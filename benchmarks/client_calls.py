@@ -5,6 +5,7 @@ python -m benchmarks.client_calls TARGET COUNT
 
 import asyncio
 import sys
+from typing import Any
 
 import grpc
 import uvloop
@@ -15,7 +16,8 @@ _IN_FLIGHT = 64
 
 
 async def _calls_per_s(target: str, count: int) -> float:
-    async with grpc.aio.insecure_channel(target) as channel:
+    opened: Any = grpc.aio.insecure_channel(target)
+    async with opened as channel:
         await channel.channel_ready()
         call = channel.unary_unary("/benchmark/Empty")
         left = iter(range(count))

@@ -15,9 +15,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import uvloop
@@ -28,10 +29,10 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ReportProgressBatchResponse,
 )
 from fastrunner.clock import monotonic_s
-from fastrunner.service.call_queue import CallQueue, ServerCall
+from fastrunner.service.call_queue import CallQueue, Listener, ServerCall
 from tests.integration.runner_process import RunnerProcess, running, until
 
-__all__ = ["ROOT", "children", "empty", "memory_mib", "pinned", "runner", "sink"]
+__all__ = ["ROOT", "children", "empty", "memory_mib", "pinned", "runner", "sink", "take_calls"]
 
 ROOT = Path(__file__).parent.parent
 _TAKEN = ProgressAckResponse(success=True).SerializeToString()
@@ -151,8 +152,8 @@ async def _serve_aio(port: int) -> None:
     async def answer(request: bytes, context: object) -> bytes:  # noqa: ARG001 - a handler of grpc.aio
         return b""
 
-    class Everything(grpc.GenericRpcHandler):
-        def service(self, handler_call_details: object) -> object:  # noqa: ARG002 - answers any method
+    class Everything(grpc.GenericRpcHandler):  # type: ignore[type-arg] # not generic at run time
+        def service(self, handler_call_details: object) -> Any:  # noqa: ARG002 - answers any method
             return grpc.unary_unary_rpc_method_handler(answer)
 
     server = grpc.aio.server(options=_OPTIONS)
@@ -163,16 +164,22 @@ async def _serve_aio(port: int) -> None:
     await server.wait_for_termination()
 
 
+async def take_calls(port: int, answer: Callable[[ServerCall], None]) -> None:
+    """Serves calls on the runner's own transport, says so on stdout, and never returns."""
+    listener = Listener(_OPTIONS)
+    queue = CallQueue(listener, answer, lambda _: None)
+    listener.listen(f"127.0.0.1:{port}")
+    queue.start()
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
 def _answer_empty(call: ServerCall) -> None:
     call.receive(lambda _: call.reply(b""))
 
 
 async def _serve_queue(port: int) -> None:
-    queue = CallQueue(_OPTIONS, _answer_empty, lambda _: None)
-    queue.listen(f"127.0.0.1:{port}")
-    queue.start()
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+    await take_calls(port, _answer_empty)
 
 
 class _Counter:
@@ -218,16 +225,12 @@ class _Counter:
 
 async def _serve_sink(port: int, batches: bool) -> None:
     counter = _Counter(batches)
-    queue = CallQueue(_OPTIONS, counter.answer, lambda _: None)
-    queue.listen(f"127.0.0.1:{port}")
-    queue.start()
     asyncio.get_running_loop().add_reader(sys.stdin, counter.want)
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+    await take_calls(port, counter.answer)
 
 
 def _main(kind: str, workers: int, port: int) -> None:
-    serve = {
+    serve: Callable[[int], Coroutine[Any, Any, None]] = {
         "aio": _serve_aio,
         "queue": _serve_queue,
         "sink": partial(_serve_sink, batches=True),
