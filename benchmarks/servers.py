@@ -230,18 +230,18 @@ async def _serve_sink(port: int, batches: bool) -> None:
 
 
 def _main(kind: str, workers: int, port: int) -> None:
-    serve: Callable[[int], Coroutine[Any, Any, None]] = {
+    servers: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {
         "aio": _serve_aio,
         "queue": _serve_queue,
         "sink": partial(_serve_sink, batches=True),
         "sink-single": partial(_serve_sink, batches=False),
-    }[kind]
+    }
     for _ in range(workers - 1):
         if os.fork() == 0:
             # Only the first one says that it is ready, after a moment in which the others are as well.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             break
-    uvloop.run(serve(port))
+    uvloop.run(servers[kind](port))
 
 
 if __name__ == "__main__":
