@@ -40,7 +40,12 @@ REFUSALS: dict[str, list[errors.RunnerError]] = {
     "NOT_FOUND": [errors.UnknownExecution("e"), errors.UnknownService("m")],
     "ALREADY_EXISTS": [errors.IdTaken("e")],
     "FAILED_PRECONDITION": [errors.WrongState("m")],
-    "UNAVAILABLE": [errors.Unavailable("m"), errors.StorageFailed("m"), errors.ShardDamaged("m")],
+    "UNAVAILABLE": [
+        errors.Unavailable("m"),
+        errors.ShortHanded(),
+        errors.StorageFailed("m"),
+        errors.ShardDamaged("m"),
+    ],
     "DATA_LOSS": [errors.Damaged("m")],
     "UNIMPLEMENTED": [errors.NotServed("m")],
     "UNAUTHENTICATED": [errors.Unauthenticated("m")],
