@@ -19,7 +19,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from google.rpc.code_pb2 import Code
 
@@ -32,7 +32,7 @@ from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, TooLarge,
 from fastrunner.links import Channel
 from fastrunner.metrics import Metrics
 from fastrunner.runtime import RuntimeFolder
-from fastrunner.service.routing import CallFacts
+from fastrunner.service.routing import CallFacts, Later, as_it_is
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
@@ -61,7 +61,7 @@ class _Incoming(Channel):
         self._handler = handler
         self._status_of = status_of
         self._opened = opened
-        self._unary: dict[int, asyncio.Future[bytes]] = {}
+        self._unary: dict[int, asyncio.Future[Any]] = {}
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._credits: dict[int, _Credit] = {}
 
@@ -78,7 +78,7 @@ class _Incoming(Channel):
             task.cancel()
 
     @property
-    def unanswered(self) -> list["asyncio.Future[bytes] | asyncio.Task[None]"]:
+    def unanswered(self) -> list["asyncio.Future[Any] | asyncio.Task[None]"]:
         """What is still being worked on."""
         return [*self._unary.values(), *self._streams.values()]
 
@@ -114,17 +114,17 @@ class _Incoming(Channel):
         if isinstance(reply, bytes):
             self._end(request_id, reply)
             return
-        waiting = asyncio.ensure_future(reply)
-        self._unary[request_id] = waiting
-        waiting.add_done_callback(partial(self._unary_done, request_id))
+        later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), as_it_is)
+        self._unary[request_id] = later.result
+        later.result.add_done_callback(partial(self._unary_done, request_id, later.reply_of))
 
-    def _unary_done(self, request_id: int, waiting: "asyncio.Future[bytes]") -> None:
+    def _unary_done(self, request_id: int, reply_of: Callable[[Any], bytes], waiting: "asyncio.Future[Any]") -> None:
         wanted = self._unary.pop(request_id, None) is not None
         error = Unavailable("the worker is stopping") if waiting.cancelled() else waiting.exception()
         if not wanted:
             return
         if error is None:
-            self._end(request_id, waiting.result())
+            self._end(request_id, reply_of(waiting.result()))
         else:
             assert isinstance(error, Exception)
             self._refuse(request_id, error)
@@ -463,6 +463,8 @@ class Router:
         self._path = folder.socket_of(worker)
         self._status_of = status_of
         self._metrics = metrics
+        # Looking a label up costs as much as counting.
+        self._forwarded = metrics.router_forwards.labels("OK")
         self._peers = {other: _Peer(other, str(folder.socket_of(other))) for other in self._workers if other != worker}
         self._server: asyncio.AbstractServer | None = None
         self._incoming: set[_Incoming] = set()
@@ -560,6 +562,9 @@ class Router:
                 owner.tell(call, credit=0)
 
     def _count(self, error: BaseException | None) -> None:
+        if error is None:
+            self._forwarded.inc()
+            return
         if isinstance(error, ForwardedError):
             code = error.code
         else:

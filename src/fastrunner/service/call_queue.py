@@ -90,7 +90,7 @@ def check_grpcio() -> None:
 class ServerCall:
     """One call, from its headers on. Methods that answer return at once; the answer travels on its own."""
 
-    __slots__ = ("_call", "_queue", "_started", "deadline_s", "metadata", "path")
+    __slots__ = ("_call", "_queue", "_started", "client", "deadline_s", "metadata", "path")
 
     def __init__(self, queue: "CallQueue", event: Any) -> None:
         details = event.call_details
@@ -100,6 +100,8 @@ class ServerCall:
         """When the caller stops waiting, in seconds since the epoch; infinite if never."""
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         """What the caller sent along."""
+        self.client = ""
+        """Whom the server takes the caller for, once it has found out."""
         self._queue = queue
         self._call = event.call
         self._started = False
@@ -226,8 +228,9 @@ class CallQueue:
         self._stopping = False
         self._down = False
         self._over = asyncio.Event()
-        # Held while the loop takes events out; free while the helper thread may wait for the next one.
-        self._idle = threading.Semaphore(1)
+        # Held while the loop takes events out; free while the helper thread may wait for the next one. Python's
+        # semaphore would do, at many times the cost.
+        self._idle = threading.Lock()
         self._waiter = threading.Thread(target=self._wait, name="grpc-queue", daemon=True)
 
     def start(self) -> None:

@@ -44,6 +44,11 @@ class Later(Awaitable[bytes]):
         return self.reply_of((yield from self.result))
 
 
+def as_it_is(reply: bytes) -> bytes:
+    """Makes the reply of a result that is one."""
+    return reply
+
+
 class Router(Protocol):
     """What the service needs of the links between workers."""
 

@@ -27,7 +27,7 @@ from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
 from fastrunner.service.methods import METHOD_OF_PATH, Method
 from fastrunner.service.reflection import REFLECTION_SERVICES, Reflection
-from fastrunner.service.routing import CallFacts, Later
+from fastrunner.service.routing import CallFacts, Later, as_it_is
 from fastrunner.service.status import status_of
 
 
@@ -214,7 +214,7 @@ class Server:
             if isinstance(reply, bytes):
                 self._reply(call, measure, reply, started_s)
                 return
-            later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), _as_it_is)
+            later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), as_it_is)
             self._pending.add(later.result)
             later.result.add_done_callback(partial(self._answer, call, measure, started_s, later.reply_of))
 
@@ -337,10 +337,6 @@ def _told(error: Exception) -> tuple[int, bytes, Trailers]:
     return status.code, status.message.encode(), trailers
 
 
-def _as_it_is(reply: bytes) -> bytes:
-    return reply
-
-
 def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> None:
     # The one who waited may have been cancelled.
     if not future.done():
@@ -408,6 +404,12 @@ def _facts(call: ServerCall) -> CallFacts:
 
 
 def _client(call: ServerCall) -> str:
+    if not call.client:
+        call.client = _client_of(call)
+    return call.client
+
+
+def _client_of(call: ServerCall) -> str:
     for key, value in call.metadata:
         if key == _CLIENT_KEY and isinstance(value, str) and 0 < len(value) <= limits.CLIENT_NAME_SIZE_BYTES_MAX:
             return value
