@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from fastrunner import limits
 from fastrunner.clock import monotonic_s
-from fastrunner.config import Config
+from fastrunner.config import Config, quiet_grpc
 from fastrunner.logs import configure_logs
 from fastrunner.runtime import ChildContext, ExitCode, Link, Role, die_with_parent, metrics_identity
 from fastrunner.startup import Reserved
@@ -79,6 +79,7 @@ class Slot:
 
 def run_worker_child(context: ChildContext) -> int:
     """A worker; imported in the child only, because it needs grpc."""
+    quiet_grpc()
     from fastrunner.worker import run_worker
 
     return run_worker(context)

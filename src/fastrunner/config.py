@@ -216,6 +216,14 @@ def load_config(**overrides: Any) -> Config:
         raise ConfigurationError("\n".join(_sentence(problem) for problem in error.errors())) from None
 
 
+def quiet_grpc() -> None:
+    """Keeps the lines of gRPC's own library out of the logs unless somebody asks for them.
+
+    Call before grpc is imported. Its lines are no JSON, and some tell of errors where a worker only stops.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def _sentence(problem: Any) -> str:
     """One line for one pydantic problem; names the variable, the value and what is allowed, but no secret."""
     if not problem["loc"]:

@@ -1,5 +1,6 @@
 """Support: the whole runner, as `fastrunner serve` starts it: calls over gRPC while workers come and go."""
 
+import json
 import os
 import signal
 import threading
@@ -209,6 +210,22 @@ def test_stopped_runner_goes_on_where_it_was(runner: RunnerProcess, client: Clie
             until(lambda number=number: again.status(f"e-{number}") == "completed")  # type: ignore[misc]
         again.close()
         assert successor.stop()[0] == 0
+
+
+def test_every_line_of_a_staged_runner_is_json(tmp_path: Path) -> None:
+    """From the start to the end, with clients, a restart and nobody who receives callbacks."""
+    settings = {"ENV": "staging", "STIGMER_SERVICE_ENDPOINT": "127.0.0.1:1", "STIGMER_SERVICE_USE_TLS": "false"}
+    with running(tmp_path / "data", SERVE, **settings) as runner:
+        client = Client(runner.wait_ready())
+        client.execute("one")
+        pids = [worker["pid"] for worker in runner.workers()]
+        runner.signal(signal.SIGHUP)
+        until(lambda: runner.replaced(*pids))
+        client.close()
+        code, _, said = runner.stop()
+    assert code == 0
+    messages = [json.loads(line)["message"] for line in said.splitlines()]
+    assert any("drained" in message for message in messages)
 
 
 def test_damaged_shard_ends_the_tree(tmp_path: Path) -> None:
