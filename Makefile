@@ -67,11 +67,12 @@ bench: build ## Measure goals and curves in about 5 minutes; writes docs/perform
 	$(BIN)/python -m benchmarks.curves --quick --out $(RESULTS)/curves.json
 	$(BIN)/python -m benchmarks.report --results $(RESULTS)
 
-bench-full: build ## The same with more rounds, and every microbenchmark: about 15 minutes
+bench-full: build ## The same with more rounds, a flame graph, and every microbenchmark: about 15 minutes
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks.goals --rounds 7 --calls 10000 --out $(RESULTS)/goals.json
 	$(BIN)/python -m benchmarks.curves --out $(RESULTS)/curves.json
 	$(BIN)/python -m benchmarks.report --results $(RESULTS)
+	$(BIN)/python -m benchmarks.flame --out docs/performance/flame.svg
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json $(RESULTS)/micro.json
 
 outage: build ## Keep the receiver away until EVENTS (1000000) wait, then let it catch up
