@@ -18,7 +18,7 @@ from fastrunner.engine.inspection import shard_files
 from tests.integration.engines import CALL, engine_on, folder, submission
 
 NAME = "shard-0000.db"
-PAGE = 8192
+PAGE = 4096
 FRAME = PAGE + 24
 COMMITS = 12
 

@@ -256,7 +256,7 @@ def test_a_file_has_one_owner(store: Store) -> None:
 def test_writing_connection_is_durable(store: Store) -> None:
     assert store._db.execute("pragma journal_mode").fetchone() == ("wal",)
     assert store._db.execute("pragma synchronous").fetchone() == (2,)
-    assert store._db.execute("pragma page_size").fetchone() == (8192,)
+    assert store._db.execute("pragma page_size").fetchone() == (4096,)
     store.close()
 
 

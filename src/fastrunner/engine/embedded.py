@@ -318,7 +318,7 @@ class EmbeddedEngine:
         )
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)
-        execution.waiters.append(waiter)
+        execution.waiters += (waiter,)
         execution.client = submission.client
         self._active_count += 1
         self._admission.entered(execution)
@@ -331,7 +331,7 @@ class EmbeddedEngine:
         if execution.stored:
             waiter.settle()
             return
-        execution.waiters.append(waiter)
+        execution.waiters += (waiter,)
         if execution.walk is not None:
             shard.mark(execution)
 
@@ -400,7 +400,7 @@ class EmbeddedEngine:
         if execution.interrupted:
             for effect_id in execution.interrupted:
                 self._effects.interrupt(execution, effect_id)
-            execution.interrupted.clear()
+            execution.interrupted = ()
 
     def _deliver(self, execution: Execution, outcome: EffectResult | EffectFailure) -> None:
         execution.inbox.append((outcome, None))

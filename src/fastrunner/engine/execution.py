@@ -8,7 +8,7 @@ Rules:
 """
 
 from asyncio import Future, Task
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from fastrunner.engine.plans import CachedPlan
 from fastrunner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from fastrunner._core import Outcome
+    from fastrunner._core import Action, Outcome
     from fastrunner.engine.reader import Unfinished
 
 __all__ = ["Execution", "StartFacts"]
@@ -140,9 +140,10 @@ class Execution:
         """Effects whose commit has not landed, or that wait for a free place."""
         self.tasks: dict[int, Task[None]] = {}
         """Effects being performed."""
-        self.interrupted: list[int] = []
+        # From here on tuples: most are empty most of the time, and an empty tuple takes no memory.
+        self.interrupted: tuple[int, ...] = ()
         """Effects to abort; the driver empties it after each turn."""
-        self.waiters: list[Waiter] = []
+        self.waiters: tuple[Waiter, ...] = ()
         self.client = ""
         """Who submitted it."""
         self.events_size_bytes = 0
@@ -153,11 +154,11 @@ class Execution:
         """Its last snapshot, if that is large."""
         self.events_told_size_bytes = 0
         """Of all events since it is in memory."""
-        self._events: list[bytes] = []
+        self._events: tuple[bytes, ...] = ()
         self._events_first = 0
         self._events_last = 0
-        self._effects_new: list[int] = []
-        self._tallies: list[bytes] = []
+        self._effects_new: tuple[int, ...] = ()
+        self._tallies: tuple[bytes, ...] = ()
         self._settled = True
 
     # --- turns ---
@@ -218,7 +219,7 @@ class Execution:
         except RunnerError as error:
             refusal = error
         if future is not None:
-            self.waiters.append(Waiter(future, refusal=refusal))
+            self.waiters += (Waiter(future, refusal=refusal),)
 
     def _resume(self, outcome: "Outcome", now_ms: int) -> bool:
         assert self.walk is not None
@@ -239,23 +240,30 @@ class Execution:
     def _absorb(self, turn: Turn, now_ms: int) -> None:
         assert self.walk is not None
         if turn.events:
-            self._events.append(turn.events)
+            self._events += (turn.events,)
             self._events_first = self._events_first or turn.first_sequence
             self._events_last = turn.last_sequence
             self.events_size_bytes += len(turn.events)
             self.events_told_size_bytes += len(turn.events)
         if turn.tally:
-            self._tallies.append(turn.tally)
-        for action in turn.actions:
-            if isinstance(action, PerformEffect):
-                self.effects_unstarted[action.effect_id] = action
-                self._effects_new.append(action.effect_id)
-            else:
-                self.effects_unstarted.pop(action.effect_id, None)
-                self.interrupted.append(action.effect_id)
+            self._tallies += (turn.tally,)
+        if turn.actions:
+            self._take_actions(turn.actions)
         if self.walk.status in FINAL_STATUSES:
             self.finished_ms = now_ms
             self.more = False
+
+    def _take_actions(self, actions: "Sequence[Action]") -> None:
+        started, interrupted = [], []
+        for action in actions:
+            if isinstance(action, PerformEffect):
+                self.effects_unstarted[action.effect_id] = action
+                started.append(action.effect_id)
+            else:
+                self.effects_unstarted.pop(action.effect_id, None)
+                interrupted.append(action.effect_id)
+        self._effects_new += tuple(started)
+        self.interrupted += tuple(interrupted)
 
     def restored(self, walk: Walk, row: "Unfinished") -> list[PerformEffect]:
         """Takes a walk restored from its snapshot; gives the effects to perform again."""
@@ -297,11 +305,11 @@ class Execution:
         change = self._change(snapshot, claims)
         self.flying = True
         self.accepted = None
-        self._events = []
+        self._events = ()
         self._events_first = self._events_last = self.events_size_bytes = 0
-        self._effects_new = []
-        self._tallies = []
-        self.waiters = []
+        self._effects_new = ()
+        self._tallies = ()
+        self.waiters = ()
         return change
 
     def _change(self, snapshot: bytes | None, claims: Claims | None) -> Change:

@@ -259,7 +259,7 @@ class Shard:
         self._metrics.damaged_records.labels(damage.table).inc()
 
     def _refuse_inbox(self, execution: Execution, error: BaseException) -> None:
-        waiters, execution.waiters = execution.waiters, []
+        waiters, execution.waiters = execution.waiters, ()
         for waiter in waiters:
             waiter.fail(error)
         for _, future in execution.inbox:

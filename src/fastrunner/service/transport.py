@@ -7,6 +7,7 @@ grace to finish.
 
 import asyncio
 import math
+import sys
 from collections import Counter as Counts
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -405,7 +406,8 @@ def _facts(call: ServerCall) -> CallFacts:
 
 def _client(call: ServerCall) -> str:
     if not call.client:
-        call.client = _client_of(call)
+        # Every execution keeps it: one text for all of a client's.
+        call.client = sys.intern(_client_of(call))
     return call.client
 
 
