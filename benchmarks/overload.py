@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.open_calls import Answers, OpenCalls
+from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.clock import monotonic_s
 from tests.crash.tree import Tree, until
@@ -144,6 +145,8 @@ class _Bench:
         """SIGHUP under half of the saturation, for ordinary clients that retry UNAVAILABLE up to five times."""
         connections: list[Any] = [channel(self._tree.target, retrying=True) for _ in range(CONNECTIONS // 2)]
         await asyncio.gather(*(each.channel_ready() for each in connections))
+        # For so long after an overload the runner refuses what it would take otherwise.
+        await asyncio.sleep(limits.ADMISSION_STRICT_S)
         load = Load(connections, self._document, "restart").open(self._saturation_per_s / 2, 2 * self._seconds)
         task = asyncio.ensure_future(load)
         await asyncio.sleep(0.5)

@@ -65,7 +65,7 @@ async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitabl
     began_s = monotonic_s()
     _answer_supervisor(context)
     timeout_s = context.config.drain_timeout_s
-    if "hand_over" in context.link.received:
+    if "hand_over" in context.link.received_s:
         # Clients wait for the successor meanwhile.
         timeout_s = min(timeout_s, limits.DRAIN_HAND_OVER_S_MAX)
     await running.drain(timeout_s)

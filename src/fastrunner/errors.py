@@ -127,10 +127,10 @@ class Unavailable(RunnerError):
 
 
 class ShortHanded(Unavailable):
-    """Another worker is being replaced, and more comes than the others take meanwhile."""
+    """A worker is being replaced, and more comes than is taken meanwhile."""
 
     def __init__(self) -> None:
-        super().__init__("a worker of the runner is being replaced, the others have too much to do: try again")
+        super().__init__("a worker of the runner is being replaced, and more comes than is taken meanwhile: try again")
 
 
 class StorageFailed(Unavailable):

@@ -78,6 +78,9 @@ CLIENT_NAME_SIZE_BYTES_MAX: Final = 128
 OVERLOAD_DELAY_S_MAX: Final = 0.025
 """How long calls may wait before they are looked at: half of the time in which a refusal is promised."""
 
+SHORT_HANDED_DELAY_S_MAX: Final = 3.0
+"""How long calls and executions may wait while a worker is replaced, and just after: what piles up then is no load."""
+
 OVERLOAD_BURST_S_MAX: Final = 0.2
 """How long they may wait longer than that before it is overload."""
 

@@ -313,8 +313,6 @@ class _Peer:
         self._looking: asyncio.TimerHandle | None = None
         self._last_id = 0
         self._stopping = False
-        self.lost_s = -limits.ROUTER_OWNER_WAIT_S_MAX
-        """When its link was lost last."""
 
     def submit(self, call: _Call) -> None:
         """Sends a call, now or to the owner's successor; raises AtCapacity."""
@@ -362,7 +360,6 @@ class _Peer:
     def disconnected(self) -> None:
         """Keeps for the successor what may be sent again."""
         self._channel = None
-        self.lost_s = monotonic_s()
         for request_id, call in list(self._calls.items()):
             if not call.sent:
                 continue
@@ -482,11 +479,6 @@ class Router:
     def owner_of(self, execution_id: str) -> int:
         """Number of the worker that owns the execution."""
         return owner_of(shard_of(execution_id, self._shard_count), len(self._workers))
-
-    def is_short_handed(self) -> bool:
-        """Whether another worker is being replaced, or has just been: the others have its clients meanwhile."""
-        since_s = monotonic_s() - limits.ROUTER_OWNER_WAIT_S_MAX
-        return any(peer.lost_s > since_s for peer in self._peers.values())
 
     async def start(self, handler: Handler) -> None:
         """Answers the other workers from now on; call when the engine has recovered."""

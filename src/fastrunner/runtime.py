@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import shutil
 import signal
@@ -23,7 +24,7 @@ from typing import Any, Final, Self
 import orjson
 
 from fastrunner import limits
-from fastrunner.clock import wall_ms
+from fastrunner.clock import monotonic_s, wall_ms
 from fastrunner.config import Config
 
 
@@ -279,8 +280,8 @@ class Link:
         self._end = end
         self.sent: set[str] = set()
         """Kinds of messages sent so far."""
-        self.received: set[str] = set()
-        """Kinds of messages received so far."""
+        self.received_s: dict[str, float] = {}
+        """When a message of each kind was last received, on the monotonic clock."""
 
     @classmethod
     def pair(cls) -> tuple[Self, Self]:
@@ -313,7 +314,7 @@ class Link:
         if not message:
             return None
         decoded: dict[str, Any] = orjson.loads(message)
-        self.received.add(decoded["kind"])
+        self.received_s[decoded["kind"]] = monotonic_s()
         return decoded
 
     def close(self) -> None:
@@ -336,14 +337,19 @@ class ChildContext:
     folder: RuntimeFolder
     """Where the workers' sockets are."""
     link: Link
-    """To the supervisor: `ready`, `prepared`, `trouble`, `failed` and `pong` go up, `ping`, `state`, `go` and
-    `hand_over` come down."""
+    """To the supervisor: `ready`, `prepared`, `trouble`, `failed` and `pong` go up, `ping`, `state`, `go`, `hand_over`
+    and `replacing` come down."""
     http: socket.socket | None
     """The listening HTTP socket; only the web process has it."""
     crashes: int
     """Crashes of predecessors that are not in the metrics yet."""
     waits: bool = False
     """Whether a predecessor still serves: start when told to `go`."""
+
+    def is_short_handed(self) -> bool:
+        """Whether a worker is being replaced, or has just been: what it took, others and its successor have to take."""
+        told_s = self.link.received_s.get("replacing", -math.inf)
+        return monotonic_s() - told_s < limits.ROUTER_OWNER_WAIT_S_MAX
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -136,6 +136,8 @@ class Supervisor:
         for slot in self._slots:
             if not slot.pid and slot.spawn_at_s <= now:
                 self._spawn(slot)
+                if slot.restarts:
+                    self._tell_replacing()
 
     def _everyone(self) -> list[Slot]:
         return self._slots if self._successor is None else [*self._slots, self._successor]
@@ -247,7 +249,14 @@ class Supervisor:
         successor.restarts, successor.crashes_uncounted = slot.restarts, slot.crashes_uncounted
         successor.enter("starting")
         self._slots[self._slots.index(slot)] = successor
+        self._tell_replacing()
         successor.link.send("go")
+
+    def _tell_replacing(self) -> None:
+        """Workers that have too much to do may have it only because one of them is being replaced."""
+        for slot in self._everyone():
+            if slot.role is Role.WORKER and slot.link is not None:
+                slot.link.send("replacing")
 
     def _fail(self, message: str) -> None:
         sys.stderr.write(f"fastrunner: {message}\n")
@@ -315,6 +324,7 @@ class Supervisor:
         """Ends a child so that another takes its place; a worker's successor is forked and prepared before."""
         if slot.role is Role.WORKER and slot in self._slots:
             self._successor = Slot(slot.role, slot.index)
+            self._tell_replacing()
             self._spawn(self._successor, waiting=True)
         else:
             self._terminate(slot)

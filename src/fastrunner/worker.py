@@ -84,10 +84,10 @@ class Worker:
             CallbackPipeline(config, self._engine, self._metrics) if config.stigmer_service_endpoint else None
         )
         self._router = Router(context.index, config.workers, context.shards, context.folder, self._metrics, status_of)
-        self._service = Service(self._engine, self._router, self._metrics)
+        self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed)
         self._server = Server(self._service, self._metrics, listener)
         self._engine.watch_storage(self._report_storage)
-        self._engine.watch_workers(self._router.is_short_handed)
+        self._engine.watch_workers(context.is_short_handed)
 
     @classmethod
     async def start(cls, context: ChildContext, listener: Listener) -> "Worker":

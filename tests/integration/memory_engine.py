@@ -201,10 +201,6 @@ class DirectRouter:
         self.streams_broken = asyncio.Event()
         self.absent: set[int] = set()
 
-    def is_short_handed(self) -> bool:
-        """Whether a worker is absent."""
-        return bool(self.absent)
-
     @property
     def workers(self) -> list[int]:
         """All workers."""

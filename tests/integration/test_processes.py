@@ -80,6 +80,29 @@ def answered(runner: RunnerProcess) -> bool:
     return False
 
 
+def short_handed(runner: RunnerProcess) -> set[int]:
+    """Processes of workers that know of a replacement; asks until chance has led to all of them, almost surely."""
+    with contextlib.suppress(ConnectionError, ValueError):
+        return {pid for is_short, pid in (runner.ask("short-handed") for _ in range(30)) if is_short}
+    return set()
+
+
+def test_every_worker_knows_of_a_replacement(tiny: RunnerProcess) -> None:
+    """A worker that stays, one that is restarted and the successor of a killed one; nobody of a fresh tree."""
+    until(lambda: {tiny.ask()[0] for _ in range(20)} == {0, 1})
+    assert short_handed(tiny) == set()
+    pids = {worker["pid"] for worker in tiny.workers()}
+    os.kill(min(pids), signal.SIGKILL)
+    until(lambda: short_handed(tiny) == {worker["pid"] for worker in tiny.workers()} != pids)
+
+
+def test_every_worker_knows_of_a_rolling_restart(tiny: RunnerProcess) -> None:
+    before = {worker["pid"] for worker in tiny.workers()}
+    tiny.signal(signal.SIGHUP)
+    until(lambda: tiny.replaced(*before))
+    until(lambda: short_handed(tiny) == {worker["pid"] for worker in tiny.workers()})
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

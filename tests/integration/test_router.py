@@ -236,21 +236,6 @@ async def test_sent_request_goes_to_the_successor(workers: Workers) -> None:
         await anext(stream)
 
 
-async def test_worker_is_short_handed_for_a_while_after_another_went(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    router = workers.routers[0]
-    assert await router.forward(1, "Echo", b"", PEER, 0) == b"worker 1:"
-    assert not router.is_short_handed()
-    await workers.stop(1)
-    await until(router.is_short_handed)
-    await workers.start(1)
-    assert await router.forward(1, "Echo", b"", PEER, 0) == b"worker 1:"
-    assert router.is_short_handed()
-    monkeypatch.setattr(limits, "ROUTER_OWNER_WAIT_S_MAX", 0.0)
-    assert not router.is_short_handed()
-
-
 async def test_stopping_owner_hands_over_to_its_successor(workers: Workers) -> None:
     """A request that a stopping owner refuses as unavailable is asked of its successor."""
     workers.handlers[1].draining = True

@@ -4,7 +4,8 @@
 
 A worker answers every TCP connection on the gRPC port with its number and process id. Files in the data directory make
 the next ones misbehave: `refuse-<n>` cannot start, `crash-<n>` dies while starting, `stuck-<n>` never ends starting,
-`slow-<n>` ignores SIGTERM. Asked for `garbage`, it answers with when Python looks for some.
+`slow-<n>` ignores SIGTERM. Asked for `garbage`, it answers with when Python looks for some, and for `short-handed` with
+whether it is.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ class TinyWorker:
         command = await reader.readline()
         if command == b"hang\n":
             os.kill(os.getpid(), signal.SIGSTOP)
+        if command == b"short-handed\n":
+            writer.write(f"{self.context.is_short_handed():d} {os.getpid()}\n".encode())
         if command == b"garbage\n":
             writer.write(f"{gc.get_threshold()}\n".encode())
         writer.write(f"{self.context.index} {os.getpid()}\n".encode())

@@ -197,6 +197,20 @@ def test_too_much_while_another_worker_is_replaced_is_asked_again_like_any_resta
     assert refusals[-1].grpc_code == Unavailable.grpc_code
 
 
+def test_what_piles_up_while_a_worker_is_replaced_is_no_overload(at: list[float]) -> None:
+    overload = Overload(lambda: False, lambda: True)
+    for wait_s, is_overload in (
+        (0.9 * limits.SHORT_HANDED_DELAY_S_MAX, False),
+        (limits.SHORT_HANDED_DELAY_S_MAX, True),
+    ):
+        for _ in range(100):
+            at[0] += 0.02
+            for _ in range(60):
+                overload.refusal("client")
+            overload.measured(wait_s + 0.01)
+        assert (overload.rate_per_s < inf) is is_overload
+
+
 def test_one_long_wait_among_short_ones_is_a_hiccup(at: list[float]) -> None:
     overload = Overload(lambda: False)
     for tick in range(500):

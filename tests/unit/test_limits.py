@@ -223,6 +223,7 @@ REACHED = {
         "CLIENTS_KNOWN_MAX": "test_only_so_many_clients_are_remembered",
         "OVERLOAD_BEGIN": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_BURST_COUNT_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
+        "SHORT_HANDED_DELAY_S_MAX": "test_what_piles_up_while_a_worker_is_replaced_is_no_overload",
         "OVERLOAD_BURST_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_CATCH_UP": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_DELAY_S_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",

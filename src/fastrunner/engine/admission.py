@@ -38,7 +38,7 @@ class Admission:
     def __init__(self, client_executions_per_s_max: float) -> None:
         """Takes this worker's share of the rate; ids spread evenly over workers."""
         self.is_short_handed: Callable[[], bool] = lambda: False
-        """Whether there may be too much to do only because another worker is being replaced."""
+        """Whether there may be too much to do only because a worker is being replaced."""
         self._rate_per_s = client_executions_per_s_max
         self._burst_count = max(1.0, client_executions_per_s_max)
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
@@ -74,6 +74,8 @@ class Admission:
 
     @property
     def _delay_s_max(self) -> float:
+        if self.is_short_handed():
+            return limits.SHORT_HANDED_DELAY_S_MAX
         return max(limits.ADMISSION_DELAY_S_MAX, 2 * self._pause_s)
 
     @property

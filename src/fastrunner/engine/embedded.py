@@ -193,7 +193,7 @@ class EmbeddedEngine:
         self.storage_changed()
 
     def watch_workers(self, is_short_handed: Callable[[], bool]) -> None:
-        """Asks `is_short_handed` whether there may be too much to do only because another worker is being replaced."""
+        """Asks `is_short_handed` whether there may be too much to do only because a worker is being replaced."""
         self._admission.is_short_handed = is_short_handed
 
     def watch_storage(self, listener: Callable[[str], None]) -> None:

@@ -45,13 +45,16 @@ Handler = Callable[[bytes, CallFacts], bytes | Awaitable[bytes]]
 class Service:
     """Answers every method on behalf of one worker."""
 
-    def __init__(self, engine: Engine, router: Router, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: Engine, router: Router, metrics: Metrics, is_short_handed: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`is_short_handed`: see `Overload`."""
         self._engine = engine
         self._router = router
         self._metrics = metrics
         # Looking a label up costs as much as counting.
         self._overloads = metrics.executions_rejected.labels("Overload")
-        self.overload = Overload(lambda: engine.is_late, router.is_short_handed)
+        self.overload = Overload(lambda: engine.is_late, is_short_handed)
         """The pace of submissions; the transport reports to it how long calls wait."""
         self._stopping = False
         self._afterwards: set[asyncio.Task[None]] = set()

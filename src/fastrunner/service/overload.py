@@ -26,8 +26,8 @@ class Overload:
     """The pace of one worker's submissions."""
 
     def __init__(self, is_late: Callable[[], bool], is_short_handed: Callable[[], bool] = lambda: False) -> None:
-        """`is_late` tells whether what has been taken waits too long, `is_short_handed` whether that may be because
-        another worker is being replaced: then clients are to come again as they do when none answers."""
+        """`is_late` tells whether what has been taken waits too long, `is_short_handed` whether that may be because a
+        worker is being replaced: then more may wait, and clients are to come again as they do when none answers."""
         self._is_late = is_late
         self._is_short_handed = is_short_handed
         self._is_behind = False
@@ -61,14 +61,15 @@ class Overload:
         """Sets the pace of the next."""
         self._standing_wait_s, self._wait_s = self._wait_s, inf
         was_behind = self._is_behind
-        self._is_behind = self._standing_wait_s > limits.OVERLOAD_DELAY_S_MAX or self._is_late()
+        waits = self._standing_wait_s > self._delay_s_max()
+        self._is_behind = waits or self._is_late()
         if not self._is_behind:
             self._behind_since_s, self._burst_count = inf, 0
         else:
             self._behind_since_s = min(self._behind_since_s, now_s - self._standing_wait_s)
             self._burst_count += self._taken_count
         if self.rate_per_s < inf:
-            self._adapt(now_s, span_s, was_behind)
+            self._adapt(now_s, span_s, was_behind, waits)
         elif self._is_more_than_a_burst(now_s):
             self._slow_down(now_s, self._taken_count / span_s * limits.OVERLOAD_BEGIN)
             self._too_fast_per_s = self.rate_per_s
@@ -82,10 +83,12 @@ class Overload:
         lasts = now_s - self._behind_since_s > limits.OVERLOAD_BURST_S_MAX
         return lasts and self._burst_count > limits.OVERLOAD_BURST_COUNT_MAX
 
-    def _adapt(self, now_s: float, span_s: float, was_behind: bool) -> None:
+    def _delay_s_max(self) -> float:
+        return limits.SHORT_HANDED_DELAY_S_MAX if self._is_short_handed() else limits.OVERLOAD_DELAY_S_MAX
+
+    def _adapt(self, now_s: float, span_s: float, was_behind: bool, waits: bool) -> None:
         if self._is_behind:
             # Calls that wait again and again are too many; what has been taken just needs its time.
-            waits = self._standing_wait_s > limits.OVERLOAD_DELAY_S_MAX
             if not was_behind:
                 self._too_fast_per_s = self.rate_per_s
             if not was_behind or (waits and now_s - self._slowed_s >= limits.OVERLOAD_PATIENCE_S):

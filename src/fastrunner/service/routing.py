@@ -60,9 +60,6 @@ class Router(Protocol):
     def workers(self) -> Sequence[int]:
         """Numbers of all workers, this one included."""
 
-    def is_short_handed(self) -> bool:
-        """Whether another worker is being replaced, or has just been."""
-
     def owner_of(self, execution_id: str) -> int:
         """Number of the worker that owns the execution, whether or not it exists."""
 
@@ -84,10 +81,6 @@ class LocalRouter:
 
     worker = 0
     workers: Sequence[int] = (0,)
-
-    def is_short_handed(self) -> bool:
-        """Never."""
-        return False
 
     def owner_of(self, execution_id: str) -> int:
         """Always this worker."""
