@@ -50,12 +50,14 @@ class _Receiver:
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
         self._told = {"events": 0, "repeated": 0, "gaps": 0}
+        self._first_s = 0.0
         self._ends: dict[str, float] = {}
 
     def answer(self, call: ServerCall) -> None:
         call.receive(lambda payload: self._received(call, payload or b""))
 
     def _received(self, call: ServerCall, payload: bytes) -> None:
+        self._first_s = self._first_s or monotonic_s()
         response, last = ReportProgressBatchResponse(), {}
         for event in ReportProgressBatchRequest.FromString(payload).events:
             execution_id, sequence = event.workflow_execution_id, event.sequence_number
@@ -74,7 +76,7 @@ class _Receiver:
 
     def tell(self) -> None:
         if sys.stdin.readline():
-            print(json.dumps(self._told | {"ends": self._ends}), flush=True)
+            print(json.dumps(self._told | {"ends": self._ends, "first_s": self._first_s}), flush=True)
 
 
 async def _receive(port: int) -> None:
@@ -90,7 +92,8 @@ class Receiver:
         self._process = process
 
     def report(self) -> dict[str, Any]:
-        """`events`, `repeated`, `gaps` so far, and when new executions ended, on the monotonic clock."""
+        """`events`, `repeated`, `gaps` so far; when the first event came and new executions ended, on the monotonic
+        clock."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -201,11 +204,14 @@ async def _catch_up(tree: RunnerProcess, receiver: Receiver, count: int, memory:
             due = await new
         if caught_s and (due.keys() <= told["ends"].keys() or monotonic_s() - begun_s > 3 * caught_s + 30):
             break
+    silent = {each: at for each, at in due.items() if at < told["first_s"]}
     return {
+        "first_event_s": told["first_s"] - begun_s,
         "caught_up_s": caught_s,
         "repeated": told["repeated"],
         "gaps": told["gaps"],
-        "new": _delays(due, told["ends"]),
+        "new, due before the first event": len(silent),
+        "new": _delays({each: at for each, at in due.items() if each not in silent}, told["ends"]),
     }
 
 
