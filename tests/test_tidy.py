@@ -271,6 +271,12 @@ def test_supervisor_forks_from_a_clean_process(module: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_worker_loads_no_client_before_an_effect_needs_it() -> None:
+    """It is most of what an idle worker would take beside gRPC."""
+    code = "import fastrunner.worker, sys; assert 'aiohttp' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_every_module_imports_alone() -> None:
     """Each module can be the first one imported, without a warning and without creating a file."""
     names = []

@@ -19,7 +19,6 @@ from fastrunner import __version__, limits
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.config import load_config
 from fastrunner.metrics import Metrics
-from fastrunner.tasks import build_performers
 from fastrunner.tasks.call_http import CallHttp
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
@@ -86,8 +85,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 async def http(registry: CollectorRegistry) -> AsyncIterator[CallHttp]:
-    performer = build_performers(load_config(), Metrics(registry))["call_http"]
-    assert isinstance(performer, CallHttp)
+    performer = CallHttp(timeout_s=load_config().http_timeout_s, metrics=Metrics(registry))
     yield performer
     await performer.close()
 

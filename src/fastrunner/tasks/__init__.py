@@ -1,16 +1,22 @@
 """Stage 5, tasks: performers of effects, one module per kind, and the registry engines reach them through.
 
-A performer does I/O and nothing else: arguments arrive evaluated, outcomes go back to the walk. It knows no engine.
+A performer does I/O and nothing else: arguments arrive evaluated, outcomes go back to the walk. It knows no engine. The
+libraries that performers need are loaded when the first effect of their kind comes.
 """
 
+import asyncio
 import ssl
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from aiohttp.abc import AbstractResolver
-
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.config import Config
 from fastrunner.engine import EffectPerformer
 from fastrunner.metrics import Metrics
-from fastrunner.tasks.call_http import CallHttp
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
 
 __all__ = ["build_performers"]
 
@@ -19,15 +25,55 @@ def build_performers(
     config: Config,
     metrics: Metrics,
     *,
-    resolver: AbstractResolver | None = None,
+    resolver: "AbstractResolver | None" = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> dict[str, EffectPerformer]:
     """One performer per kind of effect, for one worker. Close each when its engine has drained.
 
     `resolver` and `ssl_context` replace how host names are looked up and whom TLS trusts; default: as the system does.
     """
-    return {
-        "call_http": CallHttp(
-            timeout_s=config.http_timeout_s, metrics=metrics, resolver=resolver, ssl_context=ssl_context
-        ),
-    }
+    return {"call_http": _HttpOnDemand(config, metrics, resolver, ssl_context)}
+
+
+class _HttpOnDemand:
+    """Performs `call: http`. The HTTP client takes ten megabytes, which a worker that calls nobody does without."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        resolver: "AbstractResolver | None",
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._resolver = resolver
+        self._ssl_context = ssl_context
+        self._loading: asyncio.Task[ModuleType] | None = None
+        self._performer: EffectPerformer | None = None
+
+    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+        """See `EffectPerformer`."""
+        if self._performer is None:
+            if self._loading is None:
+                # In a thread: the loop serves others meanwhile.
+                self._loading = asyncio.create_task(asyncio.to_thread(import_module, "fastrunner.tasks.call_http"))
+            # One of the effects that wait for it may be interrupted; the others go on waiting.
+            await asyncio.shield(self._loading)
+            self._performer = self._performer or self._made()
+        return await self._performer.perform(effect)
+
+    def _made(self) -> EffectPerformer:
+        from fastrunner.tasks.call_http import CallHttp
+
+        return CallHttp(
+            timeout_s=self._config.http_timeout_s,
+            metrics=self._metrics,
+            resolver=self._resolver,
+            ssl_context=self._ssl_context,
+        )
+
+    async def close(self) -> None:
+        """See `EffectPerformer`."""
+        if self._performer is not None:
+            await self._performer.close()
