@@ -22,6 +22,8 @@ __all__ = ["DeliveryFailed", "ProgressClient", "Reaction", "Reporter"]
 
 _SERVICE = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
 _REASON_SIZE_MAX = 200
+_TAKEN = ProgressAckResponse(success=True).SerializeToString()
+"""What nearly every receiver answers."""
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     # Left alone, gRPC waits up to two minutes before it connects again; the breaker already paces attempts.
@@ -103,7 +105,11 @@ class ProgressClient:
         self._metrics = metrics
         key = config.stigmer_service_api_key
         self._secret = key.get_secret_value() if key is not None else ""
-        self._metadata = (("authorization", f"Bearer {self._secret}"),) if self._secret else ()
+        # Made once: of a tuple, grpc.aio would make it anew for every call.
+        self._metadata = grpc.aio.Metadata(*((("authorization", f"Bearer {self._secret}"),) if self._secret else ()))
+        self._attempts_ok = {
+            name: metrics.callback_attempts.labels(name, "OK") for name in ("ReportProgressBatch", "ReportProgress")
+        }
         self._channel = _channel(config)
         # Without serializers, messages are bytes in both directions.
         self._batch: Any = self._channel.unary_unary(_SERVICE + "ReportProgressBatch", None, None)
@@ -121,6 +127,8 @@ class ProgressClient:
     async def report(self, event: bytes, patient: bool) -> None:
         """See Reporter."""
         reply = await self._call(self._single, "ReportProgress", event, patient)
+        if reply == _TAKEN:
+            return
         try:
             response = ProgressAckResponse.FromString(reply)
         except DecodeError:
@@ -144,7 +152,7 @@ class ProgressClient:
             self._metrics.callback_attempts.labels(name, code.name).inc()
             reaction = _REACTIONS.get(code, Reaction.RETRY_THEN_SPLIT)
             raise DeliveryFailed(reaction, code.name, self._readable(error.details() or "")) from None
-        self._metrics.callback_attempts.labels(name, "OK").inc()
+        self._attempts_ok[name].inc()
         return reply
 
     def _readable(self, text: str) -> str:
