@@ -16,10 +16,11 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowExecutionConfig,
     WorkflowMetadata,
 )
+from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.engine import Submission
 from fastrunner.errors import InvalidRequest, RunnerError, TooLarge
 from fastrunner.service.decode import decode_execution
-from fastrunner.service.routing import peek_execution_id
+from fastrunner.service.routing import field_1, peek_execution_id
 
 DOCUMENT = "document: {dsl: 1.0.0, namespace: n, name: w, version: 1.0.0}\ndo: []\n"
 
@@ -189,3 +190,8 @@ def test_peeking_reads_the_id_of_any_request(execution_id: str, env_vars: dict[s
 def test_peeking_refuses_what_is_no_message() -> None:
     with pytest.raises(InvalidRequest):
         peek_execution_id(b"\x0a\xff")
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 3_000_000])
+def test_field_1_is_what_protobuf_writes(size: int) -> None:
+    assert field_1(b"x" * size) == ItemsView(items=[b"x" * size]).SerializeToString()

@@ -5,14 +5,14 @@ lets others be served between its turns.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ExecuteAsyncBatchResult
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.errors import RunnerError, TooLarge
 from fastrunner.service.decode import parse
-from fastrunner.service.routing import CallFacts, Later, Router, peek_execution_id
+from fastrunner.service.routing import CallFacts, Later, Router, field_1, peek_execution_id
 from fastrunner.service.status import status_of
 
 Results = list[bytes]
@@ -54,7 +54,9 @@ class Batches:
                 results[at] = result
         return _encoded(results)
 
-    def _by_owner(self, items: Iterable[bytes]) -> dict[int, list[int]]:
+    def _by_owner(self, items: Sequence[bytes]) -> dict[int, list[int]]:
+        if len(self._router.workers) == 1:
+            return {self._router.worker: list(range(len(items)))}
         positions: dict[int, list[int]] = {}
         for at, item in enumerate(items):
             try:
@@ -85,17 +87,15 @@ class Batches:
                 pending.append(_refused(error))
             if len(pending) % limits.BATCH_EXECUTIONS_PER_TURN_MAX == 0:
                 await asyncio.sleep(0)
-        decisions = [each.result for each in pending if isinstance(each, Later)]
-        if decisions:
-            await asyncio.wait(decisions)
-        return [each if isinstance(each, bytes) else _result(each) for each in pending]
+        # One after the other: a commit decides on many, so this hardly ever has to wait.
+        return [each if isinstance(each, bytes) else await _result(each) for each in pending]
 
 
-def _result(later: Later) -> bytes:
-    """The item of an execution that has been decided on."""
+async def _result(later: Later) -> bytes:
+    """The item of an execution, once it has been decided on."""
     try:
-        # The encoding of a message whose field 1 is one message, which `accepted` is.
-        return ItemsView(items=[later.reply_of(later.result.result())]).SerializeToString()
+        # As a message whose field 1 is one message, which `accepted` is.
+        return field_1(await later)
     except Exception as error:
         return _refused(error)
 

@@ -27,15 +27,19 @@ from fastrunner.service.batch import Batches
 from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
 from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
-from fastrunner.service.routing import CallFacts, Later, Router, peek_execution_id
+from fastrunner.service.routing import CallFacts, Later, Router, field_1, peek_execution_id
 
 logger = logging.getLogger(__name__)
 
 _TERMINAL_EVENTS: Final = frozenset({"workflow_completed", "workflow_failed", "workflow_cancelled"})
-_STATUS_MESSAGES: Final = {
-    "running": "Workflow execution started in background",
-    "pending": "Workflow execution accepted; it starts when there is capacity",
+_ACCEPTED: Final = {
+    status: WorkflowExecuteResponse(status=status, message=message).SerializeToString()
+    for status, message in (
+        ("running", "Workflow execution started in background"),
+        ("pending", "Workflow execution accepted; it starts when there is capacity"),
+    )
 }
+"""Fields 2 and 3 of the answer to a submission."""
 _CLIENT_GONE: Final = "client went away"
 _EMPTY: Final = b""
 
@@ -251,9 +255,7 @@ def _refuse(sentence: str) -> Handler:
 
 
 def _accepted(execution_id: str, status: str) -> bytes:
-    return WorkflowExecuteResponse(
-        workflow_execution_id=execution_id, status=status, message=_STATUS_MESSAGES[status]
-    ).SerializeToString()
+    return field_1(execution_id.encode()) + _ACCEPTED[status]
 
 
 async def _reply(reply: bytes | Awaitable[bytes]) -> bytes:

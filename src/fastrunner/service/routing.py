@@ -112,3 +112,16 @@ def peek_execution_id(payload: bytes) -> str:
         return ExecutionIdView.FromString(payload).execution_id
     except DecodeError:
         raise InvalidRequest("", "the request is not a protobuf message of this method") from None
+
+
+def field_1(content: bytes) -> bytes:
+    """Text or a message as field 1 of the message around it, as protobuf encodes it."""
+    size = len(content)
+    if size < 0x80:
+        return b"\x0a" + size.to_bytes() + content
+    encoded = bytearray(b"\x0a")
+    while size > 0x7F:
+        encoded.append(size & 0x7F | 0x80)
+        size >>= 7
+    encoded.append(size)
+    return bytes(encoded) + content
