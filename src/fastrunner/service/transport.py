@@ -7,7 +7,6 @@ grace to finish.
 
 import asyncio
 import math
-import sys
 from collections import Counter as Counts
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -406,8 +405,7 @@ def _facts(call: ServerCall) -> CallFacts:
 
 def _client(call: ServerCall) -> str:
     if not call.client:
-        # Every execution keeps it: one text for all of a client's.
-        call.client = sys.intern(_client_of(call))
+        call.client = _client_of(call)
     return call.client
 
 
