@@ -576,6 +576,8 @@ async def test_connections_to_one_host(http: CallHttp, remote: Remote, monkeypat
     remote.answer, answered = answer, 0
     calls = [asyncio.ensure_future(_value(http, remote.url)) for _ in range(10)]
     async with asyncio.timeout(ANSWER_S):
+        while len(remote.requests) < limits.HTTP_CONNECTIONS_PER_HOST_MAX:  # noqa: ASYNC110 - within the deadline above
+            await asyncio.sleep(0)
         while calls:
             gate.release()
             done, pending = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
