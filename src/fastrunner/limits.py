@@ -79,7 +79,7 @@ OVERLOAD_DELAY_S_MAX: Final = 0.025
 """How long calls may wait before they are looked at: half of the time in which a refusal is promised."""
 
 SHORT_HANDED_DELAY_S_MAX: Final = 3.0
-"""How long calls and executions may wait while a worker is replaced, and just after: what piles up then is no load."""
+"""How long calls and executions may wait while a worker is replaced, or has just been: what piles up is no overload."""
 
 OVERLOAD_BURST_S_MAX: Final = 0.2
 """How long they may wait longer than that before it is overload."""
