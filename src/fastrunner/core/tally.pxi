@@ -6,7 +6,9 @@ counts them when the turn's commit has landed. None of it is part of an executio
 
 cimport cython
 
-from libc.string cimport memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from libc.string cimport memcpy, memset
 
 cdef enum:
     TALLY_COMPLETED
@@ -14,40 +16,42 @@ cdef enum:
     TALLY_OUTCOMES
 
     TALLY_OVER_BUDGET = 15
-    TALLY_KINDS = KIND_CALL_HTTP + 1
+    TALLY_KINDS = 64
+    # Records kept for the next turn; more are given back.
+    TALLY_RECORDS_KEPT_MAX = 1024
 
-TALLIED_KINDS = ("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call_http")
 TALLIED_OUTCOMES = ("completed", "failed")
 
-# Records of the turn under way: duration in milliseconds << 8 | kind << 4 | outcome.
-cdef long long *tally_records = NULL
-cdef Py_ssize_t tally_count = 0
-cdef Py_ssize_t tally_capacity = 0
 
+@cython.final
+cdef class TallyRecords:
+    """What became of the tasks of one turn: records of duration in milliseconds << 10 | kind << 4 | outcome."""
 
-cdef int tally(int kind, int outcome, long long duration_ms) except -1:
-    global tally_records, tally_count, tally_capacity
-    cdef long long *grown
-    if tally_count == tally_capacity:
-        grown = <long long *> PyMem_Realloc(tally_records, (2 * tally_capacity + 64) * sizeof(long long))
-        if grown == NULL:
-            raise MemoryError
-        tally_records, tally_capacity = grown, 2 * tally_capacity + 64
-    tally_records[tally_count] = duration_ms << 8 | kind << 4 | outcome
-    tally_count += 1
-    return 0
+    def __dealloc__(self):
+        PyMem_Free(self.records)
 
+    cdef int add(self, int kind, int outcome, long long duration_ms) except -1:
+        cdef long long *grown
+        if self.count == self.capacity:
+            grown = <long long *> PyMem_Realloc(self.records, (2 * self.capacity + 64) * sizeof(long long))
+            if grown == NULL:
+                raise MemoryError
+            self.records, self.capacity = grown, 2 * self.capacity + 64
+        self.records[self.count] = duration_ms << 10 | kind << 4 | outcome
+        self.count += 1
+        return 0
 
-cdef void begin_tally() noexcept:
-    global tally_count
-    tally_count = 0
-
-
-cdef bytes take_tally():
-    """The records since `begin_tally`."""
-    if tally_count == 0:
-        return b""
-    return PyBytes_FromStringAndSize(<char *> tally_records, tally_count * sizeof(long long))
+    cdef bytes take(self):
+        """The records so far; there are none afterwards."""
+        cdef bytes taken = b""
+        if self.count:
+            taken = PyBytes_FromStringAndSize(<char *> self.records, self.count * sizeof(long long))
+            self.count = 0
+        if self.capacity > TALLY_RECORDS_KEPT_MAX:
+            PyMem_Free(self.records)
+            self.records = NULL
+            self.capacity = 0
+        return taken
 
 
 @cython.final
@@ -76,7 +80,7 @@ cdef class TaskTally:
         PyMem_Free(self.cells)
 
     cdef Py_ssize_t size(self) noexcept:
-        return TALLY_KINDS * self.cells_per_kind + 1
+        return 1 + TALLY_KINDS * self.cells_per_kind
 
     def add(self, bytes tally not None):
         cdef Py_ssize_t count = PyBytes_GET_SIZE(tally) // sizeof(long long)
@@ -87,12 +91,12 @@ cdef class TaskTally:
         for index in range(count):
             memcpy(&record, records + index * sizeof(long long), sizeof(long long))
             if record & 15 == TALLY_OVER_BUDGET:
-                self.cells[self.size() - 1] += 1
+                self.cells[0] += 1
                 continue
-            if record >> 4 & 15 >= TALLY_KINDS or record & 15 >= TALLY_OUTCOMES:
+            if record & 15 >= TALLY_OUTCOMES:
                 raise ValueError("not a tally of a turn")
-            cells = self.cells + (record >> 4 & 15) * self.cells_per_kind
-            duration_ms = record >> 8
+            cells = self.cells + 1 + (record >> 4 & (TALLY_KINDS - 1)) * self.cells_per_kind
+            duration_ms = record >> 10
             low, high = 0, self.buckets - 1
             while low < high:
                 bucket = (low + high) // 2

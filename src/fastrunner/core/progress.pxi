@@ -9,11 +9,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.string cimport memcpy
 
-from fastrunner.limits import OUTPUT_JSON_SIZE_BYTES_MAX as _OUTPUT_JSON_SIZE_BYTES_MAX
-
 import orjson as _orjson
 
-cdef Py_ssize_t OUTPUT_JSON_SIZE_BYTES_MAX = _OUTPUT_JSON_SIZE_BYTES_MAX
 cdef object INT32_MIN = -(1 << 31)
 cdef object INT32_MAX = (1 << 31) - 1
 cdef object dump_json = _orjson.dumps
@@ -36,6 +33,7 @@ cdef enum:
 
     VARINT_SIZE_MAX = 10
     EVENT_BUFFER_SIZE = 2048
+    EVENT_BUFFER_SIZE_KEPT_MAX = 65536
 
 
 cdef inline int varint_size(unsigned long long value) noexcept:
@@ -88,13 +86,6 @@ cdef bytes text_field(int number, str value):
 cdef class EventParts:
     """The constant fields of one kind of event of one plan or task."""
 
-    cdef bytes head
-    """Event type, workflow name, task name and status: what comes before the message."""
-    cdef bytes message
-    """The message unless the event has one of its own."""
-    cdef bytes tail
-    """Progress and reference: what comes after the sequence number."""
-
     def __cinit__(self, str event_type, str workflow_name, str task_name, str status, str message, int progress,
                   str reference):
         self.head = (
@@ -130,10 +121,6 @@ cdef bytes error_field(dict error):
 cdef class EventBuffer:
     """The encoded events of one turn."""
 
-    cdef char *data
-    cdef Py_ssize_t size
-    cdef Py_ssize_t capacity
-
     def __dealloc__(self):
         PyMem_Free(self.data)
 
@@ -152,11 +139,13 @@ cdef class EventBuffer:
         return self.data + self.size
 
     cdef bytes take(self):
-        """The events so far; the buffer is empty and gives its memory back."""
+        """The events so far; the buffer is empty, and keeps no more memory than most turns need."""
         cdef bytes taken = PyBytes_FromStringAndSize(self.data, self.size) if self.size else b""
-        PyMem_Free(self.data)
-        self.data = NULL
-        self.size = self.capacity = 0
+        self.size = 0
+        if self.capacity > EVENT_BUFFER_SIZE_KEPT_MAX:
+            PyMem_Free(self.data)
+            self.data = NULL
+            self.capacity = 0
         return taken
 
     cdef int add(self, bytes id_field, EventParts parts, bytes message, bytes time_field, bytes error,

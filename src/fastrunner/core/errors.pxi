@@ -59,8 +59,12 @@ cdef dict make_error(str name, str detail, str instance):
 
 
 cdef dict effect_error(EffectFailure failure, str instance):
-    """The error of a failed effect; a short type name stands for the standard error of that name."""
-    cdef tuple standard = STANDARD_ERRORS.get(failure.type)
+    """The error of a failed effect: a whole one as it is, else one of its fields, where a short type name stands for
+    the standard error of that name."""
+    cdef tuple standard
+    if failure.error is not None:
+        return whole_error(failure.error, instance)
+    standard = STANDARD_ERRORS.get(failure.type)
     cdef dict error = {
         "type": standard[0] if standard is not None else failure.type,
         "status": failure.status or (standard[1] if standard is not None else 500),
@@ -70,6 +74,20 @@ cdef dict effect_error(EffectFailure failure, str instance):
         error["detail"] = failure.detail
     error["instance"] = instance
     return error
+
+
+cdef dict whole_error(object error, str instance):
+    """An error that comes from outside, with what every error has: type, status and instance. Raises ValueError for
+    members of a wrong type."""
+    cdef dict whole = {key: error[key] for key in ("type", "status", "title", "detail", "instance")
+                       if error.get(key) is not None}
+    if not isinstance(whole.get("type"), str) or not isinstance(whole.setdefault("status", 500), int):
+        raise ValueError("not an error: `type` is a string and `status` an integer")
+    for key in ("title", "detail", "instance"):
+        if not isinstance(whole.get(key, ""), str):
+            raise ValueError(f"not an error: `{key}` is a string")
+    whole["instance"] = whole.get("instance") or instance
+    return whole
 
 
 cdef str error_code(object type_uri):

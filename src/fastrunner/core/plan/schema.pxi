@@ -4,6 +4,8 @@ Rules: no I/O, so references out of the schema are not fetched: such a schema is
 document with a thousand violations reports the first few, and their messages are bounded.
 """
 
+cimport cython
+
 from itertools import islice
 
 import jsonschema_rs as _jsonschema_rs
@@ -11,10 +13,9 @@ import jsonschema_rs as _jsonschema_rs
 from fastrunner.limits import SCHEMA_ERRORS_MAX, SCHEMA_MESSAGE_SIZE_MAX
 
 
+@cython.final
 cdef class Schema:
     """A compiled JSON Schema. Raises ValueError when the schema itself is invalid or refers to something outside."""
-
-    cdef object validator
 
     def __cinit__(self, object document):
         try:

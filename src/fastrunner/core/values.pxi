@@ -2,10 +2,10 @@
 
 Everything a walk keeps must survive a snapshot unchanged, or a restored execution would go another way. So results of
 expressions and effects are checked as they come in: no NaN or infinity (they become null, as jq prints NaN), no integer
-beyond 64 bits (they become doubles, as in jq), no lone surrogates (U+FFFD, as jq reads them), no nesting beyond
-`DATA_DEPTH_MAX`, and no more than `DATA_SIZE_BYTES_MAX`: a value may hold another one many times at no cost, which a
-loop that doubles its data would turn into gigabytes of text. A value that is clean already is passed on as the same
-object; nothing is ever modified in place.
+beyond 64 bits (they become doubles, as in jq), no lone surrogates (U+FFFD, as jq reads them), no nesting and no size
+beyond the execution's bounds: a value may hold another one many times at no cost, which a loop that doubles its data
+would turn into gigabytes of text. A value that is clean already is passed on as the same object; nothing is ever
+modified in place.
 """
 
 from cpython.dict cimport PyDict_Next
@@ -14,22 +14,15 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.math cimport isfinite
 
-from fastrunner.limits import DATA_DEPTH_MAX as _DATA_DEPTH_MAX
-from fastrunner.limits import DATA_SIZE_BYTES_MAX as _DATA_SIZE_BYTES_MAX
-
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
     bint PyUnicode_IS_ASCII(object text)
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
-cdef int DATA_DEPTH_MAX = _DATA_DEPTH_MAX
-cdef long long DATA_SIZE_BYTES_MAX = _DATA_SIZE_BYTES_MAX
-# What the value that is being checked may still take, roughly as JSON text.
-cdef long long data_size_left = 0
 cdef object UINT64_MAX = (1 << 64) - 1
 
 
-class _Unkept(ValueError):
+class Unkept(ValueError):
     """A value is nested deeper, or larger, than a walk keeps."""
 
 
@@ -38,35 +31,34 @@ cdef inline bint is_true(object value):
     return value is not None and value is not False
 
 
-cdef inline void allow_data() noexcept:
+cdef inline void allow_data(Measure measure) noexcept:
     """Another value is going to be checked, in parts."""
-    global data_size_left
-    data_size_left = DATA_SIZE_BYTES_MAX
+    measure.size_left = measure.size_bytes_max
 
 
-cdef int take_data(Py_ssize_t size) except -1:
-    global data_size_left
-    data_size_left -= size
-    if data_size_left < 0:
-        raise _Unkept(f"data larger than {DATA_SIZE_BYTES_MAX} bytes")
+cdef inline int take_data(Measure measure, Py_ssize_t size) except -1:
+    """Takes what a part of the value would take, roughly, as JSON text."""
+    measure.size_left -= size
+    if measure.size_left < 0:
+        raise Unkept(f"data larger than {measure.size_bytes_max} bytes")
     return 0
 
 
-cdef object json_safe(object value, int depth_left):
-    """The value itself if it is plain JSON, else a clean copy. Raises _Unkept, or TypeError for foreign types."""
-    allow_data()
-    return safe_part(value, depth_left)
+cdef object json_safe(Measure measure, object value):
+    """The value itself if it is plain JSON, else a clean copy. Raises Unkept, or TypeError for foreign types."""
+    allow_data(measure)
+    return safe_part(measure, value, measure.depth_max)
 
 
-cdef object safe_part(object value, int depth_left):
+cdef object safe_part(Measure measure, object value, int depth_left):
     """`json_safe` for a part of the value that `allow_data` announced."""
     cdef type kind = type(value)
     cdef int overflow = 0
-    take_data(2)
+    take_data(measure, 2)
     if value is None or kind is bool:
         return value
     if kind is str:
-        take_data(len(<str> value))
+        take_data(measure, len(<str> value))
         return value if PyUnicode_IS_ASCII(value) else _safe_text(value)
     if kind is int:
         PyLong_AsLongLongAndOverflow(value, &overflow)
@@ -74,11 +66,11 @@ cdef object safe_part(object value, int depth_left):
     if kind is float:
         return value if isfinite(PyFloat_AS_DOUBLE(value)) else None
     if depth_left <= 0:
-        raise _Unkept(f"data nested deeper than {DATA_DEPTH_MAX} levels")
+        raise Unkept(f"data nested deeper than {measure.depth_max} levels")
     if kind is dict:
-        return _safe_object(<dict> value, depth_left - 1)
+        return _safe_object(measure, <dict> value, depth_left - 1)
     if kind is list:
-        return _safe_array(<list> value, depth_left - 1)
+        return _safe_array(measure, <list> value, depth_left - 1)
     raise TypeError(f"not a JSON value: {kind.__name__}")
 
 
@@ -100,13 +92,13 @@ cdef object _safe_integer(object value):
         return None
 
 
-cdef object _safe_array(list values, int depth_left):
+cdef object _safe_array(Measure measure, list values, int depth_left):
     cdef list copy = None
     cdef Py_ssize_t index
     cdef object value, safe
     for index in range(PyList_GET_SIZE(values)):
         value = <object> PyList_GET_ITEM(values, index)
-        safe = safe_part(value, depth_left)
+        safe = safe_part(measure, value, depth_left)
         if safe is not value and copy is None:
             copy = values[:]
         if copy is not None:
@@ -114,7 +106,7 @@ cdef object _safe_array(list values, int depth_left):
     return values if copy is None else copy
 
 
-cdef object _safe_object(dict values, int depth_left):
+cdef object _safe_object(Measure measure, dict values, int depth_left):
     cdef dict copy = None
     cdef PyObject *key
     cdef PyObject *value
@@ -123,15 +115,15 @@ cdef object _safe_object(dict values, int depth_left):
     while PyDict_Next(values, &position, &key, &value):
         if type(<object> key) is not str:
             raise TypeError("not a JSON value: an object with a key that is no string")
-        take_data(len(<str> key) + 4)
-        safe = safe_part(<object> value, depth_left)
+        take_data(measure, len(<str> key) + 4)
+        safe = safe_part(measure, <object> value, depth_left)
         if safe is not <object> value or _safe_key(<str> key) is not <object> key:
             copy = {}
             break
     if copy is None:
         return values
     for name, item in values.items():
-        copy[_safe_key(name)] = safe_part(item, depth_left)
+        copy[_safe_key(name)] = safe_part(measure, item, depth_left)
     return copy
 
 

@@ -1,0 +1,122 @@
+"""Stage 5, tasks: capsules become arguments: in this worker or another process, the same each time.
+
+Rules: a capsule holds what the arguments of its task read and nothing else; what is written of it too. Secrets are
+given when it is rendered and are in no capsule. Each position of the arguments has a budget of its own.
+"""
+
+cdef int CAPSULE_FORMAT = 1
+
+
+class RenderFault(Exception):
+    """Arguments that could not be made; `error` is the DSL error the task fails with."""
+
+    def __init__(self, error):
+        super().__init__(error["type"])
+        self.error = error
+
+
+cdef Capsule make_capsule(Place at):
+    """The effect of the task at a place."""
+    cdef Capsule capsule = Capsule.__new__(Capsule)
+    capsule.facts = at.facts
+    capsule.task_index = at.task.index
+    capsule.now_ms = at.now_ms
+    capsule.started_at_ms = at.started_at_ms
+    capsule.input = at.input
+    if at.task.reads & READS_CONTEXT:
+        capsule.context = at.context
+    if at.task.reads & READS_TASK:
+        capsule.raw_input = at.raw_input
+    if at.task.reads & READS_SCOPE:
+        capsule.scope = at.scope
+    return capsule
+
+
+cdef dict render_capsule(Plan plan, Capsule capsule, object secrets):
+    """The arguments of an effect. Raises RenderFault."""
+    cdef Workspace work
+    cdef Place at
+    cdef dict arguments
+    cdef TaskNode task = <TaskNode> plan.tasks[capsule.task_index]
+    if capsule.rendered is not None:
+        return dict(capsule.rendered)
+    if not task.kind.has_effect:
+        raise ValueError("the capsule belongs to another document")
+    work = borrow_workspace(capsule.facts.behaviour)
+    at = work.place
+    at.facts = capsule.facts
+    at.now_ms = capsule.now_ms
+    at.secrets = {} if secrets is None else dict(secrets)
+    at.task = task
+    at.instance = task.reference
+    at.scope = at.own_scope = capsule.scope
+    at.context, at.raw_input, at.input = capsule.context, capsule.raw_input, capsule.input
+    at.raw_output = at.output = None
+    at.started_at_ms = capsule.started_at_ms
+    try:
+        arguments = task.kind.render(at)
+    except WalkFault as fault:
+        return_workspace(work)
+        raise RenderFault(fault.error) from None
+    return_workspace(work)
+    return arguments
+
+
+# --- capsules as bytes ---
+
+cdef list scope_values(Scope scope):
+    """Variables from the innermost scope outwards."""
+    cdef list values = []
+    while scope is not None:
+        values.append([scope.first, scope.second])
+        scope = scope.parent
+    return values
+
+
+cdef Scope scope_of(list values):
+    cdef Scope scope = None
+    for first, second in reversed(values):
+        scope = make_scope(scope, first, second)
+    return scope
+
+
+cdef bytes dump_capsule(Plan plan, Capsule capsule):
+    """All that `load_capsule` needs in another process, but for the plan."""
+    cdef Facts facts = capsule.facts
+    return bytes([CAPSULE_FORMAT]) + dump_json([
+        plan.digest.hex(),
+        facts.execution_id,
+        facts.input if (<TaskNode> plan.tasks[capsule.task_index]).reads & READS_WORKFLOW else None,
+        facts.env,
+        facts.started_at_ms,
+        behaviour_fields(facts.behaviour),
+        capsule.task_index,
+        capsule.now_ms,
+        capsule.started_at_ms,
+        capsule.context,
+        capsule.raw_input,
+        capsule.input,
+        scope_values(capsule.scope),
+        capsule.rendered,
+    ])
+
+
+cdef Capsule read_capsule(Plan plan, bytes data):
+    """Raises ValueError for what no plan of this document has dumped."""
+    cdef Capsule capsule = Capsule.__new__(Capsule)
+    cdef Facts facts = Facts.__new__(Facts)
+    if not data or data[0] != CAPSULE_FORMAT:
+        raise ValueError("not a capsule, or one of a format this runner does not know")
+    try:
+        (digest, facts.execution_id, facts.input, facts.env, facts.started_at_ms, behaviour, capsule.task_index,
+         capsule.now_ms, capsule.started_at_ms, capsule.context, capsule.raw_input, capsule.input, scopes,
+         capsule.rendered) = load_json(data[1:])
+        facts.behaviour = behaviour_of(*behaviour)
+        capsule.scope = scope_of(scopes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the capsule is damaged: {error}") from None
+    if digest != plan.digest.hex() or not 0 <= capsule.task_index < len(plan.tasks):
+        raise ValueError("the capsule belongs to another document")
+    facts.document = plan.document
+    capsule.facts = facts
+    return capsule

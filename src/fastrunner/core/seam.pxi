@@ -1,0 +1,169 @@
+"""Stage 4, walk: what a walk asks of its driver (actions) and what the driver answers (outcomes).
+
+Rules: plain immutable carriers without behaviour; their values never appear in a repr, because those reach logs. An
+effect is asked for as a capsule: what its arguments are made of, never the arguments, so that what is secret is not in
+it and what is large is shared with the walk.
+"""
+
+cimport cython
+
+
+@cython.final
+cdef class Facts:
+    """What expressions may know of an execution as a whole."""
+
+
+@cython.final
+cdef class Capsule:
+    """An effect's arguments before they are rendered; `_core.pyi` has the contract."""
+
+    def __init__(self):
+        raise TypeError("capsules come from a walk, or from Plan.load_capsule")
+
+    def __repr__(self):
+        return f"Capsule(task_index={self.task_index})"
+
+
+@cython.final
+cdef class PerformEffect:
+    def __init__(self, long long effect_id, str kind not None, Capsule capsule not None, str idempotency_key not None,
+                 str reference not None):
+        self.effect_id = effect_id
+        self.kind = kind
+        self.capsule = capsule
+        self.idempotency_key = idempotency_key
+        self.reference = reference
+
+    def __repr__(self):
+        return f"PerformEffect({self.effect_id}, {self.kind!r}, reference={self.reference!r})"
+
+
+@cython.final
+cdef class InterruptEffect:
+    cdef readonly long long effect_id
+
+    def __init__(self, long long effect_id):
+        self.effect_id = effect_id
+
+    def __repr__(self):
+        return f"InterruptEffect({self.effect_id})"
+
+
+@cython.final
+cdef class Subscribe:
+    def __init__(self, long long subscription_id, object filter, str reference not None):
+        self.subscription_id = subscription_id
+        self.filter = filter
+        self.reference = reference
+
+    def __repr__(self):
+        return f"Subscribe({self.subscription_id}, reference={self.reference!r})"
+
+
+@cython.final
+cdef class Unsubscribe:
+    cdef readonly long long subscription_id
+
+    def __init__(self, long long subscription_id):
+        self.subscription_id = subscription_id
+
+    def __repr__(self):
+        return f"Unsubscribe({self.subscription_id})"
+
+
+@cython.final
+cdef class EventArrived:
+    cdef readonly long long subscription_id
+    cdef readonly object event
+
+    def __init__(self, long long subscription_id, object event):
+        self.subscription_id = subscription_id
+        self.event = event
+
+    def __repr__(self):
+        return f"EventArrived({self.subscription_id})"
+
+
+@cython.final
+cdef class EffectResult:
+    cdef readonly long long effect_id
+    cdef readonly object value
+
+    def __init__(self, long long effect_id, object value):
+        self.effect_id = effect_id
+        self.value = value
+
+    def __repr__(self):
+        return f"EffectResult({self.effect_id})"
+
+
+@cython.final
+cdef class EffectFailure:
+    def __init__(self, long long effect_id, str type, int status, str title, str detail):
+        self.effect_id = effect_id
+        self.type = type
+        self.status = status
+        self.title = title
+        self.detail = detail
+
+    @staticmethod
+    def whole(long long effect_id, dict error not None):
+        cdef EffectFailure failure = EffectFailure.__new__(EffectFailure)
+        failure.effect_id = effect_id
+        failure.error = whole_error(error, "")
+        failure.type = failure.error["type"]
+        failure.status = min(max(failure.error["status"], INT32_MIN), INT32_MAX)
+        failure.title, failure.detail = failure.error.get("title", ""), failure.error.get("detail", "")
+        return failure
+
+    def __repr__(self):
+        return f"EffectFailure({self.effect_id}, {self.type!r}, {self.status})"
+
+
+@cython.final
+cdef class TimerDue:
+    def __repr__(self):
+        return "TimerDue()"
+
+
+@cython.final
+cdef class MoreSteps:
+    def __repr__(self):
+        return "MoreSteps()"
+
+
+@cython.final
+cdef class Cancel:
+    cdef readonly str reason
+    cdef readonly bint force
+    cdef readonly long long grace_ms
+
+    def __init__(self, str reason, bint force, long long grace_ms):
+        self.reason = reason
+        self.force = force
+        self.grace_ms = grace_ms
+
+    def __repr__(self):
+        return f"Cancel(force={self.force}, grace_ms={self.grace_ms})"
+
+
+@cython.final
+cdef class Pause:
+    cdef readonly str reason
+
+    def __init__(self, str reason):
+        self.reason = reason
+
+    def __repr__(self):
+        return "Pause()"
+
+
+@cython.final
+cdef class Resume:
+    cdef readonly str reason
+
+    def __init__(self, str reason):
+        self.reason = reason
+
+    def __repr__(self):
+        return "Resume()"

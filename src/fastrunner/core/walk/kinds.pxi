@@ -1,0 +1,57 @@
+"""Stages 2 to 5: the table of kinds: what each kind of task is, from building to the snapshot.
+
+Rules: a new kind is one row here and one part in `walk/tasks/`; nothing else asks which kind a task is. A row has every
+column: what a kind does not do is one of the functions that say so. Numbers stand in snapshots and tallies, so they are
+never used again for something else.
+"""
+
+cdef int add_kind(int number, str name, str feature, bint has_effect, bint counts_attempts, BuildFunction build,
+                  FrameFunction frame, BeginFunction begin, LeaveFunction leave, LeaveFunction wake,
+                  AnswerFunction answer, CutFunction cut, ShiftFunction shift, WriteFunction write, ReadFunction read,
+                  RenderFunction render, Shape shape=None) except -1:
+    """One row. A kind that the DSL does not have brings its shape."""
+    cdef TaskKind kind = TaskKind.__new__(TaskKind)
+    if number != len(KINDS) or number >= TASK_KINDS_MAX or feature in KINDS_BY_FEATURE:
+        raise ValueError(f"the table of kinds has another row {number} or {feature!r}")
+    kind.number, kind.name, kind.feature = number, name, feature
+    kind.has_effect, kind.counts_attempts = has_effect, counts_attempts
+    kind.build, kind.frame = build, frame
+    kind.begin, kind.leave, kind.wake, kind.answer = begin, leave, wake, answer
+    kind.cut, kind.shift, kind.write, kind.read, kind.render = cut, shift, write, read, render
+    KINDS.append(kind)
+    KINDS_BY_FEATURE[feature] = kind
+    return execute(feature, shape)
+
+
+#        number, name, feature, has_effect, counts_attempts,
+#        build, frame, begin, leave, wake, answer, cut, shift, write, read, render
+add_kind(0, "set", "set", False, False,
+         build_set, no_frame, begin_set, never_leaves, never_wakes, never_answered,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, never_rendered)
+add_kind(1, "do", "do", False, False,
+         build_do, plain_frame, begin_do, leave_do, never_wakes, never_answered,
+         nothing_cut, no_times, nothing_to_write, read_do, never_rendered)
+add_kind(2, "switch", "switch", False, False,
+         build_switch, no_frame, begin_switch, never_leaves, never_wakes, never_answered,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, never_rendered)
+add_kind(3, "for", "for", False, False,
+         build_for, for_frame, begin_for, leave_for, never_wakes, never_answered,
+         nothing_cut, no_times, write_for, read_for, never_rendered)
+add_kind(4, "fork", "fork", False, False,
+         build_fork, fork_frame, begin_fork, never_leaves, never_wakes, never_answered,
+         cut_fork, no_times, write_fork, read_fork, never_rendered)
+add_kind(5, "try", "try", False, True,
+         build_try, try_frame, begin_try, leave_try, wake_try, never_answered,
+         nothing_cut, shift_try, write_try, read_try, never_rendered)
+add_kind(6, "raise", "raise", False, False,
+         build_raise, no_frame, begin_raise, never_leaves, never_wakes, never_answered,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, never_rendered)
+add_kind(7, "wait", "wait", False, False,
+         build_wait, plain_frame, begin_wait, never_leaves, wake_wait, never_answered,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, never_rendered)
+add_kind(8, "call_http", "call: http", True, False,
+         build_call_http, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_call_http)
+
+TASK_KINDS = tuple(KINDS)
+TALLIED_KINDS = tuple([kind.name for kind in KINDS])

@@ -1,0 +1,411 @@
+"""Stage 3, journal: a walk as bytes, and the walk that goes on exactly where it stood.
+
+    byte 0      format
+    bytes 1-4   CRC-32 of the rest, big-endian
+    from 5      JSON: what identifies the execution, its behaviour, the walk's fields, the strands with their frames,
+                effects without a frame, the value table
+
+Rules: what the plan knows is not written: bodies and scopes follow from tasks and positions. A value that several
+frames hold is written once, in the table; a part of the workflow's input is written as the path to it. Every value is
+plain JSON already (`values.pxi`), so nothing changes on the way. What is read may be anything with a right checksum, so
+everything that decides where the walk goes is checked. A change of the layout changes the format byte, and
+`formats.pxi` brings what earlier ones wrote up to date.
+"""
+
+from itertools import islice
+from zlib import crc32 as _crc32
+
+cdef int SNAPSHOT_FORMAT = 2
+cdef Py_ssize_t SNAPSHOT_HEADER_SIZE = 5
+# Half of a SHA-256: nobody else makes the documents of one data directory collide.
+cdef Py_ssize_t DIGEST_SIZE_BYTES = 16
+# Strings up to this length cost less in place than as an entry of the table.
+cdef Py_ssize_t INLINE_TEXT_SIZE_MAX = 48
+# How much of the input is looked through for values to be written as paths.
+cdef Py_ssize_t INPUT_PATHS_MAX = 256
+
+# How a resource is written.
+cdef enum:
+    WRITTEN_EFFECT      # its capsule has what its frame has
+    WRITTEN_CAPSULE
+    WRITTEN_RENDERED    # asked for before there were capsules
+    WRITTEN_SUBSCRIPTION
+
+
+cdef dict find_input_paths(object input):
+    """The first containers and long strings of the input by identity: id -> path. The walk keeps the input alive."""
+    cdef dict paths = {}
+    cdef list queue = [(input, [-1])]
+    cdef Py_ssize_t head = 0
+    while head < len(queue) and len(paths) < INPUT_PATHS_MAX:
+        value, path = queue[head]
+        head += 1
+        if not is_tabled(value) or id(value) in paths:
+            continue
+        paths[id(value)] = path
+        if len(queue) >= 4 * INPUT_PATHS_MAX or isinstance(value, str):
+            continue
+        for key, part in islice(value.items() if isinstance(value, dict) else enumerate(value), INPUT_PATHS_MAX):
+            if is_tabled(part):
+                queue.append((part, [*path, key]))
+    return paths
+
+
+cdef inline bint is_tabled(object value):
+    return isinstance(value, (dict, list)) or (isinstance(value, str) and len(<str> value) > INLINE_TEXT_SIZE_MAX)
+
+
+cdef list identity_of(Plan plan, str execution_id):
+    """What a snapshot must share with the walk it is restored into."""
+    return [execution_id, plan.digest[:DIGEST_SIZE_BYTES].hex(), len(plan.tasks)]
+
+
+# --- writing ---
+
+@cython.final
+cdef class SnapshotWriter:
+    """Writes values; frames and strands are written by the functions below."""
+
+    cdef object value(self, object value):
+        """A scalar as itself, anything else as a list: its number in the table, or -1 and a path into the input."""
+        cdef object place
+        if not is_tabled(value):
+            return value
+        place = self.input_paths.get(id(value))
+        if place is None:
+            place = self.places.get(id(value))
+        if place is None:
+            place = self.places[id(value)] = [len(self.table)]
+            self.table.append(value)
+        return place
+
+    cdef list values(self, list values):
+        return [self.value(value) for value in values]
+
+
+cdef list written_strand(SnapshotWriter writer, Strand strand):
+    cdef list frames = []
+    cdef TaskFrame frame = strand.top
+    while frame is not None:
+        frames.append(written_frame(writer, strand, frame))
+        frame = frame.parent
+    frames.reverse()
+    return [
+        strand.id,
+        0 if strand.owner is None else strand.owner_strand.id,
+        strand.branch,
+        writer.value(strand.context),
+        strand.has_exported,
+        strand.wake_at_ms,
+        strand.steps_left,
+        frames,
+    ]
+
+
+cdef list written_frame(SnapshotWriter writer, Strand strand, TaskFrame frame):
+    cdef list fields, resources = None
+    if frame.task is None:
+        return [-1, frame.position, writer.value(frame.data), frame.body_attempt]
+    if frame.resources is not None:
+        resources = [written_resource(writer, strand, frame, <Resource> resource) for resource in frame.resources]
+    fields = [
+        frame.task.index,
+        frame.task.kind.number,
+        frame.position,
+        writer.value(frame.data),
+        frame.body_attempt,
+        writer.value(frame.raw_input),
+        writer.value(frame.input),
+        frame.started_at_ms,
+        frame.timeout_at_ms,
+        frame.attempt,
+        resources,
+    ]
+    frame.task.kind.write(writer, frame, fields)
+    return fields
+
+
+cdef list written_resource(SnapshotWriter writer, Strand strand, TaskFrame frame, Resource resource):
+    cdef PerformEffect effect
+    cdef Capsule capsule
+    if isinstance(resource.action, Subscribe):
+        return [WRITTEN_SUBSCRIPTION, resource.id, False, writer.value((<Subscribe> resource.action).filter)]
+    effect = <PerformEffect> resource.action
+    capsule = effect.capsule
+    if capsule.rendered is not None:
+        return [WRITTEN_RENDERED, resource.id, resource.is_answered, effect.idempotency_key,
+                writer.value(capsule.rendered)]
+    if frame is not None and has_what_the_frame_has(capsule, strand, frame):
+        return [WRITTEN_EFFECT, resource.id, resource.is_answered, effect.idempotency_key, capsule.now_ms]
+    return [
+        WRITTEN_CAPSULE,
+        resource.id,
+        resource.is_answered,
+        effect.idempotency_key,
+        capsule.now_ms,
+        capsule.started_at_ms,
+        capsule.task_index,
+        writer.value(capsule.context),
+        writer.value(capsule.raw_input),
+        writer.value(capsule.input),
+        [writer.values(pair) for pair in scope_values(capsule.scope)],
+    ]
+
+
+cdef bint has_what_the_frame_has(Capsule capsule, Strand strand, TaskFrame frame):
+    """Whether a frame gives all a capsule holds, so that nothing of it needs to be written."""
+    cdef int reads = frame.task.reads
+    return (
+        capsule.input is frame.input
+        and capsule.task_index == frame.task.index
+        and capsule.started_at_ms == frame.started_at_ms
+        and (not reads & READS_CONTEXT or capsule.context is strand.context)
+        and (not reads & READS_TASK or capsule.raw_input is frame.raw_input)
+        and (not reads & READS_SCOPE or capsule.scope is frame.parent.scope)
+    )
+
+
+cdef bytes write_snapshot(Walk walk):
+    cdef SnapshotWriter writer = SnapshotWriter.__new__(SnapshotWriter)
+    cdef bytes body
+    if walk.input_paths is None:
+        walk.input_paths = find_input_paths(walk.facts.input)
+    writer.input_paths = walk.input_paths
+    writer.table = []
+    writer.places = {}
+    body = dump_json([
+        identity_of(walk.plan, walk.facts.execution_id),
+        behaviour_fields(walk.behaviour),
+        walk.state,
+        writer.value(walk.output),
+        writer.value(walk.error),
+        walk.last_sequence,
+        walk.now_ms,
+        walk.facts.started_at_ms,
+        walk.timeout_at_ms,
+        walk.paused_at_ms,
+        walk.grace_until_ms,
+        walk.cancel_reason,
+        walk.random_state,
+        walk.next_strand_id,
+        walk.next_resource_id,
+        [(<Strand> strand).id for strand in walk.ready],
+        [[(<Resource> held).id, writer.value(value), writer.value(error)] for held, value, error in walk.held],
+        [[index, visit[0], visit[1]] for index, visit in walk.visits.items()],
+        [written_strand(writer, <Strand> strand) for strand in walk.strands.values()],
+        [written_resource(writer, None, None, <Resource> resource)
+         for resource in walk.resources.values() if (<Resource> resource).frame is None],
+        writer.table,
+    ])
+    return bytes([SNAPSHOT_FORMAT]) + _crc32(body).to_bytes(4, "big") + body
+
+
+# --- reading ---
+
+cdef Walk read_snapshot(Plan plan, str execution_id, object input, bytes snapshot, object env):
+    """The walk a snapshot tells. Raises ValueError for a damaged or foreign snapshot."""
+    cdef bytes body = snapshot[SNAPSHOT_HEADER_SIZE:]
+    if len(snapshot) <= SNAPSHOT_HEADER_SIZE or not 1 <= snapshot[0] <= SNAPSHOT_FORMAT:
+        raise ValueError("not a snapshot of a walk, or one of a format this runner does not know")
+    if _crc32(body) != int.from_bytes(snapshot[1:SNAPSHOT_HEADER_SIZE], "big"):
+        raise ValueError("the snapshot is damaged: its checksum does not match")
+    try:
+        *fields, table = load_json(body)
+        if snapshot[0] == 1:
+            fields = from_format_1(plan, fields)
+        identity, behaviour, *fields = fields
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the snapshot is damaged: it holds no walk ({type(error).__name__})") from None
+    if identity != identity_of(plan, execution_id):
+        raise ValueError("the snapshot belongs to another execution or another document")
+    try:
+        return read_walk(plan, execution_id, input, env, behaviour, fields, table)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"the snapshot is damaged: {error}") from None
+
+
+@cython.final
+cdef class SnapshotReader:
+    """Reads values; frames and strands are read by the functions below."""
+
+    cdef object value(self, object place):
+        cdef object value
+        if not isinstance(place, list):
+            return place
+        if place[0] >= 0:
+            return self.table[place[0]]
+        value = self.walk.facts.input
+        for key in place[1:]:
+            value = value[key]
+        return value
+
+    cdef list values(self, list places):
+        return [self.value(place) for place in places]
+
+
+cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list behaviour, list fields, list table):
+    cdef Walk walk = make_walk(plan, execution_id, env, behaviour_of(*behaviour))
+    cdef SnapshotReader reader = SnapshotReader.__new__(SnapshotReader)
+    reader.walk = walk
+    reader.table = table
+    walk.facts.input = input_as_kept(walk.behaviour, input)
+    (walk.state, output, error, walk.last_sequence, walk.now_ms, walk.facts.started_at_ms, walk.timeout_at_ms,
+     walk.paused_at_ms, walk.grace_until_ms, walk.cancel_reason, random_state, walk.next_strand_id,
+     walk.next_resource_id, ready, held, visits, strands, detached) = fields
+    if not STATUS_RUNNING <= walk.state <= STATUS_CANCELLED:
+        raise ValueError("no status of a walk")
+    walk.random_state = random_state
+    walk.output = reader.value(output)
+    walk.error = <dict?> reader.value(error)
+    walk.visits = {int(index): [int(iteration), int(attempt)] for index, iteration, attempt in visits}
+    for entry in strands:
+        read_strand(reader, entry)
+    for entry in detached:
+        read_resource(reader, None, None, entry)
+    walk.resources = {number: walk.resources[number] for number in sorted(walk.resources)}
+    read_ready(walk, ready)
+    for resource_id, value, error in held:
+        walk.held.append((walk.resources[resource_id], reader.value(value), <dict?> reader.value(error)))
+    find_wake(walk)
+    return walk
+
+
+cdef object input_as_kept(Behaviour behaviour, object input):
+    """The input as plain JSON; None if it is nested too deeply (then the walk has failed at its start)."""
+    cdef Workspace work = borrow_workspace(behaviour)
+    try:
+        return json_safe(work.measure, input)
+    except Unkept:
+        return None
+    finally:
+        return_workspace(work)
+
+
+cdef int read_ready(Walk walk, list ready) except -1:
+    cdef Strand strand
+    for strand_id in ready:
+        strand = <Strand?> walk.strands[strand_id]
+        if strand.is_ready or strand.top.position == POSITION_BLOCKED:
+            raise ValueError("a strand that is ready cannot take a step")
+        strand.is_ready = True
+        walk.ready.append(strand)
+    return 0
+
+
+cdef int read_strand(SnapshotReader reader, list entry) except -1:
+    cdef Walk walk = reader.walk
+    cdef Strand strand = Strand.__new__(Strand)
+    cdef TaskFrame frame
+    cdef TaskList body = walk.plan.root
+    cdef Scope scope = None
+    (strand.id, owner_id, branch, context, strand.has_exported, strand.wake_at_ms, strand.steps_left, frames) = entry
+    if not 0 < strand.id < walk.next_strand_id or strand.id in walk.strands:
+        raise ValueError("a strand's number is not its own")
+    if owner_id:
+        # A strand that runs a fork has the fork's frame on top, and was written before its branches.
+        body = adopt_branch(strand, <Strand?> walk.strands[owner_id], branch)
+        scope = strand.owner.scope
+    strand.context = reader.value(context)
+    index, position, data, attempt = frames[0]
+    frame = bottom_frame(body, reader.value(data), scope, attempt)
+    check_position(frame, position)
+    reader.strand = strand
+    for fields in frames[1:]:
+        frame = read_frame(reader, frame, fields)
+    if strand.wake_at_ms and (frame.task is None or frame.task.kind.wake is never_wakes):
+        raise ValueError("a strand waits for a time that nothing takes")
+    strand.top = frame
+    walk.strands[strand.id] = strand
+    return 0
+
+
+cdef TaskFrame read_frame(SnapshotReader reader, TaskFrame parent, list fields):
+    cdef TaskNode task = <TaskNode?> reader.walk.plan.tasks[fields[0]]
+    cdef TaskFrame frame
+    (index, kind, position, data, body_attempt, raw_input, input, started_at_ms, timeout_at_ms, attempt,
+     resources) = fields[:11]
+    if task.kind.number != kind or parent.position < 0 or parent.body.tasks[parent.position] is not task:
+        raise ValueError("a task does not run where the document has it")
+    frame = task.kind.frame()
+    frame.parent, frame.task, frame.scope = parent, task, parent.scope
+    frame.data, frame.body_attempt = reader.value(data), body_attempt
+    frame.raw_input, frame.input = reader.value(raw_input), reader.value(input)
+    frame.started_at_ms, frame.timeout_at_ms, frame.attempt = started_at_ms, timeout_at_ms, attempt
+    task.kind.read(reader, frame, fields[11:])
+    check_position(frame, position)
+    for entry in resources or ():
+        read_resource(reader, reader.strand, frame, entry)
+    return frame
+
+
+cdef int check_position(TaskFrame frame, object position) except -1:
+    """Where the frame's list goes on: at one of its tasks or at an end; blocked, if something ends that."""
+    cdef TaskKind kind = None if frame.task is None else frame.task.kind
+    frame.position = position
+    if not POSITION_BLOCKED <= frame.position < (0 if frame.body is None else frame.body.count):
+        raise ValueError("a list goes on where it has no task")
+    if frame.position == POSITION_BLOCKED:
+        if kind is None:
+            raise ValueError("the bottom of a strand waits for nothing")
+    elif kind is not None and kind.leave is never_leaves:
+        raise ValueError("a task without tasks in it has a list that goes on")
+    return 0
+
+
+cdef int read_resource(SnapshotReader reader, Strand strand, TaskFrame frame, list entry) except -1:
+    cdef Walk walk = reader.walk
+    cdef Resource resource = Resource.__new__(Resource)
+    cdef TaskNode task = None if frame is None else frame.task
+    how, number, answered, *fields = entry
+    resource.id, resource.is_answered = number, answered
+    resource.strand, resource.frame = strand, frame
+    if not 0 < resource.id < walk.next_resource_id or resource.id in walk.resources:
+        raise ValueError("a resource's number is not its own")
+    if frame is not None and task.kind.answer is never_answered:
+        raise ValueError("a task has asked for something it has no use for")
+    if how == WRITTEN_SUBSCRIPTION and frame is not None:
+        resource.action = Subscribe(number, reader.value(fields[0]), task.reference)
+    else:
+        if how == WRITTEN_CAPSULE:
+            task = <TaskNode?> walk.plan.tasks[fields[3]]
+        if task is None or not task.kind.has_effect:
+            raise ValueError("a task has asked for an effect it does not have")
+        resource.action = PerformEffect(
+            number, task.kind.name, read_written_capsule(reader, task, frame, how, fields), fields[0], task.reference
+        )
+        walk.effects_in_flight += not resource.is_answered
+    if frame is not None:
+        if frame.resources is None:
+            frame.resources = []
+        frame.resources.append(resource)
+    walk.resources[resource.id] = resource
+    return 0
+
+
+cdef Capsule read_written_capsule(SnapshotReader reader, TaskNode task, TaskFrame frame, int how, list fields):
+    cdef Capsule capsule = Capsule.__new__(Capsule)
+    capsule.facts = reader.walk.facts
+    capsule.task_index = task.index
+    if how == WRITTEN_RENDERED:
+        capsule.rendered = <dict?> reader.value(fields[1])
+        if capsule.rendered is None:
+            raise ValueError("an effect has no arguments")
+        return capsule
+    capsule.now_ms = fields[1]
+    if how == WRITTEN_CAPSULE:
+        capsule.started_at_ms = fields[2]
+        capsule.context, capsule.raw_input, capsule.input = reader.values(fields[4:7])
+        capsule.scope = scope_of([reader.values(pair) for pair in fields[7]])
+        if task.reads & READS_SCOPE and capsule.scope is None:
+            raise ValueError("an effect has no variables")
+        return capsule
+    if how != WRITTEN_EFFECT or frame is None:
+        raise ValueError("no way to write an effect")
+    capsule.started_at_ms, capsule.input = frame.started_at_ms, frame.input
+    if task.reads & READS_CONTEXT:
+        capsule.context = reader.strand.context
+    if task.reads & READS_TASK:
+        capsule.raw_input = frame.raw_input
+    if task.reads & READS_SCOPE:
+        capsule.scope = frame.parent.scope
+    return capsule

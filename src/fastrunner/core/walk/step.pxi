@@ -1,0 +1,114 @@
+"""Stage 4, walk: a step. A task begins, or a list of tasks has ended.
+
+Rules: what a kind of task does stands in its row of the table of kinds; here is what all have in common. A task that
+needs nothing but the processor begins and ends in one step, without a frame. Everything that can fail is evaluated
+before a frame is pushed, so that a fault in a `begin` finds the stack as it was.
+"""
+
+
+cdef int run(Walk walk) except -1:
+    """Takes steps until nothing can go on or the slice is over. Strands take turns, whatever the slices are."""
+    cdef Behaviour behaviour = walk.behaviour
+    cdef Machine machine = walk.work.machine
+    cdef long long budget = behaviour.steps_per_slice_max
+    cdef Strand strand
+    cdef TaskFrame frame
+    while budget > 0 and walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0:
+        strand = <Strand> walk.ready[0]
+        frame = strand.top
+        if walk.last_sequence >= behaviour.events_max:
+            return end_runaway(walk, frame, behaviour.events_max)
+        if frame.position >= 0:
+            begin(walk, strand, frame)
+        else:
+            leave(walk, strand, frame)
+        # Long evaluations end a slice early, so that others get their turn between them.
+        budget -= 1 + min(machine.take_spent() // behaviour.expression_steps_per_step, budget)
+        strand.steps_left -= 1
+        if strand.steps_left <= 0 and strand.is_ready:
+            strand.steps_left = <int> behaviour.strand_steps_max
+            walk.ready.remove(strand)
+            walk.ready.append(strand)
+    return 0
+
+
+cdef int end_runaway(Walk walk, TaskFrame frame, long long events_max) except -1:
+    """A bound of the whole execution is reached. Nothing catches that: a `try` in an endless loop would go on."""
+    cdef str detail = f"the execution has {events_max} events, two for each task: no more are allowed"
+    return fail_workflow(walk, make_error("runtime", detail, "/do" if frame.task is None else frame.task.reference))
+
+
+cdef int begin(Walk walk, Strand strand, TaskFrame frame) except -1:
+    """The task at the frame's position begins; many end here as well."""
+    cdef TaskNode task = <TaskNode> frame.body.tasks[frame.position]
+    cdef Place at = walk.work.place
+    cdef object data = frame.data
+    cdef bint has_started = False
+    enter_task(walk, at, strand, frame, task)
+    try:
+        if task.condition is not None and not holds(at, task.condition, data):
+            frame.position = task.following
+            return 0
+        emit(walk, task.event_started, at.attempt)
+        has_started = True
+        if not task.is_plain:
+            match_schema(at, task.input_schema, data, "input")
+            if task.input_from is not None:
+                data = fill(at, task.input_from, data, 0)
+            at.input = data
+            at.timeout_at_ms = deadline_of(at, task.timeout, data)
+        at.input = data
+        task.kind.begin(walk, at, data)
+    except WalkFault as fault:
+        if not has_started:
+            emit(walk, task.event_started, at.attempt)
+        fail_task(walk, at, fault.error)
+    return 0
+
+
+cdef int leave(Walk walk, Strand strand, TaskFrame frame) except -1:
+    """A list of tasks has ended, at its end or by `exit`."""
+    if frame.task is not None:
+        return frame.task.kind.leave(walk, strand, frame)
+    if strand.owner is None:
+        return end_workflow(walk, strand, frame.data)
+    return branch_done(walk, strand, frame.data)
+
+
+cdef int complete(Walk walk, Place at, object output, int then) except -1:
+    """A task's work is done: its output and export, its last event, and what follows in its list's frame."""
+    cdef TaskNode task = at.task
+    cdef Strand strand = at.strand
+    cdef object context
+    if not task.is_plain:
+        at.raw_output = at.output = output
+        if task.output_as is not None:
+            output = fill(at, task.output_as, output, 0)
+        match_schema(at, task.output_schema, output, "output")
+        at.output = output
+        context = at.context
+        if task.export_as is not None:
+            context = fill(at, task.export_as, output, 0)
+        match_schema(at, task.export_schema, context, "context")
+        if task.export_as is not None:
+            strand.context, strand.has_exported = context, True
+    emit(walk, task.event_completed, at.attempt, None, None, output_text(walk, output))
+    walk.work.tally.add(task.kind.number, TALLY_COMPLETED, walk.now_ms - at.started_at_ms)
+    at.frame.data = output
+    at.frame.position = then
+    if then == POSITION_END:
+        end_workflow(walk, strand, output)
+    return 0
+
+
+cdef int finish(Walk walk, Strand strand, TaskFrame frame, object output, int then) except -1:
+    """A task with a frame has done its work."""
+    cdef Place at
+    release(walk, frame)
+    strand.top = frame.parent
+    at = return_to(walk, strand, frame)
+    try:
+        complete(walk, at, output, then)
+    except WalkFault as fault:
+        fail_task(walk, at, fault.error)
+    return 0
