@@ -7,6 +7,8 @@ POSITION values. Who builds all this is `plan_build.pxi`.
 
 cimport cython
 
+from fastrunner._jq cimport Program
+
 cdef enum:
     POSITION_DONE = -1      # after the last sibling
     POSITION_EXIT = -2      # the scope completes early

@@ -7,6 +7,8 @@ compile and evaluate (loose). Scopes are lexical: a variable becomes a number of
 
 import re as _re
 
+from fastrunner._jq cimport Program, compile_expression
+from fastrunner._jq import ExpressionProblem as _ExpressionProblem
 from fastrunner.limits import DATA_DEPTH_MAX as _PLAN_DATA_DEPTH_MAX
 
 # `.a.b[0]`, `$item.id`: expressions that pick a part of their data. $task and $workflow hold the document, which is
@@ -173,7 +175,7 @@ cdef class PlanBuilder:
         cdef Expression expression
         try:
             expression = self.bind(self.program_of(source), source, scopes)
-        except (ExpressionProblem, KeyError):
+        except (_ExpressionProblem, KeyError):
             return None
         expression.literal = text
         return expression

@@ -19,6 +19,7 @@ from typing import Literal as _Literal
 from typing import Union as _Union
 
 from fastrunner import limits as _limits
+from fastrunner._jq cimport Machine, new_machine
 from fastrunner._version import __version__ as _runner_version
 
 cdef enum:
@@ -77,6 +78,7 @@ cdef class Walk:
     """Outcomes that arrived while paused, in order: (strand id, value, error or None)."""
     cdef dict visits
     """Index of a calling task -> [iteration, attempt] of its latest effect."""
+    cdef Machine machine
     cdef dict workflow_facts
     """`$workflow`, once something asked for it."""
     cdef dict runtime_facts
@@ -159,6 +161,7 @@ cdef Walk make_walk(Plan plan, str execution_id, object env):
     walk.effects = {}
     walk.held = []
     walk.visits = {}
+    walk.machine = new_machine(NULL)
     walk.buffer = EventBuffer.__new__(EventBuffer)
     return walk
 

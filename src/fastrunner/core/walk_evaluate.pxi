@@ -10,6 +10,9 @@ from datetime import timezone as _timezone
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 
+from fastrunner._jq import BudgetExceeded as _BudgetExceeded
+from fastrunner._jq import ExpressionError as _ExpressionError
+
 cdef tuple NO_ARGUMENTS = ()
 cdef dict NO_SECRETS = {}
 cdef Py_ssize_t EXPRESSION_SHOWN_MAX = 120
@@ -50,17 +53,20 @@ cdef object evaluate_here(Walk walk, Expression expression, object dot, int dept
     cdef object value
     cdef str message, text
     if depth == 0:
-        allow_steps()
+        walk.machine.allow()
     try:
-        value = expression.program.evaluate_first(
-            dot, arguments_of(walk, expression.sources) if expression.sources else NO_ARGUMENTS, walk.now_ms
+        value = expression.program.evaluate(
+            walk.machine,
+            dot,
+            arguments_of(walk, expression.sources) if expression.sources else NO_ARGUMENTS,
+            walk.now_ms,
         )
         if expression.is_path and depth == 0:
             return value
         return safe_part(value, DATA_DEPTH_MAX - depth) if depth else json_safe(value, DATA_DEPTH_MAX)
-    except (ExpressionError, _Unkept) as error:
+    except (_ExpressionError, _Unkept) as error:
         message = str(error)
-        if isinstance(error, BudgetExceeded):
+        if isinstance(error, _BudgetExceeded):
             tally(0, TALLY_OVER_BUDGET, 0)
     if expression.literal is not None:
         return expression.literal
@@ -152,7 +158,7 @@ cdef object render(Walk walk, Template template, object dot, int depth):
     cdef Py_ssize_t index
     if depth == 0:
         allow_data()
-        allow_steps()
+        walk.machine.allow()
     if template.kind == TEMPLATE_CONSTANT:
         return template.constant
     if template.kind == TEMPLATE_EXPRESSION:

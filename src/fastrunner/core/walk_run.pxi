@@ -18,7 +18,7 @@ cdef int run(Walk walk) except -1:
     cdef long long events_max = _limits.EVENTS_PER_EXECUTION_MAX
     cdef Strand strand
     cdef TaskFrame frame
-    take_spent_steps()
+    walk.machine.take_spent()
     while budget > 0 and walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0:
         strand = <Strand> walk.ready[0]
         frame = strand.top
@@ -29,7 +29,7 @@ cdef int run(Walk walk) except -1:
         else:
             leave(walk, strand, frame)
         # Long evaluations end a slice early, so that others get their turn between them.
-        budget -= 1 + <int> min(take_spent_steps() // EXPRESSION_STEPS_PER_STEP, budget)
+        budget -= 1 + <int> min(walk.machine.take_spent() // EXPRESSION_STEPS_PER_STEP, budget)
         strand.steps_left -= 1
         if strand.steps_left <= 0 and strand.is_ready:
             strand.steps_left = STRAND_STEPS_MAX
