@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core/*.pxi)
+CORE_SOURCES := setup.py $(wildcard src/fastrunner/*.pyx src/fastrunner/*.pxd) \
+	$(shell find src/fastrunner/core src/fastrunner/jq -name '*.pxi' -o -name '*.pxd')
 EXTENSION := $(VENV)/.built
 RESULTS ?= benchmarks/results
 
@@ -22,13 +23,13 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 $(EXTENSION): $(STAMP) $(CORE_SOURCES)
-	@echo "compiling the core (about a minute)"
+	@echo "compiling"
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
-build: $(EXTENSION) ## Create .venv and build the extension
+build: $(EXTENSION) ## Create .venv and build the extensions
 
-debug: $(STAMP) ## Build the extension with traces, checks and assertions
+debug: $(STAMP) ## Build the extensions with traces, checks and assertions
 	FASTRUNNER_DEBUG=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $(EXTENSION)
 
@@ -53,13 +54,13 @@ docs: build ## Generate docs/configuration.md and docs/metrics.md
 lint: build ## ruff and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/fastrunner/_core.pyx src/fastrunner/core/*.pxi
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint $(filter-out setup.py,$(CORE_SOURCES))
 
 types: build ## mypy --strict
 	$(BIN)/mypy
 
-stubs: build ## Check the core's .pyi against the compiled module
-	$(BIN)/python -m mypy.stubtest fastrunner._core --ignore-missing-stub
+stubs: build ## Check the extensions' .pyi against the compiled modules
+	$(BIN)/python -m mypy.stubtest fastrunner._core fastrunner._jq --ignore-missing-stub
 
 bench: build ## Measure goals and curves in about 5 minutes; writes docs/performance.md
 	$(BIN)/python -m pip install --quiet --group bench
@@ -104,5 +105,5 @@ torture: build ## Torture a real runner for MINUTES (30) with SEED (random), the
 	$(BIN)/python -m tests.crash.torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove everything built
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/*.so
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

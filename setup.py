@@ -1,4 +1,4 @@
-"""Builds the one compiled extension, `fastrunner._core`; everything static is in pyproject.toml."""
+"""Builds the compiled extensions, `fastrunner._core` and `fastrunner._jq`; everything static is in pyproject.toml."""
 
 import os
 
@@ -9,22 +9,39 @@ DEBUG = os.environ.get("FASTRUNNER_DEBUG") == "1"
 
 directives = {
     "language_level": 3,
-    # Indices are checked by the code where data decides them; everywhere else they are loop bounds.
-    "boundscheck": DEBUG,
+    # No index is negative.
     "wraparound": DEBUG,
-    "nonecheck": DEBUG,
     # jq and JSON need C's integer division only where we say so explicitly.
     "cdivision": False,
+    # Objects of compiled classes are no data; their state is stored in formats of its own.
+    "auto_pickle": False,
     # Text signatures make the stub test compare parameters.
     "binding": True,
     "embedsignature": False,
     "linetrace": DEBUG,
 }
-core = Extension(
-    "fastrunner._core",
-    ["src/fastrunner/_core.pyx"],
-    extra_compile_args=["-Og", "-g"] if DEBUG else ["-O2", "-fno-strict-aliasing"],
-    define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
+UNCHECKED = {"boundscheck": DEBUG, "nonecheck": DEBUG}
+CHECKED = {"boundscheck": True, "nonecheck": True}
+
+
+def extension(name: str) -> Extension:
+    return Extension(
+        f"fastrunner.{name}",
+        [f"src/fastrunner/{name}.pyx"],
+        extra_compile_args=["-Og", "-g"] if DEBUG else ["-O2", "-fno-strict-aliasing"],
+        define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
+    )
+
+
+def cythonized(name: str, checks: dict[str, bool]) -> list[Extension]:
+    # A change of directives alone does not make Cython regenerate, so the debug build always does.
+    return cythonize([extension(name)], compiler_directives=directives | checks, include_path=["src"], force=DEBUG)
+
+
+setup(
+    ext_modules=[
+        # Indices are checked by the code where data decides them; everywhere else they are loop bounds.
+        *cythonized("_jq", UNCHECKED),
+        *cythonized("_core", CHECKED),
+    ]
 )
-# A change of directives alone does not make Cython regenerate, so the debug build always does.
-setup(ext_modules=cythonize([core], compiler_directives=directives, force=DEBUG))

@@ -19,7 +19,7 @@ from typing import Any
 import jq
 import orjson
 
-from fastrunner._core import compile_expression
+from fastrunner._jq import compile_expression
 from fastrunner.clock import monotonic_s
 
 __all__ = ["CASES", "Case"]

@@ -31,6 +31,7 @@ from benchmarks import loads
 from benchmarks.servers import ROOT, empty, memory_mib, runner, sink
 from benchmarks.workflows import THREE_TASKS_YAML, set_tasks
 from fastrunner import _core
+from fastrunner._jq import compile_expression
 from fastrunner.clock import monotonic_s
 from tests.integration.runner_process import RunnerProcess, until
 
@@ -327,7 +328,7 @@ def core(run: Run) -> list[Goal]:
         ("map(select(.price > 10)) | length", prices, 40.0),
     ):
         run.advance(f"expression {text}")
-        program = _core.compile_expression(text)
+        program = compile_expression(text)
         goals.append(_most(f"expression `{text}`", us_max, _best_us(run, partial(program.first, value), 10_000)))
     three = json.dumps(_core.load(THREE_TASKS_YAML))
     for form, text, us_max in (("JSON", three, 40.0), ("YAML", THREE_TASKS_YAML, 200.0)):

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fastrunner._core import ExpressionError, compile_expression
+from fastrunner._jq import ExpressionError, compile_expression
 from tests.core import hostile
 from tests.integration.runner_process import running, until
 from tests.integration.test_hostile_expressions import EXPRESSIONS, Observer, document

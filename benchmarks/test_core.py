@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.workflows import THREE_TASKS_YAML, set_tasks
 from fastrunner import _core
+from fastrunner._jq import compile_expression
 
 PRICES = [{"price": number % 25, "name": f"item {number}"} for number in range(100)]
 
@@ -37,9 +38,9 @@ def test_walk_set_tasks(benchmark: Any, count: int) -> None:
     ids=["counter", "select"],
 )
 def test_expression(benchmark: Any, text: str, value: Any) -> None:
-    program = _core.compile_expression(text)
+    program = compile_expression(text)
     assert benchmark(program.first, value) in (42, 56)
 
 
 def test_compile_expression(benchmark: Any) -> None:
-    assert benchmark(_core.compile_expression, "map(select(.price > 10)) | length").arguments == ()
+    assert benchmark(compile_expression, "map(select(.price > 10)) | length").arguments == ()

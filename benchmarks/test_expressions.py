@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks.expressions import CASES, Case
-from fastrunner._core import compile_expression
+from fastrunner._jq import compile_expression
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

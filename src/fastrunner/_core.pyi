@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 Json = Any
 Status = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 
-# --- problems of documents and expressions ---
+# --- problems of documents ---
 
 @final
 class Problem:
@@ -30,51 +30,6 @@ class InvalidWorkflow(ValueError):
     problems: tuple[Problem, ...]
 
     def __init__(self, problems: Sequence[Problem]) -> None: ...
-
-class ExpressionProblem(ValueError):
-    """An expression that does not compile; `offset` counts code points from 0, `line` and `column` from 1."""
-
-    message: str
-    offset: int
-    line: int
-    column: int
-
-    def __init__(self, message: str, offset: int, text: str = "") -> None: ...
-
-class ExpressionError(Exception):
-    """An evaluation that failed; `value` is what jq's `catch` would see, the message is its text."""
-
-    value: Json
-
-    def __init__(self, value: Json) -> None: ...
-
-# --- expressions ---
-
-@final
-class Program:
-    """A compiled jq expression; immutable, shared between executions."""
-
-    text: str
-    arguments: tuple[str, ...]
-    """Free variables without `$`, in order of first use; evaluation takes their values in this order."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Raises TypeError: programs come from `compile_expression`."""
-
-    def first(self, input: Json, arguments: Sequence[Json] = (), now_ms: int = 0) -> Json:
-        """The expression's one value: no result gives None, one result itself, several results a list of them.
-
-        Raises ExpressionError.
-        """
-
-    def outputs(self, input: Json, arguments: Sequence[Json] = (), now_ms: int = 0) -> list[Json]:
-        """All results in order. Raises ExpressionError; results before the error are lost."""
-
-    def argument_offset(self, name: str) -> int:
-        """Code point offset of the first use of a free variable, for problems."""
-
-def compile_expression(text: str) -> Program:
-    """Compiles jq text (without `${ }`). Raises ExpressionProblem."""
 
 # --- documents ---
 

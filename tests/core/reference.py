@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastrunner._core import ExpressionError, compile_expression
+from fastrunner._jq import ExpressionError, compile_expression
 
 __all__ = ["Reference"]
 

@@ -20,6 +20,7 @@ import pytest
 
 from benchmarks.workflows import THREE_TASKS_YAML, set_tasks
 from fastrunner import _core
+from fastrunner._jq import compile_expression
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.config import load_config
 from fastrunner.engine.embedded import EmbeddedEngine
@@ -42,7 +43,7 @@ def paths() -> dict[str, Callable[[], object]]:
     """The paths that run in the loop's own thread, ready to be called."""
     as_json = orjson.dumps(_core.load(THREE_TASKS_YAML)).decode()
     ten, hundred = _core.compile(set_tasks(10)), _core.compile(set_tasks(100))
-    counter, value = _core.compile_expression(".counter + 1"), {"counter": 41}
+    counter, value = compile_expression(".counter + 1"), {"counter": 41}
     request = WorkflowExecuteInput(
         workflow_execution_id="costs-1", workflow_yaml=set_tasks(10), input_json='{"counter": 0}'
     )

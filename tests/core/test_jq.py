@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrunner._core import ExpressionError, ExpressionProblem, Program, compile_expression
+from fastrunner._jq import ExpressionError, ExpressionProblem, Program, compile_expression
 
 
 def outputs(program: str, value: Any = None, arguments: tuple[Any, ...] = (), now_ms: int = 0) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastrunner import limits
-from fastrunner._core import ExpressionError, ExpressionProblem, compile_expression
+from fastrunner._jq import ExpressionError, ExpressionProblem, compile_expression
 from tests.core import hostile
 
 # Far above what the budget allows: this is no measurement, which benchmarks/ has.

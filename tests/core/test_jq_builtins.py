@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastrunner._core import ExpressionProblem, compile_expression
+from fastrunner._jq import ExpressionProblem, compile_expression
 
 JQ = """
 IN/1 IN/2 INDEX/1 INDEX/2 JOIN/2 JOIN/3 JOIN/4 abs/0 acos/0 acosh/0 add/0 add/1 all/0 all/1 all/2 any/0 any/1 any/2

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from fastrunner._core import ExpressionError, ExpressionProblem, compile_expression
+from fastrunner._jq import ExpressionError, ExpressionProblem, compile_expression
 from tests import properties
 from tests.core.jq_differences import DIFFERENCES, Difference, Results, equal, excused
 from tests.core.jq_grammar import Grammar, Node, leaf

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastrunner._core import ExpressionProblem, compile_expression
+from fastrunner._jq import ExpressionProblem, compile_expression
 
 PROBLEMS = (
     # What was opened and not closed.

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 
-from fastrunner._core import ExpressionError, compile_expression
+from fastrunner._jq import ExpressionError, compile_expression
 
 libjq = pytest.importorskip("jq")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastrunner._core import ExpressionError, ExpressionProblem, compile_expression
+from fastrunner._jq import ExpressionError, ExpressionProblem, compile_expression
 
 SUITE = Path(__file__).parents[3] / "shared" / "jq" / "jq.test"
 EXCLUSIONS = Path(__file__).parent / "jq_exclusions.txt"

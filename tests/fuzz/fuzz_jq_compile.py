@@ -5,7 +5,7 @@ python -m tests.fuzz.fuzz_jq_compile [options of libFuzzer]
 
 import time
 
-from fastrunner._core import ExpressionProblem, Program, compile_expression
+from fastrunner._jq import ExpressionProblem, Program, compile_expression
 from tests.fuzz.source import ByteSource, text
 
 CPU_S_MAX = 1.0

@@ -6,7 +6,7 @@ python -m tests.fuzz.fuzz_jq_evaluate [options of libFuzzer]
 import time
 from typing import Any
 
-from fastrunner._core import ExpressionError, ExpressionProblem, Program, compile_expression
+from fastrunner._jq import ExpressionError, ExpressionProblem, Program, compile_expression
 from tests.fuzz.source import ByteSource, program, value
 
 CPU_S_MAX = 1.0

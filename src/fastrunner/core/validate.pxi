@@ -6,6 +6,9 @@ checked like all others and then refused as `unsupported`, so that they hide not
 once per distinct text, and handed to the plan in `Document.programs`.
 """
 
+from fastrunner._jq cimport Program, compile_expression
+from fastrunner._jq import ExpressionProblem as _ExpressionProblem
+
 # Problems are found in document order but for those of reusable definitions, so a few spare ones are enough.
 cdef Py_ssize_t PROBLEMS_RAW_MAX = 2 * PROBLEMS_MAX
 # From this length on, what an expression's `${ }` holds is remembered: aliases and references repeat the same string.
@@ -271,7 +274,7 @@ cdef class Checker:
                 return self.problem("invalid-expression", path, False, "the expression is empty")
             try:
                 program = compile_expression(text)
-            except ExpressionProblem as error:
+            except _ExpressionProblem as error:
                 return self.problem("invalid-expression", path, False,
                                     f"the expression does not compile: {error.message} (character {error.offset + 1})")
             self.document.programs[text] = program

@@ -2,7 +2,7 @@
 yearday.
 
 Rules: no clock and no time zone of the host: `now` is an argument of the evaluation, local time is UTC. Formats are in
-jq_strftime.pxi, reading in jq_strptime.pxi.
+strftime.pxi, reading in strptime.pxi.
 """
 
 cdef tuple DAY_NAMES = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")

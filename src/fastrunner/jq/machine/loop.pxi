@@ -1,4 +1,4 @@
-"""Stage 4, expressions: the dispatch of instructions. See jq_vm.pxi for the rules."""
+"""Stage 4, expressions: the dispatch of instructions. See run.pxi for the rules."""
 
 
 cdef bint makes_numbers(Node node):
@@ -29,13 +29,13 @@ cdef class Evaluator(Runner):
 
     cdef int loop(self) except -1:
         """Runs until nothing is left to go back to."""
-        global steps_left
+        cdef State* state = running()
         cdef Op* op
         cdef int code
         cdef bint forward
         while True:
-            steps_left -= 1
-            if steps_left < 0:
+            state.steps_left -= 1
+            if state.steps_left < 0:
                 raise BudgetExceeded("expression ran out of steps")
             op = &self.unit.code[self.pc]
             code = op.code
@@ -190,7 +190,7 @@ cdef class Evaluator(Runner):
         return 0
 
     cdef int output(self) except -1:
-        if len(self.outputs) >= OUTPUTS_MAX:
+        if len(self.outputs) >= running().bounds.outputs:
             raise BudgetExceeded("expression yields too many results")
         self.outputs.append(self.current)
         return 0
@@ -198,7 +198,7 @@ cdef class Evaluator(Runner):
     cdef int append(self, int slot) except -1:
         cdef list values = <list>(<object>self.cell(0, slot)[0])
         charge(2)
-        if PyList_GET_SIZE(values) >= ARRAY_SIZE_MAX:
+        if PyList_GET_SIZE(values) >= running().bounds.array_size:
             raise BudgetExceeded("expression built an array that is too long")
         values.append(self.current)
         return 0

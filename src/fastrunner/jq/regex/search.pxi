@@ -56,11 +56,11 @@ cdef int next_start(Matcher* m, Pattern pattern, int at) except -2:
 
 cdef bint search(Matcher* m, Pattern pattern, int at) except -1:
     """Whether there is a match from `at` on; registers then tell where."""
-    global steps_left
+    cdef State* state = running()
     cdef int i
     m.search_start = at
     m.longest = -1
-    m.work_left = steps_left * WORK_PER_STEP
+    m.work_left = state.steps_left * WORK_PER_STEP
     try:
         while not (pattern.anchored and at > 0):
             at = next_start(m, pattern, at)
@@ -81,7 +81,7 @@ cdef bint search(Matcher* m, Pattern pattern, int at) except -1:
                 m.registers[i] = longest_registers[i]
         return m.longest >= 0
     finally:
-        steps_left = max(m.work_left, 0) // WORK_PER_STEP
+        state.steps_left = max(m.work_left, 0) // WORK_PER_STEP
         if stack_capacity > STACK_KEPT or <long long>frame_capacity * m.register_count > FRAME_REGISTERS_KEPT:
             give_up_memory(m)
 

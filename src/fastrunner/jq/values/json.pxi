@@ -119,7 +119,7 @@ cdef str dump_text_bounded(object value, Py_ssize_t room):
 
 cdef str dump_text(object value):
     cdef list parts = []
-    cdef Py_ssize_t room = STRING_SIZE_MAX
+    cdef Py_ssize_t room = running().bounds.string_size
     dump_parts(parts, value, 0, &room)
     if room < 0:
         raise BudgetExceeded("expression built a string that is too long")

@@ -6,15 +6,23 @@ into: a value may hold another one many times at no cost, so that walking it can
 and elements. Sizes are checked before a string or an array is built, not after.
 """
 
+from fastrunner._jq cimport State
+
+cdef extern from *:
+    """
+    #if defined(__GLIBC__)
+    /* One load off the thread's register: as cheap as a global, though this is a loaded library. */
+    #define FASTRUNNER_TLS_MODEL __attribute__((tls_model("initial-exec")))
+    #else
+    #define FASTRUNNER_TLS_MODEL
+    #endif
+    static __thread void* fastrunner_running FASTRUNNER_TLS_MODEL = NULL;
+    """
+    void* _running "fastrunner_running"
+
 cdef extern from "Python.h":
     int PyUnicode_KIND(object text)
 
-cdef long long steps_left = 0
-cdef long long steps_spent = 0
-cdef long long STEPS_MAX = _limits.EXPRESSION_STEPS_MAX
-cdef Py_ssize_t STRING_SIZE_MAX = _limits.EXPRESSION_STRING_SIZE_MAX
-cdef Py_ssize_t ARRAY_SIZE_MAX = _limits.EXPRESSION_ARRAY_SIZE_MAX
-cdef Py_ssize_t OUTPUTS_MAX = _limits.EXPRESSION_OUTPUTS_MAX
 # Texts up to this length cost no more to compare than a step is worth.
 cdef Py_ssize_t TEXT_SIZE_SMALL = 256
 # An error raised and caught, and a value put into its message, take about a microsecond each.
@@ -23,28 +31,16 @@ cdef Py_ssize_t ERROR_STEPS = 50
 cdef Py_ssize_t SEARCH_SIZE_SMALL = 30_000
 
 
-cdef void allow_steps() noexcept:
-    """Another evaluation begins, with a whole budget."""
-    global steps_left, steps_spent
-    steps_spent += STEPS_MAX - steps_left
-    steps_left = STEPS_MAX
-
-
-cdef long long take_spent_steps() noexcept:
-    """What evaluations took since this was asked last."""
-    global steps_spent
-    cdef long long spent
-    allow_steps()
-    spent = steps_spent
-    steps_spent = 0
-    return spent
+cdef inline State* running() noexcept:
+    """The state of the machine that evaluates in this thread."""
+    return <State*>_running
 
 
 cdef int charge(Py_ssize_t work) except -1:
     """Takes `work` steps from the running evaluation's budget."""
-    global steps_left
-    steps_left -= work
-    if steps_left < 0:
+    cdef State* state = running()
+    state.steps_left -= work
+    if state.steps_left < 0:
         raise BudgetExceeded("expression ran out of steps")
     return 0
 
@@ -79,21 +75,21 @@ cdef int charge_sort(Py_ssize_t count, Py_ssize_t text_size) except -1:
 
 cdef int check_string(double size) except -1:
     """Before a string of `size` characters is built: refuses one that is too long and charges for it."""
-    if size > STRING_SIZE_MAX:
+    if size > running().bounds.string_size:
         raise BudgetExceeded("expression built a string that is too long")
     return charge(<Py_ssize_t>size >> 6)
 
 
 cdef int check_array(double size) except -1:
     """Before an array of `size` elements is built: refuses one that is too long and charges for it."""
-    if size > ARRAY_SIZE_MAX:
+    if size > running().bounds.array_size:
         raise BudgetExceeded("expression built an array that is too long")
     return charge_elements(<Py_ssize_t>size)
 
 
 cdef str sized(str text):
     """A string just built, whose size was bounded beforehand: paid for by its bytes."""
-    if len(text) > STRING_SIZE_MAX:
+    if len(text) > running().bounds.string_size:
         raise BudgetExceeded("expression built a string that is too long")
     charge(len(text) * PyUnicode_KIND(text) >> 6)
     return text
@@ -104,7 +100,7 @@ cdef str joined(list parts, str separator):
     cdef double size = <double>len(separator) * len(parts)
     for part in parts:
         size += len(<str>part)
-    if size > STRING_SIZE_MAX:
+    if size > running().bounds.string_size:
         raise BudgetExceeded("expression built a string that is too long")
     charge(len(parts) >> 1)
     return sized(separator.join(parts))

@@ -5,15 +5,14 @@ which operands are evaluated is jq's (the right one first), because it decides w
 """
 
 
-cdef object evaluate(Machine machine, Node node, object input):
+cdef object evaluate(Stack stack, Node node, object input):
     """The one value of a node the compiler marked single."""
-    global steps_left
     cdef int kind = node.kind
     cdef object left, right
     cdef PyObject* found
-    steps_left -= 1
+    running().steps_left -= 1
     if kind == N_FIELD:
-        left = input if node.a is None else evaluate(machine, node.a, input)
+        left = input if node.a is None else evaluate(stack, node.a, input)
         if type(left) is dict:
             found = PyDict_GetItemWithError(left, node.key)
             return <object>found if found != NULL else None
@@ -23,73 +22,73 @@ cdef object evaluate(Machine machine, Node node, object input):
     elif kind == N_CONST:
         return node.key
     elif kind == N_VARIABLE:
-        return machine.load(node.level, node.slot)
+        return stack.load(node.level, node.slot)
     elif kind == N_PIPE:
-        return evaluate(machine, node.b, evaluate(machine, node.a, input))
+        return evaluate(stack, node.b, evaluate(stack, node.a, input))
     elif kind == N_BINARY:
-        right = node.b.key if node.b.kind == N_CONST else evaluate(machine, node.b, input)
-        left = node.a.key if node.a.kind == N_CONST else evaluate(machine, node.a, input)
+        right = node.b.key if node.b.kind == N_CONST else evaluate(stack, node.b, input)
+        left = node.a.key if node.a.kind == N_CONST else evaluate(stack, node.a, input)
         return operate(node.op, left, right)
     elif kind == N_AND:
-        return truthy(evaluate(machine, node.a, input)) and truthy(evaluate(machine, node.b, input))
+        return truthy(evaluate(stack, node.a, input)) and truthy(evaluate(stack, node.b, input))
     elif kind == N_OR:
-        return truthy(evaluate(machine, node.a, input)) or truthy(evaluate(machine, node.b, input))
+        return truthy(evaluate(stack, node.a, input)) or truthy(evaluate(stack, node.b, input))
     elif kind == N_IF:
-        if truthy(evaluate(machine, node.a, input)):
-            return evaluate(machine, node.b, input)
-        return input if node.c is None else evaluate(machine, node.c, input)
+        if truthy(evaluate(stack, node.a, input)):
+            return evaluate(stack, node.b, input)
+        return input if node.c is None else evaluate(stack, node.c, input)
     elif kind == N_OBJECT:
-        return evaluate_object(machine, node, input)
+        return evaluate_object(stack, node, input)
     elif kind == N_NATIVE:
-        return evaluate_native(machine, node, input)
+        return evaluate_native(stack, node, input)
     elif kind == N_ALTERNATIVE:
-        return evaluate_alternative(machine, node, input)
+        return evaluate_alternative(stack, node, input)
     elif kind == N_INDEX:
-        right = evaluate(machine, node.b, input)
-        left = input if node.a is None else evaluate(machine, node.a, input)
+        right = evaluate(stack, node.b, input)
+        left = input if node.a is None else evaluate(stack, node.a, input)
         return index_value(left, right)
     elif kind == N_STRING:
-        return evaluate_string(machine, node, input)
+        return evaluate_string(stack, node, input)
     elif kind == N_ARRAY:
-        return evaluate_array(machine, node, input)
-    return evaluate_rare(machine, node, input)
+        return evaluate_array(stack, node, input)
+    return evaluate_rare(stack, node, input)
 
 
-cdef object evaluate_rare(Machine machine, Node node, object input):
+cdef object evaluate_rare(Stack stack, Node node, object input):
     cdef int kind = node.kind
     cdef object value, low, high
     if kind == N_BIND:
-        value = evaluate(machine, node.a, input)
-        bind_pattern(machine, <Node>node.kids[0], value)
-        return evaluate(machine, node.b, input)
+        value = evaluate(stack, node.a, input)
+        bind_pattern(stack, <Node>node.kids[0], value)
+        return evaluate(stack, node.b, input)
     if kind == N_SLICE:
-        low = None if node.b is None else evaluate(machine, node.b, input)
-        high = None if node.c is None else evaluate(machine, node.c, input)
-        value = input if node.a is None else evaluate(machine, node.a, input)
+        low = None if node.b is None else evaluate(stack, node.b, input)
+        high = None if node.c is None else evaluate(stack, node.c, input)
+        value = input if node.a is None else evaluate(stack, node.a, input)
         return slice_value(value, low, high)
     if kind == N_NEGATE:
-        return negate(evaluate(machine, node.a, input))
+        return negate(evaluate(stack, node.a, input))
     if kind == N_FORMAT:
         return format_value(<str>node.key, input)
     if kind == N_TRY:
         try:
-            return evaluate(machine, node.a, input)
+            return evaluate(stack, node.a, input)
         except BudgetExceeded:
             raise
         except ExpressionError as error:
             value = error.value
         charge(ERROR_STEPS)
-        return evaluate(machine, node.b, value)
+        return evaluate(stack, node.b, value)
     if kind == N_REDUCE:
-        return reduce_directly(machine, node, input)
+        return reduce_directly(stack, node, input)
     if kind == N_ASSIGN:
-        return assign_directly(machine, node, input)
+        return assign_directly(stack, node, input)
     if kind == N_FIRST:
-        return first_directly(machine, node, input)
+        return first_directly(stack, node, input)
     raise SystemError(f"node {kind} is not single-valued")
 
 
-cdef object evaluate_object(Machine machine, Node node, object input):
+cdef object evaluate_object(Stack stack, Node node, object input):
     cdef dict result = {}
     cdef Py_ssize_t i
     cdef Node key, value
@@ -98,8 +97,8 @@ cdef object evaluate_object(Machine machine, Node node, object input):
     for i in range(0, PyList_GET_SIZE(node.kids), 2):
         key = <Node>PyList_GET_ITEM(node.kids, i)
         value = <Node>PyList_GET_ITEM(node.kids, i + 1)
-        name = key.key if key.kind == N_CONST else evaluate(machine, key, input)
-        found = value.key if value.kind == N_CONST else evaluate(machine, value, input)
+        name = key.key if key.kind == N_CONST else evaluate(stack, key, input)
+        found = value.key if value.kind == N_CONST else evaluate(stack, value, input)
         charge_text(checked_key(name))
         PyDict_SetItem(result, name, found)
     return result
@@ -111,22 +110,22 @@ cdef inline str checked_key(object name):
     return <str>name
 
 
-cdef object evaluate_array(Machine machine, Node node, object input):
+cdef object evaluate_array(Stack stack, Node node, object input):
     cdef Node kid
     charge(2)
     if node.a is None:
         return []
     if node.a.single != S_YES and node.a.kind != N_COMMA:
-        return collect(machine, node.a, input)
+        return collect(stack, node.a, input)
     if node.a.kind != N_COMMA:
-        return [evaluate(machine, node.a, input)]
+        return [evaluate(stack, node.a, input)]
     cdef list result = []
     for kid in node.a.kids:
-        result.append(evaluate(machine, kid, input))
+        result.append(evaluate(stack, kid, input))
     return result
 
 
-cdef object evaluate_native(Machine machine, Node node, object input):
+cdef object evaluate_native(Stack stack, Node node, object input):
     cdef Native native = <Native>node.key
     cdef object a = None
     cdef object b = None
@@ -134,27 +133,27 @@ cdef object evaluate_native(Machine machine, Node node, object input):
     if native.arity > 0:
         if native.arity > 1:
             if native.arity > 2:
-                c = evaluate(machine, <Node>PyList_GET_ITEM(node.kids, 2), input)
-            b = evaluate(machine, <Node>PyList_GET_ITEM(node.kids, 1), input)
-        a = evaluate(machine, <Node>PyList_GET_ITEM(node.kids, 0), input)
+                c = evaluate(stack, <Node>PyList_GET_ITEM(node.kids, 2), input)
+            b = evaluate(stack, <Node>PyList_GET_ITEM(node.kids, 1), input)
+        a = evaluate(stack, <Node>PyList_GET_ITEM(node.kids, 0), input)
     if native.function == NULL:
         return apply_math(<MathNative>native, input, a, b)
     return native.function(input, a, b, c)
 
 
-cdef object evaluate_alternative(Machine machine, Node node, object input):
+cdef object evaluate_alternative(Stack stack, Node node, object input):
     cdef bint present = True
-    cdef object value = evaluate_quietly(machine, node.a, input, &present)
+    cdef object value = evaluate_quietly(stack, node.a, input, &present)
     if present and truthy(value):
         return value
-    return evaluate(machine, node.b, input)
+    return evaluate(stack, node.b, input)
 
 
-cdef object evaluate_quietly(Machine machine, Node node, object input, bint* present):
+cdef object evaluate_quietly(Stack stack, Node node, object input, bint* present):
     """A node that may yield nothing because of a `?`; `present` then becomes false."""
     cdef object value
     if node.kind == N_FIELD:
-        value = input if node.a is None else evaluate_quietly(machine, node.a, input, present)
+        value = input if node.a is None else evaluate_quietly(stack, node.a, input, present)
         if not present[0]:
             return None
         if node.optional and type(value) is not dict and value is not None:
@@ -163,17 +162,17 @@ cdef object evaluate_quietly(Machine machine, Node node, object input, bint* pre
         return index_value(value, node.key)
     if node.kind == N_TRY and node.b is None:
         try:
-            return evaluate_quietly(machine, node.a, input, present)
+            return evaluate_quietly(stack, node.a, input, present)
         except BudgetExceeded:
             raise
         except ExpressionError:
             charge(ERROR_STEPS)
             present[0] = False
             return None
-    return evaluate(machine, node, input)
+    return evaluate(stack, node, input)
 
 
-cdef object evaluate_string(Machine machine, Node node, object input):
+cdef object evaluate_string(Stack stack, Node node, object input):
     cdef Py_ssize_t i = PyList_GET_SIZE(node.kids)
     cdef list parts = [None] * i
     charge(4 + 2 * i)
@@ -185,36 +184,36 @@ cdef object evaluate_string(Machine machine, Node node, object input):
         if kid.kind == N_CONST and kid.level == 1:
             parts[i] = kid.key
         else:
-            value = evaluate(machine, kid, input)
+            value = evaluate(stack, kid, input)
             parts[i] = format_value(<str>node.key, value)
     return joined(parts, "")
 
 
-cdef int bind_pattern(Machine machine, Node pattern, object value) except -1:
+cdef int bind_pattern(Stack stack, Node pattern, object value) except -1:
     """Stores the variables of a pattern whose keys are all single."""
     cdef Py_ssize_t i
     cdef Node key, target
     cdef object name, found
     if pattern.kind == N_VARIABLE:
-        return machine.store(pattern.slot, value)
+        return stack.store(pattern.slot, value)
     if pattern.kind == P_ARRAY:
         # jq goes from the last element to the first.
         for i in range(PyList_GET_SIZE(pattern.kids) - 1, -1, -1):
-            bind_pattern(machine, <Node>pattern.kids[i], index_value(value, i))
+            bind_pattern(stack, <Node>pattern.kids[i], index_value(value, i))
         return 0
     for i in range(0, PyList_GET_SIZE(pattern.kids), 2):
         key = <Node>pattern.kids[i]
         target = <Node>pattern.kids[i + 1]
         if key.kind == N_VARIABLE:
             found = index_value(value, key.key)
-            machine.store(key.slot, found)
+            stack.store(key.slot, found)
         else:
-            name = evaluate(machine, key, value)
+            name = evaluate(stack, key, value)
             if type(name) is not str:
                 fail(f"Cannot index {kind_name(value)} with {kind_name(name)}")
             found = index_value(value, name)
         if target is not None:
-            bind_pattern(machine, target, found)
+            bind_pattern(stack, target, found)
     return 0
 
 
@@ -262,7 +261,7 @@ cdef object add(object left, object right):
     if right is None:
         return left
     if type(left) is str and type(right) is str:
-        if len(<str>left) + len(<str>right) > STRING_SIZE_MAX:
+        if len(<str>left) + len(<str>right) > running().bounds.string_size:
             raise BudgetExceeded("expression built a string that is too long")
         return sized(<str>left + <str>right)
     if type(left) is list and type(right) is list:
@@ -440,17 +439,17 @@ cdef object negate(object value):
 
 cdef Node fold(Node node):
     """The constant a binary operation on constants is, or the node itself where that fails."""
-    global steps_left
-    cdef long long before = steps_left
+    cdef State* state = running()
+    cdef long long before = state.steps_left
     if type(node.a.key) is str and type(node.b.key) is not str:
         return node
-    steps_left = 1_000
+    state.steps_left = 1_000
     try:
         return constant(operate(node.op, node.a.key, node.b.key), node.offset)
     except ExpressionError:
         return node
     finally:
-        steps_left = before
+        state.steps_left = before
 
 
 # --- index and slice ---

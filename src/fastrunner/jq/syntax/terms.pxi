@@ -1,4 +1,4 @@
-"""Stage 4, expressions: objects and strings, whose parts are expressions again. See jq_parse.pxi for the rules."""
+"""Stage 4, expressions: objects and strings, whose parts are expressions again. See parse.pxi for the rules."""
 
 # --- objects ---
 

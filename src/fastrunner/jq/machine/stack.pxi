@@ -84,7 +84,7 @@ cdef class Unit:
         free(self.code)
 
 
-cdef class Machine:
+cdef class Stack:
     cdef Frame* frames
     cdef Py_ssize_t frame_top, frame_capacity
     cdef PyObject** cells
@@ -146,7 +146,7 @@ cdef class Machine:
         cdef Frame* frame
         cdef Frame* moved
         if self.frame_top >= self.frame_capacity:
-            if self.frame_top >= _frames_max:
+            if self.frame_top >= running().bounds.depth:
                 raise BudgetExceeded("expression is nested too deeply")
             moved = <Frame*>realloc(self.frames, 2 * self.frame_capacity * sizeof(Frame))
             if moved == NULL:
@@ -182,7 +182,7 @@ cdef class Machine:
         cdef Fork* fork
         cdef Fork* moved
         if self.fork_top >= self.fork_capacity:
-            if self.fork_top >= _frames_max:
+            if self.fork_top >= running().bounds.depth:
                 raise BudgetExceeded("expression is nested too deeply")
             moved = <Fork*>realloc(self.forks, 2 * self.fork_capacity * sizeof(Fork))
             if moved == NULL:
@@ -268,4 +268,3 @@ cdef class Machine:
 
 
 cdef Py_ssize_t STACK_SIZE_KEPT_MAX = 4_096
-cdef Py_ssize_t _frames_max = _limits.EXPRESSION_DEPTH_MAX

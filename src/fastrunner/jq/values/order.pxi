@@ -41,7 +41,6 @@ cdef int VALUE_DEPTH_MAX = 10_000
 cdef Py_ssize_t ERROR_DUMP_SIZE_BYTES = 30
 # A problem quotes the expression, whose names may be long.
 cdef Py_ssize_t PROBLEM_TEXT_SIZE_MAX = 500
-cdef Py_ssize_t ERROR_TEXT_SIZE_MAX = _limits.EXPRESSION_ERROR_SIZE_MAX
 
 cdef tuple KIND_NAMES = ("null", "boolean", "boolean", "number", "string", "array", "object")
 
@@ -136,21 +135,25 @@ cdef inline object from_ssize(Py_ssize_t value):
 
 cdef str error_text(object value):
     """An uncaught error's message, cut: it travels in events. Needs no budget, for it is read after the evaluation."""
-    global steps_left
-    cdef long long before = steps_left
-    cdef Py_ssize_t room = ERROR_TEXT_SIZE_MAX
+    cdef Py_ssize_t size_max = DEFAULT_BOUNDS.error_size
+    cdef Py_ssize_t room = size_max
+    cdef State scratch
+    cdef void* before = _running
     cdef list parts = []
     cdef str text
     if type(value) is str:
         text = <str>value
         room -= len(text)
     else:
-        steps_left = STEPS_MAX
-        dump_parts(parts, value, 0, &room)
-        steps_left = before
+        begin(&scratch, &DEFAULT_BOUNDS)
+        enter(&scratch)
+        try:
+            dump_parts(parts, value, 0, &room)
+        finally:
+            leave(&scratch, before)
         text = "".join(parts)
     if room < 0:
-        return text[:ERROR_TEXT_SIZE_MAX] + "..."
+        return text[:size_max] + "..."
     return text if type(value) is str else text + " (not a string)"
 
 
@@ -184,12 +187,7 @@ cdef object type_error2(object left, object right, str message):
 
 # --- equality and order ---
 
-# Whether nan was below something: it is then below itself, too, which a sort must not be told.
-cdef bint met_nan = False
-
-
 cdef inline int compare_numbers(object left, object right):
-    global met_nan
     cdef double a, b
     if left is right and type(left) is int:
         return 0
@@ -199,7 +197,7 @@ cdef inline int compare_numbers(object left, object right):
         # Both are literals; these compare exactly, as jq's decimal literals do.
         return -1 if left < right else (1 if left > right else 0)
     if isnan(a):
-        met_nan = True
+        running().met_nan = True
         return -1
     if isnan(b):
         return 1
@@ -306,12 +304,12 @@ cdef class SortKey:
         self.value = value
 
     def __lt__(self, SortKey other):
-        global met_nan
+        cdef State* state = running()
         charge(3)
-        met_nan = False
+        state.met_nan = False
         if compare(self.value, other.value) >= 0:
             return False
-        return not met_nan or compare(other.value, self.value) >= 0
+        return not state.met_nan or compare(other.value, self.value) >= 0
 
 
 cdef list sorted_order(list keys):

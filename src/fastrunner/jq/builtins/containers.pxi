@@ -4,8 +4,6 @@ Rules: a native takes the input and up to three arguments and gives one result o
 text. Work that grows with the data is charged to the step budget.
 """
 
-cdef long long evaluation_now_ms = 0
-
 
 cdef object f_not(object input, object a, object b, object c):
     return not truthy(input)
@@ -24,7 +22,7 @@ cdef object f_error1(object input, object a, object b, object c):
 
 
 cdef object f_now(object input, object a, object b, object c):
-    return from_double(evaluation_now_ms / 1000.0)
+    return from_double(running().now_ms / 1000.0)
 
 
 cdef object f_length(object input, object a, object b, object c):
@@ -277,7 +275,7 @@ cdef int flatten_into(list result, list values, double depth, int level) except 
         charge(1)
         if type(value) is list and depth != 0:
             flatten_into(result, <list>value, depth - 1, level + 1)
-        elif len(result) >= ARRAY_SIZE_MAX:
+        elif len(result) >= running().bounds.array_size:
             raise BudgetExceeded("expression built an array that is too long")
         else:
             result.append(value)

@@ -432,8 +432,8 @@ cdef object library_source(str name, int arity):
 
 cdef Unit library_unit(str name, int arity):
     """The compiled library function; it is known before its body is, for the sake of recursion."""
-    global steps_left
-    cdef long long before = steps_left
+    cdef State* state = running()
+    cdef long long before = state.steps_left
     cdef str key = f"{name}/{arity}"
     cdef Unit unit = LIBRARY_UNITS.get(key)
     cdef Emitter compiler
@@ -441,14 +441,14 @@ cdef Unit library_unit(str name, int arity):
     if unit is not None:
         return unit
     # Its cost is the process's, once; a program must not fail by being the first to use it.
-    steps_left = _limits.EXPRESSION_COMPILE_STEPS_MAX
+    state.steps_left = _limits.EXPRESSION_COMPILE_STEPS_MAX
     node = Parser().parse(<str>LIBRARY[key])
     compiler = Emitter()
     compiler.library = True
     unit = compiler.new_unit(None)
     LIBRARY_UNITS[key] = unit
     compiler.define(node, unit, None)
-    steps_left = before
+    state.steps_left = before
     return unit
 
 

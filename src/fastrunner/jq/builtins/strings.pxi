@@ -205,7 +205,7 @@ cdef object f_strindices(object input, object a, object b, object c):
 
 cdef int check_length(list values) except -1:
     """Before an element is appended."""
-    if len(values) >= ARRAY_SIZE_MAX:
+    if len(values) >= running().bounds.array_size:
         raise BudgetExceeded("expression built an array that is too long")
     return 0
 

@@ -27,7 +27,7 @@ cdef inline bint range_ended(double number, double limit, double step, bint has_
     return step == 0 or isnan(number) or number <= limit
 
 
-cdef class Runner(Machine):
+cdef class Runner(Stack):
     # The current value and program counter live here while an error is handled.
     cdef object current
     cdef int pc

@@ -1,0 +1,65 @@
+"""Stage 4, expressions: what other extensions cimport of the engine for jq expressions.
+
+Rules: whoever evaluates has a machine, which keeps the bounds it was made with and counts what evaluations cost; a
+machine evaluates one expression at a time. `Machine` and `Program` come from functions, never from their classes.
+"""
+
+cimport cython
+
+
+cdef struct Bounds:
+    long long steps
+    Py_ssize_t depth
+    Py_ssize_t outputs
+    Py_ssize_t array_size
+    Py_ssize_t string_size
+    Py_ssize_t error_size
+    Py_ssize_t regex_size
+    int regex_depth
+    int regex_instructions
+    int regex_stack
+
+
+cdef struct State:
+    Bounds bounds
+    long long steps_left
+    long long steps_spent
+    long long now_ms
+    # Whether nan was below something: it is then below itself, too, which a sort must not be told.
+    bint met_nan
+    bint busy
+    # Memory of regular expressions' matcher while an evaluation has it.
+    void* matcher
+
+
+@cython.final
+cdef class Machine:
+    cdef State state
+
+    cdef Bounds bounds(self) noexcept
+    cdef int set_bounds(self, const Bounds* bounds) except -1
+    cdef void allow(self) noexcept
+    cdef long long take_spent(self) noexcept
+
+
+@cython.final
+cdef class Program:
+    cdef readonly str text
+    cdef readonly tuple arguments
+    cdef dict offsets
+    cdef int argument_count
+    cdef list slots
+    # The compiled unit; the syntax tree if the whole expression yields exactly one value by construction.
+    cdef object unit
+    cdef object direct
+    # A direct expression without variables needs no frame.
+    cdef bint bare
+
+    cdef object evaluate(self, Machine machine, object input, tuple arguments, long long now_ms)
+    cdef object evaluate_in(self, State* state, object input, tuple arguments, long long now_ms)
+    cdef list run_in(self, State* state, object input, tuple arguments, long long now_ms)
+
+
+cdef Bounds default_bounds() noexcept
+cdef Machine new_machine(const Bounds* bounds)
+cpdef Program compile_expression(str text)

@@ -1,0 +1,142 @@
+"""Stage 4, expressions: the compiled program and its evaluation, the surface the rest of the core uses.
+
+Rules: a program is immutable and shared; whoever evaluates it brings a machine. Evaluators are memory only: each is
+one evaluation's own while it is in use, and is reset afterwards.
+"""
+
+cimport cython
+
+from fastrunner._jq cimport Bounds, Machine, Program, State
+
+cdef extern from "Python.h":
+    int PyGC_Disable()
+    int PyGC_Enable()
+
+cdef list idle_evaluators = []
+
+
+cdef class Program:
+    """A compiled jq expression; immutable, shared between executions."""
+
+    def __cinit__(self, key=None):
+        if key is not KEY:
+            raise TypeError("use compile_expression()")
+
+    cdef object evaluate(self, Machine machine, object input, tuple arguments, long long now_ms):
+        """`first` on what is left of the budget that `Machine.allow` set."""
+        if machine.state.busy:
+            raise RuntimeError("the machine is evaluating another expression")
+        return self.evaluate_in(&machine.state, input, arguments, now_ms)
+
+    cdef object evaluate_in(self, State* state, object input, tuple arguments, long long now_ms):
+        cdef list outputs
+        cdef void* before
+        if self.bare:
+            state.now_ms = now_ms
+            before = enter(state)
+            try:
+                return evaluate(None, <Node>self.direct, input)
+            finally:
+                leave(state, before)
+        outputs = self.run_in(state, input, arguments, now_ms)
+        if PyList_GET_SIZE(outputs) == 1:
+            return outputs[0]
+        return outputs if outputs else None
+
+    cdef list run_in(self, State* state, object input, tuple arguments, long long now_ms):
+        """All results in order."""
+        cdef Evaluator evaluator
+        cdef void* before
+        cdef bint collecting
+        if len(arguments) != self.argument_count:
+            raise ValueError(f"the expression takes {self.argument_count} arguments, not {len(arguments)}")
+        evaluator = idle_evaluators.pop() if idle_evaluators else Evaluator()
+        state.now_ms = now_ms
+        before = enter(state)
+        # Values have no cycles; looking for some while an evaluation builds them can double its time.
+        collecting = PyGC_Disable()
+        try:
+            return run_with(evaluator, self, input, arguments)
+        finally:
+            leave(state, before)
+            evaluator.reset()
+            evaluator.current = None
+            evaluator.outputs = None
+            if not evaluator.is_large():
+                idle_evaluators.append(evaluator)
+            if collecting:
+                PyGC_Enable()
+
+    def first(self, input, arguments=(), now_ms=0):
+        """The expression's one value: no result gives None, one result itself, several results a list of them."""
+        cdef State state
+        begin(&state, &DEFAULT_BOUNDS)
+        return self.evaluate_in(&state, input, tuple(arguments), now_ms)
+
+    def outputs(self, input, arguments=(), now_ms=0):
+        """All results in order."""
+        cdef State state
+        begin(&state, &DEFAULT_BOUNDS)
+        return self.run_in(&state, input, tuple(arguments), now_ms)
+
+    def argument_offset(self, name):
+        """Code point offset of the first use of a free variable, for problems."""
+        return self.offsets[name]
+
+    def __repr__(self):
+        return f"Program({self.text!r})"
+
+
+cdef list run_with(Evaluator evaluator, Program program, object input, tuple arguments):
+    cdef int i
+    evaluator.reset()
+    evaluator.push_frame(<Unit>program.unit, -1, 0)
+    for i in range(program.argument_count):
+        evaluator.store(program.slots[i], arguments[i])
+    if program.direct is not None:
+        return [evaluate(evaluator, <Node>program.direct, input)]
+    return evaluator.run(<Unit>program.unit, input)
+
+
+cpdef Program compile_expression(str text):
+    """Compiles jq text (without `${ }`). Raises ExpressionProblem."""
+    cdef State state
+    cdef void* before
+    if text is None:
+        raise TypeError("the expression must be a str")
+    if len(text) > _limits.EXPRESSION_SIZE_BYTES_MAX:
+        raise ExpressionProblem(
+            f"the expression has {len(text)} characters, at most {_limits.EXPRESSION_SIZE_BYTES_MAX} are allowed", 0
+        )
+    begin(&state, &DEFAULT_BOUNDS)
+    state.steps_left = _limits.EXPRESSION_COMPILE_STEPS_MAX
+    before = enter(&state)
+    try:
+        return compiled_program(text)
+    except BudgetExceeded:
+        raise ExpressionProblem("the expression takes too long to compile", 0) from None
+    except ExpressionProblem as problem:
+        raise ExpressionProblem(problem.message, problem.offset, text) from None
+    finally:
+        leave(&state, before)
+
+
+cdef Program compiled_program(str text):
+    cdef Program program
+    cdef Emitter compiler
+    cdef Node node = Parser().parse(text)
+    compiler = Emitter()
+    compiler.root = compiler.new_unit(None)
+    compiler.walk(node, compiler.root, None, False)
+    compiler.finish(compiler.root)
+    program = Program.__new__(Program, KEY)
+    program.text = text
+    program.arguments = tuple(compiler.arguments)
+    program.offsets = compiler.argument_offsets
+    program.argument_count = len(compiler.arguments)
+    program.slots = [compiler.argument_slots[name] for name in compiler.arguments]
+    program.unit = compiler.root
+    if node.single == S_YES:
+        program.direct = node
+        program.bare = compiler.root.cell_count == 0
+    return program
