@@ -24,30 +24,6 @@ cdef enum:
     KIND_WAIT
     KIND_CALL_HTTP
 
-# What a free variable of an expression stands for; from ARGUMENT_SCOPED on, twice the number of scopes outwards,
-# plus one for the second name of a scope.
-cdef enum:
-    ARGUMENT_CONTEXT
-    ARGUMENT_INPUT
-    ARGUMENT_OUTPUT
-    ARGUMENT_TASK
-    ARGUMENT_WORKFLOW
-    ARGUMENT_RUNTIME
-    ARGUMENT_SECRETS
-    ARGUMENT_AUTHORIZATION
-    ARGUMENT_SCOPED
-
-cdef dict RUNNER_ARGUMENTS = {
-    "context": ARGUMENT_CONTEXT,
-    "input": ARGUMENT_INPUT,
-    "output": ARGUMENT_OUTPUT,
-    "task": ARGUMENT_TASK,
-    "workflow": ARGUMENT_WORKFLOW,
-    "runtime": ARGUMENT_RUNTIME,
-    "secrets": ARGUMENT_SECRETS,
-    "authorization": ARGUMENT_AUTHORIZATION,
-}
-
 cdef enum:
     TEMPLATE_CONSTANT
     TEMPLATE_EXPRESSION

@@ -383,14 +383,15 @@ cdef class PlanBuilder:
         task.filter = tuple(((catch.get("errors") or {}).get("with") or {}).items())
         task.when = self.build_condition(catch.get("when"), inner)
         task.except_when = self.build_condition(catch.get("exceptWhen"), inner)
-        task.retry = self.build_retry(catch.get("retry"), inner)
+        task.retry = self.build_retry(catch.get("retry"), inner, scopes)
         if catch.get("do") is not None:
             task.handler = self.build_list(catch["do"], reference + "/catch/do", inner)
         task.has_catch_then = catch.get("then") is not None
         task.catch_then = self.target(catch.get("then"), names, position)
         return task
 
-    cdef RetryPolicy build_retry(self, object definition, tuple scopes):
+    cdef RetryPolicy build_retry(self, object definition, tuple scopes, tuple around):
+        """A policy sees the error; its limits only what stands around the `try`."""
         cdef RetryPolicy retry
         cdef dict limit, attempt, jitter, backoff
         if definition is None:
@@ -416,8 +417,8 @@ cdef class PlanBuilder:
         retry.count_max = -1
         if attempt.get("count") is not None:
             retry.count_max = min(max(0, int(attempt["count"])), <object> RETRIES_MAX)
-        retry.attempt_duration = self.build_duration(attempt.get("duration"), scopes)
-        retry.total_duration = self.build_duration(limit.get("duration"), scopes)
+        retry.attempt_duration = self.build_duration(attempt.get("duration"), around)
+        retry.total_duration = self.build_duration(limit.get("duration"), around)
         return retry
 
     cdef CallHttpNode build_call_http(self, dict arguments, tuple scopes):
