@@ -9,6 +9,47 @@ cimport cython
 from fastrunner._jq cimport Bounds, Machine, Program
 
 
+# --- the document and its language: core/document/, core/language/ ---
+
+@cython.final
+cdef class Document:
+    """A document's data, the problems its text had, and the expressions validation compiles for the plan."""
+
+    cdef str text
+    cdef object root
+    cdef list problems
+    cdef dict programs
+    cdef bint is_json
+    cdef bint is_respelled
+    cdef Place_ place
+
+    cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key)
+
+
+@cython.final
+cdef class Position:
+    """One row of the table of positions; `_core.pyi` has the contract."""
+
+    cdef readonly str where
+    cdef readonly str dot
+    cdef int form
+    cdef int variables
+    cdef int binds
+    cdef bint is_own
+
+
+@cython.final
+cdef class Bindings:
+    """The scoped variables at a holder: a `for` task, a `foreach`, a `catch`, or any other task, which binds none."""
+
+    cdef tuple around
+    """Pairs of names, outermost first, the second None where a scope has one: what surrounds the holder."""
+    cdef tuple own
+    """The same and what the holder binds."""
+
+    cdef tuple at(self, Position position)
+
+
 # --- values: core/behaviour.pxi, core/values.pxi, core/progress.pxi, core/tally.pxi ---
 
 @cython.final

@@ -33,6 +33,32 @@ class InvalidWorkflow(ValueError):
 
 # --- documents ---
 
+@final
+class Position:
+    """A place of a document that holds something to evaluate; immutable."""
+
+    where: str
+    dot: str
+    """What `.` is there; empty where nothing is evaluated."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: positions come from `POSITIONS`."""
+
+    @property
+    def form(self) -> str:
+        """What stands there: expression, wrapped, text, slot, template, duration, endpoint, uri, tasks or plain."""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments with a value there, without `$`."""
+
+    @property
+    def sees(self) -> str:
+        """Whose scoped variables it sees beside those around: those of its for, foreach or catch; empty if of none."""
+
+POSITIONS: tuple[Position, ...]
+"""Every place of a document that holds something to evaluate, in the order of the documentation."""
+
 def load(text: str | bytes) -> Json:
     """The data of a YAML (1.2 core schema) or JSON document. Raises InvalidWorkflow; positions are in its problems."""
 

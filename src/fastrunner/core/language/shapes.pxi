@@ -1,4 +1,4 @@
-"""Stage 2, compile: what a document may look like, as data. `validate.pxi` interprets these tables.
+"""Stage 2, compile: what a document may look like, as data. `check.pxi` interprets these tables.
 
 Rules: one Shape per nested structure of the DSL, one Field per key. Every object whose keys the DSL names is closed,
 also where the official schema leaves it open: a key nobody reads is a mistake of its author. A union is one Shape that

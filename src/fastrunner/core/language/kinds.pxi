@@ -1,4 +1,4 @@
-"""Stage 2, compile: the shapes of tasks and of the whole document; continues validate_shapes.pxi."""
+"""Stage 2, compile: the shapes of tasks and of the whole document; continues shapes.pxi."""
 
 cdef Shape TASKS = Shape("a list of tasks, each an object with one key, the task's name", IS_LIST, rule=RULE_TASKS)
 cdef Shape BRANCHES = Shape("a list of tasks, each an object with one key, the task's name", IS_LIST,
