@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core/*.pxi)
+CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core/*.pxi src/fastrunner/core/*/*.pxi)
 EXTENSION := $(VENV)/.built
 RESULTS ?= benchmarks/results
 
@@ -53,7 +53,7 @@ docs: build ## Generate docs/configuration.md and docs/metrics.md
 lint: build ## ruff and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(BIN):$$PATH" $(BIN)/cython-lint src/fastrunner/_core.pyx src/fastrunner/core/*.pxi
+	PATH="$(BIN):$$PATH" $(BIN)/cython-lint $(filter-out setup.py,$(CORE_SOURCES))
 
 types: build ## mypy --strict
 	$(BIN)/mypy

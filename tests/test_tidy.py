@@ -17,7 +17,7 @@ from fastrunner.crash import CrashPoint
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "fastrunner"
-CORE_PARTS = [SOURCE / "_core.pyx", *sorted((SOURCE / "core").glob("*.pxi"))]
+CORE_PARTS = [SOURCE / "_core.pyx", *sorted((SOURCE / "core").rglob("*.pxi"))]
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if "_pb" not in path.relative_to(SOURCE).parts)
 OTHERS = sorted(path for name in ("tests", "tools", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py"))
 
@@ -253,9 +253,9 @@ def test_core_root_only_assembles() -> None:
     """`_core.pyx` is a docstring and includes, and every part is included."""
     root = strip_strings((SOURCE / "_core.pyx").read_text(encoding="utf-8"))
     lines = [line for line in root.splitlines() if line.strip()]
-    assert [line for line in lines if not re.fullmatch(r'include "core/\w+\.pxi"|(from|cimport) .*', line)] == []
+    assert [line for line in lines if not re.fullmatch(r'include "core/[\w/]+\.pxi"|(from|cimport) .*', line)] == []
     assert {line.split('"')[1] for line in lines if line.startswith("include")} == {
-        f"core/{path.name}" for path in CORE_PARTS[1:]
+        path.relative_to(SOURCE).as_posix() for path in CORE_PARTS[1:]
     }
 
 
