@@ -12,6 +12,18 @@ from fastrunner._jq cimport Bounds, Machine, Program
 # --- the document and its language: core/document/, core/language/ ---
 
 @cython.final
+cdef class Mark:
+    """Where a value and the key before it stand in the text; its members mirror the value's."""
+
+    cdef Py_ssize_t line
+    cdef Py_ssize_t column
+    cdef Py_ssize_t key_line
+    cdef Py_ssize_t key_column
+    cdef dict members
+    cdef list items
+
+
+@cython.final
 cdef class Document:
     """A document's data, the problems its text had, and the expressions validation compiles for the plan."""
 
@@ -21,7 +33,7 @@ cdef class Document:
     cdef dict programs
     cdef bint is_json
     cdef bint is_respelled
-    cdef Place_ place
+    cdef Mark mark
 
     cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key)
 
@@ -617,3 +629,4 @@ cdef class SnapshotReader:
 
     cdef object value(self, object place)
     cdef list values(self, list places)
+    cdef dict error(self, object place)

@@ -77,28 +77,92 @@ class Plan:
     name: str
     version: str
     document: Mapping[str, Json]
+    digest: bytes
+    """SHA-256 of the document's text; what snapshots and capsules know the document by."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: plans come from `compile`."""
+
+    def render(self, capsule: Capsule, secrets: Mapping[str, Json] | None = None) -> dict[str, Json]:
+        """The arguments of an effect: the same each time, in this process or another. Raises RenderFault.
+
+        For `call_http`: method, uri, headers, query, body, output, redirect.
+        """
+
+    def dump_capsule(self, capsule: Capsule) -> bytes:
+        """A capsule for another process: the values its arguments read, and nothing that is secret."""
+
+    def load_capsule(self, data: bytes) -> Capsule:
+        """A dumped capsule. Raises ValueError for one that is damaged or belongs to another document."""
+
+class RenderFault(Exception):
+    """Arguments that could not be made: hand `EffectFailure.whole(effect_id, error)` to the walk, which fails the
+    task."""
+
+    error: dict[str, Json]
+    """The DSL error."""
+
+    def __init__(self, error: dict[str, Json]) -> None: ...
+
+# --- kinds of tasks ---
+
+@final
+class TaskKind:
+    """A row of the table of kinds of tasks."""
+
+    number: int
+    """Stands in snapshots and tallies."""
+    name: str
+    """Of the kind in metrics, and of its effect."""
+    feature: str
+    """What validation knows it by: the key of a task, or `call: <protocol>`."""
+    has_effect: bool
+    """Something outside is performed for it, by the performer of that name."""
+    counts_attempts: bool
+    """Its events count attempts of its own; those of others count those of the `try` around them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: kinds are rows of the core's own table."""
+
+    @property
+    def has_frame(self) -> bool:
+        """Its tasks may last longer than the step they begin in."""
+
+KINDS: tuple[TaskKind, ...]
+"""The table, by number."""
 
 # --- the walk: actions out, outcomes in ---
 
 @final
+class Capsule:
+    """What an effect's arguments are made of, as it was when the effect was scheduled; `Plan.render` makes them."""
+
+    task_index: int
+    """Number of the task in the document."""
+    now_ms: int
+    """When it was scheduled: the time its expressions see."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: capsules come from a walk, or from `Plan.load_capsule`."""
+
+@final
 class PerformEffect:
-    """Perform an effect and hand its outcome back with the same `effect_id`.
+    """Render the capsule, perform the effect and hand its outcome back with the same `effect_id`.
 
     `effect_id` and `idempotency_key` are stable over restarts; a retry of the task gets new ones.
     """
 
     effect_id: int
     kind: str
-    """`call_http` for now; one performer each."""
-    arguments: Mapping[str, Json]
-    """Evaluated arguments; for `call_http`: method, uri, headers, query, body, output, redirect."""
+    """Name of the task's kind; one performer each."""
+    capsule: Capsule
     idempotency_key: str
     """`<execution id>/<task reference>/<iteration>/<attempt>`."""
     reference: str
     """JSON pointer of the task."""
 
     def __init__(
-        self, effect_id: int, kind: str, arguments: Mapping[str, Json], idempotency_key: str, reference: str
+        self, effect_id: int, kind: str, capsule: Capsule, idempotency_key: str, reference: str
     ) -> None: ...
 
 @final
@@ -109,7 +173,27 @@ class InterruptEffect:
 
     def __init__(self, effect_id: int) -> None: ...
 
-Action = PerformEffect | InterruptEffect
+@final
+class Subscribe:
+    """Hand in an EventArrived for each event that matches the filter, until Unsubscribe."""
+
+    subscription_id: int
+    """Stable over restarts; shares its numbers with effects."""
+    filter: Json
+    reference: str
+    """JSON pointer of the task."""
+
+    def __init__(self, subscription_id: int, filter: Json, reference: str) -> None: ...
+
+@final
+class Unsubscribe:
+    """No further event is wanted."""
+
+    subscription_id: int
+
+    def __init__(self, subscription_id: int) -> None: ...
+
+Action = PerformEffect | InterruptEffect | Subscribe | Unsubscribe
 
 @final
 class EffectResult:
@@ -130,7 +214,23 @@ class EffectFailure:
     title: str
     detail: str
 
+    error: Mapping[str, Json] | None
+    """The whole error (type, status, title, detail, instance) of one made by `whole`."""
+
     def __init__(self, effect_id: int, type: str, status: int, title: str, detail: str) -> None: ...
+    @staticmethod
+    def whole(effect_id: int, error: dict[str, Json]) -> EffectFailure:
+        """A failure with an error as it is; without `instance` it gets that of its task. Raises ValueError for what
+        is no error."""
+
+@final
+class EventArrived:
+    """An event for a subscription."""
+
+    subscription_id: int
+    event: Json
+
+    def __init__(self, subscription_id: int, event: Json) -> None: ...
 
 @final
 class TimerDue:
@@ -170,7 +270,7 @@ class Resume:
 
     def __init__(self, reason: str) -> None: ...
 
-Outcome = EffectResult | EffectFailure | TimerDue | MoreSteps | Cancel | Pause | Resume
+Outcome = EffectResult | EffectFailure | EventArrived | TimerDue | MoreSteps | Cancel | Pause | Resume
 
 @final
 class Turn:
@@ -208,13 +308,14 @@ class TaskTally:
         """Adds a turn's tally. Raises ValueError if it is none."""
 
     def take(self) -> list[tuple[int, int]]:
-        """What is in the cells that are not 0, and empties them. After the cells of all kinds comes one that counts
+        """What is in the cells that are not 0, and empties them. Before the cells of all kinds comes one that counts
         expressions whose budget ended."""
 
 @final
 class Walk:
     """One execution. Deterministic: equal calls give equal turns, snapshots and event bytes."""
 
+    plan: Plan
     status: Status
     wake_at_ms: int
     """When the driver must resume with TimerDue; 0: no timer."""
@@ -257,8 +358,12 @@ class Walk:
     def resume(self, outcome: Outcome, now_ms: int) -> Turn:
         """Hands an outcome in. Outcomes of unknown or interrupted effects and commands to an ended walk do nothing."""
 
-    def pending(self) -> list[PerformEffect]:
-        """Effects performed and not yet answered, to be performed again after a restore."""
+    def pending(self) -> list[PerformEffect | Subscribe]:
+        """Effects performed and not yet answered, and subscriptions, to be asked for again after a restore."""
 
     def snapshot(self) -> bytes:
-        """The walk's state but for plan, input and env, with a format version and a checksum."""
+        """The walk's state but for plan, input and env, with a format version and a checksum.
+
+        It carries the document's digest, and the behaviour the execution was started with: the version of the
+        semantics, the bounds that decide outcomes, the runner's version.
+        """

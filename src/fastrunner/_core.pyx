@@ -1,9 +1,9 @@
 """Stages 2 and 4 of the data path, compiled: the assembly root. `_core.pyi` is its contract, `_core.pxd` its map."""
 
 include "core/document/problems.pxi"
-include "core/load.pxi"
-include "core/load_json.pxi"
-include "core/load_yaml.pxi"
+include "core/document/load.pxi"
+include "core/document/json.pxi"
+include "core/document/yaml.pxi"
 include "core/language/formats.pxi"
 include "core/language/positions.pxi"
 include "core/language/shapes.pxi"

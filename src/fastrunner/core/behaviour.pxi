@@ -73,9 +73,11 @@ cdef list behaviour_fields(Behaviour behaviour):
     return [behaviour.version, behaviour.runner_version, list(behaviour.bounds)]
 
 
-cdef Behaviour behaviour_of(int version, str runner_version, object bounds):
+cdef Behaviour behaviour_of(list fields):
     """The behaviour a snapshot tells. Raises ValueError for one of a later runner."""
     cdef Behaviour newest = behaviour_now()
+    cdef str runner_version
+    version, runner_version, bounds = fields
     if version not in BOUNDS_BY_VERSION:
         raise ValueError(f"the snapshot has behaviour version {version}; this runner knows up to {BEHAVIOUR_VERSION}")
     bounds = BOUNDS_BY_VERSION[version] if bounds is None else tuple(bounds)

@@ -253,3 +253,7 @@ cdef Shape ROOT = Shape("a workflow: an object with document and do", IS_OBJECT,
         "mode": Shape("strict or loose", IS_TEXT, text=TEXT_WORD, words=("strict", "loose")),
     }),
 })
+
+
+cdef int execute(str feature, Shape shape=None) except -1:
+    return 0

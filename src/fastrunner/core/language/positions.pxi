@@ -74,17 +74,11 @@ cdef tuple BINDS_WORDS = ("", "for", "foreach", "catch")
 
 # --- scopes ---
 
-@cython.internal
 @cython.final
 cdef class Bindings:
     """The scoped variables at a holder: a `for` task, a `foreach`, a `catch`, or any other task, which binds none."""
 
-    cdef tuple around
-    """Pairs of names, outermost first, the second None where a scope has one: what surrounds the holder."""
-    cdef tuple own
-    """The same and what the holder binds."""
-
-    cdef inline tuple at(self, Position position):
+    cdef tuple at(self, Position position):
         """What an expression of a position sees."""
         return self.own if position.is_own else self.around
 
@@ -125,13 +119,6 @@ cdef object bound_name(dict holder, str key, str default):
 @cython.final
 cdef class Position:
     """One row of the table; `_core.pyi` has the contract."""
-
-    cdef readonly str where
-    cdef readonly str dot
-    cdef int form
-    cdef int variables
-    cdef int binds
-    cdef bint is_own
 
     def __init__(self, *args, **kwargs):
         raise TypeError("positions come from POSITIONS")

@@ -135,7 +135,7 @@ cdef class PlanBuilder:
         if self.plan.tasks is None:
             self.begin()
         while self.cursors and budget > 0:
-            cursor = <Cursor> self.cursors[-1]
+            cursor = <Cursor> self.cursors[len(self.cursors) - 1]
             if len(cursor.tasks) == len(cursor.items):
                 cursor.body.tasks = tuple(cursor.tasks)
                 self.cursors.pop()
@@ -270,7 +270,7 @@ cdef class PlanBuilder:
     cdef TaskList branch(self, Position position, dict item, int number, str pointer, Bindings bindings):
         """A branch has no siblings to go to: `end` ends the workflow, everything else the branch."""
         cdef TaskList body = self.tasks(position, [item], pointer, bindings)
-        cdef Cursor cursor = <Cursor> self.opened[-1]
+        cdef Cursor cursor = <Cursor> self.opened[len(self.opened) - 1]
         cursor.first = number
         cursor.is_branch = True
         return body

@@ -111,7 +111,7 @@ cdef Capsule read_capsule(Plan plan, bytes data):
         (digest, facts.execution_id, facts.input, facts.env, facts.started_at_ms, behaviour, capsule.task_index,
          capsule.now_ms, capsule.started_at_ms, capsule.context, capsule.raw_input, capsule.input, scopes,
          capsule.rendered) = load_json(data[1:])
-        facts.behaviour = behaviour_of(*behaviour)
+        facts.behaviour = behaviour_of(behaviour)
         capsule.scope = scope_of(scopes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the capsule is damaged: {error}") from None

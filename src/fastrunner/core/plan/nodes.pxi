@@ -8,7 +8,7 @@ negative POSITION values. What only one kind of task needs is in that kind's par
 cimport cython
 
 cdef int TASK_KINDS_MAX = 64
-cdef list KINDS = []
+cdef list kind_rows = []
 cdef dict KINDS_BY_FEATURE = {}
 
 

@@ -4,6 +4,8 @@ Rules: whoever has a workspace has it alone, so that walks in several threads do
 before never shows. Idle ones are kept, because making one costs as much as a short turn.
 """
 
+from fastrunner._jq cimport new_machine
+
 cdef list idle_workspaces = []
 cdef Py_ssize_t IDLE_WORKSPACES_MAX = 8
 

@@ -36,7 +36,7 @@ cdef list strand_from_format_1(Plan plan, list entry, object answered):
         resources = [[WRITTEN_EFFECT, answered, True, "", 0]]
     frames = [frames[0], *[frame_from_format_1(plan, frame) for frame in frames[1:]]]
     if resources is not None:
-        frames[-1][10] = resources
+        frames[len(frames) - 1][10] = resources
     return [number, owner_id, branch, context, has_exported, wake_at_ms, steps_left, frames]
 
 

@@ -11,14 +11,14 @@ cdef int add_kind(int number, str name, str feature, bint has_effect, bint count
                   RenderFunction render, Shape shape=None) except -1:
     """One row. A kind that the DSL does not have brings its shape."""
     cdef TaskKind kind = TaskKind.__new__(TaskKind)
-    if number != len(KINDS) or number >= TASK_KINDS_MAX or feature in KINDS_BY_FEATURE:
+    if number != len(kind_rows) or number >= TASK_KINDS_MAX or feature in KINDS_BY_FEATURE:
         raise ValueError(f"the table of kinds has another row {number} or {feature!r}")
     kind.number, kind.name, kind.feature = number, name, feature
     kind.has_effect, kind.counts_attempts = has_effect, counts_attempts
     kind.build, kind.frame = build, frame
     kind.begin, kind.leave, kind.wake, kind.answer = begin, leave, wake, answer
     kind.cut, kind.shift, kind.write, kind.read, kind.render = cut, shift, write, read, render
-    KINDS.append(kind)
+    kind_rows.append(kind)
     KINDS_BY_FEATURE[feature] = kind
     return execute(feature, shape)
 
@@ -53,5 +53,5 @@ add_kind(8, "call_http", "call: http", True, False,
          build_call_http, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
          nothing_cut, no_times, nothing_to_write, nothing_to_read, render_call_http)
 
-TASK_KINDS = tuple(KINDS)
-TALLIED_KINDS = tuple([kind.name for kind in KINDS])
+KINDS = tuple(kind_rows)
+TALLIED_KINDS = tuple([kind.name for kind in kind_rows])

@@ -242,9 +242,16 @@ cdef class SnapshotReader:
     cdef list values(self, list places):
         return [self.value(place) for place in places]
 
+    cdef dict error(self, object place):
+        """An error object, or None."""
+        cdef object error = self.value(place)
+        if error is not None and not isinstance(error, dict):
+            raise ValueError("an error is no object")
+        return error
+
 
 cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list behaviour, list fields, list table):
-    cdef Walk walk = make_walk(plan, execution_id, env, behaviour_of(*behaviour))
+    cdef Walk walk = make_walk(plan, execution_id, env, behaviour_of(behaviour))
     cdef SnapshotReader reader = SnapshotReader.__new__(SnapshotReader)
     reader.walk = walk
     reader.table = table
@@ -256,7 +263,7 @@ cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list 
         raise ValueError("no status of a walk")
     walk.random_state = random_state
     walk.output = reader.value(output)
-    walk.error = <dict?> reader.value(error)
+    walk.error = reader.error(error)
     walk.visits = {int(index): [int(iteration), int(attempt)] for index, iteration, attempt in visits}
     for entry in strands:
         read_strand(reader, entry)
@@ -265,7 +272,7 @@ cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list 
     walk.resources = {number: walk.resources[number] for number in sorted(walk.resources)}
     read_ready(walk, ready)
     for resource_id, value, error in held:
-        walk.held.append((walk.resources[resource_id], reader.value(value), <dict?> reader.value(error)))
+        walk.held.append((walk.resources[resource_id], reader.value(value), reader.error(error)))
     find_wake(walk)
     return walk
 

@@ -294,7 +294,7 @@ cdef int read_try(SnapshotReader reader, TaskFrame frame, list fields) except -1
     cdef TryFrame attempt = <TryFrame> frame
     cdef TryNode task = <TryNode> frame.task
     attempt.phase, error, attempt.attempt_until_ms, attempt.total_until_ms = fields
-    attempt.error = reader.value(error)
+    attempt.error = reader.error(error)
     frame.body = task.body
     if attempt.phase == TRY_HANDLER:
         frame.body = NO_TASKS if task.handler is None else task.handler

@@ -50,7 +50,7 @@ cdef class Anchor:
     cdef object value
     cdef Py_ssize_t nodes
     cdef Py_ssize_t height
-    cdef Place place
+    cdef Mark mark
 
 
 @cython.internal
@@ -63,7 +63,7 @@ cdef class YamlComposer:
     cdef Py_ssize_t deepest
     cdef bint positions
     cdef list problems
-    cdef Place place
+    cdef Mark mark
     cdef str colon
     cdef str question
 
@@ -88,8 +88,8 @@ cdef class YamlComposer:
             if type(event) is _StreamEndEvent:
                 raise single_problem("empty-document", 1, 1, "the document is empty; expected a workflow definition")
             event = self.next_event()
-            self.place = self.new_place(event)
-            value = self.value(event, NULL, 0, self.place)
+            self.mark = self.new_mark(event)
+            value = self.value(event, NULL, 0, self.mark)
             self.next_event()
             event = self.next_event()
         except (_ParserError, _ScannerError, _ComposerError, _ReaderError) as error:
@@ -99,14 +99,14 @@ cdef class YamlComposer:
                                  "a second YAML document starts here; send one workflow at a time")
         return value
 
-    cdef Place new_place(self, object event):
-        cdef Place place
+    cdef Mark new_mark(self, object event):
+        cdef Mark mark
         if not self.positions:
             return None
-        place = Place.__new__(Place)
-        place.line = event.start_mark.line + 1
-        place.column = event.start_mark.column + 1
-        return place
+        mark = Mark.__new__(Mark)
+        mark.line = event.start_mark.line + 1
+        mark.column = event.start_mark.column + 1
+        return mark
 
     cdef int count(self, object event, Py_ssize_t nodes, Py_ssize_t depth) except -1:
         self.nodes += nodes
@@ -118,13 +118,13 @@ cdef class YamlComposer:
             self.deepest = depth
         return 0
 
-    cdef object value(self, object event, Path* path, Py_ssize_t depth, Place place):
+    cdef object value(self, object event, Path* path, Py_ssize_t depth, Mark mark):
         cdef object kind = type(event)
         cdef object anchor
         cdef object result
         cdef Py_ssize_t nodes_before, deepest_before = 0
         if kind is _AliasEvent:
-            return self.alias(event, depth, place)
+            return self.alias(event, depth, mark)
         nodes_before = self.nodes
         anchor = event.anchor
         if anchor is not None:
@@ -136,26 +136,26 @@ cdef class YamlComposer:
             result = self.scalar(event, path)
         elif kind is _MappingStartEvent:
             self.count(event, 1, depth + 1)
-            result = self.mapping(event, path, depth, place)
+            result = self.mapping(event, path, depth, mark)
         else:
             self.count(event, 1, depth + 1)
-            result = self.sequence(event, path, depth, place)
+            result = self.sequence(event, path, depth, mark)
         if anchor is not None:
-            self.keep(anchor, result, self.nodes - nodes_before, self.deepest - depth, place)
+            self.keep(anchor, result, self.nodes - nodes_before, self.deepest - depth, mark)
             if deepest_before > self.deepest:
                 self.deepest = deepest_before
         return result
 
-    cdef int keep(self, str name, object value, Py_ssize_t nodes, Py_ssize_t height, Place place) except -1:
+    cdef int keep(self, str name, object value, Py_ssize_t nodes, Py_ssize_t height, Mark mark) except -1:
         cdef Anchor anchor = Anchor.__new__(Anchor)
         anchor.value = value
         anchor.nodes = nodes
         anchor.height = height
-        anchor.place = place
+        anchor.mark = mark
         self.anchors[name] = anchor
         return 0
 
-    cdef object alias(self, object event, Py_ssize_t depth, Place place):
+    cdef object alias(self, object event, Py_ssize_t depth, Mark mark):
         cdef Anchor anchor
         if event.anchor not in self.anchors:
             raise single_problem("invalid-alias", event.start_mark.line + 1, event.start_mark.column + 1,
@@ -165,9 +165,9 @@ cdef class YamlComposer:
             raise single_problem("invalid-alias", event.start_mark.line + 1, event.start_mark.column + 1,
                                  f"the alias {shown('*' + event.anchor)} stands within its own anchor")
         self.count(event, anchor.nodes, depth + anchor.height)
-        if place is not None and anchor.place is not None:
-            place.members = anchor.place.members
-            place.items = anchor.place.items
+        if mark is not None and anchor.mark is not None:
+            mark.members = anchor.mark.members
+            mark.items = anchor.mark.items
         return anchor.value
 
     cdef int collection_tag(self, object event, Path* path, str allowed) except -1:
@@ -189,17 +189,17 @@ cdef class YamlComposer:
                                          event.start_mark.column + 1, message))
         return 0
 
-    cdef dict mapping(self, object event, Path* path, Py_ssize_t depth, Place place):
+    cdef dict mapping(self, object event, Path* path, Py_ssize_t depth, Mark mark):
         cdef dict members = {}
         cdef Path inner
-        cdef Place member
+        cdef Mark member
         cdef object key_event
         cdef str key
         inner.parent = path
         inner.index = 0
         self.collection_tag(event, path, "map")
-        if place is not None:
-            place.members = {}
+        if mark is not None:
+            mark.members = {}
         while True:
             key_event = self.next_event()
             if type(key_event) is _MappingEndEvent:
@@ -210,16 +210,16 @@ cdef class YamlComposer:
                 self.problem("duplicate-key", key_event, &inner,
                              f"the key {shown(key)} stands twice in one mapping; keep one")
             event = self.next_event()
-            member = self.new_place(event)
+            member = self.new_mark(event)
             members[key] = self.value(event, &inner, depth + 1, member)
             if member is not None:
                 member.key_line = key_event.start_mark.line + 1
                 member.key_column = key_event.start_mark.column + 1
-                place.members[key] = member
+                mark.members[key] = member
 
     cdef str key(self, object event, Path* path, Py_ssize_t depth):
         """The text of a key; of one that is no string too, after a problem."""
-        cdef object value = self.value(event, path, depth + 1, self.new_place(event))
+        cdef object value = self.value(event, path, depth + 1, self.new_mark(event))
         if type(value) is str:
             if len(<str>value) > KEY_SIZE_MAX:
                 raise key_too_long(value, event.start_mark.line + 1, event.start_mark.column + 1)
@@ -231,24 +231,24 @@ cdef class YamlComposer:
         self.problem("non-string-key", event, path, f"a key is {json_type_name(value)}; keys are strings")
         return "?"
 
-    cdef list sequence(self, object event, Path* path, Py_ssize_t depth, Place place):
+    cdef list sequence(self, object event, Path* path, Py_ssize_t depth, Mark mark):
         cdef list items = []
         cdef Path inner
-        cdef Place item
+        cdef Mark item
         inner.parent = path
         inner.key = NULL
         inner.index = 0
         self.collection_tag(event, path, "seq")
-        if place is not None:
-            place.items = []
+        if mark is not None:
+            mark.items = []
         while True:
             event = self.next_event()
             if type(event) is _SequenceEndEvent:
                 return items
-            item = self.new_place(event)
+            item = self.new_mark(event)
             items.append(self.value(event, &inner, depth + 1, item))
             if item is not None:
-                place.items.append(item)
+                mark.items.append(item)
             inner.index += 1
 
     cdef str text_of(self, object event):

@@ -59,7 +59,7 @@ cdef class JsonScanner:
     cdef Py_ssize_t nodes
     cdef bint positions
     cdef list problems
-    cdef Place place
+    cdef Mark mark
 
     cdef int open(self, str text, bint positions) except -1:
         self.text = text
@@ -75,8 +75,8 @@ cdef class JsonScanner:
         """The one value of the text. Raises _JsonSyntaxError, InvalidWorkflow."""
         cdef object value
         self.space()
-        self.place = self.new_place()
-        value = self.value(NULL, 0, self.place)
+        self.mark = self.new_mark()
+        value = self.value(NULL, 0, self.mark)
         self.space()
         if self.at < self.size:
             raise self.expected("the end of the document")
@@ -100,16 +100,16 @@ cdef class JsonScanner:
         cdef str found = f"found {shown(chr(self.peek()))}" if self.at < self.size else "the text ends"
         return _JsonSyntaxError(self.line, self.at - self.line_start + 1, f"JSON: expected {what}, {found}")
 
-    cdef Place new_place(self):
-        cdef Place place
+    cdef Mark new_mark(self):
+        cdef Mark mark
         if not self.positions:
             return None
-        place = Place.__new__(Place)
-        place.line = self.line
-        place.column = self.at - self.line_start + 1
-        return place
+        mark = Mark.__new__(Mark)
+        mark.line = self.line
+        mark.column = self.at - self.line_start + 1
+        return mark
 
-    cdef object value(self, Path* path, Py_ssize_t depth, Place place):
+    cdef object value(self, Path* path, Py_ssize_t depth, Mark mark):
         cdef Py_UCS4 character = self.peek()
         self.nodes += 1
         if self.nodes > NODES_MAX:
@@ -119,7 +119,7 @@ cdef class JsonScanner:
         if character == u"{" or character == u"[":
             if depth >= DEPTH_MAX:
                 raise too_deep(self.line, self.at - self.line_start + 1)
-            return self.object_(path, depth, place) if character == u"{" else self.array(path, depth, place)
+            return self.object_(path, depth, mark) if character == u"{" else self.array(path, depth, mark)
         if character == u"-" or u"0" <= character <= u"9":
             return self.number()
         if self.literal("true"):
@@ -140,16 +140,16 @@ cdef class JsonScanner:
         self.at += length
         return True
 
-    cdef dict object_(self, Path* path, Py_ssize_t depth, Place place):
+    cdef dict object_(self, Path* path, Py_ssize_t depth, Mark mark):
         cdef dict members = {}
         cdef Path inner
         cdef Py_ssize_t key_line, key_column
-        cdef Place member
+        cdef Mark member
         cdef str key
         inner.parent = path
         inner.index = 0
-        if place is not None:
-            place.members = {}
+        if mark is not None:
+            mark.members = {}
         self.at += 1
         self.space()
         if self.peek() == u"}":
@@ -173,12 +173,12 @@ cdef class JsonScanner:
                 raise self.expected("':' after a key")
             self.at += 1
             self.space()
-            member = self.new_place()
+            member = self.new_mark()
             members[key] = self.value(&inner, depth + 1, member)
             if member is not None:
                 member.key_line = key_line
                 member.key_column = key_column
-                place.members[key] = member
+                mark.members[key] = member
             self.space()
             if self.peek() == u"}":
                 self.at += 1
@@ -188,25 +188,25 @@ cdef class JsonScanner:
             self.at += 1
             self.space()
 
-    cdef list array(self, Path* path, Py_ssize_t depth, Place place):
+    cdef list array(self, Path* path, Py_ssize_t depth, Mark mark):
         cdef list items = []
         cdef Path inner
-        cdef Place item
+        cdef Mark item
         inner.parent = path
         inner.key = NULL
         inner.index = 0
-        if place is not None:
-            place.items = []
+        if mark is not None:
+            mark.items = []
         self.at += 1
         self.space()
         if self.peek() == u"]":
             self.at += 1
             return items
         while True:
-            item = self.new_place()
+            item = self.new_mark()
             items.append(self.value(&inner, depth + 1, item))
             if item is not None:
-                place.items.append(item)
+                mark.items.append(item)
             inner.index += 1
             self.space()
             if self.peek() == u"]":

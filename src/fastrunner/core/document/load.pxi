@@ -24,56 +24,39 @@ cdef Py_ssize_t NODES_MAX = _DOCUMENT_NODES_MAX
 cdef Py_ssize_t SIZE_BYTES_MAX = _DOCUMENT_SIZE_BYTES_MAX
 
 
-@cython.internal
 @cython.final
-cdef class Place:
-    """Where a value and the key before it stand in the text; its members mirror the value's."""
-
-    cdef Py_ssize_t line
-    cdef Py_ssize_t column
-    cdef Py_ssize_t key_line
-    cdef Py_ssize_t key_column
-    cdef dict members
-    cdef list items
+cdef class Mark:
+    """Where a value and the key before it stand in the text."""
 
 
-@cython.internal
 @cython.final
 cdef class Document:
     """A document's data, the problems its text had, and the expressions validation compiles for the plan."""
 
-    cdef str text
-    cdef object root
-    cdef list problems
-    cdef dict programs
-    cdef bint is_json
-    cdef bint is_respelled
-    cdef Place place
-
     cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key):
-        """Line and column of the value at a JSON pointer, or of its key. The nearest place known for an absent one."""
-        cdef Place place
-        cdef Place inner
+        """Line and column of the value at a JSON pointer, or of its key. The nearest one known for an absent value."""
+        cdef Mark mark
+        cdef Mark inner
         cdef str segment
-        if self.place is None:
-            self.place = read_places(self)
-        place = self.place
+        if self.mark is None:
+            self.mark = read_marks(self)
+        mark = self.mark
         if pointer:
             for segment in pointer[1:].split("/"):
-                inner = inner_place(place, segment.replace("~1", "/").replace("~0", "~"))
+                inner = inner_mark(mark, segment.replace("~1", "/").replace("~0", "~"))
                 if inner is None:
-                    return place.line, place.column
-                place = inner
-        if key and place.key_line:
-            return place.key_line, place.key_column
-        return place.line, place.column
+                    return mark.line, mark.column
+                mark = inner
+        if key and mark.key_line:
+            return mark.key_line, mark.key_column
+        return mark.line, mark.column
 
 
-cdef Place inner_place(Place place, str segment):
-    if place.members is not None:
-        return place.members.get(segment)
-    if place.items is not None and segment.isdecimal() and len(segment) < 10 and int(segment) < len(place.items):
-        return place.items[int(segment)]
+cdef Mark inner_mark(Mark mark, str segment):
+    if mark.members is not None:
+        return mark.members.get(segment)
+    if mark.items is not None and segment.isdecimal() and len(segment) < 10 and int(segment) < len(mark.items):
+        return mark.items[int(segment)]
     return None
 
 
@@ -181,7 +164,7 @@ cdef int read_yaml_flow(Document document, object json_error) except -1:
     return 0
 
 
-cdef Place read_places(Document document):
+cdef Mark read_marks(Document document):
     """Reads the text again, this time for positions. It parsed once, so it parses again."""
     cdef JsonScanner scanner
     cdef YamlComposer composer
@@ -189,11 +172,11 @@ cdef Place read_places(Document document):
         scanner = JsonScanner.__new__(JsonScanner)
         scanner.open(document.text, True)
         scanner.document()
-        return scanner.place
+        return scanner.mark
     composer = YamlComposer.__new__(YamlComposer)
     composer.open(document.text, True, document.is_respelled)
     composer.document()
-    return composer.place
+    return composer.mark
 
 
 def load(text):
