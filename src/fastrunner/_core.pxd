@@ -74,6 +74,8 @@ cdef class Behaviour:
     """`$runtime.version`."""
     cdef readonly tuple bounds
     """The values of BOUND_NAMES."""
+    cdef list written
+    """All of it, for snapshots."""
     cdef long long steps_per_slice_max
     cdef long long expression_steps_per_step
     cdef long long strand_steps_max
@@ -85,13 +87,11 @@ cdef class Behaviour:
     cdef Bounds expressions
 
 
-@cython.final
-cdef class Measure:
-    """How large values may be that enter a walk, and what is left of it for the one that is being checked."""
-
-    cdef int depth_max
-    cdef long long size_bytes_max
-    cdef long long size_left
+cdef struct Measure:
+    # How large values may be that enter a walk, and what is left of it for the one that is being checked.
+    int depth_max
+    long long size_bytes_max
+    long long size_left
 
 
 @cython.final
@@ -328,6 +328,8 @@ cdef class Plan:
     cdef readonly object document
     cdef readonly bytes digest
     """SHA-256 of the document's text."""
+    cdef Behaviour behaviour
+    """Of executions that start from it."""
     cdef list tasks
     """Every TaskNode by index."""
     cdef TaskList root

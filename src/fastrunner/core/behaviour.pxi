@@ -53,11 +53,13 @@ cdef Behaviour make_behaviour(int version, str runner_version, tuple bounds):
      expressions.array_size, expressions.string_size, expressions.error_size, expressions.regex_size,
      expressions.regex_depth, expressions.regex_instructions, expressions.regex_stack) = bounds
     behaviour.expressions = expressions
+    # Bounds that are those of the version are not repeated in each snapshot.
+    behaviour.written = [version, runner_version, None if bounds == BOUNDS_BY_VERSION[version] else list(bounds)]
     return behaviour
 
 
 cdef Behaviour behaviour_now():
-    """What an execution that starts now keeps."""
+    """What executions of a plan that is made now keep."""
     global newest_behaviour
     cdef tuple bounds = read_bounds(_limits.__dict__)
     cdef Behaviour newest = newest_behaviour
@@ -66,21 +68,12 @@ cdef Behaviour behaviour_now():
     return newest
 
 
-cdef list behaviour_fields(Behaviour behaviour):
-    """For a snapshot: bounds that are those of the version are not repeated."""
-    if behaviour.bounds == BOUNDS_BY_VERSION[behaviour.version]:
-        return [behaviour.version, behaviour.runner_version, None]
-    return [behaviour.version, behaviour.runner_version, list(behaviour.bounds)]
-
-
-cdef Behaviour behaviour_of(list fields):
-    """The behaviour a snapshot tells. Raises ValueError for one of a later runner."""
-    cdef Behaviour newest = behaviour_now()
+cdef Behaviour behaviour_of(list written, Behaviour usual):
+    """The behaviour a snapshot tells, `usual` if it is that. Raises ValueError for one of a later runner."""
     cdef str runner_version
-    version, runner_version, bounds = fields
+    if written == usual.written:
+        return usual
+    version, runner_version, bounds = written
     if version not in BOUNDS_BY_VERSION:
         raise ValueError(f"the snapshot has behaviour version {version}; this runner knows up to {BEHAVIOUR_VERSION}")
-    bounds = BOUNDS_BY_VERSION[version] if bounds is None else tuple(bounds)
-    if newest.version == version and newest.runner_version == runner_version and newest.bounds == bounds:
-        return newest
-    return make_behaviour(version, runner_version, bounds)
+    return make_behaviour(version, runner_version, BOUNDS_BY_VERSION[version] if bounds is None else tuple(bounds))

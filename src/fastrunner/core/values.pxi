@@ -31,12 +31,12 @@ cdef inline bint is_true(object value):
     return value is not None and value is not False
 
 
-cdef inline void allow_data(Measure measure) noexcept:
+cdef inline void allow_data(Measure* measure) noexcept:
     """Another value is going to be checked, in parts."""
     measure.size_left = measure.size_bytes_max
 
 
-cdef inline int take_data(Measure measure, Py_ssize_t size) except -1:
+cdef inline int take_data(Measure* measure, Py_ssize_t size) except -1:
     """Takes what a part of the value would take, roughly, as JSON text."""
     measure.size_left -= size
     if measure.size_left < 0:
@@ -44,13 +44,13 @@ cdef inline int take_data(Measure measure, Py_ssize_t size) except -1:
     return 0
 
 
-cdef object json_safe(Measure measure, object value):
+cdef object json_safe(Measure* measure, object value):
     """The value itself if it is plain JSON, else a clean copy. Raises Unkept, or TypeError for foreign types."""
     allow_data(measure)
     return safe_part(measure, value, measure.depth_max)
 
 
-cdef object safe_part(Measure measure, object value, int depth_left):
+cdef object safe_part(Measure* measure, object value, int depth_left):
     """`json_safe` for a part of the value that `allow_data` announced."""
     cdef type kind = type(value)
     cdef int overflow = 0
@@ -92,7 +92,7 @@ cdef object _safe_integer(object value):
         return None
 
 
-cdef object _safe_array(Measure measure, list values, int depth_left):
+cdef object _safe_array(Measure* measure, list values, int depth_left):
     cdef list copy = None
     cdef Py_ssize_t index
     cdef object value, safe
@@ -106,7 +106,7 @@ cdef object _safe_array(Measure measure, list values, int depth_left):
     return values if copy is None else copy
 
 
-cdef object _safe_object(Measure measure, dict values, int depth_left):
+cdef object _safe_object(Measure* measure, dict values, int depth_left):
     cdef dict copy = None
     cdef PyObject *key
     cdef PyObject *value

@@ -99,9 +99,9 @@ cdef class PlanBuilder:
         self.use = document.root.get("use") or {}
         self.is_loose = (document.root.get("evaluate") or {}).get("mode") == "loose"
         self.plan = Plan.__new__(Plan)
-        self.measure = Measure.__new__(Measure)
-        self.measure.depth_max = <int> behaviour_now().data_depth_max
-        self.measure.size_bytes_max = behaviour_now().data_size_bytes_max
+        self.plan.behaviour = behaviour_now()
+        self.measure.depth_max = <int> self.plan.behaviour.data_depth_max
+        self.measure.size_bytes_max = self.plan.behaviour.data_size_bytes_max
         self.cursors = []
         self.opened = []
 
@@ -183,12 +183,12 @@ cdef class PlanBuilder:
         if isinstance(value, str):
             return self.text_template(position, value, bindings)
         if not isinstance(value, (dict, list)):
-            return constant_template(json_safe(self.measure, value))
+            return constant_template(json_safe(&self.measure, value))
         parts = tuple([
             self.template(position, part, bindings) for part in (value.values() if isinstance(value, dict) else value)
         ])
         if all([(<Template> part).kind == TEMPLATE_CONSTANT for part in parts]):
-            return constant_template(json_safe(self.measure, value))
+            return constant_template(json_safe(&self.measure, value))
         template = Template.__new__(Template)
         template.kind = TEMPLATE_OBJECT if isinstance(value, dict) else TEMPLATE_ARRAY
         template.keys = tuple(value) if isinstance(value, dict) else None

@@ -46,7 +46,7 @@ cdef dict render_capsule(Plan plan, Capsule capsule, object secrets):
     at = work.place
     at.facts = capsule.facts
     at.now_ms = capsule.now_ms
-    at.secrets = {} if secrets is None else dict(secrets)
+    at.secrets = NO_SECRETS if secrets is None else dict(secrets)
     at.task = task
     at.instance = task.reference
     at.scope = at.own_scope = capsule.scope
@@ -89,7 +89,7 @@ cdef bytes dump_capsule(Plan plan, Capsule capsule):
         facts.input if (<TaskNode> plan.tasks[capsule.task_index]).reads & READS_WORKFLOW else None,
         facts.env,
         facts.started_at_ms,
-        behaviour_fields(facts.behaviour),
+        facts.behaviour.written,
         capsule.task_index,
         capsule.now_ms,
         capsule.started_at_ms,
@@ -111,7 +111,7 @@ cdef Capsule read_capsule(Plan plan, bytes data):
         (digest, facts.execution_id, facts.input, facts.env, facts.started_at_ms, behaviour, capsule.task_index,
          capsule.now_ms, capsule.started_at_ms, capsule.context, capsule.raw_input, capsule.input, scopes,
          capsule.rendered) = load_json(data[1:])
-        facts.behaviour = behaviour_of(behaviour)
+        facts.behaviour = behaviour_of(behaviour, plan.behaviour)
         capsule.scope = scope_of(scopes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the capsule is damaged: {error}") from None

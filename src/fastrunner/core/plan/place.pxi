@@ -15,6 +15,8 @@ from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from fastrunner._jq import BudgetExceeded, ExpressionError
 
 cdef tuple NO_ARGUMENTS = ()
+# Nobody modifies it.
+cdef dict NO_SECRETS = {}
 cdef Py_ssize_t EXPRESSION_SHOWN_MAX = 120
 cdef str UNRESERVED = "-._~"
 
@@ -41,7 +43,7 @@ cdef object fault_here(Place at, str name, str detail):
 cdef object evaluate(Place at, Expression expression, object dot, int depth):
     """An expression's value; `depth` is how deep in a template it stands. A template shares one budget."""
     cdef object value
-    cdef Measure measure = at.work.measure
+    cdef Measure* measure = &at.work.measure
     cdef Machine machine = at.work.machine
     cdef str message, text
     if depth == 0:
@@ -157,7 +159,7 @@ cdef object fill(Place at, Template template, object dot, int depth):
     cdef dict fields
     cdef Py_ssize_t index
     if depth == 0:
-        allow_data(at.work.measure)
+        allow_data(&at.work.measure)
         at.work.machine.allow()
     if template.kind == TEMPLATE_CONSTANT:
         return template.constant

@@ -20,7 +20,6 @@ cdef Workspace borrow_workspace(Behaviour behaviour):
     except IndexError:
         work = Workspace.__new__(Workspace)
         work.machine = new_machine(&behaviour.expressions)
-        work.measure = Measure.__new__(Measure)
         work.place = Place.__new__(Place)
         work.place.work = work
         work.events = EventBuffer.__new__(EventBuffer)

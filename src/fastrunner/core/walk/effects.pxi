@@ -93,8 +93,8 @@ cdef int arrive(Walk walk, Resource resource, object value, dict error) except -
     """Hands an outcome to the task, or holds it while the walk is paused. What comes from outside is made plain JSON
     here; what cannot be kept fails the effect."""
     try:
-        value = json_safe(walk.work.measure, value)
-        error = json_safe(walk.work.measure, error)
+        value = json_safe(&walk.work.measure, value)
+        error = json_safe(&walk.work.measure, error)
     except (Unkept, TypeError) as problem:
         value, error = None, make_error("runtime", str(problem), resource.action.reference)
     if walk.state == STATUS_PAUSED:

@@ -3,7 +3,7 @@
     byte 0      format
     bytes 1-4   CRC-32 of the rest, big-endian
     from 5      JSON: what identifies the execution, its behaviour, the walk's fields, the strands with their frames,
-                effects without a frame, the value table
+                effects without a frame, what belongs where in the value table, the table
 
 Rules: what the plan knows is not written: bodies and scopes follow from tasks and positions. A value that several
 frames hold is written once, in the table; a part of the workflow's input is written as the path to it. Every value is
@@ -167,15 +167,17 @@ cdef bint has_what_the_frame_has(Capsule capsule, Strand strand, TaskFrame frame
 
 cdef bytes write_snapshot(Walk walk):
     cdef SnapshotWriter writer = SnapshotWriter.__new__(SnapshotWriter)
+    cdef Sharing sharing
+    cdef list fields, table
     cdef bytes body
     if walk.input_paths is None:
         walk.input_paths = find_input_paths(walk.facts.input)
     writer.input_paths = walk.input_paths
     writer.table = []
     writer.places = {}
-    body = dump_json([
+    fields = [
         identity_of(walk.plan, walk.facts.execution_id),
-        behaviour_fields(walk.behaviour),
+        walk.behaviour.written,
         walk.state,
         writer.value(walk.output),
         writer.value(walk.error),
@@ -195,8 +197,10 @@ cdef bytes write_snapshot(Walk walk):
         [written_strand(writer, <Strand> strand) for strand in walk.strands.values()],
         [written_resource(writer, None, None, <Resource> resource)
          for resource in walk.resources.values() if (<Resource> resource).frame is None],
-        writer.table,
-    ])
+    ]
+    sharing = Sharing(writer)
+    table = sharing.table()
+    body = dump_json([*fields, sharing.notes, table])
     return bytes([SNAPSHOT_FORMAT]) + _crc32(body).to_bytes(4, "big") + body
 
 
@@ -251,14 +255,15 @@ cdef class SnapshotReader:
 
 
 cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list behaviour, list fields, list table):
-    cdef Walk walk = make_walk(plan, execution_id, env, behaviour_of(behaviour))
+    cdef Walk walk = make_walk(plan, execution_id, env, behaviour_of(behaviour, plan.behaviour))
     cdef SnapshotReader reader = SnapshotReader.__new__(SnapshotReader)
     reader.walk = walk
     reader.table = table
     walk.facts.input = input_as_kept(walk.behaviour, input)
     (walk.state, output, error, walk.last_sequence, walk.now_ms, walk.facts.started_at_ms, walk.timeout_at_ms,
      walk.paused_at_ms, walk.grace_until_ms, walk.cancel_reason, random_state, walk.next_strand_id,
-     walk.next_resource_id, ready, held, visits, strands, detached) = fields
+     walk.next_resource_id, ready, held, visits, strands, detached, notes) = fields
+    restore_shared(reader, notes)
     if not STATUS_RUNNING <= walk.state <= STATUS_CANCELLED:
         raise ValueError("no status of a walk")
     walk.random_state = random_state
@@ -281,7 +286,7 @@ cdef object input_as_kept(Behaviour behaviour, object input):
     """The input as plain JSON; None if it is nested too deeply (then the walk has failed at its start)."""
     cdef Workspace work = borrow_workspace(behaviour)
     try:
-        return json_safe(work.measure, input)
+        return json_safe(&work.measure, input)
     except Unkept:
         return None
     finally:

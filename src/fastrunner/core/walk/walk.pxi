@@ -45,7 +45,7 @@ cdef class Walk:
     @staticmethod
     def start(Plan plan not None, str execution_id not None, object input, long long now_ms, *, object seed=0,
               object env=None, long long timeout_ms_max=0):
-        cdef Walk walk = make_walk(plan, execution_id, env, behaviour_now())
+        cdef Walk walk = make_walk(plan, execution_id, env, plan.behaviour)
         walk.facts.input = input
         walk.random_state = <unsigned long long> (seed & 0xFFFFFFFFFFFFFFFF)
         walk.facts.started_at_ms = now_ms
@@ -121,7 +121,7 @@ cdef int start_workflow(Walk walk, long long timeout_ms_max) except -1:
 
 cdef object take_input(Walk walk, Place at):
     try:
-        walk.facts.input = json_safe(walk.work.measure, walk.facts.input)
+        walk.facts.input = json_safe(&walk.work.measure, walk.facts.input)
     except Unkept as error:
         walk.facts.input = None
         raise fault_here(at, "validation", str(error)) from None
@@ -137,7 +137,7 @@ cdef int begin_turn(Walk walk, long long now_ms) except -1:
     work.time_field = varint_field(FIELD_TIMESTAMP_MS, walk.now_ms)
     work.place.facts = walk.facts
     work.place.now_ms = walk.now_ms
-    work.place.secrets = {}
+    work.place.secrets = NO_SECRETS
     walk.work = work
     return 0
 

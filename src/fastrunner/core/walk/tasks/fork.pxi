@@ -87,7 +87,7 @@ cdef int branch_done(Walk walk, Strand branch, object output) except -1:
         if context is not None:
             strand.context, strand.has_exported = context[0], True
     try:
-        json_safe(walk.work.measure, frame.outputs)
+        json_safe(&walk.work.measure, frame.outputs)
     except Unkept as error:
         return fail_frame(walk, strand, frame, make_error("expression", str(error), task.reference))
     finish(walk, strand, frame, frame.outputs, task.then)
