@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastrunner._core import Problem, validate
+from fastrunner._core import Problem, validate, validate_in_steps
 
 CONFORMANCE = Path(__file__).parents[3] / "shared" / "conformance"
 
@@ -31,3 +31,13 @@ def problems(document: Any) -> list[Problem]:
 def found(document: Any) -> list[tuple[str, str]]:
     """Code and pointer of each problem, `unsupported` ones left out."""
     return [(problem.code, problem.pointer) for problem in problems(document)]
+
+
+def in_steps(text: str, budget: int = 1) -> tuple[Problem, ...]:
+    """What validation in steps of this size finds."""
+    steps = validate_in_steps(text, budget)
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return tuple(end.value)

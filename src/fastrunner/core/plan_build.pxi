@@ -380,7 +380,10 @@ cdef class PlanBuilder:
         cdef tuple inner = scopes + ((catch.get("as") or "error", None),)
         task.kind = KIND_TRY
         task.body = self.build_list(definition["try"], reference + "/try", scopes)
-        task.filter = tuple(((catch.get("errors") or {}).get("with") or {}).items())
+        task.filter = tuple([
+            ("detail" if key == "details" else key, value)
+            for key, value in ((catch.get("errors") or {}).get("with") or {}).items()
+        ])
         task.when = self.build_condition(catch.get("when"), inner)
         task.except_when = self.build_condition(catch.get("exceptWhen"), inner)
         task.retry = self.build_retry(catch.get("retry"), inner, scopes)
