@@ -24,8 +24,11 @@ def workflow(*tasks: Any, **root: Any) -> dict[str, Any]:
 
 
 def problems(document: Any) -> list[Problem]:
-    """Problems of a document given as data, `unsupported` ones left out."""
-    return [problem for problem in validate(json.dumps(document)) if problem.code != "unsupported"]
+    """Problems of a document given as data, `unsupported` ones left out; the same in one pass and in small steps."""
+    text = json.dumps(document)
+    reported = validate(text)
+    assert in_steps(text) == reported
+    return [problem for problem in reported if problem.code != "unsupported"]
 
 
 def found(document: Any) -> list[tuple[str, str]]:

@@ -1,6 +1,9 @@
 """Every position of a document: which arguments and scoped variables it sees, and that nothing else passes there."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from fastrunner._core import POSITIONS, Position
 from tests.core.documents import found, workflow
 
+ROOT = Path(__file__).parents[2]
 ARGUMENTS = ("context", "input", "output", "secrets", "task", "workflow", "runtime", "authorization")
 EXPRESSION = "EXPRESSION"
 SET = {"set": {"a": 1}}
@@ -108,7 +112,7 @@ PLACES: dict[str, Any] = {
     "`run.container.lifetime.after`": within(
         {"run": {"container": {"image": "a", "lifetime": {"cleanup": "eventually", "after": EXPRESSION}}}}
     ),
-    "a task's `authentication`": http(endpoint={"uri": "https://example.com", "authentication": BASIC}),
+    "`authentication` of a task": http(endpoint={"uri": "https://example.com", "authentication": BASIC}),
     "`authentication` `authority`": http(
         endpoint={
             "uri": "https://example.com",
@@ -126,8 +130,8 @@ PLACES: dict[str, Any] = {
     "`schedule.on.until`": workflow(SET, schedule={"on": {"any": [], "until": EXPRESSION}}),
     "extension `when`": workflow(SET, use={"extensions": [{"a": {"extend": "all", "when": EXPRESSION}}]}),
     "extension `before`, `after`": workflow(SET, use={"extensions": [{"a": {"extend": "all", "before": BODY}}]}),
-    "endpoints of a schema's `resource` and of `use.catalogs`": resource(uri=EXPRESSION),
-    "the `authentication` of such an endpoint": resource(authentication=BASIC),
+    "endpoints of schemas and catalogs": resource(uri=EXPRESSION),
+    "`authentication` of schemas' and catalogs' endpoints": resource(authentication=BASIC),
 }
 
 
@@ -172,6 +176,12 @@ def test_scoped_variables_by_position(position: Position) -> None:
         seen += ["own"] if position.sees == "catch" else ["own", "ownAt"]
     for name in ("outer", "place", "own", "ownAt", "error", "item", "index", "nothing"):
         assert codes(position, name) == ([] if name in seen else ["unknown-variable"]), name
+
+
+def test_documentation_is_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "gen_positions.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_position_is_made_by_nobody_else() -> None:

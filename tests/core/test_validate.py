@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastrunner import limits
-from fastrunner._core import validate
+from fastrunner._core import validate, validate_in_steps
 from tests.core.documents import HEADER, found, problems, workflow
 
 SET = {"set": {"a": 1}}
@@ -410,6 +410,35 @@ def test_hostile_documents_cost_little() -> None:
     assert found(workflow(*catches, use={"retries": retries})) == []
     aliases = "x: &x '${ " + "a" * 100_000 + " }'\ny: [" + ", ".join(["*x"] * 1_000) + "]"
     assert [problem.code for problem in validate(aliases)] == ["too-many-values"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        workflow(*[{**SET, "if": f".a > {i}"} for i in range(2_000)]),
+        workflow({"set": {"a": [f"${{ .a{i} }}" for i in range(2_000)]}}),
+        workflow({"set": {"a": [{"b": [i]} for i in range(50_000)]}}),
+        workflow({"switch": [{f"c{i}": {"when": f".a == {i}", "then": "end"}} for i in range(2_000)]}),
+        workflow(*[{**SET, "input": {"schema": {"document": {"title": f"{i}"}}}} for i in range(500)]),
+        workflow({"do": [{"inner": {"fork": {"branches": [{f"b{i}": {"set": f".a + {i}"}} for i in range(1_000)]}}}]}),
+    ],
+    ids=["tasks", "expressions", "values", "cases", "schemas", "branches"],
+)
+def test_large_documents_are_checked_in_steps(document: Any) -> None:
+    """Whatever makes a document large, it is left between its parts."""
+    text = json.dumps(document)
+    assert len(list(validate_in_steps(text, 50))) >= 3
+    assert len(list(validate_in_steps(text, 1))) >= 150
+
+
+def test_problems_of_steps_are_the_first_of_the_document() -> None:
+    """What stands behind a nested list may be checked before it; the first problems are reported all the same."""
+    many = limits.PROBLEMS_MAX * 3
+    inner = [{f"t{i}": {"foo": 1}} for i in range(many)]
+    document = workflow({"do": inner, "output": {"as": {f"k{i}": "${ .[ }" for i in range(many)}}})
+    assert [problem.pointer for problem in problems(document)] == [
+        f"/do/0/t0/do/{i}/t{i}" for i in range(limits.PROBLEMS_MAX)
+    ]
 
 
 def test_pointers_are_escaped() -> None:
