@@ -230,9 +230,6 @@ cdef int execute(str feature, Shape shape=None) except -1:
     return 0
 
 
-for _feature in ("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call: http"):
-    execute(_feature)
-
 # --- the document ---
 
 cdef Shape EXTENSION = Shape("an extension: an object with extend", IS_OBJECT, required=("extend",), fields={
@@ -289,3 +286,8 @@ cdef Shape ROOT = Shape("a workflow: an object with document and do", IS_OBJECT,
         "mode": Shape("strict or loose", IS_TEXT, text=TEXT_WORD, words=("strict", "loose")),
     }),
 })
+
+
+# The kinds that the plan and the walk have.
+for _feature in ("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call: http"):
+    execute(_feature)
