@@ -47,9 +47,10 @@ serve: build ## Start the runner with the environment's configuration
 protos: build ## Generate src/fastrunner/_pb from protos/
 	$(BIN)/python tools/gen_protos.py
 
-docs: build ## Generate docs/configuration.md and docs/metrics.md
+docs: build ## Generate docs/configuration.md, docs/metrics.md and the tables of positions
 	$(BIN)/python tools/gen_docs.py
 	$(BIN)/python tools/gen_metrics.py
+	$(BIN)/python tools/gen_positions.py
 
 lint: build ## ruff and cython-lint
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""fastrunner: a durable, very fast runner for Open Workflow DSL 1.0 documents, behind gRPC."""
+"""fastrunner: a durable, very fast runner for Open Workflow DSL 1.x documents, behind gRPC."""
 
 from fastrunner._version import __version__
 

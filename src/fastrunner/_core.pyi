@@ -4,7 +4,7 @@ The core does no I/O and knows no clock: time (`now_ms`, milliseconds since the 
 JSON values are Python objects as orjson gives them. No method modifies a value it was given.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Literal, final
 
 Json = Any
@@ -64,6 +64,9 @@ def load(text: str | bytes) -> Json:
 
 def validate(text: str | bytes) -> tuple[Problem, ...]:
     """All problems of a document, `unsupported` ones included; empty if it would compile."""
+
+def validate_in_steps(text: str | bytes, budget: int) -> Generator[None, None, tuple[Problem, ...]]:
+    """Validates as `validate` does and returns what it returns, but yields after each step of about `budget` tasks."""
 
 def compile(text: str | bytes) -> Plan:
     """A document as an immutable plan. Raises InvalidWorkflow."""

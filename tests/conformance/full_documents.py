@@ -278,4 +278,16 @@ do:
 """
 )
 
-FULL_DOCUMENTS = [DATA_FLOW, CALLS, EVENTS]
+OTHER_RELEASES = """
+document: {dsl: 1.1.0, namespace: tests, name: other, version: 1.0.0}
+do:
+- any:
+    for: {in: [1, a, null, true, [b, '${ .c }'], {d: '${ .e }'}, '${ .f }']}
+    do:
+    - pick: {set: '${ $item }'}
+- older:
+    try: []
+    catch: {errors: {with: {status: 404, details: gone}}}
+"""
+
+FULL_DOCUMENTS = [DATA_FLOW, CALLS, EVENTS, OTHER_RELEASES]

@@ -52,6 +52,7 @@ STRINGS = [
     "1.0.0-rc.1+build.5",
     "1.0.0-01",
     "2.0.0",
+    "1.1.0",
     "a-b",
     "-a",
     "a_b",
@@ -120,6 +121,7 @@ VALUES: list[Any] = [
     [{}],
     [[]],
     ["x"],
+    [1, "x", None, ["${ .a }"]],
     [{"a": {}}],
     {"a": 1},
     {"seconds": 5},
@@ -151,7 +153,17 @@ class Mutator:
             for container, key in spots(document):
                 if isinstance(key, str):
                     self.parts.setdefault(key, []).append(json.dumps(container[key]))
-        self.keys = [*sorted(self.parts), "description", "weeks", "foo", "resource", "jitter", "scopes", "cron"]
+        self.keys = [
+            *sorted(self.parts),
+            "description",
+            "weeks",
+            "foo",
+            "resource",
+            "jitter",
+            "scopes",
+            "cron",
+            "details",
+        ]
 
     def document(self) -> Json:
         """One mutated document."""

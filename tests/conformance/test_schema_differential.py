@@ -17,11 +17,12 @@ from fastrunner._core import Problem, load, validate
 from fastrunner._core import compile as compile_workflow
 from tests.conformance.full_documents import FULL_DOCUMENTS
 from tests.conformance.mutations import Mutator
-from tests.core.documents import CONFORMANCE, needs_conformance
+from tests.core.documents import CONFORMANCE, in_steps, needs_conformance
 from tests.properties import examples
 
-MUTATIONS_COUNT = 60_000
+MUTATIONS_COUNT = 30_000
 COMPILED_MUTATIONS_COUNT = 4_000
+STEPPED_MUTATIONS_COUNT = 4_000
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,60 @@ STRICTER = [
     Stricter("invalid-format", "a cron expression has five fields (checklist 16.3)", r"/schedule/cron"),
     Stricter("invalid-format", "jq could not bind the variable", r".*/(each|at|item|as)"),
     Stricter("invalid-format", "the method could not be sent", r".*/with/method"),
+    Stricter("conflicting-keys", "one key under both its names", r".*/catch/errors/with/details?"),
     Stricter("out-of-range", "a thousand years of waiting are a mistake", message=r"a duration is at most"),
     Stricter("invalid-value", "only js and python can run (checklist 8.14.7)", r".*/script/language"),
 ]
 
 
-def official_schema() -> Any:
-    """The schema as published, with formats."""
-    schema = load((CONFORMANCE / "schema" / "workflow.yaml").read_bytes())
-    return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+def published_schema() -> Any:
+    """The schema as published."""
+    return load((CONFORMANCE / "schema" / "workflow.yaml").read_bytes())
+
+
+def widened_schema() -> Any:
+    """The schema with what other releases of the language have: DSL 1.1's `for.in`, 1.0's `details` of an error."""
+    schema = published_schema()
+    branches = schema["$defs"]["forTask"]["allOf"][1]["properties"]["for"]["properties"]["in"]["oneOf"]
+    (inline,) = [branch for branch in branches if branch["type"] == "array"]
+    del inline["items"]
+    filters = schema["$defs"]["errorFilter"]["properties"]
+    filters["details"] = filters["detail"]
+    return schema
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A schema to agree with, and what is particular to it."""
+
+    schema: Callable[[], Any]
+    stricter: tuple[Stricter, ...] = ()
+    has_any_items: bool = True
+
+    def validator(self) -> Any:
+        """The schema with formats."""
+        return jsonschema_rs.Draft202012Validator(self.schema(), validate_formats=True)
+
+    def without_laxer(self, document: Any) -> Any:
+        """The document without what we accept and this schema does not."""
+        return without_description(document if self.has_any_items else with_objects_only(document))
+
+    def unexplained(self, problems: tuple[Problem, ...], document: Any) -> list[Problem]:
+        """Problems that the schema must find as well."""
+        rules = (*STRICTER, *self.stricter)
+        return [
+            p for p in problems if p.code != "unsupported" and not any(rule.explains(p, document) for rule in rules)
+        ]
+
+
+DIALECTS = {
+    "published": Dialect(
+        published_schema,
+        (Stricter("wrong-type", OPEN_OBJECTS, r".*/catch/errors/with/details"),),
+        has_any_items=False,
+    ),
+    "widened": Dialect(widened_schema),
+}
 
 
 def corpus() -> list[Any]:
@@ -102,12 +148,25 @@ def corpus() -> list[Any]:
     return [load(path.read_bytes()) for path in paths] + [load(text) for text in FULL_DOCUMENTS]
 
 
-def without_laxer(document: Any) -> Any:
-    """The document without what we accept and the schema does not: `document.description`, which real ones carry."""
+def without_description(document: Any) -> Any:
+    """The document without `document.description`, which no schema has and real documents carry."""
     header = document.get("document") if isinstance(document, dict) else None
     if not isinstance(header, dict) or not isinstance(header.get("description"), str):
         return document
     return {**document, "document": {key: value for key, value in header.items() if key != "description"}}
+
+
+def with_objects_only(value: Any) -> Any:
+    """The document with objects for all other items that a `for.in` lists."""
+    if isinstance(value, list):
+        return [with_objects_only(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {key: with_objects_only(member) for key, member in value.items()}
+    loop = changed.get("for")
+    if isinstance(loop, dict) and isinstance(loop.get("in"), list):
+        loop["in"] = [item if isinstance(item, dict) else {} for item in loop["in"]]
+    return changed
 
 
 def has_mixed_policy(document: Any) -> bool:
@@ -120,24 +179,21 @@ def has_mixed_policy(document: Any) -> bool:
     )
 
 
-def unexplained(problems: tuple[Problem, ...], document: Any) -> list[Problem]:
-    """Problems that the schema must find as well."""
-    return [p for p in problems if p.code != "unsupported" and not any(rule.explains(p, document) for rule in STRICTER)]
-
-
 @needs_conformance
-def test_verdicts_equal_those_of_the_official_schema() -> None:
+@pytest.mark.parametrize("name", DIALECTS)
+def test_verdicts_equal_those_of_the_official_schema(name: str) -> None:
     seed = secrets.randbits(32)
-    schema = official_schema()
+    dialect = DIALECTS[name]
+    schema = dialect.validator()
     mutator = Mutator(corpus(), Random(seed))
     refused = 0
     for number in range(MUTATIONS_COUNT):
         document = mutator.document()
-        problems = unexplained(validate(json.dumps(document)), document)
+        problems = dialect.unexplained(validate(json.dumps(document)), document)
         if has_mixed_policy(document):
             assert validate(json.dumps(document))
             continue
-        accepted = schema.is_valid(without_laxer(document))
+        accepted = schema.is_valid(dialect.without_laxer(document))
         refused += not accepted
         if accepted == bool(problems):
             pytest.fail(
@@ -229,13 +285,14 @@ NEAR_FORMATS = {
 @pytest.mark.parametrize("name", NEAR_FORMATS)
 def test_formats_equal_those_of_the_official_schema(name: str) -> None:
     build, pattern = NEAR_FORMATS[name]
-    schema = official_schema()
+    dialect = DIALECTS["published"]
+    schema = dialect.validator()
 
     @given(st.from_regex(pattern, fullmatch=True))
     @examples(400)
     def verdicts_are_equal(text: str) -> None:
         document = build(text)
-        assert schema.is_valid(document) == (not unexplained(validate(json.dumps(document)), document))
+        assert schema.is_valid(document) == (not dialect.unexplained(validate(json.dumps(document)), document))
 
     verdicts_are_equal()
 
@@ -243,8 +300,20 @@ def test_formats_equal_those_of_the_official_schema(name: str) -> None:
 @needs_conformance
 @pytest.mark.parametrize("text", FULL_DOCUMENTS)
 def test_documents_that_use_everything_are_valid_for_both(text: str) -> None:
-    assert official_schema().is_valid(load(text))
+    document = load(text)
+    assert DIALECTS["widened"].validator().is_valid(document)
+    assert DIALECTS["published"].validator().is_valid(with_objects_only(document))
     assert {problem.code for problem in validate(text)} <= {"unsupported"}
+
+
+@needs_conformance
+def test_steps_find_what_one_pass_finds() -> None:
+    """However small the steps are."""
+    seed = secrets.randbits(32)
+    mutator = Mutator(corpus(), Random(seed))
+    for number in range(STEPPED_MUTATIONS_COUNT):
+        text = json.dumps(mutator.document())
+        assert in_steps(text) == validate(text), f"seed {seed}, document {number}\n{text}"
 
 
 def test_description_is_the_one_thing_we_accept_beyond_the_schema() -> None:

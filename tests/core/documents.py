@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastrunner._core import Problem, validate
+from fastrunner._core import Problem, validate, validate_in_steps
 
 CONFORMANCE = Path(__file__).parents[3] / "shared" / "conformance"
 
@@ -24,10 +24,23 @@ def workflow(*tasks: Any, **root: Any) -> dict[str, Any]:
 
 
 def problems(document: Any) -> list[Problem]:
-    """Problems of a document given as data, `unsupported` ones left out."""
-    return [problem for problem in validate(json.dumps(document)) if problem.code != "unsupported"]
+    """Problems of a document given as data, `unsupported` ones left out; the same in one pass and in small steps."""
+    text = json.dumps(document)
+    reported = validate(text)
+    assert in_steps(text) == reported
+    return [problem for problem in reported if problem.code != "unsupported"]
 
 
 def found(document: Any) -> list[tuple[str, str]]:
     """Code and pointer of each problem, `unsupported` ones left out."""
     return [(problem.code, problem.pointer) for problem in problems(document)]
+
+
+def in_steps(text: str, budget: int = 1) -> tuple[Problem, ...]:
+    """What validation in steps of this size finds."""
+    steps = validate_in_steps(text, budget)
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return tuple(end.value)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastrunner import limits
-from fastrunner._core import validate
+from fastrunner._core import validate, validate_in_steps
 from tests.core.documents import HEADER, found, problems, workflow
 
 SET = {"set": {"a": 1}}
@@ -31,7 +31,11 @@ def with_header(**changes: Any) -> dict[str, Any]:
         (with_header(dsl=1.0), [("wrong-type", "/document/dsl")]),
         (with_header(dsl="v1.0.0"), [("invalid-format", "/document/dsl")]),
         (with_header(dsl="2.0.0"), [("unsupported-dsl", "/document/dsl")]),
-        (with_header(dsl="1.1.0"), [("unsupported-dsl", "/document/dsl")]),
+        (with_header(dsl="3.1.0"), [("unsupported-dsl", "/document/dsl")]),
+        (with_header(dsl="10.0.0"), [("unsupported-dsl", "/document/dsl")]),
+        (with_header(dsl="0.9.0"), [("unsupported-dsl", "/document/dsl")]),
+        (with_header(dsl="1.1.0"), []),
+        (with_header(dsl="1.20.3"), []),
         (with_header(dsl="1.0.9"), []),
         (with_header(dsl="1.0.0-alpha5"), []),
         (with_header(version="1"), [("invalid-format", "/document/version")]),
@@ -67,21 +71,24 @@ def with_header(**changes: Any) -> dict[str, Any]:
             [("duplicate-default", "/do/0/t0/switch/1/b")],
         ),
         (workflow({"switch": [{"a": {"when": "."}}]}), [("missing-key", "/do/0/t0/switch/0/a")]),
-        (workflow({"for": {"in": [1]}, "do": []}), [("wrong-type", "/do/0/t0/for/in/0")]),
+        (workflow({"for": {"in": [1, "a", None, [True], {"a": "${ .b }"}, "${ .c }"]}, "do": []}), []),
+        (workflow({"for": {"in": [1, ["${ .[ }"]]}, "do": []}), [("invalid-expression", "/do/0/t0/for/in/1/0")]),
+        (workflow({"for": {"in": {"a": 1}}, "do": []}), [("wrong-type", "/do/0/t0/for/in")]),
         (workflow({"for": {"in": ".a", "while": "."}, "do": []}), [("unknown-key", "/do/0/t0/for/while")]),
         (workflow({"for": {"in": ".a", "each": "$x"}, "do": []}), [("invalid-format", "/do/0/t0/for/each")]),
         (workflow({"for": {"in": ".a", "each": "input"}, "do": []}), [("reserved-name", "/do/0/t0/for/each")]),
         (workflow({"for": {"in": ".a"}}), [("missing-key", "/do/0/t0")]),
         (workflow({"fork": {"branches": {}}}), [("wrong-type", "/do/0/t0/fork/branches")]),
         (workflow({"try": []}), [("missing-key", "/do/0/t0")]),
+        (workflow({"try": [], "catch": {"errors": {"with": {"details": "x"}}}}), []),
         (workflow({"try": [], "catch": {"errors": {"with": {}}}}), [("empty-value", "/do/0/t0/catch/errors/with")]),
         (
             workflow({"try": [], "catch": {"errors": {"with": {"status": "404"}}}}),
             [("wrong-type", "/do/0/t0/catch/errors/with/status")],
         ),
         (
-            workflow({"try": [], "catch": {"errors": {"with": {"details": "x"}}}}),
-            [("unknown-key", "/do/0/t0/catch/errors/with/details")],
+            workflow({"try": [], "catch": {"errors": {"with": {"detail": "x", "details": "x"}}}}),
+            [("conflicting-keys", "/do/0/t0/catch/errors/with/details")],
         ),
         (
             workflow({"try": [], "catch": {"retry": {"backoff": {"constant": {}, "linear": {}}}}}),
@@ -403,6 +410,35 @@ def test_hostile_documents_cost_little() -> None:
     assert found(workflow(*catches, use={"retries": retries})) == []
     aliases = "x: &x '${ " + "a" * 100_000 + " }'\ny: [" + ", ".join(["*x"] * 1_000) + "]"
     assert [problem.code for problem in validate(aliases)] == ["too-many-values"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        workflow(*[{**SET, "if": f".a > {i}"} for i in range(2_000)]),
+        workflow({"set": {"a": [f"${{ .a{i} }}" for i in range(2_000)]}}),
+        workflow({"set": {"a": [{"b": [i]} for i in range(50_000)]}}),
+        workflow({"switch": [{f"c{i}": {"when": f".a == {i}", "then": "end"}} for i in range(2_000)]}),
+        workflow(*[{**SET, "input": {"schema": {"document": {"title": f"{i}"}}}} for i in range(500)]),
+        workflow({"do": [{"inner": {"fork": {"branches": [{f"b{i}": {"set": f".a + {i}"}} for i in range(1_000)]}}}]}),
+    ],
+    ids=["tasks", "expressions", "values", "cases", "schemas", "branches"],
+)
+def test_large_documents_are_checked_in_steps(document: Any) -> None:
+    """Whatever makes a document large, it is left between its parts."""
+    text = json.dumps(document)
+    assert len(list(validate_in_steps(text, 50))) >= 3
+    assert len(list(validate_in_steps(text, 1))) >= 150
+
+
+def test_problems_of_steps_are_the_first_of_the_document() -> None:
+    """What stands behind a nested list may be checked before it; the first problems are reported all the same."""
+    many = limits.PROBLEMS_MAX * 3
+    inner = [{f"t{i}": {"foo": 1}} for i in range(many)]
+    document = workflow({"do": inner, "output": {"as": {f"k{i}": "${ .[ }" for i in range(many)}}})
+    assert [problem.pointer for problem in problems(document)] == [
+        f"/do/0/t0/do/{i}/t{i}" for i in range(limits.PROBLEMS_MAX)
+    ]
 
 
 def test_pointers_are_escaped() -> None:

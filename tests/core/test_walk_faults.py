@@ -16,6 +16,11 @@ def trying(catch: dict[str, Any], *body: dict[str, Any], **members: Any) -> list
     return [{"t": {"try": list(body) or [{"r": FAULT}], "catch": catch, **members}}]
 
 
+def test_details_of_a_filter_are_the_errors_detail() -> None:
+    assert finish(trying({"errors": {"with": {"details": "short and stout"}}}), "in").output == "in"
+    assert finish(trying({"errors": {"with": {"details": "tall"}}}), "in").error["status"] == 418
+
+
 # --- raise ---
 
 
@@ -343,6 +348,16 @@ def test_each_attempt_has_its_own_duration() -> None:
     assert run.now_ms == START_MS + 11_000
     assert (run.error["status"], run.error["instance"]) == (408, "/do/0/t")
     assert run.started == ["t", "c", "c"]
+
+
+def test_limits_see_the_loops_around_the_try() -> None:
+    """And nothing of the catch, which has not caught anything when they begin to count."""
+    limit = {"attempt": {"count": 1, "duration": "${ $order.attempt }"}, "duration": "${ $order.total }"}
+    attempt = trying({"retry": {"limit": limit, "delay": "PT1S"}, "do": [{"h": {"set": "$error.status"}}]})
+    inner = {"for": {"each": "line", "in": [1, "${ $order.total }"]}, "do": attempt}
+    loop = {"for": {"each": "order", "in": ".orders"}, "do": [{"inner": inner}]}
+    run = finish([{"loop": loop}], {"orders": [{"attempt": "PT10S", "total": "PT1M"}]})
+    assert run.output == 418
 
 
 def test_unlimited_retries_can_be_left_to_go_on() -> None:

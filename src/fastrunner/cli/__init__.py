@@ -20,7 +20,7 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="fastrunner")
 def main() -> None:
-    """Run Open Workflow (Serverless Workflow) DSL 1.0 documents: durably, fast, behind gRPC.
+    """Run Open Workflow (Serverless Workflow) DSL 1.x documents: durably, fast, behind gRPC.
 
     \b
     fastrunner serve                          start the runner

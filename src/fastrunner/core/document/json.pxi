@@ -13,28 +13,6 @@ cdef extern from "Python.h":
     object PyUnicode_Substring(object text, Py_ssize_t start, Py_ssize_t end)
 
 
-cdef struct Path:
-    # A JSON pointer as a chain of frames on the C stack: it costs nothing until a problem needs it.
-    Path* parent
-    PyObject* key
-    Py_ssize_t index
-
-
-cdef str pointer_of(Path* path):
-    """The JSON pointer (RFC 6901) of a path."""
-    cdef list segments = []
-    while path is not NULL:
-        if path.key is NULL:
-            segments.append(str(path.index))
-        else:
-            segments.append((<str>path.key).replace("~", "~0").replace("/", "~1"))
-        path = path.parent
-    if not segments:
-        return ""
-    segments.reverse()
-    return "/" + "/".join(segments)
-
-
 class _JsonSyntaxError(Exception):
     """Text that is no JSON; may still be YAML."""
 

@@ -9,6 +9,7 @@ from itertools import islice
 from fastrunner.limits import PROBLEMS_MAX as _PROBLEMS_MAX
 
 cimport cython
+from cpython.object cimport PyObject
 
 cdef Py_ssize_t PROBLEMS_MAX = _PROBLEMS_MAX
 cdef enum:
@@ -49,6 +50,35 @@ cdef class Problem:
 
     def __reduce__(self):
         return Problem, (self.code, self.pointer, self.line, self.column, self.message)
+
+
+cdef struct Path:
+    # A JSON pointer as a chain of frames on the C stack: it costs nothing until a problem needs it.
+    Path* parent
+    PyObject* key  # a str: the member's name, or a whole pointer; NULL where `index` counts
+    Py_ssize_t index
+
+
+cdef enum:
+    PATH_POINTER = -1  # in place of an index: `key` is the pointer of what the chain began in
+
+
+cdef str pointer_of(Path* path):
+    """The JSON pointer (RFC 6901) of a path."""
+    cdef list segments = []
+    cdef str start = ""
+    while path is not NULL:
+        if path.key is NULL:
+            segments.append(str(path.index))
+        elif path.index == PATH_POINTER:
+            start = <str>path.key
+        else:
+            segments.append((<str>path.key).replace("~", "~0").replace("/", "~1"))
+        path = path.parent
+    if not segments:
+        return start
+    segments.reverse()
+    return f"{start}/{'/'.join(segments)}"
 
 
 cdef tuple problem_key(Problem problem):

@@ -1,10 +1,14 @@
 """Stage 2, compile: checks a document against the shapes and collects every problem.
 
-Rules: one pass over the data, no pass ends early; a valid document allocates next to nothing. Problems are kept as
-code, pointer and message, and get their positions, their order and their bound at the end. Unsupported features are
-checked like all others and then refused as `unsupported`, so that they hide nothing. Expressions are compiled here,
-once per distinct text, and handed to the plan in `Document.programs`.
+Rules: one pass over the data, no pass ends early; a valid document allocates next to nothing. The pass goes down the
+C stack until its budget is spent; then every loop it is in leaves what remains of it as a Rest and returns, so that a
+large document is checked in steps. Problems are kept as code, pointer and message, in document order, and get their
+positions and their bound at the end. Unsupported features are checked like all others and then refused as
+`unsupported`, so that they hide nothing. Expressions are compiled here, once per distinct text, and handed to the plan
+in `Document.programs`.
 """
+
+from cpython.dict cimport PyDict_Next
 
 from fastrunner._jq cimport Program, compile_expression
 from fastrunner._jq import ExpressionProblem as _ExpressionProblem
@@ -14,6 +18,46 @@ cdef Py_ssize_t PROBLEMS_RAW_MAX = 2 * PROBLEMS_MAX
 # From this length on, what an expression's `${ }` holds is remembered: aliases and references repeat the same string.
 cdef Py_ssize_t TEXT_REMEMBERED_MIN = 256
 
+# What work costs, in points of about 50 ns; expressions and text pay per character as well.
+cdef enum:
+    COST_BUDGET = 400  # what one of a step's budget buys: about 20 us
+    COST_VALUE = 1
+    COST_TASK = 20
+    COST_EXPRESSION = 60
+    COST_CHARACTER = 2
+    COST_SCHEMA = 2000
+    COST_PROBLEM = 400
+
+cdef int BUDGET_MAX = 2 ** 31 - 1
+
+# The loops that a step may leave.
+cdef enum:
+    LOOP_MEMBERS
+    LOOP_ITEMS
+    LOOP_TEMPLATE
+
+cdef Bindings NO_BINDINGS = bindings_of(())
+
+
+@cython.internal
+@cython.final
+cdef class Rest:
+    """What remains of a loop over an object or a list, and what its checker knew there."""
+
+    cdef int loop
+    cdef Shape shape
+    cdef object container
+    cdef Py_ssize_t at
+    cdef str pointer
+    cdef Position position
+    cdef Bindings bindings
+    cdef dict siblings
+    cdef Py_ssize_t nesting
+    cdef Py_ssize_t place
+    """How many problems of the step's part stood before it when it was left."""
+    cdef Py_ssize_t after
+    """How many of all problems known come after it in the document."""
+
 
 @cython.internal
 @cython.final
@@ -21,11 +65,21 @@ cdef class Checker:
     cdef Document document
     cdef dict use
     cdef list problems
+    """What is known, in document order."""
+    cdef list found
+    """The problems of the part that is being checked."""
+    cdef Py_ssize_t room
+    """How many of them can matter."""
     cdef set seen
+    cdef list rests
+    """What is to be checked, the first of it last."""
+    cdef list left_over
+    """The rests of the part that is being checked, in document order."""
+    cdef long long left
     cdef set uses
     cdef dict texts
-    cdef int variables
-    cdef tuple names
+    cdef Position position
+    cdef Bindings bindings
     cdef dict siblings
     cdef Py_ssize_t tasks
     cdef Py_ssize_t nesting
@@ -33,43 +87,145 @@ cdef class Checker:
     def __cinit__(self, Document document):
         self.document = document
         self.problems = []
+        self.found = []
+        self.room = PROBLEMS_RAW_MAX
         self.seen = set()
+        self.rests = []
+        self.left_over = []
         self.uses = set()
         self.texts = {}
-        self.variables = TASK_BODY
-        self.names = ()
+        self.position = AT_DO
+        self.bindings = NO_BINDINGS
+        self.begin(document.root)
 
-    cdef list check_root(self):
-        """All problems of the document, in document order, at most PROBLEMS_MAX."""
-        cdef object root = self.document.root
-        cdef list problems = list(self.document.problems)
+    # --- steps ---
+
+    cdef int begin(self, object root) except -1:
+        """Finds what stands at the root; the rest is for `step`."""
+        self.left = 0
         if is_foreign_dialect(root):
             self.problem("foreign-dialect", NULL, False,
                          "this is a Serverless Workflow 0.8 or 0.9 document (states, specVersion), a different "
-                         "language; fastrunner runs DSL 1.0, whose documents have `document` and `do`: migrate it")
+                         "language; fastrunner runs DSL 1.x, whose documents have `document` and `do`: migrate it")
         else:
             self.use = use_groups(root)
             self.check(ROOT, root, NULL)
-        for code, pointer, key, message in self.problems:
+        return self.settle(0)
+
+    cdef bint step(self, int budget) except -1:
+        """Checks a part of the document, of about `budget` tasks or expressions; True when nothing is left."""
+        cdef Rest rest
+        self.left = <long long>budget * COST_BUDGET
+        while self.rests and self.left > 0:
+            rest = <Rest>self.rests.pop()
+            self.room = PROBLEMS_RAW_MAX - (len(self.problems) - rest.after)
+            if self.room > 0:
+                self.resume(rest)
+                self.settle(rest.after)
+        return not self.rests
+
+    cdef int resume(self, Rest rest) except -1:
+        cdef Path path
+        path.parent = NULL
+        path.key = <PyObject*>rest.pointer
+        path.index = PATH_POINTER
+        self.position = rest.position
+        self.bindings = rest.bindings
+        self.siblings = rest.siblings
+        self.nesting = rest.nesting
+        if rest.loop == LOOP_MEMBERS:
+            return self.members(rest.shape, <dict>rest.container, rest.at, &path)
+        if rest.loop == LOOP_ITEMS:
+            return self.items(rest.shape, <list>rest.container, rest.at, &path)
+        return self.template(rest.container, rest.at, &path)
+
+    cdef int leave(self, int loop, Shape shape, object container, Py_ssize_t at, Path* path) except -1:
+        """Leaves a loop for another step."""
+        cdef Rest rest = Rest.__new__(Rest)
+        rest.loop = loop
+        rest.shape = shape
+        rest.container = container
+        rest.at = at
+        rest.pointer = pointer_of(path)
+        rest.position = self.position
+        rest.bindings = self.bindings
+        rest.siblings = self.siblings
+        rest.nesting = self.nesting
+        rest.place = len(self.found)
+        self.left_over.append(rest)
+        return 0
+
+    cdef int settle(self, Py_ssize_t after) except -1:
+        """Puts a part's problems before those that come after it, and its rests before those left already."""
+        cdef Py_ssize_t count = len(self.found)
+        cdef Rest rest
+        if count:
+            self.problems[len(self.problems) - after:len(self.problems) - after] = self.found
+            self.found = []
+        while self.left_over:
+            rest = <Rest>self.left_over.pop()
+            rest.after = after + count - rest.place
+            self.rests.append(rest)
+        return 0
+
+    cdef list problems_found(self):
+        """All problems, in document order, at most PROBLEMS_MAX."""
+        cdef list problems = list(self.document.problems)
+        for code, pointer, key, message in self.problems[:PROBLEMS_RAW_MAX]:
             line, column = self.document.position(pointer, key)
             problems.append(Problem(code, pointer, line, column, message))
         problems.sort(key=problem_key)
         return problems[:PROBLEMS_MAX]
 
+    # --- problems ---
+
     cdef int problem(self, str code, Path* path, bint key, str message) except -1:
         """Notes a problem at a value, or at its key."""
         cdef tuple problem
-        if len(self.problems) < PROBLEMS_RAW_MAX:
+        self.left -= COST_PROBLEM
+        if len(self.found) < self.room:
             problem = (code, pointer_of(path), key, message)
             if problem not in self.seen:
                 self.seen.add(problem)
-                self.problems.append(problem)
+                self.found.append(problem)
         return 0
+
+    cdef str suggestion(self, str word, object candidates):
+        """What was meant, as long as somebody will read it."""
+        if len(self.found) >= self.room:
+            return ""
+        self.left -= COST_PROBLEM
+        return did_you_mean(word, candidates)
+
+    cdef int unsupported(self, str feature, Path* path, bint key) except -1:
+        return self.problem("unsupported", path, key,
+                            f"{feature}: part of the DSL, but this version of fastrunner does not execute it yet")
+
+    cdef int unknown_key(self, str key, dict fields, Path* path) except -1:
+        cdef str allowed = f"allowed: {listed(fields)}" if fields else "no keys are allowed here"
+        if key == "<<":
+            allowed = "merge keys are YAML 1.1, documents are YAML 1.2: repeat the keys or alias a whole value"
+        return self.problem("unknown-key", path, True,
+                            f"unknown key {shown(key)}{self.suggestion(key, fields or ())}; {allowed}")
+
+    cdef int conflict(self, dict value, list keys, str message, Path* path) except -1:
+        """Keys that exclude each other: the problem stands at the second one."""
+        cdef Path inner
+        cdef list in_order = [key for key in value if key in keys]
+        cdef str second = in_order[1]
+        inner.parent = path
+        inner.key = <PyObject*>second
+        inner.index = 0
+        return self.problem("conflicting-keys", &inner, True, f"{message}; here are {listed(in_order)}")
+
+    # --- values ---
 
     cdef int check(self, Shape shape, object value, Path* path) except -1:
         cdef object kind = type(value)
         if shape.types == IS_ANY:
-            return self.check_template(value, path) if shape.is_template else 0
+            if shape.rule == RULE_SCHEMA:
+                return check_schema(self, value, path)
+            return self.template(value, 0, path) if shape.is_template else 0
         if kind is str:
             if shape.types & IS_TEXT:
                 return check_text(self, shape, value, path)
@@ -96,12 +252,14 @@ cdef class Checker:
         if len(value) < shape.size_min:
             return self.problem("empty-value", path, False, f"expected {shape.expected}; this one is empty")
         if shape.is_template:
-            return self.check_template(value, path)
+            return self.template(value, 0, path)
         if shape.rule == RULE_TASK:
             return check_task(self, value, path)
         if shape.fields is None and shape.members is None:
             return 0
-        self.check_members(shape, value, path)
+        if shape.rule == RULE_NAMED:
+            return check_named(self, shape, value, path)
+        self.bound_members(shape, value, path)
         if shape.rule != RULE_NONE:
             check_rule(self, shape, value, path)
         if shape.rule != RULE_SCHEME or "use" not in value:
@@ -110,47 +268,51 @@ cdef class Checker:
             self.check_choice(<tuple>choice, value, path)
         return 0
 
-    cdef int check_members(self, Shape shape, dict value, Path* path) except -1:
+    cdef int bound_members(self, Shape shape, dict value, Path* path) except -1:
+        """The members of an object, with what it binds for them."""
+        cdef Bindings outer = self.bindings
+        if shape.binds != BINDS_NOTHING:
+            self.bindings = bind(outer, shape.binds, value)
+        self.members(shape, value, 0, path)
+        self.bindings = outer
+        return 0
+
+    cdef int members(self, Shape shape, dict value, Py_ssize_t at, Path* path) except -1:
+        """The members of an object from one on, as PyDict_Next counts them."""
         cdef Path inner
+        cdef PyObject* key = NULL
+        cdef PyObject* member = NULL
         cdef Field field
-        cdef str key
         inner.parent = path
         inner.index = 0
-        for key, member in value.items():
-            inner.key = <PyObject*>key
-            field = <Field>shape.fields.get(key) if shape.fields is not None else None
+        while True:
+            if self.left <= 0:
+                return self.leave(LOOP_MEMBERS, shape, value, at, path)
+            if not PyDict_Next(value, &at, &key, &member):
+                return 0
+            self.left -= COST_VALUE
+            inner.key = key
+            field = <Field>shape.fields.get(<object>key) if shape.fields is not None else None
             if field is not None:
-                self.check_field(field, value, member, &inner)
+                self.check_field(field, <object>member, &inner)
             elif shape.members is not None:
-                self.check(shape.members, member, &inner)
+                self.check(shape.members, <object>member, &inner)
             else:
-                self.unknown_key(key, shape.fields, &inner)
-        return 0
+                self.unknown_key(<str>key, shape.fields, &inner)
 
-    cdef int unknown_key(self, str key, dict fields, Path* path) except -1:
-        cdef str allowed = f"allowed: {listed(fields)}" if fields else "no keys are allowed here"
-        if key == "<<":
-            allowed = "merge keys are YAML 1.1, documents are YAML 1.2: repeat the keys or alias a whole value"
-        return self.problem("unknown-key", path, True,
-                            f"unknown key {shown(key)}{self.suggestion(key, fields or ())}; {allowed}")
-
-    cdef int check_field(self, Field field, dict parent, object value, Path* path) except -1:
-        cdef int variables = self.variables
-        cdef tuple names = self.names
+    cdef int check_field(self, Field field, object value, Path* path) except -1:
+        cdef Position position = self.position
+        cdef Bindings bindings = self.bindings
         if field.unsupported is not None and not (value == {} or value == []):
             self.unsupported(field.unsupported, path, True)
-        if field.variables != KEEP_VARIABLES and self.variables != ANY_VARIABLES:
-            self.variables = field.variables
-        if field.names != NAMES_KEEP:
-            self.names = names + scoped_names(field.names, parent)
+        if field.position is not None:
+            self.position = field.position
+        if field.is_reusable:
+            self.bindings = None
         self.check(field.shape, value, path)
-        self.variables = variables
-        self.names = names
+        self.position = position
+        self.bindings = bindings
         return 0
-
-    cdef int unsupported(self, str feature, Path* path, bint key) except -1:
-        return self.problem("unsupported", path, key,
-                            f"{feature}: part of the DSL, but this version of fastrunner does not execute it yet")
 
     cdef int check_required(self, Shape shape, dict value, Path* path) except -1:
         cdef Field field
@@ -170,49 +332,61 @@ cdef class Checker:
             self.conflict(value, present, f"only one of {listed(choice)} may be given", path)
         return 0
 
-    cdef int conflict(self, dict value, list keys, str message, Path* path) except -1:
-        """Keys that exclude each other: the problem stands at the second one."""
-        cdef Path inner
-        cdef list in_order = [key for key in value if key in keys]
-        cdef str second = in_order[1]
-        inner.parent = path
-        inner.key = <PyObject*>second
-        inner.index = 0
-        return self.problem("conflicting-keys", &inner, True, f"{message}; here are {listed(in_order)}")
-
     cdef int check_list(self, Shape shape, list value, Path* path) except -1:
-        cdef Path inner
         if len(value) < shape.size_min:
             return self.problem("empty-value", path, False, f"expected {shape.expected}; this one is empty")
+        if shape.is_template:
+            return self.template(value, 0, path)
         if shape.rule == RULE_TASKS or shape.rule == RULE_BRANCHES:
-            return check_tasks(self, value, shape.rule == RULE_BRANCHES, path)
+            return check_tasks(self, shape, value, path)
         if shape.rule == RULE_CASES:
-            return check_cases(self, value, path)
+            check_defaults(self, value, path)
+        return self.items(shape, value, 0, path)
+
+    cdef int items(self, Shape shape, list value, Py_ssize_t at, Path* path) except -1:
+        """The items of a list from one on."""
+        cdef Path inner
         inner.parent = path
         inner.key = NULL
-        inner.index = 0
-        for item in value:
-            self.check(shape.items, item, &inner)
-            inner.index += 1
+        for inner.index in range(at, len(value)):
+            if self.left <= 0:
+                return self.leave(LOOP_ITEMS, shape, value, inner.index, path)
+            self.left -= COST_VALUE
+            self.check(shape.items, value[inner.index], &inner)
         return 0
 
-    cdef int check_template(self, object value, Path* path) except -1:
-        """Data whose strings may be expressions in `${ }`."""
-        cdef Path inner
-        cdef str key
-        inner.parent = path
-        inner.key = NULL
-        inner.index = 0
+    cdef int template(self, object value, Py_ssize_t at, Path* path) except -1:
+        """Data whose strings may be expressions in `${ }`; of an object or a list, what it holds from one on."""
         if type(value) is str:
             return self.check_value(value, path)
         if type(value) is dict:
-            for key, member in (<dict>value).items():
-                inner.key = <PyObject*>key
-                self.check_template(member, &inner)
-        elif type(value) is list:
-            for item in <list>value:
-                self.check_template(item, &inner)
-                inner.index += 1
+            return self.template_members(value, at, path)
+        return self.template_items(value, at, path) if type(value) is list else 0
+
+    cdef int template_members(self, dict value, Py_ssize_t at, Path* path) except -1:
+        cdef Path inner
+        cdef PyObject* key = NULL
+        cdef PyObject* member = NULL
+        inner.parent = path
+        inner.index = 0
+        while True:
+            if self.left <= 0:
+                return self.leave(LOOP_TEMPLATE, None, value, at, path)
+            if not PyDict_Next(value, &at, &key, &member):
+                return 0
+            self.left -= COST_VALUE
+            inner.key = key
+            self.template(<object>member, 0, &inner)
+
+    cdef int template_items(self, list value, Py_ssize_t at, Path* path) except -1:
+        cdef Path inner
+        inner.parent = path
+        inner.key = NULL
+        for inner.index in range(at, len(value)):
+            if self.left <= 0:
+                return self.leave(LOOP_TEMPLATE, None, value, inner.index, path)
+            self.left -= COST_VALUE
+            self.template(value[inner.index], 0, &inner)
         return 0
 
     # --- expressions ---
@@ -227,10 +401,6 @@ cdef class Checker:
         text = expression_text(value)
         self.texts[value] = text
         return text
-
-    cdef str suggestion(self, str word, object candidates):
-        """What was meant, as long as somebody will read it."""
-        return did_you_mean(word, candidates) if len(self.problems) < PROBLEMS_RAW_MAX else ""
 
     cdef int check_value(self, str value, Path* path) except -1:
         """A string that is an expression if it is one `${ }` as a whole, and text otherwise."""
@@ -272,40 +442,44 @@ cdef class Checker:
         if program is None:
             if not text:
                 return self.problem("invalid-expression", path, False, "the expression is empty")
+            self.left -= COST_EXPRESSION + COST_CHARACTER * len(text)
             try:
                 program = compile_expression(text)
             except _ExpressionProblem as error:
                 return self.problem("invalid-expression", path, False,
                                     f"the expression does not compile: {error.message} (character {error.offset + 1})")
             self.document.programs[text] = program
-        if self.variables != ANY_VARIABLES:
-            self.check_arguments(<Program>program, path)
-        return 0
+        return 0 if self.bindings is None else self.check_arguments(<Program>program, path)
 
     cdef int check_arguments(self, Program program, Path* path) except -1:
+        """What an expression names has a value at its position. Definitions to be used elsewhere have no bindings."""
+        cdef tuple scopes
         cdef str name
-        cdef object variable
+        cdef int code
+        if not program.arguments:
+            return 0
+        scopes = self.bindings.at(self.position)
         for name in program.arguments:
-            if name in self.names:
+            code = argument_code(self.position, scopes, name)
+            if code >= 0:
                 continue
-            variable = VARIABLES.get(name)
-            if variable is None:
-                self.unknown_variable(program, name, path)
-            elif not self.variables & <int>variable:
+            if len(self.found) >= self.room:
+                return 0
+            where = f"${name} (character {program.argument_offset(name) + 1})"
+            available = [f"${other}" for other in (*self.position.arguments, *names_in(scopes))]
+            if code == ARGUMENT_UNAVAILABLE:
                 self.problem("unavailable-variable", path, False,
-                             f"${name} (character {program.argument_offset(name) + 1}) has no value here; "
-                             f"available: {listed(self.available())}")
+                             f"{where} has no value here; available: {listed(available)}")
+            else:
+                self.problem("unknown-variable", path, False,
+                             f"nothing binds {where}{self.suggestion('$' + name, available)}; "
+                             f"available: {listed(available)}")
         return 0
 
-    cdef list available(self):
-        cdef list available = [f"${name}" for name, bit in VARIABLES.items() if self.variables & <int>bit]
-        available.extend(f"${name}" for name in self.names)
-        return available
 
-    cdef int unknown_variable(self, Program program, str name, Path* path) except -1:
-        return self.problem("unknown-variable", path, False,
-                            f"nothing binds ${name} (character {program.argument_offset(name) + 1})"
-                            f"{self.suggestion('$' + name, self.available())}; available: {listed(self.available())}")
+cdef list names_in(tuple scopes):
+    """The scoped variables, outermost first."""
+    return [name for names in scopes for name in names if name is not None]
 
 
 cdef dict use_groups(object root):
@@ -326,25 +500,24 @@ cdef bint is_foreign_dialect(object root):
     return type(root) is dict and "document" not in root and ("states" in root or "specVersion" in root)
 
 
-cdef tuple scoped_names(int names, dict parent):
-    """The variables an object binds for some of its fields, without `$`; names of a wrong type bind nothing."""
-    cdef object holder = parent
-    cdef tuple found
-    if names == NAMES_LOOP:
-        holder = parent.get("for")
-        if type(holder) is not dict:
-            holder = {}
-        found = (holder.get("each", "item"), holder.get("at", "index"))
-    elif names == NAMES_ITEM:
-        found = (holder.get("item", "item"), holder.get("at", "index"))
-    else:
-        found = (holder.get("as", "error"),)
-    return tuple([name for name in found if type(name) is str])
-
-
 cdef list check_document(Document document):
     """All problems of a document, `unsupported` ones included, in document order, at most PROBLEMS_MAX."""
-    return Checker(document).check_root()
+    cdef Checker checker = Checker(document)
+    # A document's bounds keep its work far below this budget.
+    checker.step(BUDGET_MAX)
+    return checker.problems_found()
+
+
+def validate_in_steps(text, int budget):
+    """Validates as `validate` does and returns what it returns, but yields after each step of about `budget` tasks."""
+    cdef Checker checker
+    try:
+        checker = Checker(read_document(text))
+    except InvalidWorkflow as error:
+        return error.problems
+    while not checker.step(budget):
+        yield
+    return tuple(checker.problems_found())
 
 
 def validate(text):

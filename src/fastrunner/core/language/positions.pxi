@@ -249,8 +249,8 @@ cdef Position AT_LISTEN_UNTIL = at_row("`listen.to.until`", "the events so far",
 cdef Position AT_RUN = at_row("task `run`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
 cdef Position AT_RUN_CODE = at_row("`run.script.code`", "", FORM_PLAIN, SEES_NOTHING)
 cdef Position AT_RUN_LIFETIME = at_row("`run.container.lifetime.after`", DOT_TASK_INPUT, FORM_DURATION, SEES_TASK)
-cdef Position AT_AUTHENTICATION = at_row("a task's `authentication`", DOT_TASK_INPUT, FORM_TEXT, SEES_TASK)
-cdef Position AT_AUTHORITY = at_row("a task's `authentication` `authority`", DOT_TASK_INPUT, FORM_URI, SEES_NOTHING)
+cdef Position AT_AUTHENTICATION = at_row("`authentication` of a task", DOT_TASK_INPUT, FORM_TEXT, SEES_TASK)
+cdef Position AT_AUTHORITY = at_row("`authentication` `authority`", "", FORM_URI, SEES_NOTHING)
 cdef Position AT_SCHEDULE = at_row("`schedule.every`, `schedule.after`", DOT_NULL, FORM_DURATION, SEES_WORKFLOW)
 cdef Position AT_SCHEDULE_WITH = at_row("`schedule.on` `with`", DOT_EVENT, FORM_TEMPLATE, SEES_WORKFLOW)
 cdef Position AT_SCHEDULE_CORRELATE_FROM = at_row("`schedule.on` `correlate` `from`", DOT_EVENT, FORM_EXPRESSION,
@@ -262,8 +262,9 @@ cdef Position AT_EXTENSION_WHEN = at_row("extension `when`", "the extended task'
                                          SEES_TASK_INPUT)
 cdef Position AT_EXTENSION_TASKS = at_row("extension `before`, `after`", "the extended task's data", FORM_TASKS,
                                           SEES_NOTHING)
-cdef Position AT_RESOURCE = at_row("endpoints of schemas' `resource` and of `use.catalogs`", DOT_NULL, FORM_ENDPOINT,
+cdef Position AT_RESOURCE = at_row("endpoints of schemas and catalogs", DOT_NULL, FORM_ENDPOINT,
                                    SEES_WORKFLOW)
-cdef Position AT_RESOURCE_AUTHENTICATION = at_row("their `authentication`", DOT_NULL, FORM_TEXT, SEES_WORKFLOW)
+cdef Position AT_RESOURCE_AUTHENTICATION = at_row("`authentication` of schemas' and catalogs' endpoints", DOT_NULL,
+                                                  FORM_TEXT, SEES_WORKFLOW)
 
 POSITIONS = tuple(_rows)

@@ -18,15 +18,12 @@ cdef dict REUSABLE_SHAPES = {"timeouts": TIMEOUT, "retries": RETRY, "errors": ER
 
 cdef int check_text(Checker checker, Shape shape, str value, Path* path) except -1:
     cdef int rule = shape.text
-    cdef tuple fault
     if rule == TEXT_FREE:
         return 0
+    if rule == TEXT_POSITION:
+        return check_form(checker, value, path)
     if rule == TEXT_VALUE:
         return checker.check_value(value, path)
-    if rule == TEXT_EXPRESSION:
-        return checker.check_bare(value, path)
-    if rule == TEXT_WRAPPED:
-        return checker.check_wrapped(value, path)
     if rule == TEXT_WORD:
         return check_word(checker, shape, value, path)
     if rule == TEXT_THEN:
@@ -35,19 +32,38 @@ cdef int check_text(Checker checker, Shape shape, str value, Path* path) except 
         return check_reference(checker, shape.group, value, path)
     if rule == TEXT_FUNCTION:
         return check_function(checker, value, path)
-    if rule == TEXT_ENDPOINT or rule == TEXT_URI:
-        if rule == TEXT_ENDPOINT and expression_start(value) >= 0:
-            return checker.check_wrapped(value, path)
-        fault = uri_template_fault(value)
-        return 0 if fault is None else checker.problem(fault[0], path, False, fault[1])
-    if rule == TEXT_PATH:
-        fault = uri_character_fault(value)
-        return 0 if fault is None else checker.problem(fault[0], path, False, fault[1])
-    if rule == TEXT_DURATION:
-        return check_duration(checker, value, path)
     if rule == TEXT_VARIABLE:
         return check_variable(checker, value, path)
+    if rule == TEXT_URI:
+        return check_uri(checker, value, path)
     return check_format(checker, rule, value, path)
+
+
+cdef int check_form(Checker checker, str value, Path* path) except -1:
+    """A string that is what the form of its position says."""
+    cdef int form = checker.position.form
+    if form == FORM_EXPRESSION or form == FORM_SLOT:
+        return checker.check_bare(value, path)
+    if form == FORM_WRAPPED:
+        return checker.check_wrapped(value, path)
+    if form == FORM_DURATION:
+        return check_duration(checker, value, path)
+    if form == FORM_ENDPOINT:
+        return check_uri(checker, value, path)
+    if form == FORM_URI:
+        return fault_of(checker, uri_template_fault(value), path)
+    return checker.check_value(value, path)
+
+
+cdef int check_uri(Checker checker, str value, Path* path) except -1:
+    """A URI template, or an expression in `${ }`."""
+    if expression_start(value) >= 0:
+        return checker.check_wrapped(value, path)
+    return fault_of(checker, uri_template_fault(value), path)
+
+
+cdef int fault_of(Checker checker, tuple fault, Path* path) except -1:
+    return 0 if fault is None else checker.problem(fault[0], path, False, fault[1])
 
 
 cdef int check_format(Checker checker, int rule, str value, Path* path) except -1:
@@ -67,6 +83,8 @@ cdef int check_format(Checker checker, int rule, str value, Path* path) except -
         message = "an instance is a JSON pointer, such as /do/0/task, or an expression in ${ }"
     elif rule == TEXT_TIME and expression_start(value) < 0 and not is_date_time(value):
         message = "a time is RFC 3339, such as 2025-01-31T12:00:00Z, or an expression in ${ }"
+    elif rule == TEXT_PATH:
+        return fault_of(checker, uri_character_fault(value), path)
     elif rule == TEXT_DSL:
         return check_dsl(checker, value, path)
     elif rule == TEXT_FORMAT:
@@ -102,9 +120,9 @@ cdef int check_word(Checker checker, Shape shape, str value, Path* path) except 
 cdef int check_dsl(Checker checker, str value, Path* path) except -1:
     if not is_semver(value):
         return checker.problem("invalid-format", path, False, "a version is semantic: major.minor.patch, such as 1.0.3")
-    if not value.startswith("1.0."):
+    if not value.startswith("1."):
         return checker.problem("unsupported-dsl", path, False,
-                               f"DSL version {shown(value)} is not supported; supported: 1.0.x")
+                               f"DSL version {shown(value)} is not supported; supported: 1.x (1.0 and 1.1)")
     return 0
 
 
@@ -121,7 +139,7 @@ cdef int check_variable(Checker checker, str value, Path* path) except -1:
     if not is_variable_name(value):
         return checker.problem("invalid-format", path, False,
                                "a variable name has letters, digits and '_', no digit first, and no '$' before it")
-    if value in VARIABLES or value in ("ENV", "__loc__", "__prog_args"):
+    if value in RUNNER_ARGUMENTS or value in ("ENV", "__loc__", "__prog_args"):
         return checker.problem("reserved-name", path, False,
                                f"${value} is bound by the runtime; choose another variable name")
     return 0
@@ -142,7 +160,8 @@ cdef int check_duration(Checker checker, str value, Path* path) except -1:
 cdef int check_reference(Checker checker, str group, str value, Path* path) except -1:
     """A name in a group of `use`. A reusable definition's expressions are checked where it is used."""
     cdef object definitions = checker.use.get(group, ())
-    cdef object use = (group, value, checker.variables, checker.names)
+    cdef Bindings bindings = checker.bindings
+    cdef object use
     cdef str candidates
     cdef Path use_path, group_path, definition_path
     if not value and (group == "secrets" or group == "authentications"):
@@ -152,8 +171,12 @@ cdef int check_reference(Checker checker, str group, str value, Path* path) exce
         return checker.problem("unknown-reference", path, False,
                                f"use.{group} has no {shown(value)}{checker.suggestion(value, definitions)}; "
                                f"{candidates}")
-    if group in REUSABLE_SHAPES and checker.variables != ANY_VARIABLES and use not in checker.uses:
+    if group not in REUSABLE_SHAPES or bindings is None:
+        return 0
+    use = (group, value, checker.position, bindings.around, bindings.own)
+    if use not in checker.uses:
         checker.uses.add(use)
+        use_path.index = group_path.index = definition_path.index = 0
         use_path.parent = NULL
         use_path.key = <PyObject*>USE_KEY
         group_path.parent = &use_path
@@ -200,26 +223,25 @@ cdef int check_target(Checker checker, str value, Path* path) except -1:
 
 # --- tasks ---
 
-cdef int check_tasks(Checker checker, list tasks, bint branches, Path* path) except -1:
+cdef int check_tasks(Checker checker, Shape shape, list tasks, Path* path) except -1:
     """A task list: one named task per item, names unique; `then` may name its tasks, but not those of branches."""
+    cdef bint branches = shape.rule == RULE_BRANCHES
     cdef dict siblings = checker.siblings
-    cdef Path inner
+    cdef Bindings outer = checker.bindings
     if branches and len(tasks) > FORK_BRANCHES_MAX:
         checker.problem("too-many-tasks", path, True, f"a fork has at most {FORK_BRANCHES_MAX} branches")
     if checker.nesting >= TASK_NESTING_MAX:
         return checker.problem("too-deep", path, True,
                                f"task lists are nested more than {TASK_NESTING_MAX} levels deep")
-    checker.nesting += 1
-    inner.parent = path
-    inner.key = NULL
-    inner.index = 0
     checker.siblings = task_names(checker, tasks, path)
     if branches:
         checker.siblings = {}
-    for item in tasks:
-        check_single(checker, TASK, item, "a task", &inner)
-        inner.index += 1
+    if outer.own is not outer.around:
+        checker.bindings = bindings_of(outer.at(checker.position))
+    checker.nesting += 1
+    checker.items(shape, tasks, 0, path)
     checker.nesting -= 1
+    checker.bindings = outer
     checker.siblings = siblings
     return 0
 
@@ -228,6 +250,7 @@ cdef dict task_names(Checker checker, list tasks, Path* path):
     cdef dict names = {}
     cdef Path item_path, name_path
     cdef str name
+    checker.left -= len(tasks) * COST_VALUE
     item_path.parent = path
     item_path.key = NULL
     item_path.index = 0
@@ -245,45 +268,35 @@ cdef dict task_names(Checker checker, list tasks, Path* path):
     return names
 
 
-cdef int check_single(Checker checker, Shape shape, object item, str what, Path* path) except -1:
+cdef int check_named(Checker checker, Shape shape, dict item, Path* path) except -1:
     """An item of a list of named things: an object with one key."""
     cdef Path inner
-    cdef str key
-    cdef Py_ssize_t count = 0
-    if type(item) is not dict:
-        return checker.problem("wrong-type", path, False,
-                               f"expected an object with one key, the name of {what}, not {json_type_name(item)}")
+    cdef str second
     if not item:
-        return checker.problem("not-one-key", path, False, f"expected an object with one key, the name of {what}")
-    inner.parent = path
-    inner.index = 0
-    for key, member in (<dict>item).items():
-        inner.key = <PyObject*>key
-        count += 1
-        if count == 2:
-            checker.problem("not-one-key", &inner, True,
-                            f"an item of this list has one key, the name of {what}; {shown(key)} is another: begin it "
-                            "with '- ' as an item of its own")
-        checker.check(shape, member, &inner)
-    return 0
+        return checker.problem("not-one-key", path, False, f"expected {shape.expected}")
+    if len(item) > 1:
+        second = list(item)[1]
+        inner.parent = path
+        inner.key = <PyObject*>second
+        inner.index = 0
+        checker.problem("not-one-key", &inner, True,
+                        f"an item of this list is {shape.expected}; {shown(second)} is another: begin it with '- ' as "
+                        "an item of its own")
+    return checker.members(shape, item, 0, path)
 
 
 cdef int check_task(Checker checker, dict task, Path* path) except -1:
-    cdef int variables = checker.variables
     cdef list kinds = task_kinds(task)
     cdef Shape shape
     checker.tasks += 1
+    checker.left -= COST_TASK
     if checker.tasks == TASKS_PER_DOCUMENT_MAX + 1:
         checker.problem("too-many-tasks", path, True, f"a document has at most {TASKS_PER_DOCUMENT_MAX} tasks")
-    checker.variables = TASK_BODY
-    if len(kinds) == 1:
-        shape = task_shape(task, kinds[0])
-        checker.check_members(shape, task, path)
-        checker.check_required(shape, task, path)
-    else:
-        check_kindless_task(checker, task, kinds, path)
-    checker.variables = variables
-    return 0
+    if len(kinds) != 1:
+        return check_kindless_task(checker, task, kinds, path)
+    shape = task_shape(task, kinds[0])
+    checker.bound_members(shape, task, path)
+    return checker.check_required(shape, task, path)
 
 
 cdef list task_kinds(dict task):
@@ -306,39 +319,37 @@ cdef Shape task_shape(dict task, str kind):
 
 cdef int check_kindless_task(Checker checker, dict task, list kinds, Path* path) except -1:
     """A task of no kind or of several: whatever can be told apart is still checked."""
-    cdef Path inner
     cdef dict fields = dict(COMMON_FIELDS)
+    cdef int binds = BINDS_LOOP if "for" in kinds else BINDS_NOTHING
     cdef str hint = ""
     if kinds:
         checker.conflict(task, kinds, f"a task has exactly one of {listed(TASK_KINDS)}", path)
     else:
-        for key in task:
+        for key in islice(task, NAMES_COMPARED_MAX):
             if key not in COMMON_FIELDS:
                 hint = hint or checker.suggestion(key, TASK_KINDS)
         checker.problem("missing-key", path, True, f"a task has exactly one of {listed(TASK_KINDS)}{hint}")
     for kind in kinds:
         fields.update(task_shape(task, kind).fields)
-    inner.parent = path
-    inner.index = 0
-    for key, member in task.items():
-        inner.key = <PyObject*>key
-        if key in fields:
-            checker.check_field(<Field>fields[key], task, member, &inner)
-    return 0
+    return checker.bound_members(Shape("a task", IS_OBJECT, fields=fields, members=UNREAD, binds=binds), task, path)
 
 
-cdef int check_cases(Checker checker, list cases, Path* path) except -1:
-    """The cases of a switch: one named case per item, at most one without `when`."""
+# What stands under a key that is not known because the task's kind is not.
+cdef Shape UNREAD = Shape("any value", IS_ANY)
+
+
+cdef int check_defaults(Checker checker, list cases, Path* path) except -1:
+    """At most one case of a switch is without `when`."""
     cdef Path inner, name_path
     cdef str name
     cdef Py_ssize_t defaults = 0
+    checker.left -= len(cases) * COST_VALUE
     inner.parent = path
     inner.key = NULL
     inner.index = 0
     name_path.parent = &inner
     name_path.index = 0
     for item in cases:
-        check_single(checker, CASE, item, "a case", &inner)
         if type(item) is dict:
             for name, case in (<dict>item).items():
                 if type(case) is dict and "when" not in case:
@@ -368,14 +379,14 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
         return check_schedule(checker, value, path)
     if rule == RULE_UNTIL and "until" in value and "any" not in value:
         return member_problem(checker, "conflicting-keys", "until", "`until` stands only beside `any`", path)
-    if rule == RULE_SCHEMA and "document" in value:
-        return check_schema(checker, value["document"], path)
     if rule == RULE_CLIENT:
         return check_client(checker, value, path)
     if rule == RULE_AGENT and "agentCard" not in value and "server" not in value:
         return checker.problem("missing-key", path, True, "one of the keys agentCard and server is required")
     if rule == RULE_DURATION:
         return check_duration_object(checker, value, path)
+    if rule == RULE_FILTER and "detail" in value and "details" in value:
+        return checker.conflict(value, ["detail", "details"], "`details` is another name of `detail`", path)
     return 0
 
 
@@ -434,20 +445,16 @@ cdef int check_duration_object(Checker checker, dict value, Path* path) except -
 
 cdef int check_schema(Checker checker, object schema, Path* path) except -1:
     """A JSON Schema that compiles without fetching anything; draft 2020-12 unless `$schema` names another."""
-    cdef Path inner
-    cdef str key = "document"
-    inner.parent = path
-    inner.key = <PyObject*>key
-    inner.index = 0
+    checker.left -= COST_SCHEMA
     if type(schema) is not dict and type(schema) is not bool:
-        return checker.problem("invalid-schema", &inner, False,
+        return checker.problem("invalid-schema", path, False,
                                f"a JSON Schema is an object or a boolean, not {json_type_name(schema)}")
     try:
         _jsonschema.validator_for(schema, offline=True)
     except (_jsonschema.ValidationError, ValueError) as error:
         where = "/".join(["", *map(str, getattr(error, "instance_path", ()))])
         reason = str(getattr(error, "message", error))
-        checker.problem("invalid-schema", &inner, False,
+        checker.problem("invalid-schema", path, False,
                         f"not a valid JSON Schema{' at ' + where if where else ''}: {reason[:SCHEMA_REASON_SHOWN_MAX]}")
     return 0
 

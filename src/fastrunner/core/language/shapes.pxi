@@ -1,6 +1,7 @@
 """Stage 2, compile: what a document may look like, as data. `check.pxi` interprets these tables.
 
-Rules: one Shape per nested structure of the DSL, one Field per key. Every object whose keys the DSL names is closed,
+Rules: one Shape per nested structure of the DSL, one Field per key; what is evaluated names its position, whose form
+says what a string may be there. Every object whose keys the DSL names is closed,
 also where the official schema leaves it open: a key nobody reads is a mistake of its author. A union is one Shape that
 accepts several JSON types, because all unions of the DSL differ by type or, among objects, by their keys.
 """
@@ -16,9 +17,12 @@ cdef enum:
 # What a string must be.
 cdef enum:
     TEXT_FREE
-    TEXT_VALUE  # a value: an expression only if it is one `${ }`
-    TEXT_EXPRESSION  # an expression by type: bare or in `${ }`
-    TEXT_WRAPPED  # an expression that must stand in `${ }`
+    TEXT_POSITION  # what the form of its position says
+    TEXT_VALUE  # within a template: an expression only if it is one `${ }`
+    TEXT_URI  # the same, and any other text has this format; so the next three
+    TEXT_POINTER
+    TEXT_TIME
+    TEXT_METHOD
     TEXT_WORD
     TEXT_NAME
     TEXT_HOST
@@ -29,14 +33,8 @@ cdef enum:
     TEXT_THEN
     TEXT_REFERENCE
     TEXT_FUNCTION
-    TEXT_DURATION
-    TEXT_URI
     TEXT_PATH
-    TEXT_ENDPOINT
-    TEXT_POINTER
-    TEXT_TIME
     TEXT_CRON
-    TEXT_METHOD
     TEXT_FORMAT
 
 # Rules of objects and lists beyond their keys and items.
@@ -45,6 +43,7 @@ cdef enum:
     RULE_TASK
     RULE_TASKS
     RULE_BRANCHES
+    RULE_NAMED
     RULE_AGENT
     RULE_CASES
     RULE_SINGLE_KEY
@@ -56,37 +55,7 @@ cdef enum:
     RULE_SCHEME
     RULE_FUNCTIONS
     RULE_DURATION
-
-# Variables an expression may use, by position (checklist 6.10). `$output` in output.as is a harmless superset.
-cdef enum:
-    VARIABLE_CONTEXT = 1
-    VARIABLE_INPUT = 2
-    VARIABLE_OUTPUT = 4
-    VARIABLE_SECRETS = 8
-    VARIABLE_TASK = 16
-    VARIABLE_WORKFLOW = 32
-    VARIABLE_RUNTIME = 64
-    VARIABLE_AUTHORIZATION = 128
-    KEEP_VARIABLES = 0
-    WORKFLOW_INPUT = 8 + 32 + 64
-    WORKFLOW_OUTPUT = 1 + 8 + 32 + 64
-    TASK_INPUT = 1 + 8 + 16 + 32 + 64
-    TASK_BODY = 1 + 2 + 8 + 16 + 32 + 64 + 128
-    TASK_OUTPUT = 255
-    ANY_VARIABLES = 256  # reusable definitions: checked where they are used
-
-cdef dict VARIABLES = {
-    "context": VARIABLE_CONTEXT, "input": VARIABLE_INPUT, "output": VARIABLE_OUTPUT, "secrets": VARIABLE_SECRETS,
-    "task": VARIABLE_TASK, "workflow": VARIABLE_WORKFLOW, "runtime": VARIABLE_RUNTIME,
-    "authorization": VARIABLE_AUTHORIZATION,
-}
-
-# Which scoped names a field's expressions see beside those.
-cdef enum:
-    NAMES_KEEP
-    NAMES_LOOP  # for.each and for.at of the object that holds the field
-    NAMES_ITEM  # its item and at
-    NAMES_ERROR  # its as
+    RULE_FILTER
 
 
 cdef class Shape
@@ -98,15 +67,18 @@ cdef class Field:
     """One key of an object."""
 
     cdef Shape shape
-    cdef int variables
-    cdef int names
+    cdef Position position
+    """None: that of the object."""
     cdef str unsupported
+    """What is checked and then refused: the feature's name."""
+    cdef bint is_reusable
+    """A group of definitions, whose variables are checked where they are used."""
 
-    def __init__(self, Shape shape not None, int variables=KEEP_VARIABLES, int names=NAMES_KEEP, str unsupported=None):
+    def __init__(self, Shape shape not None, Position position=None, str unsupported=None, bint is_reusable=False):
         self.shape = shape
-        self.variables = variables
-        self.names = names
+        self.position = position
         self.unsupported = unsupported
+        self.is_reusable = is_reusable
 
 
 @cython.internal
@@ -129,11 +101,12 @@ cdef class Shape:
     cdef object low
     cdef object high
     cdef int rule
+    cdef int binds
 
     def __init__(self, str expected, int types, *, int text=TEXT_FREE, tuple words=(), str group=None,
                  bint is_template=False, dict fields=None, Shape members=None, Shape items=None, tuple required=(),
                  tuple choices=(), Py_ssize_t size_min=0, object low=-(2 ** 63), object high=2 ** 64 - 1,
-                 int rule=RULE_NONE):
+                 int rule=RULE_NONE, int binds=BINDS_NOTHING):
         self.expected = expected
         self.types = types
         self.text = text
@@ -148,6 +121,7 @@ cdef class Shape:
         self.low = low
         self.high = high
         self.rule = rule
+        self.binds = binds
         self.set_fields(fields)
 
     cdef int set_fields(self, dict fields) except -1:
@@ -165,8 +139,8 @@ cdef class Shape:
 
 cdef Shape FREE = Shape("a string", IS_TEXT)
 cdef Shape VALUE = Shape("a string", IS_TEXT, text=TEXT_VALUE)
-cdef Shape EXPRESSION = Shape("an expression (a string)", IS_TEXT, text=TEXT_EXPRESSION)
-cdef Shape WRAPPED = Shape("an expression in ${ } (a string)", IS_TEXT, text=TEXT_WRAPPED)
+cdef Shape EXPRESSION = Shape("an expression (a string)", IS_TEXT, text=TEXT_POSITION)
+cdef Shape WRAPPED = Shape("an expression in ${ } (a string)", IS_TEXT, text=TEXT_POSITION)
 cdef Shape VARIABLE = Shape("a variable name (a string)", IS_TEXT, text=TEXT_VARIABLE)
 cdef Shape THEN = Shape("continue, exit, end or a task name (a string)", IS_TEXT, text=TEXT_THEN)
 cdef Shape BOOLEAN = Shape("true or false", IS_BOOLEAN)
@@ -180,13 +154,13 @@ cdef Shape EMPTY_MAP = Shape("an empty object", IS_OBJECT, fields={})
 cdef Shape READ = Shape("data, envelope or raw", IS_TEXT, text=TEXT_WORD, words=("data", "envelope", "raw"))
 cdef Shape HTTP_OUTPUT = Shape("content, raw or response", IS_TEXT, text=TEXT_WORD,
                                words=("content", "raw", "response"))
-cdef Shape URI = Shape("a URI or URI template (a string)", IS_TEXT, text=TEXT_URI)
+cdef Shape URI = Shape("a URI or URI template (a string)", IS_TEXT, text=TEXT_POSITION)
 cdef Shape URI_PATH = Shape("a path relative to the authority (a string)", IS_TEXT, text=TEXT_PATH)
-cdef Shape URI_OR_EXPRESSION = Shape("a URI, a URI template or an expression in ${ } (a string)", IS_TEXT,
-                                     text=TEXT_ENDPOINT)
+cdef str URI_OR_EXPRESSION = "a URI, a URI template or an expression in ${ } (a string)"
+cdef Shape URI_VALUE = Shape(URI_OR_EXPRESSION, IS_TEXT, text=TEXT_URI)
 cdef Shape DURATION = Shape(
     "a duration: an object with days, hours, minutes, seconds or milliseconds, an ISO 8601 string such as PT5S, or an "
-    "expression in ${ }", IS_TEXT | IS_OBJECT, text=TEXT_DURATION, size_min=1, rule=RULE_DURATION,
+    "expression in ${ }", IS_TEXT | IS_OBJECT, text=TEXT_POSITION, size_min=1, rule=RULE_DURATION,
     fields={"days": INTEGER, "hours": INTEGER, "minutes": INTEGER, "seconds": INTEGER, "milliseconds": INTEGER})
 
 
@@ -208,7 +182,7 @@ cdef Shape OAUTH2_ENDPOINTS = Shape("an object", IS_OBJECT,
                                     fields={"token": URI_PATH, "revocation": URI_PATH, "introspection": URI_PATH})
 cdef dict OIDC_FIELDS = {
     "use": SECRET,
-    "authority": URI,
+    "authority": Field(URI, AT_AUTHORITY),
     "grant": Shape("an OAuth2 grant", IS_TEXT, text=TEXT_WORD, words=(
         "authorization_code", "client_credentials", "password", "refresh_token",
         "urn:ietf:params:oauth:grant-type:token-exchange")),
@@ -242,24 +216,43 @@ cdef dict SCHEMES = {
 cdef Shape POLICY = Shape("an authentication policy (an object)", IS_OBJECT, fields=SCHEMES, choices=(tuple(SCHEMES),))
 cdef Shape POLICY_OR_REFERENCE = Shape("an authentication policy (an object)", IS_OBJECT,
                                        fields=dict(SCHEMES, use=POLICY_NAME), choices=(("use", *SCHEMES),))
-cdef Field AUTHENTICATION = Field(POLICY_OR_REFERENCE, unsupported="authentication")
+cdef Field AUTHENTICATION = Field(POLICY_OR_REFERENCE, AT_AUTHENTICATION, unsupported="authentication")
+cdef Field RESOURCE_AUTHENTICATION = Field(POLICY_OR_REFERENCE, AT_RESOURCE_AUTHENTICATION,
+                                           unsupported="authentication")
 
 # --- endpoints, resources, schemas, data flow ---
 
-cdef Shape ENDPOINT = Shape(
-    "an endpoint: a URI, a URI template, an expression in ${ } or an object with uri", IS_TEXT | IS_OBJECT,
-    text=TEXT_ENDPOINT, fields={"uri": URI_OR_EXPRESSION, "authentication": AUTHENTICATION}, required=("uri",))
-cdef Shape RESOURCE = Shape("an external resource: an object with endpoint", IS_OBJECT,
-                            fields={"name": FREE, "endpoint": ENDPOINT}, required=("endpoint",))
-cdef Shape SCHEMA = Shape("a schema: an object with document or resource", IS_OBJECT, rule=RULE_SCHEMA, fields={
+
+def _endpoint(Field authentication):
+    return Shape("an endpoint: a URI, a URI template, an expression in ${ } or an object with uri", IS_TEXT | IS_OBJECT,
+                 text=TEXT_POSITION, required=("uri",), fields={
+                     "uri": Shape(URI_OR_EXPRESSION, IS_TEXT, text=TEXT_POSITION),
+                     "authentication": authentication,
+                 })
+
+
+def _resource(Shape endpoint):
+    return Shape("an external resource: an object with endpoint", IS_OBJECT,
+                 fields={"name": FREE, "endpoint": endpoint}, required=("endpoint",))
+
+
+def _data(str key, Position position):
+    """`input`, `output` or `export`: a schema, and the transformation under its key."""
+    return Shape("an object", IS_OBJECT, fields={"schema": SCHEMA, key: Field(TRANSFORMATION, position)})
+
+
+cdef Shape ENDPOINT = _endpoint(AUTHENTICATION)
+cdef Shape RESOURCE = _resource(ENDPOINT)
+# Those that belong to no task.
+cdef Shape ROOT_ENDPOINT = _endpoint(RESOURCE_AUTHENTICATION)
+cdef Shape ROOT_RESOURCE = _resource(ROOT_ENDPOINT)
+cdef Shape SCHEMA = Shape("a schema: an object with document or resource", IS_OBJECT, fields={
     "format": Shape("a schema format (a string)", IS_TEXT, text=TEXT_FORMAT),
-    "document": Shape("a JSON Schema", IS_ANY),
-    "resource": Field(RESOURCE, unsupported="an external schema (`resource`)"),
+    "document": Shape("a JSON Schema", IS_ANY, rule=RULE_SCHEMA),
+    "resource": Field(ROOT_RESOURCE, AT_RESOURCE, unsupported="an external schema (`resource`)"),
 }, choices=(("document", "resource"),))
-cdef Shape TRANSFORMATION = Shape("an expression (a string) or an object", IS_TEXT | IS_OBJECT, text=TEXT_EXPRESSION,
+cdef Shape TRANSFORMATION = Shape("an expression (a string) or an object", IS_TEXT | IS_OBJECT, text=TEXT_POSITION,
                                   is_template=True)
-cdef Shape INPUT = Shape("an object", IS_OBJECT, fields={"schema": SCHEMA, "from": TRANSFORMATION})
-cdef Shape OUTPUT = Shape("an object", IS_OBJECT, fields={"schema": SCHEMA, "as": TRANSFORMATION})
 cdef Shape TIMEOUT = Shape("a timeout: an object with after", IS_OBJECT, fields={"after": DURATION},
                            required=("after",))
 cdef Shape TIMEOUT_OR_REFERENCE = Shape(
@@ -269,7 +262,7 @@ cdef Shape TIMEOUT_OR_REFERENCE = Shape(
 # --- errors and retries ---
 
 cdef dict ERROR_FIELDS = {
-    "type": URI_OR_EXPRESSION,
+    "type": URI_VALUE,
     "status": INTEGER,
     "instance": Shape("a JSON pointer or an expression in ${ } (a string)", IS_TEXT, text=TEXT_POINTER),
     "title": VALUE,
@@ -281,21 +274,22 @@ cdef Shape ERROR_OR_REFERENCE = Shape(
     "an error: an object with type and status, or the name of one in use.errors", IS_OBJECT | IS_TEXT,
     text=TEXT_REFERENCE, group="errors", fields=ERROR_FIELDS, required=("type", "status"))
 cdef Shape ERROR_FILTER = Shape(
-    "an error filter", IS_OBJECT, size_min=1,
-    fields={"type": FREE, "status": INTEGER, "instance": FREE, "title": FREE, "detail": FREE})
+    "an error filter", IS_OBJECT, size_min=1, rule=RULE_FILTER,
+    fields={"type": FREE, "status": INTEGER, "instance": FREE, "title": FREE, "detail": FREE, "details": FREE})
 cdef dict RETRY_FIELDS = {
-    "when": EXPRESSION,
-    "exceptWhen": EXPRESSION,
-    "delay": DURATION,
+    "when": Field(EXPRESSION, AT_RETRY_WHEN),
+    "exceptWhen": Field(EXPRESSION, AT_RETRY_EXCEPT_WHEN),
+    "delay": Field(DURATION, AT_RETRY_DELAY),
     "backoff": Shape("a backoff: an object with constant, exponential or linear", IS_OBJECT,
                      fields={"constant": EMPTY_MAP, "exponential": EMPTY_MAP, "linear": EMPTY_MAP},
                      choices=(("constant", "exponential", "linear"),)),
     "limit": Shape("an object", IS_OBJECT, fields={
-        "attempt": Shape("an object", IS_OBJECT, fields={"count": INTEGER, "duration": DURATION}),
-        "duration": DURATION,
+        "attempt": Shape("an object", IS_OBJECT,
+                         fields={"count": INTEGER, "duration": Field(DURATION, AT_RETRY_ATTEMPT_DURATION)}),
+        "duration": Field(DURATION, AT_RETRY_DURATION),
     }),
-    "jitter": Shape("a jitter: an object with from and to", IS_OBJECT, fields={"from": DURATION, "to": DURATION},
-                    required=("from", "to")),
+    "jitter": Shape("a jitter: an object with from and to", IS_OBJECT, required=("from", "to"),
+                    fields={"from": Field(DURATION, AT_RETRY_JITTER), "to": Field(DURATION, AT_RETRY_JITTER)}),
 }
 cdef Shape RETRY = Shape("a retry policy (an object)", IS_OBJECT, fields=RETRY_FIELDS)
 cdef Shape RETRY_OR_REFERENCE = Shape("a retry policy (an object), or the name of one in use.retries",
@@ -305,29 +299,37 @@ cdef Shape RETRY_OR_REFERENCE = Shape("a retry policy (an object), or the name o
 
 cdef dict EVENT_FIELDS = {
     "id": VALUE,
-    "source": URI_OR_EXPRESSION,
+    "source": URI_VALUE,
     "type": VALUE,
     "time": Shape("an RFC 3339 time or an expression in ${ } (a string)", IS_TEXT, text=TEXT_TIME),
     "subject": VALUE,
     "datacontenttype": VALUE,
-    "dataschema": URI_OR_EXPRESSION,
+    "dataschema": URI_VALUE,
     "data": ANYTHING,
 }
 cdef Shape EMITTED_EVENT = Shape("the properties of an event", IS_OBJECT, fields=EVENT_FIELDS, members=ANYTHING,
                                  required=("type",))
-cdef Shape CORRELATION = Shape("a correlation: an object with from", IS_OBJECT,
-                               fields={"from": EXPRESSION, "expect": VALUE}, required=("from",))
-cdef Shape EVENT_FILTER = Shape("an event filter: an object with `with`", IS_OBJECT, fields={
-    "with": Shape("the properties of an event", IS_OBJECT, fields=EVENT_FIELDS, members=ANYTHING, size_min=1),
-    "correlate": Shape("an object of correlations", IS_OBJECT, members=CORRELATION),
-}, required=("with",))
-cdef Shape EVENT_FILTERS = Shape("a list of event filters", IS_LIST, items=EVENT_FILTER)
 cdef tuple STRATEGY_CHOICES = (("all", "any", "one"),)
-cdef Shape STRATEGY = Shape("an event strategy: an object with all, any or one", IS_OBJECT, rule=RULE_UNTIL, fields={
-    "all": EVENT_FILTERS,
-    "any": EVENT_FILTERS,
-    "one": EVENT_FILTER,
-    "until": Shape("an expression (a string) or an event strategy without until", IS_TEXT | IS_OBJECT,
-                   text=TEXT_EXPRESSION, fields={"all": EVENT_FILTERS, "any": EVENT_FILTERS, "one": EVENT_FILTER},
-                   choices=STRATEGY_CHOICES),
-}, choices=STRATEGY_CHOICES)
+
+
+def _strategy(Position properties, Position key, Position expected, Position until):
+    """Which events are waited for: by their properties, and by a key that is the same in all of them."""
+    correlation = Shape("a correlation: an object with from", IS_OBJECT, required=("from",),
+                        fields={"from": Field(EXPRESSION, key), "expect": Field(VALUE, expected)})
+    event = Shape("an event filter: an object with `with`", IS_OBJECT, required=("with",), fields={
+        "with": Field(Shape("the properties of an event", IS_OBJECT, fields=EVENT_FIELDS, members=ANYTHING, size_min=1),
+                      properties),
+        "correlate": Shape("an object of correlations", IS_OBJECT, members=correlation),
+    })
+    events = Shape("a list of event filters", IS_LIST, items=event)
+    fields = {"all": events, "any": events, "one": event}
+    end = Shape("an expression (a string) or an event strategy without until", IS_TEXT | IS_OBJECT, text=TEXT_POSITION,
+                fields=fields, choices=STRATEGY_CHOICES)
+    return Shape("an event strategy: an object with all, any or one", IS_OBJECT, rule=RULE_UNTIL,
+                 fields=dict(fields, until=Field(end, until)), choices=STRATEGY_CHOICES)
+
+
+cdef Shape LISTEN_STRATEGY = _strategy(AT_LISTEN_WITH, AT_LISTEN_CORRELATE_FROM, AT_LISTEN_CORRELATE_EXPECT,
+                                       AT_LISTEN_UNTIL)
+cdef Shape SCHEDULE_STRATEGY = _strategy(AT_SCHEDULE_WITH, AT_SCHEDULE_CORRELATE_FROM, AT_SCHEDULE_CORRELATE_EXPECT,
+                                         AT_SCHEDULE_UNTIL)

@@ -17,7 +17,6 @@ from fastrunner._jq cimport Program, compile_expression
 # `.a.b[0]`, `$item.id`: expressions that pick a part of their data. $task and $workflow hold the document, which is
 # not checked as data is.
 cdef object PATH_PATTERN = _re.compile(r"(?:\.|\$(?!task\b|workflow\b)\w+)?(?:\.?\[\d+\]|\.[A-Za-z_]\w*)*")
-cdef Bindings NO_BINDINGS = bindings_of(())
 
 # What arguments of an effect may read beside the task's input.
 cdef enum:

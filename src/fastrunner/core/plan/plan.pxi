@@ -27,13 +27,39 @@ cdef class Plan:
         return f"Plan({self.namespace!r}, {self.name!r}, {self.version!r})"
 
 
+@cython.final
+cdef class Compilation:
+    """A document on its way to a plan; `_core.pyi` has the contract."""
+
+    cdef Document document
+    cdef Checker checker
+    cdef PlanBuilder builder
+
+    def __init__(self, text):
+        self.document = read_document(text)
+
+    def step(self, Py_ssize_t budget):
+        cdef list problems
+        if self.builder is not None:
+            return self.builder.plan if self.builder.step(budget) else None
+        if self.checker is None:
+            self.checker = Checker(self.document)
+        if self.checker.step(budget):
+            problems = self.checker.problems_found()
+            if problems:
+                raise InvalidWorkflow(problems)
+            self.builder = PlanBuilder(self.document)
+        return None
+
+
+# More than any document within the bounds needs.
+cdef Py_ssize_t ALL_STEPS = 1 << 40
+
+
 def compile(text):
     """A document as an immutable plan. Raises InvalidWorkflow."""
-    cdef Document document = read_document(text)
-    cdef list problems = check_document(document)
-    cdef PlanBuilder builder
-    if problems:
-        raise InvalidWorkflow(problems)
-    builder = PlanBuilder(document)
-    builder.step(1 << 40)
-    return builder.plan
+    cdef Compilation compilation = Compilation(text)
+    cdef object plan = None
+    while plan is None:
+        plan = compilation.step(ALL_STEPS)
+    return plan
