@@ -115,7 +115,7 @@ def from_tree(tree: str) -> Any:
 
 
 def judged(case: dict[str, Any]) -> str:
-    """What became of a case: `equal`, `error` or `beyond` as it should be; `refused`, `misread` or `accepted` if not."""
+    """A case's result: `equal`, `error` or `beyond` as it should be; `refused`, `misread` or `accepted` if not."""
     try:
         loaded = load(case["yaml"])
     except InvalidWorkflow:

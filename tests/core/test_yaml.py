@@ -184,6 +184,8 @@ def test_broken_json_is_no_yaml(text: str, place: tuple[int, int]) -> None:
     ("text", "value"),
     [
         ("{a: NaN}", {"a": "NaN"}),
+        ("{a: 1 // b\n}", {"a": "1 // b"}),
+        ("{a: ['b\n c', 1 2]}", {"a": ["b c", "1 2"]}),
         ("{b: 'c\n d', \"a\": NaN}", {"b": "c d", "a": "NaN"}),
         ('{"a": yes, "b": PT5S}', {"a": "yes", "b": "PT5S"}),
         ("[a b, 12:30]", ["a b", "12:30"]),

@@ -127,7 +127,7 @@ cdef class Reading:
             if self.json_error is None or self.json_error.is_bare_key or error.problems[0].code != "syntax-error":
                 raise
             raise self.no_json() from None
-        if self.json_error is not None and self.yaml.has_mistaken_text and not self.yaml.has_bare_keys:
+        if self.is_broken_json():
             raise self.no_json()
         self.document.root = self.yaml.root
         self.document.problems = self.yaml.problems
@@ -146,6 +146,12 @@ cdef class Reading:
         self.document.is_json = True
         self.document.problems = scanner.problems
         return True
+
+    cdef bint is_broken_json(self) except -1:
+        """Is this no YAML but JSON, and would be read as other data than its author meant?"""
+        if self.json_error is None or self.json_error.is_bare_key:
+            return False
+        return self.yaml.has_mistaken_text and not self.yaml.has_bare_keys
 
     cdef object no_json(self):
         return single_problem("syntax-error", self.json_error.line, self.json_error.column, self.json_error.message)
