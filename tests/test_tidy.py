@@ -65,7 +65,6 @@ ONLY_PARTLY = {
 """Who sees another part only through some of its modules."""
 
 CORE_MAY_IMPORT = {
-    "_ruamel_yaml",
     "base64",
     "binascii",
     "bisect",

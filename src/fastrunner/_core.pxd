@@ -32,7 +32,6 @@ cdef class Document:
     cdef list problems
     cdef dict programs
     cdef bint is_json
-    cdef bint is_respelled
     cdef Mark mark
 
     cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key)

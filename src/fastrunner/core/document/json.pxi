@@ -35,17 +35,17 @@ cdef class JsonScanner:
     cdef Py_ssize_t line
     cdef Py_ssize_t line_start
     cdef Py_ssize_t nodes
-    cdef bint positions
+    cdef bint marked
     cdef list problems
     cdef Mark mark
 
-    cdef int open(self, str text, bint positions) except -1:
+    cdef int open(self, str text, bint marked) except -1:
         self.text = text
         self.kind = PyUnicode_KIND(text)
         self.data = PyUnicode_DATA(text)
         self.size = len(text)
         self.line = 1
-        self.positions = positions
+        self.marked = marked
         self.problems = []
         return 0
 
@@ -80,7 +80,7 @@ cdef class JsonScanner:
 
     cdef Mark new_mark(self):
         cdef Mark mark
-        if not self.positions:
+        if not self.marked:
             return None
         mark = Mark.__new__(Mark)
         mark.line = self.line
@@ -135,9 +135,7 @@ cdef class JsonScanner:
             return members
         while True:
             if self.peek() != u'"':
-                error = self.expected("a key in double quotes")
-                error.is_bare_key = u"a" <= self.peek() <= u"z" or u"A" <= self.peek() <= u"Z"
-                raise error
+                raise self.key_error()
             key_line = self.line
             key_column = self.at - self.line_start + 1
             key = self.string()
@@ -165,6 +163,12 @@ cdef class JsonScanner:
                 raise self.expected("',' or '}' after a member")
             self.at += 1
             self.space()
+
+    cdef object key_error(self):
+        cdef object error = self.expected("a key in double quotes")
+        cdef Py_UCS4 character = self.peek()
+        error.is_bare_key = u"a" <= character <= u"z" or u"A" <= character <= u"Z"
+        return error
 
     cdef list array(self, Path* path, Py_ssize_t depth, Mark mark):
         cdef list items = []

@@ -1,32 +1,14 @@
-"""Stage 2, compile: a document's text as plain data, with source positions on demand.
+"""Stage 2, compile: a document's text as plain data, with marks of where each value stands on demand.
 
-Rules: JSON takes a scanner of our own, everything else YAML 1.2 core. Size, depth and expanded values are bounded
-before they cost anything. Problems that leave the data readable (duplicate keys, keys that are no strings) are
-collected, so that validation goes on and all problems come at once; the others end the load. Good documents do not pay
-for positions: the text is read a second time, with positions, when the first problem asks for one.
+Rules: text that opens like JSON is read as JSON, everything else, and what is none, as YAML 1.2 with the core schema;
+what was meant as JSON and is none is refused where YAML would make other data of it. Size, depth and expanded values
+are bounded before they cost anything. Problems that leave the data readable (duplicate keys, keys that are no strings)
+are collected, so that validation goes on and all problems come at once; the others end the load. Good documents do not
+pay for marks: the text is read a second time, with marks, when the first problem asks for one.
 """
-
-from fastrunner.limits import (
-    DOCUMENT_DEPTH_MAX as _DOCUMENT_DEPTH_MAX,
-    DOCUMENT_KEY_SIZE_MAX as _DOCUMENT_KEY_SIZE_MAX,
-    DOCUMENT_NODES_MAX as _DOCUMENT_NODES_MAX,
-    DOCUMENT_SIZE_BYTES_MAX as _DOCUMENT_SIZE_BYTES_MAX,
-)
-
-cimport cython
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
-
-cdef Py_ssize_t DEPTH_MAX = _DOCUMENT_DEPTH_MAX
-cdef Py_ssize_t KEY_SIZE_MAX = _DOCUMENT_KEY_SIZE_MAX
-cdef Py_ssize_t NODES_MAX = _DOCUMENT_NODES_MAX
-cdef Py_ssize_t SIZE_BYTES_MAX = _DOCUMENT_SIZE_BYTES_MAX
-
-
-@cython.final
-cdef class Mark:
-    """Where a value and the key before it stand in the text."""
 
 
 @cython.final
@@ -50,14 +32,6 @@ cdef class Document:
         if key and mark.key_line:
             return mark.key_line, mark.key_column
         return mark.line, mark.column
-
-
-cdef Mark inner_mark(Mark mark, str segment):
-    if mark.members is not None:
-        return mark.members.get(segment)
-    if mark.items is not None and segment.isdecimal() and len(segment) < 10 and int(segment) < len(mark.items):
-        return mark.items[int(segment)]
-    return None
 
 
 cdef str document_text(object source):
@@ -99,6 +73,7 @@ cdef object bad_encoding(str before, str what):
 
 cdef (Py_ssize_t, Py_ssize_t) line_and_column(str before):
     """Line and column, from 1, of the character after `before`."""
+    before = before.replace("\r\n", "\n").replace("\r", "\n")
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
@@ -110,73 +85,92 @@ cdef bint looks_like_json(str text):
     return False
 
 
+@cython.internal
+@cython.final
+cdef class Reading:
+    """The reading of a document, in steps. Raises InvalidWorkflow for text that does not parse."""
+
+    cdef Document document
+    cdef Yaml yaml
+    # Why the text is no JSON, where it opens like it.
+    cdef object json_error
+
+    def __init__(self, object source):
+        self.document = Document.__new__(Document)
+        self.document.text = document_text(source)
+        self.document.programs = {}
+
+    cdef bint step(self, Py_ssize_t budget) except -1:
+        """Reads on for `budget` units and says whether `document` is complete. A unit is about half a microsecond: four
+        values, or 256 characters. One scalar, and JSON, is one step whatever its size.
+        """
+        if self.document.problems is not None:
+            return True
+        if self.yaml is None and looks_like_json(self.document.text) and self.read_json():
+            return True
+        if self.yaml is None:
+            self.yaml = Yaml.__new__(Yaml)
+            self.yaml.open(self.document.text, False)
+            self.yaml.opens_like_json = self.json_error is not None
+        try:
+            if not step_yaml(self.yaml, budget):
+                return False
+        except InvalidWorkflow as error:
+            if self.json_error is None or self.json_error.is_bare_key or error.problems[0].code != "syntax-error":
+                raise
+            raise self.no_json() from None
+        if self.is_broken_json():
+            raise self.no_json()
+        self.document.root = self.yaml.root
+        self.document.problems = self.yaml.problems
+        self.yaml = None
+        return True
+
+    cdef bint read_json(self) except -1:
+        """Says whether the text is JSON."""
+        cdef JsonScanner scanner = JsonScanner.__new__(JsonScanner)
+        scanner.open(self.document.text, False)
+        try:
+            self.document.root = scanner.document()
+        except _JsonSyntaxError as error:
+            self.json_error = error
+            return False
+        self.document.is_json = True
+        self.document.problems = scanner.problems
+        return True
+
+    cdef bint is_broken_json(self) except -1:
+        """Is this no YAML but JSON, and would be read as other data than its author meant?"""
+        if self.json_error is None or self.json_error.is_bare_key:
+            return False
+        return self.yaml.has_mistaken_text and not self.yaml.has_bare_keys
+
+    cdef object no_json(self):
+        return single_problem("syntax-error", self.json_error.line, self.json_error.column, self.json_error.message)
+
+
 cdef Document read_document(object source):
     """Reads YAML or JSON. Raises InvalidWorkflow for text that does not parse."""
-    cdef Document document = Document.__new__(Document)
-    cdef JsonScanner scanner
-    document.text = document_text(source)
-    document.programs = {}
-    if looks_like_json(document.text):
-        scanner = JsonScanner.__new__(JsonScanner)
-        scanner.open(document.text, False)
-        try:
-            document.root = scanner.document()
-        except _JsonSyntaxError as error:
-            read_yaml_flow(document, error)
-        else:
-            document.is_json = True
-            document.problems = scanner.problems
-    else:
-        read_yaml(document)
-    return document
-
-
-cdef int read_yaml(Document document) except -1:
-    try:
-        compose(document)
-    except InvalidWorkflow as error:
-        if error.problems[0].code != "syntax-error":
-            raise
-        document.is_respelled = True
-        try:
-            compose(document)
-        except (InvalidWorkflow, LookupError):
-            raise error from None
-    return 0
-
-
-cdef int compose(Document document) except -1:
-    cdef YamlComposer composer = YamlComposer.__new__(YamlComposer)
-    composer.open(document.text, False, document.is_respelled)
-    document.root = composer.document()
-    document.problems = composer.problems
-    return 0
-
-
-cdef int read_yaml_flow(Document document, object json_error) except -1:
-    """Text that opens like JSON and is none may be YAML's flow style; if neither parses, the author meant JSON."""
-    try:
-        read_yaml(document)
-    except InvalidWorkflow as error:
-        if error.problems[0].code != "syntax-error" or json_error.is_bare_key:
-            raise
-        raise single_problem("syntax-error", json_error.line, json_error.column, json_error.message) from None
-    return 0
+    cdef Reading reading = Reading(source)
+    while not reading.step(SIZE_BYTES_MAX):
+        pass
+    return reading.document
 
 
 cdef Mark read_marks(Document document):
-    """Reads the text again, this time for positions. It parsed once, so it parses again."""
+    """Reads the text again, this time for marks. It parsed once, so it parses again."""
     cdef JsonScanner scanner
-    cdef YamlComposer composer
+    cdef Yaml yaml
     if document.is_json:
         scanner = JsonScanner.__new__(JsonScanner)
         scanner.open(document.text, True)
         scanner.document()
         return scanner.mark
-    composer = YamlComposer.__new__(YamlComposer)
-    composer.open(document.text, True, document.is_respelled)
-    composer.document()
-    return composer.mark
+    yaml = Yaml.__new__(Yaml)
+    yaml.open(document.text, True)
+    while not step_yaml(yaml, SIZE_BYTES_MAX):
+        pass
+    return yaml.mark
 
 
 def load(text):

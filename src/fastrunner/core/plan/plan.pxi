@@ -31,29 +31,33 @@ cdef class Plan:
 cdef class Compilation:
     """A document on its way to a plan; `_core.pyi` has the contract."""
 
-    cdef Document document
+    cdef Reading reading
     cdef Checker checker
     cdef PlanBuilder builder
 
     def __init__(self, text):
-        self.document = read_document(text)
+        self.reading = Reading(text)
 
-    def step(self, Py_ssize_t budget):
+    def step(self, int budget):
         cdef list problems
         if self.builder is not None:
             return self.builder.plan if self.builder.step(budget) else None
         if self.checker is None:
-            self.checker = Checker(self.document)
+            if self.reading.step(budget * READING_UNITS_PER_STEP):
+                self.checker = Checker(self.reading.document)
+            return None
         if self.checker.step(budget):
             problems = self.checker.problems_found()
             if problems:
                 raise InvalidWorkflow(problems)
-            self.builder = PlanBuilder(self.document)
+            self.builder = PlanBuilder(self.reading.document)
         return None
 
 
+# A unit of reading is far smaller than one of checking, which is a task or an expression.
+cdef Py_ssize_t READING_UNITS_PER_STEP = 20
 # More than any document within the bounds needs.
-cdef Py_ssize_t ALL_STEPS = 1 << 40
+cdef int ALL_STEPS = 1 << 30
 
 
 def compile(text):
