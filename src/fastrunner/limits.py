@@ -316,6 +316,10 @@ COMMIT_GATHER_MS_MAX: Final = 5
 EXECUTION_TURNS_PER_PASS_MS: Final = 2
 """Time the engine spends on walks before it lets the loop serve others. A call takes some five turns of the loop."""
 
+EFFECT_STARTS_PER_PASS_MS: Final = 2
+"""Time the engine spends on rendering and starting effects before it lets the loop serve others. Most take some
+microseconds; one whose expressions use their whole budgets is a pass of its own."""
+
 LONG_EVENTS_SIZE_BYTES: Final = 1_048_576
 """Events after which an execution is a long one: some thousand tasks."""
 

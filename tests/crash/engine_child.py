@@ -10,7 +10,9 @@ effect it finished to DATA_DIR/effects.
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from tests.integration.engines import document, engine_on, submission
@@ -33,7 +35,7 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path / "effects", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         await asyncio.sleep(0.001)
         os.write(self._file, f"{effect.idempotency_key}\n".encode())
         return EffectResult(effect.effect_id, {"answer": 42})

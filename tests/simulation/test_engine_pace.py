@@ -154,6 +154,30 @@ def test_turns_of_executions_between_two_turns_of_the_loop(disk: Disk) -> None:
     live(disk.clock, main())
 
 
+def test_effects_started_between_two_turns_of_the_loop(disk: Disk) -> None:
+    """A fan-out lets others have the loop, and its effects keep their order."""
+    count = 500
+    branch = (
+        "        - b{n}:\n            call: http\n            with: {{method: get, endpoint: 'http://127.0.0.1:1/x'}}\n"
+    )
+    branches = "".join(branch.format(n=n) for n in range(count))
+    performer = Performer()
+
+    async def main() -> None:
+        async with engine_at(disk, folder(), performer) as engine:
+            await engine.submit(submission("fan", document(f"  - fan:\n      fork:\n        branches:\n{branches}")))
+            steps = []
+            while len(performer.performed) < count:
+                before = len(performer.performed)
+                await asyncio.sleep(0)
+                steps.append(len(performer.performed) - before)
+            assert 10 < max(steps) <= limits.EFFECT_STARTS_PER_PASS_MS / 1000 / READ_S
+            names = [effect.reference.rpartition("/")[2] for effect in performer.performed]
+            assert names == [f"b{n}" for n in range(count)]
+
+    live(disk.clock, main())
+
+
 def test_step_of_the_wall_clock_is_noticed(disk: Disk) -> None:
     """An execution in memory whose deadline a step brings nearer does not sleep on towards it."""
 

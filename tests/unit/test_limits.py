@@ -179,6 +179,7 @@ REACHED = {
         "COMMIT_RETRY_DELAY_S_MIN": "test_pauses_between_attempts_to_commit",
         "EVENTS_REPLAY_SIZE_BYTES_MAX": "test_pages_that_are_read_for_a_subscriber",
         "EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX": "test_events_of_a_loop_that_await_their_commit",
+        "EFFECT_STARTS_PER_PASS_MS": "test_effects_started_between_two_turns_of_the_loop",
         "EXECUTION_TURNS_PER_PASS_MS": "test_turns_of_executions_between_two_turns_of_the_loop",
         "LOAD_INTERVAL_S": "test_deadlines_are_looked_for_at_intervals",
         "PLANS_BY_KEY_MAX": "test_documents_that_a_shard_finds_again",
