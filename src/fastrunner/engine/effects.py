@@ -71,7 +71,7 @@ class EffectRunner:
 
     def _pass(self) -> None:
         self._pass_planned = False
-        end_s = monotonic_s() + limits.EFFECT_STARTS_PER_PASS_MS / 1000
+        end_s = monotonic_s() + limits.ENGINE_PASS_MS / 1000
         while self._queue and self._places > 0:
             self._begin(*self._queue.pop())
             if monotonic_s() >= end_s:

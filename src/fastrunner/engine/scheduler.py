@@ -74,7 +74,7 @@ class Scheduler:
         return execution.runnable
 
     def _pass(self) -> None:
-        end_s = monotonic_s() + limits.EXECUTION_TURNS_PER_PASS_MS / 1000
+        end_s = monotonic_s() + limits.ENGINE_PASS_MS / 1000
         new, ready = self._new, self._ready
         turn_of_new = True
         while new or ready:
@@ -121,7 +121,7 @@ class Scheduler:
             del self._resting[execution]
             self.enqueue(execution)
             if execution.queued:
-                wait_s = limits.EXECUTION_TURNS_PER_PASS_MS / 1000
+                wait_s = limits.ENGINE_PASS_MS / 1000
         if self._resting:
             self._rest_handle = asyncio.get_running_loop().call_later(wait_s, self._end_rest)
 
