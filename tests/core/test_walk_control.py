@@ -69,7 +69,7 @@ def test_a_call_is_performed_with_evaluated_arguments() -> None:
     assert effect.kind == "call_http"
     assert effect.reference == "/do/0/c"
     assert effect.idempotency_key == "execution/do/0/c/1/1"
-    assert effect.arguments == {
+    assert run.arguments(effect) == {
         "method": "GET",
         "uri": "http://host.test/a%20b%2F%C3%BC/x?q=1%262&e=1.5true",
         "headers": {"A": "a b/ü", "B": "text"},
@@ -86,7 +86,7 @@ def test_an_endpoint_from_an_expression_is_taken_as_it_is() -> None:
     for endpoint in ("${ .u }", {"uri": "${ .u }"}):
         run = run_of([{"c": {"call": "http", "with": {"method": "POST", "endpoint": endpoint}}}], {"u": "http://x/{y}"})
         (effect,) = run.open.values()
-        assert effect.arguments == {"method": "POST", "uri": "http://x/{y}", "output": "content", "redirect": False}
+        assert run.arguments(effect) == {"method": "POST", "uri": "http://x/{y}", "output": "content", "redirect": False}
 
 
 @pytest.mark.parametrize(

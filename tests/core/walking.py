@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastrunner._core import (
+    Action,
     EffectFailure,
     EffectResult,
     InterruptEffect,
@@ -13,6 +14,8 @@ from fastrunner._core import (
     Outcome,
     PerformEffect,
     Plan,
+    RenderFault,
+    Subscribe,
     TimerDue,
     Turn,
     Walk,
@@ -123,9 +126,28 @@ class Run:
         self.walk = Walk.restore(self.plan, self.execution_id, self.input, before.snapshot(), env=self.env)
         for name in ("status", "wake_at_ms", "last_sequence", "output", "error", "effects_in_flight"):
             assert getattr(self.walk, name) == getattr(before, name), name
-        assert [(e.effect_id, e.kind, e.arguments, e.idempotency_key, e.reference) for e in self.walk.pending()] == [
-            (e.effect_id, e.kind, e.arguments, e.idempotency_key, e.reference) for e in before.pending()
+        assert [self.told(action) for action in self.walk.pending()] == [
+            self.told(action) for action in before.pending()
         ]
+
+    def told(self, action: Action) -> tuple[Any, ...]:
+        """What an action asks for, for comparing."""
+        if isinstance(action, PerformEffect):
+            return (
+                action.effect_id,
+                action.kind,
+                self.plan.dump_capsule(action.capsule),
+                action.idempotency_key,
+                action.reference,
+            )
+        assert isinstance(action, Subscribe)
+        return (action.subscription_id, action.filter, action.reference)
+
+    def arguments(self, effect: PerformEffect) -> dict[str, Any]:
+        """An effect's arguments, the same here and from the capsule's bytes."""
+        arguments = self.plan.render(effect.capsule)
+        assert self.plan.render(self.plan.load_capsule(self.plan.dump_capsule(effect.capsule))) == arguments
+        return arguments
 
     def resume(self, outcome: Outcome, after_ms: int = 0) -> Turn:
         """Hands an outcome in, some time later."""
@@ -143,13 +165,21 @@ class Run:
     def finish(self, answer: Answer | None = None) -> "Run":
         """Answers effects and skips time until the walk ends."""
         while self.walk.status not in _ENDED:
-            effect = next(iter(self.open.values()), None) if answer is not None else None
-            outcome = answer(effect) if answer is not None and effect is not None else None
+            effect = next(iter(self.open.values()), None)
+            outcome = None if effect is None else self.answered(effect, answer)
             if outcome is not None:
                 self.resume(outcome)
             else:
                 self.tick()
         return self
+
+    def answered(self, effect: PerformEffect, answer: Answer | None) -> EffectResult | EffectFailure | None:
+        """As a driver does: arguments that cannot be made are the effect's failure."""
+        try:
+            self.plan.render(effect.capsule)
+        except RenderFault as fault:
+            return EffectFailure.whole(effect.effect_id, fault.error)
+        return None if answer is None else answer(effect)
 
     # --- what happened ---
 

@@ -62,10 +62,11 @@ cdef int take_effect_outcome(Walk walk, object outcome) except -1:
         walk.effects_in_flight -= 1
         detach(walk, resource)
         return expire(walk, walk.now_ms) if waits_for_effects(walk) else end_cancelled(walk)
-    if not is_wanted(walk, resource):
-        return 0
+    # It has ended, whatever becomes of its outcome: a deadline that comes first has nothing to interrupt.
     resource.is_answered = True
     walk.effects_in_flight -= 1
+    if not is_wanted(walk, resource):
+        return 0
     if isinstance(outcome, EffectFailure):
         return arrive(walk, resource, None, effect_error(<EffectFailure> outcome, resource.action.reference))
     return arrive(walk, resource, (<EffectResult> outcome).value, None)
