@@ -208,7 +208,6 @@ async def test_subscription_sets_its_execution_aside(monkeypatch: pytest.MonkeyP
 
 async def test_effects_of_clients_start_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fan-out of one client is not in the way of another's single call."""
-    monkeypatch.setattr(limits, "ENGINE_PASS_MS", 0)
     performer = Performer()
     one = FAN_OUT.partition("          - ask1:")[0]
     async with engine_on(folder(), performer) as engine:

@@ -1,8 +1,8 @@
 """Stage 5, tasks: renders and performs effects for the engine, so many at once, and hands their outcomes back.
 
 Theory of operation: an effect that may start waits in a queue. Passes take from it, a few milliseconds at a time, while
-there are places: rendering its arguments takes the loop's time, up to that of several expressions, and a fan-out starts
-hundreds of effects after one commit.
+there are places: rendering its arguments takes the loop's time, up to the budgets of several expressions, and a fan-out
+starts hundreds of effects after one commit. Costly ones have half of the loop at most.
 
 Rules: an effect is started only when the commit that scheduled it has landed, or at recovery; clients take turns, and
 the effects of one keep their order. Its outcome goes to the execution's inbox and nowhere else; arguments that cannot
@@ -64,19 +64,20 @@ class EffectRunner:
             self._queue.push(execution.client, (execution, effect_id))
             self._plan_pass()
 
-    def _plan_pass(self) -> None:
+    def _plan_pass(self, rest_s: float = 0.0) -> None:
         if self._queue and self._places > 0 and not self._pass_planned:
             self._pass_planned = True
-            asyncio.get_running_loop().call_soon(self._pass)
+            asyncio.get_running_loop().call_later(rest_s, self._pass)
 
     def _pass(self) -> None:
         self._pass_planned = False
-        end_s = monotonic_s() + limits.ENGINE_PASS_MS / 1000
-        while self._queue and self._places > 0:
+        now_s = monotonic_s()
+        end_s = now_s + limits.ENGINE_PASS_MS / 1000
+        while self._queue and self._places > 0 and now_s < end_s:
             self._begin(*self._queue.pop())
-            if monotonic_s() >= end_s:
-                break
-        self._plan_pass()
+            now_s = monotonic_s()
+        # What costly arguments took beyond the time of a pass, others have next.
+        self._plan_pass(max(0.0, now_s - end_s))
 
     def _begin(self, execution: Execution, effect_id: int) -> None:
         effect = execution.effects_unstarted.pop(effect_id, None)
