@@ -12,8 +12,10 @@ import pytest
 from fastrunner import crash, limits
 from fastrunner._core import Subscribe, Walk
 from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.errors import Damaged
 from tests.integration.calls import CAUGHT, FAN_OUT, FAN_OUT_COUNT, ORDER, ORDER_JSON, UNRENDERABLE
 from tests.integration.engines import (
+    CALL,
     Performer,
     all_events,
     assert_whole,
@@ -201,6 +203,38 @@ async def test_subscription_sets_its_execution_aside(monkeypatch: pytest.MonkeyP
             with pytest.raises(RuntimeError, match="failed on this execution"):
                 await engine.submit(submission("one"))
         assert await engine.submit(submission("two")) == "running"
+
+
+async def test_stored_subscription_sets_its_execution_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Subscribing:
+        @staticmethod
+        def restore(*arguments: Any, **options: Any) -> Any:
+            return SimpleNamespace(pending=lambda: [Subscribe(1, {}, "/do/0/one")])
+
+    path, performer = folder(), Performer()
+    async with engine_on(path) as engine:
+        await engine.submit(submission("one", CALL))
+    async with engine_on(path, performer) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr("fastrunner.engine.shard.Walk", Subscribing)
+            with pytest.raises(Damaged, match="out of service"):
+                await engine.cancel("one", "", True)
+        assert (await engine.get("one")).status == "running"
+    assert performer.performed == []
+
+
+async def test_effect_of_an_execution_that_is_set_aside_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    performer = Performer()
+    async with engine_on(folder(), performer) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(limits, "EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 0)
+            await engine.submit(submission("one", CALL))
+            shard = engine._shards[0]
+            await until(lambda: engine._effects.waiting_count, "the effect to wait")
+            shard.quarantine(shard.live["one"])
+        await engine.submit(submission("two", CALL))
+        await until(lambda: performer.performed, "another's effect to start")
+    assert [effect.idempotency_key.partition("/")[0] for effect in performer.performed] == ["two"]
 
 
 # --- who starts when ---

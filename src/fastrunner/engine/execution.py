@@ -139,7 +139,7 @@ class Execution:
         self.timer_ms = 0
         """The deadline the scheduler's heap holds for it; 0: none."""
         self.effects_unstarted: dict[int, PerformEffect] = {}
-        """Effects whose commit has not landed, or that wait for a free place."""
+        """Effects whose commit has not landed, or that wait for their turn or for a place."""
         self.tasks: dict[int, Task[None]] = {}
         """Effects being performed."""
         # From here on tuples: most are empty most of the time, and an empty tuple takes no memory.
