@@ -17,6 +17,7 @@ from fastrunner._core import (
     MoreSteps,
     PerformEffect,
     Plan,
+    RenderFault,
     TimerDue,
     Turn,
     Walk,
@@ -112,20 +113,23 @@ class _Driver:
         )
         self._events.extend(events)
         for action in turn.actions:
-            self._perform(action)
+            if isinstance(action, PerformEffect):
+                self._effects[action.effect_id] = asyncio.ensure_future(self._perform(action))
+            else:
+                assert isinstance(action, InterruptEffect)
+                task = self._effects.pop(action.effect_id)
+                task.cancel()
+                self._interrupted.append(task)
         if not self._restoring or walk.status in _ENDED:
             return walk
         return Walk.restore(self._plan, self._execution_id, self._input, walk.snapshot(), env=self._env)
 
-    def _perform(self, action: PerformEffect | InterruptEffect) -> None:
-        match action:
-            case PerformEffect():
-                coroutine = self._performers[action.kind].perform(action)
-                self._effects[action.effect_id] = asyncio.ensure_future(coroutine)
-            case InterruptEffect():
-                task = self._effects.pop(action.effect_id)
-                task.cancel()
-                self._interrupted.append(task)
+    async def _perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+        try:
+            arguments = self._plan.render(effect.capsule)
+        except RenderFault as fault:
+            return EffectFailure.whole(effect.effect_id, fault.error)
+        return await self._performers[effect.kind].perform(effect, arguments)
 
     async def _outcome(self, walk: Walk) -> EffectResult | EffectFailure | TimerDue:
         wake_at_ms = walk.wake_at_ms

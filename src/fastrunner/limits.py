@@ -313,8 +313,8 @@ COMMIT_EXECUTIONS_MAX: Final = 500
 COMMIT_GATHER_MS_MAX: Final = 5
 """Time the loop spends on snapshots for one commit; what is left goes with the next."""
 
-EXECUTION_TURNS_PER_PASS_MS: Final = 2
-"""Time the engine spends on walks before it lets the loop serve others. A call takes some five turns of the loop."""
+ENGINE_PASS_MS: Final = 2
+"""Time the engine spends on walks, or on starting effects, before others have the loop; a call takes five turns."""
 
 LONG_EVENTS_SIZE_BYTES: Final = 1_048_576
 """Events after which an execution is a long one: some thousand tasks."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import sqlite3
 import sys
 from collections import Counter
@@ -11,9 +12,11 @@ import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
 from tests.crash.engine_child import STEPS
+from tests.integration.calls import FAN_OUT_COUNT, ORDER
 from tests.integration.engines import (
     CALL,
     Performer,
+    all_events,
     assert_whole,
     engine_on,
     folder,
@@ -23,6 +26,15 @@ from tests.integration.engines import (
 )
 
 _ROOT = Path(__file__).parents[2]
+
+
+async def _run_until_it_dies(path: Path, document: str, crash_point: str) -> None:
+    """Runs the child with one execution, `one-1`, and another, until it kills itself."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.crash.engine_child", str(path), "one", "2", document, crash_point,
+        cwd=_ROOT, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert await asyncio.wait_for(child.wait(), 30) == -signal.SIGKILL
 
 
 async def _run_and_kill(path: Path, prefix: str, count: int, promises_count: int) -> list[str]:
@@ -142,6 +154,42 @@ async def test_effect_in_flight_is_performed_again_with_the_same_key() -> None:
     keys = {key for key in before if key.startswith("one-1/")}
     keys |= {effect.idempotency_key for effect in performer.performed if effect.idempotency_key.startswith("one-1/")}
     assert len(keys) == 10
+
+
+@pytest.mark.parametrize("point", ["before-effect-start", "before-effect-end", "after-effect-end"])
+@pytest.mark.parametrize(("document", "status"), [("unrenderable", "failed"), ("caught", "completed")])
+async def test_effect_that_cannot_be_rendered_fails_its_task_whenever_it_starts(
+    document: str, status: str, point: str
+) -> None:
+    path = folder()
+    await _run_until_it_dies(path, document, point)
+    performer = Performer()
+    async with engine_on(path, performer, shards=2) as engine:
+        view = await until_status(engine, "one-1", status)
+        assert "task_failed" in await assert_whole(engine, "one-1", f"workflow_{status}")
+        [failed] = [each for each in await all_events(engine, "one-1") if each.event_type == "task_failed"]
+        assert failed.error.type.endswith("/expression")
+        assert failed.error.instance == failed.task_reference
+        assert view.error is None or view.error["instance"] == failed.task_reference
+    assert performer.performed == []
+
+
+async def test_calls_of_a_fan_out_are_performed_again_with_the_same_arguments() -> None:
+    path = folder()
+    await _run_until_it_dies(path, "fan-out", f"before-effect-end:{FAN_OUT_COUNT // 2}")
+    before = [key for key in (path / "effects").read_text().split() if key.startswith("one-1/")]
+    performer = Performer()
+    performer.gate.set()
+    async with engine_on(path, performer, shards=2, drain_timeout_s=5) as engine:
+        await until_status(engine, "one-1", "completed")
+        await assert_whole(engine, "one-1", "workflow_completed")
+    again = {
+        effect.idempotency_key: arguments["body"]
+        for effect, arguments in zip(performer.performed, performer.arguments, strict=True)
+        if effect.idempotency_key.startswith("one-1/")
+    }
+    assert set(before) | set(again) == {f"one-1/do/0/all/fork/branches/{n}/ask{n}/1/1" for n in range(FAN_OUT_COUNT)}
+    assert all(body == ORDER for body in again.values())
 
 
 async def test_kill_before_any_promise_leaves_a_directory_that_opens() -> None:

@@ -27,8 +27,9 @@ _HEAD = {"dsl": "1.0.3", "namespace": "crash", "version": "1.0.0"}
 
 
 def _tasks(url: str) -> dict[str, list[Any]]:
-    call = {"call": "http", "with": {"method": "get", "endpoint": f"{url}/work"}}
+    call: dict[str, Any] = {"call": "http", "with": {"method": "get", "endpoint": f"{url}/work"}}
     flaky = {"call": "http", "with": {"method": "get", "endpoint": f"{url}/flaky"}}
+    unrenderable = {"call": "http", "with": {**call["with"], "body": '${ error("no body") }'}}
     keep = {"set": {"kept": "${ . }"}}
     retry = {"delay": {"milliseconds": 20}, "limit": {"attempt": {"count": 5}}}
     communication = {"with": {"type": "https://serverlessworkflow.io/spec/1.0.0/errors/communication"}}
@@ -55,6 +56,10 @@ def _tasks(url: str) -> dict[str, list[Any]]:
             {"second": call},
             {"again": {"wait": {"milliseconds": 1700}}},
             {"third": call},
+        ],
+        "fault": [
+            {"safe": {"try": [{"ask": unrenderable}], "catch": {"errors": {"with": {"status": 400}}}}},
+            {"again": call},
         ],
         "long": [{f"step{number}": call if number % 2 else keep} for number in range(16)],
     }

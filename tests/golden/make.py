@@ -2,8 +2,9 @@
 
     python -m tests.golden.make
 
-`shard-v<schema version>.db.gz` is a whole shard with executions in every state a reader must cope with. Times, digests
-and seeds are fixed, so that a second run gives the same rows; files of older versions are not touched.
+`shard-v<schema version>.db.gz` is a whole shard with executions in every state a reader must cope with. Times, digests,
+seeds and the runner's version, which snapshots keep, are fixed, so that a second run gives the same rows, with a later
+release too; files of older versions are not touched.
 """
 
 import asyncio
@@ -13,13 +14,24 @@ import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from unittest import mock
 
+from fastrunner import _version
 from fastrunner.engine.statements import SCHEMA_VERSION
 from tests.integration.engines import CALL, SET, WAIT, Performer, document, engine_on, submission, until, until_status
 
 FOLDER = Path(__file__).parent
 NOW_MS = 1_800_000_000_000
 """When everything in the files happened: 2027-01-15T08:00:00Z."""
+
+RUNNER_VERSION = "1.2.3"
+"""Which runner the files say wrote them."""
+
+POST = document(
+    "  - each:\n      for: {each: item, in: '${ .a }'}\n      do:\n        - send:\n            call: http\n"
+    "            with: {method: post, endpoint: 'http://127.0.0.1:1/{x}', body: {item: '${ $item }', all: '${ . }'}}\n"
+)
+"""Its effect has arguments made of a variable and of data."""
 
 ROW = "a row of a table that is large enough for its parts to be stored elsewhere, in pieces, each under its hash"
 LARGE = document(
@@ -32,6 +44,11 @@ LARGE_INPUT = b'{"text": "' + b"0123456789" * 3_500 + b'"}'
 
 async def fill(path: Path) -> None:
     """Executions that are finished, failed, waiting for an effect or a timer, and paused."""
+    with mock.patch.object(_version, "__version__", RUNNER_VERSION):
+        await _fill(path)
+
+
+async def _fill(path: Path) -> None:
     performer = Performer()
     async with engine_on(path, performer, listener=lambda row: None, wall_ms=lambda: NOW_MS) as engine:
         await engine.submit(submission("finished", SET, metadata=b"\x0a\x00"))
@@ -48,6 +65,8 @@ async def fill(path: Path) -> None:
         engine.acknowledge("finished", 3)
         await engine.submit(submission("large", LARGE, input_json=LARGE_INPUT, client="a-client"))
         await engine.submit(submission("result", LARGE.partition("  - rest")[0]))
+        await engine.submit(submission("posting", POST, input_json=b'{"a": [1, 2.5], "x": "y"}'))
+        await until(lambda: len(performer.performed) == 3, "the effect to start")
         await engine.submit(submission("last", SET))
         await until(lambda: _acknowledged(engine), "the acknowledgement")
 

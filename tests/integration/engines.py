@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,14 +70,17 @@ class Performer:
     """Effects end once it is set."""
     performed: list[PerformEffect] = field(default_factory=list)
     """Every effect started, in order."""
+    arguments: list[Mapping[str, Any]] = field(default_factory=list)
+    """Theirs, in the same order."""
     interrupted: list[int] = field(default_factory=list)
     """Effects aborted."""
     failure: EffectFailure | None = None
     """What effects answer instead of a result; only type, status, title and detail count."""
     closed: bool = False
 
-    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         self.performed.append(effect)
+        self.arguments.append(arguments)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:

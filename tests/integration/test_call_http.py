@@ -6,7 +6,7 @@ import gzip
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from fastrunner import __version__, limits
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Walk
+from fastrunner._core import compile as compile_document
 from fastrunner.config import load_config
 from fastrunner.metrics import Metrics
 from fastrunner.tasks.call_http import CallHttp
+from tests.integration.engines import document
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 KEY = "order-1/do~1pay/0/1"
@@ -90,19 +92,27 @@ async def http(registry: CollectorRegistry) -> AsyncIterator[CallHttp]:
     await performer.close()
 
 
-def _effect(uri: str, method: str = "get", **arguments: Any) -> PerformEffect:
-    return PerformEffect(7, "call_http", {"method": method, "uri": uri, **arguments}, KEY, "/do/0/pay")
+def _effect(key: str = KEY) -> PerformEffect:
+    plan = compile_document(document("  - pay:\n      call: http\n      with: {method: get, endpoint: 'http://h/'}\n"))
+    _, turn = Walk.start(plan, "order-1", None, 1)
+    [asked] = turn.actions
+    assert isinstance(asked, PerformEffect)
+    return PerformEffect(7, "call_http", asked.capsule, key, "/do/0/pay")
+
+
+def _arguments(uri: str, method: str = "get", **arguments: Any) -> Mapping[str, Any]:
+    return {"method": method, "uri": uri, **arguments}
 
 
 async def _value(http: CallHttp, uri: str, method: str = "get", **arguments: Any) -> Any:
-    outcome = await http.perform(_effect(uri, method, **arguments))
+    outcome = await http.perform(_effect(), _arguments(uri, method, **arguments))
     assert isinstance(outcome, EffectResult), _described(outcome)
     assert outcome.effect_id == 7
     return outcome.value
 
 
 async def _failure(http: CallHttp, uri: str, method: str = "get", **arguments: Any) -> EffectFailure:
-    outcome = await http.perform(_effect(uri, method, **arguments))
+    outcome = await http.perform(_effect(), _arguments(uri, method, **arguments))
     assert isinstance(outcome, EffectFailure)
     assert outcome.effect_id == 7
     return outcome
@@ -216,8 +226,8 @@ async def test_user_information_becomes_basic_authorization(http: CallHttp, remo
 
 
 async def test_idempotency_key_of_any_id_fits_a_header(http: CallHttp, remote: Remote) -> None:
-    effect = PerformEffect(7, "call_http", {"method": "get", "uri": remote.url}, "ü 1%\n/do/0/a/0/1", "/do/0/a")
-    assert isinstance(await http.perform(effect), EffectResult)
+    effect = _effect("ü 1%\n/do/0/a/0/1")
+    assert isinstance(await http.perform(effect, _arguments(remote.url)), EffectResult)
     assert remote.last.headers["Idempotency-Key"] == "%C3%BC%201%25%0A/do/0/a/0/1"
 
 
@@ -544,7 +554,7 @@ def _never(
 async def test_cancelling_aborts_the_request(http: CallHttp, remote: Remote, registry: CollectorRegistry) -> None:
     come, gone = asyncio.Event(), asyncio.Event()
     remote.answer = _never(gone, come)
-    task = asyncio.create_task(http.perform(_effect(remote.url)))
+    task = asyncio.create_task(http.perform(_effect(), _arguments(remote.url)))
     async with asyncio.timeout(ANSWER_S):
         await come.wait()
         assert _sample(registry, "effects_in_flight", kind="call_http") == 1

@@ -15,7 +15,7 @@ from tests.golden import make
 from tests.integration.engines import engine_on, submission
 from tests.integration.test_cli import fastrunner
 
-UNFINISHED = {"calling", "waiting", "paused", "large"}
+UNFINISHED = {"calling", "waiting", "paused", "large", "posting"}
 COMPLETED = {"finished", "result", "last"}
 
 

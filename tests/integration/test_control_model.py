@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ class Effects:
         """By idempotency key."""
         self.outcomes: Counter[str] = Counter()
 
-    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         key = effect.idempotency_key
         assert key not in self.open, f"{key} is performed twice at once"
         assert not self.outcomes[key], f"{key} is performed again after its outcome"
@@ -40,7 +40,7 @@ class Effects:
             await future
         finally:
             del self.open[key]
-        name = effect_name(effect.arguments["uri"])
+        name = effect_name(arguments["uri"])
         if int(key.rpartition("/")[2]) <= _FAILS.get(name, 0):
             return EffectFailure(effect.effect_id, "communication", 503, "Unavailable", "")
         return EffectResult(effect.effect_id, {"answer": 42})

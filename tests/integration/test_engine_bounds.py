@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -43,7 +45,7 @@ async def test_effects_beyond_the_bound_wait_their_turn(monkeypatch: pytest.Monk
 
 async def test_performer_that_raises_fails_its_task_only() -> None:
     class Defective(Performer):
-        async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+        async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
             raise KeyError("defect")
 
     async with engine_on(folder(), Defective()) as engine:

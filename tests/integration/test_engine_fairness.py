@@ -149,4 +149,4 @@ async def test_new_executions_that_wait_for_their_commit_are_bounded(monkeypatch
 
 def test_a_pass_leaves_the_loop_to_others_in_time_for_a_call() -> None:
     """A call takes some five turns of the loop: endless loops may not make it wait longer than a refusal may take."""
-    assert 5 * limits.EXECUTION_TURNS_PER_PASS_MS / 1000 < 2 * limits.OVERLOAD_DELAY_S_MAX
+    assert 5 * limits.ENGINE_PASS_MS / 1000 < 2 * limits.OVERLOAD_DELAY_S_MAX

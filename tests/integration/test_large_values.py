@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,10 @@ STEPS = 50
 class Large(Performer):
     """Answers with a large value; the second effect waits for the gate."""
 
-    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         if effect.idempotency_key.endswith("/ask/1/1"):
             return EffectResult(effect.effect_id, {"items": ITEMS})
-        answer = await super().perform(effect)
+        answer = await super().perform(effect, arguments)
         return EffectResult(effect.effect_id, {"items": ITEMS}) if isinstance(answer, EffectResult) else answer
 
 
@@ -69,7 +69,9 @@ async def test_state_that_lives_through_many_commits_is_written_about_once(step:
         path = folder()
 
         class Answer(Performer):
-            async def perform(self, effect: PerformEffect, items: Any = items) -> EffectResult:
+            async def perform(
+                self, effect: PerformEffect, arguments: Mapping[str, Any], items: Any = items
+            ) -> EffectResult:
                 return EffectResult(effect.effect_id, {"items": items})
 
         async with engine_on(path, Answer()) as engine:

@@ -40,11 +40,15 @@ DOCUMENTS = {
         "      catch: {errors: {with: {type: https://serverlessworkflow.io/spec/1.0.0/errors/none}}}\n"
         "  - done: {set: {n: 1}}\n"
     ),
+    "fault": document(
+        f"  - careful:\n      try:\n        - ask: {{{_CALL[:-1]}, body: '${{ error(\"no body\") }}'}}}}\n"
+        "      catch: {errors: {with: {status: 400}}}\n  - done: {set: {n: 1}}\n"
+    ),
     "endless": document("  - again: {set: {n: 1}, then: rest}\n  - rest: {wait: {milliseconds: 500}, then: again}\n"),
 }
 """Documents by name."""
 
-_OUTPUTS = {"chain": '{"n":12}', "loop": '{"n":435}'}
+_OUTPUTS = {"chain": '{"n":12}', "loop": '{"n":435}', "fault": '{"n":1}'}
 """Outputs of those that come to one whatever happens."""
 
 

@@ -20,6 +20,14 @@ READ_S = 20e-6
 """What reading the virtual clock costs."""
 HOUR = WAIT.replace("milliseconds: 200", "hours: 1")
 TEN_SECONDS = WAIT.replace("milliseconds: 200", "seconds: 10")
+FAN_OUT_COUNT = 500
+FAN_OUT = document(
+    "  - fan:\n      fork:\n        branches:\n"
+    + "".join(
+        f"        - b{n}:\n            call: http\n            with: {{method: get, endpoint: 'http://127.0.0.1:1/x'}}\n"
+        for n in range(FAN_OUT_COUNT)
+    )
+)
 
 
 @pytest.fixture
@@ -148,8 +156,49 @@ def test_turns_of_executions_between_two_turns_of_the_loop(disk: Disk) -> None:
                 await asyncio.sleep(0)
                 steps.append(counts["turns"] - before)
             # A turn reads the clock once, at least.
-            assert 10 < max(steps) <= limits.EXECUTION_TURNS_PER_PASS_MS / 1000 / READ_S
+            assert 10 < max(steps) <= limits.ENGINE_PASS_MS / 1000 / READ_S
             await asyncio.gather(*accepted)
+
+    live(disk.clock, main())
+
+
+def test_effects_started_between_two_turns_of_the_loop(disk: Disk) -> None:
+    """A fan-out lets others have the loop, and its effects keep their order."""
+    performer = Performer()
+
+    async def main() -> None:
+        async with engine_at(disk, folder(), performer) as engine:
+            await engine.submit(submission("fan", FAN_OUT))
+            steps = []
+            while len(performer.performed) < FAN_OUT_COUNT:
+                before = len(performer.performed)
+                await asyncio.sleep(0)
+                steps.append(len(performer.performed) - before)
+            assert 10 < max(steps) <= limits.ENGINE_PASS_MS / 1000 / READ_S
+            names = [effect.reference.rpartition("/")[2] for effect in performer.performed]
+            assert names == [f"b{n}" for n in range(FAN_OUT_COUNT)]
+
+    live(disk.clock, main())
+
+
+def test_costly_arguments_have_half_of_the_loop(disk: Disk) -> None:
+    cost_s = 0.03
+    began_s: list[float] = []
+
+    async def main() -> None:
+        async with engine_at(disk, folder()) as engine:
+            begin = engine._effects._begin
+
+            def costly(execution: Any, effect_id: int) -> None:
+                began_s.append(now_s())
+                disk.clock.now_ns += int(cost_s * 1e9)
+                begin(execution, effect_id)
+
+            engine._effects._begin = costly  # type: ignore[method-assign]
+            await engine.submit(submission("fan", FAN_OUT))
+            await until(lambda: len(began_s) == FAN_OUT_COUNT)
+            least_s = 2 * cost_s - limits.ENGINE_PASS_MS / 1000
+            assert all(after - before >= least_s for before, after in pairwise(began_s))
 
     live(disk.clock, main())
 

@@ -8,7 +8,7 @@ import asyncio
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,7 @@ class Service:
         self.count = 0
         self.repeated_count = 0
 
-    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         world, key = self._world, effect.idempotency_key
         self.count += 1
         before = self._performed.get(key)

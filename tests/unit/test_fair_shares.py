@@ -30,19 +30,34 @@ def execution(name: str, client: str) -> Execution:
 
 
 def test_clients_take_turns_and_their_executions_keep_their_order() -> None:
-    queue = FairQueue()
+    queue: FairQueue[Execution] = FairQueue()
     for number in range(1_000):
-        queue.push(execution(f"many-{number}", "many"))
-    queue.push(execution("only", "one"))
+        queue.push("many", execution(f"many-{number}", "many"))
+    queue.push("one", execution("only", "one"))
     assert len(queue) == 1_001
     assert [queue.pop().execution_id for _ in range(4)] == ["many-0", "only", "many-1", "many-2"]
-    queue.push(execution("again", "one"))
+    queue.push("one", execution("again", "one"))
     assert [queue.pop().execution_id for _ in range(2)] == ["many-3", "again"]
     while queue:
         last = queue.pop()
     assert last.execution_id == "many-999"
     with pytest.raises(IndexError):
         queue.pop()
+
+
+def test_what_a_client_pushed_last_can_be_taken_back() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number in range(4):
+        queue.push("many", number)
+    queue.push("one", 9)
+    assert not queue.take_back("many", [1, 2])
+    assert not queue.take_back("many", [0, 1, 2, 3, 4])
+    assert not queue.take_back("nobody", [1])
+    assert not queue.take_back("many", [])
+    assert queue.take_back("many", [2, 3])
+    assert len(queue) == 3
+    assert queue.take_back("one", [9])
+    assert [queue.pop() for _ in range(len(queue))] == [0, 1]
 
 
 def test_allowance_of_long_executions_is_a_rate(at: list[float]) -> None:

@@ -9,10 +9,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastrunner import limits
-from fastrunner._core import TALLIED_KINDS, TALLIED_OUTCOMES, TaskTally
+from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskTally
 from fastrunner.cells import Cells, Key, Note, read_cells
+from fastrunner.config import load_config
 from fastrunner.exposition import FolderCollector
 from fastrunner.metrics import CALL_SECONDS, EXECUTION_SECONDS, Metrics
+from fastrunner.tasks import build_performers
 
 PREFIX = "workflow_runner_"
 
@@ -114,8 +116,17 @@ def test_buckets_go_from_microseconds_to_days() -> None:
 
 def test_tasks_are_labelled_as_the_core_counts_them() -> None:
     """Kinds and outcomes of the core are the known label values."""
-    definition = Metrics().definitions[f"{PREFIX}tasks_total"]
-    assert definition.labels == {"kind": TALLIED_KINDS, "outcome": TALLIED_OUTCOMES}
+    definitions = Metrics().definitions
+    kinds = tuple(kind.name for kind in KINDS)
+    assert definitions[f"{PREFIX}tasks_total"].labels == {"kind": kinds, "outcome": TALLIED_OUTCOMES}
+    effects = tuple(kind.name for kind in KINDS if kind.has_effect)
+    assert definitions[f"{PREFIX}effects_in_flight"].labels == {"kind": effects}
+
+
+def test_every_kind_with_an_effect_has_a_performer() -> None:
+    """And there is none that nothing could ask."""
+    performers = build_performers(load_config(), Metrics())
+    assert set(performers) == {kind.name for kind in KINDS if kind.has_effect}
 
 
 def test_cells_end_at_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,11 +172,10 @@ def test_tally_sums_by_kind() -> None:
     tally = TaskTally([10, 100])
     assert tally.cells_per_kind == len(TALLIED_OUTCOMES) + 3 + 1
     records = [(5, 1, 0), (100, 1, 0), (101, 1, 1), (0, 0, 15)]
-    tally.add(b"".join((ms << 8 | kind << 4 | outcome).to_bytes(8, "little") for ms, kind, outcome in records))
-    first = tally.cells_per_kind
-    last = len(TALLIED_KINDS) * tally.cells_per_kind
+    tally.add(b"".join((ms << 10 | kind << 4 | outcome).to_bytes(8, "little") for ms, kind, outcome in records))
+    first = 1 + tally.cells_per_kind
     expected = [2, 1, 1, 1, 1, 206]
-    assert tally.take() == [*((first + cell, count) for cell, count in enumerate(expected)), (last, 1)]
+    assert tally.take() == [(0, 1), *((first + cell, count) for cell, count in enumerate(expected))]
     assert tally.take() == []
     with pytest.raises(ValueError, match="tally"):
-        tally.add((1 << 8 | 14 << 4).to_bytes(8, "little"))
+        tally.add((1 << 10 | 14).to_bytes(8, "little"))

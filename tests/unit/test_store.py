@@ -29,9 +29,12 @@ class _Names:
 
     namespace, name, version = "tests", "a", "1.0.0"
 
+    def __init__(self, text: str) -> None:
+        self.digest = sha256(text.encode()).digest()
+
 
 def _plan(text: str = "document") -> CachedPlan:
-    return CachedPlan(cast(Plan, _Names()), sha256(text.encode()).digest(), text, sha256())
+    return CachedPlan(cast(Plan, _Names(text)), text, sha256())
 
 
 def _snapshot(body: bytes = b"state") -> bytes:
@@ -241,7 +244,7 @@ def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> N
     db = sqlite3.connect(path)
     db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(DataDirectoryRefused, match=r"schema version 4, this version of fastrunner reads up to 3"):
+    with pytest.raises(DataDirectoryRefused, match=r"schema version 5, this version of fastrunner reads up to 4"):
         Store(path, outbox=True).open()
 
 

@@ -154,8 +154,8 @@ class Engine(Protocol):
 class EffectPerformer(Protocol):
     """One kind of effect (see `tasks/`). Cancelling the coroutine interrupts the effect for real."""
 
-    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
-        """Performs the effect; never raises for what the remote side did."""
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+        """Performs the effect with its arguments as rendered; never raises for what the remote side did."""
 
     async def close(self) -> None:
         """Releases what the performer holds."""

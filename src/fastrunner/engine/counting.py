@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import orjson
 
-from fastrunner._core import TALLIED_KINDS, TALLIED_OUTCOMES, TaskTally
+from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskTally
 from fastrunner.engine.batch import Batch
 from fastrunner.engine.control import FINAL_STATUSES
 from fastrunner.engine.execution import Execution
@@ -95,10 +95,10 @@ class CommitCounts:
 
 def _task_cells(metrics: Metrics) -> list[tuple[int, float]]:
     """The cell of the metrics, and the factor, for each cell of a TaskTally."""
-    cells: list[tuple[int, float]] = []
-    for kind in TALLIED_KINDS:
-        cells += [(metrics.tasks.labels(kind, outcome).at, 1) for outcome in TALLIED_OUTCOMES]
-        duration = metrics.task_duration.labels(kind)
+    cells: list[tuple[int, float]] = [(metrics.expressions_over_budget.at, 1)]
+    for kind in KINDS:
+        cells += [(metrics.tasks.labels(kind.name, outcome).at, 1) for outcome in TALLIED_OUTCOMES]
+        duration = metrics.task_duration.labels(kind.name)
         cells += [(duration.at + bucket, 1) for bucket in range(len(EXECUTION_SECONDS) + 1)]
         cells.append((duration.sum_at, 0.001))
-    return [*cells, (metrics.expressions_over_budget.at, 1)]
+    return cells

@@ -483,9 +483,9 @@ class EmbeddedEngine:
 
     def ended(self, execution: Execution) -> None:
         """See Driver."""
-        if execution.tasks:
-            for effect_id in list(execution.tasks):
-                self._effects.interrupt(execution, effect_id)
+        execution.effects_unstarted.clear()
+        for effect_id in list(execution.tasks):
+            self._effects.interrupt(execution, effect_id)
         self._scheduler.disarm(execution)
         self._residents.leave(execution)
         if not execution.stored:

@@ -17,10 +17,12 @@ import orjson
 from fastrunner import crash, limits
 from fastrunner._core import (
     Cancel,
+    InterruptEffect,
     MoreSteps,
     Pause,
     PerformEffect,
     Resume,
+    Subscribe,
     TimerDue,
     Turn,
     Walk,
@@ -137,7 +139,7 @@ class Execution:
         self.timer_ms = 0
         """The deadline the scheduler's heap holds for it; 0: none."""
         self.effects_unstarted: dict[int, PerformEffect] = {}
-        """Effects whose commit has not landed, or that wait for a free place."""
+        """Effects whose commit has not landed, or that wait for their turn or for a place."""
         self.tasks: dict[int, Task[None]] = {}
         """Effects being performed."""
         # From here on tuples: most are empty most of the time, and an empty tuple takes no memory.
@@ -259,9 +261,11 @@ class Execution:
             if isinstance(action, PerformEffect):
                 self.effects_unstarted[action.effect_id] = action
                 started.append(action.effect_id)
-            else:
+            elif isinstance(action, InterruptEffect):
                 self.effects_unstarted.pop(action.effect_id, None)
                 interrupted.append(action.effect_id)
+            else:
+                raise RuntimeError(f"this engine has no events: it cannot do {action!r}")
         self._effects_new += tuple(started)
         self.interrupted += tuple(interrupted)
 
@@ -276,9 +280,12 @@ class Execution:
         # A snapshot does not say whether its walk was in the middle of a slice; a walk that was not does nothing.
         self.more = not row.parked
         self._settled = row.parked
-        effects = walk.pending()
-        for effect in effects:
-            self.effects_unstarted[effect.effect_id] = effect
+        effects: list[PerformEffect] = []
+        for asked in walk.pending():
+            if isinstance(asked, Subscribe):
+                raise RuntimeError(f"this engine has no events: it cannot do {asked!r}")
+            self.effects_unstarted[asked.effect_id] = asked
+            effects.append(asked)
         return effects
 
     # --- the commit ---

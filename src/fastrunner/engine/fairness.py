@@ -2,26 +2,30 @@
 
 Rules:
 - Clients take turns one after the other, and the executions of one client in their order: a client with a hundred
-  thousand of them delays another client's only one by a single turn.
+  thousand of them delays another client's only one by a single turn. So do effects
+  that wait to be started.
 - An execution that has told much draws what it tells further from one allowance of the worker: any number of endless
   loops together write no more than that, and leave the disk and the loop to others.
 - Whose an execution is, is stored with its request: a restart changes nobody's share.
 """
 
 from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from fastrunner import limits
 from fastrunner.clock import monotonic_s
-from fastrunner.engine.execution import Execution
 
 __all__ = ["Allowance", "FairQueue"]
 
+Entry = TypeVar("Entry")
 
-class FairQueue:
-    """Executions that wait for a turn."""
+
+class FairQueue(Generic[Entry]):
+    """What waits for a turn: executions, or effects that have not started."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[Execution]] = {}
+        self._queues: dict[str, deque[Entry]] = {}
         self._clients: deque[str] = deque()
         """Those with a queue, in the order of their turns."""
         self._count = 0
@@ -29,27 +33,41 @@ class FairQueue:
     def __len__(self) -> int:
         return self._count
 
-    def push(self, execution: Execution) -> None:
+    def push(self, client: str, entry: Entry) -> None:
         """Behind the others of its client."""
-        client = execution.client
         queue = self._queues.get(client)
         if queue is None:
             queue = self._queues[client] = deque()
             self._clients.append(client)
-        queue.append(execution)
+        queue.append(entry)
         self._count += 1
 
-    def pop(self) -> Execution:
+    def pop(self) -> Entry:
         """The next client's first. Raises IndexError if nobody waits."""
         client = self._clients.popleft()
         queue = self._queues[client]
-        execution = queue.popleft()
+        entry = queue.popleft()
         if queue:
             self._clients.append(client)
         else:
             del self._queues[client]
         self._count -= 1
-        return execution
+        return entry
+
+    def take_back(self, client: str, entries: Sequence[Entry]) -> bool:
+        """Takes out what a client pushed last; False, and nothing done, if that is not what it pushed last."""
+        queue = self._queues.get(client, ())
+        count = len(entries)
+        if not 0 < count <= len(queue) or any(queue[index - count] != entry for index, entry in enumerate(entries)):
+            return False
+        if count == len(queue):
+            del self._queues[client]
+            self._clients.remove(client)
+        else:
+            for _ in entries:
+                self._queues[client].pop()
+        self._count -= count
+        return True
 
 
 class Allowance:

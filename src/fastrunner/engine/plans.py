@@ -22,12 +22,10 @@ __all__ = ["CachedPlan", "PlanCache"]
 
 @dataclass(frozen=True, slots=True)
 class CachedPlan:
-    """A compiled document and its name in the store."""
+    """A compiled document and its text."""
 
     plan: Plan
     """The compiled document."""
-    digest: bytes
-    """SHA-256 of the document's text."""
     document: str
     """The text."""
     hash: "HASH"
@@ -57,8 +55,7 @@ class PlanCache:
             plan = compile(document)
         except InvalidWorkflow as invalid:
             raise DocumentRefused(invalid.problems) from None
-        text = document.encode()
-        cached = CachedPlan(plan, sha256(text).digest(), document, _prefixed(text))
+        cached = CachedPlan(plan, document, _prefixed(document.encode()))
         self._keep(cached)
         return cached
 

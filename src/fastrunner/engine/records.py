@@ -7,7 +7,7 @@
 Rules: a checksum covers the row's place as well as its content, so that a row that turns up elsewhere is found too.
 Damage is named by table and execution, never by content. A row of events that is damaged is replaced by stand-ins with
 the same sequence numbers: what follows it is delivered, and receivers see no gap. A snapshot has format and checksum of
-its own, within (`core/snapshot.pxi`); documents and large values are proven by their SHA-256.
+its own, within (`core/walk/snapshot.pxi`); documents and large values are proven by their SHA-256.
 """
 
 from dataclasses import dataclass

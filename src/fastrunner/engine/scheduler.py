@@ -29,8 +29,8 @@ class Scheduler:
     def __init__(self, take_turn: Callable[[Execution], None], wall_ms: Callable[[], int]) -> None:
         self._take_turn = take_turn
         self._wall_ms = wall_ms
-        self._new = FairQueue()
-        self._ready = FairQueue()
+        self._new: FairQueue[Execution] = FairQueue()
+        self._ready: FairQueue[Execution] = FairQueue()
         self._allowance = Allowance()
         self._resting: dict[Execution, None] = {}
         """Long executions that wait for the allowance, in order."""
@@ -54,13 +54,13 @@ class Scheduler:
         if execution.queued or not self._has_turn(execution) or self._rests(execution):
             return
         execution.queued = True
-        (self._new if execution.start is not None else self._ready).push(execution)
+        (self._new if execution.start is not None else self._ready).push(execution.client, execution)
         self._plan_pass()
 
     def enter(self, execution: Execution) -> None:
         """Gives a new execution its first turn."""
         execution.queued = True
-        self._new.push(execution)
+        self._new.push(execution.client, execution)
         self._plan_pass()
 
     def _plan_pass(self) -> None:
@@ -74,7 +74,7 @@ class Scheduler:
         return execution.runnable
 
     def _pass(self) -> None:
-        end_s = monotonic_s() + limits.EXECUTION_TURNS_PER_PASS_MS / 1000
+        end_s = monotonic_s() + limits.ENGINE_PASS_MS / 1000
         new, ready = self._new, self._ready
         turn_of_new = True
         while new or ready:
@@ -90,7 +90,7 @@ class Scheduler:
                 self.arm(execution)
                 if (execution.more or execution.inbox) and self._has_turn(execution) and not self._rests(execution):
                     execution.queued = True
-                    ready.push(execution)
+                    ready.push(execution.client, execution)
             if monotonic_s() >= end_s:
                 break
         self._pass_planned = bool(new or ready)
@@ -121,7 +121,7 @@ class Scheduler:
             del self._resting[execution]
             self.enqueue(execution)
             if execution.queued:
-                wait_s = limits.EXECUTION_TURNS_PER_PASS_MS / 1000
+                wait_s = limits.ENGINE_PASS_MS / 1000
         if self._resting:
             self._rest_handle = asyncio.get_running_loop().call_later(wait_s, self._end_rest)
 

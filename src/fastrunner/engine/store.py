@@ -390,20 +390,21 @@ class Store(Reader):
 
     def _plan_key(self, plan: CachedPlan) -> int:
         """The number of a document in this shard, storing it if it is new."""
-        known = self._plan_keys.get(plan.digest)
+        digest = plan.plan.digest
+        known = self._plan_keys.get(digest)
         if known is not None:
-            self._plan_keys.move_to_end(plan.digest)
+            self._plan_keys.move_to_end(digest)
             return known
-        row = self._db.execute(QUERIES["select_plan_key"], (plan.digest,)).fetchone()
+        row = self._db.execute(QUERIES["select_plan_key"], (digest,)).fetchone()
         if row is None:
             self._plan_key_last += 1
             compiled = plan.plan
             names = (compiled.namespace, compiled.name, compiled.version)
-            self._db.execute(QUERIES["insert_plan"], (self._plan_key_last, plan.digest, *names, plan.document))
+            self._db.execute(QUERIES["insert_plan"], (self._plan_key_last, digest, *names, plan.document))
             row = (self._plan_key_last,)
         else:
             self._heal(row[0], plan)
-        self._plan_keys[plan.digest] = row[0]
+        self._plan_keys[digest] = row[0]
         if len(self._plan_keys) > limits.PLAN_KEYS_KNOWN_MAX:
             self._plan_keys.popitem(last=False)
         return int(row[0])

@@ -1,14 +1,15 @@
 """Stage 5, tasks: performers of effects, one module per kind, and the registry engines reach them through.
 
-A performer does I/O and nothing else: arguments arrive evaluated, outcomes go back to the walk. It knows no engine. The
+A performer does I/O and nothing else: arguments arrive rendered, outcomes go back to the walk. It knows no engine. The
 libraries that performers need are loaded when the first effect of their kind comes.
 """
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.config import Config
@@ -52,7 +53,7 @@ class _HttpOnDemand:
         self._loading: asyncio.Task[ModuleType] | None = None
         self._performer: EffectPerformer | None = None
 
-    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         """See `EffectPerformer`."""
         if self._performer is None:
             if self._loading is None:
@@ -61,7 +62,7 @@ class _HttpOnDemand:
             # One of the effects that wait for it may be interrupted; the others go on waiting.
             await asyncio.shield(self._loading)
             self._performer = self._performer or self._made()
-        return await self._performer.perform(effect)
+        return await self._performer.perform(effect, arguments)
 
     def _made(self) -> EffectPerformer:
         from fastrunner.tasks.call_http import CallHttp

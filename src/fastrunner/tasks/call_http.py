@@ -6,6 +6,7 @@ connections: no cookies, no cached credentials. docs/http.md says what authors c
 """
 
 import ssl
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -56,13 +57,13 @@ class CallHttp:
             outcome: metrics.effects.labels(_KIND, outcome) for outcome in ("completed", "failed", "interrupted")
         }
 
-    async def perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         """Sends the request and gives the task's raw output, or the DSL error the response or its absence means."""
         outcome = "interrupted"
         started_s = clock.monotonic_s()
         self._in_flight.inc()
         try:
-            result = await self._call(effect)
+            result = await self._call(effect, arguments)
             outcome = "completed" if isinstance(result, EffectResult) else "failed"
             return result
         finally:
@@ -94,9 +95,9 @@ class CallHttp:
             )
         return self._session
 
-    async def _call(self, effect: PerformEffect) -> EffectResult | EffectFailure:
+    async def _call(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         try:
-            request = prepare(effect.arguments, effect.idempotency_key)
+            request = prepare(arguments, effect.idempotency_key)
         except RequestProblem as problem:
             return EffectFailure(effect.effect_id, problem.type, 400, "Invalid HTTP Call", problem.detail)
         try:
@@ -105,11 +106,11 @@ class CallHttp:
                 request.url,
                 headers=request.headers,
                 data=request.data,
-                allow_redirects=bool(effect.arguments.get("redirect")),
+                allow_redirects=bool(arguments.get("redirect")),
                 # The library counts the request that is refused as well.
                 max_redirects=limits.HTTP_REDIRECTS_MAX + 1,
             ) as response:
-                return await _outcome(effect, request, response)
+                return await _outcome(effect, arguments, request, response)
         except _ResponseProblem as problem:
             title, sentence = problem.title, problem.sentence
         except TimeoutError:
@@ -120,14 +121,14 @@ class CallHttp:
 
 
 async def _outcome(
-    effect: PerformEffect, request: HttpRequest, response: aiohttp.ClientResponse
+    effect: PerformEffect, arguments: Mapping[str, Any], request: HttpRequest, response: aiohttp.ClientResponse
 ) -> EffectResult | EffectFailure:
     status = response.status
-    if not 200 <= status < (400 if effect.arguments.get("redirect") else 300):
+    if not 200 <= status < (400 if arguments.get("redirect") else 300):
         title = decode_header(response.reason or _phrase(status))[:_TITLE_SIZE_MAX]
         return _communication_failure(effect, request, status, title, f"the response has status {status}")
     body = await _read(response)
-    output = effect.arguments.get("output") or "content"
+    output = arguments.get("output") or "content"
     if output == "raw":
         return EffectResult(effect.effect_id, to_base64(body))
     try:

@@ -72,7 +72,7 @@ class HttpRequest:
 
 
 def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
-    """The request for evaluated arguments (see `PerformEffect`). Raises RequestProblem."""
+    """The request for rendered arguments (see `Plan.render`). Raises RequestProblem."""
     try:
         method = _method(arguments["method"])
         url, user_information = _url(arguments["uri"], arguments.get("query"))
