@@ -256,4 +256,7 @@ cdef Shape ROOT = Shape("a workflow: an object with document and do", IS_OBJECT,
 
 
 cdef int execute(str feature, Shape shape=None) except -1:
+    """A kind that the DSL does not have comes with its shape."""
+    if shape is not None:
+        TASK_KINDS[feature] = shape
     return 0
