@@ -10,7 +10,7 @@ EXTENSION := $(VENV)/.built
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve build debug protos docs lint types stubs unit bench bench-full outage overload parked fuzz fuzz-wire simulate crash torture clean
+.PHONY: help demo test serve build debug protos docs lint types stubs unit bench bench-full outage overload parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ fuzz: build ## Fuzz targets for FUZZ_SECONDS (60) each, then property tests with
 		$(BIN)/python -m tests.fuzz.$$(basename $$target .py) -max_total_time=$(or $(FUZZ_SECONDS),60) || exit 1; \
 	done
 	$(BIN)/python -m pytest tests/core tests/unit tests/conformance --fuzz-factor 50 --timeout 3600
+
+drives: build ## DRIVES (20000) random executions from SEED, with restores and other slices: nothing changes
+	$(BIN)/python -m tests.core.drives $(or $(DRIVES),20000) $(SEED)
 
 fuzz-wire: build ## Mutated frames for a real server, for FUZZ_SECONDS (60) with SEED (random)
 	$(BIN)/python -m tests.transport.fuzz --seconds $(or $(FUZZ_SECONDS),60) $(if $(SEED),--seed $(SEED))

@@ -143,6 +143,8 @@ cdef class Workspace:
     cdef list actions
     cdef long long first_sequence
     cdef bytes time_field
+    cdef bint is_later
+    """The turn's time is another than that of the turn before."""
     cdef object dumped
     """The output encoded last; outputs often pass through unchanged."""
     cdef bytes dumped_text

@@ -86,7 +86,12 @@ def test_an_endpoint_from_an_expression_is_taken_as_it_is() -> None:
     for endpoint in ("${ .u }", {"uri": "${ .u }"}):
         run = run_of([{"c": {"call": "http", "with": {"method": "POST", "endpoint": endpoint}}}], {"u": "http://x/{y}"})
         (effect,) = run.open.values()
-        assert run.arguments(effect) == {"method": "POST", "uri": "http://x/{y}", "output": "content", "redirect": False}
+        assert run.arguments(effect) == {
+            "method": "POST",
+            "uri": "http://x/{y}",
+            "output": "content",
+            "redirect": False,
+        }
 
 
 @pytest.mark.parametrize(

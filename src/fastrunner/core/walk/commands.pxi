@@ -6,7 +6,10 @@ and timeouts stand still. A graceful cancel waits for effects in flight and for 
 
 
 cdef int take_outcome(Walk walk, object outcome) except -1:
-    if isinstance(outcome, (MoreSteps, TimerDue)):
+    if isinstance(outcome, MoreSteps):
+        # How many slices a moment has changes nothing: what it brings has been met, or is met after them.
+        return expire(walk, walk.now_ms if walk.work.is_later else walk.now_ms - 1)
+    if isinstance(outcome, TimerDue):
         return expire(walk, walk.now_ms)
     if isinstance(outcome, (EffectResult, EffectFailure)):
         return take_effect_outcome(walk, outcome)

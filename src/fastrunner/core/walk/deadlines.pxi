@@ -2,7 +2,9 @@
 
 Rules: a deadline that has passed comes before an outcome that arrives after it; an outcome that arrives at the very
 moment of a deadline comes in time. Deadlines are met in their order; of equal ones waits come first, then the outermost
-timeout. Time spent paused counts for waits and for no timeout.
+timeout. Time spent paused counts for waits and for no timeout. What begins again at a deadline takes a step before the
+next one of that very moment, so that a limit of no time is a limit and not an endless loop; and the moment is not over
+while there are more slices of it.
 """
 
 
@@ -32,15 +34,23 @@ cdef inline long long earlier(long long one, long long other) noexcept:
 
 cdef int expire(Walk walk, long long until_ms) except -1:
     """Meets every deadline up to a time, earliest first."""
+    cdef list begun = []
     if walk.grace_until_ms:
         return end_cancelled(walk) if walk.grace_until_ms <= until_ms else 0
-    while walk.state == STATUS_RUNNING and expire_earliest(walk, until_ms):
+    while walk.state == STATUS_RUNNING and expire_earliest(walk, until_ms, begun):
         pass
     return 0
 
 
-cdef bint expire_earliest(Walk walk, long long until_ms) except -1:
-    """Meets the earliest deadline if it is not after a time."""
+cdef long long deadline_of_frame(Walk walk, TaskFrame frame, list begun) except -1:
+    """When a frame has taken too long; what has begun again just now is spared a limit of no time."""
+    if frame.limit_at_ms == walk.now_ms and frame in begun:
+        return frame.timeout_at_ms
+    return earlier(frame.timeout_at_ms, frame.limit_at_ms)
+
+
+cdef bint expire_earliest(Walk walk, long long until_ms, list begun) except -1:
+    """Meets the earliest deadline if it is not after a time; `begun` are frames that deadlines let go on."""
     cdef long long best = until_ms + 1, deadline
     cdef Strand strand, found = None
     cdef TaskFrame frame, timed = None
@@ -53,7 +63,7 @@ cdef bint expire_earliest(Walk walk, long long until_ms) except -1:
     for strand in walk.strands.values():
         frame = strand.top
         while frame is not None:
-            deadline = earlier(frame.timeout_at_ms, frame.limit_at_ms)
+            deadline = deadline_of_frame(walk, frame, begun)
             # Going outwards, the last of equal timeouts is the outermost.
             if 0 < deadline < best or (deadline == best and timed is not None and found is strand):
                 best, timed, found, is_workflow = deadline, frame, strand, False
@@ -64,8 +74,10 @@ cdef bint expire_earliest(Walk walk, long long until_ms) except -1:
         fail_workflow(walk, make_error("timeout", "the workflow took longer than its timeout", "/timeout"))
     elif timed is None:
         found.wake_at_ms = 0
+        begun.append(found.top)
         found.top.task.kind.wake(walk, found, found.top)
     else:
+        begun.append(timed)
         time_out(walk, found, timed)
     return True
 

@@ -161,6 +161,12 @@ cdef int give_up(Walk walk, Resource resource) except -1:
     return 0
 
 
+cdef int give_back(Walk walk, Resource resource) except -1:
+    """Gives up one thing of a frame that goes on."""
+    give_up(walk, resource)
+    return detach(walk, resource)
+
+
 cdef int release(Walk walk, TaskFrame frame) except -1:
     """Gives up what a frame holds."""
     cdef list resources = frame.resources

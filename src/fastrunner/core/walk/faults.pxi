@@ -14,7 +14,7 @@ cdef int fail_task(Walk walk, Place at, dict error) except -1:
 
 cdef int fail_frame(Walk walk, Strand strand, TaskFrame frame, dict error) except -1:
     """A task with a frame has failed by itself."""
-    let_go(walk, frame)
+    cut(walk, strand, frame)
     return fail_task(walk, return_to(walk, strand, frame), error)
 
 

@@ -102,8 +102,11 @@ cdef int complete(Walk walk, Place at, object output, int then) except -1:
 
 
 cdef int finish(Walk walk, Strand strand, TaskFrame frame, object output, int then) except -1:
-    """A task with a frame has done its work."""
+    """A task with a frame has done its work, whatever still runs in it or is waited for."""
     cdef Place at
+    if strand.top is not frame:
+        cut(walk, strand, frame)
+    strand.wake_at_ms = 0
     release(walk, frame)
     strand.top = frame.parent
     at = return_to(walk, strand, frame)

@@ -132,6 +132,7 @@ cdef object take_input(Walk walk, Place at):
 
 cdef int begin_turn(Walk walk, long long now_ms) except -1:
     cdef Workspace work = borrow_workspace(walk.behaviour)
+    work.is_later = now_ms > walk.now_ms
     # A clock that was set back must not make deadlines move or events older than those before them.
     walk.now_ms = max(now_ms, walk.now_ms)
     work.time_field = varint_field(FIELD_TIMESTAMP_MS, walk.now_ms)

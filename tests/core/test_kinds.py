@@ -1,0 +1,88 @@
+"""The table of kinds: a row lacks nothing, and others agree with it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from fastrunner._core import KINDS, TALLIED_KINDS, TALLIED_OUTCOMES, TaskKind, TaskTally
+from fastrunner.config import Config
+from fastrunner.metrics import Metrics
+from fastrunner.tasks import build_performers
+
+TABLE = Path(__file__).resolve().parents[2] / "src/fastrunner/core/walk/kinds.pxi"
+COLUMNS = (
+    *("number", "name", "feature", "has_effect", "counts_attempts", "build", "frame", "begin", "leave", "wake"),
+    *("answer", "cut", "shift", "write", "read", "render"),
+)
+KINDS_MAX = 64
+"""Kinds a tally has room for: a record has six bits for one."""
+
+
+def rows_of(code: str) -> list[list[str]]:
+    """The arguments of each row."""
+    found = re.findall(r"^add_kind\(([^()]*)\)$", code, flags=re.MULTILINE)
+    return [[argument.strip() for argument in row.split(",")] for row in found]
+
+
+def lacking(rows: list[list[str]]) -> list[str]:
+    """Rows that lack a column, leave it to a default, or have one too many; a kind of its own brings its shape."""
+    offences = []
+    for row in rows:
+        if len(row) not in (len(COLUMNS), len(COLUMNS) + 1) or "" in row or any("=" in cell for cell in row):
+            offences.append(f"{row[:2]}: {len(row)} of {len(COLUMNS)} columns")
+        offences += [f"{row[1]}: {name} is {cell}" for name, cell in zip(COLUMNS, row, strict=False) if cell == "None"]
+    return offences
+
+
+def test_numbers_are_dense_and_names_unique() -> None:
+    assert [kind.number for kind in KINDS] == list(range(len(KINDS)))
+    assert len({kind.name for kind in KINDS}) == len({kind.feature for kind in KINDS}) == len(KINDS)
+    assert all(re.fullmatch(r"[a-z][a-z_]*", kind.name) for kind in KINDS)
+
+
+def test_tallies_know_every_kind() -> None:
+    """By its number, and with room to spare for more."""
+    assert tuple(kind.name for kind in KINDS) == TALLIED_KINDS
+    assert len(KINDS) <= KINDS_MAX
+    tally = TaskTally([10])
+    last = KINDS_MAX - 1
+    for number in (0, last):
+        tally.add((5 << 10 | number << 4).to_bytes(8, "little"))
+    assert [cell for cell, _ in tally.take()] == [
+        1 + number * tally.cells_per_kind + offset
+        for number in (0, last)
+        for offset in (0, len(TALLIED_OUTCOMES), tally.cells_per_kind - 1)
+    ]
+
+
+def test_whoever_has_an_effect_has_a_performer() -> None:
+    """And no performer waits for a kind that is not there."""
+    performers = build_performers(Config(), Metrics(CollectorRegistry()))
+    assert set(performers) == {kind.name for kind in KINDS if kind.has_effect}
+
+
+def test_what_has_an_effect_may_last() -> None:
+    assert [kind.name for kind in KINDS if kind.has_effect and not kind.has_frame] == []
+    assert [kind.name for kind in KINDS if kind.counts_attempts and not kind.has_frame] == []
+
+
+def test_kinds_are_not_made() -> None:
+    with pytest.raises(TypeError, match="rows"):
+        TaskKind()
+
+
+def test_every_row_has_every_column() -> None:
+    rows = rows_of(TABLE.read_text(encoding="utf-8"))
+    assert [(int(row[0]), row[1].strip('"')) for row in rows] == [(kind.number, kind.name) for kind in KINDS]
+    assert lacking(rows) == []
+
+
+def test_the_rule_of_rows_bites() -> None:
+    (row,) = rows_of(TABLE.read_text(encoding="utf-8"))[:1]
+    assert not lacking([row])
+    assert lacking([row[:-1]])
+    assert lacking([[*row, "SHAPE", "more"]])
+    assert lacking([[*row[:-1], "None"]])
+    assert lacking([[*row[:-1], "render=never_rendered"]])
