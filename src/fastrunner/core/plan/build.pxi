@@ -75,6 +75,13 @@ cdef int read_bit(int code) noexcept:
     return READS_WORKFLOW if code == ARGUMENT_WORKFLOW else 0
 
 
+cdef bytes digest_of(str text):
+    """SHA-256 of a text in UTF-8, without a copy of it."""
+    cdef Py_ssize_t size = 0
+    cdef const unsigned char* data = <const unsigned char*> PyUnicode_AsUTF8AndSize(text, &size)
+    return _sha256(<const unsigned char[:size]> data).digest()
+
+
 cdef Program program_of(Document document, str source):
     """The program of a text, compiled once for a document. Raises ExpressionProblem."""
     cdef object program = document.programs.get(source)
@@ -111,7 +118,7 @@ cdef class PlanBuilder:
         cdef dict facts = root["document"]
         cdef dict section
         plan.document = root
-        plan.digest = _sha256(self.document.text.encode()).digest()
+        plan.digest = digest_of(self.document.text)
         plan.dsl, plan.namespace = facts["dsl"], facts["namespace"]
         plan.name, plan.version = facts["name"], facts["version"]
         plan.tasks = []
