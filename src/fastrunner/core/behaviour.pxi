@@ -31,6 +31,10 @@ cdef tuple BOUND_NAMES = (
     "REGEX_INSTRUCTIONS_MAX",
     "REGEX_STACK_MAX",
 )
+# Bounds of what runs on the stack of C; whatever a snapshot tells, it must not overflow.
+cdef frozenset STACK_BOUNDS = frozenset(("DATA_DEPTH_MAX", "REGEX_DEPTH_MAX"))
+cdef object NESTING_MAX = 1000
+cdef object BOUND_MAX = (1 << 31) - 1
 cdef object read_bounds = _itemgetter(*BOUND_NAMES)
 
 cdef dict BOUNDS_BY_VERSION = {
@@ -73,6 +77,15 @@ cdef list behaviour_fields(Behaviour behaviour):
     return [behaviour.version, behaviour.runner_version, list(behaviour.bounds)]
 
 
+cdef tuple told_bounds(list told):
+    """Bounds that a snapshot tells. Raises ValueError for what nobody has set."""
+    cdef tuple bounds = tuple(told)
+    for name, bound in zip(BOUND_NAMES, bounds):
+        if not isinstance(bound, int) or not 1 <= bound <= (NESTING_MAX if name in STACK_BOUNDS else BOUND_MAX):
+            raise ValueError(f"not a bound of an execution: {name} is {bound}")
+    return bounds
+
+
 cdef Behaviour behaviour_of(list fields):
     """The behaviour a snapshot tells. Raises ValueError for one of a later runner."""
     cdef Behaviour newest = behaviour_now()
@@ -80,7 +93,7 @@ cdef Behaviour behaviour_of(list fields):
     version, runner_version, bounds = fields
     if version not in BOUNDS_BY_VERSION:
         raise ValueError(f"the snapshot has behaviour version {version}; this runner knows up to {BEHAVIOUR_VERSION}")
-    bounds = BOUNDS_BY_VERSION[version] if bounds is None else tuple(bounds)
+    bounds = BOUNDS_BY_VERSION[version] if bounds is None else told_bounds(bounds)
     if newest.version == version and newest.runner_version == runner_version and newest.bounds == bounds:
         return newest
     return make_behaviour(version, runner_version, bounds)

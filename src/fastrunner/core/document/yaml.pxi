@@ -8,6 +8,10 @@ libyaml reads YAML 1.1, where a plain scalar within { } or [ ] may not contain '
 Text that fails is read once more with stand-ins (private-use characters that the text does not have) for these two.
 """
 
+cimport cython
+
+from cpython.ref cimport PyObject
+
 from _ruamel_yaml import (
     AliasEvent as _AliasEvent,
     ComposerError as _ComposerError,

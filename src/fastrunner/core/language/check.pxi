@@ -6,6 +6,10 @@ checked like all others and then refused as `unsupported`, so that they hide not
 once per distinct text, and handed to the plan in `Document.programs`.
 """
 
+cimport cython
+
+from cpython.ref cimport PyObject
+
 from fastrunner._jq cimport Program, compile_expression
 from fastrunner._jq import ExpressionProblem as _ExpressionProblem
 
