@@ -105,9 +105,8 @@ def test_the_rule_of_rooms_bites(path: str, code: str) -> None:
 
 def test_words_are_no_uses() -> None:
     """Prose, strings, attributes and local names."""
-    harmless = (
-        '"""run and check_document"""\n# make_error\ncdef int odd(object run):\n    run.expire = "json_safe"\n    return 0\n'
-    )
+    prose = '"""run and check_document"""\n# make_error\n'
+    harmless = prose + 'cdef int odd(object run):\n    run.expire = "json_safe"\n    return 0\n'
     text = (CORE / "document/load.pxi").read_text(encoding="utf-8")
     assert room_offences(parts_of({"document/load.pxi": text + "\n\n" + harmless})) == room_offences(parts_of())
 
@@ -138,4 +137,6 @@ def test_jq_knows_nobody() -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.match(r"\s*(from|c?import)\s+fastrunner", line)
     }
-    assert {line for line in found if not re.match(r"from fastrunner(\._jq cimport .*| import limits as _limits)$", line)} == set()
+    assert {
+        line for line in found if not re.match(r"from fastrunner(\._jq cimport .*| import limits as _limits)$", line)
+    } == set()

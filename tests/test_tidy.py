@@ -68,6 +68,7 @@ CORE_MAY_IMPORT = {
     "datetime",
     "decimal",
     "difflib",
+    "fastrunner._jq",
     "fastrunner._version",
     "fastrunner.limits",
     "functools",

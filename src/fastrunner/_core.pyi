@@ -161,9 +161,7 @@ class PerformEffect:
     reference: str
     """JSON pointer of the task."""
 
-    def __init__(
-        self, effect_id: int, kind: str, capsule: Capsule, idempotency_key: str, reference: str
-    ) -> None: ...
+    def __init__(self, effect_id: int, kind: str, capsule: Capsule, idempotency_key: str, reference: str) -> None: ...
 
 @final
 class InterruptEffect:

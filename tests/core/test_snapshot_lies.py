@@ -25,7 +25,9 @@ def test_truths_are_of_every_kind() -> None:
 
 def test_lies_are_refused_or_behave() -> None:
     choices = Random(20_261_128)
-    outcomes = [refused(truth, lie(truth, choices), choices) for truth in TRUTHS for _ in range(LIES_PER_TRUTH * factor)]
+    outcomes = [
+        refused(truth, lie(truth, choices), choices) for truth in TRUTHS for _ in range(LIES_PER_TRUTH * factor)
+    ]
     assert 0.3 < sum(outcomes) / len(outcomes) < 0.95
 
 
@@ -44,7 +46,7 @@ def test_every_scalar_at_every_place(truth: Truth) -> None:
 
 # --- lies that were believed ---
 
-LOOP = {"l": {"for": {"in": "[1, 2]"}, "do": [{"c": call("${ \"http://h/\\($item)\" }")}]}}
+LOOP = {"l": {"for": {"in": "[1, 2]"}, "do": [{"c": call('${ "http://h/\\($item)" }')}]}}
 TRY = {"t": {"try": [{"w": {"wait": "PT1S"}}], "catch": {}}}
 STRAND, FRAMES = 18, 7
 

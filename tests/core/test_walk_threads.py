@@ -149,7 +149,9 @@ def ten_drives() -> str:
 @pytest.mark.slow
 def test_a_thousand_executions_before_change_nothing() -> None:
     """In a fresh process, and after executions that leave workspaces, machines and caches behind."""
-    fresh = subprocess.run([sys.executable, "-c", FRESH], cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH], cwd=ROOT, capture_output=True, text=True, check=True, timeout=100
+    )
     for case in documents(1000, 29):
         drive(case)
     heavy()
