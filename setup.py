@@ -34,8 +34,14 @@ def extension(name: str) -> Extension:
 
 
 def cythonized(name: str, checks: dict[str, bool]) -> list[Extension]:
-    # A change of directives alone does not make Cython regenerate, so the debug build always does.
-    return cythonize([extension(name)], compiler_directives=directives | checks, include_path=["src"], force=DEBUG)
+    # A change of directives alone does not make Cython regenerate, so the debug build has its own C.
+    return cythonize(
+        [extension(name)],
+        compiler_directives=directives | checks,
+        include_path=["src"],
+        build_dir="build/debug-c" if DEBUG else None,
+        force=DEBUG,
+    )
 
 
 setup(

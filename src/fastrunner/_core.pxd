@@ -316,6 +316,8 @@ cdef class TaskNode:
     cdef EventParts event_failed
     cdef int reads
     """What the arguments of its effect read, as bits; see READS."""
+    cdef int scopes
+    """How many scopes of variables surround it."""
 
 
 @cython.final

@@ -7,7 +7,7 @@ pauses and cancels by the choices of a seed of its own, so that each variant of 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -338,7 +338,10 @@ def bounds(**values: int) -> Iterator[None]:
         yield
 
 
-def drive(case: Case, *, restoring: bool = False, slice_steps: int = 250) -> Told:
+def drive(
+    case: Case, *, restoring: bool = False, slice_steps: int = 250, watch: Callable[[Told], None] | None = None
+) -> Told:
+    """`watch` sees the run before each outcome."""
     choices = Random(case.seed)
     small = {"EVENTS_PER_EXECUTION_MAX": EVENTS_MAX, "DATA_SIZE_BYTES_MAX": DATA_SIZE_BYTES_MAX}
     with bounds(**small, WALK_STEPS_PER_SLICE_MAX=slice_steps):
@@ -349,6 +352,8 @@ def drive(case: Case, *, restoring: bool = False, slice_steps: int = 250) -> Tol
         outcome = next_outcome(run, choices)
         if outcome is None:
             break
+        if watch is not None:
+            watch(run)
         run.resume(*outcome)
     return run
 

@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fuzz import fuzz_jq_compile, fuzz_jq_evaluate
+from tests.fuzz import fuzz_jq_compile, fuzz_jq_evaluate, fuzz_snapshot
 
 INPUTS = 400
 
 
 @pytest.mark.parametrize(
-    "check", [fuzz_jq_compile.check, fuzz_jq_evaluate.check], ids=["fuzz_jq_compile", "fuzz_jq_evaluate"]
+    "check",
+    [fuzz_jq_compile.check, fuzz_jq_evaluate.check, fuzz_snapshot.check],
+    ids=["fuzz_jq_compile", "fuzz_jq_evaluate", "fuzz_snapshot"],
 )
 def test_target(check: Callable[[bytes], None]) -> None:
     """Its invariant holds for short and long inputs."""

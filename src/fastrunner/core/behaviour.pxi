@@ -31,6 +31,10 @@ cdef tuple BOUND_NAMES = (
     "REGEX_INSTRUCTIONS_MAX",
     "REGEX_STACK_MAX",
 )
+# Bounds of what runs on the stack of C; whatever a snapshot tells, it must not overflow.
+cdef frozenset STACK_BOUNDS = frozenset(("DATA_DEPTH_MAX", "REGEX_DEPTH_MAX"))
+cdef object NESTING_MAX = 1000
+cdef object BOUND_MAX = (1 << 31) - 1
 cdef object read_bounds = _itemgetter(*BOUND_NAMES)
 
 cdef dict BOUNDS_BY_VERSION = {
@@ -68,6 +72,15 @@ cdef Behaviour behaviour_now():
     return newest
 
 
+cdef tuple told_bounds(list told):
+    """Bounds that a snapshot tells. Raises ValueError for what nobody has set."""
+    cdef tuple bounds = tuple(told)
+    for name, bound in zip(BOUND_NAMES, bounds):
+        if not isinstance(bound, int) or not 1 <= bound <= (NESTING_MAX if name in STACK_BOUNDS else BOUND_MAX):
+            raise ValueError(f"not a bound of an execution: {name} is {bound}")
+    return bounds
+
+
 cdef Behaviour behaviour_of(list written, Behaviour usual):
     """The behaviour a snapshot tells, `usual` if it is that. Raises ValueError for one of a later runner."""
     cdef str runner_version
@@ -76,4 +89,4 @@ cdef Behaviour behaviour_of(list written, Behaviour usual):
     version, runner_version, bounds = written
     if version not in BOUNDS_BY_VERSION:
         raise ValueError(f"the snapshot has behaviour version {version}; this runner knows up to {BEHAVIOUR_VERSION}")
-    return make_behaviour(version, runner_version, BOUNDS_BY_VERSION[version] if bounds is None else tuple(bounds))
+    return make_behaviour(version, runner_version, BOUNDS_BY_VERSION[version] if bounds is None else told_bounds(bounds))

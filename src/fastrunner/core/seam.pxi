@@ -167,3 +167,21 @@ cdef class Resume:
 
     def __repr__(self):
         return "Resume()"
+
+
+cdef dict effect_error(EffectFailure failure, str instance):
+    """The error of a failed effect: a whole one as it is, else one of its fields, where a short type name stands for
+    the standard error of that name."""
+    cdef tuple standard
+    if failure.error is not None:
+        return whole_error(failure.error, instance)
+    standard = STANDARD_ERRORS.get(failure.type)
+    cdef dict error = {
+        "type": standard[0] if standard is not None else failure.type,
+        "status": failure.status or (standard[1] if standard is not None else 500),
+        "title": failure.title or (standard[2] if standard is not None else "Error"),
+    }
+    if failure.detail:
+        error["detail"] = failure.detail
+    error["instance"] = instance
+    return error

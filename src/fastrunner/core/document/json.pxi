@@ -4,6 +4,8 @@ Rules: RFC 8259 exactly, no extensions. Integers beyond 64 bits become floats, a
 float can hold are refused. Positions are only kept when asked for. Recursion is bounded by DEPTH_MAX.
 """
 
+cimport cython
+
 from cpython.object cimport PyObject
 
 cdef extern from "Python.h":

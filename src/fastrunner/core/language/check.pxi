@@ -8,7 +8,10 @@ positions and their bound at the end. Unsupported features are checked like all 
 in `Document.programs`.
 """
 
+cimport cython
+
 from cpython.dict cimport PyDict_Next
+from cpython.ref cimport PyObject
 
 from fastrunner._jq cimport Program, compile_expression
 from fastrunner._jq import ExpressionProblem as _ExpressionProblem

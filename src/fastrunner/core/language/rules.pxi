@@ -1,5 +1,7 @@
 """Stage 2, compile: the rules that shapes cannot say: strings by format, references, tasks, targets, combinations."""
 
+from cpython.ref cimport PyObject
+
 from fastrunner.limits import (
     FORK_BRANCHES_MAX as _FORK_BRANCHES_MAX,
     TASK_NESTING_MAX as _TASK_NESTING_MAX,

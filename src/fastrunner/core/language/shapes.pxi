@@ -6,6 +6,8 @@ also where the official schema leaves it open: a key nobody reads is a mistake o
 accepts several JSON types, because all unions of the DSL differ by type or, among objects, by their keys.
 """
 
+cimport cython
+
 cdef enum:
     IS_BOOLEAN = 1
     IS_INTEGER = 2

@@ -7,6 +7,8 @@ type take bare and wrapped text; values are expressions only when wrapped (stric
 document order: snapshots know them by their numbers.
 """
 
+cimport cython
+
 import re as _re
 from hashlib import sha256 as _sha256
 
@@ -297,7 +299,7 @@ cdef class PlanBuilder:
         self.plan.tasks.append(None)
         self.reads = 0
         task = kind.build(self, definition, siblings)
-        task.reads = self.reads
+        task.reads, task.scopes = self.reads, <int> len(cursor.bindings.own)
         task.kind, task.index, task.name, task.reference = kind, index, name, siblings.reference
         task.definition = definition
         task.following = POSITION_DONE if cursor.is_branch else siblings.target(None)

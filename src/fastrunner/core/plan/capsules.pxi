@@ -73,8 +73,11 @@ cdef list scope_values(Scope scope):
     return values
 
 
-cdef Scope scope_of(list values):
+cdef Scope scope_of(TaskNode task, list values):
+    """The scopes a task's arguments read. Raises ValueError if they are not as many as surround it."""
     cdef Scope scope = None
+    if len(values) != (task.scopes if task.reads & READS_SCOPE else 0):
+        raise ValueError("not the variables that surround the task")
     for first, second in reversed(values):
         scope = make_scope(scope, first, second)
     return scope
@@ -111,12 +114,12 @@ cdef Capsule read_capsule(Plan plan, bytes data):
         (digest, facts.execution_id, facts.input, facts.env, facts.started_at_ms, behaviour, capsule.task_index,
          capsule.now_ms, capsule.started_at_ms, capsule.context, capsule.raw_input, capsule.input, scopes,
          capsule.rendered) = load_json(data[1:])
+        if digest != plan.digest.hex() or not 0 <= capsule.task_index < len(plan.tasks):
+            raise ValueError("it belongs to another document")
         facts.behaviour = behaviour_of(behaviour, plan.behaviour)
-        capsule.scope = scope_of(scopes)
-    except (TypeError, ValueError) as error:
+        capsule.scope = scope_of(<TaskNode> plan.tasks[capsule.task_index], scopes)
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"the capsule is damaged: {error}") from None
-    if digest != plan.digest.hex() or not 0 <= capsule.task_index < len(plan.tasks):
-        raise ValueError("the capsule belongs to another document")
     facts.document = plan.document
     capsule.facts = facts
     return capsule

@@ -203,6 +203,11 @@ cdef long long duration_of(Place at, Duration duration, object dot) except? -1:
     return min(max(ms, 0), DURATION_MS_MAX)
 
 
+cdef long long bounded_ms(double ms) noexcept:
+    """Milliseconds that were calculated: not more than any duration has."""
+    return <long long> min(ms, <double> DURATION_MS_MAX)
+
+
 cdef long long deadline_of(Place at, Duration timeout, object dot) except? -1:
     """The deadline a timeout sets from now; 0 without a timeout."""
     return 0 if timeout is None else at.now_ms + duration_of(at, timeout, dot)

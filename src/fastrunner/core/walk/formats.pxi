@@ -6,6 +6,8 @@ have behaviour 1.
 
 from itertools import count as _count
 
+from fastrunner import _version
+
 
 cdef list from_format_1(Plan plan, list fields):
     (identity, state, output, error, last_sequence, now_ms, started_at_ms, timeout_at_ms, paused_at_ms, grace_until_ms,

@@ -12,6 +12,8 @@ everything that decides where the walk goes is checked. A change of the layout c
 `formats.pxi` brings what earlier ones wrote up to date.
 """
 
+cimport cython
+
 from itertools import islice
 from zlib import crc32 as _crc32
 
@@ -21,6 +23,11 @@ cdef Py_ssize_t SNAPSHOT_HEADER_SIZE = 5
 cdef Py_ssize_t DIGEST_SIZE_BYTES = 16
 # Strings up to this length cost less in place than as an entry of the table.
 cdef Py_ssize_t INLINE_TEXT_SIZE_MAX = 48
+# What is read must leave room to count on, and be a time of this calendar (the end of the year 9999).
+cdef long long COUNT_MAX = 1 << 60
+cdef long long MOMENT_MS_MAX = 253_402_300_799_999
+# Brackets up to which a body cannot be nested deeper than it could be written again.
+cdef Py_ssize_t BRACKETS_SAFE_MAX = 240
 # How much of the input is looked through for values to be written as paths.
 cdef Py_ssize_t INPUT_PATHS_MAX = 256
 
@@ -215,11 +222,13 @@ cdef Walk read_snapshot(Plan plan, str execution_id, object input, bytes snapsho
         raise ValueError("the snapshot is damaged: its checksum does not match")
     try:
         *fields, table = load_json(body)
+        if body.count(b"[") + body.count(b"{") > BRACKETS_SAFE_MAX:
+            dump_json(table)
         if snapshot[0] == 1:
             fields = from_format_1(plan, fields)
         identity, behaviour, *fields = fields
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the snapshot is damaged: it holds no walk ({type(error).__name__})") from None
+        raise ValueError(f"the snapshot is damaged, it holds no walk: {error}") from None
     if identity != identity_of(plan, execution_id):
         raise ValueError("the snapshot belongs to another execution or another document")
     try:
@@ -249,9 +258,33 @@ cdef class SnapshotReader:
     cdef dict error(self, object place):
         """An error object, or None."""
         cdef object error = self.value(place)
-        if error is not None and not isinstance(error, dict):
-            raise ValueError("an error is no object")
+        if error is not None and not (
+            isinstance(error, dict) and isinstance(error["type"], str) and isinstance(error["instance"], str)
+            and isinstance(error["status"], (int, float))
+            and isinstance(error.get("title", ""), str) and isinstance(error.get("detail", ""), str)
+        ):
+            raise ValueError("an error is not made of an error's members")
         return error
+
+
+cdef long long count_of(object value) except -1:
+    """A number that counts, or a deadline: never negative, and far from the end of the integers that hold it."""
+    if not isinstance(value, int) or not 0 <= value <= COUNT_MAX:
+        raise ValueError("a number is not what it counts")
+    return value
+
+
+cdef long long moment_of(object value) except -1:
+    """When something was: a time that the calendar has."""
+    if count_of(value) > MOMENT_MS_MAX:
+        raise ValueError("a time is not in the calendar")
+    return value
+
+
+cdef int attempt_of(object value) except -1:
+    if not 1 <= count_of(value) <= INT32_MAX:
+        raise ValueError("not the number of an attempt")
+    return value
 
 
 cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list behaviour, list fields, list table):
@@ -260,26 +293,76 @@ cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list 
     reader.walk = walk
     reader.table = table
     walk.facts.input = input_as_kept(walk.behaviour, input)
-    (walk.state, output, error, walk.last_sequence, walk.now_ms, walk.facts.started_at_ms, walk.timeout_at_ms,
-     walk.paused_at_ms, walk.grace_until_ms, walk.cancel_reason, random_state, walk.next_strand_id,
-     walk.next_resource_id, ready, held, visits, strands, detached, notes) = fields
+    (walk.state, output, error, last_sequence, now_ms, started_at_ms, timeout_at_ms, paused_at_ms, grace_until_ms,
+     walk.cancel_reason, random_state, next_strand_id, next_resource_id, ready, held, visits, strands,
+     detached, notes) = fields
     restore_shared(reader, notes)
     if not STATUS_RUNNING <= walk.state <= STATUS_CANCELLED:
         raise ValueError("no status of a walk")
+    walk.last_sequence, walk.timeout_at_ms = count_of(last_sequence), count_of(timeout_at_ms)
+    walk.now_ms, walk.facts.started_at_ms = moment_of(now_ms), moment_of(started_at_ms)
+    walk.paused_at_ms, walk.grace_until_ms = moment_of(paused_at_ms), count_of(grace_until_ms)
+    walk.next_strand_id, walk.next_resource_id = count_of(next_strand_id), count_of(next_resource_id)
+    if walk.next_strand_id < 1 or walk.next_resource_id < 1:
+        raise ValueError("numbers begin with 1")
     walk.random_state = random_state
     walk.output = reader.value(output)
     walk.error = reader.error(error)
-    walk.visits = {int(index): [int(iteration), int(attempt)] for index, iteration, attempt in visits}
+    for index, iteration, attempt in visits:
+        walk.visits[(<TaskNode?> plan.tasks[index]).index] = [count_of(iteration), attempt_of(attempt)]
     for entry in strands:
         read_strand(reader, entry)
     for entry in detached:
         read_resource(reader, None, None, entry)
     walk.resources = {number: walk.resources[number] for number in sorted(walk.resources)}
     read_ready(walk, ready)
-    for resource_id, value, error in held:
-        walk.held.append((walk.resources[resource_id], reader.value(value), reader.error(error)))
+    read_held(reader, held)
+    check_walk(walk)
     find_wake(walk)
     return walk
+
+
+cdef int read_held(SnapshotReader reader, list held) except -1:
+    """Outcomes that wait for Resume; an effect has one of them, and none without being answered."""
+    cdef Resource resource
+    cdef dict answers = {}
+    for resource_id, value, error in held:
+        resource = <Resource> reader.walk.resources[resource_id]
+        if isinstance(resource.action, PerformEffect):
+            answers[resource.id] = answers.get(resource.id, 0) + 1
+        reader.walk.held.append((resource, reader.value(value), reader.error(error)))
+    for resource in reader.walk.resources.values():
+        if answers.get(resource.id, 0) != resource.is_answered:
+            raise ValueError("an effect is answered without an outcome that is held, or the other way round")
+    return 0
+
+
+cdef int check_walk(Walk walk) except -1:
+    """What must be right between the parts: an ended walk has none, and in another one each strand goes on by itself,
+    by time, by an outcome or by its branches."""
+    cdef Strand strand
+    cdef set owners = set()
+    cdef Py_ssize_t roots = 0
+    if walk.state > STATUS_PAUSED:
+        if walk.strands or walk.resources:
+            raise ValueError("a walk that has ended runs something")
+        return 0
+    if walk.held and walk.state != STATUS_PAUSED:
+        raise ValueError("outcomes are held though the walk is not paused")
+    for strand in walk.strands.values():
+        roots += strand.owner is None
+        if strand.owner is not None:
+            owners.add(strand.owner)
+    if roots != 1:
+        raise ValueError("a walk has one strand that is no branch")
+    for strand in walk.strands.values():
+        if strand.is_ready != (strand.top.position != POSITION_BLOCKED):
+            raise ValueError("a strand can take a step and is not ready, or the other way round")
+        if not (
+            strand.is_ready or strand.wake_at_ms or strand.top.resources or strand.top in owners or walk.grace_until_ms
+        ):
+            raise ValueError("a strand waits for nothing")
+    return 0
 
 
 cdef object input_as_kept(Behaviour behaviour, object input):
@@ -310,7 +393,8 @@ cdef int read_strand(SnapshotReader reader, list entry) except -1:
     cdef TaskFrame frame
     cdef TaskList body = walk.plan.root
     cdef Scope scope = None
-    (strand.id, owner_id, branch, context, strand.has_exported, strand.wake_at_ms, strand.steps_left, frames) = entry
+    (strand.id, owner_id, branch, context, strand.has_exported, wake_at_ms, steps_left, frames) = entry
+    strand.wake_at_ms, strand.steps_left = count_of(wake_at_ms), <int> min(count_of(steps_left), INT32_MAX)
     if not 0 < strand.id < walk.next_strand_id or strand.id in walk.strands:
         raise ValueError("a strand's number is not its own")
     if owner_id:
@@ -319,12 +403,12 @@ cdef int read_strand(SnapshotReader reader, list entry) except -1:
         scope = strand.owner.scope
     strand.context = reader.value(context)
     index, position, data, attempt = frames[0]
-    frame = bottom_frame(body, reader.value(data), scope, attempt)
+    frame = bottom_frame(body, reader.value(data), scope, attempt_of(attempt))
     check_position(frame, position)
     reader.strand = strand
     for fields in frames[1:]:
         frame = read_frame(reader, frame, fields)
-    if strand.wake_at_ms and (frame.task is None or frame.task.kind.wake is never_wakes):
+    if strand.wake_at_ms and (frame.position != POSITION_BLOCKED or frame.task.kind.wake is never_wakes):
         raise ValueError("a strand waits for a time that nothing takes")
     strand.top = frame
     walk.strands[strand.id] = strand
@@ -340,9 +424,10 @@ cdef TaskFrame read_frame(SnapshotReader reader, TaskFrame parent, list fields):
         raise ValueError("a task does not run where the document has it")
     frame = task.kind.frame()
     frame.parent, frame.task, frame.scope = parent, task, parent.scope
-    frame.data, frame.body_attempt = reader.value(data), body_attempt
+    frame.position, frame.data = position, reader.value(data)
     frame.raw_input, frame.input = reader.value(raw_input), reader.value(input)
-    frame.started_at_ms, frame.timeout_at_ms, frame.attempt = started_at_ms, timeout_at_ms, attempt
+    frame.started_at_ms, frame.timeout_at_ms = moment_of(started_at_ms), count_of(timeout_at_ms)
+    frame.attempt, frame.body_attempt = attempt_of(attempt), attempt_of(body_attempt)
     task.kind.read(reader, frame, fields[11:])
     check_position(frame, position)
     for entry in resources or ():
@@ -380,6 +465,8 @@ cdef int read_resource(SnapshotReader reader, Strand strand, TaskFrame frame, li
     else:
         if how == WRITTEN_CAPSULE:
             task = <TaskNode?> walk.plan.tasks[fields[3]]
+        if frame is not None and task is not frame.task:
+            raise ValueError("a task has asked for an effect of another one")
         if task is None or not task.kind.has_effect:
             raise ValueError("a task has asked for an effect it does not have")
         resource.action = PerformEffect(
@@ -403,13 +490,11 @@ cdef Capsule read_written_capsule(SnapshotReader reader, TaskNode task, TaskFram
         if capsule.rendered is None:
             raise ValueError("an effect has no arguments")
         return capsule
-    capsule.now_ms = fields[1]
+    capsule.now_ms = moment_of(fields[1])
     if how == WRITTEN_CAPSULE:
-        capsule.started_at_ms = fields[2]
+        capsule.started_at_ms = moment_of(fields[2])
         capsule.context, capsule.raw_input, capsule.input = reader.values(fields[4:7])
-        capsule.scope = scope_of([reader.values(pair) for pair in fields[7]])
-        if task.reads & READS_SCOPE and capsule.scope is None:
-            raise ValueError("an effect has no variables")
+        capsule.scope = scope_of(task, [reader.values(pair) for pair in fields[7]])
         return capsule
     if how != WRITTEN_EFFECT or frame is None:
         raise ValueError("no way to write an effect")

@@ -19,6 +19,8 @@ the process does.
 
 cimport cython
 
+from cpython.bytes cimport PyBytes_GET_SIZE
+
 from typing import Any as _Any
 from typing import Literal as _Literal
 from typing import Union as _Union

@@ -1,5 +1,6 @@
 """Stages 4 and 5: `call: http`: an effect whose arguments are rendered when it starts."""
 
+cimport cython
 
 @cython.final
 @cython.internal

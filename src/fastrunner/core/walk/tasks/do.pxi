@@ -1,5 +1,6 @@
 """Stage 4, walk: `do` and `for`: lists of tasks within a task, once or for each item of a collection."""
 
+cimport cython
 
 @cython.final
 @cython.internal
@@ -112,6 +113,8 @@ cdef int read_for(SnapshotReader reader, TaskFrame frame, list fields) except -1
     items, loop.iteration = fields
     loop.items = <list?> reader.value(items)
     frame.body = (<ForNode> frame.task).body
+    if not -1 <= loop.iteration < len(loop.items) or (loop.iteration < 0 and frame.position != POSITION_DONE):
+        raise ValueError("no iteration of the loop")
     if loop.iteration >= 0:
         frame.scope = make_scope(frame.parent.scope, loop.items[loop.iteration], loop.iteration)
     return 0

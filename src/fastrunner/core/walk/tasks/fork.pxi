@@ -5,6 +5,7 @@ began. The last branch to end carries on, or the first one of a race; what branc
 fork that is cut takes its branches with it.
 """
 
+cimport cython
 
 @cython.final
 @cython.internal
@@ -145,6 +146,9 @@ cdef int read_fork(SnapshotReader reader, TaskFrame frame, list fields) except -
     fork.contexts = [None if context is None else reader.values(context) for context in contexts]
     if len(fork.outputs) != len((<ForkNode> frame.task).branches) or len(fork.contexts) != len(fork.outputs):
         raise ValueError("not the branches of the fork")
+    for context in fork.contexts:
+        if context is not None and len(<list> context) != 1:
+            raise ValueError("a branch has exported one context or none")
     fork.branches = [None] * len(fork.outputs)
     return 0
 

@@ -1,5 +1,6 @@
 """Stage 4, walk: kinds that begin and end in one step: `set`, `switch`, `raise`."""
 
+cimport cython
 
 @cython.final
 @cython.internal

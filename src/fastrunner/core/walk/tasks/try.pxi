@@ -4,6 +4,8 @@ Rules: the limits of a retry policy see what surrounds the `try`, everything els
 attempt begins with the task's original input. An error in the handler, in a filter or in the policy is the task's own.
 """
 
+cimport cython
+
 # More retries than anyone waits for, and far from the end of the integers that count them.
 cdef int RETRIES_MAX = 1_000_000_000
 cdef TaskList NO_TASKS = TaskList.__new__(TaskList)
@@ -269,7 +271,7 @@ cdef long long retry_delay(Walk walk, Place at, RetryPolicy policy, TryFrame fra
         low = duration_of(at, policy.jitter_from, frame.input)
         high = max(low, duration_of(at, policy.jitter_to, frame.input))
         delay_ms += low + <long long> (next_random(walk) % <unsigned long long> (high - low + 1))
-    return <long long> min(delay_ms, <double> DURATION_MS_MAX)
+    return bounded_ms(delay_ms)
 
 
 cdef unsigned long long next_random(Walk walk) noexcept:
@@ -293,7 +295,8 @@ cdef int write_try(SnapshotWriter writer, TaskFrame frame, list fields) except -
 cdef int read_try(SnapshotReader reader, TaskFrame frame, list fields) except -1:
     cdef TryFrame attempt = <TryFrame> frame
     cdef TryNode task = <TryNode> frame.task
-    attempt.phase, error, attempt.attempt_until_ms, attempt.total_until_ms = fields
+    attempt.phase, error, attempt_until_ms, total_until_ms = fields
+    attempt.attempt_until_ms, attempt.total_until_ms = count_of(attempt_until_ms), count_of(total_until_ms)
     attempt.error = reader.error(error)
     frame.body = task.body
     if attempt.phase == TRY_HANDLER:
@@ -301,4 +304,6 @@ cdef int read_try(SnapshotReader reader, TaskFrame frame, list fields) except -1
         frame.scope = make_scope(frame.parent.scope, attempt.error, None)
     elif not TRY_BODY <= attempt.phase <= TRY_DELAY or (attempt.phase == TRY_DELAY and task.retry is None):
         raise ValueError("no phase of the try")
+    if (attempt.phase == TRY_DELAY) != (frame.position == POSITION_BLOCKED):
+        raise ValueError("a try waits for nothing but its delay")
     return set_limit(attempt)

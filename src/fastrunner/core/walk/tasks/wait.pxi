@@ -1,5 +1,6 @@
 """Stage 4, walk: `wait`: nothing but time."""
 
+cimport cython
 
 @cython.final
 @cython.internal

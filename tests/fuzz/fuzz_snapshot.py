@@ -1,0 +1,33 @@
+"""Invariant: a snapshot with a right checksum is refused with a ValueError, or is a walk that takes outcomes, can be
+read, and can be written and restored again.
+
+python -m tests.fuzz.fuzz_snapshot [options of libFuzzer]
+"""
+
+from functools import cache
+from random import Random
+
+from tests.core.lies import Truth, lie, refused, truths
+from tests.fuzz.source import ByteSource
+
+TRUTHS = 100
+
+
+@cache
+def all_truths() -> list[Truth]:
+    return truths(TRUTHS, 20_261_128)
+
+
+def check(data: bytes) -> None:
+    """One input of the fuzzer: which snapshot, and the choices that make a lie of it and drive it."""
+    source = ByteSource(data)
+    known = all_truths()
+    truth = known[source.number(len(known))]
+    choices = Random(source.rest())
+    refused(truth, lie(truth, choices), choices)
+
+
+if __name__ == "__main__":
+    from tests.fuzz.running import run
+
+    run(check)
