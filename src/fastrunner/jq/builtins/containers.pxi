@@ -4,6 +4,9 @@ Rules: a native takes the input and up to three arguments and gives one result o
 text. Work that grows with the data is charged to the step budget.
 """
 
+from libc.math cimport fabs as c_fabs
+from libc.math cimport isnan
+
 
 cdef object f_not(object input, object a, object b, object c):
     return not truthy(input)

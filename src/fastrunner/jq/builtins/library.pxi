@@ -1,9 +1,12 @@
 """Stage 4, expressions: what builtins a name and arity stand for: macros over the tree, natives, functions written in
 jq.
 
-Rules: a macro uses each argument once and refers to nothing a program could redefine. A function written in jq is
-compiled at its first use, once per process. Names are looked up here only after those the program defines.
+Rules: a macro uses each argument once and refers to nothing a program could redefine. Functions written in jq are
+compiled when the extension is loaded. Names are looked up here only after those the program defines.
 """
+
+from libc cimport math as libm
+from libc.math cimport isnan
 
 cdef dict NATIVES = {}
 
@@ -422,7 +425,7 @@ cdef dict LIBRARY = {
     "gsub/2": "def gsub($re; s): sub($re; s; \"g\");",
     "gsub/3": "def gsub($re; s; $flags): sub($re; s; $flags + \"g\");",
 }
-# Compiled at first use.
+# All compiled when the extension is loaded, so that no program pays for being the first to use one.
 cdef dict LIBRARY_UNITS = {}
 
 
@@ -432,23 +435,18 @@ cdef object library_source(str name, int arity):
 
 cdef Unit library_unit(str name, int arity):
     """The compiled library function; it is known before its body is, for the sake of recursion."""
-    cdef State* state = running()
-    cdef long long before = state.steps_left
     cdef str key = f"{name}/{arity}"
     cdef Unit unit = LIBRARY_UNITS.get(key)
-    cdef Emitter compiler
+    cdef Emitter emitter
     cdef Node node
     if unit is not None:
         return unit
-    # Its cost is the process's, once; a program must not fail by being the first to use it.
-    state.steps_left = _limits.EXPRESSION_COMPILE_STEPS_MAX
     node = Parser().parse(<str>LIBRARY[key])
-    compiler = Emitter()
-    compiler.library = True
-    unit = compiler.new_unit(None)
+    emitter = Emitter()
+    emitter.names.library = True
+    unit = new_unit(None)
     LIBRARY_UNITS[key] = unit
-    compiler.define(node, unit, None)
-    state.steps_left = before
+    emitter.define(node, unit, None)
     return unit
 
 

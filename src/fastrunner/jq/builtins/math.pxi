@@ -1,6 +1,9 @@
 """Stage 4, expressions: mathematical builtins, all over doubles."""
 
 from libc cimport math as libm
+from libc.math cimport fabs as c_fabs
+from libc.math cimport floor as c_floor
+from libc.math cimport isinf, isnan
 
 cdef extern from "math.h" nogil:
     double c_exp10 "exp10"(double)

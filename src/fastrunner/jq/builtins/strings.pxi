@@ -1,5 +1,7 @@
 """Stage 4, expressions: builtins over strings, and the @formats."""
 
+from libc.math cimport isnan
+
 import base64 as _base64
 import binascii as _binascii
 from urllib.parse import quote as _percent_encode

@@ -6,6 +6,9 @@ argument of the program. Code that may run while paths are tracked (`path(f)`, u
 field access as instructions.
 """
 
+cimport cython
+from libc.stdlib cimport realloc
+
 cdef enum OpCode:
     OP_EVALUATE  # p: node
     OP_DIRECT  # p: node, a: target; evaluates and jumps unless paths are tracked
@@ -61,6 +64,8 @@ cdef enum EntryKind:
 cdef int NAME_SIZE_SIMILAR = 40
 
 
+@cython.internal
+@cython.final
 cdef class Entry:
     """One name in scope; entries form a chain from the innermost outwards."""
 
@@ -92,7 +97,99 @@ cdef dict REFUSED = {
 }
 
 
-cdef class Compiler:
+# --- units and instructions ---
+
+
+cdef Unit new_unit(Unit parent):
+    cdef Unit unit = Unit.__new__(Unit)
+    unit.parent = parent
+    return unit
+
+
+cdef int emit(Unit unit, int code, int a=0, int b=0, int c=0, object p=None) except -1:
+    """Appends an instruction and gives its index."""
+    cdef Op* moved
+    cdef Op* op
+    charge(4)
+    if unit.size >= unit.capacity:
+        unit.capacity = 8 if unit.capacity == 0 else 2 * unit.capacity
+        moved = <Op*>realloc(unit.code, unit.capacity * sizeof(Op))
+        if moved == NULL:
+            raise MemoryError
+        unit.code = moved
+    op = &unit.code[unit.size]
+    op.code = code
+    op.a = a
+    op.b = b
+    op.c = c
+    op.p = NULL
+    if p is not None:
+        unit.kept.append(p)
+        op.p = <void*>p
+    unit.size += 1
+    return unit.size - 1
+
+
+cdef int emit_with(Unit unit, int code, object p) except -1:
+    return emit(unit, code, 0, 0, 0, p)
+
+
+cdef int land(Unit unit, int at) noexcept:
+    """Makes the instruction at `at` jump to here."""
+    unit.code[at].a = unit.size
+    return 0
+
+
+cdef int new_slot(Unit unit, int count=1) noexcept:
+    unit.cell_count += count
+    return unit.cell_count - count
+
+
+cdef int finish(Unit unit) except -1:
+    """Ends a function: marks calls whose result is the function's own as tail calls."""
+    cdef int i, target
+    emit(unit, OP_RETURN)
+    for i in range(unit.size):
+        if unit.code[i].code == OP_CALL:
+            target = i + 1 + unit.code[i].b
+        elif unit.code[i].code == OP_CALL_CLOSURE:
+            target = i + 1
+        else:
+            continue
+        while unit.code[target].code == OP_JUMP:
+            target = unit.code[target].a
+        if unit.code[target].code == OP_RETURN:
+            unit.code[i].c = 1
+    return 0
+
+# --- names ---
+
+
+cdef int level_of(Unit unit, Unit owner) except -1:
+    cdef int level = 0
+    while unit is not owner:
+        unit = unit.parent
+        level += 1
+    return level
+
+
+cdef Entry find_entry(Entry scope, str name, int arity, bint function):
+    while scope is not None:
+        charge(1)
+        if function:
+            if scope.kind >= E_FUNCTION and scope.arity == arity and scope.name == name:
+                return scope
+        elif scope.kind == E_VARIABLE and scope.name == name:
+            return scope
+        scope = scope.outer
+    return None
+
+
+@cython.internal
+@cython.final
+cdef class Names:
+    """What the names of an expression stand for, and which of its nodes yield exactly one value."""
+
     cdef Unit root
     cdef list arguments
     cdef dict argument_offsets
@@ -105,90 +202,11 @@ cdef class Compiler:
         self.argument_offsets = {}
         self.argument_slots = {}
 
-    # --- units and instructions ---
-
-    cdef Unit new_unit(self, Unit parent):
-        cdef Unit unit = Unit.__new__(Unit)
-        unit.parent = parent
-        return unit
-
-    cdef int emit(self, Unit unit, int code, int a=0, int b=0, int c=0, object p=None) except -1:
-        """Appends an instruction and gives its index."""
-        cdef Op* moved
-        cdef Op* op
-        charge(4)
-        if unit.size >= unit.capacity:
-            unit.capacity = 8 if unit.capacity == 0 else 2 * unit.capacity
-            moved = <Op*>realloc(unit.code, unit.capacity * sizeof(Op))
-            if moved == NULL:
-                raise MemoryError
-            unit.code = moved
-        op = &unit.code[unit.size]
-        op.code = code
-        op.a = a
-        op.b = b
-        op.c = c
-        op.p = NULL
-        if p is not None:
-            unit.kept.append(p)
-            op.p = <void*>p
-        unit.size += 1
-        return unit.size - 1
-
-    cdef int emit_with(self, Unit unit, int code, object p) except -1:
-        return self.emit(unit, code, 0, 0, 0, p)
-
-    cdef int land(self, Unit unit, int at) noexcept:
-        """Makes the instruction at `at` jump to here."""
-        unit.code[at].a = unit.size
-        return 0
-
-    cdef int new_slot(self, Unit unit, int count=1) noexcept:
-        unit.cell_count += count
-        return unit.cell_count - count
-
-    cdef int finish(self, Unit unit) except -1:
-        """Ends a function: marks calls whose result is the function's own as tail calls."""
-        cdef int i, target
-        self.emit(unit, OP_RETURN)
-        for i in range(unit.size):
-            if unit.code[i].code == OP_CALL:
-                target = i + 1 + unit.code[i].b
-            elif unit.code[i].code == OP_CALL_CLOSURE:
-                target = i + 1
-            else:
-                continue
-            while unit.code[target].code == OP_JUMP:
-                target = unit.code[target].a
-            if unit.code[target].code == OP_RETURN:
-                unit.code[i].c = 1
-        return 0
-
-    # --- names ---
-
-    cdef int level_of(self, Unit unit, Unit owner) except -1:
-        cdef int level = 0
-        while unit is not owner:
-            unit = unit.parent
-            level += 1
-        return level
-
-    cdef Entry find(self, Entry scope, str name, int arity, bint function):
-        while scope is not None:
-            charge(1)
-            if function:
-                if scope.kind >= E_FUNCTION and scope.arity == arity and scope.name == name:
-                    return scope
-            elif scope.kind == E_VARIABLE and scope.name == name:
-                return scope
-            scope = scope.outer
-        return None
-
     cdef int resolve_variable(self, Node node, Unit unit, Entry scope) except -1:
         cdef str name = <str>node.key
-        cdef Entry entry = self.find(scope, name, 0, False)
+        cdef Entry entry = find_entry(scope, name, 0, False)
         if entry is not None:
-            node.level = self.level_of(unit, entry.unit)
+            node.level = level_of(unit, entry.unit)
             node.slot = entry.slot
             return 0
         if self.library:
@@ -196,10 +214,10 @@ cdef class Compiler:
         if name == "ENV" or name == "__prog_args":
             raise ExpressionProblem(f"${name} is not available: an expression cannot read its host", node.offset)
         if name not in self.argument_slots:
-            self.argument_slots[name] = self.new_slot(self.root)
+            self.argument_slots[name] = new_slot(self.root)
             self.argument_offsets[name] = node.offset
             self.arguments.append(name)
-        node.level = self.level_of(unit, self.root)
+        node.level = level_of(unit, self.root)
         node.slot = self.argument_slots[name]
         return 0
 
@@ -374,7 +392,7 @@ cdef class Compiler:
             return scope
         if pattern.kind == N_VARIABLE:
             if pattern.single == S_UNKNOWN:
-                pattern.slot = self.new_slot(unit)
+                pattern.slot = new_slot(unit)
                 pattern.single = S_YES
             return new_entry(scope, E_VARIABLE, <str>pattern.key, unit, pattern.slot)
         if pattern.kind == P_ARRAY or pattern.kind == P_OBJECT:
@@ -389,7 +407,7 @@ cdef class Compiler:
         cdef str name = <str>node.key
         cdef Py_ssize_t arity = len(node.kids)
         cdef object native
-        if node.op == 0 and self.find(scope, name, <int>arity, True) is not None:
+        if node.op == 0 and find_entry(scope, name, <int>arity, True) is not None:
             return 0
         if expand_macro(node, name, <int>arity):
             return 0
@@ -419,6 +437,20 @@ cdef int fold_constants(Node node) except -1:
         return 0
     node.kind = N_CONST
     return 0
+
+
+cdef bint trivial(Node node):
+    return node is None or node.kind == N_IDENTITY or node.kind == N_CONST
+
+
+cdef bint on_path(Node node):
+    """Whether a path may run through the node."""
+    cdef int kind = node.kind
+    return (
+        kind == N_FIELD or kind == N_INDEX or kind == N_SLICE or kind == N_PIPE or kind == N_IF or kind == N_ALTERNATIVE
+        or kind == N_TRY or kind == N_BIND or kind == N_REDUCE or kind == N_FIRST or kind == N_ASSIGN
+        or (kind == N_NATIVE and node.key is GETPATH)
+    )
 
 
 # --- ready-made evaluations ---

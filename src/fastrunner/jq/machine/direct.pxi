@@ -4,6 +4,7 @@ Rules: the compiler marks them only where every part yields at most one value by
 to go back into them. Order of evaluation, errors and budget are those of the instructions they stand for.
 """
 
+from cpython.list cimport PyList_GET_SIZE
 
 cdef bint generates(Node node) noexcept:
     """Whether a node is a generator that `collect` can follow: `.[]` of a single value, or `..`."""

@@ -4,36 +4,30 @@ Rules: `walk` appends code that turns the current value into each result in turn
 one. Operands other than the one a path runs through are sub-expressions: path tracking is off while they run.
 """
 
-
-cdef bint trivial(Node node):
-    return node is None or node.kind == N_IDENTITY or node.kind == N_CONST
+cimport cython
 
 
-cdef bint on_path(Node node):
-    """Whether a path may run through the node."""
-    cdef int kind = node.kind
-    return (
-        kind == N_FIELD or kind == N_INDEX or kind == N_SLICE or kind == N_PIPE or kind == N_IF or kind == N_ALTERNATIVE
-        or kind == N_TRY or kind == N_BIND or kind == N_REDUCE or kind == N_FIRST or kind == N_ASSIGN
-        or (kind == N_NATIVE and node.key is GETPATH)
-    )
+@cython.internal
+@cython.final
+cdef class Emitter:
+    cdef Names names
 
-
-cdef class Emitter(Compiler):
+    def __cinit__(self):
+        self.names = Names()
 
     cdef int walk(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int skip, kind
         if node is None:
             return 0
-        if self.single(node, unit, scope):
+        if self.names.single(node, unit, scope):
             if node.kind == N_IDENTITY:
                 return 0
             if not paths or not on_path(node):
-                self.emit_with(unit, OP_EVALUATE, node)
+                emit_with(unit, OP_EVALUATE, node)
                 return 0
-            skip = self.emit_with(unit, OP_DIRECT, node)
+            skip = emit_with(unit, OP_DIRECT, node)
             self.walk_node(node, unit, scope, paths)
-            self.land(unit, skip)
+            land(unit, skip)
             return 0
         return self.walk_node(node, unit, scope, paths)
 
@@ -44,10 +38,10 @@ cdef class Emitter(Compiler):
             return self.walk(node.b, unit, scope, paths)
         if kind == N_FIELD:
             self.walk(node.a, unit, scope, paths)
-            return self.emit(unit, OP_FIELD, node.optional, 0, 0, node.key)
+            return emit(unit, OP_FIELD, node.optional, 0, 0, node.key)
         if kind == N_ITERATE:
             self.walk(node.a, unit, scope, paths)
-            return self.emit(unit, OP_ITERATE, node.optional)
+            return emit(unit, OP_ITERATE, node.optional)
         if kind == N_INDEX:
             return self.walk_index(node, unit, scope, paths)
         if kind == N_SLICE:
@@ -89,7 +83,7 @@ cdef class Emitter(Compiler):
         if kind == N_DEFINE:
             return self.walk_definition(node, unit, scope, paths)
         if kind == N_EMPTY:
-            return self.emit(unit, OP_BACKTRACK)
+            return emit(unit, OP_BACKTRACK)
         if kind == N_FIRST:
             return self.walk_first(node, unit, scope, paths)
         if kind == N_LAST:
@@ -99,33 +93,33 @@ cdef class Emitter(Compiler):
         if kind == N_RANGE:
             return self.walk_range(node, unit, scope, paths)
         if kind == N_RECURSE:
-            return self.emit(unit, OP_RECURSE)
+            return emit(unit, OP_RECURSE)
         raise SystemError(f"node {kind} cannot be compiled")
 
     # --- operands ---
 
     cdef int operand(self, Node node, Unit unit, Entry scope, bint paths, int source) except -1:
         """Computes an operand from the value in slot `source` and gives the slot of each of its results."""
-        cdef int slot = self.new_slot(unit)
+        cdef int slot = new_slot(unit)
         cdef int saved = -1
-        self.emit(unit, OP_LOAD, source)
-        if not self.single(node, unit, scope) and paths:
-            saved = self.new_slot(unit, 2)
-            self.emit(unit, OP_SUBEXPRESSION, saved)
+        emit(unit, OP_LOAD, source)
+        if not self.names.single(node, unit, scope) and paths:
+            saved = new_slot(unit, 2)
+            emit(unit, OP_SUBEXPRESSION, saved)
         if node.single == S_YES and node.kind != N_IDENTITY:
             # Its value is not the one a path runs through, however equal they are.
-            unit.code[self.emit_with(unit, OP_EVALUATE, node)].a = 1
+            unit.code[emit_with(unit, OP_EVALUATE, node)].a = 1
         else:
             # Paths are off here at run time, but closures the code calls must still be able to start their own.
             self.walk(node, unit, scope, False)
-        self.emit(unit, OP_STORE, slot)
+        emit(unit, OP_STORE, slot)
         if saved >= 0:
-            self.emit(unit, OP_SUBEXPRESSION_END, saved)
+            emit(unit, OP_SUBEXPRESSION_END, saved)
         return slot
 
     cdef int save(self, Unit unit) except -1:
-        cdef int slot = self.new_slot(unit)
-        self.emit(unit, OP_STORE, slot)
+        cdef int slot = new_slot(unit)
+        emit(unit, OP_STORE, slot)
         return slot
 
     cdef int walk_operands(self, Node node, Unit unit, Entry scope, bint paths) except -1:
@@ -144,12 +138,12 @@ cdef class Emitter(Compiler):
             index = i if node.kind == N_OBJECT else len(kids) - 1 - i
             kid = <Node>kids[index]
             if not trivial(kid):
-                self.single(kid, unit, scope)
+                self.names.single(kid, unit, scope)
                 if kid.kind != N_VARIABLE:
                     kids[index] = slot_node(self.operand(kid, unit, scope, paths, source))
             if node.kind == N_OBJECT and i % 2 == 1 and i + 1 < len(kids) and (<Node>kids[i - 1]).kind != N_CONST:
-                self.emit_with(unit, OP_EVALUATE, key_checker(<Node>kids[i - 1]))
-        self.emit(unit, OP_LOAD, source)
+                emit_with(unit, OP_EVALUATE, key_checker(<Node>kids[i - 1]))
+        emit(unit, OP_LOAD, source)
         if node.kids is None:
             copy = new_node(node.kind, node.offset, <Node>kids[0], <Node>kids[1])
         else:
@@ -160,7 +154,7 @@ cdef class Emitter(Compiler):
         for kid in kids:
             if kid is not None:
                 kid.single = S_YES
-        return self.emit_with(unit, OP_EVALUATE, copy)
+        return emit_with(unit, OP_EVALUATE, copy)
 
     cdef int walk_native(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source, slot
@@ -168,15 +162,15 @@ cdef class Emitter(Compiler):
             return self.walk_operands(node, unit, scope, paths)
         source = self.save(unit)
         slot = self.operand(<Node>node.kids[0], unit, scope, paths, source)
-        self.emit(unit, OP_LOAD, source)
-        return self.emit(unit, OP_GETPATH, slot)
+        emit(unit, OP_LOAD, source)
+        return emit(unit, OP_GETPATH, slot)
 
     cdef int walk_index(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source = self.save(unit)
         cdef int slot = self.operand(node.b, unit, scope, paths, source)
-        self.emit(unit, OP_LOAD, source)
+        emit(unit, OP_LOAD, source)
         self.walk(node.a, unit, scope, paths)
-        return self.emit(unit, OP_INDEX, slot, node.optional)
+        return emit(unit, OP_INDEX, slot, node.optional)
 
     cdef int walk_slice(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source = self.save(unit)
@@ -187,16 +181,16 @@ cdef class Emitter(Compiler):
             low = self.operand(node.b, unit, scope, paths, source)
         if node.c is not None:
             high = self.operand(node.c, unit, scope, paths, source)
-        bounds = self.new_slot(unit, 2)
+        bounds = new_slot(unit, 2)
         if low >= 0:
-            self.emit(unit, OP_LOAD, low)
-            self.emit(unit, OP_STORE, bounds)
+            emit(unit, OP_LOAD, low)
+            emit(unit, OP_STORE, bounds)
         if high >= 0:
-            self.emit(unit, OP_LOAD, high)
-            self.emit(unit, OP_STORE, bounds + 1)
-        self.emit(unit, OP_LOAD, source)
+            emit(unit, OP_LOAD, high)
+            emit(unit, OP_STORE, bounds + 1)
+        emit(unit, OP_LOAD, source)
         self.walk(node.a, unit, scope, paths)
-        return self.emit(unit, OP_SLICE, bounds, node.optional)
+        return emit(unit, OP_SLICE, bounds, node.optional)
 
     # --- control ---
 
@@ -205,33 +199,33 @@ cdef class Emitter(Compiler):
         cdef Py_ssize_t i
         cdef int fork
         for i in range(len(node.kids) - 1):
-            fork = self.emit(unit, OP_FORK)
+            fork = emit(unit, OP_FORK)
             self.walk(<Node>node.kids[i], unit, scope, paths)
-            ends.append(self.emit(unit, OP_JUMP))
-            self.land(unit, fork)
+            ends.append(emit(unit, OP_JUMP))
+            land(unit, fork)
         self.walk(<Node>node.kids[len(node.kids) - 1], unit, scope, paths)
         for end in ends:
-            self.land(unit, end)
+            land(unit, end)
         return 0
 
     cdef int walk_if(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source, slot, other, end
-        if self.single(node.a, unit, scope):
-            other = self.emit_with(unit, OP_BRANCH, node.a)
+        if self.names.single(node.a, unit, scope):
+            other = emit_with(unit, OP_BRANCH, node.a)
             source = -1
         else:
             source = self.save(unit)
             slot = self.operand(node.a, unit, scope, paths, source)
-            self.emit(unit, OP_LOAD, slot)
-            other = self.emit(unit, OP_JUMP_FALSE)
-            self.emit(unit, OP_LOAD, source)
+            emit(unit, OP_LOAD, slot)
+            other = emit(unit, OP_JUMP_FALSE)
+            emit(unit, OP_LOAD, source)
         self.walk(node.b, unit, scope, paths)
-        end = self.emit(unit, OP_JUMP)
-        self.land(unit, other)
+        end = emit(unit, OP_JUMP)
+        land(unit, other)
         if source >= 0:
-            self.emit(unit, OP_LOAD, source)
+            emit(unit, OP_LOAD, source)
         self.walk(node.c, unit, scope, paths)
-        return self.land(unit, end)
+        return land(unit, end)
 
     cdef int walk_logic(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         """`and` and `or`: the right side runs only where the left one does not decide."""
@@ -241,94 +235,94 @@ cdef class Emitter(Compiler):
         cdef Node decided = constant(node.kind == N_OR)
         decided.single = S_YES
         slot = self.operand(node.a, unit, scope, paths, source)
-        self.emit(unit, OP_LOAD, slot)
-        other = self.emit(unit, OP_JUMP_FALSE)
+        emit(unit, OP_LOAD, slot)
+        other = emit(unit, OP_JUMP_FALSE)
         if node.kind == N_OR:
-            self.emit_with(unit, OP_EVALUATE, decided)
-            last = self.emit(unit, OP_JUMP)
-            self.land(unit, other)
+            emit_with(unit, OP_EVALUATE, decided)
+            last = emit(unit, OP_JUMP)
+            land(unit, other)
         slot = self.operand(node.b, unit, scope, paths, source)
-        self.emit(unit, OP_LOAD, slot)
-        self.emit_with(unit, OP_EVALUATE, TO_BOOLEAN)
+        emit(unit, OP_LOAD, slot)
+        emit_with(unit, OP_EVALUATE, TO_BOOLEAN)
         if node.kind == N_AND:
-            last = self.emit(unit, OP_JUMP)
-            self.land(unit, other)
-            self.emit_with(unit, OP_EVALUATE, decided)
-        return self.land(unit, last)
+            last = emit(unit, OP_JUMP)
+            land(unit, other)
+            emit_with(unit, OP_EVALUATE, decided)
+        return land(unit, last)
 
     cdef int walk_alternative(self, Node node, Unit unit, Entry scope, bint paths) except -1:
-        cdef int flag = self.new_slot(unit)
-        cdef int fork = self.emit(unit, OP_ALTERNATIVE, 0, flag)
+        cdef int flag = new_slot(unit)
+        cdef int fork = emit(unit, OP_ALTERNATIVE, 0, flag)
         cdef int end
         self.walk(node.a, unit, scope, paths)
-        self.emit(unit, OP_FOUND, 0, flag)
-        end = self.emit(unit, OP_JUMP)
-        self.land(unit, fork)
+        emit(unit, OP_FOUND, 0, flag)
+        end = emit(unit, OP_JUMP)
+        land(unit, fork)
         self.walk(node.b, unit, scope, paths)
-        return self.land(unit, end)
+        return land(unit, end)
 
     cdef int walk_try(self, Node node, Unit unit, Entry scope, bint paths) except -1:
-        cdef int handler = self.emit(unit, OP_TRY)
+        cdef int handler = emit(unit, OP_TRY)
         cdef int end
         self.walk(node.a, unit, scope, paths)
-        self.emit(unit, OP_TRY_END)
-        end = self.emit(unit, OP_JUMP)
-        self.land(unit, handler)
+        emit(unit, OP_TRY_END)
+        end = emit(unit, OP_JUMP)
+        land(unit, handler)
         if node.b is None:
-            self.emit(unit, OP_BACKTRACK)
+            emit(unit, OP_BACKTRACK)
         else:
             self.walk(node.b, unit, scope, paths)
-        return self.land(unit, end)
+        return land(unit, end)
 
     cdef int walk_array(self, Node node, Unit unit, Entry scope, bint paths) except -1:
-        cdef int slot = self.new_slot(unit)
-        cdef int start = self.emit(unit, OP_COLLECT, slot)
+        cdef int slot = new_slot(unit)
+        cdef int start = emit(unit, OP_COLLECT, slot)
         if paths:
             # What is collected is no path; the fork of OP_COLLECT turns tracking on again.
-            self.emit(unit, OP_SUBEXPRESSION, self.new_slot(unit, 2))
+            emit(unit, OP_SUBEXPRESSION, new_slot(unit, 2))
         self.walk(node.a, unit, scope, False)
-        self.emit(unit, OP_APPEND, slot)
+        emit(unit, OP_APPEND, slot)
         unit.code[start].b = unit.size
         return 0
 
     cdef int walk_label(self, Node node, Unit unit, Entry scope, bint paths) except -1:
-        cdef int slot = self.new_slot(unit)
-        self.emit(unit, OP_LABEL, slot)
+        cdef int slot = new_slot(unit)
+        emit(unit, OP_LABEL, slot)
         return self.walk(node.a, unit, new_entry(scope, E_LABEL, <str>node.key, unit, slot), paths)
 
     cdef int walk_break(self, Node node, Unit unit, Entry scope) except -1:
         while scope is not None:
             if scope.kind == E_LABEL and scope.name == node.key:
-                return self.emit(unit, OP_BREAK, self.level_of(unit, scope.unit), scope.slot)
+                return emit(unit, OP_BREAK, level_of(unit, scope.unit), scope.slot)
             scope = scope.outer
         raise ExpressionProblem(f"found 'break ${node.key}' outside of 'label ${node.key} | ...'", node.offset)
 
     cdef int walk_first(self, Node node, Unit unit, Entry scope, bint paths) except -1:
-        cdef int slot = self.new_slot(unit)
-        self.emit(unit, OP_LABEL, slot)
+        cdef int slot = new_slot(unit)
+        emit(unit, OP_LABEL, slot)
         self.walk(node.a, unit, scope, paths)
-        return self.emit(unit, OP_CUT, slot)
+        return emit(unit, OP_CUT, slot)
 
     cdef int walk_last(self, Node node, Unit unit, Entry scope, bint paths) except -1:
-        cdef int slot = self.new_slot(unit)
+        cdef int slot = new_slot(unit)
         cdef int end
-        self.emit(unit, OP_CLEAR, slot)
-        end = self.emit(unit, OP_FORK)
+        emit(unit, OP_CLEAR, slot)
+        end = emit(unit, OP_FORK)
         self.walk(node.a, unit, scope, paths)
-        self.emit(unit, OP_STORE, slot)
-        self.emit(unit, OP_BACKTRACK)
-        self.land(unit, end)
-        return self.emit(unit, OP_LAST, slot)
+        emit(unit, OP_STORE, slot)
+        emit(unit, OP_BACKTRACK)
+        land(unit, end)
+        return emit(unit, OP_LAST, slot)
 
     cdef int walk_range(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source = self.save(unit)
         cdef int bounds
         cdef list slots = [self.operand(<Node>kid, unit, scope, paths, source) for kid in node.kids]
-        bounds = self.new_slot(unit, 3)
+        bounds = new_slot(unit, 3)
         for i, slot in enumerate(slots):
-            self.emit(unit, OP_LOAD, slot)
-            self.emit(unit, OP_STORE, bounds + i)
-        return self.emit(unit, OP_RANGE, bounds, len(slots) == 3)
+            emit(unit, OP_LOAD, slot)
+            emit(unit, OP_STORE, bounds + i)
+        return emit(unit, OP_RANGE, bounds, len(slots) == 3)
 
     # --- bindings ---
 
@@ -342,7 +336,7 @@ cdef class Emitter(Compiler):
         cdef Entry outer = scope
         cdef Entry entry, other
         for pattern in node.kids:
-            scope = self.declare(<Node>pattern, unit, scope)
+            scope = self.names.declare(<Node>pattern, unit, scope)
         if len(node.kids) > 1:
             for pattern in node.kids:
                 self.share_slots(<Node>pattern, scope, outer)
@@ -353,7 +347,7 @@ cdef class Emitter(Compiler):
         if pattern is None:
             return 0
         if pattern.kind == N_VARIABLE:
-            pattern.slot = self.find(scope, <str>pattern.key, 0, False).slot
+            pattern.slot = find_entry(scope, <str>pattern.key, 0, False).slot
         elif pattern.kind == P_ARRAY:
             for kid in pattern.kids:
                 self.share_slots(<Node>kid, scope, outer)
@@ -378,43 +372,43 @@ cdef class Emitter(Compiler):
             fork = -1
             if len(node.kids) > 1:
                 entry = scope
-                self.emit_with(unit, OP_EVALUATE, NULL_NODE)
+                emit_with(unit, OP_EVALUATE, NULL_NODE)
                 while entry is not outer:
-                    self.emit(unit, OP_STORE, entry.slot)
+                    emit(unit, OP_STORE, entry.slot)
                     entry = entry.outer
                 if i + 1 < len(node.kids):
-                    fork = self.emit(unit, OP_PATTERN_FORK)
+                    fork = emit(unit, OP_PATTERN_FORK)
             self.bind(<Node>node.kids[i], value, unit, outer, scope, paths)
             self.run_body(node, source, unit, scope, paths, state)
             if fork >= 0:
-                ends.append(self.emit(unit, OP_JUMP))
-                self.land(unit, fork)
+                ends.append(emit(unit, OP_JUMP))
+                land(unit, fork)
         for end in ends:
-            self.land(unit, end)
+            land(unit, end)
         return 0
 
     cdef int run_body(self, Node node, int source, Unit unit, Entry scope, bint paths, int state) except -1:
         if state < 0:
-            self.emit(unit, OP_LOAD, source)
+            emit(unit, OP_LOAD, source)
             return self.walk(node.b, unit, scope, paths)
-        self.emit(unit, OP_TAKE, state)
+        emit(unit, OP_TAKE, state)
         self.walk(node.c, unit, scope, paths)
-        self.emit(unit, OP_STORE, state)
+        emit(unit, OP_STORE, state)
         if node.kind == N_FOREACH:
             return self.walk(node.d, unit, scope, paths)
-        return self.emit(unit, OP_BACKTRACK)
+        return emit(unit, OP_BACKTRACK)
 
     cdef int bind(self, Node pattern, int value, Unit unit, Entry outer, Entry scope, bint paths) except -1:
         """Stores a pattern's variables from the value in slot `value`."""
         cdef Py_ssize_t i
         cdef int slot, key_slot
         cdef Node key, target
-        self.emit(unit, OP_LOAD, value)
+        emit(unit, OP_LOAD, value)
         if pattern.kind == N_VARIABLE:
-            return self.emit(unit, OP_STORE, pattern.slot)
-        if self.pattern_single(pattern, unit, outer):
-            return self.emit_with(unit, OP_EVALUATE, binder(pattern))
-        slot = self.new_slot(unit)
+            return emit(unit, OP_STORE, pattern.slot)
+        if self.names.pattern_single(pattern, unit, outer):
+            return emit_with(unit, OP_EVALUATE, binder(pattern))
+        slot = new_slot(unit)
         indices = range(0, len(pattern.kids), 2)
         if pattern.kind == P_ARRAY:
             # jq goes from the last element to the first.
@@ -426,11 +420,11 @@ cdef class Emitter(Compiler):
             if key.kind == N_VARIABLE:
                 name = constant(key.key)
             key_slot = self.operand(<Node>name, unit, scope, paths, value)
-            self.emit(unit, OP_LOAD, value)
-            self.emit_with(unit, OP_EVALUATE, indexer(key_slot))
+            emit(unit, OP_LOAD, value)
+            emit_with(unit, OP_EVALUATE, indexer(key_slot))
             slot = self.save(unit)
             if key.kind == N_VARIABLE:
-                self.emit(unit, OP_STORE, key.slot)
+                emit(unit, OP_STORE, key.slot)
             if target is not None:
                 self.bind(target, slot, unit, outer, scope, paths)
         return 0
@@ -439,66 +433,66 @@ cdef class Emitter(Compiler):
 
     cdef int walk_reduce(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source = self.save(unit)
-        cdef int state = self.new_slot(unit)
-        cdef int value = self.new_slot(unit)
+        cdef int state = new_slot(unit)
+        cdef int value = new_slot(unit)
         cdef int end
         self.walk(node.b, unit, scope, paths)
-        self.emit(unit, OP_STORE, state)
-        end = self.emit(unit, OP_FORK)
-        self.emit(unit, OP_LOAD, source)
+        emit(unit, OP_STORE, state)
+        end = emit(unit, OP_FORK)
+        emit(unit, OP_LOAD, source)
         self.walk(node.a, unit, scope, paths)
-        self.emit(unit, OP_STORE, value)
+        emit(unit, OP_STORE, value)
         self.match(node, value, source, unit, scope, paths, state)
-        self.land(unit, end)
-        return self.emit(unit, OP_TAKE, state)
+        land(unit, end)
+        return emit(unit, OP_TAKE, state)
 
     cdef int walk_foreach(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source = self.save(unit)
-        cdef int state = self.new_slot(unit)
-        cdef int value = self.new_slot(unit)
+        cdef int state = new_slot(unit)
+        cdef int value = new_slot(unit)
         self.walk(node.b, unit, scope, paths)
-        self.emit(unit, OP_STORE, state)
-        self.emit(unit, OP_LOAD, source)
+        emit(unit, OP_STORE, state)
+        emit(unit, OP_LOAD, source)
         self.walk(node.a, unit, scope, paths)
-        self.emit(unit, OP_STORE, value)
+        emit(unit, OP_STORE, value)
         return self.match(node, value, source, unit, scope, paths, state)
 
     # --- paths and updates ---
 
     cdef int walk_paths(self, Node of, Unit unit, Entry scope) except -1:
-        cdef int slot = self.new_slot(unit, 2)
-        self.emit(unit, OP_PATH, slot)
+        cdef int slot = new_slot(unit, 2)
+        emit(unit, OP_PATH, slot)
         self.walk(of, unit, scope, True)
-        return self.emit(unit, OP_PATH_END, slot)
+        return emit(unit, OP_PATH_END, slot)
 
     cdef int walk_assign(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source = self.save(unit)
-        cdef int result = self.new_slot(unit)
-        cdef int path = self.new_slot(unit)
+        cdef int result = new_slot(unit)
+        cdef int path = new_slot(unit)
         cdef int value = -1
         cdef int deletions = -1
         cdef int end
         if node.op != A_MODIFY:
             value = self.operand(node.b, unit, scope, paths, source)
-        self.emit(unit, OP_LOAD, source)
-        self.emit(unit, OP_STORE, result)
-        if node.op == A_MODIFY and not self.single(node.b, unit, scope):
-            deletions = self.new_slot(unit)
-            self.emit_with(unit, OP_EVALUATE, NULL_NODE)
-            self.emit(unit, OP_STORE, deletions)
-            self.emit(unit, OP_LOAD, source)
-        end = self.emit(unit, OP_FORK)
+        emit(unit, OP_LOAD, source)
+        emit(unit, OP_STORE, result)
+        if node.op == A_MODIFY and not self.names.single(node.b, unit, scope):
+            deletions = new_slot(unit)
+            emit_with(unit, OP_EVALUATE, NULL_NODE)
+            emit(unit, OP_STORE, deletions)
+            emit(unit, OP_LOAD, source)
+        end = emit(unit, OP_FORK)
         self.walk_paths(node.a, unit, scope)
-        self.emit(unit, OP_STORE, path)
+        emit(unit, OP_STORE, path)
         self.walk_update(node, unit, scope, result, path, value, deletions)
-        self.emit(unit, OP_SETPATH, result, path)
-        self.emit(unit, OP_BACKTRACK)
-        self.land(unit, end)
-        self.emit(unit, OP_TAKE, result)
+        emit(unit, OP_SETPATH, result, path)
+        emit(unit, OP_BACKTRACK)
+        land(unit, end)
+        emit(unit, OP_TAKE, result)
         if deletions >= 0:
-            self.emit_with(unit, OP_EVALUATE, deleter(deletions))
+            emit_with(unit, OP_EVALUATE, deleter(deletions))
         if paths and node.op != A_SET:
-            self.emit(unit, OP_OFF_PATH)
+            emit(unit, OP_OFF_PATH)
         return 0
 
     cdef int walk_update(self, Node node, Unit unit, Entry scope, int result, int path, int value, int gone) except -1:
@@ -506,34 +500,34 @@ cdef class Emitter(Compiler):
         cdef Node change
         cdef int label, none, saved
         if node.op == A_SET:
-            return self.emit(unit, OP_LOAD, value)
-        self.emit(unit, OP_VALUE_AT, result, path)
+            return emit(unit, OP_LOAD, value)
+        emit(unit, OP_VALUE_AT, result, path)
         if node.op != A_MODIFY:
             change = new_node(N_BINARY, node.offset, new_node(N_IDENTITY, node.offset), slot_node(value))
             change.op = node.op
-            return self.emit_with(unit, OP_EVALUATE, change)
+            return emit_with(unit, OP_EVALUATE, change)
         if gone < 0:
             return self.walk(node.b, unit, scope, False)
-        label = self.new_slot(unit)
-        saved = self.new_slot(unit, 2)
-        self.emit(unit, OP_LABEL, label)
-        none = self.emit(unit, OP_FORK)
-        self.emit(unit, OP_SUBEXPRESSION, saved)
+        label = new_slot(unit)
+        saved = new_slot(unit, 2)
+        emit(unit, OP_LABEL, label)
+        none = emit(unit, OP_FORK)
+        emit(unit, OP_SUBEXPRESSION, saved)
         self.walk(node.b, unit, scope, False)
-        self.emit(unit, OP_SUBEXPRESSION_END, saved)
-        end = self.emit(unit, OP_JUMP)
-        self.land(unit, none)
-        self.emit(unit, OP_DELETE_LATER, gone, path)
-        self.emit(unit, OP_BACKTRACK)
-        self.land(unit, end)
-        return self.emit(unit, OP_CUT, label)
+        emit(unit, OP_SUBEXPRESSION_END, saved)
+        end = emit(unit, OP_JUMP)
+        land(unit, none)
+        emit(unit, OP_DELETE_LATER, gone, path)
+        emit(unit, OP_BACKTRACK)
+        land(unit, end)
+        return emit(unit, OP_CUT, label)
 
     # --- functions ---
 
     cdef int walk_definition(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef Entry entry = new_entry(scope, E_FUNCTION, <str>node.key, unit, 0)
         entry.arity = len(node.parameters)
-        entry.function = self.new_unit(unit)
+        entry.function = new_unit(unit)
         unit.kept.append(entry.function)
         self.define(node, entry.function, entry)
         return self.walk(node.b, unit, entry, paths)
@@ -552,31 +546,31 @@ cdef class Emitter(Compiler):
         if values:
             saved = self.save(function)
             for index, name in values:
-                slot = self.new_slot(function, 3)
-                self.emit(function, OP_LOAD, saved)
-                self.emit(function, OP_SUBEXPRESSION, slot + 1)
-                self.emit(function, OP_CALL_CLOSURE, 0, index)
-                self.emit(function, OP_STORE, slot)
-                self.emit(function, OP_SUBEXPRESSION_END, slot + 1)
+                slot = new_slot(function, 3)
+                emit(function, OP_LOAD, saved)
+                emit(function, OP_SUBEXPRESSION, slot + 1)
+                emit(function, OP_CALL_CLOSURE, 0, index)
+                emit(function, OP_STORE, slot)
+                emit(function, OP_SUBEXPRESSION_END, slot + 1)
                 scope = new_entry(scope, E_VARIABLE, name, function, slot)
-            self.emit(function, OP_LOAD, saved)
+            emit(function, OP_LOAD, saved)
         self.walk(node.a, function, scope, True)
-        return self.finish(function)
+        return finish(function)
 
     cdef int walk_call(self, Node node, Unit unit, Entry scope) except -1:
         cdef int arity = len(node.kids)
-        cdef Entry entry = self.find(scope, <str>node.key, arity, True) if node.op == 0 else None
+        cdef Entry entry = find_entry(scope, <str>node.key, arity, True) if node.op == 0 else None
         cdef list arguments
         if entry is None:
             arguments = [self.argument(<Node>kid, unit, scope) for kid in node.kids]
-            self.emit(unit, OP_CALL, -1, arity, 0, library_unit(<str>node.key, arity))
+            emit(unit, OP_CALL, -1, arity, 0, library_unit(<str>node.key, arity))
         elif entry.kind == E_CLOSURE:
-            return self.emit(unit, OP_CALL_CLOSURE, self.level_of(unit, entry.unit), entry.slot)
+            return emit(unit, OP_CALL_CLOSURE, level_of(unit, entry.unit), entry.slot)
         else:
             arguments = [self.argument(<Node>kid, unit, scope) for kid in node.kids]
-            self.emit(unit, OP_CALL, self.level_of(unit, entry.unit), arity, 0, entry.function)
+            emit(unit, OP_CALL, level_of(unit, entry.unit), arity, 0, entry.function)
         for closure, level, index in arguments:
-            self.emit(unit, OP_ARGUMENT, level, index, 0, closure)
+            emit(unit, OP_ARGUMENT, level, index, 0, closure)
         return 0
 
     cdef tuple argument(self, Node node, Unit unit, Entry scope):
@@ -584,12 +578,12 @@ cdef class Emitter(Compiler):
         cdef Entry entry
         cdef Unit closure
         if node.kind == N_CALL and not node.kids and node.op == 0:
-            entry = self.find(scope, <str>node.key, 0, True)
+            entry = find_entry(scope, <str>node.key, 0, True)
             if entry is not None and entry.kind == E_CLOSURE:
-                return (None, self.level_of(unit, entry.unit), entry.slot)
-        closure = self.new_unit(unit)
+                return (None, level_of(unit, entry.unit), entry.slot)
+        closure = new_unit(unit)
         self.walk(node, closure, scope, True)
-        self.finish(closure)
+        finish(closure)
         if node.single == S_YES and closure.cell_count == 0:
             closure.direct = node
             closure.kept.append(node)

@@ -4,6 +4,17 @@ Rules: recursion follows the syntax tree, whose depth is bounded; an error is a 
 which operands are evaluated is jq's (the right one first), because it decides which error is seen.
 """
 
+from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError, PyDict_SetItem
+from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_FromLongLong
+from cpython.object cimport PyObject
+from libc cimport math as libm
+from libc.math cimport isnan
+from libc.stdint cimport INT64_MAX, INT64_MIN
+
+from fastrunner._jq cimport State
+
 
 cdef object evaluate(Stack stack, Node node, object input):
     """The one value of a node the compiler marked single."""

@@ -1,18 +1,19 @@
 """Stage 4, expressions: the compiled program and its evaluation, the surface the rest of the core uses.
 
-Rules: a program is immutable and shared; whoever evaluates it brings a machine. Evaluators are memory only: each is
-one evaluation's own while it is in use, and is reset afterwards.
+Rules: a program is immutable and shared; whoever evaluates it brings a machine. Runs are memory only: each is one
+evaluation's own while it is in use, and is emptied afterwards.
 """
 
-cimport cython
+from cpython.list cimport PyList_GET_SIZE
 
-from fastrunner._jq cimport Bounds, Machine, Program, State
+from fastrunner import limits as _limits
+from fastrunner._jq cimport Machine, Program, State
 
 cdef extern from "Python.h":
     int PyGC_Disable()
     int PyGC_Enable()
 
-cdef list idle_evaluators = []
+cdef list idle_runs = []
 
 
 cdef class Program:
@@ -45,25 +46,23 @@ cdef class Program:
 
     cdef list run_in(self, State* state, object input, tuple arguments, long long now_ms):
         """All results in order."""
-        cdef Evaluator evaluator
+        cdef Run run
         cdef void* before
         cdef bint collecting
         if len(arguments) != self.argument_count:
             raise ValueError(f"the expression takes {self.argument_count} arguments, not {len(arguments)}")
-        evaluator = idle_evaluators.pop() if idle_evaluators else Evaluator()
+        run = idle_runs.pop() if idle_runs else Run()
         state.now_ms = now_ms
         before = enter(state)
         # Values have no cycles; looking for some while an evaluation builds them can double its time.
         collecting = PyGC_Disable()
         try:
-            return run_with(evaluator, self, input, arguments)
+            return run_with(run, self, input, arguments)
         finally:
             leave(state, before)
-            evaluator.reset()
-            evaluator.current = None
-            evaluator.outputs = None
-            if not evaluator.is_large():
-                idle_evaluators.append(evaluator)
+            forget(run)
+            if not run.stack.is_large():
+                idle_runs.append(run)
             if collecting:
                 PyGC_Enable()
 
@@ -87,15 +86,14 @@ cdef class Program:
         return f"Program({self.text!r})"
 
 
-cdef list run_with(Evaluator evaluator, Program program, object input, tuple arguments):
+cdef list run_with(Run run, Program program, object input, tuple arguments):
     cdef int i
-    evaluator.reset()
-    evaluator.push_frame(<Unit>program.unit, -1, 0)
+    run.stack.push_frame(<Unit>program.unit, -1, 0)
     for i in range(program.argument_count):
-        evaluator.store(program.slots[i], arguments[i])
+        run.stack.store(program.slots[i], arguments[i])
     if program.direct is not None:
-        return [evaluate(evaluator, <Node>program.direct, input)]
-    return evaluator.run(<Unit>program.unit, input)
+        return [evaluate(run.stack, <Node>program.direct, input)]
+    return results_of(run, <Unit>program.unit, input)
 
 
 cpdef Program compile_expression(str text):
@@ -123,20 +121,38 @@ cpdef Program compile_expression(str text):
 
 cdef Program compiled_program(str text):
     cdef Program program
-    cdef Emitter compiler
+    cdef Emitter emitter = Emitter()
+    cdef Names names = emitter.names
     cdef Node node = Parser().parse(text)
-    compiler = Emitter()
-    compiler.root = compiler.new_unit(None)
-    compiler.walk(node, compiler.root, None, False)
-    compiler.finish(compiler.root)
+    names.root = new_unit(None)
+    emitter.walk(node, names.root, None, False)
+    finish(names.root)
     program = Program.__new__(Program, KEY)
     program.text = text
-    program.arguments = tuple(compiler.arguments)
-    program.offsets = compiler.argument_offsets
-    program.argument_count = len(compiler.arguments)
-    program.slots = [compiler.argument_slots[name] for name in compiler.arguments]
-    program.unit = compiler.root
+    program.arguments = tuple(names.arguments)
+    program.offsets = names.argument_offsets
+    program.argument_count = len(names.arguments)
+    program.slots = [names.argument_slots[name] for name in names.arguments]
+    program.unit = names.root
     if node.single == S_YES:
         program.direct = node
-        program.bare = compiler.root.cell_count == 0
+        program.bare = names.root.cell_count == 0
     return program
+
+
+cdef int compile_library() except -1:
+    cdef State state
+    cdef void* before
+    cdef str name, arity
+    begin(&state, &DEFAULT_BOUNDS)
+    before = enter(&state)
+    try:
+        for key in LIBRARY:
+            name, _, arity = key.rpartition("/")
+            library_unit(name, int(arity))
+    finally:
+        leave(&state, before)
+    return 0
+
+
+compile_library()

@@ -1,10 +1,16 @@
-"""Stage 4, expressions: the machine's state and the direct evaluation of sub-expressions that yield exactly one value.
+"""Stage 4, expressions: instructions, and the stacks of the run that follows them.
 
-Rules: a machine holds explicit stacks on the heap - frames, cells (variables and temporaries), closures, forks
+Rules: a run holds explicit stacks on the heap - frames, cells (variables and temporaries), closures, forks
 (points to go back to) - so that no program reaches the end of the C stack. Everything above the tops a fork
-remembers dies when the machine goes back to it. Owned references in C arrays are counted by hand, only here and in
+remembers dies when the run goes back to it. Owned references in C arrays are counted by hand, only here and in
 the run loop.
 """
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
 
 ctypedef object (*native_function)(object input, object a, object b, object c)
 
@@ -31,6 +37,11 @@ cdef struct Frame:
     Py_ssize_t cells
     Py_ssize_t closures
 
+cdef struct Cell:
+    PyObject* value
+    # Set if the value was the one a tracked path led to: that path.
+    PyObject* path
+
 cdef struct Fork:
     int kind
     int pc
@@ -43,11 +54,14 @@ cdef struct Fork:
     PyObject* value
     PyObject* path
     PyObject* path_value
+    # Whether the value is the one the path leads to.
+    bint at_path
     double number
     double limit
     double step
 
 
+@cython.internal
 cdef class Native:
     """A builtin in C: `arity` arguments, one result."""
 
@@ -56,6 +70,8 @@ cdef class Native:
     cdef native_function function
 
 
+@cython.internal
+@cython.final
 cdef class MathNative(Native):
     """A native whose work is one function of doubles."""
 
@@ -65,6 +81,8 @@ cdef class MathNative(Native):
     cdef int cost
 
 
+@cython.internal
+@cython.final
 cdef class Unit:
     """A compiled function, closure or main expression."""
 
@@ -84,10 +102,12 @@ cdef class Unit:
         free(self.code)
 
 
+@cython.internal
+@cython.final
 cdef class Stack:
     cdef Frame* frames
     cdef Py_ssize_t frame_top, frame_capacity
-    cdef PyObject** cells
+    cdef Cell* cells
     cdef Py_ssize_t cell_top, cell_capacity
     cdef Closure* closures
     cdef Py_ssize_t closure_top, closure_capacity
@@ -95,16 +115,18 @@ cdef class Stack:
     cdef Py_ssize_t fork_top, fork_capacity
     cdef int frame
     cdef Py_ssize_t next_label
-    # Path tracking: NULL when off, else a chain of (parent, key) tuples ending in (), and the value found there.
+    # Path tracking: NULL when off, else a chain of (parent, key) tuples that ends in a list of its own, and the
+    # value found there.
     cdef PyObject* path
     cdef PyObject* path_value
-    cdef bint busy
+    # Whether the run's current value is the one found there: it came that way, however equal another one is.
+    cdef bint at_path
 
     def __cinit__(self):
         self.frame_capacity = 16
         self.frames = <Frame*>malloc(16 * sizeof(Frame))
         self.cell_capacity = 64
-        self.cells = <PyObject**>malloc(64 * sizeof(PyObject*))
+        self.cells = <Cell*>malloc(64 * sizeof(Cell))
         self.closure_capacity = 16
         self.closures = <Closure*>malloc(16 * sizeof(Closure))
         self.fork_capacity = 16
@@ -120,26 +142,28 @@ cdef class Stack:
 
     cdef int reserve_cells(self, Py_ssize_t count) except -1:
         """Adds `count` empty cells on top."""
-        cdef PyObject** moved
+        cdef Cell* moved
         cdef Py_ssize_t needed = self.cell_top + count
         if needed > self.cell_capacity:
             while self.cell_capacity < needed:
                 self.cell_capacity *= 2
-            moved = <PyObject**>realloc(self.cells, self.cell_capacity * sizeof(PyObject*))
+            moved = <Cell*>realloc(self.cells, self.cell_capacity * sizeof(Cell))
             if moved == NULL:
                 raise MemoryError
             self.cells = moved
-        memset(self.cells + self.cell_top, 0, count * sizeof(PyObject*))
+        memset(self.cells + self.cell_top, 0, count * sizeof(Cell))
         self.cell_top = needed
         return 0
 
     cdef void release_cells(self, Py_ssize_t top) noexcept:
-        cdef PyObject* value
+        cdef Cell cell
         while self.cell_top > top:
             self.cell_top -= 1
-            value = self.cells[self.cell_top]
-            self.cells[self.cell_top] = NULL
-            Py_XDECREF(value)
+            cell = self.cells[self.cell_top]
+            self.cells[self.cell_top].value = NULL
+            self.cells[self.cell_top].path = NULL
+            Py_XDECREF(cell.value)
+            Py_XDECREF(cell.path)
 
     cdef int push_frame(self, Unit unit, int env, int return_pc) except -1:
         """A frame for `unit` becomes the current one; its closures are the ones pushed last."""
@@ -200,6 +224,7 @@ cdef class Stack:
         fork.value = <PyObject*>value
         fork.path = self.path
         fork.path_value = self.path_value
+        fork.at_path = self.at_path
         Py_INCREF(value)
         Py_XINCREF(self.path)
         Py_XINCREF(self.path_value)
@@ -221,6 +246,7 @@ cdef class Stack:
         self.frame_top = fork.frame_top
         self.closure_top = fork.closure_top
         self.set_path(fork.path, fork.path_value)
+        self.at_path = fork.at_path
 
     cdef void set_path(self, PyObject* path, PyObject* value) noexcept:
         cdef PyObject* old = self.path
@@ -246,8 +272,9 @@ cdef class Stack:
         self.closure_top = 0
         self.frame = -1
         self.set_path(NULL, NULL)
+        self.at_path = False
 
-    cdef inline PyObject** cell(self, int level, int slot) noexcept:
+    cdef inline Cell* cell(self, int level, int slot) noexcept:
         cdef int frame = self.frame
         while level > 0:
             frame = self.frames[frame].env
@@ -255,16 +282,33 @@ cdef class Stack:
         return &self.cells[self.frames[frame].cells + slot]
 
     cdef inline object load(self, int level, int slot):
-        cdef PyObject* value = self.cell(level, slot)[0]
+        cdef PyObject* value = self.cell(level, slot).value
         return <object>value if value != NULL else None
 
     cdef inline int store(self, int slot, object value) except -1:
-        cdef PyObject** cell = &self.cells[self.frames[self.frame].cells + slot]
-        cdef PyObject* old = cell[0]
         Py_INCREF(value)
-        cell[0] = <PyObject*>value
-        Py_XDECREF(old)
+        self.fill(&self.cells[self.frames[self.frame].cells + slot], <PyObject*>value, NULL)
         return 0
+
+    cdef inline int store_current(self, int slot, object value) except -1:
+        """Stores the run's current value, and whether a path leads there."""
+        cdef PyObject* path = self.path if self.at_path else NULL
+        Py_INCREF(value)
+        Py_XINCREF(path)
+        self.fill(&self.cells[self.frames[self.frame].cells + slot], <PyObject*>value, path)
+        return 0
+
+    cdef inline void fill(self, Cell* cell, PyObject* value, PyObject* path) noexcept:
+        """Puts owned references into a cell."""
+        cdef Cell old = cell[0]
+        cell.value = value
+        cell.path = path
+        Py_XDECREF(old.value)
+        Py_XDECREF(old.path)
+
+    cdef inline bint holds_path(self, Cell* cell) noexcept:
+        """Whether the value in a cell is the one the tracked path leads to."""
+        return cell.path != NULL and cell.path == self.path
 
 
 cdef Py_ssize_t STACK_SIZE_KEPT_MAX = 4_096

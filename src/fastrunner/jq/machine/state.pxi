@@ -5,7 +5,6 @@ threads do not disturb each other and equal calls have equal results and costs. 
 spent its whole budget and no more, whatever its last piece of work would have cost.
 """
 
-cimport cython
 from libc.string cimport memset
 
 from fastrunner import limits as _limits
@@ -57,6 +56,8 @@ cdef void leave(State* state, void* before) noexcept:
     global _running
     state.busy = False
     _running = before
+    if state.matcher != NULL:
+        let_go_of_matcher(state)
 
 
 cdef class Machine:

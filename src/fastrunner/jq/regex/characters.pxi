@@ -4,9 +4,12 @@ Rules: a set answers for a code point without Python objects. General categories
 256 code points at a time at their first use; every other property is made from them, as Oniguruma does.
 """
 
-import unicodedata as _unicodedata
-
+cimport cython
 from cpython.unicode cimport Py_UNICODE_ISLOWER, Py_UNICODE_ISUPPER
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+import unicodedata as _unicodedata
 
 cdef struct Property:
     int kind
@@ -226,6 +229,8 @@ cdef list merged_ranges(list ranges):
     return merged
 
 
+@cython.internal
+@cython.final
 cdef class SetSpec:
     """A set in the making: ranges, properties (kind, mask, negated), and whether all of it is turned round."""
 
@@ -367,15 +372,18 @@ cdef int add_category_or_script(SetSpec spec, str name, bint negated) except -1:
 
 
 cdef list script_ranges(str name):
+    """A script's characters, made once and paid for each time."""
     cdef list ranges = SCRIPTS_KNOWN.get(name)
     cdef unsigned int unassigned = mask_of("Cn")
+    for first, last in SCRIPTS[name]:
+        if last - first <= SCRIPT_RANGE_SMALL:
+            charge((last - first) >> 2)
     if ranges is None:
         ranges = []
         for first, last in SCRIPTS[name]:
             if last - first > SCRIPT_RANGE_SMALL:
                 ranges.append((first, last))
                 continue
-            charge((last - first) >> 2)
             ranges.extend([(code, code) for code in range(first, last + 1) if not category_bit(code) & unassigned])
         ranges = merged_ranges(ranges)
         SCRIPTS_KNOWN[name] = ranges
@@ -397,17 +405,19 @@ cdef dict FOLDS = {}
 
 cdef int load_folds() except -1:
     """Reads the foldings once: some thousand characters."""
+    cdef dict folds = {}
     if FOLDS:
         return 0
     for first, last in FOLD_BLOCKS:
         for code in range(first, last + 1):
             folded = chr(code).casefold()
             if folded != chr(code):
-                known = FOLDS.get(folded)
+                known = folds.get(folded)
                 if known is None:
                     known = [ord(folded)] if len(folded) == 1 else []
-                    FOLDS[folded] = known
+                    folds[folded] = known
                 known.append(code)
+    FOLDS.update(folds)
     return 0
 
 

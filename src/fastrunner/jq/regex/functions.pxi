@@ -1,25 +1,92 @@
 """Stage 4, expressions: regular expressions as jq's functions use them.
 
-Rules: offsets count code points. A pattern is compiled once with its flags and kept; making one is paid for by its
-length.
+Rules: offsets count code points. A pattern is compiled once with its flags and kept; each evaluation that uses it pays
+for that once, by its length, whether it was kept or not.
 """
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+
+from fastrunner import limits as _limits
+from fastrunner._jq cimport Bounds, State
 
 cdef dict PATTERNS = {}
 cdef Py_ssize_t PATTERNS_MAX = _limits.REGEX_PATTERNS_MAX
-cdef Py_ssize_t PATTERN_SIZE_MAX = _limits.REGEX_SIZE_CHARS_MAX
 # Patterns take a microsecond or so per character to compile.
 cdef Py_ssize_t PATTERN_STEPS_PER_CHAR = 50
 
 
+@cython.internal
+@cython.final
 cdef class FlaggedPattern:
     cdef Pattern pattern
     cdef bint everywhere
+    cdef str text
+    cdef object flags
+    # Steps it took to make, and within which bounds.
+    cdef long long cost
+    cdef int depth_max, instructions_max
 
 
-cdef FlaggedPattern flagged_pattern(str text, object flags):
-    """The compiled pattern of a text and its flags."""
-    cdef FlaggedPattern found = PATTERNS.get(text if flags is None else (text, flags))
-    return found if found is not None else compile_pattern(text, flags)
+cdef inline bint is_of(FlaggedPattern pattern, str text, object flags):
+    return (pattern.text is text or pattern.text == text) and (pattern.flags is flags or pattern.flags == flags)
+
+
+cdef FlaggedPattern flagged_pattern(Matcher* m, str text, object flags):
+    """The compiled pattern of a text and its flags, which an evaluation pays for when it uses it first."""
+    cdef FlaggedPattern found
+    cdef object key
+    if m.first_paid != NULL and is_of(<FlaggedPattern>m.first_paid, text, flags):
+        return <FlaggedPattern>m.first_paid
+    key = text if flags is None else (text, flags)
+    if m.paid != NULL:
+        found = (<dict>m.paid).get(key)
+        if found is not None:
+            return found
+    found = PATTERNS.get(key)
+    if found is not None and is_within_bounds(found):
+        # As if it were made now, so that it makes no difference whether another evaluation has used it.
+        charge(found.cost)
+    else:
+        found = kept_pattern(key, text, flags)
+    return paid_pattern(m, key, found)
+
+
+cdef bint is_within_bounds(FlaggedPattern pattern) noexcept:
+    """Whether a pattern is what making it within the running machine's bounds would give."""
+    cdef Bounds* bounds = &running().bounds
+    if len(pattern.text) > bounds.regex_size:
+        return False
+    return pattern.depth_max == bounds.regex_depth and pattern.instructions_max == bounds.regex_instructions
+
+
+cdef FlaggedPattern paid_pattern(Matcher* m, object key, FlaggedPattern pattern):
+    if m.first_paid == NULL:
+        Py_INCREF(pattern)
+        m.first_paid = <PyObject*>pattern
+        return pattern
+    if m.paid == NULL:
+        others = {}
+        Py_INCREF(others)
+        m.paid = <PyObject*>others
+    (<dict>m.paid)[key] = pattern
+    return pattern
+
+
+cdef FlaggedPattern kept_pattern(object key, str text, object flags):
+    cdef State* state = running()
+    cdef long long before = state.steps_left
+    cdef FlaggedPattern made = compile_pattern(text, flags)
+    made.text = text
+    made.flags = flags
+    made.cost = before - state.steps_left
+    made.depth_max = state.bounds.regex_depth
+    made.instructions_max = state.bounds.regex_instructions
+    if len(PATTERNS) >= PATTERNS_MAX:
+        PATTERNS.clear()
+    PATTERNS[key] = made
+    return made
 
 
 cdef FlaggedPattern compile_pattern(str text, object flags):
@@ -27,6 +94,7 @@ cdef FlaggedPattern compile_pattern(str text, object flags):
     cdef PatternParser parser = PatternParser.__new__(PatternParser)
     cdef PatternNode root
     cdef int options = 0
+    cdef Py_ssize_t size_max
     for flag in flags or "":
         if flag == "g":
             made.everywhere = True
@@ -43,20 +111,18 @@ cdef FlaggedPattern compile_pattern(str text, object flags):
         elif flag != "s":
             # `s` is what this syntax does anyway.
             fail(f"{flags} is not a valid modifier string")
-    if len(text) > PATTERN_SIZE_MAX:
-        refuse(f"the pattern has {len(text)} characters, at most {PATTERN_SIZE_MAX} are allowed")
+    size_max = running().bounds.regex_size
+    if len(text) > size_max:
+        refuse(f"the pattern has {len(text)} characters, at most {size_max} are allowed")
     charge(PATTERN_STEPS_PER_CHAR * (len(text) + 1))
     root = parser.parse(text, options & ~(X_LONGEST | X_NOT_EMPTY))
     made.pattern = (<PatternEmitter>PatternEmitter.__new__(PatternEmitter)).compile(root, parser, options)
-    if len(PATTERNS) >= PATTERNS_MAX:
-        PATTERNS.clear()
-    PATTERNS[text if flags is None else (text, flags)] = made
     return made
 
 
-cdef dict match_object(str text, Pattern pattern):
+cdef dict match_object(Matcher* m, str text, Pattern pattern):
     """The match the registers tell of, as jq gives it."""
-    cdef int* registers = MATCHER.registers
+    cdef int* registers = m.registers
     cdef int start = registers[0]
     cdef int end = registers[1]
     cdef list captures = []
@@ -79,7 +145,7 @@ cdef dict capture_object(str text, int* bounds, object name):
     }
 
 
-cdef FlaggedPattern prepared(object input, object text, object flags):
+cdef FlaggedPattern prepared(Matcher* m, object input, object text, object flags):
     """The pattern, and the matcher made ready for it."""
     cdef FlaggedPattern pattern
     if type(input) is not str:
@@ -88,31 +154,32 @@ cdef FlaggedPattern prepared(object input, object text, object flags):
         type_error(text, "is not a string")
     if flags is not None and type(flags) is not str:
         type_error(flags, "is not a string")
-    pattern = flagged_pattern(text, flags)
-    prepare(&MATCHER, pattern.pattern, input)
+    pattern = flagged_pattern(m, text, flags)
+    prepare(m, pattern.pattern, input)
     return pattern
 
 
-cdef bint next_match(FlaggedPattern pattern, int* start) except -1:
+cdef bint next_match(Matcher* m, FlaggedPattern pattern, int* start) except -1:
     """Finds the next match from `start` on, -1 being past the last one, and moves `start` on."""
     cdef int end
-    if start[0] < 0 or start[0] > MATCHER.size or not search(&MATCHER, pattern.pattern, start[0]):
+    if start[0] < 0 or start[0] > m.size or not search(m, pattern.pattern, start[0]):
         return False
-    end = MATCHER.registers[1]
-    start[0] = -1 if not pattern.everywhere else end + 1 if end == MATCHER.registers[0] else end
+    end = m.registers[1]
+    start[0] = -1 if not pattern.everywhere else end + 1 if end == m.registers[0] else end
     charge(4)
     return True
 
 
 cdef object f_match(object input, object a, object b, object c):
     """`_match_impl(pattern; flags; test)`: whether it matches, or all matches as an array."""
-    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef Matcher* m = own_matcher()
+    cdef FlaggedPattern pattern = prepared(m, input, a, b)
     cdef list matches = []
     cdef int start = 0
     if c is True:
-        return search(&MATCHER, pattern.pattern, 0)
-    while next_match(pattern, &start):
-        matches.append(match_object(input, pattern.pattern))
+        return search(m, pattern.pattern, 0)
+    while next_match(m, pattern, &start):
+        matches.append(match_object(m, input, pattern.pattern))
     return matches
 
 
@@ -143,9 +210,9 @@ cdef object f_match1(object input, object a, object b, object c):
 
 # --- what the other functions make of matches ---
 
-cdef object group_text(str text, int group):
+cdef object group_text(Matcher* m, str text, int group):
     """A group's text, None if it has not matched; in an empty match empty, as in the match itself."""
-    cdef int* registers = MATCHER.registers
+    cdef int* registers = m.registers
     if registers[2 * group + 1] < 0:
         return None
     if registers[0] == registers[1]:
@@ -153,23 +220,24 @@ cdef object group_text(str text, int group):
     return text[registers[2 * group] : registers[2 * group + 1]]
 
 
-cdef dict named_groups(str text, Pattern pattern):
+cdef dict named_groups(Matcher* m, str text, Pattern pattern):
     cdef dict found = {}
     cdef int group
     charge(2 * pattern.groups)
     for group in range(1, pattern.groups + 1):
         if pattern.names[group] is not None:
-            found[pattern.names[group]] = group_text(text, group)
+            found[pattern.names[group]] = group_text(m, text, group)
     return found
 
 
 cdef object f_capture(object input, object a, object b, object c):
     """`_capture(pattern; flags)`: of each match an object of its named groups."""
-    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef Matcher* m = own_matcher()
+    cdef FlaggedPattern pattern = prepared(m, input, a, b)
     cdef list found = []
     cdef int start = 0
-    while next_match(pattern, &start):
-        found.append(named_groups(input, pattern.pattern))
+    while next_match(m, pattern, &start):
+        found.append(named_groups(m, input, pattern.pattern))
     return found
 
 
@@ -180,47 +248,50 @@ cdef object f_capture1(object input, object a, object b, object c):
 
 cdef object f_scan(object input, object a, object b, object c):
     """`_scan(pattern; flags)`: of each match its text, or the texts of its groups if it has any."""
-    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef Matcher* m = own_matcher()
+    cdef FlaggedPattern pattern = prepared(m, input, a, b)
     cdef list found = []
     cdef int start = 0
     cdef int group
     cdef int groups = pattern.pattern.groups
     cdef str text = input
-    while next_match(pattern, &start):
+    while next_match(m, pattern, &start):
         charge(2 * groups)
         if groups:
-            found.append([group_text(text, group) for group in range(1, groups + 1)])
+            found.append([group_text(m, text, group) for group in range(1, groups + 1)])
         else:
-            found.append(text[MATCHER.registers[0] : MATCHER.registers[1]])
+            found.append(text[m.registers[0] : m.registers[1]])
     return found
 
 
 cdef object f_split_by(object input, object a, object b, object c):
     """`_split(pattern; flags)`: what lies between the matches."""
-    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef Matcher* m = own_matcher()
+    cdef FlaggedPattern pattern = prepared(m, input, a, b)
     cdef list parts = []
     cdef int start = 0
     cdef int end = 0
     cdef str text = input
-    while next_match(pattern, &start):
-        parts.append(text[end : MATCHER.registers[0]])
-        end = MATCHER.registers[1]
+    while next_match(m, pattern, &start):
+        parts.append(text[end : m.registers[0]])
+        end = m.registers[1]
     parts.append(text[end:])
     return parts
 
 
 cdef object f_edits(object input, object a, object b, object c):
     """`_edits(pattern; flags)`: the named groups of each match, and what lies between the matches."""
-    cdef FlaggedPattern pattern = prepared(input, a, b)
+    cdef Matcher* m = own_matcher()
+    cdef FlaggedPattern pattern = prepared(m, input, a, b)
     cdef list groups = []
     cdef list gaps = []
     cdef int start = 0
     cdef int end = 0
     cdef str text = input
-    while next_match(pattern, &start):
-        groups.append(named_groups(text, pattern.pattern))
-        gaps.append(text[end : MATCHER.registers[0]])
-        end = MATCHER.registers[1]
+    while next_match(m, pattern, &start):
+        groups.append(named_groups(m, text, pattern.pattern))
+        gaps.append(text[end : m.registers[0]])
+        end = m.registers[1]
     gaps.append(text[end:])
     return [groups, gaps]
 

@@ -5,6 +5,10 @@ pattern nor text can make it recurse. Each instruction takes a part of a step of
 room on a stack of bounded height. No Python object is touched on the way but for characters' categories.
 """
 
+from cpython.object cimport PyObject
+from libc.stdlib cimport realloc
+from libc.string cimport memcpy
+
 cdef extern from "Python.h":
     void* PyUnicode_DATA(object text)
     Py_UCS4 PyUnicode_READ(int kind, void* data, Py_ssize_t index)
@@ -39,12 +43,21 @@ cdef struct Matcher:
     long long work_left
     # The longest match so far, of a pattern that wants the longest; -1: none.
     int longest
+    int* longest_registers
     int options
+    int stack_capacity, register_capacity
+    # Each call keeps the caller's registers here.
+    CallFrame* call_frames
+    int* frame_registers
+    int frame_capacity, frame_register_count
+    # What the evaluation has paid for: the first pattern it used, and the others by text and flags.
+    PyObject* first_paid
+    PyObject* paid
+    Matcher* next_idle
 
 cdef int WORK_PER_STEP = 4
 # Folding a character's case at run time is a call into Python.
 cdef int FOLDING_WORK = 40
-cdef int STACK_MAX = _limits.REGEX_STACK_MAX
 # Oniguruma's own bound.
 cdef int CALL_DEPTH_MAX = 20
 cdef int FRAMES_MAX = 20_000
@@ -52,15 +65,6 @@ cdef long long FRAME_REGISTERS_MAX = 4_000_000
 # Memory kept between matches.
 cdef int STACK_KEPT = 65_536
 cdef long long FRAME_REGISTERS_KEPT = 262_144
-cdef Matcher MATCHER
-cdef int stack_capacity = 0
-cdef int register_capacity = 0
-# Each call keeps the caller's registers here.
-cdef CallFrame* call_frames = NULL
-cdef int* frame_registers = NULL
-cdef int frame_capacity = 0
-cdef int frame_register_count = 0
-cdef int* longest_registers = NULL
 
 
 cdef inline unsigned int read_at(Matcher* m, int at) noexcept:
@@ -72,21 +76,20 @@ cdef int exhausted() except -1:
 
 
 cdef int grow_stack(Matcher* m) except -1:
-    global stack_capacity
     cdef Retreat* moved
-    if stack_capacity >= STACK_MAX:
+    if m.stack_capacity >= running().bounds.regex_stack:
         raise BudgetExceeded("expression needs too much memory for a regular expression")
-    moved = <Retreat*>realloc(m.stack, max(256, 2 * stack_capacity) * sizeof(Retreat))
+    moved = <Retreat*>realloc(m.stack, max(256, 2 * m.stack_capacity) * sizeof(Retreat))
     if moved == NULL:
         raise MemoryError
     m.stack = moved
-    stack_capacity = max(256, 2 * stack_capacity)
+    m.stack_capacity = max(256, 2 * m.stack_capacity)
     return 0
 
 
 cdef inline int push(Matcher* m, int pc, int at, int rest) except -1:
     cdef Retreat* entry
-    if m.top >= stack_capacity:
+    if m.top >= m.stack_capacity:
         grow_stack(m)
     entry = &m.stack[m.top]
     m.top += 1
@@ -285,7 +288,7 @@ cdef bint is_wanted(Matcher* m, int start) except -1:
     if m.at - start > m.longest:
         m.longest = m.at - start
         for i in range(2 * m.groups + 2):
-            longest_registers[i] = m.registers[i]
+            m.longest_registers[i] = m.registers[i]
     return False
 
 
@@ -469,17 +472,17 @@ cdef bint repeats_text(Matcher* m, int start, int length, bint folded) except -1
 
 cdef int call_group(Matcher* m, int pc, int return_pc) except -2:
     """Enters a group's routine; the caller's registers are kept for its return."""
-    cdef int depth = call_frames[m.frame].depth + 1 if m.frame >= 0 else 1
+    cdef int depth = m.call_frames[m.frame].depth + 1 if m.frame >= 0 else 1
     cdef int frame = m.frame_top
     if depth > CALL_DEPTH_MAX:
         return -1
-    if frame >= frame_capacity:
+    if frame >= m.frame_capacity:
         grow_frames(m)
     m.work_left -= m.register_count >> 2
-    call_frames[frame].return_pc = return_pc
-    call_frames[frame].parent = m.frame
-    call_frames[frame].depth = depth
-    memcpy(frame_registers + <Py_ssize_t>frame * m.register_count, m.registers, m.register_count * sizeof(int))
+    m.call_frames[frame].return_pc = return_pc
+    m.call_frames[frame].parent = m.frame
+    m.call_frames[frame].depth = depth
+    memcpy(m.frame_registers + <Py_ssize_t>frame * m.register_count, m.registers, m.register_count * sizeof(int))
     m.frame = frame
     m.frame_top = frame + 1
     return pc
@@ -487,8 +490,8 @@ cdef int call_group(Matcher* m, int pc, int return_pc) except -2:
 
 cdef int return_from_group(Matcher* m) except -2:
     """Back to the caller: its repetitions and its open groups go on where they were, groups that matched stay so."""
-    cdef CallFrame* frame = &call_frames[m.frame]
-    cdef int* kept = frame_registers + <Py_ssize_t>m.frame * m.register_count
+    cdef CallFrame* frame = &m.call_frames[m.frame]
+    cdef int* kept = m.frame_registers + <Py_ssize_t>m.frame * m.register_count
     cdef int i
     m.work_left -= m.register_count >> 2
     for i in range(2, m.register_count):
@@ -502,18 +505,17 @@ cdef int return_from_group(Matcher* m) except -2:
 
 
 cdef int grow_frames(Matcher* m) except -1:
-    global frame_capacity, call_frames, frame_registers
-    cdef int capacity = max(64, 2 * frame_capacity)
+    cdef int capacity = max(64, 2 * m.frame_capacity)
     cdef void* moved
-    if frame_capacity >= FRAMES_MAX or <long long>capacity * m.register_count > FRAME_REGISTERS_MAX:
+    if m.frame_capacity >= FRAMES_MAX or <long long>capacity * m.register_count > FRAME_REGISTERS_MAX:
         raise BudgetExceeded("expression needs too much memory for a regular expression")
-    moved = realloc(call_frames, capacity * sizeof(CallFrame))
+    moved = realloc(m.call_frames, capacity * sizeof(CallFrame))
     if moved == NULL:
         raise MemoryError
-    call_frames = <CallFrame*>moved
-    moved = realloc(frame_registers, <size_t>capacity * m.register_count * sizeof(int))
+    m.call_frames = <CallFrame*>moved
+    moved = realloc(m.frame_registers, <size_t>capacity * m.register_count * sizeof(int))
     if moved == NULL:
         raise MemoryError
-    frame_registers = <int*>moved
-    frame_capacity = capacity
+    m.frame_registers = <int*>moved
+    m.frame_capacity = capacity
     return 0

@@ -4,6 +4,8 @@ Rules: the result is a tree whose depth is bounded, so that everything after may
 refuses is refused with its words; what it has and this engine has not is refused as not supported.
 """
 
+cimport cython
+
 cdef enum PatternKind:
     R_EMPTY
     # code: its code point, beyond Unicode if it matches nothing.
@@ -48,12 +50,13 @@ cdef enum PatternOption:
     X_NOT_EMPTY = 32
 
 cdef int REPEAT_COUNT_MAX = 100_000
-cdef int PATTERN_DEPTH_MAX = _limits.REGEX_DEPTH_MAX
 cdef int NO_CODE = 0x110000
 cdef dict ESCAPED_CODES = {"t": 9, "n": 10, "r": 13, "f": 12, "a": 7, "e": 27}
 cdef dict CTYPES_KNOWN = {}
 
 
+@cython.internal
+@cython.final
 cdef class PatternNode:
     cdef PatternKind kind
     cdef int code, low, high, depth
@@ -73,7 +76,7 @@ cdef PatternNode pattern_node(PatternKind kind, list kids=None):
         for kid in kids:
             if kid is not None and kid.depth >= node.depth:
                 node.depth = kid.depth + 1
-        if node.depth > PATTERN_DEPTH_MAX:
+        if node.depth > running().bounds.regex_depth:
             refuse("too deep nest level")
     return node
 
@@ -123,6 +126,8 @@ cdef bint is_repeatable(PatternNode node) except -1:
     return True
 
 
+@cython.internal
+@cython.final
 cdef class PatternParser:
     cdef str text
     cdef Py_ssize_t at, size
@@ -187,7 +192,7 @@ cdef class PatternParser:
         cdef int options = self.options
         cdef list choices
         self.depth += 1
-        if self.depth > PATTERN_DEPTH_MAX:
+        if self.depth > running().bounds.regex_depth:
             refuse("too deep nest level")
         choices = [self.parse_branch()]
         while self.accept("|"):

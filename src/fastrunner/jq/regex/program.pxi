@@ -5,6 +5,10 @@ count at run time, so that its size is bounded by the pattern's. What a match ke
 group (0: the whole match), then those of repetitions and look-arounds.
 """
 
+cimport cython
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
+
 cdef enum PatternOp:
     P_CHAR
     P_PAIR
@@ -57,9 +61,9 @@ cdef struct Instruction:
     int d
     CharacterSet* chars
 
-cdef int INSTRUCTIONS_MAX = _limits.REGEX_INSTRUCTIONS_MAX
 
-
+@cython.internal
+@cython.final
 cdef class Pattern:
     """A compiled regular expression."""
 
@@ -82,6 +86,8 @@ cdef class Pattern:
         free(self.numbers)
 
 
+@cython.internal
+@cython.final
 cdef class PatternEmitter:
     cdef Pattern pattern
     cdef list numbers
@@ -126,7 +132,7 @@ cdef class PatternEmitter:
         cdef Pattern pattern = self.pattern
         cdef Instruction* moved
         cdef Instruction* made
-        if pattern.size >= INSTRUCTIONS_MAX:
+        if pattern.size >= running().bounds.regex_instructions:
             refuse("too big pattern")
         if pattern.size >= pattern.capacity:
             moved = <Instruction*>realloc(pattern.code, (2 * pattern.capacity + 16) * sizeof(Instruction))

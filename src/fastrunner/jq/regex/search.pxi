@@ -1,13 +1,53 @@
 """Stage 4, expressions: the search for a match of a regular expression, and the matcher's memory.
 
-Rules: the matcher's arrays are kept between matches while they are small. Places where no match can begin are passed
-over without the matcher; passing over them is paid for, too.
+Rules: a matcher belongs to one evaluation at a time. Its arrays are kept between matches while they are small. Places
+where no match can begin are passed over without the matcher; passing over them is paid for, too.
 """
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.stdlib cimport calloc, free, realloc
+
+from fastrunner._jq cimport State
+
+# Between evaluations a matcher is memory only; which one an evaluation gets makes no difference.
+cdef Matcher* idle_matchers = NULL
+
+
+cdef Matcher* own_matcher() except NULL:
+    """The matcher of the running evaluation, which has it until it ends."""
+    global idle_matchers
+    cdef State* state = running()
+    cdef Matcher* m = <Matcher*>state.matcher
+    if m != NULL:
+        return m
+    m = idle_matchers
+    if m == NULL:
+        m = <Matcher*>calloc(1, sizeof(Matcher))
+        if m == NULL:
+            raise MemoryError
+    else:
+        idle_matchers = m.next_idle
+    state.matcher = m
+    return m
+
+
+cdef void let_go_of_matcher(State* state) noexcept:
+    global idle_matchers
+    cdef Matcher* m = <Matcher*>state.matcher
+    cdef PyObject* first_paid = m.first_paid
+    cdef PyObject* paid = m.paid
+    state.matcher = NULL
+    m.first_paid = NULL
+    m.paid = NULL
+    m.next_idle = idle_matchers
+    idle_matchers = m
+    Py_XDECREF(first_paid)
+    Py_XDECREF(paid)
 
 
 cdef int prepare(Matcher* m, Pattern pattern, str text) except -1:
     """Points the matcher at a pattern and a text."""
-    global register_capacity, longest_registers, frame_capacity, frame_register_count
     cdef void* moved
     m.code = pattern.code
     m.numbers = pattern.numbers
@@ -17,20 +57,20 @@ cdef int prepare(Matcher* m, Pattern pattern, str text) except -1:
     m.groups = pattern.groups
     m.options = pattern.options
     m.register_count = pattern.registers
-    if pattern.registers > register_capacity:
+    if pattern.registers > m.register_capacity:
         moved = realloc(m.registers, 2 * pattern.registers * sizeof(int))
         if moved == NULL:
             raise MemoryError
         m.registers = <int*>moved
-        moved = realloc(longest_registers, 2 * pattern.registers * sizeof(int))
+        moved = realloc(m.longest_registers, 2 * pattern.registers * sizeof(int))
         if moved == NULL:
             raise MemoryError
-        longest_registers = <int*>moved
-        register_capacity = 2 * pattern.registers
-    if frame_register_count != pattern.registers:
+        m.longest_registers = <int*>moved
+        m.register_capacity = 2 * pattern.registers
+    if m.frame_register_count != pattern.registers:
         # Frames are laid out for a number of registers.
-        frame_register_count = pattern.registers
-        frame_capacity = 0
+        m.frame_register_count = pattern.registers
+        m.frame_capacity = 0
     return 0
 
 
@@ -78,20 +118,19 @@ cdef bint search(Matcher* m, Pattern pattern, int at) except -1:
             at += 1
         if m.longest >= 0:
             for i in range(2 * m.groups + 2):
-                m.registers[i] = longest_registers[i]
+                m.registers[i] = m.longest_registers[i]
         return m.longest >= 0
     finally:
         state.steps_left = max(m.work_left, 0) // WORK_PER_STEP
-        if stack_capacity > STACK_KEPT or <long long>frame_capacity * m.register_count > FRAME_REGISTERS_KEPT:
+        if m.stack_capacity > STACK_KEPT or <long long>m.frame_capacity * m.register_count > FRAME_REGISTERS_KEPT:
             give_up_memory(m)
 
 
 cdef void give_up_memory(Matcher* m) noexcept:
     """After a match that needed much: the next ones hardly will."""
-    global stack_capacity, frame_capacity, frame_registers
     free(m.stack)
     m.stack = NULL
-    stack_capacity = 0
-    free(frame_registers)
-    frame_registers = NULL
-    frame_capacity = 0
+    m.stack_capacity = 0
+    free(m.frame_registers)
+    m.frame_registers = NULL
+    m.frame_capacity = 0

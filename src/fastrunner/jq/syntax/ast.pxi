@@ -4,6 +4,8 @@ Rules: `kind` says which of `a`, `b`, `c`, `d`, `key` and `kids` a node uses. Th
 address (`level`, `slot`) of variables; after that a node never changes and is shared between executions.
 """
 
+cimport cython
+
 cdef enum NodeKind:
     N_IDENTITY
     N_CONST         # key: the value
@@ -68,6 +70,8 @@ cdef enum Single:
 cdef int TREE_DEPTH_MAX = 1_000
 
 
+@cython.internal
+@cython.final
 cdef class Node:
     cdef int kind, op, level, slot, depth
     cdef Single single

@@ -57,11 +57,11 @@ cdef str character_hint(str text, Py_ssize_t at):
 cdef str token_hint(Parser parser, str expected):
     """For the current token, which is not what was expected."""
     cdef str word
-    cdef Py_ssize_t at = parser.start
-    cdef str before = parser.text[max(0, at - 80) : at]
+    cdef Py_ssize_t at = parser.lexer.start
+    cdef str before = parser.lexer.text[max(0, at - 80) : at]
     cdef str tight = before.rstrip()
-    if parser.kind == T_OPERATOR:
-        word = parser.word
+    if parser.lexer.kind == T_OPERATOR:
+        word = parser.lexer.word
         if word == "?//":
             return "'?//' separates patterns; write '? //' for an alternative"
         for size in (2, 1):
@@ -74,16 +74,16 @@ cdef str token_hint(Parser parser, str expected):
             return "a function follows a pipe: '.a | length'"
         if word == ":" and "?" in before:
             return "a condition is written 'if a then b else c end'"
-    elif tight.endswith("?") and "operator" in expected and parser.kind != T_END:
+    elif tight.endswith("?") and "operator" in expected and parser.lexer.kind != T_END:
         return "a condition is written 'if a then b else c end'"
-    elif parser.kind == T_KEYWORD and "operator" not in expected:
-        return f"'{parser.word}' is a keyword; a field of that name is '.{parser.word}'"
-    elif parser.kind == T_NAME and before[max(0, len(before) - 1) :].isdigit():
+    elif parser.lexer.kind == T_KEYWORD and "operator" not in expected:
+        return f"'{parser.lexer.word}' is a keyword; a field of that name is '.{parser.lexer.word}'"
+    elif parser.lexer.kind == T_NAME and before[max(0, len(before) - 1) :].isdigit():
         return "numbers are decimal, without '_'"
-    elif parser.kind == T_NAME and tight.endswith("."):
+    elif parser.lexer.kind == T_NAME and tight.endswith("."):
         return "there is no space behind the dot"
-    elif parser.kind == T_NAME and "variable" in expected:
-        return f"variables begin with '$': ${parser.word}"
+    elif parser.lexer.kind == T_NAME and "variable" in expected:
+        return f"variables begin with '$': ${parser.lexer.word}"
     return WORD_HINTS.get(last_word(tight), "")
 
 

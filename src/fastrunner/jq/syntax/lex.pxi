@@ -4,6 +4,8 @@ Rules: no regular expression and no token objects; the lexer holds the current t
 offsets. A string literal is lexed by the parser's request, because its interpolations are expressions.
 """
 
+cimport cython
+
 cdef enum Token:
     T_END
     T_FIELD
@@ -33,6 +35,8 @@ cdef inline bint is_name_part(Py_UCS4 c):
     return is_name_start(c) or is_digit(c)
 
 
+@cython.internal
+@cython.final
 cdef class Lexer:
     cdef str text
     cdef Py_ssize_t size
@@ -181,3 +185,10 @@ cdef class Lexer:
 
     cdef bint is_keyword(self, str word):
         return self.kind == T_KEYWORD and self.word == word
+
+
+cdef Lexer new_lexer(str text):
+    cdef Lexer lexer = Lexer.__new__(Lexer)
+    lexer.text = text
+    lexer.size = len(text)
+    return lexer

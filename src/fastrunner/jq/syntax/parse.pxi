@@ -4,6 +4,8 @@ Rules: every refusal is an ExpressionProblem that says what was found and what w
 is bounded before the C stack is. Sugar that needs no knowledge of scopes is gone after this stage.
 """
 
+cimport cython
+
 # Binary operators: precedence, operation. Assignments and comparisons do not associate.
 cdef dict BINARY = {
     "//": (1, N_ALTERNATIVE, 0),
@@ -23,58 +25,65 @@ cdef dict FORMATS = dict.fromkeys(
 )
 
 
-cdef class Parser(Lexer):
+@cython.internal
+@cython.final
+cdef class Parser:
+    cdef Lexer lexer
     cdef int nesting
 
     cdef Node parse(self, str text):
         cdef Node result
-        self.text = text
-        self.size = len(text)
-        self.advance()
+        self.lexer = new_lexer(text)
+        self.lexer.advance()
         self.refuse_modules()
-        if self.kind == T_END:
+        if self.lexer.kind == T_END:
             return new_node(N_IDENTITY, 0)
         result = self.query()
-        if self.kind != T_END:
+        if self.lexer.kind != T_END:
             self.unexpected("an operator or the end of the expression")
         return result
 
     cdef object unexpected(self, str expected):
         hint = token_hint(self, expected)
-        self.refuse(f"found {self.describe()}, expected {expected}" + (f" ({hint})" if hint else ""), self.start)
+        if hint:
+            expected = f"{expected} ({hint})"
+        self.lexer.refuse(f"found {self.lexer.describe()}, expected {expected}", self.lexer.start)
 
     cdef int refuse_modules(self) except -1:
-        if self.kind == T_KEYWORD and self.word in ("module", "import", "include"):
-            self.refuse(f"modules are not available: found '{self.word}', expected an expression", self.start)
+        if self.lexer.kind == T_KEYWORD and self.lexer.word in ("module", "import", "include"):
+            self.lexer.refuse(
+                f"modules are not available: found '{self.lexer.word}', expected an expression", self.lexer.start
+            )
         return 0
 
     cdef int expect(self, str word) except -1:
-        if (self.kind != T_OPERATOR and self.kind != T_KEYWORD) or self.word != word:
+        if (self.lexer.kind != T_OPERATOR and self.lexer.kind != T_KEYWORD) or self.lexer.word != word:
             self.unexpected(f"'{word}'")
-        self.advance()
+        self.lexer.advance()
         return 0
 
     cdef int close(self, str closing, Py_ssize_t opened, str others="") except -1:
         """Takes the bracket or word that ends what was opened at an offset."""
         cdef str opening
-        if (self.kind != T_OPERATOR and self.kind != T_KEYWORD) or self.word != closing:
-            opening = "if" if closing == "end" else self.text[opened]
-            self.unexpected(f"{others}'{closing}' to close the '{opening}' {place(self.text, opened, self.start)}")
-        self.advance()
+        if (self.lexer.kind != T_OPERATOR and self.lexer.kind != T_KEYWORD) or self.lexer.word != closing:
+            opening = "if" if closing == "end" else self.lexer.text[opened]
+            where = place(self.lexer.text, opened, self.lexer.start)
+            self.unexpected(f"{others}'{closing}' to close the '{opening}' {where}")
+        self.lexer.advance()
         return 0
 
     cdef str bound_name(self):
         """The current token as the name of a variable or label to bind."""
-        cdef str name = self.word
+        cdef str name = self.lexer.word
         if name == "__loc__":
-            self.refuse("found '$__loc__', expected a name that is not taken", self.start)
-        self.advance()
+            self.lexer.refuse("found '$__loc__', expected a name that is not taken", self.lexer.start)
+        self.lexer.advance()
         return name
 
     cdef int enter(self) except -1:
         self.nesting += 1
         if self.nesting > NESTING_MAX:
-            self.refuse(f"the expression is nested more than {NESTING_MAX} levels deep", self.start)
+            self.lexer.refuse(f"the expression is nested more than {NESTING_MAX} levels deep", self.lexer.start)
         return 0
 
     # --- queries: pipe, comma, binding, definitions ---
@@ -84,15 +93,15 @@ cdef class Parser(Lexer):
         cdef Node left, result
         cdef Py_ssize_t offset
         self.enter()
-        if self.kind == T_KEYWORD and self.word == "def":
+        if self.lexer.kind == T_KEYWORD and self.lexer.word == "def":
             result = self.definition()
-        elif self.kind == T_KEYWORD and self.word == "label":
+        elif self.lexer.kind == T_KEYWORD and self.lexer.word == "label":
             result = self.label()
         else:
             left = self.comma()
-            if self.is_op("|"):
-                offset = self.start
-                self.advance()
+            if self.lexer.is_op("|"):
+                offset = self.lexer.start
+                self.lexer.advance()
                 result = new_node(N_PIPE, offset, left, self.query())
             else:
                 result = left
@@ -101,14 +110,14 @@ cdef class Parser(Lexer):
 
     cdef Node comma(self):
         cdef Node first = self.binding()
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef list kids
-        if not self.is_op(","):
+        if not self.lexer.is_op(","):
             return first
         kids = [first]
-        while self.is_op(","):
-            self.advance()
-            if self.kind == T_KEYWORD and (self.word == "def" or self.word == "label"):
+        while self.lexer.is_op(","):
+            self.lexer.advance()
+            if self.lexer.kind == T_KEYWORD and (self.lexer.word == "def" or self.lexer.word == "label"):
                 # These reach as far to the right as they can.
                 kids.append(self.query())
                 break
@@ -118,21 +127,21 @@ cdef class Parser(Lexer):
     cdef Node binding(self):
         """An expression, or `expression as patterns | query`."""
         cdef Node source = self.expression(1)
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef list patterns
-        if not self.is_keyword("as"):
+        if not self.lexer.is_keyword("as"):
             return source
-        self.advance()
+        self.lexer.advance()
         patterns = self.patterns()
         self.expect("|")
         return new_node(N_BIND, offset, source, self.query(), None, None, patterns)
 
     cdef Node label(self):
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef Node node
         cdef str name
-        self.advance()
-        if self.kind != T_VARIABLE:
+        self.lexer.advance()
+        if self.lexer.kind != T_VARIABLE:
             self.unexpected("a label's name such as '$out'")
         name = self.bound_name()
         self.expect("|")
@@ -142,31 +151,32 @@ cdef class Parser(Lexer):
 
     cdef Node definition(self):
         """`def name(parameters): body; rest`."""
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef list parameters = []
-        cdef Node node, body
-        self.advance()
-        if self.kind != T_NAME:
+        cdef Node node, body, rest
+        self.lexer.advance()
+        if self.lexer.kind != T_NAME:
             self.unexpected("a function's name")
-        name = self.word
-        self.advance()
-        if self.is_op("("):
+        name = self.lexer.word
+        self.lexer.advance()
+        if self.lexer.is_op("("):
             while True:
-                self.advance()
-                if self.kind != T_NAME and self.kind != T_VARIABLE:
+                self.lexer.advance()
+                if self.lexer.kind != T_NAME and self.lexer.kind != T_VARIABLE:
                     self.unexpected("a parameter's name")
-                parameters.append(("$" if self.kind == T_VARIABLE else "") + self.bound_name())
-                if not self.is_op(";"):
+                parameters.append(("$" if self.lexer.kind == T_VARIABLE else "") + self.bound_name())
+                if not self.lexer.is_op(";"):
                     break
-            if not self.is_op(")"):
+            if not self.lexer.is_op(")"):
                 self.unexpected("';' or ')'")
-            self.advance()
+            self.lexer.advance()
         self.expect(":")
         body = self.query()
-        if not self.is_op(";"):
+        if not self.lexer.is_op(";"):
             self.unexpected(f"';' to end the definition of '{name}'")
-        self.advance()
-        node = new_node(N_DEFINE, offset, body, self.query() if self.kind != T_END else new_node(N_IDENTITY, offset))
+        self.lexer.advance()
+        rest = self.query() if self.lexer.kind != T_END else new_node(N_IDENTITY, offset)
+        node = new_node(N_DEFINE, offset, body, rest)
         node.key = name
         node.parameters = parameters
         return node
@@ -175,28 +185,28 @@ cdef class Parser(Lexer):
 
     cdef list patterns(self):
         cdef list result = [self.pattern()]
-        while self.is_op("?//"):
-            self.advance()
+        while self.lexer.is_op("?//"):
+            self.lexer.advance()
             result.append(self.pattern())
         return result
 
     cdef Node pattern(self):
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef list kids = []
         cdef Node node
         cdef str closing
         self.enter()
-        if self.kind == T_VARIABLE:
+        if self.lexer.kind == T_VARIABLE:
             node = variable(self.bound_name(), offset)
-        elif self.is_op("[") or self.is_op("{"):
-            closing = "]" if self.word == "[" else "}"
+        elif self.lexer.is_op("[") or self.lexer.is_op("{"):
+            closing = "]" if self.lexer.word == "[" else "}"
             while True:
-                self.advance()
+                self.lexer.advance()
                 if closing == "]":
                     kids.append(self.pattern())
                 else:
                     self.object_pattern(kids)
-                if not self.is_op(","):
+                if not self.lexer.is_op(","):
                     break
             self.expect(closing)
             node = list_node(P_ARRAY if closing == "]" else P_OBJECT, offset, kids)
@@ -206,24 +216,24 @@ cdef class Parser(Lexer):
         return node
 
     cdef int object_pattern(self, list kids) except -1:
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef Node key, value
-        if self.kind == T_VARIABLE:
+        if self.lexer.kind == T_VARIABLE:
             key = variable(self.bound_name(), offset)
             value = None
-            if self.is_op(":"):
-                self.advance()
+            if self.lexer.is_op(":"):
+                self.lexer.advance()
                 value = self.pattern()
             kids.append(key)
             kids.append(value)
             return 0
-        if self.kind == T_NAME or self.kind == T_KEYWORD:
-            key = constant(self.word, offset)
-            self.advance()
-        elif self.kind == T_QUOTE or self.kind == T_FORMAT:
+        if self.lexer.kind == T_NAME or self.lexer.kind == T_KEYWORD:
+            key = constant(self.lexer.word, offset)
+            self.lexer.advance()
+        elif self.lexer.kind == T_QUOTE or self.lexer.kind == T_FORMAT:
             key = string_term(self)
-        elif self.is_op("("):
-            self.advance()
+        elif self.lexer.is_op("("):
+            self.lexer.advance()
             key = self.query()
             self.expect(")")
             self.check_key(key)
@@ -241,7 +251,7 @@ cdef class Parser(Lexer):
         cdef Node value = constant_of(key)
         if value is not None and type(value.key) is not str:
             found = f"{kind_name(value.key)} ({dump_short(value.key)})"
-            self.refuse(f"found {found} as an object's key, expected a string", key.offset)
+            self.lexer.refuse(f"found {found} as an object's key, expected a string", key.offset)
         return 0
 
     # --- operators ---
@@ -253,19 +263,19 @@ cdef class Parser(Lexer):
         cdef Py_ssize_t offset
         self.enter()
         left = self.term()
-        while self.kind == T_OPERATOR or self.kind == T_KEYWORD:
-            entry = BINARY.get(self.word)
+        while self.lexer.kind == T_OPERATOR or self.lexer.kind == T_KEYWORD:
+            entry = BINARY.get(self.lexer.word)
             if entry is None:
                 break
             precedence, kind, op = entry
             if precedence < lowest:
                 break
-            offset = self.start
-            self.advance()
+            offset = self.lexer.start
+            self.lexer.advance()
             right = self.expression(precedence if precedence == 1 else precedence + 1)
             left = self.combine(kind, op, left, right, offset)
             if precedence == 2 or precedence == 5:
-                other = BINARY.get(self.word) if self.kind == T_OPERATOR else None
+                other = BINARY.get(self.lexer.word) if self.lexer.kind == T_OPERATOR else None
                 if other is not None and other[0] == precedence:
                     self.unexpected("parentheses around comparisons or assignments in a row")
         self.nesting -= 1
@@ -282,10 +292,10 @@ cdef class Parser(Lexer):
 
     cdef Node term(self):
         cdef Node node
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         self.enter()
-        if self.is_op("-"):
-            self.advance()
+        if self.lexer.is_op("-"):
+            self.lexer.advance()
             node = new_node(N_NEGATE, offset, self.term())
         else:
             node = self.suffixes(self.primary())
@@ -293,111 +303,111 @@ cdef class Parser(Lexer):
         return node
 
     cdef Node primary(self):
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef Node node
-        if self.kind == T_FIELD:
-            node = field_node(self.word, offset)
-            self.advance()
+        if self.lexer.kind == T_FIELD:
+            node = field_node(self.lexer.word, offset)
+            self.lexer.advance()
             self.take_optional(node)
             return node
-        if self.kind == T_NUMBER:
-            node = constant(self.number, offset)
-        elif self.kind == T_VARIABLE:
-            if self.word == "__loc__":
-                node = constant({"file": "<top-level>", "line": self.text.count("\n", 0, offset) + 1}, offset)
+        if self.lexer.kind == T_NUMBER:
+            node = constant(self.lexer.number, offset)
+        elif self.lexer.kind == T_VARIABLE:
+            if self.lexer.word == "__loc__":
+                node = constant({"file": "<top-level>", "line": self.lexer.text.count("\n", 0, offset) + 1}, offset)
             else:
-                node = variable(self.word, offset)
-        elif self.kind == T_NAME:
+                node = variable(self.lexer.word, offset)
+        elif self.lexer.kind == T_NAME:
             return self.name_term()
-        elif self.kind == T_QUOTE or self.kind == T_FORMAT:
+        elif self.lexer.kind == T_QUOTE or self.lexer.kind == T_FORMAT:
             return string_term(self)
-        elif self.kind == T_KEYWORD:
+        elif self.lexer.kind == T_KEYWORD:
             return self.keyword_term()
-        elif self.kind == T_OPERATOR:
+        elif self.lexer.kind == T_OPERATOR:
             return self.operator_term()
         else:
             self.unexpected("an expression")
-        self.advance()
+        self.lexer.advance()
         return node
 
     cdef Node name_term(self):
-        cdef Py_ssize_t offset = self.start
-        cdef str name = self.word
+        cdef Py_ssize_t offset = self.lexer.start
+        cdef str name = self.lexer.word
         cdef list arguments = []
         cdef Node node
-        self.advance()
-        if self.is_op("("):
+        self.lexer.advance()
+        if self.lexer.is_op("("):
             while True:
-                self.advance()
+                self.lexer.advance()
                 arguments.append(self.query())
-                if not self.is_op(";"):
+                if not self.lexer.is_op(";"):
                     break
             self.close(")", offset + len(name), "';' or ")
         elif name == "true" or name == "false" or name == "null":
             return constant(None if name == "null" else name == "true", offset)
         node = call_node(name, arguments, offset)
         # For a hint, should there be no such function: `name.field` and `.field-name`.
-        if self.kind == T_FIELD and not arguments:
+        if self.lexer.kind == T_FIELD and not arguments:
             node.level = 1
-        elif offset > 1 and self.text[offset - 1] == "-" and is_name_part(self.text[offset - 2]):
+        elif offset > 1 and self.lexer.text[offset - 1] == "-" and is_name_part(self.lexer.text[offset - 2]):
             node.level = 2
         return node
 
     cdef Node operator_term(self):
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef Node node
-        if self.word == ".":
-            self.advance()
-            if self.kind == T_QUOTE or self.kind == T_FORMAT:
+        if self.lexer.word == ".":
+            self.lexer.advance()
+            if self.lexer.kind == T_QUOTE or self.lexer.kind == T_FORMAT:
                 return self.index_by_string(None, offset)
-            if self.is_op("["):
+            if self.lexer.is_op("["):
                 return self.brackets(None)
             return new_node(N_IDENTITY, offset)
-        if self.word == "..":
-            self.advance()
+        if self.lexer.word == "..":
+            self.lexer.advance()
             return call_node("recurse", [], offset)
-        if self.word == "(":
-            self.advance()
+        if self.lexer.word == "(":
+            self.lexer.advance()
             node = self.query()
             self.close(")", offset)
             return node
-        if self.word == "[":
-            self.advance()
-            if self.is_op("]"):
-                self.advance()
+        if self.lexer.word == "[":
+            self.lexer.advance()
+            if self.lexer.is_op("]"):
+                self.lexer.advance()
                 return new_node(N_ARRAY, offset)
             node = new_node(N_ARRAY, offset, self.query())
             self.close("]", offset, "',' or ")
             return node
-        if self.word == "{":
+        if self.lexer.word == "{":
             return object_term(self)
         self.unexpected("an expression")
 
     cdef Node keyword_term(self):
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef Node node, body
-        cdef str word = self.word
+        cdef str word = self.lexer.word
         self.refuse_modules()
         if word == "if":
-            self.advance()
+            self.lexer.advance()
             node = self.conditional(offset)
         elif word == "try":
-            self.advance()
+            self.lexer.advance()
             body = self.term()
             node = None
-            if self.is_keyword("catch"):
-                self.advance()
+            if self.lexer.is_keyword("catch"):
+                self.lexer.advance()
                 node = self.term()
             node = new_node(N_TRY, offset, body, node)
         elif word == "reduce" or word == "foreach":
             node = self.fold_term(offset, word == "foreach")
         elif word == "break":
-            self.advance()
-            if self.kind != T_VARIABLE:
+            self.lexer.advance()
+            if self.lexer.kind != T_VARIABLE:
                 self.unexpected("the label to break to, such as '$out'")
             node = new_node(N_BREAK, offset)
-            node.key = self.word
-            self.advance()
+            node.key = self.lexer.word
+            self.lexer.advance()
         else:
             self.unexpected("an expression")
         return node
@@ -407,17 +417,17 @@ cdef class Parser(Lexer):
         cdef Node then, other = None
         self.expect("then")
         then = self.query()
-        if self.is_keyword("elif"):
-            self.advance()
+        if self.lexer.is_keyword("elif"):
+            self.lexer.advance()
             self.enter()
             other = self.conditional(offset)
             self.nesting -= 1
             return new_node(N_IF, offset, condition, then, other)
-        if self.is_keyword("else"):
-            self.advance()
-            nested = self.is_keyword("if")
+        if self.lexer.is_keyword("else"):
+            self.lexer.advance()
+            nested = self.lexer.is_keyword("if")
             other = self.query()
-            if nested and not self.is_keyword("end"):
+            if nested and not self.lexer.is_keyword("end"):
                 self.unexpected("'end': 'else if' opens another 'if' with an 'end' of its own, 'elif' does not")
         self.close("end", offset, "" if other is not None else "'elif', 'else' or ")
         return new_node(N_IF, offset, condition, then, other)
@@ -426,7 +436,7 @@ cdef class Parser(Lexer):
         """`reduce source as patterns (init; update)`, `foreach source as patterns (init; update[; extract])`."""
         cdef Node source, init, update, extract = None
         cdef list patterns
-        self.advance()
+        self.lexer.advance()
         source = self.expression(1)
         self.expect("as")
         patterns = self.patterns()
@@ -434,8 +444,8 @@ cdef class Parser(Lexer):
         init = self.query()
         self.expect(";")
         update = self.query()
-        if each and self.is_op(";"):
-            self.advance()
+        if each and self.lexer.is_op(";"):
+            self.lexer.advance()
             extract = self.query()
         self.expect(")")
         return new_node(N_FOREACH if each else N_REDUCE, offset, source, init, update, extract, patterns)
@@ -443,34 +453,34 @@ cdef class Parser(Lexer):
     # --- suffixes ---
 
     cdef int take_optional(self, Node node) except -1:
-        if self.is_op("?"):
+        if self.lexer.is_op("?"):
             node.optional = True
-            self.advance()
+            self.lexer.advance()
         return 0
 
     cdef Node suffixes(self, Node node):
         cdef Node outer
         cdef Py_ssize_t offset
         while True:
-            offset = self.start
-            if self.kind == T_FIELD:
-                outer = field_node(self.word, offset, node)
-                self.advance()
+            offset = self.lexer.start
+            if self.lexer.kind == T_FIELD:
+                outer = field_node(self.lexer.word, offset, node)
+                self.lexer.advance()
                 self.take_optional(outer)
                 node = outer
-            elif self.is_op("["):
+            elif self.lexer.is_op("["):
                 node = self.brackets(node)
-            elif self.is_op("?"):
-                self.advance()
+            elif self.lexer.is_op("?"):
+                self.lexer.advance()
                 node = new_node(N_TRY, offset, node)
-            elif self.is_op("."):
-                self.advance()
-                if self.kind == T_QUOTE or self.kind == T_FORMAT:
+            elif self.lexer.is_op("."):
+                self.lexer.advance()
+                if self.lexer.kind == T_QUOTE or self.lexer.kind == T_FORMAT:
                     node = self.index_by_string(node, offset)
-                elif self.is_op("["):
+                elif self.lexer.is_op("["):
                     node = self.brackets(node)
                     if node.kind == N_SLICE:
-                        self.refuse("found a slice behind '.', expected an index (a slice has no dot)", offset)
+                        self.lexer.refuse("found a slice behind '.', expected an index (a slice has no dot)", offset)
                 else:
                     self.unexpected("a field's name, a string or '['")
             else:
@@ -482,7 +492,7 @@ cdef class Parser(Lexer):
         if key.kind == N_CONST:
             node = field_node(<str>key.key, offset, of)
         elif key.kind == N_FORMAT:
-            self.refuse("found a format without a string, expected a string", key.offset)
+            self.lexer.refuse("found a format without a string, expected a string", key.offset)
         else:
             node = new_node(N_INDEX, offset, of, key)
         self.take_optional(node)
@@ -490,21 +500,21 @@ cdef class Parser(Lexer):
 
     cdef Node brackets(self, Node of):
         """`[]`, `[index]`, `[from:to]` behind a term; the bracket is the current token."""
-        cdef Py_ssize_t offset = self.start
+        cdef Py_ssize_t offset = self.lexer.start
         cdef Node first = None
         cdef Node last = None
         cdef Node node
-        self.advance()
-        if self.is_op("]"):
-            self.advance()
+        self.lexer.advance()
+        if self.lexer.is_op("]"):
+            self.lexer.advance()
             node = new_node(N_ITERATE, offset, of)
             self.take_optional(node)
             return node
-        if not self.is_op(":"):
+        if not self.lexer.is_op(":"):
             first = self.query()
-        if self.is_op(":"):
-            self.advance()
-            if not self.is_op("]"):
+        if self.lexer.is_op(":"):
+            self.lexer.advance()
+            if not self.lexer.is_op("]"):
                 last = self.query()
             elif first is None:
                 self.unexpected("an index")

@@ -4,16 +4,16 @@
 
 
 cdef Node object_term(Parser parser):
-    cdef Py_ssize_t offset = parser.start
+    cdef Py_ssize_t offset = parser.lexer.start
     cdef list kids = []
-    parser.advance()
-    if not parser.is_op("}"):
+    parser.lexer.advance()
+    if not parser.lexer.is_op("}"):
         while True:
             object_entry(parser, kids)
-            if not parser.is_op(","):
+            if not parser.lexer.is_op(","):
                 break
-            parser.advance()
-            if parser.is_op("}"):
+            parser.lexer.advance()
+            if parser.lexer.is_op("}"):
                 break
     parser.close("}", offset, "',' or ")
     return list_node(N_OBJECT, offset, kids)
@@ -46,38 +46,38 @@ cdef Node constant_of(Node node):
 
 
 cdef int object_entry(Parser parser, list kids) except -1:
-    cdef Py_ssize_t offset = parser.start
+    cdef Py_ssize_t offset = parser.lexer.start
     cdef Node key
     cdef Node value = None
-    if parser.kind == T_VARIABLE:
-        key, value = constant(parser.word, offset), parser.primary()
-        if parser.is_op(":"):
+    if parser.lexer.kind == T_VARIABLE:
+        key, value = constant(parser.lexer.word, offset), parser.primary()
+        if parser.lexer.is_op(":"):
             key, value = value, None
         kids.append(key)
         kids.append(entry_value(parser) if value is None else value)
         return 0
-    if parser.kind == T_NUMBER:
-        key = constant(parser.number, offset)
-        parser.advance()
+    if parser.lexer.kind == T_NUMBER:
+        key = constant(parser.lexer.number, offset)
+        parser.lexer.advance()
         parser.check_key(key)
-    if parser.kind == T_NAME or parser.kind == T_KEYWORD:
-        key = constant(parser.word, offset)
-        parser.advance()
-    elif parser.kind == T_QUOTE or parser.kind == T_FORMAT:
+    if parser.lexer.kind == T_NAME or parser.lexer.kind == T_KEYWORD:
+        key = constant(parser.lexer.word, offset)
+        parser.lexer.advance()
+    elif parser.lexer.kind == T_QUOTE or parser.lexer.kind == T_FORMAT:
         key = string_term(parser)
-    elif parser.is_op("("):
-        parser.advance()
+    elif parser.lexer.is_op("("):
+        parser.lexer.advance()
         key = parser.query()
         parser.close(")", offset)
         parser.check_key(key)
-        if not parser.is_op(":"):
+        if not parser.lexer.is_op(":"):
             parser.unexpected("':'")
     else:
         parser.unexpected("a key: a name, a string, a variable or an expression in parentheses")
     kids.append(key)
-    if parser.is_op(":"):
+    if parser.lexer.is_op(":"):
         kids.append(entry_value(parser))
-    elif not parser.is_op(",") and not parser.is_op("}"):
+    elif not parser.lexer.is_op(",") and not parser.lexer.is_op("}"):
         parser.unexpected("':', ',' or '}' (a key that is an expression needs parentheses)")
     else:
         # `{a}` and `{"a\(1)"}` read the key from the input.
@@ -89,7 +89,7 @@ cdef Node field_of(Parser parser, Node key):
     if key.kind == N_CONST:
         return field_node(<str>key.key, key.offset)
     if key.kind == N_FORMAT:
-        parser.refuse("found a format without a string, expected a key", key.offset)
+        parser.lexer.refuse("found a format without a string, expected a key", key.offset)
     return new_node(N_INDEX, key.offset, None, key)
 
 
@@ -97,11 +97,11 @@ cdef Node entry_value(Parser parser):
     """Expressions joined by `|`, no comma; the colon is the current token."""
     cdef Node node, right
     cdef Py_ssize_t offset
-    parser.advance()
+    parser.lexer.advance()
     node = parser.expression(1)
-    while parser.is_op("|"):
-        offset = parser.start
-        parser.advance()
+    while parser.lexer.is_op("|"):
+        offset = parser.lexer.start
+        parser.lexer.advance()
         right = parser.expression(1)
         node = new_node(N_PIPE, offset, node, right)
     return node
@@ -112,15 +112,15 @@ cdef Node entry_value(Parser parser):
 
 cdef Node string_term(Parser parser):
     """`"..."`, `@format "..."` or a bare `@format`."""
-    cdef Py_ssize_t offset = parser.start
+    cdef Py_ssize_t offset = parser.lexer.start
     cdef str format = "text"
     cdef Node node
-    if parser.kind == T_FORMAT:
-        format = parser.word
+    if parser.lexer.kind == T_FORMAT:
+        format = parser.lexer.word
         if format not in FORMATS:
-            parser.refuse(f"found '@{format}', expected one of @{' @'.join(FORMATS)}", offset)
-        parser.advance()
-        if parser.kind != T_QUOTE:
+            parser.lexer.refuse(f"found '@{format}', expected one of @{' @'.join(FORMATS)}", offset)
+        parser.lexer.advance()
+        if parser.lexer.kind != T_QUOTE:
             node = new_node(N_FORMAT, offset)
             node.key = format
             return node
@@ -130,29 +130,30 @@ cdef Node string_term(Parser parser):
 cdef Node string_parts(Parser parser, Py_ssize_t offset, str format):
     """A string whose opening quote is the current token."""
     cdef list parts = []
-    cdef Py_ssize_t begin = parser.position
+    cdef Py_ssize_t begin = parser.lexer.position
     cdef Py_UCS4 c
     cdef Node node
     while True:
-        if parser.position >= parser.size:
-            parser.refuse("found the end of the expression, expected '\"' to close the string", offset)
-        c = parser.text[parser.position]
+        if parser.lexer.position >= parser.lexer.size:
+            parser.lexer.refuse("found the end of the expression, expected '\"' to close the string", offset)
+        c = parser.lexer.text[parser.lexer.position]
         if c == 34:
             add_text(parser, parts, begin)
-            parser.position += 1
+            parser.lexer.position += 1
             break
-        if c == 92 and parser.at(parser.position + 1) == 40:
+        if c == 92 and parser.lexer.at(parser.lexer.position + 1) == 40:
             add_text(parser, parts, begin)
-            opened = parser.position
-            parser.position += 2
-            parser.advance()
+            opened = parser.lexer.position
+            parser.lexer.position += 2
+            parser.lexer.advance()
             parts.append(parser.query())
-            if not parser.is_op(")"):
-                parser.unexpected(f"')' to close the interpolation {place(parser.text, opened, parser.start)}")
-            begin = parser.position
+            if not parser.lexer.is_op(")"):
+                where = place(parser.lexer.text, opened, parser.lexer.start)
+                parser.unexpected(f"')' to close the interpolation {where}")
+            begin = parser.lexer.position
         else:
-            parser.position += 2 if c == 92 else 1
-    parser.advance()
+            parser.lexer.position += 2 if c == 92 else 1
+    parser.lexer.advance()
     if not parts:
         return constant("", offset)
     node = parts[0]
@@ -164,13 +165,13 @@ cdef Node string_parts(Parser parser, Py_ssize_t offset, str format):
 
 
 cdef int add_text(Parser parser, list parts, Py_ssize_t begin) except -1:
-    cdef str raw = parser.text[begin : parser.position]
+    cdef str raw = parser.lexer.text[begin : parser.lexer.position]
     cdef Node node
     if not raw:
         return 0
     text = unescape(raw) if "\\" in raw else raw
     if text is None:
-        parser.refuse(f"found an escape that JSON strings do not have in \"{raw}\"", begin)
+        parser.lexer.refuse(f"found an escape that JSON strings do not have in \"{raw}\"", begin)
     node = constant(text, begin)
     # Marks literal text, which no format touches.
     node.level = 1

@@ -5,6 +5,9 @@ Rules: no clock and no time zone of the host: `now` is an argument of the evalua
 strftime.pxi, reading in strptime.pxi.
 """
 
+from libc.math cimport floor as c_floor
+from libc.math cimport isnan
+
 cdef tuple DAY_NAMES = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 cdef tuple MONTH_NAMES = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",

@@ -4,6 +4,8 @@ Rules: fields the format does not name stay as an empty time has them; weekday a
 the format names some part of the date, else 8 and 367 tell that nobody knows them. Zones are read and not applied.
 """
 
+cimport cython
+
 # Directives that set one field: its index, the digits read, the range, what is added.
 cdef dict READ_DIRECTIVES = {
     "Y": (0, 4, 0, 9999, 0), "m": (1, 2, 1, 12, -1), "d": (2, 2, 1, 31, 0), "e": (2, 2, 1, 31, 0),
@@ -42,6 +44,8 @@ cdef inline bint is_blank(Py_UCS4 c):
     return c == 32 or 9 <= c <= 13
 
 
+@cython.internal
+@cython.final
 cdef class TimeReader:
     """Reads a text by a format; `known` holds the directives' letters whose fields have been read."""
 

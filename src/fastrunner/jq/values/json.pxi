@@ -5,7 +5,12 @@ nan prints as null, infinities as the largest double. Objects keep their inserti
 budget.
 """
 
+cimport cython
+from cpython.float cimport PyFloat_AS_DOUBLE
+from libc.math cimport isinf, isnan, signbit
+
 from json.encoder import encode_basestring as _quote
+
 
 cdef str number_text(object value):
     cdef double number
@@ -184,6 +189,8 @@ cdef object parse_special(str text):
 
 # --- JSON text to values ---
 
+@cython.internal
+@cython.final
 cdef class JsonReader:
     """Reads one JSON value the way jq's incremental parser does, with its messages and positions."""
 

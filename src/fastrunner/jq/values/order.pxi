@@ -6,20 +6,17 @@ that stays exact until arithmetic touches it. Nothing here modifies a value it w
 jq's own depth limit of 10,000 levels, so it never reaches the end of the C stack.
 """
 
-from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError, PyDict_Next, PyDict_SetItem
+cimport cython
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.long cimport PyLong_AsDouble, PyLong_FromDouble, PyLong_FromLongLong
+from cpython.list cimport PyList_GET_SIZE
+from cpython.long cimport PyLong_AsDouble, PyLong_FromLongLong
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
 from libc.math cimport fabs as c_fabs
 from libc.math cimport floor as c_floor
-from libc.math cimport isinf, isnan, signbit
-from libc.stdint cimport INT64_MAX, INT64_MIN
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.math cimport isnan, signbit
 
-from fastrunner import limits as _limits
+from fastrunner._jq cimport State
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
@@ -67,9 +64,10 @@ class ExpressionError(Exception):
     def __init__(self, value):
         super().__init__(value)
         self.value = value
+        self._text_size_max = error_size_max()
 
     def __str__(self):
-        return error_text(self.value)
+        return error_text(self.value, self._text_size_max)
 
 
 class BudgetExceeded(ExpressionError):
@@ -133,9 +131,14 @@ cdef inline object from_ssize(Py_ssize_t value):
 
 # --- errors that name a value ---
 
-cdef str error_text(object value):
+cdef Py_ssize_t error_size_max() noexcept:
+    """The bound of the machine that evaluates, or the usual one where none does."""
+    cdef State* state = running()
+    return DEFAULT_BOUNDS.error_size if state == NULL else state.bounds.error_size
+
+
+cdef str error_text(object value, Py_ssize_t size_max):
     """An uncaught error's message, cut: it travels in events. Needs no budget, for it is read after the evaluation."""
-    cdef Py_ssize_t size_max = DEFAULT_BOUNDS.error_size
     cdef Py_ssize_t room = size_max
     cdef State scratch
     cdef void* before = _running
@@ -295,6 +298,8 @@ cdef int compare_objects(dict left, dict right, int depth) except -2:
     return 0
 
 
+@cython.internal
+@cython.final
 cdef class SortKey:
     """Wraps a value for Python's stable sort, which only asks for `<`."""
 

@@ -4,6 +4,10 @@ Rules: an update copies only the containers on its path; everything else is shar
 10,000 steps deep, as jq has it; they are followed by loops, not by recursion.
 """
 
+from cpython.dict cimport PyDict_Copy
+from libc cimport math as libm
+from libc.math cimport isnan
+
 cdef double ARRAY_INDEX_MAX = 536870911.0
 
 
