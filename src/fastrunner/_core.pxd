@@ -31,6 +31,8 @@ cdef class Document:
     cdef object root
     cdef list problems
     cdef dict programs
+    cdef dict schemas
+    """What its JSON Schemas compile to, by their identity."""
     cdef bint is_json
     cdef bint is_respelled
     cdef Mark mark
@@ -228,11 +230,13 @@ cdef enum:
 
 @cython.final
 cdef class Schema:
-    """A compiled JSON Schema."""
+    """A compiled JSON Schema; `_core.pyi` has the contract."""
 
-    cdef object validator
+    cdef object root
+    """The rule that stands for all of it."""
+    cdef long long rule_count
 
-    cdef str violation(self, object value)
+    cdef str violation(self, object value, const Bounds* bounds, long long* steps_left)
 
 
 @cython.final

@@ -198,6 +198,15 @@ SCHEMA_ERRORS_MAX: Final = 5
 SCHEMA_MESSAGE_SIZE_MAX: Final = 300
 """Characters of one violation's message, which quotes the offending value."""
 
+SCHEMA_STEPS_MAX: Final = 2_000_000
+"""Steps of one check by a JSON Schema, which are those of expressions: about 40 ms, for what takes microseconds."""
+
+SCHEMA_DEPTH_MAX: Final = 2_500
+"""JSON Schemas that apply within one another: ten for each level of the deepest data. Far from the C stack's end."""
+
+SCHEMA_COMPILE_STEPS_MAX: Final = 5_000_000
+"""Steps of compiling a JSON Schema, some 50 to 100 for each schema in it: about 100 ms."""
+
 TASK_NESTING_MAX: Final = 32
 """Task lists within task lists: each takes three or four levels of the document, and nobody reads half as many."""
 
