@@ -83,9 +83,11 @@ cdef bint looked_at(SchemaRun run, SchemaRule rule, object value, Spot* spot) ex
     bits = type_bits(value)
     if rule.types and not rule.types & bits:
         return False
+    if rule.asks_only_types:
+        return True
     if rule.choices is not None and not is_chosen(run, rule, value, bits):
         return False
-    if rule.constant is not None and not equality_key(run, value) == rule.constant:
+    if rule.constant is not None and not is_constant(run, rule, value):
         return False
     if bits & T_STRING:
         if rule.texts is not None and not text_matches(run, rule.texts, <str> value):
@@ -108,6 +110,13 @@ cdef bint looked_at(SchemaRun run, SchemaRule rule, object value, Spot* spot) ex
         verdict = unevaluated_match(run, rule, value, spot)
     run.depth -= 1
     return verdict
+
+
+cdef inline bint is_constant(SchemaRun run, SchemaRule rule, object value) except -1:
+    if type(rule.constant) is str:
+        spend(run, 2)
+        return type(value) is str and (value is rule.constant or <str> value == <str> rule.constant)
+    return equality_key(run, value) == rule.constant
 
 
 cdef bint is_chosen(SchemaRun run, SchemaRule rule, object value, int bits) except -1:
@@ -309,9 +318,8 @@ cdef bint branches_match(SchemaRun run, SchemaBranches branches, object value, S
         return False
     if branches.dynamic is not None and not matches(run, dynamic_rule(run, branches), value, spot):
         return False
-    for rule in branches.all_of or ():
-        if not matches(run, rule, value, spot):
-            return False
+    if branches.all_of is not None and not all_match(run, branches.all_of, value, spot):
+        return False
     if branches.any_of is not None and count_matches(run, branches.any_of, value, spot, 1) == 0:
         return False
     if branches.one_of is not None and count_matches(run, branches.one_of, value, spot, 2) != 1:
@@ -324,12 +332,20 @@ cdef bint branches_match(SchemaRun run, SchemaBranches branches, object value, S
     return True
 
 
+cdef bint all_match(SchemaRun run, tuple rules, object value, Spot* spot) except -1:
+    cdef Py_ssize_t index
+    for index in range(PyTuple_GET_SIZE(rules)):
+        if not matches(run, <SchemaRule> PyTuple_GET_ITEM(rules, index), value, spot):
+            return False
+    return True
+
+
 cdef int count_matches(SchemaRun run, tuple rules, object value, Spot* spot, int enough) except -1:
     """How many rules a value matches; no more than `enough` are counted."""
     cdef int count = 0
-    cdef SchemaRule rule
-    for rule in rules:
-        count += matches(run, rule, value, spot)
+    cdef Py_ssize_t index
+    for index in range(PyTuple_GET_SIZE(rules)):
+        count += matches(run, <SchemaRule> PyTuple_GET_ITEM(rules, index), value, spot)
         if count >= enough:
             break
     return count

@@ -38,6 +38,7 @@ cdef class SchemaCompiler:
     cdef list dynamic_uses
     """Pairs: a place with a dynamic reference, the name it refers to."""
     cdef dict marked
+    cdef bint has_unevaluated
 
     cdef int spend(self, long long steps) except -1:
         if not self.is_meta:
@@ -198,6 +199,10 @@ cdef int fill_rule(SchemaCompiler compiler, SchemaPlace place) except -1:
     fill_items(compiler, place, schema)
     fill_members(compiler, place, schema)
     fill_branches(compiler, place, schema)
+    rule.asks_only_types = (
+        rule.choices is None and rule.constant is None and rule.numbers is None and rule.texts is None
+        and rule.items is None and rule.members is None and rule.branches is None
+    )
     return 0
 
 
@@ -286,7 +291,7 @@ cdef int fill_items(SchemaCompiler compiler, SchemaPlace place, dict schema) exc
         items.contained_are_evaluated = draft >= 2020
     if draft >= 2019 and "unevaluatedItems" in schema:
         items.unevaluated = compiler.held(place, "/unevaluatedItems")
-        place.rule.has_unevaluated = True
+        place.rule.has_unevaluated = compiler.has_unevaluated = True
     if (items.size_min or items.size_max >= 0 or items.is_unique or items.first is not None or items.rest is not None
             or items.contained is not None or items.unevaluated is not None):
         place.rule.items = items
@@ -316,7 +321,7 @@ cdef int fill_members(SchemaCompiler compiler, SchemaPlace place, dict schema) e
         members.names = compiler.held(place, "/propertyNames")
     if draft >= 2019 and "unevaluatedProperties" in schema:
         members.unevaluated = compiler.held(place, "/unevaluatedProperties")
-        place.rule.has_unevaluated = True
+        place.rule.has_unevaluated = compiler.has_unevaluated = True
     fill_dependents(compiler, place, schema, members)
     if (members.size_min or members.size_max >= 0 or members.required is not None or members.rules is not None
             or members.patterns is not None or members.others is not None or members.names is not None
@@ -384,52 +389,4 @@ cdef int fill_references(SchemaCompiler compiler, SchemaPlace place, dict schema
         if found.resource.dynamic_places.get(name) is found:
             branches.dynamic_name = name
             compiler.dynamic_uses.append((place, name))
-    return 0
-
-
-# --- marks ---
-
-cdef int mark_rules(SchemaCompiler compiler, SchemaSource source) except -1:
-    """Notes which rules several ways lead to, and which may lead to themselves for the same value."""
-    cdef SchemaPlace place
-    cdef SchemaRule rule
-    cdef SchemaResource resource
-    for place, name in compiler.dynamic_uses:
-        for resource in source.dynamic:
-            if name in resource.names:
-                compiler.here(place, <SchemaRule> resource.names[name])
-    for place in source.places.values():
-        rule = place.rule
-        if rule is not None:
-            mark_loops(compiler, rule)
-    for place in source.places.values():
-        rule = place.rule
-        if rule is not None:
-            rule.is_shared = rule.always < 0 and rule.uses > 1
-            rule.is_special = rule.is_shared or rule.is_looping or rule.names is not None
-    return 0
-
-
-cdef int mark_loops(SchemaCompiler compiler, SchemaRule start) except -1:
-    """Marks the rule that closes each circle."""
-    cdef list stack = []
-    cdef list rules
-    cdef SchemaRule rule = start
-    cdef SchemaRule following
-    if start.number in compiler.marked:
-        return 0
-    compiler.marked[rule.number] = True
-    stack.append((rule, iter(compiler.same_value.get(rule.number, ()))))
-    while stack:
-        compiler.spend(2)
-        rule, others = stack[len(stack) - 1]
-        following = next(others, None)
-        if following is None:
-            compiler.marked[rule.number] = False
-            stack.pop()
-        elif compiler.marked.get(following.number):
-            following.is_looping = True
-        elif following.number not in compiler.marked:
-            compiler.marked[following.number] = True
-            stack.append((following, iter(compiler.same_value.get(following.number, ()))))
     return 0

@@ -111,6 +111,7 @@ cdef class SchemaRule:
     """1 or 0 for the schemas `true` and `false`, -1 for others."""
     cdef int types
     """Bits of the allowed types; 0: any."""
+    cdef bint asks_only_types
     cdef frozenset choices
     """Keys of `enum`."""
     cdef tuple shown_choices

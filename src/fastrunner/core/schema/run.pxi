@@ -31,6 +31,7 @@ cdef struct Spot:
 
 @cython.internal
 @cython.final
+@cython.freelist(8)
 cdef class SchemaScope:
     """What dynamic anchors mean: for each name the rule in the outermost resource that has it."""
 
@@ -44,6 +45,7 @@ cdef class SchemaScope:
 
 @cython.internal
 @cython.final
+@cython.freelist(8)
 cdef class SchemaRun:
     cdef long long left
     cdef long long steps_max

@@ -44,6 +44,7 @@ cdef SchemaTold told_of(SchemaRun run, SchemaRule root, object value):
     told = SchemaTold.__new__(SchemaTold)
     told.run = run
     told.messages = []
+    told.heard = set()
     run.scope = SchemaScope.__new__(SchemaScope)
     run.depth = 0
     try:

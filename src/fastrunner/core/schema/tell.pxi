@@ -15,6 +15,8 @@ cdef class SchemaTold:
 
     cdef list messages
     cdef SchemaRun run
+    cdef set heard
+    """Rules that have been asked about a value: its place, the rule, the scope."""
 
     cdef bint is_full(self):
         return len(self.messages) >= SCHEMA_ERRORS_MAX
@@ -91,27 +93,23 @@ cdef int tell(SchemaTold told, SchemaRule rule, object value, Spot* spot) except
     """Adds what is wrong by a rule; nothing if the value matches it."""
     cdef SchemaRun run = told.run
     cdef SchemaScope before = run.scope
-    cdef object key = None
+    cdef tuple key
     if told.is_full():
         return 0
     if rule.names is not None:
         run.scope = entered(run, rule.names)
-    if rule.is_looping:
-        key = (position_of(run, spot), rule.number)
-        if run.scope.pending is None:
-            run.scope.verdicts = {}
-            run.scope.pending = set()
-        if key in run.scope.pending:
+    if rule.is_shared or rule.is_looping:
+        # What it has to say of this value has been said, or is being said.
+        key = (position_of(run, spot), rule.number, run.scope.number)
+        if key in told.heard:
             run.scope = before
             return 0
-        run.scope.pending.add(key)
+        told.heard.add(key)
     run.depth += 1
     if run.depth > SCHEMA_DEPTH_MAX:
         nested_too_deep()
     tell_rule(told, rule, value, spot)
     run.depth -= 1
-    if key is not None:
-        run.scope.pending.discard(key)
     run.scope = before
     return 0
 
@@ -129,7 +127,7 @@ cdef int tell_rule(SchemaTold told, SchemaRule rule, object value, Spot* spot) e
         told.add_value(spot, value, f" is not of {type_words(rule.types)}")
     if rule.choices is not None and not is_chosen(run, rule, value, bits):
         told.add_value(spot, value, f" is not one of {choices_shown(rule.shown_choices)}")
-    if rule.constant is not None and equality_key(run, value) != rule.constant:
+    if rule.constant is not None and not is_constant(run, rule, value):
         told.add(spot, f"{shown_json(rule.shown_constant, SCHEMA_MESSAGE_SIZE_MAX)} was expected")
     if bits & T_STRING and rule.texts is not None:
         tell_text(told, rule.texts, value, spot)
