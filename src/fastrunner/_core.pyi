@@ -68,6 +68,33 @@ def validate(text: str | bytes) -> tuple[Problem, ...]:
 def compile(text: str | bytes) -> Plan:
     """A document as an immutable plan. Raises InvalidWorkflow."""
 
+# --- JSON Schema ---
+
+class InvalidSchema(ValueError):
+    """A JSON Schema that cannot be used: invalid by its draft, or a reference that leads nowhere within it."""
+
+    pointer: str
+    """Where in the schema."""
+    reason: str
+
+    def __init__(self, pointer: str, reason: str) -> None: ...
+
+@final
+class Schema:
+    """A compiled JSON Schema of draft 4, 6, 7, 2019-09 or 2020-12. Immutable, shared between executions."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: schemas come from `compile_schema`."""
+
+    def check(self, value: Json, steps_max: int = ...) -> tuple[str | None, int]:
+        """What is wrong with a value, None if it matches; and the steps that took, by schema and data alone.
+
+        A check that would take more steps than it may ends, and that is what is wrong.
+        """
+
+def compile_schema(document: Json) -> Schema:
+    """A schema as its draft has it: that of `$schema`, else 2020-12. Fetches nothing. Raises InvalidSchema."""
+
 @final
 class Plan:
     """A compiled document: everything that can be computed once. Immutable, shared between executions."""
@@ -161,9 +188,7 @@ class PerformEffect:
     reference: str
     """JSON pointer of the task."""
 
-    def __init__(
-        self, effect_id: int, kind: str, capsule: Capsule, idempotency_key: str, reference: str
-    ) -> None: ...
+    def __init__(self, effect_id: int, kind: str, capsule: Capsule, idempotency_key: str, reference: str) -> None: ...
 
 @final
 class InterruptEffect:

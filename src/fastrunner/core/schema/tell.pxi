@@ -7,6 +7,9 @@ and if they run out what has been found is told.
 
 from fastrunner.limits import SCHEMA_ERRORS_MAX, SCHEMA_MESSAGE_SIZE_MAX
 
+# Characters of a value that are shown beside words however long.
+cdef Py_ssize_t VALUE_SHOWN_MIN = 60
+
 
 @cython.internal
 @cython.final
@@ -27,10 +30,15 @@ cdef class SchemaTold:
         return 0
 
     cdef int add_value(self, Spot* spot, object value, str words) except -1:
-        """A message that begins with the value."""
+        """A message that begins with the value, of which a part is left out rather than of the words."""
+        cdef Py_ssize_t room = max(SCHEMA_MESSAGE_SIZE_MAX - len(words), VALUE_SHOWN_MIN)
+        cdef str shown
         if not self.is_full():
             spend(self.run, 50)
-            self.messages.append((spot_pointer(spot), shortened_text(shown_json(value, SCHEMA_MESSAGE_SIZE_MAX) + words)))
+            shown = shown_json(value, room + 1)
+            if len(shown) > room:
+                shown = shown[: room - 3] + "..."
+            self.messages.append((spot_pointer(spot), shortened_text(shown + words)))
         return 0
 
 

@@ -47,10 +47,11 @@ cdef class EcmaPattern:
     cdef str text
     cdef Py_ssize_t at, size
     cdef list parts
-    # Where the element that a repetition would repeat begins in `parts`, -1 for none; the open groups' beginnings.
+    # Where the element that a repetition would repeat begins in `parts`, -1 for none; of the open groups where each
+    # begins, and what it looks behind with.
     cdef Py_ssize_t element
     cdef bint is_repeated
-    cdef list opened
+    cdef list opened, behind
     cdef int groups, referred
 
     cdef str rewritten(self, str text):
@@ -58,6 +59,7 @@ cdef class EcmaPattern:
         self.size = len(text)
         self.parts = []
         self.opened = []
+        self.behind = []
         self.element = -1
         while self.at < self.size:
             self.rewrite_one()
@@ -93,17 +95,24 @@ cdef class EcmaPattern:
         if c == ")":
             if not self.opened:
                 refuse("unmatched close parenthesis")
-            self.parts.append(")")
+            self.parts.append("))" if self.behind.pop() else ")")
             self.element = self.opened.pop()
             self.is_repeated = False
             return 0
         if c == ".":
             return self.add(ECMA_ANY)
-        if c == "^" or c == "|":
-            return self.add_unrepeatable(chr(c))
+        if c == "^":
+            return self.add_unrepeatable("^")
+        if c == "|":
+            return self.add_unrepeatable(self.choice_text())
         if c == "$":
             return self.add_unrepeatable("\\z")
         return self.add(code_text(<int>c))
+
+    cdef str choice_text(self):
+        """Choices of what is behind may have different widths: each gets a look of its own."""
+        cdef str kind = self.behind[len(self.behind) - 1] if self.behind else ""
+        return "|" if not kind else f"){'|' if kind == '?<=' else ''}({kind}"
 
     cdef int rewrite_repeat(self, Py_UCS4 c) except -1:
         cdef Py_ssize_t start = self.at - 1
@@ -129,11 +138,14 @@ cdef class EcmaPattern:
     cdef int rewrite_group(self) except -1:
         cdef str kind, name
         self.opened.append(len(self.parts))
+        self.behind.append("")
         self.element = -1
         for kind in ECMA_GROUPS:
             if self.text.startswith(kind, self.at):
                 self.at += len(kind)
-                self.parts.append("(" + kind)
+                if kind.startswith("?<"):
+                    self.behind[len(self.behind) - 1] = kind
+                self.parts.append(("(?:(" if kind.startswith("?<") else "(") + kind)
                 return 0
         if self.text.startswith("?<", self.at) or self.text.startswith("?P<", self.at):
             self.at = self.text.index("<", self.at) + 1
@@ -158,6 +170,7 @@ cdef class EcmaPattern:
         self.parts.append("(" + self.text[start : self.at])
         if self.text[self.at - 1] == ")":
             self.opened.pop()
+            self.behind.pop()
         return 0
 
     cdef str upto(self, str end):
