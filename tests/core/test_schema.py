@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import given, note
+from hypothesis import assume, given, note
 from hypothesis import strategies as st
 
 from fastrunner._core import InvalidSchema, compile_schema
@@ -85,6 +85,25 @@ def keywords(inner: st.SearchStrategy[Any], newest: bool) -> dict[str, st.Search
     }
 
 
+SAME_VALUE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else")
+
+
+def leads_to_itself(document: Any, schema: Any, around: tuple[int, ...] = ()) -> bool:
+    """Whether a schema applies to the value it applies to: what `not` of itself is, nobody says."""
+    if not isinstance(schema, dict):
+        return False
+    if id(schema) in around:
+        return True
+    inner = [schema[name] for name in SAME_VALUE if name in schema]
+    inner = [each for held in inner for each in (held if isinstance(held, list) else [held])]
+    if "dependentSchemas" in schema:
+        inner.extend(schema["dependentSchemas"].values())
+    targets = {"#": document, **{f"#/$defs/{name}": each for name, each in document.get("$defs", {}).items()}}
+    if "$ref" in schema:
+        inner.append(targets[schema["$ref"]])
+    return any(leads_to_itself(document, each, (*around, id(schema))) for each in inner)
+
+
 def schemas(newest: bool) -> st.SearchStrategy[Any]:
     def widen(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         rows = keywords(inner, newest)
@@ -105,6 +124,7 @@ def test_verdicts_agree_with_jsonschema_rs(newest: bool) -> None:
     def check(schema: Any, x: Any, y: Any, values: list[Any]) -> None:
         document = {**(schema if isinstance(schema, dict) else {"allOf": [schema]}), "$defs": {"x": x, "y": y}}
         document["$schema"] = DRAFTS[4 if newest else 3]
+        assume(not leads_to_itself(document, document))
         note(json.dumps(document))
         ours, oracle = compile_schema(document), jsonschema_rs.validator_for(document, offline=True)
         for value in values:
@@ -122,6 +142,7 @@ def test_drafts_agree_with_jsonschema_rs(draft: str, schema: Any, value: Any) ->
     """Schemas written for the newest draft: what an older one refuses, and what it ignores."""
     document = {**(schema if isinstance(schema, dict) else {"allOf": [{}]}), "$schema": draft}
     document = json.loads(json.dumps(document).replace("#/$defs/x", "#").replace("#/$defs/y", "#"))
+    assume(not leads_to_itself(document, document))
     try:
         oracle = jsonschema_rs.validator_for(document, offline=True)
     except (ValueError, jsonschema_rs.ValidationError):
@@ -431,14 +452,14 @@ def test_hostile_schemas_end_soon(name: str) -> None:
         found.add(compiled.check(copy))
         taken.append(time.process_time() - started)
     ((violated, steps),) = found
-    assert violated is told is None or told in str(violated)
+    assert violated is None if told is None else told in str(violated)
     assert steps <= SCHEMA_STEPS_MAX
     assert min(taken) < 0.05
 
 
 def test_a_shared_part_costs_what_two_equal_ones_do() -> None:
     part = nested(30, 5)
-    schema = {**nodes("anyOf"), "$ref": "#/$defs/all"}
+    schema: dict[str, Any] = {**nodes("anyOf"), "$ref": "#/$defs/all"}
     schema["$defs"]["all"] = {"items": {"$ref": "#/$defs/node"}}
     assert compile_schema(schema).check([part, part]) == compile_schema(schema).check([nested(30, 5), nested(30, 5)])
 
@@ -450,5 +471,6 @@ def test_a_restore_changes_no_verdict() -> None:
     for value in (["a" * 40 + "b"] * 3, ["aa", "aa"], ["aa"]):
         plan = plan_of(tasks)
         runs = [Run(plan, value, restoring=restoring).finish() for restoring in (False, True)]
-        assert runs[0].error == runs[1].error
-        assert (runs[0].status == "completed") is (value == ["aa"])
+        told = [run.error["detail"] if run.status == "failed" else None for run in runs]
+        assert told[0] == told[1]
+        assert (told[0] is None) is (value == ["aa"])

@@ -1,4 +1,4 @@
-"""The JSON-Schema-Test-Suite for all five drafts: its verdicts but for the exceptions listed here, each with its reason.
+"""The JSON-Schema-Test-Suite for five drafts: its verdicts but for the exceptions listed here, each with its reason.
 
 The suite comes with `make suites`.
 """

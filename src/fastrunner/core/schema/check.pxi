@@ -1,8 +1,8 @@
 """Stage 4, walk: whether a value matches a rule. Yes or no, at the first thing that decides.
 
-Rules: every rule looked at and every member, item, name and branch takes steps, text and equality by size, patterns what
-the matcher counts. Recursion goes as deep as schemas apply within schemas, which is bounded. A rule that leads back to
-itself for the same value asks nothing new.
+Rules: every rule looked at and every member, item, name and branch takes steps, text and equality by size, patterns
+what the matcher counts. Recursion goes as deep as schemas apply within schemas, which is bounded. A rule that leads
+back to itself for the same value asks nothing new.
 """
 
 from cpython.dict cimport PyDict_Contains, PyDict_GetItemWithError, PyDict_Next, PyDict_Size

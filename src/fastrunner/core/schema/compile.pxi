@@ -368,7 +368,8 @@ cdef int fill_branches(SchemaCompiler compiler, SchemaPlace place, dict schema) 
         branches.condition = compiler.held_here(place, "/if")
         branches.then = compiler.held_here(place, "/then") if "then" in schema else None
         branches.otherwise = compiler.held_here(place, "/else") if "else" in schema else None
-    if (branches.reference is not None or branches.dynamic is not None or branches.all_of is not None or branches.any_of is not None
+    if (branches.reference is not None or branches.dynamic is not None
+            or branches.all_of is not None or branches.any_of is not None
             or branches.one_of is not None or branches.never is not None or branches.condition is not None):
         place.rule.branches = branches
     return 0

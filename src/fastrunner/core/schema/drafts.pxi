@@ -1,7 +1,7 @@
 """Support of stage 2: which keywords each draft of JSON Schema has, and which of them hold schemas.
 
-Rules: a keyword that a draft does not have is an annotation there, as is anything unknown. `format` asserts in drafts 4,
-6 and 7 and is an annotation from 2019-09 on.
+Rules: a keyword that a draft does not have is an annotation there, as is anything unknown. `format` asserts in drafts
+4, 6 and 7 and is an annotation from 2019-09 on.
 """
 
 cdef dict DRAFTS = {

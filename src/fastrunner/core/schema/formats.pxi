@@ -1,7 +1,7 @@
 """Stage 4, walk: the formats that drafts 4, 6 and 7 assert, each as its RFC has it.
 
-Rules: text is paid for by its length before it is looked at, and every pattern here takes linear time. An unknown format
-is an annotation.
+Rules: text is paid for by its length before it is looked at, and every pattern here takes linear time. An unknown
+format is an annotation.
 """
 
 import re as _re
@@ -22,8 +22,9 @@ cdef object uri_pattern(str beyond, bint is_reference):
     cdef str scheme = r"[A-Za-z][A-Za-z0-9+.\-]*:"
     cdef str path = uri_chars(":@/" + beyond)
     cdef str more = uri_chars(":@/?" + beyond)
-    cdef str place = (rf"//(?:{uri_chars(':' + beyond)}@)?(?:\[(?P<literal>[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[^\]\[/?#@%]+)\]"
-                      rf"|{uri_chars(beyond)})(?::[0-9]*)?(?=[/?#]|\Z)")
+    cdef str literal = r"\[(?P<literal>[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[^\]\[/?#@%]+)\]"
+    cdef str place = (rf"//(?:{uri_chars(':' + beyond)}@)?(?:{literal}|{uri_chars(beyond)})"
+                      rf"(?::[0-9]*)?(?=[/?#]|\Z)")
     # Without a scheme, nothing before the first slash may look like one.
     cdef str start = rf"(?:{scheme}|(?![^/?#]*:)|(?=//))" if is_reference else scheme
     return _re.compile(rf"{start}(?:{place}(?:/{path})?|(?!//){path})(?:\?{more})?(?:#{more})?\Z")
@@ -197,7 +198,7 @@ cdef dict ASSERTED_FORMATS = {
     "date": (4, is_date), "date-time": (4, is_date_time_text), "time": (4, is_time), "email": (4, is_email),
     "idn-email": (4, is_idn_email), "hostname": (4, is_hostname), "ipv4": (4, is_ipv4), "ipv6": (4, is_ipv6),
     "uri": (4, uri_pattern("", False)), "uri-reference": (6, uri_pattern("", True)),
-    "uri-template": (6, TEMPLATE_PATTERN), "json-pointer": (6, is_pointer), "iri": (7, uri_pattern(BEYOND_ASCII, False)),
-    "iri-reference": (7, uri_pattern(BEYOND_ASCII, True)), "idn-hostname": (7, is_idn_hostname),
-    "relative-json-pointer": (7, is_relative_pointer), "regex": (4, None),
+    "uri-template": (6, TEMPLATE_PATTERN), "json-pointer": (6, is_pointer),
+    "iri": (7, uri_pattern(BEYOND_ASCII, False)), "iri-reference": (7, uri_pattern(BEYOND_ASCII, True)),
+    "idn-hostname": (7, is_idn_hostname), "relative-json-pointer": (7, is_relative_pointer), "regex": (4, None),
 }

@@ -1,8 +1,8 @@
-"""Stage 2, compile: which rules a check may come to more than once for the same value, and which lead back to themselves.
+"""Stage 2, compile: which rules a check may meet again for the same value, and which lead back to themselves.
 
-Rules: told by the schema alone. Verdicts of rules that are met once are not worth keeping, and most are, even in schemas
-that refer to themselves: so it is worked out which rules may apply together, place by place, as far as the data could
-tell places apart. Where that takes too long, every rule with several ways to it counts as met again.
+Rules: told by the schema alone. Verdicts of rules that are met once are not worth keeping, and most are, even in
+schemas that refer to themselves: so it is worked out which rules may apply together, place by place, as far as the
+data could tell places apart. Where that takes too long, every rule with several ways to it counts as met again.
 """
 
 # Sets of rules looked at, for each rule of the schema, before it is too much.

@@ -172,8 +172,8 @@ cdef SchemaPlace resolved(SchemaPlace place, str keyword, str reference):
     if resource is None:
         resource = meta_resource(uri)
     if resource is None:
-        raise InvalidSchema(pointer, f"{shown_json(uri, SCHEMA_MESSAGE_SIZE_MAX)} is outside of the schema, and nothing "
-                            "is fetched")
+        raise InvalidSchema(pointer, f"{shown_json(uri, SCHEMA_MESSAGE_SIZE_MAX)} is outside of the schema, and "
+                            "nothing is fetched")
     fragment = _unquote(fragment)
     if not fragment:
         return resource.root
