@@ -21,7 +21,7 @@ cdef struct Bounds:
 
 
 cdef struct State:
-    Bounds bounds
+    const Bounds* bounds
     long long steps_left
     long long steps_spent
     long long now_ms
@@ -35,6 +35,7 @@ cdef struct State:
 @cython.final
 cdef class Machine:
     cdef State state
+    cdef Bounds own_bounds
 
     cdef Bounds bounds(self) noexcept
     cdef int set_bounds(self, const Bounds* bounds) except -1

@@ -8,7 +8,7 @@ equally many steps, whatever was evaluated before and whatever other threads do.
 from collections.abc import Sequence
 from typing import Any, final
 
-Json = Any
+_Json = Any
 
 class ExpressionProblem(ValueError):
     """An expression that does not compile; `offset` counts code points from 0, `line` and `column` from 1."""
@@ -23,31 +23,28 @@ class ExpressionProblem(ValueError):
 class ExpressionError(Exception):
     """An evaluation that failed; `value` is what jq's `catch` would see, the message is its text."""
 
-    value: Json
+    value: _Json
 
-    def __init__(self, value: Json) -> None: ...
+    def __init__(self, value: _Json) -> None: ...
 
 class BudgetExceeded(ExpressionError):
     """The evaluation used up its budget; `try` does not catch it, so that no expression outlives its bound."""
 
 @final
 class Program:
-    """A compiled jq expression; immutable, shared between executions."""
+    """A compiled jq expression; immutable, shared between executions. Comes from `compile_expression` alone."""
 
     text: str
     arguments: tuple[str, ...]
     """Free variables without `$`, in order of first use; evaluation takes their values in this order."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Raises TypeError: programs come from `compile_expression`."""
-
-    def first(self, input: Json, arguments: Sequence[Json] = (), now_ms: int = 0) -> Json:
+    def first(self, input: _Json, arguments: Sequence[_Json] = (), now_ms: int = 0) -> _Json:
         """The expression's one value: no result gives None, one result itself, several results a list of them.
 
         Raises ExpressionError.
         """
 
-    def outputs(self, input: Json, arguments: Sequence[Json] = (), now_ms: int = 0) -> list[Json]:
+    def outputs(self, input: _Json, arguments: Sequence[_Json] = (), now_ms: int = 0) -> list[_Json]:
         """All results in order. Raises ExpressionError; results before the error are lost."""
 
     def argument_offset(self, name: str) -> int:

@@ -71,6 +71,11 @@ DIFFERENCES = (
         ),
     ),
     Difference(
+        "a value leads a path on because it came by it, in jq because it is the same object, wherever it was bound",
+        ". as $x | path($x)",
+        lambda program, ours, _theirs: path_error(ours) and "$" in program,
+    ),
+    Difference(
         "jq's `?//` takes the break that ends `first` and the like for an error, and goes on with the next pattern",
         "first(1 as $x ?// $y | $x, $y)",
         lambda program, _ours, _theirs: "?//" in program and bool(LEAVES_EARLY.search(program)),

@@ -432,7 +432,7 @@ cdef int fold_constants(Node node) except -1:
         if kid is not None and kid.kind != N_CONST:
             return 0
     try:
-        node.key = evaluate(None, node, None)
+        node.key = evaluate(None, running(), node, None)
     except ExpressionError:
         return 0
     node.kind = N_CONST

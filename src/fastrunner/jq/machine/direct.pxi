@@ -6,65 +6,67 @@ to go back into them. Order of evaluation, errors and budget are those of the in
 
 from cpython.list cimport PyList_GET_SIZE
 
+from fastrunner._jq cimport State
+
 cdef bint generates(Node node) noexcept:
     """Whether a node is a generator that `collect` can follow: `.[]` of a single value, or `..`."""
     return node.kind == N_RECURSE or (node.kind == N_ITERATE and not node.optional)
 
 
-cdef object evaluate_optional(Stack stack, Node node, object input, bint* present):
+cdef object evaluate_optional(Stack stack, State* state, Node node, object input, bint* present):
     """A node that yields at most one value; `present` becomes false where it yields none."""
     cdef int kind = node.kind
     cdef object value
     if node.single == S_YES:
-        return evaluate(stack, node, input)
+        return evaluate(stack, state, node, input)
     if kind == N_IF:
-        if truthy(evaluate(stack, node.a, input)):
-            return evaluate_optional(stack, node.b, input, present)
-        return input if node.c is None else evaluate_optional(stack, node.c, input, present)
+        if truthy(evaluate(stack, state, node.a, input)):
+            return evaluate_optional(stack, state, node.b, input, present)
+        return input if node.c is None else evaluate_optional(stack, state, node.c, input, present)
     if kind == N_PIPE:
-        value = evaluate_optional(stack, node.a, input, present)
-        return evaluate_optional(stack, node.b, value, present) if present[0] else None
+        value = evaluate_optional(stack, state, node.a, input, present)
+        return evaluate_optional(stack, state, node.b, value, present) if present[0] else None
     present[0] = False
     return None
 
 
-cdef object collect(Stack stack, Node node, object input):
+cdef object collect(Stack stack, State* state, Node node, object input):
     """The array of what a generator, or a generator and a node behind it, yield."""
     cdef Node source = node if generates(node) else node.a
     cdef Node body = None if source is node else node.b
     cdef list result = []
     cdef list values
     if source.kind == N_RECURSE:
-        return collect_descent(stack, body, input)
-    values = elements(input if source.a is None else evaluate(stack, source.a, input))
+        return collect_descent(stack, state, body, input)
+    values = elements(input if source.a is None else evaluate(stack, state, source.a, input))
     if body is None:
         check_array(len(values))
         return list(values)
     for value in values:
-        collect_one(stack, body, value, result)
+        collect_one(stack, state, body, value, result)
     return result
 
 
-cdef object first_directly(Stack stack, Node node, object input):
+cdef object first_directly(Stack stack, State* state, Node node, object input):
     """The first of what a generator and a node behind it yield, or else a value: `any`, `all`, `isempty`."""
     cdef Node source = <Node>(<Node>node.a.kids[0]).a
     cdef Node body = <Node>(<Node>node.a.kids[0]).b
     cdef object found
     cdef bint present
-    for value in elements(input if source.a is None else evaluate(stack, source.a, input)):
+    for value in elements(input if source.a is None else evaluate(stack, state, source.a, input)):
         charge(4)
         present = True
-        found = evaluate_optional(stack, body, value, &present)
+        found = evaluate_optional(stack, state, body, value, &present)
         if present:
             return found
-    return evaluate(stack, <Node>node.a.kids[1], input)
+    return evaluate(stack, state, <Node>node.a.kids[1], input)
 
 
-cdef int collect_one(Stack stack, Node body, object value, list result) except -1:
+cdef int collect_one(Stack stack, State* state, Node body, object value, list result) except -1:
     cdef bint present = True
     charge(4)
     if body is not None:
-        value = evaluate_optional(stack, body, value, &present)
+        value = evaluate_optional(stack, state, body, value, &present)
         if not present:
             return 0
     if PyList_GET_SIZE(result) >= running().bounds.array_size:
@@ -73,14 +75,14 @@ cdef int collect_one(Stack stack, Node body, object value, list result) except -
     return 0
 
 
-cdef list collect_descent(Stack stack, Node body, object input):
+cdef list collect_descent(Stack stack, State* state, Node body, object input):
     """As `collect` for `..`: a value comes before what it holds."""
     cdef list result = []
     cdef list waiting = [input]
     cdef Py_ssize_t first
     while waiting:
         value = waiting.pop()
-        collect_one(stack, body, value, result)
+        collect_one(stack, state, body, value, result)
         if type(value) is list:
             charge_elements(2 * len(<list>value))
             waiting.extend(reversed(<list>value))
@@ -92,15 +94,15 @@ cdef list collect_descent(Stack stack, Node body, object input):
     return result
 
 
-cdef object reduce_directly(Stack stack, Node node, object input):
+cdef object reduce_directly(Stack stack, State* state, Node node, object input):
     """`reduce .[] as $x (init; update)`."""
-    cdef object state = evaluate(stack, node.b, input)
+    cdef object folded = evaluate(stack, state, node.b, input)
     cdef Node pattern = <Node>node.kids[0]
-    for value in elements(input if node.a.a is None else evaluate(stack, node.a.a, input)):
+    for value in elements(input if node.a.a is None else evaluate(stack, state, node.a.a, input)):
         charge(6)
-        bind_pattern(stack, pattern, value)
-        state = evaluate(stack, node.c, state)
-    return state
+        bind_pattern(stack, state, pattern, value)
+        folded = evaluate(stack, state, node.c, folded)
+    return folded
 
 
 cdef bint is_chain(Node node) noexcept:
@@ -112,7 +114,7 @@ cdef bint is_chain(Node node) noexcept:
     return True
 
 
-cdef object assign_directly(Stack stack, Node node, object input):
+cdef object assign_directly(Stack stack, State* state, Node node, object input):
     """An update of the one place that a row of names leads to."""
     cdef list names, parents
     cdef Node step = node.a
@@ -120,11 +122,11 @@ cdef object assign_directly(Stack stack, Node node, object input):
     cdef object operand = None
     cdef Py_ssize_t i
     if node.op != A_MODIFY:
-        operand = evaluate(stack, node.b, input)
+        operand = evaluate(stack, state, node.b, input)
     if step is not None and step.a is None:
         # The usual case, without lists.
         charge(8)
-        value = assigned(stack, node, index_value(input, step.key), operand)
+        value = assigned(stack, state, node, index_value(input, step.key), operand)
         return with_child(input, step.key, value)
     names, parents = [], []
     while step is not None:
@@ -134,14 +136,14 @@ cdef object assign_directly(Stack stack, Node node, object input):
     for i in range(len(names) - 1, -1, -1):
         parents.append(value)
         value = index_value(value, names[i])
-    value = assigned(stack, node, value, operand)
+    value = assigned(stack, state, node, value, operand)
     for i in range(len(names)):
         value = with_child(parents[len(names) - 1 - i], names[i], value)
     return value
 
 
-cdef inline object assigned(Stack stack, Node node, object value, object operand):
+cdef inline object assigned(Stack stack, State* state, Node node, object value, object operand):
     """What an update puts where `value` was."""
     if node.op == A_MODIFY:
-        return evaluate(stack, node.b, value)
+        return evaluate(stack, state, node.b, value)
     return operand if node.op == A_SET else operate(node.op, value, operand)

@@ -16,14 +16,14 @@ from libc.stdint cimport INT64_MAX, INT64_MIN
 from fastrunner._jq cimport State
 
 
-cdef object evaluate(Stack stack, Node node, object input):
+cdef object evaluate(Stack stack, State* state, Node node, object input):
     """The one value of a node the compiler marked single."""
     cdef int kind = node.kind
     cdef object left, right
     cdef PyObject* found
-    running().steps_left -= 1
+    state.steps_left -= 1
     if kind == N_FIELD:
-        left = input if node.a is None else evaluate(stack, node.a, input)
+        left = input if node.a is None else evaluate(stack, state, node.a, input)
         if type(left) is dict:
             found = PyDict_GetItemWithError(left, node.key)
             return <object>found if found != NULL else None
@@ -35,71 +35,71 @@ cdef object evaluate(Stack stack, Node node, object input):
     elif kind == N_VARIABLE:
         return stack.load(node.level, node.slot)
     elif kind == N_PIPE:
-        return evaluate(stack, node.b, evaluate(stack, node.a, input))
+        return evaluate(stack, state, node.b, evaluate(stack, state, node.a, input))
     elif kind == N_BINARY:
-        right = node.b.key if node.b.kind == N_CONST else evaluate(stack, node.b, input)
-        left = node.a.key if node.a.kind == N_CONST else evaluate(stack, node.a, input)
+        right = node.b.key if node.b.kind == N_CONST else evaluate(stack, state, node.b, input)
+        left = node.a.key if node.a.kind == N_CONST else evaluate(stack, state, node.a, input)
         return operate(node.op, left, right)
     elif kind == N_AND:
-        return truthy(evaluate(stack, node.a, input)) and truthy(evaluate(stack, node.b, input))
+        return truthy(evaluate(stack, state, node.a, input)) and truthy(evaluate(stack, state, node.b, input))
     elif kind == N_OR:
-        return truthy(evaluate(stack, node.a, input)) or truthy(evaluate(stack, node.b, input))
+        return truthy(evaluate(stack, state, node.a, input)) or truthy(evaluate(stack, state, node.b, input))
     elif kind == N_IF:
-        if truthy(evaluate(stack, node.a, input)):
-            return evaluate(stack, node.b, input)
-        return input if node.c is None else evaluate(stack, node.c, input)
+        if truthy(evaluate(stack, state, node.a, input)):
+            return evaluate(stack, state, node.b, input)
+        return input if node.c is None else evaluate(stack, state, node.c, input)
     elif kind == N_OBJECT:
-        return evaluate_object(stack, node, input)
+        return evaluate_object(stack, state, node, input)
     elif kind == N_NATIVE:
-        return evaluate_native(stack, node, input)
+        return evaluate_native(stack, state, node, input)
     elif kind == N_ALTERNATIVE:
-        return evaluate_alternative(stack, node, input)
+        return evaluate_alternative(stack, state, node, input)
     elif kind == N_INDEX:
-        right = evaluate(stack, node.b, input)
-        left = input if node.a is None else evaluate(stack, node.a, input)
+        right = evaluate(stack, state, node.b, input)
+        left = input if node.a is None else evaluate(stack, state, node.a, input)
         return index_value(left, right)
     elif kind == N_STRING:
-        return evaluate_string(stack, node, input)
+        return evaluate_string(stack, state, node, input)
     elif kind == N_ARRAY:
-        return evaluate_array(stack, node, input)
-    return evaluate_rare(stack, node, input)
+        return evaluate_array(stack, state, node, input)
+    return evaluate_rare(stack, state, node, input)
 
 
-cdef object evaluate_rare(Stack stack, Node node, object input):
+cdef object evaluate_rare(Stack stack, State* state, Node node, object input):
     cdef int kind = node.kind
     cdef object value, low, high
     if kind == N_BIND:
-        value = evaluate(stack, node.a, input)
-        bind_pattern(stack, <Node>node.kids[0], value)
-        return evaluate(stack, node.b, input)
+        value = evaluate(stack, state, node.a, input)
+        bind_pattern(stack, state, <Node>node.kids[0], value)
+        return evaluate(stack, state, node.b, input)
     if kind == N_SLICE:
-        low = None if node.b is None else evaluate(stack, node.b, input)
-        high = None if node.c is None else evaluate(stack, node.c, input)
-        value = input if node.a is None else evaluate(stack, node.a, input)
+        low = None if node.b is None else evaluate(stack, state, node.b, input)
+        high = None if node.c is None else evaluate(stack, state, node.c, input)
+        value = input if node.a is None else evaluate(stack, state, node.a, input)
         return slice_value(value, low, high)
     if kind == N_NEGATE:
-        return negate(evaluate(stack, node.a, input))
+        return negate(evaluate(stack, state, node.a, input))
     if kind == N_FORMAT:
         return format_value(<str>node.key, input)
     if kind == N_TRY:
         try:
-            return evaluate(stack, node.a, input)
+            return evaluate(stack, state, node.a, input)
         except BudgetExceeded:
             raise
         except ExpressionError as error:
             value = error.value
         charge(ERROR_STEPS)
-        return evaluate(stack, node.b, value)
+        return evaluate(stack, state, node.b, value)
     if kind == N_REDUCE:
-        return reduce_directly(stack, node, input)
+        return reduce_directly(stack, state, node, input)
     if kind == N_ASSIGN:
-        return assign_directly(stack, node, input)
+        return assign_directly(stack, state, node, input)
     if kind == N_FIRST:
-        return first_directly(stack, node, input)
+        return first_directly(stack, state, node, input)
     raise SystemError(f"node {kind} is not single-valued")
 
 
-cdef object evaluate_object(Stack stack, Node node, object input):
+cdef object evaluate_object(Stack stack, State* state, Node node, object input):
     cdef dict result = {}
     cdef Py_ssize_t i
     cdef Node key, value
@@ -108,8 +108,8 @@ cdef object evaluate_object(Stack stack, Node node, object input):
     for i in range(0, PyList_GET_SIZE(node.kids), 2):
         key = <Node>PyList_GET_ITEM(node.kids, i)
         value = <Node>PyList_GET_ITEM(node.kids, i + 1)
-        name = key.key if key.kind == N_CONST else evaluate(stack, key, input)
-        found = value.key if value.kind == N_CONST else evaluate(stack, value, input)
+        name = key.key if key.kind == N_CONST else evaluate(stack, state, key, input)
+        found = value.key if value.kind == N_CONST else evaluate(stack, state, value, input)
         charge_text(checked_key(name))
         PyDict_SetItem(result, name, found)
     return result
@@ -121,22 +121,22 @@ cdef inline str checked_key(object name):
     return <str>name
 
 
-cdef object evaluate_array(Stack stack, Node node, object input):
+cdef object evaluate_array(Stack stack, State* state, Node node, object input):
     cdef Node kid
     charge(2)
     if node.a is None:
         return []
     if node.a.single != S_YES and node.a.kind != N_COMMA:
-        return collect(stack, node.a, input)
+        return collect(stack, state, node.a, input)
     if node.a.kind != N_COMMA:
-        return [evaluate(stack, node.a, input)]
+        return [evaluate(stack, state, node.a, input)]
     cdef list result = []
     for kid in node.a.kids:
-        result.append(evaluate(stack, kid, input))
+        result.append(evaluate(stack, state, kid, input))
     return result
 
 
-cdef object evaluate_native(Stack stack, Node node, object input):
+cdef object evaluate_native(Stack stack, State* state, Node node, object input):
     cdef Native native = <Native>node.key
     cdef object a = None
     cdef object b = None
@@ -144,27 +144,27 @@ cdef object evaluate_native(Stack stack, Node node, object input):
     if native.arity > 0:
         if native.arity > 1:
             if native.arity > 2:
-                c = evaluate(stack, <Node>PyList_GET_ITEM(node.kids, 2), input)
-            b = evaluate(stack, <Node>PyList_GET_ITEM(node.kids, 1), input)
-        a = evaluate(stack, <Node>PyList_GET_ITEM(node.kids, 0), input)
+                c = evaluate(stack, state, <Node>PyList_GET_ITEM(node.kids, 2), input)
+            b = evaluate(stack, state, <Node>PyList_GET_ITEM(node.kids, 1), input)
+        a = evaluate(stack, state, <Node>PyList_GET_ITEM(node.kids, 0), input)
     if native.function == NULL:
         return apply_math(<MathNative>native, input, a, b)
     return native.function(input, a, b, c)
 
 
-cdef object evaluate_alternative(Stack stack, Node node, object input):
+cdef object evaluate_alternative(Stack stack, State* state, Node node, object input):
     cdef bint present = True
-    cdef object value = evaluate_quietly(stack, node.a, input, &present)
+    cdef object value = evaluate_quietly(stack, state, node.a, input, &present)
     if present and truthy(value):
         return value
-    return evaluate(stack, node.b, input)
+    return evaluate(stack, state, node.b, input)
 
 
-cdef object evaluate_quietly(Stack stack, Node node, object input, bint* present):
+cdef object evaluate_quietly(Stack stack, State* state, Node node, object input, bint* present):
     """A node that may yield nothing because of a `?`; `present` then becomes false."""
     cdef object value
     if node.kind == N_FIELD:
-        value = input if node.a is None else evaluate_quietly(stack, node.a, input, present)
+        value = input if node.a is None else evaluate_quietly(stack, state, node.a, input, present)
         if not present[0]:
             return None
         if node.optional and type(value) is not dict and value is not None:
@@ -173,17 +173,17 @@ cdef object evaluate_quietly(Stack stack, Node node, object input, bint* present
         return index_value(value, node.key)
     if node.kind == N_TRY and node.b is None:
         try:
-            return evaluate_quietly(stack, node.a, input, present)
+            return evaluate_quietly(stack, state, node.a, input, present)
         except BudgetExceeded:
             raise
         except ExpressionError:
             charge(ERROR_STEPS)
             present[0] = False
             return None
-    return evaluate(stack, node, input)
+    return evaluate(stack, state, node, input)
 
 
-cdef object evaluate_string(Stack stack, Node node, object input):
+cdef object evaluate_string(Stack stack, State* state, Node node, object input):
     cdef Py_ssize_t i = PyList_GET_SIZE(node.kids)
     cdef list parts = [None] * i
     charge(4 + 2 * i)
@@ -195,12 +195,12 @@ cdef object evaluate_string(Stack stack, Node node, object input):
         if kid.kind == N_CONST and kid.level == 1:
             parts[i] = kid.key
         else:
-            value = evaluate(stack, kid, input)
+            value = evaluate(stack, state, kid, input)
             parts[i] = format_value(<str>node.key, value)
     return joined(parts, "")
 
 
-cdef int bind_pattern(Stack stack, Node pattern, object value) except -1:
+cdef int bind_pattern(Stack stack, State* state, Node pattern, object value) except -1:
     """Stores the variables of a pattern whose keys are all single."""
     cdef Py_ssize_t i
     cdef Node key, target
@@ -210,7 +210,7 @@ cdef int bind_pattern(Stack stack, Node pattern, object value) except -1:
     if pattern.kind == P_ARRAY:
         # jq goes from the last element to the first.
         for i in range(PyList_GET_SIZE(pattern.kids) - 1, -1, -1):
-            bind_pattern(stack, <Node>pattern.kids[i], index_value(value, i))
+            bind_pattern(stack, state, <Node>pattern.kids[i], index_value(value, i))
         return 0
     for i in range(0, PyList_GET_SIZE(pattern.kids), 2):
         key = <Node>pattern.kids[i]
@@ -219,12 +219,12 @@ cdef int bind_pattern(Stack stack, Node pattern, object value) except -1:
             found = index_value(value, key.key)
             stack.store(key.slot, found)
         else:
-            name = evaluate(stack, key, value)
+            name = evaluate(stack, state, key, value)
             if type(name) is not str:
                 fail(f"Cannot index {kind_name(value)} with {kind_name(name)}")
             found = index_value(value, name)
         if target is not None:
-            bind_pattern(stack, target, found)
+            bind_pattern(stack, state, target, found)
     return 0
 
 

@@ -32,7 +32,8 @@ cdef list results_of(Run run, Unit unit, object input):
 
 cdef int loop(Run run) except -1:
     """Runs until nothing is left to go back to."""
-    cdef State* state = running()
+    cdef State* state = run.state
+    cdef Stack stack = run.stack
     cdef Op* op
     cdef int code
     cdef bint forward
@@ -44,28 +45,28 @@ cdef int loop(Run run) except -1:
         code = op.code
         forward = True
         if code == OP_EVALUATE:
-            if run.stack.path == NULL or op.a:
-                run.current = evaluate(run.stack, <Node>op.p, run.current)
-                run.stack.at_path = False
+            if stack.path == NULL or op.a:
+                run.current = evaluate(stack, state, <Node>op.p, run.current)
+                stack.at_path = False
             else:
                 evaluate_off_path(run, <Node>op.p)
             run.pc += 1
         elif code == OP_STORE:
-            run.stack.store_current(op.a, run.current)
+            stack.store_current(op.a, run.current)
             run.pc += 1
         elif code == OP_LOAD:
-            run.current = run.stack.load(0, op.a)
-            run.stack.at_path = run.stack.holds_path(run.stack.cell(0, op.a))
+            run.current = stack.load(0, op.a)
+            stack.at_path = stack.holds_path(stack.cell(0, op.a))
             run.pc += 1
         elif code == OP_JUMP:
             run.pc = op.a
         elif code == OP_BRANCH:
-            if truthy(evaluate(run.stack, <Node>op.p, run.current)):
+            if truthy(evaluate(stack, state, <Node>op.p, run.current)):
                 run.pc += 1
             else:
                 run.pc = op.a
         elif code == OP_FORK:
-            run.stack.push_fork(F_PLAIN, op.a, run.current)
+            stack.push_fork(F_PLAIN, op.a, run.current)
             run.pc += 1
         elif code == OP_BACKTRACK:
             forward = False
@@ -82,14 +83,14 @@ cdef int loop(Run run) except -1:
         elif code == OP_CALL_CLOSURE:
             call_closure(run, op)
         elif code == OP_RETURN:
-            if run.stack.frame == 0:
+            if stack.frame == 0:
                 put_out(run)
                 forward = False
             else:
                 leave_unit(run)
         elif code == OP_DIRECT:
-            if run.stack.path == NULL:
-                run.current = evaluate(run.stack, <Node>op.p, run.current)
+            if stack.path == NULL:
+                run.current = evaluate(stack, state, <Node>op.p, run.current)
                 run.pc = op.a
             else:
                 run.pc += 1
@@ -183,7 +184,7 @@ cdef int step_path(Run run, Op* op) except -1:
 cdef int evaluate_off_path(Run run, Node node) except -1:
     """What comes about here is no path, even where Python shares one object for equal values."""
     cdef bint at_path = node.kind == N_VARIABLE and run.stack.holds_path(run.stack.cell(node.level, node.slot))
-    cdef object value = evaluate(run.stack, node, run.current)
+    cdef object value = evaluate(run.stack, run.state, node, run.current)
     if node.kind == N_NATIVE and (<Native>node.key).name in HANDING_ON:
         at_path = run.stack.at_path and value is run.current
     run.current = value
@@ -246,11 +247,12 @@ cdef int end_try(Run run) except -1:
 
 
 cdef bint step_field(Run run, Op* op) except -1:
+    cdef Stack stack = run.stack
     cdef object value = run.current
     cdef object found
     cdef PyObject* item
     cdef object key = <object>op.p
-    if run.stack.path != NULL:
+    if stack.path != NULL:
         check_path(run, key)
     if type(value) is dict:
         item = PyDict_GetItemWithError(value, key)
@@ -261,8 +263,8 @@ cdef bint step_field(Run run, Op* op) except -1:
         return False
     else:
         index_error(value, key)
-    if run.stack.path != NULL:
-        append_path(run, run.stack.path, key, found)
+    if stack.path != NULL:
+        append_path(run, stack.path, key, found)
     run.current = found
     run.pc += 1
     return True

@@ -36,7 +36,7 @@ cdef class Program:
             state.now_ms = now_ms
             before = enter(state)
             try:
-                return evaluate(None, <Node>self.direct, input)
+                return evaluate(None, state, <Node>self.direct, input)
             finally:
                 leave(state, before)
         outputs = self.run_in(state, input, arguments, now_ms)
@@ -57,6 +57,7 @@ cdef class Program:
         # Values have no cycles; looking for some while an evaluation builds them can double its time.
         collecting = PyGC_Disable()
         try:
+            run.state = state
             return run_with(run, self, input, arguments)
         finally:
             leave(state, before)
@@ -92,7 +93,7 @@ cdef list run_with(Run run, Program program, object input, tuple arguments):
     for i in range(program.argument_count):
         run.stack.store(program.slots[i], arguments[i])
     if program.direct is not None:
-        return [evaluate(run.stack, <Node>program.direct, input)]
+        return [evaluate(run.stack, run.state, <Node>program.direct, input)]
     return results_of(run, <Unit>program.unit, input)
 
 

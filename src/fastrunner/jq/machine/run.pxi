@@ -12,6 +12,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XINCREF
 from libc.math cimport isnan
 
+from fastrunner._jq cimport State
+
 cdef enum ForkKind:
     F_PLAIN
     F_ITERATE_ARRAY
@@ -40,6 +42,7 @@ cdef class Run:
     """Where the run of a program is."""
 
     cdef Stack stack
+    cdef State* state
     # The current value and program counter live here while an error is handled.
     cdef object current
     cdef int pc
@@ -394,7 +397,7 @@ cdef int call_closure(Run run, Op* op) except -1:
     cdef object value
     if unit.direct is not None and run.stack.path == NULL:
         run.stack.push_frame(unit, closure.env, 0)
-        value = evaluate(run.stack, unit.direct, run.current)
+        value = evaluate(run.stack, run.state, unit.direct, run.current)
         run.stack.frame_top -= 1
         run.stack.frame = run.stack.frames[run.stack.frame_top].return_frame
         run.current = value

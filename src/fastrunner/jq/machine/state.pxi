@@ -5,8 +5,6 @@ threads do not disturb each other and equal calls have equal results and costs. 
 spent its whole budget and no more, whatever its last piece of work would have cost.
 """
 
-from libc.string cimport memset
-
 from fastrunner import limits as _limits
 from fastrunner._jq cimport Bounds, Machine, State
 
@@ -30,11 +28,15 @@ cdef Bounds default_bounds() noexcept:
     return DEFAULT_BOUNDS
 
 
-cdef void begin(State* state, const Bounds* bounds) noexcept:
-    """Fills in a state that has evaluated nothing."""
-    memset(state, 0, sizeof(State))
-    state.bounds = bounds[0]
+cdef inline void begin(State* state, const Bounds* bounds) noexcept:
+    """Fills in a state that has evaluated nothing; the bounds must outlive it."""
+    state.bounds = bounds
     state.steps_left = bounds.steps
+    state.steps_spent = 0
+    state.now_ms = 0
+    state.met_nan = False
+    state.busy = False
+    state.matcher = NULL
 
 
 cdef void settle(State* state) noexcept:
@@ -43,7 +45,7 @@ cdef void settle(State* state) noexcept:
     state.steps_left = state.bounds.steps
 
 
-cdef void* enter(State* state) noexcept:
+cdef inline void* enter(State* state) noexcept:
     """The state runs in this thread from here on; gives what ran before, for `leave`."""
     global _running
     cdef void* before = _running
@@ -52,7 +54,7 @@ cdef void* enter(State* state) noexcept:
     return before
 
 
-cdef void leave(State* state, void* before) noexcept:
+cdef inline void leave(State* state, void* before) noexcept:
     global _running
     state.busy = False
     _running = before
@@ -67,14 +69,14 @@ cdef class Machine:
             raise TypeError("machines belong to executions and cannot be made")
 
     cdef Bounds bounds(self) noexcept:
-        return self.state.bounds
+        return self.own_bounds
 
     cdef int set_bounds(self, const Bounds* bounds) except -1:
         """Other bounds from the next evaluation on, which begins with a whole budget."""
         if self.state.busy:
             raise RuntimeError("the machine is evaluating an expression")
         settle(&self.state)
-        self.state.bounds = bounds[0]
+        self.own_bounds = bounds[0]
         self.state.steps_left = bounds.steps
         return 0
 
@@ -94,5 +96,6 @@ cdef class Machine:
 cdef Machine new_machine(const Bounds* bounds):
     """A machine with the given bounds, or those of `fastrunner.limits` for NULL."""
     cdef Machine machine = Machine.__new__(Machine, KEY)
-    begin(&machine.state, bounds if bounds != NULL else &DEFAULT_BOUNDS)
+    machine.own_bounds = bounds[0] if bounds != NULL else DEFAULT_BOUNDS
+    begin(&machine.state, &machine.own_bounds)
     return machine

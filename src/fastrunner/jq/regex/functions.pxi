@@ -55,7 +55,7 @@ cdef FlaggedPattern flagged_pattern(Matcher* m, str text, object flags):
 
 cdef bint is_within_bounds(FlaggedPattern pattern) noexcept:
     """Whether a pattern is what making it within the running machine's bounds would give."""
-    cdef Bounds* bounds = &running().bounds
+    cdef const Bounds* bounds = running().bounds
     if len(pattern.text) > bounds.regex_size:
         return False
     return pattern.depth_max == bounds.regex_depth and pattern.instructions_max == bounds.regex_instructions
