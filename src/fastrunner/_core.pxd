@@ -25,14 +25,13 @@ cdef class Mark:
 
 @cython.final
 cdef class Document:
-    """A document's data, the problems its text had, and the expressions validation compiles for the plan."""
+    """A document's data, the problems its text had, and what validation compiles for the plan."""
 
     cdef str text
     cdef object root
     cdef list problems
     cdef dict programs
     cdef dict schemas
-    """What its JSON Schemas compile to, by their identity."""
     cdef bint is_json
     cdef bint is_respelled
     cdef Mark mark
@@ -233,7 +232,6 @@ cdef class Schema:
     """A compiled JSON Schema; `_core.pyi` has the contract."""
 
     cdef object root
-    """The rule that stands for all of it."""
     cdef long long rule_count
 
     cdef str violation(self, object value, const Bounds* bounds, long long* steps_left)
