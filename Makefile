@@ -12,10 +12,11 @@ DEBUG_TESTS := tests/core/test_behaviour.py tests/core/test_drives.py tests/core
 	tests/core/test_snapshot.py tests/core/test_snapshot_lies.py tests/core/test_validate.py \
 	tests/core/test_walk_threads.py tests/core/test_walk_zero.py $(wildcard tests/core/test_walk_[bcefp]*.py) \
 	tests/core/test_jq_problems.py tests/core/test_jq_builtins.py
+SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve build debug debug-core protos docs lint types stubs unit bench bench-full outage overload parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites demo test serve build debug debug-core protos docs lint types stubs unit bench bench-full outage overload parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,14 @@ $(EXTENSION): $(STAMP) $(CORE_SOURCES)
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
+$(SUITES): $(STAMP)
+	@echo "fetching the JSON Schema test suite"
+	@rm -rf $@ && mkdir -p $@
+	@$(BIN)/python -m pip download --quiet --no-deps --no-binary jsonschema --dest $@ jsonschema==4.26.0
+	@tar -xzf $@/jsonschema-4.26.0.tar.gz -C $@ --strip-components 2 jsonschema-4.26.0/json/tests
+
+suites: $(SUITES) ## Fetch the test suites that tests skip without
+
 build: $(EXTENSION) ## Create .venv and build the extensions
 
 debug: $(STAMP) ## Build the extensions with traces, checks and assertions
@@ -50,7 +59,7 @@ demo: build ## Run the examples on a real runner with live progress, killing a w
 
 test: lint types stubs unit debug-core ## Lint, types and all tests; those of the core with the debug build, too
 
-unit: build ## All tests
+unit: build suites ## All tests
 	$(BIN)/python -m pytest
 
 serve: build ## Start the runner with the environment's configuration

@@ -82,7 +82,6 @@ CORE_MAY_IMPORT = {
     "ipaddress",
     "itertools",
     "json.encoder",
-    "jsonschema_rs",
     "libc",
     "math",
     "operator",

@@ -25,12 +25,13 @@ cdef class Mark:
 
 @cython.final
 cdef class Document:
-    """A document's data, the problems its text had, and the expressions validation compiles for the plan."""
+    """A document's data, the problems its text had, and what validation compiles for the plan."""
 
     cdef str text
     cdef object root
     cdef list problems
     cdef dict programs
+    cdef dict schemas
     cdef bint is_json
     cdef Mark mark
 
@@ -229,11 +230,12 @@ cdef enum:
 
 @cython.final
 cdef class Schema:
-    """A compiled JSON Schema."""
+    """A compiled JSON Schema; `_core.pyi` has the contract."""
 
-    cdef object validator
+    cdef object root
+    cdef long long rule_count
 
-    cdef str violation(self, object value)
+    cdef str violation(self, object value, const Bounds* bounds, long long* steps_left)
 
 
 @cython.final

@@ -71,6 +71,33 @@ def validate_in_steps(text: str | bytes, budget: int) -> Generator[None, None, t
 def compile(text: str | bytes) -> Plan:
     """A document as an immutable plan. Raises InvalidWorkflow."""
 
+# --- JSON Schema ---
+
+class InvalidSchema(ValueError):
+    """A JSON Schema that cannot be used: invalid by its draft, or a reference that leads nowhere within it."""
+
+    pointer: str
+    """Where in the schema."""
+    reason: str
+
+    def __init__(self, pointer: str, reason: str) -> None: ...
+
+@final
+class Schema:
+    """A compiled JSON Schema of draft 4, 6, 7, 2019-09 or 2020-12. Immutable, shared between executions."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: schemas come from `compile_schema`."""
+
+    def check(self, value: Json, steps_max: int = ...) -> tuple[str | None, int]:
+        """What is wrong with a value, None if it matches; and the steps that took, by schema and data alone.
+
+        A check that would take more steps than it may ends, and that is what is wrong.
+        """
+
+def compile_schema(document: Json) -> Schema:
+    """A schema as its draft has it: that of `$schema`, else 2020-12. Fetches nothing. Raises InvalidSchema."""
+
 @final
 class Plan:
     """A compiled document: everything that can be computed once. Immutable, shared between executions."""

@@ -64,3 +64,15 @@ cdef class Program:
 cdef Bounds default_bounds() noexcept
 cdef Machine new_machine(const Bounds* bounds)
 cpdef Program compile_expression(str text)
+
+
+@cython.final
+cdef class TextPattern:
+    """A regular expression of ECMA-262, as JSON Schema has them."""
+
+    cdef object pattern
+
+    cdef bint found_in(self, str text, const Bounds* bounds, long long* steps_left) except -1
+
+
+cdef TextPattern compile_text_pattern(str text, long long* steps_left)

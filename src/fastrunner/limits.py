@@ -85,8 +85,7 @@ OVERLOAD_BURST_S_MAX: Final = 0.2
 """How long they may wait longer than that before it is overload."""
 
 OVERLOAD_BURST_COUNT_MAX: Final = 1_000
-"""Executions taken meanwhile before it is: as many pass as a burst, however long they take, or as another worker is
-replaced."""
+"""Executions taken meanwhile before it is: as many pass as a burst, or as another worker is replaced."""
 
 OVERLOAD_CATCH_UP: Final = 0.25
 """Part of its pace at which an overloaded worker takes executions while calls wait too long: they get refusals soon."""
@@ -128,8 +127,7 @@ GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 """Calls open at once on one connection: a service may follow thousands of executions over one channel."""
 
 GRPC_CALLS_OPEN_MAX: Final = 50_000
-"""Calls of a worker that are not answered yet: streams that follow executions, and what waits for a commit. Some 20 KB
-each, so that a gigabyte is their bound."""
+"""Calls of a worker not answered yet: streams, and what waits for a commit. Some 20 KB each: a gigabyte in all."""
 
 GRPC_CONNECTIONS_MAX: Final = 20_000
 """Connections of one worker; idle ones take 10 to 20 KiB each inside grpcio, so all of them some hundred MiB."""
@@ -170,8 +168,7 @@ WALK_STEPS_PER_SLICE_MAX: Final = 250
 """Steps one slice of a walk may take: some hundred microseconds, in which the worker answers nobody else."""
 
 WALK_EXPRESSION_STEPS_PER_STEP: Final = 64
-"""Steps of expressions that count as one step of the walk, which takes about as long: a slice in which an expression
-uses its whole budget is over."""
+"""Steps of expressions that count, and take, as much as one of the walk: a whole budget ends a slice."""
 
 STRAND_STEPS_MAX: Final = 50
 """Steps a branch of a fork takes before its siblings take theirs, so that an endless one starves nobody."""
@@ -189,14 +186,22 @@ ITERATIONS_PER_LOOP_MAX: Final = 100_000
 """Items of one `for`: they are part of every snapshot until the loop ends."""
 
 EVENTS_PER_EXECUTION_SIZE_BYTES_MAX: Final = 536_870_912
-"""Events of one execution since it came into memory, which are kept until its retention ends: what a million tasks
-with small outputs say."""
+"""Events of one execution since it came into memory, kept while it is: what a million small tasks say."""
 
 SCHEMA_ERRORS_MAX: Final = 5
 """Violations of a JSON Schema one error tells; the first few are what a reader needs."""
 
 SCHEMA_MESSAGE_SIZE_MAX: Final = 300
 """Characters of one violation's message, which quotes the offending value."""
+
+SCHEMA_STEPS_MAX: Final = 2_000_000
+"""Steps of one check by a JSON Schema, which are those of expressions: about 40 ms, for what takes microseconds."""
+
+SCHEMA_DEPTH_MAX: Final = 2_500
+"""JSON Schemas that apply within one another: ten for each level of the deepest data. Far from the C stack's end."""
+
+SCHEMA_COMPILE_STEPS_MAX: Final = 5_000_000
+"""Steps of compiling a JSON Schema, some 50 to 100 for each schema in it: about 100 ms."""
 
 TASK_NESTING_MAX: Final = 32
 """Task lists within task lists: each takes three or four levels of the document, and nobody reads half as many."""
@@ -226,15 +231,13 @@ EXPRESSION_STEPS_MAX: Final = 2_000_000
 still ends within 100 ms; and as a step makes at most some 64 bytes, about 128 MB."""
 
 EXPRESSION_DEPTH_MAX: Final = 200_000
-"""Calls within calls and points to go back to, each about 150 bytes on the heap: 30 MB. A recursion over a hundred
-thousand elements is deep but honest."""
+"""Calls within calls and points to go back to, 150 bytes each: a recursion over 100,000 elements is honest."""
 
 EXPRESSION_OUTPUTS_MAX: Final = 100_000
 """Results of one evaluation; a place takes one value, so more than a few are a mistake."""
 
 EXPRESSION_ARRAY_SIZE_MAX: Final = 1_000_000
-"""Elements of one array that an evaluation builds: 8 MB of references, and more than a value of DATA_SIZE_BYTES_MAX
-usually has."""
+"""Elements of one array that an evaluation builds: 8 MB of references, more than a kept value usually has."""
 
 EXPRESSION_ERROR_SIZE_MAX: Final = 4_096
 """Characters of an expression's error message, which may quote data of any size; it travels in an event."""
@@ -323,8 +326,7 @@ LONG_EVENTS_SIZE_BYTES_PER_S_MAX: Final = 8_388_608
 """Events that all long executions of a worker tell per second: some 20,000 tasks, a tenth of what a disk takes."""
 
 EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX: Final = 262_144
-"""Events of one execution that may await their commit before it takes another slice: an endless loop goes at the disk's
-pace and cannot fill memory."""
+"""Events of one execution that may await their commit before its next slice: a loop goes at the disk's pace."""
 
 PLANS_CACHED_MAX: Final = 1_000
 """Compiled documents kept per worker; a caller's working set is tens to hundreds."""
@@ -360,8 +362,7 @@ DISK_FREE_SIZE_BYTES_MIN: Final = 536_870_912
 fastest disk takes between two looks at it."""
 
 SHARD_OPENING_SIZE_BYTES_MAX: Final = 1_048_576
-"""What opening a shard takes on disk: the index of its journal and a few pages. With less free, a failure to open one
-is for want of room."""
+"""What opening a shard takes on disk, its journal's index and some pages. With less, a failure is for want of room."""
 
 COMMIT_RETRY_DELAY_S_MIN: Final = 0.1
 """First pause after a commit that failed."""
@@ -392,8 +393,7 @@ TIMER_LOOKAHEAD_MS: Final = 1_000
 enough that few are in memory for it."""
 
 PARKED_RESIDENT_MAX: Final = 2_000
-"""Parked executions a worker keeps in memory, for retries and short waits: about 10 MB, and a collection of Python's
-garbage that nobody notices."""
+"""Parked executions a worker keeps in memory, for retries and short waits: about 10 MB of small objects."""
 
 PARKED_RESIDENT_SIZE_BYTES_MAX: Final = 8_388_608
 """Inputs and snapshots of the parked executions in memory; as objects they take about ten times as much."""
@@ -403,8 +403,7 @@ RESIDENT_EXECUTIONS_MAX: Final = 10_000
 and as many deadlines again."""
 
 EFFECTS_WAITING_RESIDENT_MAX: Final = 1_000
-"""Effects that wait in memory for a place, so that a place that gets free is taken at once; the executions of others
-wait in the file."""
+"""Effects that wait in memory for a place, to take a free one at once; those of others wait in the file."""
 
 RETENTION_INTERVAL_S: Final = 1.0
 """How often a shard looks for executions whose retention has ended."""

@@ -2,12 +2,13 @@
 
 import gc
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from fastrunner import limits
-from fastrunner._core import InvalidWorkflow, Walk, load
+from fastrunner._core import InvalidSchema, InvalidWorkflow, Walk, compile_schema, load
 from fastrunner._jq import ExpressionError, ExpressionProblem, compile_expression
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
 from tests.core.documents import found, workflow
@@ -93,6 +94,31 @@ def test_violations_of_a_schema_that_are_told() -> None:
     told = run.error["detail"].split("; ")
     assert len(told) == limits.SCHEMA_ERRORS_MAX
     assert all(limits.SCHEMA_MESSAGE_SIZE_MAX <= len(each) < limits.SCHEMA_MESSAGE_SIZE_MAX + 100 for each in told)
+
+
+def test_work_of_a_schema() -> None:
+    """A check that takes too long ends as a violation of the place it stands at."""
+    schema = {"items": {"pattern": "^(a+)+$"}}
+    run = finish([{"a": SET}], ["a" * 40 + "b"] * 100, input={"schema": {"document": schema}})
+    assert run.error["type"] == error_type("validation")
+    assert run.error["detail"].endswith(f"/: schema took more than {limits.SCHEMA_STEPS_MAX} steps")
+
+
+def test_schemas_within_schemas() -> None:
+    """A chain of references does not reach the end of the stack, in a thread either."""
+    chain = {f"a{number}": {"not": {"$ref": f"#/$defs/a{number + 1}"}} for number in range(5_000)}
+    schema = {"$defs": {**chain, "a5000": {}}, "$ref": "#/$defs/a0"}
+    told = f"/: schemas apply within schemas more than {limits.SCHEMA_DEPTH_MAX} times"
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(compile_schema(schema).check, 1).result()[0] == told
+    short = {"$defs": {**chain, f"a{limits.SCHEMA_DEPTH_MAX // 2 - 1}": True}, "$ref": "#/$defs/a0"}
+    assert compile_schema(short).check(1)[0] == '/: {"$ref":"#/$defs/a1"} is not allowed for 1'
+
+
+def test_work_of_compiling_a_schema() -> None:
+    schema = {"enum": [[{str(number): number} for number in range(100)] for _ in range(5_000)]}
+    with pytest.raises(InvalidSchema, match=f"takes more than {limits.SCHEMA_COMPILE_STEPS_MAX} steps"):
+        compile_schema(schema)
 
 
 # --- expressions ---

@@ -7,7 +7,6 @@ from fastrunner.limits import (
     TASK_NESTING_MAX as _TASK_NESTING_MAX,
     TASKS_PER_DOCUMENT_MAX as _TASKS_PER_DOCUMENT_MAX,
 )
-import jsonschema_rs as _jsonschema
 
 cdef Py_ssize_t FORK_BRANCHES_MAX = _FORK_BRANCHES_MAX
 cdef Py_ssize_t TASK_NESTING_MAX = _TASK_NESTING_MAX
@@ -448,17 +447,9 @@ cdef int check_duration_object(Checker checker, dict value, Path* path) except -
 cdef int check_schema(Checker checker, object schema, Path* path) except -1:
     """A JSON Schema that compiles without fetching anything; draft 2020-12 unless `$schema` names another."""
     checker.left -= COST_SCHEMA
-    if type(schema) is not dict and type(schema) is not bool:
-        return checker.problem("invalid-schema", path, False,
-                               f"a JSON Schema is an object or a boolean, not {json_type_name(schema)}")
     try:
-        _jsonschema.validator_for(schema, offline=True)
-    except (_jsonschema.ValidationError, ValueError) as error:
-        where = "/".join(["", *map(str, getattr(error, "instance_path", ()))])
-        reason = str(getattr(error, "message", error))
+        compiled_schema(checker.document, schema)
+    except InvalidSchema as error:
         checker.problem("invalid-schema", path, False,
-                        f"not a valid JSON Schema{' at ' + where if where else ''}: {reason[:SCHEMA_REASON_SHOWN_MAX]}")
+                        f"not a valid JSON Schema{' at ' + error.pointer if error.pointer else ''}: {error.reason}")
     return 0
-
-
-cdef Py_ssize_t SCHEMA_REASON_SHOWN_MAX = 300

@@ -230,7 +230,7 @@ cdef class PlanBuilder:
         return self.template(position, value, bindings)
 
     cdef Schema schema(self, object section):
-        return None if section is None else Schema(section["document"])
+        return None if section is None else compiled_schema(self.document, section["document"])
 
     cdef Duration duration(self, Position position, object value, Bindings bindings):
         cdef Duration duration

@@ -178,8 +178,10 @@ cdef object fill(Place at, Template template, object dot, int depth):
 
 cdef int match_schema(Place at, Schema schema, object value, str what) except -1:
     cdef str violation
+    cdef long long steps_left
     if schema is not None:
-        violation = schema.violation(value)
+        steps_left = SCHEMA_STEPS_MAX
+        violation = schema.violation(value, &at.facts.behaviour.expressions, &steps_left)
         if violation is not None:
             raise fault_here(at, "validation", f"{what} does not match its schema: {violation}")
     return 0
