@@ -1,5 +1,6 @@
 """Walk: equal calls give equal turns, whatever ran before and whatever other threads do meanwhile."""
 
+import gc
 import hashlib
 import subprocess
 import sys
@@ -55,11 +56,22 @@ def said(case: Case) -> str:
 
 
 @contextmanager
-def switching(interval_s: float) -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(interval_s)
+def switching() -> Iterator[None]:
+    """Threads take turns often, and within a turn of a walk as well: compiled code is not interrupted, but what the
+    collector of garbage calls is."""
+    interval_s, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(30)
+    gc.callbacks.append(linger)
     yield
-    sys.setswitchinterval(before)
+    gc.callbacks.remove(linger)
+    gc.set_threshold(*thresholds)
+    sys.setswitchinterval(interval_s)
+
+
+def linger(phase: str, info: dict[str, int]) -> None:
+    for _ in range(10):
+        pass
 
 
 def in_threads(work: Callable[[int], None]) -> None:
@@ -94,7 +106,7 @@ def test_four_threads_say_what_one_does() -> None:
             assert heavy() == expected
             assert said_by(shared) == alone
 
-    with switching(1e-6):
+    with switching():
         in_threads(work)
 
 
@@ -122,7 +134,7 @@ def test_random_drives_in_four_threads() -> None:
             for case, wanted in zip(cases, expected, strict=True):
                 assert told(*Walk.start(case.plan, "e", case.input, START_MS, seed=case.seed)) == wanted
 
-    with switching(1e-6):
+    with switching():
         in_threads(work)
 
 

@@ -1,7 +1,7 @@
 """Support of stages 2 and 4: what decides an execution's outcomes beside its document and data.
 
 Rules: an execution keeps the behaviour it was started with, through restarts and upgrades. What it keeps is the version
-of the semantics, the bounds that decide outcomes or where a slice ends, and the runner's version as `$runtime` tells it.
+of the semantics, the bounds that decide outcomes or where a slice ends, and the runner's version as `$runtime` has it.
 A change of semantics, or of one of these bounds, is a new version: a row in BOUNDS_BY_VERSION, and a condition on
 `behaviour.version` where the walk would go another way.
 """

@@ -163,14 +163,15 @@ def test_a_retry_asks_again_under_other_numbers() -> None:
 
 def test_a_childs_error_arrives_whole_and_what_is_left_is_given_up() -> None:
     error = {"type": "urn:child", "status": 418, "title": "T", "detail": "D", "instance": "/child/do/0"}
-    catching = {"try": [{"p": ALL}], "catch": {"do": [{"w": {"wait": "PT1H", "output": {"as": "$error"}}}]}}
+    handler = {"q": {**probe(effects=1), "output": {"as": "$error"}}}
+    catching = {"try": [{"p": ALL}], "catch": {"do": [handler]}}
 
     def script(run: Probing) -> None:
         run.resume(EffectFailure.whole(2, error), 500)
-        assert run.said == ["interrupt 1", "unsubscribe 4"]
+        assert run.said == ["interrupt 1", "unsubscribe 4", "perform 5"]
         # The time the task waited for is none of the handler's.
-        assert run.walk.wake_at_ms == START_MS + 500 + 3_600_000
-        run.tick()
+        assert run.walk.wake_at_ms == 0
+        run.answer(5)
 
     assert both([{"t": catching}], script).output == error
 

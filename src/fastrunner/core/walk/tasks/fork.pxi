@@ -7,6 +7,7 @@ fork that is cut takes its branches with it.
 
 cimport cython
 
+
 @cython.final
 @cython.internal
 cdef class ForkNode(TaskNode):

@@ -2,6 +2,7 @@
 
 cimport cython
 
+
 @cython.final
 @cython.internal
 cdef class SetNode(TaskNode):
