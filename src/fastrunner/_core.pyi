@@ -161,6 +161,9 @@ class TaskKind:
 KINDS: tuple[TaskKind, ...]
 """The table, by number."""
 
+BOUND_NAMES: tuple[str, ...]
+"""Limits that decide outcomes; an execution keeps those that its plan was made under."""
+
 # --- the walk: actions out, outcomes in ---
 
 @final
@@ -369,8 +372,12 @@ class Walk:
         seed: int = 0,
         env: Mapping[str, str] | None = None,
         timeout_ms_max: int = 0,
+        bounds: Mapping[str, int] | None = None,
     ) -> tuple[Walk, Turn]:
-        """Starts an execution and walks its first slice. `seed` feeds jitter; `timeout_ms_max` 0: no bound."""
+        """Starts an execution and walks its first slice. `seed` feeds jitter; `timeout_ms_max` 0: no bound.
+
+        `bounds` are those of BOUND_NAMES that this execution has otherwise. Raises ValueError for others.
+        """
 
     @staticmethod
     def restore(

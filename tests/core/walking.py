@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastrunner import limits
 from fastrunner._core import (
+    BOUND_NAMES,
     Action,
     EffectFailure,
     EffectResult,
@@ -86,6 +88,7 @@ class Run:
             seed=self.seed,
             env=self.env,
             timeout_ms_max=self.timeout_ms_max,
+            bounds={name: getattr(limits, name) for name in BOUND_NAMES},
         )
         self.took(turn)
 

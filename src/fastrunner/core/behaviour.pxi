@@ -11,7 +11,7 @@ from operator import itemgetter as _itemgetter
 from fastrunner import _version
 from fastrunner import limits as _limits
 
-cdef tuple BOUND_NAMES = (
+BOUND_NAMES = (
     "WALK_STEPS_PER_SLICE_MAX",
     "WALK_EXPRESSION_STEPS_PER_STEP",
     "STRAND_STEPS_MAX",
@@ -70,6 +70,17 @@ cdef Behaviour behaviour_now():
     if newest is None or newest.bounds != bounds or newest.runner_version != _version.__version__:
         newest = newest_behaviour = make_behaviour(BEHAVIOUR_VERSION, _version.__version__, bounds)
     return newest
+
+
+cdef Behaviour with_bounds(Behaviour behaviour, object bounds):
+    """The same with other bounds, by name. Raises ValueError for a name or a value that is none."""
+    cdef list values
+    if not bounds:
+        return behaviour
+    values = list(behaviour.bounds)
+    for name, bound in bounds.items():
+        values[BOUND_NAMES.index(name)] = bound
+    return make_behaviour(behaviour.version, behaviour.runner_version, told_bounds(values))
 
 
 cdef tuple told_bounds(list told):

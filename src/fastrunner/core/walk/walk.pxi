@@ -46,8 +46,8 @@ cdef class Walk:
 
     @staticmethod
     def start(Plan plan not None, str execution_id not None, object input, long long now_ms, *, object seed=0,
-              object env=None, long long timeout_ms_max=0):
-        cdef Walk walk = make_walk(plan, execution_id, env, plan.behaviour)
+              object env=None, long long timeout_ms_max=0, object bounds=None):
+        cdef Walk walk = make_walk(plan, execution_id, env, with_bounds(plan.behaviour, bounds))
         walk.facts.input = input
         walk.random_state = <unsigned long long> (seed & 0xFFFFFFFFFFFFFFFF)
         walk.facts.started_at_ms = now_ms
