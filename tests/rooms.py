@@ -74,7 +74,7 @@ class Part:
         lists = re.findall(r"^(?:from [\w.]+ )?c?import (.+)$", joined, flags=re.MULTILINE)
         names = {name.split(" as ")[-1].strip(" ()") for text in lists for name in text.split(",")}
         for body in re.findall(r"^cdef extern from .*:\n((?:    .*\n)+)", self.code, flags=re.MULTILINE):
-            names |= set(re.findall(r"(\w+)\(", body))
+            names |= set(re.findall(r"(\w+)(?: 0)?\(", body))
         return names - {""}
 
     @cached_property

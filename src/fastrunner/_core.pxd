@@ -1,4 +1,4 @@
-"""The map of the compiled core: what a plan is made of, what a walk remembers, what it asks and hears.
+"""Stages 2 and 4 of the data path: the map of the compiled core: what a plan is made of, what a walk remembers, what it asks and hears.
 
 Read it from top to bottom; the parts in `core/` have the code, and classes that only one part needs. Later sections use
 earlier ones: values and progress, the seam, the plan, the walk.
@@ -84,6 +84,7 @@ cdef class Behaviour:
     cdef long long data_depth_max
     cdef long long data_size_bytes_max
     cdef long long output_json_size_bytes_max
+    cdef long long schema_steps_max
     cdef Bounds expressions
 
 
@@ -192,24 +193,6 @@ cdef class PerformEffect:
     cdef readonly Capsule capsule
     cdef readonly str idempotency_key
     cdef readonly str reference
-
-
-@cython.final
-cdef class Subscribe:
-    cdef readonly long long subscription_id
-    cdef readonly object filter
-    cdef readonly str reference
-
-
-@cython.final
-cdef class EffectFailure:
-    cdef readonly long long effect_id
-    cdef readonly str type
-    cdef readonly int status
-    cdef readonly str title
-    cdef readonly str detail
-    cdef readonly object error
-    """The whole DSL error, if it is not made of the fields above."""
 
 
 # --- the plan: core/plan/ ---
@@ -472,26 +455,10 @@ cdef class PlanBuilder:
     cdef TaskList branch(self, Position position, dict item, int number, str pointer, Bindings bindings)
     cdef bint step(self, Py_ssize_t budget) except -1
     cdef int begin(self) except -1
-    cdef int build_task(self, Cursor cursor) except -1
     cdef int add_common(self, TaskNode task, dict definition, Bindings bindings) except -1
     cdef Expression bind(self, Position position, str source, Bindings bindings)
     cdef Expression candidate(self, Position position, str text, Bindings bindings)
     cdef Template text_template(self, Position position, str text, Bindings bindings)
-
-
-@cython.final
-cdef class Cursor:
-    """How far one list of tasks has been built."""
-
-    cdef TaskList body
-    cdef list items
-    cdef list names
-    cdef list tasks
-    cdef str pointer
-    cdef int first
-    """The position of the first item: branches are lists of one, numbered through."""
-    cdef bint is_branch
-    cdef Bindings bindings
 
 
 # --- the walk: core/walk/ ---
@@ -556,18 +523,6 @@ cdef class Strand:
     """It can take a step, and is in the walk's queue."""
     cdef int steps_left
     """Steps until it lets other strands go first."""
-
-
-@cython.final
-cdef class Turn:
-    """What one call of the walk yielded; `_core.pyi` has the contract."""
-
-    cdef readonly list actions
-    cdef readonly bytes events
-    cdef readonly long long first_sequence
-    cdef readonly long long last_sequence
-    cdef readonly bint more
-    cdef readonly bytes tally
 
 
 cdef enum:

@@ -296,7 +296,8 @@ def test_patterns_agree_with_jsonschema_rs(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", REFUSED)
 def test_patterns_that_are_refused(pattern: str) -> None:
-    for schema in ({"pattern": pattern}, {"patternProperties": {pattern: {}}}):
+    schemas: list[dict[str, Any]] = [{"pattern": pattern}, {"patternProperties": {pattern: {}}}]
+    for schema in schemas:
         with pytest.raises(InvalidSchema, match='is not a "regex": '):
             compile_schema(schema)
 

@@ -6,6 +6,7 @@ A change of semantics, or of one of these bounds, is a new version: a row in BOU
 `behaviour.version` where the walk would go another way.
 """
 
+from fastrunner._jq cimport Bounds
 from operator import itemgetter as _itemgetter
 
 from fastrunner import _version
@@ -20,6 +21,7 @@ BOUND_NAMES = (
     "DATA_DEPTH_MAX",
     "DATA_SIZE_BYTES_MAX",
     "OUTPUT_JSON_SIZE_BYTES_MAX",
+    "SCHEMA_STEPS_MAX",
     "EXPRESSION_STEPS_MAX",
     "EXPRESSION_DEPTH_MAX",
     "EXPRESSION_OUTPUTS_MAX",
@@ -38,7 +40,7 @@ cdef object BOUND_MAX = (1 << 31) - 1
 cdef object read_bounds = _itemgetter(*BOUND_NAMES)
 
 cdef dict BOUNDS_BY_VERSION = {
-    1: (250, 64, 50, 2_000_000, 100_000, 200, 16_777_216, 65_536,
+    1: (250, 64, 50, 2_000_000, 100_000, 200, 16_777_216, 65_536, 2_000_000,
         2_000_000, 200_000, 100_000, 1_000_000, 8_388_608, 4_096, 10_000, 250, 30_000, 524_288),
 }
 cdef int BEHAVIOUR_VERSION = max(BOUNDS_BY_VERSION)
@@ -53,8 +55,8 @@ cdef Behaviour make_behaviour(int version, str runner_version, tuple bounds):
     behaviour.version, behaviour.runner_version, behaviour.bounds = version, runner_version, bounds
     (behaviour.steps_per_slice_max, behaviour.expression_steps_per_step, behaviour.strand_steps_max,
      behaviour.events_max, behaviour.iterations_max, behaviour.data_depth_max, behaviour.data_size_bytes_max,
-     behaviour.output_json_size_bytes_max, expressions.steps, expressions.depth, expressions.outputs,
-     expressions.array_size, expressions.string_size, expressions.error_size, expressions.regex_size,
+     behaviour.output_json_size_bytes_max, behaviour.schema_steps_max, expressions.steps, expressions.depth,
+     expressions.outputs, expressions.array_size, expressions.string_size, expressions.error_size, expressions.regex_size,
      expressions.regex_depth, expressions.regex_instructions, expressions.regex_stack) = bounds
     behaviour.expressions = expressions
     # Bounds that are those of the version are not repeated in each snapshot.
@@ -100,4 +102,5 @@ cdef Behaviour behaviour_of(list written, Behaviour usual):
     version, runner_version, bounds = written
     if version not in BOUNDS_BY_VERSION:
         raise ValueError(f"the snapshot has behaviour version {version}; this runner knows up to {BEHAVIOUR_VERSION}")
-    return make_behaviour(version, runner_version, BOUNDS_BY_VERSION[version] if bounds is None else told_bounds(bounds))
+    bounds = BOUNDS_BY_VERSION[version] if bounds is None else told_bounds(bounds)
+    return make_behaviour(version, runner_version, bounds)

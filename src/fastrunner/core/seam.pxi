@@ -51,6 +51,10 @@ cdef class InterruptEffect:
 
 @cython.final
 cdef class Subscribe:
+    cdef readonly long long subscription_id
+    cdef readonly object filter
+    cdef readonly str reference
+
     def __init__(self, long long subscription_id, object filter, str reference not None):
         self.subscription_id = subscription_id
         self.filter = filter
@@ -99,6 +103,14 @@ cdef class EffectResult:
 
 @cython.final
 cdef class EffectFailure:
+    cdef readonly long long effect_id
+    cdef readonly str type
+    cdef readonly int status
+    cdef readonly str title
+    cdef readonly str detail
+    cdef readonly object error
+    """The whole DSL error, if it is not made of the fields above."""
+
     def __init__(self, long long effect_id, str type, int status, str title, str detail):
         self.effect_id = effect_id
         self.type = type

@@ -34,8 +34,9 @@ cdef class ProbeFrame(TaskFrame):
 
 
 cdef Shape PROBE = _task({"probe": Field(Shape("a probe", IS_OBJECT, fields={
-    "effects": INTEGER, "detached": INTEGER, "with": ANYTHING, "subscribe": ANYTHING, "events": INTEGER,
-    "wait": DURATION, "patience": DURATION, "do": TASKS,
+    "effects": INTEGER, "detached": INTEGER, "events": INTEGER,
+    "with": Field(ANYTHING, AT_SET), "subscribe": Field(ANYTHING, AT_SET),
+    "wait": Field(DURATION, AT_WAIT), "patience": Field(DURATION, AT_WAIT), "do": Field(TASKS, AT_DO),
 }))}, ("probe",))
 
 

@@ -7,6 +7,8 @@ are collected, so that validation goes on and all problems come at once; the oth
 pay for marks: the text is read a second time, with marks, when the first problem asks for one.
 """
 
+cimport cython
+
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 

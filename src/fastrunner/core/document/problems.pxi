@@ -63,6 +63,11 @@ cdef enum:
     PATH_POINTER = -1  # in place of an index: `key` is the pointer of what the chain began in
 
 
+cdef str escape_pointer(str name):
+    """A name as a segment of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
 cdef str pointer_of(Path* path):
     """The JSON pointer (RFC 6901) of a path."""
     cdef list segments = []

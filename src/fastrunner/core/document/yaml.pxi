@@ -4,6 +4,9 @@ Rules: each step reads one value, one indicator, or what stands between two line
 Directives are read as YAML 1.2.2 says; a second document is a problem.
 """
 
+cdef extern from "Python.h":
+    object PyUnicode_Substring(object text, Py_ssize_t start, Py_ssize_t end)
+
 # A unit of a step's budget: about half a microsecond.
 cdef enum:
     YAML_STEPS_PER_UNIT = 8

@@ -5,6 +5,9 @@ is dropped, unless an escape stands for it. In double quotes two \\u escapes tha
 character they stand for; half a pair is no character.
 """
 
+cdef extern from "Python.h":
+    object PyUnicode_Substring(object text, Py_ssize_t start, Py_ssize_t end)
+
 # What the letter after a backslash stands for, one more than its code point; zero for those that stand for nothing.
 cdef Py_UCS4[128] YAML_ESCAPES
 

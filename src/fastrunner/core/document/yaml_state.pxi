@@ -4,8 +4,12 @@ Rules: a machine over characters, with states instead of recursion: between two 
 the collections that are not complete are frames, one within the other.
 """
 
+cimport cython
 from libc.stdlib cimport free
 from cpython.mem cimport PyMem_Free
+
+cdef extern from "Python.h":
+    Py_UCS4* PyUnicode_AsUCS4Copy(object text) except NULL
 
 cdef enum YamlState:
     YAML_BEGIN

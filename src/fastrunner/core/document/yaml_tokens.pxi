@@ -4,6 +4,9 @@ Rules: a name is everything up to white space or a flow indicator, so `&a.b`, `&
 text ends at `: `, ` #` and, within { } and [ ], at a flow indicator; `?x`, `:x` and `a:b` are plain text.
 """
 
+cdef extern from "Python.h":
+    object PyUnicode_Substring(object text, Py_ssize_t start, Py_ssize_t end)
+
 cdef enum YamlStyle:
     YAML_PLAIN
     YAML_QUOTED

@@ -1,5 +1,6 @@
 """Stage 2, compile: the rules that shapes cannot say: strings by format, references, tasks, targets, combinations."""
 
+from itertools import islice
 from cpython.ref cimport PyObject
 
 from fastrunner.limits import (

@@ -7,6 +7,9 @@ type take bare and wrapped text; values are expressions only when wrapped (stric
 document order: snapshots know them by their numbers.
 """
 
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
 cimport cython
 
 import re as _re
@@ -26,10 +29,6 @@ cdef enum:
     READS_TASK = 2
     READS_WORKFLOW = 4
     READS_SCOPE = 8
-
-
-cdef str escape_pointer(str name):
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 cdef Template constant_template(object value):
@@ -97,6 +96,16 @@ cdef Program program_of(Document document, str source):
 cdef class Cursor:
     """How far one list of tasks has been built."""
 
+    cdef TaskList body
+    cdef list items
+    cdef list names
+    cdef list tasks
+    cdef str pointer
+    cdef int first
+    """The position of the first item: branches are lists of one, numbered through."""
+    cdef bint is_branch
+    cdef Bindings bindings
+
 
 @cython.final
 cdef class PlanBuilder:
@@ -148,7 +157,7 @@ cdef class PlanBuilder:
                 cursor.body.tasks = tuple(cursor.tasks)
                 self.cursors.pop()
             else:
-                self.build_task(cursor)
+                build_task(self, cursor)
                 # What a task has in it comes before its next sibling.
                 self.cursors.extend(reversed(self.opened))
                 self.opened = []
@@ -283,33 +292,6 @@ cdef class PlanBuilder:
         cursor.is_branch = True
         return body
 
-    cdef int build_task(self, Cursor cursor) except -1:
-        """The next task of a list."""
-        cdef int position = <int> len(cursor.tasks)
-        cdef str name = cursor.names[position]
-        cdef dict definition = cursor.items[position][name]
-        cdef Siblings siblings = Siblings.__new__(Siblings)
-        cdef TaskKind kind = <TaskKind?> KINDS_BY_FEATURE[feature_of(definition)]
-        cdef TaskNode task
-        cdef int index = <int> len(self.plan.tasks)
-        siblings.names = cursor.names
-        siblings.position = position
-        siblings.reference = f"{cursor.pointer}/{cursor.first + position}/{escape_pointer(name)}"
-        siblings.bindings = cursor.bindings
-        self.plan.tasks.append(None)
-        self.reads = 0
-        task = kind.build(self, definition, siblings)
-        task.reads, task.scopes = self.reads, <int> len(cursor.bindings.own)
-        task.kind, task.index, task.name, task.reference = kind, index, name, siblings.reference
-        task.definition = definition
-        task.following = POSITION_DONE if cursor.is_branch else siblings.target(None)
-        task.then = siblings.target(definition.get("then"))
-        assert task.then < 0 or not cursor.is_branch, "the validator refuses names in the `then` of a branch"
-        self.add_common(task, definition, cursor.bindings)
-        self.plan.tasks[index] = task
-        cursor.tasks.append(task)
-        return 0
-
     cdef int add_common(self, TaskNode task, dict definition, Bindings bindings) except -1:
         """What tasks of all kinds may have."""
         cdef dict section
@@ -327,6 +309,34 @@ cdef class PlanBuilder:
         task.is_plain = not any([definition.get(key) for key in ("if", "input", "output", "export", "timeout")])
         add_task_events(task, self.plan.name)
         return 0
+
+
+cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:
+    """The next task of a list."""
+    cdef int position = <int> len(cursor.tasks)
+    cdef str name = cursor.names[position]
+    cdef dict definition = cursor.items[position][name]
+    cdef Siblings siblings = Siblings.__new__(Siblings)
+    cdef TaskKind kind = <TaskKind?> KINDS_BY_FEATURE[feature_of(definition)]
+    cdef TaskNode task
+    cdef int index = <int> len(builder.plan.tasks)
+    siblings.names = cursor.names
+    siblings.position = position
+    siblings.reference = f"{cursor.pointer}/{cursor.first + position}/{escape_pointer(name)}"
+    siblings.bindings = cursor.bindings
+    builder.plan.tasks.append(None)
+    builder.reads = 0
+    task = kind.build(builder, definition, siblings)
+    task.reads, task.scopes = builder.reads, <int> len(cursor.bindings.own)
+    task.kind, task.index, task.name, task.reference = kind, index, name, siblings.reference
+    task.definition = definition
+    task.following = POSITION_DONE if cursor.is_branch else siblings.target(None)
+    task.then = siblings.target(definition.get("then"))
+    assert task.then < 0 or not cursor.is_branch, "the validator refuses names in the `then` of a branch"
+    builder.add_common(task, definition, cursor.bindings)
+    builder.plan.tasks[index] = task
+    cursor.tasks.append(task)
+    return 0
 
 
 cdef int add_workflow_events(Plan plan) except -1:

@@ -177,11 +177,16 @@ cdef object fill(Place at, Template template, object dot, int depth):
 
 
 cdef int match_schema(Place at, Schema schema, object value, str what) except -1:
+    """Raises WalkFault for a value that does not match, and for one whose check takes too long."""
     cdef str violation
+    cdef Behaviour behaviour
     cdef long long steps_left
     if schema is not None:
-        steps_left = SCHEMA_STEPS_MAX
-        violation = schema.violation(value, &at.facts.behaviour.expressions, &steps_left)
+        behaviour = at.facts.behaviour
+        steps_left = behaviour.schema_steps_max
+        violation = schema.violation(value, &behaviour.expressions, &steps_left)
+        # Long checks end a slice early, as long evaluations do.
+        at.work.machine.state.steps_spent += behaviour.schema_steps_max - steps_left
         if violation is not None:
             raise fault_here(at, "validation", f"{what} does not match its schema: {violation}")
     return 0

@@ -5,7 +5,9 @@ what the matcher counts. Recursion goes as deep as schemas apply within schemas,
 back to itself for the same value asks nothing new.
 """
 
-from cpython.dict cimport PyDict_Contains, PyDict_GetItemWithError, PyDict_Next, PyDict_Size
+from cpython.float cimport PyFloat_AS_DOUBLE
+from fastrunner._jq cimport TextPattern
+from cpython.dict cimport PyDict_Contains, PyDict_Next, PyDict_Size
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE

@@ -5,7 +5,11 @@ A subschema becomes one rule, made when something leads to it, and references jo
 steps, which are bounded; what it costs does not depend on what was compiled before.
 """
 
-from cpython.ref cimport PyObject
+from fastrunner.limits import SCHEMA_MESSAGE_SIZE_MAX
+cimport cython
+from fastrunner._jq cimport Bounds
+from fastrunner._jq cimport TextPattern
+import orjson as _orjson
 
 from fastrunner._jq import ExpressionError as _ExpressionError
 from fastrunner._jq cimport compile_text_pattern, default_bounds

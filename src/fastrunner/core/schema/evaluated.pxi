@@ -4,6 +4,9 @@ Rules: found by a second look at what applies to the same value, after all of it
 schemas that ask. A rule is looked at once per such look, however many ways lead to it.
 """
 
+cimport cython
+from cpython.ref cimport PyObject
+from fastrunner._jq cimport TextPattern
 
 @cython.internal
 @cython.final

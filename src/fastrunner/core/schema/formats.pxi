@@ -4,6 +4,8 @@ Rules: text is paid for by its length before it is looked at, and every pattern 
 format is an annotation.
 """
 
+from fastrunner._jq cimport compile_text_pattern
+from fastrunner._jq import ExpressionError as _ExpressionError
 import re as _re
 import unicodedata as _unicodedata
 from ipaddress import IPv4Address as _IPv4Address, IPv6Address as _IPv6Address
@@ -202,3 +204,68 @@ cdef dict ASSERTED_FORMATS = {
     "iri": (7, uri_pattern(BEYOND_ASCII, False)), "iri-reference": (7, uri_pattern(BEYOND_ASCII, True)),
     "idn-hostname": (7, is_idn_hostname), "relative-json-pointer": (7, is_relative_pointer), "regex": (4, None),
 }
+
+
+# --- pointers and times, which documents have too ---
+
+cdef bint is_json_pointer(str text) noexcept:
+    """RFC 6901: empty, or segments that each start with '/'; '~' only as ~0 and ~1."""
+    cdef Py_ssize_t at, size = len(text)
+    if size == 0:
+        return True
+    if text[0] != u"/":
+        return False
+    for at in range(size):
+        if text[at] == u"~" and (at + 1 == size or text[at + 1] not in u"01"):
+            return False
+    return True
+
+
+cdef int two_digits(str text, Py_ssize_t at) noexcept:
+    """The number of two digits at `at`; or -1."""
+    if at + 2 > len(text) or digits_end(text, at, at + 2) != at + 2:
+        return -1
+    return (<int>text[at] - 48) * 10 + <int>text[at + 1] - 48
+
+
+cdef int days_of_month(int year, int month) noexcept:
+    if month == 2:
+        return 29 if (year % 4 == 0 and year % 100 != 0) or year % 400 == 0 else 28
+    return 30 if month in (4, 6, 9, 11) else 31
+
+
+cdef bint is_date_time(str text) noexcept:
+    """RFC 3339 with its leap-second rule: 60 only where the clock in UTC shows 23:59."""
+    cdef Py_ssize_t size = len(text), at = 19
+    cdef int month, day, hour, minute, second, offset_hours = 0, offset_minutes = 0
+    if size < 20 or text[4] != u"-" or text[7] != u"-" or text[13] != u":" or text[16] != u":":
+        return False
+    if text[10] != u"T" and text[10] != u"t":
+        return False
+    month = two_digits(text, 5)
+    day = two_digits(text, 8)
+    hour = two_digits(text, 11)
+    minute = two_digits(text, 14)
+    second = two_digits(text, 17)
+    if digits_end(text, 0, 4) != 4 or not 1 <= month <= 12 or hour > 23 or minute > 59 or second > 60:
+        return False
+    if not 1 <= day <= days_of_month(two_digits(text, 0) * 100 + two_digits(text, 2), month):
+        return False
+    if hour < 0 or minute < 0 or second < 0:
+        return False
+    if text[at] == u".":
+        at = digits_end(text, 20, size)
+        if at == 20:
+            return False
+    if at + 1 == size and text[at] in u"zZ":
+        return second < 60 or (hour == 23 and minute == 59)
+    if at + 6 != size or text[at] not in u"+-" or text[at + 3] != u":":
+        return False
+    offset_hours = two_digits(text, at + 1)
+    offset_minutes = two_digits(text, at + 4)
+    if not 0 <= offset_hours <= 23 or not 0 <= offset_minutes <= 59:
+        return False
+    if second < 60:
+        return True
+    minute = hour * 60 + minute - (offset_hours * 60 + offset_minutes) * (1 if text[at] == u"+" else -1)
+    return (minute + 2880) % 1440 == 1439

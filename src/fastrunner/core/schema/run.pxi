@@ -5,6 +5,7 @@ value is known by its place in the data, never by its identity, because after a 
 where one was before. Verdicts are kept only in checks that take long, so that short ones pay nothing for it.
 """
 
+cimport cython
 from cpython.ref cimport PyObject
 
 from fastrunner._jq cimport Bounds

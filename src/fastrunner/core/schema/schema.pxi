@@ -4,6 +4,9 @@ Rules: no I/O, so references out of the schema are not fetched: such a schema is
 Schemas and data come from strangers: both compiling and checking take steps, and end when theirs are used up.
 """
 
+cimport cython
+from fastrunner._jq cimport Bounds
+from fastrunner.limits import SCHEMA_COMPILE_STEPS_MAX as _SCHEMA_COMPILE_STEPS_MAX
 from fastrunner.limits import SCHEMA_STEPS_MAX
 
 

@@ -5,6 +5,8 @@ alternatives it is told that none fits, never what each of them lacks. Steps cou
 and if they run out what has been found is told.
 """
 
+cimport cython
+from fastrunner._jq cimport TextPattern
 from fastrunner.limits import SCHEMA_ERRORS_MAX, SCHEMA_MESSAGE_SIZE_MAX
 
 # Characters of a value that are shown beside words however long.

@@ -6,7 +6,6 @@ have behaviour 1.
 
 from itertools import count as _count
 
-from fastrunner import _version
 
 
 cdef list from_format_1(Plan plan, list fields):

@@ -9,6 +9,8 @@ else holds a value decides nothing, so that a walk and its restored twin are wri
 Rule: values are never modified. What a null is put into is copied, along the way to it only.
 """
 
+cimport cython
+
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object value)
 

@@ -32,6 +32,13 @@ cdef tuple STATUS_NAMES = ("running", "paused", "completed", "failed", "cancelle
 cdef class Turn:
     """What one call of the walk yielded; `_core.pyi` has the contract."""
 
+    cdef readonly list actions
+    cdef readonly bytes events
+    cdef readonly long long first_sequence
+    cdef readonly long long last_sequence
+    cdef readonly bint more
+    cdef readonly bytes tally
+
 
 @cython.final
 cdef class Walk:
