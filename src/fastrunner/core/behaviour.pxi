@@ -56,8 +56,8 @@ cdef Behaviour make_behaviour(int version, str runner_version, tuple bounds):
     (behaviour.steps_per_slice_max, behaviour.expression_steps_per_step, behaviour.strand_steps_max,
      behaviour.events_max, behaviour.iterations_max, behaviour.data_depth_max, behaviour.data_size_bytes_max,
      behaviour.output_json_size_bytes_max, behaviour.schema_steps_max, expressions.steps, expressions.depth,
-     expressions.outputs, expressions.array_size, expressions.string_size, expressions.error_size, expressions.regex_size,
-     expressions.regex_depth, expressions.regex_instructions, expressions.regex_stack) = bounds
+     expressions.outputs, expressions.array_size, expressions.string_size, expressions.error_size,
+     expressions.regex_size, expressions.regex_depth, expressions.regex_instructions, expressions.regex_stack) = bounds
     behaviour.expressions = expressions
     # Bounds that are those of the version are not repeated in each snapshot.
     behaviour.written = [version, runner_version, None if bounds == BOUNDS_BY_VERSION[version] else list(bounds)]

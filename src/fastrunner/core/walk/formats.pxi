@@ -7,7 +7,6 @@ have behaviour 1.
 from itertools import count as _count
 
 
-
 cdef list from_format_1(Plan plan, list fields):
     (identity, state, output, error, last_sequence, now_ms, started_at_ms, timeout_at_ms, paused_at_ms, grace_until_ms,
      cancel_reason, random_state, next_strand_id, next_effect_id, ready, held, visits, effects, strands) = fields
