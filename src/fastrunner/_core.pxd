@@ -1,4 +1,6 @@
-"""Stages 2 and 4 of the data path: the map of the compiled core: what a plan is made of, what a walk remembers, what it asks and hears.
+"""Stages 2 and 4 of the data path: the map of the compiled core.
+
+What a plan is made of, what a walk remembers, what it asks and hears.
 
 Read it from top to bottom; the parts in `core/` have the code, and classes that only one part needs. Later sections use
 earlier ones: values and progress, the seam, the plan, the walk.

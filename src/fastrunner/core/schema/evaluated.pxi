@@ -8,6 +8,7 @@ cimport cython
 from cpython.ref cimport PyObject
 from fastrunner._jq cimport TextPattern
 
+
 @cython.internal
 @cython.final
 cdef class Evaluated:
