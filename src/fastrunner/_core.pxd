@@ -87,14 +87,19 @@ cdef class Behaviour:
     cdef long long data_size_bytes_max
     cdef long long output_json_size_bytes_max
     cdef long long schema_steps_max
+    cdef long long data_bytes_per_step
+    cdef long long steps_max
+    cdef long long event_error_size_max
     cdef Bounds expressions
 
 
 cdef struct Measure:
     # How large values may be that enter a walk, and what is left of it for the one that is being checked.
+    bint is_plain
     int depth_max
     long long size_bytes_max
     long long size_left
+    long long size_spent
 
 
 @cython.final
@@ -149,6 +154,10 @@ cdef class Workspace:
     cdef bytes time_field
     cdef bint is_later
     """The turn's time is another than that of the turn before."""
+    cdef bint has_due
+    """Deadlines were too many for the turn: those that are left come first."""
+    cdef long long bytes_spent
+    """Of values checked and written since the last step."""
     cdef object dumped
     """The output encoded last; outputs often pass through unchanged."""
     cdef bytes dumped_text
@@ -244,6 +253,8 @@ cdef class Template:
 
     cdef int kind
     cdef object constant
+    cdef object constant_before
+    """The constant as executions of behaviour 1 have it, if that is another one."""
     cdef Expression expression
     cdef tuple keys
     cdef tuple parts
@@ -566,6 +577,7 @@ cdef class Walk:
     cdef dict resources
     """What is held outside, by id, in the order of the ids."""
     cdef readonly int effects_in_flight
+    cdef long long steps_taken
     cdef list held
     """Outcomes that arrived while paused, in order: (resource, value, error or None)."""
     cdef dict visits

@@ -176,8 +176,17 @@ STRAND_STEPS_MAX: Final = 50
 DATA_DEPTH_MAX: Final = 200
 """Nesting of data a walk keeps: leaves room below the 254 levels orjson writes and reads."""
 
-DATA_SIZE_BYTES_MAX: Final = 16_777_216
+DATA_SIZE_BYTES_MAX: Final = 33_554_432
 """One value a walk keeps, as JSON text: a loop that doubles its data must end in an error, not in gigabytes."""
+
+WALK_DATA_BYTES_PER_STEP: Final = 512
+"""Bytes of data checked or written that count as one step of the walk, which takes about as long."""
+
+STEPS_PER_EXECUTION_MAX: Final = 10_000_000
+"""Steps of one execution: loops over nothing say nothing, so the bound on events does not end them."""
+
+EVENT_ERROR_SIZE_CHARS_MAX: Final = 4_096
+"""Characters of each text of an error that an event carries; the whole error stays in `$error` and in the result."""
 
 EVENTS_PER_EXECUTION_MAX: Final = 2_000_000
 """Events of one execution, two for each task: a hundred times what real workflows do. An endless loop ends here."""

@@ -8,7 +8,7 @@ import orjson
 __all__ = ["FORMAT", "fields_of", "packed", "resolved"]
 
 FORMAT = 2
-BEHAVIOUR, OUTPUT, ERROR, HELD, STRANDS, DETACHED = 1, 3, 4, 16, 18, 19
+BEHAVIOUR, OUTPUT, ERROR, HELD, STRANDS, DETACHED, NOTES = 1, 3, 4, 17, 19, 20, 21
 """Places in the list that is a snapshot; the table of values is its last."""
 
 KIND_FOR, KIND_FORK, KIND_TRY = 3, 4, 5
@@ -47,6 +47,14 @@ class _Values:
     def values(self, places: list[Any]) -> list[Any]:
         return [self.value(place) for place in places]
 
+    def put_back(self, notes: list[Any]) -> None:
+        """What several values share belongs into each of them."""
+        for entry, path, place in notes:
+            holder = self.table[entry]
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = self.value(place)
+
     def strand(self, entry: list[Any]) -> None:
         entry[3] = self.value(entry[3])
         bottom, *frames = entry[7]
@@ -83,7 +91,8 @@ def resolved(snapshot: bytes, input_: Any) -> list[Any]:
     of values that come from the document, and of parts of the input within other values."""
     *fields, table = fields_of(snapshot)
     values = _Values(table, input_)
-    fields[BEHAVIOUR] = None
+    values.put_back(fields[NOTES])
+    fields[BEHAVIOUR] = fields[NOTES] = None
     fields[OUTPUT], fields[ERROR] = values.values([fields[OUTPUT], fields[ERROR]])
     fields[HELD] = [[number, *values.values(pair)] for number, *pair in fields[HELD]]
     for strand in fields[STRANDS]:

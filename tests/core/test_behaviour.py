@@ -99,10 +99,10 @@ def test_the_newest_version_has_the_bounds_of_limits() -> None:
     version, runner_version, bounds = fields_of(run.walk.snapshot())[BEHAVIOUR]
     code = (ROOT / "src/fastrunner/core/behaviour.pxi").read_text(encoding="utf-8")
     names = re.findall(r'^    "([A-Z_]+)",$', code, flags=re.MULTILINE)
-    assert len(names) == 19
+    assert len(names) == 22
     # Bounds that are those of the version are not written.
     assert bounds is None, f"add a version to BOUNDS_BY_VERSION: {dict(zip(names, bounds, strict=True))}"
-    assert (version, runner_version) == (1, _version.__version__)
+    assert (version, runner_version) == (2, _version.__version__)
 
 
 def test_a_changed_bound_is_seen() -> None:
@@ -112,12 +112,12 @@ def test_a_changed_bound_is_seen() -> None:
         assert 77 in fields_of(run.walk.snapshot())[BEHAVIOUR][2]
 
 
-@pytest.mark.parametrize("version", [2, 99, 0, -1, None, "1"])
+@pytest.mark.parametrize("version", [3, 99, 0, -1, None, "1"])
 def test_a_version_this_runner_does_not_know_is_refused(version: Any) -> None:
     run = Run(plan_of([WAIT]))
     fields = fields_of(run.walk.snapshot())
     fields[BEHAVIOUR][0] = version
-    with pytest.raises(ValueError, match=f"behaviour version {version}; this runner knows up to 1"):
+    with pytest.raises(ValueError, match=f"behaviour version {version}; this runner knows up to 2"):
         Walk.restore(run.plan, run.execution_id, None, packed(fields))
 
 

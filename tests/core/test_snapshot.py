@@ -19,6 +19,10 @@ def waiting(input_: Any, tasks: Any = None) -> Run:
     return Run(plan_of(tasks or WAITING), input_)
 
 
+PLAIN = {"1.0": 1, "-0.0": 0, "[1, 1.0, True, '1', None]": [1, 1, True, "1", None]}
+"""Integral numbers are written as plain integers."""
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -52,12 +56,14 @@ def test_values_survive_unchanged(value: Any) -> None:
         run.restore()
         assert repr(run.walk.snapshot()) == expected
         run.tick()
-        assert repr(run.output) == repr(value if tasks is WAITING else {"made": [value, "const"]})
+        plain = PLAIN.get(repr(value), value)
+        assert repr(run.output) == repr(plain if tasks is WAITING else {"made": [plain, "const"]})
 
 
 def test_data_that_is_not_plain_json_is_made_so() -> None:
+    largest = 1.7976931348623157e308
     inputs = [float("nan"), float("inf"), [1, float("-inf")], 10**30, -(10**30), 10**400, "a\ud800b", {"\udc00": 1}]
-    expected = [None, None, [1, None], 1e30, -1e30, None, "a\ufffdb", {"\ufffd": 1}]
+    expected = [None, largest, [1, -largest], 1e30, -1e30, None, "a\ufffdb", {"\ufffd": 1}]
     run = waiting(inputs)
     run.restore()
     run.tick()

@@ -22,6 +22,9 @@ BOUND_NAMES = (
     "DATA_SIZE_BYTES_MAX",
     "OUTPUT_JSON_SIZE_BYTES_MAX",
     "SCHEMA_STEPS_MAX",
+    "WALK_DATA_BYTES_PER_STEP",
+    "STEPS_PER_EXECUTION_MAX",
+    "EVENT_ERROR_SIZE_CHARS_MAX",
     "EXPRESSION_STEPS_MAX",
     "EXPRESSION_DEPTH_MAX",
     "EXPRESSION_OUTPUTS_MAX",
@@ -40,7 +43,11 @@ cdef object BOUND_MAX = (1 << 31) - 1
 cdef object read_bounds = _itemgetter(*BOUND_NAMES)
 
 cdef dict BOUNDS_BY_VERSION = {
-    1: (250, 64, 50, 2_000_000, 100_000, 200, 16_777_216, 65_536, 2_000_000,
+    1: (250, 64, 50, 2_000_000, 100_000, 200, 16_777_216, 65_536, 2_000_000, BOUND_MAX, BOUND_MAX, BOUND_MAX,
+        2_000_000, 200_000, 100_000, 1_000_000, 8_388_608, 4_096, 10_000, 250, 30_000, 524_288),
+    # Numbers leave as plain integers where they are integral, an infinity as the largest double; data counts as steps,
+    # and the steps of an execution are bounded; error texts in events are cut.
+    2: (250, 64, 50, 2_000_000, 100_000, 200, 33_554_432, 65_536, 2_000_000, 512, 10_000_000, 4_096,
         2_000_000, 200_000, 100_000, 1_000_000, 8_388_608, 4_096, 10_000, 250, 30_000, 524_288),
 }
 cdef int BEHAVIOUR_VERSION = max(BOUNDS_BY_VERSION)
@@ -55,8 +62,9 @@ cdef Behaviour make_behaviour(int version, str runner_version, tuple bounds):
     behaviour.version, behaviour.runner_version, behaviour.bounds = version, runner_version, bounds
     (behaviour.steps_per_slice_max, behaviour.expression_steps_per_step, behaviour.strand_steps_max,
      behaviour.events_max, behaviour.iterations_max, behaviour.data_depth_max, behaviour.data_size_bytes_max,
-     behaviour.output_json_size_bytes_max, behaviour.schema_steps_max, expressions.steps, expressions.depth,
-     expressions.outputs, expressions.array_size, expressions.string_size, expressions.error_size,
+     behaviour.output_json_size_bytes_max, behaviour.schema_steps_max, behaviour.data_bytes_per_step,
+     behaviour.steps_max, behaviour.event_error_size_max, expressions.steps, expressions.depth, expressions.outputs,
+     expressions.array_size, expressions.string_size, expressions.error_size,
      expressions.regex_size, expressions.regex_depth, expressions.regex_instructions, expressions.regex_stack) = bounds
     behaviour.expressions = expressions
     # Bounds that are those of the version are not repeated in each snapshot.

@@ -98,23 +98,31 @@ cdef class EventParts:
         self.tail = varint_field(FIELD_TASK_PROGRESS, progress) + text_field(FIELD_TASK_REFERENCE, reference)
 
 
-cdef str error_message(dict error):
-    """Title and detail as one sentence."""
-    return ": ".join([str(error[key]) for key in ("title", "detail") if error.get(key)]) or str(error["type"])
+cdef str cut_text(object text, Py_ssize_t size_max):
+    """A text as events carry it; one that is cut says so."""
+    if len(text) <= size_max:
+        return str(text)
+    return f"{text[:size_max]}... (cut: {len(text)} characters)"
 
 
-cdef bytes error_field(dict error):
-    """ErrorDetails as a field of an event."""
+cdef str error_message(dict error, Py_ssize_t size_max):
+    """Title and detail as one sentence, each cut."""
+    cdef list parts = [cut_text(error[key], size_max) for key in ("title", "detail") if error.get(key)]
+    return ": ".join(parts) or cut_text(error["type"], size_max)
+
+
+cdef bytes error_field(dict error, Py_ssize_t size_max):
+    """ErrorDetails as a field of an event, each text cut."""
     # Any integer may be raised; the field has 32 bits.
     cdef long long status = min(max(error["status"], INT32_MIN), INT32_MAX)
     return bytes_field(FIELD_ERROR, (
         text_field(1, error_code(error["type"]))
-        + text_field(2, error_message(error))
-        + text_field(4, str(error["type"]))
+        + text_field(2, error_message(error, size_max))
+        + text_field(4, cut_text(error["type"], size_max))
         + varint_field(5, <unsigned long long> status)
-        + text_field(6, str(error.get("title") or ""))
-        + text_field(7, str(error.get("detail") or ""))
-        + text_field(8, str(error["instance"]))
+        + text_field(6, cut_text(error.get("title") or "", size_max))
+        + text_field(7, cut_text(error.get("detail") or "", size_max))
+        + text_field(8, cut_text(error["instance"], size_max))
     ))
 
 

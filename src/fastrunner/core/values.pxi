@@ -1,8 +1,9 @@
 """Support of stage 4, walk: values that enter a walk are made plain JSON, once, at the door.
 
 Everything a walk keeps must survive a snapshot unchanged, or a restored execution would go another way. So results of
-expressions and effects are checked as they come in: no NaN or infinity (they become null, as jq prints NaN), no integer
-beyond 64 bits (they become doubles, as in jq), no lone surrogates (U+FFFD, as jq reads them), no nesting and no size
+expressions and effects are checked as they come in: NaN becomes null and an infinity the largest double, as jq prints
+them; integral numbers below 2^63 become integers, so that they are written as plain ones; no integer beyond 64 bits
+(they become doubles, as in jq), no lone surrogates (U+FFFD, as jq reads them), no nesting and no size
 beyond the execution's bounds: a value may hold another one many times at no cost, which a loop that doubles its data
 would turn into gigabytes of text. A value that is clean already is passed on as the same object; nothing is ever
 modified in place.
@@ -12,7 +13,8 @@ from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.math cimport isfinite
+from libc.float cimport DBL_MAX
+from libc.math cimport floor, isfinite, isnan
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
@@ -20,6 +22,9 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 cdef object UINT64_MAX = (1 << 64) - 1
+cdef double PLAIN_MAX = 9223372036854775808.0
+# The version of the behaviour from which on numbers are plain.
+cdef int PLAIN_NUMBERS_SINCE = 2
 
 
 class Unkept(ValueError):
@@ -33,7 +38,17 @@ cdef inline bint is_true(object value):
 
 cdef inline void allow_data(Measure* measure) noexcept:
     """Another value is going to be checked, in parts."""
+    measure.size_spent += measure.size_bytes_max - max(measure.size_left, 0)
     measure.size_left = measure.size_bytes_max
+
+
+cdef inline long long take_measured(Measure* measure) noexcept:
+    """Bytes checked since this was asked last."""
+    cdef long long spent
+    allow_data(measure)
+    spent = measure.size_spent
+    measure.size_spent = 0
+    return spent
 
 
 cdef inline int take_data(Measure* measure, Py_ssize_t size) except -1:
@@ -64,7 +79,7 @@ cdef object safe_part(Measure* measure, object value, int depth_left):
         PyLong_AsLongLongAndOverflow(value, &overflow)
         return value if overflow == 0 else _safe_integer(value)
     if kind is float:
-        return value if isfinite(PyFloat_AS_DOUBLE(value)) else None
+        return _safe_float(measure.is_plain, value)
     if depth_left <= 0:
         raise Unkept(f"data nested deeper than {measure.depth_max} levels")
     if kind is dict:
@@ -81,6 +96,20 @@ cdef object _safe_text(str text):
         return text
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+cdef object _safe_float(bint is_plain, object value):
+    """Executions of behaviour 1 keep integral doubles as they are, and have null for an infinity."""
+    cdef double number = PyFloat_AS_DOUBLE(value)
+    if not is_plain:
+        return value if isfinite(number) else None
+    if isnan(number):
+        return None
+    if not isfinite(number):
+        return DBL_MAX if number > 0 else -DBL_MAX
+    if number == floor(number) and -PLAIN_MAX < number < PLAIN_MAX:
+        return <long long> number
+    return value
 
 
 cdef object _safe_integer(object value):

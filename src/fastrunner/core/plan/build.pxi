@@ -31,10 +31,14 @@ cdef enum:
     READS_SCOPE = 8
 
 
-cdef Template constant_template(object value):
+cdef Template constant_template(Measure* measure, object value):
     cdef Template template = Template.__new__(Template)
     template.kind = TEMPLATE_CONSTANT
-    template.constant = value
+    measure.is_plain = True
+    template.constant = json_safe(measure, value)
+    if template.constant is not value:
+        measure.is_plain = False
+        template.constant_before = json_safe(measure, value)
     return template
 
 
@@ -200,12 +204,12 @@ cdef class PlanBuilder:
         if isinstance(value, str):
             return self.text_template(position, value, bindings)
         if not isinstance(value, (dict, list)):
-            return constant_template(json_safe(&self.measure, value))
+            return constant_template(&self.measure, value)
         parts = tuple([
             self.template(position, part, bindings) for part in (value.values() if isinstance(value, dict) else value)
         ])
         if all([(<Template> part).kind == TEMPLATE_CONSTANT for part in parts]):
-            return constant_template(json_safe(&self.measure, value))
+            return constant_template(&self.measure, value)
         template = Template.__new__(Template)
         template.kind = TEMPLATE_OBJECT if isinstance(value, dict) else TEMPLATE_ARRAY
         template.keys = tuple(value) if isinstance(value, dict) else None
@@ -218,7 +222,7 @@ cdef class PlanBuilder:
             expression = self.candidate(position, text, bindings)
         elif expression_text(text) is not None:
             expression = self.expression(position, text, bindings)
-        return constant_template(text) if expression is None else expression_template(expression)
+        return constant_template(&self.measure, text) if expression is None else expression_template(expression)
 
     cdef Expression candidate(self, Position position, str text, Bindings bindings):
         """In loose mode: the expression a string may be, else None."""

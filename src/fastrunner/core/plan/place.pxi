@@ -41,13 +41,19 @@ cdef object fault_here(Place at, str name, str detail):
 # --- expressions ---
 
 cdef object evaluate(Place at, Expression expression, object dot, int depth):
-    """An expression's value; `depth` is how deep in a template it stands. A template shares one budget."""
+    """An expression's value, on a budget of its own unless it stands in a template, whose parts share one; `depth` is
+    how deep."""
+    if depth == 0:
+        at.work.machine.allow()
+    return evaluate_on(at, expression, dot, depth)
+
+
+cdef object evaluate_on(Place at, Expression expression, object dot, int depth):
+    """`evaluate` on what is left of the budget."""
     cdef object value
     cdef Measure* measure = &at.work.measure
     cdef Machine machine = at.work.machine
     cdef str message, text
-    if depth == 0:
-        machine.allow()
     try:
         value = expression.program.evaluate(
             machine, dot, arguments_of(at, expression) if expression.sources else NO_ARGUMENTS, at.now_ms
@@ -70,6 +76,11 @@ cdef object evaluate(Place at, Expression expression, object dot, int depth):
 cdef bint holds(Place at, Expression condition, object dot) except -1:
     """Whether a condition is true of a value."""
     return is_true(evaluate(at, condition, dot, 0))
+
+
+cdef bint holds_on(Place at, Expression condition, object dot) except -1:
+    """`holds` on what is left of the budget."""
+    return is_true(evaluate_on(at, condition, dot, 0))
 
 
 cdef tuple arguments_of(Place at, Expression expression):
@@ -162,6 +173,8 @@ cdef object fill(Place at, Template template, object dot, int depth):
         allow_data(&at.work.measure)
         at.work.machine.allow()
     if template.kind == TEMPLATE_CONSTANT:
+        if template.constant_before is not None and at.facts.behaviour.version < PLAIN_NUMBERS_SINCE:
+            return template.constant_before
         return template.constant
     if template.kind == TEMPLATE_EXPRESSION:
         return evaluate(at, template.expression, dot, depth)
@@ -236,6 +249,8 @@ cdef str expand_uri(Place at, UriTemplate template, object dot):
 
 
 cdef str uri_value(Place at, str name, object dot):
+    if dot is None:
+        return ""
     if not isinstance(dot, dict):
         raise fault_here(at, "expression", f"the URI template's {{{name}}} needs an object as the task's input")
     value = dot.get(name)

@@ -4,7 +4,8 @@ Rules: a deadline that has passed comes before an outcome that arrives after it;
 moment of a deadline comes in time. Deadlines are met in their order; of equal ones waits come first, then the outermost
 timeout. Time spent paused counts for waits and for no timeout. What begins again at a deadline takes a step before the
 next one of that very moment, so that a limit of no time is a limit and not an endless loop; and the moment is not over
-while there are more slices of it.
+while there are more slices of it. What is new at a deadline is due later, or at the very moment: so all that are due are
+found in one look and met in their order.
 """
 
 
@@ -33,53 +34,85 @@ cdef inline long long earlier(long long one, long long other) noexcept:
 
 
 cdef int expire(Walk walk, long long until_ms) except -1:
-    """Meets every deadline up to a time, earliest first."""
-    cdef list begun = []
+    """Meets every deadline up to a time, earliest first. If they are too many for one slice the rest is left, due, for
+    the next one, and nothing else goes on before."""
+    cdef set begun = set()
+    cdef list due
+    cdef int left = DEADLINES_PER_SLICE_MAX
     if walk.grace_until_ms:
         return end_cancelled(walk) if walk.grace_until_ms <= until_ms else 0
-    while walk.state == STATUS_RUNNING and expire_earliest(walk, until_ms, begun):
-        pass
+    while walk.state == STATUS_RUNNING:
+        due = due_deadlines(walk, until_ms, begun)
+        if not due:
+            return 0
+        for at_ms, _, _, _, strand, frame in due:
+            if left == 0:
+                walk.work.has_due = True
+                return 0
+            left -= meet(walk, at_ms, <Strand> strand, <TaskFrame> frame, begun)
+            if walk.state != STATUS_RUNNING:
+                return 0
     return 0
 
 
-cdef long long deadline_of_frame(Walk walk, TaskFrame frame, list begun) except -1:
+# More than a workflow that people write has at one moment; each takes about a microsecond.
+cdef int DEADLINES_PER_SLICE_MAX = 1000
+
+
+cdef list due_deadlines(Walk walk, long long until_ms, set begun):
+    """Deadlines up to a time in their order: (time, waits before the workflow's before tasks', strand, outermost
+    first, strand, frame)."""
+    cdef list due = []
+    cdef Strand strand
+    cdef TaskFrame frame
+    cdef long long at_ms
+    cdef int distance
+    if 0 < walk.timeout_at_ms <= until_ms:
+        due.append((walk.timeout_at_ms, 1, 0, 0, None, None))
+    for strand in walk.strands.values():
+        if 0 < strand.wake_at_ms <= until_ms:
+            due.append((strand.wake_at_ms, 0, strand.id, 0, strand, None))
+        frame, distance = strand.top, 0
+        while frame is not None:
+            at_ms = deadline_of_frame(walk, frame, begun)
+            if 0 < at_ms <= until_ms:
+                due.append((at_ms, 2, strand.id, -distance, strand, frame))
+            frame, distance = frame.parent, distance + 1
+    due.sort()
+    return due
+
+
+cdef long long deadline_of_frame(Walk walk, TaskFrame frame, set begun) except -1:
     """When a frame has taken too long; what has begun again just now is spared a limit of no time."""
     if frame.limit_at_ms == walk.now_ms and frame in begun:
         return frame.timeout_at_ms
     return earlier(frame.timeout_at_ms, frame.limit_at_ms)
 
 
-cdef bint expire_earliest(Walk walk, long long until_ms, list begun) except -1:
-    """Meets the earliest deadline if it is not after a time; `begun` are frames that deadlines let go on."""
-    cdef long long best = until_ms + 1, deadline
-    cdef Strand strand, found = None
-    cdef TaskFrame frame, timed = None
-    cdef bint is_workflow = False
-    for strand in walk.strands.values():
-        if 0 < strand.wake_at_ms < best:
-            best, found = strand.wake_at_ms, strand
-    if 0 < walk.timeout_at_ms < best:
-        best, is_workflow = walk.timeout_at_ms, True
-    for strand in walk.strands.values():
-        frame = strand.top
-        while frame is not None:
-            deadline = deadline_of_frame(walk, frame, begun)
-            # Going outwards, the last of equal timeouts is the outermost.
-            if 0 < deadline < best or (deadline == best and timed is not None and found is strand):
-                best, timed, found, is_workflow = deadline, frame, strand, False
-            frame = frame.parent
-    if best > until_ms:
-        return False
-    if is_workflow:
-        fail_workflow(walk, make_error("timeout", "the workflow took longer than its timeout", "/timeout"))
-    elif timed is None:
-        found.wake_at_ms = 0
-        begun.append(found.top)
-        found.top.task.kind.wake(walk, found, found.top)
-    else:
-        begun.append(timed)
-        time_out(walk, found, timed)
-    return True
+cdef int meet(Walk walk, long long at_ms, Strand strand, TaskFrame frame, set begun) except -1:
+    """Meets a deadline unless one before it has changed that; how many it met. `begun` are frames that go on."""
+    if strand is None:
+        return 1 + fail_workflow(walk, make_error("timeout", "the workflow took longer than its timeout", "/timeout"))
+    if strand.id not in walk.strands:
+        return 0
+    if frame is None:
+        if strand.wake_at_ms != at_ms:
+            return 0
+        strand.wake_at_ms = 0
+        begun.add(strand.top)
+        return 1 + strand.top.task.kind.wake(walk, strand, strand.top)
+    if not stands_on(strand, frame) or deadline_of_frame(walk, frame, begun) != at_ms:
+        return 0
+    begun.add(frame)
+    return 1 + time_out(walk, strand, frame)
+
+
+cdef bint stands_on(Strand strand, TaskFrame frame) noexcept:
+    """Whether a frame is still on its strand."""
+    cdef TaskFrame above = strand.top
+    while above is not None and above is not frame:
+        above = above.parent
+    return above is not None
 
 
 cdef int time_out(Walk walk, Strand strand, TaskFrame frame) except -1:

@@ -44,7 +44,7 @@ cdef int fail_workflow(Walk walk, dict error) except -1:
     drop_everything(walk, False)
     walk.state = STATUS_FAILED
     walk.error = error
-    return emit(walk, walk.plan.event_failed, 0, text_field(FIELD_MESSAGE, error_message(error)), error)
+    return emit(walk, walk.plan.event_failed, 0, message_field(walk, error), error)
 
 
 cdef int end_cancelled(Walk walk) except -1:

@@ -19,7 +19,7 @@ cdef list from_format_1(Plan plan, list fields):
         identity_of(plan, identity[0]),
         [1, plan.behaviour.runner_version, None],
         state, output, error, last_sequence, now_ms, started_at_ms, timeout_at_ms, paused_at_ms, grace_until_ms,
-        cancel_reason, random_state, next_strand_id, next(numbers), ready,
+        cancel_reason, random_state, next_strand_id, next(numbers), 0, ready,
         [[answered[strand_id], value, problem] for strand_id, value, problem in held],
         visits,
         [strand_from_format_1(plan, strand, answered.get(strand[0])) for strand in strands],

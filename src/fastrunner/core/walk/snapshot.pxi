@@ -198,6 +198,7 @@ cdef bytes write_snapshot(Walk walk):
         walk.random_state,
         walk.next_strand_id,
         walk.next_resource_id,
+        walk.steps_taken,
         [(<Strand> strand).id for strand in walk.ready],
         [[(<Resource> held).id, writer.value(value), writer.value(error)] for held, value, error in walk.held],
         [[index, visit[0], visit[1]] for index, visit in walk.visits.items()],
@@ -294,7 +295,7 @@ cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list 
     reader.table = table
     walk.facts.input = input_as_kept(walk.behaviour, input)
     (walk.state, output, error, last_sequence, now_ms, started_at_ms, timeout_at_ms, paused_at_ms, grace_until_ms,
-     walk.cancel_reason, random_state, next_strand_id, next_resource_id, ready, held, visits, strands,
+     walk.cancel_reason, random_state, next_strand_id, next_resource_id, steps_taken, ready, held, visits, strands,
      detached, notes) = fields
     restore_shared(reader, notes)
     if not STATUS_RUNNING <= walk.state <= STATUS_CANCELLED:
@@ -303,6 +304,7 @@ cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list 
     walk.now_ms, walk.facts.started_at_ms = moment_of(now_ms), moment_of(started_at_ms)
     walk.paused_at_ms, walk.grace_until_ms = moment_of(paused_at_ms), count_of(grace_until_ms)
     walk.next_strand_id, walk.next_resource_id = count_of(next_strand_id), count_of(next_resource_id)
+    walk.steps_taken = count_of(steps_taken)
     if walk.next_strand_id < 1 or walk.next_resource_id < 1:
         raise ValueError("numbers begin with 1")
     walk.random_state = random_state

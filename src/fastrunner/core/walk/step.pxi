@@ -9,21 +9,27 @@ before a frame is pushed, so that a fault in a `begin` finds the stack as it was
 cdef int run(Walk walk) except -1:
     """Takes steps until nothing can go on or the slice is over. Strands take turns, whatever the slices are."""
     cdef Behaviour behaviour = walk.behaviour
-    cdef Machine machine = walk.work.machine
+    cdef Workspace work = walk.work
+    cdef Machine machine = work.machine
     cdef long long budget = behaviour.steps_per_slice_max
     cdef Strand strand
     cdef TaskFrame frame
+    if walk.work.has_due:
+        return 0
     while budget > 0 and walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0:
         strand = <Strand> walk.ready[0]
         frame = strand.top
-        if walk.last_sequence >= behaviour.events_max:
-            return end_runaway(walk, frame, behaviour.events_max)
+        if walk.last_sequence >= behaviour.events_max or walk.steps_taken >= behaviour.steps_max:
+            return end_runaway(walk, frame)
+        walk.steps_taken += 1
         if frame.position >= 0:
             begin(walk, strand, frame)
         else:
             leave(walk, strand, frame)
-        # Long evaluations end a slice early, so that others get their turn between them.
+        # Long evaluations and large data end a slice early, so that others get their turn between them.
         budget -= 1 + min(machine.take_spent() // behaviour.expression_steps_per_step, budget)
+        budget -= (take_measured(&work.measure) + work.bytes_spent) // behaviour.data_bytes_per_step
+        work.bytes_spent = 0
         strand.steps_left -= 1
         if strand.steps_left <= 0 and strand.is_ready:
             strand.steps_left = <int> behaviour.strand_steps_max
@@ -32,9 +38,11 @@ cdef int run(Walk walk) except -1:
     return 0
 
 
-cdef int end_runaway(Walk walk, TaskFrame frame, long long events_max) except -1:
+cdef int end_runaway(Walk walk, TaskFrame frame) except -1:
     """A bound of the whole execution is reached. Nothing catches that: a `try` in an endless loop would go on."""
-    cdef str detail = f"the execution has {events_max} events, two for each task: no more are allowed"
+    cdef str detail = f"the execution has {walk.behaviour.events_max} events, two for each task: no more are allowed"
+    if walk.steps_taken >= walk.behaviour.steps_max:
+        detail = f"the execution has taken {walk.steps_taken} steps: no more are allowed"
     return fail_workflow(walk, make_error("runtime", detail, "/do" if frame.task is None else frame.task.reference))
 
 

@@ -89,7 +89,7 @@ cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour
     cdef Walk walk = Walk.__new__(Walk)
     cdef Facts facts = Facts.__new__(Facts)
     facts.execution_id = execution_id
-    facts.env = dict(env) if env else {}
+    facts.env = checked_env(env) if env else {}
     facts.document = plan.document
     facts.behaviour = behaviour
     walk.plan = plan
@@ -103,6 +103,19 @@ cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour
     walk.held = []
     walk.visits = {}
     return walk
+
+
+cdef dict checked_env(object env):
+    """Names and values as UTF-8 can have them. Raises TypeError or ValueError."""
+    cdef Py_ssize_t size
+    for text in [*env.keys(), *env.values()]:
+        if not isinstance(text, str):
+            raise TypeError(f"names and values of env are str, not {type(text).__name__}")
+        try:
+            PyUnicode_AsUTF8AndSize(text, &size)
+        except UnicodeEncodeError:
+            raise ValueError("a name or value of env has an unpaired surrogate: it is no text") from None
+    return dict(env)
 
 
 cdef int start_workflow(Walk walk, long long timeout_ms_max) except -1:
@@ -160,7 +173,7 @@ cdef Turn end_turn(Walk walk):
     turn.tally = work.tally.take()
     turn.first_sequence = work.first_sequence
     turn.last_sequence = walk.last_sequence if work.first_sequence else 0
-    turn.more = walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0
+    turn.more = walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0 and not work.has_due
     find_wake(walk)
     walk.work = None
     return_workspace(work)
@@ -179,7 +192,7 @@ cdef int emit(Walk walk, EventParts parts, int attempt, bytes message=None, dict
         parts,
         parts.message if message is None else message,
         work.time_field,
-        b"" if error is None else error_field(error),
+        b"" if error is None else error_field(error, walk.behaviour.event_error_size_max),
         walk.last_sequence,
         attempt,
         output,
@@ -188,7 +201,12 @@ cdef int emit(Walk walk, EventParts parts, int attempt, bytes message=None, dict
 
 cdef int emit_failed(Walk walk, TaskNode task, int attempt, dict error, long long started_at_ms) except -1:
     walk.work.tally.add(task.kind.number, TALLY_FAILED, walk.now_ms - started_at_ms)
-    return emit(walk, task.event_failed, attempt, text_field(FIELD_MESSAGE, error_message(error)), error)
+    return emit(walk, task.event_failed, attempt, message_field(walk, error), error)
+
+
+cdef bytes message_field(Walk walk, dict error):
+    """The message of an event that tells of an error."""
+    return text_field(FIELD_MESSAGE, error_message(error, walk.behaviour.event_error_size_max))
 
 
 cdef bytes output_text(Walk walk, object value):
@@ -197,6 +215,7 @@ cdef bytes output_text(Walk walk, object value):
     if value is not work.dumped:
         work.dumped = value
         work.dumped_text = dump_json(value)
+        work.bytes_spent += PyBytes_GET_SIZE(work.dumped_text)
         if PyBytes_GET_SIZE(work.dumped_text) > walk.behaviour.output_json_size_bytes_max:
             work.dumped_text = None
     return work.dumped_text

@@ -6,7 +6,7 @@ cimport cython
 @cython.final
 @cython.internal
 cdef class CallHttpNode(TaskNode):
-    cdef str method
+    cdef Template method
     cdef UriTemplate uri
     cdef Template headers
     cdef Template query
@@ -19,7 +19,7 @@ cdef TaskNode build_call_http(PlanBuilder builder, dict definition, Siblings sib
     cdef CallHttpNode task = CallHttpNode.__new__(CallHttpNode)
     cdef dict arguments = definition["with"]
     cdef Bindings bindings = siblings.bindings
-    task.method = arguments["method"].upper()
+    task.method = builder.text_template(AT_HTTP_METHOD, arguments["method"], bindings)
     task.uri = builder.uri(AT_HTTP_ENDPOINT, arguments["endpoint"], bindings)
     if arguments.get("headers") is not None:
         task.headers = builder.template(AT_HTTP_HEADERS, arguments["headers"], bindings)
@@ -41,8 +41,12 @@ cdef int begin_effect(Walk walk, Place at, object data) except -1:
 cdef dict render_call_http(Place at):
     """method, uri, headers, query, body, output, redirect. Raises WalkFault."""
     cdef CallHttpNode task = <CallHttpNode> at.task
-    cdef dict arguments = {
-        "method": task.method,
+    cdef object method = fill(at, task.method, at.input, 0)
+    cdef dict arguments
+    if not isinstance(method, str):
+        raise fault_here(at, "expression", "the method is not a string")
+    arguments = {
+        "method": method.upper(),
         "uri": expand_uri(at, task.uri, at.input),
         "output": task.output,
         "redirect": task.redirect,
