@@ -110,7 +110,7 @@ class Plan:
     digest: bytes
     """SHA-256 of the document's text; what snapshots and capsules know the document by."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self) -> None:
         """Raises TypeError: plans come from `compile`."""
 
     def render(self, capsule: Capsule, secrets: Mapping[str, Json] | None = None) -> dict[str, Json]:
@@ -175,7 +175,7 @@ class Capsule:
     now_ms: int
     """When it was scheduled: the time its expressions see."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self) -> None:
         """Raises TypeError: capsules come from a walk, or from `Plan.load_capsule`."""
 
 @final
@@ -359,7 +359,7 @@ class Walk:
     effects_in_flight: int
     """Effects performed and not yet answered."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self) -> None:
         """Raises TypeError: walks come from `start` and `restore`."""
 
     @staticmethod

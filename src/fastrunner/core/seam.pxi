@@ -8,6 +8,10 @@ it and what is large is shared with the walk.
 cimport cython
 
 
+# Without it nothing is made of a class whose objects come from functions: not by `__new__`, copy or pickle either.
+cdef object KEY = object()
+
+
 @cython.final
 cdef class Facts:
     """What expressions may know of an execution as a whole."""
@@ -17,8 +21,9 @@ cdef class Facts:
 cdef class Capsule:
     """An effect's arguments before they are rendered; `_core.pyi` has the contract."""
 
-    def __init__(self):
-        raise TypeError("capsules come from a walk, or from Plan.load_capsule")
+    def __cinit__(self, key=None):
+        if key is not KEY:
+            raise TypeError("capsules come from a walk, or from Plan.load_capsule")
 
     def __repr__(self):
         return f"Capsule(task_index={self.task_index})"

@@ -119,7 +119,7 @@ cdef class PlanBuilder:
         self.document = document
         self.use = document.root.get("use") or {}
         self.is_loose = (document.root.get("evaluate") or {}).get("mode") == "loose"
-        self.plan = Plan.__new__(Plan)
+        self.plan = Plan.__new__(Plan, KEY)
         self.plan.behaviour = behaviour_now()
         self.measure.depth_max = <int> self.plan.behaviour.data_depth_max
         self.measure.size_bytes_max = self.plan.behaviour.data_size_bytes_max

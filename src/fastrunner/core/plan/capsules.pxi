@@ -17,7 +17,7 @@ class RenderFault(Exception):
 
 cdef Capsule make_capsule(Place at):
     """The effect of the task at a place."""
-    cdef Capsule capsule = Capsule.__new__(Capsule)
+    cdef Capsule capsule = Capsule.__new__(Capsule, KEY)
     capsule.facts = at.facts
     capsule.task_index = at.task.index
     capsule.now_ms = at.now_ms
@@ -106,7 +106,7 @@ cdef bytes dump_capsule(Plan plan, Capsule capsule):
 
 cdef Capsule read_capsule(Plan plan, bytes data):
     """Raises ValueError for what no plan of this document has dumped."""
-    cdef Capsule capsule = Capsule.__new__(Capsule)
+    cdef Capsule capsule = Capsule.__new__(Capsule, KEY)
     cdef Facts facts = Facts.__new__(Facts)
     if not data or data[0] != CAPSULE_FORMAT:
         raise ValueError("not a capsule, or one of a format this runner does not know")

@@ -11,8 +11,9 @@ cimport cython
 cdef class Plan:
     """A compiled document; `_core.pyi` has the contract."""
 
-    def __init__(self):
-        raise TypeError("plans come from compile()")
+    def __cinit__(self, key=None):
+        if key is not KEY:
+            raise TypeError("plans come from compile()")
 
     def render(self, Capsule capsule not None, object secrets=None):
         return render_capsule(self, capsule, secrets)

@@ -484,7 +484,7 @@ cdef int read_resource(SnapshotReader reader, Strand strand, TaskFrame frame, li
 
 
 cdef Capsule read_written_capsule(SnapshotReader reader, TaskNode task, TaskFrame frame, int how, list fields):
-    cdef Capsule capsule = Capsule.__new__(Capsule)
+    cdef Capsule capsule = Capsule.__new__(Capsule, KEY)
     capsule.facts = reader.walk.facts
     capsule.task_index = task.index
     if how == WRITTEN_RENDERED:

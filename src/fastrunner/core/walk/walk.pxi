@@ -39,13 +39,18 @@ cdef class Turn:
     cdef readonly bint more
     cdef readonly bytes tally
 
+    def __cinit__(self, key=None):
+        if key is not KEY:
+            raise TypeError("turns come from walks")
+
 
 @cython.final
 cdef class Walk:
     """One execution; `_core.pyi` has the contract."""
 
-    def __init__(self):
-        raise TypeError("use Walk.start or Walk.restore")
+    def __cinit__(self, key=None):
+        if key is not KEY:
+            raise TypeError("use Walk.start or Walk.restore")
 
     @property
     def status(self):
@@ -86,7 +91,7 @@ cdef class Walk:
 
 
 cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour):
-    cdef Walk walk = Walk.__new__(Walk)
+    cdef Walk walk = Walk.__new__(Walk, KEY)
     cdef Facts facts = Facts.__new__(Facts)
     facts.execution_id = execution_id
     facts.env = checked_env(env) if env else {}
@@ -166,7 +171,7 @@ cdef int begin_turn(Walk walk, long long now_ms) except -1:
 
 
 cdef Turn end_turn(Walk walk):
-    cdef Turn turn = Turn.__new__(Turn)
+    cdef Turn turn = Turn.__new__(Turn, KEY)
     cdef Workspace work = walk.work
     turn.actions = work.actions
     turn.events = work.events.take()
