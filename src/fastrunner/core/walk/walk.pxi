@@ -25,6 +25,9 @@ from typing import Any as _Any
 from typing import Literal as _Literal
 from typing import Union as _Union
 
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
 cdef tuple STATUS_NAMES = ("running", "paused", "completed", "failed", "cancelled")
 
 
