@@ -29,7 +29,7 @@ OTHERS = sorted(path for name in ("tests", "tools", "benchmarks", "examples") fo
 
 SUPPORT = {
     *("__version__", "_pb", "_version", "cells", "clock", "config", "crash", "errors", "exposition", "limits", "logs"),
-    "metrics",
+    *("metrics", "process_limits"),
 }
 MAY_IMPORT = {
     **dict.fromkeys(SUPPORT, SUPPORT),
@@ -413,7 +413,7 @@ def test_core_part_opens_with_its_place(path: Path) -> None:
 
 def limits() -> Iterator[tuple[str, bool]]:
     """Names of the limits, and whether a docstring follows each."""
-    body = tree_of(SOURCE / "limits.py").body
+    body = [*tree_of(SOURCE / "limits.py").body, *tree_of(SOURCE / "process_limits.py").body]
     for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             yield node.target.id, isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)

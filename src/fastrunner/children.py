@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fastrunner import limits
+from fastrunner import process_limits
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config, quiet_grpc
 from fastrunner.logs import configure_logs
@@ -96,7 +96,9 @@ def respawn_delay_s(crashes_in_row: int) -> float:
     """How long to wait before the next child: nothing after the first crash, then doubling up to the bound."""
     if crashes_in_row <= 1:
         return 0.0
-    return float(min(limits.RESPAWN_DELAY_S_MIN * 2.0 ** min(crashes_in_row - 2, 30), limits.RESPAWN_DELAY_S_MAX))
+    return float(
+        min(process_limits.RESPAWN_DELAY_S_MIN * 2.0 ** min(crashes_in_row - 2, 30), process_limits.RESPAWN_DELAY_S_MAX)
+    )
 
 
 def fork_child(

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 
 import orjson
 
-from fastrunner import limits
+from fastrunner import limits, process_limits
 from fastrunner.clock import monotonic_s, wall_ms
 from fastrunner.config import Config
 
@@ -204,7 +204,7 @@ def _is_abandoned(folder: Path) -> bool:
     try:
         os.close(_lock(folder / _LOCK))
     except FileNotFoundError:
-        return wall_ms() - folder.stat().st_mtime * 1000 > limits.METRICS_UNLOCKED_AGE_S_MAX * 1000
+        return wall_ms() - folder.stat().st_mtime * 1000 > process_limits.METRICS_UNLOCKED_AGE_S_MAX * 1000
     return True
 
 
@@ -230,7 +230,7 @@ def _remove(folder: Path) -> None:
 
 def _takes_sockets(folder: Path) -> bool:
     path = folder / "worker-000.sock"
-    if len(bytes(path)) > limits.SOCKET_PATH_SIZE_BYTES_MAX:
+    if len(bytes(path)) > process_limits.SOCKET_PATH_SIZE_BYTES_MAX:
         return False
     try:
         with socket.socket(socket.AF_UNIX) as probe:

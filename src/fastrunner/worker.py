@@ -14,7 +14,7 @@ import contextlib
 import logging
 from functools import partial
 
-from fastrunner import crash, limits
+from fastrunner import crash, process_limits
 from fastrunner.callback import CallbackPipeline
 from fastrunner.child import serve_child
 from fastrunner.clock import monotonic_s
@@ -115,13 +115,13 @@ class Worker:
         """Stops the parts in order."""
         end_s = monotonic_s() + timeout_s
         # In a rolling restart an owner's successor is just coming up: calls that wait for it should reach it.
-        asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
-        await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
+        asyncio.get_running_loop().call_later(process_limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
+        await self._server.stop(min(process_limits.DRAIN_CALLS_S_MAX, timeout_s))
         # What the last commits bring is still called back, so some of the time is kept for that.
         left_s = max(0.0, end_s - monotonic_s())
-        await self._engine.quiesce(max(left_s - limits.DRAIN_CALLBACKS_S_MAX, left_s / 2))
+        await self._engine.quiesce(max(left_s - process_limits.DRAIN_CALLBACKS_S_MAX, left_s / 2))
         if self._callbacks is not None:
-            await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
+            await self._callbacks.drain(min(process_limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
         with contextlib.suppress(OSError):
-            await self._router.close(limits.DRAIN_CALLS_S_MAX)
+            await self._router.close(process_limits.DRAIN_CALLS_S_MAX)
