@@ -14,7 +14,6 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 import orjson
@@ -39,6 +38,7 @@ from fastrunner.engine.effects import EffectRunner
 from fastrunner.engine.execution import Execution, StartFacts
 from fastrunner.engine.messages import describe, split
 from fastrunner.engine.plans import PlanCache
+from fastrunner.engine.requests import env_text, request_digest
 from fastrunner.engine.residency import Residents
 from fastrunner.engine.scheduler import Scheduler
 from fastrunner.engine.shard import Shard
@@ -58,9 +58,6 @@ from fastrunner.errors import (
     UnknownExecution,
 )
 from fastrunner.metrics import Metrics
-
-if TYPE_CHECKING:
-    from _hashlib import HASH
 
 __all__ = ["EmbeddedEngine"]
 
@@ -280,8 +277,8 @@ class EmbeddedEngine:
         execution_id = submission.execution_id
         shard = self._shard(execution_id)
         input_value = orjson.loads(submission.input_json)
-        env_json = _env_json(submission.env_vars)
-        digest = _digest(submission, self._plans.hash_of(submission.document), input_value, env_json)
+        env_json = env_text(submission.env_vars)
+        digest = request_digest(submission, self._plans.hash_of(submission.document), input_value, env_json)
         waiter = Waiter(future, answer=_STARTED)
         execution = shard.live.get(execution_id)
         if execution is not None:
@@ -575,23 +572,6 @@ class EmbeddedEngine:
         shard = self._shards.get(shard_of(execution_id, self._shard_count))
         if shard is not None:
             shard.acknowledge(execution_id, sequence)
-
-
-def _env_json(env_vars: Mapping[str, str]) -> bytes:
-    return orjson.dumps(dict(env_vars), option=orjson.OPT_SORT_KEYS) if env_vars else b"{}"
-
-
-def _digest(submission: Submission, document: "HASH", input_value: object, env_json: bytes) -> bytes:
-    """Equal for requests that ask for the same; the order of an input's keys is no difference.
-
-    `document` has taken in the document already.
-    """
-    digest = document.copy()
-    input_json, metadata = orjson.dumps(input_value, option=orjson.OPT_SORT_KEYS), submission.metadata
-    limits_text = b"%d %d" % (submission.timeout_s_max, submission.debug)
-    parts = (input_json, env_json, metadata, limits_text)
-    digest.update(b"".join([each for part in parts for each in (len(part).to_bytes(8, "little"), part)]))
-    return digest.digest()
 
 
 def _report(task: "asyncio.Task[None]") -> None:
