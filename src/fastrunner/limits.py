@@ -1,5 +1,5 @@
-"""Support: every bound of the runner, with its reason; those of its processes are in `process_limits`. Relations between
-bounds are asserted at import.
+"""Support: every bound of the runner but those of its processes (`process_limits.py`), with its reason. Relations
+between bounds are asserted at import.
 
 Rules: a bound lives here and nowhere else; units come last in the name; configuration may lower or raise only what
 `config.py` names.

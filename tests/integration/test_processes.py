@@ -205,7 +205,8 @@ def test_silent_worker_is_killed(tmp_path: Path) -> None:
     """A worker whose loop does not turn is killed and replaced."""
     command = (
         "-c",
-        "from fastrunner import process_limits; process_limits.PING_INTERVAL_S = 0.1; process_limits.PING_TIMEOUT_S = 0.5\n"
+        "from fastrunner import process_limits\n"
+        "process_limits.PING_INTERVAL_S = 0.1; process_limits.PING_TIMEOUT_S = 0.5\n"
         "import runpy; runpy.run_module('tests.integration.tiny_tree', run_name='__main__')",
     )
     with running(tmp_path, command, FASTRUNNER_WORKERS="1") as runner:
