@@ -28,8 +28,8 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "_pb" not in path.rela
 OTHERS = sorted(path for name in ("tests", "tools", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py"))
 
 SUPPORT = {
-    *("__version__", "_pb", "_version", "cells", "clock", "config", "crash", "errors", "exposition", "limits", "logs"),
-    *("metrics", "process_limits"),
+    *("__version__", "_pb", "_version", "cells", "clock", "config", "crash", "deaths", "errors", "exposition"),
+    *("limits", "logs", "metrics", "process_limits"),
 }
 MAY_IMPORT = {
     **dict.fromkeys(SUPPORT, SUPPORT),

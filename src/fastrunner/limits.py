@@ -308,6 +308,18 @@ ADMISSION_STRICT_S: Final = 3.0
 ADMISSION_LANDING_S: Final = 0.001
 """Executions that are heard of within so long have landed with the same commit."""
 
+TURN_S_MAX: Final = 1.0
+"""How long a turn may take before a SIGKILL is put down to it: a hundred times what one slice, one evaluation or one
+snapshot takes."""
+
+DEATHS_IN_TURN_MAX: Final = 3
+"""Workers that may die in turns of an execution, without any progress of it, before it is set aside: the second death
+may still be chance."""
+
+SUSPECTS_MAX: Final = 64
+"""Executions of a shard whose deaths are counted at the same time: more than a worker, which is started again with ever
+longer pauses, dies of in half an hour."""
+
 COMMIT_EXECUTIONS_MAX: Final = 500
 """Executions written by one commit: bounds the time the loop spends inserting rows (about 10 us each)."""
 

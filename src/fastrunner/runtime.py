@@ -26,6 +26,7 @@ import orjson
 from fastrunner import limits, process_limits
 from fastrunner.clock import monotonic_s, wall_ms
 from fastrunner.config import Config
+from fastrunner.deaths import Death
 
 
 class ExitCode(IntEnum):
@@ -343,6 +344,8 @@ class ChildContext:
     """The listening HTTP socket; only the web process has it."""
     crashes: int
     """Crashes of predecessors that are not in the metrics yet."""
+    death: Death | None = None
+    """How the predecessor died, if nobody asked it to end."""
     waits: bool = False
     """Whether a predecessor still serves: start when told to `go`."""
 

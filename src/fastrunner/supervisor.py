@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastrunner import process_limits
+from fastrunner import deaths, process_limits
 from fastrunner.children import (
     HANDLED_SIGNALS,
     ChildMain,
@@ -197,7 +197,8 @@ class Supervisor:
 
     def _bury(self, slot: Slot, code: int) -> None:
         was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
-        slot.pid, slot.spawn_at_s, slot.trouble = 0, 0.0, ""
+        cause = deaths.HUNG if slot.is_hung else signal.Signals(-code).name if code < 0 else ""
+        slot.pid, slot.spawn_at_s, slot.trouble, slot.is_hung, slot.death = 0, 0.0, "", False, None
         slot.enter("absent")
         if slot is self._successor:
             predecessor, self._successor = self._predecessor(), None
@@ -227,6 +228,7 @@ class Supervisor:
         )
         slot.restarts += 1
         slot.crashes_uncounted += 1
+        slot.death = deaths.Death(cause, monotonic_s()) if cause else None
         delay_s = respawn_delay_s(slot.crashes_in_row)
         slot.spawn_at_s = monotonic_s() + delay_s
         log.error("%s %s (pid %d); starting another in %g s", slot.name, reason, pid, delay_s)
@@ -275,10 +277,10 @@ class Supervisor:
                 # It waits for the disk; once that is back it has its time.
                 slot.since_s = now
             elif slot.state == "starting" and now - slot.since_s > process_limits.BOOT_S_MAX:
-                self._kill(slot, "did not become ready in time")
+                self._kill_hung(slot, "did not become ready in time")
             elif slot.state == "ready" and slot.link is not None:
                 if not slot.answered and now - slot.pinged_s > process_limits.PING_TIMEOUT_S:
-                    self._kill(slot, "does not answer")
+                    self._kill_hung(slot, "does not answer")
                 elif slot.answered and now - slot.pinged_s >= process_limits.PING_INTERVAL_S:
                     slot.pinged_s, slot.answered = now, False
                     slot.link.send("ping")
@@ -286,6 +288,10 @@ class Supervisor:
             # The web process goes last: until then it tells that the tree is draining.
             for slot in self._slots:
                 self._terminate(slot)
+
+    def _kill_hung(self, slot: Slot, reason: str) -> None:
+        slot.is_hung = True
+        self._kill(slot, reason)
 
     def _kill(self, slot: Slot, reason: str) -> None:
         log.error("%s %s: killing it (pid %d)", slot.name, reason, slot.pid)

@@ -66,6 +66,8 @@ class Worker:
         # A successor of one that died of it lives, or nothing would ever recover.
         if config.crash_point and not context.crashes:
             crash.arm(config.crash_point, context.index)
+        if config.crash_turn:
+            crash.arm_turns(config.crash_turn)
         self._config = config
         self._link = context.link
         identity = metrics_identity(context.role, context.index)
@@ -78,6 +80,7 @@ class Worker:
             build_performers(config, self._metrics),
             shards=shards_owned(context.index, config.workers, context.shards),
             shard_count=context.shards,
+            death=context.death,
         )
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = (
@@ -95,11 +98,13 @@ class Worker:
         worker = cls(context, listener)
         if worker._callbacks is None and context.index == 0:
             log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
-        await worker._engine.start()
+        await worker._engine.open()
         if worker._callbacks is not None:
             await worker._callbacks.start()
         await worker._router.start(worker._service)
         await worker._server.start(*_address(worker._config))
+        # Last, so that a worker that dies of what it brings back has been ready: it is replaced as often as it takes.
+        worker._engine.go_on()
         return worker
 
     def _report_storage(self, trouble: str) -> None:
