@@ -20,6 +20,7 @@ __all__ = [
     "TurnPart",
     "arm",
     "arm_turns",
+    "blows",
     "parse",
     "parse_turns",
     "reach",
@@ -147,32 +148,33 @@ class Blow(StrEnum):
     KILL_LATE = "kill-late"
 
 
-_blows: list[tuple[Blow, TurnPart, str]] = []
+blows: list[tuple[Blow, TurnPart, str]] = []
+"""How this process dies, where, and in turns of executions whose ids begin how."""
 
 
 def parse_turns(text: str) -> list[tuple[Blow, TurnPart, str]]:
     """Blows from `blow:part:prefix`, separated by commas: what executions whose ids begin so do. Raises ValueError."""
-    blows = []
+    parsed = []
     for each in text.split(","):
         blow, _, rest = each.strip().partition(":")
         part, _, prefix = rest.partition(":")
         try:
-            blows.append((Blow(blow), TurnPart(part), prefix))
+            parsed.append((Blow(blow), TurnPart(part), prefix))
         except ValueError:
             raise ValueError(
                 f"expected blow:part:prefix,..., with blows of {', '.join(Blow)} and parts of {', '.join(TurnPart)}"
             ) from None
-    return blows
+    return parsed
 
 
 def arm_turns(text: str) -> None:
     """Has this process die in the turns that `text` (see `parse_turns`) names."""
-    _blows[:] = parse_turns(text)
+    blows[:] = parse_turns(text)
 
 
 def strike(part: TurnPart, execution_id: str) -> None:
     """Kills this process if an execution is to be the death of it here."""
-    for blow, where, prefix in _blows:
+    for blow, where, prefix in blows:
         if where is part and execution_id.startswith(prefix):
             _deal(blow)
 

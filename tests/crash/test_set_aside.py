@@ -232,7 +232,7 @@ def test_resumed_it_dies_again_and_is_set_aside_again(tmp_path: Path) -> None:
             operator.resume(execution_id)
             until(lambda dead=dead: deaths(runner) == dead + 3, 60)  # type: ignore[misc]
             operator.until_aside(execution_id)
-        assert operator.types("lost")[-3:] == ["paused", "resumed", "paused"]
+            assert operator.types(execution_id)[-3:] == ["paused", "resumed", "paused"]
         operator.complete("other")
         assert runner.stop()[0] == 0
     with tree(tmp_path) as (runner, operator):
@@ -242,8 +242,8 @@ def test_resumed_it_dies_again_and_is_set_aside_again(tmp_path: Path) -> None:
             until(lambda each=execution_id: operator.status(each) == "completed")  # type: ignore[misc]
             assert not operator.get(execution_id).HasField("error")
         assert operator.types("evil") == [
-            *("started", "validating", "validated", "task_started", "paused", "resumed", "task_completed"),
-            *("task_started", "paused", "resumed", "task_completed", "completed"),
+            *("started", "validating", "validated", "task_started", "paused", "resumed", "paused", "resumed"),
+            *("task_completed", "task_started", "task_completed", "completed"),
         ]
         assert deaths(runner) == 0
 
@@ -347,7 +347,7 @@ def test_only_the_culprit_is_counted(tmp_path: Path) -> None:
 
 def test_callbacks_tell_of_it(tmp_path: Path) -> None:
     store, port = tmp_path / "received.jsonl", free_port()
-    settings = {
+    settings: dict[str, Any] = {
         "STIGMER_SERVICE_ENDPOINT": f"127.0.0.1:{port}",
         "STIGMER_SERVICE_API_KEY": TOKEN,
         "STIGMER_SERVICE_USE_TLS": "false",

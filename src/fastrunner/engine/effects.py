@@ -147,7 +147,8 @@ class EffectRunner:
 def _rendered(execution: Execution, effect: PerformEffect) -> Mapping[str, Any] | EffectFailure:
     """The arguments of an effect, or what it fails with for want of them."""
     assert execution.walk is not None
-    crash.strike(TurnPart.RENDER, execution.execution_id)
+    if crash.blows:
+        crash.strike(TurnPart.RENDER, execution.execution_id)
     try:
         return execution.walk.plan.render(effect.capsule, None)
     except RenderFault as fault:

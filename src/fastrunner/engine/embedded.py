@@ -37,6 +37,7 @@ from fastrunner.engine.control import Command, applies
 from fastrunner.engine.disk import shortage
 from fastrunner.engine.effects import EffectRunner
 from fastrunner.engine.execution import Execution, StartFacts
+from fastrunner.engine.marks import BEGAN_AT, KEY_AT
 from fastrunner.engine.messages import describe, split
 from fastrunner.engine.plans import PlanCache
 from fastrunner.engine.reader import Unfinished
@@ -306,16 +307,8 @@ class EmbeddedEngine:
         plan = self._plans.get(submission.document)
         now_ms = self._wall_ms()
         execution = shard.admit(execution_id, now_ms, digest, submission.debug)
-        execution.accepted = Accepted(
-            digest,
-            plan,
-            now_ms,
-            submission.metadata,
-            submission.input_json,
-            env_json,
-            submission.debug,
-            submission.client,
-        )
+        asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
+        execution.accepted = Accepted(digest, plan, now_ms, *asked)
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)
         execution.waiters += (waiter,)
@@ -378,33 +371,37 @@ class EmbeddedEngine:
 
     def _take_turn(self, execution: Execution) -> None:
         shard = self._shards[execution.shard_number]
+        marks = shard.marks
         if execution.stored:
             self._residents.leave(execution)
-            shard.marks.begin(execution.execution_key, self._scheduler.pass_began_s)
+            # As `Marks.begin` and `end`, without two calls for every turn.
+            marks.times[BEGAN_AT] = self._scheduler.pass_began_s
+            marks.keys[KEY_AT] = execution.execution_key
         now_ms = self._wall_ms()
         deadline_ms = execution.walk.wake_at_ms if execution.walk is not None else 0
         if 0 < deadline_ms <= now_ms:
             self._metrics.timer_lateness.observe((now_ms - deadline_ms) / 1000)
         try:
-            if execution.stored:
+            if crash.blows and execution.stored:
                 crash.strike(TurnPart.TURN, execution.execution_id)
             changed = execution.turn(now_ms)
         except Exception:
             shard.quarantine(execution)
             return
         finally:
-            shard.marks.end()
+            marks.keys[KEY_AT] = 0
         self._interrupt(execution)
-        self._set_parked(execution, execution.waits_only)
+        parked = execution.waits_only
+        if parked is not execution.parked:
+            self._set_parked(execution, parked)
         if changed:
             shard.mark(execution)
         else:
             self._settle(execution)
 
     def _set_parked(self, execution: Execution, parked: bool) -> None:
-        if parked is not execution.parked:
-            execution.parked = parked
-            self._parked_count += 1 if parked else -1
+        self._parked_count += parked - execution.parked
+        execution.parked = parked
 
     def _settle(self, execution: Execution) -> None:
         """Sees to it that what has nothing to do here takes no memory for long."""

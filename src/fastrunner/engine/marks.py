@@ -25,14 +25,14 @@ from zlib import crc32
 from fastrunner import limits
 from fastrunner.deaths import CAUSES, Death
 
-__all__ = ["Marks", "Standing", "Suspect"]
+__all__ = ["BEGAN_AT", "KEY_AT", "Marks", "Standing", "Suspect"]
 
 _log = logging.getLogger(__name__)
 
 _SIZE_BYTES: Final = 4096
 _MAGIC: Final = b"FRMARKS1"
-_KEY_AT: Final = 1
-_BEGAN_AT: Final = 2
+KEY_AT: Final = 1
+BEGAN_AT: Final = 2
 _SUSPECTS_AT: Final = 64
 _ENTRY: Final = Struct("<qqqii")
 _CHECKED: Final = Struct("<32sQ")
@@ -89,8 +89,10 @@ class Marks:
 
     def _use(self, page: mmap.mmap) -> None:
         self._page = page
-        self._keys = memoryview(page).cast("q")
-        self._times = memoryview(page).cast("d")
+        self.keys = memoryview(page).cast("q")
+        """The page as whole numbers; at KEY_AT whose turn runs, 0: nobody's."""
+        self.times = memoryview(page).cast("d")
+        """The page as times; at BEGAN_AT when that turn began."""
 
     def open(self) -> None:
         """Maps the file, made anew if it is missing or damaged. Hold the shard's lock."""
@@ -122,18 +124,18 @@ class Marks:
 
     def begin(self, execution_key: int, began_s: float) -> None:
         """A turn of an execution runs from now on; `began_s`, on the monotonic clock, may be a few milliseconds old."""
-        self._times[_BEGAN_AT] = began_s
-        self._keys[_KEY_AT] = execution_key
+        self.times[BEGAN_AT] = began_s
+        self.keys[KEY_AT] = execution_key
 
     def end(self) -> None:
         """None runs."""
-        self._keys[_KEY_AT] = 0
+        self.keys[KEY_AT] = 0
 
     # --- suspects ---
 
     def judge(self, death: Death | None, find: Find) -> Suspect | None:
         """Takes away a predecessor's mark. If it died of the marked turn, the execution has one death more."""
-        key, began_s = self._keys[_KEY_AT], self._times[_BEGAN_AT]
+        key, began_s = self.keys[KEY_AT], self.times[BEGAN_AT]
         self.end()
         if not key or death is None or not death.was_of(began_s):
             return None

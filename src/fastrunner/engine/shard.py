@@ -393,7 +393,7 @@ class Shard:
                 continue
             self.marks.begin(execution.execution_key, began_s)
             try:
-                if execution.stored:
+                if crash.blows and execution.stored:
                     crash.strike(TurnPart.SNAPSHOT, execution.execution_id)
                 batch.changes.append(execution.gather(now_ms))
             except Exception:
