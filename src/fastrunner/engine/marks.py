@@ -120,6 +120,14 @@ class Marks:
         os.posix_fallocate(descriptor, 0, _SIZE_BYTES)
         return mmap.mmap(descriptor, _SIZE_BYTES)
 
+    def close(self) -> None:
+        """Lets go of the file: one that is mapped keeps its file system busy."""
+        page, views = self._page, (self.keys, self.times)
+        self._use(mmap.mmap(-1, _SIZE_BYTES))
+        for view in views:
+            view.release()
+        page.close()
+
     # --- the turn that runs ---
 
     def begin(self, execution_key: int, began_s: float) -> None:

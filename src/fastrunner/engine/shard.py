@@ -563,4 +563,5 @@ class Shard:
         for waiters in (*(c.waiters for c in unwritten), *(e.waiters for e in self._dirty)):
             for waiter in waiters:
                 waiter.fail(error)
+        self.marks.close()
         self.store.close()
