@@ -28,8 +28,8 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if "_pb" not in path.rela
 OTHERS = sorted(path for name in ("tests", "tools", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py"))
 
 SUPPORT = {
-    *("__version__", "_pb", "_version", "cells", "clock", "config", "crash", "errors", "exposition", "limits", "logs"),
-    "metrics",
+    *("__version__", "_pb", "_version", "cells", "clock", "config", "crash", "deaths", "errors", "exposition"),
+    *("limits", "logs", "metrics", "process_limits"),
 }
 MAY_IMPORT = {
     **dict.fromkeys(SUPPORT, SUPPORT),
@@ -412,7 +412,7 @@ def test_core_part_opens_with_its_place(path: Path) -> None:
 
 def limits() -> Iterator[tuple[str, bool]]:
     """Names of the limits, and whether a docstring follows each."""
-    body = tree_of(SOURCE / "limits.py").body
+    body = [*tree_of(SOURCE / "limits.py").body, *tree_of(SOURCE / "process_limits.py").body]
     for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             yield node.target.id, isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import orjson
 
-from fastrunner import limits
+from fastrunner import process_limits
 
 __all__ = ["Cells", "Counter", "Gauge", "Histogram", "Key", "Note", "read_cells"]
 
-_KEYS_AT = 8 * limits.METRIC_CELLS_MAX
-_KEYS_SIZE_BYTES = 48 * limits.METRIC_CELLS_MAX
+_KEYS_AT = 8 * process_limits.METRIC_CELLS_MAX
+_KEYS_SIZE_BYTES = 48 * process_limits.METRIC_CELLS_MAX
 _SIZE_BYTES = _KEYS_AT + _KEYS_SIZE_BYTES
 
 
@@ -57,7 +57,7 @@ class Cells:
             return at
         line = orjson.dumps([name, labels, self._free, width], option=orjson.OPT_APPEND_NEWLINE)
         used = int(self.values[0])
-        if self._free + width > limits.METRIC_CELLS_MAX or used + len(line) > _KEYS_SIZE_BYTES:
+        if self._free + width > process_limits.METRIC_CELLS_MAX or used + len(line) > _KEYS_SIZE_BYTES:
             raise RuntimeError(f"too many metrics: no room for {name}{labels}; a label has values without end")
         start = _KEYS_AT + used
         self._bytes[start : start + len(line)] = line
@@ -165,12 +165,12 @@ class Note:
     """A few bytes that outlive this process: what it is about to count, for its successor."""
 
     def __init__(self, path: Path | None) -> None:
-        self._map = _mapped(path, limits.METRIC_NOTE_SIZE_BYTES_MAX)
+        self._map = _mapped(path, process_limits.METRIC_NOTE_SIZE_BYTES_MAX)
         self._size = memoryview(self._map)[:8].cast("q")
 
     def write(self, content: bytes) -> None:
         """Keeps it; one that is too long is as none."""
-        if len(content) <= limits.METRIC_NOTE_SIZE_BYTES_MAX - 8:
+        if len(content) <= process_limits.METRIC_NOTE_SIZE_BYTES_MAX - 8:
             self._map[8 : 8 + len(content)] = content
             self._size[0] = len(content)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import uvloop
 
-from fastrunner import limits
+from fastrunner import process_limits
 from fastrunner.clock import monotonic_s
 from fastrunner.engine.manifest import DataDirectoryRefused
 from fastrunner.errors import RunnerError
@@ -67,7 +67,7 @@ async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitabl
     timeout_s = context.config.drain_timeout_s
     if "hand_over" in context.link.received_s:
         # Clients wait for the successor meanwhile.
-        timeout_s = min(timeout_s, limits.DRAIN_HAND_OVER_S_MAX)
+        timeout_s = min(timeout_s, process_limits.DRAIN_HAND_OVER_S_MAX)
     await running.drain(timeout_s)
     log.info("drained in %.1f s", monotonic_s() - began_s)
     loop.remove_reader(context.link.fileno())
@@ -78,7 +78,7 @@ def _calm_garbage_collection() -> None:
     """Modules, descriptors and what else is there for good are not looked through again and again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*limits.GARBAGE_THRESHOLDS)
+    gc.set_threshold(*process_limits.GARBAGE_THRESHOLDS)
 
 
 def _told_to_go(link: Link) -> bool:

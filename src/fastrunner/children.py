@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fastrunner import limits
+from fastrunner import process_limits
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config, quiet_grpc
+from fastrunner.deaths import Death
 from fastrunner.logs import configure_logs
 from fastrunner.runtime import ChildContext, ExitCode, Link, Role, die_with_parent, metrics_identity
 from fastrunner.startup import Reserved
@@ -61,6 +62,10 @@ class Slot:
     """Children started because their predecessor crashed."""
     crashes_uncounted: int = 0
     """Crashes that are not in the metrics yet."""
+    is_hung: bool = False
+    """Whether the child is being killed because it does not answer."""
+    death: Death | None = None
+    """How its predecessor died, if nobody asked it to end."""
     trouble: str = ""
     """Why a child takes no new work, or waits with its start; empty if it does not."""
     last_words: str = ""
@@ -96,7 +101,9 @@ def respawn_delay_s(crashes_in_row: int) -> float:
     """How long to wait before the next child: nothing after the first crash, then doubling up to the bound."""
     if crashes_in_row <= 1:
         return 0.0
-    return float(min(limits.RESPAWN_DELAY_S_MIN * 2.0 ** min(crashes_in_row - 2, 30), limits.RESPAWN_DELAY_S_MAX))
+    return float(
+        min(process_limits.RESPAWN_DELAY_S_MIN * 2.0 ** min(crashes_in_row - 2, 30), process_limits.RESPAWN_DELAY_S_MAX)
+    )
 
 
 def fork_child(
@@ -160,6 +167,7 @@ def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link:
         link=link,
         http=reserved.http if slot.role is Role.WEB else None,
         crashes=slot.crashes_uncounted,
+        death=slot.death,
         waits=waiting,
     )
     try:

@@ -75,6 +75,11 @@ def _crash_points(value: str) -> str:
     return value
 
 
+def _crash_turns(value: str) -> str:
+    crash.parse_turns(value)
+    return value
+
+
 def _host_and_port(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or value != value.strip():
@@ -154,6 +159,10 @@ class Config(BaseSettings):
         "FASTRUNNER_CRASH_POINT", None, json_schema_extra={"hidden": True}
     )
     """For tests: where each worker kills itself once (see `crash.py`). In no documentation, and refused in prod."""
+    crash_turn: Annotated[str, AfterValidator(_crash_turns)] | None = _variable(
+        "FASTRUNNER_CRASH_TURN", None, json_schema_extra={"hidden": True}
+    )
+    """For tests: in turns of which executions every worker dies (see `crash.py`). As `crash_point`."""
 
     @field_validator("log_level", "env", mode="before")
     @classmethod
@@ -167,8 +176,11 @@ class Config(BaseSettings):
                 f"STIGMER_SERVICE_ENDPOINT is required with ENV={self.env}: set it to host:port of the service that "
                 "receives progress, or use ENV=local to run without callbacks"
             )
-        if self.crash_point and self.env is Environment.PROD:
-            raise ValueError("FASTRUNNER_CRASH_POINT kills the runner on purpose: unset it, ENV=prod takes no tests")
+        for name, value in (("POINT", self.crash_point), ("TURN", self.crash_turn)):
+            if value and self.env is Environment.PROD:
+                raise ValueError(
+                    f"FASTRUNNER_CRASH_{name} kills the runner on purpose: unset it, ENV=prod takes no tests"
+                )
         self._check_tls()
         if self.temporal_service_address:
             raise ValueError(

@@ -1,18 +1,35 @@
-"""Support: named points in the code where a test may have the process killed, to prove that nothing is lost there.
+"""Support: where a test may have the process killed: at named points in the code, and in turns of chosen executions.
 
 Rules: each point is reached at exactly one place; off, which is always but in tests, reaching one costs a comparison.
 A point is armed once per process, by FASTRUNNER_CRASH_POINT (see `config.py`), and kills by SIGKILL: no handler, no
-`finally`, no flush comes after it.
+`finally`, no flush comes after it. Executions, chosen by FASTRUNNER_CRASH_TURN, are the death of every process
+that comes to the chosen part of a turn of theirs.
 """
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["CrashPlan", "CrashPoint", "arm", "parse", "reach", "reach_soon"]
+__all__ = [
+    "CrashPlan",
+    "CrashPoint",
+    "TurnPart",
+    "arm",
+    "arm_turns",
+    "blows",
+    "parse",
+    "parse_turns",
+    "reach",
+    "reach_soon",
+    "strike",
+]
+
+_LATE_S: Final = 1.5
+"""Longer than a turn may take."""
 
 _SOON_S: Final = 0.005
 """Long enough for what was handed to the network to leave, shorter than what answers it."""
@@ -107,3 +124,70 @@ def _counts_down(plan: CrashPlan, point: CrashPoint) -> bool:
 def _die(point: CrashPoint) -> None:
     os.write(2, f"crash point {point} reached: killing process {os.getpid()}\n".encode())
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- turns ---
+
+
+class TurnPart(StrEnum):
+    """What of a turn an execution may be deadly in."""
+
+    TURN = "turn"
+    RESTORE = "restore"
+    RENDER = "render"
+    SNAPSHOT = "snapshot"
+
+
+class Blow(StrEnum):
+    """How a process dies of it."""
+
+    SEGV = "segv"
+    ABORT = "abort"
+    HANG = "hang"
+    KILL = "kill"
+    KILL_LATE = "kill-late"
+
+
+blows: list[tuple[Blow, TurnPart, str]] = []
+"""How this process dies, where, and in turns of executions whose ids begin how."""
+
+
+def parse_turns(text: str) -> list[tuple[Blow, TurnPart, str]]:
+    """Blows from `blow:part:prefix`, separated by commas: what executions whose ids begin so do. Raises ValueError."""
+    parsed = []
+    for each in text.split(","):
+        blow, _, rest = each.strip().partition(":")
+        part, _, prefix = rest.partition(":")
+        try:
+            parsed.append((Blow(blow), TurnPart(part), prefix))
+        except ValueError:
+            raise ValueError(
+                f"expected blow:part:prefix,..., with blows of {', '.join(Blow)} and parts of {', '.join(TurnPart)}"
+            ) from None
+    return parsed
+
+
+def arm_turns(text: str) -> None:
+    """Has this process die in the turns that `text` (see `parse_turns`) names."""
+    blows[:] = parse_turns(text)
+
+
+def strike(part: TurnPart, execution_id: str) -> None:
+    """Kills this process if an execution is to be the death of it here."""
+    for blow, where, prefix in blows:
+        if where is part and execution_id.startswith(prefix):
+            _deal(blow)
+
+
+def _deal(blow: Blow) -> None:
+    if blow is Blow.SEGV:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if blow is Blow.ABORT:
+        os.abort()
+    if blow is Blow.KILL_LATE:
+        time.sleep(_LATE_S)
+    if blow in (Blow.KILL, Blow.KILL_LATE):
+        os.kill(os.getpid(), signal.SIGKILL)
+    # Until the supervisor has had enough.
+    while True:
+        pass

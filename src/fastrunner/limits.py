@@ -1,4 +1,5 @@
-"""Support: every bound of the runner, with its reason. Relations between bounds are asserted at import.
+"""Support: every bound of the runner but those of its processes (`process_limits.py`), with its reason. Relations
+between bounds are asserted at import.
 
 Rules: a bound lives here and nowhere else; units come last in the name; configuration may lower or raise only what
 `config.py` names.
@@ -319,6 +320,18 @@ ADMISSION_STRICT_S: Final = 3.0
 ADMISSION_LANDING_S: Final = 0.001
 """Executions that are heard of within so long have landed with the same commit."""
 
+TURN_S_MAX: Final = 1.0
+"""How long a turn may take before a SIGKILL is put down to it: a hundred times what one slice, one evaluation or one
+snapshot takes."""
+
+DEATHS_IN_TURN_MAX: Final = 3
+"""Workers that may die in turns of an execution, without any progress of it, before it is set aside: the second death
+may still be chance."""
+
+SUSPECTS_MAX: Final = 64
+"""Executions of a shard whose deaths are counted at the same time: more than a worker, which is started again with ever
+longer pauses, dies of in half an hour."""
+
 COMMIT_EXECUTIONS_MAX: Final = 500
 """Executions written by one commit: bounds the time the loop spends inserting rows (about 10 us each)."""
 
@@ -515,64 +528,6 @@ ROUTER_FLUSH_SIZE_BYTES: Final = 262_144
 ROUTER_STREAM_WINDOW_MESSAGES: Final = 256
 """Messages of a forwarded stream sent ahead of its reader: hides the hop, bounds what a slow reader costs."""
 
-# --- processes ---
-GARBAGE_THRESHOLDS: Final = (2_000, 20, 50)
-"""New objects, young and middle-aged collections before Python looks for cyclic garbage among the young, middle-aged
-and all: some 0.3, 5 and 30 ms, the last once in two million objects. Hardly anything here is cyclic."""
-
-START_WAIT_S_MAX: Final = 1.0
-"""How long a starting runner waits for ports and locks, which children of a killed predecessor hold until they end."""
-
-PING_INTERVAL_S: Final = 1.0
-"""Between the supervisor's questions whether a child's loop still turns."""
-
-PING_TIMEOUT_S: Final = 30.0
-"""Silence after which a child is killed. Far beyond any slice of work; a busy machine must not look like a hang."""
-
-BOOT_S_MAX: Final = 600.0
-"""How long a child may take to become ready. Recovery of a million executions takes a minute or so."""
-
-BOOT_ATTEMPTS_MAX: Final = 5
-"""Crashes in a row before a child was ever ready, after which the tree ends instead of respawning for ever."""
-
-RESPAWN_DELAY_S_MIN: Final = 0.1
-"""Before the second crash in a row is answered with a new child; the first is answered at once. Doubles from here."""
-
-RESPAWN_DELAY_S_MAX: Final = 30.0
-"""Longest delay between crashes in a row."""
-
-RESPAWN_STABLE_S: Final = 60.0
-"""A child that was ready for so long has not crashed "in a row"."""
-
-DRAIN_MARGIN_S: Final = 5.0
-"""What a child gets beyond the drain timeout, for its last commit and its exit, before it is killed."""
-
-DRAIN_WAITING_S_MAX: Final = 1.0
-"""How long a stopping worker's calls still wait for an owner's successor: many reconnect intervals, less than the grace
-of the calls themselves."""
-
-DRAIN_HAND_OVER_S_MAX: Final = 4.0
-"""How long a worker drains whose successor waits: calls for its executions wait meanwhile. Effects that do not end in
-time are performed again by the successor."""
-
-DRAIN_CALLS_S_MAX: Final = 5.0
-"""How long unary calls may take to finish when a worker stops: they wait for a commit, never for an effect."""
-
-DRAIN_CALLBACKS_S_MAX: Final = 2.0
-"""How long a stopping worker delivers what it holds in memory; the outbox keeps the rest for its successor."""
-
-SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
-"""Path of a Unix socket; Linux takes 107, macOS 103."""
-
-METRICS_UNLOCKED_AGE_S_MAX: Final = 60.0
-"""A folder of metrics that nobody has locked for so long is not just being made: its maker was killed."""
-
-METRIC_CELLS_MAX: Final = 8192
-"""Numbers one process counts into, with 48 bytes of names and labels each; all that are known need about 1,500."""
-
-METRIC_NOTE_SIZE_BYTES_MAX: Final = 32 << 10
-"""What one commit counts: at most some 250 numbers, 20 bytes each, and an execution's id."""
-
 assert DOCUMENT_DEPTH_MAX < DATA_DEPTH_MAX <= 240
 assert 4 * TASK_NESTING_MAX <= DOCUMENT_DEPTH_MAX
 assert INPUT_SIZE_BYTES_MAX < HTTP_RESPONSE_SIZE_BYTES_MAX < DATA_SIZE_BYTES_MAX
@@ -581,11 +536,7 @@ assert CALLBACK_BATCH_SIZE_BYTES_MAX <= CALLBACK_QUEUE_SIZE_BYTES_MAX // 5
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert INPUT_SIZE_BYTES_MAX + DOCUMENT_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert REQUEST_SIZE_BYTES_MAX + ROUTER_FLUSH_SIZE_BYTES <= ROUTER_FRAME_SIZE_BYTES_MAX
-assert ROUTER_RECONNECT_INTERVAL_S < DRAIN_WAITING_S_MAX < DRAIN_CALLS_S_MAX
 assert ROUTER_RECONNECT_INTERVAL_S < ROUTER_OWNER_WAIT_S_MAX
-assert DRAIN_HAND_OVER_S_MAX <= ROUTER_OWNER_WAIT_S_MAX / 2
-assert PING_INTERVAL_S < PING_TIMEOUT_S < BOOT_S_MAX
-assert RESPAWN_DELAY_S_MIN < RESPAWN_DELAY_S_MAX <= RESPAWN_STABLE_S
 assert (
     BATCH_EXECUTIONS_MAX * (BATCH_STATUS_DETAILS_SIZE_BYTES_MAX + STATUS_MESSAGE_SIZE_BYTES_MAX) <= REPLY_SIZE_BYTES_MAX
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from fastrunner.cells import Cells, Counter, Gauge, Histogram, Note
+from fastrunner.deaths import CAUSES
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -164,6 +165,11 @@ class Metrics:
         )
         self.commit_failures = self._counters(
             "commit_failures_total", "Commits that failed and are tried again", {"cause": _OPEN}
+        )
+        self.executions_set_aside = self._counters(
+            "executions_set_aside_total",
+            "Executions paused because worker after worker died in a turn of them, by what the last one died of",
+            {"reason": CAUSES},
         )
         self.damaged_records = self._counters(
             "damaged_records_total", "Stored records found damaged, by table", {"table": _OPEN}

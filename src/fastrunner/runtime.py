@@ -23,9 +23,10 @@ from typing import Any, Final, Self
 
 import orjson
 
-from fastrunner import limits
+from fastrunner import limits, process_limits
 from fastrunner.clock import monotonic_s, wall_ms
 from fastrunner.config import Config
+from fastrunner.deaths import Death
 
 
 class ExitCode(IntEnum):
@@ -204,7 +205,7 @@ def _is_abandoned(folder: Path) -> bool:
     try:
         os.close(_lock(folder / _LOCK))
     except FileNotFoundError:
-        return wall_ms() - folder.stat().st_mtime * 1000 > limits.METRICS_UNLOCKED_AGE_S_MAX * 1000
+        return wall_ms() - folder.stat().st_mtime * 1000 > process_limits.METRICS_UNLOCKED_AGE_S_MAX * 1000
     return True
 
 
@@ -230,7 +231,7 @@ def _remove(folder: Path) -> None:
 
 def _takes_sockets(folder: Path) -> bool:
     path = folder / "worker-000.sock"
-    if len(bytes(path)) > limits.SOCKET_PATH_SIZE_BYTES_MAX:
+    if len(bytes(path)) > process_limits.SOCKET_PATH_SIZE_BYTES_MAX:
         return False
     try:
         with socket.socket(socket.AF_UNIX) as probe:
@@ -343,6 +344,8 @@ class ChildContext:
     """The listening HTTP socket; only the web process has it."""
     crashes: int
     """Crashes of predecessors that are not in the metrics yet."""
+    death: Death | None = None
+    """How the predecessor died, if nobody asked it to end."""
     waits: bool = False
     """Whether a predecessor still serves: start when told to `go`."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fastrunner import limits
+from fastrunner import process_limits
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config
 from fastrunner.engine.manifest import DataDirectoryRefused, open_data_directory
@@ -51,14 +51,14 @@ def reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
 
     Gives the settings with the chosen ports, what was taken, and a stack that gives it up again. Raises StartError.
     """
-    give_up_s = monotonic_s() + limits.START_WAIT_S_MAX
+    give_up_s = monotonic_s() + process_limits.START_WAIT_S_MAX
     while True:
         try:
             return _reserve(config)
         except StartError:
             if monotonic_s() >= give_up_s:
                 raise
-            time.sleep(limits.START_WAIT_S_MAX / 20)
+            time.sleep(process_limits.START_WAIT_S_MAX / 20)
 
 
 def _reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:

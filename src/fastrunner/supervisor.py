@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastrunner import limits
+from fastrunner import deaths, process_limits
 from fastrunner.children import (
     HANDLED_SIGNALS,
     ChildMain,
@@ -197,7 +197,8 @@ class Supervisor:
 
     def _bury(self, slot: Slot, code: int) -> None:
         was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
-        slot.pid, slot.spawn_at_s, slot.trouble = 0, 0.0, ""
+        cause = deaths.HUNG if slot.is_hung else signal.Signals(-code).name if code < 0 else ""
+        slot.pid, slot.spawn_at_s, slot.trouble, slot.is_hung, slot.death = 0, 0.0, "", False, None
         slot.enter("absent")
         if slot is self._successor:
             predecessor, self._successor = self._predecessor(), None
@@ -219,12 +220,15 @@ class Supervisor:
             return
         if was == "starting":
             slot.boots_failed += 1
-            if slot.boots_failed >= limits.BOOT_ATTEMPTS_MAX:
+            if slot.boots_failed >= process_limits.BOOT_ATTEMPTS_MAX:
                 self._fail(f"{slot.name} {reason} {slot.boots_failed} times in a row before it was ready")
                 return
-        slot.crashes_in_row = 1 if was == "ready" and lasted_s >= limits.RESPAWN_STABLE_S else slot.crashes_in_row + 1
+        slot.crashes_in_row = (
+            1 if was == "ready" and lasted_s >= process_limits.RESPAWN_STABLE_S else slot.crashes_in_row + 1
+        )
         slot.restarts += 1
         slot.crashes_uncounted += 1
+        slot.death = deaths.Death(cause, monotonic_s()) if cause else None
         delay_s = respawn_delay_s(slot.crashes_in_row)
         slot.spawn_at_s = monotonic_s() + delay_s
         log.error("%s %s (pid %d); starting another in %g s", slot.name, reason, pid, delay_s)
@@ -272,12 +276,12 @@ class Supervisor:
             elif slot.state == "starting" and slot.trouble:
                 # It waits for the disk; once that is back it has its time.
                 slot.since_s = now
-            elif slot.state == "starting" and now - slot.since_s > limits.BOOT_S_MAX:
-                self._kill(slot, "did not become ready in time")
+            elif slot.state == "starting" and now - slot.since_s > process_limits.BOOT_S_MAX:
+                self._kill_hung(slot, "did not become ready in time")
             elif slot.state == "ready" and slot.link is not None:
-                if not slot.answered and now - slot.pinged_s > limits.PING_TIMEOUT_S:
-                    self._kill(slot, "does not answer")
-                elif slot.answered and now - slot.pinged_s >= limits.PING_INTERVAL_S:
+                if not slot.answered and now - slot.pinged_s > process_limits.PING_TIMEOUT_S:
+                    self._kill_hung(slot, "does not answer")
+                elif slot.answered and now - slot.pinged_s >= process_limits.PING_INTERVAL_S:
                     slot.pinged_s, slot.answered = now, False
                     slot.link.send("ping")
         if self._exit_code is not None and not any(slot.pid for slot in self._slots if slot.role is Role.WORKER):
@@ -285,15 +289,19 @@ class Supervisor:
             for slot in self._slots:
                 self._terminate(slot)
 
+    def _kill_hung(self, slot: Slot, reason: str) -> None:
+        slot.is_hung = True
+        self._kill(slot, reason)
+
     def _kill(self, slot: Slot, reason: str) -> None:
         log.error("%s %s: killing it (pid %d)", slot.name, reason, slot.pid)
         os.kill(slot.pid, signal.SIGKILL)
-        slot.kill_at_s = slot.since_s = slot.pinged_s = monotonic_s() + limits.PING_TIMEOUT_S
+        slot.kill_at_s = slot.since_s = slot.pinged_s = monotonic_s() + process_limits.PING_TIMEOUT_S
 
     def _terminate(self, slot: Slot) -> None:
         if slot.pid and slot.state != "stopping":
             slot.enter("stopping")
-            slot.kill_at_s = slot.since_s + self._config.drain_timeout_s + limits.DRAIN_MARGIN_S
+            slot.kill_at_s = slot.since_s + self._config.drain_timeout_s + process_limits.DRAIN_MARGIN_S
             os.kill(slot.pid, signal.SIGTERM)
 
     def _stop(self, code: ExitCode) -> None:
@@ -354,7 +362,7 @@ class Supervisor:
         now = monotonic_s()
         due = [slot.spawn_at_s - now for slot in self._slots if not slot.pid and self._exit_code is None]
         due += [slot.kill_at_s - now for slot in self._slots if slot.state == "stopping"]
-        return max(0.0, min([limits.PING_INTERVAL_S, *due]))
+        return max(0.0, min([process_limits.PING_INTERVAL_S, *due]))
 
 
 def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain = run_web_child) -> int:

@@ -14,7 +14,7 @@ import contextlib
 import logging
 from functools import partial
 
-from fastrunner import crash, limits
+from fastrunner import crash, process_limits
 from fastrunner.callback import CallbackPipeline
 from fastrunner.child import serve_child
 from fastrunner.clock import monotonic_s
@@ -66,6 +66,8 @@ class Worker:
         # A successor of one that died of it lives, or nothing would ever recover.
         if config.crash_point and not context.crashes:
             crash.arm(config.crash_point, context.index)
+        if config.crash_turn:
+            crash.arm_turns(config.crash_turn)
         self._config = config
         self._link = context.link
         identity = metrics_identity(context.role, context.index)
@@ -78,6 +80,7 @@ class Worker:
             build_performers(config, self._metrics),
             shards=shards_owned(context.index, config.workers, context.shards),
             shard_count=context.shards,
+            death=context.death,
         )
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = (
@@ -95,11 +98,13 @@ class Worker:
         worker = cls(context, listener)
         if worker._callbacks is None and context.index == 0:
             log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
-        await worker._engine.start()
+        await worker._engine.open()
         if worker._callbacks is not None:
             await worker._callbacks.start()
         await worker._router.start(worker._service)
         await worker._server.start(*_address(worker._config))
+        # Last, so that a worker that dies of what it brings back has been ready: it is replaced as often as it takes.
+        worker._engine.go_on()
         return worker
 
     def _report_storage(self, trouble: str) -> None:
@@ -115,13 +120,13 @@ class Worker:
         """Stops the parts in order."""
         end_s = monotonic_s() + timeout_s
         # In a rolling restart an owner's successor is just coming up: calls that wait for it should reach it.
-        asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
-        await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
+        asyncio.get_running_loop().call_later(process_limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
+        await self._server.stop(min(process_limits.DRAIN_CALLS_S_MAX, timeout_s))
         # What the last commits bring is still called back, so some of the time is kept for that.
         left_s = max(0.0, end_s - monotonic_s())
-        await self._engine.quiesce(max(left_s - limits.DRAIN_CALLBACKS_S_MAX, left_s / 2))
+        await self._engine.quiesce(max(left_s - process_limits.DRAIN_CALLBACKS_S_MAX, left_s / 2))
         if self._callbacks is not None:
-            await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
+            await self._callbacks.drain(min(process_limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
         with contextlib.suppress(OSError):
-            await self._router.close(limits.DRAIN_CALLS_S_MAX)
+            await self._router.close(process_limits.DRAIN_CALLS_S_MAX)

@@ -110,6 +110,20 @@ def test_crash_points_are_checked_and_refused_in_production(monkeypatch: pytest.
         load_config()
 
 
+def test_deadly_turns_are_checked_and_refused_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As crash points are."""
+    for wrong in ("segv", "segv:lunch:x", "tickle:turn:x"):
+        monkeypatch.setenv("FASTRUNNER_CRASH_TURN", wrong)
+        with pytest.raises(ConfigurationError, match="blows of segv"):
+            load_config()
+    monkeypatch.setenv("FASTRUNNER_CRASH_TURN", "segv:turn:a,hang:render:b")
+    assert load_config().crash_turn == "segv:turn:a,hang:render:b"
+    monkeypatch.setenv("STIGMER_SERVICE_ENDPOINT", "stigmer:443")
+    monkeypatch.setenv("ENV", "prod")
+    with pytest.raises(ConfigurationError, match="FASTRUNNER_CRASH_TURN kills the runner"):
+        load_config()
+
+
 def test_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The API key is in no representation of the settings."""
     monkeypatch.setenv("STIGMER_SERVICE_API_KEY", "sesame")

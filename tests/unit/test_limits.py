@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import limits
+from fastrunner import limits, process_limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
@@ -237,6 +237,11 @@ REACHED = {
         "SNAPSHOT_PIECE_SIZE_BYTES": "test_growing_list_and_wrapped_value_write_what_is_new",
         "SNAPSHOT_PIECE_SIZE_BYTES_MIN": "test_short_parts_are_written_with_the_row",
     },
+    "unit/test_marks.py": {
+        "DEATHS_IN_TURN_MAX": "test_third_death_without_progress_condemns",
+        "SUSPECTS_MAX": "test_suspects_beyond_the_bound_give_way_to_the_worse_ones",
+        "TURN_S_MAX": "test_what_a_turn_can_be_blamed_for",
+    },
     "unit/test_metrics.py": {
         "METRIC_CELLS_MAX": "test_cells_end_at_their_bound",
         "METRIC_NOTE_SIZE_BYTES_MAX": "test_note_outlives_its_writer",
@@ -269,7 +274,9 @@ REACHED = {
     },
 }
 """By module of tests: each limit it reaches, with the test."""
-LIMITS = sorted(name for name, value in vars(limits).items() if name.isupper() and not callable(value))
+LIMITS = sorted(
+    name for name, value in {**vars(limits), **vars(process_limits)}.items() if name.isupper() and not callable(value)
+)
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fastrunner import limits
+from fastrunner import process_limits
 from fastrunner.runtime import (
     ExitCode,
     Link,
@@ -49,7 +49,8 @@ def test_long_paths_get_a_short_runtime_folder(tmp_path: Path) -> None:
 
 def test_longest_path(tmp_path: Path) -> None:
     """It is shorter than what this system would take, as others take less."""
-    for size, is_inside in ((limits.SOCKET_PATH_SIZE_BYTES_MAX, True), (limits.SOCKET_PATH_SIZE_BYTES_MAX + 1, False)):
+    size_max = process_limits.SOCKET_PATH_SIZE_BYTES_MAX
+    for size, is_inside in ((size_max, True), (size_max + 1, False)):
         data_dir = tmp_path / ("d" * (size - len(bytes(tmp_path / "run" / "worker-000.sock")) - 1))
         data_dir.mkdir()
         folder = RuntimeFolder.create(data_dir)

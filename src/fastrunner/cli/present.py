@@ -79,12 +79,20 @@ def show_executions(executions: Iterable[query_pb2.Execution], console: Console)
         table.add_row(
             execution.execution_id,
             f"{execution.workflow_namespace}/{execution.workflow_name}:{execution.workflow_version}",
-            styled(execution.status),
+            _standing(execution),
             _time(execution.accepted_ms),
             _time(execution.finished_ms),
             str(execution.last_sequence_number),
         )
     console.print(table)
+
+
+def _standing(execution: query_pb2.Execution) -> Text:
+    """The status, and under it why the runner itself has paused the execution."""
+    text = styled(execution.status)
+    if execution.status == "paused" and execution.HasField("error"):
+        text.append(f"\n{execution.error.message.splitlines()[0]}", style="dim")
+    return text
 
 
 def say(text: str) -> None:

@@ -72,7 +72,7 @@ class ExecutionView:
     output_json: str
     """JSON text of its output once completed; empty otherwise and in lists."""
     error: Mapping[str, Any] | None
-    """Its DSL error once failed."""
+    """Its DSL error once failed; of a paused one, why the runner has paused it."""
     metadata: bytes
     """The request's WorkflowMetadata, serialized."""
 

@@ -17,10 +17,11 @@ from typing import Any
 from fastrunner import crash, limits
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, RenderFault
 from fastrunner.clock import monotonic_s
-from fastrunner.crash import CrashPoint
+from fastrunner.crash import CrashPoint, TurnPart
 from fastrunner.engine import EffectPerformer
 from fastrunner.engine.execution import Execution
 from fastrunner.engine.fairness import FairQueue
+from fastrunner.engine.marks import Marks
 
 __all__ = ["EffectRunner"]
 
@@ -32,9 +33,13 @@ Deliver = Callable[[Execution, EffectResult | EffectFailure], None]
 class EffectRunner:
     """The effects of one worker."""
 
-    def __init__(self, performers: Mapping[str, EffectPerformer], deliver: Deliver) -> None:
+    def __init__(
+        self, performers: Mapping[str, EffectPerformer], deliver: Deliver, marks_of: Callable[[Execution], Marks]
+    ) -> None:
+        """`marks_of` gives where an execution is marked while arguments of its effects are rendered."""
         self._performers = performers
         self._deliver = deliver
+        self._marks_of = marks_of
         # In order, so that a drain aborts them in the same order each time.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._queue: FairQueue[tuple[Execution, int]] = FairQueue()
@@ -85,7 +90,11 @@ class EffectRunner:
             return
         loop = asyncio.get_running_loop()
         crash.reach(CrashPoint.BEFORE_EFFECT_START)
-        task = loop.create_task(self._perform(execution, effect, _rendered(execution, effect)))
+        marks = self._marks_of(execution)
+        marks.begin(execution.execution_key, monotonic_s())
+        rendered = _rendered(execution, effect)
+        marks.end()
+        task = loop.create_task(self._perform(execution, effect, rendered))
         crash.reach_soon(CrashPoint.AFTER_EFFECT_START, loop.call_later)
         execution.tasks[effect_id] = task
         self._tasks[task] = None
@@ -138,6 +147,8 @@ class EffectRunner:
 def _rendered(execution: Execution, effect: PerformEffect) -> Mapping[str, Any] | EffectFailure:
     """The arguments of an effect, or what it fails with for want of them."""
     assert execution.walk is not None
+    if crash.blows:
+        crash.strike(TurnPart.RENDER, execution.execution_id)
     try:
         return execution.walk.plan.render(effect.capsule, None)
     except RenderFault as fault:

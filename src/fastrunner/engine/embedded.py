@@ -10,11 +10,9 @@ and `store.py`.
 import asyncio
 import heapq
 import logging
-import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 import orjson
@@ -23,7 +21,8 @@ from fastrunner import clock, crash, limits
 from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Resume
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config
-from fastrunner.crash import CrashPoint
+from fastrunner.crash import CrashPoint, TurnPart
+from fastrunner.deaths import Death
 from fastrunner.engine import (
     EffectPerformer,
     EventsListener,
@@ -35,10 +34,14 @@ from fastrunner.engine import (
 from fastrunner.engine.admission import Admission
 from fastrunner.engine.batch import Accepted, Change, Waiter
 from fastrunner.engine.control import Command, applies
+from fastrunner.engine.disk import shortage
 from fastrunner.engine.effects import EffectRunner
 from fastrunner.engine.execution import Execution, StartFacts
+from fastrunner.engine.marks import BEGAN_AT, KEY_AT
 from fastrunner.engine.messages import describe, split
 from fastrunner.engine.plans import PlanCache
+from fastrunner.engine.reader import Unfinished
+from fastrunner.engine.requests import env_text, request_digest
 from fastrunner.engine.residency import Residents
 from fastrunner.engine.scheduler import Scheduler
 from fastrunner.engine.shard import Shard
@@ -58,9 +61,6 @@ from fastrunner.errors import (
     UnknownExecution,
 )
 from fastrunner.metrics import Metrics
-
-if TYPE_CHECKING:
-    from _hashlib import HASH
 
 __all__ = ["EmbeddedEngine"]
 
@@ -87,8 +87,10 @@ class EmbeddedEngine:
         wall_ms: Callable[[], int] | None = None,
         make_store: Callable[..., Store] = Store,
         make_writer: WriterFactory = Writer,
+        death: Death | None = None,
     ) -> None:
-        """`shards` are the shard numbers this worker owns, of `shard_count` in the data directory (see `manifest.py`).
+        """`shards` are the shard numbers this worker owns, of `shard_count` in the data directory (see `manifest.py`);
+        `death` is how the worker before this one died, if nobody asked it to end.
 
         The engine closes the performers when it has drained. The simulation passes a clock, stores and writers of its
         own.
@@ -101,9 +103,10 @@ class EmbeddedEngine:
         self._wall_ms = wall_ms = wall_ms or clock.SteadyClock()
         self._make_store = make_store
         self._make_writer = make_writer
+        self._death = death
         self._plans = PlanCache(metrics)
         self._shards: dict[int, Shard] = {}
-        self._effects = EffectRunner(performers, self._deliver)
+        self._effects = EffectRunner(performers, self._deliver, lambda each: self._shards[each.shard_number].marks)
         self._scheduler = Scheduler(self._take_turn, wall_ms)
         self._residents = Residents(config.parked_resident_max, limits.PARKED_RESIDENT_SIZE_BYTES_MAX)
         self._subscriptions = Subscriptions(self._page)
@@ -126,7 +129,12 @@ class EmbeddedEngine:
     # --- life ---
 
     async def start(self) -> None:
-        """Opens the shards, waiting for a disk that is full or fails, and begins to bring back what runs.
+        """Opens the shards and goes on. Raises as `open`."""
+        await self.open()
+        self.go_on()
+
+    async def open(self) -> None:
+        """Opens the shards, waiting for a disk that is full or fails. From here on executions are taken, and commands.
 
         Raises DataDirectoryRefused, Unavailable.
         """
@@ -141,6 +149,9 @@ class EmbeddedEngine:
             self._active_count += shard.unfinished_count
             self._parked_count += shard.parked_count_at_open
         self.landed()
+
+    def go_on(self) -> None:
+        """Begins to bring back what runs."""
         loop = asyncio.get_running_loop()
         self._background = [loop.create_task(shard.loader.run()) for shard in self._shards.values()]
         self._background.append(loop.create_task(self._retain()))
@@ -152,7 +163,7 @@ class EmbeddedEngine:
         delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         while True:
             try:
-                await shard.open()
+                await shard.open(self._death)
                 break
             except (StorageFull, StorageFailed) as trouble:
                 self._unopened = trouble
@@ -172,24 +183,14 @@ class EmbeddedEngine:
             self.landed()
 
     def _watch_disk(self) -> None:
-        """Closes admission while there is still room to finish what was accepted."""
-        try:
-            free_bytes = shutil.disk_usage(self._config.data_dir).free
-        except OSError as error:
-            _log.error("the data directory cannot be inspected: %s", error)
-            return
-        full = free_bytes < limits.DISK_FREE_SIZE_BYTES_MIN
-        if full and self._disk_full is None:
-            _log.error("the data directory has %d bytes left: new executions are refused", free_bytes)
+        was_full = self._disk_full is not None
+        self._disk_full = shortage(self._config.data_dir, self._disk_full)
         # An endless loop would eat what is left, and with it the room to write down that somebody cancelled it.
-        self._scheduler.held = full
-        if not full and self._disk_full is not None:
+        self._scheduler.held = self._disk_full is not None
+        if was_full and not self._scheduler.held:
             for shard in self._shards.values():
                 for execution in shard.live.values():
                     self._scheduler.enqueue(execution)
-        wanted_mib = limits.DISK_FREE_SIZE_BYTES_MIN >> 20
-        sentence = f"the disk of the data directory is nearly full: less than {wanted_mib} MiB are free"
-        self._disk_full = StorageFull(sentence, retry_after_s=10.0) if full else None
         self.storage_changed()
 
     def watch_workers(self, is_short_handed: Callable[[], bool]) -> None:
@@ -280,8 +281,8 @@ class EmbeddedEngine:
         execution_id = submission.execution_id
         shard = self._shard(execution_id)
         input_value = orjson.loads(submission.input_json)
-        env_json = _env_json(submission.env_vars)
-        digest = _digest(submission, self._plans.hash_of(submission.document), input_value, env_json)
+        env_json = env_text(submission.env_vars)
+        digest = request_digest(submission, self._plans.hash_of(submission.document), input_value, env_json)
         waiter = Waiter(future, answer=_STARTED)
         execution = shard.live.get(execution_id)
         if execution is not None:
@@ -306,16 +307,8 @@ class EmbeddedEngine:
         plan = self._plans.get(submission.document)
         now_ms = self._wall_ms()
         execution = shard.admit(execution_id, now_ms, digest, submission.debug)
-        execution.accepted = Accepted(
-            digest,
-            plan,
-            now_ms,
-            submission.metadata,
-            submission.input_json,
-            env_json,
-            submission.debug,
-            submission.client,
-        )
+        asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
+        execution.accepted = Accepted(digest, plan, now_ms, *asked)
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)
         execution.waiters += (waiter,)
@@ -356,8 +349,16 @@ class EmbeddedEngine:
     async def _command(self, execution_id: str, command: Command) -> None:
         shard = self._shard(execution_id)
         execution = shard.find(execution_id)
+        while isinstance(execution, Execution) and execution.landing is not None:
+            # A verdict on it is being committed: what it is then, the file tells.
+            await asyncio.shield(execution.landing)
+            execution = shard.find(execution_id)
         if isinstance(execution, str):
             applies(command, execution_id, execution)
+            return
+        if isinstance(execution, Unfinished):
+            if not isinstance(command, Pause):
+                await asyncio.shield(shard.answer(execution, command))
             return
         if execution.broken:
             raise Damaged(f"execution {execution_id!r} is out of service: the runner's log has the reason")
@@ -370,26 +371,37 @@ class EmbeddedEngine:
 
     def _take_turn(self, execution: Execution) -> None:
         shard = self._shards[execution.shard_number]
+        marks = shard.marks
         if execution.stored:
             self._residents.leave(execution)
+            # As `Marks.begin` and `end`, without two calls for every turn.
+            marks.times[BEGAN_AT] = self._scheduler.pass_began_s
+            marks.keys[KEY_AT] = execution.execution_key
         now_ms = self._wall_ms()
         deadline_ms = execution.walk.wake_at_ms if execution.walk is not None else 0
         if 0 < deadline_ms <= now_ms:
             self._metrics.timer_lateness.observe((now_ms - deadline_ms) / 1000)
         try:
+            if crash.blows and execution.stored:
+                crash.strike(TurnPart.TURN, execution.execution_id)
             changed = execution.turn(now_ms)
         except Exception:
             shard.quarantine(execution)
             return
+        finally:
+            marks.keys[KEY_AT] = 0
         self._interrupt(execution)
         parked = execution.waits_only
         if parked is not execution.parked:
-            execution.parked = parked
-            self._parked_count += 1 if parked else -1
+            self._set_parked(execution, parked)
         if changed:
             shard.mark(execution)
         else:
             self._settle(execution)
+
+    def _set_parked(self, execution: Execution, parked: bool) -> None:
+        self._parked_count += parked - execution.parked
+        execution.parked = parked
 
     def _settle(self, execution: Execution) -> None:
         """Sees to it that what has nothing to do here takes no memory for long."""
@@ -426,6 +438,8 @@ class EmbeddedEngine:
             self._announce(execution, row, change.finished_ms > 0)
         if not change.finished_ms:
             self._settle(execution)
+            if execution.landing is not None:
+                self._set_parked(execution, change.parked)
 
     def _start_effects(self, execution: Execution, effect_ids: Sequence[int]) -> None:
         """Starts effects, or lets them wait for a place: a few in memory, the others in the shard's backlog."""
@@ -575,23 +589,6 @@ class EmbeddedEngine:
         shard = self._shards.get(shard_of(execution_id, self._shard_count))
         if shard is not None:
             shard.acknowledge(execution_id, sequence)
-
-
-def _env_json(env_vars: Mapping[str, str]) -> bytes:
-    return orjson.dumps(dict(env_vars), option=orjson.OPT_SORT_KEYS) if env_vars else b"{}"
-
-
-def _digest(submission: Submission, document: "HASH", input_value: object, env_json: bytes) -> bytes:
-    """Equal for requests that ask for the same; the order of an input's keys is no difference.
-
-    `document` has taken in the document already.
-    """
-    digest = document.copy()
-    input_json, metadata = orjson.dumps(input_value, option=orjson.OPT_SORT_KEYS), submission.metadata
-    limits_text = b"%d %d" % (submission.timeout_s_max, submission.debug)
-    parts = (input_json, env_json, metadata, limits_text)
-    digest.update(b"".join([each for part in parts for each in (len(part).to_bytes(8, "little"), part)]))
-    return digest.digest()
 
 
 def _report(task: "asyncio.Task[None]") -> None:

@@ -32,6 +32,7 @@ from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.batch import Accepted, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES, Command, applies
 from fastrunner.engine.large_values import Claims, DividedSnapshot, divide
+from fastrunner.engine.messages import told_later
 from fastrunner.engine.plans import CachedPlan
 from fastrunner.errors import RunnerError
 
@@ -68,6 +69,7 @@ class Execution:
         "_events_first",
         "_events_last",
         "_input_size_bytes",
+        "_sequence_shift",
         "_settled",
         "_tallies",
         "accepted",
@@ -85,6 +87,7 @@ class Execution:
         "flying",
         "inbox",
         "interrupted",
+        "landing",
         "more",
         "parked",
         "queued",
@@ -123,6 +126,8 @@ class Execution:
         """Whether a commit with this execution has landed."""
         self.broken = False
         """The core failed on it: it stays as its last commit has it until the next start."""
+        self.landing: Future[None] | None = None
+        """Of an execution that is here only until a verdict on it is durable: ends then."""
         self.finished_ms = 0
         self.more = False
         """The walk has steps to take without any outcome."""
@@ -162,6 +167,8 @@ class Execution:
         self._effects_new: tuple[int, ...] = ()
         self._tallies: tuple[bytes, ...] = ()
         self._settled = True
+        self._sequence_shift = 0
+        """Events told in the place of a walk that has ended without them."""
 
     # --- turns ---
 
@@ -269,7 +276,7 @@ class Execution:
         self._effects_new += tuple(started)
         self.interrupted += tuple(interrupted)
 
-    def restored(self, walk: Walk, row: "Unfinished") -> list[PerformEffect]:
+    def restored(self, walk: Walk, row: "Unfinished", now_ms: int) -> list[PerformEffect]:
         """Takes a walk restored from its snapshot; gives the effects to perform again."""
         self.walk = walk
         self.stored = True
@@ -286,7 +293,34 @@ class Execution:
                 raise RuntimeError(f"this engine has no events: it cannot do {asked!r}")
             self.effects_unstarted[asked.effect_id] = asked
             effects.append(asked)
+        if row.last_sequence > walk.last_sequence:
+            self._make_up(walk, row.last_sequence, now_ms)
         return effects
+
+    def _make_up(self, walk: Walk, last_sequence: int, now_ms: int) -> None:
+        """Has the walk do what was told in its place (`verdicts.py`): pauses and resumes by turns. The time until the
+        last one counts for no timeout; what else the walk tells comes after that."""
+        told_count = last_sequence - walk.last_sequence
+        turns = [walk.resume(Resume("") if number % 2 else Pause(""), 0) for number in range(told_count - 1)]
+        turns.append(walk.resume(Resume(""), now_ms))
+        if walk.last_sequence < last_sequence and walk.status not in FINAL_STATUSES:
+            # It does not pause while it is being cancelled: that was promised, and has taken long enough.
+            turns.append(walk.resume(Cancel("", True, 0), now_ms))
+        messages = told_later(b"".join([turn.events for turn in turns]), last_sequence + 1)
+        for turn in turns:
+            self._take_actions(turn.actions)
+            if turn.tally:
+                self._tallies += (turn.tally,)
+        # The file does not have all of this yet.
+        self.more = self._settled = True
+        if messages:
+            self._events = (b"".join(messages),)
+            self._events_first, self._events_last = last_sequence + 1, last_sequence + len(messages)
+            self.events_size_bytes = self.events_told_size_bytes = len(self._events[0])
+        self._sequence_shift = last_sequence + len(messages) - walk.last_sequence
+        if walk.status in FINAL_STATUSES:
+            self.finished_ms = now_ms
+            self.more = False
 
     # --- the commit ---
 
@@ -338,7 +372,7 @@ class Execution:
             finished_ms=self.finished_ms,
             wake_at_ms=walk.wake_at_ms,
             parked=self.waits_only,
-            last_sequence=walk.last_sequence,
+            last_sequence=walk.last_sequence + self._sequence_shift,
             snapshot=snapshot,
             output_json=output,
             error_json=error,

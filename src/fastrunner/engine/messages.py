@@ -1,14 +1,14 @@
 """Stage 6, events: rows of encoded events taken apart.
 
 A row holds WorkflowProgressEvents, each as a length-delimited field 1 (tag 0x0A, varint length, message), as the core
-encoded them. Nothing here decodes a message but `describe`, which serves the debug log.
+encoded them. Nothing here decodes a message but `describe`, which serves the debug log, and `told_later`.
 """
 
 from collections.abc import Iterator
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
 
-__all__ = ["describe", "split"]
+__all__ = ["describe", "split", "told_later"]
 
 _TAG = 0x0A
 
@@ -39,3 +39,12 @@ def describe(messages: bytes) -> Iterator[str]:
     for event in ReportProgressBatchRequest.FromString(messages).events:
         place = f" {event.task_reference}" if event.task_reference else ""
         yield f"{event.sequence_number} {event.event_type}{place} ({event.status})"
+
+
+def told_later(messages: bytes, first_sequence: int) -> list[bytes]:
+    """A row's events as rows of one, numbered anew; without pauses and resumes, which have been told."""
+    events = ReportProgressBatchRequest.FromString(messages).events
+    rest = [event for event in events if event.event_type not in ("workflow_paused", "workflow_resumed")]
+    for sequence, event in enumerate(rest, first_sequence):
+        event.sequence_number = sequence
+    return [ReportProgressBatchRequest(events=[event]).SerializeToString() for event in rest]

@@ -21,6 +21,7 @@ from fastrunner import limits
 from fastrunner.engine import ExecutionQuery, ExecutionView, UnacknowledgedEvents, faults, records
 from fastrunner.engine.batch import Deletion
 from fastrunner.engine.large_values import DividedSnapshot, hash_of, is_divided, join
+from fastrunner.engine.marks import Standing
 from fastrunner.engine.records import CLAIMED_FORMAT, Damage, EventFacts
 from fastrunner.engine.statements import QUERIES, script
 from fastrunner.errors import Damaged, ShardDamaged, StorageFailed
@@ -30,7 +31,7 @@ __all__ = ["Reader", "Unfinished"]
 _log = logging.getLogger(__name__)
 
 _FOREVER_MS = 2**62
-_HEAD_SIZE = 7
+_HEAD_SIZE = 8
 """Columns of an Unfinished that come from `executions`."""
 
 
@@ -52,6 +53,8 @@ class Unfinished:
     """Sequence number of its latest event."""
     parked: bool
     """Whether it only waits: for a timer, or paused."""
+    aside: bool
+    """Whether the runner has paused it, without its walk."""
     input_json: bytes
     """Exact JSON text of its input."""
     env_json: bytes
@@ -208,14 +211,15 @@ class Reader:
         """A row of events as it was written, or with stand-ins for damaged ones."""
         if not records.is_proven(format, checksum, records.events_checksum(key, first, last, messages)):
             self.report(Damage("events", execution_id, f"its events {first} to {last} do not match their checksum"))
-            facts = self._event_facts(key)
+            facts = self.event_facts(key)
             # Its own last sequence number may be what is damaged: the next row's first one tells.
             ((next_first,),) = self._read("select_next_events", (key, first))
             last = max(first, facts.last_sequence if next_first is None else next_first - 1)
             messages = records.stand_in_events(execution_id, facts, first, last)
         return UnacknowledgedEvents(execution_id, first, last, messages)
 
-    def _event_facts(self, key: int) -> EventFacts:
+    def event_facts(self, key: int) -> EventFacts:
+        """What events of an execution say of it beside what happened."""
         return EventFacts(*self._read("select_event_facts", (key,))[0])
 
     def _lost(self, execution_id: str, key: int, first: int, last: int) -> list[UnacknowledgedEvents]:
@@ -223,7 +227,7 @@ class Reader:
         if first > last:
             return []
         self.report(Damage("events", execution_id, f"its events {first} to {last} are missing or cannot be read"))
-        facts = self._event_facts(key)
+        facts = self.event_facts(key)
         return [
             UnacknowledgedEvents(execution_id, each, each, records.stand_in_events(execution_id, facts, each, each))
             for each in range(first, last + 1)
@@ -274,12 +278,12 @@ class Reader:
             return None
         if not rows:
             return None
-        *head, parked = rows[0]
+        *head, parked, aside = rows[0]
         self.report(Damage("snapshots", head[1], damage))
-        return Unfinished(*(*head, bool(parked), b"", b"", False, "", b"", None, damage))
+        return Unfinished(*(*head, bool(parked), bool(aside), b"", b"", False, "", b"", None, damage))
 
     def _unfinished(self, row: tuple[Any, ...]) -> Unfinished:
-        *head, parked = row[:_HEAD_SIZE]
+        *head, parked, aside = row[:_HEAD_SIZE]
         input_json, env_json, debug, client, snapshot, row_format, checksum = row[_HEAD_SIZE:]
         table, damage, divided = "snapshots", "", None
         if snapshot is not None and is_divided(snapshot):
@@ -302,7 +306,12 @@ class Reader:
         if damage:
             self.report(Damage(table, head[1], damage))
         state = (input_json or b"", env_json or b"", bool(debug), client or "", snapshot or b"", divided, damage)
-        return Unfinished(*(*head, bool(parked), *state))
+        return Unfinished(*(*head, bool(parked), bool(aside), *state))
+
+    def standing(self, execution_key: int) -> Standing | None:
+        """How far an unfinished execution has come; None if there is none."""
+        rows = self._read("select_standing", (execution_key,))
+        return Standing(*rows[0]) if rows else None
 
     def running(self, after_key: int, until_key: int, count_max: int) -> list[int]:
         """Keys of unfinished executions that do not only wait, with `after_key` < key <= `until_key`, in order."""

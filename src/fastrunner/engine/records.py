@@ -28,6 +28,7 @@ __all__ = [
     "FORMAT",
     "Damage",
     "EventFacts",
+    "aside_error",
     "damage_error",
     "events_checksum",
     "execution_checksum",
@@ -36,6 +37,7 @@ __all__ = [
     "request_checksum",
     "snapshot_damage",
     "stand_in_events",
+    "told_event",
 ]
 
 FORMAT: Final = 1
@@ -145,6 +147,25 @@ def failed_event(execution_id: str, sequence: int, now_ms: int, error: dict[str,
         timestamp_ms=now_ms,
         sequence_number=sequence,
         error=_details(error),
+    )
+    return ReportProgressBatchRequest(events=[event]).SerializeToString()
+
+
+def aside_error(detail: str) -> dict[str, Any]:
+    """Why the runner has paused an execution, in the form of a DSL error: that is what queries show."""
+    return {**damage_error(detail), "title": "Paused by the runner"}
+
+
+def told_event(execution_id: str, name: str, status: str, sequence: int, now_ms: int, message: str) -> bytes:
+    """An event of a workflow that the runner tells in its walk's place, as a row's message."""
+    event = WorkflowProgressEvent(
+        workflow_execution_id=execution_id,
+        event_type=f"workflow_{'resumed' if status == 'running' else status}",
+        workflow_name=name,
+        status=status,
+        message=message,
+        timestamp_ms=now_ms,
+        sequence_number=sequence,
     )
     return ReportProgressBatchRequest(events=[event]).SerializeToString()
 

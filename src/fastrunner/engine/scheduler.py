@@ -41,6 +41,8 @@ class Scheduler:
         self._timers_dead_count = 0
         self._timer_handle: asyncio.TimerHandle | None = None
         self._stopped = False
+        self.pass_began_s = 0.0
+        """When the pass began whose turns are being taken, on the monotonic clock: they began within milliseconds."""
         self.held = False
         """While set, outcomes and commands are handed in, but no walk is driven on for its own sake."""
 
@@ -74,7 +76,8 @@ class Scheduler:
         return execution.runnable
 
     def _pass(self) -> None:
-        end_s = monotonic_s() + limits.ENGINE_PASS_MS / 1000
+        self.pass_began_s = monotonic_s()
+        end_s = self.pass_began_s + limits.ENGINE_PASS_MS / 1000
         new, ready = self._new, self._ready
         turn_of_new = True
         while new or ready:

@@ -11,27 +11,31 @@ Rules:
   (nobody was told they exist), and no new ones are taken until a commit lands.
 - A change that cannot be written whatever the disk does fails its own execution, never the shard.
 - An execution whose stored state is damaged ends as failed, with an event that says so; what is left of it is kept.
+- One that is the death of worker after worker is paused, without a turn of it; see `marks.py` and `verdicts.py`.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import orjson
 
 from fastrunner import crash, limits
-from fastrunner._core import PerformEffect, Walk
+from fastrunner._core import Cancel, PerformEffect, Resume, Walk
 from fastrunner.clock import monotonic_s
 from fastrunner.config import Config
-from fastrunner.crash import CrashPoint
-from fastrunner.engine import UnacknowledgedEvents, records
+from fastrunner.crash import CrashPoint, TurnPart
+from fastrunner.deaths import Death
+from fastrunner.engine import verdicts
 from fastrunner.engine.batch import Batch, Change, Waiter
 from fastrunner.engine.control import FINAL_STATUSES
 from fastrunner.engine.counting import CommitCounts
 from fastrunner.engine.execution import Execution
 from fastrunner.engine.faults import refusal_of
+from fastrunner.engine.marks import Marks, Suspect
 from fastrunner.engine.plans import CachedPlan, PlanCache
 from fastrunner.engine.reader import Unfinished
 from fastrunner.engine.records import Damage
@@ -121,12 +125,17 @@ class Shard:
         self._closing = False
         self._make_writer = make_writer
         self._writer: CommitWriter
+        self.marks = Marks(store.path.with_suffix(".marks"))
+        """Whose turn runs."""
 
     # --- opening and recovery ---
 
-    async def open(self) -> None:
-        """Opens the file, waiting for a predecessor to let go of it. Raises DataDirectoryRefused, Unavailable, and
-        StorageFull or StorageFailed while the disk does not let it be opened."""
+    async def open(self, death: Death | None) -> None:
+        """Opens the file, waiting for a predecessor to let go of it, and sets aside what that died of once too often.
+
+        Raises DataDirectoryRefused, Unavailable, and StorageFull or StorageFailed while the disk does not let it be
+        opened.
+        """
         deadline_s = monotonic_s() + limits.SHARD_OWNER_WAIT_S_MAX
         while not self.store.try_lock():
             if monotonic_s() > deadline_s:
@@ -141,9 +150,30 @@ class Shard:
         self.parked_count_at_open = counts.parked
         self._retention.finished_count = counts.finished
         self._writer = self._make_writer(f"shard-{self.number}", self.store.commit, self._landed)
+        self.marks.open()
+        with suppress(StorageFailed):
+            # Where the file cannot be read now, whoever is suspected stays so until the next start.
+            self._judge(death)
 
-    def find(self, execution_id: str) -> Execution | str:
-        """The execution, restored if need be, or the final status of one out of memory. Raises UnknownExecution."""
+    def _judge(self, death: Death | None) -> None:
+        suspect = self.marks.judge(death, self.store.standing)
+        if suspect is not None:
+            _log.warning(
+                "worker died in a turn of execution number %d of shard %d (%s): %d of %d times",
+                suspect.execution_key,
+                self.number,
+                suspect.cause_name,
+                suspect.deaths_count,
+                limits.DEATHS_IN_TURN_MAX,
+            )
+        for condemned in self.marks.condemned(self.store.standing):
+            row = self.store.unfinished(condemned.execution_key)
+            if row is not None:
+                self._set_aside(row, condemned)
+
+    def find(self, execution_id: str) -> Execution | Unfinished | str:
+        """The execution, restored if need be; the row of one that is set aside; the final status of one out of memory.
+        Raises UnknownExecution."""
         execution = self.live.get(execution_id)
         if execution is not None:
             return execution
@@ -155,7 +185,7 @@ class Shard:
             return status
         row = self.store.unfinished(key)
         assert row is not None
-        return self._restore(row)
+        return row if row.aside else self._restore(row)
 
     def _restore(self, row: Unfinished) -> Execution:
         """Brings an execution back from its snapshot. One whose stored state is damaged ends as failed; one that the
@@ -165,13 +195,15 @@ class Shard:
         )
         execution.parked = row.parked
         self.live[row.execution_id] = execution
+        self.marks.begin(row.execution_key, monotonic_s())
         try:
+            crash.strike(TurnPart.RESTORE, row.execution_id)
             if row.damage:
                 raise Damaged(row.damage)
             plan = self._stored_plan(row.plan_key).plan
             input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
             walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env)
-            effects = execution.restored(walk, row)
+            effects = execution.restored(walk, row, self._wall_ms())
         except Unavailable:
             del self.live[row.execution_id]
             raise
@@ -183,6 +215,10 @@ class Shard:
             self.quarantine(execution)
         else:
             self._driver.restored(execution, effects)
+            if execution.finished_ms:
+                self.mark(execution)
+        finally:
+            self.marks.end()
         return execution
 
     def _stored_plan(self, plan_key: int) -> CachedPlan:
@@ -232,27 +268,37 @@ class Shard:
         event."""
         execution.broken = True
         self._refuse_inbox(execution, Damaged(f"execution {execution.execution_id!r} fails: {detail}"))
-        now_ms, sequence, error = self._wall_ms(), last_sequence + 1, records.damage_error(detail)
-        event = records.failed_event(execution.execution_id, sequence, now_ms, error)
-        self._verdicts.append(
-            Change(
-                execution_key=execution.execution_key,
-                execution_id=execution.execution_id,
-                accepted=None,
-                status="failed",
-                finished_ms=now_ms,
-                wake_at_ms=0,
-                parked=False,
-                last_sequence=sequence,
-                snapshot=None,
-                output_json=None,
-                error_json=orjson.dumps(error).decode(),
-                events=UnacknowledgedEvents(execution.execution_id, sequence, sequence, event),
-                effects=(),
-                waiters=(),
-                keeps_state=True,
-            )
+        self._pronounce(verdicts.failure(execution, last_sequence, self._wall_ms(), detail))
+
+    def _set_aside(self, row: Unfinished, suspect: Suspect) -> None:
+        """Pauses an execution with the next commit, in the place of its walk."""
+        execution = self._outside(row, asyncio.get_running_loop().create_future())
+        _log.error(
+            "set aside: worker died %d times in a turn of this execution (%s)",
+            suspect.deaths_count,
+            suspect.cause_name,
+            extra={"execution_id": row.execution_id},
         )
+        self._metrics.executions_set_aside.labels(suspect.cause_name).inc()
+        name = self.store.event_facts(row.execution_key).name
+        self._pronounce(verdicts.pause(execution, name, row.last_sequence, self._wall_ms(), suspect))
+
+    def answer(self, row: Unfinished, command: Cancel | Resume) -> "asyncio.Future[None]":
+        """Cancels or resumes an execution that is set aside; done when that is durable."""
+        name = self.store.event_facts(row.execution_key).name
+        landing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        execution = self._outside(row, landing)
+        self._pronounce(verdicts.answer(execution, name, row.last_sequence, self._wall_ms(), command))
+        return landing
+
+    def _outside(self, row: Unfinished, landing: "asyncio.Future[None]") -> Execution:
+        # Nobody may be waiting for one that cannot be written any more.
+        landing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        execution = self.live[row.execution_id] = verdicts.outside(self.number, row, landing)
+        return execution
+
+    def _pronounce(self, verdict: Change) -> None:
+        self._verdicts.append(verdict)
         self._plan_commit()
 
     def _damage_found(self, damage: Damage) -> None:
@@ -335,7 +381,8 @@ class Shard:
 
     def _gather(self) -> Batch:
         now_ms = self._wall_ms()
-        end_s = monotonic_s() + limits.COMMIT_GATHER_MS_MAX / 1000
+        began_s = monotonic_s()
+        end_s = began_s + limits.COMMIT_GATHER_MS_MAX / 1000
         batch = Batch()
         while self._verdicts and len(batch.changes) < limits.COMMIT_EXECUTIONS_MAX:
             batch.changes.append(self._verdicts.popleft())
@@ -344,7 +391,10 @@ class Shard:
             execution.dirty = False
             if execution.broken:
                 continue
+            self.marks.begin(execution.execution_key, began_s)
             try:
+                if crash.blows and execution.stored:
+                    crash.strike(TurnPart.SNAPSHOT, execution.execution_id)
                 batch.changes.append(execution.gather(now_ms))
             except Exception:
                 self.quarantine(execution)
@@ -353,6 +403,7 @@ class Shard:
                 self._driver.gathered(execution)
             if monotonic_s() >= end_s:
                 break
+        self.marks.end()
         batch.acknowledgements, self._acknowledgements = self._acknowledgements, {}
         batch.deletions = self._retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
         return batch
@@ -400,6 +451,11 @@ class Shard:
             self.unfinished_count -= 1
             self._retention.finished_count += 1
             self._driver.ended(execution)
+        elif execution.landing is not None:
+            # Whoever asks next finds it in the file, and what was resumed comes back like all that runs there.
+            del self.live[change.execution_id]
+            if not change.parked:
+                self.loader.requeue(change.execution_key)
 
     def _failed(self, batch: Batch, error: BaseException) -> None:
         """Keeps what must not be lost, refuses what nobody was promised, tries again later."""
@@ -507,4 +563,5 @@ class Shard:
         for waiters in (*(c.waiters for c in unwritten), *(e.waiters for e in self._dirty)):
             for waiter in waiters:
                 waiter.fail(error)
+        self.marks.close()
         self.store.close()

@@ -255,14 +255,20 @@ where x.execution_key = ?
 
 -- name: select_unfinished_head
 -- One of them without its request and snapshot, which cannot be read.
-select execution_key, execution_id, request_digest, accepted_ms, plan_key, last_sequence, parked
+select
+    execution_key, execution_id, request_digest, accepted_ms, plan_key, last_sequence, parked,
+    status = 'paused' and error_json is not null
 from executions where execution_key = ? and finished_ms = 0
+
+-- name: select_standing
+-- Whether an unfinished execution is where it was.
+select execution_id, accepted_ms, last_sequence from executions where execution_key = ? and finished_ms = 0
 
 -- name: select_unfinished
 -- An execution to restore; one without its request or snapshot is not forgotten.
 select
     x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, x.last_sequence, x.parked,
-    r.input_json, r.env_json, r.debug, r.client, s.snapshot, r.format, r.checksum
+    x.status = 'paused' and x.error_json is not null, r.input_json, r.env_json, r.debug, r.client, s.snapshot, r.format, r.checksum
 from executions as x
 left join requests as r using (execution_key)
 left join snapshots as s using (execution_key)

@@ -101,7 +101,7 @@ class Execution(message.Message):
     """The sequence number up to which the receiver has acknowledged events."""
     @builtins.property
     def error(self) -> messages_pb2.ErrorDetails:
-        """Its error, once failed."""
+        """Its error, once failed; of a paused one, why the runner has paused it: nothing if somebody else has."""
 
     @builtins.property
     def metadata(self) -> messages_pb2.WorkflowMetadata:
