@@ -14,18 +14,6 @@ from fastrunner._jq cimport Bounds, Machine, Program
 # --- the document and its language: core/document/, core/language/ ---
 
 @cython.final
-cdef class Mark:
-    """Where a value and the key before it stand in the text; its members mirror the value's."""
-
-    cdef Py_ssize_t line
-    cdef Py_ssize_t column
-    cdef Py_ssize_t key_line
-    cdef Py_ssize_t key_column
-    cdef dict members
-    cdef list items
-
-
-@cython.final
 cdef class Document:
     """A document's data, the problems its text had, and what validation compiles for the plan."""
 
@@ -35,7 +23,8 @@ cdef class Document:
     cdef dict programs
     cdef dict schemas
     cdef bint is_json
-    cdef Mark mark
+    cdef object mark
+    """Where its values stand in the text, once something asked for it."""
 
     cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key)
 

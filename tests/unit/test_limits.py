@@ -54,6 +54,11 @@ REACHED = {
         "EVENTS_PER_EXECUTION_MAX": "test_events_of_an_execution",
         "ITERATIONS_PER_LOOP_MAX": "test_items_of_a_loop",
     },
+    "core/test_walk_costs.py": {
+        "EVENT_ERROR_SIZE_CHARS_MAX": "test_error_texts_in_events_are_cut_once_and_say_so",
+        "STEPS_PER_EXECUTION_MAX": "test_endless_work_that_says_nothing_ends",
+        "WALK_DATA_BYTES_PER_STEP": "test_large_state_makes_slices_short",
+    },
     "core/test_walk_budget.py": {
         "DATA_SIZE_BYTES_MAX": "test_shared_parts_end_at_the_door",
         "WALK_EXPRESSION_STEPS_PER_STEP": "test_a_long_evaluation_ends_its_slice",

@@ -18,9 +18,17 @@ cdef Py_ssize_t NODES_MAX = _DOCUMENT_NODES_MAX
 cdef Py_ssize_t SIZE_BYTES_MAX = _DOCUMENT_SIZE_BYTES_MAX
 
 
+@cython.internal
 @cython.final
 cdef class Mark:
-    """Where a value and the key before it stand in the text."""
+    """Where a value and the key before it stand in the text; its members mirror the value's."""
+
+    cdef Py_ssize_t line
+    cdef Py_ssize_t column
+    cdef Py_ssize_t key_line
+    cdef Py_ssize_t key_column
+    cdef dict members
+    cdef list items
 
 
 cdef Mark inner_mark(Mark mark, str segment):
