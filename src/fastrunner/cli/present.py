@@ -71,7 +71,8 @@ def show_execution(execution: query_pb2.Execution, console: Console) -> None:
 
 
 def show_executions(executions: Iterable[query_pb2.Execution], console: Console) -> None:
-    """Executions as a table."""
+    """Executions as a table, and below it why the runner itself has paused some."""
+    executions = list(executions)
     table = Table(box=None, header_style="bold")
     for column in ("id", "workflow", "status", "accepted", "finished", "events"):
         table.add_column(column, overflow="fold")
@@ -79,20 +80,16 @@ def show_executions(executions: Iterable[query_pb2.Execution], console: Console)
         table.add_row(
             execution.execution_id,
             f"{execution.workflow_namespace}/{execution.workflow_name}:{execution.workflow_version}",
-            _standing(execution),
+            styled(execution.status),
             _time(execution.accepted_ms),
             _time(execution.finished_ms),
             str(execution.last_sequence_number),
         )
     console.print(table)
-
-
-def _standing(execution: query_pb2.Execution) -> Text:
-    """The status, and under it why the runner itself has paused the execution."""
-    text = styled(execution.status)
-    if execution.status == "paused" and execution.HasField("error"):
-        text.append(f"\n{execution.error.message.splitlines()[0]}", style="dim")
-    return text
+    for execution in executions:
+        if execution.status == "paused" and execution.HasField("error"):
+            reason = execution.error.message.splitlines()[0]
+            console.print(Text(f"{execution.execution_id}: {reason}", style="dim"), soft_wrap=True)
 
 
 def say(text: str) -> None:
