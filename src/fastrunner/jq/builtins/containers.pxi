@@ -39,13 +39,13 @@ cdef object f_length(object input, object a, object b, object c):
     if kind == K_NULL:
         return 0
     if kind == K_NUMBER:
-        return abs(input) if type(input) is int else from_double(c_fabs(input))
+        return abs(input) if type(input) is int and is_exact(input) else from_double(c_fabs(to_double(input)))
     return type_error(input, "has no length")
 
 
 cdef object f_abs(object input, object a, object b, object c):
     if is_number(input):
-        return abs(input) if type(input) is int else from_double(c_fabs(input))
+        return abs(input) if type(input) is int and is_exact(input) else from_double(c_fabs(to_double(input)))
     if input is None or input is True or input is False:
         return type_error(input, "cannot be negated")
     return input

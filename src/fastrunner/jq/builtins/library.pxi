@@ -310,7 +310,7 @@ cdef Node selecting_macro(str name, Node a, Node b):
         return kept_if(new_node(N_OR, 0, of_type(O_EQUAL, "array"), of_type(O_EQUAL, "object")))
     if name in ("arrays", "objects", "booleans", "numbers", "strings"):
         return kept_if(of_type(O_EQUAL, name[: len(name) - 1]))
-    return constant(True)
+    return constant(name != "have_decnum")
 
 
 cdef Node kept_if(Node condition):

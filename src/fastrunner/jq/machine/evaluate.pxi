@@ -5,12 +5,11 @@ which operands are evaluated is jq's (the right one first), because it decides w
 """
 
 from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError, PyDict_SetItem
-from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_FromLongLong
 from cpython.object cimport PyObject
 from libc cimport math as libm
-from libc.math cimport isnan
+from libc.math cimport NAN, isnan
 from libc.stdint cimport INT64_MAX, INT64_MIN
 
 from fastrunner._jq cimport State
@@ -424,7 +423,7 @@ cdef object modulo(object left, object right):
     a = to_double(left)
     b = to_double(right)
     if isnan(a) or isnan(b):
-        return float("nan")
+        return from_double(NAN)
     m = to_integer(a)
     n = to_integer(b)
     if n == 0:
@@ -441,10 +440,10 @@ cdef object modulo(object left, object right):
 
 
 cdef object negate(object value):
-    if type(value) is int:
+    if type(value) is int and is_exact(value):
         return -value
-    if type(value) is float:
-        return from_double(-PyFloat_AS_DOUBLE(value))
+    if is_number(value):
+        return from_double(-to_double(value))
     return type_error(value, "cannot be negated")
 
 
