@@ -293,6 +293,7 @@ cdef int compare_objects(dict left, dict right, int depth) except -2:
     cdef list keys = sorted_texts(left)
     cdef list others = sorted_texts(right)
     cdef int result
+    charge(6)
     if depth > VALUE_DEPTH_MAX:
         fail("Comparison too deep")
     result = compare(keys, others, depth + 1)
