@@ -1,4 +1,4 @@
-"""Twelve expressions as workflows use them, on this engine, on libjq through PyPI `jq`, and written by hand in Python.
+"""Expressions as workflows use them, on this engine, on libjq through PyPI `jq`, and written by hand in Python.
 
     python -m benchmarks.expressions
 
@@ -6,13 +6,17 @@ prints one table: every cell comes from the same run, the three engines taking t
 given each value the faster of its two ways (as a Python value, or as JSON text, whose serialization is then not
 counted); its programs are compiled beforehand where evaluation is measured. Goals are ratios; the last column says
 which are missed.
+
+A second table is of updates and of what builds a container piece by piece, over 1,000, 10,000 and 100,000 elements:
+how many times as long libjq takes, and how much longer ten times as much takes here; linear work takes ten times.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
+from functools import partial
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -151,6 +155,23 @@ CASES = (
 )
 
 
+_SIZES = (1_000, 10_000, 100_000)
+_UPDATES = (
+    "map_values(. + 1) | length",
+    ".[] += 1 | length",
+    "reduce .[] as $x ([]; .[$x] = $x) | length",
+    'reduce .[] as $x ({}; .["k\\($x)"] += $x) | length',
+    "reduce .[] as $x ([]; . + [$x]) | length",
+    "map({(tostring): 1}) | add | length",
+    "INDEX(.) | length",
+    "map({key: tostring, value: .}) | from_entries | length",
+    "group_by(. % 1000) | length",
+    "del(.[] | select(. % 2 == 0)) | length",
+    "[limit(length; .[])] | length",
+    ". as $d | [] | until(length >= ($d | length); . + [1]) | length",
+)
+
+
 def seconds(calls: list[Callable[[], object]]) -> list[float]:
     """Seconds per call of each, taking turns: the best of many rounds."""
     counts = [_count(call) for call in calls]
@@ -212,12 +233,38 @@ def _row(case: Case) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _updates_row(text: str) -> str:
+    ours, theirs = compile_expression(text), jq.compile(text)
+    ratios, taken = [], []
+    for size in _SIZES:
+        values = list(range(size))
+        document = orjson.dumps(values).decode()
+        assert ours.first(values) == theirs.input_text(document).first(), text
+        run, run_jq = (
+            min(_timed(call, 1) for _ in range(_TRIES))
+            for call in (partial(ours.first, values), partial(_first_of_text, theirs, document))
+        )
+        ratios.append(f"{run_jq / run:.1f}")
+        taken.append(run)
+    growth = [f"{more / less:.0f}" for less, more in pairwise(taken)]
+    name = text.removesuffix(" | length").replace("|", "\\|")
+    return f"| `{name}` | {' | '.join(ratios + growth)} |"
+
+
+def _first_of_text(program: Any, text: str) -> Any:
+    return program.input_text(text).first()
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     print("| expression | compile, µs | libjq | times | evaluate, µs | libjq | times | by hand | of it | missed |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for case in CASES:
         print(_row(case), flush=True)
+    print("\n| expression | libjq takes, 1,000 | 10,000 | 100,000 | 10,000 to 1,000 | 100,000 to 10,000 |")
+    print("|---|---|---|---|---|---|")
+    for text in _UPDATES:
+        print(_updates_row(text), flush=True)
 
 
 if __name__ == "__main__":

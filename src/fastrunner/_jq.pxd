@@ -27,9 +27,17 @@ cdef struct State:
     long long now_ms
     # Whether nan was below something: it is then below itself, too, which a sort must not be told.
     bint met_nan
+    # Whether a number came about that leaves as another one: nan, an infinity, the zero below zero.
+    bint met_special
     bint busy
     # Memory of regular expressions' matcher while an evaluation has it.
     void* matcher
+
+
+cdef inline void settle(State* state) noexcept:
+    """Counts what the budget lost as spent, and makes the budget whole."""
+    state.steps_spent += state.bounds.steps - (state.steps_left if state.steps_left > 0 else 0)
+    state.steps_left = state.bounds.steps
 
 
 @cython.final
@@ -39,8 +47,18 @@ cdef class Machine:
 
     cdef Bounds bounds(self) noexcept
     cdef int set_bounds(self, const Bounds* bounds) except -1
-    cdef void allow(self) noexcept
-    cdef long long take_spent(self) noexcept
+
+    cdef inline void allow(self) noexcept:
+        """Another evaluation begins, with a whole budget."""
+        settle(&self.state)
+
+    cdef inline long long take_spent(self) noexcept:
+        """Steps evaluations took since this was asked last."""
+        cdef long long spent
+        settle(&self.state)
+        spent = self.state.steps_spent
+        self.state.steps_spent = 0
+        return spent
 
 
 @cython.final
@@ -55,10 +73,12 @@ cdef class Program:
     cdef object direct
     # A direct expression without variables needs no frame.
     cdef bint bare
+    # Whether one of its constants is a number that leaves as another one.
+    cdef bint special
 
     cdef object evaluate(self, Machine machine, object input, tuple arguments, long long now_ms)
     cdef object evaluate_in(self, State* state, object input, tuple arguments, long long now_ms)
-    cdef list run_in(self, State* state, object input, tuple arguments, long long now_ms)
+    cdef object run_in(self, State* state, object input, tuple arguments, long long now_ms)
 
 
 cdef Bounds default_bounds() noexcept

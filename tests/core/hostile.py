@@ -73,7 +73,7 @@ ENDLESS: Final = (
     "last(range(1e9) | . as [$a] ?// $a | $a)",
     'last(range(1e9) | "\\(.)-\\(.)")',
     "[range(200000) | [.]] | tojson | fromjson | length",
-    "[range(300) | [range(300) | {a: [.]}]] | [..] | length",
+    "[range(600) | [range(600) | {a: [.]}]] | [..] | length",
     "[limit(1e6; repeat({}))] | length",
 )
 
@@ -261,7 +261,7 @@ LARGE: Final = (
     ".[1e9] = 1",
     ".[536870911] = 1",
     "[][1e9] = 1",
-    ".[:1e9] = [range(1e6)]",
+    ".[:1e9] = [range(1e6), 0]",
     "[range(200000)] | [limit(1e9; repeat(.[:1e9]))] | length",
     "setpath([1e9]; 1)",
     'setpath([range(20000) | "a"]; 1) | length',
@@ -287,7 +287,7 @@ LARGE: Final = (
     "[range(100000)] | last(range(1e9) as $i | .[0] = 1)",
     "[range(100000)] | last(range(1e9) as $i | del(.[0]))",
     "[range(100000)] | del(.[range(0; 100000; 2)]) | del(.[range(0; 50000; 2)]) | repeat(.)",
-    '[range(100000)] | delpaths([range(100000) | [{"start": 0, "end": 100000}]])',
+    '[range(100000)] | delpaths([range(300000) | [{"start": 0, "end": 100000}]])',
     "[range(100000)] | last(range(1e9) as $i | to_entries)",
     "[range(100000)] | last(range(1e9) as $i | keys)",
     "[range(100000)] | last(range(1e9) as $i | tojson)",

@@ -12,6 +12,7 @@ Results = list[list[str]] | None
 """Per input the results as JSON, an error as `!` and the JSON that `catch` sees; None for a refused program."""
 
 NUMBER = re.compile(r"(?<![\d.])-?\d+(?:\.\d+)?[eE][-+]?\d+")
+LONG = re.compile(r"\d{16}")
 ZERO = re.compile(r"-0(?![.\d])")
 PATH_ERROR = re.compile(r"Invalid path expression.*")
 PATTERN = re.compile(r"(as|\?//) [\[{]")
@@ -125,6 +126,11 @@ DIFFERENCES = (
         "jq runs the source of a fold again on null for each further initial value; here it always sees the input",
         "reduce .[]? as $x (1, 2; . + $x)",
         nothing,
+    ),
+    Difference(
+        "libjq with decNumber tells integers apart that are one double; without it, as here, it does not",
+        "have_decnum",
+        lambda program, _ours, _theirs: "have_decnum" in program or bool(LONG.search(program)),
     ),
     Difference("jq prints a computed zero that was negated as -0; zero has no sign here", "-(1 - 1)", nothing),
     Difference("jq prints a decimal literal as it was written; here it is a double", "1E2", nothing),

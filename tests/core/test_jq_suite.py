@@ -66,18 +66,20 @@ def value_of(text: str) -> Any:
 
 def passes(case: Case) -> bool:
     try:
-        program = compile_expression(case.program)
+        compile_expression(case.program)
     except ExpressionProblem:
         return case.outputs is None
     if case.outputs is None:
         return False
+    # The program reads its input itself, because nan among it would leave another evaluation as null.
+    text = case.input.lstrip("\ufeff")
     try:
-        results = program.outputs(value_of(case.input))
+        results = compile_expression(f"fromjson | {case.program}").outputs(text)
     except ExpressionError:
         # Some cases end in an error; the results before it are those of as many as the suite expects.
-        limited = compile_expression(f"[limit({len(case.outputs)}; {case.program})]")
+        limited = compile_expression(f"fromjson | [limit({len(case.outputs)}; {case.program})]")
         try:
-            results = limited.first(value_of(case.input))
+            results = limited.first(text)
         except ExpressionError:
             return False
     expected = [value_of(output) for output in case.outputs]

@@ -15,7 +15,7 @@ import pytest
 from fastrunner import _jq
 from fastrunner._jq import BudgetExceeded, ExpressionError, Program, compile_expression
 
-PAD_MAX = 1 << 20
+PAD_MAX = 1 << 21
 # Text compiled from it costs a quarter of a whole budget.
 LONG_PATTERN_SIZE = 9_000
 

@@ -4,6 +4,8 @@ Rules: a native takes the input and up to three arguments and gives one result o
 text. Work that grows with the data is charged to the step budget.
 """
 
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_SetItem
+from cpython.object cimport PyObject
 from libc.math cimport fabs as c_fabs
 from libc.math cimport isnan
 
@@ -39,13 +41,13 @@ cdef object f_length(object input, object a, object b, object c):
     if kind == K_NULL:
         return 0
     if kind == K_NUMBER:
-        return abs(input) if type(input) is int else from_double(c_fabs(input))
+        return abs(input) if type(input) is int and is_exact(input) else from_double(c_fabs(to_double(input)))
     return type_error(input, "has no length")
 
 
 cdef object f_abs(object input, object a, object b, object c):
     if is_number(input):
-        return abs(input) if type(input) is int else from_double(c_fabs(input))
+        return abs(input) if type(input) is int and is_exact(input) else from_double(c_fabs(to_double(input)))
     if input is None or input is True or input is False:
         return type_error(input, "cannot be negated")
     return input
@@ -130,23 +132,25 @@ cdef object f_in(object input, object a, object b, object c):
 
 cdef object f_add(object input, object a, object b, object c):
     cdef object total = None
+    cdef object sum
     cdef list values = elements(input)
-    cdef double size = 0
+    # Whether the total is a container made here.
+    cdef bint made = False
     charge_elements(len(values))
-    if all_are(values, list):
-        for value in values:
-            charge(1)
-            size += len(<list>value)
-        check_array(size)
-        total = []
-        for value in values:
-            (<list>total).extend(<list>value)
-        return total
     if all_are(values, str):
         return joined(values, "")
     for value in values:
         charge(1)
-        total = add(total, value)
+        if made and type(total) is dict and type(value) is dict:
+            charge_update(<dict>value)
+            (<dict>total).update(<dict>value)
+        elif made and type(total) is list and type(value) is list:
+            grow_by(<list>total, len(<list>value))
+            (<list>total).extend(<list>value)
+        else:
+            sum = add(total, value)
+            made = sum is not total and sum is not value
+            total = sum
     return total
 
 
@@ -172,14 +176,21 @@ cdef object f_sort(object input, object a, object b, object c):
     return [values[index] for index in sorted_order(values)]
 
 
-cdef list keyed(object input, object keys):
+cdef list keyed(object input, object keys, object single):
     if type(input) is not list:
-        type_error2(input, keys, "cannot be sorted, as they are not both arrays")
+        type_error2(input, wrapped(keys, single), "cannot be sorted, as they are not both arrays")
     return <list>input
 
 
-cdef list lone(list keys):
+cdef object wrapped(object keys, object single):
+    """Keys as jq's messages show them, each an array."""
+    return [[key] for key in keys] if single is True else keys
+
+
+cdef list lone(list keys, object single):
     """Keys of one element each stand for that element: the same order, compared faster."""
+    if single:
+        return keys
     charge(len(keys))
     for key in keys:
         if len(<list>key) != 1:
@@ -188,46 +199,54 @@ cdef list lone(list keys):
 
 
 cdef object f_sort_by(object input, object a, object b, object c):
-    cdef list values = keyed(input, a)
-    return [values[index] for index in sorted_order(lone(<list>a))]
+    cdef list values = keyed(input, a, b)
+    return [values[index] for index in sorted_order(lone(<list>a, b))]
 
 
 cdef object f_group_by(object input, object a, object b, object c):
-    cdef list values = keyed(input, a)
-    cdef list keys = lone(<list>a)
+    cdef list values = keyed(input, a, b)
+    cdef list keys = lone(<list>a, b)
     cdef list groups = []
     cdef object last = None
     for index in sorted_order(keys):
-        charge(4)
+        charge(3)
         if groups and equal(keys[index], last):
             (<list>groups[len(groups) - 1]).append(values[index])
         else:
+            charge(2)
             groups.append([values[index]])
             last = keys[index]
     return groups
 
 
 cdef object f_unique_by(object input, object a, object b, object c):
-    return [(<list>group)[0] for group in <list>f_group_by(input, a, None, None)]
+    return first_of_equals(keyed(input, a, b), lone(<list>a, b))
 
 
 cdef object f_unique(object input, object a, object b, object c):
     cdef list values = sortable(input)
+    return first_of_equals(values, values)
+
+
+cdef list first_of_equals(list values, list keys):
+    """In order of their keys, the values without those whose key is that of the one before."""
     cdef list result = []
-    for index in sorted_order(values):
-        charge(1)
-        if not result or not equal(values[index], result[len(result) - 1]):
+    cdef object last = None
+    for index in sorted_order(keys):
+        charge(2)
+        if not result or not equal(keys[index], last):
+            last = keys[index]
             result.append(values[index])
     return result
 
 
-cdef object extreme(object input, object keys, bint largest):
+cdef object extreme(object input, object keys, object single, bint largest):
     cdef list values
     cdef Py_ssize_t i
     cdef Py_ssize_t best = 0
     cdef int order
     if type(input) is not list:
-        return type_error2(input, keys, "cannot be iterated over")
+        return type_error2(input, wrapped(keys, single), "cannot be iterated over")
     values = <list>input
     if not values:
         return None
@@ -240,19 +259,19 @@ cdef object extreme(object input, object keys, bint largest):
 
 
 cdef object f_min(object input, object a, object b, object c):
-    return extreme(input, input, False)
+    return extreme(input, input, False, False)
 
 
 cdef object f_max(object input, object a, object b, object c):
-    return extreme(input, input, True)
+    return extreme(input, input, False, True)
 
 
 cdef object f_min_by(object input, object a, object b, object c):
-    return extreme(input, a, False)
+    return extreme(input, a, b, False)
 
 
 cdef object f_max_by(object input, object a, object b, object c):
-    return extreme(input, a, True)
+    return extreme(input, a, b, True)
 
 
 cdef object f_reverse(object input, object a, object b, object c):
@@ -340,22 +359,24 @@ cdef object f_to_entries(object input, object a, object b, object c):
     if type(input) is not dict:
         return f_keys(input, a, b, c) if type(input) is not list else index_entries(<list>input)
     check_array(len(<dict>input))
-    charge(6 * len(<dict>input))
+    charge(5 * len(<dict>input))
     return [{"key": key, "value": value} for key, value in (<dict>input).items()]
 
 
 cdef list index_entries(list values):
     check_array(len(values))
-    charge(6 * len(values))
+    charge(5 * len(values))
     return [{"key": i, "value": values[i]} for i in range(len(values))]
 
 
 cdef object f_from_entries(object input, object a, object b, object c):
     cdef dict result = {}
     cdef object key
+    cdef PyObject* found
     for entry in elements(input):
-        charge(6)
-        key = (<dict>entry).get("key") if type(entry) is dict else None
+        charge(4)
+        found = PyDict_GetItemWithError(entry, "key") if type(entry) is dict else NULL
+        key = <object>found if found != NULL else None
         if type(key) is not str:
             for name in ("key", "Key", "name", "Name"):
                 key = index_value(entry, name)
@@ -364,7 +385,8 @@ cdef object f_from_entries(object input, object a, object b, object c):
         if type(key) is not str:
             fail(f"Cannot use {kind_name(key)} ({dump_short(key)}) as object key")
         charge_text(<str>key)
-        result[key] = (<dict>entry)["value"] if "value" in <dict>entry else (<dict>entry).get("Value")
+        found = PyDict_GetItemWithError(entry, "value")
+        PyDict_SetItem(result, key, <object>found if found != NULL else (<dict>entry).get("Value"))
     return result
 
 
@@ -373,16 +395,18 @@ cdef object f_getpath(object input, object a, object b, object c):
 
 
 cdef object f_setpath(object input, object a, object b, object c):
-    return path_set(input, a, b)
+    cdef PyObject* held = <PyObject*>input
+    return path_set(NULL, &held, a, b)
 
 
 cdef object f_delpaths(object input, object a, object b, object c):
-    return path_delete(input, a)
+    cdef PyObject* held = <PyObject*>input
+    return path_delete(NULL, &held, a)
 
 
 cdef object f_delete_later(object input, object a, object b, object c):
     """An update's deletions: null where it deleted nothing."""
-    return input if a is None else path_delete(input, a)
+    return input if a is None else f_delpaths(input, a, None, None)
 
 
 cdef object f_check_key(object input, object a, object b, object c):

@@ -39,7 +39,11 @@ cdef int register_binary(str name, binary_function function, int cost=4) except 
     return 0
 
 
+# Their keys come from `keys_node`; the second argument tells whether they were unwrapped.
+cdef frozenset BY_KEYS = frozenset(("_sort_by", "_group_by", "_unique_by", "_min_by", "_max_by"))
 cdef Native GETPATH = register("getpath", 1, f_getpath)
+cdef Native SETPATH = register("setpath", 2, f_setpath)
+cdef Native DELPATHS = register("delpaths", 1, f_delpaths)
 cdef Native DELETE_LATER = register("_delete_later", 1, f_delete_later)
 cdef Native CHECK_KEY = register("_check_key", 1, f_check_key)
 
@@ -61,22 +65,20 @@ cdef int register_values() except -1:
     register("inside", 1, f_inside)
     register("add", 0, f_add)
     register("sort", 0, f_sort)
-    register("_sort_by", 1, f_sort_by)
-    register("_group_by", 1, f_group_by)
+    register("_sort_by", 2, f_sort_by)
+    register("_group_by", 2, f_group_by)
     register("unique", 0, f_unique)
-    register("_unique_by", 1, f_unique_by)
+    register("_unique_by", 2, f_unique_by)
     register("min", 0, f_min)
     register("max", 0, f_max)
-    register("_min_by", 1, f_min_by)
-    register("_max_by", 1, f_max_by)
+    register("_min_by", 2, f_min_by)
+    register("_max_by", 2, f_max_by)
     register("reverse", 0, f_reverse)
     register("flatten", 0, f_flatten0)
     register("flatten", 1, f_flatten1)
     register("transpose", 0, f_transpose)
     register("to_entries", 0, f_to_entries)
     register("from_entries", 0, f_from_entries)
-    register("setpath", 2, f_setpath)
-    register("delpaths", 1, f_delpaths)
     register("bsearch", 1, f_bsearch)
     register("builtins", 0, f_builtins)
     return 0
@@ -219,7 +221,7 @@ cdef frozenset MACROS = frozenset((
     ("max_by", 1), ("with_entries", 1), ("map_values", 1), ("isempty", 1), ("any", 0), ("any", 1), ("any", 2),
     ("all", 0), ("all", 1), ("all", 2), ("first", 0), ("last", 0), ("nth", 1), ("values", 0), ("nulls", 0),
     ("arrays", 0), ("objects", 0), ("booleans", 0), ("numbers", 0), ("strings", 0), ("iterables", 0), ("scalars", 0),
-    ("have_literal_numbers", 0), ("have_decnum", 0),
+    ("have_literal_numbers", 0), ("have_decnum", 0), ("INDEX", 1), ("INDEX", 2),
 ))
 
 
@@ -239,6 +241,25 @@ cdef Node map_node(Node body):
 
 cdef Node keys_node(Node body):
     return map_node(new_node(N_ARRAY, 0, body))
+
+
+cdef Node index_node(Node stream, Node key):
+    """`reduce stream as $row ({}; .[$row | key | tostring] = $row)`, with a variable no program can name."""
+    cdef Node path = new_node(N_PIPE, 0, key, native_node("tostring", []))
+    cdef Node node = new_node(N_ASSIGN, 0, None, variable(" row"))
+    node.a = new_node(N_INDEX, 0, None, new_node(N_PIPE, 0, variable(" row"), path))
+    node.op = A_SET
+    return new_node(N_REDUCE, 0, stream, list_node(N_OBJECT, 0, []), node, None, [variable(" row")])
+
+
+cdef int unwrap_keys(Node node) noexcept:
+    """Makes the keys of `sort_by` and the like values instead of arrays of one, where each is one by construction."""
+    cdef Node keys = <Node>node.kids[0]
+    cdef Node key = keys.a.b if keys.kind == N_ARRAY and keys.a.kind == N_PIPE else None
+    if key is not None and key.kind == N_ARRAY and key.a is not None and key.a.single == S_YES:
+        keys.a.b = key.a
+        node.kids[1] = constant(True)
+    return 0
 
 
 cdef Node first_of(Node generator, Node condition, bint wanted):
@@ -281,8 +302,10 @@ cdef Node macro(str name, list arguments):
     if name == "with_entries":
         node = new_node(N_PIPE, 0, map_node(a), native_node("from_entries", []))
         return new_node(N_PIPE, 0, native_node("to_entries", []), node)
+    if name == "INDEX":
+        return index_node(iterate_node() if b is None else a, a if b is None else b)
     if name in ("sort_by", "group_by", "unique_by", "min_by", "max_by"):
-        return native_node("_" + name, [keys_node(a)])
+        return native_node("_" + name, [keys_node(a), constant(False)])
     return selecting_macro(name, a, b)
 
 
@@ -310,7 +333,7 @@ cdef Node selecting_macro(str name, Node a, Node b):
         return kept_if(new_node(N_OR, 0, of_type(O_EQUAL, "array"), of_type(O_EQUAL, "object")))
     if name in ("arrays", "objects", "booleans", "numbers", "strings"):
         return kept_if(of_type(O_EQUAL, name[: len(name) - 1]))
-    return constant(True)
+    return constant(name != "have_decnum")
 
 
 cdef Node kept_if(Node condition):
@@ -397,8 +420,6 @@ cdef dict LIBRARY = {
         "def truncate_stream(f): . as $n | null | f | . as $input "
         "| if (.[0] | length) > $n then setpath([0]; .[0][$n:]) else empty end;"
     ),
-    "INDEX/2": "def INDEX(stream; f): reduce stream as $row ({}; .[$row | f | tostring] = $row);",
-    "INDEX/1": "def INDEX(f): INDEX(.[]; f);",
     "IN/1": "def IN(s): any(s == .; .);",
     "IN/2": "def IN(src; s): any(src == s; .);",
     "JOIN/2": "def JOIN($idx; f): [.[] | [., $idx[f]]];",

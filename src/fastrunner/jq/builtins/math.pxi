@@ -3,7 +3,7 @@
 from libc cimport math as libm
 from libc.math cimport fabs as c_fabs
 from libc.math cimport floor as c_floor
-from libc.math cimport isinf, isnan
+from libc.math cimport INFINITY, NAN, isinf, isnan
 
 cdef extern from "math.h" nogil:
     double c_exp10 "exp10"(double)
@@ -45,11 +45,11 @@ cdef double toward(double value, double target) noexcept nogil:
 
 
 cdef object f_infinite(object input, object a, object b, object c):
-    return float("inf")
+    return from_double(INFINITY)
 
 
 cdef object f_nan(object input, object a, object b, object c):
-    return float("nan")
+    return from_double(NAN)
 
 
 cdef object f_isinfinite(object input, object a, object b, object c):
@@ -110,7 +110,7 @@ cdef object f_yn(object input, object a, object b, object c):
 
 
 cdef object f_floor(object input, object a, object b, object c):
-    return input if type(input) is int and abs(input) <= EXACT_INT_MAX_I else from_double(c_floor(required(input)))
+    return input if type(input) is int and is_exact(input) else from_double(c_floor(required(input)))
 
 
 cdef object apply_math(MathNative native, object input, object a, object b):

@@ -70,7 +70,7 @@ cdef int charge_sort(Py_ssize_t count, Py_ssize_t text_size) except -1:
     cdef int levels = 1
     while count >> levels:
         levels += 1
-    return charge((count + (text_size >> 8)) * levels)
+    return charge((count + (text_size >> 8)) * levels >> 1)
 
 
 cdef int check_string(double size) except -1:

@@ -11,14 +11,15 @@ from libc.stdlib cimport realloc
 
 cdef enum OpCode:
     OP_EVALUATE  # p: node
+    OP_UPDATE  # p: node; evaluates it on the current value's last use
     OP_DIRECT  # p: node, a: target; evaluates and jumps unless paths are tracked
     OP_STORE  # a: slot
-    OP_LOAD  # a: slot
+    OP_LOAD  # a: slot, b: 0 or, for the last time, 1 and how many forks pushed since the store never read it
     OP_TAKE  # a: slot; leaves null there
     OP_JUMP  # a: target
     OP_BRANCH  # p: node, a: target if false; leaves the current value
     OP_JUMP_FALSE  # a: target
-    OP_FORK  # a: target
+    OP_FORK  # a: target, b: the value is not needed there
     OP_BACKTRACK
     OP_ITERATE  # a: optional
     OP_FIELD  # p: name, a: optional
@@ -47,7 +48,7 @@ cdef enum OpCode:
     OP_RECURSE
     OP_GETPATH  # a: slot
     OP_SETPATH  # a: slot of the result, b: slot of the path; the current value is put there
-    OP_VALUE_AT  # a: slot of the value, b: slot of the path
+    OP_VALUE_AT  # a: slot of the value, b: slot of the path, c: what is there will be set in any case
     OP_DELETE_LATER  # a: slot of the list, b: slot of the path
     OP_OFF_PATH  # fails where paths are tracked
     OP_PATTERN_FORK  # a: target of the next pattern
@@ -132,6 +133,11 @@ cdef int emit(Unit unit, int code, int a=0, int b=0, int c=0, object p=None) exc
 
 cdef int emit_with(Unit unit, int code, object p) except -1:
     return emit(unit, code, 0, 0, 0, p)
+
+
+cdef int emit_evaluation(Unit unit, Node node) except -1:
+    """For a single-valued node that replaces the current value."""
+    return emit_with(unit, OP_UPDATE if node.consumes else OP_EVALUATE, node)
 
 
 cdef int land(Unit unit, int at) noexcept:
@@ -252,6 +258,7 @@ cdef class Names:
             node.single = S_YES if self.decide_single(node, unit, scope) else S_NO
             if node.single == S_YES and (node.kind == N_ARRAY or node.kind == N_OBJECT or node.kind == N_NEGATE):
                 fold_constants(node)
+            node.consumes = node.single == S_YES and consumes_input(node)
         return node.single == S_YES
 
     cdef bint all_single(self, list nodes, Unit unit, Entry scope) except -1:
@@ -275,6 +282,10 @@ cdef class Names:
         if kind == N_VARIABLE:
             self.resolve_variable(node, unit, scope)
             return True
+        if kind == N_NATIVE and (<Native>node.key).name in BY_KEYS:
+            a = self.all_single(node.kids, unit, scope)
+            unwrap_keys(node)
+            return self.all_single(node.kids, unit, scope) and a
         if kind == N_NATIVE or kind == N_OBJECT or kind == N_STRING:
             return self.all_single(node.kids, unit, scope)
         if kind == N_FIELD or kind == N_INDEX or kind == N_SLICE:
@@ -299,8 +310,9 @@ cdef class Names:
         if kind == N_REDUCE:
             return self.single_reduce(node, unit, scope)
         if kind == N_ASSIGN:
-            a = self.single(node.a, unit, scope)
-            return self.single(node.b, unit, scope) and is_chain(node.a)
+            return self.single_assignment(node, unit, scope)
+        if kind == N_PATH:
+            return self.single_row(node, unit, scope) and is_place(node.a)
         if kind == N_FIRST:
             self.single(node.a, unit, scope)
             return self.first_single(node.a, unit, scope)
@@ -348,6 +360,28 @@ cdef class Names:
             return False
         scope = self.declare(<Node>node.kids[0], unit, scope)
         return self.single(node.c, unit, scope) and single
+
+    cdef bint single_row(self, Node node, Unit unit, Entry scope) except -1:
+        """Whether the paths in `node.a` are a row of steps, which then become its kids, with single indices."""
+        cdef Node step
+        cdef bint result = True
+        cdef list row = row_of(node.a)
+        self.single(node.a, unit, scope)
+        if row is None:
+            return False
+        for step in row:
+            if step.kind == N_INDEX:
+                node.level = 1
+                if not self.single(step.b, unit, scope):
+                    result = False
+        node.kids = row if result else None
+        return result
+
+    cdef bint single_assignment(self, Node node, Unit unit, Entry scope) except -1:
+        cdef bint row = self.single_row(node, unit, scope)
+        if self.single(node.b, unit, scope):
+            return row
+        return row and node.op == A_MODIFY and may_leave_out(node.kids) and self.optional(node.b, unit, scope)
 
     cdef bint quiet(self, Node node, Unit unit, Entry scope) except -1:
         """Single, or at most one value because of a `?` that `//` right behind it makes good."""

@@ -1,4 +1,4 @@
-"""Stage 4, expressions: loops and updates that need no machine: `[.[] | f]`, `reduce .[]`, `.a.b |= f`.
+"""Stage 4, expressions: loops that need no machine: `[.[] | f]`, `any`, `..`; folds and updates are in update.pxi.
 
 Rules: the compiler marks them only where every part yields at most one value by construction, so that nothing could ask
 to go back into them. Order of evaluation, errors and budget are those of the instructions they stand for.
@@ -54,7 +54,7 @@ cdef object first_directly(Stack stack, State* state, Node node, object input):
     cdef object found
     cdef bint present
     for value in elements(input if source.a is None else evaluate(stack, state, source.a, input)):
-        charge(4)
+        charge(3)
         present = True
         found = evaluate_optional(stack, state, body, value, &present)
         if present:
@@ -64,7 +64,7 @@ cdef object first_directly(Stack stack, State* state, Node node, object input):
 
 cdef int collect_one(Stack stack, State* state, Node body, object value, list result) except -1:
     cdef bint present = True
-    charge(4)
+    charge(2)
     if body is not None:
         value = evaluate_optional(stack, state, body, value, &present)
         if not present:
@@ -92,58 +92,3 @@ cdef list collect_descent(Stack stack, State* state, Node body, object input):
             waiting.extend((<dict>value).values())
             waiting[first:] = waiting[first:][::-1]
     return result
-
-
-cdef object reduce_directly(Stack stack, State* state, Node node, object input):
-    """`reduce .[] as $x (init; update)`."""
-    cdef object folded = evaluate(stack, state, node.b, input)
-    cdef Node pattern = <Node>node.kids[0]
-    for value in elements(input if node.a.a is None else evaluate(stack, state, node.a.a, input)):
-        charge(6)
-        bind_pattern(stack, state, pattern, value)
-        folded = evaluate(stack, state, node.c, folded)
-    return folded
-
-
-cdef bint is_chain(Node node) noexcept:
-    """Whether a path is a row of plain names from the input on, such as `.a.b.c`."""
-    while node is not None:
-        if node.kind != N_FIELD or node.optional:
-            return False
-        node = node.a
-    return True
-
-
-cdef object assign_directly(Stack stack, State* state, Node node, object input):
-    """An update of the one place that a row of names leads to."""
-    cdef list names, parents
-    cdef Node step = node.a
-    cdef object value = input
-    cdef object operand = None
-    cdef Py_ssize_t i
-    if node.op != A_MODIFY:
-        operand = evaluate(stack, state, node.b, input)
-    if step is not None and step.a is None:
-        # The usual case, without lists.
-        charge(8)
-        value = assigned(stack, state, node, index_value(input, step.key), operand)
-        return with_child(input, step.key, value)
-    names, parents = [], []
-    while step is not None:
-        names.append(step.key)
-        step = step.a
-    charge(8 * len(names))
-    for i in range(len(names) - 1, -1, -1):
-        parents.append(value)
-        value = index_value(value, names[i])
-    value = assigned(stack, state, node, value, operand)
-    for i in range(len(names)):
-        value = with_child(parents[len(names) - 1 - i], names[i], value)
-    return value
-
-
-cdef inline object assigned(Stack stack, State* state, Node node, object value, object operand):
-    """What an update puts where `value` was."""
-    if node.op == A_MODIFY:
-        return evaluate(stack, state, node.b, value)
-    return operand if node.op == A_SET else operate(node.op, value, operand)

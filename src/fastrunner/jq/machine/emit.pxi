@@ -23,8 +23,7 @@ cdef class Emitter:
             if node.kind == N_IDENTITY:
                 return 0
             if not paths or not on_path(node):
-                emit_with(unit, OP_EVALUATE, node)
-                return 0
+                return emit_evaluation(unit, node)
             skip = emit_with(unit, OP_DIRECT, node)
             self.walk_node(node, unit, scope, paths)
             land(unit, skip)
@@ -143,7 +142,7 @@ cdef class Emitter:
                     kids[index] = slot_node(self.operand(kid, unit, scope, paths, source))
             if node.kind == N_OBJECT and i % 2 == 1 and i + 1 < len(kids) and (<Node>kids[i - 1]).kind != N_CONST:
                 emit_with(unit, OP_EVALUATE, key_checker(<Node>kids[i - 1]))
-        emit(unit, OP_LOAD, source)
+        emit(unit, OP_LOAD, source, 1)
         if node.kids is None:
             copy = new_node(node.kind, node.offset, <Node>kids[0], <Node>kids[1])
         else:
@@ -154,7 +153,8 @@ cdef class Emitter:
         for kid in kids:
             if kid is not None:
                 kid.single = S_YES
-        return emit_with(unit, OP_EVALUATE, copy)
+        copy.consumes = consumes_input(copy)
+        return emit_evaluation(unit, copy)
 
     cdef int walk_native(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source, slot
@@ -162,13 +162,13 @@ cdef class Emitter:
             return self.walk_operands(node, unit, scope, paths)
         source = self.save(unit)
         slot = self.operand(<Node>node.kids[0], unit, scope, paths, source)
-        emit(unit, OP_LOAD, source)
+        emit(unit, OP_LOAD, source, 1)
         return emit(unit, OP_GETPATH, slot)
 
     cdef int walk_index(self, Node node, Unit unit, Entry scope, bint paths) except -1:
         cdef int source = self.save(unit)
         cdef int slot = self.operand(node.b, unit, scope, paths, source)
-        emit(unit, OP_LOAD, source)
+        emit(unit, OP_LOAD, source, 1)
         self.walk(node.a, unit, scope, paths)
         return emit(unit, OP_INDEX, slot, node.optional)
 
@@ -188,7 +188,7 @@ cdef class Emitter:
         if high >= 0:
             emit(unit, OP_LOAD, high)
             emit(unit, OP_STORE, bounds + 1)
-        emit(unit, OP_LOAD, source)
+        emit(unit, OP_LOAD, source, 1)
         self.walk(node.a, unit, scope, paths)
         return emit(unit, OP_SLICE, bounds, node.optional)
 
@@ -218,12 +218,12 @@ cdef class Emitter:
             slot = self.operand(node.a, unit, scope, paths, source)
             emit(unit, OP_LOAD, slot)
             other = emit(unit, OP_JUMP_FALSE)
-            emit(unit, OP_LOAD, source)
+            emit(unit, OP_LOAD, source, 1)
         self.walk(node.b, unit, scope, paths)
         end = emit(unit, OP_JUMP)
         land(unit, other)
         if source >= 0:
-            emit(unit, OP_LOAD, source)
+            emit(unit, OP_LOAD, source, 1)
         self.walk(node.c, unit, scope, paths)
         return land(unit, end)
 
@@ -389,7 +389,7 @@ cdef class Emitter:
 
     cdef int run_body(self, Node node, int source, Unit unit, Entry scope, bint paths, int state) except -1:
         if state < 0:
-            emit(unit, OP_LOAD, source)
+            emit(unit, OP_LOAD, source, 1)
             return self.walk(node.b, unit, scope, paths)
         emit(unit, OP_TAKE, state)
         self.walk(node.c, unit, scope, paths)
@@ -438,8 +438,8 @@ cdef class Emitter:
         cdef int end
         self.walk(node.b, unit, scope, paths)
         emit(unit, OP_STORE, state)
-        end = emit(unit, OP_FORK)
-        emit(unit, OP_LOAD, source)
+        end = emit(unit, OP_FORK, 0, 1)
+        emit(unit, OP_LOAD, source, 2)
         self.walk(node.a, unit, scope, paths)
         emit(unit, OP_STORE, value)
         self.match(node, value, source, unit, scope, paths, state)
@@ -452,7 +452,7 @@ cdef class Emitter:
         cdef int value = new_slot(unit)
         self.walk(node.b, unit, scope, paths)
         emit(unit, OP_STORE, state)
-        emit(unit, OP_LOAD, source)
+        emit(unit, OP_LOAD, source, 1)
         self.walk(node.a, unit, scope, paths)
         emit(unit, OP_STORE, value)
         return self.match(node, value, source, unit, scope, paths, state)
@@ -474,14 +474,13 @@ cdef class Emitter:
         cdef int end
         if node.op != A_MODIFY:
             value = self.operand(node.b, unit, scope, paths, source)
-        emit(unit, OP_LOAD, source)
-        emit(unit, OP_STORE, result)
         if node.op == A_MODIFY and not self.names.single(node.b, unit, scope):
             deletions = new_slot(unit)
             emit_with(unit, OP_EVALUATE, NULL_NODE)
             emit(unit, OP_STORE, deletions)
-            emit(unit, OP_LOAD, source)
-        end = emit(unit, OP_FORK)
+        emit(unit, OP_LOAD, source, 1)
+        emit(unit, OP_STORE, result)
+        end = emit(unit, OP_FORK, 0, 1)
         self.walk_paths(node.a, unit, scope)
         emit(unit, OP_STORE, path)
         self.walk_update(node, unit, scope, result, path, value, deletions)
@@ -501,11 +500,12 @@ cdef class Emitter:
         cdef int label, none, saved
         if node.op == A_SET:
             return emit(unit, OP_LOAD, value)
-        emit(unit, OP_VALUE_AT, result, path)
+        emit(unit, OP_VALUE_AT, result, path, gone < 0)
         if node.op != A_MODIFY:
             change = new_node(N_BINARY, node.offset, new_node(N_IDENTITY, node.offset), slot_node(value))
             change.op = node.op
-            return emit_with(unit, OP_EVALUATE, change)
+            change.consumes = consumes_input(change)
+            return emit_evaluation(unit, change)
         if gone < 0:
             return self.walk(node.b, unit, scope, False)
         label = new_slot(unit)
@@ -553,7 +553,7 @@ cdef class Emitter:
                 emit(function, OP_STORE, slot)
                 emit(function, OP_SUBEXPRESSION_END, slot + 1)
                 scope = new_entry(scope, E_VARIABLE, name, function, slot)
-            emit(function, OP_LOAD, saved)
+            emit(function, OP_LOAD, saved, 1)
         self.walk(node.a, function, scope, True)
         return finish(function)
 

@@ -1,16 +1,16 @@
 """Stage 4, expressions: the direct evaluation of sub-expressions that yield exactly one value, and jq's operators.
 
 Rules: recursion follows the syntax tree, whose depth is bounded; an error is a raised ExpressionError. The order in
-which operands are evaluated is jq's (the right one first), because it decides which error is seen.
+which operands are evaluated is jq's (the right one first), because it decides which error is seen. Each node is a step,
+but for those that only name a value: whoever has any number of such parts charges for them.
 """
 
 from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError, PyDict_SetItem
-from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_FromLongLong
 from cpython.object cimport PyObject
 from libc cimport math as libm
-from libc.math cimport isnan
+from libc.math cimport NAN, isnan
 from libc.stdint cimport INT64_MAX, INT64_MIN
 
 from fastrunner._jq cimport State
@@ -21,8 +21,8 @@ cdef object evaluate(Stack stack, State* state, Node node, object input):
     cdef int kind = node.kind
     cdef object left, right
     cdef PyObject* found
-    state.steps_left -= 1
     if kind == N_FIELD:
+        state.steps_left -= 1
         left = input if node.a is None else evaluate(stack, state, node.a, input)
         if type(left) is dict:
             found = PyDict_GetItemWithError(left, node.key)
@@ -34,7 +34,8 @@ cdef object evaluate(Stack stack, State* state, Node node, object input):
         return node.key
     elif kind == N_VARIABLE:
         return stack.load(node.level, node.slot)
-    elif kind == N_PIPE:
+    state.steps_left -= 1
+    if kind == N_PIPE:
         return evaluate(stack, state, node.b, evaluate(stack, state, node.a, input))
     elif kind == N_BINARY:
         right = node.b.key if node.b.kind == N_CONST else evaluate(stack, state, node.b, input)
@@ -96,6 +97,8 @@ cdef object evaluate_rare(Stack stack, State* state, Node node, object input):
         return assign_directly(stack, state, node, input)
     if kind == N_FIRST:
         return first_directly(stack, state, node, input)
+    if kind == N_PATH:
+        return path_directly(stack, state, node, input)
     raise SystemError(f"node {kind} is not single-valued")
 
 
@@ -131,6 +134,7 @@ cdef object evaluate_array(Stack stack, State* state, Node node, object input):
     if node.a.kind != N_COMMA:
         return [evaluate(stack, state, node.a, input)]
     cdef list result = []
+    charge(PyList_GET_SIZE(node.a.kids))
     for kid in node.a.kids:
         result.append(evaluate(stack, state, kid, input))
     return result
@@ -357,7 +361,13 @@ cdef object repeat_string(str text, double times):
 
 cdef int charge_merge(dict left, dict right) except -1:
     """For copying one object and looking up the keys of another in it."""
-    charge(4 + (len(left) >> 1) + len(right))
+    charge(len(left) >> 1)
+    return charge_update(right)
+
+
+cdef int charge_update(dict right) except -1:
+    """For looking up the keys of one object in another."""
+    charge(4 + len(right))
     for key in right:
         charge_text(<str>key)
     return 0
@@ -424,7 +434,7 @@ cdef object modulo(object left, object right):
     a = to_double(left)
     b = to_double(right)
     if isnan(a) or isnan(b):
-        return float("nan")
+        return from_double(NAN)
     m = to_integer(a)
     n = to_integer(b)
     if n == 0:
@@ -441,10 +451,10 @@ cdef object modulo(object left, object right):
 
 
 cdef object negate(object value):
-    if type(value) is int:
+    if type(value) is int and is_exact(value):
         return -value
-    if type(value) is float:
-        return from_double(-PyFloat_AS_DOUBLE(value))
+    if is_number(value):
+        return from_double(-to_double(value))
     return type_error(value, "cannot be negated")
 
 

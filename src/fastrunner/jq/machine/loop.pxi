@@ -38,11 +38,27 @@ cdef int loop(Run run) except -1:
     cdef int code
     cdef bint forward
     while True:
+        op = &run.unit.code[run.pc]
+        code = op.code
+        # What only moves the current value is part of the instructions it is moved for.
+        if code == OP_STORE:
+            stack.store_current(op.a, run.current)
+            run.pc += 1
+            continue
+        if code == OP_LOAD:
+            load_cell(run, op)
+            run.pc += 1
+            continue
+        if code == OP_TAKE:
+            take_cell(run, op.a)
+            run.pc += 1
+            continue
+        if code == OP_JUMP:
+            run.pc = op.a
+            continue
         state.steps_left -= 1
         if state.steps_left < 0:
             raise BudgetExceeded("expression ran out of steps")
-        op = &run.unit.code[run.pc]
-        code = op.code
         forward = True
         if code == OP_EVALUATE:
             if stack.path == NULL or op.a:
@@ -51,22 +67,19 @@ cdef int loop(Run run) except -1:
             else:
                 evaluate_off_path(run, <Node>op.p)
             run.pc += 1
-        elif code == OP_STORE:
-            stack.store_current(op.a, run.current)
-            run.pc += 1
-        elif code == OP_LOAD:
-            run.current = stack.load(0, op.a)
-            stack.at_path = stack.holds_path(stack.cell(0, op.a))
-            run.pc += 1
-        elif code == OP_JUMP:
-            run.pc = op.a
         elif code == OP_BRANCH:
             if truthy(evaluate(stack, state, <Node>op.p, run.current)):
                 run.pc += 1
             else:
                 run.pc = op.a
         elif code == OP_FORK:
-            stack.push_fork(F_PLAIN, op.a, run.current)
+            stack.push_fork(F_PLAIN, op.a, None if op.b else run.current)
+            run.pc += 1
+        elif code == OP_UPDATE:
+            if stack.path == NULL:
+                update_current(run, <Node>op.p)
+            else:
+                evaluate_off_path(run, <Node>op.p)
             run.pc += 1
         elif code == OP_BACKTRACK:
             forward = False
@@ -90,13 +103,10 @@ cdef int loop(Run run) except -1:
                 leave_unit(run)
         elif code == OP_DIRECT:
             if stack.path == NULL:
-                run.current = evaluate(stack, state, <Node>op.p, run.current)
+                evaluate_current(run, <Node>op.p)
                 run.pc = op.a
             else:
                 run.pc += 1
-        elif code == OP_TAKE:
-            take_cell(run, op.a)
-            run.pc += 1
         else:
             forward = step_control(run, op)
         if not forward and not backtrack(run):
@@ -154,6 +164,7 @@ cdef bint step_control(Run run, Op* op) except -1:
 
 cdef int step_path(Run run, Op* op) except -1:
     cdef int code = op.code
+    cdef Cell* cell
     if code == OP_PATH:
         start_path(run, op.a)
     elif code == OP_PATH_END:
@@ -168,9 +179,13 @@ cdef int step_path(Run run, Op* op) except -1:
     elif code == OP_GETPATH:
         get_path(run, run.stack.load(0, op.a))
     elif code == OP_SETPATH:
-        run.stack.store(op.a, path_set(run.stack.load(0, op.a), run.stack.load(0, op.b), run.current))
+        set_path_in(run, op)
     elif code == OP_VALUE_AT:
-        run.current = path_get(run.stack.load(0, op.a), run.stack.load(0, op.b))
+        cell = run.stack.cell(0, op.a)
+        if op.c:
+            run.current = path_take(&run.stack.own, &cell.value, run.stack.load(0, op.b))
+        else:
+            run.current = path_get(<object>cell.value, run.stack.load(0, op.b))
         run.stack.at_path = False
     elif code == OP_DELETE_LATER:
         if run.stack.load(0, op.a) is None:
@@ -192,6 +207,41 @@ cdef int evaluate_off_path(Run run, Node node) except -1:
     return 0
 
 
+cdef inline int evaluate_current(Run run, Node node) except -1:
+    """Replaces the current value by that of a node, where no path is tracked."""
+    if node.consumes:
+        return update_current(run, node)
+    run.current = evaluate(run.stack, run.state, node, run.current)
+    return 0
+
+
+cdef int update_current(Run run, Node node) except -1:
+    """As `evaluate_current` for a node that may change the current value, which the run gives up."""
+    cdef Stack stack = run.stack
+    replace(&stack.held, run.current)
+    run.current = None
+    run.current = evaluate_last(stack, run.state, node, &stack.held)
+    drop(&stack.held)
+    stack.at_path = False
+    return 0
+
+
+cdef int set_path_in(Run run, Op* op) except -1:
+    """Puts the current value at a path of the value in a cell."""
+    cdef Cell* cell = run.stack.cell(0, op.a)
+    return run.stack.store(op.a, path_set(&run.stack.own, &cell.value, run.stack.load(0, op.b), run.current))
+
+
+cdef inline int load_cell(Run run, Op* op) except -1:
+    """Makes the value in a cell current; on its last use it leaves the cell, unless a fork may come back for it."""
+    cdef Cell* cell = run.stack.cell(0, op.a)
+    if op.b and run.stack.fork_top - (op.b - 1) <= cell.forks:
+        return take_cell(run, op.a)
+    run.current = run.stack.load(0, op.a)
+    run.stack.at_path = run.stack.holds_path(cell)
+    return 0
+
+
 cdef int refuse_update(Run run) except -1:
     """An update in the middle of a path; the text shows jq's own way of folding one."""
     if run.stack.path != NULL:
@@ -210,7 +260,6 @@ cdef int put_out(Run run) except -1:
 
 cdef int append_to(Run run, int slot) except -1:
     cdef list values = <list>(<object>run.stack.cell(0, slot).value)
-    charge(2)
     if PyList_GET_SIZE(values) >= running().bounds.array_size:
         raise BudgetExceeded("expression built an array that is too long")
     values.append(run.current)

@@ -32,23 +32,30 @@ cdef class Program:
     cdef object evaluate_in(self, State* state, object input, tuple arguments, long long now_ms):
         cdef list outputs
         cdef void* before
+        cdef object value
         if self.bare:
             state.now_ms = now_ms
+            state.met_special = self.special
             before = enter(state)
             try:
-                return evaluate(None, state, <Node>self.direct, input)
+                value = evaluate(None, state, <Node>self.direct, input)
+                return plain(value) if state.met_special else value
             finally:
                 leave(state, before)
-        outputs = self.run_in(state, input, arguments, now_ms)
+        value = self.run_in(state, input, arguments, now_ms)
+        if self.direct is not None:
+            return value
+        outputs = <list>value
         if PyList_GET_SIZE(outputs) == 1:
             return outputs[0]
         return outputs if outputs else None
 
-    cdef list run_in(self, State* state, object input, tuple arguments, long long now_ms):
-        """All results in order."""
+    cdef object run_in(self, State* state, object input, tuple arguments, long long now_ms):
+        """The one result of a direct expression, or else the list of all results in order."""
         cdef Run run
         cdef void* before
         cdef bint collecting
+        cdef object value
         if len(arguments) != self.argument_count:
             raise ValueError(f"the expression takes {self.argument_count} arguments, not {len(arguments)}")
         run = idle_runs.pop() if idle_runs else Run()
@@ -58,7 +65,9 @@ cdef class Program:
         collecting = PyGC_Disable()
         try:
             run.state = state
-            return run_with(run, self, input, arguments)
+            state.met_special = self.special
+            value = run_with(run, self, input, arguments)
+            return plain(value) if state.met_special else value
         finally:
             leave(state, before)
             forget(run)
@@ -77,7 +86,8 @@ cdef class Program:
         """All results in order."""
         cdef State state
         begin(&state, &DEFAULT_BOUNDS)
-        return self.run_in(&state, input, tuple(arguments), now_ms)
+        value = self.run_in(&state, input, tuple(arguments), now_ms)
+        return <list>value if self.direct is None else [value]
 
     def argument_offset(self, name):
         """Code point offset of the first use of a free variable, for problems."""
@@ -87,13 +97,13 @@ cdef class Program:
         return f"Program({self.text!r})"
 
 
-cdef list run_with(Run run, Program program, object input, tuple arguments):
+cdef object run_with(Run run, Program program, object input, tuple arguments):
     cdef int i
     run.stack.push_frame(<Unit>program.unit, -1, 0)
     for i in range(program.argument_count):
         run.stack.store(program.slots[i], arguments[i])
     if program.direct is not None:
-        return [evaluate(run.stack, run.state, <Node>program.direct, input)]
+        return evaluate(run.stack, run.state, <Node>program.direct, input)
     return results_of(run, <Unit>program.unit, input)
 
 
@@ -138,6 +148,7 @@ cdef Program compiled_program(str text):
     if node.single == S_YES:
         program.direct = node
         program.bare = names.root.cell_count == 0
+    program.special = running().met_special
     return program
 
 

@@ -2,7 +2,7 @@
 
 Rules: one current value; forks are the only way back. Going back pops the topmost fork and restores frames, cells
 and path as they were. An error unwinds forks until a `try` takes it; a break unwinds to its label. Each instruction
-is a step.
+is a step, but for those that only move values or the run itself, of which no loop can be made.
 """
 
 cimport cython
@@ -79,6 +79,7 @@ cdef bint catch_error(Run run, object value) except -1:
     cdef int ended = 0
     # Compared with paths of forks that are older than it, never followed.
     cdef PyObject* thrown = run.stack.path if run.stack.at_path and throws_current(run, value) else NULL
+    drop(&run.stack.held)
     charge(ERROR_STEPS)
     while run.stack.fork_top > 0:
         fork = &run.stack.forks[run.stack.fork_top - 1]
@@ -323,10 +324,13 @@ cdef int save_path(Run run, int slot) except -1:
 
 
 cdef int restore_path(Run run, int slot) except -1:
-    """What was evaluated without tracking has come no tracked way."""
+    """What was evaluated without tracking has come no tracked way. The cells stay filled for forks inside only."""
     cdef Cell* cells = run.stack.cell(0, slot)
     run.stack.set_path(cells[0].value, cells[1].value)
     run.stack.at_path = False
+    if run.stack.fork_top <= cells.forks:
+        run.stack.fill(cells, NULL, NULL)
+        run.stack.fill(cells + 1, NULL, NULL)
     return 0
 
 
@@ -394,13 +398,11 @@ cdef Closure* closure_at(Run run, int level, int index) noexcept:
 cdef int call_closure(Run run, Op* op) except -1:
     cdef Closure closure = closure_at(run, op.a, op.b)[0]
     cdef Unit unit = <Unit>closure.unit
-    cdef object value
     if unit.direct is not None and run.stack.path == NULL:
         run.stack.push_frame(unit, closure.env, 0)
-        value = evaluate(run.stack, run.state, unit.direct, run.current)
+        evaluate_current(run, unit.direct)
         run.stack.frame_top -= 1
         run.stack.frame = run.stack.frames[run.stack.frame_top].return_frame
-        run.current = value
         run.pc += 1
         return 0
     enter_unit(run, unit, closure.env, run.pc + 1, op.c and may_replace(run, closure.env, run.stack.closure_top))
@@ -493,10 +495,9 @@ cdef int unwind_to(Run run, Py_ssize_t label) except -1:
 
 cdef list path_list(object chain):
     cdef list result = []
-    charge(2)
     while type(chain) is tuple:
-        charge(1)
         result.append((<tuple>chain)[1])
         chain = (<tuple>chain)[0]
+    charge(1 + (len(result) >> 1))
     result.reverse()
     return result

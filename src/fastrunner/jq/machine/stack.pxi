@@ -41,6 +41,8 @@ cdef struct Cell:
     PyObject* value
     # Set if the value was the one a tracked path led to: that path.
     PyObject* path
+    # How many forks there were when it was stored: the others may come back to read it again.
+    Py_ssize_t forks
 
 cdef struct Fork:
     int kind
@@ -115,6 +117,9 @@ cdef class Stack:
     cdef Py_ssize_t fork_top, fork_capacity
     cdef int frame
     cdef Py_ssize_t next_label
+    # Containers that updates made; the value an update is made of, while it is.
+    cdef Owned own
+    cdef PyObject* held
     # Path tracking: NULL when off, else a chain of (parent, key) tuples that ends in a list of its own, and the
     # value found there.
     cdef PyObject* path
@@ -139,6 +144,7 @@ cdef class Stack:
         free(self.cells)
         free(self.closures)
         free(self.forks)
+        free_owned(&self.own)
 
     cdef int reserve_cells(self, Py_ssize_t count) except -1:
         """Adds `count` empty cells on top."""
@@ -273,6 +279,8 @@ cdef class Stack:
         self.frame = -1
         self.set_path(NULL, NULL)
         self.at_path = False
+        drop(&self.held)
+        forget_owned(&self.own)
 
     cdef inline Cell* cell(self, int level, int slot) noexcept:
         cdef int frame = self.frame
@@ -303,6 +311,7 @@ cdef class Stack:
         cdef Cell old = cell[0]
         cell.value = value
         cell.path = path
+        cell.forks = self.fork_top
         Py_XDECREF(old.value)
         Py_XDECREF(old.path)
 

@@ -6,7 +6,7 @@ spent its whole budget and no more, whatever its last piece of work would have c
 """
 
 from fastrunner import limits as _limits
-from fastrunner._jq cimport Bounds, Machine, State
+from fastrunner._jq cimport Bounds, Machine, State, settle
 
 # Without it nothing is made of a class whose objects come from functions.
 cdef object KEY = object()
@@ -35,14 +35,9 @@ cdef inline void begin(State* state, const Bounds* bounds) noexcept:
     state.steps_spent = 0
     state.now_ms = 0
     state.met_nan = False
+    state.met_special = False
     state.busy = False
     state.matcher = NULL
-
-
-cdef void settle(State* state) noexcept:
-    """Counts what the budget lost as spent, and makes the budget whole."""
-    state.steps_spent += state.bounds.steps - max(state.steps_left, 0)
-    state.steps_left = state.bounds.steps
 
 
 cdef inline void* enter(State* state) noexcept:
@@ -79,18 +74,6 @@ cdef class Machine:
         self.own_bounds = bounds[0]
         self.state.steps_left = bounds.steps
         return 0
-
-    cdef void allow(self) noexcept:
-        """Another evaluation begins, with a whole budget."""
-        settle(&self.state)
-
-    cdef long long take_spent(self) noexcept:
-        """Steps evaluations took since this was asked last."""
-        cdef long long spent
-        settle(&self.state)
-        spent = self.state.steps_spent
-        self.state.steps_spent = 0
-        return spent
 
 
 cdef Machine new_machine(const Bounds* bounds):

@@ -1,7 +1,7 @@
 """Stage 4, expressions: the syntax tree, which is also what the direct evaluator walks.
 
 Rules: `kind` says which of `a`, `b`, `c`, `d`, `key` and `kids` a node uses. The compiler fills in `single` and the
-address (`level`, `slot`) of variables; after that a node never changes and is shared between executions.
+address (`level`, `slot`) of variables and `consumes`; after that a node never changes and is shared between executions.
 """
 
 cimport cython
@@ -20,7 +20,9 @@ cdef enum NodeKind:
     N_AND           # a, b
     N_OR            # a, b
     N_ALTERNATIVE   # a, b
-    N_ASSIGN        # op (an Operation, A_SET, A_MODIFY or A_ALTERNATIVE), a: paths, b: value
+    # op (an Operation, A_SET, A_MODIFY or A_ALTERNATIVE), a: paths, b: value; if single kids: the paths' steps from
+    # the input on, level: whether some are indices
+    N_ASSIGN
     N_IF            # a, b, c (may be None)
     N_TRY           # a, b (may be None)
     N_REDUCE        # a: source, kids: patterns, b: init, c: update
@@ -39,7 +41,7 @@ cdef enum NodeKind:
     N_EMPTY
     N_FIRST         # a: the first result of it
     N_LAST          # a: the last result of it
-    N_PATH          # a: the paths of it
+    N_PATH          # a: the paths of it; if single kids: the path's steps from the input on
     N_RANGE         # kids: from, to[, by]
     N_RECURSE
     P_ARRAY         # pattern: kids
@@ -77,6 +79,8 @@ cdef class Node:
     cdef Single single
     # `?` directly behind an index or iteration.
     cdef bint optional
+    # Whether it ends in an update of its input.
+    cdef bint consumes
     cdef Py_ssize_t offset
     cdef Node a, b, c, d
     cdef object key

@@ -88,6 +88,7 @@ cdef list datetime_parts(object input, str name):
     cdef double number
     if type(input) is not list:
         fail(f"{name} requires parsed datetime inputs")
+    charge(20)
     for value in (<list>input)[:8]:
         if not is_number(value) or isnan(to_double(value)):
             fail(f"{name} requires parsed datetime inputs")

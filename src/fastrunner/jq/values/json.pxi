@@ -1,22 +1,22 @@
 """Stage 4, expressions: JSON text in and out, as jq prints and reads it.
 
-Rules: numbers print as the shortest text that reads back, integral values below 1e17 without fraction or exponent;
-nan prints as null, infinities as the largest double. Objects keep their insertion order. Work is charged to the step
+Rules: a number prints as the double it is, in the shortest text that reads back, which has at most 17 digits; an
+integral one has no fraction, and no exponent as long as it takes at most 15 zeros. nan prints as null, infinities as
+the largest double. Objects keep their insertion order. Work is charged to the step
 budget.
 """
 
 cimport cython
-from cpython.float cimport PyFloat_AS_DOUBLE
-from libc.math cimport isinf, isnan, signbit
+from libc.math cimport INFINITY, NAN, isinf, isnan, signbit
 
 from json.encoder import encode_basestring as _quote
 
 
 cdef str number_text(object value):
     cdef double number
-    if type(value) is int:
+    if type(value) is int and is_exact(value):
         return str(value)
-    number = PyFloat_AS_DOUBLE(value)
+    number = to_double(value)
     charge(20)
     if isnan(number):
         return "null"
@@ -135,7 +135,7 @@ cdef inline str text_of(object value):
     """What `tostring` gives."""
     if type(value) is str:
         return <str>value
-    if type(value) is int and -EXACT_INT_MAX_I <= value <= EXACT_INT_MAX_I:
+    if type(value) is int and is_exact(value):
         return str(value)
     return dump_text(value)
 
@@ -167,7 +167,7 @@ cdef object parse_number(str text):
     if integral:
         # Python refuses to read integers of thousands of digits in one go; such a literal is a double to us.
         if size < 300:
-            return int(text) if text != "-0" else -0.0
+            return int(text) if text != "-0" else from_double(-0.0)
     try:
         return from_double(float(text))
     except ValueError:
@@ -181,9 +181,9 @@ cdef object parse_special(str text):
     if negative or name.startswith("+"):
         name = name[1:]
     if name == "nan":
-        return float("nan")
+        return from_double(NAN)
     if name == "infinity" or name == "inf":
-        return float("-inf") if negative else float("inf")
+        return from_double(-INFINITY if negative else INFINITY)
     return None
 
 

@@ -1,9 +1,9 @@
 """Stage 4, expressions: jq's view of JSON values held as Python objects.
 
 Rules: null, false, true, numbers, strings, arrays and objects are None, bool, int or float, str, list and dict as
-orjson gives them. Arithmetic is on doubles; an integral result of at most 2^53 becomes an int, an int literal beyond
-that stays exact until arithmetic touches it. Nothing here modifies a value it was given. Recursion is bounded by
-jq's own depth limit of 10,000 levels, so it never reaches the end of the C stack.
+orjson gives them. Numbers are doubles to all that looks at them; an integral result below 2^63 becomes an int, and an
+int beyond what doubles tell apart keeps its digits as long as it is only handed on. Nothing here modifies a value it
+was given. Recursion is bounded by jq's own depth limit of 10,000 levels, so it never reaches the end of the C stack.
 """
 
 cimport cython
@@ -12,6 +12,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.list cimport PyList_GET_SIZE
 from cpython.long cimport PyLong_AsDouble, PyLong_FromLongLong
 from cpython.object cimport PyObject
+from libc.float cimport DBL_MAX
 from libc.math cimport fabs as c_fabs
 from libc.math cimport floor as c_floor
 from libc.math cimport isnan, signbit
@@ -32,8 +33,9 @@ cdef enum Kind:
     K_ARRAY = 5
     K_OBJECT = 6
 
-cdef double EXACT_INT_MAX = 9007199254740992.0
 cdef long long EXACT_INT_MAX_I = 9007199254740992
+# Integral doubles below it are ints.
+cdef double INT_END = 9223372036854775808.0
 cdef int VALUE_DEPTH_MAX = 10_000
 cdef Py_ssize_t ERROR_DUMP_SIZE_BYTES = 30
 # A problem quotes the expression, whose names may be long.
@@ -120,9 +122,18 @@ cdef double to_double(object value):
 
 
 cdef inline object from_double(double value):
-    if c_floor(value) == value and c_fabs(value) <= EXACT_INT_MAX and not (value == 0.0 and signbit(value)):
+    if c_floor(value) == value and c_fabs(value) < INT_END and not (value == 0.0 and signbit(value)):
         return PyLong_FromLongLong(<long long>value)
+    if value == 0.0 or not c_fabs(value) <= DBL_MAX:
+        running().met_special = True
     return value
+
+
+cdef inline bint is_exact(object value):
+    """Whether an int is one that doubles hold exactly."""
+    cdef int overflow = 0
+    cdef long long number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return not overflow and -EXACT_INT_MAX_I <= number <= EXACT_INT_MAX_I
 
 
 cdef inline object from_ssize(Py_ssize_t value):
@@ -196,9 +207,6 @@ cdef inline int compare_numbers(object left, object right):
         return 0
     a = to_double(left)
     b = to_double(right)
-    if type(left) is int and type(right) is int and c_fabs(a) > EXACT_INT_MAX and c_fabs(b) > EXACT_INT_MAX:
-        # Both are literals; these compare exactly, as jq's decimal literals do.
-        return -1 if left < right else (1 if left > right else 0)
     if isnan(a):
         running().met_nan = True
         return -1
@@ -285,6 +293,7 @@ cdef int compare_objects(dict left, dict right, int depth) except -2:
     cdef list keys = sorted_texts(left)
     cdef list others = sorted_texts(right)
     cdef int result
+    charge(6)
     if depth > VALUE_DEPTH_MAX:
         fail("Comparison too deep")
     result = compare(keys, others, depth + 1)
@@ -318,18 +327,18 @@ cdef class SortKey:
 
 
 cdef list sorted_order(list keys):
-    """Indices of `keys` in jq's order, stable; plain comparison where all keys are strings or exact numbers."""
+    """Indices of `keys` in jq's order, stable; plain comparison where all keys are strings or plain numbers."""
     cdef bint strings = True
     cdef bint numbers = True
     cdef Py_ssize_t size = 0
-    charge(3 * len(keys))
+    charge(2 * len(keys))
     for key in keys:
         if type(key) is str:
             size += len(<str>key)
         else:
             strings = False
-        if type(key) is not int:
-            numbers = False
+        if numbers:
+            numbers = type(key) is int and is_exact(key) or type(key) is float and key == key
         if not strings and not numbers:
             return sorted(range(len(keys)), key=[SortKey(key) for key in keys].__getitem__)
     charge_sort(len(keys), size)

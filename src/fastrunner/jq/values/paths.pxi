@@ -1,10 +1,12 @@
 """Stage 4, expressions: getpath, setpath, delpaths.
 
-Rules: an update copies only the containers on its path; everything else is shared with the input. Paths are at most
-10,000 steps deep, as jq has it; they are followed by loops, not by recursion.
+Rules: an update copies only the containers on its path, and of those not the ones it may change (own.pxi); everything
+else is shared with the input. Paths are at most 10,000 steps deep, as jq has it; they are followed by loops, not by
+recursion.
 """
 
 from cpython.dict cimport PyDict_Copy
+from cpython.object cimport PyObject
 from libc cimport math as libm
 from libc.math cimport isnan
 
@@ -16,7 +18,7 @@ cdef list checked_path(object path):
         fail("Path must be specified as an array")
     if len(<list>path) > VALUE_DEPTH_MAX:
         fail("Path too deep")
-    charge(1 + len(<list>path))
+    charge(1 + (len(<list>path) >> 1))
     return <list>path
 
 
@@ -27,20 +29,37 @@ cdef object path_get(object value, object path):
     return value
 
 
-cdef object path_set(object value, object path, object new):
-    """A copy of `value` with `new` at `path`."""
+cdef object path_take(Owned* own, PyObject** held, object path):
+    """As `path_get` for an update that will set the place again: the value is taken out where that may be."""
+    cdef object parent = None
+    cdef object value = <object>held[0]
+    cdef bint free = True
+    for step in checked_path(path):
+        free = free and is_free(own, <PyObject*>value, 2)
+        parent = value
+        value = index_value(parent, step)
+    if free and <list>path:
+        take_out(parent, (<list>path)[len(<list>path) - 1])
+    return value
+
+
+cdef object path_set(Owned* own, PyObject** held, object path, object new):
+    """The value in `held` with `new` at `path`."""
     cdef list steps = checked_path(path)
-    cdef Py_ssize_t i
-    cdef Py_ssize_t size = len(steps)
     cdef list parents = []
-    for i in range(size):
+    cdef object value = <object>held[0]
+    cdef Py_ssize_t i
+    # Of the containers on the way, so many from the first on may be changed.
+    cdef Py_ssize_t free_count = 0
+    for i in range(len(steps)):
+        # What refers to it: its place, and `value`.
+        if free_count == i and is_free(own, <PyObject*>value, 2):
+            free_count += 1
         parents.append(value)
-        if is_number(steps[i]) and (type(value) is list or value is None):
-            # jq takes the element out of its place before it goes on, so a place that cannot be is found first.
-            check_position(0 if value is None else len(<list>value), to_double(steps[i]))
         value = child_for_update(value, steps[i])
-    for i in range(size - 1, -1, -1):
-        new = with_child(parents[i], steps[i], new)
+    value = None
+    for i in range(len(steps) - 1, -1, -1):
+        new = put_child(own, parents[i], i < free_count, steps[i], new)
     return new
 
 
@@ -50,8 +69,66 @@ cdef object child_for_update(object value, object step):
             if type(value) is list:
                 fail("Cannot update field at array index of array")
             return index_error(value, step)
+        if is_number(step) and (type(value) is list or value is None):
+            # jq takes the element out of its place before it goes on, so a place that cannot be is found first.
+            check_position(0 if value is None else len(<list>value), to_double(step))
         return index_value(value, step)
     return index_error(value, step)
+
+
+cdef int take_out(object value, object step) except -1:
+    """Leaves null where a child was that only an update of this container goes on with."""
+    cdef double position
+    if type(value) is dict and step in <dict>value:
+        (<dict>value)[step] = None
+    elif type(value) is list and is_number(step):
+        position = libm.trunc(to_double(step))
+        if position < 0:
+            position += len(<list>value)
+        if 0 <= position < len(<list>value):
+            (<list>value)[<Py_ssize_t>position] = None
+    return 0
+
+
+cdef object put_child(Owned* own, object value, bint free, object step, object new):
+    """A container with one element replaced, or left out for NOTHING: itself if it is free, else a copy."""
+    if new is NOTHING:
+        return value if value is None else note_changed(own, without_children(value, [step]))
+    if not free:
+        return note_changed(own, with_child(value, step, new))
+    if type(value) is dict and type(step) is str:
+        charge(2)
+        charge_text(<str>step)
+        (<dict>value)[step] = new
+        return value
+    if type(value) is list and is_number(step):
+        put_element(<list>value, to_double(step), new)
+        return value
+    return note_changed(own, with_child(value, step, new))
+
+
+cdef inline object note_changed(Owned* own, object value):
+    note(own, value)
+    return value
+
+
+cdef int put_element(list value, double at, object new) except -1:
+    """Sets an element in place; null fills up to it."""
+    cdef Py_ssize_t size = len(value)
+    cdef Py_ssize_t index = <Py_ssize_t>check_position(size, at)
+    charge(1)
+    if index >= size:
+        grow_by(value, index + 1 - size)
+        value.extend([None] * (index + 1 - size))
+    value[index] = new
+    return 0
+
+
+cdef int grow_by(list value, Py_ssize_t count) except -1:
+    """Before `count` elements are added in place."""
+    if len(value) + count > running().bounds.array_size:
+        raise BudgetExceeded("expression built an array that is too long")
+    return charge_elements(count)
 
 
 cdef object with_child(object value, object step, object new):
@@ -120,21 +197,63 @@ cdef list with_slice(list value, dict step, object new):
     return result
 
 
-cdef object path_delete(object value, object paths):
-    """A copy of `value` without the elements at `paths`, all of which address the value as it was."""
+cdef object path_delete(Owned* own, PyObject** held, object paths):
+    """The value in `held` without the elements at `paths`, all of which address the value as it was."""
     cdef list ordered
+    cdef object value = <object>held[0]
+    cdef bint free
+    cdef list keys
     if type(paths) is not list:
         fail("Paths must be specified as an array")
     if not paths:
         return value
-    ordered = [(<list>paths)[index] for index in sorted_order(<list>paths)]
-    for path in ordered:
+    if all_are_keys(<list>paths, type(value)):
+        free = type(value) is dict and is_free(own, held[0], 2)
+        keys = [(<list>path)[0] for path in <list>paths]
+        return remove_names(<dict>value, keys) if free else note_changed(own, without_children(value, keys))
+    ordered = in_order(<list>paths)
+    if not (<list>ordered[0]):
+        return None
+    value = delete_sorted(value, ordered, 0, len(ordered), 0)
+    if value is not <object>held[0] and (type(value) is list or type(value) is dict):
+        note(own, value)
+    return value
+
+
+cdef bint all_are_keys(list paths, type of) except -1:
+    """Whether each path is a single key for a container of that type: then their order makes no difference."""
+    cdef object key
+    for path in paths:
+        charge(1)
+        if type(path) is not list or len(<list>path) != 1:
+            return False
+        key = (<list>path)[0]
+        if not (is_number(key) if of is list else type(key) is str and of is dict):
+            return False
+    return True
+
+
+cdef list in_order(list paths):
+    """The paths sorted, which those of one generator often are."""
+    cdef Py_ssize_t i
+    for i in range(1, len(paths)):
+        if compare(paths[i - 1], paths[i]) > 0:
+            paths = [paths[index] for index in sorted_order(paths)]
+            break
+    for path in paths:
         if type(path) is not list:
             fail(f"Path must be specified as array, not {kind_name(path)}")
         checked_path(path)
-    if not (<list>ordered[0]):
-        return None
-    return delete_sorted(value, ordered, 0, len(ordered), 0)
+    return paths
+
+
+cdef dict remove_names(dict value, list names):
+    """Deletes keys in place."""
+    charge(2 * len(names))
+    for name in names:
+        charge_text(<str>name)
+        value.pop(name, None)
+    return value
 
 
 cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t high, Py_ssize_t depth):
@@ -142,6 +261,8 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
     cdef list parents = []
     cdef list gone = []
     cdef Py_ssize_t at, end
+    # Whether `new` is a copy already.
+    cdef bint made = False
     cdef object key, child, new, step
     # An array as a step finds places, but nothing can be put back there.
     cdef bint searched = False
@@ -163,7 +284,7 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
     while at < high and value is not None:
         key = (<list>paths[at])[depth]
         end = at + 1
-        charge(4)
+        charge(2)
         while end < high and equal((<list>paths[end])[depth], key):
             end += 1
         if len(<list>paths[at]) == depth + 1:
@@ -171,7 +292,8 @@ cdef object delete_sorted(object value, list paths, Py_ssize_t low, Py_ssize_t h
         else:
             child = index_value(value, key)
             if child is not None:
-                new = with_child(new, key, delete_sorted(child, paths, at, end, depth + 1))
+                new = put_child(NULL, new, made, key, delete_sorted(child, paths, at, end, depth + 1))
+                made = True
         at = end
     if gone:
         new = without_children(new, gone)
@@ -193,7 +315,7 @@ cdef object without_children(object value, list keys):
             if type(key) is not str:
                 fail(f"Cannot delete {kind_name(key)} field of object")
             charge_text(<str>key)
-        charge(4 + (len(<dict>value) >> 1))
+        charge(3 + (len(<dict>value) >> 1))
         changed = PyDict_Copy(value)
         for key in keys:
             changed.pop(key, None)
