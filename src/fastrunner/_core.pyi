@@ -68,8 +68,24 @@ def validate(text: str | bytes) -> tuple[Problem, ...]:
 def validate_in_steps(text: str | bytes, budget: int) -> Generator[None, None, tuple[Problem, ...]]:
     """Validates as `validate` does and returns what it returns, but yields after each step of about `budget` tasks."""
 
-def compile(text: str | bytes) -> Plan:
-    """A document as an immutable plan. Raises InvalidWorkflow."""
+def compile(text: str | bytes, stored: bool = False) -> Plan:
+    """A document as an immutable plan. Raises InvalidWorkflow.
+
+    `stored`: an execution of it was accepted before, and rules that came later are not asked of it.
+    """
+
+@final
+class Compilation:
+    """A document on its way to a plan, so that a large one does not hold whoever else needs the processor."""
+
+    def __init__(self, text: str | bytes, stored: bool = False) -> None:
+        """Raises InvalidWorkflow for text that is too large or no text."""
+
+    def step(self, budget: int) -> Plan | None:
+        """Goes on for about `budget` tasks or expressions, 20 us each; the plan once it is there.
+
+        Raises InvalidWorkflow.
+        """
 
 # --- JSON Schema ---
 

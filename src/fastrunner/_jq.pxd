@@ -75,6 +75,8 @@ cdef class Program:
     cdef bint bare
     # Whether one of its constants is a number that leaves as another one.
     cdef bint special
+    # Its syntax alone says that it yields its results one by one: `.a[]`, `.a, .b`.
+    cdef bint is_generator
 
     cdef object evaluate(self, Machine machine, object input, tuple arguments, long long now_ms)
     cdef object evaluate_in(self, State* state, object input, tuple arguments, long long now_ms)
@@ -84,6 +86,7 @@ cdef class Program:
 cdef Bounds default_bounds() noexcept
 cdef Machine new_machine(const Bounds* bounds)
 cpdef Program compile_expression(str text)
+cdef Program compile_within(str text, long long* steps_left, bint hinting)
 
 
 @cython.final

@@ -26,6 +26,14 @@ DURATION_MS_MAX: Final = 1_000 * 365 * 24 * 3600 * 1000
 PROBLEMS_MAX: Final = 100
 """Problems reported for one document. A broken document repeats itself; a reply must stay readable."""
 
+DOCUMENT_COMPILE_STEPS_MAX: Final = 6_000_000
+"""Steps of compiling all expressions and schemas of a document, some 20 to 35 ns each: a quarter of a second, so that
+reading, checking and building the largest document stay below half of one. A hundred kilobytes of jq take a tenth."""
+
+DOCUMENT_PART_COMPILE_STEPS_MAX: Final = 500_000
+"""Of these, those of one expression or one schema: a part is compiled in one go, and nobody waits longer than 20 ms.
+Sixty-four kilobytes of ordinary jq, or a schema of five thousand parts, take half of it."""
+
 INPUT_SIZE_BYTES_MAX: Final = 4_194_304
 """JSON text of an execution's input. The default message bound of gRPC clients."""
 
@@ -211,7 +219,8 @@ SCHEMA_DEPTH_MAX: Final = 2_500
 """JSON Schemas that apply within one another: ten for each level of the deepest data. Far from the C stack's end."""
 
 SCHEMA_COMPILE_STEPS_MAX: Final = 5_000_000
-"""Steps of compiling a JSON Schema, some 50 to 100 for each schema in it: about 100 ms."""
+"""Steps of compiling a JSON Schema, some 50 to 100 for each schema in it: about 100 ms. Within a document its parts
+share DOCUMENT_COMPILE_STEPS_MAX."""
 
 TASK_NESTING_MAX: Final = 32
 """Task lists within task lists: each takes three or four levels of the document, and nobody reads half as many."""

@@ -55,6 +55,11 @@ def resource(**endpoint: Any) -> Any:
     return workflow(SET, input={"schema": schema})
 
 
+PROVIDING = {
+    "secrets": ["keys"],
+    "catalogs": {"c": {"endpoint": {"uri": "https://a", "authentication": {"bearer": {"token": "t"}}}}},
+}
+"""What gives `$secrets` and `$authorization` a value."""
 BASIC = {"basic": {"username": EXPRESSION, "password": "p"}}
 PLACES: dict[str, Any] = {
     "workflow `input.from`": workflow(SET, input={"from": EXPRESSION}),
@@ -138,6 +143,7 @@ PLACES: dict[str, Any] = {
 def codes(position: Position, name: str) -> list[str]:
     """The problems of using a variable at a position."""
     document = json.loads(json.dumps(PLACES[position.where]).replace(EXPRESSION, f"${{ ${name} }}"))
+    document["use"] = {**document.get("use", {}), **PROVIDING}
     return [code for code, _ in found(document)]
 
 
@@ -154,7 +160,7 @@ def test_every_position_has_a_sample() -> None:
 def test_arguments_by_position(position: Position) -> None:
     for name in ARGUMENTS:
         if position.form == "plain":
-            expected = []
+            expected = ["never-matches"] if position.where == "`catch.errors.with`" else []
         elif position.form == "uri":
             expected = ["invalid-format"]
         elif position.form == "tasks":

@@ -126,20 +126,30 @@ def test_the_place_within_an_expression_is_told() -> None:
         "literal",
         "$context",
         ".a",
-        "${ .a",
         "x ${ .a }",
-        "${ .a } and ${ .b }",
+        "x ${ .a } and ${ .b }",
+        "$ {.a}",
+        "{ .a }",
     ],
 )
 def test_values_are_expressions_only_as_a_whole(text: str) -> None:
     assert found(workflow({"set": {"a": text}})) == []
 
 
+POLICY = {"bearer": {"token": "t"}}
+PROVIDING = {
+    "use": {"secrets": ["keys"], "catalogs": {"c": {"endpoint": {"uri": "https://a", "authentication": POLICY}}}}
+}
+"""What gives `$secrets` and `$authorization` a value."""
+
+
 def available(place: dict[str, Any]) -> set[str]:
     """The variables that an expression may use in a document that `place` makes from the expression's text."""
     names = ["context", "input", "output", "secrets", "task", "workflow", "runtime", "authorization", "nothing"]
     return {
-        name for name in names if not found(place | json.loads(json.dumps(place).replace("EXPR", f"${{ ${name} }}")))
+        name
+        for name in names
+        if not found(PROVIDING | place | json.loads(json.dumps(place).replace("EXPR", f"${{ ${name} }}")))
     }
 
 

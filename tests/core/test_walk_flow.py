@@ -369,9 +369,7 @@ def test_context_is_the_workflows() -> None:
 
 
 def test_runner_arguments() -> None:
-    run = Run(
-        plan_of([{"a/b": {"set": "{w: $workflow, t: $task, r: $runtime, s: $secrets}"}}]), {"q": 1}, env={"K": "v"}
-    )
+    run = Run(plan_of([{"a/b": {"set": "{w: $workflow, t: $task, r: $runtime}"}}]), {"q": 1}, env={"K": "v"})
     output = run.output
     assert output["w"]["id"] == "execution"
     assert output["w"]["input"] == {"q": 1}
@@ -384,9 +382,8 @@ def test_runner_arguments() -> None:
     assert output["t"]["reference"] == "/do/0/a~1b"
     assert output["t"]["name"] == "a/b"
     assert output["t"]["startedAt"] == moment
-    assert output["t"]["definition"] == {"set": "{w: $workflow, t: $task, r: $runtime, s: $secrets}"}
+    assert output["t"]["definition"] == {"set": "{w: $workflow, t: $task, r: $runtime}"}
     assert (output["r"]["name"], output["r"]["metadata"]) == ("fastrunner", {"env": {"K": "v"}})
-    assert output["s"] == {}
 
 
 def test_loose_mode_tries_every_string_value() -> None:

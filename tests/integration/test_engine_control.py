@@ -1,11 +1,14 @@
 """The embedded engine obeys: cancel, pause and resume, in every state, and over restarts."""
 
 import asyncio
+import json
 
 import pytest
 
 from fastrunner._core import EffectFailure
-from fastrunner.errors import UnknownExecution, WrongState
+from fastrunner._core import compile as compile_workflow
+from fastrunner.engine import plans
+from fastrunner.errors import DocumentRefused, UnknownExecution, WrongState
 from tests.integration.engines import (
     CALL,
     ENDLESS,
@@ -191,6 +194,26 @@ async def test_pause_survives_a_restart() -> None:
         for each, terminal in (("wait", "workflow_completed"), ("loop", "workflow_cancelled")):
             types = await assert_whole(engine, each, terminal)
             assert (types.count("workflow_paused"), types.count("workflow_resumed")) == (1, 1)
+
+
+async def test_executions_of_earlier_versions_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their documents met fewer rules; submissions of the same ones meet all."""
+    path = folder()
+    old = document("  - rest:\n      wait: {milliseconds: 200}\n  - end:\n      set: {text: '${ .a } and ${ .b }'}\n")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(plans, "compile", lambda text, is_stored: compile_workflow(text, stored=True))
+        async with engine_on(path) as engine:
+            await engine.submit(submission("one", old))
+            await engine.pause("one", "")
+    async with engine_on(path) as engine:
+        await engine.resume("one", "")
+        await until_status(engine, "one", "completed")
+        await assert_whole(engine, "one", "workflow_completed")
+        view = await engine.get("one")
+        assert json.loads(view.output_json) == {"text": "${ .a } and ${ .b }"}
+        with pytest.raises(DocumentRefused) as refused:
+            await engine.submit(submission("two", old))
+        assert [problem.code for problem in refused.value.problems] == ["reserved-name", "invalid-expression"]
 
 
 async def test_endless_loop_does_not_starve_others_and_obeys() -> None:

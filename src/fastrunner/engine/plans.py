@@ -30,6 +30,8 @@ class CachedPlan:
     """The text."""
     hash: "HASH"
     """What a request's digest begins with; see `PlanCache.hash_of`."""
+    is_stored: bool = False
+    """Compiled for an execution that was accepted before: rules that came later were not asked of it."""
 
 
 class PlanCache:
@@ -44,18 +46,29 @@ class PlanCache:
         self._misses = metrics.plan_cache_misses
 
     def get(self, document: str) -> CachedPlan:
-        """The plan of a document. Raises DocumentRefused."""
+        """The plan of a document that is submitted. Raises DocumentRefused."""
+        return self._get(document, is_stored=False)
+
+    def get_stored(self, document: str) -> CachedPlan:
+        """The plan of an execution that was accepted before, maybe by an earlier version with fewer rules.
+
+        It never serves a submission. Raises DocumentRefused.
+        """
+        return self._get(document, is_stored=True)
+
+    def _get(self, document: str, is_stored: bool) -> CachedPlan:
         cached = self._plans.get(document)
-        if cached is not None:
+        # Where the later rules hold, the plan is the same with and without them.
+        if cached is not None and (is_stored or not cached.is_stored):
             self._plans.move_to_end(document)
             self._hits.inc()
             return cached
         self._misses.inc()
         try:
-            plan = compile(document)
+            plan = compile(document, is_stored)
         except InvalidWorkflow as invalid:
             raise DocumentRefused(invalid.problems) from None
-        cached = CachedPlan(plan, document, _prefixed(document.encode()))
+        cached = CachedPlan(plan, document, _prefixed(document.encode()), is_stored)
         self._keep(cached)
         return cached
 
@@ -65,8 +78,9 @@ class PlanCache:
         return _prefixed(document.encode()) if cached is None else cached.hash
 
     def _keep(self, cached: CachedPlan) -> None:
+        if self._plans.pop(cached.document, None) is None:
+            self._size_chars += len(cached.document)
         self._plans[cached.document] = cached
-        self._size_chars += len(cached.document)
         while len(self._plans) > limits.PLANS_CACHED_MAX or self._size_chars > limits.PLANS_CACHED_SIZE_CHARS_MAX:
             document, _ = self._plans.popitem(last=False)
             self._size_chars -= len(document)

@@ -224,7 +224,7 @@ class Shard:
     def _stored_plan(self, plan_key: int) -> CachedPlan:
         plan = self._plans_by_key.get(plan_key)
         if plan is None:
-            plan = self._plans.get(self.store.document(plan_key))
+            plan = self._plans.get_stored(self.store.document(plan_key))
             if len(self._plans_by_key) >= limits.PLANS_BY_KEY_MAX:
                 self._plans_by_key.clear()
             self._plans_by_key[plan_key] = plan

@@ -8,6 +8,7 @@ pay for marks: the text is read a second time, with marks, when the first proble
 """
 
 cimport cython
+from fastrunner.limits import DOCUMENT_COMPILE_STEPS_MAX as _DOCUMENT_COMPILE_STEPS_MAX
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -101,6 +102,7 @@ cdef class Reading:
         self.document = Document.__new__(Document)
         self.document.text = document_text(source)
         self.document.programs = {}
+        self.document.steps_left = _DOCUMENT_COMPILE_STEPS_MAX
 
     cdef bint step(self, Py_ssize_t budget) except -1:
         """Reads on for `budget` units and says whether `document` is complete. A unit is about half a microsecond: four

@@ -13,9 +13,6 @@ cimport cython
 from cpython.dict cimport PyDict_Next
 from cpython.ref cimport PyObject
 
-from fastrunner._jq cimport Program, compile_expression
-from fastrunner._jq import ExpressionProblem as _ExpressionProblem
-
 # Problems are found in document order but for those of reusable definitions, so a few spare ones are enough.
 cdef Py_ssize_t PROBLEMS_RAW_MAX = 2 * PROBLEMS_MAX
 # From this length on, what an expression's `${ }` holds is remembered: aliases and references repeat the same string.
@@ -30,6 +27,8 @@ cdef enum:
     COST_CHARACTER = 2
     COST_SCHEMA = 2000
     COST_PROBLEM = 400
+    COST_HINTS = 16000
+    STEPS_PER_POINT = 2
 
 cdef int BUDGET_MAX = 2 ** 31 - 1
 
@@ -86,6 +85,9 @@ cdef class Checker:
     cdef dict siblings
     cdef Py_ssize_t tasks
     cdef Py_ssize_t nesting
+    cdef bint is_loose
+    cdef bint is_over
+    """The document is too costly to go on."""
 
     def __cinit__(self, Document document):
         self.document = document
@@ -112,6 +114,7 @@ cdef class Checker:
                          "language; fastrunner runs DSL 1.x, whose documents have `document` and `do`: migrate it")
         else:
             self.use = use_groups(root)
+            self.is_loose = is_loose_mode(root)
             self.check(ROOT, root, NULL)
         return self.settle(0)
 
@@ -165,6 +168,9 @@ cdef class Checker:
         if count:
             self.problems[len(self.problems) - after:len(self.problems) - after] = self.found
             self.found = []
+        if self.is_over:
+            self.rests.clear()
+            self.left_over.clear()
         while self.left_over:
             rest = <Rest>self.left_over.pop()
             rest.after = after + count - rest.place
@@ -191,6 +197,18 @@ cdef class Checker:
             if problem not in self.seen:
                 self.seen.add(problem)
                 self.found.append(problem)
+        if len(self.found) >= self.room:
+            # Nobody will read a further one: the pass leaves its loops, and `step` what they left.
+            self.left = 0
+        return 0
+
+    cdef int too_costly(self, object error, Path* path) except -1:
+        """Ends the pass where the document's steps are used up."""
+        self.problem("document-too-costly", path, False,
+                     f"compiling this document takes too much: {error}; make its expressions and schemas fewer or "
+                     "simpler, or split the workflow")
+        self.is_over = True
+        self.left = 0
         return 0
 
     cdef str suggestion(self, str word, object candidates):
@@ -243,6 +261,9 @@ cdef class Checker:
                 return 0
         elif value is not None and shape.types & IS_INTEGER and is_integral(value):
             return self.check_integer(shape, value, path)
+        if shape.types & IS_INTEGER and is_vast(value):
+            return self.problem("out-of-range", path, False, DURATION_TOO_LONG if shape.rule == RULE_DURATION else
+                                f"expected {shape.expected} from {shape.low} to {shape.high}")
         return self.problem("wrong-type", path, False, f"expected {shape.expected}, not {json_type_name(value)}")
 
     cdef int check_integer(self, Shape shape, object value, Path* path) except -1:
@@ -410,12 +431,14 @@ cdef class Checker:
         cdef Py_ssize_t start = expression_start(value)
         cdef object text
         if start < 0:
-            return 0
+            return self.check_candidate(value, path)
         text = self.text_of(value)
-        if text is not None:
-            return self.check_expression(text, path)
-        if value.rstrip().endswith("}") and closing_brace(value, start, len(value)) < 0:
-            self.unbalanced(path)
+        return check_opened(self, value, start, path) if text is None else self.check_expression(text, path)
+
+    cdef int check_candidate(self, str value, Path* path) except -1:
+        """Text which loose mode takes for an expression if it is one: no problem, but it costs what one costs."""
+        if self.is_loose:
+            self.compiled(value.strip(), path)
         return 0
 
     cdef int unbalanced(self, Path* path) except -1:
@@ -441,18 +464,40 @@ cdef class Checker:
         return self.check_expression(text, path)
 
     cdef int check_expression(self, str text, Path* path) except -1:
-        cdef object program = self.document.programs.get(text)
+        cdef Program program
+        if not text:
+            return self.problem("invalid-expression", path, False, "the expression is empty")
+        program = self.compiled(text, path)
         if program is None:
-            if not text:
-                return self.problem("invalid-expression", path, False, "the expression is empty")
+            return 0 if self.is_over else self.no_expression(text, path)
+        return 0 if self.bindings is None else self.check_arguments(program, path)
+
+    cdef Program compiled(self, str text, Path* path):
+        """The program of a text; None if it is none, and if there are no steps left to find out."""
+        cdef long long before = self.document.steps_left
+        if text not in self.document.programs:
             self.left -= COST_EXPRESSION + COST_CHARACTER * len(text)
-            try:
-                program = compile_expression(text)
-            except _ExpressionProblem as error:
-                return self.problem("invalid-expression", path, False,
-                                    f"the expression does not compile: {error.message} (character {error.offset + 1})")
-            self.document.programs[text] = program
-        return 0 if self.bindings is None else self.check_arguments(<Program>program, path)
+        try:
+            return program_of(self.document, text)
+        except _ExpressionProblem:
+            return None
+        except TooCostly as error:
+            self.too_costly(error, path)
+            return None
+        finally:
+            self.left -= (before - self.document.steps_left) // STEPS_PER_POINT
+
+    cdef int no_expression(self, str text, Path* path) except -1:
+        """A text that does not compile. What was meant is worked out as long as somebody will read it."""
+        if len(self.found) >= self.room:
+            return 0
+        self.left -= COST_HINTS
+        try:
+            error = explained(self.document, text)
+        except TooCostly as costs:
+            return self.too_costly(costs, path)
+        return self.problem("invalid-expression", path, False,
+                            f"the expression does not compile: {error.message} (character {error.offset + 1})")
 
     cdef int check_arguments(self, Program program, Path* path) except -1:
         """What an expression names has a value at its position. Definitions to be used elsewhere have no bindings."""
@@ -465,6 +510,7 @@ cdef class Checker:
         for name in program.arguments:
             code = argument_code(self.position, scopes, name)
             if code >= 0:
+                check_provided(self, program, name, code, path)
                 continue
             if len(self.found) >= self.room:
                 return 0
@@ -498,6 +544,11 @@ cdef dict use_groups(object root):
     return groups
 
 
+cdef bint is_loose_mode(object root):
+    cdef object section = root.get("evaluate") if type(root) is dict else None
+    return type(section) is dict and (<dict>section).get("mode") == "loose"
+
+
 cdef bint is_foreign_dialect(object root):
     """Whether this is a document of the 0.x language: a state machine under `states`."""
     return type(root) is dict and "document" not in root and ("states" in root or "specVersion" in root)
@@ -506,8 +557,8 @@ cdef bint is_foreign_dialect(object root):
 cdef list check_document(Document document):
     """All problems of a document, `unsupported` ones included, in document order, at most PROBLEMS_MAX."""
     cdef Checker checker = Checker(document)
-    # A document's bounds keep its work far below this budget.
-    checker.step(BUDGET_MAX)
+    while not checker.step(BUDGET_MAX):
+        pass
     return checker.problems_found()
 
 

@@ -14,6 +14,7 @@ cdef dict DURATION_UNITS_MS = {
 # is 365 days and a month 30.
 cdef tuple ISO_DATE_UNITS_MS = (("Y", 31_536_000_000), ("M", 2_592_000_000), ("W", 604_800_000), ("D", 86_400_000))
 cdef tuple ISO_TIME_UNITS_MS = (("H", 3_600_000), ("M", 60_000), ("S", 1_000))
+cdef str DURATION_TOO_LONG = "a duration is at most a thousand years"
 cdef enum:
     BRACKETS_MAX = 512
 
@@ -98,6 +99,15 @@ cdef bint is_wrapped(str value) noexcept:
 
 # --- durations ---
 
+class DurationTooLong(ValueError):
+    """A duration beyond its bound."""
+
+
+cdef bint is_vast(object value) noexcept:
+    """A number beyond what `is_integral` takes: integers of more than 64 bits are read as such."""
+    return type(value) is float and not -9e15 < <double>value < 9e15
+
+
 cdef bint is_integral(object value) noexcept:
     """JSON Schema's integer: an integral float is one, a boolean is none."""
     cdef double number
@@ -129,7 +139,7 @@ cdef long long duration_ms(object value) except? -1:
 
 cdef long long bounded_duration(object total) except? -1:
     if not -DURATION_MS_MAX <= total <= DURATION_MS_MAX:
-        raise ValueError("a duration is at most a thousand years")
+        raise DurationTooLong(DURATION_TOO_LONG)
     return total
 
 
@@ -173,6 +183,8 @@ cdef tuple iso_parts(str text, Py_ssize_t at, Py_ssize_t size, tuple units, obje
 
 
 cdef object iso_amount_ms(str amount, object unit_ms):
+    if len(amount.partition(".")[0].lstrip("0")) > 20:
+        raise DurationTooLong(DURATION_TOO_LONG)
     if len(amount) > 20:
         raise ValueError("a duration has at most 20 digits in one part")
     return round(float(amount) * unit_ms) if "." in amount else int(amount) * unit_ms

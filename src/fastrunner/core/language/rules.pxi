@@ -36,6 +36,10 @@ cdef int check_text(Checker checker, Shape shape, str value, Path* path) except 
         return check_function(checker, value, path)
     if rule == TEXT_VARIABLE:
         return check_variable(checker, value, path)
+    if rule == TEXT_LITERAL:
+        return check_literal(checker, value, path)
+    if rule == TEXT_URI or rule == TEXT_POINTER or rule == TEXT_TIME:
+        checker.check_candidate(value, path)
     if rule == TEXT_URI:
         return check_uri(checker, value, path)
     return check_format(checker, rule, value, path)
@@ -45,7 +49,8 @@ cdef int check_form(Checker checker, str value, Path* path) except -1:
     """A string that is what the form of its position says."""
     cdef int form = checker.position.form
     if form == FORM_EXPRESSION or form == FORM_SLOT:
-        return checker.check_bare(value, path)
+        checker.check_bare(value, path)
+        return check_one_list(checker, value, path) if checker.position is AT_FOR_IN else 0
     if form == FORM_WRAPPED:
         return checker.check_wrapped(value, path)
     if form == FORM_DURATION:
@@ -152,6 +157,8 @@ cdef int check_duration(Checker checker, str value, Path* path) except -1:
         return checker.check_wrapped(value, path)
     try:
         iso_duration_ms(value)
+    except DurationTooLong as error:
+        checker.problem("out-of-range", path, False, f"{error}")
     except ValueError as error:
         checker.problem("invalid-format", path, False, f"{error}; or use an object, or an expression in ${{ }}")
     return 0
@@ -266,6 +273,7 @@ cdef dict task_names(Checker checker, list tasks, Path* path):
                     checker.problem("duplicate-task", &name_path, True,
                                     f"a task named {shown(name)} stands in this list already; names are unique")
                 names[name] = True
+                check_task_name(checker, name, &name_path)
         item_path.index += 1
     return names
 
@@ -441,16 +449,21 @@ cdef int check_duration_object(Checker checker, dict value, Path* path) except -
         if unit in DURATION_UNITS_MS and is_integral(count):
             total += int(count) * DURATION_UNITS_MS[unit]
     if not -DURATION_MS_MAX <= total <= DURATION_MS_MAX:
-        checker.problem("out-of-range", path, False, "a duration is at most a thousand years")
+        checker.problem("out-of-range", path, False, DURATION_TOO_LONG)
     return 0
 
 
 cdef int check_schema(Checker checker, object schema, Path* path) except -1:
     """A JSON Schema that compiles without fetching anything; draft 2020-12 unless `$schema` names another."""
+    cdef long long before = checker.document.steps_left
     checker.left -= COST_SCHEMA
     try:
         compiled_schema(checker.document, schema)
+    except TooCostly as error:
+        checker.too_costly(error, path)
     except InvalidSchema as error:
         checker.problem("invalid-schema", path, False,
                         f"not a valid JSON Schema{' at ' + error.pointer if error.pointer else ''}: {error.reason}")
+    finally:
+        checker.left -= (before - checker.document.steps_left) // STEPS_PER_POINT
     return 0

@@ -20,6 +20,7 @@ cdef enum:
 cdef enum:
     TEXT_FREE
     TEXT_POSITION  # what the form of its position says
+    TEXT_LITERAL  # compared as it stands
     TEXT_VALUE  # within a template: an expression only if it is one `${ }`
     TEXT_URI  # the same, and any other text has this format; so the next three
     TEXT_POINTER
@@ -140,6 +141,7 @@ cdef class Shape:
 # --- leaves ---
 
 cdef Shape FREE = Shape("a string", IS_TEXT)
+cdef Shape LITERAL = Shape("a string", IS_TEXT, text=TEXT_LITERAL)
 cdef Shape VALUE = Shape("a string", IS_TEXT, text=TEXT_VALUE)
 cdef Shape EXPRESSION = Shape("an expression (a string)", IS_TEXT, text=TEXT_POSITION)
 cdef Shape WRAPPED = Shape("an expression in ${ } (a string)", IS_TEXT, text=TEXT_POSITION)
@@ -160,10 +162,11 @@ cdef Shape URI = Shape("a URI or URI template (a string)", IS_TEXT, text=TEXT_PO
 cdef Shape URI_PATH = Shape("a path relative to the authority (a string)", IS_TEXT, text=TEXT_PATH)
 cdef str URI_OR_EXPRESSION = "a URI, a URI template or an expression in ${ } (a string)"
 cdef Shape URI_VALUE = Shape(URI_OR_EXPRESSION, IS_TEXT, text=TEXT_URI)
+cdef Shape DURATION_COUNT = Shape("an integer", IS_INTEGER, rule=RULE_DURATION)
 cdef Shape DURATION = Shape(
     "a duration: an object with days, hours, minutes, seconds or milliseconds, an ISO 8601 string such as PT5S, or an "
     "expression in ${ }", IS_TEXT | IS_OBJECT, text=TEXT_POSITION, size_min=1, rule=RULE_DURATION,
-    fields={"days": INTEGER, "hours": INTEGER, "minutes": INTEGER, "seconds": INTEGER, "milliseconds": INTEGER})
+    fields=dict.fromkeys(DURATION_UNITS_MS, DURATION_COUNT))
 
 
 # --- authentication ---
@@ -277,7 +280,8 @@ cdef Shape ERROR_OR_REFERENCE = Shape(
     text=TEXT_REFERENCE, group="errors", fields=ERROR_FIELDS, required=("type", "status"))
 cdef Shape ERROR_FILTER = Shape(
     "an error filter", IS_OBJECT, size_min=1, rule=RULE_FILTER,
-    fields={"type": FREE, "status": INTEGER, "instance": FREE, "title": FREE, "detail": FREE, "details": FREE})
+    fields={"type": LITERAL, "status": INTEGER, "instance": LITERAL, "title": LITERAL, "detail": LITERAL,
+            "details": LITERAL})
 cdef dict RETRY_FIELDS = {
     "when": Field(EXPRESSION, AT_RETRY_WHEN),
     "exceptWhen": Field(EXPRESSION, AT_RETRY_EXCEPT_WHEN),

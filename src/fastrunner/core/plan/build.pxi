@@ -17,7 +17,7 @@ from hashlib import sha256 as _sha256
 
 from fastrunner._jq import ExpressionProblem
 
-from fastrunner._jq cimport Program, compile_expression
+from fastrunner._jq cimport Program
 
 # `.a.b[0]`, `$item.id`: expressions that pick a part of their data. $task and $workflow hold the document, which is
 # not checked as data is.
@@ -87,15 +87,6 @@ cdef bytes digest_of(str text):
     return _sha256(<const unsigned char[:size]> data).digest()
 
 
-cdef Program program_of(Document document, str source):
-    """The program of a text, compiled once for a document. Raises ExpressionProblem."""
-    cdef object program = document.programs.get(source)
-    if program is None:
-        program = compile_expression(source)
-        document.programs[source] = program
-    return program
-
-
 @cython.final
 cdef class Cursor:
     """How far one list of tasks has been built."""
@@ -117,8 +108,10 @@ cdef class PlanBuilder:
 
     def __cinit__(self, Document document):
         self.document = document
+        # The validator counted what the document costs.
+        document.is_paid = True
         self.use = document.root.get("use") or {}
-        self.is_loose = (document.root.get("evaluate") or {}).get("mode") == "loose"
+        self.is_loose = is_loose_mode(document.root)
         self.plan = Plan.__new__(Plan, KEY)
         self.plan.behaviour = behaviour_now()
         self.measure.depth_max = <int> self.plan.behaviour.data_depth_max
@@ -225,12 +218,15 @@ cdef class PlanBuilder:
         return constant_template(&self.measure, text) if expression is None else expression_template(expression)
 
     cdef Expression candidate(self, Position position, str text, Bindings bindings):
-        """In loose mode: the expression a string may be, else None."""
+        """In loose mode: the expression a string may be, else None: also where a variable of it has no value."""
         cdef Expression expression
         try:
             expression = self.expression(position, text, bindings)
         except (ExpressionProblem, KeyError):
             return None
+        for name in expression.program.arguments if expression_text(text) is None else ():
+            if not is_provided(self.document, RUNNER_ARGUMENTS.get(name, ARGUMENT_SCOPED)):
+                return None
         expression.literal = text
         return expression
 

@@ -36,8 +36,9 @@ cdef class Compilation:
     cdef Checker checker
     cdef PlanBuilder builder
 
-    def __init__(self, text):
+    def __init__(self, text, bint stored=False):
         self.reading = Reading(text)
+        self.reading.document.is_stored = self.reading.document.is_paid = stored
 
     def step(self, int budget):
         cdef list problems
@@ -61,9 +62,9 @@ cdef Py_ssize_t READING_UNITS_PER_STEP = 20
 cdef int ALL_STEPS = 1 << 30
 
 
-def compile(text):
+def compile(text, bint stored=False):
     """A document as an immutable plan. Raises InvalidWorkflow."""
-    cdef Compilation compilation = Compilation(text)
+    cdef Compilation compilation = Compilation(text, stored)
     cdef object plan = None
     while plan is None:
         plan = compilation.step(ALL_STEPS)

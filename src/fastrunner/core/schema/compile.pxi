@@ -13,7 +13,6 @@ import orjson as _orjson
 
 from fastrunner._jq import ExpressionError as _ExpressionError
 from fastrunner._jq cimport compile_text_pattern, default_bounds
-from fastrunner.limits import SCHEMA_COMPILE_STEPS_MAX as _SCHEMA_COMPILE_STEPS_MAX
 
 # Numbers below are those of the meta-schemas' rules.
 cdef long long RULE_NUMBER_MIN = 4_096
@@ -34,6 +33,7 @@ cdef class SchemaCompiler:
 
     cdef bint is_meta
     cdef long long left
+    cdef long long allowed
     cdef long long count
     cdef long long first
     cdef list waiting
@@ -48,7 +48,7 @@ cdef class SchemaCompiler:
         if not self.is_meta:
             self.left -= steps
             if self.left < 0:
-                raise InvalidSchema("", f"compiling the schema takes more than {_SCHEMA_COMPILE_STEPS_MAX} steps")
+                raise InvalidSchema("", f"compiling the schema takes more than {self.allowed} steps")
         return 0
 
     cdef int check(self, object value, int draft, str pointer) except -1:
@@ -63,6 +63,7 @@ cdef class SchemaCompiler:
         try:
             told = told_of(run, root, value)
         except SchemaUndecided as error:
+            self.left = run.left
             raise InvalidSchema(pointer, f"checking the schema takes too long: {error}") from None
         self.left = run.left
         if told is not None:
@@ -122,7 +123,7 @@ cdef class SchemaCompiler:
 cdef SchemaCompiler new_compiler(long long first, long long steps):
     cdef SchemaCompiler compiler = SchemaCompiler.__new__(SchemaCompiler)
     compiler.first = first
-    compiler.left = steps
+    compiler.left = compiler.allowed = steps
     compiler.waiting = []
     compiler.same_value = {}
     compiler.dynamic_uses = []

@@ -59,8 +59,21 @@ cdef SchemaTold told_of(SchemaRun run, SchemaRule root, object value):
 
 
 def compile_schema(document):
+    cdef long long steps_left = _SCHEMA_COMPILE_STEPS_MAX
+    return schema_within(document, &steps_left)
+
+
+cdef Schema schema_within(object document, long long* steps_left):
+    """`compile_schema` on steps that others share; below zero afterwards where they did not suffice."""
+    cdef SchemaCompiler compiler = new_compiler(RULE_NUMBER_MIN, steps_left[0])
+    try:
+        return schema_of(compiler, document)
+    finally:
+        steps_left[0] = compiler.left
+
+
+cdef Schema schema_of(SchemaCompiler compiler, object document):
     cdef Schema schema = Schema.__new__(Schema)
-    cdef SchemaCompiler compiler = new_compiler(RULE_NUMBER_MIN, _SCHEMA_COMPILE_STEPS_MAX)
     cdef int draft = draft_of(document)
     if type(document) is not dict and type(document) is not bool:
         raise InvalidSchema("", f"a JSON Schema is an object or a boolean, not {json_type_name(document)}")
@@ -71,17 +84,21 @@ def compile_schema(document):
 
 
 cdef Schema compiled_schema(Document document, object section_document):
-    """The schema that stands in a document, compiled once for it. Raises InvalidSchema, each time the same."""
+    """The schema that stands in a document, compiled once for it. Raises InvalidSchema, each time the same, or
+    TooCostly."""
     cdef object known
+    cdef long long allowed, left
     if document.schemas is None:
         document.schemas = {}
     # The document keeps its parts alive, so that none gets the identity of another.
     known = document.schemas.get(id(section_document))
     if known is None:
+        allowed = left = steps_of_part(document, _SCHEMA_COMPILE_STEPS_MAX)
         try:
-            known = compile_schema(section_document)
+            known = schema_within(section_document, &left)
         except InvalidSchema as error:
             known = error
+        spend_steps(document, allowed, left)
         document.schemas[id(section_document)] = known
     if isinstance(known, InvalidSchema):
         raise known.with_traceback(None)

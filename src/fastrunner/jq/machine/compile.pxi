@@ -202,6 +202,8 @@ cdef class Names:
     cdef dict argument_slots
     # Library functions may not take arguments of the program.
     cdef bint library
+    # Somebody will read what a name is similar to; looking for that takes a hundred times as long as compiling.
+    cdef bint hinting
 
     def __cinit__(self):
         self.arguments = []
@@ -230,9 +232,12 @@ cdef class Names:
     cdef object unknown_function(self, Node node, Entry scope):
         cdef str name = <str>node.key
         cdef int arity = len(node.kids)
-        cdef set known = set(builtin_names())
+        cdef set known = set()
         if name in REFUSED:
             raise ExpressionProblem(f"'{name}' is not available: it {REFUSED[name]}", node.offset)
+        if not self.hinting:
+            raise ExpressionProblem(f"found {name}/{arity}, which is not defined", node.offset)
+        known.update(builtin_names())
         while scope is not None:
             if scope.kind == E_FUNCTION or scope.kind == E_CLOSURE:
                 known.add((scope.name, scope.arity))
@@ -471,6 +476,31 @@ cdef int fold_constants(Node node) except -1:
         return 0
     node.kind = N_CONST
     return 0
+
+
+# Functions of the library that give their results one by one; a function of the expression's own is not resolved.
+cdef frozenset GENERATORS = frozenset(("combinations", "leaf_paths", "paths", "range", "recurse", "repeat", "scan",
+                                       "splits", "tostream", "while"))
+
+
+cdef bint generates_results(Node node):
+    """Whether a resolved node's syntax alone says that its results come one by one, whatever its functions do."""
+    cdef int kind
+    if node is None:
+        return False
+    kind = node.kind
+    if kind == N_ITERATE or kind == N_COMMA or kind == N_RANGE or kind == N_RECURSE or kind == N_EMPTY:
+        return True
+    if kind == N_PIPE or kind == N_BIND:
+        return generates_results(node.a) or generates_results(node.b)
+    if kind == N_DEFINE:
+        return generates_results(node.b)
+    if kind == N_CALL:
+        return node.op == 1 and node.key in GENERATORS
+    if kind == N_FIELD or kind == N_INDEX or kind == N_SLICE or kind == N_ALTERNATIVE:
+        return generates_results(node.a)
+    # What catches an error may come to one result; so may a label, which a result can break.
+    return kind == N_TRY and node.b is None and generates_results(node.a)
 
 
 cdef bint trivial(Node node):

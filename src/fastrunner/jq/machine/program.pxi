@@ -109,6 +109,12 @@ cdef object run_with(Run run, Program program, object input, tuple arguments):
 
 cpdef Program compile_expression(str text):
     """Compiles jq text (without `${ }`). Raises ExpressionProblem."""
+    cdef long long steps_left = _limits.EXPRESSION_COMPILE_STEPS_MAX
+    return compile_within(text, &steps_left, True)
+
+
+cdef Program compile_within(str text, long long* steps_left, bint hinting):
+    """The same on steps that others share; below zero afterwards where they did not suffice. Hints take time."""
     cdef State state
     cdef void* before
     if text is None:
@@ -118,23 +124,25 @@ cpdef Program compile_expression(str text):
             f"the expression has {len(text)} characters, at most {_limits.EXPRESSION_SIZE_BYTES_MAX} are allowed", 0
         )
     begin(&state, &DEFAULT_BOUNDS)
-    state.steps_left = _limits.EXPRESSION_COMPILE_STEPS_MAX
+    state.steps_left = steps_left[0]
     before = enter(&state)
     try:
-        return compiled_program(text)
+        return compiled_program(text, hinting)
     except BudgetExceeded:
         raise ExpressionProblem("the expression takes too long to compile", 0) from None
     except ExpressionProblem as problem:
         raise ExpressionProblem(problem.message, problem.offset, text) from None
     finally:
+        steps_left[0] = state.steps_left
         leave(&state, before)
 
 
-cdef Program compiled_program(str text):
+cdef Program compiled_program(str text, bint hinting):
     cdef Program program
     cdef Emitter emitter = Emitter()
     cdef Names names = emitter.names
     cdef Node node = Parser().parse(text)
+    names.hinting = hinting
     names.root = new_unit(None)
     emitter.walk(node, names.root, None, False)
     finish(names.root)
@@ -148,6 +156,8 @@ cdef Program compiled_program(str text):
     if node.single == S_YES:
         program.direct = node
         program.bare = names.root.cell_count == 0
+    else:
+        program.is_generator = generates_results(node)
     program.special = running().met_special
     return program
 

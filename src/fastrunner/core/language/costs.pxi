@@ -1,0 +1,82 @@
+"""Stage 2, compile: what the expressions and schemas of a document cost to compile, counted in steps.
+
+Rules: a document comes from a stranger and is compiled by a worker that serves everybody. All parts of one document
+share its steps, no part takes more than a part's, and no part is compiled twice: what does not compile is remembered
+as well. The steps of a document are counted once: when its plan is built, and when a stored document is compiled again,
+which was accepted under bounds that may have been others, each part has the bound of one that stands alone.
+"""
+
+from fastrunner._jq cimport Program, compile_within
+from fastrunner._jq import ExpressionProblem as _ExpressionProblem
+from fastrunner.limits import (
+    DOCUMENT_COMPILE_STEPS_MAX as _DOCUMENT_COMPILE_STEPS_MAX,
+    DOCUMENT_PART_COMPILE_STEPS_MAX as _DOCUMENT_PART_COMPILE_STEPS_MAX,
+    EXPRESSION_COMPILE_STEPS_MAX as _EXPRESSION_COMPILE_STEPS_MAX,
+    EXPRESSION_SIZE_BYTES_MAX as _EXPRESSION_SIZE_BYTES_MAX,
+)
+
+# Reading an expression's text, which its own steps do not count: one expression, and each of its characters.
+cdef enum:
+    STEPS_EXPRESSION = 150
+    STEPS_CHARACTER = 4
+
+
+class TooCostly(Exception):
+    """The steps of a document, or of one of its parts, are used up."""
+
+
+cdef long long steps_of_part(Document document, long long alone) except -1:
+    """What the next part may take; `alone` is its bound where it stands for itself."""
+    if document.is_paid:
+        return alone
+    return min(document.steps_left, <long long>_DOCUMENT_PART_COMPILE_STEPS_MAX)
+
+
+cdef int spend_steps(Document document, long long allowed, long long left) except -1:
+    """Takes what a part used from the document's steps. Raises TooCostly."""
+    if document.is_paid:
+        return 0
+    document.steps_left -= allowed - left
+    if left < 0 and allowed == _DOCUMENT_PART_COMPILE_STEPS_MAX:
+        raise TooCostly(f"this part alone takes more than {_DOCUMENT_PART_COMPILE_STEPS_MAX} steps")
+    if left < 0:
+        raise TooCostly(f"its expressions and schemas take more than {_DOCUMENT_COMPILE_STEPS_MAX} steps, used up here")
+    return 0
+
+
+cdef Program program_of(Document document, str text):
+    """The program of a text, compiled once for a document. Raises ExpressionProblem, each time the same, or
+    TooCostly."""
+    cdef object known = document.programs.get(text)
+    if known is None:
+        known = new_program(document, text, False)
+        document.programs[text] = known
+    if type(known) is not Program:
+        raise known.with_traceback(None)
+    return <Program>known
+
+
+cdef object new_program(Document document, str text, bint hinting):
+    """The program of a text, or the problem that it is none."""
+    cdef long long allowed = steps_of_part(document, _EXPRESSION_COMPILE_STEPS_MAX)
+    cdef long long left = allowed
+    cdef object made = None
+    if not document.is_paid:
+        left -= STEPS_EXPRESSION + STEPS_CHARACTER * min(len(text), <Py_ssize_t>_EXPRESSION_SIZE_BYTES_MAX)
+    if left >= 0:
+        try:
+            made = compile_within(text, &left, hinting)
+        except _ExpressionProblem as problem:
+            made = problem
+    spend_steps(document, allowed, left)
+    return made
+
+
+cdef object explained(Document document, str text):
+    """The problem of a text that does not compile, with hints, worked out once: for who will read it."""
+    cdef object known = document.programs[text]
+    if not getattr(known, "is_explained", False):
+        known = new_program(document, text, True)
+        known.is_explained = True
+        document.programs[text] = known
+    return known

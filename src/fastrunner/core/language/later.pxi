@@ -1,0 +1,90 @@
+"""Stage 2, compile: the rules that came after the first format of stored documents, all in this one place.
+
+Rules: an execution that was accepted goes on with the document it has, so none of these is asked of a stored document:
+each begins with that. The plan builder relies on none of them. `program_of` has the one about costs.
+"""
+
+# What stands where a scheme or the name of a policy is expected.
+cdef frozenset POLICY_KEYS = frozenset(("use", *SCHEMES))
+# Data, whatever its keys are called.
+cdef frozenset PLAIN_KEYS = frozenset(("set", "body", "metadata", "headers", "query", "input", "output", "export"))
+
+
+cdef int check_task_name(Checker checker, str name, Path* path) except -1:
+    """A task has no name that `then` takes for a directive."""
+    if checker.document.is_stored or name not in DIRECTIVES:
+        return 0
+    return checker.problem("reserved-name", path, True,
+                           f"`then: {name}` is a flow directive, so no `then` could name this task; rename it")
+
+
+cdef int check_one_list(Checker checker, str value, Path* path) except -1:
+    """The expression of a `for.in` yields one list: its syntax does not say otherwise."""
+    cdef object text = checker.text_of(value)
+    cdef object program
+    if checker.document.is_stored:
+        return 0
+    program = checker.document.programs.get(value.strip() if text is None else text)
+    if type(program) is not Program or not (<Program>program).is_generator:
+        return 0
+    return checker.problem("several-results", path, False,
+                           "`for.in` takes one list, and this expression yields its results one by one, so that a "
+                           "single one is no list: put it in brackets, as in [.items[]]")
+
+
+cdef int check_literal(Checker checker, str value, Path* path) except -1:
+    """A filter is compared as it stands."""
+    if checker.document.is_stored or expression_start(value) < 0:
+        return 0
+    return checker.problem("never-matches", path, False,
+                           "a filter of errors is compared as it stands, so an expression never matches: write the "
+                           "text itself, or decide with `catch.when`")
+
+
+cdef int check_opened(Checker checker, str value, Py_ssize_t start, Path* path) except -1:
+    """Text that opens with `${` and is not one expression as a whole."""
+    if checker.document.is_stored and (
+        not value.rstrip().endswith("}") or closing_brace(value, start, len(value)) >= 0
+    ):
+        return 0
+    return checker.unbalanced(path)
+
+
+cdef int check_provided(Checker checker, Program program, str name, int code, Path* path) except -1:
+    """A variable of the runtime that has no value unless the document asks for one."""
+    if checker.document.is_stored or is_provided(checker.document, code):
+        return 0
+    remedy = ("the document declares no secrets: name them in use.secrets" if code == ARGUMENT_SECRETS
+              else "nothing in the document authenticates: give an endpoint its `authentication`")
+    return checker.problem("unprovided-variable", path, False,
+                           f"${name} (character {program.argument_offset(name) + 1}) has no value: {remedy}")
+
+
+cdef bint is_provided(Document document, int code) except -1:
+    """Whether something in the document gives an argument its value."""
+    cdef object use
+    if code == ARGUMENT_SECRETS:
+        use = (<dict>document.root).get("use")
+        return type(use) is dict and type((<dict>use).get("secrets")) is list and len((<dict>use)["secrets"]) > 0
+    if code == ARGUMENT_AUTHORIZATION:
+        if document.authenticates == 0:
+            document.authenticates = 1 if authenticates(document.root) else -1
+        return document.authenticates == 1
+    return True
+
+
+cdef bint authenticates(object value) except -1:
+    """Whether an endpoint in it has a policy; the depth of documents is bounded."""
+    cdef object member
+    if type(value) is list:
+        for member in <list>value:
+            if authenticates(member):
+                return True
+    elif type(value) is dict:
+        member = (<dict>value).get("authentication")
+        if type(member) is dict and not POLICY_KEYS.isdisjoint(member):
+            return True
+        for key, member in (<dict>value).items():
+            if key not in PLAIN_KEYS and authenticates(member):
+                return True
+    return False
