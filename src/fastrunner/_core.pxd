@@ -361,6 +361,8 @@ cdef class Place:
     """The place a task is at: what its expressions see, and where in the walk it stands."""
 
     cdef Workspace work
+    cdef Machine machine
+    cdef Measure* measure
     cdef Facts facts
     cdef long long now_ms
     cdef TaskNode task

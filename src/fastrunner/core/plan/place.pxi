@@ -40,23 +40,22 @@ cdef object fault_here(Place at, str name, str detail):
 
 # --- expressions ---
 
-cdef object evaluate(Place at, Expression expression, object dot, int depth):
+cdef inline object evaluate(Place at, Expression expression, object dot, int depth):
     """An expression's value, on a budget of its own unless it stands in a template, whose parts share one; `depth` is
     how deep."""
     if depth == 0:
-        at.work.machine.allow()
+        at.machine.allow()
     return evaluate_on(at, expression, dot, depth)
 
 
 cdef object evaluate_on(Place at, Expression expression, object dot, int depth):
     """`evaluate` on what is left of the budget."""
     cdef object value
-    cdef Measure* measure = &at.work.measure
-    cdef Machine machine = at.work.machine
+    cdef Measure* measure = at.measure
     cdef str message, text
     try:
         value = expression.program.evaluate(
-            machine, dot, arguments_of(at, expression) if expression.sources else NO_ARGUMENTS, at.now_ms
+            at.machine, dot, arguments_of(at, expression) if expression.sources else NO_ARGUMENTS, at.now_ms
         )
         if expression.is_path and depth == 0:
             return value
@@ -169,15 +168,15 @@ cdef object fill(Place at, Template template, object dot, int depth):
     cdef list values
     cdef dict fields
     cdef Py_ssize_t index
-    if depth == 0:
-        allow_data(&at.work.measure)
-        at.work.machine.allow()
+    if template.kind == TEMPLATE_EXPRESSION:
+        return evaluate(at, template.expression, dot, depth)
     if template.kind == TEMPLATE_CONSTANT:
         if template.constant_before is not None and at.facts.behaviour.version < PLAIN_NUMBERS_SINCE:
             return template.constant_before
         return template.constant
-    if template.kind == TEMPLATE_EXPRESSION:
-        return evaluate(at, template.expression, dot, depth)
+    if depth == 0:
+        allow_data(at.measure)
+        at.machine.allow()
     if template.kind == TEMPLATE_ARRAY:
         values = []
         for part in template.parts:
@@ -191,17 +190,13 @@ cdef object fill(Place at, Template template, object dot, int depth):
 
 cdef int match_schema(Place at, Schema schema, object value, str what) except -1:
     """Raises WalkFault for a value that does not match, and for one whose check takes too long."""
-    cdef str violation
-    cdef Behaviour behaviour
-    cdef long long steps_left
-    if schema is not None:
-        behaviour = at.facts.behaviour
-        steps_left = behaviour.schema_steps_max
-        violation = schema.violation(value, &behaviour.expressions, &steps_left)
-        # Long checks end a slice early, as long evaluations do.
-        at.work.machine.state.steps_spent += behaviour.schema_steps_max - steps_left
-        if violation is not None:
-            raise fault_here(at, "validation", f"{what} does not match its schema: {violation}")
+    cdef Behaviour behaviour = at.facts.behaviour
+    cdef long long steps_left = behaviour.schema_steps_max
+    cdef str violation = schema.violation(value, &behaviour.expressions, &steps_left)
+    # Long checks end a slice early, as long evaluations do.
+    at.machine.state.steps_spent += behaviour.schema_steps_max - steps_left
+    if violation is not None:
+        raise fault_here(at, "validation", f"{what} does not match its schema: {violation}")
     return 0
 
 

@@ -22,6 +22,8 @@ cdef Workspace borrow_workspace(Behaviour behaviour):
         work.machine = new_machine(&behaviour.expressions)
         work.place = Place.__new__(Place)
         work.place.work = work
+        work.place.machine = work.machine
+        work.place.measure = &work.measure
         work.events = EventBuffer.__new__(EventBuffer)
         work.tally = TallyRecords.__new__(TallyRecords)
     work.measure.depth_max = <int> behaviour.data_depth_max

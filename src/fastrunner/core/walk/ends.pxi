@@ -32,7 +32,8 @@ cdef int end_workflow(Walk walk, Strand strand, object output) except -1:
     try:
         if plan.output_as is not None:
             output = fill(at, plan.output_as, output, 0)
-        match_schema(at, plan.output_schema, output, "output")
+        if plan.output_schema is not None:
+            match_schema(at, plan.output_schema, output, "output")
     except WalkFault as fault:
         return fail_workflow(walk, fault.error)
     walk.state = STATUS_COMPLETED

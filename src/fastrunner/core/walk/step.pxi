@@ -5,13 +5,19 @@ needs nothing but the processor begins and ends in one step, without a frame. Ev
 before a frame is pushed, so that a fault in a `begin` finds the stack as it was.
 """
 
+cimport cython
 
+
+@cython.cdivision(True)
 cdef int run(Walk walk) except -1:
     """Takes steps until nothing can go on or the slice is over. Strands take turns, whatever the slices are."""
     cdef Behaviour behaviour = walk.behaviour
     cdef Workspace work = walk.work
     cdef Machine machine = work.machine
     cdef long long budget = behaviour.steps_per_slice_max
+    cdef long long expression_steps_per_step = behaviour.expression_steps_per_step
+    cdef long long data_bytes_per_step = behaviour.data_bytes_per_step
+    cdef long long spent
     cdef Strand strand
     cdef TaskFrame frame
     if walk.work.has_due:
@@ -27,8 +33,13 @@ cdef int run(Walk walk) except -1:
         else:
             leave(walk, strand, frame)
         # Long evaluations and large data end a slice early, so that others get their turn between them.
-        budget -= 1 + min(machine.take_spent() // behaviour.expression_steps_per_step, budget)
-        budget -= (take_measured(&work.measure) + work.bytes_spent) // behaviour.data_bytes_per_step
+        budget -= 1
+        spent = machine.take_spent()
+        if spent >= expression_steps_per_step:
+            budget -= spent / expression_steps_per_step
+        spent = take_measured(&work.measure) + work.bytes_spent
+        if spent >= data_bytes_per_step:
+            budget -= spent / data_bytes_per_step
         work.bytes_spent = 0
         strand.steps_left -= 1
         if strand.steps_left <= 0 and strand.is_ready:
@@ -60,7 +71,8 @@ cdef int begin(Walk walk, Strand strand, TaskFrame frame) except -1:
         emit(walk, task.event_started, at.attempt)
         has_started = True
         if not task.is_plain:
-            match_schema(at, task.input_schema, data, "input")
+            if task.input_schema is not None:
+                match_schema(at, task.input_schema, data, "input")
             if task.input_from is not None:
                 data = fill(at, task.input_from, data, 0)
             at.input = data
@@ -87,23 +99,26 @@ cdef int complete(Walk walk, Place at, object output, int then) except -1:
     """A task's work is done: its output and export, its last event, and what follows in its list's frame."""
     cdef TaskNode task = at.task
     cdef Strand strand = at.strand
+    cdef TaskFrame frame = at.frame
     cdef object context
     if not task.is_plain:
         at.raw_output = at.output = output
         if task.output_as is not None:
             output = fill(at, task.output_as, output, 0)
-        match_schema(at, task.output_schema, output, "output")
+        if task.output_schema is not None:
+            match_schema(at, task.output_schema, output, "output")
         at.output = output
         context = at.context
         if task.export_as is not None:
             context = fill(at, task.export_as, output, 0)
-        match_schema(at, task.export_schema, context, "context")
+        if task.export_schema is not None:
+            match_schema(at, task.export_schema, context, "context")
         if task.export_as is not None:
             strand.context, strand.has_exported = context, True
     emit(walk, task.event_completed, at.attempt, None, None, output_text(walk, output))
     walk.work.tally.add(task.kind.number, TALLY_COMPLETED, walk.now_ms - at.started_at_ms)
-    at.frame.data = output
-    at.frame.position = then
+    frame.data = output
+    frame.position = then
     if then == POSITION_END:
         end_workflow(walk, strand, output)
     return 0

@@ -137,7 +137,8 @@ cdef int start_workflow(Walk walk, long long timeout_ms_max) except -1:
     try:
         enter_workflow(at, "/input", None)
         data = take_input(walk, at)
-        match_schema(at, plan.input_schema, data, "input")
+        if plan.input_schema is not None:
+            match_schema(at, plan.input_schema, data, "input")
         if plan.input_from is not None:
             data = fill(at, plan.input_from, data, 0)
         enter_workflow(at, "/timeout", None)

@@ -52,7 +52,7 @@ cdef int begin_switch(Walk walk, Place at, object data) except -1:
     """The first case that holds leads on, else the default. All cases share one budget."""
     cdef SwitchNode task = <SwitchNode> at.task
     cdef Py_ssize_t index
-    at.work.machine.allow()
+    at.machine.allow()
     for index in range(len(task.conditions)):
         if holds_on(at, <Expression> task.conditions[index], data):
             return complete(walk, at, data, task.targets[index])
