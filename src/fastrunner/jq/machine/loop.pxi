@@ -40,21 +40,7 @@ cdef int loop(Run run) except -1:
     while True:
         op = &run.unit.code[run.pc]
         code = op.code
-        # What only moves the current value is part of the instructions it is moved for.
-        if code == OP_STORE:
-            stack.store_current(op.a, run.current)
-            run.pc += 1
-            continue
-        if code == OP_LOAD:
-            load_cell(run, op)
-            run.pc += 1
-            continue
-        if code == OP_TAKE:
-            take_cell(run, op.a)
-            run.pc += 1
-            continue
-        if code == OP_JUMP:
-            run.pc = op.a
+        if step_free(run, op):
             continue
         state.steps_left -= 1
         if state.steps_left < 0:
@@ -111,6 +97,24 @@ cdef int loop(Run run) except -1:
             forward = step_control(run, op)
         if not forward and not backtrack(run):
             return 0
+
+
+cdef inline bint step_free(Run run, Op* op) except -1:
+    """The instructions that are no steps: what only moves values is part of what it moves them for."""
+    cdef int code = op.code
+    if code == OP_STORE:
+        run.stack.store_current(op.a, run.current)
+    elif code == OP_LOAD:
+        load_cell(run, op)
+    elif code == OP_TAKE:
+        take_cell(run, op.a)
+    elif code == OP_JUMP:
+        run.pc = op.a
+        return True
+    else:
+        return False
+    run.pc += 1
+    return True
 
 
 cdef bint step_control(Run run, Op* op) except -1:
