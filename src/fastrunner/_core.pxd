@@ -21,16 +21,11 @@ cdef class Document:
     cdef object root
     cdef list problems
     cdef dict programs
-    """Text -> its Program, or the ExpressionProblem that it is none."""
     cdef dict schemas
     cdef long long steps_left
-    """Of compiling its expressions and schemas."""
-    cdef bint is_paid
-    """They were counted: no more is to be."""
-    cdef bint is_stored
-    """An execution of it was accepted already."""
+    cdef bint is_paid, is_stored
+    # Whether something in it does: 1 or -1; 0 while nobody asked.
     cdef int authenticates
-    """Whether something in it does: 1 or -1; 0 while nobody asked."""
     cdef bint is_json
     cdef object mark
     """Where its values stand in the text, once something asked for it."""

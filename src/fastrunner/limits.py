@@ -1,8 +1,7 @@
 """Support: every bound of the runner but those of its processes (`process_limits.py`), with its reason. Relations
 between bounds are asserted at import.
 
-Rules: a bound lives here and nowhere else; units come last in the name; configuration may lower or raise only what
-`config.py` names.
+Rules: a bound lives here and nowhere else; units come last in the name; configuration changes what `config.py` names.
 """
 
 from typing import Final
@@ -27,12 +26,7 @@ PROBLEMS_MAX: Final = 100
 """Problems reported for one document. A broken document repeats itself; a reply must stay readable."""
 
 DOCUMENT_COMPILE_STEPS_MAX: Final = 6_000_000
-"""Steps of compiling all expressions and schemas of a document, some 20 to 35 ns each: a quarter of a second, so that
-reading, checking and building the largest document stay below half of one. A hundred kilobytes of jq take a tenth."""
-
-DOCUMENT_PART_COMPILE_STEPS_MAX: Final = 500_000
-"""Of these, those of one expression or one schema: a part is compiled in one go, and nobody waits longer than 20 ms.
-Sixty-four kilobytes of ordinary jq, or a schema of five thousand parts, take half of it."""
+"""Steps of compiling all expressions and schemas of a document, 20 to 35 ns each: with all else below half a second."""
 
 INPUT_SIZE_BYTES_MAX: Final = 4_194_304
 """JSON text of an execution's input. The default message bound of gRPC clients."""
@@ -219,8 +213,7 @@ SCHEMA_DEPTH_MAX: Final = 2_500
 """JSON Schemas that apply within one another: ten for each level of the deepest data. Far from the C stack's end."""
 
 SCHEMA_COMPILE_STEPS_MAX: Final = 5_000_000
-"""Steps of compiling a JSON Schema, some 50 to 100 for each schema in it: about 100 ms. Within a document its parts
-share DOCUMENT_COMPILE_STEPS_MAX."""
+"""Steps of compiling a JSON Schema, some 50 to 100 for each schema in it: about 100 ms."""
 
 TASK_NESTING_MAX: Final = 32
 """Task lists within task lists: each takes three or four levels of the document, and nobody reads half as many."""
@@ -242,8 +235,7 @@ EXPRESSION_SIZE_BYTES_MAX: Final = 65_536
 """Text of one expression."""
 
 EXPRESSION_COMPILE_STEPS_MAX: Final = 2_000_000
-"""Instructions made and names looked up for one expression, with weights: about 40 ms. Sixty-four kilobytes of ordinary
-jq take a tenth of it; pattern alternatives and long scopes multiply."""
+"""Instructions made and names looked up for one expression that stands alone, with weights: about 40 ms."""
 
 EXPRESSION_STEPS_MAX: Final = 2_000_000
 """Steps of one evaluation: an instruction, or about 20 ns of other work. About 40 ms, so that a machine half as fast

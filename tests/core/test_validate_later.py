@@ -243,13 +243,13 @@ def test_authorization_where_nothing_authenticates() -> None:
     "text", ["$output", "$secrets", "$secrets.x", "$authorization", "$nothing", "$item", "$output.a"]
 )
 def test_loose_text_whose_variable_has_no_value_is_text(text: str) -> None:
-    run = finish([{"t": {"set": {"a": text, "b": [text]}}}], **LOOSE)
+    run = finish([{"t": {"set": {"a": text, "b": [text]}}}], evaluate={"mode": "loose"})
     assert run.output == {"a": text, "b": [text]}
 
 
 def test_loose_text_whose_variable_has_a_value() -> None:
     task = {"set": {"a": 1}, "output": {"as": {"x": "$output", "y": "$context", "z": "$input.q"}}}
-    assert finish([{"t": task}], {"q": 2}, **LOOSE).output == {"x": {"a": 1}, "y": None, "z": 2}
+    assert finish([{"t": task}], {"q": 2}, evaluate={"mode": "loose"}).output == {"x": {"a": 1}, "y": None, "z": 2}
 
 
 def test_wrapped_expressions_are_checked_in_loose_mode() -> None:

@@ -19,7 +19,6 @@ REACHED = {
     },
     "core/test_hostile_documents.py": {
         "DOCUMENT_COMPILE_STEPS_MAX": "test_expressions_of_a_document_share_its_steps",
-        "DOCUMENT_PART_COMPILE_STEPS_MAX": "test_one_part_has_fewer_steps",
     },
     "core/test_limits.py": {
         "DOCUMENT_DEPTH_MAX": "test_depth_of_a_document",

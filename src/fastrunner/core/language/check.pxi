@@ -13,6 +13,9 @@ cimport cython
 from cpython.dict cimport PyDict_Next
 from cpython.ref cimport PyObject
 
+from fastrunner._jq cimport Program
+from fastrunner._jq import ExpressionProblem as _ExpressionProblem
+
 # Problems are found in document order but for those of reusable definitions, so a few spare ones are enough.
 cdef Py_ssize_t PROBLEMS_RAW_MAX = 2 * PROBLEMS_MAX
 # From this length on, what an expression's `${ }` holds is remembered: aliases and references repeat the same string.

@@ -10,11 +10,13 @@ from fastrunner._jq cimport Program, compile_within
 from fastrunner._jq import ExpressionProblem as _ExpressionProblem
 from fastrunner.limits import (
     DOCUMENT_COMPILE_STEPS_MAX as _DOCUMENT_COMPILE_STEPS_MAX,
-    DOCUMENT_PART_COMPILE_STEPS_MAX as _DOCUMENT_PART_COMPILE_STEPS_MAX,
     EXPRESSION_COMPILE_STEPS_MAX as _EXPRESSION_COMPILE_STEPS_MAX,
     EXPRESSION_SIZE_BYTES_MAX as _EXPRESSION_SIZE_BYTES_MAX,
+    SCHEMA_COMPILE_STEPS_MAX as _SCHEMA_COMPILE_STEPS_MAX,
 )
 
+# A part is compiled in one go: below 20 ms. Sixty-four kilobytes of ordinary jq take less.
+cdef long long STEPS_PART_MAX = _DOCUMENT_COMPILE_STEPS_MAX // 12
 # Reading an expression's text, which its own steps do not count: one expression, and each of its characters.
 cdef enum:
     STEPS_EXPRESSION = 150
@@ -29,7 +31,7 @@ cdef long long steps_of_part(Document document, long long alone) except -1:
     """What the next part may take; `alone` is its bound where it stands for itself."""
     if document.is_paid:
         return alone
-    return min(document.steps_left, <long long>_DOCUMENT_PART_COMPILE_STEPS_MAX)
+    return min(document.steps_left, STEPS_PART_MAX)
 
 
 cdef int spend_steps(Document document, long long allowed, long long left) except -1:
@@ -37,8 +39,8 @@ cdef int spend_steps(Document document, long long allowed, long long left) excep
     if document.is_paid:
         return 0
     document.steps_left -= allowed - left
-    if left < 0 and allowed == _DOCUMENT_PART_COMPILE_STEPS_MAX:
-        raise TooCostly(f"this part alone takes more than {_DOCUMENT_PART_COMPILE_STEPS_MAX} steps")
+    if left < 0 and allowed == STEPS_PART_MAX:
+        raise TooCostly(f"this part alone takes more than {STEPS_PART_MAX} steps")
     if left < 0:
         raise TooCostly(f"its expressions and schemas take more than {_DOCUMENT_COMPILE_STEPS_MAX} steps, used up here")
     return 0
@@ -80,3 +82,25 @@ cdef object explained(Document document, str text):
         known.is_explained = True
         document.programs[text] = known
     return known
+
+
+cdef Schema compiled_schema(Document document, object section_document):
+    """The schema that stands in a document, compiled once for it. Raises InvalidSchema, each time the same, or
+    TooCostly."""
+    cdef object known
+    cdef long long allowed, left
+    if document.schemas is None:
+        document.schemas = {}
+    # The document keeps its parts alive, so that none gets the identity of another.
+    known = document.schemas.get(id(section_document))
+    if known is None:
+        allowed = left = steps_of_part(document, _SCHEMA_COMPILE_STEPS_MAX)
+        try:
+            known = schema_within(section_document, &left)
+        except InvalidSchema as error:
+            known = error
+        spend_steps(document, allowed, left)
+        document.schemas[id(section_document)] = known
+    if isinstance(known, InvalidSchema):
+        raise known.with_traceback(None)
+    return <Schema> known

@@ -4,6 +4,8 @@ Rules: an execution that was accepted goes on with the document it has, so none 
 each begins with that. The plan builder relies on none of them. `program_of` has the one about costs.
 """
 
+from fastrunner._jq cimport Program
+
 # What stands where a scheme or the name of a policy is expected.
 cdef frozenset POLICY_KEYS = frozenset(("use", *SCHEMES))
 # Data, whatever its keys are called.

@@ -63,7 +63,7 @@ cdef class SchemaCompiler:
         try:
             told = told_of(run, root, value)
         except SchemaUndecided as error:
-            self.left = run.left
+            self.left = run.left if run.left > 0 else -1
             raise InvalidSchema(pointer, f"checking the schema takes too long: {error}") from None
         self.left = run.left
         if told is not None:

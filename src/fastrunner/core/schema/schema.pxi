@@ -81,25 +81,3 @@ cdef Schema schema_of(SchemaCompiler compiler, object document):
     schema.root = compiler.compile(read_source(compiler, document, "", draft))
     schema.rule_count = RULE_NUMBER_MIN + compiler.count
     return schema
-
-
-cdef Schema compiled_schema(Document document, object section_document):
-    """The schema that stands in a document, compiled once for it. Raises InvalidSchema, each time the same, or
-    TooCostly."""
-    cdef object known
-    cdef long long allowed, left
-    if document.schemas is None:
-        document.schemas = {}
-    # The document keeps its parts alive, so that none gets the identity of another.
-    known = document.schemas.get(id(section_document))
-    if known is None:
-        allowed = left = steps_of_part(document, _SCHEMA_COMPILE_STEPS_MAX)
-        try:
-            known = schema_within(section_document, &left)
-        except InvalidSchema as error:
-            known = error
-        spend_steps(document, allowed, left)
-        document.schemas[id(section_document)] = known
-    if isinstance(known, InvalidSchema):
-        raise known.with_traceback(None)
-    return <Schema> known

@@ -103,6 +103,7 @@ cdef dict REFUSED = {
 
 cdef Unit new_unit(Unit parent):
     cdef Unit unit = Unit.__new__(Unit)
+    charge(40)
     unit.parent = parent
     return unit
 
