@@ -7,7 +7,7 @@ starts a runner with one worker, keeps 50 small executions per second going over
 `hostile_menu` over another, one after the other, and prints a row for each: the worker's processor time, the time to
 the end (an attack that lasts longer than `--seconds` is cancelled), the longest that a small execution took from when
 it was due, which is a measure of the longest turn, and how the attack ended. It fails if the worker died, or if a small
-execution took longer than a second. `--only` takes a part of a name or of a group. `--all` evaluates the whole of
+execution took longer than a second. `--only` takes a part of a name, or a group. `--all` evaluates the whole of
 tests/core/hostile.py in this process instead and prints the slowest first.
 """
 
@@ -43,6 +43,7 @@ SHOWN_MAX = 70
 HONEST_PER_S = 50
 HONEST_S_MAX = 1.0
 ALONE_S = 3.0
+SETTLING_S = 0.1
 POLL_INTERVAL_S = 0.05
 RETRY_INTERVAL_S = 0.05
 CALL_TIMEOUT_S = 120.0
@@ -143,6 +144,7 @@ class Trickle:
 class Row:
     """What came of an attack."""
 
+    group: str
     name: str
     processor_ms: float
     taken_s: float
@@ -182,24 +184,26 @@ class Attacker:
         request = WorkflowExecuteInput(
             workflow_execution_id=f"hostile-{number}", workflow_yaml=document, input_json=data
         )
-        return self.watched(attack.name, lambda: self._ended(request))
+        return self.watched(attack.group, attack.name, lambda: self._ended(request))
 
     def alone(self) -> Row:
         def rest() -> str:
             time.sleep(ALONE_S)
             return "-"
 
-        return self.watched("nothing hostile", rest)
+        return self.watched("nothing", "nothing hostile", rest)
 
-    def watched(self, name: str, attack: Callable[[], str]) -> Row:
+    def watched(self, group: str, name: str, attack: Callable[[], str]) -> Row:
         pid = self._pid()
         used_s, started_s = processor_s(pid), time.monotonic()
         ended = attack()
         taken_s = time.monotonic() - started_s
+        # What was due during a short attack may not have been sent yet.
+        time.sleep(SETTLING_S)
         honest_ms = self._trickle.longest_ms(started_s)
         died = self._pid() != pid
         used_s = 0.0 if died else processor_s(pid) - used_s
-        return Row(name, 1000 * used_s, taken_s, honest_ms, ended, died)
+        return Row(group, name, 1000 * used_s, taken_s, honest_ms, ended, died)
 
     def _pid(self) -> int:
         return int(until(self._runner.workers)[0]["pid"])
@@ -242,17 +246,31 @@ def through_a_runner(attacks: list[Attack], seconds: float) -> bool:
         trickle = Trickle(runner.target)
         attacker = Attacker(runner, trickle, seconds)
         print("| attack | worker's processor | to the end | longest small execution | end |\n|---|---|---|---|---|")
-        print(attacker.alone(), flush=True)
+        alone = attacker.alone()
+        print(alone, flush=True)
         for number, attack in enumerate(attacks, 1):
             print(f"[{number}/{len(attacks)}] {attack.group}: {shown(attack.name)}", file=sys.stderr, flush=True)
             rows.append(attacker.run(number, attack))
             print(rows[-1], flush=True)
         trickle.stop()
+    print_summary(rows, alone)
     bad = [row for row in rows if row.bad]
     print(f"\n{len(rows)} attacks; {trickle.refused} small executions refused and submitted again; bad: {len(bad)}")
     for row in bad:
         print(row)
     return not bad
+
+
+def print_summary(rows: list[Row], alone: Row) -> None:
+    """What small executions notice by group, as a multiple of what they take when nobody attacks."""
+    print(
+        "\n| group | attacks | longest small execution: half of the attacks | the worst | by |\n|---|---|---|---|---|"
+    )
+    for group in dict.fromkeys(row.group for row in rows):
+        ordered = sorted((row for row in rows if row.group == group), key=lambda row: row.honest_ms)
+        half, worst = ordered[len(ordered) // 2], ordered[-1]
+        ratios = f"{half.honest_ms / alone.honest_ms:.1f}x | {worst.honest_ms / alone.honest_ms:.1f}x"
+        print(f"| {group} | {len(ordered)} | {ratios} | `{shown(worst.name)}` |")
 
 
 def main() -> int:
