@@ -16,7 +16,7 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites demo test serve build debug debug-core protos docs lint types stubs unit bench bench-full outage overload parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites demo test serve build debug debug-core protos docs lint types stubs unit bench bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ outage: build ## Keep the receiver away until EVENTS (1000000) wait, then let it
 
 overload: build ## Load a runner up to three times what it can take, restart it under half of that; WORKERS (1 2)
 	$(BIN)/python -m benchmarks.overload --workers $(or $(WORKERS),1 2)
+
+hostile: build ## Hostile documents, data, schemas and expressions on a runner with one worker; ONLY one group or name
+	$(BIN)/python -m benchmarks.hostile $(if $(ONLY),--only "$(ONLY)")
 
 parked: build ## Park EXECUTIONS (100000) in DIR (.parked), then measure memory, late timers, recovery
 	$(BIN)/python -m benchmarks.parked --executions $(or $(EXECUTIONS),100000) --data-dir $(or $(DIR),.parked)

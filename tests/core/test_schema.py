@@ -379,6 +379,12 @@ def test_schemas_that_lead_to_themselves() -> None:
     assert violation({"allOf": [{"type": "integer"}, {"$ref": "#"}]}, "x") == '/: "x" is not of type "integer"'
 
 
+@pytest.mark.parametrize("schema", [{"not": {"$ref": "#"}}, {"oneOf": [{"minimum": 1}, {"$ref": "#"}]}])
+def test_schemas_that_contradict_themselves(schema: Any) -> None:
+    """Nobody says what they ask; what does not match is told in words."""
+    assert violation(schema, 1) == "/: does not match a schema that contradicts itself"
+
+
 def test_meta_schemas_are_at_hand() -> None:
     for draft in DRAFTS:
         schema = {"$schema": draft, "properties": {"s": {"$ref": draft}}}

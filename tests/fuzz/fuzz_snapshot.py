@@ -1,13 +1,14 @@
 """Invariant: a snapshot with a right checksum is refused with a ValueError, or is a walk that takes outcomes, can be
 read, and can be written and restored again.
 
-python -m tests.fuzz.fuzz_snapshot [options of libFuzzer]
+python -m tests.fuzz.fuzz_snapshot [--seconds N] [--seed S] [options of libFuzzer]
 """
 
 from functools import cache
 from random import Random
 
 from tests.core.lies import Truth, lie, refused, truths
+from tests.fuzz.running import measured
 from tests.fuzz.source import ByteSource
 
 TRUTHS = 100
@@ -24,7 +25,9 @@ def check(data: bytes) -> None:
     known = all_truths()
     truth = known[source.number(len(known))]
     choices = Random(source.rest())
-    refused(truth, lie(truth, choices), choices)
+    fields = lie(truth, choices)
+    with measured("a walk and some turns", len(repr(fields))):
+        refused(truth, fields, choices)
 
 
 if __name__ == "__main__":

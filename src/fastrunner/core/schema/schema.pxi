@@ -55,6 +55,9 @@ cdef SchemaTold told_of(SchemaRun run, SchemaRule root, object value):
     except SchemaUndecided as error:
         if not told.messages:
             told.messages.append(("", f"does not match, and to say where: {error}"))
+    if not told.messages:
+        # Asked again, a schema that is the opposite of itself says the opposite.
+        told.messages.append(("", "does not match a schema that contradicts itself"))
     return told
 
 
