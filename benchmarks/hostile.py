@@ -8,8 +8,8 @@ starts a runner with one worker, keeps 50 small executions per second going over
 the end (an attack that lasts longer than `--seconds` is cancelled), the longest that a small execution took from when
 it was due, which is a measure of the longest turn, and how the attack ended. It fails if the worker died, or if a small
 execution took longer than a second. `--only` takes a part of a name, or a group. `--all` evaluates the whole of
-tests/core/hostile.py in this process instead and prints the slowest first; `--documents` validates and compiles those of
-tests/core/hostile_documents.py, in one go and in steps as the service does.
+tests/core/hostile.py in this process instead and prints the slowest first; `--documents` validates and compiles those
+of tests/core/hostile_documents.py, in one go and in steps as the service does.
 """
 
 import argparse

@@ -2,8 +2,7 @@
 
 What a plan is made of, what a walk remembers, what it asks and hears.
 
-Read it from top to bottom; the parts in `core/` have the code, and classes that only one part needs. Later sections use
-earlier ones: values and progress, the seam, the plan, the walk.
+The parts in `core/` have the code, and classes that only one part needs. Later sections use earlier ones.
 """
 
 cimport cython
@@ -27,8 +26,7 @@ cdef class Document:
     # Whether something in it does: 1 or -1; 0 while nobody asked.
     cdef int authenticates
     cdef bint is_json
-    cdef object mark
-    """Where its values stand in the text, once something asked for it."""
+    cdef object mark  # where its values stand in the text, once something asked for it
 
     cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key)
 
@@ -527,8 +525,7 @@ cdef class Strand:
     cdef bint has_exported
     cdef long long wake_at_ms
     """When the top frame goes on; 0 unless it waits for a time."""
-    cdef bint is_ready
-    """It can take a step, and is in the walk's queue."""
+    cdef bint is_ready  # it can take a step, and is in the walk's queue
     cdef int steps_left
     """Steps until it lets other strands go first."""
 

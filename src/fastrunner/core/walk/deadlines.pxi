@@ -4,8 +4,8 @@ Rules: a deadline that has passed comes before an outcome that arrives after it;
 moment of a deadline comes in time. Deadlines are met in their order; of equal ones waits come first, then the outermost
 timeout. Time spent paused counts for waits and for no timeout. What begins again at a deadline takes a step before the
 next one of that very moment, so that a limit of no time is a limit and not an endless loop; and the moment is not over
-while there are more slices of it. What is new at a deadline is due later, or at the very moment: so all that are due are
-found in one look and met in their order.
+while there are more slices of it. What is new at a deadline is due later, or at the very moment: so all that are due
+are found in one look and met in their order.
 """
 
 
