@@ -3,7 +3,10 @@
 import copy
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from tests.core.walking import START_MS, Run, call, error_type, finish, plan_of
 COSTLY = "[range(150000)] | length < 0"
 """A condition that takes a good part of a budget."""
 KIB = 1024
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def turns_of(plan: Plan, input_: Any = None) -> tuple[Walk, list[Turn]]:
@@ -321,3 +325,15 @@ def test_numbers_of_inputs_results_and_documents_are_plain(given: Any, kept: Any
     assert repr(finish([{"c": call()}], answer=lambda effect: EffectResult(effect.effect_id, given)).output) == repr(
         kept
     )
+
+
+def test_the_first_turn_of_a_process_is_like_any_other() -> None:
+    """What a turn borrows is new in a new process, and as good as new in any other."""
+    code = (
+        "from tests.core.walking import START_MS, plan_of; from fastrunner._core import Walk\n"
+        "plan = plan_of([{'s': {'set': {'x': '${ . }'}}}, {'t': {'set': '.x'}}])\n"
+        "turns = [Walk.start(plan, 'execution', 'in', START_MS) for _ in range(3)]\n"
+        "assert [(walk.status, turn.more) for walk, turn in turns] == [('completed', False)] * 3, turns\n"
+        "assert len({turn.events for _, turn in turns}) == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)

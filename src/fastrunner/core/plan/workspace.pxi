@@ -28,6 +28,8 @@ cdef Workspace borrow_workspace(Behaviour behaviour):
         work.tally = TallyRecords.__new__(TallyRecords)
     work.measure.depth_max = <int> behaviour.data_depth_max
     work.measure.size_bytes_max = behaviour.data_size_bytes_max
+    work.measure.size_left = work.measure.size_bytes_max
+    work.measure.size_spent = 0
     work.measure.is_plain = behaviour.version >= PLAIN_NUMBERS_SINCE
     work.has_due = False
     work.bytes_spent = 0
