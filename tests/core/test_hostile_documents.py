@@ -83,7 +83,7 @@ def test_text_that_may_be_an_expression_costs_what_one_costs() -> None:
 
 
 def test_expressions_and_schemas_share_steps() -> None:
-    schema: list[dict[str, Any]] = [
+    schema: list[Any] = [
         {"patternProperties": {f"^[a-z]{{1,{most}}}{number}$": {} for most in range(1, 60)}} for number in range(10)
     ]
     tasks = [{"set": {"a": 1}, "output": {"schema": {"document": each}}} for each in schema]
