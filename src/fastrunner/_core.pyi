@@ -336,14 +336,13 @@ class Turn:
     tally: bytes
     """What became of its tasks, for a TaskTally; empty if none ended."""
 
-TALLIED_KINDS: tuple[str, ...]
-"""Kinds of tasks, in the order a TaskTally has them."""
 TALLIED_OUTCOMES: tuple[str, ...]
 """How tasks end, in the order a TaskTally has them; those that are interrupted have no outcome."""
 
 @final
 class TaskTally:
-    """Sums of turns' tallies, by kind of task: how many ended how, and how long they took by the walk's clock."""
+    """Sums of turns' tallies, by the number of the kind of task: how many ended how, and how long they took by the
+    walk's clock."""
 
     cells_per_kind: int
     """Cells of one kind: one per outcome, one per bucket (the last has no bound), the sum in milliseconds."""

@@ -54,4 +54,3 @@ add_kind(8, "call_http", "call: http", True, False,
          nothing_cut, no_times, nothing_to_write, nothing_to_read, render_call_http)
 
 KINDS = tuple(kind_rows)
-TALLIED_KINDS = tuple([kind.name for kind in kind_rows])

@@ -9,7 +9,7 @@ Rules: what the plan knows is not written: bodies and scopes follow from tasks a
 frames hold is written once, in the table; a part of the workflow's input is written as the path to it. Every value is
 plain JSON already (`values.pxi`), so nothing changes on the way. What is read may be anything with a right checksum, so
 everything that decides where the walk goes is checked. A change of the layout changes the format byte, and
-`formats.pxi` brings what earlier ones wrote up to date.
+`earlier.pxi` brings what earlier ones wrote up to date.
 """
 
 cimport cython

@@ -10,7 +10,7 @@
     effects.pxi    what is asked for outside, and outcomes
     commands.pxi   pause, resume, cancel
     ends.pxi       how an execution ends
-    snapshot.pxi   a walk as bytes and back
+    snapshot.pxi   a walk as bytes and back; sharing.pxi, earlier.pxi: values within values, earlier formats
 
 Rules: nothing recurses over the workflow but over its nesting, which is bounded, and nothing is kept but what
 `frames.pxi` and the class here hold. What a turn works with it borrows, so equal calls give equal turns whatever else
