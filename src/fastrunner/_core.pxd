@@ -135,6 +135,7 @@ cdef class TallyRecords:
 cdef class Workspace:
     """What a turn, or a render, works with: borrowed for it, and as if new. Nothing in it outlives the turn."""
 
+    cdef Behaviour behaviour
     cdef Machine machine
     cdef Measure measure
     cdef Place place
@@ -145,8 +146,7 @@ cdef class Workspace:
     cdef bytes time_field
     cdef bint is_later
     """The turn's time is another than that of the turn before."""
-    cdef bint has_due
-    """Deadlines were too many for the turn: those that are left come first."""
+    cdef bint has_due  # deadlines were too many for the turn: those that are left come first
     cdef long long bytes_spent
     """Of values checked and written since the last step."""
     cdef object dumped

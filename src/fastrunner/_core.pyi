@@ -336,6 +336,9 @@ class Turn:
     tally: bytes
     """What became of its tasks, for a TaskTally; empty if none ended."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: turns come from walks."""
+
 TALLIED_OUTCOMES: tuple[str, ...]
 """How tasks end, in the order a TaskTally has them; those that are interrupted have no outcome."""
 

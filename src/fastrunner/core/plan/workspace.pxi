@@ -16,7 +16,6 @@ cdef Workspace borrow_workspace(Behaviour behaviour):
     try:
         # One operation, so that no other thread can take the same.
         work = <Workspace> idle_workspaces.pop()
-        work.machine.set_bounds(&behaviour.expressions)
     except IndexError:
         work = Workspace.__new__(Workspace)
         work.machine = new_machine(&behaviour.expressions)
@@ -26,11 +25,14 @@ cdef Workspace borrow_workspace(Behaviour behaviour):
         work.place.measure = &work.measure
         work.events = EventBuffer.__new__(EventBuffer)
         work.tally = TallyRecords.__new__(TallyRecords)
-    work.measure.depth_max = <int> behaviour.data_depth_max
-    work.measure.size_bytes_max = behaviour.data_size_bytes_max
+    if work.behaviour is not behaviour:
+        work.behaviour = behaviour
+        work.machine.set_bounds(&behaviour.expressions)
+        work.measure.depth_max = <int> behaviour.data_depth_max
+        work.measure.size_bytes_max = behaviour.data_size_bytes_max
+        work.measure.is_plain = behaviour.version >= PLAIN_NUMBERS_SINCE
     work.measure.size_left = work.measure.size_bytes_max
     work.measure.size_spent = 0
-    work.measure.is_plain = behaviour.version >= PLAIN_NUMBERS_SINCE
     work.has_due = False
     work.bytes_spent = 0
     work.actions = []

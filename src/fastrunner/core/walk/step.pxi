@@ -14,18 +14,22 @@ cdef int run(Walk walk) except -1:
     cdef Behaviour behaviour = walk.behaviour
     cdef Workspace work = walk.work
     cdef Machine machine = work.machine
+    cdef Measure* measure = &work.measure
+    cdef list ready = walk.ready
     cdef long long budget = behaviour.steps_per_slice_max
     cdef long long expression_steps_per_step = behaviour.expression_steps_per_step
     cdef long long data_bytes_per_step = behaviour.data_bytes_per_step
+    cdef long long events_max = behaviour.events_max, steps_max = behaviour.steps_max
     cdef long long spent
     cdef Strand strand
     cdef TaskFrame frame
-    if walk.work.has_due:
+    if work.has_due:
         return 0
-    while budget > 0 and walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0:
-        strand = <Strand> walk.ready[0]
+    # Who ends the execution gives the walk another list, and another state.
+    while budget > 0 and walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(ready) > 0:
+        strand = <Strand> ready[0]
         frame = strand.top
-        if walk.last_sequence >= behaviour.events_max or walk.steps_taken >= behaviour.steps_max:
+        if walk.last_sequence >= events_max or walk.steps_taken >= steps_max:
             return end_runaway(walk, frame)
         walk.steps_taken += 1
         if frame.position >= 0:
@@ -37,15 +41,15 @@ cdef int run(Walk walk) except -1:
         spent = machine.take_spent()
         if spent >= expression_steps_per_step:
             budget -= spent / expression_steps_per_step
-        spent = take_measured(&work.measure) + work.bytes_spent
+        spent = take_measured(measure) + work.bytes_spent
         if spent >= data_bytes_per_step:
             budget -= spent / data_bytes_per_step
         work.bytes_spent = 0
         strand.steps_left -= 1
         if strand.steps_left <= 0 and strand.is_ready:
             strand.steps_left = <int> behaviour.strand_steps_max
-            walk.ready.remove(strand)
-            walk.ready.append(strand)
+            ready.remove(strand)
+            ready.append(strand)
     return 0
 
 

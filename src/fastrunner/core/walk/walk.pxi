@@ -42,9 +42,8 @@ cdef class Turn:
     cdef readonly bint more
     cdef readonly bytes tally
 
-    def __cinit__(self, key=None):
-        if key is not KEY:
-            raise TypeError("turns come from walks")
+    def __init__(self):
+        raise TypeError("turns come from walks")
 
 
 @cython.final
@@ -175,7 +174,7 @@ cdef int begin_turn(Walk walk, long long now_ms) except -1:
 
 
 cdef Turn end_turn(Walk walk):
-    cdef Turn turn = Turn.__new__(Turn, KEY)
+    cdef Turn turn = Turn.__new__(Turn)
     cdef Workspace work = walk.work
     turn.actions = work.actions
     turn.events = work.events.take()
