@@ -43,6 +43,9 @@ EVENTS_MAX = 300
 DATA_SIZE_BYTES_MAX = 400
 """Of a value: data that doubles in a loop ends here."""
 
+NOW_MS_MAX = 200_000_000_000_000
+"""The year 8307: waits of a thousand years, one after the other, soon lead beyond the calendar, where no clock is."""
+
 OUTCOMES_MAX = 60
 """Of a drive."""
 
@@ -350,7 +353,7 @@ def drive(
         if run.status not in ("running", "paused"):
             break
         outcome = next_outcome(run, choices)
-        if outcome is None:
+        if outcome is None or run.now_ms + outcome[1] > NOW_MS_MAX or run.walk.wake_at_ms > NOW_MS_MAX:
             break
         if watch is not None:
             watch(run)
