@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import limits
+from fastrunner import clock, limits
 from fastrunner.deaths import Death
 from fastrunner.engine.embedded import EmbeddedEngine
 from fastrunner.engine.marks import Marks, Standing
@@ -94,8 +94,7 @@ async def test_wait_that_ended_meanwhile_goes_on_at_once() -> None:
     async with engine_on(path) as engine:
         await engine.submit(submission("x", WAIT))
     condemn(path)
-    await asyncio.sleep(0.3)
-    async with engine_on(path) as engine:
+    async with engine_on(path, wall_ms=lambda: clock.wall_ms() + 300) as engine:
         await until_status(engine, "x", "paused")
         await engine.resume("x", "")
         await until_status(engine, "x", "completed")

@@ -135,7 +135,7 @@ def test_attempts_without_time_and_without_number_go_on_until_cancelled(attacker
         "catch": {"retry": {"limit": {"attempt": {"duration": NO_TIME}}}},
     }
     attacker.submit("endless", document([{"t": trying}]), None)
-    time.sleep(1)
+    until(lambda: attacker.execution("endless").last_sequence_number > 100)
     assert attacker.status("endless") == "running"
     attacker.cancel("endless")
     until(lambda: attacker.status("endless") == "cancelled")
