@@ -1,6 +1,7 @@
 """JSON Schemas: the verdicts of jsonschema-rs, the words for wrong schemas and for violations, what checks cost."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -125,6 +126,8 @@ def test_verdicts_agree_with_jsonschema_rs(newest: bool) -> None:
         document = {**(schema if isinstance(schema, dict) else {"allOf": [schema]}), "$defs": {"x": x, "y": y}}
         document["$schema"] = DRAFTS[4 if newest else 3]
         assume(not leads_to_itself(document, document))
+        # In 2019-09 `contains` evaluates no items; jsonschema-rs has it as in 2020-12.
+        assume(newest or not {"contains", "unevaluatedItems"} <= set(re.findall(r"\w+", json.dumps(document))))
         note(json.dumps(document))
         ours, oracle = compile_schema(document), jsonschema_rs.validator_for(document, offline=True)
         for value in values:
