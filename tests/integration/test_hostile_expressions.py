@@ -120,10 +120,9 @@ def test_hostile_expressions_fail_alone(runner: RunnerProcess, observer: Observe
 def test_costly_loops_leave_room(runner: RunnerProcess, observer: Observer, caller: Caller) -> None:
     """Executions that spend nearly a whole budget again and again, for ever, do not keep others from their turn."""
     until(lambda: caller.accepted)
-    loop = {
-        "for": {"each": "item", "in": "[range(1000)]"},
-        "do": [{"busy": {"set": {"x": "${ last(range(150000)) }", "y": "${ [range(1000)] | sort | length }"}}}],
-    }
+    costly = {"set": {"x": "${ last(range(150000)) }", "y": "${ [range(1000)] | sort | length }"}}
+    inner = {"for": {"each": "item", "in": "[range(1000)]"}, "do": [{"busy": costly}]}
+    loop = {"for": {"each": "round", "in": "[range(1000)]"}, "do": [{"rounds": inner}]}
     facts = {"dsl": "1.0.0", "namespace": "test", "name": "busy", "version": "1.0.0"}
     for number in range(4):
         observer.execute(f"busy-{number}", json.dumps({"document": facts, "do": [{"loop": loop}]}))
