@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 
 _IN_FLIGHT = 64
 

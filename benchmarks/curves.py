@@ -18,7 +18,7 @@ from benchmarks.goals import SLEEPER, machine
 from benchmarks.servers import empty, memory_mib, runner
 from benchmarks.workflows import set_tasks
 from fastrunner import _core
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 
 __all__ = ["measure"]
 

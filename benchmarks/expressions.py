@@ -24,7 +24,7 @@ import jq
 import orjson
 
 from fastrunner._jq import compile_expression
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 
 __all__ = ["CASES", "Case"]
 

@@ -32,7 +32,7 @@ from benchmarks.servers import ROOT, empty, memory_mib, runner, sink
 from benchmarks.workflows import THREE_TASKS_YAML, set_tasks
 from fastrunner import _core
 from fastrunner._jq import compile_expression
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 from tests.integration.runner_process import RunnerProcess, until
 
 TASKS = 10
@@ -340,8 +340,8 @@ def core(run: Run) -> list[Goal]:
 
 
 def _plan_cache_us(run: Run) -> float:
-    from fastrunner.engine.plans import PlanCache
-    from fastrunner.metrics import Metrics
+    from fastrunner.counts.definitions import Metrics
+    from fastrunner.engine.embedded.admit.plans import PlanCache
 
     run.advance("hit in the plan cache")
     cache = PlanCache(Metrics())

@@ -18,14 +18,14 @@ import uvloop
 from google.rpc.code_pb2 import OK
 
 from fastrunner._core import Walk
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.engine.batch import Accepted, Batch, Change
-from fastrunner.engine.counting import CommitCounts
-from fastrunner.engine.execution import Execution
-from fastrunner.engine.plans import PlanCache
-from fastrunner.metrics import Metrics
-from fastrunner.service import transport
+from fastrunner.engine.embedded.admit.plans import PlanCache
+from fastrunner.engine.embedded.commit.counting import CommitCounts
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change
 from fastrunner.service.methods import COMMAND_SERVICE, Method
+from fastrunner.service.transport import server
 from tests.integration.open_loop import Load, channel, work
 from tests.integration.runner_process import running
 
@@ -71,7 +71,7 @@ def counting_us(executions: int, tasks: int) -> dict[str, float]:
     """Microseconds for each execution, of commits of so many."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         metrics = Metrics(folder=Path(folder), identity="worker0")
-        measure = transport._Measure(metrics, Method(COMMAND_SERVICE, "ExecuteAsync", streams=False))
+        measure = server._Measure(metrics, Method(COMMAND_SERVICE, "ExecuteAsync", streams=False))
         counts = CommitCounts(metrics, 0)
         batch, live = _batch(executions, tasks)
 

@@ -15,7 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 
 __all__ = ["Answers", "OpenCalls"]
 

@@ -30,8 +30,8 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ReportProgressBatchResponse,
     WorkflowExecuteInput,
 )
-from fastrunner.clock import monotonic_s
-from fastrunner.service.call_queue import ServerCall
+from fastrunner.base.clock import monotonic_s
+from fastrunner.service.transport.call_queue import ServerCall
 from tests.integration.runner_process import RunnerProcess
 
 TASKS = 10

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.open_calls import Answers, OpenCalls
-from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
-from fastrunner.clock import monotonic_s
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from tests.crash.tree import Tree, until
 from tests.integration.open_loop import Load, Tally, channel
 from tests.integration.wire import path

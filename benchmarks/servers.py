@@ -28,8 +28,8 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ReportProgressBatchRequest,
     ReportProgressBatchResponse,
 )
-from fastrunner.clock import monotonic_s
-from fastrunner.service.call_queue import CallQueue, Listener, ServerCall
+from fastrunner.base.clock import monotonic_s
+from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall
 from tests.integration.runner_process import RunnerProcess, running, until
 
 __all__ = ["ROOT", "children", "empty", "memory_mib", "pinned", "runner", "sink", "take_calls"]

@@ -14,9 +14,9 @@ import uvloop
 from benchmarks.data import mixed_workflow, orders
 from benchmarks.workflows import set_tasks
 from fastrunner.config import load_config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Submission
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.metrics import Metrics
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 
 INPUTS = {"set": b'{"counter": 1}', "mixed": orjson.dumps(orders(20))}
 DOCUMENTS = {"set": set_tasks(10), "mixed": mixed_workflow(10)}

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastrunner import clock
 from fastrunner._core import (
     EffectFailure,
     EffectResult,
@@ -27,6 +26,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ReportProgressBatchRequest,
     WorkflowProgressEvent,
 )
+from fastrunner.base import clock
 from fastrunner.engine import EffectPerformer
 
 __all__ = ["Execution", "run"]

@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.config import load_config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EffectPerformer, Engine, Submission
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.metrics import Metrics
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from tests.driver import Execution
 
 __all__ = ["execute", "open_engine"]

@@ -1,10 +1,10 @@
-"""Generates docs/metrics.md from `fastrunner.metrics`; `--check` writes nothing and exits 1 if it is stale."""
+"""Generates docs/metrics.md from `counts/definitions.py`; `--check` writes nothing and exits 1 if it is stale."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from fastrunner.metrics import Definition, Metrics
+from fastrunner.counts.definitions import Definition, Metrics
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 INTRODUCTION = """\

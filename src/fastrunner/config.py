@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fastrunner import crash, limits
+from fastrunner.base import crash, limits
 
 
 class Environment(StrEnum):

@@ -14,8 +14,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from prometheus_client import CollectorRegistry
 
 from fastrunner.config import load_config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EffectPerformer
-from fastrunner.metrics import Metrics
 from fastrunner.tasks import build_performers
 
 _CERTIFICATES = Path(__file__).parent.parent / "certificates"

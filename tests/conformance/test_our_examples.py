@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from examples.catalog import EXAMPLES, Example
 from examples.orders_service import OrdersService
 from fastrunner.config import load_config
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks import build_performers
 from tests import durable
 from tests.driver import Execution, run

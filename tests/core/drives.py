@@ -16,7 +16,6 @@ from typing import Any
 import orjson
 import pytest
 
-from fastrunner import limits
 from fastrunner._core import (
     Cancel,
     EffectFailure,
@@ -32,6 +31,7 @@ from fastrunner._core import (
     TimerDue,
     Turn,
 )
+from fastrunner.base import limits
 from tests.core.snapshots import resolved
 from tests.core.walking import Run, call, plan_of, raising
 

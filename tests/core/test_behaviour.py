@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from fastrunner import _version, limits
+from fastrunner import _version
 from fastrunner._core import Plan, RenderFault, Walk
 from fastrunner._core import compile as compile_document
+from fastrunner.base import limits
 from tests.core.snapshots import BEHAVIOUR, fields_of, packed
 from tests.core.walking import START_MS, Run, call, document, error_type, finish, plan_of
 from tests.golden.make_snapshots import DOCUMENTS, asked, outcome_of

@@ -23,8 +23,8 @@ from fastrunner import _core
 from fastrunner._jq import compile_expression
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.config import load_config
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.service.decode import decode_execution
 
 BASELINES = Path(__file__).with_name("costs.json")

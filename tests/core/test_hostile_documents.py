@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._core import InvalidWorkflow, Problem, validate
 from fastrunner._core import compile as compile_workflow
+from fastrunner.base import limits
 from tests.core.documents import in_steps, workflow
 from tests.core.hostile_documents import DOCUMENTS, nested_patterns, sets
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._jq import ExpressionError, ExpressionProblem, compile_expression
+from fastrunner.base import limits
 from tests.core import hostile
 
 # Far above what the budget allows: this is no measurement, which benchmarks/ has.

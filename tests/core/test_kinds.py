@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskKind, TaskTally
 from fastrunner.config import Config
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks import build_performers
 
 TABLE = Path(__file__).resolve().parents[2] / "src/fastrunner/core/walk/kinds.pxi"

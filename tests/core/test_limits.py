@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._core import InvalidSchema, InvalidWorkflow, Walk, compile_schema, load
 from fastrunner._jq import ExpressionError, ExpressionProblem, compile_expression
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
+from fastrunner.base import limits
 from tests.core.documents import found, workflow
 from tests.core.walking import START_MS, error_type, finish, plan_of
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from fastrunner import limits
 from fastrunner._core import InvalidWorkflow, Problem, load, validate
+from fastrunner.base import limits
 from tests.properties import examples
 
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, note
 from hypothesis import strategies as st
 
 from fastrunner._core import InvalidSchema, compile_schema
-from fastrunner.limits import SCHEMA_STEPS_MAX
+from fastrunner.base.limits import SCHEMA_STEPS_MAX
 from tests.core.walking import Run, plan_of
 from tests.properties import examples
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._core import validate, validate_in_steps
+from fastrunner.base import limits
 from tests.core.documents import HEADER, found, problems, workflow
 
 SET = {"set": {"a": 1}}

@@ -26,7 +26,7 @@ def ended(tasks: Any, restoring: bool = False, input_: Any = None) -> Run:
 @pytest.mark.parametrize("restoring", [False, True])
 @pytest.mark.parametrize("tasks", [ENDLESS, ENDLESS_TRY, FORKED], ids=["loop", "try", "fork"])
 def test_events_of_an_execution(tasks: Any, restoring: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.EVENTS_PER_EXECUTION_MAX", 2_000)
+    monkeypatch.setattr("fastrunner.base.limits.EVENTS_PER_EXECUTION_MAX", 2_000)
     run = ended(tasks, restoring)
     assert run.error["type"] == error_type("runtime")
     assert "has 2000 events" in run.error["detail"]
@@ -34,7 +34,7 @@ def test_events_of_an_execution(tasks: Any, restoring: bool, monkeypatch: pytest
 
 
 def test_items_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.ITERATIONS_PER_LOOP_MAX", 10)
+    monkeypatch.setattr("fastrunner.base.limits.ITERATIONS_PER_LOOP_MAX", 10)
     loop = {"for": {"in": "$workflow.input"}, "do": [{"one": {"set": {"a": 1}}}]}
     assert ended([{"loop": loop}], input_=[0] * 10).walk.status == "completed"
     run = ended([{"loop": loop}], input_=[0] * 11)

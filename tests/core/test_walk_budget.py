@@ -1,7 +1,7 @@
 """A walk's share of the processor: what its expressions take counts against its templates and its slices."""
 
-from fastrunner import limits
 from fastrunner._core import Walk
+from fastrunner.base import limits
 from tests.core import hostile
 from tests.core.walking import START_MS, error_type, plan_of
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._core import (
     Cancel,
     EffectFailure,
@@ -16,6 +15,7 @@ from fastrunner._core import (
     TimerDue,
     Walk,
 )
+from fastrunner.base import limits
 from tests.core.walking import START_MS, Run, call, error_type, finish, plan_of, raising
 
 CALL = [{"c": call()}]

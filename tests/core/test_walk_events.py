@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._core import Cancel, EffectFailure, Pause, Resume
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
+from fastrunner.base import limits
 from tests.core.walking import START_MS, Run, call, error_type, finish, plan_of, raising
 
 RETRY = {"retry": {"delay": "PT1S", "limit": {"attempt": {"count": 1}}}}

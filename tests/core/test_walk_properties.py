@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from fastrunner import limits
+from fastrunner.base import limits
 from tests.core.reference import Reference
 from tests.core.walking import Run, plan_of
 from tests.properties import examples

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._core import EffectResult, MoreSteps, TimerDue, Walk
+from fastrunner.base import limits
 from tests.core.walking import START_MS, Run, call, error_type, plan_of, raising
 
 NO_TIME = {"seconds": 0}

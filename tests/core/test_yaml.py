@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, SingleQuotedScalarString
 
-from fastrunner import limits
 from fastrunner._core import InvalidWorkflow, load, validate
+from fastrunner.base import limits
 from tests.core.test_load import FLOATS, KEYS, VALUES, refusal
 from tests.properties import examples
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastrunner import limits
 from fastrunner._core import (
     BOUND_NAMES,
     Action,
@@ -24,6 +23,7 @@ from fastrunner._core import (
 )
 from fastrunner._core import compile as compile_document
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
+from fastrunner.base import limits
 
 __all__ = ["START_MS", "Answer", "Run", "call", "document", "error_type", "finish", "plan_of", "raising"]
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
-from fastrunner.stigmer.ledger import TERMINAL_EVENTS, Ledger
+from fastrunner.progress.names import TERMINAL_EVENTS
+from fastrunner.stigmer.ledger import Ledger
 from tests.crash.tree import Journal
 from tests.crash.workload import Promise
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastrunner import crash
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.base import crash
 from tests.integration.calls import CAUGHT, FAN_OUT, ORDER_JSON, UNRENDERABLE
 from tests.integration.engines import document, engine_on, submission
 

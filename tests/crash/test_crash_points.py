@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from fastrunner.clock import monotonic_s
-from fastrunner.crash import CrashPoint
-from fastrunner.engine.sharding import shard_of
+from fastrunner.base.clock import monotonic_s
+from fastrunner.base.crash import CrashPoint
+from fastrunner.engine.embedded.store.sharding import shard_of
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
 from tests.crash.checker import Verdict, judge
 from tests.crash.tree import Journal, Tree, until

@@ -18,7 +18,7 @@ import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.engine.sharding import shard_of
+from fastrunner.engine.embedded.store.sharding import shard_of
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from tests.crash.test_tree_kill import TOKEN, free_port, received, receiver
 from tests.integration.runner_process import RunnerProcess, running, until
@@ -28,11 +28,11 @@ T = TypeVar("T")
 
 def serving(**bounds: float) -> tuple[str, str]:
     """The command of a runner whose bounds differ; a worker that dies often is replaced without a long pause."""
-    changes = "".join(f"process_limits.{name} = {value}\n" for name, value in bounds.items())
+    changes = "".join(f"limits.{name} = {value}\n" for name, value in bounds.items())
     return "-c", (
         "import runpy, sys\n"
-        "from fastrunner import process_limits\n"
-        "process_limits.RESPAWN_DELAY_S_MAX = 0.2\n"
+        "from fastrunner.base import limits\n"
+        "limits.RESPAWN_DELAY_S_MAX = 0.2\n"
         f"{changes}sys.argv[1:] = ['serve']\n"
         "runpy.run_module('fastrunner', run_name='__main__', alter_sys=True)\n"
     )

@@ -22,8 +22,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fastrunner.clock import monotonic_s
-from fastrunner.stigmer.ledger import TERMINAL_EVENTS, Ledger
+from fastrunner.base.clock import monotonic_s
+from fastrunner.progress.names import TERMINAL_EVENTS
+from fastrunner.stigmer.ledger import Ledger
 from tests.crash.checker import judge
 from tests.crash.monkey import Monkey, ReceiverProcess
 from tests.crash.proxy import Proxy

@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
-from fastrunner.callback.wire import frames
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
+from fastrunner.progress.wire import frames
 from tests.integration.runner_process import ROOT
 
 __all__ = ["Journal", "Tree", "until"]

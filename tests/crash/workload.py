@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 from tests.integration.wire import path
 
 __all__ = ["Clients", "Promise", "Service", "document", "kinds", "serve_effects"]

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from fastrunner import limits
 from fastrunner._core import InvalidWorkflow, Problem, load, validate, validate_in_steps
 from fastrunner._core import compile as compile_workflow
+from fastrunner.base import limits
 from tests.conformance.full_documents import FULL_DOCUMENTS
 from tests.conformance.mutations import Mutator
 from tests.core.documents import CONFORMANCE

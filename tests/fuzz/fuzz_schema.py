@@ -7,8 +7,8 @@ import json
 from random import Random
 from typing import Any
 
-from fastrunner import limits
 from fastrunner._core import InvalidSchema, Schema, compile_schema
+from fastrunner.base import limits
 from tests.fuzz.running import measured
 from tests.fuzz.source import ByteSource, value
 

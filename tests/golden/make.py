@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 from fastrunner import _version
-from fastrunner.engine.statements import SCHEMA_VERSION
+from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.integration.engines import CALL, SET, WAIT, Performer, document, engine_on, submission, until, until_status
 
 FOLDER = Path(__file__).parent

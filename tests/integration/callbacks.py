@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import load_config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EventsListener, UnacknowledgedEvents
-from fastrunner.metrics import Metrics
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
 
 TOKEN = "callback-secret"

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastrunner import clock, limits
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.base import clock, limits
 from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EffectPerformer, ExecutionView, Submission
-from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import UnknownExecution
-from fastrunner.metrics import Metrics
 
 __all__ = [
     "CALL",

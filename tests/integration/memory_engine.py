@@ -18,8 +18,8 @@ from fastrunner.errors import (
     UnknownExecution,
     WrongState,
 )
+from fastrunner.routing.facts import CallFacts
 from fastrunner.service.handlers import Service
-from fastrunner.service.routing import CallFacts
 from fastrunner.service.status import status_of
 
 FINAL = {"completed", "failed", "cancelled"}

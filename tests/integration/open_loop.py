@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 from tests.integration.wire import path
 
 __all__ = ["RETRYING", "Load", "Tally", "channel", "work"]

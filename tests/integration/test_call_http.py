@@ -15,11 +15,12 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from fastrunner import __version__, limits
+from fastrunner import __version__
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Walk
 from fastrunner._core import compile as compile_document
+from fastrunner.base import limits
 from fastrunner.config import load_config
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_http import CallHttp
 from tests.integration.engines import document
 

@@ -9,8 +9,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from fastrunner.config import load_config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EffectPerformer
-from fastrunner.metrics import Metrics
 from fastrunner.tasks import build_performers
 from tests.driver import Execution, run
 

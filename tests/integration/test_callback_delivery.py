@@ -17,11 +17,11 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ReportProgressBatchRequest,
     ReportProgressBatchResponse,
 )
+from fastrunner.base.limits import CALLBACK_IN_FLIGHT_MAX, OUTBOX_AGE_S_MAX
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import ConfigurationError, load_config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.limits import CALLBACK_IN_FLIGHT_MAX, OUTBOX_AGE_S_MAX
-from fastrunner.metrics import Metrics
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions
 from tests.integration.callbacks import (
     TOKEN,

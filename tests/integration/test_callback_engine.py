@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import load_config
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from tests.integration.callbacks import TOKEN, free_port, receiving, until
 from tests.integration.engines import CALL, SET, WAIT, Performer, folder, submission
 

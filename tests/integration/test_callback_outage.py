@@ -14,8 +14,8 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.metrics import Metrics
 from tests.integration.callbacks import (
     TOKEN,
     SqliteOutbox,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner.engine.manifest import open_data_directory
-from fastrunner.engine.statements import SCHEMA_VERSION
+from fastrunner.engine.embedded.store.manifest import open_data_directory
+from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.golden import make
 from tests.integration.engines import engine_on, submission
 from tests.integration.test_cli import fastrunner

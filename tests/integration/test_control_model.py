@@ -68,8 +68,8 @@ class Control(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("fastrunner.limits.TIMER_RECHECK_S_MAX", 0.003)
-        self.patch.setattr("fastrunner.limits.LOAD_INTERVAL_S", 0.003)
+        self.patch.setattr("fastrunner.base.limits.TIMER_RECHECK_S_MAX", 0.003)
+        self.patch.setattr("fastrunner.base.limits.LOAD_INTERVAL_S", 0.003)
         self.loop = asyncio.new_event_loop()
         self.path = folder()
         self.now_ms = START_MS

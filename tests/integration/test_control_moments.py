@@ -19,7 +19,7 @@ import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 from tests.crash.tree import Tree, until
 from tests.integration.engines import document
 from tests.integration.open_loop import RETRYING

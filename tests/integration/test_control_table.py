@@ -11,7 +11,7 @@ import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.engine.sharding import shard_of
+from fastrunner.engine.embedded.store.sharding import shard_of
 from tests.crash.tree import Tree
 from tests.integration.control_model import KINDS
 from tests.integration.wire import path

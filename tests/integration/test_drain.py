@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 from tests.crash.tree import Tree, until
 from tests.integration.open_loop import Load, Tally, channel, work
 from tests.integration.wire import path

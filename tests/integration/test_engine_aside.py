@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import clock, limits
-from fastrunner.deaths import Death
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.marks import Marks, Standing
+from fastrunner.base import clock, limits
+from fastrunner.base.deaths import Death
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store.marks import Marks, Standing
 from tests.integration.engines import (
     CALL,
     WAIT,

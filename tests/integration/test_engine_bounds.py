@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
-from fastrunner.engine.plans import PlanCache
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.admit.plans import PlanCache
 from fastrunner.errors import Damaged, DocumentRefused, UnknownExecution
-from fastrunner.metrics import Metrics
 from tests.integration.engines import (
     CALL,
     SET,
@@ -28,7 +28,7 @@ from tests.integration.engines import (
 
 
 async def test_effects_beyond_the_bound_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 3)
+    monkeypatch.setattr("fastrunner.base.limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 3)
     performer = Performer()
     async with engine_on(folder(), performer) as engine:
         for number in range(10):
@@ -81,7 +81,7 @@ async def test_execution_the_core_fails_on_is_refused_and_forgotten(monkeypatch:
 
     async with engine_on(folder()) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr("fastrunner.engine.execution.Walk", Defective)
+            patch.setattr("fastrunner.engine.embedded.run.execution.Walk", Defective)
             with pytest.raises(RuntimeError):
                 await engine.submit(submission("one"))
         with pytest.raises(UnknownExecution):
@@ -91,7 +91,7 @@ async def test_execution_the_core_fails_on_is_refused_and_forgotten(monkeypatch:
 
 
 async def test_state_beyond_its_bound_ends_the_execution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.SNAPSHOT_SIZE_BYTES_MAX", 4_096)
+    monkeypatch.setattr("fastrunner.base.limits.SNAPSHOT_SIZE_BYTES_MAX", 4_096)
     large = document("  - fill:\n      set: {data: '" + "x" * 8_192 + "'}\n  - rest:\n      wait: {hours: 1}\n")
     async with engine_on(folder()) as engine:
         await engine.submit(submission("large", large))
@@ -102,7 +102,7 @@ async def test_state_beyond_its_bound_ends_the_execution(monkeypatch: pytest.Mon
 
 
 async def test_large_batches_are_committed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.COMMIT_EXECUTIONS_MAX", 7)
+    monkeypatch.setattr("fastrunner.base.limits.COMMIT_EXECUTIONS_MAX", 7)
     async with engine_on(folder()) as engine:
         answers = await asyncio.gather(*(engine.submit(submission(f"execution-{number}")) for number in range(100)))
         assert list(answers) == ["running"] * 100
@@ -111,7 +111,7 @@ async def test_large_batches_are_committed_in_parts(monkeypatch: pytest.MonkeyPa
 
 
 async def test_timer_entries_of_ended_executions_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.TIMERS_DEAD_MAX", 10)
+    monkeypatch.setattr("fastrunner.base.limits.TIMERS_DEAD_MAX", 10)
     async with engine_on(folder()) as engine:
         for number in range(50):
             await engine.submit(submission(f"execution-{number}", SET, timeout_s_max=3_600))
@@ -125,7 +125,7 @@ async def test_timer_entries_of_ended_executions_do_not_pile_up(monkeypatch: pyt
 
 
 def test_plan_cache_keeps_the_latest_and_stays_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.PLANS_CACHED_MAX", 3)
+    monkeypatch.setattr("fastrunner.base.limits.PLANS_CACHED_MAX", 3)
     cache = PlanCache(Metrics(CollectorRegistry()))
     texts = [document("  - one:\n      set: {a: 1}\n", name=f"plan-{number}") for number in range(5)]
     first = cache.get(texts[0])
@@ -137,7 +137,7 @@ def test_plan_cache_keeps_the_latest_and_stays_within_its_bounds(monkeypatch: py
         cache.get(text)
     assert cache.get(texts[0]) is first
     assert list(cache._plans) == [*texts[3:], texts[0]]
-    monkeypatch.setattr("fastrunner.limits.PLANS_CACHED_SIZE_CHARS_MAX", len(texts[0]))
+    monkeypatch.setattr("fastrunner.base.limits.PLANS_CACHED_SIZE_CHARS_MAX", len(texts[0]))
     cache.get(texts[1])
     assert list(cache._plans) == [texts[1]]
     with pytest.raises(DocumentRefused):

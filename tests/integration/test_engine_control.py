@@ -7,7 +7,7 @@ import pytest
 
 from fastrunner._core import EffectFailure
 from fastrunner._core import compile as compile_workflow
-from fastrunner.engine import plans
+from fastrunner.engine.embedded.admit import plans
 from fastrunner.errors import DocumentRefused, UnknownExecution, WrongState
 from tests.integration.engines import (
     CALL,

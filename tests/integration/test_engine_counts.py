@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from fastrunner._core import EffectFailure
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.engine.batch import Batch, Change
-from fastrunner.engine.counting import CommitCounts
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.execution import Execution
-from fastrunner.metrics import Metrics
+from fastrunner.engine.embedded.commit.counting import CommitCounts
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.store.changes import Batch, Change
 from tests.integration.engines import (
     CALL,
     SET,

@@ -11,11 +11,11 @@ import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.engine.batch import Change
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.execution import Execution
-from fastrunner.engine.messages import split
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.store.changes import Change
 from fastrunner.errors import Damaged, WrongState
+from fastrunner.progress.wire import split
 from tests.integration.engines import (
     CALL,
     SET,

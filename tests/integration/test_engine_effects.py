@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fastrunner import crash, limits
 from fastrunner._core import Subscribe, Walk
-from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.base import crash, limits
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import Damaged
 from tests.integration.calls import CAUGHT, FAN_OUT, FAN_OUT_COUNT, ORDER, ORDER_JSON, UNRENDERABLE
 from tests.integration.engines import (
@@ -199,7 +199,7 @@ async def test_subscription_sets_its_execution_aside(monkeypatch: pytest.MonkeyP
 
     async with engine_on(folder()) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr("fastrunner.engine.execution.Walk", Subscribing)
+            patch.setattr("fastrunner.engine.embedded.run.execution.Walk", Subscribing)
             with pytest.raises(RuntimeError, match="failed on this execution"):
                 await engine.submit(submission("one"))
         assert await engine.submit(submission("two")) == "running"
@@ -216,7 +216,7 @@ async def test_stored_subscription_sets_its_execution_aside(monkeypatch: pytest.
         await engine.submit(submission("one", CALL))
     async with engine_on(path, performer) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr("fastrunner.engine.shard.Walk", Subscribing)
+            patch.setattr("fastrunner.engine.embedded.commit.shard.Walk", Subscribing)
             with pytest.raises(Damaged, match="out of service"):
                 await engine.cancel("one", "", True)
         assert (await engine.get("one")).status == "running"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fastrunner import clock
 from fastrunner._core import EffectFailure
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
-from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.base import clock
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import IdTaken, WrongState
 from tests.integration.engines import (
     CALL,
@@ -40,8 +40,8 @@ RETRYING = document(
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time that tests move is noticed soon."""
-    monkeypatch.setattr("fastrunner.limits.LOAD_INTERVAL_S", 0.05)
-    monkeypatch.setattr("fastrunner.limits.TIMER_RECHECK_S_MAX", 0.05)
+    monkeypatch.setattr("fastrunner.base.limits.LOAD_INTERVAL_S", 0.05)
+    monkeypatch.setattr("fastrunner.base.limits.TIMER_RECHECK_S_MAX", 0.05)
 
 
 class Clock:
@@ -116,7 +116,7 @@ async def test_most_recently_parked_stay_in_memory_up_to_the_bound() -> None:
 
 
 async def test_large_states_leave_memory_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.PARKED_RESIDENT_SIZE_BYTES_MAX", 50_000)
+    monkeypatch.setattr("fastrunner.base.limits.PARKED_RESIDENT_SIZE_BYTES_MAX", 50_000)
     async with engine_on(folder()) as engine:
         text = b'{"text": "' + b"x" * 10_000 + b'"}'
         await asyncio.gather(*(engine.submit(submission(f"execution-{n}", HOUR, input_json=text)) for n in range(20)))
@@ -251,8 +251,8 @@ async def test_retry_delay_is_waited_for_on_disk() -> None:
 
 
 async def test_executions_without_a_place_for_their_effect_wait_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 3)
-    monkeypatch.setattr("fastrunner.limits.EFFECTS_WAITING_RESIDENT_MAX", 4)
+    monkeypatch.setattr("fastrunner.base.limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 3)
+    monkeypatch.setattr("fastrunner.base.limits.EFFECTS_WAITING_RESIDENT_MAX", 4)
     path = folder()
     for restarted in (False, True):
         performer = Performer()
@@ -275,8 +275,8 @@ async def test_executions_without_a_place_for_their_effect_wait_on_disk(monkeypa
 async def test_timeouts_hold_while_an_effect_waits_for_a_place(
     timeout_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastrunner.limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 3)
-    monkeypatch.setattr("fastrunner.limits.EFFECTS_WAITING_RESIDENT_MAX", 4)
+    monkeypatch.setattr("fastrunner.base.limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 3)
+    monkeypatch.setattr("fastrunner.base.limits.EFFECTS_WAITING_RESIDENT_MAX", 4)
     hasty = f"{CALL}timeout: {{after: {{milliseconds: {timeout_ms}}}}}\n"
     async with engine_on(folder()) as engine:
         for each in await park(engine, hasty):
@@ -289,8 +289,8 @@ async def test_recovery_brings_back_no_more_than_there_is_room_for(monkeypatch: 
     path = folder()
     async with engine_on(path) as engine:
         await park(engine, CALL)
-    monkeypatch.setattr("fastrunner.limits.RESIDENT_EXECUTIONS_MAX", 10)
-    monkeypatch.setattr("fastrunner.limits.LOAD_EXECUTIONS_PER_PASS_MAX", 5)
+    monkeypatch.setattr("fastrunner.base.limits.RESIDENT_EXECUTIONS_MAX", 10)
+    monkeypatch.setattr("fastrunner.base.limits.LOAD_EXECUTIONS_PER_PASS_MAX", 5)
     performer = Performer()
     async with engine_on(path, performer) as engine:
         await until(lambda: len(performer.performed) == 10, "recovery to fill the room")
@@ -304,8 +304,8 @@ async def test_recovery_brings_back_no_more_than_there_is_room_for(monkeypatch: 
 
 
 async def test_a_crowd_of_deadlines_is_met_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.RESIDENT_EXECUTIONS_MAX", 10)
-    monkeypatch.setattr("fastrunner.limits.LOAD_EXECUTIONS_PER_PASS_MAX", 5)
+    monkeypatch.setattr("fastrunner.base.limits.RESIDENT_EXECUTIONS_MAX", 10)
+    monkeypatch.setattr("fastrunner.base.limits.LOAD_EXECUTIONS_PER_PASS_MAX", 5)
     now = Clock()
     most = 0
 

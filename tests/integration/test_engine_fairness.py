@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._core import PerformEffect
-from fastrunner.clock import monotonic_s
-from fastrunner.engine.execution import Execution
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
+from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.errors import AtCapacity
 from tests.integration.engines import (
     CALL,
@@ -77,8 +77,8 @@ async def test_client_of_an_evicted_execution_is_known_when_it_comes_back(monkey
 
 
 async def test_endless_loops_share_an_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.LONG_EVENTS_SIZE_BYTES", 100_000)
-    monkeypatch.setattr("fastrunner.limits.LONG_EVENTS_SIZE_BYTES_PER_S_MAX", 200_000)
+    monkeypatch.setattr("fastrunner.base.limits.LONG_EVENTS_SIZE_BYTES", 100_000)
+    monkeypatch.setattr("fastrunner.base.limits.LONG_EVENTS_SIZE_BYTES_PER_S_MAX", 200_000)
     loops = [f"loop-{number}" for number in range(5)]
     async with engine_on(folder()) as engine:
         for each in loops:
@@ -104,7 +104,7 @@ async def test_endless_loops_share_an_allowance(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_endless_loop_ends_at_the_bound_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.EVENTS_PER_EXECUTION_MAX", 10_000)
+    monkeypatch.setattr("fastrunner.base.limits.EVENTS_PER_EXECUTION_MAX", 10_000)
     async with engine_on(folder()) as engine:
         await engine.submit(submission("loop", ENDLESS))
         view = await until_status(engine, "loop", "failed")
@@ -113,7 +113,7 @@ async def test_endless_loop_ends_at_the_bound_of_events(monkeypatch: pytest.Monk
 
 
 async def test_execution_whose_events_take_too_much_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.EVENTS_PER_EXECUTION_SIZE_BYTES_MAX", 1_000_000)
+    monkeypatch.setattr("fastrunner.base.limits.EVENTS_PER_EXECUTION_SIZE_BYTES_MAX", 1_000_000)
     async with engine_on(folder()) as engine:
         await engine.submit(submission("loop", ENDLESS))
         await until_status(engine, "loop", "cancelled")
@@ -135,8 +135,8 @@ async def test_client_beyond_its_rate_is_refused_and_another_is_not() -> None:
 
 
 async def test_new_executions_that_wait_for_their_commit_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.ADMISSION_EXECUTIONS_MIN", 10)
-    monkeypatch.setattr("fastrunner.limits.UNCOMMITTED_EXECUTIONS_MAX", 20)
+    monkeypatch.setattr("fastrunner.base.limits.ADMISSION_EXECUTIONS_MIN", 10)
+    monkeypatch.setattr("fastrunner.base.limits.UNCOMMITTED_EXECUTIONS_MAX", 20)
     async with engine_on(folder()) as engine:
         answers = await asyncio.gather(
             *(engine.submit(submission(f"execution-{n}", client="many")) for n in range(50)), return_exceptions=True

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import clock
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.base import clock
 from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.manifest import DataDirectoryRefused, open_data_directory
-from fastrunner.engine.messages import split
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.errors import RunnerError, StorageFailed, StorageFull, Unavailable, UnknownExecution
-from fastrunner.metrics import Metrics
+from fastrunner.progress.wire import split
 from tests.disk import SmallDisk, mounted_disk
 from tests.integration.engines import (
     CALL,
@@ -44,7 +44,7 @@ TWO_CALLS = document(
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallDisk]:
-    monkeypatch.setattr("fastrunner.limits.DISK_FREE_SIZE_BYTES_MIN", 0)
+    monkeypatch.setattr("fastrunner.base.limits.DISK_FREE_SIZE_BYTES_MIN", 0)
     with mounted_disk(tmp_path / "disk", "size=64m,mode=0700") as disk:
         yield disk
 
@@ -178,7 +178,7 @@ async def test_nearly_full_disk_is_told_as_the_reason(monkeypatch: pytest.Monkey
         troubles: list[str] = []
         engine.watch_storage(troubles.append)
         with monkeypatch.context() as patch:
-            patch.setattr("fastrunner.limits.DISK_FREE_SIZE_BYTES_MIN", 2**62)
+            patch.setattr("fastrunner.base.limits.DISK_FREE_SIZE_BYTES_MIN", 2**62)
             await until(lambda: troubles, "the next look at the disk")
         assert "nearly full" in troubles[0]
         await until(lambda: troubles[-1] == "", "the next look")

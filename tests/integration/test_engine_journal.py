@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner.engine import journal
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.inspection import shard_files
+from fastrunner.data.inspection import shard_files
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store import wal_check
 from tests.integration.engines import CALL, engine_on, folder, submission
 
 NAME = "shard-0000.db"
@@ -146,7 +146,7 @@ async def test_journal_that_the_file_is_ahead_of_is_not_read(caplog: pytest.LogC
     """SQLite would show old pages from it in front of newer ones."""
     source = await _killed(folded_after=8)
     with ExitStack() as held:
-        mark = journal.read_mark(source / NAME, held)
+        mark = wal_check.read_mark(source / NAME, held)
     assert mark is not None
     assert 0 < mark.folded < mark.frames
     path = _copy(source, "", "-wal", "-shm")
@@ -170,9 +170,9 @@ async def test_checking_beside_a_running_owner_takes_no_new_commit_for_a_lost_on
 
 async def _commit_and_check(engine: EmbeddedEngine, path: Path, held: ExitStack) -> None:
     for number in range(20):
-        mark = journal.read_mark(path / NAME, held)
+        mark = wal_check.read_mark(path / NAME, held)
         await engine.submit(submission(f"execution-{number}", CALL))
-        assert journal.find_loss(path / NAME, mark, held) == ""
+        assert wal_check.find_loss(path / NAME, mark, held) == ""
         assert not list(shard_files(path, 1)[0].check(lambda count: None))
 
 

@@ -5,13 +5,13 @@ import sqlite3
 
 import pytest
 
-from fastrunner import clock
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.base import clock
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.messages import split
-from fastrunner.engine.writer import Writer
+from fastrunner.engine.embedded.commit.writer import Writer
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import AtCapacity, Unavailable, UnknownExecution
+from fastrunner.progress.wire import split
 from tests.integration.engines import (
     CALL,
     ENDLESS,
@@ -53,8 +53,8 @@ async def test_subscriber_replays_then_follows_to_the_end() -> None:
 async def test_slow_subscriber_falls_back_to_the_store(
     events: int, size_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastrunner.limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX", events)
-    monkeypatch.setattr("fastrunner.limits.SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX", size_bytes)
+    monkeypatch.setattr("fastrunner.base.limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX", events)
+    monkeypatch.setattr("fastrunner.base.limits.SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX", size_bytes)
     async with engine_on(folder()) as engine:
         await engine.submit(submission("loop", ENDLESS))
         stream = engine.subscribe("loop", 1)
@@ -159,7 +159,7 @@ async def test_commands_reach_an_execution_that_is_not_restored_yet(monkeypatch:
     async with engine_on(path) as engine:
         await engine.submit(submission("one", CALL))
         await engine.submit(submission("two", CALL))
-    monkeypatch.setattr("fastrunner.engine.residency.Loader.run", lambda self: asyncio.sleep(0))
+    monkeypatch.setattr("fastrunner.engine.embedded.run.residency.Loader.run", lambda self: asyncio.sleep(0))
     async with engine_on(path) as engine:
         assert not engine._shards[0].live
         assert await engine.submit(submission("one", CALL)) == "running"
@@ -274,7 +274,7 @@ async def test_disk_that_is_nearly_full_closes_admission_until_there_is_room(mon
     async with engine_on(folder()) as engine:
         await engine.submit(submission("loop", ENDLESS))
         await engine.submit(submission("other", ENDLESS))
-        monkeypatch.setattr("fastrunner.limits.DISK_FREE_SIZE_BYTES_MIN", 2**62)
+        monkeypatch.setattr("fastrunner.base.limits.DISK_FREE_SIZE_BYTES_MIN", 2**62)
         engine._watch_disk()
         with pytest.raises(AtCapacity, match="nearly full"):
             await engine.submit(submission("one"))

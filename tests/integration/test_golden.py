@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from fastrunner import clock
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
-from fastrunner.engine import records
-from fastrunner.engine.manifest import DataDirectoryRefused
-from fastrunner.engine.statements import SCHEMA_VERSION
-from fastrunner.engine.store import Store
+from fastrunner.base import clock
+from fastrunner.engine.embedded.store import proofs
+from fastrunner.engine.embedded.store.file import Store
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
+from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.golden import make
 from tests.integration.engines import Performer, all_events, assert_whole, engine_on, folder, until_status
 
@@ -109,9 +109,9 @@ def test_rows_of_this_version_are_written_as_its_golden_file_has_them(tmp_path: 
 
 
 def test_checksums_are_what_they_were() -> None:
-    assert records.events_checksum(7, 1, 2, b"\x0a\x00\x0a\x00") == 304386875
-    assert records.request_checksum(7, True, b'{"a":1}', b"{}", "") == 2628846248
-    assert records.execution_checksum(7, "completed", 5, 9, None, "{}") == 1076529185
+    assert proofs.events_checksum(7, 1, 2, b"\x0a\x00\x0a\x00") == 304386875
+    assert proofs.request_checksum(7, True, b'{"a":1}', b"{}", "") == 2628846248
+    assert proofs.execution_checksum(7, "completed", 5, 9, None, "{}") == 1076529185
 
 
 def test_killed_migration_leaves_the_version_before(tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_killed_migration_leaves_the_version_before(tmp_path: Path) -> None:
 
 
 def test_stand_ins_are_the_same_whenever_they_are_made() -> None:
-    facts = records.EventFacts("failed", 1, 2, 3, "w", '{"type":"t","status":418,"title":"T","detail":"D"}')
-    one, two = records.stand_in_events("a", facts, 2, 3), records.stand_in_events("a", facts, 2, 3)
+    facts = proofs.EventFacts("failed", 1, 2, 3, "w", '{"type":"t","status":418,"title":"T","detail":"D"}')
+    one, two = proofs.stand_in_events("a", facts, 2, 3), proofs.stand_in_events("a", facts, 2, 3)
     assert one == two
     last = WorkflowProgressEvent.FromString(one[one.rindex(b"\x0a\x01a") :])
     assert (last.event_type, last.sequence_number, last.error.status) == ("workflow_failed", 3, 418)

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import process_limits
-from fastrunner.clock import monotonic_s
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from fastrunner.config import load_config
-from fastrunner.runtime import ExitCode, StartError
-from fastrunner.startup import reserve
+from fastrunner.processes.link import ExitCode, StartError
+from fastrunner.processes.reserve import reserve
 from tests.integration.runner_process import running, until
 
 
 def tree(**changed: float) -> tuple[str, ...]:
     """The command of a tiny tree whose limits differ."""
-    changes = "".join(f"process_limits.{name} = {value}\n" for name, value in changed.items())
-    script = "import runpy\nfrom fastrunner import process_limits\n{}runpy.run_module({!r}, run_name='__main__')\n"
+    changes = "".join(f"limits.{name} = {value}\n" for name, value in changed.items())
+    script = "import runpy\nfrom fastrunner.base import limits\n{}runpy.run_module({!r}, run_name='__main__')\n"
     return ("-c", script.format(changes, "tests.integration.tiny_tree"))
 
 
@@ -33,7 +33,7 @@ def test_worker_that_takes_too_long_to_start(tmp_path: Path) -> None:
     assert "fastrunner: worker 0 was killed by SIGKILL 2 times in a row before it was ready" in err
 
 
-@pytest.mark.parametrize(("stable_s", "pause"), [(process_limits.RESPAWN_STABLE_S, "0.1"), (0.0, "0")])
+@pytest.mark.parametrize(("stable_s", "pause"), [(limits.RESPAWN_STABLE_S, "0.1"), (0.0, "0")])
 def test_crashes_in_a_row(tmp_path: Path, stable_s: float, pause: str) -> None:
     """A worker that was ready for long enough has crashed for the first time."""
     with running(tmp_path, tree(RESPAWN_STABLE_S=stable_s), FASTRUNNER_WORKERS="1") as runner:
@@ -52,12 +52,12 @@ def test_worker_looks_for_garbage_rarely(tmp_path: Path) -> None:
         runner.wait_ready()
         with socket.create_connection(("127.0.0.1", runner.ports["grpc_port"]), timeout=10) as connection:
             connection.sendall(b"garbage\n")
-            assert connection.makefile().readline() == f"{process_limits.GARBAGE_THRESHOLDS}\n"
+            assert connection.makefile().readline() == f"{limits.GARBAGE_THRESHOLDS}\n"
 
 
 def test_start_waits_for_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is given up in time is taken, one that is not is refused when the time is over."""
-    monkeypatch.setattr(process_limits, "START_WAIT_S_MAX", 0.5)
+    monkeypatch.setattr(limits, "START_WAIT_S_MAX", 0.5)
     holder = socket.create_server(("127.0.0.1", 0))
     port = holder.getsockname()[1]
     config = load_config(data_dir=tmp_path, grpc_host="127.0.0.1", grpc_port=port, http_host="127.0.0.1", http_port=0)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import process_limits
-from fastrunner.children import respawn_delay_s
+from fastrunner.base import limits
+from fastrunner.processes.slots import respawn_delay_s
 from tests.integration.runner_process import RunnerProcess, running, until
 
 TINY = ("-m", "tests.integration.tiny_tree")
@@ -198,15 +198,15 @@ def test_worker_that_crashes_before_it_is_ready_ends_the_tree(tmp_path: Path) ->
     with running(tmp_path, TINY) as runner:
         code, _, err = runner.end()
     assert code == 3
-    assert f"was killed by SIGKILL {process_limits.BOOT_ATTEMPTS_MAX} times in a row" in err
+    assert f"was killed by SIGKILL {limits.BOOT_ATTEMPTS_MAX} times in a row" in err
 
 
 def test_silent_worker_is_killed(tmp_path: Path) -> None:
     """A worker whose loop does not turn is killed and replaced."""
     command = (
         "-c",
-        "from fastrunner import process_limits\n"
-        "process_limits.PING_INTERVAL_S = 0.1; process_limits.PING_TIMEOUT_S = 0.5\n"
+        "from fastrunner.base import limits\n"
+        "limits.PING_INTERVAL_S = 0.1; limits.PING_TIMEOUT_S = 0.5\n"
         "import runpy; runpy.run_module('tests.integration.tiny_tree', run_name='__main__')",
     )
     with running(tmp_path, command, FASTRUNNER_WORKERS="1") as runner:
@@ -263,7 +263,7 @@ def test_prod_logs_are_json_lines(tmp_path: Path) -> None:
 def test_delays_between_respawns_double_up_to_the_bound() -> None:
     """The first crash is answered at once, later ones ever more slowly."""
     delays = [respawn_delay_s(crashes) for crashes in range(1, 40)]
-    shortest_s = process_limits.RESPAWN_DELAY_S_MIN
+    shortest_s = limits.RESPAWN_DELAY_S_MIN
     assert delays[:4] == [0.0, shortest_s, shortest_s * 2, shortest_s * 4]
     assert delays == sorted(delays)
-    assert delays[-1] == process_limits.RESPAWN_DELAY_S_MAX
+    assert delays[-1] == limits.RESPAWN_DELAY_S_MAX

@@ -27,8 +27,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowExecuteInput
-from fastrunner.exposition import FolderCollector
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
+from fastrunner.counts.scrape import FolderCollector
 from fastrunner.service.methods import METHOD_OF_PATH
 from tests.integration.callbacks import free_port
 from tests.integration.open_loop import channel

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fastrunner import limits
 from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Frame
+from fastrunner.base import limits
+from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import AtCapacity, ForwardedError, TooLarge, Unavailable, UnknownExecution
-from fastrunner.links import Channel
-from fastrunner.metrics import Metrics
-from fastrunner.router import Router
-from fastrunner.runtime import RuntimeFolder
-from fastrunner.service.routing import CallFacts
+from fastrunner.processes.folder import RuntimeFolder
+from fastrunner.routing.facts import CallFacts
+from fastrunner.routing.links import Channel
+from fastrunner.routing.peers import Router
 from fastrunner.service.status import status_of
 
 PEER = "ipv4:127.0.0.1:1"

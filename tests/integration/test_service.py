@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 from google.protobuf.empty_pb2 import Empty
 
-from fastrunner import limits
 from fastrunner._core import Problem
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.base import limits
 from fastrunner.errors import AtCapacity, DocumentRefused, Unavailable
 from fastrunner.service.methods import COMMAND_SERVICE, LATER_SERVICE, METHOD_OF_PATH, QUERY_SERVICE
 from tests.integration.wire import (

@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from fastrunner._core import EffectFailure
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from tests.integration.engines import CALL, SET, TERMINAL, Performer, document, engine_on, folder, until_status
 from tests.integration.wire import Wire, execution, pages, path, refusal, rest_of, serving
 

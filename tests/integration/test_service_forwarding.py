@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.engine.sharding import owner_of, shard_of
-from fastrunner.metrics import Metrics
-from fastrunner.router import Router
-from fastrunner.runtime import RuntimeFolder
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.store.sharding import owner_of, shard_of
+from fastrunner.processes.folder import RuntimeFolder
+from fastrunner.routing.peers import Router
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
-from fastrunner.service.transport import serve
+from fastrunner.service.transport.server import serve
 from tests.integration.memory_engine import DirectRouter, MemoryEngine, MemoryExecution
 from tests.integration.wire import Wire, execution, pages, refusal, rest_of, until
 

@@ -16,14 +16,14 @@ from google.protobuf.empty_pb2 import Empty
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from fastrunner import limits
 from fastrunner._core import Problem
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.clock import monotonic_s
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from fastrunner.errors import DocumentRefused
-from fastrunner.service import transport
 from fastrunner.service.methods import COMMAND_SERVICE
+from fastrunner.service.transport import server
 from tests.integration.wire import DEADLINE_S, MemoryWire, execution, path, refusal, served, until
 
 DATA, SETTINGS, PING, GOAWAY = 0, 4, 6, 7
@@ -38,12 +38,12 @@ async def wire() -> AsyncIterator[MemoryWire]:
 
 def lower(monkeypatch: pytest.MonkeyPatch, **options: tuple[int, int]) -> None:
     """Starts servers with other options; each as it is and as it shall be. `grpc.` and dots are left out."""
-    given = dict(transport._OPTIONS)
+    given = dict(server._OPTIONS)
     for name, (limit, value) in options.items():
         [option] = [each for each in given if each.removeprefix("grpc.").replace(".", "_") == name]
         assert given[option] == limit
         given[option] = value
-    monkeypatch.setattr(transport, "_OPTIONS", tuple(given.items()))
+    monkeypatch.setattr(server, "_OPTIONS", tuple(given.items()))
 
 
 class Turns:

@@ -14,11 +14,12 @@ import os
 import signal
 import sys
 
-from fastrunner.child import Running, serve_child
 from fastrunner.config import load_config
-from fastrunner.metrics import Metrics
-from fastrunner.runtime import ChildContext, ExitCode, StartError, metrics_identity
-from fastrunner.supervisor import run
+from fastrunner.counts.definitions import Metrics
+from fastrunner.processes.child import Running, serve_child
+from fastrunner.processes.folder import metrics_identity
+from fastrunner.processes.link import ChildContext, ExitCode, StartError
+from fastrunner.processes.supervisor import run
 
 
 class TinyWorker:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.progress import track
 
-from fastrunner.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s
 from tests.integration.engines import folder
 from tests.simulation.run import Verdict, simulate
 

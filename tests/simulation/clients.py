@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from fastrunner.engine.embedded import EmbeddedEngine
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import AtCapacity, Unavailable, UnknownExecution, WrongState
 from tests.integration.engines import document, submission
 from tests.simulation.virtual import delay_s

@@ -11,10 +11,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from fastrunner.config import Config
-from fastrunner.engine.batch import Batch
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.store import Store
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store.changes import Batch
+from fastrunner.engine.embedded.store.file import Store
 from tests.integration.engines import Performer
 from tests.simulation.run import bury
 from tests.simulation.virtual import VirtualLoop, VirtualTime

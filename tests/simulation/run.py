@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastrunner import clock
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.base import clock
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import Config
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.engine import EmbeddedEngine
 from tests.integration.engines import TERMINAL
 from tests.simulation.clients import Job, make_job
 from tests.simulation.virtual import Killed, VirtualLoop

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fastrunner import clock, limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
+from fastrunner.base import clock, limits
 from fastrunner.callback import CallbackPipeline
 from fastrunner.callback.client import DeliveryFailed, Reaction
 from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EventsListener, UnacknowledgedEvents
-from fastrunner.engine.messages import split
-from fastrunner.metrics import Metrics
+from fastrunner.progress.wire import split
 from tests.simulation.pace import live
 from tests.simulation.virtual import VirtualTime
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fastrunner import clock, process_limits
-from fastrunner.worker import Worker
+from fastrunner.base import clock, limits
+from fastrunner.processes.worker import Worker
 from tests.simulation.pace import live
 from tests.simulation.virtual import VirtualTime
 
@@ -44,12 +44,12 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
 
     live(time, main())
     began_s = told["server.stop"][0]
-    assert told["router.stop_waiting"][0] - began_s == pytest.approx(process_limits.DRAIN_WAITING_S_MAX, abs=0.01)
-    calls_s = min(timeout_s, process_limits.DRAIN_CALLS_S_MAX)
+    assert told["router.stop_waiting"][0] - began_s == pytest.approx(limits.DRAIN_WAITING_S_MAX, abs=0.01)
+    calls_s = min(timeout_s, limits.DRAIN_CALLS_S_MAX)
     assert told["server.stop"][1] == calls_s
     left_s = timeout_s - calls_s
-    callbacks_s = min(process_limits.DRAIN_CALLBACKS_S_MAX, left_s / 2)
+    callbacks_s = min(limits.DRAIN_CALLBACKS_S_MAX, left_s / 2)
     assert told["engine.quiesce"][1] == pytest.approx(left_s - callbacks_s, abs=0.01)
     assert told["callbacks.drain"][1] == pytest.approx(callbacks_s, abs=0.01)
     assert told["engine.drain"][1] == pytest.approx(0.0, abs=0.01)
-    assert told["router.close"][1] == process_limits.DRAIN_CALLS_S_MAX
+    assert told["router.close"][1] == limits.DRAIN_CALLS_S_MAX

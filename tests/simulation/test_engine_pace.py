@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fastrunner import clock, limits
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.store import Store
+from fastrunner.base import clock, limits
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store.file import Store
 from fastrunner.errors import StorageFull, Unavailable, UnknownExecution
 from tests.integration.engines import CALL, ENDLESS, SET, WAIT, Performer, document, folder, submission
 from tests.simulation.pace import Disk, engine_at, live

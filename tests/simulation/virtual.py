@@ -15,7 +15,7 @@ class Killed(SystemExit):
 
 
 class VirtualTime:
-    """Stands in for the module `time` under `fastrunner.clock`."""
+    """Stands in for the module `time` under `fastrunner.base.clock`."""
 
     def __init__(self) -> None:
         self.now_ns = 0

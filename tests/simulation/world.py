@@ -15,10 +15,10 @@ from typing import Any
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.callback.client import DeliveryFailed, Reaction
-from fastrunner.engine.batch import Batch
-from fastrunner.engine.messages import split
-from fastrunner.engine.store import Store
+from fastrunner.engine.embedded.store.changes import Batch
+from fastrunner.engine.embedded.store.file import Store
 from fastrunner.errors import Unavailable
+from fastrunner.progress.wire import split
 from tests.simulation.virtual import VirtualTime, delay_s
 
 __all__ = ["FaultyStore", "Receiver", "Service", "World", "Writer"]

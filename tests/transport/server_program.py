@@ -15,11 +15,11 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import ExecutionView, Submission
-from fastrunner.metrics import Metrics
+from fastrunner.routing.facts import LocalRouter
 from fastrunner.service.handlers import Service
-from fastrunner.service.routing import LocalRouter
-from fastrunner.service.transport import serve
+from fastrunner.service.transport.server import serve
 from tests.integration.memory_engine import MemoryEngine, MemoryExecution
 
 EVENT_SIZE_BYTES = 64 * 1024

@@ -10,8 +10,8 @@ import pytest_asyncio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.base import limits
 from fastrunner.service.health import HEALTH_SERVICE
 from fastrunner.service.methods import METHOD_OF_PATH, STREAMING
 from fastrunner.service.reflection import REFLECTION_SERVICES

@@ -8,8 +8,8 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
+from fastrunner.base import limits
 from tests.transport import frames
 from tests.transport.frames import (
     CONTINUATION,

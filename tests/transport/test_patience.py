@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from fastrunner import limits
-from fastrunner.clock import monotonic_s
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from tests.integration.test_service_limits import lower
 from tests.integration.wire import served
 from tests.transport.frames import PING, PREFACE, Connection, frame, settings

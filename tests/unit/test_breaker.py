@@ -2,8 +2,8 @@
 
 import pytest
 
+from fastrunner.base.limits import CALLBACK_REFUSALS_MAX, CALLBACK_SUSPENSION_S_MAX, CALLBACK_SUSPENSION_S_MIN
 from fastrunner.callback.breaker import Breaker, BreakerState
-from fastrunner.limits import CALLBACK_REFUSALS_MAX, CALLBACK_SUSPENSION_S_MAX, CALLBACK_SUSPENSION_S_MIN
 
 
 def half() -> float:

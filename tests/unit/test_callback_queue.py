@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
+from fastrunner.base import limits
 from fastrunner.callback import queue as queue_module
 from fastrunner.callback.queue import EventQueue, Lane, Parcel
-from fastrunner.callback.wire import first_timestamp_ms, frames, offset_after
 from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.progress.wire import first_timestamp_ms, frames, offset_after
 
 
 def row(execution_id: str, first: int, last: int) -> UnacknowledgedEvents:
@@ -125,8 +125,8 @@ class World:
 
 @pytest.mark.parametrize("seed", range(100))
 def test_nothing_is_skipped_or_forgotten(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.CALLBACK_LOOKUPS_MAX", 4)
-    monkeypatch.setattr("fastrunner.limits.CALLBACK_POSITIONS_MAX", 12)
+    monkeypatch.setattr("fastrunner.base.limits.CALLBACK_LOOKUPS_MAX", 4)
+    monkeypatch.setattr("fastrunner.base.limits.CALLBACK_POSITIONS_MAX", 12)
     world = World(seed, events_max=40)
     for _ in range(20):
         world.commit(announced=False)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fastrunner import clock
+from fastrunner.base import clock
 
 
 class _Time:

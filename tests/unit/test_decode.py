@@ -10,17 +10,18 @@ from google.protobuf.struct_pb2 import Struct, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowExecuteInput,
     WorkflowExecutionConfig,
     WorkflowMetadata,
 )
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
+from fastrunner.base import limits
 from fastrunner.engine import Submission
 from fastrunner.errors import InvalidRequest, RunnerError, TooLarge
+from fastrunner.progress.wire import field_1
+from fastrunner.routing.facts import peek_execution_id
 from fastrunner.service.decode import decode_execution
-from fastrunner.service.routing import field_1, peek_execution_id
 
 DOCUMENT = "document: {dsl: 1.0.0, namespace: n, name: w, version: 1.0.0}\ndo: []\n"
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import limits
+from fastrunner.base import limits
 from fastrunner.config import load_config
-from fastrunner.engine.admission import Admission
-from fastrunner.engine.execution import Execution
-from fastrunner.engine.records import Damage
-from fastrunner.engine.residency import Residents
-from fastrunner.engine.store import Store
+from fastrunner.engine.embedded.admit.admission import Admission
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.run.residency import Residents
+from fastrunner.engine.embedded.store.file import Store
+from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.errors import AtCapacity
 from tests.integration.engines import engine_on, folder, submission
 
@@ -20,7 +20,7 @@ from tests.integration.engines import engine_on, folder, submission
 def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The monotonic clock, as a list of one time."""
     now = [1_000.0]
-    monkeypatch.setattr("fastrunner.engine.admission.monotonic_s", lambda: now[0])
+    monkeypatch.setattr("fastrunner.engine.embedded.admit.admission.monotonic_s", lambda: now[0])
     return now
 
 

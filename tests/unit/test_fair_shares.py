@@ -5,10 +5,10 @@ from math import inf
 
 import pytest
 
-from fastrunner import limits
-from fastrunner.engine.admission import Admission
-from fastrunner.engine.execution import Execution
-from fastrunner.engine.fairness import Allowance, FairQueue
+from fastrunner.base import limits
+from fastrunner.engine.embedded.admit.admission import Admission
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.run.fairness import Allowance, FairQueue
 from fastrunner.errors import AtCapacity, ShortHanded, Unavailable
 from fastrunner.service.overload import Overload
 
@@ -17,9 +17,9 @@ from fastrunner.service.overload import Overload
 def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The monotonic clock, as a list of one time."""
     now = [1_000.0]
-    monkeypatch.setattr("fastrunner.clock.monotonic_s", lambda: now[0])
-    monkeypatch.setattr("fastrunner.engine.admission.monotonic_s", lambda: now[0])
-    monkeypatch.setattr("fastrunner.engine.fairness.monotonic_s", lambda: now[0])
+    monkeypatch.setattr("fastrunner.base.clock.monotonic_s", lambda: now[0])
+    monkeypatch.setattr("fastrunner.engine.embedded.admit.admission.monotonic_s", lambda: now[0])
+    monkeypatch.setattr("fastrunner.engine.embedded.run.fairness.monotonic_s", lambda: now[0])
     return now
 
 
@@ -90,7 +90,7 @@ def test_client_is_refused_beyond_its_rate_and_told_when_to_come_again(at: list[
 
 
 def test_only_so_many_clients_are_remembered(at: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.CLIENTS_KNOWN_MAX", 3)
+    monkeypatch.setattr("fastrunner.base.limits.CLIENTS_KNOWN_MAX", 3)
     admission = Admission(1.0)
     for client in ("a", "b", "c", "d"):
         admission.check(client)
@@ -100,9 +100,9 @@ def test_only_so_many_clients_are_remembered(at: list[float], monkeypatch: pytes
 
 
 def test_engine_that_is_behind_refuses_who_has_most_in_it(at: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.limits.ADMISSION_EXECUTIONS_MIN", 10)
-    monkeypatch.setattr("fastrunner.limits.ADMISSION_BURST_COUNT_MAX", 15)
-    monkeypatch.setattr("fastrunner.limits.UNCOMMITTED_EXECUTIONS_MAX", 20)
+    monkeypatch.setattr("fastrunner.base.limits.ADMISSION_EXECUTIONS_MIN", 10)
+    monkeypatch.setattr("fastrunner.base.limits.ADMISSION_BURST_COUNT_MAX", 15)
+    monkeypatch.setattr("fastrunner.base.limits.UNCOMMITTED_EXECUTIONS_MAX", 20)
     admission = Admission(inf)
     waiting = [execution(f"execution-{number}", "many") for number in range(19)]
     for each in waiting:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrunner import limits
-from fastrunner.engine.large_values import DividedSnapshot, claimed_by, divide, is_divided, join
+from fastrunner.base import limits
+from fastrunner.engine.embedded.store.large_values import DividedSnapshot, claimed_by, divide, is_divided, join
 
 PIECE = limits.SNAPSHOT_PIECE_SIZE_BYTES
 LARGE = limits.LARGE_VALUE_SIZE_BYTES

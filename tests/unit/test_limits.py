@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import limits, process_limits
+from fastrunner.base import limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
@@ -282,9 +282,7 @@ REACHED = {
     },
 }
 """By module of tests: each limit it reaches, with the test."""
-LIMITS = sorted(
-    name for name, value in {**vars(limits), **vars(process_limits)}.items() if name.isupper() and not callable(value)
-)
+LIMITS = sorted(name for name, value in vars(limits).items() if name.isupper() and not callable(value))
 
 
 @cache

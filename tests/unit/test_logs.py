@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from fastrunner.base.logs import configure_logs
 from fastrunner.config import Environment, LogLevel
-from fastrunner.logs import configure_logs
 
 
 class Terminal(io.StringIO):

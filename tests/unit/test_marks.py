@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner import limits
-from fastrunner.deaths import CAUSES, HUNG, Death
-from fastrunner.engine.marks import Marks, Standing
+from fastrunner.base import limits
+from fastrunner.base.deaths import CAUSES, HUNG, Death
+from fastrunner.engine.embedded.store.marks import Marks, Standing
 
 SEGV = Death("SIGSEGV", 100.0)
 

@@ -8,12 +8,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
-from fastrunner import process_limits
 from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskTally
-from fastrunner.cells import Cells, Key, Note, read_cells
+from fastrunner.base import limits
 from fastrunner.config import load_config
-from fastrunner.exposition import FolderCollector
-from fastrunner.metrics import CALL_SECONDS, EXECUTION_SECONDS, Metrics
+from fastrunner.counts.cells import Cells, Key, Note, read_cells
+from fastrunner.counts.definitions import CALL_SECONDS, EXECUTION_SECONDS, Metrics
+from fastrunner.counts.scrape import FolderCollector
 from fastrunner.tasks import build_performers
 
 PREFIX = "workflow_runner_"
@@ -132,16 +132,16 @@ def test_every_kind_with_an_effect_has_a_performer() -> None:
 def test_cells_end_at_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A label whose values have no end is an error, not endless memory."""
     cells = Cells()
-    assert cells.place("name", (), process_limits.METRIC_CELLS_MAX - 1) == 1
+    assert cells.place("name", (), limits.METRIC_CELLS_MAX - 1) == 1
     with pytest.raises(RuntimeError, match="too many metrics"):
         cells.place("name", ("another",), 1)
-    assert cells.place("name", (), process_limits.METRIC_CELLS_MAX - 1) == 1
+    assert cells.place("name", (), limits.METRIC_CELLS_MAX - 1) == 1
 
 
 def test_keys_end_at_their_bound() -> None:
     """Long label values as well."""
     cells = Cells()
-    value = "x" * (48 * process_limits.METRIC_CELLS_MAX // 2)
+    value = "x" * (48 * limits.METRIC_CELLS_MAX // 2)
     cells.place("name", (value,), 1)
     with pytest.raises(RuntimeError, match="too many metrics"):
         cells.place("name", (value + "y",), 1)
@@ -163,7 +163,7 @@ def test_note_outlives_its_writer(tmp_path: Path) -> None:
     note.write(b"last")
     assert Note(tmp_path / "note").read() == b"last"
     note.clear()
-    note.write(b"x" * process_limits.METRIC_NOTE_SIZE_BYTES_MAX)
+    note.write(b"x" * limits.METRIC_NOTE_SIZE_BYTES_MAX)
     assert Note(tmp_path / "note").read() == b""
 
 

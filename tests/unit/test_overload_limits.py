@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fastrunner import limits
-from fastrunner.service import call_queue
+from fastrunner.base import limits
 from fastrunner.service.overload import Overload
+from fastrunner.service.transport import call_queue
 
 OFFERED = 100
 """Executions that come in an interval: 2,000 per second."""
@@ -20,7 +20,7 @@ READ_S = 0.0001
 def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The monotonic clock, as a list of one time."""
     now = [1_000.0]
-    monkeypatch.setattr("fastrunner.clock.monotonic_s", lambda: now[0])
+    monkeypatch.setattr("fastrunner.base.clock.monotonic_s", lambda: now[0])
     return now
 
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, cast
 
-from fastrunner import limits
+from fastrunner.base import limits
 from fastrunner.config import Config
-from fastrunner.engine.batch import Deletion
-from fastrunner.engine.retention import Retention
-from fastrunner.engine.store import Store
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.commit.retention import Retention
+from fastrunner.engine.embedded.store.changes import Deletion
+from fastrunner.engine.embedded.store.file import Store
 
 
 class _Finished:

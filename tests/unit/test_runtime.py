@@ -8,17 +8,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fastrunner import process_limits
-from fastrunner.runtime import (
-    ExitCode,
-    Link,
-    RuntimeFolder,
-    StartError,
-    remove_ports_file,
-    reserve_port,
-    sweep,
-    write_ports_file,
-)
+from fastrunner.base import limits
+from fastrunner.processes.folder import RuntimeFolder, sweep
+from fastrunner.processes.link import ExitCode, Link, StartError
+from fastrunner.processes.ports import remove_ports_file, reserve_port, write_ports_file
 
 
 def test_runtime_folder_is_fresh_and_private(tmp_path: Path) -> None:
@@ -49,7 +42,7 @@ def test_long_paths_get_a_short_runtime_folder(tmp_path: Path) -> None:
 
 def test_longest_path(tmp_path: Path) -> None:
     """It is shorter than what this system would take, as others take less."""
-    size_max = process_limits.SOCKET_PATH_SIZE_BYTES_MAX
+    size_max = limits.SOCKET_PATH_SIZE_BYTES_MAX
     for size, is_inside in ((size_max, True), (size_max + 1, False)):
         data_dir = tmp_path / ("d" * (size - len(bytes(tmp_path / "run" / "worker-000.sock")) - 1))
         data_dir.mkdir()

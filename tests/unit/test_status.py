@@ -12,8 +12,9 @@ from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from fastrunner import errors, limits
+from fastrunner import errors
 from fastrunner._core import Problem
+from fastrunner.base import limits
 from fastrunner.service.status import reason_of, status_of
 
 TRAILERS_SIZE_BYTES = 8192

@@ -15,13 +15,13 @@ import pytest
 
 from fastrunner._core import Plan
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
-from fastrunner.engine.batch import Accepted, Batch, Change
-from fastrunner.engine.manifest import DataDirectoryRefused, open_data_directory
-from fastrunner.engine.messages import split
-from fastrunner.engine.plans import CachedPlan
-from fastrunner.engine.sharding import owner_of, shard_of, shards_owned
-from fastrunner.engine.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
-from fastrunner.engine.store import Store
+from fastrunner.engine.embedded.admit.plans import CachedPlan
+from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change
+from fastrunner.engine.embedded.store.file import Store
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
+from fastrunner.engine.embedded.store.sharding import owner_of, shard_of, shards_owned
+from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
+from fastrunner.progress.wire import split
 
 
 class _Names:
@@ -285,7 +285,7 @@ def test_shard_count_is_fixed_when_the_directory_is_created(tmp_path: Path) -> N
 def test_second_runner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     held = open_data_directory(tmp_path, 1)
     code = (
-        "import sys; from pathlib import Path; from fastrunner.engine.manifest import *\n"
+        "import sys; from pathlib import Path; from fastrunner.engine.embedded.store.manifest import *\n"
         "try: open_data_directory(Path(sys.argv[1]), 1)\n"
         "except DataDirectoryRefused as refusal: print(refusal)\n"
     )

@@ -10,7 +10,7 @@ the pause up to a bound, with jitter so that workers do not probe in step.
 from collections.abc import Callable
 from enum import Enum
 
-from fastrunner.limits import CALLBACK_REFUSALS_MAX, CALLBACK_SUSPENSION_S_MAX, CALLBACK_SUSPENSION_S_MIN
+from fastrunner.base.limits import CALLBACK_REFUSALS_MAX, CALLBACK_SUSPENSION_S_MAX, CALLBACK_SUSPENSION_S_MIN
 
 __all__ = ["Breaker", "BreakerState"]
 

@@ -8,11 +8,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from fastrunner import clock, limits
+from fastrunner.base import clock, limits
 from fastrunner.callback.queue import EventQueue, Lane, Place
-from fastrunner.callback.wire import first_timestamp_ms
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Outbox, UnacknowledgedEvents
-from fastrunner.metrics import Metrics
+from fastrunner.progress.wire import first_timestamp_ms
 
 __all__ = ["CatchUp"]
 

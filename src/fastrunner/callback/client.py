@@ -12,11 +12,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from fastrunner import crash
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ProgressAckResponse, ReportProgressBatchResponse
+from fastrunner.base import crash
+from fastrunner.base.crash import CrashPoint
 from fastrunner.config import Config
-from fastrunner.crash import CrashPoint
-from fastrunner.metrics import Metrics
+from fastrunner.counts.definitions import Metrics
 
 __all__ = ["DeliveryFailed", "ProgressClient", "Reaction", "Reporter"]
 

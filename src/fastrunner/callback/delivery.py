@@ -8,14 +8,14 @@ import asyncio
 import logging
 import random
 
-from fastrunner import clock, crash, limits
+from fastrunner.base import clock, crash, limits
+from fastrunner.base.crash import CrashPoint
 from fastrunner.callback.breaker import Breaker, BreakerState
 from fastrunner.callback.client import DeliveryFailed, Reaction, Reporter
 from fastrunner.callback.queue import EventQueue, Lane, Parcel
-from fastrunner.callback.wire import frames
-from fastrunner.crash import CrashPoint
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Outbox
-from fastrunner.metrics import Metrics
+from fastrunner.progress.wire import frames
 
 __all__ = ["Courier"]
 

@@ -10,15 +10,15 @@ import logging
 import random
 from collections.abc import Callable
 
-from fastrunner import clock, limits
+from fastrunner.base import clock, limits
 from fastrunner.callback.breaker import Breaker
 from fastrunner.callback.catchup import CatchUp
 from fastrunner.callback.client import ProgressClient, Reporter
 from fastrunner.callback.delivery import Courier
 from fastrunner.callback.queue import EventQueue, Parcel
 from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Outbox, UnacknowledgedEvents
-from fastrunner.metrics import Metrics
 
 __all__ = ["CallbackPipeline"]
 

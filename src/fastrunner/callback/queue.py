@@ -17,9 +17,9 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
-from fastrunner import limits
-from fastrunner.callback.wire import offset_after
+from fastrunner.base import limits
 from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.progress.wire import offset_after
 
 __all__ = ["EventQueue", "Lane", "Parcel", "Place"]
 

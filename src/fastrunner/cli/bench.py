@@ -18,8 +18,8 @@ from typing import Any
 
 import click
 
+from fastrunner.base.clock import monotonic_s
 from fastrunner.cli.arguments import EXIT_INTERRUPTED
-from fastrunner.clock import monotonic_s
 
 EXIT_RPC = 4
 _IN_FLIGHT = 32

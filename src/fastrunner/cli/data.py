@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fastrunner.cli.remote import STATUSES
 from fastrunner.cli.serve import EXIT_CONFIGURATION
+from fastrunner.progress.names import STATUSES
 
 if TYPE_CHECKING:
-    from fastrunner.engine.inspection import ShardFile
+    from fastrunner.data.inspection import ShardFile
 
 EXIT_DAMAGED = 1
 
@@ -49,7 +49,7 @@ def _refusals() -> Iterator[None]:
     """A directory or file that cannot be used is one line on stderr and exit code 2."""
     import sqlite3
 
-    from fastrunner.engine.manifest import DataDirectoryRefused
+    from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 
     try:
         yield
@@ -59,8 +59,8 @@ def _refusals() -> Iterator[None]:
 
 
 def _shards(folder: Path) -> "list[ShardFile]":
-    from fastrunner.engine.inspection import shard_files
-    from fastrunner.engine.manifest import read_shard_count
+    from fastrunner.data.inspection import shard_files
+    from fastrunner.engine.embedded.store.manifest import read_shard_count
 
     return shard_files(folder, read_shard_count(folder))
 
@@ -121,7 +121,7 @@ def compact(data_dir: Path | None, as_json: bool) -> None:
 
     Refused while a runner uses the directory. Needs room for the largest shard twice.
     """
-    from fastrunner.engine.manifest import open_data_directory, read_shard_count
+    from fastrunner.engine.embedded.store.manifest import open_data_directory, read_shard_count
 
     folder = _folder(data_dir)
     with _refusals():

@@ -19,10 +19,10 @@ from rich.console import Console
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 from fastrunner.cli.present import EventPrinter, error_line
 from fastrunner.config import load_config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Submission
-from fastrunner.engine.embedded import EmbeddedEngine
-from fastrunner.engine.manifest import open_data_directory
-from fastrunner.metrics import Metrics
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store.manifest import open_data_directory
 from fastrunner.tasks import build_performers
 
 EXECUTION_ID = "local"

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastrunner.cli.arguments import EXIT_BY_STATUS, EXIT_INTERRUPTED, read_input, read_pairs
+from fastrunner.progress.names import STATUSES
 
 if TYPE_CHECKING:
     from fastrunner.cli.client import Client
-
-STATUSES = ["pending", "running", "completed", "failed", "cancelled", "paused"]
 
 
 def _connection(command: Any) -> Any:

@@ -36,7 +36,7 @@ def serve(**flags: str | None) -> None:
         for line in str(error).splitlines():
             click.echo(f"fastrunner: {line}", err=True)
         sys.exit(EXIT_CONFIGURATION)
-    from fastrunner.supervisor import run
+    from fastrunner.processes.supervisor import run
 
     sys.exit(run(config))
 

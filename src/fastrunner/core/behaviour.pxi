@@ -10,7 +10,7 @@ from fastrunner._jq cimport Bounds
 from operator import itemgetter as _itemgetter
 
 from fastrunner import _version
-from fastrunner import limits as _limits
+from fastrunner.base import limits as _limits
 
 BOUND_NAMES = (
     "WALK_STEPS_PER_SLICE_MAX",

@@ -12,8 +12,8 @@ import orjson
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
-from fastrunner import limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
+from fastrunner.base import limits
 from fastrunner.engine import Submission
 from fastrunner.errors import InvalidRequest, TooLarge
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import Any, Final
 
-from fastrunner import clock, limits
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     CancelExecutionRequest,
     PauseExecutionRequest,
@@ -20,18 +19,20 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 )
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import EventView
+from fastrunner.base import clock, limits
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Engine
 from fastrunner.errors import ForwardedError, NotServed, RunnerError, Unavailable
-from fastrunner.metrics import Metrics
-from fastrunner.service.batch import Batches
+from fastrunner.progress.names import TERMINAL_EVENTS
+from fastrunner.progress.wire import field_1
+from fastrunner.routing.facts import CallFacts, Later, Router, peek_execution_id
 from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
 from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
-from fastrunner.service.routing import CallFacts, Later, Router, field_1, peek_execution_id
+from fastrunner.service.submissions import Batches
 
 logger = logging.getLogger(__name__)
 
-_TERMINAL_EVENTS: Final = frozenset({"workflow_completed", "workflow_failed", "workflow_cancelled"})
 _ACCEPTED: Final = {
     status: WorkflowExecuteResponse(status=status, message=message).SerializeToString()
     for status, message in (
@@ -274,7 +275,7 @@ async def _close(events: AsyncIterator[bytes]) -> None:
 
 
 def _is_terminal(event: bytes) -> bool:
-    return EventView.FromString(event).event_type in _TERMINAL_EVENTS
+    return EventView.FromString(event).event_type in TERMINAL_EVENTS
 
 
 def _sequence(event: bytes) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from fastrunner import clock, limits
+from fastrunner.base import clock, limits
 from fastrunner.errors import AtCapacity, RunnerError, ShortHanded
 
 __all__ = ["Overload"]

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from fastrunner import _core, limits
+from fastrunner import _core
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowMetadata
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
     Execution,
@@ -27,12 +27,13 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
     WorkflowProblem,
 )
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
+from fastrunner.base import limits
 from fastrunner.engine import Engine, ExecutionQuery, ExecutionView
 from fastrunner.errors import InvalidRequest
+from fastrunner.progress.names import STATUSES
+from fastrunner.routing.facts import CallFacts, Router
 from fastrunner.service.decode import check_document, check_execution_id, parse
-from fastrunner.service.routing import CallFacts, Router
 
-STATUSES: Final = ("pending", "running", "completed", "failed", "cancelled", "paused")
 _EVENTS_COUNT_DEFAULT: Final = 1_000
 _PAGE_SIZE_DEFAULT: Final = 100
 _FRAMING_SIZE_BYTES: Final = 6

@@ -16,7 +16,7 @@ from google.rpc.code_pb2 import INTERNAL
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from fastrunner import limits
+from fastrunner.base import limits
 from fastrunner.errors import (
     DocumentRefused,
     ForwardedError,

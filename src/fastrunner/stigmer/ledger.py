@@ -15,10 +15,10 @@ import orjson
 from google.protobuf.json_format import MessageToDict
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.progress.names import TERMINAL_EVENTS
 
-__all__ = ["TERMINAL_EVENTS", "Ledger", "Summary", "Violation", "event_fields"]
+__all__ = ["Ledger", "Summary", "Violation", "event_fields"]
 
-TERMINAL_EVENTS: Final = frozenset({"workflow_completed", "workflow_failed", "workflow_cancelled"})
 """Types of events that end an execution."""
 _INT64_FIELDS: Final = frozenset({"timestampMs", "sequenceNumber"})
 _VIOLATIONS_KEPT_MAX: Final = 1_000

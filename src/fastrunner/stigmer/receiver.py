@@ -27,8 +27,8 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ReportProgressBatchResponse,
     WorkflowProgressEvent,
 )
-from fastrunner.callback.wire import frames
-from fastrunner.limits import REQUEST_SIZE_BYTES_MAX
+from fastrunner.base.limits import REQUEST_SIZE_BYTES_MAX
+from fastrunner.progress.wire import frames
 from fastrunner.stigmer.ledger import Ledger, Violation, event_fields
 
 __all__ = ["EventListener", "Receiver", "ReceiverOptions", "run_receiver", "serve_receiver"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EffectPerformer
-from fastrunner.metrics import Metrics
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver

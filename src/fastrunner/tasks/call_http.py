@@ -14,9 +14,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDictProxy
 
-from fastrunner import clock, limits
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
-from fastrunner.metrics import Metrics
+from fastrunner.base import clock, limits
+from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.http_content import MalformedContent, decode, decode_header, to_base64
 from fastrunner.tasks.http_request import HttpRequest, RequestProblem, prepare
 

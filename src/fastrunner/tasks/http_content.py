@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from fastrunner import limits
+from fastrunner.base import limits
 
 __all__ = ["MalformedContent", "MediaType", "decode", "decode_header", "to_base64"]
 

@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 
 from fastrunner._version import __version__
 from fastrunner.config import Config
-from fastrunner.exposition import FolderCollector
+from fastrunner.counts.scrape import FolderCollector
 
 
 class TreeState:

@@ -8,7 +8,7 @@ pay for marks: the text is read a second time, with marks, when the first proble
 """
 
 cimport cython
-from fastrunner.limits import DOCUMENT_COMPILE_STEPS_MAX as _DOCUMENT_COMPILE_STEPS_MAX
+from fastrunner.base.limits import DOCUMENT_COMPILE_STEPS_MAX as _DOCUMENT_COMPILE_STEPS_MAX
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL

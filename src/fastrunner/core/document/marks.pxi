@@ -3,7 +3,7 @@
 Rules: a mark says where a value stands in the text; readers make marks only when they are asked to.
 """
 
-from fastrunner.limits import (
+from fastrunner.base.limits import (
     DOCUMENT_DEPTH_MAX as _DOCUMENT_DEPTH_MAX,
     DOCUMENT_KEY_SIZE_MAX as _DOCUMENT_KEY_SIZE_MAX,
     DOCUMENT_NODES_MAX as _DOCUMENT_NODES_MAX,

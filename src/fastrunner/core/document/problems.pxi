@@ -6,7 +6,7 @@ author wrote (keys, task names, references) may appear in a message, cut short; 
 
 from itertools import islice
 
-from fastrunner.limits import PROBLEMS_MAX as _PROBLEMS_MAX
+from fastrunner.base.limits import PROBLEMS_MAX as _PROBLEMS_MAX
 
 cimport cython
 from cpython.object cimport PyObject

@@ -8,7 +8,7 @@ which was accepted under bounds that may have been others, each part has the bou
 
 from fastrunner._jq cimport Program, compile_within
 from fastrunner._jq import ExpressionProblem as _ExpressionProblem
-from fastrunner.limits import (
+from fastrunner.base.limits import (
     DOCUMENT_COMPILE_STEPS_MAX as _DOCUMENT_COMPILE_STEPS_MAX,
     EXPRESSION_COMPILE_STEPS_MAX as _EXPRESSION_COMPILE_STEPS_MAX,
     EXPRESSION_SIZE_BYTES_MAX as _EXPRESSION_SIZE_BYTES_MAX,

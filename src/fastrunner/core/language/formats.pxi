@@ -4,7 +4,7 @@ Rules: hand-written, because they run for every string of every cold document. E
 official schema accepts unless the function says where and why it is stricter.
 """
 
-from fastrunner.limits import DURATION_MS_MAX as _DURATION_MS_MAX
+from fastrunner.base.limits import DURATION_MS_MAX as _DURATION_MS_MAX
 
 cdef long long DURATION_MS_MAX = _DURATION_MS_MAX
 cdef dict DURATION_UNITS_MS = {

@@ -3,7 +3,7 @@
 from itertools import islice
 from cpython.ref cimport PyObject
 
-from fastrunner.limits import (
+from fastrunner.base.limits import (
     FORK_BRANCHES_MAX as _FORK_BRANCHES_MAX,
     TASK_NESTING_MAX as _TASK_NESTING_MAX,
     TASKS_PER_DOCUMENT_MAX as _TASKS_PER_DOCUMENT_MAX,

@@ -5,7 +5,7 @@ A subschema becomes one rule, made when something leads to it, and references jo
 steps, which are bounded; what it costs does not depend on what was compiled before.
 """
 
-from fastrunner.limits import SCHEMA_MESSAGE_SIZE_MAX
+from fastrunner.base.limits import SCHEMA_MESSAGE_SIZE_MAX
 cimport cython
 from fastrunner._jq cimport Bounds
 from fastrunner._jq cimport TextPattern

@@ -4,7 +4,7 @@ Rules: a keyword that a draft does not have is an annotation there, as is anythi
 4, 6 and 7 and is an annotation from 2019-09 on.
 """
 
-from fastrunner.limits import SCHEMA_MESSAGE_SIZE_MAX
+from fastrunner.base.limits import SCHEMA_MESSAGE_SIZE_MAX
 
 cdef dict DRAFTS = {
     "http://json-schema.org/draft-04/schema": 4,

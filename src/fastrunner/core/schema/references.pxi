@@ -4,7 +4,7 @@ Rules: nothing is fetched. A reference leads to a place in the document, by poin
 itself, or into a meta-schema; any other is refused. Pointers may lead anywhere, to what is a schema only because of it.
 """
 
-from fastrunner.limits import SCHEMA_MESSAGE_SIZE_MAX
+from fastrunner.base.limits import SCHEMA_MESSAGE_SIZE_MAX
 cimport cython
 from urllib.parse import unquote as _unquote, urljoin as _urljoin
 

@@ -9,7 +9,7 @@ cimport cython
 from cpython.ref cimport PyObject
 
 from fastrunner._jq cimport Bounds
-from fastrunner.limits import SCHEMA_DEPTH_MAX as _SCHEMA_DEPTH_MAX
+from fastrunner.base.limits import SCHEMA_DEPTH_MAX as _SCHEMA_DEPTH_MAX
 
 cdef int SCHEMA_DEPTH_MAX = _SCHEMA_DEPTH_MAX
 # Steps after which verdicts are kept.

@@ -6,8 +6,8 @@ Schemas and data come from strangers: both compiling and checking take steps, an
 
 cimport cython
 from fastrunner._jq cimport Bounds
-from fastrunner.limits import SCHEMA_COMPILE_STEPS_MAX as _SCHEMA_COMPILE_STEPS_MAX
-from fastrunner.limits import SCHEMA_STEPS_MAX
+from fastrunner.base.limits import SCHEMA_COMPILE_STEPS_MAX as _SCHEMA_COMPILE_STEPS_MAX
+from fastrunner.base.limits import SCHEMA_STEPS_MAX
 
 
 @cython.final

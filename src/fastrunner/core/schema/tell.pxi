@@ -7,7 +7,7 @@ and if they run out what has been found is told.
 
 cimport cython
 from fastrunner._jq cimport TextPattern
-from fastrunner.limits import SCHEMA_ERRORS_MAX, SCHEMA_MESSAGE_SIZE_MAX
+from fastrunner.base.limits import SCHEMA_ERRORS_MAX, SCHEMA_MESSAGE_SIZE_MAX
 
 # Characters of a value that are shown beside words however long.
 cdef Py_ssize_t VALUE_SHOWN_MIN = 60

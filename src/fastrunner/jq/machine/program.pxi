@@ -6,7 +6,7 @@ evaluation's own while it is in use, and is emptied afterwards.
 
 from cpython.list cimport PyList_GET_SIZE
 
-from fastrunner import limits as _limits
+from fastrunner.base import limits as _limits
 from fastrunner._jq cimport Machine, Program, State
 
 cdef extern from "Python.h":

@@ -5,7 +5,7 @@ threads do not disturb each other and equal calls have equal results and costs. 
 spent its whole budget and no more, whatever its last piece of work would have cost.
 """
 
-from fastrunner import limits as _limits
+from fastrunner.base import limits as _limits
 from fastrunner._jq cimport Bounds, Machine, State, settle
 
 # Without it nothing is made of a class whose objects come from functions.
@@ -77,7 +77,7 @@ cdef class Machine:
 
 
 cdef Machine new_machine(const Bounds* bounds):
-    """A machine with the given bounds, or those of `fastrunner.limits` for NULL."""
+    """A machine with the given bounds, or those of `fastrunner.base.limits` for NULL."""
     cdef Machine machine = Machine.__new__(Machine, KEY)
     machine.own_bounds = bounds[0] if bounds != NULL else DEFAULT_BOUNDS
     begin(&machine.state, &machine.own_bounds)

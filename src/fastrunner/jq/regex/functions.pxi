@@ -8,7 +8,7 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from fastrunner import limits as _limits
+from fastrunner.base import limits as _limits
 from fastrunner._jq cimport Bounds, State
 
 cdef dict PATTERNS = {}

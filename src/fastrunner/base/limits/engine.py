@@ -1,0 +1,164 @@
+"""Stage 3, journal: the bounds of the embedded engine."""
+
+from typing import Final
+
+EXECUTIONS_MAX: Final = 1_000_000
+"""Unfinished executions per runner before new ones are refused."""
+
+CLIENT_EXECUTIONS_PER_S_MAX: Final = 20_000.0
+"""Executions one client may submit per second unless configured: more than a machine of eight cores takes."""
+
+CLIENTS_KNOWN_MAX: Final = 10_000
+"""Clients whose rate is remembered; the one unseen for longest is forgotten, and starts anew."""
+
+UNCOMMITTED_EXECUTIONS_MAX: Final = 10_000
+"""New executions of a worker that wait for their first commit: 20 commits, some 100 MB."""
+
+ADMISSION_EXECUTIONS_MIN: Final = 50
+"""Below so many, the wait for a first commit is the disk's, and no reason to refuse anybody."""
+
+ADMISSION_BURST_COUNT_MAX: Final = 500
+"""New executions that may wait for long before it counts as more than a burst: one commit's."""
+
+ADMISSION_BURST_S_MAX: Final = 1.0
+"""How long they may wait; and the span in which everything must have waited for there to be a standing queue."""
+
+ADMISSION_DELAY_S_MAX: Final = 0.1
+"""How long the oldest may wait while more comes than the engine takes, or two commits if those take longer."""
+
+ADMISSION_STRICT_S: Final = 3.0
+"""How long after the last refusal a wait is still judged by that: no saw of bursts and refusals."""
+
+ADMISSION_LANDING_S: Final = 0.001
+"""Executions that are heard of within so long have landed with the same commit."""
+
+TURN_S_MAX: Final = 1.0
+"""How long a turn may take before a SIGKILL is put down to it: a hundred times what one slice, one evaluation or one
+snapshot takes."""
+
+DEATHS_IN_TURN_MAX: Final = 3
+"""Workers that may die in turns of an execution, without any progress of it, before it is set aside: the second death
+may still be chance."""
+
+SUSPECTS_MAX: Final = 64
+"""Executions of a shard whose deaths are counted at the same time: more than a worker, which is started again with ever
+longer pauses, dies of in half an hour."""
+
+COMMIT_EXECUTIONS_MAX: Final = 500
+"""Executions written by one commit: bounds the time the loop spends inserting rows (about 10 us each)."""
+
+COMMIT_GATHER_MS_MAX: Final = 5
+"""Time the loop spends on snapshots for one commit; what is left goes with the next."""
+
+ENGINE_PASS_MS: Final = 2
+"""Time the engine spends on walks, or on starting effects, before others have the loop; a call takes five turns."""
+
+LONG_EVENTS_SIZE_BYTES: Final = 1_048_576
+"""Events after which an execution is a long one: some thousand tasks."""
+
+LONG_EVENTS_SIZE_BYTES_PER_S_MAX: Final = 8_388_608
+"""Events that all long executions of a worker tell per second: some 20,000 tasks, a tenth of what a disk takes."""
+
+EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX: Final = 262_144
+"""Events of one execution that may await their commit before its next slice: a loop goes at the disk's pace."""
+
+PLANS_CACHED_MAX: Final = 1_000
+"""Compiled documents kept per worker; a caller's working set is tens to hundreds."""
+
+PLANS_CACHED_SIZE_CHARS_MAX: Final = 33_554_432
+"""Text of the compiled documents kept per worker; a plan takes several times its text."""
+
+PLANS_BY_KEY_MAX: Final = 100
+"""Compiled documents a shard finds without reading their text again; beyond it that costs a row and a look-up."""
+
+PLAN_KEYS_KNOWN_MAX: Final = 10_000
+"""Stored documents a shard remembers by hash; beyond it asks its file again."""
+
+ACKNOWLEDGEMENT_DELAY_MS_MAX: Final = 50
+"""How long an acknowledgement waits for a commit to travel with: losing one costs a repeated delivery, nothing else."""
+
+LARGE_VALUE_SIZE_BYTES: Final = 32_768
+"""Inputs, outputs and snapshots from this size on are stored once under their hash: four pages of the file. Below,
+writing one again with its row costs less than finding out what of it has changed."""
+
+SNAPSHOT_PIECE_SIZE_BYTES: Final = 32_768
+"""Pieces a large snapshot is cut into: what a change within one may write again. A mebibyte has 32, each of which costs
+the snapshot's row 37 bytes."""
+
+SNAPSHOT_PIECE_SIZE_BYTES_MIN: Final = 4_096
+"""A part of a snapshot that stays but is shorter is written with the row, which takes whole pages in any case."""
+
+SNAPSHOT_PIECES_MAX: Final = 2_048
+"""Pieces of one snapshot, four times those of the largest; one that small changes have cut up further is cut anew."""
+
+DISK_FREE_SIZE_BYTES_MIN: Final = 536_870_912
+"""Free space below which nothing new is accepted and no loop goes on: room for what was accepted to end. More than the
+fastest disk takes between two looks at it."""
+
+SHARD_OPENING_SIZE_BYTES_MAX: Final = 1_048_576
+"""What opening a shard takes on disk, its journal's index and some pages. With less, a failure is for want of room."""
+
+COMMIT_RETRY_DELAY_S_MIN: Final = 0.1
+"""First pause after a commit that failed."""
+
+COMMIT_RETRY_DELAY_S_MAX: Final = 5.0
+"""Longest pause between attempts: how late the runner notices that the disk is back."""
+
+DAMAGES_KNOWN_MAX: Final = 10_000
+"""Damaged rows a shard remembers, so that each is told once; in a file with more, some are told again."""
+
+TIMERS_DEAD_MAX: Final = 1_000
+"""Entries of ended executions the timer heap may hold before it is rebuilt, if they are also most of it."""
+
+TIMER_RECHECK_S_MAX: Final = 1.0
+"""How long the engine sleeps towards a wall clock deadline before it looks again: a stepped clock is noticed then."""
+
+LOAD_EXECUTIONS_PER_PASS_MAX: Final = 50
+"""Executions brought back into memory before the loop serves others again: a few milliseconds."""
+
+LOAD_INTERVAL_S: Final = 0.5
+"""How often a shard looks for deadlines that come soon: half the lookahead, so that the other half is left to load."""
+
+BACKLOG_INTERVAL_S: Final = 0.05
+"""How often a shard with a backlog that found no room looks again: a full queue of effects lasts longer."""
+
+TIMER_LOOKAHEAD_MS: Final = 1_000
+"""How long before its deadline an execution comes back into memory: time to load thousands that end together, and short
+enough that few are in memory for it."""
+
+PARKED_RESIDENT_MAX: Final = 2_000
+"""Parked executions a worker keeps in memory, for retries and short waits: about 10 MB of small objects."""
+
+PARKED_RESIDENT_SIZE_BYTES_MAX: Final = 8_388_608
+"""Inputs and snapshots of the parked executions in memory; as objects they take about ten times as much."""
+
+RESIDENT_EXECUTIONS_MAX: Final = 10_000
+"""Executions in memory beyond which a worker brings back no others: room for every parked one, every effect in flight
+and as many deadlines again."""
+
+EFFECTS_WAITING_RESIDENT_MAX: Final = 1_000
+"""Effects that wait in memory for a place, to take a free one at once; those of others wait in the file."""
+
+RETENTION_INTERVAL_S: Final = 1.0
+"""How often a shard looks for executions whose retention has ended."""
+
+SHARD_OWNER_WAIT_S_MAX: Final = 60.0
+"""How long a worker waits for its predecessor to let go of a shard: longer than an ordinary drain."""
+
+EVENTS_REPLAY_SIZE_BYTES_MAX: Final = 1_048_576
+"""Events read from the store in one go for a subscriber."""
+
+EVENTS_REPLAY_COUNT_MAX: Final = 10_000
+"""Events in one GetEvents reply."""
+
+LIST_PAGE_SIZE_MAX: Final = 1_000
+"""Executions on one page of ListExecutions."""
+
+SUBSCRIPTION_BACKLOG_EVENTS_MAX: Final = 10_000
+"""Events a slow subscriber may lag behind before it is read from the store again."""
+
+SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX: Final = 1_048_576
+"""Bytes of those events, as many as are read from the store in one go: with outputs they are far larger than usual."""
+
+RETENTION_BATCH_EXECUTIONS_MAX: Final = 100
+"""Finished executions deleted by one commit, besides as many as it finishes."""

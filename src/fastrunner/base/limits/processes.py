@@ -1,0 +1,64 @@
+"""Support: the bounds of the process tree, each with its reason: how processes start, are watched and stop, what they
+share.
+
+Rules as in `limits`, which holds the bounds of everything on the data path.
+"""
+
+from typing import Final
+
+GARBAGE_THRESHOLDS: Final = (2_000, 20, 50)
+"""New objects, young and middle-aged collections before Python looks for cyclic garbage among the young, middle-aged
+and all: some 0.3, 5 and 30 ms, the last once in two million objects. Hardly anything here is cyclic."""
+
+START_WAIT_S_MAX: Final = 1.0
+"""How long a starting runner waits for ports and locks, which children of a killed predecessor hold until they end."""
+
+PING_INTERVAL_S: Final = 1.0
+"""Between the supervisor's questions whether a child's loop still turns."""
+
+PING_TIMEOUT_S: Final = 30.0
+"""Silence after which a child is killed. Far beyond any slice of work; a busy machine must not look like a hang."""
+
+BOOT_S_MAX: Final = 600.0
+"""How long a child may take to become ready. Recovery of a million executions takes a minute or so."""
+
+BOOT_ATTEMPTS_MAX: Final = 5
+"""Crashes in a row before a child was ever ready, after which the tree ends instead of respawning for ever."""
+
+RESPAWN_DELAY_S_MIN: Final = 0.1
+"""Before the second crash in a row is answered with a new child; the first is answered at once. Doubles from here."""
+
+RESPAWN_DELAY_S_MAX: Final = 30.0
+"""Longest delay between crashes in a row."""
+
+RESPAWN_STABLE_S: Final = 60.0
+"""A child that was ready for so long has not crashed "in a row"."""
+
+DRAIN_MARGIN_S: Final = 5.0
+"""What a child gets beyond the drain timeout, for its last commit and its exit, before it is killed."""
+
+DRAIN_WAITING_S_MAX: Final = 1.0
+"""How long a stopping worker's calls still wait for an owner's successor: many reconnect intervals, less than the grace
+of the calls themselves."""
+
+DRAIN_HAND_OVER_S_MAX: Final = 4.0
+"""How long a worker drains whose successor waits: calls for its executions wait meanwhile. Effects that do not end in
+time are performed again by the successor."""
+
+DRAIN_CALLS_S_MAX: Final = 5.0
+"""How long unary calls may take to finish when a worker stops: they wait for a commit, never for an effect."""
+
+DRAIN_CALLBACKS_S_MAX: Final = 2.0
+"""How long a stopping worker delivers what it holds in memory; the outbox keeps the rest for its successor."""
+
+SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
+"""Path of a Unix socket; Linux takes 107, macOS 103."""
+
+METRICS_UNLOCKED_AGE_S_MAX: Final = 60.0
+"""A folder of metrics that nobody has locked for so long is not just being made: its maker was killed."""
+
+METRIC_CELLS_MAX: Final = 8192
+"""Numbers one process counts into, with 48 bytes of names and labels each; all that are known need about 1,500."""
+
+METRIC_NOTE_SIZE_BYTES_MAX: Final = 32 << 10
+"""What one commit counts: at most some 250 numbers, 20 bytes each, and an execution's id."""

@@ -1,0 +1,128 @@
+"""Stage 1, service: its bounds."""
+
+from typing import Final
+
+INPUT_DEPTH_MAX: Final = 128
+"""Nesting of an execution's input: as for documents, and below the 254 levels that orjson writes."""
+
+ENV_VARS_SIZE_BYTES_MAX: Final = 262_144
+"""Names and values of an execution's env_vars: twice the longest single variable Linux takes."""
+
+METADATA_SIZE_BYTES_MAX: Final = 16_384
+"""An execution's WorkflowMetadata; it is stored with the execution and repeated in every listing."""
+
+REASON_SIZE_BYTES_MAX: Final = 4_096
+"""Reason of a cancel, pause or resume: a sentence, carried in an event."""
+
+REPLY_SIZE_BYTES_MAX: Final = 3_145_728
+"""Pages of events and of executions end early beyond it: clients refuse replies over 4 MiB by default."""
+
+REPLY_MESSAGE_SIZE_BYTES_MAX: Final = 67_108_864
+"""Any one reply: the output of an execution is the only large one, and a client must ask to receive it."""
+
+STATUS_MESSAGE_SIZE_BYTES_MAX: Final = 512
+"""Message of a refusal. It travels twice, once percent-encoded."""
+
+STATUS_DETAILS_SIZE_BYTES_MAX: Final = 4_096
+"""Details of a refusal. In base64 and with the message they stay below the 8 KiB of trailers that clients accept by
+default; a client that gets more sees RESOURCE_EXHAUSTED instead of the refusal."""
+
+BATCH_STATUS_DETAILS_SIZE_BYTES_MAX: Final = 2_048
+"""Details of one refusal within a batch, so that a whole batch of refusals fits a client's 4 MiB."""
+
+BATCH_EXECUTIONS_PER_TURN_MAX: Final = 20
+"""Executions of a batch submitted before the loop serves others: some milliseconds if each document is new."""
+
+SUBSCRIPTION_RESUME_INTERVAL_S_MIN: Final = 1.0
+"""A forwarded subscription that broke sooner, without one event, is not opened again: its owner is not coming back."""
+
+CLIENT_NAME_SIZE_BYTES_MAX: Final = 128
+"""The name a client may give itself in metadata; longer ones are not taken for names."""
+
+OVERLOAD_DELAY_S_MAX: Final = 0.025
+"""How long calls may wait before they are looked at: half of the time in which a refusal is promised."""
+
+SHORT_HANDED_DELAY_S_MAX: Final = 3.0
+"""How long calls and executions may wait while a worker is replaced, or has just been: what piles up is no overload."""
+
+OVERLOAD_BURST_S_MAX: Final = 0.2
+"""How long they may wait longer than that before it is overload."""
+
+OVERLOAD_BURST_COUNT_MAX: Final = 1_000
+"""Executions taken meanwhile before it is: as many pass as a burst, or as another worker is replaced."""
+
+OVERLOAD_CATCH_UP: Final = 0.25
+"""Part of its pace at which an overloaded worker takes executions while calls wait too long: they get refusals soon."""
+
+OVERLOAD_PATIENCE_S: Final = 0.2
+"""How long after a decrease of the pace the next: what waited before it must have had the time to go."""
+
+OVERLOAD_INTERVAL_S: Final = 0.05
+"""How often the pace of an overloaded worker changes; the shortest wait in between counts, so a hiccup does not."""
+
+OVERLOAD_BEGIN: Final = 0.3
+"""Part of what it has just taken that a worker takes when an overload begins: what waits must go first."""
+
+OVERLOAD_DECREASE: Final = 0.8
+"""Factor on the pace when calls wait too long."""
+
+OVERLOAD_INCREASE: Final = 1.04
+"""Factor on the pace, each interval, while they do not: so little too much that hardly a queue comes of it."""
+
+OVERLOAD_RETURN: Final = 1.2
+"""The same factor, far below a pace that was too much: back from a tenth of it within a second."""
+
+OVERLOAD_RELIEF: Final = 1.5
+"""An overload is over when the pace is so many times what comes."""
+
+OVERLOAD_EXECUTIONS_PER_S_MIN: Final = 20.0
+"""Slowest pace: something is always taken."""
+
+OVERLOAD_RETRY_S_MIN: Final = 0.1
+"""Shortest delay told to whom an overloaded runner refuses."""
+
+OVERLOAD_RETRY_S_MAX: Final = 5.0
+"""Longest delay told."""
+
+GRPC_CALLS_WAITING_MAX: Final = 10_000
+"""Calls that wait inside gRPC; it cancels further ones without a word, so refusals must come long before."""
+
+GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
+"""Calls open at once on one connection: a service may follow thousands of executions over one channel."""
+
+GRPC_CALLS_OPEN_MAX: Final = 50_000
+"""Calls of a worker not answered yet: streams, and what waits for a commit. Some 20 KB each: a gigabyte in all."""
+
+GRPC_CONNECTIONS_MAX: Final = 20_000
+"""Connections of one worker; idle ones take 10 to 20 KiB each inside grpcio, so all of them some hundred MiB."""
+
+GRPC_GREETING_TIMEOUT_MS: Final = 20_000
+"""For TLS and HTTP/2 to begin, and again for the server's settings to be acknowledged: its bounds hold from then on."""
+
+GRPC_CALLS_REQUESTED_AHEAD: Final = 64
+"""Calls the transport is ready to take up at once; more wait inside grpcio until the loop has looked at these."""
+
+GRPC_EVENTS_PER_LOOK: Final = 16
+"""Events the transport takes out between two looks at the clock: about half a millisecond."""
+
+GRPC_TURN_SHARE: Final = 4.0
+"""How many times as long as others have had the loop the transport may then have it: refusing goes first, and whatever
+comes, a fifth of the time is left for what has been accepted."""
+
+GRPC_TURN_S_MIN: Final = 0.002
+"""Least time the transport may take out events before the loop serves others."""
+
+GRPC_TURN_S_MAX: Final = 0.02
+"""Most time: the acknowledgement of a commit waits no longer for it."""
+
+GRPC_STOP_PAUSE_S: Final = 0.05
+"""How long a stopping server holds new calls before it sends clients elsewhere: many turns of its accept loop."""
+
+GRPC_KEEPALIVE_TIME_MS: Final = 60_000
+"""Silence on a connection before the server pings: below the idle limit of common load balancers and NATs."""
+
+GRPC_KEEPALIVE_TIMEOUT_MS: Final = 20_000
+"""How long a ping may stay unanswered: gRPC's own default; then the peer is gone, and so are its Execute calls."""
+
+GRPC_CLIENT_PING_INTERVAL_MS_MIN: Final = 10_000
+"""Clients may ping this often without being sent away: the lowest keepalive that gRPC libraries allow."""

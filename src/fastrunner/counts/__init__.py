@@ -1,0 +1,1 @@
+"""Support: what is counted (`definitions`), where (`cells`), and how it is read (`scrape`)."""

@@ -1,0 +1,264 @@
+"""Support: every metric of the runner: name, help, labels, buckets; docs/metrics.md is generated from here.
+
+Rules: no execution id in a label, and no label whose values have no end; a series whose labels are known exists from
+the start, at zero; what is counted often is looked up once. Counting is a store into mapped memory (see `cells`), so it
+costs a tenth of a microsecond and survives the process.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from fastrunner.base.deaths import CAUSES
+from fastrunner.counts.cells import Cells, Counter, Gauge, Histogram, Note
+from fastrunner.progress.names import FINAL_STATUSES
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+__all__ = ["EXECUTION_SECONDS", "Definition", "Family", "Metrics"]
+
+CALL_SECONDS = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+"""For what takes microseconds to seconds."""
+EXECUTION_SECONDS = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
+    *(300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, 604800.0),
+)
+"""For what takes milliseconds to days; whole milliseconds, which is how the walk's clock counts."""
+_COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_KINDS = ("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call_http")
+_EFFECTS = ("call_http",)
+_OPEN: tuple[str, ...] = ()
+"""Label values that are not known beforehand; few, though."""
+
+Child = TypeVar("Child", Counter, Gauge, Histogram)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One metric."""
+
+    name: str
+    """As it is scraped, `_total` included."""
+    kind: Literal["counter", "gauge", "histogram"]
+    """Its type."""
+    text: str
+    """Its help."""
+    labels: Mapping[str, Sequence[str]]
+    """Label names, each with the values known beforehand; none if they are not."""
+    bounds: tuple[float, ...] = ()
+    """A histogram's buckets."""
+    oldest: bool = False
+    """Whether a gauge over all workers is the largest of theirs, not the sum."""
+
+    @property
+    def width(self) -> int:
+        """Cells of one series."""
+        return len(self.bounds) + 2 if self.kind == "histogram" else 1
+
+
+class Family(Generic[Child]):
+    """A metric with labels."""
+
+    def __init__(self, make: Callable[[tuple[str, ...]], Child]) -> None:
+        self._make: Callable[[tuple[str, ...]], Child] = make
+        self._children: dict[tuple[str, ...], Child] = {}
+
+    def labels(self, *values: str) -> Child:
+        """The series of some label values, in the order of the label names."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = self._make(values)
+        return child
+
+
+class Metrics:
+    """One process's metrics."""
+
+    def __init__(self, registry: "CollectorRegistry | None" = None, folder: Path | None = None, identity: str = ""):
+        """Counts into files of `folder` called `identity`, or in memory; a registry, if given, can collect them.
+
+        A name that a successor takes over, instead of the process id, lets counters go on where the predecessor stopped
+        and keeps the number of files constant. No two living processes may share it.
+        """
+        self.definitions: dict[str, Definition] = {}
+        """Every metric by name."""
+        self._folder = folder
+        self._counts = Cells(None if folder is None else folder / f"{identity}.counts")
+        # What is present goes with the process, so it lies in a file of its own.
+        self._present = Cells(None if folder is None else folder / f"{identity}.gauges")
+        self.values = self._counts.values
+        """The cells of counters and histograms."""
+        self._define_executions()
+        self._define_storage()
+        self._define_callbacks()
+        self._define_processes()
+        self._define_rpcs()
+        if registry is not None:
+            registry.register(self)
+
+    def note(self, name: str) -> Note:
+        """A note of that name; the same one for a successor."""
+        return Note(None if self._folder is None else self._folder / f"{name}.note")
+
+    def collect(self) -> "Iterator[Metric]":
+        """See prometheus_client's Collector."""
+        from fastrunner.counts.scrape import families
+
+        return families(self.definitions, [self._counts.read()], [self._present.read()])
+
+    # --- definitions ---
+
+    def _define_executions(self) -> None:
+        statuses, kinds = {"status": sorted(FINAL_STATUSES)}, {"kind": _KINDS}
+        self.active_executions = self._gauge("active_executions", "Executions accepted and not finished")
+        self.execution_duration = self._histograms(
+            "execution_duration_seconds", "Time from acceptance to the end of an execution", EXECUTION_SECONDS, statuses
+        )
+        self.executions_accepted = self._counter("executions_accepted_total", "Executions accepted")
+        self.executions_finished = self._counters("executions_finished_total", "Executions finished", statuses)
+        self.executions_rejected = self._counters(
+            "executions_rejected_total", "Executions refused, by the class of the refusal", {"reason": _OPEN}
+        )
+        self.parked_executions = self._gauge(
+            "parked_executions", "Executions that only wait: for a timer or an event, or paused"
+        )
+        self.resident_executions = self._gauge("resident_executions", "Executions in memory")
+        self.tasks = self._counters(
+            "tasks_total",
+            "Tasks that ended; those that were interrupted are not counted",
+            {**kinds, "outcome": ("completed", "failed")},
+        )
+        self.task_duration = self._histograms(
+            "task_duration_seconds",
+            "Time from a task's first event to its last, in whole milliseconds",
+            EXECUTION_SECONDS,
+            kinds,
+        )
+        self.expressions_over_budget = self._counter(
+            "expression_budget_exceeded_total", "Expressions that were ended because they used up their budget"
+        )
+        self.timer_lateness = self._histogram(
+            "timer_lateness_seconds", "How long after their deadline timers went off", CALL_SECONDS
+        )
+        effects = {"kind": _EFFECTS}
+        self.effects_in_flight = self._gauges("effects_in_flight", "Effects being performed", effects)
+        self.effects = self._counters(
+            "effects_total", "Effects performed", {**effects, "outcome": ("completed", "failed", "interrupted")}
+        )
+        self.effect_duration = self._histograms(
+            "effect_duration_seconds", "Time one effect took", EXECUTION_SECONDS, effects
+        )
+        self.plan_cache_hits = self._counter("plan_cache_hits_total", "Documents found compiled")
+        self.plan_cache_misses = self._counter("plan_cache_misses_total", "Documents compiled")
+
+    def _define_storage(self) -> None:
+        self.commit_executions = self._histogram("commit_executions", "Executions written by one commit", _COUNTS)
+        self.commit_duration = self._histogram(
+            "commit_duration_seconds", "Time one commit took, fsync included", CALL_SECONDS
+        )
+        self.commit_failures = self._counters(
+            "commit_failures_total", "Commits that failed and are tried again", {"cause": _OPEN}
+        )
+        self.executions_set_aside = self._counters(
+            "executions_set_aside_total",
+            "Executions paused because worker after worker died in a turn of them, by what the last one died of",
+            {"reason": CAUSES},
+        )
+        self.damaged_records = self._counters(
+            "damaged_records_total", "Stored records found damaged, by table", {"table": _OPEN}
+        )
+        self.storage_failing = self._gauge("storage_failing", "Shards that cannot be written or read now")
+
+    def _define_callbacks(self) -> None:
+        self.callback_events = self._counters(
+            "callback_events_total",
+            "Progress events by what became of them: acknowledged once; retried and failed as often as that happened",
+            {"outcome": ("acknowledged", "retried", "failed", "dropped")},
+        )
+        self.callback_attempts = self._counters(
+            "callback_attempts_total", "Callback calls by method and code", {"method": _OPEN, "code": _OPEN}
+        )
+        self.callback_queue_events = self._gauge(
+            "callback_queue_events", "Events in memory that wait to be acknowledged"
+        )
+        self.callback_oldest_age = self._gauge(
+            "callback_oldest_event_age_seconds", "Age of the oldest unacknowledged event", oldest=True
+        )
+        self.callback_breaker_open = self._gauge(
+            "callback_breaker_open", "Workers whose callbacks are suspended after failures"
+        )
+
+    def _define_processes(self) -> None:
+        self.router_forwards = self._counters(
+            "router_forwards_total", "Requests forwarded to their owner, by the code of the answer", {"code": _OPEN}
+        )
+        self.router_duration = self._histogram(
+            "router_forward_duration_seconds", "Time a forwarded request took", CALL_SECONDS
+        )
+        self.worker_restarts = self._counter("worker_restarts_total", "Workers started again after a crash")
+
+    def _define_rpcs(self) -> None:
+        method = {"grpc_type": _OPEN, "grpc_service": _OPEN, "grpc_method": _OPEN}
+        self.grpc_started = self._counters("grpc_server_started_total", "RPCs begun on the server", method)
+        self.grpc_handled = self._counters(
+            "grpc_server_handled_total", "RPCs completed on the server, by code", {**method, "grpc_code": _OPEN}
+        )
+        self.grpc_duration = self._histograms(
+            "grpc_server_handling_seconds", "Time RPCs took on the server", CALL_SECONDS, method
+        )
+
+    # --- kinds of metrics ---
+
+    def _define(
+        self,
+        name: str,
+        kind: Literal["counter", "gauge", "histogram"],
+        text: str,
+        labels: Mapping[str, Sequence[str]],
+        bounds: tuple[float, ...] = (),
+        oldest: bool = False,
+    ) -> Definition:
+        full_name = name if name.startswith("grpc_") else f"workflow_runner_{name}"
+        definition = Definition(full_name, kind, text, labels, bounds, oldest)
+        self.definitions[full_name] = definition
+        return definition
+
+    def _series(
+        self, definition: Definition, make: Callable[[Cells, int], Child], cells: Cells
+    ) -> Callable[[tuple[str, ...]], Child]:
+        return lambda values: make(cells, cells.place(definition.name, values, definition.width))
+
+    def _family(self, definition: Definition, make: Callable[[Cells, int], Child], cells: Cells) -> Family[Child]:
+        family: Family[Child] = Family(self._series(definition, make, cells))
+        for values in product(*definition.labels.values()):
+            family.labels(*values)
+        return family
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return self._series(self._define(name, "counter", text, {}), Counter, self._counts)(())
+
+    def _counters(self, name: str, text: str, labels: Mapping[str, Sequence[str]]) -> Family[Counter]:
+        return self._family(self._define(name, "counter", text, labels), Counter, self._counts)
+
+    def _gauge(self, name: str, text: str, *, oldest: bool = False) -> Gauge:
+        return self._series(self._define(name, "gauge", text, {}, oldest=oldest), Gauge, self._present)(())
+
+    def _gauges(self, name: str, text: str, labels: Mapping[str, Sequence[str]]) -> Family[Gauge]:
+        return self._family(self._define(name, "gauge", text, labels), Gauge, self._present)
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+        definition = self._define(name, "histogram", text, {}, bounds)
+        return self._series(definition, lambda cells, at: Histogram(cells, at, bounds), self._counts)(())
+
+    def _histograms(
+        self, name: str, text: str, bounds: tuple[float, ...], labels: Mapping[str, Sequence[str]]
+    ) -> Family[Histogram]:
+        definition = self._define(name, "histogram", text, labels, bounds)
+        return self._family(definition, lambda cells, at: Histogram(cells, at, bounds), self._counts)

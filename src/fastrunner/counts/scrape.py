@@ -1,0 +1,77 @@
+"""Support: what all processes have counted, as prometheus_client's metrics.
+
+Rules: whoever counts does not import this, nor prometheus_client; a file that vanishes while it is read belonged to a
+process that has just died.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
+
+from fastrunner.counts.cells import Key, read_cells
+from fastrunner.counts.definitions import Definition, Metrics
+
+__all__ = ["FolderCollector", "families"]
+
+Counted = Sequence[tuple[Key, Sequence[float]]]
+"""What one process has counted."""
+
+
+class FolderCollector:
+    """Everything the processes of a runner have counted into its folder; a prometheus_client Collector."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._definitions = Metrics().definitions
+
+    def collect(self) -> Iterator[Metric]:
+        """One metric per definition, over all processes."""
+        return families(self._definitions, self._read("counts"), self._read("gauges"))
+
+    def _read(self, suffix: str) -> Iterator[Counted]:
+        for path in sorted(self._folder.glob(f"*.{suffix}")):
+            with suppress(FileNotFoundError):
+                yield read_cells(path)
+
+
+def families(
+    definitions: Mapping[str, Definition], counts: Iterable[Counted], gauges: Iterable[Counted]
+) -> Iterator[Metric]:
+    """One metric per definition, of what several processes have counted."""
+    merged: dict[str, dict[tuple[str, ...], list[float]]] = defaultdict(dict)
+    for counted in (*counts, *gauges):
+        for key, values in counted:
+            known = merged[key.name].setdefault(key.labels, [0.0] * key.width)
+            merge = max if definitions[key.name].oldest else _sum
+            known[:] = map(merge, known, values)
+    for name, definition in definitions.items():
+        yield _metric(definition, merged[name])
+
+
+def _sum(one: float, other: float) -> float:
+    return one + other
+
+
+def _shown(bound: float) -> str:
+    return "+Inf" if bound == float("inf") else repr(bound)
+
+
+def _metric(definition: Definition, series: Mapping[tuple[str, ...], Sequence[float]]) -> Metric:
+    name = definition.name
+    metric = Metric(name.removesuffix("_total"), definition.text, definition.kind)
+    for values, cells in series.items():
+        labels = dict(zip(definition.labels, values, strict=True))
+        if definition.kind != "histogram":
+            metric.add_sample(name, labels, cells[0])
+            continue
+        *buckets, total = cells
+        cumulated = list(accumulate(buckets))
+        for bound, count in zip((*definition.bounds, float("inf")), cumulated, strict=True):
+            metric.add_sample(f"{name}_bucket", {**labels, "le": _shown(bound)}, count)
+        metric.add_sample(f"{name}_count", labels, cumulated[-1])
+        metric.add_sample(f"{name}_sum", labels, total)
+    return metric

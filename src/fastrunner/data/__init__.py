@@ -1,0 +1,1 @@
+"""Support: what operators do with a data directory: check, compact, export."""

@@ -1,0 +1,338 @@
+"""Support: whole shard files read, checked and compacted for `fastrunner data`, without an engine.
+
+Rules: a file is read in one read-only transaction, so a running owner does not notice and nothing half-written is seen;
+only `compact` writes, and only while nobody else has the directory. Damage is a finding, never an exception.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from fastrunner.engine import ExecutionQuery
+from fastrunner.engine.embedded.store import proofs, wal_check
+from fastrunner.engine.embedded.store.large_values import claimed_by, hash_of, is_divided, join
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
+from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage
+from fastrunner.engine.embedded.store.sharding import shard_of
+from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION, named
+from fastrunner.progress.names import FINAL_STATUSES
+from fastrunner.progress.wire import split
+
+__all__ = ["ShardFile", "Sizes", "shard_files"]
+
+_QUERIES = named("inspect")
+_FOREVER_MS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a shard takes on disk, journal included, in bytes."""
+
+    before: int
+    """Before it was compacted."""
+    after: int
+    """Afterwards."""
+
+
+def shard_files(folder: Path, shard_count: int) -> "list[ShardFile]":
+    """Every shard of a data directory, whether or not its file is there."""
+    return [ShardFile(folder / f"shard-{number:04d}.db", number, shard_count) for number in range(shard_count)]
+
+
+class ShardFile:
+    """One shard's file, looked at from outside."""
+
+    def __init__(self, path: Path, number: int, shard_count: int) -> None:
+        self.path = path
+        self._number = number
+        self._shard_count = shard_count
+
+    # --- opening ---
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        """Raises DataDirectoryRefused for another schema version, sqlite3.Error."""
+        db = sqlite3.connect(f"file:{quote(str(self.path))}?mode={mode}", uri=True, isolation_level=None)
+        try:
+            db.text_factory = lambda encoded: encoded.decode("utf-8", "replace")
+            version = int(db.execute(_QUERIES["schema_version"]).fetchone()[0])
+            if version > SCHEMA_VERSION:
+                raise DataDirectoryRefused(
+                    f"{self.path} has schema version {version}, this version of fastrunner reads up to "
+                    f"{SCHEMA_VERSION}: use the version that wrote it, or a newer one"
+                )
+            if version < SCHEMA_VERSION:
+                raise DataDirectoryRefused(
+                    f"{self.path} has schema version {version}, this version of fastrunner has {SCHEMA_VERSION}: start "
+                    "the runner on it once, which brings it up to date"
+                )
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _snapshot(self) -> sqlite3.Connection:
+        db = self._open("ro")
+        db.execute(_QUERIES["begin"])
+        return db
+
+    # --- check ---
+
+    def count_rows(self) -> int:
+        """How many rows `check` goes through; 0 if they cannot be counted. Raises DataDirectoryRefused."""
+        try:
+            with closing(self._snapshot()) as db:
+                return int(db.execute(_QUERIES["count_rows"]).fetchone()[0])
+        except sqlite3.Error:
+            return 0
+
+    def check(self, advance: Callable[[int], None]) -> Iterator[Damage]:
+        """Everything wrong with the file; `advance` hears of each row. Raises DataDirectoryRefused."""
+        if not self.path.exists():
+            yield Damage("file", "", "is missing: restore it from a backup")
+            return
+        with ExitStack() as index_files:
+            mark = wal_check.read_mark(self.path, index_files)
+            try:
+                db = self._snapshot()
+            except sqlite3.Error as error:
+                yield Damage("file", "", f"cannot be read: {error}")
+                return
+            with closing(db):
+                yield from self._check_journal(mark, index_files)
+                yield from self._check_content(db, advance)
+
+    def _check_content(self, db: sqlite3.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
+        yield from _guarded("file", self._check_integrity(db))
+        for table, look in (
+            ("plans", _check_plan),
+            ("executions", lambda row: self._check_execution(db, row)),
+            ("requests", lambda row: _check_request(db, row)),
+            ("snapshots", lambda row: _check_snapshot(db, row)),
+            ("large_values", _check_large_value),
+        ):
+            yield from _guarded(table, _each(db, table, look, advance))
+        yield from _guarded("claims", _each(db, "claims", _check_claim, _ignore))
+        yield from _guarded("events", _check_events(db, advance))
+
+    def _check_journal(self, mark: wal_check.Mark | None, index_files: ExitStack) -> Iterator[Damage]:
+        if lost := wal_check.find_loss(self.path, mark, index_files):
+            yield Damage("journal", "", lost)
+        kept = wal_check.kept_journal(self.path)
+        if kept.exists():
+            yield Damage("journal", "", f"commits were lost before; delete {kept.name} when that has been looked into")
+
+    def _check_integrity(self, db: sqlite3.Connection) -> Iterator[Damage]:
+        for (sentence,) in db.execute(_QUERIES["integrity"]):
+            if sentence != "ok":
+                yield Damage("file", "", str(sentence).replace("\n", "; "))
+
+    def _check_execution(self, db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
+        key, execution_id, status, finished_ms, last, acknowledged, error, output, row_format, checksum = row[:10]
+        has_plan, has_request, has_snapshot, events_last = row[10:]
+
+        def damage(detail: str) -> Damage:
+            return Damage("executions", execution_id, detail)
+
+        actual = proofs.execution_checksum(key, status, finished_ms, last, error, output)
+        if not proofs.is_proven(row_format, checksum, actual):
+            yield damage("its state does not match its checksum")
+        elif row_format == CLAIMED_FORMAT and output is not None:
+            yield from _unclaimed(db, "executions", key, execution_id, [bytes.fromhex(output)])
+        if shard_of(execution_id, self._shard_count) != self._number:
+            yield damage("it belongs to another shard")
+        if not has_plan:
+            yield damage("its document is missing")
+        if (finished_ms > 0) != (status in FINAL_STATUSES):
+            yield damage(f"its status is {status}, which contradicts its end time {finished_ms}")
+        if not finished_ms and not (has_request and has_snapshot):
+            yield damage("it has not ended, but its request or its snapshot is missing")
+        if acknowledged > last:
+            yield damage(f"{acknowledged} of its events are acknowledged, but it has {last}")
+        if (events_last or 0) != last:
+            yield damage(f"it has {last} events, but those stored end at {events_last or 0}")
+
+    # --- export ---
+
+    def export(self, query: ExecutionQuery, with_events: bool) -> Iterator[dict[str, Any]]:
+        """Executions in the order of acceptance, as plain data; events as encoded messages under `events`.
+
+        `damaged` is set on one that is not what was written. Raises DataDirectoryRefused, sqlite3.Error.
+        """
+        parameters = {
+            "accepted_from_ms": query.accepted_from_ms,
+            "accepted_until_ms": query.accepted_until_ms or _FOREVER_MS,
+            "statuses": orjson.dumps(sorted(query.statuses)).decode(),
+            "name": query.name,
+            "namespace": query.namespace,
+        }
+        with closing(self._snapshot()) as db:
+            for row in db.execute(_QUERIES["export"], parameters):
+                fields = _exported(db, row)
+                if with_events:
+                    fields["events"] = _exported_events(db, row[0], fields)
+                yield fields
+
+    # --- compact ---
+
+    def compact(self) -> Sizes:
+        """Writes the file anew without its free space. Hold the directory's lock. Raises as `export`."""
+        before = self.size_bytes()
+        with closing(self._open("rw")) as db:
+            db.execute(_QUERIES["vacuum"])
+            db.execute(_QUERIES["checkpoint"])
+        return Sizes(before, self.size_bytes())
+
+    def size_bytes(self) -> int:
+        """What the file and its journal take."""
+        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+
+def _guarded(table: str, findings: Iterator[Damage]) -> Iterator[Damage]:
+    """Findings, the last of them that the rest cannot be read."""
+    try:
+        yield from findings
+    except sqlite3.Error as error:
+        yield Damage(table, "", f"the rest cannot be read: {error}")
+
+
+def _each(
+    db: sqlite3.Connection,
+    table: str,
+    look: Callable[[tuple[Any, ...]], Iterator[Damage]],
+    advance: Callable[[int], None],
+) -> Iterator[Damage]:
+    for row in db.execute(_QUERIES[table]):
+        advance(1)
+        yield from look(row)
+
+
+def _check_plan(row: tuple[Any, ...]) -> Iterator[Damage]:
+    key, digest, document, uses, used = row
+    if not proofs.is_document(digest, document):
+        yield Damage("plans", "", f"document {key} does not match its hash")
+    if uses != used:
+        yield Damage("plans", "", f"document {key} counts {uses} executions, but {used} refer to it")
+
+
+def _check_request(db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
+    key, execution_id, debug, input_json, env_json, client, row_format, checksum = row
+    actual = proofs.request_checksum(key, bool(debug), input_json, env_json, client)
+    if execution_id is None:
+        yield Damage("requests", "", f"a row belongs to execution number {key}, which does not exist")
+    elif not proofs.is_proven(row_format, checksum, actual):
+        yield Damage("requests", execution_id, "its request does not match its checksum")
+    elif row_format == CLAIMED_FORMAT:
+        yield from _unclaimed(db, "requests", key, execution_id, [input_json])
+
+
+def _check_snapshot(db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
+    key, execution_id, snapshot = row
+    if execution_id is None:
+        yield Damage("snapshots", "", f"a row belongs to execution number {key}, which does not exist")
+    elif detail := _snapshot_damage(db, snapshot):
+        yield Damage("snapshots", execution_id, detail)
+    else:
+        yield from _unclaimed(db, "snapshots", key, execution_id, claimed_by(snapshot))
+
+
+def _snapshot_damage(db: sqlite3.Connection, snapshot: bytes) -> str:
+    if is_divided(snapshot):
+        try:
+            snapshot = join(snapshot, lambda digest: _large_value(db, digest)).data
+        except ValueError as error:
+            return str(error)
+    return proofs.snapshot_damage(snapshot)
+
+
+def _large_value(db: sqlite3.Connection, digest: bytes) -> bytes | None:
+    row = db.execute(_QUERIES["large_value"], (digest,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _unclaimed(
+    db: sqlite3.Connection, table: str, key: int, execution_id: str, digests: Iterable[bytes]
+) -> Iterator[Damage]:
+    """What a row refers to and its execution does not claim; it would go with the last who does."""
+    for digest in digests:
+        if db.execute(_QUERIES["unclaimed"], (key, digest)).fetchone()[0]:
+            yield Damage(table, execution_id, f"it needs the large value {digest.hex()}, but does not claim it")
+
+
+def _check_large_value(row: tuple[Any, ...]) -> Iterator[Damage]:
+    digest, value, is_claimed = row
+    if hash_of(value) != digest:
+        yield Damage("large_values", "", f"{digest.hex()} does not match its hash")
+    if not is_claimed:
+        yield Damage("large_values", "", f"nobody needs {digest.hex()}")
+
+
+def _check_claim(row: tuple[Any, ...]) -> Iterator[Damage]:
+    key, execution_id, is_there = row
+    if not execution_id:
+        yield Damage("claims", "", f"a row belongs to execution number {key}, which does not exist")
+    if not is_there:
+        yield Damage("claims", execution_id, "a large value it needs is missing")
+
+
+def _ignore(count: int) -> None:
+    """Claims are not rows to wait for."""
+
+
+def _check_events(db: sqlite3.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
+    key_before, expected = -1, 1
+    for key, execution_id, first, last, messages, row_format, checksum in db.execute(_QUERIES["events"]):
+        advance(1)
+        if key != key_before:
+            key_before, expected = key, 1
+        if execution_id is None:
+            yield Damage("events", "", f"a row belongs to execution number {key}, which does not exist")
+            continue
+        if not proofs.is_proven(row_format, checksum, proofs.events_checksum(key, first, last, messages)):
+            yield Damage("events", execution_id, f"its events {first} to {last} do not match their checksum")
+        if first != expected or last < first:
+            yield Damage("events", execution_id, f"its events go on at {first} where {expected} should come")
+        expected = last + 1
+
+
+def _exported_events(db: sqlite3.Connection, key: int, fields: dict[str, Any]) -> list[bytes]:
+    """The messages of one execution; damaged rows are left out, and `damaged` is set in the fields."""
+    found: list[bytes] = []
+    for first, last, messages, row_format, checksum in db.execute(_QUERIES["export_events"], (key,)):
+        if proofs.is_proven(row_format, checksum, proofs.events_checksum(key, first, last, messages)):
+            found += split(messages)
+        else:
+            fields["damaged"] = True
+    return found
+
+
+def _exported(db: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
+    key, execution_id, status, namespace, name, version, accepted_ms, finished_ms, last, acknowledged = row[:10]
+    error_json, output_json, row_format, checksum = row[10:]
+    actual = proofs.execution_checksum(key, status, finished_ms, last, error_json, output_json)
+    fields: dict[str, Any] = {
+        "execution_id": execution_id,
+        "status": status,
+        "workflow": {"namespace": namespace, "name": name, "version": version},
+        "accepted_ms": accepted_ms,
+        "finished_ms": finished_ms,
+        "last_sequence_number": last,
+        "acknowledged_sequence_number": acknowledged,
+    }
+    if not proofs.is_proven(row_format, checksum, actual):
+        return {**fields, "damaged": True}
+    if row_format == CLAIMED_FORMAT and output_json is not None:
+        output = _large_value(db, bytes.fromhex(output_json))
+        if output is None or hash_of(output) != bytes.fromhex(output_json):
+            return {**fields, "damaged": True}
+        output_json = output.decode()
+    for label, text in (("error", error_json), ("output", output_json)):
+        if text is not None:
+            fields[label] = orjson.Fragment(text)
+    return fields

@@ -1,0 +1,1 @@
+"""Stage 3, journal: whether and as what a request is taken."""

@@ -1,0 +1,92 @@
+"""Stage 2, compile: plans by document, so that the same text is compiled once per worker.
+
+Rules: the cache is bounded by count and by the text it holds, the least recently used plan goes first; executions keep
+their own plan alive.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from fastrunner._core import InvalidWorkflow, Plan, compile  # noqa: A004 - the core's verb
+from fastrunner.base import limits
+from fastrunner.counts.definitions import Metrics
+from fastrunner.errors import DocumentRefused
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
+
+__all__ = ["CachedPlan", "PlanCache"]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPlan:
+    """A compiled document and its text."""
+
+    plan: Plan
+    """The compiled document."""
+    document: str
+    """The text."""
+    hash: "HASH"
+    """What a request's digest begins with; see `PlanCache.hash_of`."""
+    is_stored: bool = False
+    """Compiled for an execution that was accepted before: rules that came later were not asked of it."""
+
+
+class PlanCache:
+    """The compiled documents of one worker."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        # Keyed by the text itself: a dictionary compares whole texts, so no two documents can be taken for one another,
+        # and looking up a known document needs no cryptographic hash.
+        self._plans: OrderedDict[str, CachedPlan] = OrderedDict()
+        self._size_chars = 0
+        self._hits = metrics.plan_cache_hits
+        self._misses = metrics.plan_cache_misses
+
+    def get(self, document: str) -> CachedPlan:
+        """The plan of a document that is submitted. Raises DocumentRefused."""
+        return self._get(document, is_stored=False)
+
+    def get_stored(self, document: str) -> CachedPlan:
+        """The plan of an execution that was accepted before, maybe by an earlier version with fewer rules.
+
+        It never serves a submission. Raises DocumentRefused.
+        """
+        return self._get(document, is_stored=True)
+
+    def _get(self, document: str, is_stored: bool) -> CachedPlan:
+        cached = self._plans.get(document)
+        # Where the later rules hold, the plan is the same with and without them.
+        if cached is not None and (is_stored or not cached.is_stored):
+            self._plans.move_to_end(document)
+            self._hits.inc()
+            return cached
+        self._misses.inc()
+        try:
+            plan = compile(document, is_stored)
+        except InvalidWorkflow as invalid:
+            raise DocumentRefused(invalid.problems) from None
+        cached = CachedPlan(plan, document, _prefixed(document.encode()), is_stored)
+        self._keep(cached)
+        return cached
+
+    def hash_of(self, document: str) -> "HASH":
+        """A hash that has taken in a document, whether or not it compiles: to be copied before it takes in more."""
+        cached = self._plans.get(document)
+        return _prefixed(document.encode()) if cached is None else cached.hash
+
+    def _keep(self, cached: CachedPlan) -> None:
+        if self._plans.pop(cached.document, None) is None:
+            self._size_chars += len(cached.document)
+        self._plans[cached.document] = cached
+        while len(self._plans) > limits.PLANS_CACHED_MAX or self._size_chars > limits.PLANS_CACHED_SIZE_CHARS_MAX:
+            document, _ = self._plans.popitem(last=False)
+            self._size_chars -= len(document)
+
+
+def _prefixed(text: bytes) -> "HASH":
+    hashed = sha256(len(text).to_bytes(8, "little"))
+    hashed.update(text)
+    return hashed

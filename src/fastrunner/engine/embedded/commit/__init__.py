@@ -1,0 +1,1 @@
+"""Stage 3, journal: what a commit writes, counts and deletes."""

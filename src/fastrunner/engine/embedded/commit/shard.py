@@ -1,0 +1,567 @@
+"""Stage 3, journal: one shard: its executions in memory and the loop of its commits.
+
+Theory of operation: turns of walks mark executions dirty. A commit gathers what is dirty into one batch, writes its
+rows on the loop's thread, and hands COMMIT to the writer thread. While that runs, walks go on and dirt gathers for the
+next commit, which starts when this one lands: an idle shard commits at once, a busy one in batches that grow
+with its load.
+
+Rules:
+- Callers are answered, effects started and events announced only by `_land`, after the commit.
+- A commit that fails is kept and tried again with back-off. Executions it would have accepted are refused instead
+  (nobody was told they exist), and no new ones are taken until a commit lands.
+- A change that cannot be written whatever the disk does fails its own execution, never the shard.
+- An execution whose stored state is damaged ends as failed, with an event that says so; what is left of it is kept.
+- One that is the death of worker after worker is paused, without a turn of it; see `marks.py` and `verdicts.py`.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import orjson
+
+from fastrunner._core import Cancel, PerformEffect, Resume, Walk
+from fastrunner.base import crash, limits
+from fastrunner.base.clock import monotonic_s
+from fastrunner.base.crash import CrashPoint, TurnPart
+from fastrunner.base.deaths import Death
+from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
+from fastrunner.engine.embedded.commit import verdicts
+from fastrunner.engine.embedded.commit.counting import CommitCounts
+from fastrunner.engine.embedded.commit.retention import Retention
+from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.run.residency import Loader, Places
+from fastrunner.engine.embedded.store.changes import Batch, Change, Waiter
+from fastrunner.engine.embedded.store.faults import refusal_of
+from fastrunner.engine.embedded.store.file import Store
+from fastrunner.engine.embedded.store.marks import Marks, Suspect
+from fastrunner.engine.embedded.store.proofs import Damage
+from fastrunner.engine.embedded.store.reader import Unfinished
+from fastrunner.errors import Damaged, ShardDamaged, StorageFailed, StorageFull, Unavailable, UnknownExecution
+from fastrunner.progress.names import FINAL_STATUSES
+
+__all__ = ["Driver", "Shard"]
+
+_log = logging.getLogger(__name__)
+
+
+class Driver(Places, Protocol):
+    """What a shard asks of the engine around it."""
+
+    def gathered(self, execution: Execution) -> None:
+        """The execution's events are being committed: its walk may go on."""
+
+    def committed(self, execution: Execution, change: Change) -> None:
+        """The change is durable: start its effects, announce its events."""
+
+    def landed(self) -> None:
+        """All changes of a commit have been told."""
+
+    def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
+        """The execution is back in memory: perform its effects again, arm its timer, let it go on."""
+
+    def evicted(self, execution: Execution) -> None:
+        """The execution goes on in the file only."""
+
+    def ended(self, execution: Execution) -> None:
+        """The execution has ended, or is out of service: nothing comes of it any more."""
+
+    def storage_changed(self) -> None:
+        """The shard's `refusal` has come or gone."""
+
+
+class Shard:
+    """One shard, owned by this worker."""
+
+    def __init__(
+        self,
+        number: int,
+        store: Store,
+        driver: Driver,
+        plans: PlanCache,
+        config: Config,
+        metrics: Metrics,
+        wall_ms: Callable[[], int],
+        make_writer: WriterFactory,
+    ) -> None:
+        self.number = number
+        self.store = store
+        self.live: dict[str, Execution] = {}
+        """Executions in memory by id: unfinished ones, and finished ones until their commit has landed."""
+        self.broken_count = 0
+        """Those of them that the core failed on: they stay there so that nobody tries them again."""
+        self.unfinished_count = 0
+        self.parked_count_at_open = 0
+        """Executions of the file that only waited when it was opened."""
+        self.loader = Loader(store, driver, self.live.__contains__, self._restore, wall_ms, driver.storage_changed)
+        self.refusal: StorageFull | StorageFailed | None = None
+        """Why nothing new is taken; None while commits land."""
+        self._driver = driver
+        self._plans = plans
+        self._metrics = metrics
+        self._counts = CommitCounts(metrics, number)
+        self._wall_ms = wall_ms
+        store.on_damage = self._damage_found
+        self._retention = Retention(store, config, metrics)
+        self._execution_key_last = 0
+        self._plans_by_key: dict[int, CachedPlan] = {}
+        self._dirty: deque[Execution] = deque()
+        self._verdicts: deque[Change] = deque()
+        self._acknowledgements: dict[str, int] = {}
+        self._acknowledgement_handle: asyncio.TimerHandle | None = None
+        self._commit_planned = False
+        self._commit_begun_s = 0.0
+        self._flying: Batch | None = None
+        self._unwritten: Batch | None = None
+        self._retry_handle: asyncio.TimerHandle | None = None
+        self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
+        self._landings = asyncio.Event()
+        self._closing = False
+        self._make_writer = make_writer
+        self._writer: CommitWriter
+        self.marks = Marks(store.path.with_suffix(".marks"))
+        """Whose turn runs."""
+
+    # --- opening and recovery ---
+
+    async def open(self, death: Death | None) -> None:
+        """Opens the file, waiting for a predecessor to let go of it, and sets aside what that died of once too often.
+
+        Raises DataDirectoryRefused, Unavailable, and StorageFull or StorageFailed while the disk does not let it be
+        opened.
+        """
+        deadline_s = monotonic_s() + limits.SHARD_OWNER_WAIT_S_MAX
+        while not self.store.try_lock():
+            if monotonic_s() > deadline_s:
+                self.store.unlock()
+                raise Unavailable(f"{self.store.path} is still held by another worker")
+            await asyncio.sleep(0.01)
+        counts = self.store.open()
+        self._counts.recover(self.store.progress)
+        self._execution_key_last = counts.execution_key_last
+        self.loader.begin(counts.execution_key_last)
+        self.unfinished_count = counts.unfinished
+        self.parked_count_at_open = counts.parked
+        self._retention.finished_count = counts.finished
+        self._writer = self._make_writer(f"shard-{self.number}", self.store.commit, self._landed)
+        self.marks.open()
+        with suppress(StorageFailed):
+            # Where the file cannot be read now, whoever is suspected stays so until the next start.
+            self._judge(death)
+
+    def _judge(self, death: Death | None) -> None:
+        suspect = self.marks.judge(death, self.store.standing)
+        if suspect is not None:
+            _log.warning(
+                "worker died in a turn of execution number %d of shard %d (%s): %d of %d times",
+                suspect.execution_key,
+                self.number,
+                suspect.cause_name,
+                suspect.deaths_count,
+                limits.DEATHS_IN_TURN_MAX,
+            )
+        for condemned in self.marks.condemned(self.store.standing):
+            row = self.store.unfinished(condemned.execution_key)
+            if row is not None:
+                self._set_aside(row, condemned)
+
+    def find(self, execution_id: str) -> Execution | Unfinished | str:
+        """The execution, restored if need be; the row of one that is set aside; the final status of one out of memory.
+        Raises UnknownExecution."""
+        execution = self.live.get(execution_id)
+        if execution is not None:
+            return execution
+        acceptance = self.store.acceptance(execution_id)
+        if acceptance is None:
+            raise UnknownExecution(execution_id)
+        key, _, status = acceptance
+        if status in FINAL_STATUSES:
+            return status
+        row = self.store.unfinished(key)
+        assert row is not None
+        return row if row.aside else self._restore(row)
+
+    def _restore(self, row: Unfinished) -> Execution:
+        """Brings an execution back from its snapshot. One whose stored state is damaged ends as failed; one that the
+        core fails on stays as it is, broken. Raises Unavailable."""
+        execution = Execution(
+            self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
+        )
+        execution.parked = row.parked
+        self.live[row.execution_id] = execution
+        self.marks.begin(row.execution_key, monotonic_s())
+        try:
+            crash.strike(TurnPart.RESTORE, row.execution_id)
+            if row.damage:
+                raise Damaged(row.damage)
+            plan = self._stored_plan(row.plan_key).plan
+            input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
+            walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env)
+            effects = execution.restored(walk, row, self._wall_ms())
+        except Unavailable:
+            del self.live[row.execution_id]
+            raise
+        except Damaged as damage:
+            execution.stored = True
+            self._fail(execution, row.last_sequence, f"the runner's copy of this execution is damaged: {damage}")
+        except Exception:
+            execution.stored = True
+            self.quarantine(execution)
+        else:
+            self._driver.restored(execution, effects)
+            if execution.finished_ms:
+                self.mark(execution)
+        finally:
+            self.marks.end()
+        return execution
+
+    def _stored_plan(self, plan_key: int) -> CachedPlan:
+        plan = self._plans_by_key.get(plan_key)
+        if plan is None:
+            plan = self._plans.get_stored(self.store.document(plan_key))
+            if len(self._plans_by_key) >= limits.PLANS_BY_KEY_MAX:
+                self._plans_by_key.clear()
+            self._plans_by_key[plan_key] = plan
+        return plan
+
+    def evict(self, execution: Execution) -> None:
+        """Lets an idle execution go on in the file only; the loader or a command brings it back."""
+        crash.reach(CrashPoint.BEFORE_EVICTION)
+        del self.live[execution.execution_id]
+        if execution.effects_unstarted:
+            self.loader.requeue(execution.execution_key)
+        self._driver.evicted(execution)
+        # Timers that are dead may hold on to the object for a while.
+        execution.walk = None
+        crash.reach(CrashPoint.AFTER_EVICTION)
+
+    @property
+    def trouble(self) -> str:
+        """Why the file cannot be used as it should be; empty if it can."""
+        refusal = self.refusal or self.loader.failure
+        return "" if refusal is None else refusal.message
+
+    # --- executions ---
+
+    def admit(self, execution_id: str, accepted_ms: int, request_digest: bytes, debug: bool) -> Execution:
+        """A new execution in memory; it exists for callers once its first commit has landed."""
+        self._execution_key_last += 1
+        execution = Execution(self.number, self._execution_key_last, execution_id, accepted_ms, request_digest, debug)
+        self.live[execution_id] = execution
+        self.unfinished_count += 1
+        return execution
+
+    def quarantine(self, execution: Execution) -> None:
+        """Call inside an exception handler: the core failed on this execution. It stays as its last commit has it, and
+        is tried again at the next start; one that was never committed is refused."""
+        _log.exception("the core failed on an execution", extra={"execution_id": execution.execution_id})
+        self._abandon(execution, RuntimeError("the runner failed on this execution; its log has the reason"))
+
+    def _fail(self, execution: Execution, last_sequence: int, detail: str) -> None:
+        """Ends an execution that cannot go on, with the next commit; `last_sequence` is that of its last stored
+        event."""
+        execution.broken = True
+        self._refuse_inbox(execution, Damaged(f"execution {execution.execution_id!r} fails: {detail}"))
+        self._pronounce(verdicts.failure(execution, last_sequence, self._wall_ms(), detail))
+
+    def _set_aside(self, row: Unfinished, suspect: Suspect) -> None:
+        """Pauses an execution with the next commit, in the place of its walk."""
+        execution = self._outside(row, asyncio.get_running_loop().create_future())
+        _log.error(
+            "set aside: worker died %d times in a turn of this execution (%s)",
+            suspect.deaths_count,
+            suspect.cause_name,
+            extra={"execution_id": row.execution_id},
+        )
+        self._metrics.executions_set_aside.labels(suspect.cause_name).inc()
+        name = self.store.event_facts(row.execution_key).name
+        self._pronounce(verdicts.pause(execution, name, row.last_sequence, self._wall_ms(), suspect))
+
+    def answer(self, row: Unfinished, command: Cancel | Resume) -> "asyncio.Future[None]":
+        """Cancels or resumes an execution that is set aside; done when that is durable."""
+        name = self.store.event_facts(row.execution_key).name
+        landing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        execution = self._outside(row, landing)
+        self._pronounce(verdicts.answer(execution, name, row.last_sequence, self._wall_ms(), command))
+        return landing
+
+    def _outside(self, row: Unfinished, landing: "asyncio.Future[None]") -> Execution:
+        # Nobody may be waiting for one that cannot be written any more.
+        landing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        execution = self.live[row.execution_id] = verdicts.outside(self.number, row, landing)
+        return execution
+
+    def _pronounce(self, verdict: Change) -> None:
+        self._verdicts.append(verdict)
+        self._plan_commit()
+
+    def _damage_found(self, damage: Damage) -> None:
+        self._metrics.damaged_records.labels(damage.table).inc()
+
+    def _refuse_inbox(self, execution: Execution, error: BaseException) -> None:
+        waiters, execution.waiters = execution.waiters, ()
+        for waiter in waiters:
+            waiter.fail(error)
+        for _, future in execution.inbox:
+            if future is not None:
+                Waiter(future).fail(error)
+        execution.inbox.clear()
+
+    def _abandon(self, execution: Execution, error: BaseException) -> None:
+        execution.broken = True
+        self._refuse_inbox(execution, error)
+        if not execution.stored:
+            del self.live[execution.execution_id]
+            self.unfinished_count -= 1
+        else:
+            self.broken_count += 1
+        self._driver.ended(execution)
+
+    def mark(self, execution: Execution) -> None:
+        """The execution has something to commit; if nothing new can be taken now, a new one is refused."""
+        if self.refusal is not None and execution.accepted is not None:
+            self._refuse(execution, self.refusal)
+            return
+        if not execution.dirty and not execution.broken:
+            execution.dirty = True
+            self._dirty.append(execution)
+        self._plan_commit()
+
+    def acknowledge(self, execution_id: str, sequence: int) -> None:
+        """Takes an acknowledgement along with the next commit, or makes one for it after a while."""
+        if sequence > self._acknowledgements.get(execution_id, 0):
+            self._acknowledgements[execution_id] = sequence
+        if self._acknowledgement_handle is None:
+            delay_s = limits.ACKNOWLEDGEMENT_DELAY_MS_MAX / 1000
+            self._acknowledgement_handle = asyncio.get_running_loop().call_later(delay_s, self._acknowledgements_due)
+
+    def _acknowledgements_due(self) -> None:
+        self._acknowledgement_handle = None
+        if self._acknowledgements:
+            self._plan_commit()
+
+    def retain(self) -> None:
+        """Looks for executions whose retention has ended; call now and then."""
+        if self._retention.wake(self._wall_ms()):
+            self._plan_commit()
+
+    # --- commits ---
+
+    def _plan_commit(self) -> None:
+        if not self._commit_planned and self._flying is None and self._retry_handle is None:
+            self._commit_planned = True
+            asyncio.get_running_loop().call_soon(self._begin_commit)
+
+    def _begin_commit(self) -> None:
+        self._commit_planned = False
+        if self._closing:
+            return
+        batch, self._unwritten = self._unwritten or self._gather(), None
+        # What could not be written may have been refused by now; whether the disk is back is still to be found out.
+        batch.probe = self.refusal is not None
+        if not batch:
+            return
+        self._commit_begun_s = monotonic_s()
+        try:
+            crash.reach(CrashPoint.BEFORE_JOURNAL_WRITE)
+            self.store.write(batch)
+            self._counts.begin(batch, self.live)
+            crash.reach(CrashPoint.AFTER_JOURNAL_WRITE)
+        except Exception as error:
+            self._failed(batch, error)
+        else:
+            self._flying = batch
+            self._writer.request()
+
+    def _gather(self) -> Batch:
+        now_ms = self._wall_ms()
+        began_s = monotonic_s()
+        end_s = began_s + limits.COMMIT_GATHER_MS_MAX / 1000
+        batch = Batch()
+        while self._verdicts and len(batch.changes) < limits.COMMIT_EXECUTIONS_MAX:
+            batch.changes.append(self._verdicts.popleft())
+        while self._dirty and len(batch.changes) < limits.COMMIT_EXECUTIONS_MAX:
+            execution = self._dirty.popleft()
+            execution.dirty = False
+            if execution.broken:
+                continue
+            self.marks.begin(execution.execution_key, began_s)
+            try:
+                if crash.blows and execution.stored:
+                    crash.strike(TurnPart.SNAPSHOT, execution.execution_id)
+                batch.changes.append(execution.gather(now_ms))
+            except Exception:
+                self.quarantine(execution)
+                continue
+            if not execution.finished_ms or execution.inbox or execution.interrupted:
+                self._driver.gathered(execution)
+            if monotonic_s() >= end_s:
+                break
+        self.marks.end()
+        batch.acknowledgements, self._acknowledgements = self._acknowledgements, {}
+        batch.deletions = self._retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
+        return batch
+
+    def _landed(self, error: BaseException | None) -> None:
+        batch, self._flying = self._flying, None
+        assert batch is not None
+        if error is not None:
+            self._failed(batch, error)
+            return
+        self._set_refusal(None)
+        self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
+        self._metrics.commit_executions.observe(len(batch.changes))
+        self._metrics.commit_duration.observe(monotonic_s() - self._commit_begun_s)
+        self._counts.landed()
+        for change in batch.changes:
+            self._land(change)
+        self._driver.landed()
+        if batch.acknowledgements:
+            crash.reach(CrashPoint.AFTER_CALLBACK_ACK)
+        self._retention.deleted(batch.deletions)
+        self._landings.set()
+        if self._dirty or self._verdicts or self._retention.due:
+            # Not here and now: what the loop has to hand out first comes along, a fifth more to a busy shard's commit.
+            self._plan_commit()
+
+    def _set_refusal(self, refusal: StorageFull | StorageFailed | None) -> None:
+        changed = str(refusal) != str(self.refusal)
+        self.refusal = refusal
+        if changed:
+            if refusal is None:
+                _log.info("shard %d can be written again", self.number)
+            self._driver.storage_changed()
+
+    def _land(self, change: Change) -> None:
+        """What follows a durable change."""
+        execution = self.live[change.execution_id]
+        execution.stored = True
+        execution.flying = False
+        for waiter in change.waiters:
+            waiter.settle()
+        self._driver.committed(execution, change)
+        if change.finished_ms and (execution.broken or not (execution.dirty or execution.inbox)):
+            del self.live[change.execution_id]
+            self.unfinished_count -= 1
+            self._retention.finished_count += 1
+            self._driver.ended(execution)
+        elif execution.landing is not None:
+            # Whoever asks next finds it in the file, and what was resumed comes back like all that runs there.
+            del self.live[change.execution_id]
+            if not change.parked:
+                self.loader.requeue(change.execution_key)
+
+    def _failed(self, batch: Batch, error: BaseException) -> None:
+        """Keeps what must not be lost, refuses what nobody was promised, tries again later."""
+        self._counts.dropped()
+        refusal = refusal_of(error, self.store.path.name, self._retry_delay_s)
+        if (refusal is None or isinstance(refusal, ShardDamaged)) and self._drop_unwritable(batch):
+            self._unwritten = batch
+            self._plan_commit()
+            return
+        if refusal is None:
+            refusal = StorageFailed(f"{self.store.path.name} cannot be written: {error}", self._retry_delay_s)
+        _log.error("a commit of shard %d failed, trying again in %.1f s: %s", self.number, self._retry_delay_s, error)
+        self._metrics.commit_failures.labels(type(refusal).__name__).inc()
+        self._set_refusal(refusal)
+        kept = []
+        for change in batch.changes:
+            if change.accepted is None:
+                kept.append(change)
+            else:
+                self._refuse(self.live[change.execution_id], refusal, change.waiters)
+        # Neither will those be taken that the next commit would have brought.
+        for execution in self._dirty:
+            if execution.accepted is not None and not execution.broken:
+                self._refuse(execution, refusal)
+        batch.changes = kept
+        self._unwritten = batch
+        self._retry_handle = asyncio.get_running_loop().call_later(self._retry_delay_s, self._retry)
+        self._retry_delay_s = min(2 * self._retry_delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
+        self._landings.set()
+
+    def _refuse(self, execution: Execution, error: BaseException, waiters: Sequence[Waiter] = ()) -> None:
+        """Forgets an execution that would have been accepted."""
+        self._metrics.executions_rejected.labels(type(error).__name__).inc()
+        for waiter in waiters:
+            waiter.fail(error)
+        self._abandon(execution, error)
+
+    def _drop_unwritable(self, batch: Batch) -> bool:
+        """Takes out of a batch what no disk would take, and fails the executions concerned; whether there was any."""
+        try:
+            found = self.store.unwritable(batch)
+        except Exception as error:
+            _log.error("the parts of a commit of shard %d could not be tried one by one: %s", self.number, error)
+            return False
+        for position, reason in found.changes.items():
+            self._fail_unwritable(batch.changes[position], reason)
+        for execution_id, _ in found.acknowledgements:
+            _log.error("an acknowledgement cannot be written", extra={"execution_id": execution_id})
+            del batch.acknowledgements[execution_id]
+        self._retention.skip(found.deletions)
+        batch.changes = [change for position, change in enumerate(batch.changes) if position not in found.changes]
+        batch.deletions = [deletion for deletion in batch.deletions if deletion not in found.deletions]
+        return bool(found)
+
+    def _fail_unwritable(self, change: Change, error: Exception) -> None:
+        execution = self.live[change.execution_id]
+        reason = "the runner cannot store this execution's state; its log has the reason"
+        _log.error("a change cannot be written: %r", error, extra={"execution_id": change.execution_id})
+        self._metrics.damaged_records.labels("unwritable").inc()
+        if change.accepted is not None:
+            self._refuse(execution, RuntimeError(reason), change.waiters)
+            return
+        for waiter in change.waiters:
+            waiter.fail(RuntimeError(reason))
+        if execution.broken:
+            # Not even its end can be written: it stays as its last commit has it, until the next start.
+            self._abandon(execution, RuntimeError(reason))
+            return
+        stored_sequence = change.events.first_sequence - 1 if change.events else change.last_sequence
+        self._fail(execution, stored_sequence, reason)
+
+    def _retry(self) -> None:
+        self._retry_handle = None
+        self._begin_commit()
+
+    # --- closing ---
+
+    async def flush(self, deadline_s: float) -> None:
+        """Waits until every execution's changes are durable, or until a time on the monotonic clock."""
+        while self._dirty or self._verdicts or self._flying or self._unwritten:
+            self._plan_commit()
+            self._landings.clear()
+            try:
+                await asyncio.wait_for(self._landings.wait(), max(0.0, deadline_s - monotonic_s()))
+            except TimeoutError:
+                break
+
+    async def close(self, timeout_s: float) -> None:
+        """Commits what there is, then closes the file; callers whose commit cannot land by then get Unavailable."""
+        deadline_s = monotonic_s() + timeout_s
+        await self.flush(deadline_s)
+        if self._acknowledgements:
+            self._plan_commit()
+            await asyncio.sleep(0)
+            await self.flush(deadline_s)
+        self._closing = True
+        # A commit under way ends in the thread; its landing must not find the file closed.
+        self._writer.stop()
+        await asyncio.sleep(0)
+        for handle in (self._retry_handle, self._acknowledgement_handle):
+            if handle is not None:
+                handle.cancel()
+        error = Unavailable("the worker is stopping")
+        unwritten = self._unwritten.changes if self._unwritten else ()
+        for waiters in (*(c.waiters for c in unwritten), *(e.waiters for e in self._dirty)):
+            for waiter in waiters:
+                waiter.fail(error)
+        self.marks.close()
+        self.store.close()

@@ -1,0 +1,597 @@
+"""Stage 3, journal: the embedded engine, Engine and Outbox over the shards one worker owns.
+
+    submit -> plan cache -> shard.admit -> scheduler: first turn -> shard: dirty -> commit -> answer, effects, events
+
+Rules: everything runs on the worker's loop except COMMIT (one writer thread per shard) and listings (one helper
+thread). This module connects the parts; turns are `execution.py`, their order `scheduler.py`, durability `shard.py`
+and `store.py`.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from zlib import crc32
+
+import orjson
+
+from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Resume
+from fastrunner.base import clock, crash, limits
+from fastrunner.base.clock import monotonic_s
+from fastrunner.base.crash import CrashPoint, TurnPart
+from fastrunner.base.deaths import Death
+from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import (
+    EffectPerformer,
+    EventsListener,
+    ExecutionQuery,
+    ExecutionView,
+    Submission,
+    UnacknowledgedEvents,
+)
+from fastrunner.engine.embedded.admit.admission import Admission
+from fastrunner.engine.embedded.admit.digest import env_text, request_digest
+from fastrunner.engine.embedded.admit.plans import PlanCache
+from fastrunner.engine.embedded.commit.shard import Shard
+from fastrunner.engine.embedded.commit.writer import Writer, WriterFactory
+from fastrunner.engine.embedded.run.commands import Command, applies
+from fastrunner.engine.embedded.run.effects import EffectRunner
+from fastrunner.engine.embedded.run.execution import Execution, StartFacts
+from fastrunner.engine.embedded.run.residency import Residents
+from fastrunner.engine.embedded.run.scheduler import Scheduler
+from fastrunner.engine.embedded.run.subscriptions import Page, Subscriptions
+from fastrunner.engine.embedded.store.changes import Accepted, Change, Waiter
+from fastrunner.engine.embedded.store.disk import shortage
+from fastrunner.engine.embedded.store.file import Store
+from fastrunner.engine.embedded.store.marks import BEGAN_AT, KEY_AT
+from fastrunner.engine.embedded.store.reader import Unfinished
+from fastrunner.engine.embedded.store.sharding import shard_of
+from fastrunner.errors import (
+    AtCapacity,
+    Damaged,
+    IdTaken,
+    RunnerError,
+    ShardDamaged,
+    StorageFailed,
+    StorageFull,
+    Unavailable,
+    UnknownExecution,
+)
+from fastrunner.progress.wire import describe, split
+
+__all__ = ["EmbeddedEngine"]
+
+_log = logging.getLogger(__name__)
+
+_STARTED = "running"
+
+# The engine has a method called `list`, so annotations within the class cannot say it.
+_Messages = list[bytes]
+_Rows = list[UnacknowledgedEvents]
+
+
+class EmbeddedEngine:
+    """The durable engine of one worker. Construct it on the worker's loop, `listen`, then `start`."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        performers: Mapping[str, EffectPerformer],
+        *,
+        shards: Sequence[int],
+        shard_count: int,
+        wall_ms: Callable[[], int] | None = None,
+        make_store: Callable[..., Store] = Store,
+        make_writer: WriterFactory = Writer,
+        death: Death | None = None,
+    ) -> None:
+        """`shards` are the shard numbers this worker owns, of `shard_count` in the data directory (see `manifest.py`);
+        `death` is how the worker before this one died, if nobody asked it to end.
+
+        The engine closes the performers when it has drained. The simulation passes a clock, stores and writers of its
+        own.
+        """
+        self._config = config
+        self._metrics = metrics
+        self._performers = performers
+        self._shard_numbers = shards
+        self._shard_count = shard_count
+        self._wall_ms = wall_ms = wall_ms or clock.SteadyClock()
+        self._make_store = make_store
+        self._make_writer = make_writer
+        self._death = death
+        self._plans = PlanCache(metrics)
+        self._shards: dict[int, Shard] = {}
+        self._effects = EffectRunner(performers, self._deliver, lambda each: self._shards[each.shard_number].marks)
+        self._scheduler = Scheduler(self._take_turn, wall_ms)
+        self._residents = Residents(config.parked_resident_max, limits.PARKED_RESIDENT_SIZE_BYTES_MAX)
+        self._subscriptions = Subscriptions(self._page)
+        self._listener: EventsListener | None = None
+        # This worker's share; ids spread evenly over shards.
+        self._executions_max = -(-config.executions_max * max(1, len(shards)) // shard_count)
+        self._admission = Admission(config.client_executions_per_s * max(1, len(shards)) / shard_count)
+        self._draining = False
+        self._closing = False
+        self._disk_full: StorageFull | None = None
+        self._unopened: StorageFull | StorageFailed | None = None
+        """Why the shards cannot be opened yet."""
+        self._trouble = ""
+        self._on_trouble: Callable[[str], None] | None = None
+        self._active_count = 0
+        self._parked_count = 0
+        self._background: list[asyncio.Task[None]] = []
+        self._lister = ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing")
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Opens the shards and goes on. Raises as `open`."""
+        await self.open()
+        self.go_on()
+
+    async def open(self) -> None:
+        """Opens the shards, waiting for a disk that is full or fails. From here on executions are taken, and commands.
+
+        Raises DataDirectoryRefused, Unavailable.
+        """
+        for number in self._shard_numbers:
+            path = self._config.data_dir / f"shard-{number:04d}.db"
+            store = self._make_store(path, outbox=self._listener is not None)
+            shard = Shard(
+                number, store, self, self._plans, self._config, self._metrics, self._wall_ms, self._make_writer
+            )
+            await self._open(shard)
+            self._shards[number] = shard
+            self._active_count += shard.unfinished_count
+            self._parked_count += shard.parked_count_at_open
+        self.landed()
+
+    def go_on(self) -> None:
+        """Begins to bring back what runs."""
+        loop = asyncio.get_running_loop()
+        self._background = [loop.create_task(shard.loader.run()) for shard in self._shards.values()]
+        self._background.append(loop.create_task(self._retain()))
+        for task in self._background:
+            task.add_done_callback(_report)
+
+    async def _open(self, shard: Shard) -> None:
+        """Opens a shard as soon as the disk lets it; what keeps it is told meanwhile."""
+        delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
+        while True:
+            try:
+                await shard.open(self._death)
+                break
+            except (StorageFull, StorageFailed) as trouble:
+                self._unopened = trouble
+                self.storage_changed()
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
+        self._unopened = None
+        self.storage_changed()
+
+    async def _retain(self) -> None:
+        while True:
+            await asyncio.sleep(limits.RETENTION_INTERVAL_S)
+            for shard in self._shards.values():
+                shard.retain()
+            self._watch_disk()
+            # Recovery and walks that only went to sleep change the gauges without a commit.
+            self.landed()
+
+    def _watch_disk(self) -> None:
+        was_full = self._disk_full is not None
+        self._disk_full = shortage(self._config.data_dir, self._disk_full)
+        # An endless loop would eat what is left, and with it the room to write down that somebody cancelled it.
+        self._scheduler.held = self._disk_full is not None
+        if was_full and not self._scheduler.held:
+            for shard in self._shards.values():
+                for execution in shard.live.values():
+                    self._scheduler.enqueue(execution)
+        self.storage_changed()
+
+    def watch_workers(self, is_short_handed: Callable[[], bool]) -> None:
+        """Asks `is_short_handed` whether there may be too much to do only because a worker is being replaced."""
+        self._admission.is_short_handed = is_short_handed
+
+    def watch_storage(self, listener: Callable[[str], None]) -> None:
+        """Has `listener` told on the loop why executions are not taken, and with an empty text when they are again.
+
+        Call before `start`.
+        """
+        self._on_trouble = listener
+
+    def storage_changed(self) -> None:
+        """See Driver."""
+        troubles = [shard.trouble for shard in self._shards.values() if shard.trouble]
+        if self._unopened is not None:
+            troubles.append(self._unopened.message)
+        self._metrics.storage_failing.set(len(troubles))
+        if self._disk_full is not None:
+            troubles.append(self._disk_full.message)
+        trouble = "; ".join(troubles)
+        if trouble != self._trouble and not self._closing:
+            self._trouble = trouble
+            if self._on_trouble is not None:
+                self._on_trouble(trouble)
+
+    async def quiesce(self, timeout_s: float) -> None:
+        """Refuses new executions, lets effects in flight end for `timeout_s`, and waits for the commits of all that.
+
+        Effects that do not end in time are aborted without an outcome: the next start performs them again.
+        """
+        if self._draining:
+            return
+        deadline_s = monotonic_s() + timeout_s
+        self._draining = True
+        self._scheduler.stop()
+        self._effects.stop()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        aborted = await self._effects.drain(timeout_s)
+        if aborted:
+            _log.warning("%d effects did not end in time and will be performed again", aborted)
+        while self._scheduler.busy:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # passes are callbacks of this loop; each sleep lets one run
+        await asyncio.gather(*(shard.flush(deadline_s) for shard in self._shards.values()))
+
+    async def drain(self, timeout_s: float) -> None:
+        """Comes to rest (see `quiesce`), writes the last acknowledgements and closes."""
+        deadline_s = monotonic_s() + timeout_s
+        await self.quiesce(timeout_s)
+        self._closing = True
+        self._lister.shutdown(wait=True, cancel_futures=True)
+        left_s = max(1.0, deadline_s - monotonic_s())
+        await asyncio.gather(*(shard.close(left_s) for shard in self._shards.values()))
+        self._subscriptions.close()
+        for performer in self._performers.values():
+            await performer.close()
+        self._shards.clear()
+        self._active_count = self._parked_count = 0
+        self.landed()
+
+    def _shard(self, execution_id: str) -> Shard:
+        shard = self._shards.get(shard_of(execution_id, self._shard_count))
+        if shard is None or self._closing:
+            raise Unavailable("this worker does not own the execution's shard, or is stopping")
+        return shard
+
+    # --- submissions ---
+
+    @property
+    def is_late(self) -> bool:
+        """See Engine."""
+        return self._admission.is_late
+
+    def submit(self, submission: Submission) -> "asyncio.Future[str]":
+        """See Engine."""
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        try:
+            self._submit(submission, future)
+        except RunnerError as refusal:
+            self._metrics.executions_rejected.labels(type(refusal).__name__).inc()
+            future.set_exception(refusal)
+        return future
+
+    def _submit(self, submission: Submission, future: "asyncio.Future[str]") -> None:
+        execution_id = submission.execution_id
+        shard = self._shard(execution_id)
+        input_value = orjson.loads(submission.input_json)
+        env_json = env_text(submission.env_vars)
+        digest = request_digest(submission, self._plans.hash_of(submission.document), input_value, env_json)
+        waiter = Waiter(future, answer=_STARTED)
+        execution = shard.live.get(execution_id)
+        if execution is not None:
+            self._submit_again(shard, execution, digest, waiter)
+            return
+        acceptance = shard.store.acceptance(execution_id)
+        if acceptance is not None:
+            if acceptance[1] != digest:
+                raise IdTaken(execution_id)
+            waiter.settle()
+            return
+        if self._draining:
+            raise Unavailable("the worker is stopping: try again")
+        refusal = shard.refusal or self._disk_full
+        if refusal is not None:
+            raise refusal
+        if self._active_count >= self._executions_max:
+            raise AtCapacity(
+                f"{self._config.executions_max} executions are unfinished, the bound set by FASTRUNNER_EXECUTIONS_MAX"
+            )
+        self._admission.check(submission.client)
+        plan = self._plans.get(submission.document)
+        now_ms = self._wall_ms()
+        execution = shard.admit(execution_id, now_ms, digest, submission.debug)
+        asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
+        execution.accepted = Accepted(digest, plan, now_ms, *asked)
+        seed = crc32(digest, now_ms & 0xFFFFFFFF)
+        execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)
+        execution.waiters += (waiter,)
+        execution.client = submission.client
+        self._active_count += 1
+        self._admission.entered(execution)
+        self._scheduler.enter(execution)
+
+    def _submit_again(self, shard: Shard, execution: Execution, digest: bytes, waiter: Waiter) -> None:
+        """The same request again gets the first answer again, no earlier than the first."""
+        if execution.request_digest != digest:
+            raise IdTaken(execution.execution_id)
+        if execution.stored:
+            waiter.settle()
+            return
+        execution.waiters += (waiter,)
+        if execution.walk is not None:
+            shard.mark(execution)
+
+    # --- control ---
+
+    async def cancel(self, execution_id: str, reason: str, force: bool) -> None:
+        """See Engine."""
+        crash.reach(CrashPoint.BEFORE_CANCEL)
+        await self._command(execution_id, Cancel(reason, force, int(self._config.cancel_grace_s * 1000)))
+        crash.reach(CrashPoint.AFTER_CANCEL)
+
+    async def pause(self, execution_id: str, reason: str) -> None:
+        """See Engine."""
+        await self._command(execution_id, Pause(reason))
+
+    async def resume(self, execution_id: str, reason: str) -> None:
+        """See Engine."""
+        crash.reach(CrashPoint.BEFORE_RESUME)
+        await self._command(execution_id, Resume(reason))
+        crash.reach(CrashPoint.AFTER_RESUME)
+
+    async def _command(self, execution_id: str, command: Command) -> None:
+        shard = self._shard(execution_id)
+        execution = shard.find(execution_id)
+        while isinstance(execution, Execution) and execution.landing is not None:
+            # A verdict on it is being committed: what it is then, the file tells.
+            await asyncio.shield(execution.landing)
+            execution = shard.find(execution_id)
+        if isinstance(execution, str):
+            applies(command, execution_id, execution)
+            return
+        if isinstance(execution, Unfinished):
+            if not isinstance(command, Pause):
+                await asyncio.shield(shard.answer(execution, command))
+            return
+        if execution.broken:
+            raise Damaged(f"execution {execution_id!r} is out of service: the runner's log has the reason")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        execution.inbox.append((command, future))
+        self._scheduler.enqueue(execution)
+        await future
+
+    # --- turns: called by the scheduler and the effect runner ---
+
+    def _take_turn(self, execution: Execution) -> None:
+        shard = self._shards[execution.shard_number]
+        marks = shard.marks
+        if execution.stored:
+            self._residents.leave(execution)
+            # As `Marks.begin` and `end`, without two calls for every turn.
+            marks.times[BEGAN_AT] = self._scheduler.pass_began_s
+            marks.keys[KEY_AT] = execution.execution_key
+        now_ms = self._wall_ms()
+        deadline_ms = execution.walk.wake_at_ms if execution.walk is not None else 0
+        if 0 < deadline_ms <= now_ms:
+            self._metrics.timer_lateness.observe((now_ms - deadline_ms) / 1000)
+        try:
+            if crash.blows and execution.stored:
+                crash.strike(TurnPart.TURN, execution.execution_id)
+            changed = execution.turn(now_ms)
+        except Exception:
+            shard.quarantine(execution)
+            return
+        finally:
+            marks.keys[KEY_AT] = 0
+        self._interrupt(execution)
+        parked = execution.waits_only
+        if parked is not execution.parked:
+            self._set_parked(execution, parked)
+        if changed:
+            shard.mark(execution)
+        else:
+            self._settle(execution)
+
+    def _set_parked(self, execution: Execution, parked: bool) -> None:
+        self._parked_count += parked - execution.parked
+        execution.parked = parked
+
+    def _settle(self, execution: Execution) -> None:
+        """Sees to it that what has nothing to do here takes no memory for long."""
+        if execution.idle and not execution.effects_unstarted:
+            self._residents.park(execution)
+
+    def _interrupt(self, execution: Execution) -> None:
+        if execution.interrupted:
+            for effect_id in execution.interrupted:
+                self._effects.interrupt(execution, effect_id)
+            execution.interrupted = ()
+
+    def _deliver(self, execution: Execution, outcome: EffectResult | EffectFailure) -> None:
+        execution.inbox.append((outcome, None))
+        self._scheduler.enqueue(execution)
+
+    # --- Driver: called by the shards ---
+
+    def gathered(self, execution: Execution) -> None:
+        """See Driver."""
+        self._interrupt(execution)
+        self._scheduler.enqueue(execution)
+
+    def committed(self, execution: Execution, change: Change) -> None:
+        """See Driver."""
+        if change.accepted is None:
+            crash.reach(CrashPoint.AFTER_OUTCOME_COMMIT)
+        else:
+            self._admission.left(execution)
+        if change.effects:
+            self._start_effects(execution, change.effects)
+        row = change.events
+        if row is not None:
+            self._announce(execution, row, change.finished_ms > 0)
+        if not change.finished_ms:
+            self._settle(execution)
+            if execution.landing is not None:
+                self._set_parked(execution, change.parked)
+
+    def _start_effects(self, execution: Execution, effect_ids: Sequence[int]) -> None:
+        """Starts effects, or lets them wait for a place: a few in memory, the others in the shard's backlog."""
+        for effect_id in effect_ids:
+            self._effects.start(execution, effect_id)
+        if self._effects.waiting_count > limits.EFFECTS_WAITING_RESIDENT_MAX // 2 and execution.idle:
+            shard = self._shards[execution.shard_number]
+            # While there is a backlog it comes first, so others leave room for it.
+            crowded = shard.loader.backlog or self._effects.waiting_count > limits.EFFECTS_WAITING_RESIDENT_MAX
+            if crowded and shard.loader.may_evict(execution) and self._effects.withdraw(execution):
+                shard.evict(execution)
+
+    def _announce(self, execution: Execution, row: UnacknowledgedEvents, finished: bool) -> None:
+        if execution.debug:
+            for line in describe(row.messages):
+                _log.info("%s", line, extra={"execution_id": execution.execution_id})
+        self._subscriptions.announce(row, finished)
+        if self._listener is not None:
+            self._listener(row)
+
+    def landed(self) -> None:
+        """See Driver."""
+        for execution in self._residents.surplus():
+            shard = self._shards[execution.shard_number]
+            # One that has just been asked something parks again after its turn. One that ends soon stays until it has:
+            # its deadline is not looked for any more.
+            if execution.idle and shard.loader.may_evict(execution):
+                shard.evict(execution)
+        self._metrics.active_executions.set(self._active_count)
+        self._metrics.parked_executions.set(self._parked_count)
+        self._metrics.resident_executions.set(self._live_count())
+
+    def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
+        """See Driver."""
+        for effect in effects:
+            self._effects.start(execution, effect.effect_id)
+        self._scheduler.arm(execution)
+        self._scheduler.enqueue(execution)
+
+    def evicted(self, execution: Execution) -> None:
+        """See Driver."""
+        self._scheduler.disarm(execution)
+
+    def for_timers(self) -> bool:
+        """See Places."""
+        return not self._draining and self._live_count() < limits.RESIDENT_EXECUTIONS_MAX
+
+    def for_backlog(self) -> bool:
+        """See Places."""
+        full = self._effects.waiting_count >= limits.EFFECTS_WAITING_RESIDENT_MAX
+        return not full and self._live_count() < limits.RESIDENT_EXECUTIONS_MAX
+
+    def _live_count(self) -> int:
+        return sum(len(shard.live) - shard.broken_count for shard in self._shards.values())
+
+    def ended(self, execution: Execution) -> None:
+        """See Driver."""
+        execution.effects_unstarted.clear()
+        for effect_id in list(execution.tasks):
+            self._effects.interrupt(execution, effect_id)
+        self._scheduler.disarm(execution)
+        self._residents.leave(execution)
+        if not execution.stored:
+            self._admission.left(execution)
+        self._active_count -= 1
+        if execution.parked:
+            execution.parked = False
+            self._parked_count -= 1
+
+    # --- queries ---
+
+    async def get(self, execution_id: str) -> ExecutionView:
+        """See Engine."""
+        view = self._shard(execution_id).store.view(execution_id)
+        if view is None:
+            raise UnknownExecution(execution_id)
+        return view
+
+    async def list(self, query: ExecutionQuery) -> list[ExecutionView]:
+        """See Engine."""
+        if self._closing:
+            raise Unavailable("the worker is stopping: try again")
+        loop = asyncio.get_running_loop()
+        pages = [
+            await loop.run_in_executor(self._lister, shard.store.listing, query) for shard in [*self._shards.values()]
+        ]
+        merged = heapq.merge(*pages, key=lambda view: (view.accepted_ms, view.execution_id), reverse=True)
+        return [view for view, _ in zip(merged, range(query.count_max), strict=False)]
+
+    async def events(self, execution_id: str, from_sequence: int, count_max: int) -> _Messages:
+        """See Engine."""
+        rows, _, _ = self._rows(execution_id, from_sequence, count_max, limits.REQUEST_SIZE_BYTES_MAX)
+        messages = [message for row in rows for message in split(row.messages)]
+        skipped = max(0, from_sequence - rows[0].first_sequence) if rows else 0
+        return messages[skipped : skipped + count_max]
+
+    def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
+        """See Engine."""
+        return self._subscriptions.follow(execution_id, from_sequence)
+
+    def _page(self, execution_id: str, from_sequence: int) -> Page:
+        return Page(
+            *self._rows(
+                execution_id, from_sequence, limits.EVENTS_REPLAY_COUNT_MAX, limits.EVENTS_REPLAY_SIZE_BYTES_MAX
+            )
+        )
+
+    def _rows(
+        self, execution_id: str, from_sequence: int, count_max: int, size_bytes_max: int
+    ) -> tuple[_Rows, int, bool]:
+        store = self._shard(execution_id).store
+        progress = store.progress(execution_id)
+        if progress is None:
+            raise UnknownExecution(execution_id)
+        key, last_sequence, finished = progress
+        rows = store.events(execution_id, key, max(1, from_sequence), count_max, size_bytes_max, last_sequence)
+        return rows, last_sequence, finished
+
+    # --- Outbox ---
+
+    def listen(self, listener: EventsListener) -> None:
+        """See Outbox. Without a listener every event counts as acknowledged: there is nobody to send it to."""
+        self._listener = listener
+
+    async def unacknowledged(self, after: tuple[str, int] | None, rows_max: int) -> _Rows:
+        """See Outbox."""
+        pages = []
+        for shard in [*self._shards.values()]:
+            try:
+                pages.append(shard.store.unacknowledged(after or ("", 0), rows_max))
+            except ShardDamaged:
+                # Logged by the store; the callbacks of the other shards go on.
+                continue
+            await asyncio.sleep(0)
+        merged = heapq.merge(*pages, key=lambda row: (row.execution_id, row.first_sequence))
+        return [row for row, _ in zip(merged, range(rows_max), strict=False)]
+
+    async def unacknowledged_of(self, execution_id: str, from_sequence: int, size_bytes_max: int) -> _Rows:
+        """See Outbox."""
+        with suppress(UnknownExecution):
+            rows, _, _ = self._rows(execution_id, from_sequence, limits.EVENTS_REPLAY_COUNT_MAX, size_bytes_max)
+            return rows
+        return []
+
+    def acknowledge(self, execution_id: str, sequence: int) -> None:
+        """See Outbox."""
+        shard = self._shards.get(shard_of(execution_id, self._shard_count))
+        if shard is not None:
+            shard.acknowledge(execution_id, sequence)
+
+
+def _report(task: "asyncio.Task[None]") -> None:
+    """A background task that dies must be heard of."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("a background task of the engine failed", exc_info=task.exception())

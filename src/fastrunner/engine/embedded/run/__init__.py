@@ -1,0 +1,1 @@
+"""Stage 4, walk: executions in memory and whose turn it is."""

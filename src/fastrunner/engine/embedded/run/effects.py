@@ -1,0 +1,163 @@
+"""Stage 5, tasks: renders and performs effects for the engine, so many at once, and hands their outcomes back.
+
+Theory of operation: an effect that may start waits in a queue. Passes take from it, a few milliseconds at a time, while
+there are places: rendering its arguments takes the loop's time, up to the budgets of several expressions, and a fan-out
+starts hundreds of effects after one commit. Costly ones have half of the loop at most.
+
+Rules: an effect is started only when the commit that scheduled it has landed, or at recovery; clients take turns, and
+the effects of one keep their order. Its outcome goes to the execution's inbox and nowhere else; arguments that cannot
+be rendered are an outcome like any other. An interrupted effect has no outcome. Performers count and time themselves.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect, RenderFault
+from fastrunner.base import crash, limits
+from fastrunner.base.clock import monotonic_s
+from fastrunner.base.crash import CrashPoint, TurnPart
+from fastrunner.engine import EffectPerformer
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.run.fairness import FairQueue
+from fastrunner.engine.embedded.store.marks import Marks
+
+__all__ = ["EffectRunner"]
+
+_log = logging.getLogger(__name__)
+
+Deliver = Callable[[Execution, EffectResult | EffectFailure], None]
+
+
+class EffectRunner:
+    """The effects of one worker."""
+
+    def __init__(
+        self, performers: Mapping[str, EffectPerformer], deliver: Deliver, marks_of: Callable[[Execution], Marks]
+    ) -> None:
+        """`marks_of` gives where an execution is marked while arguments of its effects are rendered."""
+        self._performers = performers
+        self._deliver = deliver
+        self._marks_of = marks_of
+        # In order, so that a drain aborts them in the same order each time.
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._queue: FairQueue[tuple[Execution, int]] = FairQueue()
+        self._pass_planned = False
+        self._stopped = False
+
+    @property
+    def waiting_count(self) -> int:
+        """Effects that wait for others to end."""
+        return max(0, len(self._queue) - self._places)
+
+    @property
+    def _places(self) -> int:
+        return limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX - len(self._tasks)
+
+    def withdraw(self, execution: Execution) -> bool:
+        """Takes back effects that have just been asked for and found no place; False, and nothing done, if others of
+        the execution are under way or could start."""
+        unstarted = execution.effects_unstarted
+        if execution.tasks or self.waiting_count < len(unstarted):
+            return False
+        return self._queue.take_back(execution.client, [(execution, effect_id) for effect_id in unstarted])
+
+    def start(self, execution: Execution, effect_id: int) -> None:
+        """Performs an effect of `execution.effects_unstarted` as soon as it is its turn and a place is free."""
+        if not self._stopped:
+            self._queue.push(execution.client, (execution, effect_id))
+            self._plan_pass()
+
+    def _plan_pass(self, rest_s: float = 0.0) -> None:
+        if self._queue and self._places > 0 and not self._pass_planned:
+            self._pass_planned = True
+            asyncio.get_running_loop().call_later(rest_s, self._pass)
+
+    def _pass(self) -> None:
+        self._pass_planned = False
+        now_s = monotonic_s()
+        end_s = now_s + limits.ENGINE_PASS_MS / 1000
+        while self._queue and self._places > 0 and now_s < end_s:
+            self._begin(*self._queue.pop())
+            now_s = monotonic_s()
+        # What costly arguments took beyond the time of a pass, others have next.
+        self._plan_pass(max(0.0, now_s - end_s))
+
+    def _begin(self, execution: Execution, effect_id: int) -> None:
+        effect = execution.effects_unstarted.pop(effect_id, None)
+        if effect is None:
+            return
+        loop = asyncio.get_running_loop()
+        crash.reach(CrashPoint.BEFORE_EFFECT_START)
+        marks = self._marks_of(execution)
+        marks.begin(execution.execution_key, monotonic_s())
+        rendered = _rendered(execution, effect)
+        marks.end()
+        task = loop.create_task(self._perform(execution, effect, rendered))
+        crash.reach_soon(CrashPoint.AFTER_EFFECT_START, loop.call_later)
+        execution.tasks[effect_id] = task
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+
+    def interrupt(self, execution: Execution, effect_id: int) -> None:
+        """Aborts an effect, wherever it is; unknown ones are over."""
+        execution.effects_unstarted.pop(effect_id, None)
+        task = execution.tasks.pop(effect_id, None)
+        if task is not None:
+            task.cancel()
+
+    async def _perform(
+        self, execution: Execution, effect: PerformEffect, rendered: Mapping[str, Any] | EffectFailure
+    ) -> None:
+        outcome: EffectResult | EffectFailure
+        if isinstance(rendered, EffectFailure):
+            outcome = rendered
+        else:
+            try:
+                outcome = await self._performers[effect.kind].perform(effect, rendered)
+            except Exception:
+                # Performers answer for the remote side; what escapes one is our own fault.
+                outcome = _internal_error(execution, effect)
+        crash.reach(CrashPoint.BEFORE_EFFECT_END)
+        if execution.tasks.pop(effect.effect_id, None) is not None:
+            self._deliver(execution, outcome)
+        crash.reach(CrashPoint.AFTER_EFFECT_END)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        del self._tasks[task]
+        self._plan_pass()
+
+    def stop(self) -> None:
+        """Starts nothing more; what has not started is performed after the next start of the runner."""
+        self._stopped = True
+        self._queue = FairQueue()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Waits for effects in flight, then aborts the rest; how many it aborted."""
+        if self._tasks and timeout_s > 0:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        aborted = list(self._tasks)
+        for task in aborted:
+            task.cancel()
+        await asyncio.gather(*aborted, return_exceptions=True)
+        return len(aborted)
+
+
+def _rendered(execution: Execution, effect: PerformEffect) -> Mapping[str, Any] | EffectFailure:
+    """The arguments of an effect, or what it fails with for want of them."""
+    assert execution.walk is not None
+    if crash.blows:
+        crash.strike(TurnPart.RENDER, execution.execution_id)
+    try:
+        return execution.walk.plan.render(effect.capsule, None)
+    except RenderFault as fault:
+        return EffectFailure.whole(effect.effect_id, fault.error)
+    except Exception:
+        return _internal_error(execution, effect)
+
+
+def _internal_error(execution: Execution, effect: PerformEffect) -> EffectFailure:
+    """Call inside an exception handler: the runner failed on an effect. The workflow must hear of it."""
+    _log.exception("effect %s failed inside the runner", effect.kind, extra={"execution_id": execution.execution_id})
+    return EffectFailure(effect.effect_id, "runtime", 500, "Internal error", f"{effect.kind} failed in the runner")

@@ -1,0 +1,407 @@
+"""Stage 3, journal: one unfinished execution in memory: its walk, and what has happened since its last commit.
+
+Rules:
+- The walk is ahead of the file by at most one commit in flight and one being gathered; nothing it yields leaves this
+  object before the commit that makes it durable. The exception is an interrupt: nobody wants that effect's outcome.
+- Deliveries (outcomes of effects, timers, commands) queue in the inbox and are taken one per turn.
+- A walk that has more steps to take waits while too many of its events await their commit.
+"""
+
+from asyncio import Future, Task
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fastrunner._core import (
+    Cancel,
+    InterruptEffect,
+    MoreSteps,
+    Pause,
+    PerformEffect,
+    Resume,
+    Subscribe,
+    TimerDue,
+    Turn,
+    Walk,
+)
+from fastrunner.base import crash, limits
+from fastrunner.base.crash import CrashPoint
+from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.engine.embedded.admit.plans import CachedPlan
+from fastrunner.engine.embedded.run.commands import Command, applies
+from fastrunner.engine.embedded.store.changes import Accepted, Change, Waiter
+from fastrunner.engine.embedded.store.large_values import Claims, DividedSnapshot, divide
+from fastrunner.errors import RunnerError
+from fastrunner.progress.names import FINAL_STATUSES
+from fastrunner.progress.wire import told_later
+
+if TYPE_CHECKING:
+    from fastrunner._core import Action, Outcome
+    from fastrunner.engine.embedded.store.reader import Unfinished
+
+__all__ = ["Execution", "StartFacts"]
+
+
+@dataclass(slots=True)
+class StartFacts:
+    """What the first slice of a walk needs; dropped after it."""
+
+    plan: CachedPlan
+    """The compiled document."""
+    input: Any
+    """The decoded input."""
+    env: Mapping[str, str]
+    """The request's env_vars."""
+    timeout_ms_max: int
+    """Upper bound on the duration in milliseconds; 0: none."""
+    seed: int
+    """Feeds the walk's jitter."""
+
+
+class Execution:
+    """One unfinished execution, or one whose last commit has not landed."""
+
+    __slots__ = (
+        "_divided",
+        "_effects_new",
+        "_events",
+        "_events_first",
+        "_events_last",
+        "_input_size_bytes",
+        "_sequence_shift",
+        "_settled",
+        "_tallies",
+        "accepted",
+        "accepted_ms",
+        "broken",
+        "client",
+        "debug",
+        "dirty",
+        "effects_unstarted",
+        "events_size_bytes",
+        "events_told_size_bytes",
+        "execution_id",
+        "execution_key",
+        "finished_ms",
+        "flying",
+        "inbox",
+        "interrupted",
+        "landing",
+        "more",
+        "parked",
+        "queued",
+        "request_digest",
+        "shard_number",
+        "start",
+        "state_size_bytes",
+        "stored",
+        "tasks",
+        "timer_ms",
+        "waiters",
+        "walk",
+    )
+
+    def __init__(
+        self,
+        shard_number: int,
+        execution_key: int,
+        execution_id: str,
+        accepted_ms: int,
+        request_digest: bytes,
+        debug: bool,
+    ) -> None:
+        self.shard_number = shard_number
+        self.execution_key = execution_key
+        self.execution_id = execution_id
+        self.accepted_ms = accepted_ms
+        self.request_digest = request_digest
+        self.debug = debug
+        self.accepted: Accepted | None = None
+        """Set until the first commit is gathered."""
+        self.start: StartFacts | None = None
+        """Set until the first slice."""
+        self.walk: Walk | None = None
+        self.stored = False
+        """Whether a commit with this execution has landed."""
+        self.broken = False
+        """The core failed on it: it stays as its last commit has it until the next start."""
+        self.landing: Future[None] | None = None
+        """Of an execution that is here only until a verdict on it is durable: ends then."""
+        self.finished_ms = 0
+        self.more = False
+        """The walk has steps to take without any outcome."""
+        # A deque would take 760 bytes, empty or not; more than a few deliveries hardly ever wait.
+        self.inbox: list[tuple[Outcome, Future[None] | None]] = []
+        self.queued = False
+        """Whether the scheduler holds it."""
+        self.dirty = False
+        """Whether the shard will gather it."""
+        self.flying = False
+        """Whether a commit with it has been gathered and has not landed."""
+        self.parked = False
+        """Whether it only waits: for a timer, or paused."""
+        self.timer_ms = 0
+        """The deadline the scheduler's heap holds for it; 0: none."""
+        self.effects_unstarted: dict[int, PerformEffect] = {}
+        """Effects whose commit has not landed, or that wait for their turn or for a place."""
+        self.tasks: dict[int, Task[None]] = {}
+        """Effects being performed."""
+        # From here on tuples: most are empty most of the time, and an empty tuple takes no memory.
+        self.interrupted: tuple[int, ...] = ()
+        """Effects to abort; the driver empties it after each turn."""
+        self.waiters: tuple[Waiter, ...] = ()
+        self.client = ""
+        """Who submitted it."""
+        self.events_size_bytes = 0
+        self.state_size_bytes = 0
+        """Its input and its last snapshot, as a measure of the memory it takes."""
+        self._input_size_bytes = 0
+        self._divided: DividedSnapshot | None = None
+        """Its last snapshot, if that is large."""
+        self.events_told_size_bytes = 0
+        """Of all events since it is in memory."""
+        self._events: tuple[bytes, ...] = ()
+        self._events_first = 0
+        self._events_last = 0
+        self._effects_new: tuple[int, ...] = ()
+        self._tallies: tuple[bytes, ...] = ()
+        self._settled = True
+        self._sequence_shift = 0
+        """Events told in the place of a walk that has ended without them."""
+
+    # --- turns ---
+
+    @property
+    def runnable(self) -> bool:
+        """Whether a turn would find something to do now."""
+        if self.broken:
+            return False
+        return bool(self.inbox) or self.start is not None or self.may_go_on
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the walk may take further steps without an outcome."""
+        return self.more and self.events_size_bytes < limits.EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its further steps are drawn from the worker's allowance for long executions."""
+        return self.events_told_size_bytes > limits.LONG_EVENTS_SIZE_BYTES
+
+    def turn(self, now_ms: int) -> bool:
+        """Takes one turn: the first slice, one delivery or one further slice. Whether anything is to be committed."""
+        if self.start is not None:
+            facts, self.start = self.start, None
+            self.walk, turn = Walk.start(
+                facts.plan.plan,
+                self.execution_id,
+                facts.input,
+                now_ms,
+                seed=facts.seed,
+                env=facts.env,
+                timeout_ms_max=facts.timeout_ms_max,
+            )
+            self.more = turn.more
+            self._absorb(turn, now_ms)
+            return True
+        if self.inbox:
+            outcome, future = self.inbox.pop(0)
+            if isinstance(outcome, Cancel | Pause | Resume):
+                self._command(outcome, future, now_ms)
+                return True
+            changed = self._resume(outcome, now_ms)
+            crash.reach(CrashPoint.BEFORE_OUTCOME_COMMIT)
+            return changed
+        return self._resume(MoreSteps(), now_ms) if self.more else False
+
+    def _command(self, command: Command, future: "Future[None] | None", now_ms: int) -> None:
+        """Applies a command by the state the walk is in now; the caller hears when that state is durable."""
+        assert self.walk is not None
+        refusal: RunnerError | None = None
+        try:
+            if applies(command, self.execution_id, self.walk.status):
+                self._resume(command, now_ms)
+                if not isinstance(command, Resume):
+                    # A deadline that was due may have ended the execution before the command could.
+                    applies(command, self.execution_id, self.walk.status)
+        except RunnerError as error:
+            refusal = error
+        if future is not None:
+            self.waiters += (Waiter(future, refusal=refusal),)
+
+    def _resume(self, outcome: "Outcome", now_ms: int) -> bool:
+        assert self.walk is not None
+        if self.finished_ms:
+            return False
+        if isinstance(outcome, TimerDue) and not 0 < self.walk.wake_at_ms <= now_ms:
+            return False
+        turn = self.walk.resume(outcome, now_ms)
+        # Only the first turn after a restore may find nothing to do; it leaves nothing to commit, unless the file does
+        # not know yet that the execution only waits.
+        idle = isinstance(outcome, MoreSteps) and not (turn.events or turn.actions or turn.more)
+        self.more = turn.more
+        changed = not idle or self._settled or self.waits_only
+        self._settled = True
+        self._absorb(turn, now_ms)
+        return changed
+
+    def _absorb(self, turn: Turn, now_ms: int) -> None:
+        assert self.walk is not None
+        if turn.events:
+            self._events += (turn.events,)
+            self._events_first = self._events_first or turn.first_sequence
+            self._events_last = turn.last_sequence
+            self.events_size_bytes += len(turn.events)
+            self.events_told_size_bytes += len(turn.events)
+        if turn.tally:
+            self._tallies += (turn.tally,)
+        if turn.actions:
+            self._take_actions(turn.actions)
+        if self.walk.status in FINAL_STATUSES:
+            self.finished_ms = now_ms
+            self.more = False
+
+    def _take_actions(self, actions: "Sequence[Action]") -> None:
+        started, interrupted = [], []
+        for action in actions:
+            if isinstance(action, PerformEffect):
+                self.effects_unstarted[action.effect_id] = action
+                started.append(action.effect_id)
+            elif isinstance(action, InterruptEffect):
+                self.effects_unstarted.pop(action.effect_id, None)
+                interrupted.append(action.effect_id)
+            else:
+                raise RuntimeError(f"this engine has no events: it cannot do {action!r}")
+        self._effects_new += tuple(started)
+        self.interrupted += tuple(interrupted)
+
+    def restored(self, walk: Walk, row: "Unfinished", now_ms: int) -> list[PerformEffect]:
+        """Takes a walk restored from its snapshot; gives the effects to perform again."""
+        self.walk = walk
+        self.stored = True
+        self.client = row.client
+        self._divided = row.divided
+        self._input_size_bytes = len(row.input_json)
+        self.state_size_bytes = self._input_size_bytes + len(row.snapshot)
+        # A snapshot does not say whether its walk was in the middle of a slice; a walk that was not does nothing.
+        self.more = not row.parked
+        self._settled = row.parked
+        effects: list[PerformEffect] = []
+        for asked in walk.pending():
+            if isinstance(asked, Subscribe):
+                raise RuntimeError(f"this engine has no events: it cannot do {asked!r}")
+            self.effects_unstarted[asked.effect_id] = asked
+            effects.append(asked)
+        if row.last_sequence > walk.last_sequence:
+            self._make_up(walk, row.last_sequence, now_ms)
+        return effects
+
+    def _make_up(self, walk: Walk, last_sequence: int, now_ms: int) -> None:
+        """Has the walk do what was told in its place (`verdicts.py`): pauses and resumes by turns. The time until the
+        last one counts for no timeout; what else the walk tells comes after that."""
+        told_count = last_sequence - walk.last_sequence
+        turns = [walk.resume(Resume("") if number % 2 else Pause(""), 0) for number in range(told_count - 1)]
+        turns.append(walk.resume(Resume(""), now_ms))
+        if walk.last_sequence < last_sequence and walk.status not in FINAL_STATUSES:
+            # It does not pause while it is being cancelled: that was promised, and has taken long enough.
+            turns.append(walk.resume(Cancel("", True, 0), now_ms))
+        messages = told_later(b"".join([turn.events for turn in turns]), last_sequence + 1)
+        for turn in turns:
+            self._take_actions(turn.actions)
+            if turn.tally:
+                self._tallies += (turn.tally,)
+        # The file does not have all of this yet.
+        self.more = self._settled = True
+        if messages:
+            self._events = (b"".join(messages),)
+            self._events_first, self._events_last = last_sequence + 1, last_sequence + len(messages)
+            self.events_size_bytes = self.events_told_size_bytes = len(self._events[0])
+        self._sequence_shift = last_sequence + len(messages) - walk.last_sequence
+        if walk.status in FINAL_STATUSES:
+            self.finished_ms = now_ms
+            self.more = False
+
+    # --- the commit ---
+
+    def gather(self, now_ms: int) -> Change:
+        """Everything since the last commit, as one row set; from here on it is the batch's."""
+        assert self.walk is not None
+        crash.reach(CrashPoint.BEFORE_SNAPSHOT)
+        if self.events_told_size_bytes > limits.EVENTS_PER_EXECUTION_SIZE_BYTES_MAX:
+            reason = f"the execution's events exceed {limits.EVENTS_PER_EXECUTION_SIZE_BYTES_MAX} bytes"
+            self._resume(Cancel(reason, True, 0), now_ms)
+        snapshot = None if self.finished_ms else self.walk.snapshot()
+        crash.reach(CrashPoint.AFTER_SNAPSHOT)
+        if snapshot is not None and len(snapshot) > limits.SNAPSHOT_SIZE_BYTES_MAX:
+            reason = f"the execution's state of {len(snapshot)} bytes exceeds {limits.SNAPSHOT_SIZE_BYTES_MAX}"
+            self._resume(Cancel(reason, True, 0), now_ms)
+            snapshot = None if self.finished_ms else self.walk.snapshot()
+        if self.accepted is not None:
+            self._input_size_bytes = len(self.accepted.input_json)
+        self.state_size_bytes = self._input_size_bytes + len(snapshot or b"")
+        claims = None
+        if snapshot is not None:
+            snapshot, self._divided, claims = divide(snapshot, self._divided)
+        change = self._change(snapshot, claims)
+        self.flying = True
+        self.accepted = None
+        self._events = ()
+        self._events_first = self._events_last = self.events_size_bytes = 0
+        self._effects_new = ()
+        self._tallies = ()
+        self.waiters = ()
+        return change
+
+    def _change(self, snapshot: bytes | None, claims: Claims | None) -> Change:
+        walk = self.walk
+        assert walk is not None
+        output = error = events = None
+        if walk.status == "completed":
+            output = orjson.dumps(walk.output).decode()
+        elif walk.status == "failed":
+            error = orjson.dumps(walk.error).decode()
+        if self._events:
+            messages = self._events[0] if len(self._events) == 1 else b"".join(self._events)
+            events = UnacknowledgedEvents(self.execution_id, self._events_first, self._events_last, messages)
+        return Change(
+            execution_key=self.execution_key,
+            execution_id=self.execution_id,
+            accepted=self.accepted,
+            status=walk.status,
+            finished_ms=self.finished_ms,
+            wake_at_ms=walk.wake_at_ms,
+            parked=self.waits_only,
+            last_sequence=walk.last_sequence + self._sequence_shift,
+            snapshot=snapshot,
+            output_json=output,
+            error_json=error,
+            events=events,
+            effects=self._effects_new,
+            waiters=self.waiters,
+            claims=claims,
+            tallies=self._tallies,
+        )
+
+    @property
+    def waits_only(self) -> bool:
+        """Whether it needs neither the processor nor an effect until a timer or a command comes."""
+        walk = self.walk
+        return walk is not None and not self.finished_ms and not self.more and walk.effects_in_flight == 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing in this process is under way for it, so that its last commit is all of it."""
+        return self.stored and not (
+            self.broken
+            or self.finished_ms
+            or self.more
+            or self.dirty
+            or self.flying
+            or self.queued
+            or self.inbox
+            or self.waiters
+            or self.tasks
+            or self.interrupted
+        )

@@ -1,0 +1,1 @@
+"""Stage 3, journal: the files of a data directory."""

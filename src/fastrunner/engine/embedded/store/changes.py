@@ -1,0 +1,140 @@
+"""Stage 3, journal: what one commit writes, as plain data.
+
+A Change is one execution's row set in one commit, however many turns of its walk it merges. The shard builds it on the
+loop, the store writes it, and after the commit the shard acts on what it carries besides rows: effects that may start
+now, and callers that wait.
+
+Rule: nobody changes any of it; it is not frozen because every frozen field costs a call for each execution.
+"""
+
+from asyncio import Future
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.engine.embedded.store.large_values import Claims
+from fastrunner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from fastrunner.engine.embedded.admit.plans import CachedPlan
+
+__all__ = ["Accepted", "Batch", "Change", "Deletion", "Waiter"]
+
+
+@dataclass(slots=True)
+class Accepted:
+    """What is written once, when an execution is accepted."""
+
+    request_digest: bytes
+    """Tells a repeated request from a different one."""
+    plan: "CachedPlan"
+    """The compiled document."""
+    accepted_ms: int
+    """When, in milliseconds since the epoch."""
+    metadata: bytes
+    """The request's WorkflowMetadata, serialized."""
+    input_json: bytes
+    """Exact JSON text of the input."""
+    env_json: bytes
+    """The request's env_vars as JSON."""
+    debug: bool
+    """Whether every step is logged."""
+    client: str = ""
+    """Who submitted it."""
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A caller who hears after the commit."""
+
+    future: "Future[Any]"
+    """What the caller awaits."""
+    answer: Any = None
+    """The result."""
+    refusal: RunnerError | None = None
+    """The refusal, instead of a result."""
+
+    def settle(self) -> None:
+        """Answers, unless the caller has left."""
+        if self.future.done():
+            return
+        if self.refusal is not None:
+            self.future.set_exception(self.refusal)
+        else:
+            self.future.set_result(self.answer)
+
+    def fail(self, error: BaseException) -> None:
+        """Answers with an error, unless the caller has left."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(slots=True)
+class Change:
+    """One execution's row set in one commit."""
+
+    execution_key: int
+    """The execution's number in its shard."""
+    execution_id: str
+    """The caller's id."""
+    accepted: Accepted | None
+    """Set in the execution's first commit."""
+    status: str
+    """The walk's status."""
+    finished_ms: int
+    """When it ended; 0 while it has not."""
+    wake_at_ms: int
+    """The walk's earliest deadline; 0: none."""
+    parked: bool
+    """Whether it only waits: for a timer, or paused."""
+    last_sequence: int
+    """Sequence number of its latest event."""
+    snapshot: bytes | None
+    """The walk's state as it is to be stored; None once it has finished."""
+    output_json: str | None
+    """JSON text of the output once completed."""
+    error_json: str | None
+    """JSON text of the DSL error once failed."""
+    events: UnacknowledgedEvents | None
+    """The events since the commit before."""
+    effects: Sequence[int]
+    """Ids of the effects this commit schedules."""
+    waiters: Sequence[Waiter]
+    """Who hears after it."""
+    claims: Claims | None = None
+    """How the snapshot's claims to values stored elsewhere change."""
+    tallies: Sequence[bytes] = ()
+    """What became of the tasks of its turns, for the metrics."""
+    keeps_state: bool = False
+    """Set where an execution ends because it is damaged: what is left of its request and state stays until retention
+    ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A finished execution whose retention has ended."""
+
+    execution_key: int
+    """The execution's number in its shard."""
+    plan_key: int
+    """Its document's number in the shard."""
+    events_lost_count: int
+    """Events no receiver ever acknowledged."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything one commit writes."""
+
+    changes: list[Change] = field(default_factory=list)
+    """At most one per execution."""
+    acknowledgements: dict[str, int] = field(default_factory=dict)
+    """Highest acknowledged sequence number by execution id."""
+    deletions: list[Deletion] = field(default_factory=list)
+    """What retention removes."""
+    probe: bool = False
+    """Whether something is to be written in any case, to learn whether the disk takes it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.acknowledgements or self.deletions or self.probe)

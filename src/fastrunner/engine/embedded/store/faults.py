@@ -1,0 +1,74 @@
+"""Stage 3, journal: what an error of a shard's file means: the disk is at fault, or what was to be written.
+
+Rules: an error of the disk refuses new work and is tried again until it goes; an error of a row concerns that row's
+execution alone, because trying again would only stall every other one of the shard.
+"""
+
+import errno
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from fastrunner.base import limits
+from fastrunner.errors import ShardDamaged, StorageFailed, StorageFull
+
+__all__ = ["is_corrupt", "opening_trouble", "refusal_of"]
+
+_CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_OF_ROWS: Final = frozenset(
+    (
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_MISUSE,
+    )
+)
+
+_NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+def _code(error: BaseException) -> int:
+    """SQLite's primary result code; 0 if it has none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """Whether SQLite finds the file itself damaged."""
+    return _code(error) in _CORRUPT
+
+
+def refusal_of(error: BaseException, file: str, retry_after_s: float) -> StorageFull | StorageFailed | None:
+    """What callers are told while `file` cannot be written; None if the rows are at fault and not the disk."""
+    code = _code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFull(f"the disk of the data directory is full: {file} cannot grow", retry_after_s)
+    if code in _CORRUPT:
+        sentence = f"{file} is damaged: `fastrunner data check` tells where; stop the runner and restore a backup"
+        return ShardDamaged(sentence, retry_after_s)
+    if code == sqlite3.SQLITE_READONLY:
+        return StorageFailed(f"the data directory is read-only: {file} cannot be written", retry_after_s)
+    if code in _OF_ROWS:
+        return None
+    if isinstance(error, OSError | sqlite3.OperationalError) or code:
+        return StorageFailed(f"{file} cannot be written: {error}", retry_after_s)
+    return None
+
+
+def opening_trouble(error: BaseException, path: Path) -> StorageFull | StorageFailed | None:
+    """Why a shard's file cannot be opened for now; None if waiting for the disk would not help."""
+    code, number = _code(error), getattr(error, "errno", None)
+    may_lack_room = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    if code == sqlite3.SQLITE_FULL or number in _NO_ROOM or (may_lack_room and _is_full(path)):
+        return StorageFull(f"the disk of the data directory is full: {path.name} cannot be opened")
+    if code == sqlite3.SQLITE_IOERR or number == errno.EIO:
+        return StorageFailed(f"{path.name} cannot be opened: {error}")
+    return None
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < limits.SHARD_OPENING_SIZE_BYTES_MAX
+    except OSError:
+        return False

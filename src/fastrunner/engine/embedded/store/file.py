@@ -1,0 +1,430 @@
+"""Stage 3, journal: one shard's SQLite file, opened and written.
+
+Rules:
+- One connection writes. The loop's thread inserts the rows of a commit, then the shard's writer thread runs COMMIT with
+  its fsync; they take turns, so the interpreter lock changes hands once per commit and never once per row.
+- A file has one owner: a lock beside it is held while it is open, so a successor waits for its predecessor.
+- Every row is written with what proves it (`proofs.py`); `reader.py` checks it.
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastrunner.base import crash, limits
+from fastrunner.base.crash import CrashPoint
+from fastrunner.engine.embedded.store import faults, proofs, wal_check
+from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Deletion
+from fastrunner.engine.embedded.store.large_values import hash_of, is_large
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
+from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, FORMAT, Damage
+from fastrunner.engine.embedded.store.reader import Reader
+from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
+
+if TYPE_CHECKING:
+    from fastrunner.engine.embedded.admit.plans import CachedPlan
+
+__all__ = ["Counts", "Store", "Unwritable"]
+
+_log = logging.getLogger(__name__)
+
+_SEE_TO_THE_DISK = "see to the disk and start again"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a shard needs to know of its file at start."""
+
+    execution_key_last: int
+    """The highest execution number in use."""
+    unfinished: int
+    """Executions that have not ended."""
+    parked: int
+    """Those of them that only wait."""
+    finished: int
+    """Executions under retention."""
+
+
+@dataclass(slots=True)
+class Unwritable:
+    """What of a batch cannot be written although the disk takes the rest."""
+
+    changes: dict[int, Exception] = field(default_factory=dict)
+    """Why, by position."""
+    acknowledgements: list[tuple[str, int]] = field(default_factory=list)
+    """(execution id, sequence number)."""
+    deletions: list[Deletion] = field(default_factory=list)
+    """What retention cannot remove."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changes or self.acknowledgements or self.deletions)
+
+
+class Store(Reader):
+    """One shard's file, open for its owner."""
+
+    def __init__(self, path: Path, *, outbox: bool) -> None:
+        super().__init__(path)
+        self._outbox = outbox
+        self._lock_descriptor = -1
+        self._plan_keys: OrderedDict[bytes, int] = OrderedDict()
+        self._plan_key_last = 0
+        self._has_claims = False
+        self._claiming: list[tuple[int, bytes, bytes]] = []
+        """(execution key, hash, value) of the inputs and outputs that the rows being written refer to."""
+        self._index_files = ExitStack()
+        self._db: sqlite3.Connection
+
+    # --- opening and closing ---
+
+    def try_lock(self) -> bool:
+        """Takes the file's lock; False while another process holds it. Raises as `open`."""
+        if self._lock_descriptor < 0:
+            path = self.path.with_suffix(".lock")
+            try:
+                self._lock_descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                refused = DataDirectoryRefused(f"{path} cannot be opened: {error.strerror}: {_SEE_TO_THE_DISK}")
+                raise faults.opening_trouble(error, path) or refused from error
+        try:
+            fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def open(self) -> Counts:
+        """Opens or creates the file. Raises DataDirectoryRefused for a newer schema or a file that cannot be read, and
+        StorageFull or StorageFailed where the disk may let it be opened later."""
+        with ExitStack() as undo:
+            undo.callback(self.unlock)
+            undo.callback(self._index_files.close)
+            undo.callback(self.close_all)
+            counts = self._open_checked()
+            undo.pop_all()
+        return counts
+
+    def _open_checked(self) -> Counts:
+        try:
+            return self._open()
+        except (sqlite3.Error, OSError) as error:
+            remedy = "restore it from a backup" if faults.is_corrupt(error) else _SEE_TO_THE_DISK
+            refused = DataDirectoryRefused(f"{self.path} cannot be opened: {error}: {remedy}")
+            raise faults.opening_trouble(error, self.path) or refused from error
+
+    def _open(self) -> Counts:
+        mark = wal_check.read_mark(self.path, self._index_files)
+        lost = wal_check.put_aside_if_overtaken(self.path, mark)
+        self._db = self.connect()
+        version = int(self._db.execute(QUERIES["schema_version"]).fetchone()[0])
+        lost = lost or wal_check.find_loss(self.path, mark, self._index_files)
+        if lost:
+            self.report(Damage("journal", "", lost))
+            self._keep_journal()
+        if version > SCHEMA_VERSION:
+            raise DataDirectoryRefused(
+                f"{self.path} has schema version {version}, this version of fastrunner reads up to {SCHEMA_VERSION}: "
+                "run the version that wrote it, or a newer one"
+            )
+        self._db.executescript(script("pragmas"))
+        for migration in MIGRATIONS[version:]:
+            self._db.executescript(script(migration))
+        self.open_readers()
+        execution_key_last, self._plan_key_last = self._db.execute(QUERIES["select_keys"]).fetchone()
+        self._has_claims = bool(self._db.execute(QUERIES["has_claims"]).fetchone()[0])
+        (unfinished,) = self._db.execute(QUERIES["count_unfinished"]).fetchone()
+        (running,) = self._db.execute(QUERIES["count_running"]).fetchone()
+        (finished,) = self._db.execute(QUERIES["count_finished"]).fetchone()
+        return Counts(execution_key_last, unfinished, unfinished - running, finished)
+
+    def _keep_journal(self) -> None:
+        try:
+            wal_check.keep(self.path)
+        except OSError as error:
+            _log.error("the damaged journal of %s cannot be kept: %s", self.path.name, error.strerror)
+            return
+        _log.error("the damaged journal is kept as %s", wal_check.kept_journal(self.path).name)
+
+    def close(self) -> None:
+        """Folds the journal into the file and lets a successor in."""
+        self.close_readers()
+        try:
+            self._db.execute(QUERIES["checkpoint"])
+        except sqlite3.Error:
+            # The journal is durable as it is; whoever opens the file next folds it in.
+            pass
+        finally:
+            self._db.close()
+            self._index_files.close()
+            self.unlock()
+
+    def unlock(self) -> None:
+        """Lets a successor in."""
+        if self._lock_descriptor >= 0:
+            os.close(self._lock_descriptor)
+            self._lock_descriptor = -1
+
+    # --- writing: `write` on the loop's thread, then `commit` in the writer thread ---
+
+    def write(self, batch: Batch) -> None:
+        """Inserts a batch's rows into a new transaction. Whatever it raises, nothing of the batch is kept then."""
+        try:
+            self._db.execute(QUERIES["begin"])
+            plan_uses = self._write_changes(batch.changes)
+            self._many("acknowledge", list(batch.acknowledgements.items()))
+            self._write_deletions(batch.deletions, plan_uses)
+            if batch.probe:
+                self._db.execute(QUERIES["probe"])
+        except Exception:
+            self._give_up()
+            raise
+
+    def unwritable(self, batch: Batch) -> Unwritable:
+        """What of a batch cannot be written, each part tried by itself. Writes nothing.
+
+        Raises sqlite3.Error if the disk is at fault, or so much of the file that nothing can be written.
+        """
+        found = Unwritable()
+        try:
+            self._db.execute(QUERIES["begin"])
+            for position, change in enumerate(batch.changes):
+                error = self._try([change], {}, ())
+                if error is not None:
+                    found.changes[position] = error
+            found.acknowledgements = [
+                each for each in batch.acknowledgements.items() if self._try((), dict((each,)), ()) is not None
+            ]
+            found.deletions = [each for each in batch.deletions if self._try((), {}, [each]) is not None]
+            self._db.execute(QUERIES["canary_execution"])
+            self._db.execute(QUERIES["canary_events"])
+        finally:
+            self._give_up()
+        return found
+
+    def _try(
+        self, changes: Sequence[Change], acknowledgements: Mapping[str, int], deletions: Sequence[Deletion]
+    ) -> Exception | None:
+        """Why a part of a batch cannot be written, whatever the disk does; None if it can. Raises sqlite3.Error."""
+        self._db.execute(QUERIES["savepoint"])
+        try:
+            plan_uses = self._write_changes(changes)
+            self._many("acknowledge", list(acknowledgements.items()))
+            self._write_deletions(deletions, plan_uses)
+        except Exception as error:
+            if not faults.is_corrupt(error) and faults.refusal_of(error, self.path.name, 0) is not None:
+                raise
+            self._plan_keys.clear()
+            self._db.execute(QUERIES["rollback_to_savepoint"])
+            return error
+        finally:
+            if self._db.in_transaction:
+                self._db.execute(QUERIES["release_savepoint"])
+        return None
+
+    def commit(self) -> None:
+        """Makes the transaction durable; blocks for its fsync. Raises sqlite3.Error; then nothing of it is kept."""
+        try:
+            crash.reach(CrashPoint.BEFORE_COMMIT)
+            self._db.execute(QUERIES["commit"])
+            crash.reach(CrashPoint.AFTER_COMMIT)
+        except sqlite3.Error:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        # Plans inserted by this transaction are gone again.
+        self._plan_keys.clear()
+        if self._db.in_transaction:
+            try:
+                self._db.execute(QUERIES["rollback"])
+            except sqlite3.Error as error:
+                # The next `begin` tells whether the connection is of use.
+                _log.error("a transaction of %s could not be rolled back: %s", self.path.name, error)
+
+    def _many(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            self._db.executemany(QUERIES[name], rows)
+
+    def _write_changes(self, changes: Sequence[Change]) -> dict[int, int]:
+        """Rows of executions; gives how many new ones use each plan."""
+        self._claiming.clear()
+        plan_uses = self._write_accepted(changes)
+        self._write_progress(changes)
+        self._write_claims(changes)
+        return plan_uses
+
+    def _write_accepted(self, changes: Sequence[Change]) -> dict[int, int]:
+        """Rows of executions that are new; gives how many of them use each plan."""
+        executions, requests = [], []
+        plan_uses: dict[int, int] = {}
+        for change in changes:
+            accepted = change.accepted
+            if accepted is None:
+                continue
+            plan_key = self._plan_key(accepted.plan)
+            plan_uses[plan_key] = plan_uses.get(plan_key, 0) + 1
+            output_json, row_format = self._output_of(change)
+            executions.append(
+                (
+                    change.execution_key,
+                    change.execution_id,
+                    accepted.request_digest,
+                    plan_key,
+                    change.status,
+                    accepted.accepted_ms,
+                    change.finished_ms,
+                    change.wake_at_ms,
+                    change.parked,
+                    change.last_sequence,
+                    0 if self._outbox else change.last_sequence,
+                    accepted.metadata,
+                    change.error_json,
+                    output_json,
+                    row_format,
+                    _execution_checksum(change, output_json),
+                )
+            )
+            if not change.finished_ms:
+                requests.append(self._request_row(change.execution_key, accepted))
+        self._many("insert_execution", executions)
+        self._many("insert_request", requests)
+        return plan_uses
+
+    def _write_progress(self, changes: Sequence[Change]) -> None:
+        updates, snapshots, ended, events = [], [], [], []
+        for change in changes:
+            key = change.execution_key
+            if change.accepted is None:
+                acknowledged = 0 if self._outbox else change.last_sequence
+                output_json, row_format = self._output_of(change)
+                updates.append(
+                    (
+                        key,
+                        change.status,
+                        change.finished_ms,
+                        change.wake_at_ms,
+                        change.parked,
+                        change.last_sequence,
+                        acknowledged,
+                        change.error_json,
+                        output_json,
+                        row_format,
+                        _execution_checksum(change, output_json),
+                    )
+                )
+                if change.finished_ms and not change.keeps_state:
+                    ended.append((key,))
+            if change.snapshot is not None:
+                snapshots.append((key, change.snapshot))
+            if change.events is not None:
+                row = change.events
+                checksum = proofs.events_checksum(key, row.first_sequence, row.last_sequence, row.messages)
+                events.append((key, row.first_sequence, row.last_sequence, row.messages, FORMAT, checksum))
+        self._many("update_execution", updates)
+        self._many("put_snapshot", snapshots)
+        self._many("delete_snapshot", ended)
+        self._many("delete_request", ended)
+        self._many("insert_events", events)
+
+    def _request_row(self, key: int, accepted: Accepted) -> tuple[Any, ...]:
+        input_json, row_format = accepted.input_json, FORMAT
+        if is_large(len(input_json)):
+            input_json, row_format = self._claim(key, input_json), CLAIMED_FORMAT
+        checksum = proofs.request_checksum(key, accepted.debug, input_json, accepted.env_json, accepted.client)
+        return (key, input_json, accepted.env_json, accepted.debug, accepted.client, row_format, checksum)
+
+    def _output_of(self, change: Change) -> tuple[str | None, int]:
+        """What the row says of the output, and the row's format."""
+        output_json = change.output_json
+        if output_json is None or not is_large(len(output_json)):
+            return output_json, FORMAT
+        return self._claim(change.execution_key, output_json.encode()).hex(), CLAIMED_FORMAT
+
+    def _claim(self, execution_key: int, value: bytes) -> bytes:
+        digest = hash_of(value)
+        self._claiming.append((execution_key, digest, value))
+        return digest
+
+    def _write_claims(self, changes: Sequence[Change]) -> None:
+        """Large values that came and went; what ended first, because its output may be what it claimed before."""
+        if self._has_claims:
+            self._release(
+                [(change.execution_key,) for change in changes if change.finished_ms and not change.keeps_state]
+            )
+        dropped, claimed = [], self._claiming
+        for change in changes:
+            if change.claims is not None:
+                dropped += [(change.execution_key, digest) for digest in change.claims.dropped]
+                claimed += [(change.execution_key, digest, value) for digest, value in change.claims.added.items()]
+        self._many("delete_claim", dropped)
+        self._many("delete_unclaimed_value", [(digest,) for _, digest in dropped])
+        if claimed:
+            self._has_claims = True
+            self._many("insert_large_value", [(digest, value) for _, digest, value in claimed])
+            self._many("insert_claim", [(key, digest) for key, digest, _ in claimed])
+
+    def _release(self, keys: Sequence[tuple[int]]) -> None:
+        released = [row for key in keys for row in self._db.execute(QUERIES["release_claims"], key)]
+        self._many("delete_unclaimed_value", released)
+
+    def _write_deletions(self, deletions: Sequence[Deletion], plan_uses: dict[int, int]) -> None:
+        keys = [(deletion.execution_key,) for deletion in deletions]
+        self._many("delete_events", keys)
+        # Executions that ended because they were damaged have kept these.
+        self._many("delete_snapshot", keys)
+        self._many("delete_request", keys)
+        if self._has_claims:
+            self._release(keys)
+        self._many("delete_execution", keys)
+        for deletion in deletions:
+            plan_uses[deletion.plan_key] = plan_uses.get(deletion.plan_key, 0) - 1
+        self._many("count_plan_uses", list(plan_uses.items()))
+        if deletions:
+            for plan_key in {deletion.plan_key for deletion in deletions}:
+                if self._db.execute(QUERIES["delete_unused_plan"], (plan_key,)).rowcount:
+                    self._plan_keys = OrderedDict(item for item in self._plan_keys.items() if item[1] != plan_key)
+
+    def _plan_key(self, plan: "CachedPlan") -> int:
+        """The number of a document in this shard, storing it if it is new."""
+        digest = plan.plan.digest
+        known = self._plan_keys.get(digest)
+        if known is not None:
+            self._plan_keys.move_to_end(digest)
+            return known
+        row = self._db.execute(QUERIES["select_plan_key"], (digest,)).fetchone()
+        if row is None:
+            self._plan_key_last += 1
+            compiled = plan.plan
+            names = (compiled.namespace, compiled.name, compiled.version)
+            self._db.execute(QUERIES["insert_plan"], (self._plan_key_last, digest, *names, plan.document))
+            row = (self._plan_key_last,)
+        else:
+            self._heal(row[0], plan)
+        self._plan_keys[digest] = row[0]
+        if len(self._plan_keys) > limits.PLAN_KEYS_KNOWN_MAX:
+            self._plan_keys.popitem(last=False)
+        return int(row[0])
+
+    def _heal(self, plan_key: int, plan: "CachedPlan") -> None:
+        """Puts a document in place of a damaged copy of it."""
+        (document, _) = self._db.execute(QUERIES["select_plan"], (plan_key,)).fetchone()
+        if document != plan.document:
+            self.report(Damage("plans", "", f"document {plan_key} was damaged; it has come again and is repaired"))
+            self._db.execute(QUERIES["heal_plan"], (plan_key, plan.document))
+
+
+def _execution_checksum(change: Change, output_json: str | None) -> int:
+    return proofs.execution_checksum(
+        change.execution_key,
+        change.status,
+        change.finished_ms,
+        change.last_sequence,
+        change.error_json,
+        output_json,
+    )

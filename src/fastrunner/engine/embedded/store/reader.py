@@ -1,0 +1,378 @@
+"""Stage 3, journal: what is read from one shard's file, and what proves it.
+
+Rules:
+- A read-only connection serves keyed reads on the loop's thread; it sees the last commit. Listings have another, for
+  one helper thread.
+- Every row is checked (`proofs.py`). Damage is reported by table and execution and never stalls what is not damaged:
+  where pages of the file are lost, the rest is found row by row.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fastrunner.base import limits
+from fastrunner.engine import ExecutionQuery, ExecutionView, UnacknowledgedEvents
+from fastrunner.engine.embedded.store import faults, proofs
+from fastrunner.engine.embedded.store.changes import Deletion
+from fastrunner.engine.embedded.store.large_values import DividedSnapshot, hash_of, is_divided, join
+from fastrunner.engine.embedded.store.marks import Standing
+from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage, EventFacts
+from fastrunner.engine.embedded.store.statements import QUERIES, script
+from fastrunner.errors import Damaged, ShardDamaged, StorageFailed
+
+__all__ = ["Reader", "Unfinished"]
+
+_log = logging.getLogger(__name__)
+
+_FOREVER_MS = 2**62
+_HEAD_SIZE = 8
+"""Columns of an Unfinished that come from `executions`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An execution to restore."""
+
+    execution_key: int
+    """Its number in the shard."""
+    execution_id: str
+    """The caller's id."""
+    request_digest: bytes
+    """Tells a repeated request from a different one."""
+    accepted_ms: int
+    """When it was accepted."""
+    plan_key: int
+    """Its document's number in the shard."""
+    last_sequence: int
+    """Sequence number of its latest event."""
+    parked: bool
+    """Whether it only waits: for a timer, or paused."""
+    aside: bool
+    """Whether the runner has paused it, without its walk."""
+    input_json: bytes
+    """Exact JSON text of its input."""
+    env_json: bytes
+    """Its env_vars as JSON."""
+    debug: bool
+    """Whether every step is logged."""
+    client: str
+    """Who submitted it."""
+    snapshot: bytes
+    """The walk's state as of its last commit."""
+    divided: DividedSnapshot | None
+    """How that is stored, if it is large."""
+    damage: str
+    """What of it is damaged, as half a sentence; empty if all of it is what was written."""
+
+
+class Reader:
+    """The reading side of one shard's file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.on_damage: Callable[[Damage], None] = _ignore
+        """Told of everything damaged that is found, once each."""
+        self._damages: set[Damage] = set()
+        self._connections: list[sqlite3.Connection] = []
+        self._reader: sqlite3.Connection
+        self._lister: sqlite3.Connection
+
+    def open_readers(self) -> None:
+        """Opens both connections. Raises sqlite3.Error."""
+        self._reader = self._open_reader()
+        self._lister = self._open_reader()
+
+    def _open_reader(self) -> sqlite3.Connection:
+        reader = self.connect()
+        reader.executescript(script("reader"))
+        return reader
+
+    def connect(self) -> sqlite3.Connection:
+        """A new connection, in autocommit mode."""
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._connections.append(connection)
+        # Text that is no longer UTF-8 is for the checksum to find.
+        connection.text_factory = lambda encoded: encoded.decode("utf-8", "replace")
+        return connection
+
+    def close_all(self) -> None:
+        """Closes every connection."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+    def close_readers(self) -> None:
+        """Closes both."""
+        self._reader.close()
+        self._lister.close()
+
+    def report(self, damage: Damage) -> None:
+        """Logs and counts something damaged, once."""
+        if damage in self._damages:
+            return
+        if len(self._damages) < limits.DAMAGES_KNOWN_MAX:
+            self._damages.add(damage)
+        extra = {"execution_id": damage.execution_id} if damage.execution_id else {}
+        _log.error("%s, table %s: %s", self.path.name, damage.table, damage.detail, extra=extra)
+        self.on_damage(damage)
+
+    # --- keyed reads, on the loop's thread; all raise StorageFailed while the file cannot be read ---
+
+    def _read(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._reader.execute(QUERIES[name], parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _unreadable(self.path, error) from error
+
+    def acceptance(self, execution_id: str) -> tuple[int, bytes, str] | None:
+        """(execution key, request digest, status) of an id that is taken."""
+        rows = self._read("select_acceptance", (execution_id,))
+        return rows[0] if rows else None
+
+    def view(self, execution_id: str) -> ExecutionView | None:
+        """One execution as queries show it. Raises Damaged."""
+        rows = self._read("select_execution", (execution_id,))
+        if not rows:
+            return None
+        *head, output_json, error_json, metadata, key, row_format, checksum = rows[0]
+        actual = proofs.execution_checksum(key, head[1], head[6], head[7], error_json, output_json)
+        if not proofs.is_proven(row_format, checksum, actual):
+            self.report(Damage("executions", execution_id, "its state does not match its checksum"))
+            raise Damaged(f"what is stored of execution {execution_id!r} is damaged: restore it from a backup")
+        if row_format == CLAIMED_FORMAT and output_json is not None:
+            output_json = self._large_output(execution_id, output_json)
+        error = None if error_json is None else orjson.loads(error_json)
+        return ExecutionView(*[*head, output_json or "", error, metadata])
+
+    def _large_output(self, execution_id: str, name: str) -> str:
+        """An output by its hash in hexadecimal digits. Raises Damaged."""
+        output = self._large_value(bytes.fromhex(name))
+        if output is None or hash_of(output) != bytes.fromhex(name):
+            what = "is missing" if output is None else "does not match its hash"
+            self.report(Damage("large_values", execution_id, f"its output {what}"))
+            raise Damaged(f"the output of execution {execution_id!r} is damaged: restore it from a backup")
+        return output.decode()
+
+    def _large_value(self, digest: bytes) -> bytes | None:
+        rows = self._read("select_large_value", (digest,))
+        return rows[0][0] if rows else None
+
+    def progress(self, execution_id: str) -> tuple[int, int, bool] | None:
+        """(execution key, last durable sequence number, whether it has finished)."""
+        rows = self._read("select_progress", (execution_id,))
+        return (rows[0][0], rows[0][1], rows[0][2] > 0) if rows else None
+
+    def events(
+        self,
+        execution_id: str,
+        execution_key: int,
+        from_sequence: int,
+        count_max: int,
+        size_bytes_max: int,
+        last_sequence: int = 0,
+    ) -> list[UnacknowledgedEvents]:
+        """Rows of one execution that hold events from `from_sequence` on, until a bound is passed; at least one.
+
+        Up to `last_sequence` there must be some: stand-ins take the place of rows that are missing.
+        """
+        rows: list[UnacknowledgedEvents] = []
+        expected = from_sequence
+        count = size_bytes = 0
+        try:
+            # An open cursor would keep its read transaction, and with it the journal from being folded in.
+            with closing(self._reader.execute(QUERIES["select_events"], (execution_key, from_sequence))) as cursor:
+                for row in cursor:
+                    events = self._proven_events(execution_id, execution_key, *row)
+                    if events.first_sequence > expected:
+                        rows += self._lost(execution_id, execution_key, expected, events.first_sequence - 1)
+                    expected = events.last_sequence + 1
+                    rows.append(events)
+                    count += events.last_sequence - max(events.first_sequence, from_sequence) + 1
+                    size_bytes += len(events.messages)
+                    if count >= count_max or size_bytes >= size_bytes_max:
+                        break
+                else:
+                    rows += self._lost(execution_id, execution_key, expected, min(last_sequence, expected + count_max))
+        except sqlite3.Error as error:
+            if not last_sequence or not faults.is_corrupt(error):
+                raise _unreadable(self.path, error) from error
+            rows += self._lost(execution_id, execution_key, expected, min(last_sequence, expected + count_max))
+        return rows
+
+    def _proven_events(
+        self, execution_id: str, key: int, first: int, last: int, messages: bytes, format: int, checksum: int
+    ) -> UnacknowledgedEvents:
+        """A row of events as it was written, or with stand-ins for damaged ones."""
+        if not proofs.is_proven(format, checksum, proofs.events_checksum(key, first, last, messages)):
+            self.report(Damage("events", execution_id, f"its events {first} to {last} do not match their checksum"))
+            facts = self.event_facts(key)
+            # Its own last sequence number may be what is damaged: the next row's first one tells.
+            ((next_first,),) = self._read("select_next_events", (key, first))
+            last = max(first, facts.last_sequence if next_first is None else next_first - 1)
+            messages = proofs.stand_in_events(execution_id, facts, first, last)
+        return UnacknowledgedEvents(execution_id, first, last, messages)
+
+    def event_facts(self, key: int) -> EventFacts:
+        """What events of an execution say of it beside what happened."""
+        return EventFacts(*self._read("select_event_facts", (key,))[0])
+
+    def _lost(self, execution_id: str, key: int, first: int, last: int) -> list[UnacknowledgedEvents]:
+        """Rows in place of events that are missing or cannot be read: one each, because a page may end after any."""
+        if first > last:
+            return []
+        self.report(Damage("events", execution_id, f"its events {first} to {last} are missing or cannot be read"))
+        facts = self.event_facts(key)
+        return [
+            UnacknowledgedEvents(execution_id, each, each, proofs.stand_in_events(execution_id, facts, each, each))
+            for each in range(first, last + 1)
+        ]
+
+    def unacknowledged(self, after: tuple[str, int], rows_max: int) -> list[UnacknowledgedEvents]:
+        """A page of the outbox, strictly after (execution id, first sequence number)."""
+        try:
+            rows = self._reader.execute(QUERIES["select_unacknowledged"], (*after, rows_max)).fetchall()
+        except sqlite3.Error as error:
+            if not faults.is_corrupt(error):
+                raise _unreadable(self.path, error) from error
+            return self._unacknowledged_singly(after, rows_max)
+        found: list[UnacknowledgedEvents] = []
+        for acknowledged, execution_id, key, *row in rows:
+            events = self._proven_events(execution_id, key, *row)
+            if execution_id != (found[-1].execution_id if found else after[0]):
+                expected = acknowledged + 1
+                found += self._lost(execution_id, key, expected, events.first_sequence - 1)
+            found.append(events)
+        return found[:rows_max]
+
+    def _unacknowledged_singly(self, after: tuple[str, int], rows_max: int) -> list[UnacknowledgedEvents]:
+        """The same where pages of the file are damaged: one execution at a time, with stand-ins for what is lost."""
+        found: list[UnacknowledgedEvents] = []
+        for execution_id, key, acknowledged, last in self._read("select_undelivered_ids", (after[0], rows_max)):
+            first = max(acknowledged, after[1] if execution_id == after[0] else 0) + 1
+            if first > last:
+                continue
+            rows = self.events(execution_id, key, first, rows_max, limits.REQUEST_SIZE_BYTES_MAX, last)
+            # A row that began before `first` was on the page before.
+            found += rows if execution_id != after[0] else [row for row in rows if row.first_sequence >= first]
+            if len(found) >= rows_max:
+                break
+        return found[:rows_max]
+
+    def unfinished(self, execution_key: int) -> Unfinished | None:
+        """An execution to restore; None if it has ended, or if not even its first row can be read."""
+        try:
+            rows = self._read("select_unfinished", (execution_key,))
+            return self._unfinished(rows[0]) if rows else None
+        except ShardDamaged:
+            damage = "its request or its snapshot cannot be read"
+        try:
+            rows = self._read("select_unfinished_head", (execution_key,))
+        except ShardDamaged:
+            self.report(Damage("executions", "", f"execution number {execution_key} cannot be read"))
+            return None
+        if not rows:
+            return None
+        *head, parked, aside = rows[0]
+        self.report(Damage("snapshots", head[1], damage))
+        return Unfinished(*(*head, bool(parked), bool(aside), b"", b"", False, "", b"", None, damage))
+
+    def _unfinished(self, row: tuple[Any, ...]) -> Unfinished:
+        *head, parked, aside = row[:_HEAD_SIZE]
+        input_json, env_json, debug, client, snapshot, row_format, checksum = row[_HEAD_SIZE:]
+        table, damage, divided = "snapshots", "", None
+        if snapshot is not None and is_divided(snapshot):
+            try:
+                divided = join(snapshot, self._large_value)
+                snapshot = divided.data
+            except ValueError as error:
+                damage = str(error)
+        damage = damage or proofs.snapshot_damage(snapshot)
+        if input_json is None:
+            table, damage = "requests", "its request is missing"
+        elif not proofs.is_proven(
+            row_format, checksum, proofs.request_checksum(head[0], bool(debug), input_json, env_json, client)
+        ):
+            table, damage = "requests", "its request does not match its checksum"
+        elif row_format == CLAIMED_FORMAT:
+            digest, input_json = input_json, self._large_value(input_json)
+            if input_json is None or hash_of(input_json) != digest:
+                table, damage = "large_values", "its input is missing or does not match its hash"
+        if damage:
+            self.report(Damage(table, head[1], damage))
+        state = (input_json or b"", env_json or b"", bool(debug), client or "", snapshot or b"", divided, damage)
+        return Unfinished(*(*head, bool(parked), bool(aside), *state))
+
+    def standing(self, execution_key: int) -> Standing | None:
+        """How far an unfinished execution has come; None if there is none."""
+        rows = self._read("select_standing", (execution_key,))
+        return Standing(*rows[0]) if rows else None
+
+    def running(self, after_key: int, until_key: int, count_max: int) -> list[int]:
+        """Keys of unfinished executions that do not only wait, with `after_key` < key <= `until_key`, in order."""
+        return [key for (key,) in self._read("select_running", (after_key, until_key, count_max))]
+
+    def deadlines(self, after_ms: int, after_key: int, until_ms: int, count_max: int) -> list[tuple[int, int, str]]:
+        """(deadline, execution key, execution id) of unfinished executions, in order, strictly after (deadline, key)
+        and no later than `until_ms`."""
+        return self._read("select_deadlines", (after_ms, after_key, until_ms, count_max))
+
+    def document(self, plan_key: int) -> str:
+        """The text of a stored document. Raises Damaged."""
+        try:
+            rows = self._read("select_plan", (plan_key,))
+        except ShardDamaged:
+            rows = []
+        if not rows or not proofs.is_document(rows[0][1], rows[0][0]):
+            what = "does not match its hash" if rows else "is missing or cannot be read"
+            self.report(Damage("plans", "", f"document {plan_key} {what}"))
+            raise Damaged(f"its document {what}")
+        return str(rows[0][0])
+
+    def deletable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
+        """Finished executions, fully acknowledged, that ended before a time; oldest first."""
+        return [Deletion(*row) for row in self._read("select_deletable", (finished_before_ms, count_max))]
+
+    def undeliverable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
+        """Finished executions with unacknowledged events that ended before a time; oldest first."""
+        return [Deletion(*row) for row in self._read("select_undeliverable", (finished_before_ms, count_max))]
+
+    # --- listings, in one helper thread ---
+
+    def listing(self, query: ExecutionQuery) -> list[ExecutionView]:
+        """A page of executions, newest first; may scan for long. Raises Unavailable."""
+        before_ms, before_id = query.before or (_FOREVER_MS, "")
+        parameters = {
+            "accepted_from_ms": query.accepted_from_ms,
+            "accepted_until_ms": query.accepted_until_ms or _FOREVER_MS,
+            "before_ms": before_ms,
+            "before_id": before_id,
+            "statuses": orjson.dumps(sorted(query.statuses)).decode(),
+            "name": query.name,
+            "namespace": query.namespace,
+            "count_max": query.count_max,
+        }
+        try:
+            (text,) = self._lister.execute(QUERIES["list_executions"], parameters).fetchone()
+        except sqlite3.Error as error:
+            raise _unreadable(self.path, error) from error
+        return [
+            ExecutionView(*[*head, "", error, bytes.fromhex(metadata)]) for *head, error, metadata in orjson.loads(text)
+        ]
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> StorageFailed:
+    _log.error("%s cannot be read: %s", path, error)
+    if faults.is_corrupt(error):
+        return ShardDamaged(f"{path.name} is damaged where this is stored: `fastrunner data check` tells more")
+    return StorageFailed("the data directory cannot be read")
+
+
+def _ignore(damage: Damage) -> None:
+    """Nobody is told."""

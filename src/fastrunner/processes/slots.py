@@ -1,0 +1,181 @@
+"""Support: the children of the supervisor: what it knows of each, and how one is forked.
+
+Rules as in `supervisor`: no grpc, no thread, no event loop. A child never returns into the supervisor's code.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
+from fastrunner.base.deaths import Death
+from fastrunner.base.logs import configure_logs
+from fastrunner.config import Config, quiet_grpc
+from fastrunner.processes.folder import metrics_identity
+from fastrunner.processes.link import ChildContext, ExitCode, Link, Role, die_with_parent
+from fastrunner.processes.reserve import Reserved
+
+HANDLED_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+"""What the supervisor handles and a child must not inherit."""
+
+log = logging.getLogger(__name__)
+
+State = Literal["absent", "starting", "ready", "stopping"]
+ChildMain = Callable[[ChildContext], int]
+"""What a child does; gives its exit code."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One child, its predecessors and successors."""
+
+    role: Role
+    """What the child is."""
+    index: int
+    """Its number among those of its role."""
+    state: State = "absent"
+    """See the theory of operation."""
+    pid: int = 0
+    """Process id; 0 while absent."""
+    link: Link | None = None
+    """To the child; none while absent."""
+    spawn_at_s: float = 0.0
+    """When an absent child is due, on the monotonic clock."""
+    since_s: float = 0.0
+    """When the state began."""
+    pinged_s: float = 0.0
+    """When the last ping was sent."""
+    answered: bool = True
+    """Whether the last ping was answered."""
+    kill_at_s: float = 0.0
+    """When a stopping child is killed."""
+    crashes_in_row: int = 0
+    """Crashes since the last child that was ready for long."""
+    boots_failed: int = 0
+    """Crashes since the last child that was ready at all."""
+    restarts: int = 0
+    """Children started because their predecessor crashed."""
+    crashes_uncounted: int = 0
+    """Crashes that are not in the metrics yet."""
+    is_hung: bool = False
+    """Whether the child is being killed because it does not answer."""
+    death: Death | None = None
+    """How its predecessor died, if nobody asked it to end."""
+    trouble: str = ""
+    """Why a child takes no new work, or waits with its start; empty if it does not."""
+    last_words: str = ""
+    """What the child said it cannot start for."""
+
+    @property
+    def name(self) -> str:
+        """As logs show it."""
+        return f"worker {self.index}" if self.role is Role.WORKER else "web process"
+
+    def enter(self, state: State) -> None:
+        """Begins a state."""
+        self.state, self.since_s = state, monotonic_s()
+        self.pinged_s, self.answered = self.since_s, True
+
+
+def run_worker_child(context: ChildContext) -> int:
+    """A worker; imported in the child only, because it needs grpc."""
+    quiet_grpc()
+    from fastrunner.processes.worker import run_worker
+
+    return run_worker(context)
+
+
+def run_web_child(context: ChildContext) -> int:
+    """The web process; imported in the child only, because it needs an event loop."""
+    from fastrunner.processes.web import run_web
+
+    return run_web(context)
+
+
+def respawn_delay_s(crashes_in_row: int) -> float:
+    """How long to wait before the next child: nothing after the first crash, then doubling up to the bound."""
+    if crashes_in_row <= 1:
+        return 0.0
+    return float(min(limits.RESPAWN_DELAY_S_MIN * 2.0 ** min(crashes_in_row - 2, 30), limits.RESPAWN_DELAY_S_MAX))
+
+
+def fork_child(
+    slot: Slot,
+    main: ChildMain,
+    config: Config,
+    reserved: Reserved,
+    close_inherited: Callable[[], None],
+    *,
+    waiting: bool = False,
+) -> None:
+    """Starts a slot's child; `close_inherited` closes in the child what is the supervisor's alone.
+
+    A waiting child prepares itself, says so, and begins when it is told to `go`.
+    """
+    ours, theirs = Link.pair()
+    for stream in (sys.stdout, sys.stderr):
+        # A runner may have been started without them.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    # A signal between the fork and the child's own handlers would reach the supervisor's wake-up socket.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
+    parent_pid = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        code: int = ExitCode.CRASH
+        try:
+            _forget_parent(parent_pid)
+            ours.close()
+            close_inherited()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            code = _live(slot, main, config, reserved, theirs, waiting)
+        finally:
+            os._exit(code)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    theirs.close()
+    slot.pid, slot.link, slot.last_words = pid, ours, ""
+    slot.enter("starting")
+
+
+def _forget_parent(parent_pid: int) -> None:
+    """Gives up the supervisor's signal handling, but not its death."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Ctrl-C and a hang-up reach the whole process group; the supervisor decides what they mean.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    die_with_parent(parent_pid)
+
+
+def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link: Link, waiting: bool) -> int:
+    """A child's life; gives its exit code and never raises."""
+    configure_logs(config.env, config.log_level, metrics_identity(slot.role, slot.index))
+    context = ChildContext(
+        config=config,
+        role=slot.role,
+        index=slot.index,
+        shards=reserved.shards,
+        folder=reserved.folder,
+        link=link,
+        http=reserved.http if slot.role is Role.WEB else None,
+        crashes=slot.crashes_uncounted,
+        death=slot.death,
+        waits=waiting,
+    )
+    try:
+        return main(context)
+    except BaseException as error:
+        log.exception("%s ended by an exception", slot.name)
+        if "ready" in link.sent:
+            return ExitCode.CRASH
+        link.send("failed", message=f"{type(error).__name__}: {error}")
+        return ExitCode.BOOT
+    finally:
+        logging.shutdown()

@@ -1,0 +1,382 @@
+"""Support: the parent process: forks the workers and the web process, watches, replaces and stops them.
+
+Rules: no grpc, no thread, no event loop in here: children are forked from a clean process, at start and whenever one is
+replaced. Signal handlers do nothing; the signals' numbers arrive through a socket and are handled in the loop.
+
+Theory of operation: one Slot per child. A slot is absent (nothing runs; `spawn_at_s` says when to spawn), starting
+(spawned, not yet ready), ready, or stopping (SIGTERM sent, SIGKILL due at `kill_at_s`). A child's death makes its slot
+absent, and what happens next depends on why: crashed: a successor starts after a back-off; could not boot: the tree
+ends with ExitCode.BOOT, because a successor would fail as well. In a rolling restart a worker's successor is forked
+first and loads its modules while the predecessor serves: it stands beside the slots until it takes over.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastrunner.base import deaths, limits
+from fastrunner.base.clock import monotonic_s
+from fastrunner.base.logs import configure_logs
+from fastrunner.config import Config
+from fastrunner.processes.folder import metrics_identity
+from fastrunner.processes.link import ExitCode, Role, StartError
+from fastrunner.processes.reserve import Reserved, announcement, reserve, warn_of_lost_connections
+from fastrunner.processes.slots import (
+    HANDLED_SIGNALS,
+    ChildMain,
+    Slot,
+    fork_child,
+    respawn_delay_s,
+    run_web_child,
+    run_worker_child,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """The loop over the children."""
+
+    def __init__(
+        self, config: Config, reserved: Reserved, mains: Mapping[Role, ChildMain], on_ready: Callable[[], None]
+    ) -> None:
+        """`on_ready` is called once, when every child is ready for the first time."""
+        self._config = config
+        self._reserved = reserved
+        self._mains = mains
+        self._on_ready = on_ready
+        self._slots = [Slot(Role.WORKER, index) for index in range(config.workers)] + [Slot(Role.WEB, 0)]
+        self._exit_code: ExitCode | None = None  # set when the tree is stopping
+        self._rolling: list[Slot] = []
+        self._successor: Slot | None = None
+        """In a rolling restart: a worker that has been forked and waits for its predecessor's end."""
+        self._announced = False
+        self._interrupts = 0
+        self._published: Any = None
+        self._selector = selectors.DefaultSelector()
+        self._wakeup = socket.socketpair()
+
+    def run(self) -> int:
+        """Starts the children and keeps them until the tree is stopped; gives its exit code."""
+        self._listen_to_signals()
+        try:
+            while self._exit_code is None or any(slot.pid for slot in self._everyone()):
+                self._spawn_due()
+                for key, _ in self._selector.select(self._pause_s()):
+                    key.data()
+                self._reap()
+                self._watch()
+                self._roll()
+                self._publish()
+        finally:
+            self._kill_all()
+            self._ignore_signals()
+        return self._exit_code
+
+    # --- signals ---
+
+    def _listen_to_signals(self) -> None:
+        for end in self._wakeup:
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
+        for signum in HANDLED_SIGNALS:
+            signal.signal(signum, lambda _signum, _frame: None)
+        self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._read_signals)
+
+    def _ignore_signals(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for signum in HANDLED_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
+        self._selector.close()
+        for end in self._wakeup:
+            end.close()
+
+    def _read_signals(self) -> None:
+        handlers = {
+            signal.SIGTERM: self._handle_term,
+            signal.SIGINT: self._handle_int,
+            signal.SIGHUP: self._handle_hup,
+        }
+        with contextlib.suppress(BlockingIOError):
+            for signum in self._wakeup[0].recv(256):
+                # SIGCHLD only wakes the loop, which reaps at every turn.
+                handlers.get(signal.Signals(signum), lambda: None)()
+
+    def _handle_term(self) -> None:
+        log.info("stopping: draining for up to %g s", self._config.drain_timeout_s)
+        self._stop(ExitCode.OK)
+
+    def _handle_int(self) -> None:
+        self._interrupts += 1
+        if self._interrupts == 1:
+            self._handle_term()
+            return
+        log.warning("stopping now, without draining")
+        self._exit_code = ExitCode.FORCED
+        self._kill_all()
+
+    def _handle_hup(self) -> None:
+        if self._exit_code is None:
+            log.info("restarting every process, one at a time")
+            self._rolling = list(self._slots)
+
+    # --- children: start ---
+
+    def _spawn_due(self) -> None:
+        if self._exit_code is not None:
+            return
+        now = monotonic_s()
+        for slot in self._slots:
+            if not slot.pid and slot.spawn_at_s <= now:
+                self._spawn(slot)
+                if slot.restarts:
+                    self._tell_replacing()
+
+    def _everyone(self) -> list[Slot]:
+        return self._slots if self._successor is None else [*self._slots, self._successor]
+
+    def _spawn(self, slot: Slot, *, waiting: bool = False) -> None:
+        main, close = self._mains[slot.role], lambda: self._close_inherited(slot.role)
+        fork_child(slot, main, self._config, self._reserved, close, waiting=waiting)
+        assert slot.link is not None
+        self._selector.register(slot.link, selectors.EVENT_READ, lambda: self._read_link(slot))
+
+    def _close_inherited(self, role: Role) -> None:
+        # Copies of the siblings' links would keep them open when the supervisor dies.
+        for slot in self._everyone():
+            if slot.link is not None:
+                slot.link.close()
+        self._selector.close()
+        for end in self._wakeup:
+            end.close()
+        self._reserved.grpc.close()
+        if role is not Role.WEB:
+            self._reserved.http.close()
+
+    # --- children: messages and death ---
+
+    def _read_link(self, slot: Slot) -> None:
+        while slot.link is not None and (message := slot.link.receive()) != {}:
+            if message is None:
+                self._drop_link(slot)
+            elif message["kind"] == "pong":
+                slot.answered = True
+            elif message["kind"] == "ready" and slot.state == "starting":
+                slot.enter("ready")
+                slot.boots_failed = slot.crashes_uncounted = 0
+                log.info("%s is ready (pid %d)", slot.name, slot.pid)
+            elif message["kind"] == "trouble":
+                slot.trouble = str(message["cause"])
+            elif message["kind"] == "prepared" and slot is self._successor:
+                self._hand_over_from(self._predecessor())
+            elif message["kind"] == "failed":
+                slot.last_words = str(message["message"])
+
+    def _drop_link(self, slot: Slot) -> None:
+        assert slot.link is not None
+        self._selector.unregister(slot.link)
+        slot.link.close()
+        slot.link = None
+
+    def _reap(self) -> None:
+        for slot in self._everyone():
+            if slot.pid:
+                pid, status = os.waitpid(slot.pid, os.WNOHANG)
+                if pid:
+                    self._read_link(slot)
+                    if slot.link is not None:
+                        self._drop_link(slot)
+                    self._bury(slot, os.waitstatus_to_exitcode(status))
+
+    def _bury(self, slot: Slot, code: int) -> None:
+        was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
+        cause = deaths.HUNG if slot.is_hung else signal.Signals(-code).name if code < 0 else ""
+        slot.pid, slot.spawn_at_s, slot.trouble, slot.is_hung, slot.death = 0, 0.0, "", False, None
+        slot.enter("absent")
+        if slot is self._successor:
+            predecessor, self._successor = self._predecessor(), None
+            if self._exit_code is None:
+                log.error("the successor of %s ended before its time (pid %d)", slot.name, pid)
+                self._terminate(predecessor)
+            return
+        self._reserved.folder.forget_gauges(metrics_identity(slot.role, slot.index))
+        if self._exit_code is None and self._successor is not None and slot is self._predecessor():
+            log.info("%s ended (pid %d), its successor takes over (pid %d)", slot.name, pid, self._successor.pid)
+            self._hand_over(slot)
+            return
+        if self._exit_code is not None or was == "stopping":
+            log.info("%s ended (pid %d)", slot.name, pid)
+            return
+        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        if code == ExitCode.BOOT:
+            self._fail(f"{slot.name} cannot start: {slot.last_words or reason}")
+            return
+        if was == "starting":
+            slot.boots_failed += 1
+            if slot.boots_failed >= limits.BOOT_ATTEMPTS_MAX:
+                self._fail(f"{slot.name} {reason} {slot.boots_failed} times in a row before it was ready")
+                return
+        slot.crashes_in_row = 1 if was == "ready" and lasted_s >= limits.RESPAWN_STABLE_S else slot.crashes_in_row + 1
+        slot.restarts += 1
+        slot.crashes_uncounted += 1
+        slot.death = deaths.Death(cause, monotonic_s()) if cause else None
+        delay_s = respawn_delay_s(slot.crashes_in_row)
+        slot.spawn_at_s = monotonic_s() + delay_s
+        log.error("%s %s (pid %d); starting another in %g s", slot.name, reason, pid, delay_s)
+
+    def _predecessor(self) -> Slot:
+        """Whose successor waits."""
+        assert self._successor is not None
+        name = self._successor.name
+        return next(slot for slot in self._slots if slot.name == name)
+
+    def _hand_over_from(self, slot: Slot) -> None:
+        """Ends a worker whose successor is waiting."""
+        if slot.link is not None:
+            slot.link.send("hand_over")
+        self._terminate(slot)
+
+    def _hand_over(self, slot: Slot) -> None:
+        """The worker that waits takes the place of one that has ended, however it did."""
+        successor, self._successor = self._successor, None
+        assert successor is not None
+        assert successor.link is not None
+        successor.restarts, successor.crashes_uncounted = slot.restarts, slot.crashes_uncounted
+        successor.enter("starting")
+        self._slots[self._slots.index(slot)] = successor
+        self._tell_replacing()
+        successor.link.send("go")
+
+    def _tell_replacing(self) -> None:
+        """Workers that have too much to do may have it only because one of them is being replaced."""
+        for slot in self._everyone():
+            if slot.role is Role.WORKER and slot.link is not None:
+                slot.link.send("replacing")
+
+    def _fail(self, message: str) -> None:
+        sys.stderr.write(f"fastrunner: {message}\n")
+        self._stop(ExitCode.BOOT)
+
+    # --- children: watching, restarting, stopping ---
+
+    def _watch(self) -> None:
+        now = monotonic_s()
+        for slot in self._everyone():
+            if slot.state == "stopping" and now >= slot.kill_at_s:
+                self._kill(slot, "did not end in time")
+            elif slot.state == "starting" and slot.trouble:
+                # It waits for the disk; once that is back it has its time.
+                slot.since_s = now
+            elif slot.state == "starting" and now - slot.since_s > limits.BOOT_S_MAX:
+                self._kill_hung(slot, "did not become ready in time")
+            elif slot.state == "ready" and slot.link is not None:
+                if not slot.answered and now - slot.pinged_s > limits.PING_TIMEOUT_S:
+                    self._kill_hung(slot, "does not answer")
+                elif slot.answered and now - slot.pinged_s >= limits.PING_INTERVAL_S:
+                    slot.pinged_s, slot.answered = now, False
+                    slot.link.send("ping")
+        if self._exit_code is not None and not any(slot.pid for slot in self._slots if slot.role is Role.WORKER):
+            # The web process goes last: until then it tells that the tree is draining.
+            for slot in self._slots:
+                self._terminate(slot)
+
+    def _kill_hung(self, slot: Slot, reason: str) -> None:
+        slot.is_hung = True
+        self._kill(slot, reason)
+
+    def _kill(self, slot: Slot, reason: str) -> None:
+        log.error("%s %s: killing it (pid %d)", slot.name, reason, slot.pid)
+        os.kill(slot.pid, signal.SIGKILL)
+        slot.kill_at_s = slot.since_s = slot.pinged_s = monotonic_s() + limits.PING_TIMEOUT_S
+
+    def _terminate(self, slot: Slot) -> None:
+        if slot.pid and slot.state != "stopping":
+            slot.enter("stopping")
+            slot.kill_at_s = slot.since_s + self._config.drain_timeout_s + limits.DRAIN_MARGIN_S
+            os.kill(slot.pid, signal.SIGTERM)
+
+    def _stop(self, code: ExitCode) -> None:
+        if self._exit_code is None:
+            self._exit_code = code
+        self._rolling.clear()
+        if self._successor is not None:
+            # It waits with nothing open: the default action of SIGTERM ends it.
+            self._terminate(self._successor)
+        for slot in self._slots:
+            if slot.role is Role.WORKER:
+                self._terminate(slot)
+
+    def _kill_all(self) -> None:
+        for slot in self._everyone():
+            if slot.pid:
+                os.kill(slot.pid, signal.SIGKILL)
+
+    def _roll(self) -> None:
+        all_ready = all(slot.state == "ready" for slot in self._slots)
+        if all_ready and self._rolling and self._successor is None:
+            self._replace(self._rolling.pop(0))
+        elif all_ready and not self._announced:
+            self._announced = True
+            self._on_ready()
+
+    def _replace(self, slot: Slot) -> None:
+        """Ends a child so that another takes its place; a worker's successor is forked and prepared before."""
+        if slot.role is Role.WORKER and slot in self._slots:
+            self._successor = Slot(slot.role, slot.index)
+            self._tell_replacing()
+            self._spawn(self._successor, waiting=True)
+        else:
+            self._terminate(slot)
+
+    # --- what others see ---
+
+    def _publish(self) -> None:
+        """Tells the web process how the tree is, when that has changed."""
+        web = self._slots[-1]
+        state = {
+            "draining": self._exit_code is not None,
+            "workers": [
+                {
+                    "index": slot.index,
+                    "pid": slot.pid,
+                    "state": slot.state,
+                    "restarts": slot.restarts,
+                    "trouble": slot.trouble,
+                }
+                for slot in self._slots[:-1]
+            ],
+        }
+        if web.link is not None and (web.pid, state) != self._published and web.link.send("state", state=state):
+            self._published = (web.pid, state)
+
+    def _pause_s(self) -> float:
+        now = monotonic_s()
+        due = [slot.spawn_at_s - now for slot in self._slots if not slot.pid and self._exit_code is None]
+        due += [slot.kill_at_s - now for slot in self._slots if slot.state == "stopping"]
+        return max(0.0, min([limits.PING_INTERVAL_S, *due]))
+
+
+def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain = run_web_child) -> int:
+    """Runs the whole tree until it is stopped; gives the exit code. Refusals to start are one line on stderr each."""
+    assert "grpc" not in sys.modules, "grpc in the supervisor would be forked into every worker"
+    assert threading.active_count() == 1, "a thread in the supervisor would be missing in every child"
+    configure_logs(config.env, config.log_level, "supervisor")
+    try:
+        config, reserved, held = reserve(config)
+    except StartError as error:
+        sys.stderr.write(f"fastrunner: {error}\n")
+        return error.code
+    with held:
+        warn_of_lost_connections(config)
+        # What is alive now stays shared with the children: their collectors never touch its pages.
+        gc.freeze()
+        tree = Supervisor(config, reserved, {Role.WORKER: worker, Role.WEB: web}, announcement(config, reserved))
+        return tree.run()

@@ -1,0 +1,53 @@
+"""Support: the web process: serves HTTP on the socket the supervisor listens on.
+
+Rules: no state of its own: metrics are read from what the workers share, readiness is what the supervisor last said. It
+imports no grpc and no engine.
+"""
+
+import asyncio
+import logging
+import signal
+
+from aiohttp import web
+
+from fastrunner.processes.link import ChildContext, ExitCode
+from fastrunner.web.app import STATE, TreeState, build_app
+
+log = logging.getLogger(__name__)
+
+
+def run_web(context: ChildContext) -> int:
+    """Serves until SIGTERM; the exit code."""
+    return asyncio.run(_serve(context))
+
+
+async def _serve(context: ChildContext) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    app = build_app(context.config, context.folder.metrics)
+    loop.add_reader(context.link.fileno(), _read_link, context, app[STATE], stopping)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    # Until then requests wait in the backlog: a process that has just been replaced must not call the tree unready.
+    await app[STATE].known.wait()
+    assert context.http is not None
+    # The supervisor listens already; a second listen() by the site changes nothing.
+    await web.SockSite(runner, context.http).start()
+    context.link.send("ready")
+    await stopping.wait()
+    await runner.cleanup()
+    return ExitCode.OK
+
+
+def _read_link(context: ChildContext, state: TreeState, stopping: asyncio.Event) -> None:
+    while (message := context.link.receive()) != {}:
+        if message is None:
+            # The supervisor is gone.
+            asyncio.get_running_loop().remove_reader(context.link.fileno())
+            stopping.set()
+            return
+        if message["kind"] == "ping":
+            context.link.send("pong")
+        elif message["kind"] == "state":
+            state.update(message["state"])

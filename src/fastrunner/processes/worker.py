@@ -1,0 +1,133 @@
+"""Support: a worker process: assembles the parts of the data path on one event loop, and takes them down in order.
+
+Start: engine (its shards recover), callbacks (what the outbox holds), then the router (others may forward), then gRPC
+(clients may call), then `ready`. Stop: gRPC first, so that clients move on to other workers; then the engine comes to
+rest; callbacks, of its last commits too, while it can still write what was acknowledged; then its store; the router
+last, because it answers what others have forwarded. A request that nobody answers any more goes to this worker's
+successor.
+
+Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
+"""
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+
+from fastrunner.base import crash, limits
+from fastrunner.base.clock import monotonic_s
+from fastrunner.callback import CallbackPipeline
+from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store.sharding import shards_owned
+from fastrunner.processes.child import serve_child
+from fastrunner.processes.folder import metrics_identity
+from fastrunner.processes.link import ChildContext
+from fastrunner.routing.peers import Router
+from fastrunner.service.handlers import Service
+from fastrunner.service.status import status_of
+from fastrunner.service.transport.call_queue import Listener, TlsFiles
+from fastrunner.service.transport.server import Server, new_listener
+from fastrunner.tasks import build_performers
+
+log = logging.getLogger(__name__)
+
+
+def _tls_files(config: Config) -> TlsFiles | None:
+    """Read anew by every worker: a restart of the workers takes up a new certificate."""
+    if config.tls_certificate_file is None or config.tls_key_file is None:
+        return None
+    authorities = config.tls_client_ca_file
+    return TlsFiles(
+        certificate=config.tls_certificate_file.read_bytes(),
+        key=config.tls_key_file.read_bytes(),
+        client_authorities=None if authorities is None else authorities.read_bytes(),
+    )
+
+
+def run_worker(context: ChildContext) -> int:
+    """Serves until SIGTERM; the exit code."""
+    listener = new_listener()
+    if context.waits and context.config.workers == 1:
+        # Nobody else listens while the predecessor drains: calls wait here until this worker answers them.
+        listener.listen(*_address(context.config))
+    return serve_child(context, partial(Worker.start, listener=listener))
+
+
+def _address(config: Config) -> tuple[str, TlsFiles | None]:
+    return f"{config.grpc_host}:{config.grpc_port}", _tls_files(config)
+
+
+class Worker:
+    """The parts of one worker, started."""
+
+    def __init__(self, context: ChildContext, listener: Listener) -> None:
+        config = context.config
+        # A successor of one that died of it lives, or nothing would ever recover.
+        if config.crash_point and not context.crashes:
+            crash.arm(config.crash_point, context.index)
+        if config.crash_turn:
+            crash.arm_turns(config.crash_turn)
+        self._config = config
+        self._link = context.link
+        identity = metrics_identity(context.role, context.index)
+        self._metrics = Metrics(folder=context.folder.metrics, identity=identity)
+        if context.crashes:
+            self._metrics.worker_restarts.inc(context.crashes)
+        self._engine = EmbeddedEngine(
+            config,
+            self._metrics,
+            build_performers(config, self._metrics),
+            shards=shards_owned(context.index, config.workers, context.shards),
+            shard_count=context.shards,
+            death=context.death,
+        )
+        # Registers with the engine, so it must be there before the engine starts.
+        self._callbacks = (
+            CallbackPipeline(config, self._engine, self._metrics) if config.stigmer_service_endpoint else None
+        )
+        self._router = Router(context.index, config.workers, context.shards, context.folder, self._metrics, status_of)
+        self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed)
+        self._server = Server(self._service, self._metrics, listener)
+        self._engine.watch_storage(self._report_storage)
+        self._engine.watch_workers(context.is_short_handed)
+
+    @classmethod
+    async def start(cls, context: ChildContext, listener: Listener) -> "Worker":
+        """Starts the parts in order."""
+        worker = cls(context, listener)
+        if worker._callbacks is None and context.index == 0:
+            log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
+        await worker._engine.open()
+        if worker._callbacks is not None:
+            await worker._callbacks.start()
+        await worker._router.start(worker._service)
+        await worker._server.start(*_address(worker._config))
+        # Last, so that a worker that dies of what it brings back has been ready: it is replaced as often as it takes.
+        worker._engine.go_on()
+        return worker
+
+    def _report_storage(self, trouble: str) -> None:
+        """Health and readiness go red while executions cannot be stored; the supervisor is told why."""
+        self._server.set_troubled(bool(trouble))
+        self._link.send("trouble", cause=trouble)
+        if trouble:
+            log.error("not ready: %s", trouble)
+        else:
+            log.info("ready again: executions can be stored")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stops the parts in order."""
+        end_s = monotonic_s() + timeout_s
+        # In a rolling restart an owner's successor is just coming up: calls that wait for it should reach it.
+        asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
+        await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
+        # What the last commits bring is still called back, so some of the time is kept for that.
+        left_s = max(0.0, end_s - monotonic_s())
+        await self._engine.quiesce(max(left_s - limits.DRAIN_CALLBACKS_S_MAX, left_s / 2))
+        if self._callbacks is not None:
+            await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
+        await self._engine.drain(max(0.0, end_s - monotonic_s()))
+        with contextlib.suppress(OSError):
+            await self._router.close(limits.DRAIN_CALLS_S_MAX)

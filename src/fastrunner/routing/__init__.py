@@ -1,0 +1,1 @@
+"""Stage 1, routing: where an execution lives, and the way there. It knows no service."""

@@ -1,0 +1,114 @@
+"""Stage 1, service: who answers a request, and what a handler knows of the call.
+
+Rules: no grpc here; an execution is answered for by exactly one worker, its owner; a request that was forwarded once is
+never forwarded again.
+"""
+
+# ruff: noqa: ARG002 - the one-worker router has the protocol's signatures and needs none of their arguments
+
+from asyncio import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+
+from fastrunner._pb.fastrunner.router.v1.views_pb2 import ExecutionIdView
+from fastrunner.errors import InvalidRequest, Unavailable
+
+
+@dataclass(slots=True)
+class CallFacts:
+    """What a handler may know of the call it answers."""
+
+    peer: str
+    """The client: the name it gives itself, or its host; for fair shares and limits."""
+    deadline_ms: int
+    """When the caller stops waiting, in milliseconds since the epoch; 0: never."""
+    local: bool
+    """Answer from this worker's own engine: set on calls that another worker forwarded."""
+
+
+class Later(Awaitable[bytes]):
+    """A reply made of a result that is still to come: whoever serves many of them needs no task for each."""
+
+    __slots__ = ("reply_of", "result")
+
+    def __init__(self, result: "Future[Any]", reply_of: Callable[[Any], bytes]) -> None:
+        self.result = result
+        """What is to come."""
+        self.reply_of = reply_of
+        """Makes the reply of it."""
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self.reply_of((yield from self.result))
+
+
+def as_it_is(reply: bytes) -> bytes:
+    """Makes the reply of a result that is one."""
+    return reply
+
+
+class Router(Protocol):
+    """What the service needs of the links between workers."""
+
+    @property
+    def worker(self) -> int:
+        """Number of this worker."""
+
+    @property
+    def workers(self) -> Sequence[int]:
+        """Numbers of all workers, this one included."""
+
+    def owner_of(self, execution_id: str) -> int:
+        """Number of the worker that owns the execution, whether or not it exists."""
+
+    def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
+        """The reply of `worker`'s own handler, called with `local` set.
+
+        `method` is canonical, such as `ExecuteAsync`. Raises ForwardedError with the owner's refusal, Unavailable if
+        the owner does not come back in time. Cancelling the wait tells the owner that nobody waits any more.
+        """
+
+    def forward_stream(
+        self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int
+    ) -> AsyncIterator[bytes]:
+        """The stream of `worker`'s own handler; errors as in `forward`. Closing it closes the owner's stream."""
+
+
+class LocalRouter:
+    """The router of a runner with one worker: it owns every execution."""
+
+    worker = 0
+    workers: Sequence[int] = (0,)
+
+    def owner_of(self, execution_id: str) -> int:
+        """Always this worker."""
+        return 0
+
+    async def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> bytes:
+        """Raises Unavailable: there is nobody else."""
+        raise Unavailable(f"there is no worker {worker}")
+
+    async def forward_stream(
+        self,
+        worker: int,
+        method: str,
+        payload: bytes,
+        peer: str,
+        deadline_ms: int,
+    ) -> AsyncIterator[bytes]:
+        """Raises Unavailable at the first step: there is nobody else."""
+        raise Unavailable(f"there is no worker {worker}")
+        yield b""
+
+
+def peek_execution_id(payload: bytes) -> str:
+    """The execution id of any request about one execution: field 1 of all of them, the last one wins.
+
+    Decodes nothing else: the view leaves the other fields as bytes. Raises InvalidRequest if `payload` is no message.
+    """
+    try:
+        return ExecutionIdView.FromString(payload).execution_id
+    except DecodeError:
+        raise InvalidRequest("", "the request is not a protobuf message of this method") from None

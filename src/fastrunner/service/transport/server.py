@@ -1,0 +1,418 @@
+"""Stage 1, service: what answers under which path, and how: unary calls, streams, refusals, drain.
+
+Messages are raw bytes in and out. Rules: every refusal leaves with its details in the trailers; every call is counted
+once, under its canonical name; when the server stops, streams end at once with UNAVAILABLE and unary calls have the
+grace to finish.
+"""
+
+import asyncio
+import math
+from collections import Counter as Counts
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import grpc
+from google.rpc.code_pb2 import CANCELLED, OK
+
+from fastrunner.base import clock, crash, limits
+from fastrunner.base.crash import CrashPoint
+from fastrunner.counts.cells import Counter
+from fastrunner.counts.definitions import Metrics
+from fastrunner.errors import AtCapacity, InvalidRequest, NotServed, RunnerError, Unavailable
+from fastrunner.routing.facts import CallFacts, Later, as_it_is
+from fastrunner.service.handlers import Service
+from fastrunner.service.health import HEALTH_SERVICE, Health
+from fastrunner.service.methods import METHOD_OF_PATH, Method
+from fastrunner.service.reflection import REFLECTION_SERVICES, Reflection
+from fastrunner.service.status import status_of
+from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall, TlsFiles, Trailers
+from fastrunner.service.transport.connections import cut_connections, stop_listening
+
+
+def _label(code: str) -> str:
+    """A code as the go-grpc-prometheus convention writes it: `OK`, `InvalidArgument`, `Canceled`."""
+    if code in ("OK", "CANCELLED"):
+        return "OK" if code == "OK" else "Canceled"
+    return "".join(part.capitalize() for part in code.split("_"))
+
+
+_DETAILS_KEY: Final = "grpc-status-details-bin"
+_STOPPING: Final = "the runner is stopping: executions go on; call again, and Subscribe to follow them"
+_CLIENT_KEY: Final = "fastrunner-client"
+"""Metadata in which a client may name itself: several behind one address get shares of their own."""
+_UNKNOWN: Final = Method("unknown", "unknown", streams=False)
+_CODE_LABELS: Final = {code.value[0]: _label(code.name) for code in grpc.StatusCode}
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 1),
+    ("grpc.max_receive_message_length", limits.REQUEST_SIZE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.REPLY_MESSAGE_SIZE_BYTES_MAX),
+    ("grpc.max_concurrent_streams", limits.GRPC_STREAMS_PER_CONNECTION_MAX),
+    ("grpc.server.max_pending_requests", limits.GRPC_CALLS_WAITING_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", limits.GRPC_CALLS_WAITING_MAX),
+    # grpcio counts each listener's, and a worker has one.
+    ("grpc.max_allowed_incoming_connections", limits.GRPC_CONNECTIONS_MAX),
+    ("grpc.server_handshake_timeout_ms", limits.GRPC_GREETING_TIMEOUT_MS),
+    ("grpc.http2.settings_timeout", limits.GRPC_GREETING_TIMEOUT_MS),
+    ("grpc.keepalive_time_ms", limits.GRPC_KEEPALIVE_TIME_MS),
+    ("grpc.keepalive_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
+    # Without it a ping may stay unanswered for a minute, whatever the option before says.
+    ("grpc.http2.ping_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", limits.GRPC_CLIENT_PING_INTERVAL_MS_MIN),
+)
+
+
+Answer = Callable[[ServerCall], None]
+"""Takes a call up: reads what it has to, and sees to it that it is answered."""
+Unary = Callable[[bytes, CallFacts], bytes | Awaitable[bytes]]
+Stream = Callable[[Any, CallFacts], AsyncGenerator[bytes, None]]
+
+
+class Server:
+    """A running gRPC server on one port."""
+
+    def __init__(self, service: Service, metrics: Metrics, listener: Listener | None = None) -> None:
+        """`listener` may be listening already."""
+        self._listener = listener or new_listener()
+        self._service = service
+        self._metrics = metrics
+        self._health = Health()
+        self._streams: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Future[Any]] = set()
+        self._stopping = False
+        self._held: list[Callable[[], None]] | None = None
+        self._unknown = _Measure(metrics, _UNKNOWN)
+        self._answers = self._methods()
+        self._queue = CallQueue(self._listener, self._take_up, service.overload.measured)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._listener.port
+
+    async def start(self, address: str, tls: TlsFiles | None = None) -> None:
+        """Listens on `address` (host:port) and serves. Raises RuntimeError if the port cannot be had."""
+        if not self._listener.port:
+            self._listener.listen(address, tls)
+        self._queue.start()
+        self.set_serving(True)
+
+    def set_serving(self, serving: bool) -> None:
+        """What health says; a draining worker is not serving."""
+        self._health.set_serving(serving)
+
+    def set_troubled(self, troubled: bool) -> None:
+        """Whether health says that new work is not taken although the worker serves."""
+        self._health.set_troubled(troubled)
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new calls, ends streams, lets unary calls finish within `grace_s`."""
+        self.set_serving(False)
+        stop_listening(self.port)
+        # grpcio gives up calls that have arrived but that nobody has taken up when it stops. So answers are held for a
+        # moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
+        self._held = []
+        await asyncio.sleep(limits.GRPC_STOP_PAUSE_S)
+        self._service.stop()
+        held, self._held = self._held, None
+        for answer in held:
+            answer()
+        # What comes from here on is refused, until what was taken up has been answered.
+        self._stopping = True
+        for stream in self._streams:
+            stream.cancel()
+        open_calls: list[asyncio.Future[Any]] = [*self._pending, *self._streams]
+        if open_calls:
+            await asyncio.wait(open_calls, timeout=grace_s)
+        # The answers have to leave before the connections end.
+        await asyncio.sleep(limits.GRPC_STOP_PAUSE_S)
+        if not self._pending:
+            cut_connections(self.port)
+        await self._queue.stop(grace_s)
+        await self._service.close(grace_s)
+
+    # --- what answers under which path ---
+
+    def _methods(self) -> dict[str, Answer]:
+        answers = {path: self._method(method) for path, method in METHOD_OF_PATH.items()}
+        answers[f"/{HEALTH_SERVICE}/Check"] = self._unary(
+            Method(HEALTH_SERVICE, "Check", streams=False), lambda payload, _: self._health.check(payload)
+        )
+        answers[f"/{HEALTH_SERVICE}/Watch"] = self._stream(
+            Method(HEALTH_SERVICE, "Watch", streams=True), lambda payload, _: self._health.watch(payload)
+        )
+        reflection = Reflection()
+        for service in REFLECTION_SERVICES:
+            method = Method(service, "ServerReflectionInfo", streams=True)
+            answers[f"/{service}/{method.name}"] = partial(
+                self._open, _Measure(self._metrics, method), lambda requests, _: reflection.converse(requests)
+            )
+        return answers
+
+    def _method(self, method: Method) -> Answer:
+        if method.streams:
+            return self._stream(method, partial(self._service.handle_stream, method.name))
+        answer = self._unary(method, partial(self._service.handle_unary, method.name))
+        return self._unless_overloaded(method, answer) if method.name == "ExecuteAsync" else answer
+
+    def _take_up(self, call: ServerCall) -> None:
+        answer = self._answers.get(call.path)
+        if answer is not None:
+            answer(call)
+        else:
+            self._unknown.started.inc()
+            self._refuse(call, self._unknown, NotServed(f"there is no method {call.path}"))
+
+    def _unless_overloaded(self, method: Method, answer: Answer) -> Answer:
+        """Refuses submissions of which there are too many before anything of them is read: nothing costs less."""
+        measure = _Measure(self._metrics, method)
+        known: RunnerError | None = None
+        status: tuple[int, bytes, Trailers] = (0, b"", None)
+
+        def take_up(call: ServerCall) -> None:
+            nonlocal known, status
+            refusal = self._service.refusal(_client(call))
+            if refusal is None:
+                answer(call)
+                return
+            if refusal is not known:
+                known, status = refusal, _told(refusal)
+            call.finish(*status, watched=False)
+            measure.refused(status[0])
+
+        return take_up
+
+    def _make_room(self) -> None:
+        """Raises AtCapacity if no further call may be under way."""
+        if len(self._pending) + len(self._streams) >= limits.GRPC_CALLS_OPEN_MAX:
+            raise AtCapacity("too many calls wait for their answers, or follow executions", retry_after_s=1.0)
+
+    # --- unary calls ---
+
+    def _unary(self, method: Method, handle: Unary) -> Answer:
+        measure = _Measure(self._metrics, method)
+
+        def received(call: ServerCall, payload: bytes | None) -> None:
+            if self._held is not None:
+                self._held.append(partial(received, call, payload))
+                return
+            started_s = clock.monotonic_s()
+            measure.started.inc()
+            try:
+                if payload is None:
+                    raise InvalidRequest("", "the call ended without a message")
+                if self._stopping:
+                    raise Unavailable(_STOPPING)
+                if method.service != HEALTH_SERVICE:
+                    self._make_room()
+                reply = handle(payload, _facts(call))
+            except Exception as error:
+                self._refuse(call, measure, error, started_s)
+                return
+            if isinstance(reply, bytes):
+                self._reply(call, measure, reply, started_s)
+                return
+            later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), as_it_is)
+            self._pending.add(later.result)
+            later.result.add_done_callback(partial(self._answer, call, measure, started_s, later.reply_of))
+
+        return lambda call: call.receive(partial(received, call))
+
+    def _answer(
+        self,
+        call: ServerCall,
+        measure: "_Measure",
+        started_s: float,
+        reply_of: Callable[[Any], bytes],
+        result: "asyncio.Future[Any]",
+    ) -> None:
+        self._pending.discard(result)
+        if result.cancelled():
+            self._refuse(call, measure, Unavailable(_STOPPING), started_s)
+        elif isinstance(error := result.exception(), Exception):
+            self._refuse(call, measure, error, started_s)
+        else:
+            self._reply(call, measure, reply_of(result.result()), started_s)
+
+    def _reply(self, call: ServerCall, measure: "_Measure", reply: bytes, started_s: float) -> None:
+        crash.reach(CrashPoint.BEFORE_ACK)
+        crash.reach_soon(CrashPoint.AFTER_ACK, asyncio.get_running_loop().call_later)
+        call.reply(reply)
+        measure(OK, started_s)
+
+    def _refuse(
+        self,
+        call: ServerCall,
+        measure: "_Measure",
+        error: Exception,
+        started_s: float | None = None,
+        *,
+        watched: bool = False,
+    ) -> None:
+        status = _told(error)
+        call.finish(*status, watched=watched)
+        measure(status[0], clock.monotonic_s() if started_s is None else started_s)
+
+    # --- streams ---
+
+    def _stream(self, method: Method, open_: Stream) -> Answer:
+        """A stream of answers to one request."""
+        measure = _Measure(self._metrics, method)
+
+        def received(call: ServerCall, payload: bytes | None) -> None:
+            if payload is None:
+                measure.started.inc()
+                self._refuse(call, measure, InvalidRequest("", "the call ended without a message"))
+            else:
+                self._open(measure, lambda _, facts: open_(payload, facts), call)
+
+        return lambda call: call.receive(partial(received, call))
+
+    def _open(self, measure: "_Measure", open_: Stream, call: ServerCall) -> None:
+        """A stream of answers; `open_` gets the requests that are still to come."""
+        measure.started.inc()
+        stream = asyncio.get_running_loop().create_task(self._serve(measure, open_, call))
+
+        def closed(gone: bool) -> None:
+            if gone:
+                stream.cancel()
+
+        call.watch(closed)
+
+    async def _serve(self, measure: "_Measure", open_: Stream, call: ServerCall) -> None:
+        started_s = clock.monotonic_s()
+        messages = open_(_requests(call), _facts(call))
+        try:
+            with self._open_stream():
+                async for message in messages:
+                    await call.send(message)
+        except asyncio.CancelledError:
+            measure(CANCELLED, started_s)
+            raise
+        except Exception as error:
+            self._refuse(call, measure, error, started_s, watched=True)
+        else:
+            call.finish(watched=True)
+            measure(OK, started_s)
+        finally:
+            await messages.aclose()
+
+    @contextmanager
+    def _open_stream(self) -> Iterator[None]:
+        """Lets `stop` end the stream. Raises Unavailable if it did, AtCapacity if there is no room."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._stopping:
+            raise Unavailable(_STOPPING)
+        self._make_room()
+        self._streams.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            raise Unavailable(_STOPPING) from None
+        finally:
+            self._streams.discard(task)
+
+
+async def _requests(call: ServerCall) -> AsyncIterator[bytes]:
+    """What the caller sends, until it sends no more."""
+    loop = asyncio.get_running_loop()
+    while True:
+        received: asyncio.Future[bytes | None] = loop.create_future()
+        call.receive(partial(_settle, received))
+        message = await received
+        if message is None:
+            return
+        yield message
+
+
+def _told(error: Exception) -> tuple[int, bytes, Trailers]:
+    """Code, message and trailers of a refusal."""
+    status = status_of(error)
+    trailers = ((_DETAILS_KEY, status.SerializeToString()),) if status.details else None
+    return status.code, status.message.encode(), trailers
+
+
+def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> None:
+    # The one who waited may have been cancelled.
+    if not future.done():
+        future.set_result(message)
+
+
+def new_listener() -> Listener:
+    """A listener for `Server`, with the bounds of the wire. Raises RuntimeError if grpcio cannot be used."""
+    return Listener(_OPTIONS)
+
+
+async def serve(service: Service, metrics: Metrics, address: str, tls: TlsFiles | None = None) -> Server:
+    """A server of `service` that listens on `address` (host:port; port 0 chooses a free one) and is serving.
+
+    Raises RuntimeError if the port cannot be had.
+    """
+    server = Server(service, metrics)
+    await server.start(address, tls)
+    return server
+
+
+class _Measure:
+    """Counts and times the calls of one method."""
+
+    def __init__(self, metrics: Metrics, method: Method) -> None:
+        self._handled = metrics.grpc_handled
+        self._labels = (_type(method), method.service, method.name)
+        self.started = metrics.grpc_started.labels(*self._labels)
+        self._handled_by_code: dict[int, Counter] = {}
+        self._duration = metrics.grpc_duration.labels(*self._labels)
+        self._refused: Counts[int] = Counts()
+
+    def __call__(self, code: int, started_s: float) -> None:
+        self._counter(code).inc()
+        self._duration.observe(clock.monotonic_s() - started_s)
+
+    def refused(self, code: int) -> None:
+        """Counts a call that nobody took up, soon: many of them together. It took no time worth measuring."""
+        if not self._refused:
+            asyncio.get_running_loop().call_later(limits.OVERLOAD_INTERVAL_S, self._count_refused)
+        self._refused[code] += 1
+
+    def _count_refused(self) -> None:
+        for code, count in self._refused.items():
+            self._counter(code).inc(count)
+        self._refused.clear()
+
+    def _counter(self, code: int) -> Counter:
+        handled = self._handled_by_code.get(code)
+        if handled is None:
+            handled = self._handled_by_code[code] = self._handled.labels(*self._labels, _CODE_LABELS[code])
+        return handled
+
+
+def _type(method: Method) -> str:
+    """As the go-grpc-prometheus convention writes it; only reflection takes a stream of requests."""
+    if not method.streams:
+        return "unary"
+    return "bidi_stream" if method.service in REFLECTION_SERVICES else "server_stream"
+
+
+def _facts(call: ServerCall) -> CallFacts:
+    deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
+    return CallFacts(peer=_client(call), deadline_ms=deadline_ms, local=False)
+
+
+def _client(call: ServerCall) -> str:
+    if not call.client:
+        call.client = _client_of(call)
+    return call.client
+
+
+def _client_of(call: ServerCall) -> str:
+    for key, value in call.metadata:
+        if key == _CLIENT_KEY and isinstance(value, str) and 0 < len(value) <= limits.CLIENT_NAME_SIZE_BYTES_MAX:
+            return value
+    peer = call.peer
+    # Of `ipv4:10.0.0.7:51234` the port is another one for every connection.
+    return peer.rpartition(":")[0] if peer.startswith("ipv") else peer
