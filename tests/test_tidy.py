@@ -55,7 +55,6 @@ MAY_IMPORT = {
 """Imports flow one way: service -> engine -> core. Tasks and callbacks are reached through the engine's protocols."""
 EXCEPTIONS: set[tuple[str, str]] = {
     ("routing.peers", "fastrunner.engine.embedded.store.sharding"),
-    ("routing.peers", "fastrunner.processes.folder"),
 }
 """Uses that the table forbids, as (module, what it imports); may shrink."""
 

@@ -83,7 +83,7 @@ class Workers:
         self.metrics = Metrics(self.registry)
 
     async def start(self, worker: int) -> Router:
-        router = Router(worker, self.count, 8, self.folder, self.metrics, status_of)
+        router = Router(worker, self.count, 8, self.folder.socket_of, self.metrics, status_of)
         self.handlers[worker] = EchoHandler(f"worker {worker}")
         self.routers[worker] = router
         await router.start(self.handlers[worker])
@@ -296,7 +296,7 @@ async def test_garbage_closes_the_link_only(workers: Workers) -> None:
 
 def test_every_worker_agrees_on_owners(folder: RuntimeFolder) -> None:
     """All workers name the same owner for an id."""
-    routers = [Router(n, 3, 8, folder, Metrics(CollectorRegistry()), status_of) for n in range(3)]
+    routers = [Router(n, 3, 8, folder.socket_of, Metrics(CollectorRegistry()), status_of) for n in range(3)]
     for number in range(100):
         assert len({router.owner_of(f"execution-{number}") for router in routers}) == 1
 

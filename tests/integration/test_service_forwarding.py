@@ -85,7 +85,7 @@ async def linked(tmp_path: Path) -> AsyncIterator[Cluster]:
     metrics = Metrics(registry)
     engines = [MemoryEngine() for _ in range(WORKERS)]
     folder = RuntimeFolder(tmp_path)
-    routers = [Router(worker, WORKERS, WORKERS, folder, metrics, status_of) for worker in range(WORKERS)]
+    routers = [Router(worker, WORKERS, WORKERS, folder.socket_of, metrics, status_of) for worker in range(WORKERS)]
     services = [Service(engine, router, metrics) for engine, router in zip(engines, routers, strict=True)]
     for router, service in zip(routers, services, strict=True):
         await router.start(service)

@@ -87,7 +87,9 @@ class Worker:
         self._callbacks = (
             CallbackPipeline(config, self._engine, self._metrics) if config.stigmer_service_endpoint else None
         )
-        self._router = Router(context.index, config.workers, context.shards, context.folder, self._metrics, status_of)
+        self._router = Router(
+            context.index, config.workers, context.shards, context.folder.socket_of, self._metrics, status_of
+        )
         self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed)
         self._server = Server(self._service, self._metrics, listener)
         self._engine.watch_storage(self._report_storage)

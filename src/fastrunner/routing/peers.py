@@ -1,10 +1,9 @@
 """Stage 1, router: links between the workers of one runner, so that every request reaches its execution's owner.
 
-Each worker listens on a Unix socket and opens one link (see `links`) to every other worker it has requests for. Many
-requests share a link; answers are matched by id.
+Each worker listens on a Unix socket (see `answering`) and opens one link (see `links`) to every other worker it has
+requests for. Many requests share a link; answers are matched by id. This module is the asking side.
 
 Rules:
-- A forwarded request is answered by the same handlers as a client's, with `local` set: it is never forwarded again.
 - If the owner is down, a request waits for its successor up to ROUTER_OWNER_WAIT_S_MAX. One that was sent when the link
   broke is sent to the successor once more: every forwarded method is idempotent by execution id. One that the owner
   refuses as UNAVAILABLE, because it is stopping say, is asked again within the same bound. A stream is sent again only
@@ -17,9 +16,10 @@ import abc
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from google.rpc.code_pb2 import Code
 
@@ -29,180 +29,14 @@ from fastrunner.base.clock import monotonic_s, wall_ms
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.sharding import owner_of, shard_of
-from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, TooLarge, Unavailable
-from fastrunner.processes.folder import RuntimeFolder
-from fastrunner.routing.facts import CallFacts, Later, as_it_is
+from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, Unavailable
+from fastrunner.routing.answering import Handler, Incoming
 from fastrunner.routing.links import Channel
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
 
 _UNAVAILABLE: Final = 14
-
-
-class Handler(Protocol):
-    """Answers requests, whoever forwarded them."""
-
-    def handle_unary(self, method: str, payload: bytes, facts: CallFacts) -> bytes | Awaitable[bytes]:
-        """The reply message, now or later; raises a RunnerError to refuse."""
-
-    def handle_stream(self, method: str, payload: bytes, facts: CallFacts) -> AsyncIterator[bytes]:
-        """The reply messages; raises a RunnerError to refuse."""
-
-
-# --- the answering side ---
-
-
-class _Incoming(Channel):
-    """Answers the requests of one other worker."""
-
-    def __init__(self, handler: Handler, status_of: "Callable[[Exception], Status]", opened: "set[_Incoming]") -> None:
-        super().__init__()
-        self._handler = handler
-        self._status_of = status_of
-        self._opened = opened
-        self._unary: dict[int, asyncio.Future[Any]] = {}
-        self._streams: dict[int, asyncio.Task[None]] = {}
-        self._credits: dict[int, _Credit] = {}
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Counts itself among the open ones."""
-        super().connection_made(transport)
-        self._opened.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """The asking worker is gone: its streams end, its unary requests go on unheard."""
-        self._opened.discard(self)
-        self._unary.clear()
-        for task in self._streams.values():
-            task.cancel()
-
-    @property
-    def unanswered(self) -> list["asyncio.Future[Any] | asyncio.Task[None]"]:
-        """What is still being worked on."""
-        return [*self._unary.values(), *self._streams.values()]
-
-    def on_frame(self, frame: Frame) -> None:
-        """Starts, feeds and ends calls."""
-        for request in frame.requests:
-            if not request.method:
-                self._about_earlier(request)
-            elif request.credit:
-                self._start_stream(request)
-            else:
-                self._start_unary(request)
-
-    def _about_earlier(self, request: Request) -> None:
-        if request.credit:
-            credit = self._credits.get(request.request_id)
-            if credit is not None:
-                credit.grant(request.credit)
-        elif request.request_id in self._streams:
-            self._streams[request.request_id].cancel()
-        else:
-            # A durable request cannot be taken back; its answer just is of no use to anybody.
-            self._unary.pop(request.request_id, None)
-
-    def _start_unary(self, request: Request) -> None:
-        request_id = request.request_id
-        facts = CallFacts(request.peer, request.deadline_ms, local=True)
-        try:
-            reply = self._handler.handle_unary(request.method, request.payload, facts)
-        except Exception as error:
-            self._refuse(request_id, error)
-            return
-        if isinstance(reply, bytes):
-            self._end(request_id, reply)
-            return
-        later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), as_it_is)
-        self._unary[request_id] = later.result
-        later.result.add_done_callback(partial(self._unary_done, request_id, later.reply_of))
-
-    def _unary_done(self, request_id: int, reply_of: Callable[[Any], bytes], waiting: "asyncio.Future[Any]") -> None:
-        wanted = self._unary.pop(request_id, None) is not None
-        error = Unavailable("the worker is stopping") if waiting.cancelled() else waiting.exception()
-        if not wanted:
-            return
-        if error is None:
-            self._end(request_id, reply_of(waiting.result()))
-        else:
-            assert isinstance(error, Exception)
-            self._refuse(request_id, error)
-
-    def _start_stream(self, request: Request) -> None:
-        self._credits[request.request_id] = _Credit(request.credit)
-        task = asyncio.ensure_future(self._stream(request))
-        self._streams[request.request_id] = task
-        task.add_done_callback(lambda _: self._streams.pop(request.request_id, None))
-
-    async def _stream(self, request: Request) -> None:
-        request_id, credit = request.request_id, self._credits[request.request_id]
-        facts = CallFacts(request.peer, request.deadline_ms, local=True)
-        try:
-            messages = self._handler.handle_stream(request.method, request.payload, facts)
-            async with contextlib.aclosing(_closable(messages)) as closable:
-                async for message in closable:
-                    await credit.take()
-                    self.add_answer(Answer(request_id=request_id, payload=message))
-        except Exception as error:
-            self._refuse(request_id, error)
-        else:
-            self.add_answer(Answer(request_id=request_id, end=True))
-        finally:
-            del self._credits[request_id]
-
-    def _end(self, request_id: int, reply: bytes) -> None:
-        if len(reply) + limits.ROUTER_FLUSH_SIZE_BYTES > limits.ROUTER_FRAME_SIZE_BYTES_MAX:
-            self._refuse(request_id, TooLarge(f"the reply of {len(reply)} bytes is too large: ask for less"))
-            return
-        self.add_answer(Answer(request_id=request_id, payload=reply, end=True))
-
-    def _refuse(self, request_id: int, error: Exception) -> None:
-        status = self._status_of(error)
-        self.add_answer(
-            Answer(
-                request_id=request_id,
-                end=True,
-                code=status.code,
-                message=status.message,
-                status=status.SerializeToString(),
-            )
-        )
-
-
-async def _closable(messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """`messages` as a generator: closing it closes them, whatever kind of iterator they are."""
-    try:
-        async for message in messages:
-            yield message
-    finally:
-        close = getattr(messages, "aclose", None)
-        if close is not None:
-            await close()
-
-
-class _Credit:
-    """How many messages may still be sent on a stream."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._granted = asyncio.Event()
-
-    def grant(self, count: int) -> None:
-        """Adds credit."""
-        self._count += count
-        self._granted.set()
-
-    async def take(self) -> None:
-        """Takes one, waiting for it if need be."""
-        # Ends with the grant, or with the cancelled task of a stream whose reader is gone.
-        while not self._count:
-            self._granted.clear()
-            await self._granted.wait()
-        self._count -= 1
-
-
-# --- the asking side ---
 
 
 class _Call(abc.ABC):
@@ -443,28 +277,29 @@ class _Peer:
 
 
 class Router:
-    """The links of one worker; see `service.routing.Router`."""
+    """The links of one worker; see `facts.Router`."""
 
     def __init__(
         self,
         worker: int,
         worker_count: int,
         shard_count: int,
-        folder: RuntimeFolder,
+        socket_of: Callable[[int], Path],
         metrics: Metrics,
         status_of: "Callable[[Exception], Status]",
     ) -> None:
+        """`socket_of`: where the worker of a number listens for the others."""
         self._worker = worker
         self._workers = tuple(range(worker_count))
         self._shard_count = shard_count
-        self._path = folder.socket_of(worker)
+        self._path = socket_of(worker)
         self._status_of = status_of
         self._metrics = metrics
         # Looking a label up costs as much as counting.
         self._forwarded = metrics.router_forwards.labels("OK")
-        self._peers = {other: _Peer(other, str(folder.socket_of(other))) for other in self._workers if other != worker}
+        self._peers = {other: _Peer(other, str(socket_of(other))) for other in self._workers if other != worker}
         self._server: asyncio.AbstractServer | None = None
-        self._incoming: set[_Incoming] = set()
+        self._incoming: set[Incoming] = set()
 
     @property
     def worker(self) -> int:
@@ -484,7 +319,7 @@ class Router:
         """Answers the other workers from now on; call when the engine has recovered."""
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: _Incoming(handler, self._status_of, self._incoming), str(self._path)
+            lambda: Incoming(handler, self._status_of, self._incoming), str(self._path)
         )
 
     def stop_waiting(self) -> None:
@@ -508,7 +343,7 @@ class Router:
             peer.close()
 
     def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
-        """See `service.routing.Router`."""
+        """See `facts.Router`."""
         call = _UnaryCall(Request(method=method, payload=payload, peer=peer, deadline_ms=deadline_ms))
         crash.reach(CrashPoint.BEFORE_FORWARD)
         self._peers[worker].submit(call)
@@ -525,7 +360,7 @@ class Router:
     async def forward_stream(
         self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int
     ) -> AsyncGenerator[bytes, None]:
-        """See `service.routing.Router`."""
+        """See `facts.Router`."""
         window = limits.ROUTER_STREAM_WINDOW_MESSAGES
         call = _StreamCall(
             Request(method=method, payload=payload, peer=peer, deadline_ms=deadline_ms, credit=window),
