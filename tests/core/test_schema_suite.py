@@ -4,7 +4,6 @@ The suite comes with `make suites`.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 
 from fastrunner._core import InvalidSchema, compile_schema
+from tests.outside import find_suite, require
 
-SUITE = Path(sys.prefix) / "share" / "json-schema-test-suite" / "tests"
+SUITE = find_suite("json-schema-test-suite") / "tests"
 DRAFTS = {
     "draft4": "http://json-schema.org/draft-04/schema#",
     "draft6": "http://json-schema.org/draft-06/schema#",
@@ -42,7 +42,7 @@ EXCEPTIONS = {
     ): IDN,
 }
 
-pytestmark = pytest.mark.skipif(not SUITE.is_dir(), reason="the JSON Schema test suite is absent: make suites")
+require(SUITE.is_dir(), "the JSON Schema test suite", module=True)
 
 
 @dataclass(frozen=True)

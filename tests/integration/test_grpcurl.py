@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from fastrunner.service.methods import COMMAND_SERVICE, LATER_SERVICE
 from tests.integration.test_service_reflection import GIVEN
 from tests.integration.wire import DEADLINE_S, MemoryWire, served
+from tests.outside import require_tool
 
 DOCUMENT = """\
 document:
@@ -29,17 +27,6 @@ REQUEST = json.dumps(
 )
 
 
-def find_grpcurl() -> str | None:
-    """On the path, or where `go install` puts it by default."""
-    return shutil.which("grpcurl") or shutil.which("grpcurl", path=str(Path.home() / "go" / "bin"))
-
-
-GRPCURL = find_grpcurl()
-pytestmark = pytest.mark.skipif(
-    GRPCURL is None, reason="grpcurl is absent: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest"
-)
-
-
 @pytest_asyncio.fixture
 async def wire() -> AsyncIterator[MemoryWire]:
     async with served() as wire:
@@ -48,10 +35,9 @@ async def wire() -> AsyncIterator[MemoryWire]:
 
 async def grpcurl(wire: MemoryWire, *arguments: str, data: str | None = None) -> tuple[int, str]:
     """Exit code and output of one run."""
-    assert GRPCURL is not None
     options = ["-plaintext", *(["-d", data] if data is not None else [])]
     process = await asyncio.create_subprocess_exec(
-        GRPCURL,
+        require_tool("grpcurl"),
         *options,
         f"127.0.0.1:{wire.server.port}",
         *arguments,

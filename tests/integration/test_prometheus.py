@@ -1,13 +1,12 @@
 """Support: what a real runner counts, through kills and restarts, as a real Prometheus server sees it; and its rules.
 
-Prometheus and promtool are Debian's package `prometheus`; what needs them is skipped without.
+Prometheus and promtool are Debian's package `prometheus`, which `make tools` installs.
 """
 
 import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -34,6 +33,7 @@ from tests.integration.callbacks import free_port
 from tests.integration.open_loop import channel
 from tests.integration.runner_process import RunnerProcess, running, until
 from tests.integration.wire import path
+from tests.outside import require_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus"
@@ -72,7 +72,7 @@ class Prometheus:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    "prometheus",
+                    require_tool("prometheus"),
                     f"--config.file={folder / 'prometheus.yml'}",
                     f"--storage.tsdb.path={folder / 'tsdb'}",
                     f"--web.listen-address=127.0.0.1:{self.port}",
@@ -194,7 +194,6 @@ async def test_figures_are_those_of_the_files_whoever_was_killed(runner: RunnerP
     assert kills >= 2
 
 
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is absent: apt-get install prometheus")
 async def test_prometheus_scrapes_a_running_tree(runner: RunnerProcess, tmp_path: Path) -> None:
     """Its figures become those of what was executed, across a kill and a rolling restart; its rules evaluate."""
     with prometheus(tmp_path / "prometheus", f"127.0.0.1:{runner.ports['http_port']}") as server:
@@ -220,7 +219,6 @@ async def test_prometheus_scrapes_a_running_tree(runner: RunnerProcess, tmp_path
         assert {rule["health"] for rule in rules} == {"ok"}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is absent: apt-get install prometheus")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -232,16 +230,16 @@ async def test_prometheus_scrapes_a_running_tree(runner: RunnerProcess, tmp_path
 )
 def test_promtool_accepts_what_ships(arguments: tuple[str, ...]) -> None:
     """The example's configuration, the rules, and their own tests."""
-    done = subprocess.run(["promtool", *arguments], cwd=RULES, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([require_tool("promtool"), *arguments], cwd=RULES, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is absent: apt-get install prometheus")
 def test_promtool_accepts_a_scrape(runner: RunnerProcess) -> None:
     """Names, units, types and help of everything that is served follow the conventions."""
+    promtool = require_tool("promtool")
     asyncio.run(submit(runner, 30, asyncio.Event()))
     text = runner.get("/metrics")[1]
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -14,8 +14,9 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowEx
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from tests.integration.reflecting import VERSIONS, ReflectingClient
 from tests.integration.runner_process import RunnerProcess, running, until
-from tests.integration.test_grpcurl import GRPCURL, REQUEST
+from tests.integration.test_grpcurl import REQUEST
 from tests.integration.test_service_reflection import GIVEN
+from tests.outside import require_tool
 
 CANCEL = {"execution_id": "test-123", "reason": "enough"}
 
@@ -26,12 +27,9 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
         yield runner.wait_ready()
 
 
-@pytest.mark.skipif(
-    GRPCURL is None, reason="grpcurl is absent: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest"
-)
 def test_the_given_calls_with_grpcurl(runner: RunnerProcess) -> None:
     def grpcurl(data: str, method: str) -> tuple[int, str]:
-        command = [str(GRPCURL), "-plaintext", "-d", data, runner.target, f"{COMMAND_SERVICE}/{method}"]
+        command = [require_tool("grpcurl"), "-plaintext", "-d", data, runner.target, f"{COMMAND_SERVICE}/{method}"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=30)
         return result.returncode, result.stdout + result.stderr
 

@@ -13,6 +13,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from fastrunner.config import ConfigurationError, load_config
 from tests.integration.runner_process import ROOT, RunnerProcess, running
+from tests.outside import require_tool
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 SERVER, AUTHORITY = CERTIFICATES / "server.pem", CERTIFICATES / "ca.pem"
@@ -68,10 +69,7 @@ def test_command_connects_with_tls(runner: RunnerProcess) -> None:
 
 
 def openssl(*arguments: str | Path) -> None:
-    try:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
+    subprocess.run([require_tool("openssl"), *arguments], check=True, capture_output=True)
 
 
 def test_clients_must_show_a_certificate(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-"""Tools people use against a running server: grpcurl, ghz, h2load. Each is skipped where it is not on the PATH."""
+"""Tools people use against a running server: grpcurl, ghz, h2load. `make tools` installs them."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE, SERVICES
 from tests.integration.runner_process import RunnerProcess, running
+from tests.outside import require_tool
 from tests.transport.frames import message
 
 DOCUMENT = """\
@@ -32,10 +32,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunnerProcess]:
 
 def tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a tool to its end."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not on the PATH")
-    return subprocess.run([found, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([require_tool(name), *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def grpcurl(runner: RunnerProcess, *arguments: str) -> str:

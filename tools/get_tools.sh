@@ -1,0 +1,59 @@
+#!/bin/sh
+# Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load and openssl,
+# with Go grpcurl and ghz. Usage: get_tools.sh FOLDER, where Go's programs go. Fails if one is missing afterwards.
+set -eu
+
+GRPCURL=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+GHZ=github.com/bojand/ghz/cmd/ghz@v0.93.0
+POLICY=/usr/sbin/policy-rc.d
+
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
+PATH="$folder:$PATH:/usr/local/go/bin"
+export PATH
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+refuse() {
+	echo "make tools: $1" >&2
+	exit 1
+}
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# Installed, Debian's Prometheus would be started, now and at every boot, on the port of our own gRPC services.
+install_packages() {
+	has apt-get || refuse "without apt-get, install prometheus, promtool, h2load and openssl yourself"
+	ours=
+	if [ ! -e "$POLICY" ]; then
+		ours=yes
+		trap 'as_root rm -f "$POLICY"' EXIT
+		printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+		as_root chmod +x "$POLICY"
+	fi
+	as_root apt-get update -qq
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+	if [ -n "$ours" ]; then
+		as_root rm -f "$POLICY"
+		trap - EXIT
+	fi
+	if has systemctl; then as_root systemctl --quiet disable prometheus 2>/dev/null || true; fi
+}
+
+install_program() {
+	has go || refuse "go is needed for grpcurl and ghz: https://go.dev/dl, or /usr/local/go/bin"
+	GOBIN="$folder" go install "$1"
+}
+
+packages=
+{ has prometheus && has promtool; } || packages="$packages prometheus"
+has h2load || packages="$packages nghttp2-client"
+has openssl || packages="$packages openssl"
+# shellcheck disable=SC2086
+[ -z "$packages" ] || install_packages $packages
+has grpcurl || install_program "$GRPCURL"
+has ghz || install_program "$GHZ"
+
+for name in prometheus promtool h2load openssl grpcurl ghz; do
+	has "$name" || refuse "$name is missing"
+done
