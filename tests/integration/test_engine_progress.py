@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,6 +11,7 @@ from fastrunner.base import clock
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded.commit.writer import Writer
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.run.subscriptions import Page
 from fastrunner.errors import AtCapacity, Unavailable, UnknownExecution
 from fastrunner.progress.wire import split
 from tests.integration.engines import (
@@ -18,6 +20,7 @@ from tests.integration.engines import (
     WAIT,
     Performer,
     assert_whole,
+    document,
     engine_on,
     folder,
     submission,
@@ -44,7 +47,8 @@ async def test_subscriber_replays_then_follows_to_the_end() -> None:
         assert await late == list(range(4, last + 1))
         assert await _follow(engine, "one") == list(range(1, last + 1))
         assert await _follow(engine, "one", last + 1) == []
-        assert not engine._subscriptions._followers
+        assert not engine._subscriptions._followed
+        assert not engine._subscriptions.size_bytes
         with pytest.raises(UnknownExecution):
             await _follow(engine, "nobody")
 
@@ -60,7 +64,7 @@ async def test_slow_subscriber_falls_back_to_the_store(
         stream = engine.subscribe("loop", 1)
         seen = [WorkflowProgressEvent.FromString(await anext(stream)).sequence_number]
         start = (await engine.get("loop")).last_sequence
-        follower = next(iter(engine._subscriptions._followers["loop"]))
+        [follower] = engine._subscriptions._followed["loop"].followers
         await until(lambda: follower.lagging, "the subscriber to lag")
         await engine.cancel("loop", "", True)
         last = (await until_status(engine, "loop", "cancelled")).last_sequence
@@ -68,6 +72,69 @@ async def test_slow_subscriber_falls_back_to_the_store(
         async for message in stream:
             seen.append(WorkflowProgressEvent.FromString(message).sequence_number)
         assert seen == list(range(1, last + 1))
+
+
+async def _sequence(stream: AsyncIterator[bytes]) -> int:
+    return WorkflowProgressEvent.FromString(await anext(stream)).sequence_number
+
+
+async def test_subscribers_that_do_not_read_share_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of executions that run and that have ended; each gets every event once all the same when it reads."""
+    # Twice as much as one commit tells of an execution.
+    budget_size_bytes = 600_000
+    monkeypatch.setattr("fastrunner.base.limits.SUBSCRIPTIONS_SIZE_BYTES_MAX", budget_size_bytes)
+    monkeypatch.setattr("fastrunner.base.limits.EVENTS_REPLAY_SIZE_BYTES_MAX", 5_000)
+    loops = [f"loop-{number}" for number in range(30)]
+    async with engine_on(folder()) as engine:
+        subscriptions = engine._subscriptions
+        await asyncio.gather(*(engine.submit(submission(name, ENDLESS)) for name in loops))
+        streams = [engine.subscribe(name, 1) for name in loops]
+        assert [await _sequence(stream) for stream in streams] == [1] * len(loops)
+        for number in range(300):
+            assert subscriptions.size_bytes <= budget_size_bytes
+            await asyncio.sleep(0)
+            assert await _sequence(streams[number % 3]) == 2 + number // 3
+        await asyncio.gather(*(engine.cancel(name, "", True) for name in loops))
+        streams += [engine.subscribe(name, 1) for name in loops]
+        for stream in streams[len(loops) :]:
+            await _sequence(stream)
+            assert 0 < subscriptions.size_bytes <= budget_size_bytes
+        for number, stream in enumerate(streams):
+            name = loops[number % len(loops)]
+            last = (await until_status(engine, name, "cancelled")).last_sequence
+            told = 101 if number < 3 else 1
+            seen = [WorkflowProgressEvent.FromString(message).sequence_number async for message in stream]
+            assert seen == list(range(told + 1, last + 1))
+        assert not subscriptions.size_bytes
+
+
+async def test_subscribers_of_one_execution_share_its_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastrunner.base.limits.EVENTS_REPLAY_SIZE_BYTES_MAX", 2_000)
+    rounds = document("  - loop:\n      for: {in: '[range(100)]'}\n      do:\n        - one: {set: {a: 1}}\n")
+    rests = document(
+        "  - loop:\n      for: {in: '[range(20)]'}\n      do:\n        - rest: {wait: {milliseconds: 1}}\n"
+    )
+    async with engine_on(folder()) as engine:
+        read, pages = engine._subscriptions._read_page, []
+
+        def watched(execution_id: str, from_sequence: int) -> Page:
+            pages.append((execution_id, from_sequence))
+            return read(execution_id, from_sequence)
+
+        monkeypatch.setattr(engine._subscriptions, "_read_page", watched)
+        for name, text in (("rounds", rounds), ("rests", rests)):
+            await engine.submit(submission(name, text))
+            last = (await until_status(engine, name, "completed")).last_sequence
+            followed = await asyncio.gather(*(_follow(engine, name) for _ in range(50)))
+            assert followed == [list(range(1, last + 1))] * 50
+        assert len(pages) == len(set(pages)) > 3
+        # Whoever subscribes after a commit gets a page that has it.
+        await engine.submit(submission("loop", ENDLESS))
+        for _ in range(5):
+            last = (await engine.get("loop")).last_sequence
+            stream = engine.subscribe("loop", last)
+            assert await _sequence(stream) == last
+            assert await _sequence(stream) == last + 1
 
 
 async def test_subscriber_of_a_stopping_worker_hears_unavailable() -> None:

@@ -112,6 +112,8 @@ REACHED = {
     "integration/test_engine_progress.py": {
         "SUBSCRIPTION_BACKLOG_EVENTS_MAX": "test_slow_subscriber_falls_back_to_the_store",
         "SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX": "test_slow_subscriber_falls_back_to_the_store",
+        "SUBSCRIPTIONS_SIZE_BYTES_MAX": "test_subscribers_that_do_not_read_share_one_budget",
+        "SUBSCRIPTION_PAGES_KEPT_MAX": "test_subscribers_of_one_execution_share_its_pages",
     },
     "integration/test_process_limits.py": {
         "BOOT_ATTEMPTS_MAX": "test_worker_that_takes_too_long_to_start",

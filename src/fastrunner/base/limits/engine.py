@@ -145,8 +145,9 @@ RETENTION_INTERVAL_S: Final = 1.0
 SHARD_OWNER_WAIT_S_MAX: Final = 60.0
 """How long a worker waits for its predecessor to let go of a shard: longer than an ordinary drain."""
 
-EVENTS_REPLAY_SIZE_BYTES_MAX: Final = 1_048_576
-"""Events read from the store in one go for a subscriber."""
+EVENTS_REPLAY_SIZE_BYTES_MAX: Final = 65_536
+"""Events read from the store in one go for a subscriber, but for the row that goes beyond: some two hundred, which take
+less time to read than to tell."""
 
 EVENTS_REPLAY_COUNT_MAX: Final = 10_000
 """Events in one GetEvents reply."""
@@ -158,7 +159,15 @@ SUBSCRIPTION_BACKLOG_EVENTS_MAX: Final = 10_000
 """Events a slow subscriber may lag behind before it is read from the store again."""
 
 SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX: Final = 1_048_576
-"""Bytes of those events, as many as are read from the store in one go: with outputs they are far larger than usual."""
+"""Bytes of those events: with outputs they are far larger than usual."""
+
+SUBSCRIPTIONS_SIZE_BYTES_MAX: Final = 134_217_728
+"""Events that all subscribers of a worker have not been told yet, in memory: two thousand pages. Beyond it those whose
+clients do not read give theirs back."""
+
+SUBSCRIPTION_PAGES_KEPT_MAX: Final = 32
+"""Pages kept besides for who comes to the same event before the next commit: many subscribe at once, and few executions
+are followed by many. Ten megabytes at most."""
 
 RETENTION_BATCH_EXECUTIONS_MAX: Final = 100
 """Finished executions deleted by one commit, besides as many as it finishes."""

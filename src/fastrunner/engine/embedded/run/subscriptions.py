@@ -1,12 +1,17 @@
 """Stage 6, events: followers of single executions.
 
-Rules: a follower is registered before it reads the store, so that no commit falls between replay and following; it may
-lag by a bounded number of events, then it is read from the store again; it ends after the terminal event.
+Theory of operation: a follower holds rows of events that it has not told yet: a page read from the store, then what has
+been committed since. All followers share one budget of bytes. When it is used up, the one that has been silent for
+longest gives its rows back, because its client does not read; it reads a page again when its client goes on. Followers
+of one execution that stand at the same event share a page.
+
+Rules: a follower is registered before it reads the store, so that no commit falls between replay and following; each
+page that is read brings it on by one event at least; it ends after the terminal event.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 from fastrunner.base import limits
@@ -32,42 +37,123 @@ class Page:
 ReadPage = Callable[[str, int], Page]
 
 
-class _Follower:
-    """What has been committed for one subscriber and not been taken yet."""
-
-    __slots__ = ("backlog", "backlog_events_count", "backlog_size_bytes", "changed", "lagging")
+class _Budget:
+    """The bytes of all rows that followers hold; one that several hold counts once."""
 
     def __init__(self) -> None:
-        self.backlog: deque[tuple[UnacknowledgedEvents, bool]] = deque()
-        self.backlog_events_count = self.backlog_size_bytes = 0
-        self.lagging = False
+        self.size_bytes = 0
+        self._holders: Counter[int] = Counter()
+        self._by_silence: OrderedDict[_Follower, None] = OrderedDict()
+        """Whoever holds rows, the one that has been silent for longest first."""
+
+    def hold(self, follower: "_Follower", row: UnacknowledgedEvents) -> None:
+        """Counts a row of a follower, and has others give theirs back if that is too much."""
+        self._by_silence.setdefault(follower)
+        if not self._holders[id(row)]:
+            self.size_bytes += len(row.messages)
+        self._holders[id(row)] += 1
+        while self.size_bytes > limits.SUBSCRIPTIONS_SIZE_BYTES_MAX and len(self._by_silence) > 1:
+            silent = next(each for each in self._by_silence if each is not follower)
+            silent.give_back()
+
+    def release(self, row: UnacknowledgedEvents) -> None:
+        """Takes the count of a row back."""
+        self._holders[id(row)] -= 1
+        if not self._holders[id(row)]:
+            del self._holders[id(row)]
+            self.size_bytes -= len(row.messages)
+
+    def told(self, follower: "_Follower") -> None:
+        """A follower has told an event: its client reads."""
+        self._by_silence.move_to_end(follower)
+
+    def forget(self, follower: "_Follower") -> None:
+        """A follower holds nothing any more."""
+        self._by_silence.pop(follower, None)
+
+
+class _Follower:
+    """What has been read or committed for one subscriber and has not been told yet."""
+
+    def __init__(self, budget: _Budget, next_sequence: int) -> None:
         self.changed = asyncio.Event()
+        self.lagging = True
+        """Whether what follows `rows` has to be read from the store."""
+        self.ended = False
+        """Whether the terminal event has been told."""
+        self.next_sequence = next_sequence
+        self.rows: deque[tuple[UnacknowledgedEvents, bool]] = deque()
+        self._budget = budget
+        self._messages: Iterator[bytes] | None = None
+        self._events_count = self._size_bytes = 0
+
+    def fill(self, page: Page) -> None:
+        """Takes what has been read from the store."""
+        reaches = not page.rows or page.rows[-1].last_sequence >= page.last_sequence
+        self.lagging = not reaches
+        self.ended = page.finished and self.next_sequence > page.last_sequence
+        for row in page.rows:
+            self._append(row, page.finished and row.last_sequence >= page.last_sequence)
 
     def offer(self, row: UnacknowledgedEvents, finished: bool) -> None:
+        """Takes what has been committed, unless that would be too much."""
         if not self.lagging:
-            self.backlog.append((row, finished))
-            self._count(row, 1)
+            self._append(row, finished)
             if (
-                self.backlog_events_count > limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX
-                or self.backlog_size_bytes > limits.SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX
+                self._events_count > limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX
+                or self._size_bytes > limits.SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX
             ):
-                self.restart()
-                self.lagging = True
+                self.give_back()
         self.changed.set()
 
-    def take(self) -> tuple[UnacknowledgedEvents, bool]:
-        row, finished = self.backlog.popleft()
-        self._count(row, -1)
-        return row, finished
+    def take(self) -> bytes | None:
+        """The next event; none if it is not here."""
+        while self.rows:
+            row, finished = self.rows[0]
+            if self._messages is None:
+                self._messages = split(row.messages)
+                for _ in range(self.next_sequence - row.first_sequence):
+                    next(self._messages, None)
+            message = next(self._messages, None)
+            if message is not None:
+                self.next_sequence += 1
+                self._budget.told(self)
+                return message
+            self._drop_first()
+            self.ended = finished
+        return None
 
-    def restart(self) -> None:
-        self.backlog.clear()
-        self.backlog_events_count = self.backlog_size_bytes = 0
-        self.lagging = False
+    def give_back(self) -> None:
+        """Drops the rows: what they hold, and what follows, is read from the store later."""
+        while self.rows:
+            self._drop_first()
+        self.lagging = True
+
+    def _append(self, row: UnacknowledgedEvents, finished: bool) -> None:
+        self.rows.append((row, finished))
+        self._count(row, 1)
+        self._budget.hold(self, row)
+
+    def _drop_first(self) -> None:
+        row, _ = self.rows.popleft()
+        self._messages = None
+        self._count(row, -1)
+        self._budget.release(row)
+        if not self.rows:
+            self._budget.forget(self)
 
     def _count(self, row: UnacknowledgedEvents, sign: int) -> None:
-        self.backlog_events_count += sign * (row.last_sequence - row.first_sequence + 1)
-        self.backlog_size_bytes += sign * len(row.messages)
+        self._events_count += sign * (row.last_sequence - row.first_sequence + 1)
+        self._size_bytes += sign * len(row.messages)
+
+
+class _Followed:
+    """One execution that is followed."""
+
+    def __init__(self) -> None:
+        self.followers: set[_Follower] = set()
+        self.commits = 0
+        """How often something has been committed since it is followed."""
 
 
 class Subscriptions:
@@ -75,63 +161,70 @@ class Subscriptions:
 
     def __init__(self, read_page: ReadPage) -> None:
         self._read_page = read_page
-        self._followers: dict[str, set[_Follower]] = {}
+        self._followed: dict[str, _Followed] = {}
+        # The pages read last, each as of a commit: who comes to the same event before the next commit finds it.
+        self._pages: OrderedDict[tuple[_Followed, int, int], Page] = OrderedDict()
+        self._budget = _Budget()
         self._closed = False
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of events that followers hold."""
+        return self._budget.size_bytes
 
     def announce(self, row: UnacknowledgedEvents, finished: bool) -> None:
         """Tells followers about a row that is durable now; `finished` if it ends with the terminal event."""
-        for follower in self._followers.get(row.execution_id, ()):
-            follower.offer(row, finished)
+        followed = self._followed.get(row.execution_id)
+        if followed is not None:
+            followed.commits += 1
+            for follower in followed.followers:
+                follower.offer(row, finished)
 
     def close(self) -> None:
         """Ends every follower with Unavailable."""
         self._closed = True
-        for followers in self._followers.values():
-            for follower in followers:
+        for followed in self._followed.values():
+            for follower in followed.followers:
                 follower.changed.set()
 
     async def follow(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
         """Encoded events from a sequence number on, until the terminal one. Raises UnknownExecution, Unavailable."""
-        follower = _Follower()
-        followers = self._followers.setdefault(execution_id, set())
-        followers.add(follower)
+        follower = _Follower(self._budget, max(1, from_sequence))
+        followed = self._followed.setdefault(execution_id, _Followed())
+        followed.followers.add(follower)
         try:
-            next_sequence = max(1, from_sequence)
-            ended = False
-            while not ended:
-                follower.restart()
-                page = self._read_page(execution_id, next_sequence)
-                for row in page.rows:
-                    for message in _from(row, next_sequence):
-                        yield message
-                    next_sequence = max(next_sequence, row.last_sequence + 1)
-                # A subscriber that never waits must not keep a long replay from letting others run.
-                await asyncio.sleep(0)
-                ended = page.finished and next_sequence > page.last_sequence
-                # Behind the store: read on. Level with it: follow, until too much has come at once.
-                while not ended and next_sequence > page.last_sequence and not follower.lagging:
-                    if not follower.backlog:
-                        await self._changed(follower)
-                        continue
-                    row, ended = follower.take()
-                    for message in _from(row, next_sequence):
-                        yield message
-                    next_sequence = max(next_sequence, row.last_sequence + 1)
+            while True:
+                message = follower.take()
+                if message is not None:
+                    yield message
+                elif follower.ended:
+                    return
+                elif not follower.lagging:
+                    await self._changed(follower)
+                else:
+                    # A subscriber that never waits must not keep a long replay from letting others run.
+                    await asyncio.sleep(0)
+                    follower.fill(self._page(followed, execution_id, follower.next_sequence))
         finally:
-            followers.discard(follower)
-            if not followers and self._followers.get(execution_id) is followers:
-                del self._followers[execution_id]
+            follower.give_back()
+            followed.followers.discard(follower)
+            if not followed.followers and self._followed.get(execution_id) is followed:
+                del self._followed[execution_id]
+
+    def _page(self, followed: _Followed, execution_id: str, from_sequence: int) -> Page:
+        key = (followed, followed.commits, from_sequence)
+        page = self._pages.get(key)
+        if page is None:
+            page = self._pages[key] = self._read_page(execution_id, from_sequence)
+            if len(self._pages) > limits.SUBSCRIPTION_PAGES_KEPT_MAX:
+                self._pages.popitem(last=False)
+        self._pages.move_to_end(key)
+        return page
 
     async def _changed(self, follower: _Follower) -> None:
         if self._closed:
             raise Unavailable("the worker is stopping: subscribe again from the next sequence number")
         follower.changed.clear()
         await follower.changed.wait()
-        if self._closed and not follower.backlog:
+        if self._closed and not follower.rows:
             raise Unavailable("the worker is stopping: subscribe again from the next sequence number")
-
-
-def _from(row: UnacknowledgedEvents, from_sequence: int) -> list[bytes]:
-    """The row's messages from a sequence number on."""
-    messages = list(split(row.messages))
-    return messages[max(0, from_sequence - row.first_sequence) :]
