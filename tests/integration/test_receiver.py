@@ -169,16 +169,16 @@ def test_events_print_in_the_json_form_of_protobuf() -> None:
 
 
 @contextlib.contextmanager
-def command(*flags: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """`fastrunner receiver --json`, and its port."""
+def command(*flags: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """`fastrunner receiver`, and the first line it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastrunner", "receiver", "--port", "0", "--token", TOKEN, "--json", *flags],
+        [sys.executable, "-m", "fastrunner", "receiver", "--port", "0", "--token", TOKEN, *flags],
         cwd=ROOT,
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
     try:
-        yield process, int(orjson.loads(process.stdout.readline())["listening"].rpartition(":")[2])
+        yield process, process.stdout.readline().decode()
     finally:
         process.kill()
         process.communicate()
@@ -186,8 +186,8 @@ def command(*flags: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
 
 @pytest.mark.parametrize(("second", "code"), [(2, 0), (5, 1)])
 async def test_the_command_prints_events_and_a_verdict(second: int, code: int) -> None:
-    with command() as (process, port):
-        async with caller(port) as sender:
+    with command("--json") as (process, line):
+        async with caller(int(orjson.loads(line)["listening"].rpartition(":")[2])) as sender:
             await sender.batch(event("e", 1), event("e", second, "workflow_completed"))
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=10)
@@ -196,6 +196,19 @@ async def test_the_command_prints_events_and_a_verdict(second: int, code: int) -
     assert lines[0]["sequenceNumber"] == "1"
     assert lines[-1]["summary"]["violations"] == code
     assert [one["kind"] for one in lines[-1]["violations"]] == ["gap"] * code
+
+
+async def test_the_command_shows_words_from_outside_as_they_are() -> None:
+    """On one line, with escapes, and no brackets taken for markup."""
+    with command() as (process, line):
+        async with caller(int(line.partition(";")[0].rpartition(":")[2])) as sender:
+            await sender.batch(event("[/x]", 1, "workflow\nstarted\x1b[2J"), event("[/x]", 3))
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=10)
+    lines = out.decode().splitlines()
+    assert lines[0].endswith(r"[/x]    1  workflow\nstarted\x1b[2J")
+    assert any(line.startswith("[/x]: gap: ") for line in lines)
+    assert process.returncode == 1
 
 
 def test_a_taken_port_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,24 @@ def test_console_line_is_readable() -> None:
     assert line.split(maxsplit=1)[1] == "debug worker0    walked [e-1]"
 
 
+def test_words_from_outside_start_no_line_and_drive_no_terminal() -> None:
+    """Newlines, escape sequences and reversed text are shown as escapes; only a traceback has lines, indented."""
+    stream = io.StringIO()
+    configure_logs(Environment.LOCAL, LogLevel.DEBUG, "worker0", stream)
+    logging.getLogger("x").warning(
+        "refused: %s", "no\n12:00 info forged \x1b[2J\x9b\u202eé 👍", extra={"execution_id": "a\rb"}
+    )
+    try:
+        raise ValueError("broken\nforged \x1b[31m")
+    except ValueError:
+        logging.getLogger("x").exception("failed")
+    first, second, *trace = stream.getvalue().splitlines()
+    assert first.endswith(r"refused: no\n12:00 info forged \x1b[2J\x9b\u202eé 👍 [a\rb]")
+    assert second.endswith("failed")
+    assert all(line.startswith("  ") for line in trace)
+    assert trace[-2:] == ["  ValueError: broken", r"  forged \x1b[31m"]
+
+
 def test_colour_is_for_terminals_only() -> None:
     """A terminal gets colours."""
     stream = Terminal()

@@ -1,7 +1,8 @@
 """Support: log records as lines on stderr: readable in local, one JSON object per line in staging and prod.
 
 Rules: an execution's id travels as `extra={"execution_id": ...}`; a document, an input, an output or a secret is never
-logged. Every line is written at once, so that lines of several processes do not mix.
+logged. Every line is written at once, so that lines of several processes do not mix. Words from outside start no line
+of their own and reach no terminal as commands: JSON escapes them, and so does the form for people.
 """
 
 import logging
@@ -11,6 +12,7 @@ from typing import Any, Final, TextIO
 
 import orjson
 
+from fastrunner.base.printable import printable
 from fastrunner.config import Environment, LogLevel
 
 _LEVELS: Final = {
@@ -72,16 +74,17 @@ class ConsoleFormatter(logging.Formatter):
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line, and a traceback below it if there is one."""
+        """The record as one line, and a traceback below it, indented, if there is one."""
         level = _level_of(record)
         shown = f"{_COLOURS[level]}{level:<5}{_RESET}" if self._colour and level in _COLOURS else f"{level:<5}"
         time = _time_of(record).astimezone().strftime("%H:%M:%S.%f")[:-3]
-        line = f"{time} {shown} {self._process:<10} {record.getMessage()}"
+        line = f"{time} {shown} {self._process:<10} {printable(record.getMessage())}"
         execution_id = getattr(record, "execution_id", None)
         if execution_id is not None:
-            line += f" [{execution_id}]"
+            line += f" [{printable(str(execution_id))}]"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            trace = self.formatException(record.exc_info).split("\n")
+            line += "".join(f"\n  {printable(each)}" for each in trace)
         return line
 
 

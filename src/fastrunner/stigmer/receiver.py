@@ -28,6 +28,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowProgressEvent,
 )
 from fastrunner.base.limits import REQUEST_SIZE_BYTES_MAX
+from fastrunner.base.printable import printable
 from fastrunner.progress.wire import frames
 from fastrunner.stigmer.ledger import Ledger, Violation, event_fields
 
@@ -234,12 +235,12 @@ class _Output:
         if self._json:
             self._line(event_fields(event))
             return
-        line = Text(f"{event.workflow_execution_id} {event.sequence_number:>4}  ", style="dim")
-        line.append(event.event_type, style=_STYLES.get(event.status, ""))
+        line = Text(f"{printable(event.workflow_execution_id)} {event.sequence_number:>4}  ", style="dim")
+        line.append(printable(event.event_type), style=_STYLES.get(event.status, ""))
         if event.task_reference:
-            line.append(f"  {event.task_reference}")
+            line.append(f"  {printable(event.task_reference)}")
         if event.error.message:
-            line.append(f"  {event.error.message}", style="red")
+            line.append(f"  {printable(event.error.message)}", style="red")
         self._console.print(line, soft_wrap=True)
 
     def summary(self, ledger: Ledger) -> None:
@@ -252,12 +253,12 @@ class _Output:
             f"{summary.duplicates} duplicates"
         )
         for violation in ledger.violations:
-            self._console.print(self._sentence(violation), style="red", soft_wrap=True)
+            self._console.print(Text(self._sentence(violation), style="red"), soft_wrap=True)
         self._console.print(f"{summary.violations} violations", style="red" if summary.violations else "green")
 
     @staticmethod
     def _sentence(violation: Violation) -> str:
-        return f"{violation.execution_id}: {violation.kind}: {violation.message}"
+        return printable(f"{violation.execution_id}: {violation.kind}: {violation.message}")
 
     @staticmethod
     def _line(fields: dict[str, Any]) -> None:
