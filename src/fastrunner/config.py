@@ -87,8 +87,19 @@ def _host_and_port(value: str) -> str:
     return value
 
 
+def _sendable(key: SecretStr) -> SecretStr:
+    """A key as a header may hold it: a mounted secret ends with a newline that is no part of it."""
+    text = key.get_secret_value().strip()
+    if not text:
+        raise ValueError("expected a key, found only white space; unset it to send none")
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("expected printable ASCII, as a header may hold it, without control characters or line breaks")
+    return SecretStr(text)
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Endpoint = Annotated[str, AfterValidator(_host_and_port)]
+Key = Annotated[SecretStr, AfterValidator(_sendable)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -109,7 +120,7 @@ class Config(BaseSettings):
     """Address the HTTP process binds to."""
     stigmer_service_endpoint: Endpoint | None = _variable("STIGMER_SERVICE_ENDPOINT", None)
     """host:port progress is reported to; none turns callbacks off. Required with ENV=staging and ENV=prod."""
-    stigmer_service_api_key: SecretStr | None = _variable("STIGMER_SERVICE_API_KEY", None)
+    stigmer_service_api_key: Key | None = _variable("STIGMER_SERVICE_API_KEY", None)
     """Sent with every callback as `authorization: Bearer <key>`; never logged."""
     stigmer_service_use_tls: bool = _variable("STIGMER_SERVICE_USE_TLS", True)
     """Whether callbacks use TLS."""
@@ -190,7 +201,9 @@ class Config(BaseSettings):
         return self
 
     def _check_tls(self) -> None:
-        """gRPC says only that it cannot listen; so what is wrong with the files is found out here."""
+        """gRPC says only that it cannot listen or connect; so what is wrong with the files is found out here."""
+        if self.callback_ca_file is not None:
+            _check_authorities("FASTRUNNER_CALLBACK_CA_FILE", self.callback_ca_file)
         certificate, key, authorities = self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file
         if certificate is None and key is None and authorities is None:
             return
@@ -208,11 +221,15 @@ class Config(BaseSettings):
                 f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: no certificate for the key in "
                 f"FASTRUNNER_TLS_KEY_FILE={key}: {error}"
             ) from None
-        try:
-            if authorities is not None:
-                context.load_verify_locations(authorities)
-        except OSError as error:
-            raise ValueError(f"FASTRUNNER_TLS_CLIENT_CA_FILE={authorities}: no certificates there: {error}") from None
+        if authorities is not None:
+            _check_authorities("FASTRUNNER_TLS_CLIENT_CA_FILE", authorities)
+
+
+def _check_authorities(variable: str, file: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as error:
+        raise ValueError(f"{variable}={file}: no certificates there: {error}") from None
 
 
 def _no_password() -> NoReturn:

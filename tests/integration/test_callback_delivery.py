@@ -6,17 +6,21 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ProgressAcknowledgement,
+    ProgressAckResponse,
     ReportProgressBatchRequest,
     ReportProgressBatchResponse,
 )
+from fastrunner.base import clock
 from fastrunner.base.limits import CALLBACK_IN_FLIGHT_MAX, OUTBOX_AGE_S_MAX
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import ConfigurationError, load_config
@@ -257,6 +261,76 @@ async def test_an_event_that_is_not_taken_is_sent_again(outbox: SqliteOutbox, me
     assert value(metrics, "callback_events", outcome="retried") == 2
 
 
+async def test_only_what_was_taken_counts_as_ok(
+    outbox: SqliteOutbox, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`success: false` is no success, and the receiver's words start no line."""
+    receiver = Refusing(ReceiverOptions(token=TOKEN, no_batch=True))
+    async with receiving(receiver) as (_, port), pipeline_to(port, outbox, metrics):
+        outbox.commit(rows_of("e", 1, 1))
+        await until(lambda: "NOT_TAKEN" in caplog.text, "said why")
+    assert value(metrics, "callback_attempts", method="ReportProgress", code="OK") == 0
+    assert value(metrics, "callback_attempts", method="ReportProgress", code="NOT_TAKEN") >= 3
+    assert r"(NOT_TAKEN: not\nnow \x1b[2J)" in caplog.text
+
+
+class Refusing(Receiver):
+    """Answers with a failure and words nobody wants in a log."""
+
+    async def report(self, request: bytes, context: Any) -> bytes:
+        return ProgressAckResponse(success=False, message="not\nnow \x1b[2J").SerializeToString()
+
+
+async def test_what_grpc_will_not_send_suspends_and_is_said_once(
+    outbox: SqliteOutbox, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error on this side comes again at once: it is met with pauses, like an outage."""
+    config = load_config(stigmer_service_endpoint=f"127.0.0.1:{free_port()}", stigmer_service_use_tls=False)
+    broken = config.model_copy(update={"stigmer_service_api_key": SecretStr("two\nlines")})
+    pipeline = CallbackPipeline(broken, outbox, metrics)
+    await pipeline.start()
+    outbox.commit(rows_of("e", 1, 3))
+    await until(
+        lambda: value(metrics, "callback_attempts", method="ReportProgressBatch", code="NOT_SENT") >= 3, "tried"
+    )
+    said = [record for record in caplog.records if "NOT_SENT" in record.getMessage()]
+    assert pipeline.suspended
+    await pipeline.drain(2.0)
+    assert len(said) == 1
+    assert "two" not in caplog.text
+    assert outbox.unacknowledged_count == 3
+
+
+class Faulty:
+    """A client with a fault of ours in it."""
+
+    calls = 0
+
+    async def report_batch(self, request: bytes, patient: bool) -> dict[str, int]:
+        self.calls += 1
+        raise KeyError("a fault of ours")
+
+    async def report(self, event: bytes, patient: bool) -> None:
+        raise KeyError("a fault of ours")
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_fault_of_ours_does_not_spin(
+    outbox: SqliteOutbox, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config(stigmer_service_endpoint="127.0.0.1:1", stigmer_service_use_tls=False)
+    client = Faulty()
+    pipeline = CallbackPipeline(config, outbox, metrics, make_client=lambda *_: client)
+    await pipeline.start()
+    outbox.commit(rows_of("e", 1, 3))
+    await until(lambda: client.calls >= 3, "probed")
+    assert pipeline.suspended
+    await pipeline.drain(2.0)
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
 async def test_two_failures_are_not_an_outage_and_three_are(outbox: SqliteOutbox, metrics: Metrics) -> None:
     unavailable = grpc.StatusCode.UNAVAILABLE
     receiver = ScriptedReceiver([unavailable, unavailable])
@@ -312,6 +386,26 @@ async def test_events_too_old_are_dropped_counted_and_logged(
     assert receiver.ledger.executions() == ["young"]
     assert value(metrics, "callback_events", outcome="dropped") == 3
     assert any(getattr(record, "execution_id", "") == "old" for record in caplog.records)
+
+
+async def test_setting_the_clock_makes_no_event_old(
+    outbox: SqliteOutbox, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wall clock steps eight days while the receiver is away: nothing is given up."""
+    port = free_port()
+    outbox.announcing = False
+    outbox.commit(rows_of("before", 1, 3))
+    outbox.announcing = True
+    async with pipeline_to(port, outbox, metrics) as pipeline:
+        outbox.commit(rows_of("waiting", 1, 3))
+        await until(lambda: pipeline.suspended, "the receiver is away")
+        stepped = SimpleNamespace(**vars(time))
+        stepped.time_ns = lambda: time.time_ns() + 8 * 24 * 3600 * 1_000_000_000
+        monkeypatch.setattr(clock, "time", stepped)
+        async with receiving(port=port) as (receiver, _):
+            await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert set(receiver.ledger.executions()) == {"before", "waiting"}
+    assert value(metrics, "callback_events", outcome="dropped") == 0
 
 
 async def test_dropped_events_that_the_receiver_asks_for_are_sent_after_all(
@@ -383,8 +477,26 @@ async def test_callbacks_over_tls(outbox: SqliteOutbox) -> None:
     assert receiver.ledger.executions() == ["e"]
 
 
+@pytest.mark.parametrize("receiver_tls", [False, True])
+async def test_tls_on_one_side_only_is_told_with_its_setting(
+    outbox: SqliteOutbox, caplog: pytest.LogCaptureFixture, receiver_tls: bool
+) -> None:
+    """What gRPC says of it names neither TLS nor what to do."""
+    pem = CERTIFICATES / "server.pem"
+    files: dict[str, Any] = {"tls_certificate": pem, "tls_key": pem} if receiver_tls else {}
+    async with (
+        receiving(**files) as (_, port),
+        pipeline_to(port, outbox, stigmer_service_use_tls=not receiver_tls) as pipeline,
+    ):
+        outbox.commit(rows_of("e", 1, 3))
+        await until(lambda: pipeline.suspended, "suspended")
+    assert f"STIGMER_SERVICE_USE_TLS={str(receiver_tls).lower()}" in caplog.text
+
+
 def test_settings_that_cannot_work_are_refused(outbox: SqliteOutbox, metrics: Metrics) -> None:
     with pytest.raises(ValueError, match="STIGMER_SERVICE_ENDPOINT"):
         CallbackPipeline(load_config(), outbox, metrics)
     with pytest.raises(ConfigurationError, match="FASTRUNNER_CALLBACK_CA_FILE"):
         load_config(callback_ca_file="/nowhere/ca.pem")
+    with pytest.raises(ConfigurationError, match=r"FASTRUNNER_CALLBACK_CA_FILE=.*: no certificates there"):
+        load_config(callback_ca_file=__file__)

@@ -133,6 +133,23 @@ def test_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.stigmer_service_api_key.get_secret_value() == "sesame"
 
 
+def test_white_space_around_the_key_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every mounted secret ends with a newline."""
+    monkeypatch.setenv("STIGMER_SERVICE_API_KEY", " hush-hush\r\n")
+    key = load_config().stigmer_service_api_key
+    assert key is not None
+    assert key.get_secret_value() == "hush-hush"
+
+
+@pytest.mark.parametrize("key", ["hush\nhush", "hush\x1bhush", "hüsh-hush", " \n"])
+def test_key_that_no_header_holds_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("STIGMER_SERVICE_API_KEY", key)
+    with pytest.raises(ConfigurationError) as caught:
+        load_config()
+    assert str(caught.value).startswith("STIGMER_SERVICE_API_KEY: expected ")
+    assert "sh" not in str(caught.value)
+
+
 def test_configuration_page_is_current() -> None:
     """docs/configuration.md is what the settings say."""
     command = [sys.executable, str(ROOT / "tools" / "gen_docs.py"), "--check"]

@@ -5,6 +5,7 @@ The engine's deadlines are both: kept as wall time, and not moved by somebody wh
 """
 
 import time
+from typing import Final
 
 _ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Unlike the monotonic clock, the boot clock goes on while the machine is suspended; only Linux has it."""
@@ -29,3 +30,8 @@ class SteadyClock:
     def __call__(self) -> int:
         """Milliseconds since the epoch, as if nobody had set the clock since this object was made."""
         return (self._offset_ns + time.clock_gettime_ns(_ELAPSED)) // 1_000_000
+
+
+steady_ms: Final = SteadyClock()
+"""The clock of a whole tree: made when its first process imports this module, and inherited by all that it forks. So a
+worker that is started while the wall clock is wrong has the same time as those before and after it."""

@@ -27,11 +27,14 @@ _PAUSE_AFTER_ERROR_S = 1.0
 class CatchUp:
     """Fills the queue from the outbox; `pump` is called when it has added something."""
 
-    def __init__(self, queue: EventQueue, outbox: Outbox, metrics: Metrics, pump: Callable[[], None]) -> None:
+    def __init__(
+        self, queue: EventQueue, outbox: Outbox, metrics: Metrics, pump: Callable[[], None], wall_ms: Callable[[], int]
+    ) -> None:
         self._queue = queue
         self._outbox = outbox
         self._metrics = metrics
         self._pump = pump
+        self._wall_ms = wall_ms
         self._wake = asyncio.Event()
         self._cursor: tuple[str, int] | None = None
         self._next_pass_s = 0.0
@@ -131,7 +134,7 @@ class CatchUp:
     def _fresh(self, row: UnacknowledgedEvents, wanted: bool = False) -> int | None:
         """When a row's first event happened, or None if it is too old, not wanted all the same, and was given up."""
         stored_ms = first_timestamp_ms(row.messages)
-        if wanted or stored_ms >= clock.wall_ms() - limits.OUTBOX_AGE_S_MAX * 1000:
+        if wanted or stored_ms >= self._wall_ms() - limits.OUTBOX_AGE_S_MAX * 1000:
             return stored_ms
         self.give_up(row.execution_id, row.last_sequence, row.last_sequence - row.first_sequence + 1)
         return None

@@ -1,7 +1,7 @@
 """Stage 7, callback: one kept channel to Stigmer Service, and what each of its answers means.
 
 Rules: bytes go out as they were stored; every attempt has a deadline; the key is sent, never shown; gRPC's own retries
-are off, because attempts are counted here.
+are off, because attempts are counted here; a receiver's words are cut short, and shown on one line.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ProgressAckResponse, ReportProgressBatchResponse
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
+from fastrunner.base.printable import printable
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 
@@ -22,6 +23,22 @@ __all__ = ["DeliveryFailed", "ProgressClient", "Reaction", "Reporter"]
 
 _SERVICE = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
 _REASON_SIZE_MAX = 200
+_NO_REPLY = "the reply does not parse"
+_HINTS = (
+    (
+        "WRONG_VERSION_NUMBER",
+        True,
+        "the receiver does not speak TLS: set STIGMER_SERVICE_USE_TLS=false if it is not meant to",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        True,
+        "nobody trusted vouches for the receiver's certificate: FASTRUNNER_CALLBACK_CA_FILE names a private authority",
+    ),
+    ("Socket closed", False, "if the receiver speaks TLS, set STIGMER_SERVICE_USE_TLS=true"),
+    ("Connection reset", False, "if the receiver speaks TLS, set STIGMER_SERVICE_USE_TLS=true"),
+)
+"""What gRPC says when a connection cannot begin, with or without TLS on our side, and the setting that it is about."""
 _TAKEN = ProgressAckResponse(success=True).SerializeToString()
 """What nearly every receiver answers."""
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -75,7 +92,7 @@ class DeliveryFailed(Exception):
         self.reaction = reaction
         """What it asks for."""
         self.code = code
-        """Name of the gRPC status code, or NOT_TAKEN."""
+        """Name of the gRPC status code; NOT_TAKEN or UNREADABLE for an answer, NOT_SENT where there was no call."""
 
 
 class Reporter(Protocol):
@@ -103,6 +120,7 @@ class ProgressClient:
             raise ValueError("callbacks need STIGMER_SERVICE_ENDPOINT; without it there is nothing to deliver to")
         self._timeout_s = config.callback_timeout_s
         self._metrics = metrics
+        self._tls = config.stigmer_service_use_tls
         key = config.stigmer_service_api_key
         self._secret = key.get_secret_value() if key is not None else ""
         # Made once: of a tuple, grpc.aio would make it anew for every call.
@@ -121,20 +139,24 @@ class ProgressClient:
         try:
             response = ReportProgressBatchResponse.FromString(reply)
         except DecodeError:
-            raise DeliveryFailed(Reaction.RETRY_THEN_SPLIT, "UNREADABLE", "the reply does not parse") from None
+            raise self._failed("ReportProgressBatch", Reaction.RETRY_THEN_SPLIT, "UNREADABLE", _NO_REPLY) from None
+        if response.acknowledgements:
+            self._attempts_ok["ReportProgressBatch"].inc()
+        else:
+            self._metrics.callback_attempts.labels("ReportProgressBatch", "NOT_TAKEN").inc()
         return {ack.workflow_execution_id: ack.sequence_number for ack in response.acknowledgements}
 
     async def report(self, event: bytes, patient: bool) -> None:
         """See Reporter."""
         reply = await self._call(self._single, "ReportProgress", event, patient)
-        if reply == _TAKEN:
-            return
-        try:
-            response = ProgressAckResponse.FromString(reply)
-        except DecodeError:
-            raise DeliveryFailed(Reaction.RETRY_THEN_SPLIT, "UNREADABLE", "the reply does not parse") from None
-        if not response.success:
-            raise DeliveryFailed(Reaction.RETRY_THEN_SPLIT, "NOT_TAKEN", self._readable(response.message))
+        if reply != _TAKEN:
+            try:
+                response = ProgressAckResponse.FromString(reply)
+            except DecodeError:
+                raise self._failed("ReportProgress", Reaction.RETRY_THEN_SPLIT, "UNREADABLE", _NO_REPLY) from None
+            if not response.success:
+                raise self._failed("ReportProgress", Reaction.RETRY_THEN_SPLIT, "NOT_TAKEN", response.message)
+        self._attempts_ok["ReportProgress"].inc()
 
     async def close(self) -> None:
         """See Reporter."""
@@ -149,17 +171,23 @@ class ProgressClient:
             )
         except grpc.aio.AioRpcError as error:
             code = error.code()
-            self._metrics.callback_attempts.labels(name, code.name).inc()
             reaction = _REACTIONS.get(code, Reaction.RETRY_THEN_SPLIT)
-            raise DeliveryFailed(reaction, code.name, self._readable(error.details() or "")) from None
-        self._attempts_ok[name].inc()
+            raise self._failed(name, reaction, code.name, error.details() or "") from None
+        except Exception as error:
+            # gRPC refuses on this side, say, to send such metadata. Trying again at once changes nothing.
+            raise self._failed(
+                name, Reaction.SUSPEND, "NOT_SENT", f"gRPC does not send it: {type(error).__name__}"
+            ) from None
         return reply
 
-    def _readable(self, text: str) -> str:
-        """A receiver's words, short and without our key should it repeat it."""
+    def _failed(self, name: str, reaction: Reaction, code: str, words: str) -> DeliveryFailed:
+        """Counts a failed attempt; its reason is the words, on one line and without our key should they repeat it."""
+        self._metrics.callback_attempts.labels(name, code).inc()
         if self._secret:
-            text = text.replace(self._secret, "***")
-        return text[:_REASON_SIZE_MAX]
+            words = words.replace(self._secret, "***")
+        hint = next((hint for sign, tls, hint in _HINTS if sign in words and tls is self._tls), "")
+        words = printable(words[:_REASON_SIZE_MAX])
+        return DeliveryFailed(reaction, code, f"{hint} ({words})" if hint else words)
 
 
 def _channel(config: Config) -> grpc.aio.Channel:

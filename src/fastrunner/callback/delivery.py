@@ -33,6 +33,7 @@ class Courier:
         self._breaker = breaker
         self._outbox = outbox
         self._metrics = metrics
+        self._suspended_for = ""
 
     async def deliver(self, parcels: list[Parcel], single: bool) -> None:
         """Delivers the flights of one or more lanes, one event per call if `single` (then of one lane)."""
@@ -49,6 +50,10 @@ class Courier:
             # A row that is no sequence of events: nothing a retry or another receiver changes.
             log.exception("the outbox holds a row that cannot be sent")
             refused.update(taken)
+        except Exception:
+            # A fault of ours would come again at once, for ever: the next attempt waits as if the receiver were away.
+            if self._breaker.failed(clock.monotonic_s()):
+                log.exception("callbacks suspended: a delivery ended unexpectedly")
         finally:
             self._breaker.abandoned()
             self._settle(taken, refused)
@@ -189,8 +194,9 @@ class Courier:
         self._metrics.callback_events.labels("failed").inc(sum(p.events for lane in taken for p in lane.flight))
         if self._breaker.failed(now_s):
             log.warning("callbacks suspended (%s); events wait in the outbox until the receiver is back", failure)
-        elif self._breaker.state is BreakerState.OPEN and failure.reaction is not Reaction.RETRY:
+        elif failure.reaction is not Reaction.RETRY and str(failure) != self._suspended_for:
             log.warning("callbacks still suspended (%s)", failure)
+        self._suspended_for = str(failure)
 
     def _recovered(self) -> None:
         if self._breaker.succeeded():

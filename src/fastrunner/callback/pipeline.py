@@ -35,7 +35,8 @@ class CallbackPipeline:
 
     Make it before the engine starts (it registers as the outbox's listener) and only if a receiver is configured;
     `start` it once the engine has started; `drain` it before the engine closes its store, so that acknowledgements are
-    still written. Raises ValueError if STIGMER_SERVICE_ENDPOINT is not set.
+    still written. `wall_ms` is the engine's clock: by another one, what the engine wrote a moment ago may be old.
+    Raises ValueError if STIGMER_SERVICE_ENDPOINT is not set.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class CallbackPipeline:
         outbox: Outbox,
         metrics: Metrics,
         *,
+        wall_ms: Callable[[], int] | None = None,
         queue_events_max: int = limits.CALLBACK_QUEUE_EVENTS_MAX,
         make_client: Callable[[Config, Metrics], Reporter] = ProgressClient,
     ) -> None:
@@ -54,7 +56,8 @@ class CallbackPipeline:
         self._metrics = metrics
         self._queue = EventQueue(queue_events_max)
         self._breaker = Breaker(random.random)
-        self._catch_up = CatchUp(self._queue, outbox, metrics, self._pump)
+        self._wall_ms = wall_ms or clock.SteadyClock()
+        self._catch_up = CatchUp(self._queue, outbox, metrics, self._pump, self._wall_ms)
         self._deliveries: set[asyncio.Task[None]] = set()
         self._background: list[asyncio.Task[None]] = []
         self._courier: Courier | None = None
@@ -110,7 +113,7 @@ class CallbackPipeline:
 
     def _offer(self, row: UnacknowledgedEvents) -> None:
         """Takes one committed row: called by the engine on the loop."""
-        self._queue.offer(row, clock.monotonic_s(), clock.wall_ms())
+        self._queue.offer(row, clock.monotonic_s(), self._wall_ms())
         if self._courier is None:
             return
         full = self._queue.ready_events >= limits.CALLBACK_BATCH_EVENTS_MAX
@@ -205,10 +208,10 @@ class CallbackPipeline:
         self._metrics.callback_queue_events.set(self._queue.events)
         self._metrics.callback_breaker_open.set(not self._breaker.closed)
         oldest_ms = self._queue.oldest_ms()
-        age_s = 0.0 if oldest_ms is None else max(0.0, (clock.wall_ms() - oldest_ms) / 1000)
+        age_s = 0.0 if oldest_ms is None else max(0.0, (self._wall_ms() - oldest_ms) / 1000)
         self._metrics.callback_oldest_age.set(age_s)
 
     def _expire(self) -> None:
-        before_ms = clock.wall_ms() - limits.OUTBOX_AGE_S_MAX * 1000
+        before_ms = self._wall_ms() - limits.OUTBOX_AGE_S_MAX * 1000
         for execution_id, sequence, events in self._queue.expire(before_ms, clock.monotonic_s()):
             self._catch_up.give_up(execution_id, sequence, events)

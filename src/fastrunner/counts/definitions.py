@@ -183,7 +183,9 @@ class Metrics:
             {"outcome": ("acknowledged", "retried", "failed", "dropped")},
         )
         self.callback_attempts = self._counters(
-            "callback_attempts_total", "Callback calls by method and code", {"method": _OPEN, "code": _OPEN}
+            "callback_attempts_total",
+            "Callback calls by method and what came of them: a gRPC code, NOT_TAKEN, UNREADABLE or NOT_SENT",
+            {"method": _OPEN, "code": _OPEN},
         )
         self.callback_queue_events = self._gauge(
             "callback_queue_events", "Events in memory that wait to be acknowledged"

@@ -14,7 +14,7 @@ import contextlib
 import logging
 from functools import partial
 
-from fastrunner.base import crash, limits
+from fastrunner.base import clock, crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import Config
@@ -81,11 +81,14 @@ class Worker:
             build_performers(config, self._metrics),
             shards=shards_owned(context.index, config.workers, context.shards),
             shard_count=context.shards,
+            wall_ms=clock.steady_ms,
             death=context.death,
         )
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = (
-            CallbackPipeline(config, self._engine, self._metrics) if config.stigmer_service_endpoint else None
+            CallbackPipeline(config, self._engine, self._metrics, wall_ms=clock.steady_ms)
+            if config.stigmer_service_endpoint
+            else None
         )
         self._router = Router(
             context.index, config.workers, context.shards, context.folder.socket_of, self._metrics, status_of
