@@ -3,11 +3,11 @@
 import asyncio
 import random
 import signal
-import sqlite3
 import sys
 from collections import Counter
 from pathlib import Path
 
+import apsw
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
@@ -61,7 +61,7 @@ def _durable_events(path: Path) -> dict[str, bytes]:
     """The encoded events of every execution in the files, in sequence."""
     events: dict[str, bytes] = {}
     for file in sorted(path.glob("shard-*.db")):
-        db = sqlite3.connect(file)
+        db = apsw.Connection(str(file))
         query = "select execution_id, messages from events join executions using (execution_key) order by event_key"
         for execution_id, messages in db.execute(query):
             events[execution_id] = events.get(execution_id, b"") + messages

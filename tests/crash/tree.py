@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
@@ -12,10 +11,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import apsw
 import orjson
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
 from fastrunner.base.clock import monotonic_s
+from fastrunner.engine.embedded.store.connection import READ_ONLY, connect, read_all
 from fastrunner.progress.wire import frames
 from tests.integration.runner_process import ROOT
 
@@ -149,12 +150,13 @@ class Journal:
         """Looks at the files as they are now: at everything, or only at what has come since the last look."""
         for file in sorted(self._data_dir.glob("shard-*.db")):
             after = 0 if whole else self._seen.get(file.name, 0)
-            with suppress(sqlite3.OperationalError), closing(_open(file)) as db:
-                found = db.execute(
+            with suppress(apsw.Error), closing(_open(file)) as db:
+                found = read_all(
+                    db,
                     "select event_key, execution_id, first_sequence, last_sequence, messages"
                     " from events join executions using (execution_key) where event_key > ? order by event_key",
                     (after,),
-                ).fetchall()
+                )
                 now_s = monotonic_s()
                 for event_key, execution_id, first_sequence, last_sequence, messages in found:
                     self._seen[file.name] = event_key
@@ -184,7 +186,7 @@ class Journal:
         for file in sorted(self._data_dir.glob("shard-*.db")):
             with closing(_open(file)) as db:
                 for query, expected in _SOUND.items():
-                    (found,) = db.execute(query).fetchone()
+                    found = db.execute(query).get
                     if found != expected:
                         problems.append(f"{file.name}: {query.strip()}: {found}")
         return problems
@@ -202,5 +204,5 @@ _SOUND = {
 }
 
 
-def _open(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)
+def _open(file: Path) -> apsw.Connection:
+    return connect(file, READ_ONLY)

@@ -10,11 +10,12 @@ release too; files of older versions are not touched.
 import asyncio
 import gzip
 import shutil
-import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
 from unittest import mock
+
+import apsw
 
 from fastrunner import _version
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
@@ -80,7 +81,7 @@ def main() -> None:
     path = Path(tempfile.mkdtemp())
     try:
         asyncio.run(fill(path))
-        with closing(sqlite3.connect(path / "shard-0000.db", isolation_level=None)) as db:
+        with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
             db.execute("pragma journal_mode = delete")
             db.execute("vacuum")
         data = (path / "shard-0000.db").read_bytes()

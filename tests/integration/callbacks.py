@@ -1,13 +1,13 @@
 """Support: an outbox on SQLite and receivers with a will of their own, for tests of the callback pipeline."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import grpc
 from prometheus_client import CollectorRegistry
 
@@ -25,8 +25,8 @@ class SqliteOutbox:
     """What the engine promises: rows committed before they are announced, acknowledgements with the next commit."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path)
-        self._db.executescript(
+        self._db = apsw.Connection(str(path))
+        self._db.execute(
             "pragma synchronous = off;"
             "create table if not exists events (id text, first integer, last integer, messages blob,"
             " primary key (id, first)) without rowid;"
@@ -43,13 +43,13 @@ class SqliteOutbox:
     def commit(self, rows: list[UnacknowledgedEvents]) -> None:
         """Stores rows, then announces them."""
         values = [(row.execution_id, row.first_sequence, row.last_sequence, row.messages) for row in rows]
-        self._db.executemany("insert into events values (?, ?, ?, ?)", values)
-        self._db.executemany(
-            "insert into acknowledged values (?, ?)"
-            " on conflict do update set sequence = max(sequence, excluded.sequence)",
-            list(self._pending.items()),
-        )
-        self._db.commit()
+        with self._db:
+            self._db.executemany("insert into events values (?, ?, ?, ?)", values)
+            self._db.executemany(
+                "insert into acknowledged values (?, ?)"
+                " on conflict do update set sequence = max(sequence, excluded.sequence)",
+                list(self._pending.items()),
+            )
         self._pending.clear()
         for row in rows:
             if self._listener is not None and self.announcing:
@@ -92,7 +92,7 @@ class SqliteOutbox:
             "select coalesce(sum(last - max(first - 1, coalesce(sequence, 0))), 0) from events e"
             " left join acknowledged a on a.id = e.id where last > coalesce(sequence, 0)"
         )
-        return int(found.fetchone()[0])
+        return int(found.get)
 
     def close(self) -> None:
         self._db.close()

@@ -1,8 +1,9 @@
 """The embedded engine accepts: durability, idempotency, refusals, group commit, queries."""
 
 import asyncio
-import sqlite3
+from contextlib import closing
 
+import apsw
 import pytest
 
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
@@ -28,11 +29,10 @@ async def test_workflow_without_effects_is_accepted_executed_and_finished_in_one
         assert await engine.submit(submission("one")) == "running"
         view = await engine.get("one")
     assert (view.status, view.output_json, view.finished_ms > 0) == ("completed", '{"b":2}', True)
-    with sqlite3.connect(path / "shard-0000.db") as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         assert db.execute("select count(*) from events").fetchone() == (1,)
         assert db.execute("select count(*) from snapshots").fetchone() == (0,)
         assert db.execute("select count(*) from requests").fetchone() == (0,)
-    db.close()
 
 
 async def test_view_shows_names_metadata_and_times() -> None:

@@ -1,10 +1,10 @@
 """The embedded engine and executions that are set aside: what their walks make up for when they come back."""
 
 import asyncio
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from fastrunner.base import clock, limits
@@ -32,10 +32,10 @@ LIMITED = document("  - rest:\n      wait: {hours: 1}\n      timeout: {after: {m
 
 def condemn(path: Path, key: int = 1) -> None:
     """Workers have died in turns of an execution of a shard that nobody has open, as often as they may."""
-    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         row = db.execute(
             "select execution_id, accepted_ms, last_sequence from executions where execution_key = ?", (key,)
-        ).fetchone()
+        ).get
     marks = Marks(path / "shard-0000.marks")
     marks.open()
     for _ in range(limits.DEATHS_IN_TURN_MAX):
@@ -159,9 +159,8 @@ async def test_what_cannot_be_loaded_is_cancelled_all_the_same() -> None:
     async with engine_on(path) as engine:
         await engine.submit(submission("x", SLOW))
     condemn(path)
-    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         db.execute("update snapshots set snapshot = x'00'")
-        db.commit()
     async with engine_on(path) as engine:
         await until_status(engine, "x", "paused")
         await engine.cancel("x", "", force=False)

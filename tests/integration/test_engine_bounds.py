@@ -1,10 +1,11 @@
 """The embedded engine at its bounds and beside its own defects: one bad execution costs nobody else anything."""
 
 import asyncio
-import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
+import apsw
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -62,9 +63,8 @@ async def test_snapshot_of_an_unknown_format_sets_aside_one_execution() -> None:
     async with engine_on(path) as engine:
         await engine.submit(submission("foreign", WAIT))
         await engine.submit(submission("whole", WAIT))
-    with sqlite3.connect(path / "shard-0000.db") as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         db.execute("update snapshots set snapshot = cast(x'63' || substr(snapshot, 2) as blob) where execution_key = 1")
-    db.close()
     async with engine_on(path) as engine:
         await until_status(engine, "whole", "completed")
         assert (await engine.get("foreign")).status == "running"

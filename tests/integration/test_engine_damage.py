@@ -1,12 +1,12 @@
 """The embedded engine over a damaged file: what is damaged is named and ends, nothing else notices, no event is
 missing."""
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
@@ -35,9 +35,9 @@ OTHER = document("  - rest:\n      wait: {milliseconds: 300}\n", name="other")
 
 
 def _damage(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
-        assert db.execute(statement).rowcount == 1
-        db.commit()
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
+        db.execute(statement)
+        assert db.changes() == 1
 
 
 def _sequences(rows: list[UnacknowledgedEvents]) -> list[int]:

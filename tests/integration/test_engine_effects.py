@@ -1,12 +1,12 @@
 """Stage 5, tasks: effects are rendered when they start, the same after every restart, and small while they wait."""
 
 import json
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import apsw
 import pytest
 
 from fastrunner._core import Subscribe, Walk
@@ -35,7 +35,7 @@ def _snapshot_sizes(path: Path) -> list[int]:
             where claims.execution_key = snapshots.execution_key
         ), 0) from snapshots
     """
-    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         return [size for (size,) in db.execute(query)]
 
 

@@ -4,12 +4,12 @@ the same, what is refused is told why, and everything recovers by itself."""
 import asyncio
 import random
 import resource
-import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
@@ -131,9 +131,9 @@ async def _fail_and_recover(
         receiver.check(accepted)
         assert set(receiver.sequences) == set(accepted)
         assert await engine.submit(submission("more", CALL)) == "running"
-    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         assert db.execute("pragma integrity_check").fetchone() == ("ok",)
-        (stored,) = db.execute("select count(*) from executions").fetchone()
+        stored = db.execute("select count(*) from executions").get
         assert stored == len(accepted) + 1
 
 
@@ -227,8 +227,8 @@ async def test_start_on_a_full_disk_waits_for_room(disk: SmallDisk) -> None:
 
 
 def _page_count(path: Path) -> int:
-    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
-        return int(db.execute("pragma page_count").fetchone()[0])
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
+        return int(db.execute("pragma page_count").get)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ a crash or a power cut leaves behind is not taken for it."""
 import asyncio
 import random
 import shutil
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from fastrunner.data.inspection import shard_files
@@ -38,7 +38,7 @@ async def _killed(folded_after: int = 0) -> Path:
         for number in range(COMMITS):
             await engine.submit(submission(f"execution-{number}", CALL))
             if number + 1 == folded_after:
-                with closing(sqlite3.connect(source / NAME)) as reader:
+                with closing(apsw.Connection(str(source / NAME))) as reader:
                     # A reader keeps the journal from being begun anew.
                     reader.execute("begin").execute("select count(*) from executions").fetchone()
                     db.execute("pragma wal_checkpoint(passive)")
@@ -153,7 +153,7 @@ async def test_journal_that_the_file_is_ahead_of_is_not_read(caplog: pytest.LogC
     _overwrite(path, 32 + 2 * FRAME + 500, b"\x5a")
     assert await _told(path, caplog) == (1, 8)
     # Where all of it is in the file, nothing is lost.
-    with closing(sqlite3.connect(source / NAME)) as db:
+    with closing(apsw.Connection(str(source / NAME))) as db:
         db.execute("pragma wal_checkpoint(passive)")
         path = _copy(source, "", "-wal", "-shm")
     _overwrite(path, 32 + 2 * FRAME + 500, b"\x5a")

@@ -1,9 +1,10 @@
 """The embedded engine reports and recovers: outbox, subscriptions, timers, restarts, retention, failing disks."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 
+import apsw
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
@@ -281,10 +282,9 @@ async def test_retention_by_count_and_by_age_deletes_finished_executions_only() 
         shard.retain()
         await until(lambda: shard._retention.finished_count == 0, "retention by age")
         assert (await engine.get("running")).status == "running"
-    with sqlite3.connect(path / "shard-0000.db") as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         assert db.execute("select count(*) from events").fetchone() == (1,)
         assert db.execute("select uses from plans").fetchall() == [(1,)]
-    db.close()
 
 
 async def test_retention_keeps_what_the_receiver_has_not_acknowledged() -> None:
@@ -313,8 +313,7 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
 
         def fail() -> None:
             store._give_up()
-            error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            error = apsw.exception_for(apsw.SQLITE_FULL)
             failures.append(error)
             raise error
 

@@ -3,11 +3,11 @@
 import asyncio
 import gzip
 import shutil
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
@@ -48,7 +48,7 @@ def _unpacked(version: int) -> Path:
 
 
 def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         return db.execute(query).fetchall()
 
 
@@ -116,7 +116,7 @@ def test_checksums_are_what_they_were() -> None:
 
 def test_killed_migration_leaves_the_version_before(tmp_path: Path) -> None:
     path = _unpacked(1) / "shard-0000.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with closing(apsw.Connection(str(path))) as db:
         # What the script of version 2 has to add is there already, so it fails half way.
         db.execute("alter table requests add column format integer not null default 0")
     with pytest.raises(DataDirectoryRefused, match="cannot be opened: duplicate column name: format"):

@@ -1,12 +1,12 @@
 """Large values in the embedded engine: stored once, kept as long as somebody needs them, back after a restart."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
@@ -42,7 +42,7 @@ class Large(Performer):
 
 
 def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         return db.execute(query).fetchall()
 
 
@@ -141,10 +141,10 @@ async def test_evicted_state_comes_back_and_is_not_written_again() -> None:
 
 def _damage_value(condition: str) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
-        with closing(sqlite3.connect(path / "shard-0000.db")) as db:
+        with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
             where = f"where hash in (select hash from large_values where {condition} limit 1)"
-            assert db.execute(f"update large_values set value = zeroblob(length(value)) {where}").rowcount == 1
-            db.commit()
+            db.execute(f"update large_values set value = zeroblob(length(value)) {where}")
+            assert db.changes() == 1
 
     return damage
 

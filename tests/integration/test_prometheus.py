@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from prometheus_client.exposition import generate_latest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowExecuteInput
 from fastrunner.counts.definitions import Metrics
 from fastrunner.counts.scrape import FolderCollector
+from fastrunner.engine.embedded.store.connection import READ_ONLY, connect
 from fastrunner.service.methods import METHOD_OF_PATH
 from tests.integration.callbacks import free_port
 from tests.integration.open_loop import channel
@@ -153,7 +153,7 @@ def in_files(data_dir: Path) -> tuple[Counter[str], Counter[tuple[str, str]]]:
     statuses: Counter[str] = Counter()
     tasks: Counter[tuple[str, str]] = Counter()
     for file in sorted(data_dir.glob("shard-*.db")):
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        with closing(connect(file, READ_ONLY)) as db:
             statuses.update(dict(db.execute("select status, count(*) from executions group by status")))
             for (messages,) in db.execute("select messages from events"):
                 for event in ReportProgressBatchRequest.FromString(messages).events:

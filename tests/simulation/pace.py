@@ -1,13 +1,13 @@
 """Support: an engine and a callback pipeline on a virtual clock where nothing fails unless the test says so."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
 from prometheus_client import CollectorRegistry
 
 from fastrunner.config import Config
@@ -65,8 +65,7 @@ class _WatchedStore(Store):
     def write(self, batch: Batch) -> None:
         self._disk.writes.append((self._disk.clock.now_ns / 1e9, batch))
         if self._disk.fails:
-            error = sqlite3.OperationalError("simulated")
-            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            error = apsw.exception_for(apsw.SQLITE_FULL)
             raise error
         super().write(batch)
 

@@ -6,11 +6,12 @@ may ever see is noted in `violations`.
 
 import asyncio
 import random
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
@@ -104,10 +105,8 @@ class FaultyStore(Store):
         self.unlock()
 
 
-def _disk_error(world: World) -> sqlite3.Error:
-    error = sqlite3.OperationalError("simulated")
-    error.sqlite_errorcode = world.rng.choice((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR))
-    return error
+def _disk_error(world: World) -> Exception:
+    return apsw.exception_for(world.rng.choice((apsw.SQLITE_FULL, apsw.SQLITE_IOERR)))
 
 
 class Writer:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import cast
 from zlib import crc32
 
+import apsw
 import pytest
 
 from fastrunner._core import Plan
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import CachedPlan
 from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change
+from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.engine.embedded.store.sharding import owner_of, shard_of, shards_owned
@@ -80,9 +81,9 @@ def _commit(store: Store, *changes: Change, **others: object) -> None:
 
 
 def test_every_statement_compiles_against_the_schema() -> None:
-    db = sqlite3.connect(":memory:")
+    db = apsw.Connection(":memory:")
     for migration in MIGRATIONS:
-        db.executescript(script(migration))
+        db.execute(script(migration)).fetchall()
     parameters = dict.fromkeys(
         (
             "accepted_from_ms",
@@ -122,7 +123,7 @@ def test_partial_indexes_serve_the_queries_they_were_made_for(store: Store) -> N
         ("count_running", ()),
         ("count_finished", ()),
     ):
-        plan = store._reader.execute(f"explain query plan {QUERIES[name]}", parameters).fetchall()
+        plan = read_all(store._reader, f"explain query plan {QUERIES[name]}", parameters)
         steps = [row[3] for row in plan]
         assert not [
             step for step in steps if step.startswith("SCAN") and "INDEX" not in step and "CONSTANT" not in step
@@ -206,7 +207,7 @@ def test_deletions_take_everything_along_and_unused_documents_too(store: Store) 
 
 def test_a_batch_that_cannot_be_written_leaves_nothing(store: Store) -> None:
     _commit(store, _change(1))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(apsw.ConstraintError):
         store.write(Batch([_change(2), _change(1)]))
     _commit(store, _change(3, accepted=Accepted(b"d", _plan("new"), 1, b"", b"{}", b"{}", False)))
     assert store.acceptance("execution-2") is None
@@ -217,7 +218,7 @@ def test_a_batch_that_cannot_be_written_leaves_nothing(store: Store) -> None:
 def test_plan_of_a_transaction_that_was_given_up_is_stored_again(store: Store) -> None:
     _commit(store, _change(1))
     new = Accepted(b"d", _plan("new"), 1, b"", b"{}", b"{}", False)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(apsw.ConstraintError):
         store.write(Batch([_change(2, accepted=new), _change(1)]))
     _commit(store, _change(2, accepted=new))
     unfinished = store.unfinished(2)
@@ -241,7 +242,7 @@ def test_reopened_store_continues_numbering(store: Store) -> None:
 
 def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "shard-0000.db"
-    db = sqlite3.connect(path)
+    db = apsw.Connection(str(path))
     db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     db.close()
     with pytest.raises(DataDirectoryRefused, match=r"schema version 5, this version of fastrunner reads up to 4"):

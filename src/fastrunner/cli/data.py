@@ -47,13 +47,13 @@ def _folder(data_dir: Path | None) -> Path:
 @contextmanager
 def _refusals() -> Iterator[None]:
     """A directory or file that cannot be used is one line on stderr and exit code 2."""
-    import sqlite3
+    import apsw
 
     from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 
     try:
         yield
-    except (DataDirectoryRefused, sqlite3.Error, OSError) as error:
+    except (DataDirectoryRefused, apsw.Error, OSError) as error:
         click.echo(f"fastrunner: {error}", err=True)
         sys.exit(EXIT_CONFIGURATION)
 

@@ -4,18 +4,18 @@ Rules: a file is read in one read-only transaction, so a running owner does not 
 only `compact` writes, and only while nobody else has the directory. Damage is a finding, never an exception.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+import apsw
 import orjson
 
 from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.store import proofs, wal_check
+from fastrunner.engine.embedded.store.connection import READ_ONLY, READ_WRITE, connect, read_all, read_each
 from fastrunner.engine.embedded.store.large_values import claimed_by, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage
@@ -55,12 +55,11 @@ class ShardFile:
 
     # --- opening ---
 
-    def _open(self, mode: str) -> sqlite3.Connection:
-        """Raises DataDirectoryRefused for another schema version, sqlite3.Error."""
-        db = sqlite3.connect(f"file:{quote(str(self.path))}?mode={mode}", uri=True, isolation_level=None)
+    def _open(self, flags: int) -> apsw.Connection:
+        """Raises DataDirectoryRefused for another schema version, apsw.Error."""
+        db = connect(self.path, flags)
         try:
-            db.text_factory = lambda encoded: encoded.decode("utf-8", "replace")
-            version = int(db.execute(_QUERIES["schema_version"]).fetchone()[0])
+            version = int(db.execute(_QUERIES["schema_version"]).get)
             if version > SCHEMA_VERSION:
                 raise DataDirectoryRefused(
                     f"{self.path} has schema version {version}, this version of fastrunner reads up to "
@@ -76,8 +75,8 @@ class ShardFile:
             raise
         return db
 
-    def _snapshot(self) -> sqlite3.Connection:
-        db = self._open("ro")
+    def _snapshot(self) -> apsw.Connection:
+        db = self._open(READ_ONLY)
         db.execute(_QUERIES["begin"])
         return db
 
@@ -87,8 +86,8 @@ class ShardFile:
         """How many rows `check` goes through; 0 if they cannot be counted. Raises DataDirectoryRefused."""
         try:
             with closing(self._snapshot()) as db:
-                return int(db.execute(_QUERIES["count_rows"]).fetchone()[0])
-        except sqlite3.Error:
+                return int(db.execute(_QUERIES["count_rows"]).get)
+        except apsw.Error:
             return 0
 
     def check(self, advance: Callable[[int], None]) -> Iterator[Damage]:
@@ -100,14 +99,14 @@ class ShardFile:
             mark = wal_check.read_mark(self.path, index_files)
             try:
                 db = self._snapshot()
-            except sqlite3.Error as error:
+            except apsw.Error as error:
                 yield Damage("file", "", f"cannot be read: {error}")
                 return
             with closing(db):
                 yield from self._check_journal(mark, index_files)
                 yield from self._check_content(db, advance)
 
-    def _check_content(self, db: sqlite3.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
+    def _check_content(self, db: apsw.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
         yield from _guarded("file", self._check_integrity(db))
         for table, look in (
             ("plans", _check_plan),
@@ -127,12 +126,12 @@ class ShardFile:
         if kept.exists():
             yield Damage("journal", "", f"commits were lost before; delete {kept.name} when that has been looked into")
 
-    def _check_integrity(self, db: sqlite3.Connection) -> Iterator[Damage]:
-        for (sentence,) in db.execute(_QUERIES["integrity"]):
+    def _check_integrity(self, db: apsw.Connection) -> Iterator[Damage]:
+        for (sentence,) in read_each(db, _QUERIES["integrity"]):
             if sentence != "ok":
                 yield Damage("file", "", str(sentence).replace("\n", "; "))
 
-    def _check_execution(self, db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
+    def _check_execution(self, db: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
         key, execution_id, status, finished_ms, last, acknowledged, error, output, row_format, checksum = row[:10]
         has_plan, has_request, has_snapshot, events_last = row[10:]
 
@@ -162,7 +161,7 @@ class ShardFile:
     def export(self, query: ExecutionQuery, with_events: bool) -> Iterator[dict[str, Any]]:
         """Executions in the order of acceptance, as plain data; events as encoded messages under `events`.
 
-        `damaged` is set on one that is not what was written. Raises DataDirectoryRefused, sqlite3.Error.
+        `damaged` is set on one that is not what was written. Raises DataDirectoryRefused, apsw.Error.
         """
         parameters = {
             "accepted_from_ms": query.accepted_from_ms,
@@ -172,7 +171,7 @@ class ShardFile:
             "namespace": query.namespace,
         }
         with closing(self._snapshot()) as db:
-            for row in db.execute(_QUERIES["export"], parameters):
+            for row in read_each(db, _QUERIES["export"], parameters):
                 fields = _exported(db, row)
                 if with_events:
                     fields["events"] = _exported_events(db, row[0], fields)
@@ -183,7 +182,7 @@ class ShardFile:
     def compact(self) -> Sizes:
         """Writes the file anew without its free space. Hold the directory's lock. Raises as `export`."""
         before = self.size_bytes()
-        with closing(self._open("rw")) as db:
+        with closing(self._open(READ_WRITE)) as db:
             db.execute(_QUERIES["vacuum"])
             db.execute(_QUERIES["checkpoint"])
         return Sizes(before, self.size_bytes())
@@ -198,17 +197,17 @@ def _guarded(table: str, findings: Iterator[Damage]) -> Iterator[Damage]:
     """Findings, the last of them that the rest cannot be read."""
     try:
         yield from findings
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         yield Damage(table, "", f"the rest cannot be read: {error}")
 
 
 def _each(
-    db: sqlite3.Connection,
+    db: apsw.Connection,
     table: str,
     look: Callable[[tuple[Any, ...]], Iterator[Damage]],
     advance: Callable[[int], None],
 ) -> Iterator[Damage]:
-    for row in db.execute(_QUERIES[table]):
+    for row in read_each(db, _QUERIES[table]):
         advance(1)
         yield from look(row)
 
@@ -221,7 +220,7 @@ def _check_plan(row: tuple[Any, ...]) -> Iterator[Damage]:
         yield Damage("plans", "", f"document {key} counts {uses} executions, but {used} refer to it")
 
 
-def _check_request(db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
+def _check_request(db: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
     key, execution_id, debug, input_json, env_json, client, row_format, checksum = row
     actual = proofs.request_checksum(key, bool(debug), input_json, env_json, client)
     if execution_id is None:
@@ -232,7 +231,7 @@ def _check_request(db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Dam
         yield from _unclaimed(db, "requests", key, execution_id, [input_json])
 
 
-def _check_snapshot(db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
+def _check_snapshot(db: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
     key, execution_id, snapshot = row
     if execution_id is None:
         yield Damage("snapshots", "", f"a row belongs to execution number {key}, which does not exist")
@@ -242,7 +241,7 @@ def _check_snapshot(db: sqlite3.Connection, row: tuple[Any, ...]) -> Iterator[Da
         yield from _unclaimed(db, "snapshots", key, execution_id, claimed_by(snapshot))
 
 
-def _snapshot_damage(db: sqlite3.Connection, snapshot: bytes) -> str:
+def _snapshot_damage(db: apsw.Connection, snapshot: bytes) -> str:
     if is_divided(snapshot):
         try:
             snapshot = join(snapshot, lambda digest: _large_value(db, digest)).data
@@ -251,17 +250,17 @@ def _snapshot_damage(db: sqlite3.Connection, snapshot: bytes) -> str:
     return proofs.snapshot_damage(snapshot)
 
 
-def _large_value(db: sqlite3.Connection, digest: bytes) -> bytes | None:
-    row = db.execute(_QUERIES["large_value"], (digest,)).fetchone()
-    return None if row is None else row[0]
+def _large_value(db: apsw.Connection, digest: bytes) -> bytes | None:
+    rows = read_all(db, _QUERIES["large_value"], (digest,))
+    return rows[0][0] if rows else None
 
 
 def _unclaimed(
-    db: sqlite3.Connection, table: str, key: int, execution_id: str, digests: Iterable[bytes]
+    db: apsw.Connection, table: str, key: int, execution_id: str, digests: Iterable[bytes]
 ) -> Iterator[Damage]:
     """What a row refers to and its execution does not claim; it would go with the last who does."""
     for digest in digests:
-        if db.execute(_QUERIES["unclaimed"], (key, digest)).fetchone()[0]:
+        if db.execute(_QUERIES["unclaimed"], (key, digest)).get:
             yield Damage(table, execution_id, f"it needs the large value {digest.hex()}, but does not claim it")
 
 
@@ -285,9 +284,9 @@ def _ignore(count: int) -> None:
     """Claims are not rows to wait for."""
 
 
-def _check_events(db: sqlite3.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
+def _check_events(db: apsw.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
     key_before, expected = -1, 1
-    for key, execution_id, first, last, messages, row_format, checksum in db.execute(_QUERIES["events"]):
+    for key, execution_id, first, last, messages, row_format, checksum in read_each(db, _QUERIES["events"]):
         advance(1)
         if key != key_before:
             key_before, expected = key, 1
@@ -301,10 +300,10 @@ def _check_events(db: sqlite3.Connection, advance: Callable[[int], None]) -> Ite
         expected = last + 1
 
 
-def _exported_events(db: sqlite3.Connection, key: int, fields: dict[str, Any]) -> list[bytes]:
+def _exported_events(db: apsw.Connection, key: int, fields: dict[str, Any]) -> list[bytes]:
     """The messages of one execution; damaged rows are left out, and `damaged` is set in the fields."""
     found: list[bytes] = []
-    for first, last, messages, row_format, checksum in db.execute(_QUERIES["export_events"], (key,)):
+    for first, last, messages, row_format, checksum in read_each(db, _QUERIES["export_events"], (key,)):
         if proofs.is_proven(row_format, checksum, proofs.events_checksum(key, first, last, messages)):
             found += split(messages)
         else:
@@ -312,7 +311,7 @@ def _exported_events(db: sqlite3.Connection, key: int, fields: dict[str, Any]) -
     return found
 
 
-def _exported(db: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
+def _exported(db: apsw.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
     key, execution_id, status, namespace, name, version, accepted_ms, finished_ms, last, acknowledged = row[:10]
     error_json, output_json, row_format, checksum = row[10:]
     actual = proofs.execution_checksum(key, status, finished_ms, last, error_json, output_json)

@@ -6,23 +6,24 @@ execution alone, because trying again would only stall every other one of the sh
 
 import errno
 import shutil
-import sqlite3
 from pathlib import Path
 from typing import Final
+
+import apsw
 
 from fastrunner.base import limits
 from fastrunner.errors import ShardDamaged, StorageFailed, StorageFull
 
 __all__ = ["is_corrupt", "opening_trouble", "refusal_of"]
 
-_CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_CORRUPT: Final = frozenset((apsw.SQLITE_CORRUPT, apsw.SQLITE_NOTADB))
 _OF_ROWS: Final = frozenset(
     (
-        sqlite3.SQLITE_TOOBIG,
-        sqlite3.SQLITE_CONSTRAINT,
-        sqlite3.SQLITE_MISMATCH,
-        sqlite3.SQLITE_RANGE,
-        sqlite3.SQLITE_MISUSE,
+        apsw.SQLITE_TOOBIG,
+        apsw.SQLITE_CONSTRAINT,
+        apsw.SQLITE_MISMATCH,
+        apsw.SQLITE_RANGE,
+        apsw.SQLITE_MISUSE,
     )
 )
 
@@ -31,7 +32,7 @@ _NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 def _code(error: BaseException) -> int:
     """SQLite's primary result code; 0 if it has none."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+    return int(getattr(error, "result", 0)) if isinstance(error, apsw.Error) else 0
 
 
 def is_corrupt(error: BaseException) -> bool:
@@ -42,16 +43,16 @@ def is_corrupt(error: BaseException) -> bool:
 def refusal_of(error: BaseException, file: str, retry_after_s: float) -> StorageFull | StorageFailed | None:
     """What callers are told while `file` cannot be written; None if the rows are at fault and not the disk."""
     code = _code(error)
-    if code == sqlite3.SQLITE_FULL:
+    if code == apsw.SQLITE_FULL:
         return StorageFull(f"the disk of the data directory is full: {file} cannot grow", retry_after_s)
     if code in _CORRUPT:
         sentence = f"{file} is damaged: `fastrunner data check` tells where; stop the runner and restore a backup"
         return ShardDamaged(sentence, retry_after_s)
-    if code == sqlite3.SQLITE_READONLY:
+    if code == apsw.SQLITE_READONLY:
         return StorageFailed(f"the data directory is read-only: {file} cannot be written", retry_after_s)
     if code in _OF_ROWS:
         return None
-    if isinstance(error, OSError | sqlite3.OperationalError) or code:
+    if isinstance(error, OSError) or code:
         return StorageFailed(f"{file} cannot be written: {error}", retry_after_s)
     return None
 
@@ -59,10 +60,10 @@ def refusal_of(error: BaseException, file: str, retry_after_s: float) -> Storage
 def opening_trouble(error: BaseException, path: Path) -> StorageFull | StorageFailed | None:
     """Why a shard's file cannot be opened for now; None if waiting for the disk would not help."""
     code, number = _code(error), getattr(error, "errno", None)
-    may_lack_room = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
-    if code == sqlite3.SQLITE_FULL or number in _NO_ROOM or (may_lack_room and _is_full(path)):
+    may_lack_room = code in (apsw.SQLITE_IOERR, apsw.SQLITE_CANTOPEN)
+    if code == apsw.SQLITE_FULL or number in _NO_ROOM or (may_lack_room and _is_full(path)):
         return StorageFull(f"the disk of the data directory is full: {path.name} cannot be opened")
-    if code == sqlite3.SQLITE_IOERR or number == errno.EIO:
+    if code == apsw.SQLITE_IOERR or number == errno.EIO:
         return StorageFailed(f"{path.name} cannot be opened: {error}")
     return None
 

@@ -10,7 +10,6 @@ Rules:
 import fcntl
 import logging
 import os
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apsw
+
 from fastrunner.base import crash, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.engine.embedded.store import faults, proofs, wal_check
 from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Deletion
+from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.large_values import hash_of, is_large
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, FORMAT, Damage
@@ -80,7 +82,7 @@ class Store(Reader):
         self._claiming: list[tuple[int, bytes, bytes]] = []
         """(execution key, hash, value) of the inputs and outputs that the rows being written refer to."""
         self._index_files = ExitStack()
-        self._db: sqlite3.Connection
+        self._db: apsw.Connection
 
     # --- opening and closing ---
 
@@ -113,7 +115,7 @@ class Store(Reader):
     def _open_checked(self) -> Counts:
         try:
             return self._open()
-        except (sqlite3.Error, OSError) as error:
+        except (apsw.Error, OSError) as error:
             remedy = "restore it from a backup" if faults.is_corrupt(error) else _SEE_TO_THE_DISK
             refused = DataDirectoryRefused(f"{self.path} cannot be opened: {error}: {remedy}")
             raise faults.opening_trouble(error, self.path) or refused from error
@@ -122,7 +124,7 @@ class Store(Reader):
         mark = wal_check.read_mark(self.path, self._index_files)
         lost = wal_check.put_aside_if_overtaken(self.path, mark)
         self._db = self.connect()
-        version = int(self._db.execute(QUERIES["schema_version"]).fetchone()[0])
+        version = int(self._db.execute(QUERIES["schema_version"]).get)
         lost = lost or wal_check.find_loss(self.path, mark, self._index_files)
         if lost:
             self.report(Damage("journal", "", lost))
@@ -132,15 +134,15 @@ class Store(Reader):
                 f"{self.path} has schema version {version}, this version of fastrunner reads up to {SCHEMA_VERSION}: "
                 "run the version that wrote it, or a newer one"
             )
-        self._db.executescript(script("pragmas"))
+        self._db.execute(script("pragmas")).fetchall()
         for migration in MIGRATIONS[version:]:
-            self._db.executescript(script(migration))
+            self._db.execute(script(migration)).fetchall()
         self.open_readers()
-        execution_key_last, self._plan_key_last = self._db.execute(QUERIES["select_keys"]).fetchone()
-        self._has_claims = bool(self._db.execute(QUERIES["has_claims"]).fetchone()[0])
-        (unfinished,) = self._db.execute(QUERIES["count_unfinished"]).fetchone()
-        (running,) = self._db.execute(QUERIES["count_running"]).fetchone()
-        (finished,) = self._db.execute(QUERIES["count_finished"]).fetchone()
+        execution_key_last, self._plan_key_last = self._db.execute(QUERIES["select_keys"]).get
+        self._has_claims = bool(self._db.execute(QUERIES["has_claims"]).get)
+        unfinished = self._db.execute(QUERIES["count_unfinished"]).get
+        running = self._db.execute(QUERIES["count_running"]).get
+        finished = self._db.execute(QUERIES["count_finished"]).get
         return Counts(execution_key_last, unfinished, unfinished - running, finished)
 
     def _keep_journal(self) -> None:
@@ -156,7 +158,7 @@ class Store(Reader):
         self.close_readers()
         try:
             self._db.execute(QUERIES["checkpoint"])
-        except sqlite3.Error:
+        except apsw.Error:
             # The journal is durable as it is; whoever opens the file next folds it in.
             pass
         finally:
@@ -188,7 +190,7 @@ class Store(Reader):
     def unwritable(self, batch: Batch) -> Unwritable:
         """What of a batch cannot be written, each part tried by itself. Writes nothing.
 
-        Raises sqlite3.Error if the disk is at fault, or so much of the file that nothing can be written.
+        Raises apsw.Error if the disk is at fault, or so much of the file that nothing can be written.
         """
         found = Unwritable()
         try:
@@ -210,7 +212,7 @@ class Store(Reader):
     def _try(
         self, changes: Sequence[Change], acknowledgements: Mapping[str, int], deletions: Sequence[Deletion]
     ) -> Exception | None:
-        """Why a part of a batch cannot be written, whatever the disk does; None if it can. Raises sqlite3.Error."""
+        """Why a part of a batch cannot be written, whatever the disk does; None if it can. Raises apsw.Error."""
         self._db.execute(QUERIES["savepoint"])
         try:
             plan_uses = self._write_changes(changes)
@@ -228,12 +230,12 @@ class Store(Reader):
         return None
 
     def commit(self) -> None:
-        """Makes the transaction durable; blocks for its fsync. Raises sqlite3.Error; then nothing of it is kept."""
+        """Makes the transaction durable; blocks for its fsync. Raises apsw.Error; then nothing of it is kept."""
         try:
             crash.reach(CrashPoint.BEFORE_COMMIT)
             self._db.execute(QUERIES["commit"])
             crash.reach(CrashPoint.AFTER_COMMIT)
-        except sqlite3.Error:
+        except apsw.Error:
             self._give_up()
             raise
 
@@ -243,7 +245,7 @@ class Store(Reader):
         if self._db.in_transaction:
             try:
                 self._db.execute(QUERIES["rollback"])
-            except sqlite3.Error as error:
+            except apsw.Error as error:
                 # The next `begin` tells whether the connection is of use.
                 _log.error("a transaction of %s could not be rolled back: %s", self.path.name, error)
 
@@ -387,7 +389,8 @@ class Store(Reader):
         self._many("count_plan_uses", list(plan_uses.items()))
         if deletions:
             for plan_key in {deletion.plan_key for deletion in deletions}:
-                if self._db.execute(QUERIES["delete_unused_plan"], (plan_key,)).rowcount:
+                self._db.execute(QUERIES["delete_unused_plan"], (plan_key,))
+                if self._db.changes():
                     self._plan_keys = OrderedDict(item for item in self._plan_keys.items() if item[1] != plan_key)
 
     def _plan_key(self, plan: "CachedPlan") -> int:
@@ -397,23 +400,23 @@ class Store(Reader):
         if known is not None:
             self._plan_keys.move_to_end(digest)
             return known
-        row = self._db.execute(QUERIES["select_plan_key"], (digest,)).fetchone()
-        if row is None:
+        plan_key = self._db.execute(QUERIES["select_plan_key"], (digest,)).get
+        if plan_key is None:
             self._plan_key_last += 1
             compiled = plan.plan
             names = (compiled.namespace, compiled.name, compiled.version)
             self._db.execute(QUERIES["insert_plan"], (self._plan_key_last, digest, *names, plan.document))
-            row = (self._plan_key_last,)
+            plan_key = self._plan_key_last
         else:
-            self._heal(row[0], plan)
-        self._plan_keys[digest] = row[0]
+            self._heal(plan_key, plan)
+        self._plan_keys[digest] = plan_key
         if len(self._plan_keys) > limits.PLAN_KEYS_KNOWN_MAX:
             self._plan_keys.popitem(last=False)
-        return int(row[0])
+        return int(plan_key)
 
     def _heal(self, plan_key: int, plan: "CachedPlan") -> None:
         """Puts a document in place of a damaged copy of it."""
-        (document, _) = self._db.execute(QUERIES["select_plan"], (plan_key,)).fetchone()
+        ((document, _),) = read_all(self._db, QUERIES["select_plan"], (plan_key,))
         if document != plan.document:
             self.report(Damage("plans", "", f"document {plan_key} was damaged; it has come again and is repaired"))
             self._db.execute(QUERIES["heal_plan"], (plan_key, plan.document))

@@ -8,19 +8,20 @@ Rules:
 """
 
 import logging
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apsw
 import orjson
 
 from fastrunner.base import limits
 from fastrunner.engine import ExecutionQuery, ExecutionView, UnacknowledgedEvents
 from fastrunner.engine.embedded.store import faults, proofs
 from fastrunner.engine.embedded.store.changes import Deletion
+from fastrunner.engine.embedded.store.connection import connect, read_all, read_each
 from fastrunner.engine.embedded.store.large_values import DividedSnapshot, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.marks import Standing
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage, EventFacts
@@ -80,26 +81,24 @@ class Reader:
         self.on_damage: Callable[[Damage], None] = _ignore
         """Told of everything damaged that is found, once each."""
         self._damages: set[Damage] = set()
-        self._connections: list[sqlite3.Connection] = []
-        self._reader: sqlite3.Connection
-        self._lister: sqlite3.Connection
+        self._connections: list[apsw.Connection] = []
+        self._reader: apsw.Connection
+        self._lister: apsw.Connection
 
     def open_readers(self) -> None:
-        """Opens both connections. Raises sqlite3.Error."""
+        """Opens both connections. Raises apsw.Error."""
         self._reader = self._open_reader()
         self._lister = self._open_reader()
 
-    def _open_reader(self) -> sqlite3.Connection:
+    def _open_reader(self) -> apsw.Connection:
         reader = self.connect()
-        reader.executescript(script("reader"))
+        reader.execute(script("reader")).fetchall()
         return reader
 
-    def connect(self) -> sqlite3.Connection:
-        """A new connection, in autocommit mode."""
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+    def connect(self) -> apsw.Connection:
+        """A new connection. Raises apsw.Error."""
+        connection = connect(self.path)
         self._connections.append(connection)
-        # Text that is no longer UTF-8 is for the checksum to find.
-        connection.text_factory = lambda encoded: encoded.decode("utf-8", "replace")
         return connection
 
     def close_all(self) -> None:
@@ -127,8 +126,8 @@ class Reader:
 
     def _read(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
         try:
-            return self._reader.execute(QUERIES[name], parameters).fetchall()
-        except sqlite3.Error as error:
+            return read_all(self._reader, QUERIES[name], parameters)
+        except apsw.Error as error:
             raise _unreadable(self.path, error) from error
 
     def acceptance(self, execution_id: str) -> tuple[int, bytes, str] | None:
@@ -187,7 +186,7 @@ class Reader:
         count = size_bytes = 0
         try:
             # An open cursor would keep its read transaction, and with it the journal from being folded in.
-            with closing(self._reader.execute(QUERIES["select_events"], (execution_key, from_sequence))) as cursor:
+            with closing(read_each(self._reader, QUERIES["select_events"], (execution_key, from_sequence))) as cursor:
                 for row in cursor:
                     events = self._proven_events(execution_id, execution_key, *row)
                     if events.first_sequence > expected:
@@ -200,7 +199,7 @@ class Reader:
                         break
                 else:
                     rows += self._lost(execution_id, execution_key, expected, min(last_sequence, expected + count_max))
-        except sqlite3.Error as error:
+        except apsw.Error as error:
             if not last_sequence or not faults.is_corrupt(error):
                 raise _unreadable(self.path, error) from error
             rows += self._lost(execution_id, execution_key, expected, min(last_sequence, expected + count_max))
@@ -237,8 +236,8 @@ class Reader:
     def unacknowledged(self, after: tuple[str, int], rows_max: int) -> list[UnacknowledgedEvents]:
         """A page of the outbox, strictly after (execution id, first sequence number)."""
         try:
-            rows = self._reader.execute(QUERIES["select_unacknowledged"], (*after, rows_max)).fetchall()
-        except sqlite3.Error as error:
+            rows = read_all(self._reader, QUERIES["select_unacknowledged"], (*after, rows_max))
+        except apsw.Error as error:
             if not faults.is_corrupt(error):
                 raise _unreadable(self.path, error) from error
             return self._unacknowledged_singly(after, rows_max)
@@ -359,15 +358,15 @@ class Reader:
             "count_max": query.count_max,
         }
         try:
-            (text,) = self._lister.execute(QUERIES["list_executions"], parameters).fetchone()
-        except sqlite3.Error as error:
+            ((text,),) = read_all(self._lister, QUERIES["list_executions"], parameters)
+        except apsw.Error as error:
             raise _unreadable(self.path, error) from error
         return [
             ExecutionView(*[*head, "", error, bytes.fromhex(metadata)]) for *head, error, metadata in orjson.loads(text)
         ]
 
 
-def _unreadable(path: Path, error: sqlite3.Error) -> StorageFailed:
+def _unreadable(path: Path, error: apsw.Error) -> StorageFailed:
     _log.error("%s cannot be read: %s", path, error)
     if faults.is_corrupt(error):
         return ShardDamaged(f"{path.name} is damaged where this is stored: `fastrunner data check` tells more")

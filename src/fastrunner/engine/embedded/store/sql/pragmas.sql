@@ -12,5 +12,3 @@ pragma secure_delete = fast;
 pragma cache_size = -65536;
 -- About 16 MB of journal between checkpoints; the writer thread pays for them.
 pragma wal_autocheckpoint = 4000;
--- A predecessor that is closing may hold the file for a moment.
-pragma busy_timeout = 5000;

@@ -2,4 +2,3 @@
 pragma query_only = on;
 -- KiB, negated: keyed reads touch few pages.
 pragma cache_size = -8192;
-pragma busy_timeout = 5000;
