@@ -388,6 +388,18 @@ def test_sql_lives_in_sql_files() -> None:
     assert not offenders
 
 
+def test_shards_are_opened_by_one_library_only() -> None:
+    """Two copies of SQLite in one process drop each other's file locks, and Python's own may lose commits."""
+    offenders = [
+        shown(path)
+        for path in [*MODULES, *OTHERS]
+        for node in ast.walk(tree_of(path))
+        if (isinstance(node, ast.Import) and any(name.name.partition(".")[0] == "sqlite3" for name in node.names))
+        or (isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "sqlite3")
+    ]
+    assert not offenders, f"import apsw instead: {offenders}"
+
+
 def test_nothing_built_is_tracked() -> None:
     """Generated C and compiled files stay out of the repository."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)

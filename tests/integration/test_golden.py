@@ -3,6 +3,10 @@
 import asyncio
 import gzip
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,28 @@ def _unpacked(version: int) -> Path:
     return path
 
 
+_KILLED = """
+import os, signal, sqlite3, sys
+golden, path = map(sqlite3.connect, sys.argv[1:])
+path.execute("pragma page_size = %d" % golden.execute("pragma page_size").fetchone())
+path.execute("pragma journal_mode = wal")
+path.execute("pragma wal_autocheckpoint = 0")
+golden.backup(path)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _left_in_the_journal(version: int) -> Path:
+    """The same, all of it in the journal that Python's own SQLite has written and could not fold in: it was killed."""
+    golden, path = _unpacked(version), folder()
+    command = [sys.executable, "-c", _KILLED, str(golden / "shard-0000.db"), str(path / "shard-0000.db")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    size_bytes = (golden / "shard-0000.db").stat().st_size
+    assert (path / "shard-0000.db-wal").stat().st_size > size_bytes > (path / "shard-0000.db").stat().st_size
+    assert (path / "shard-0000.db-shm").exists()
+    return path
+
+
 def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
     with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         return db.execute(query).fetchall()
@@ -56,9 +82,12 @@ def test_every_version_has_a_golden_file() -> None:
     assert list(range(1, SCHEMA_VERSION + 1)) == VERSIONS
 
 
+@pytest.mark.parametrize("left", [_unpacked, _left_in_the_journal])
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_file_of_any_version_opens_and_everything_in_it_goes_on(version: int) -> None:
-    path = _unpacked(version)
+async def test_file_of_any_version_opens_and_everything_in_it_goes_on(
+    version: int, left: Callable[[int], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = left(version)
     performer = Performer()
     performer.gate.set()
     ahead_ms = make.NOW_MS - clock.wall_ms()
@@ -87,6 +116,7 @@ async def test_file_of_any_version_opens_and_everything_in_it_goes_on(version: i
         if version >= 4:
             await assert_whole(engine, "posting", "workflow_completed")
         assert _asked(performer) == ASKED[: len(ASKED) if version >= 4 else 1]
+    assert "journal" not in caplog.text
     assert _rows(path, "pragma user_version") == [(SCHEMA_VERSION,)]
     assert _rows(path, "pragma integrity_check") == [("ok",)]
 
