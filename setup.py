@@ -1,4 +1,4 @@
-"""Builds the compiled extensions, `fastrunner._core` and `fastrunner._jq`; everything static is in pyproject.toml."""
+"""Builds the compiled extensions, `fastrunner._core`, `_jq` and `_wire`; everything static is in pyproject.toml."""
 
 import os
 
@@ -49,5 +49,6 @@ setup(
         # Indices are checked by the code where data decides them; everywhere else they are loop bounds.
         *cythonized("_jq", UNCHECKED),
         *cythonized("_core", CHECKED),
+        *cythonized("_wire", CHECKED),
     ]
 )

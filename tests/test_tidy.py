@@ -17,7 +17,7 @@ from fastrunner.base.crash import CrashPoint
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "fastrunner"
-EXTENSIONS = {"_core": "core", "_jq": "jq"}
+EXTENSIONS = {"_core": "core", "_jq": "jq", "_wire": "wire"}
 """Compiled modules, and the folder of each one's parts."""
 CORE_PARTS = sorted(
     path
@@ -34,17 +34,18 @@ MAY_IMPORT = {
     **dict.fromkeys(BELOW, BELOW),
     "core": {"base"},
     "jq": {"base"},
+    "wire": {"base"},
     "engine": BELOW | {"_core"},
-    "engine.embedded.store": BELOW | {"engine"},
-    "engine.embedded.admit": BELOW | {"_core", "engine"},
-    "engine.embedded.run": BELOW | {"_core", "engine", "engine.embedded.admit", "engine.embedded.store"},
-    "engine.embedded.commit": STORE | {"_core", "engine", "engine.embedded.admit", "engine.embedded.run"},
+    "engine.embedded.store": BELOW | {"_wire", "engine"},
+    "engine.embedded.admit": BELOW | {"_core", "_wire", "engine"},
+    "engine.embedded.run": BELOW | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},
+    "engine.embedded.commit": STORE | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.run"},
     "engine.embedded": STORE
-    | {"_core", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"},
+    | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"},
     "tasks": BELOW | {"_core", "engine"},
     "callback": BELOW | {"engine"},
-    "routing": BELOW,
-    "service": BELOW | {"_core", "engine", "routing.facts"},
+    "routing": BELOW | {"_wire"},
+    "service": BELOW | {"_core", "_wire", "engine", "routing.facts"},
     "service.transport": BELOW | {"routing.facts", "service"},
     "web": BELOW,
     "data": STORE | {"engine"},
@@ -213,16 +214,29 @@ def strip_strings(code: str) -> str:
     return re.sub(r"(?m)(?<!['\"])#.*$", "", code)
 
 
+def is_wire(path: Path) -> bool:
+    """Whether a part belongs to what is compiled outside the core."""
+    return bool({path.stem, *path.relative_to(SOURCE).parts} & {"_wire", "wire"})
+
+
 JQ_MAY_IMPORT = CORE_MAY_IMPORT - {"_ruamel_yaml", "fastrunner._version", "jsonschema_rs", "orjson"}
 """The engine for expressions uses nothing of the core, and of `_jq` only its own declarations."""
 
 
+WIRE_MAY_IMPORT = {"cpython", "cython", "fastrunner.base.limits", "fcntl", "libc", "os", "posix"}
+"""What is compiled outside the core may do I/O, and uses nothing of the core."""
+
+
 def may_import(path: Path) -> set[str]:
     """What a part of an extension may import."""
+    if is_wire(path):
+        return WIRE_MAY_IMPORT
     return JQ_MAY_IMPORT if {path.stem, *path.relative_to(SOURCE).parts} & {"_jq", "jq"} else CORE_MAY_IMPORT
 
 
-def core_offences(code: str, allowed: set[str] = CORE_MAY_IMPORT) -> list[str]:
+def core_offences(
+    code: str, allowed: set[str] = CORE_MAY_IMPORT, must_not_name: re.Pattern[str] = CORE_MUST_NOT_NAME
+) -> list[str]:
     """Lines of the core that import what it must not, or reach for it in another way."""
     offences = []
     for number, line in enumerate(strip_strings(code).splitlines(), 1):
@@ -233,15 +247,31 @@ def core_offences(code: str, allowed: set[str] = CORE_MAY_IMPORT) -> list[str]:
             modules = [f"{modules[0]}.{name.strip()}" for name in line.split("import")[1].split(",")]
         names = [module.split(" as ")[0].strip() for module in modules]
         refused = [name for name in names if not {name, name.split(".")[0]} & allowed]
-        if refused or CORE_MUST_NOT_NAME.search(line):
+        if refused or must_not_name.search(line):
             offences.append(f"{number}: {line.strip()}")
     return offences
 
 
 def test_core_does_no_io_and_knows_no_clock() -> None:
     """The core imports and names nothing that could do I/O, tell the time or make up a random number."""
-    found = {shown(path): core_offences(path.read_text(encoding="utf-8"), may_import(path)) for path in CORE_PARTS}
+    found = {
+        shown(path): core_offences(path.read_text(encoding="utf-8"), may_import(path))
+        for path in CORE_PARTS
+        if not is_wire(path)
+    }
     assert {path: offences for path, offences in found.items() if offences} == {}
+
+
+def test_what_is_compiled_outside_the_core_knows_nothing_of_it() -> None:
+    """And of Python's rooms only the bounds."""
+    found = {
+        shown(path): core_offences(path.read_text(encoding="utf-8"), WIRE_MAY_IMPORT, re.compile(r"\b__import__\b"))
+        for path in CORE_PARTS
+        if is_wire(path)
+    }
+    assert found
+    assert {path: offences for path, offences in found.items() if offences} == {}
+    assert core_offences("from fastrunner._core cimport Walk", WIRE_MAY_IMPORT)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +312,7 @@ def test_core_ban_spares_names_that_look_alike() -> None:
 
 @pytest.mark.parametrize(("name", "folder"), EXTENSIONS.items())
 def test_core_root_only_assembles(name: str, folder: str) -> None:
-    """`_core.pyx` and `_jq.pyx` are a docstring and includes, and every part is included."""
+    """`_core.pyx` and its like are a docstring and includes, and every part is included."""
     root = strip_strings((SOURCE / f"{name}.pyx").read_text(encoding="utf-8"))
     lines = [line for line in root.splitlines() if line.strip()]
     assert [

@@ -282,6 +282,12 @@ REACHED = {
         "STATUS_DETAILS_SIZE_BYTES_MAX": "test_any_refusal_fits_the_trailers_of_default_clients",
         "STATUS_MESSAGE_SIZE_BYTES_MAX": "test_any_refusal_fits_the_trailers_of_default_clients",
     },
+    "wire/test_placement.py": {
+        "PLACEMENT_STRIPE_LOG2_MAX": "test_stripe_takes_as_many_as_it_may",
+    },
+    "wire/test_placement_processes.py": {
+        "SHARED_LOCK_WAIT_S_MAX": "test_lock_of_a_stopped_process",
+    },
 }
 """By module of tests: each limit it reaches, with the test."""
 LIMITS = sorted(name for name, value in vars(limits).items() if name.isupper() and not callable(value))

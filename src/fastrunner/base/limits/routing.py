@@ -22,3 +22,11 @@ ROUTER_FLUSH_SIZE_BYTES: Final = 262_144
 
 ROUTER_STREAM_WINDOW_MESSAGES: Final = 256
 """Messages of a forwarded stream sent ahead of its reader: hides the hop, bounds what a slow reader costs."""
+
+SHARED_LOCK_WAIT_S_MAX: Final = 1.0
+"""How long a worker waits for a lock in shared memory: a holder needs microseconds, unless it was stopped; meanwhile
+this worker does nothing else, so it must be well below what it has to answer a ping."""
+
+PLACEMENT_STRIPE_LOG2_MAX: Final = 20
+"""Binary logarithm of the places of one of the 256 stripes of the placement table: 250 million executions in all, which
+is far more than the shards' files bear, in 8 GiB of addresses, of which memory is taken only for what is used."""

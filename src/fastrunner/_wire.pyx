@@ -1,0 +1,10 @@
+"""Stage 1 of the data path, service and routing, compiled: the assembly root. `_wire.pyi` is its contract, `wire/` its
+parts."""
+
+include "wire/memory.pxi"
+include "wire/locks.pxi"
+include "wire/hashing.pxi"
+include "wire/stripes.pxi"
+include "wire/settling.pxi"
+include "wire/placement.pxi"
+include "wire/loads.pxi"
