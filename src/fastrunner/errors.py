@@ -11,6 +11,7 @@
       IdTaken               ALREADY_EXISTS        same id, different request
       WrongState            FAILED_PRECONDITION   the execution's state does not allow the command
       Unavailable           UNAVAILABLE           draining, or the owner did not come back in time
+        Stopping            UNAVAILABLE           the worker is stopping; its successor answers
         StorageFailed       UNAVAILABLE           the data directory cannot be read or written
         ShardDamaged        UNAVAILABLE           nor will it, because a shard's file is damaged
       Damaged               DATA_LOSS             what is stored of the execution is not what was written
@@ -124,6 +125,10 @@ class Unavailable(RunnerError):
     """Temporarily not served; a retry is right."""
 
     grpc_code = 14
+
+
+class Stopping(Unavailable):
+    """The worker is stopping, or does not own the execution: nothing was done, and its successor may do it."""
 
 
 class ShortHanded(Unavailable):

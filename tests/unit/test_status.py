@@ -43,6 +43,7 @@ REFUSALS: dict[str, list[errors.RunnerError]] = {
     "FAILED_PRECONDITION": [errors.WrongState("m")],
     "UNAVAILABLE": [
         errors.Unavailable("m"),
+        errors.Stopping("m"),
         errors.ShortHanded(),
         errors.StorageFailed("m"),
         errors.ShardDamaged("m"),

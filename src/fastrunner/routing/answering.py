@@ -1,8 +1,10 @@
 """Stage 1, router: the answering side of a link: the calls that another worker has forwarded to this one.
 
 Rules: a forwarded request is answered by the same handlers as a client's, with `local` set: it is never forwarded
-again. A stream sends no more than the credit that its reader grants. The asking worker's end cancels its streams;
-its unary requests go on unheard, because a durable request cannot be taken back.
+again. A stream sends no more than the credit that its reader grants, and nothing while the asking worker does not read;
+large replies that would pile up then are refused. The asking worker's end cancels its streams; its unary requests go on
+unheard, because a durable request cannot be taken back. Only a refusal because this process is stopping, which is
+nothing about the request, is marked to be asked again.
 """
 
 import asyncio
@@ -11,9 +13,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Frame, Request
+from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Request
 from fastrunner.base import limits
-from fastrunner.errors import TooLarge, Unavailable
+from fastrunner.base.clock import wall_ms
+from fastrunner.errors import AtCapacity, Stopping, TooLarge, Unavailable
+from fastrunner.routing.calls import REPEATABLE, cost_of
 from fastrunner.routing.facts import CallFacts, Later, as_it_is
 from fastrunner.routing.links import Channel
 
@@ -31,61 +35,81 @@ class Handler(Protocol):
         """The reply messages; raises a RunnerError to refuse."""
 
 
+class _Stream:
+    """A stream that is being answered."""
+
+    __slots__ = ("credit", "task")
+
+    def __init__(self, credit: "_Credit", task: "asyncio.Task[None]") -> None:
+        self.credit = credit
+        self.task = task
+
+
 class Incoming(Channel):
     """Answers the requests of one other worker."""
 
-    def __init__(self, handler: Handler, status_of: "Callable[[Exception], Status]", opened: "set[Incoming]") -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        status_of: "Callable[[Exception], Status]",
+        incarnation: int,
+        opened: "set[Incoming]",
+    ) -> None:
+        """`incarnation` names this start of the process, for hello; the channel is in `opened` while it is open."""
         super().__init__()
         self._handler = handler
         self._status_of = status_of
+        self._incarnation = incarnation
         self._opened = opened
         self._unary: dict[int, asyncio.Future[Any]] = {}
-        self._streams: dict[int, asyncio.Task[None]] = {}
-        self._credits: dict[int, _Credit] = {}
+        self._streams: dict[int, _Stream] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Counts itself among the open ones."""
         super().connection_made(transport)
         self._opened.add(self)
+        self.hello(self._incarnation)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def on_lost(self) -> None:
         """The asking worker is gone: its streams end, its unary requests go on unheard."""
         self._opened.discard(self)
         self._unary.clear()
-        for task in self._streams.values():
-            task.cancel()
+        for stream in self._streams.values():
+            stream.task.cancel()
 
     @property
     def unanswered(self) -> list["asyncio.Future[Any] | asyncio.Task[None]"]:
         """What is still being worked on."""
-        return [*self._unary.values(), *self._streams.values()]
+        return [*self._unary.values(), *(stream.task for stream in self._streams.values())]
 
-    def on_frame(self, frame: Frame) -> None:
+    def on_message(self, message: Request | Answer) -> None:
         """Starts, feeds and ends calls."""
-        for request in frame.requests:
-            if not request.method:
-                self._about_earlier(request)
-            elif request.credit:
-                self._start_stream(request)
-            else:
-                self._start_unary(request)
+        if isinstance(message, Answer):
+            return
+        if not message.method:
+            self._about_earlier(message)
+            return
+        # Nothing keeps the request: its whole frame would be kept with it.
+        deadline_ms = wall_ms() + message.remaining_ms if message.remaining_ms else 0
+        facts = CallFacts(message.peer, deadline_ms, local=True)
+        if message.credit:
+            self._start_stream(message.request_id, message.method, message.payload, facts, _Credit(message.credit))
+        else:
+            self._start_unary(message.request_id, message.method, message.payload, facts)
 
     def _about_earlier(self, request: Request) -> None:
-        if request.credit:
-            credit = self._credits.get(request.request_id)
-            if credit is not None:
-                credit.grant(request.credit)
-        elif request.request_id in self._streams:
-            self._streams[request.request_id].cancel()
-        else:
+        stream = self._streams.get(request.request_id)
+        if stream is None:
             # A durable request cannot be taken back; its answer just is of no use to anybody.
             self._unary.pop(request.request_id, None)
+        elif request.credit:
+            stream.credit.grant(request.credit)
+        else:
+            stream.task.cancel()
 
-    def _start_unary(self, request: Request) -> None:
-        request_id = request.request_id
-        facts = CallFacts(request.peer, request.deadline_ms, local=True)
+    def _start_unary(self, request_id: int, method: str, payload: bytes, facts: CallFacts) -> None:
         try:
-            reply = self._handler.handle_unary(request.method, request.payload, facts)
+            reply = self._handler.handle_unary(method, payload, facts)
         except Exception as error:
             self._refuse(request_id, error)
             return
@@ -94,11 +118,14 @@ class Incoming(Channel):
             return
         later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), as_it_is)
         self._unary[request_id] = later.result
-        later.result.add_done_callback(partial(self._unary_done, request_id, later.reply_of))
+        later.result.add_done_callback(partial(self._unary_done, request_id, method, later.reply_of))
 
-    def _unary_done(self, request_id: int, reply_of: Callable[[Any], bytes], waiting: "asyncio.Future[Any]") -> None:
+    def _unary_done(
+        self, request_id: int, method: str, reply_of: Callable[[Any], bytes], waiting: "asyncio.Future[Any]"
+    ) -> None:
         wanted = self._unary.pop(request_id, None) is not None
-        error = Unavailable("the worker is stopping") if waiting.cancelled() else waiting.exception()
+        # Cancelled is what the end of this worker cuts short; it may have been carried out.
+        error = _cut_short(method) if waiting.cancelled() else waiting.exception()
         if not wanted:
             return
         if error is None:
@@ -107,45 +134,54 @@ class Incoming(Channel):
             assert isinstance(error, Exception)
             self._refuse(request_id, error)
 
-    def _start_stream(self, request: Request) -> None:
-        self._credits[request.request_id] = _Credit(request.credit)
-        task = asyncio.ensure_future(self._stream(request))
-        self._streams[request.request_id] = task
-        task.add_done_callback(lambda _: self._streams.pop(request.request_id, None))
+    def _start_stream(self, request_id: int, method: str, payload: bytes, facts: CallFacts, credit: "_Credit") -> None:
+        task = asyncio.ensure_future(self._stream(request_id, method, payload, facts, credit))
+        self._streams[request_id] = _Stream(credit, task)
+        # Not in the task: one that is cancelled before its first step never runs.
+        task.add_done_callback(lambda _: self._streams.pop(request_id, None))
 
-    async def _stream(self, request: Request) -> None:
-        request_id, credit = request.request_id, self._credits[request.request_id]
-        facts = CallFacts(request.peer, request.deadline_ms, local=True)
+    async def _stream(self, request_id: int, method: str, payload: bytes, facts: CallFacts, credit: "_Credit") -> None:
         try:
-            messages = self._handler.handle_stream(request.method, request.payload, facts)
+            messages = self._handler.handle_stream(method, payload, facts)
             async with contextlib.aclosing(_closable(messages)) as closable:
                 async for message in closable:
-                    await credit.take()
-                    self.add_answer(Answer(request_id=request_id, payload=message))
+                    await credit.take(cost_of(message))
+                    await self.writable()
+                    self.add(Answer(request_id=request_id, payload=message), len(message))
         except Exception as error:
             self._refuse(request_id, error)
         else:
-            self.add_answer(Answer(request_id=request_id, end=True))
-        finally:
-            del self._credits[request_id]
+            self.add(Answer(request_id=request_id, end=True))
 
     def _end(self, request_id: int, reply: bytes) -> None:
-        if len(reply) + limits.ROUTER_FLUSH_SIZE_BYTES > limits.ROUTER_FRAME_SIZE_BYTES_MAX:
-            self._refuse(request_id, TooLarge(f"the reply of {len(reply)} bytes is too large: ask for less"))
-            return
-        self.add_answer(Answer(request_id=request_id, payload=reply, end=True))
+        size_bytes = len(reply)
+        if size_bytes + limits.ROUTER_FLUSH_SIZE_BYTES > limits.ROUTER_FRAME_SIZE_BYTES_MAX:
+            self._refuse(request_id, TooLarge(f"the reply of {size_bytes} bytes is too large: ask for less"))
+        elif self.outbox_size_bytes and self.outbox_size_bytes + size_bytes > limits.ROUTER_ANSWERS_SIZE_BYTES_MAX:
+            self._refuse(request_id, AtCapacity("too many large replies wait to be read: retry later"))
+        else:
+            self.add(Answer(request_id=request_id, payload=reply, end=True), size_bytes)
 
     def _refuse(self, request_id: int, error: Exception) -> None:
         status = self._status_of(error)
-        self.add_answer(
+        details = status.SerializeToString()
+        self.add(
             Answer(
                 request_id=request_id,
                 end=True,
                 code=status.code,
                 message=status.message,
-                status=status.SerializeToString(),
-            )
+                status=details,
+                ask_again=isinstance(error, Stopping),
+            ),
+            len(details),
         )
+
+
+def _cut_short(method: str) -> Unavailable:
+    if method in REPEATABLE:
+        return Stopping("the worker is stopping")
+    return Unavailable(f"the worker is stopping, and may have carried {method} out: look at the execution, then retry")
 
 
 async def _closable(messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -160,7 +196,7 @@ async def _closable(messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, Non
 
 
 class _Credit:
-    """How many messages may still be sent on a stream."""
+    """How much may still be sent on a stream. It may be overdrawn once: so the largest message passes, too."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -171,10 +207,10 @@ class _Credit:
         self._count += count
         self._granted.set()
 
-    async def take(self) -> None:
-        """Takes one, waiting for it if need be."""
+    async def take(self, count: int) -> None:
+        """Takes some, waiting until there is any."""
         # Ends with the grant, or with the cancelled task of a stream whose reader is gone.
-        while not self._count:
+        while self._count <= 0:
             self._granted.clear()
             await self._granted.wait()
-        self._count -= 1
+        self._count -= count

@@ -4,113 +4,38 @@ Each worker listens on a Unix socket (see `answering`) and opens one link (see `
 requests for. Many requests share a link; answers are matched by id. This module is the asking side.
 
 Rules:
+- A request is sent when the owner has said hello on the link: a process that is about to end still takes connections.
 - If the owner is down, a request waits for its successor up to ROUTER_OWNER_WAIT_S_MAX. One that was sent when the link
-  broke is sent to the successor once more: every forwarded method is idempotent by execution id. One that the owner
-  refuses as UNAVAILABLE, because it is stopping say, is asked again within the same bound. A stream is sent again only
-  if nothing of it has arrived.
-- Memory is bounded: unary requests in flight by ROUTER_REQUESTS_IN_FLIGHT_MAX per link, a stream by the credit its
-  reader grants. So writes need no back-pressure of their own.
+  broke is sent to one successor, if it may be repeated (see `calls`). One that the owner refuses because it is stopping
+  is asked again within the same bound; any other refusal is the answer. A stream is sent again only if nothing of it
+  has arrived. An owner without a sign of life for that long is as good as none.
+- Memory is bounded: requests by the rooms of `calls`, with their bytes, until they are answered; a stream by the credit
+  its reader grants. While the owner does not read, requests wait here, and urgent ones are the first to leave.
 """
 
-import abc
 import asyncio
 import contextlib
-from collections import deque
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from google.rpc.code_pb2 import Code
 
-from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Frame, Request
+from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Request
 from fastrunner.base import crash, limits
-from fastrunner.base.clock import monotonic_s, wall_ms
+from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.sharding import owner_of, shard_of
 from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, Unavailable
 from fastrunner.routing.answering import Handler, Incoming
+from fastrunner.routing.calls import REPEATABLE, Call, Rooms, StreamCall, UnaryCall, cost_of
 from fastrunner.routing.links import Channel
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
-
-_UNAVAILABLE: Final = 14
-
-
-class _Call(abc.ABC):
-    """A request to another worker that has no last word yet."""
-
-    __slots__ = ("again", "begun", "give_up_s", "refusal", "request", "sent")
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.sent = False
-        """Whether the present link has carried it."""
-        self.again = True
-        """Whether it may be sent to a successor."""
-        self.begun = False
-        """Whether something of its answer has arrived."""
-        self.refusal: ForwardedError | None = None
-        """Why the owner would not take it now."""
-        self.give_up_s = 0.0
-        """Until when it waits for an owner that takes it, on the monotonic clock; 0: it has not had to wait."""
-
-    @abc.abstractmethod
-    def deliver(self, answer: Answer) -> None:
-        """Takes over an answer that is not a refusal."""
-
-    @abc.abstractmethod
-    def fail(self, error: RunnerError) -> None:
-        """Ends without an answer."""
-
-
-class _UnaryCall(_Call):
-    """One answer."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
-        self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def deliver(self, answer: Answer) -> None:
-        """The reply."""
-        if not self.future.done():
-            self.future.set_result(answer.payload)
-
-    def fail(self, error: RunnerError) -> None:
-        """The refusal."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-class _StreamCall(_Call):
-    """Answers in a row."""
-
-    __slots__ = ("ended", "error", "messages", "wakeup")
-
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
-        self.messages: deque[bytes] = deque()  # bounded by the credit granted
-        self.wakeup = asyncio.Event()
-        self.ended = False
-        self.error: RunnerError | None = None
-
-    def deliver(self, answer: Answer) -> None:
-        """One more message, or the end."""
-        self.begun = True
-        if answer.end:
-            self.ended = True
-        else:
-            self.messages.append(answer.payload)
-        self.wakeup.set()
-
-    def fail(self, error: RunnerError) -> None:
-        """Ends after the messages that have arrived."""
-        self.error, self.ended = error, True
-        self.wakeup.set()
 
 
 class _Outgoing(Channel):
@@ -119,20 +44,31 @@ class _Outgoing(Channel):
     def __init__(self, peer: "_Peer") -> None:
         super().__init__()
         self._peer = peer
+        self.incarnation = 0
+        """Which start of the owner this leads to; 0: it has not said hello."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The owner is there."""
+        """Something takes connections at the owner's place."""
         super().connection_made(transport)
         self._peer.connected(self)
 
-    def on_frame(self, frame: Frame) -> None:
-        """Hands answers to their calls."""
-        for answer in frame.answers:
-            self._peer.answered(answer)
+    def on_hello(self, incarnation: int) -> None:
+        """The owner is there."""
+        self.incarnation = incarnation
+        self._peer.send_waiting()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def on_message(self, message: Request | Answer) -> None:
+        """Hands an answer to its call."""
+        if isinstance(message, Answer):
+            self._peer.answered(message)
+
+    def on_writable(self) -> None:
+        """The owner reads again."""
+        self._peer.send_waiting(refused_too=False)
+
+    def on_lost(self) -> None:
         """The owner is gone, or this worker closes."""
-        self._peer.disconnected()
+        self._peer.disconnected(self)
 
 
 class _Peer:
@@ -141,139 +77,215 @@ class _Peer:
     def __init__(self, worker: int, path: str) -> None:
         self._worker = worker
         self._path = path
-        self._calls: dict[int, _Call] = {}
-        self._channel: _Outgoing | None = None
+        self._rooms = Rooms()
+        self._calls: dict[int, Call] = {}
+        self._urgent: dict[int, Call] = {}
+        self._waiting: dict[int, Call] = {}
+        """Those of `_calls` that are not sent, the urgent ones apart: they leave first."""
+        self._link: _Outgoing | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._looking: asyncio.TimerHandle | None = None
+        self._silent_looks = 0
         self._last_id = 0
         self._stopping = False
 
-    def submit(self, call: _Call) -> None:
+    # --- calls ---
+
+    def submit(self, call: Call) -> None:
         """Sends a call, now or to the owner's successor; raises AtCapacity."""
-        if len(self._calls) >= limits.ROUTER_REQUESTS_IN_FLIGHT_MAX:
-            raise AtCapacity(f"worker {self._worker} has too many requests to answer: retry later")
+        if not self._rooms.take(call):
+            kind = "streams" if isinstance(call, StreamCall) else "requests"
+            raise AtCapacity(f"too many {kind}, or too large ones, wait for worker {self._worker}: retry later")
+        if isinstance(call, StreamCall):
+            call.open(self._rooms.streams.count)
         self._last_id += 1
         call.request.request_id = self._last_id
         self._calls[self._last_id] = call
-        if self._channel is not None:
-            call.sent = True
-            self._channel.add_request(call.request)
+        link = self._ready()
+        if link is not None and link.is_writable:
+            self._send(link, call)
         else:
             self._keep(call)
-            self._wait_for_owner()
+            self._connect_soon()
+            self._give_up()
+        self._look_later()
 
-    def tell(self, call: _Call, credit: int) -> None:
+    def tell(self, call: Call, credit: int) -> None:
         """Grants credit, or with none cancels the call."""
+        request_id = call.request.request_id
+        if request_id not in self._calls:
+            return
+        is_sent = not self._is_waiting(request_id)
         if not credit:
-            self._calls.pop(call.request.request_id, None)
-        if self._channel is not None and call.sent:
-            self._channel.add_request(Request(request_id=call.request.request_id, credit=credit))
+            self._drop(call)
+        link = self._ready()
+        if link is not None and is_sent:
+            link.add(Request(request_id=request_id, credit=credit))
 
     def answered(self, answer: Answer) -> None:
         """Takes an answer from the link."""
         call = self._calls.get(answer.request_id)
-        if call is None:
+        if call is None or self._is_waiting(answer.request_id):
             return
         refusal = ForwardedError(answer.code, answer.message, answer.status) if answer.code else None
-        if refusal is not None and refusal.code == _UNAVAILABLE and not call.begun and self._keep(call):
-            call.refusal = refusal
-            self._look_again()
+        if refusal is not None and answer.ask_again and not call.begun and self._keep(call):
+            call.refusal, call.owner = refusal, 0
             return
         if answer.end:
-            del self._calls[answer.request_id]
+            self._drop(call)
         if refusal is not None:
             call.fail(refusal)
         else:
             call.deliver(answer)
 
-    def connected(self, channel: _Outgoing) -> None:
-        """Sends what has waited for a link."""
-        self._channel = channel
-        self._send_waiting()
+    def _is_waiting(self, request_id: int) -> bool:
+        return request_id in self._waiting or request_id in self._urgent
 
-    def disconnected(self) -> None:
-        """Keeps for the successor what may be sent again."""
-        self._channel = None
-        for request_id, call in list(self._calls.items()):
-            if not call.sent:
-                continue
-            if call.again and not call.begun and self._keep(call):
-                call.again = False
-            else:
-                del self._calls[request_id]
-                call.fail(Unavailable(f"worker {self._worker} went away before it answered: retry"))
-        if self._calls:
-            self._wait_for_owner()
+    def _drop(self, call: Call) -> None:
+        request_id = call.request.request_id
+        del self._calls[request_id]
+        self._waiting.pop(request_id, None)
+        self._urgent.pop(request_id, None)
+        call.leave()
 
-    def _keep(self, call: _Call) -> bool:
+    def _end(self, call: Call, error: RunnerError) -> None:
+        self._drop(call)
+        call.fail(error)
+
+    def _keep(self, call: Call) -> bool:
         """Lets a call wait for an owner that takes it, unless it has waited long enough."""
         now = monotonic_s()
         if not call.give_up_s:
-            wait_s = limits.ROUTER_OWNER_WAIT_S_MAX
-            if call.request.deadline_ms:
-                wait_s = min(wait_s, (call.request.deadline_ms - wall_ms()) / 1000)
-            call.give_up_s = now + wait_s
-        call.sent = False
+            call.give_up_s = now + limits.ROUTER_OWNER_WAIT_S_MAX
+            if call.deadline_s:
+                call.give_up_s = min(call.give_up_s, call.deadline_s)
+        (self._urgent if call.is_urgent else self._waiting)[call.request.request_id] = call
         return not self._stopping and now < call.give_up_s
 
-    def _wait_for_owner(self) -> None:
-        self._look_again()
-        if self._connecting is None and not self._stopping:
-            self._connecting = asyncio.ensure_future(self._connect())
+    def send_waiting(self, *, refused_too: bool = True) -> None:
+        """Sends what waits, as far as the owner reads; with `refused_too` also what it has refused for now."""
+        link = self._ready()
+        for waiting in (self._urgent, self._waiting):
+            for call in list(waiting.values()):
+                if link is None or not link.is_writable:
+                    return
+                if refused_too or call.refusal is None:
+                    del waiting[call.request.request_id]
+                    self._send(link, call)
 
-    async def _connect(self) -> None:
+    def _send(self, link: _Outgoing, call: Call) -> None:
+        link.add(call.sent_to(link.incarnation), call.size_bytes)
+
+    # --- the link ---
+
+    def _ready(self) -> _Outgoing | None:
+        """The link to an owner that has said hello."""
+        return self._link if self._link is not None and self._link.incarnation else None
+
+    def _connect_soon(self, delay_s: float = 0.0) -> None:
+        if self._connecting is None and self._link is None and not self._stopping:
+            self._connecting = asyncio.ensure_future(self._connect(delay_s))
+
+    async def _connect(self, delay_s: float) -> None:
         loop = asyncio.get_running_loop()
         try:
             # Ends with a link, or when the last call that waits for one has given up.
-            while self._calls and self._channel is None:
+            while self._link is None:
+                await asyncio.sleep(delay_s)
+                delay_s = limits.ROUTER_RECONNECT_INTERVAL_S
                 with contextlib.suppress(OSError):
                     await loop.create_unix_connection(lambda: _Outgoing(self), self._path)
-                    continue
-                await asyncio.sleep(limits.ROUTER_RECONNECT_INTERVAL_S)
+                if not self._calls:
+                    break
         finally:
             self._connecting = None
 
-    def _send_waiting(self) -> None:
-        for call in self._calls.values():
-            if self._channel is not None and not call.sent:
-                call.sent = True
-                self._channel.add_request(call.request)
+    def connected(self, link: _Outgoing) -> None:
+        """There is a link; it is of use when the owner has said hello."""
+        self._link = link
 
-    def _look_again(self) -> None:
-        """Ends the calls that have waited too long, and comes back while others wait."""
-        if self._looking is not None:
+    def disconnected(self, link: _Outgoing) -> None:
+        """Keeps for the successor what may be sent again."""
+        if link is not self._link:
             return
-        now = monotonic_s()
-        for request_id, call in list(self._calls.items()):
-            if not call.sent and (self._stopping or now >= call.give_up_s):
-                del self._calls[request_id]
-                away = Unavailable(f"worker {self._worker}, which owns the execution, is not available: retry")
-                call.fail(call.refusal or away)
-        if not all(call.sent for call in self._calls.values()):
-            delay_s = limits.ROUTER_RETRY_INTERVAL_S
-            self._looking = asyncio.get_running_loop().call_later(delay_s, self._on_look)
+        self._link = None
+        for call in [call for request_id, call in self._calls.items() if not self._is_waiting(request_id)]:
+            if not (call.may_be_repeated and self._keep(call)):
+                self._end(call, self._lost(call, "went away"))
+        if self._calls:
+            # Not at once: a process that is about to end still takes connections.
+            self._connect_soon(limits.ROUTER_RECONNECT_INTERVAL_S)
+
+    def _lost(self, call: Call, how: str) -> Unavailable:
+        """For a call that was sent and will not be sent again."""
+        if call.method in REPEATABLE:
+            return Unavailable(f"worker {self._worker} {how} before it answered: retry")
+        return Unavailable(
+            f"worker {self._worker} {how} before it answered, and may have carried {call.method} out: look at the "
+            f"execution, and retry if it is still right"
+        )
+
+    # --- patience ---
+
+    def _look_later(self) -> None:
+        if self._looking is None and self._calls and not self._stopping:
+            self._looking = asyncio.get_running_loop().call_later(limits.ROUTER_RETRY_INTERVAL_S, self._on_look)
 
     def _on_look(self) -> None:
-        """Asks the owner again what it has refused for now."""
+        """Asks the owner again what it has refused for now, and sees whether it lives."""
         self._looking = None
-        self._send_waiting()
-        self._look_again()
+        self.send_waiting()
+        self._give_up()
+        self._listen()
+        self._look_later()
+
+    def _give_up(self) -> None:
+        """Ends the calls that have waited too long."""
+        now = monotonic_s()
+        away = f"worker {self._worker}, which owns the execution, is not available: retry"
+        for waiting in (self._urgent, self._waiting):
+            for call in list(waiting.values()):
+                if self._stopping or now >= call.give_up_s:
+                    self._end(call, call.refusal or Unavailable(away))
+
+    def _listen(self) -> None:
+        """Ends the sent calls of an owner that gives no sign of life.
+
+        Counts looks, not seconds: after this process itself was stopped, signs may still have to be read.
+        """
+        link = self._link
+        if link is None or link.is_heard or not self._calls:
+            self._silent_looks = 0
+        else:
+            self._silent_looks += 1
+        if link is None:
+            return
+        link.is_heard = False
+        if self._silent_looks * limits.ROUTER_RETRY_INTERVAL_S >= limits.ROUTER_OWNER_WAIT_S_MAX:
+            self._silent_looks = 0
+            for call in [call for request_id, call in self._calls.items() if not self._is_waiting(request_id)]:
+                self._end(call, self._lost(call, "fell silent"))
+            self._link = None
+            link.abort()
+            self._connect_soon(limits.ROUTER_RECONNECT_INTERVAL_S)
+        elif self._silent_looks and self._silent_looks % limits.ROUTER_PING_LOOKS == 0:
+            link.ping()
 
     def stop_waiting(self) -> None:
         """No more waiting for successors: this worker is stopping too."""
         self._stopping = True
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
-        self._look_again()
+        self._give_up()
 
     def close(self) -> None:
         """Closes the link; what has no answer fails."""
         self.stop_waiting()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._channel is not None:
-            self._channel.finish()
+        if self._link is not None:
+            self._link.finish()
 
 
 class Router:
@@ -293,6 +305,7 @@ class Router:
         self._workers = tuple(range(worker_count))
         self._shard_count = shard_count
         self._path = socket_of(worker)
+        self._incarnation = int.from_bytes(os.urandom(8), "big") | 1  # Never 0.
         self._status_of = status_of
         self._metrics = metrics
         # Looking a label up costs as much as counting.
@@ -319,7 +332,7 @@ class Router:
         """Answers the other workers from now on; call when the engine has recovered."""
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: Incoming(handler, self._status_of, self._incoming), str(self._path)
+            lambda: Incoming(handler, self._status_of, self._incarnation, self._incoming), str(self._path)
         )
 
     def stop_waiting(self) -> None:
@@ -344,14 +357,14 @@ class Router:
 
     def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
         """See `facts.Router`."""
-        call = _UnaryCall(Request(method=method, payload=payload, peer=peer, deadline_ms=deadline_ms))
+        call = UnaryCall(method, payload, peer, deadline_ms)
         crash.reach(CrashPoint.BEFORE_FORWARD)
         self._peers[worker].submit(call)
         crash.reach_soon(CrashPoint.AFTER_FORWARD, asyncio.get_running_loop().call_later)
         call.future.add_done_callback(partial(self._unary_done, worker, call, monotonic_s()))
         return call.future
 
-    def _unary_done(self, worker: int, call: _UnaryCall, began_s: float, future: "asyncio.Future[bytes]") -> None:
+    def _unary_done(self, worker: int, call: UnaryCall, began_s: float, future: "asyncio.Future[bytes]") -> None:
         if future.cancelled():
             self._peers[worker].tell(call, credit=0)
         self._metrics.router_duration.observe(monotonic_s() - began_s)
@@ -361,10 +374,7 @@ class Router:
         self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int
     ) -> AsyncGenerator[bytes, None]:
         """See `facts.Router`."""
-        window = limits.ROUTER_STREAM_WINDOW_MESSAGES
-        call = _StreamCall(
-            Request(method=method, payload=payload, peer=peer, deadline_ms=deadline_ms, credit=window),
-        )
+        call = StreamCall(method, payload, peer, deadline_ms)
         owner = self._peers[worker]
         owner.submit(call)
         read = 0
@@ -372,11 +382,12 @@ class Router:
             # Ends with the stream's last word, or when the reader closes this generator.
             while True:
                 while call.messages:
-                    read += 1
-                    if read == window // 2:
+                    message = call.messages.popleft()
+                    read += cost_of(message)
+                    if read >= call.window // 2:
                         owner.tell(call, credit=read)
                         read = 0
-                    yield call.messages.popleft()
+                    yield message
                 if call.ended:
                     break
                 call.wakeup.clear()

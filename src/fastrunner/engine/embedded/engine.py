@@ -55,9 +55,9 @@ from fastrunner.errors import (
     IdTaken,
     RunnerError,
     ShardDamaged,
+    Stopping,
     StorageFailed,
     StorageFull,
-    Unavailable,
     UnknownExecution,
 )
 from fastrunner.progress.wire import describe, split
@@ -257,7 +257,7 @@ class EmbeddedEngine:
     def _shard(self, execution_id: str) -> Shard:
         shard = self._shards.get(shard_of(execution_id, self._shard_count))
         if shard is None or self._closing:
-            raise Unavailable("this worker does not own the execution's shard, or is stopping")
+            raise Stopping("this worker does not own the execution's shard, or is stopping")
         return shard
 
     # --- submissions ---
@@ -295,7 +295,7 @@ class EmbeddedEngine:
             waiter.settle()
             return
         if self._draining:
-            raise Unavailable("the worker is stopping: try again")
+            raise Stopping("the worker is stopping: try again")
         refusal = shard.refusal or self._disk_full
         if refusal is not None:
             raise refusal
@@ -521,7 +521,7 @@ class EmbeddedEngine:
     async def list(self, query: ExecutionQuery) -> list[ExecutionView]:
         """See Engine."""
         if self._closing:
-            raise Unavailable("the worker is stopping: try again")
+            raise Stopping("the worker is stopping: try again")
         loop = asyncio.get_running_loop()
         pages = [
             await loop.run_in_executor(self._lister, shard.store.listing, query) for shard in [*self._shards.values()]

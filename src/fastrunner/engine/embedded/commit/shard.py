@@ -43,7 +43,7 @@ from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import Marks, Suspect
 from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.reader import Unfinished
-from fastrunner.errors import Damaged, ShardDamaged, StorageFailed, StorageFull, Unavailable, UnknownExecution
+from fastrunner.errors import Damaged, ShardDamaged, Stopping, StorageFailed, StorageFull, Unavailable, UnknownExecution
 from fastrunner.progress.names import FINAL_STATUSES
 
 __all__ = ["Driver", "Shard"]
@@ -558,10 +558,16 @@ class Shard:
         for handle in (self._retry_handle, self._acknowledgement_handle):
             if handle is not None:
                 handle.cancel()
-        error = Unavailable("the worker is stopping")
+        # A commit that failed may yet turn out to be in the file; what was in none cannot.
+        unknown = Unavailable(
+            "the worker is stopping, and what became of the last commit is not known: look, then retry"
+        )
         unwritten = self._unwritten.changes if self._unwritten else ()
-        for waiters in (*(c.waiters for c in unwritten), *(e.waiters for e in self._dirty)):
-            for waiter in waiters:
-                waiter.fail(error)
+        for change in unwritten:
+            for waiter in change.waiters:
+                waiter.fail(unknown)
+        for execution in self._dirty:
+            for waiter in execution.waiters:
+                waiter.fail(Stopping("the worker is stopping: retry"))
         self.marks.close()
         self.store.close()

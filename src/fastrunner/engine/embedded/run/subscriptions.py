@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from fastrunner.base import limits
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.errors import Unavailable
+from fastrunner.errors import Stopping
 from fastrunner.progress.wire import split
 
 __all__ = ["Page", "Subscriptions"]
@@ -181,14 +181,14 @@ class Subscriptions:
                 follower.offer(row, finished)
 
     def close(self) -> None:
-        """Ends every follower with Unavailable."""
+        """Ends every follower with Stopping."""
         self._closed = True
         for followed in self._followed.values():
             for follower in followed.followers:
                 follower.changed.set()
 
     async def follow(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
-        """Encoded events from a sequence number on, until the terminal one. Raises UnknownExecution, Unavailable."""
+        """Encoded events from a sequence number on, until the terminal one. Raises UnknownExecution, Stopping."""
         follower = _Follower(self._budget, max(1, from_sequence))
         followed = self._followed.setdefault(execution_id, _Followed())
         followed.followers.add(follower)
@@ -223,8 +223,8 @@ class Subscriptions:
 
     async def _changed(self, follower: _Follower) -> None:
         if self._closed:
-            raise Unavailable("the worker is stopping: subscribe again from the next sequence number")
+            raise Stopping("the worker is stopping: subscribe again from the next sequence number")
         follower.changed.clear()
         await follower.changed.wait()
         if self._closed and not follower.rows:
-            raise Unavailable("the worker is stopping: subscribe again from the next sequence number")
+            raise Stopping("the worker is stopping: subscribe again from the next sequence number")

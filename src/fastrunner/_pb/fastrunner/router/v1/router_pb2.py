@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fastrunner/router/v1/router.proto\x12\x14\x66\x61strunner.router.v1\"g\n\x05\x46rame\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.fastrunner.router.v1.Request\x12-\n\x07\x61nswers\x18\x02 \x03(\x0b\x32\x1c.fastrunner.router.v1.Answer\"q\n\x07Request\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x05 \x01(\x03\x12\x0e\n\x06\x63redit\x18\x06 \x01(\x05\"i\n\x06\x41nswer\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fastrunner/router/v1/router.proto\x12\x14\x66\x61strunner.router.v1\"\x98\x01\n\x05\x46rame\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.fastrunner.router.v1.Request\x12-\n\x07\x61nswers\x18\x02 \x03(\x0b\x32\x1c.fastrunner.router.v1.Answer\x12\x13\n\x0bincarnation\x18\x03 \x01(\x06\x12\x0c\n\x04ping\x18\x04 \x01(\x08\x12\x0c\n\x04pong\x18\x05 \x01(\x08\"r\n\x07Request\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x14\n\x0cremaining_ms\x18\x05 \x01(\x03\x12\x0e\n\x06\x63redit\x18\x06 \x01(\x05\"|\n\x06\x41nswer\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\x0c\x12\x11\n\task_again\x18\x07 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fastrunner.router.v1.router_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FRAME']._serialized_start=59
-  _globals['_FRAME']._serialized_end=162
-  _globals['_REQUEST']._serialized_start=164
-  _globals['_REQUEST']._serialized_end=277
-  _globals['_ANSWER']._serialized_start=279
-  _globals['_ANSWER']._serialized_end=384
+  _globals['_FRAME']._serialized_start=60
+  _globals['_FRAME']._serialized_end=212
+  _globals['_REQUEST']._serialized_start=214
+  _globals['_REQUEST']._serialized_end=328
+  _globals['_ANSWER']._serialized_start=330
+  _globals['_ANSWER']._serialized_end=454
 # @@protoc_insertion_point(module_scope)

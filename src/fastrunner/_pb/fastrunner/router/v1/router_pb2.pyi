@@ -26,6 +26,17 @@ class Frame(message.Message):
 
     REQUESTS_FIELD_NUMBER: builtins.int
     ANSWERS_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
+    PING_FIELD_NUMBER: builtins.int
+    PONG_FIELD_NUMBER: builtins.int
+    incarnation: builtins.int
+    """The answering side's first word on a connection: which start of the process it is; never 0 there. Whoever connects
+    to a process that is about to end hears nothing.
+    """
+    ping: builtins.bool
+    """Asks for a pong: for a sign of life."""
+    pong: builtins.bool
+    """Answers a ping."""
     @builtins.property
     def requests(self) -> containers.RepeatedCompositeFieldContainer[Request]:
         """Requests of this side."""
@@ -39,10 +50,13 @@ class Frame(message.Message):
         *,
         requests: abc.Iterable[Request] | None = ...,
         answers: abc.Iterable[Answer] | None = ...,
+        incarnation: builtins.int = ...,
+        ping: builtins.bool = ...,
+        pong: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["answers", b"answers", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answers", b"answers", "incarnation", b"incarnation", "ping", b"ping", "pong", b"pong", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -56,7 +70,7 @@ class Request(message.Message):
     METHOD_FIELD_NUMBER: builtins.int
     PAYLOAD_FIELD_NUMBER: builtins.int
     PEER_FIELD_NUMBER: builtins.int
-    DEADLINE_MS_FIELD_NUMBER: builtins.int
+    REMAINING_MS_FIELD_NUMBER: builtins.int
     CREDIT_FIELD_NUMBER: builtins.int
     request_id: builtins.int
     """Matches answers to requests; unique per connection."""
@@ -68,10 +82,12 @@ class Request(message.Message):
     """The call's request message, as it arrived."""
     peer: builtins.str
     """Identity of the caller, for logs and limits."""
-    deadline_ms: builtins.int
-    """When the caller stops waiting, in milliseconds since the epoch; 0: never."""
+    remaining_ms: builtins.int
+    """How long the caller still waits, in milliseconds; 0: for ever. No time of day: a clock may be set between the ends."""
     credit: builtins.int
-    """How many messages of a stream the asking side has room for, beyond those granted before; 0 for a unary call."""
+    """How much of a stream the asking side has room for, beyond what it granted before; 0 for a unary call. A message
+    costs one credit, and one more for each whole KiB of it.
+    """
     def __init__(
         self,
         *,
@@ -79,12 +95,12 @@ class Request(message.Message):
         method: builtins.str = ...,
         payload: builtins.bytes = ...,
         peer: builtins.str = ...,
-        deadline_ms: builtins.int = ...,
+        remaining_ms: builtins.int = ...,
         credit: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["credit", b"credit", "deadline_ms", b"deadline_ms", "method", b"method", "payload", b"payload", "peer", b"peer", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["credit", b"credit", "method", b"method", "payload", b"payload", "peer", b"peer", "remaining_ms", b"remaining_ms", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -100,6 +116,7 @@ class Answer(message.Message):
     CODE_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
+    ASK_AGAIN_FIELD_NUMBER: builtins.int
     request_id: builtins.int
     """The request answered."""
     payload: builtins.bytes
@@ -112,6 +129,10 @@ class Answer(message.Message):
     """The status message, in the last word."""
     status: builtins.bytes
     """The google.rpc.Status with details, serialized; empty if there are none."""
+    ask_again: builtins.bool
+    """Whether a refusal is about this process and not about the request: nothing was done, and its successor, or this
+    worker in a moment, may answer otherwise.
+    """
     def __init__(
         self,
         *,
@@ -121,9 +142,10 @@ class Answer(message.Message):
         code: builtins.int = ...,
         message: builtins.str = ...,
         status: builtins.bytes = ...,
+        ask_again: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["code", b"code", "end", b"end", "message", b"message", "payload", b"payload", "request_id", b"request_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ask_again", b"ask_again", "code", b"code", "end", b"end", "message", b"message", "payload", b"payload", "request_id", b"request_id", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
