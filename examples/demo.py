@@ -102,6 +102,12 @@ async def process(
                 await child.wait()
 
 
+NEXT = """\
+next: `make serve` starts a runner; then, in another terminal,
+  .venv/bin/fastrunner submit examples/routing.yaml --input '{"topic": "api", "severity": 3}' --follow
+README.md goes on from there"""
+
+
 class Demo:
     """One run of the demo."""
 
@@ -312,6 +318,8 @@ def main() -> None:
             except KeyboardInterrupt:
                 view.say("interrupted; everything the demo started is stopped")
             view.say(f"data and logs: {folder}" + (" (removed now)" if right else ""))
+            if right:
+                view.say(NEXT)
     finally:
         if right:
             shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from fastrunner.config import Config, shown_fields, variable_of
+from fastrunner.config import ClientSettings, Config, shown_fields, variable_of
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 INTRODUCTION = """\
@@ -28,6 +28,11 @@ How to start, watch and stop the runner: [operations](operations.md).
 | variable | flag | value | default | meaning |
 |---|---|---|---|---|
 """
+COMMANDS = f"""
+The commands that talk to a runner (`fastrunner submit`, `list`, `get`, `events`, `cancel`, `pause`, `resume`) find it
+where `--target` says, else where `FASTRUNNER_TARGET` does (host:port), else at
+`{ClientSettings.model_fields["target"].default}`.
+"""
 _BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
 _NAMES = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path", SecretStr: "text, secret"}
 
@@ -35,7 +40,7 @@ _NAMES = {bool: "true or false", int: "integer", float: "number", str: "text", P
 def document() -> str:
     """The whole page."""
     rows = [_row(field, Config.model_fields[field]) for field in shown_fields()]
-    return INTRODUCTION + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return INTRODUCTION + "".join(f"| {' | '.join(row)} |\n" for row in rows) + COMMANDS
 
 
 def _row(field: str, info: FieldInfo) -> tuple[str, ...]:

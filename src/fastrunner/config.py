@@ -245,6 +245,19 @@ def load_config(**overrides: Any) -> Config:
         raise ConfigurationError("\n".join(_sentence(problem) for problem in error.errors())) from None
 
 
+class ClientSettings(BaseSettings):
+    """Settings of the commands that talk to a runner."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    target: str = _variable("FASTRUNNER_TARGET", "localhost:9090")
+
+
+def runner_target() -> str:
+    """Where commands find a runner that are not told: FASTRUNNER_TARGET, or the port of `fastrunner serve` here."""
+    return ClientSettings().target
+
+
 def quiet_grpc() -> None:
     """Keeps the lines of gRPC's own library out of the logs unless somebody asks for them.
 

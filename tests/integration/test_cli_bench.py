@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.integration.runner_process import ROOT, until
 
 _COMMAND = [sys.executable, "-m", "fastrunner", "bench", "--seconds", "0.3"]
@@ -30,21 +32,22 @@ def test_a_target_that_is_not_there_is_a_sentence() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_ends_it_and_its_runner(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_it_and_its_runner(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [*_COMMAND[:-1], "60", "--data-dir", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         try:
             until(lambda: process.poll() is not None or list(tmp_path.glob("fastrunner-bench-*/ports.json")))
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             try:
                 _, said = process.communicate(timeout=20)
             except subprocess.TimeoutExpired:
                 # Python drops an interrupt that comes while a destructor runs; people press the keys again.
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 _, said = process.communicate(timeout=20)
         finally:
             # Whatever failed, leaving this block must not wait for a minute of load.
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from fastrunner.engine.embedded.store.manifest import open_data_directory
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.golden import make
 from tests.integration.engines import engine_on, submission
+from tests.integration.runner_process import ROOT
 from tests.integration.test_cli import fastrunner
 
 UNFINISHED = {"calling", "waiting", "paused", "large", "posting"}
@@ -153,6 +157,16 @@ def test_export_writes_executions_as_json_lines(folder: Path, tmp_path: Path) ->
     target = tmp_path / "export.jsonl"
     fastrunner("data", "export", "--data-dir", str(folder), "--output", str(target))
     assert len(target.read_text().splitlines()) == len(lines)
+
+
+def test_export_ends_quietly_with_its_reader(folder: Path) -> None:
+    """As in `fastrunner data export | head`."""
+    ours, its = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "fastrunner", "data", "export", "--data-dir", str(folder)]
+    with os.fdopen(its, "wb") as pipe:
+        done = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 async def test_check_and_export_work_beside_a_running_owner(folder: Path) -> None:

@@ -1,8 +1,12 @@
 """Support: what several commands read from their arguments, and the exit codes they share."""
 
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+
+from fastrunner.base.clock import wall_ms
 
 EXIT_BY_STATUS = {"completed": 0, "failed": 1, "cancelled": 3}
 """Exit code of a command that waited for an execution to end."""
@@ -10,23 +14,59 @@ EXIT_BY_STATUS = {"completed": 0, "failed": 1, "cancelled": 3}
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
 
+EXIT_TERMINATED = 143
+"""Exit code after SIGTERM: 128 + SIGTERM."""
 
-def read_input(value: str | None) -> str:
-    """JSON text from `--input`: JSON itself, or `@file` for a file of JSON; empty if there is none."""
+document_path = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+"""A workflow document's file; `-` is stdin."""
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def read_document(file: Path) -> bytes:
+    """The document's text, as it is."""
+    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+
+
+def read_input(value: str | None, document: Path) -> str:
+    """JSON text from `--input`: JSON itself, `@file` for a file of JSON, `@-` for stdin; empty if there is none."""
     if value is None:
         return ""
+    if value == "@-" and str(document) == "-":
+        raise click.BadParameter("stdin holds the document already; give a file", param_hint="--input")
     import orjson
 
     try:
-        text = Path(value[1:]).read_text(encoding="utf-8") if value.startswith("@") else value
+        text = read_document(Path(value[1:])) if value.startswith("@") else value.encode("utf-8", "surrogateescape")
         orjson.loads(text)
     except OSError as error:
         raise click.BadParameter(f"cannot read {value[1:]}: {error.strerror}", param_hint="--input") from None
     except orjson.JSONDecodeError as error:
         raise click.BadParameter(
-            f"not JSON: {error}; give JSON such as '{{\"id\": 1}}', or @file", param_hint="--input"
+            f"not JSON: {error}; give JSON such as '{{\"id\": 1}}', @file, or @- for stdin", param_hint="--input"
         ) from None
-    return text
+    return text.decode()
+
+
+class Since(click.ParamType[int]):
+    """A time in the past as milliseconds since the epoch: so long ago (`10m`), or a date and time in UTC."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See ParamType."""
+        number, unit = value[:-1], value[-1:]
+        try:
+            if unit in _UNITS:
+                return wall_ms() - int(timedelta(**{_UNITS[unit]: float(number)}).total_seconds() * 1000)
+            when = datetime.fromisoformat(value)
+            return max(0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000))
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is neither a time ago, such as 30s, 10m, 2h or 7d, nor one like 2026-11-29T08:00",
+                param,
+                ctx,
+            )
 
 
 def read_pairs(values: tuple[str, ...]) -> dict[str, str]:

@@ -19,7 +19,8 @@ from typing import Any
 import click
 
 from fastrunner.base.clock import monotonic_s
-from fastrunner.cli.arguments import EXIT_INTERRUPTED
+from fastrunner.base.printable import printable
+from fastrunner.cli.arguments import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 EXIT_RPC = 4
 _IN_FLIGHT = 32
@@ -33,7 +34,12 @@ Figures = dict[str, float]
 
 
 @click.command()
-@click.option("--target", default=None, metavar="HOST:PORT", help="The runner to test; default: a temporary one here.")
+@click.option(
+    "--target",
+    default=None,
+    metavar="HOST:PORT",
+    help="The runner to test; default: a temporary one here, whatever FASTRUNNER_TARGET says.",
+)
 @click.option("--tls", is_flag=True, help="Connect with TLS.")
 @click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.2, 300), help="Per measurement.")
 @click.option("--data-dir", default=None, type=click.Path(file_okay=False, exists=True, path_type=Path),
@@ -48,6 +54,8 @@ def bench(target: str | None, tls: bool, seconds: float, data_dir: Path | None, 
     import grpc
     import orjson
 
+    # An end from outside is one with its `finally`: the temporary runner and its folder go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     folder = data_dir or Path(tempfile.gettempdir())
     try:
         result: dict[str, Figures] = {"fsync": _fsync(folder)}
@@ -57,10 +65,10 @@ def bench(target: str | None, tls: bool, seconds: float, data_dir: Path | None, 
         click.echo("fastrunner: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except grpc.RpcError as error:
-        click.echo(f"fastrunner: {error.code().name}: {error.details()}", err=True)
+        click.echo(printable(f"fastrunner: {error.code().name}: {error.details()}"), err=True)
         sys.exit(EXIT_RPC)
     except RuntimeError as error:
-        click.echo(f"fastrunner: {error}", err=True)
+        click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(1)
     click.echo(orjson.dumps(result) if as_json else _sentences(result))
 

@@ -1,16 +1,18 @@
 """Support: the command's gRPC client: one channel, plain methods, errors as sentences."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-import click
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_status import rpc_status
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2
+from fastrunner.cli.present import say
+from fastrunner.config import runner_target
 
 COMMANDS = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
 QUERIES = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/"
@@ -30,9 +32,11 @@ _QUERY_METHODS = {"GetExecution", "ListExecutions", "GetEvents", "Subscribe", "V
 
 
 class Client:
-    """A runner reached at `target` (host:port)."""
+    """A runner reached at `target` (host:port); None: at FASTRUNNER_TARGET."""
 
-    def __init__(self, target: str, tls: bool, deadline_s: float) -> None:
+    def __init__(self, target: str | None, tls: bool, deadline_s: float) -> None:
+        self._flags = (f" --target {shlex.quote(target)}" if target else "") + (" --tls" if tls else "")
+        target = target or runner_target()
         options = [("grpc.max_receive_message_length", -1)]
         self._channel = (
             grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
@@ -44,13 +48,27 @@ class Client:
 
     def call(self, method: str, request: Any) -> Any:
         """One unary call; leaves the process with a sentence when it is refused."""
+        with self._sentences():
+            return self._invoke(method, request)
+
+    def ask(self, method: str, request: Any) -> Any:
+        """As `call`, for what is only shown beside something else: None when it is refused."""
+        try:
+            return self._invoke(method, request)
+        except grpc.RpcError:
+            return None
+
+    def _invoke(self, method: str, request: Any) -> Any:
         invoke = self._channel.unary_unary(
             (QUERIES if method in _QUERY_METHODS else COMMANDS) + method,
             request_serializer=type(request).SerializeToString,
             response_deserializer=_REPLIES[method].FromString,
         )
-        with self._sentences():
-            return invoke(request, timeout=self._deadline_s, wait_for_ready=False)
+        return invoke(request, timeout=self._deadline_s, wait_for_ready=False)
+
+    def hint(self, command: str, execution_id: str, *flags: str) -> str:
+        """What to type to do something with an execution of the same runner."""
+        return " ".join(("fastrunner", command, shlex.quote(execution_id), *flags)) + self._flags
 
     def follow(self, execution_id: str, from_sequence: int) -> Iterator[messages_pb2.WorkflowProgressEvent]:
         """Events from a sequence number on, until the terminal one."""
@@ -78,11 +96,11 @@ class Client:
 def _refused(error: Any, target: str) -> NoReturn:
     code = error.code()
     if code is grpc.StatusCode.UNAVAILABLE:
-        click.echo(f"fastrunner: no answer from {target}: {error.details()}; is the runner up there?", err=True)
+        say(f"fastrunner: no answer from {target}: {error.details()}; is the runner up there?")
     else:
-        click.echo(f"fastrunner: {code.name}: {error.details()}", err=True)
+        say(f"fastrunner: {code.name}: {error.details()}")
     for detail in _violations(error):
-        click.echo(f"  {detail}", err=True)
+        say(f"  {detail}")
     sys.exit(EXIT_RPC)
 
 

@@ -1,5 +1,6 @@
 """Support: `fastrunner data`: what operators do with a data directory: check it, compact it, export what is in it."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from fastrunner.base.printable import escaped_json, printable
 from fastrunner.cli.serve import EXIT_CONFIGURATION
 from fastrunner.progress.names import STATUSES
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from fastrunner.data.inspection import ShardFile
 
 EXIT_DAMAGED = 1
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE, as of a command that knows nothing of pipes."""
 
 _data_dir = click.option(
     "--data-dir",
@@ -53,8 +57,12 @@ def _refusals() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        # Whoever reads has enough, as in `fastrunner data export | head`. Nothing is left to flush at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
     except (DataDirectoryRefused, apsw.Error, OSError) as error:
-        click.echo(f"fastrunner: {error}", err=True)
+        click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(EXIT_CONFIGURATION)
 
 
@@ -68,7 +76,7 @@ def _shards(folder: Path) -> "list[ShardFile]":
 def _line(fields: dict[str, Any]) -> str:
     import orjson
 
-    return orjson.dumps(fields).decode()
+    return escaped_json(orjson.dumps(fields).decode())
 
 
 # --- check ---
@@ -96,7 +104,7 @@ def check(data_dir: Path | None, as_json: bool) -> None:
             click.echo(_line({**fields, "detail": damage.detail}))
         else:
             whose = f" execution {damage.execution_id}:" if damage.execution_id else ""
-            click.echo(f"{shard.path.name} {damage.table}:{whose} {damage.detail}")
+            click.echo(printable(f"{shard.path.name} {damage.table}:{whose} {damage.detail}"))
     click.echo(f"{len(shards)} shards, {rows} rows: {found or 'nothing'} damaged", err=True)
     sys.exit(EXIT_DAMAGED if found else 0)
 
@@ -187,6 +195,7 @@ def export(
                 output.write(_line(fields) + "\n")
                 count += 1
                 damaged += "damaged" in fields
+        output.flush()
     click.echo(f"{count} executions, {damaged} of them damaged", err=True)
     sys.exit(EXIT_DAMAGED if damaged else 0)
 

@@ -1,22 +1,24 @@
 """Support: one execution in this process: the embedded engine on a temporary data directory, no server.
 
-It is the same engine, walk and performers as behind gRPC; only the directory is gone afterwards. Ctrl-C cancels the
-execution and shows its end; a second one leaves at once.
+It is the same engine, walk and performers as behind gRPC; only the directory is gone afterwards. Ctrl-C or SIGTERM
+cancels the execution and shows its end; a second one leaves at once. The directory goes in either case.
 """
 
 import asyncio
 import signal
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import orjson
 import uvloop
-from rich.console import Console
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+from fastrunner.base.printable import escaped_json
 from fastrunner.cli.present import EventPrinter, error_line
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
@@ -27,6 +29,7 @@ from fastrunner.tasks import build_performers
 
 EXECUTION_ID = "local"
 DRAIN_TIMEOUT_S = 5.0
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,18 @@ class LocalRun:
 
 def execute(local: LocalRun) -> str:
     """Executes and prints; gives the final status. Raises DocumentRefused."""
+    for number in _ENDS:
+        signal.signal(number, _leave)
     with tempfile.TemporaryDirectory(prefix="fastrunner-run-") as folder:
         directory = open_data_directory(Path(folder), 1)
         try:
             return uvloop.run(_execute(local, Path(folder)))
         finally:
             directory.close()
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 async def _execute(local: LocalRun, folder: Path) -> str:
@@ -76,7 +85,8 @@ async def _execute(local: LocalRun, folder: Path) -> str:
             )
         )
         interrupt = asyncio.Event()
-        loop.add_signal_handler(signal.SIGINT, interrupt.set)
+        for number in _ENDS:
+            loop.add_signal_handler(number, interrupt.set)
         cancelling = loop.create_task(_cancel_on(interrupt, engine))
         await _show_progress(engine, local)
         cancelling.cancel()
@@ -84,21 +94,22 @@ async def _execute(local: LocalRun, folder: Path) -> str:
     finally:
         await engine.drain(DRAIN_TIMEOUT_S)
     if view.status == "completed":
-        click.echo(view.output_json)
+        click.echo(escaped_json(view.output_json))
     elif view.error is not None:
-        click.echo(orjson.dumps(view.error))
+        click.echo(escaped_json(orjson.dumps(view.error).decode()))
     return view.status
 
 
 async def _cancel_on(interrupt: asyncio.Event, engine: EmbeddedEngine) -> None:
     await interrupt.wait()
-    # From here on Ctrl-C is Python's again: a second one leaves at once.
-    asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+    for number in _ENDS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, _leave)
     await engine.cancel(EXECUTION_ID, "interrupted", True)
 
 
 async def _show_progress(engine: EmbeddedEngine, local: LocalRun) -> None:
-    printer = EventPrinter(Console(stderr=True))
+    printer = EventPrinter(err=True)
     async for message in engine.subscribe(EXECUTION_ID, 1):
         if local.quiet:
             continue

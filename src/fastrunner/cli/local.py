@@ -7,25 +7,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastrunner.cli.arguments import EXIT_BY_STATUS, EXIT_INTERRUPTED, read_input, read_pairs
+from fastrunner.base.printable import escaped_json, printable
+from fastrunner.cli.arguments import (
+    EXIT_BY_STATUS,
+    EXIT_INTERRUPTED,
+    document_path,
+    read_document,
+    read_input,
+    read_pairs,
+)
 
 if TYPE_CHECKING:
     from fastrunner._core import Problem
 
-_document = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-
-
-def _text(file: Path) -> bytes:
-    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-
 
 def _print_problems(file: Path, problems: Sequence["Problem"]) -> None:
     for problem in problems:
-        click.echo(f"{file}:{problem.line}:{problem.column}: {problem.code}: {problem.message}", err=True)
+        line = f"{file}:{problem.line}:{problem.column}: {problem.code}: {problem.message}"
+        click.echo(printable(line), err=True)
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=_document)
+@click.argument("files", nargs=-1, required=True, type=document_path)
 @click.option("--json", "as_json", is_flag=True, help="Print problems as JSON lines on stdout.")
 def validate(files: tuple[Path, ...], as_json: bool) -> None:
     """Check workflow documents; prints every problem as file:line:column and exits with 1 if there is one."""
@@ -35,14 +38,14 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 
     bad = 0
     for file in files:
-        problems = problems_of(_text(file))
+        problems = problems_of(read_document(file))
         bad += bool(problems)
         if not as_json:
             _print_problems(file, problems)
             continue
         for problem in problems:
             row = {name: getattr(problem, name) for name in ("code", "pointer", "line", "column", "message")}
-            click.echo(orjson.dumps({"file": str(file), **row}))
+            click.echo(escaped_json(orjson.dumps({"file": str(file), **row}).decode()))
     if bad:
         if not as_json:
             click.echo(f"{bad} of {len(files)} documents have problems", err=True)
@@ -52,8 +55,8 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("file", type=_document)
-@click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input.")
+@click.argument("file", type=document_path)
+@click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input; @-: from stdin.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON lines on stderr.")
@@ -69,8 +72,8 @@ def run(file: Path, input_text: str | None, env: tuple[str, ...], timeout_s: int
     from fastrunner.errors import DocumentRefused
 
     local = LocalRun(
-        document=_text(file).decode("utf-8", "replace"),
-        input_json=read_input(input_text).encode() or b"null",
+        document=read_document(file).decode("utf-8", "replace"),
+        input_json=read_input(input_text, file).encode() or b"null",
         env_vars=read_pairs(env),
         timeout_s_max=timeout_s,
         as_json=as_json,
@@ -82,6 +85,6 @@ def run(file: Path, input_text: str | None, env: tuple[str, ...], timeout_s: int
         _print_problems(file, refusal.problems)
         sys.exit(2)
     except ConfigurationError as error:
-        click.echo(f"fastrunner: {error}", err=True)
+        click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(2)
     sys.exit(EXIT_BY_STATUS.get(status, EXIT_INTERRUPTED))

@@ -1,105 +1,205 @@
-"""Support: how the command shows executions and events, to people (rich) and to scripts (JSON lines)."""
+"""Support: how the command shows executions and events, to people (lines of text) and to scripts (JSON lines).
 
-from collections.abc import Iterable
+Rules: ids, names, outputs and error texts are other people's words: they are never read as markup, never begin a line,
+and reach no terminal as commands (`base/printable.py`). An id is never cut nor folded; only the last column of a list
+is cut, at the edge of a terminal. What is not a terminal gets the same lines, whole and without colours.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 
 import click
 import orjson
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2
+from fastrunner.base.printable import escaped_json, printable
 
-_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "paused": "cyan", "running": "blue"}
+__all__ = [
+    "COLUMNS_DEFAULT",
+    "EventPrinter",
+    "Note",
+    "error_line",
+    "event_note",
+    "json_line",
+    "say",
+    "show_execution",
+    "show_executions",
+]
+
+COLUMNS_DEFAULT = ("id", "workflow", "status", "age", "took", "events", "what")
+Note = Callable[[query_pb2.Execution], str]
+"""Says what an unfinished execution is at; empty if that is not known."""
+
+_COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow", "paused": "cyan", "running": "blue"}
+_GAP = "  "
+_WHAT_CELLS_MIN = 20
+_MS_OF = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 
 
 def json_line(message: Message) -> None:
     """One message as one line of JSON on stdout."""
-    click.echo(orjson.dumps(MessageToDict(message)))
+    click.echo(_json(message))
 
 
 def error_line(message: Message) -> None:
     """One message as one line of JSON on stderr."""
-    click.echo(orjson.dumps(MessageToDict(message)), err=True)
-
-
-def styled(status: str) -> Text:
-    """A status in its colour."""
-    return Text(status, style=_STYLES.get(status, ""))
-
-
-class EventPrinter:
-    """Prints progress events as lines: sequence, seconds since the first, what happened, where."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._first_ms = 0
-
-    def show(self, event: messages_pb2.WorkflowProgressEvent) -> None:
-        """Prints one event."""
-        self._first_ms = self._first_ms or event.timestamp_ms
-        line = Text(f"{event.sequence_number:>5} {(event.timestamp_ms - self._first_ms) / 1000:>9.3f}s  ", style="dim")
-        line.append(event.event_type, style=_STYLES.get(event.status, ""))
-        if event.task_reference:
-            line.append(f"  {event.task_reference}")
-            if event.attempt > 1:
-                line.append(f"  attempt {event.attempt}", style="yellow")
-        if event.error.message:
-            line.append(f"  {event.error.message}", style="red")
-        elif event.message:
-            line.append(f"  {event.message}", style="dim")
-        self._console.print(line, soft_wrap=True)
-
-
-def show_execution(execution: query_pb2.Execution, console: Console) -> None:
-    """One execution, field by field."""
-    table = Table.grid(padding=(0, 2))
-    table.add_row("id", execution.execution_id)
-    table.add_row("workflow", f"{execution.workflow_namespace}/{execution.workflow_name}:{execution.workflow_version}")
-    table.add_row("status", styled(execution.status))
-    table.add_row("accepted", _time(execution.accepted_ms))
-    table.add_row("finished", _time(execution.finished_ms))
-    table.add_row("events", f"{execution.last_sequence_number} ({execution.acknowledged_sequence_number} acknowledged)")
-    if execution.output_json:
-        table.add_row("output", execution.output_json)
-    if execution.HasField("error"):
-        error = execution.error
-        table.add_row("error", Text(f"{error.status} {error.type}\n{error.message}\nat {error.instance}", style="red"))
-    console.print(table)
-
-
-def show_executions(executions: Iterable[query_pb2.Execution], console: Console) -> None:
-    """Executions as a table, and below it why the runner itself has paused some."""
-    executions = list(executions)
-    table = Table(box=None, header_style="bold")
-    for column in ("id", "workflow", "status", "accepted", "finished", "events"):
-        table.add_column(column, overflow="fold")
-    for execution in executions:
-        table.add_row(
-            execution.execution_id,
-            f"{execution.workflow_namespace}/{execution.workflow_name}:{execution.workflow_version}",
-            styled(execution.status),
-            _time(execution.accepted_ms),
-            _time(execution.finished_ms),
-            str(execution.last_sequence_number),
-        )
-    console.print(table)
-    for execution in executions:
-        if execution.status == "paused" and execution.HasField("error"):
-            reason = execution.error.message.splitlines()[0]
-            console.print(Text(f"{execution.execution_id}: {reason}", style="dim"), soft_wrap=True)
+    click.echo(_json(message), err=True)
 
 
 def say(text: str) -> None:
     """A sentence on stderr, so that stdout holds results only."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
+
+
+def _json(message: Message) -> str:
+    return escaped_json(orjson.dumps(MessageToDict(message)).decode())
+
+
+class EventPrinter:
+    """Prints progress events as lines: sequence, seconds since `begun_ms`, what happened, where.
+
+    Without `begun_ms` (milliseconds since the epoch) seconds count from the first event shown.
+    """
+
+    def __init__(self, *, err: bool = False, begun_ms: int = 0) -> None:
+        self._err = err
+        self._begun_ms = begun_ms
+
+    def show(self, event: messages_pb2.WorkflowProgressEvent) -> None:
+        """Prints one event."""
+        self._begun_ms = self._begun_ms or event.timestamp_ms
+        passed_s = (event.timestamp_ms - self._begun_ms) / 1000
+        line = click.style(f"{event.sequence_number:>5} {passed_s:>9.3f}s  ", dim=True)
+        line += _status(event.event_type, event.status)
+        if event.task_reference:
+            line += f"  {printable(event.task_reference)}"
+            if event.attempt > 1:
+                line += click.style(f"  attempt {event.attempt}", fg="yellow")
+        if event.error.message:
+            line += click.style(f"  {printable(event.error.message)}", fg="red")
+        elif event.message:
+            line += click.style(f"  {printable(event.message)}", dim=True)
+        click.echo(line, err=self._err)
+
+
+def show_execution(execution: query_pb2.Execution, now_ms: int, note: Note) -> None:
+    """One execution, field by field."""
+    rows = [
+        ("id", printable(execution.execution_id)),
+        ("workflow", _workflow(execution)),
+        ("status", _status(execution.status, execution.status)),
+        ("accepted", f"{_time(execution.accepted_ms)} ({_age(execution, now_ms)})"),
+        ("finished", _time(execution.finished_ms)),
+        ("took", _took(execution, now_ms)),
+        ("events", f"{execution.last_sequence_number} ({execution.acknowledged_sequence_number} acknowledged)"),
+    ]
+    if not execution.finished_ms and (at := note(execution)):
+        rows.append(("at", at))
+    if execution.output_json:
+        rows.append(("output", printable(execution.output_json)))
+    if execution.HasField("error"):
+        error = execution.error
+        parts = (f"{error.status} {error.type}", *error.message.split("\n"), error.instance and f"at {error.instance}")
+        rows += [("error" if not index else "", click.style(printable(part), fg="red"))
+                 for index, part in enumerate(filter(None, parts))]  # fmt: skip
+    for name, value in rows:
+        click.echo(f"{name:<9} {value}")
+
+
+def event_note(event: messages_pb2.WorkflowProgressEvent, now_ms: int) -> str:
+    """An event in a few words: what happened, where, how long ago."""
+    where = f" {event.task_reference}" if event.task_reference else ""
+    return printable(f"{event.event_type}{where} {_span(now_ms - event.timestamp_ms, parts=1)} ago")
+
+
+def show_executions(executions: Iterable[query_pb2.Execution], columns: Sequence[str], now_ms: int, note: Note) -> None:
+    """Executions as lines under a header, one each."""
+    rows = [[_CELLS[column](execution, now_ms, note) for column in columns] for execution in executions]
+    statuses = [execution.status for execution in executions]
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+    last_cells_max = _room(sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)) if columns[-1] == "what" else None
+    for index, row in enumerate([list(columns), *rows]):
+        cells = [set_cell_size(cell, width) for cell, width in zip(row[:-1], widths, strict=False)]
+        cells.append(_cut(row[-1], last_cells_max))
+        if not index:
+            cells = [click.style(cell, bold=True) for cell in cells]
+        elif "status" in columns:
+            place = columns.index("status")
+            cells[place] = _status(cells[place], statuses[index - 1])
+        click.echo(_GAP.join(cells).rstrip())
+
+
+def _room(used_cells: int) -> int | None:
+    """How much of a terminal's line is left; None where there is no edge."""
+    return max(shutil.get_terminal_size().columns - used_cells, _WHAT_CELLS_MIN) if sys.stdout.isatty() else None
+
+
+def _cut(text: str, cells_max: int | None) -> str:
+    if cells_max is None or cell_len(text) <= cells_max:
+        return text
+    return set_cell_size(text, cells_max - 1) + "…"
+
+
+def _what(execution: query_pb2.Execution, note: Note) -> str:
+    if execution.HasField("error"):
+        return printable(execution.error.message.split("\n", 1)[0])
+    return "" if execution.finished_ms else note(execution)
+
+
+_CELLS: dict[str, Callable[[query_pb2.Execution, int, Note], str]] = {
+    "id": lambda execution, _, __: printable(execution.execution_id),
+    "workflow": lambda execution, _, __: _workflow(execution),
+    "status": lambda execution, _, __: execution.status,
+    "accepted": lambda execution, _, __: _time(execution.accepted_ms),
+    "age": lambda execution, now_ms, _: _age(execution, now_ms),
+    "finished": lambda execution, _, __: _time(execution.finished_ms),
+    "took": lambda execution, now_ms, _: _took(execution, now_ms),
+    "events": lambda execution, _, __: str(execution.last_sequence_number),
+    "acknowledged": lambda execution, _, __: str(execution.acknowledged_sequence_number),
+    "what": lambda execution, _, note: _what(execution, note),
+}
+
+
+def _status(text: str, status: str) -> str:
+    return click.style(printable(text), fg=_COLOURS.get(status))
+
+
+def _workflow(execution: query_pb2.Execution) -> str:
+    return printable(f"{execution.workflow_namespace}/{execution.workflow_name}:{execution.workflow_version}")
+
+
+def _age(execution: query_pb2.Execution, now_ms: int) -> str:
+    return f"{_span(now_ms - execution.accepted_ms, parts=1)} ago"
+
+
+def _took(execution: query_pb2.Execution, now_ms: int) -> str:
+    """How long it has been going on, or went on: a `+` says that it still does."""
+    if execution.finished_ms:
+        return _span(execution.finished_ms - execution.accepted_ms)
+    return _span(now_ms - execution.accepted_ms) + "+"
+
+
+def _span(span_ms: int, parts: int = 2) -> str:
+    """A duration in its two largest units, or in its largest."""
+    span_ms = max(span_ms, 0)
+    if span_ms < 1000:
+        return f"{span_ms} ms" if parts > 1 else "0 s"
+    if span_ms < 60_000 and parts > 1:
+        return f"{span_ms / 1000:.1f} s"
+    found: list[str] = []
+    for unit, unit_ms in _MS_OF:
+        count, span_ms = divmod(span_ms, unit_ms)
+        if count or found:
+            found.append(f"{count} {unit}")
+    return " ".join(found[:parts])
 
 
 def _time(epoch_ms: int) -> str:
     if not epoch_ms:
         return "-"
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")

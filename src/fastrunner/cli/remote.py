@@ -1,23 +1,40 @@
 """Support: the commands that talk to a running runner over gRPC."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastrunner.cli.arguments import EXIT_BY_STATUS, EXIT_INTERRUPTED, read_input, read_pairs
+from fastrunner.base.clock import wall_ms
+from fastrunner.base.printable import printable
+from fastrunner.cli.arguments import (
+    EXIT_BY_STATUS,
+    EXIT_INTERRUPTED,
+    Since,
+    document_path,
+    read_document,
+    read_input,
+    read_pairs,
+)
 from fastrunner.progress.names import STATUSES
 
 if TYPE_CHECKING:
     from fastrunner.cli.client import Client
+
+COLUMNS = ("id", "workflow", "status", "accepted", "age", "finished", "took", "events", "acknowledged", "what")
+"""Columns of a list, as `present.py` fills them."""
+
+
+_TARGET_HELP = "The runner; default: localhost:9090.  [FASTRUNNER_TARGET]"
 
 
 def _connection(command: Any) -> Any:
     for option in (
         click.option("--deadline-s", default=30.0, show_default=True, help="Give up on a call after so long."),
         click.option("--tls", is_flag=True, help="Connect with TLS."),
-        click.option("--target", default="localhost:9090", show_default=True, help="host:port of the runner."),
+        click.option("--target", default=None, metavar="HOST:PORT", help=_TARGET_HELP),
     ):
         command = option(command)
     return command
@@ -26,16 +43,16 @@ def _connection(command: Any) -> Any:
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
-def _client(target: str, tls: bool, deadline_s: float) -> "Client":
+def _client(target: str | None, tls: bool, deadline_s: float) -> "Client":
     from fastrunner.cli.client import Client
 
     return Client(target, tls, deadline_s)
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=document_path)
 @click.option("--id", "execution_id", default=None, help="Execution id; default: a new UUID.")
-@click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input.")
+@click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input; @-: from stdin.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
 @click.option("--follow", is_flag=True, help="Watch until it ends; exits 0 completed, 1 failed, 3 cancelled.")
@@ -59,9 +76,9 @@ def submit(
 
     request = messages_pb2.WorkflowExecuteInput(
         workflow_execution_id=execution_id or str(uuid.uuid4()),
-        workflow_yaml=file.read_text(encoding="utf-8"),
+        workflow_yaml=_text(file),
         env_vars=read_pairs(env),
-        input_json=read_input(input_text),
+        input_json=read_input(input_text, file),
     )
     if timeout_s:
         request.config.max_timeout_seconds = timeout_s
@@ -70,10 +87,20 @@ def submit(
     if as_json:
         json_line(reply)
     elif not follow:
-        click.echo(reply.workflow_execution_id)
+        click.echo(printable(reply.workflow_execution_id))
+        say(f"to watch it: {client.hint('events', reply.workflow_execution_id, '--follow')}")
     if follow:
         say(f"{reply.workflow_execution_id}: {reply.message}")
         _watch(client, reply.workflow_execution_id, 1, as_json)
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_document(file).decode()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(
+            f"{file} is not UTF-8: {error.reason} at byte {error.start}", param_hint="FILE"
+        ) from None
 
 
 @click.command()
@@ -82,46 +109,93 @@ def submit(
 @_connection
 def get(execution_id: str, as_json: bool, **connection: Any) -> None:
     """Show one execution."""
-    from rich.console import Console
-
-    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
     from fastrunner.cli.present import json_line, show_execution
 
-    request = query_pb2.GetExecutionRequest(execution_id=execution_id)
-    execution = _client(**connection).call("GetExecution", request).execution
+    client = _client(**connection)
+    execution = _execution(client, execution_id)
     if as_json:
         json_line(execution)
     else:
-        show_execution(execution, Console())
+        show_execution(execution, wall_ms(), partial(_last_event, client))
+
+
+def _execution(client: "Client", execution_id: str) -> Any:
+    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
+
+    request = query_pb2.GetExecutionRequest(execution_id=execution_id)
+    return client.call("GetExecution", request).execution
+
+
+def _last_event(client: "Client", execution: Any) -> str:
+    """What an unfinished execution did last, and how long ago: that is what it waits for."""
+    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
+    from fastrunner.cli.present import event_note
+
+    request = query_pb2.GetEventsRequest(
+        execution_id=execution.execution_id, from_sequence_number=execution.last_sequence_number, count_max=1
+    )
+    events = client.ask("GetEvents", request)
+    return event_note(events.events[0], wall_ms()) if events is not None and events.events else ""
 
 
 @click.command("list")
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable.")
 @click.option("--name", default="", help="Only workflows of this name.")
 @click.option("--namespace", default="", help="Only workflows of this namespace.")
+@click.option("--failed", is_flag=True, help="Only failed ones; as --status failed.")
+@click.option("--since", "since_ms", default=None, type=Since(), metavar="10m|TIME", help="Only accepted since then.")
+@click.option("--columns", default=None, metavar="NAMES", help=f"Which, with commas, of: {' '.join(COLUMNS)}.")
 @click.option("--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
 @_json
 @_connection
 def list_executions(
-    statuses: tuple[str, ...], name: str, namespace: str, count: int, as_json: bool, **connection: Any
+    statuses: tuple[str, ...],
+    name: str,
+    namespace: str,
+    failed: bool,
+    since_ms: int | None,
+    columns: str | None,
+    count: int,
+    as_json: bool,
+    **connection: Any,
 ) -> None:
-    """List executions, newest first."""
-    from rich.console import Console
+    """List executions, newest first, one line each.
 
+    `took` ends with + while it goes on; `what` is the error, why the runner has paused it, or what it did last and how
+    long ago. On a terminal `what` is cut at the edge.
+    """
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
     from fastrunner.cli.present import json_line, say, show_executions
 
+    shown = _columns(columns)
+    client = _client(**connection)
     request = query_pb2.ListExecutionsRequest(
-        statuses=statuses, workflow_name=name, workflow_namespace=namespace, page_size=count
+        statuses={*statuses, *(["failed"] if failed else [])},
+        workflow_name=name,
+        workflow_namespace=namespace,
+        accepted_from_ms=since_ms or 0,
+        page_size=count,
     )
-    reply = _client(**connection).call("ListExecutions", request)
+    reply = client.call("ListExecutions", request)
     if as_json:
         for execution in reply.executions:
             json_line(execution)
         return
-    show_executions(reply.executions, Console())
+    show_executions(reply.executions, shown, wall_ms(), partial(_last_event, client))
     if reply.next_page_token:
         say(f"(more than {count}: raise --count or filter)")
+
+
+def _columns(given: str | None) -> tuple[str, ...]:
+    from fastrunner.cli.present import COLUMNS_DEFAULT
+
+    if given is None:
+        return COLUMNS_DEFAULT
+    names = tuple(given.split(","))
+    for name in names:
+        if name not in COLUMNS:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(COLUMNS)}", param_hint="--columns")
+    return names
 
 
 @click.command()
@@ -132,8 +206,6 @@ def list_executions(
 @_connection
 def events(execution_id: str, from_sequence: int, follow: bool, as_json: bool, **connection: Any) -> None:
     """Show the progress events of one execution."""
-    from rich.console import Console
-
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
     from fastrunner.cli.present import EventPrinter, json_line
 
@@ -141,7 +213,7 @@ def events(execution_id: str, from_sequence: int, follow: bool, as_json: bool, *
     if follow:
         _watch(client, execution_id, from_sequence, as_json)
         return
-    printer = EventPrinter(Console())
+    printer = EventPrinter(begun_ms=_begun_ms(client, execution_id, from_sequence))
     while True:
         request = query_pb2.GetEventsRequest(execution_id=execution_id, from_sequence_number=from_sequence)
         page = client.call("GetEvents", request).events
@@ -150,6 +222,17 @@ def events(execution_id: str, from_sequence: int, follow: bool, as_json: bool, *
         if not page:
             return
         from_sequence = page[-1].sequence_number + 1
+
+
+def _begun_ms(client: "Client", execution_id: str, from_sequence: int) -> int:
+    """When the first event of an execution happened, if it is not among those to come."""
+    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
+
+    if from_sequence <= 1:
+        return 0
+    request = query_pb2.GetEventsRequest(execution_id=execution_id, from_sequence_number=1, count_max=1)
+    first = client.call("GetEvents", request).events
+    return int(first[0].timestamp_ms) if first else 0
 
 
 @click.command()
@@ -162,7 +245,9 @@ def cancel(execution_id: str, reason: str, force: bool, **connection: Any) -> No
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
     request = messages_pb2.CancelExecutionRequest(execution_id=execution_id, reason=reason, force=force)
-    _client(**connection).call("CancelExecution", request)
+    client = _client(**connection)
+    client.call("CancelExecution", request)
+    _tell(client, "cancel", execution_id)
 
 
 @click.command()
@@ -174,7 +259,9 @@ def pause(execution_id: str, reason: str, **connection: Any) -> None:
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
     request = messages_pb2.PauseExecutionRequest(execution_id=execution_id, reason=reason)
-    _client(**connection).call("PauseExecution", request)
+    client = _client(**connection)
+    client.call("PauseExecution", request)
+    _tell(client, "pause", execution_id)
 
 
 @click.command()
@@ -186,22 +273,33 @@ def resume(execution_id: str, reason: str, **connection: Any) -> None:
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
     request = messages_pb2.ResumeExecutionRequest(execution_id=execution_id, reason=reason)
-    _client(**connection).call("ResumeExecution", request)
+    client = _client(**connection)
+    client.call("ResumeExecution", request)
+    _tell(client, "resume", execution_id)
+
+
+def _tell(client: "Client", command: str, execution_id: str) -> None:
+    """Says what a command led to."""
+    from fastrunner.cli.present import say
+
+    status = _execution(client, execution_id).status
+    text = f"{execution_id}: {status}"
+    if command == "cancel" and status not in EXIT_BY_STATUS:
+        text += "; it ends once its running effects have, or after the runner's grace (--force: now)"
+    say(text)
 
 
 def _watch(client: "Client", execution_id: str, from_sequence: int, as_json: bool) -> None:
     """Follows an execution and leaves with the exit code of its end. Ctrl-C stops watching, not the execution."""
-    from rich.console import Console
-
     from fastrunner.cli.present import EventPrinter, json_line, say
 
-    printer = EventPrinter(Console())
+    printer = EventPrinter(begun_ms=_begun_ms(client, execution_id, from_sequence))
     status = ""
     try:
         for event in client.follow(execution_id, from_sequence):
             json_line(event) if as_json else printer.show(event)
             status = event.status
     except KeyboardInterrupt:
-        say(f"stopped watching; the execution goes on: fastrunner events {execution_id} --follow")
+        say(f"stopped watching; the execution goes on: {client.hint('events', execution_id, '--follow')}")
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(EXIT_BY_STATUS.get(status, 1))
