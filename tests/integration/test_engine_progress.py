@@ -138,6 +138,65 @@ async def test_subscribers_of_one_execution_share_its_pages(monkeypatch: pytest.
             assert await _sequence(stream) == last + 1
 
 
+async def test_followers_of_one_execution_are_told_in_turns_of_the_loop() -> None:
+    """A thousand of them hold nobody up, a follower of another execution least of all; each hears everything once."""
+    performer, heard, turns = Performer(), [0], [0]
+
+    async def follow(engine: EmbeddedEngine, from_sequence: int) -> list[int]:
+        seen: list[int] = []
+        async for message in engine.subscribe("many", from_sequence):
+            heard[0] += not seen
+            seen.append(WorkflowProgressEvent.FromString(message).sequence_number)
+        return seen
+
+    async with engine_on(folder(), performer) as engine:
+        for name in ("many", "other"):
+            await engine.submit(submission(name, CALL))
+        await until(lambda: len(performer.performed) == 2, "the effects to start")
+        after = (await engine.get("many")).last_sequence + 1
+        followers = [asyncio.ensure_future(follow(engine, after)) for _ in range(1_000)]
+        other = asyncio.ensure_future(_follow(engine, "other", after))
+        # From beyond what there will be: it ends with the others and hears nothing.
+        beyond = asyncio.ensure_future(_follow(engine, "many", 1_000))
+        followed = engine._subscriptions._followed
+
+        def everybody_waits() -> bool:
+            waiting = [each for entry in followed.values() for each in entry.followers if not each.lagging]
+            return len(waiting) == 1_002
+
+        await until(everybody_waits, "everybody to follow")
+        performer.gate.set()
+        told = 0
+        while not all(follower.done() for follower in followers):
+            await asyncio.sleep(0)
+            before, told = told, heard[0]
+            turns.append(told - before)
+            if other.done() and told < 1_000:
+                turns[0] = 1
+        assert max(turns[1:]) == 64
+        assert turns[0], "the follower of the other execution waited for all of them"
+        last = (await engine.get("many")).last_sequence
+        assert [follower.result() for follower in followers] == [list(range(after, last + 1))] * 1_000
+        assert await beyond == []
+        assert not engine._subscriptions.size_bytes
+
+
+async def test_commits_that_come_faster_than_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Followers read the store then, and hear everything once all the same."""
+    monkeypatch.setattr("fastrunner.base.limits.SUBSCRIPTION_FOLLOWERS_PER_TURN_MAX", 1)
+    monkeypatch.setattr("fastrunner.base.limits.SUBSCRIPTION_ROWS_DUE_MAX", 3)
+    async with engine_on(folder()) as engine:
+        await engine.submit(submission("loop", ENDLESS))
+        followers = [asyncio.ensure_future(_follow(engine, "loop")) for _ in range(40)]
+        followed = engine._subscriptions._followed
+        await until(lambda: "loop" in followed and None in followed["loop"]._due, "followers to be left behind")
+        assert len(followed["loop"]._due) <= 3
+        await engine.cancel("loop", "", True)
+        last = (await until_status(engine, "loop", "cancelled")).last_sequence
+        assert await asyncio.gather(*followers) == [list(range(1, last + 1))] * 40
+        assert not engine._subscriptions.size_bytes
+
+
 async def test_subscriber_of_a_stopping_worker_hears_unavailable() -> None:
     async with engine_on(folder()) as engine:
         await engine.submit(submission("one", CALL))

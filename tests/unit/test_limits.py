@@ -110,6 +110,8 @@ REACHED = {
         "SHARD_OPENING_SIZE_BYTES_MAX": "test_start_on_a_full_disk_waits_for_room",
     },
     "integration/test_engine_progress.py": {
+        "SUBSCRIPTION_FOLLOWERS_PER_TURN_MAX": "test_followers_of_one_execution_are_told_in_turns_of_the_loop",
+        "SUBSCRIPTION_ROWS_DUE_MAX": "test_commits_that_come_faster_than_they_are_told",
         "SUBSCRIPTION_BACKLOG_EVENTS_MAX": "test_slow_subscriber_falls_back_to_the_store",
         "SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX": "test_slow_subscriber_falls_back_to_the_store",
         "SUBSCRIPTIONS_SIZE_BYTES_MAX": "test_subscribers_that_do_not_read_share_one_budget",

@@ -165,6 +165,13 @@ SUBSCRIPTIONS_SIZE_BYTES_MAX: Final = 134_217_728
 """Events that all subscribers of a worker have not been told yet, in memory: two thousand pages. Beyond it those whose
 clients do not read give theirs back."""
 
+SUBSCRIPTION_FOLLOWERS_PER_TURN_MAX: Final = 64
+"""Followers that are told of a commit in one turn of the loop: each then passes an event on, which costs some 50 to 100
+microseconds, and thousands may follow one execution."""
+
+SUBSCRIPTION_ROWS_DUE_MAX: Final = 100
+"""Commits of an execution that its followers are still to be told of, one by one; with more they read the store."""
+
 SUBSCRIPTION_PAGES_KEPT_MAX: Final = 32
 """Pages kept besides for who comes to the same event before the next commit: many subscribe at once, and few executions
 are followed by many. Ten megabytes at most."""

@@ -3,15 +3,18 @@
 Theory of operation: a follower holds rows of events that it has not told yet: a page read from the store, then what has
 been committed since. All followers share one budget of bytes. When it is used up, the one that has been silent for
 longest gives its rows back, because its client does not read; it reads a page again when its client goes on. Followers
-of one execution that stand at the same event share a page.
+of one execution that stand at the same event share a page, and all share its rows, which are taken apart once.
 
 Rules: a follower is registered before it reads the store, so that no commit falls between replay and following; each
-page that is read brings it on by one event at least; it ends after the terminal event.
+page that is read brings it on by one event at least; it ends after the terminal event. Some followers are told of a
+commit per turn of the loop, and executions take turns in that: one with thousands of them holds nobody up. What a
+follower has read from the store meanwhile it is not told again.
 """
 
 import asyncio
+import sys
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from fastrunner.base import limits
@@ -37,6 +40,34 @@ class Page:
 ReadPage = Callable[[str, int], Page]
 
 
+class _Row:
+    """Events that lie together, as all followers share them."""
+
+    __slots__ = ("finished", "first_sequence", "last_sequence", "messages", "size_bytes")
+
+    def __init__(self, row: UnacknowledgedEvents, finished: bool) -> None:
+        self.first_sequence = row.first_sequence
+        self.last_sequence = row.last_sequence
+        self.messages = tuple(split(row.messages))
+        self.size_bytes = len(row.messages)
+        self.finished = finished
+        """Whether it ends with the terminal event."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedPage:
+    """A page as all followers share it."""
+
+    rows: list[_Row]
+    last_sequence: int
+    finished: bool
+
+    @classmethod
+    def of(cls, page: Page) -> "_SharedPage":
+        rows = [_Row(row, page.finished and row.last_sequence >= page.last_sequence) for row in page.rows]
+        return cls(rows, page.last_sequence, page.finished)
+
+
 class _Budget:
     """The bytes of all rows that followers hold; one that several hold counts once."""
 
@@ -46,22 +77,22 @@ class _Budget:
         self._by_silence: OrderedDict[_Follower, None] = OrderedDict()
         """Whoever holds rows, the one that has been silent for longest first."""
 
-    def hold(self, follower: "_Follower", row: UnacknowledgedEvents) -> None:
+    def hold(self, follower: "_Follower", row: _Row) -> None:
         """Counts a row of a follower, and has others give theirs back if that is too much."""
         self._by_silence.setdefault(follower)
         if not self._holders[id(row)]:
-            self.size_bytes += len(row.messages)
+            self.size_bytes += row.size_bytes
         self._holders[id(row)] += 1
         while self.size_bytes > limits.SUBSCRIPTIONS_SIZE_BYTES_MAX and len(self._by_silence) > 1:
             silent = next(each for each in self._by_silence if each is not follower)
             silent.give_back()
 
-    def release(self, row: UnacknowledgedEvents) -> None:
+    def release(self, row: _Row) -> None:
         """Takes the count of a row back."""
         self._holders[id(row)] -= 1
         if not self._holders[id(row)]:
             del self._holders[id(row)]
-            self.size_bytes -= len(row.messages)
+            self.size_bytes -= row.size_bytes
 
     def told(self, follower: "_Follower") -> None:
         """A follower has told an event: its client reads."""
@@ -82,23 +113,25 @@ class _Follower:
         self.ended = False
         """Whether the terminal event has been told."""
         self.next_sequence = next_sequence
-        self.rows: deque[tuple[UnacknowledgedEvents, bool]] = deque()
+        self.rows: deque[_Row] = deque()
         self._budget = budget
-        self._messages: Iterator[bytes] | None = None
         self._events_count = self._size_bytes = 0
 
-    def fill(self, page: Page) -> None:
+    def fill(self, page: _SharedPage) -> None:
         """Takes what has been read from the store."""
         reaches = not page.rows or page.rows[-1].last_sequence >= page.last_sequence
         self.lagging = not reaches
         self.ended = page.finished and self.next_sequence > page.last_sequence
         for row in page.rows:
-            self._append(row, page.finished and row.last_sequence >= page.last_sequence)
+            self._append(row)
 
-    def offer(self, row: UnacknowledgedEvents, finished: bool) -> None:
-        """Takes what has been committed, unless that would be too much."""
+    def offer(self, row: _Row) -> None:
+        """Takes what has been committed, unless it has been read from the store, or that would be too much."""
+        latest = self.rows[-1].last_sequence if self.rows else self.next_sequence - 1
+        if row.last_sequence <= latest and not row.finished:
+            return
         if not self.lagging:
-            self._append(row, finished)
+            self._append(row)
             if (
                 self._events_count > limits.SUBSCRIPTION_BACKLOG_EVENTS_MAX
                 or self._size_bytes > limits.SUBSCRIPTION_BACKLOG_SIZE_BYTES_MAX
@@ -109,18 +142,13 @@ class _Follower:
     def take(self) -> bytes | None:
         """The next event; none if it is not here."""
         while self.rows:
-            row, finished = self.rows[0]
-            if self._messages is None:
-                self._messages = split(row.messages)
-                for _ in range(self.next_sequence - row.first_sequence):
-                    next(self._messages, None)
-            message = next(self._messages, None)
-            if message is not None:
+            row = self.rows[0]
+            if self.next_sequence <= row.last_sequence:
                 self.next_sequence += 1
                 self._budget.told(self)
-                return message
+                return row.messages[self.next_sequence - 1 - row.first_sequence]
             self._drop_first()
-            self.ended = finished
+            self.ended = row.finished
         return None
 
     def give_back(self) -> None:
@@ -129,22 +157,21 @@ class _Follower:
             self._drop_first()
         self.lagging = True
 
-    def _append(self, row: UnacknowledgedEvents, finished: bool) -> None:
-        self.rows.append((row, finished))
+    def _append(self, row: _Row) -> None:
+        self.rows.append(row)
         self._count(row, 1)
         self._budget.hold(self, row)
 
     def _drop_first(self) -> None:
-        row, _ = self.rows.popleft()
-        self._messages = None
+        row = self.rows.popleft()
         self._count(row, -1)
         self._budget.release(row)
         if not self.rows:
             self._budget.forget(self)
 
-    def _count(self, row: UnacknowledgedEvents, sign: int) -> None:
+    def _count(self, row: _Row, sign: int) -> None:
         self._events_count += sign * (row.last_sequence - row.first_sequence + 1)
-        self._size_bytes += sign * len(row.messages)
+        self._size_bytes += sign * row.size_bytes
 
 
 class _Followed:
@@ -154,6 +181,45 @@ class _Followed:
         self.followers: set[_Follower] = set()
         self.commits = 0
         """How often something has been committed since it is followed."""
+        self._due: deque[_Row | None] = deque()
+        """What followers are still to be told, in order; none: that they have to read the store."""
+        self._untold: list[_Follower] = []
+        """Who has not been told of the first of these."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is somebody to tell of something."""
+        return bool(self._due)
+
+    def add(self, row: _Row) -> None:
+        """Something has been committed. When it comes faster than it can be told, the store has it all."""
+        is_too_much = len(self._due) >= limits.SUBSCRIPTION_ROWS_DUE_MAX
+        if is_too_much:
+            self._due.clear()
+        if not self._due:
+            self._untold = list(self.followers)
+        self._due.append(None if is_too_much else row)
+
+    def tell(self, count_max: int) -> int:
+        """Tells so many followers, or fewer; how many."""
+        count = 0
+        while self._due and count < count_max:
+            if self._untold:
+                follower = self._untold.pop()
+                if follower in self.followers:
+                    self._tell(follower, self._due[0])
+                    count += 1
+            if not self._untold:
+                self._due.popleft()
+                self._untold = list(self.followers)
+        return count
+
+    def _tell(self, follower: _Follower, row: _Row | None) -> None:
+        if row is not None:
+            follower.offer(row)
+            return
+        follower.give_back()
+        follower.changed.set()
 
 
 class Subscriptions:
@@ -163,8 +229,10 @@ class Subscriptions:
         self._read_page = read_page
         self._followed: dict[str, _Followed] = {}
         # The pages read last, each as of a commit: who comes to the same event before the next commit finds it.
-        self._pages: OrderedDict[tuple[_Followed, int, int], Page] = OrderedDict()
+        self._pages: OrderedDict[tuple[_Followed, int, int], _SharedPage] = OrderedDict()
         self._budget = _Budget()
+        self._due: deque[_Followed] = deque()
+        self._telling: asyncio.Handle | None = None
         self._closed = False
 
     @property
@@ -175,15 +243,33 @@ class Subscriptions:
     def announce(self, row: UnacknowledgedEvents, finished: bool) -> None:
         """Tells followers about a row that is durable now; `finished` if it ends with the terminal event."""
         followed = self._followed.get(row.execution_id)
-        if followed is not None:
-            followed.commits += 1
-            for follower in followed.followers:
-                follower.offer(row, finished)
+        if followed is None:
+            return
+        followed.commits += 1
+        if not followed.is_due:
+            self._due.append(followed)
+        followed.add(_Row(row, finished))
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        """Tells some followers; the others have their turn later."""
+        left = limits.SUBSCRIPTION_FOLLOWERS_PER_TURN_MAX
+        while self._due and left > 0:
+            followed = self._due.popleft()
+            left -= followed.tell(left)
+            if followed.is_due:
+                self._due.append(followed)
+        self._telling = asyncio.get_running_loop().call_soon(self._tell) if self._due else None
 
     def close(self) -> None:
-        """Ends every follower with Stopping."""
+        """Ends every follower with Stopping, after what it holds."""
         self._closed = True
+        if self._telling is not None:
+            self._telling.cancel()
         for followed in self._followed.values():
+            # At most what is held for all of them: nothing is copied.
+            followed.tell(sys.maxsize)
             for follower in followed.followers:
                 follower.changed.set()
 
@@ -211,11 +297,11 @@ class Subscriptions:
             if not followed.followers and self._followed.get(execution_id) is followed:
                 del self._followed[execution_id]
 
-    def _page(self, followed: _Followed, execution_id: str, from_sequence: int) -> Page:
+    def _page(self, followed: _Followed, execution_id: str, from_sequence: int) -> _SharedPage:
         key = (followed, followed.commits, from_sequence)
         page = self._pages.get(key)
         if page is None:
-            page = self._pages[key] = self._read_page(execution_id, from_sequence)
+            page = self._pages[key] = _SharedPage.of(self._read_page(execution_id, from_sequence))
             if len(self._pages) > limits.SUBSCRIPTION_PAGES_KEPT_MAX:
                 self._pages.popitem(last=False)
         self._pages.move_to_end(key)
