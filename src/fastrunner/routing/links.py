@@ -12,6 +12,8 @@ import abc
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final, cast
 
 from google.protobuf.message import DecodeError
@@ -33,7 +35,8 @@ class Channel(asyncio.Protocol, abc.ABC):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._arrived = bytearray()
-        self._inbox: deque[Request | Answer] = deque()
+        self._inbox: deque[Iterator[Request | Answer]] = deque()
+        """A frame's messages each; they are made one by one, because thousands at once take tens of milliseconds."""
         self._delivery_due = False
         self._outbox: deque[tuple[Request | Answer, int]] = deque()
         """Messages with their sizes: to look at a payload is to copy it."""
@@ -58,8 +61,8 @@ class Channel(asyncio.Protocol, abc.ABC):
         """Hands out the rest, then tells that nothing more comes."""
         self._transport = None
         self.is_writable = False
-        while self._inbox:
-            self.on_message(self._inbox.popleft())
+        while (message := self._next()) is not None:
+            self.on_message(message)
         self.on_lost()
 
     def data_received(self, data: bytes) -> None:
@@ -96,13 +99,23 @@ class Channel(asyncio.Protocol, abc.ABC):
             self.on_hello(frame.incarnation)
         if frame.ping:
             self._write(Frame(pong=True))
-        self._inbox.extend(frame.requests)
-        self._inbox.extend(frame.answers)
+        self._inbox.append(chain(frame.requests, frame.answers))
+
+    def _next(self) -> Request | Answer | None:
+        while self._inbox:
+            message = next(self._inbox[0], None)
+            if message is not None:
+                return message
+            self._inbox.popleft()
+        return None
 
     def _deliver(self) -> None:
         """Hands out some of what arrived. The rest waits for the loop's next turn, and so does what has not arrived."""
-        for _ in range(min(len(self._inbox), limits.ROUTER_MESSAGES_PER_TURN_MAX)):
-            self.on_message(self._inbox.popleft())
+        for _ in range(limits.ROUTER_MESSAGES_PER_TURN_MAX):
+            message = self._next()
+            if message is None:
+                break
+            self.on_message(message)
         due, self._delivery_due = self._delivery_due, bool(self._inbox)
         if self._delivery_due:
             self._loop.call_soon(self._deliver)
