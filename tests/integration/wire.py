@@ -126,11 +126,11 @@ async def pages(wire: Wire, request: q.ListExecutionsRequest) -> list[list[str]]
 
 
 @asynccontextmanager
-async def serving(engine: Engine) -> AsyncIterator[Wire]:
-    """One worker on a given engine."""
+async def serving(engine: Engine, port: int = 0) -> AsyncIterator[Wire]:
+    """One worker on a given engine; on a port that others listen on, too, if it is told one."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    server = await serve(Service(engine, LocalRouter(), metrics), metrics, "127.0.0.1:0")
+    server = await serve(Service(engine, LocalRouter(), metrics), metrics, f"127.0.0.1:{port}")
     wire = Wire(server, registry)
     try:
         yield wire
@@ -140,8 +140,8 @@ async def serving(engine: Engine) -> AsyncIterator[Wire]:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator["MemoryWire"]:
+async def served(port: int = 0) -> AsyncIterator["MemoryWire"]:
     """One worker on an engine in memory."""
     engine = MemoryEngine()
-    async with serving(engine) as wire:
+    async with serving(engine, port) as wire:
         yield MemoryWire(wire, engine)

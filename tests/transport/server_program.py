@@ -15,6 +15,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.base import descriptors
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import ExecutionView, Submission
 from fastrunner.routing.facts import LocalRouter
@@ -69,6 +70,7 @@ class ScriptedEngine(MemoryEngine):
 
 async def main() -> None:
     """Serves until SIGTERM."""
+    descriptors.allow()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     metrics = Metrics(CollectorRegistry())

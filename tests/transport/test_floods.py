@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
+from fastrunner.base import descriptors
 from tests.transport import frames
 from tests.transport.frames import (
     CONTINUATION,
@@ -127,7 +128,7 @@ def as_many_as_possible() -> int:
     if hard != resource.RLIM_INFINITY and soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    return min(CONNECTIONS, soft - DESCRIPTORS_OTHERWISE)
+    return min(descriptors.for_strangers(CONNECTIONS) - 10, soft - DESCRIPTORS_OTHERWISE)
 
 
 def test_ten_thousand_idle_connections(server: ServerProcess) -> None:

@@ -1,14 +1,18 @@
-"""How many connections a worker holds, and how long one may do nothing that HTTP/2 asks of it."""
+"""How many connections a worker holds, how long one may do nothing that HTTP/2 asks of it or be idle, and its age."""
 
 import asyncio
+import threading
+from typing import Any
 
+import grpc
 import pytest
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from tests.integration.test_service_limits import lower
-from tests.integration.wire import served
-from tests.transport.frames import PING, PREFACE, Connection, frame, settings
+from tests.integration.wire import execution, path, served, until
+from tests.transport.frames import GOAWAY, PING, PREFACE, Connection, frame, settings
 
 
 def end_s(port: int, hello: bytes) -> float:
@@ -61,3 +65,72 @@ async def test_connections_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await asyncio.to_thread(answered, wire.server.port, 40) == 19
         assert await wire.execute_async("e-2")
         assert await asyncio.to_thread(answered, wire.server.port, 15) == 15
+
+
+async def test_connection_without_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client is asked to go; a call it has at that moment, and the next one, are answered."""
+    lower(monkeypatch, max_connection_idle_ms=(limits.GRPC_CONNECTION_IDLE_MS_MAX, 300))
+    async with served() as wire:
+        with Connection(wire.server.port) as connection:
+            assert await asyncio.to_thread(until_goaway, connection)
+        for pause_s in (0.29, 0.3, 0.31, 0.5):
+            await asyncio.sleep(pause_s)
+            assert await wire.execute_async(f"e-{pause_s}")
+
+
+def until_goaway(connection: Connection) -> bool:
+    """Whether the server asks to go."""
+    while (got := connection.read()) is not None:
+        if got[0] == GOAWAY:
+            return True
+    return False
+
+
+class Calling(threading.Thread):
+    """A client with a connection of its own that calls without a pause and retries nothing."""
+
+    def __init__(self, number: int, port: int) -> None:
+        super().__init__(daemon=True)
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        self.channel: Any = grpc.insecure_channel(f"127.0.0.1:{port}", options)
+        self.number, self.stopped = number, threading.Event()
+        self.failed: list[grpc.RpcError] = []
+
+    def call(self, at: int) -> None:
+        request = execution(f"e-{self.number}-{at}").SerializeToString()
+        self.channel.unary_unary(path("ExecuteAsync"))(request, timeout=10)
+
+    def run(self) -> None:
+        at = 0
+        while not self.stopped.is_set():
+            at += 1
+            try:
+                self.call(at)
+            except grpc.RpcError as error:
+                self.failed.append(error)
+
+
+async def test_old_connections_move_to_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lie on one of two workers: load spreads, no call fails, and a stream goes on where it is."""
+    lower(monkeypatch, max_connection_age_ms=(limits.GRPC_CONNECTION_AGE_MS_MAX, 500))
+    async with served() as wire:
+        await wire.execute_async("e-1")
+        stream = wire.stream("Subscribe", SubscribeRequest(execution_id="e-1"))
+        await stream.read()
+        callers = [Calling(number, wire.server.port) for number in range(8)]
+        for caller in callers:
+            await asyncio.to_thread(caller.call, 0)
+        async with served(wire.server.port) as other:
+            for caller in callers:
+                caller.start()
+            await until(lambda: other.engine.asked > 100 and wire.engine.asked > 100)
+            before = other.engine.asked, wire.engine.asked
+            await until(lambda: other.engine.asked > before[0] + 100 and wire.engine.asked > before[1] + 100)
+            for caller in callers:
+                caller.stopped.set()
+            for caller in callers:
+                await asyncio.to_thread(caller.join)
+                assert not caller.failed
+                caller.channel.close()
+            wire.engine.executions["e-1"].report("task_started", "running")
+            assert b"task_started" in await stream.read()

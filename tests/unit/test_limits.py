@@ -83,6 +83,17 @@ REACHED = {
     "integration/test_callback_delivery.py": {
         "OUTBOX_AGE_S_MAX": "test_events_too_old_are_dropped_counted_and_logged",
     },
+    "integration/test_descriptors.py": {
+        "DESCRIPTORS_FREE_MIN": "test_worker_without_descriptors_says_so",
+        "DESCRIPTORS_LOOK_INTERVAL_S": "test_worker_without_descriptors_says_so",
+        "DESCRIPTORS_RESERVED_MAX": "test_connections_without_calls_leave_the_worker_what_it_needs",
+    },
+    "integration/test_http_port.py": {
+        "HTTP_CONNECTIONS_MAX": "test_more_connections_than_there_may_be",
+        "HTTP_HEAD_S_MAX": "test_head_that_does_not_come",
+        "HTTP_IDLE_S_MAX": "test_connection_that_is_kept",
+        "HTTP_LOOK_INTERVAL_S": "test_connection_that_is_kept",
+    },
     "integration/test_drain.py": {
         "DRAIN_HAND_OVER_S_MAX": "test_restart_of_a_single_worker_does_not_wait_long_for_an_effect",
     },
@@ -162,6 +173,8 @@ REACHED = {
     },
     "transport/test_patience.py": {
         "GRPC_CONNECTIONS_MAX": "test_connections_of_a_worker",
+        "GRPC_CONNECTION_AGE_MS_MAX": "test_old_connections_move_to_where_there_is_room",
+        "GRPC_CONNECTION_IDLE_MS_MAX": "test_connection_without_calls",
         "GRPC_GREETING_TIMEOUT_MS": "test_connection_that_says_nothing",
     },
     "integration/test_service_limits.py": {

@@ -8,7 +8,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import select
 import signal
 from collections.abc import Awaitable, Callable
@@ -39,14 +38,7 @@ def serve_child(context: ChildContext, start: Callable[[ChildContext], Awaitable
     """
     if context.waits and not _told_to_go(context.link):
         return ExitCode.OK
-    _allow_descriptors()
     return uvloop.run(_serve(context, start))
-
-
-def _allow_descriptors() -> None:
-    """As many as the administrator lets it have: every connection is one, and the usual limit is 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitable[Running]]) -> int:

@@ -10,14 +10,17 @@ import signal
 
 from aiohttp import web
 
+from fastrunner.base import descriptors
 from fastrunner.processes.link import ChildContext, ExitCode
 from fastrunner.web.app import STATE, TreeState, build_app
+from fastrunner.web.connections import CONNECTIONS
 
 log = logging.getLogger(__name__)
 
 
 def run_web(context: ChildContext) -> int:
     """Serves until SIGTERM; the exit code."""
+    descriptors.allow()
     return asyncio.run(_serve(context))
 
 
@@ -32,10 +35,13 @@ async def _serve(context: ChildContext) -> int:
     # Until then requests wait in the backlog: a process that has just been replaced must not call the tree unready.
     await app[STATE].known.wait()
     assert context.http is not None
-    # The supervisor listens already; a second listen() by the site changes nothing.
-    await web.SockSite(runner, context.http).start()
+    assert runner.server is not None
+    # The supervisor listens already; a second listen() changes nothing.
+    server = await loop.create_server(app[CONNECTIONS].serve(runner.server), sock=context.http)
     context.link.send("ready")
     await stopping.wait()
+    server.close()
+    app[CONNECTIONS].close()
     await runner.cleanup()
     return ExitCode.OK
 

@@ -14,7 +14,7 @@ import contextlib
 import logging
 from functools import partial
 
-from fastrunner.base import clock, crash, limits
+from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import Config
@@ -24,6 +24,7 @@ from fastrunner.engine.embedded.store.sharding import shards_owned
 from fastrunner.processes.child import serve_child
 from fastrunner.processes.folder import metrics_identity
 from fastrunner.processes.link import ChildContext
+from fastrunner.processes.troubles import Troubles
 from fastrunner.routing.peers import Router
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
@@ -48,6 +49,7 @@ def _tls_files(config: Config) -> TlsFiles | None:
 
 def run_worker(context: ChildContext) -> int:
     """Serves until SIGTERM; the exit code."""
+    descriptors.allow()
     listener = new_listener()
     if context.waits and context.config.workers == 1:
         # Nobody else listens while the predecessor drains: calls wait here until this worker answers them.
@@ -95,7 +97,8 @@ class Worker:
         )
         self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed)
         self._server = Server(self._service, self._metrics, listener)
-        self._engine.watch_storage(self._report_storage)
+        self._troubles = Troubles(self._report_trouble)
+        self._engine.watch_storage(self._troubles.storage)
         self._engine.watch_workers(context.is_short_handed)
 
     @classmethod
@@ -104,6 +107,7 @@ class Worker:
         worker = cls(context, listener)
         if worker._callbacks is None and context.index == 0:
             log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
+        worker._troubles.watch_descriptors()
         await worker._engine.open()
         if worker._callbacks is not None:
             await worker._callbacks.start()
@@ -113,20 +117,17 @@ class Worker:
         worker._engine.go_on()
         return worker
 
-    def _report_storage(self, trouble: str) -> None:
-        """Health and readiness go red while executions cannot be stored; the supervisor is told why."""
+    def _report_trouble(self, trouble: str) -> None:
+        """Health and readiness go red while executions cannot be taken; the supervisor is told why."""
         self._server.set_troubled(bool(trouble))
         self._link.send("trouble", cause=trouble)
-        if trouble:
-            log.error("not ready: %s", trouble)
-        else:
-            log.info("ready again: executions can be stored")
 
     async def drain(self, timeout_s: float) -> None:
         """Stops the parts in order."""
         end_s = monotonic_s() + timeout_s
         # In a rolling restart an owner's successor is just coming up: calls that wait for it should reach it.
         asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
+        self._troubles.close()
         await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
         # What the last commits bring is still called back, so some of the time is kept for that.
         left_s = max(0.0, end_s - monotonic_s())

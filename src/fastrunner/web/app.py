@@ -1,8 +1,8 @@
 """Support: the HTTP application: /metrics, /healthz, /readyz and an index.
 
 /healthz says 200 as long as this process answers: the supervisor replaces dead workers, and restarting the whole runner
-from outside would not help. /readyz says 200 while every worker is ready and can store what it accepts, and the tree is
-not draining.
+from outside would not help. /readyz says 200 while every worker is ready and can take work, and the tree is not
+draining.
 """
 
 import asyncio
@@ -15,8 +15,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from fastrunner._version import __version__
+from fastrunner.base import descriptors, limits
 from fastrunner.config import Config
 from fastrunner.counts.scrape import FolderCollector
+from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
 
 
 class TreeState:
@@ -53,7 +55,8 @@ _CONFIG: Final = web.AppKey("config", Config)
 
 def build_app(config: Config, metrics: Path) -> web.Application:
     """The application over the metrics folder; its `STATE` is to be kept up to date."""
-    app = web.Application()
+    app = web.Application(middlewares=[mark_busy])
+    app[CONNECTIONS] = Connections(descriptors.for_strangers(limits.HTTP_CONNECTIONS_MAX))
     app[STATE] = TreeState()
     app[_METRICS] = metrics
     app[_CONFIG] = config

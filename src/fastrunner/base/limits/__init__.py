@@ -16,6 +16,7 @@ from fastrunner.base.limits.routing import *
 from fastrunner.base.limits.service import *
 from fastrunner.base.limits.tasks import *
 from fastrunner.base.limits.walk import *
+from fastrunner.base.limits.web import *
 
 assert DOCUMENT_DEPTH_MAX < DATA_DEPTH_MAX <= 240
 assert 4 * TASK_NESTING_MAX <= DOCUMENT_DEPTH_MAX

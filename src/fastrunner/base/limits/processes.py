@@ -51,6 +51,16 @@ DRAIN_CALLS_S_MAX: Final = 5.0
 DRAIN_CALLBACKS_S_MAX: Final = 2.0
 """How long a stopping worker delivers what it holds in memory; the outbox keeps the rest for its successor."""
 
+DESCRIPTORS_RESERVED_MAX: Final = 4_096
+"""File descriptors of a process that connections from outside do not take, or half of all if those are fewer: effects
+in flight, callbacks, shards, links between workers."""
+
+DESCRIPTORS_FREE_MIN: Final = 16
+"""With fewer left a worker is not ready: the next file or connection may fail."""
+
+DESCRIPTORS_LOOK_INTERVAL_S: Final = 1.0
+"""How often a worker looks whether so many are left: some ten microseconds each."""
+
 SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 

@@ -96,6 +96,14 @@ GRPC_CALLS_OPEN_MAX: Final = 50_000
 GRPC_CONNECTIONS_MAX: Final = 20_000
 """Connections of one worker; idle ones take 10 to 20 KiB each inside grpcio, so all of them some hundred MiB."""
 
+GRPC_CONNECTION_IDLE_MS_MAX: Final = 120_000
+"""How long a connection may have no call before its client is asked to close it: it connects again when it has one.
+Whoever only holds connections does not keep others out for longer."""
+
+GRPC_CONNECTION_AGE_MS_MAX: Final = 300_000
+"""After how long, more or less a tenth, a client is asked to take another connection for further calls: the kernel
+chooses the worker when a connection is made, so this is how soon load is spread again after workers were replaced."""
+
 GRPC_GREETING_TIMEOUT_MS: Final = 20_000
 """For TLS and HTTP/2 to begin, and again for the server's settings to be acknowledged: its bounds hold from then on."""
 

@@ -3,14 +3,15 @@
 A server of grpcio that stops takes no further calls, but its clients learn that only after a while: what they
 send meanwhile it ends as CANCELLED, which no client retries. A cut connection is UNAVAILABLE, which they do.
 
-Rule: call it when everything that was taken up has been answered.
+Rules: call it when everything that was taken up has been answered. It needs no descriptor: there may be none left.
 """
 
 import os
+import resource
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 __all__ = ["cut_connections", "stop_listening"]
 
@@ -22,17 +23,35 @@ def stop_listening(port: int) -> None:
     its listening socket has ended.
     """
     for number in _sockets():
-        with suppress(OSError), socket.socket(fileno=os.dup(number)) as listener:
+        with suppress(OSError), _borrowed(number) as listener:
             if _is_of(listener, port) and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 listener.shutdown(socket.SHUT_RDWR)
 
 
 def _sockets() -> Iterator[int]:
-    for number in map(int, os.listdir("/dev/fd")):
+    for number in _descriptors():
         # Descriptors may be closed while they are looked at: those were nobody's connection.
         with suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 yield number
+
+
+def _descriptors() -> Iterable[int]:
+    try:
+        return map(int, os.listdir("/dev/fd"))
+    except OSError:
+        # The list itself takes one.
+        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+@contextmanager
+def _borrowed(number: int) -> Iterator[socket.socket]:
+    """A socket of grpcio's, which stays open."""
+    borrowed = socket.socket(fileno=number)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
 
 
 def _is_of(end: socket.socket, port: int) -> bool:
@@ -49,7 +68,7 @@ def cut_connections(port: int) -> int:
 
 
 def _cut(number: int, port: int) -> bool:
-    with socket.socket(fileno=os.dup(number)) as connection:
+    with _borrowed(number) as connection:
         if not _is_of(connection, port):
             return False
         # Raises for a socket that listens.

@@ -16,7 +16,7 @@ from typing import Any, Final
 import grpc
 from google.rpc.code_pb2 import CANCELLED, OK
 
-from fastrunner.base import clock, crash, limits
+from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.cells import Counter
 from fastrunner.counts.definitions import Metrics
@@ -44,6 +44,7 @@ _CLIENT_KEY: Final = "fastrunner-client"
 """Metadata in which a client may name itself: several behind one address get shares of their own."""
 _UNKNOWN: Final = Method("unknown", "unknown", streams=False)
 _CODE_LABELS: Final = {code.value[0]: _label(code.name) for code in grpc.StatusCode}
+_CONNECTIONS: Final = "grpc.max_allowed_incoming_connections"
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", limits.REQUEST_SIZE_BYTES_MAX),
@@ -52,8 +53,11 @@ _OPTIONS: Final = (
     ("grpc.server.max_pending_requests", limits.GRPC_CALLS_WAITING_MAX),
     ("grpc.server.max_pending_requests_hard_limit", limits.GRPC_CALLS_WAITING_MAX),
     # grpcio counts each listener's, and a worker has one.
-    ("grpc.max_allowed_incoming_connections", limits.GRPC_CONNECTIONS_MAX),
+    (_CONNECTIONS, limits.GRPC_CONNECTIONS_MAX),
     ("grpc.server_handshake_timeout_ms", limits.GRPC_GREETING_TIMEOUT_MS),
+    ("grpc.max_connection_idle_ms", limits.GRPC_CONNECTION_IDLE_MS_MAX),
+    # Streams that are open then go on for as long as they like; the next call takes another connection.
+    ("grpc.max_connection_age_ms", limits.GRPC_CONNECTION_AGE_MS_MAX),
     ("grpc.http2.settings_timeout", limits.GRPC_GREETING_TIMEOUT_MS),
     ("grpc.keepalive_time_ms", limits.GRPC_KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
@@ -345,7 +349,9 @@ def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> No
 
 def new_listener() -> Listener:
     """A listener for `Server`, with the bounds of the wire. Raises RuntimeError if grpcio cannot be used."""
-    return Listener(_OPTIONS)
+    options = dict(_OPTIONS)
+    options[_CONNECTIONS] = descriptors.for_strangers(options[_CONNECTIONS])
+    return Listener(tuple(options.items()))
 
 
 async def serve(service: Service, metrics: Metrics, address: str, tls: TlsFiles | None = None) -> Server:

@@ -1,0 +1,142 @@
+"""Support: the connections of the HTTP port: how many there are, and how long one may be of no use.
+
+Theory of operation: every connection is a guard around aiohttp's protocol. It is busy while a request of it is handled,
+which the application says, and idle otherwise: before its first head is whole, between requests, and while the client
+has still to read an answer. What has been idle for too long is cut. When there are as many as may be, the one that has
+been idle for longest gives way to a new one, so whoever asks is answered, however many only hold connections.
+
+Rule: a connection with a request under way is never cut from here.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
+
+__all__ = ["CONNECTIONS", "Connections", "mark_busy"]
+
+
+class Connections:
+    """The connections of one listening socket; make one protocol for each by calling it."""
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._make: Callable[[], asyncio.Protocol] = asyncio.Protocol
+        self._idle: OrderedDict[asyncio.BaseTransport, _Guard] = OrderedDict()
+        """Those without a request under way, the one that has been idle for longest first."""
+        self._busy: dict[asyncio.BaseTransport, _Guard] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def serve(self, make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+        """A maker of guarded protocols. Cuts what is idle for too long from now on, until `close`."""
+        self._make = make
+        self._cut_overdue()
+        return lambda: _Guard(self, self._make())
+
+    def close(self) -> None:
+        """Cuts nothing any more."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+    def began(self, transport: asyncio.BaseTransport | None) -> None:
+        """A request of a connection is being handled."""
+        guard = None if transport is None else self._idle.pop(transport, None)
+        if guard is not None and transport is not None:
+            self._busy[transport] = guard
+
+    def ended(self, transport: asyncio.BaseTransport | None) -> None:
+        """It has been handled; the client may still have to read the answer."""
+        guard = None if transport is None else self._busy.pop(transport, None)
+        if guard is not None and transport is not None:
+            guard.due_s = monotonic_s() + limits.HTTP_IDLE_S_MAX
+            guard.has_begun = False
+            self._idle[transport] = guard
+
+    def opened(self, transport: asyncio.BaseTransport, guard: "_Guard") -> None:
+        """Takes a connection in; one that is idle gives way to it, or it is cut itself if there is none."""
+        self._idle[transport] = guard
+        if len(self._idle) + len(self._busy) > self._count_max:
+            next(iter(self._idle.values())).cut()
+
+    def closed(self, transport: asyncio.BaseTransport) -> None:
+        """Forgets a connection."""
+        self._idle.pop(transport, None)
+        self._busy.pop(transport, None)
+
+    def _cut_overdue(self) -> None:
+        now_s = monotonic_s()
+        for guard in [guard for guard in self._idle.values() if guard.due_s <= now_s]:
+            guard.cut()
+        self._sweep = asyncio.get_running_loop().call_later(limits.HTTP_LOOK_INTERVAL_S, self._cut_overdue)
+
+
+class _Guard(asyncio.Protocol):
+    """One connection, which hands everything on to aiohttp."""
+
+    def __init__(self, connections: Connections, inner: asyncio.Protocol) -> None:
+        self.due_s = monotonic_s() + limits.HTTP_HEAD_S_MAX
+        """When it is cut, unless it becomes busy."""
+        self.has_begun = True
+        """Whether a request has begun to come, or is to come first."""
+        self._connections = connections
+        self._inner = inner
+        self._transport: asyncio.Transport | None = None
+
+    def cut(self) -> None:
+        """Ends the connection at once: nobody waits for a client that does not read."""
+        if self._transport is not None:
+            self._connections.closed(self._transport)
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        # uvloop's transports are no asyncio.Transport by name.
+        self._transport = cast("asyncio.Transport", transport)
+        self._inner.connection_made(transport)
+        self._connections.opened(transport, self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        if self._transport is not None:
+            self._connections.closed(self._transport)
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if not self.has_begun:
+            # However slowly the rest of the head comes.
+            self.has_begun = True
+            self.due_s = min(self.due_s, monotonic_s() + limits.HTTP_HEAD_S_MAX)
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """See asyncio.Protocol."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._inner.resume_writing()
+
+
+CONNECTIONS: Final = web.AppKey("connections", Connections)
+
+
+@web.middleware
+async def mark_busy(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Tells `CONNECTIONS` of the application while a request is handled."""
+    connections, transport = request.app[CONNECTIONS], request.transport
+    connections.began(transport)
+    try:
+        return await handler(request)
+    finally:
+        connections.ended(transport)

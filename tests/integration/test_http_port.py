@@ -1,0 +1,139 @@
+"""Support: the connections of the HTTP port: half heads, idle ones, slow readers, more than there may be."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from fastrunner.base import limits
+from fastrunner.config import Config
+from fastrunner.web.app import build_app
+from fastrunner.web.connections import CONNECTIONS, Connections
+
+ASK = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE_SIZE_BYTES = 64 << 20
+
+
+async def _large(_request: web.Request) -> web.Response:
+    return web.Response(body=bytes(LARGE_SIZE_BYTES))
+
+
+@asynccontextmanager
+async def served(tmp_path: Path) -> AsyncIterator[tuple[int, Connections]]:
+    """The application on a free port, and its connections."""
+    app = build_app(Config(data_dir=tmp_path), tmp_path)
+    app.router.add_get("/large", _large)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+    await runner.setup()
+    assert runner.server is not None
+    connections = app[CONNECTIONS]
+    factory = connections.serve(runner.server)
+    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], connections
+    finally:
+        server.close()
+        connections.close()
+        await runner.cleanup()
+
+
+async def until_cut(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the server ends the connection."""
+    async with asyncio.timeout(10):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+async def ask(port: int) -> bool:
+    """Whether a new connection is answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(ASK)
+    head = await reader.readuntil(b"ok\n")
+    writer.close()
+    return head.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", ASK[:30], ASK[:-2]])
+async def test_head_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """However slowly its bytes come."""
+    monkeypatch.setattr(limits, "HTTP_HEAD_S_MAX", 0.3)
+    monkeypatch.setattr(limits, "HTTP_LOOK_INTERVAL_S", 0.05)
+    async with served(tmp_path) as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        ended = asyncio.ensure_future(until_cut(reader))
+        while not ended.done():
+            if sent:
+                writer.write(b"x")
+            await asyncio.sleep(0.02)
+        assert await ended == b""
+        assert await ask(port)
+        writer.close()
+
+
+async def test_head_that_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second request of a connection has no more time than the first."""
+    monkeypatch.setattr(limits, "HTTP_LOOK_INTERVAL_S", 0.05)
+    async with served(tmp_path) as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(ASK)
+        await reader.readuntil(b"ok\n")
+        monkeypatch.setattr(limits, "HTTP_HEAD_S_MAX", 0.1)
+        writer.write(ASK[:20])
+        assert await until_cut(reader) == b""
+        writer.close()
+
+
+async def test_connection_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It serves request after request, and is cut when none comes."""
+    monkeypatch.setattr(limits, "HTTP_IDLE_S_MAX", 0.5)
+    monkeypatch.setattr(limits, "HTTP_LOOK_INTERVAL_S", 0.05)
+    async with served(tmp_path) as (port, connections):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(3):
+            writer.write(ASK)
+            assert (await reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200")
+        assert await until_cut(reader) == b""
+        writer.close()
+        assert not connections._idle
+        assert not connections._busy
+
+
+async def test_answer_that_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HTTP_IDLE_S_MAX", 0.3)
+    monkeypatch.setattr(limits, "HTTP_LOOK_INTERVAL_S", 0.05)
+    async with served(tmp_path) as (port, connections):
+        with socket.create_connection(("127.0.0.1", port)) as slow:
+            slow.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(10):
+                while not connections._idle:  # noqa: ASYNC110 - the answer begins unheard
+                    await asyncio.sleep(0.01)
+                while connections._idle:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        assert await ask(port)
+
+
+async def test_more_connections_than_there_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that has been idle for longest gives way, so whoever asks is answered."""
+    monkeypatch.setattr(limits, "HTTP_CONNECTIONS_MAX", 3)
+    async with served(tmp_path) as (port, connections):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in held:
+            writer.write(ASK[:20])
+        # The oldest asks, so the next one is the oldest that is idle.
+        held[0][1].write(ASK[20:])
+        await held[0][0].readuntil(b"ok\n")
+        for gone in (1, 2, 0):
+            another = await asyncio.open_connection("127.0.0.1", port)
+            held.append(another)
+            assert await until_cut(held[gone][0]) == b""
+        assert len(connections._idle) == 3
+        assert await ask(port)
+        for _, writer in held:
+            writer.close()
