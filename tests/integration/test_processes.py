@@ -201,20 +201,35 @@ def test_worker_that_crashes_before_it_is_ready_ends_the_tree(tmp_path: Path) ->
     assert f"was killed by SIGKILL {limits.BOOT_ATTEMPTS_MAX} times in a row" in err
 
 
+def _tree_with(**bounds: float) -> tuple[str, str]:
+    """The command of a tree with other bounds."""
+    changed = "".join(f"limits.{name} = {value}\n" for name, value in bounds.items())
+    run = "import runpy; runpy.run_module('tests.integration.tiny_tree', run_name='__main__')"
+    return "-c", f"from fastrunner.base import limits\n{changed}{run}"
+
+
 def test_silent_worker_is_killed(tmp_path: Path) -> None:
     """A worker whose loop does not turn is killed and replaced."""
-    command = (
-        "-c",
-        "from fastrunner.base import limits\n"
-        "limits.PING_INTERVAL_S = 0.1; limits.PING_TIMEOUT_S = 0.5\n"
-        "import runpy; runpy.run_module('tests.integration.tiny_tree', run_name='__main__')",
-    )
+    command = _tree_with(PING_INTERVAL_S=0.1, PING_TIMEOUT_S=0.5)
+    with running(tmp_path, command, FASTRUNNER_WORKERS="1") as runner:
+        runner.wait_ready()
+        before = runner.workers()[0]["pid"]
+        with socket.create_connection(("127.0.0.1", runner.ports["grpc_port"])) as client:
+            client.sendall(b"spin\n")
+            until(lambda: runner.replaced(before))
+        assert "does not answer: killing it" in runner.stop()[2]
+
+
+def test_stopped_worker_is_replaced_soon(tmp_path: Path) -> None:
+    """A worker that SIGSTOP has stopped is still given new connections: it is replaced, and clients are answered."""
+    command = _tree_with(PING_INTERVAL_S=0.1, STOPPED_TIMEOUT_S=0.3, PING_TIMEOUT_S=10_000)
     with running(tmp_path, command, FASTRUNNER_WORKERS="1") as runner:
         runner.wait_ready()
         before = runner.workers()[0]["pid"]
         os.kill(before, signal.SIGSTOP)
         until(lambda: runner.replaced(before))
-        assert runner.stop()[0] == 0
+        until(lambda: answered(runner))
+        assert "was stopped by a signal" in runner.stop()[2]
 
 
 @pytest.mark.parametrize("variable", ["GRPC_PORT", "FASTRUNNER_HTTP_PORT"])

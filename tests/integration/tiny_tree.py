@@ -39,6 +39,9 @@ class TinyWorker:
         command = await reader.readline()
         if command == b"hang\n":
             os.kill(os.getpid(), signal.SIGSTOP)
+        if command == b"spin\n":
+            while True:  # The supervisor ends it: that is what is tested.
+                pass
         if command == b"short-handed\n":
             writer.write(f"{self.context.is_short_handed():d} {os.getpid()}\n".encode())
         if command == b"garbage\n":

@@ -139,6 +139,7 @@ REACHED = {
         "DRAIN_MARGIN_S": "test_draining_is_visible_and_bounded",
         "PING_INTERVAL_S": "test_silent_worker_is_killed",
         "PING_TIMEOUT_S": "test_silent_worker_is_killed",
+        "STOPPED_TIMEOUT_S": "test_stopped_worker_is_replaced_soon",
         "RESPAWN_DELAY_S_MAX": "test_delays_between_respawns_double_up_to_the_bound",
         "RESPAWN_DELAY_S_MIN": "test_delays_between_respawns_double_up_to_the_bound",
     },

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from fastrunner.base import limits
@@ -76,6 +77,15 @@ class Slot:
     def name(self) -> str:
         """As logs show it."""
         return f"worker {self.index}" if self.role is Role.WORKER else "web process"
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal such as SIGSTOP has stopped the child: it is given new connections all the same."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[:1] == ["T"]
 
     def enter(self, state: State) -> None:
         """Begins a state."""

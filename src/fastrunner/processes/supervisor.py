@@ -280,6 +280,8 @@ class Supervisor:
             elif slot.state == "ready" and slot.link is not None:
                 if not slot.answered and now - slot.pinged_s > limits.PING_TIMEOUT_S:
                     self._kill_hung(slot, "does not answer")
+                elif not slot.answered and now - slot.pinged_s > limits.STOPPED_TIMEOUT_S and slot.is_stopped:
+                    self._kill_hung(slot, "was stopped by a signal, and clients are still given to it")
                 elif slot.answered and now - slot.pinged_s >= limits.PING_INTERVAL_S:
                     slot.pinged_s, slot.answered = now, False
                     slot.link.send("ping")

@@ -19,6 +19,10 @@ PING_INTERVAL_S: Final = 1.0
 PING_TIMEOUT_S: Final = 30.0
 """Silence after which a child is killed. Far beyond any slice of work; a busy machine must not look like a hang."""
 
+STOPPED_TIMEOUT_S: Final = 3.0
+"""Silence after which a child is killed that a signal has stopped: no work looks like that, and the kernel goes on
+giving it new connections. Longer than a glance at it takes."""
+
 BOOT_S_MAX: Final = 600.0
 """How long a child may take to become ready. Recovery of a million executions takes a minute or so."""
 
