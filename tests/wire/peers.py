@@ -2,6 +2,7 @@
 
     python -m tests.wire.peers race PEERS IDS       all claim the same ids; prints how many each won
     python -m tests.wire.peers kill TAKEOVERS       kills peers until so many locks had to be taken over
+    python -m tests.wire.peers die                  with a debug build: kills one before and after each store
     python -m tests.wire.peers stop                 stops one that holds a lock, and waits for it
 
 What does not hold is an AssertionError.
@@ -15,7 +16,9 @@ import sys
 import time
 from array import array
 from collections.abc import Callable
+from typing import Any
 
+from fastrunner import _wire
 from fastrunner._wire import Placement, TableBusy
 from fastrunner.base import limits
 
@@ -169,6 +172,55 @@ def kill(takeovers: int) -> None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     print(rounds)
+
+
+# --- killed at each store ---
+
+IDLE = [f"idle-{number}" for number in range(20)]
+NAMES = [f"e{number}" for number in range(400)]
+OPERATIONS: list[tuple[list[list[str]], list[str], Callable[[Placement], object]]] = [
+    ([NAMES[:3]], [*NAMES[:3], "new"], lambda table: table.claim("new", 1)),
+    ([NAMES[:3]], NAMES[:2], lambda table: table.release(NAMES[2], 1)),
+    ([NAMES[:30]], NAMES[20:36], lambda table: table.settle(1, NAMES[20:36])),
+    # The stripe of 512 places grows.
+    ([NAMES[:364]], [*NAMES[:364], "new"], lambda table: table.claim("new", 1)),
+    # One of 1,024 shrinks.
+    ([NAMES, NAMES[:44]], NAMES[:43], lambda table: table.release(NAMES[43], 1)),
+]
+"""What a shard had one after the other before an operation, what it has after it, and the operation."""
+
+
+def die() -> None:
+    die_after = vars(_wire)["_die_after"]
+    kills = 0
+    for before, after, operate in OPERATIONS:
+        stores = 0
+        while True:
+            stores += 1
+            descriptor = Placement.create()
+            table = Placement(descriptor, KEY, hash_bits=ONE_STRIPE_BITS)
+            os.close(descriptor)
+            table.settle(2, IDLE)
+            for names in before:
+                table.settle(1, names)
+
+            def run(table: Placement = table, stores: int = stores, operate: Any = operate) -> None:
+                die_after(stores)
+                operate(table)
+
+            killed = ended(fork(run))
+            kept = set(before[-1]) & set(after)
+            assert all(table.find(name) == (1,) for name in kept), stores
+            assert all(table.find(name) == (2,) for name in IDLE), stores
+            table.settle(1, after)
+            assert table.hashes(1) == array("Q", sorted(map(table.hash_of, after))).tobytes(), stores
+            assert table.usage()[0] == len(after) + len(IDLE), stores
+            table.close()
+            if not killed:
+                break
+            assert killed == signal.SIGKILL
+            kills += 1
+    print(kills)
 
 
 # --- stopped while it holds a lock ---

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastrunner._wire import Loads
 from fastrunner.base import limits
+from tests.properties import examples
 
 WORKERS = 3
 
@@ -64,6 +65,7 @@ def test_client_has_one_bucket_in_all_processes(loads: Loads, descriptor: int) -
     assert loads.take("client", 3, 2.0, 10.0, 1001.5) == 0.0
 
 
+@examples(100)
 @given(
     steps=st.lists(
         st.tuples(st.floats(0, 3), st.sampled_from("ab"), st.floats(0, 4)),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastrunner._wire import Placement, TableFull
 from fastrunner.base import limits
+from tests.properties import examples
 
 KEY = bytes(range(16))
 ONE_STRIPE_BITS = 40
@@ -80,6 +81,7 @@ def test_reference_is_as_published() -> None:
     assert sip_hash(KEY, bytes(range(15))) == 0xA129CA6149BE45E5
 
 
+@examples(100)
 @given(key=st.binary(min_size=16, max_size=16), text=st.text(max_size=40))
 def test_hashes_are_of_the_text_in_utf_8(key: bytes, text: str) -> None:
     descriptor = Placement.create()
@@ -158,6 +160,7 @@ class Model:
         assert self.opened.usage()[0] == self.entries.total()
 
 
+@examples(100)
 @given(steps=st.lists(STEPS, max_size=12), hash_bits=st.sampled_from([1, 3, ONE_STRIPE_BITS, 48]))
 def test_any_steps_are_as_with_a_multiset(steps: list[tuple[Any, ...]], hash_bits: int) -> None:
     """With hashes that collide, in a stripe that grows and shrinks, and in all of them."""

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from fastrunner import _wire
+
 ROUNDS_S_MAX = 100
 
 
@@ -27,6 +31,16 @@ def test_killed_at_any_moment_nothing_is_lost() -> None:
     """Peers are killed at random, until some of them held a lock: what they and all others had is there."""
     (rounds,) = peers("kill", 40)
     assert rounds >= 40
+
+
+def test_killed_at_any_store_nothing_is_lost() -> None:
+    """Before and after each store of a claim, a release, a settlement, and of stripes that grow and shrink."""
+    try:
+        vars(_wire)["_die_after"](0)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    (kills,) = peers("die")
+    assert kills > 500
 
 
 def test_lock_of_a_stopped_process() -> None:

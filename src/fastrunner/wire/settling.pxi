@@ -65,7 +65,8 @@ cdef Settled settle_stripe(
     cdef uint64_t at, slot
     cdef Py_ssize_t place
     settled.added = settled.removed = settled.is_full = 0
-    for at in range(held.mask + 1):
+    # What was never used is not looked at: even that would take memory.
+    for at in range(held.mask + 1 if held.stripe.live else 0):
         slot = held.slots[at]
         if shard_in(slot) != shard:
             continue
@@ -128,7 +129,7 @@ cdef bytes packed_stripe(char* base, int number, int shard):
     # Not Python's: under the lock, nothing of Python runs.
     cdef uint64_t* hashes = <uint64_t*>malloc((held.stripe.live + 1) * sizeof(uint64_t))
     if hashes != NULL:
-        for at in range(held.mask + 1):
+        for at in range(held.mask + 1 if held.stripe.live else 0):
             if shard_in(held.slots[at]) == shard:
                 hashes[count] = held.slots[at] >> 16
                 count += 1
