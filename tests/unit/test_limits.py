@@ -275,6 +275,9 @@ REACHED = {
         "SNAPSHOT_PIECE_SIZE_BYTES": "test_growing_list_and_wrapped_value_write_what_is_new",
         "SNAPSHOT_PIECE_SIZE_BYTES_MIN": "test_short_parts_are_written_with_the_row",
     },
+    "unit/test_identities.py": {
+        "IDENTITIES_BLOCK_COUNT": "test_damage_costs_no_more_than_a_block",
+    },
     "unit/test_marks.py": {
         "DEATHS_IN_TURN_MAX": "test_third_death_without_progress_condemns",
         "SUSPECTS_MAX": "test_suspects_beyond_the_bound_give_way_to_the_worse_ones",

@@ -178,3 +178,6 @@ are followed by many. Ten megabytes at most."""
 
 RETENTION_BATCH_EXECUTIONS_MAX: Final = 100
 """Finished executions deleted by one commit, besides as many as it finishes."""
+
+IDENTITIES_BLOCK_COUNT: Final = 4_096
+"""Ids in a block of a file of ids that is written anew: so many are lost with a damaged sector, and no more."""
