@@ -36,6 +36,7 @@ class SqliteOutbox:
         self._pending: dict[str, int] = {}
         self.announcing = True
         self.acknowledgements: list[tuple[str, int]] = []
+        self.given_up: list[tuple[str, int]] = []
 
     def listen(self, listener: EventsListener) -> None:
         self._listener = listener
@@ -82,6 +83,10 @@ class SqliteOutbox:
 
     def acknowledge(self, execution_id: str, sequence: int) -> None:
         self.acknowledgements.append((execution_id, sequence))
+        self._pending[execution_id] = max(sequence, self._pending.get(execution_id, 0))
+
+    def give_up(self, execution_id: str, sequence: int) -> None:
+        self.given_up.append((execution_id, sequence))
         self._pending[execution_id] = max(sequence, self._pending.get(execution_id, 0))
 
     @property

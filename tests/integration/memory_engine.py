@@ -69,6 +69,7 @@ class MemoryExecution:
             finished_ms=self.accepted_ms + 1 if self.status in FINAL else 0,
             last_sequence=len(self.events),
             acknowledged_sequence=0,
+            given_up_events=0,
             output_json="{}" if self.status == "completed" else "",
             error=self.error,
             metadata=self.submission.metadata,

@@ -385,6 +385,8 @@ async def test_events_too_old_are_dropped_counted_and_logged(
         await until(lambda: outbox.unacknowledged_count == 0, "nothing is left")
     assert receiver.ledger.executions() == ["young"]
     assert value(metrics, "callback_events", outcome="dropped") == 3
+    assert outbox.given_up == [("old", 3)]
+    assert {execution_id for execution_id, _ in outbox.acknowledgements} == {"young"}
     assert any(getattr(record, "execution_id", "") == "old" for record in caplog.records)
 
 

@@ -150,6 +150,8 @@ def test_a_list_is_filtered_and_has_chosen_columns(runner: RunnerProcess) -> Non
 
 def test_get_says_how_long_and_at_what(runner: RunnerProcess) -> None:
     got = dict(line.split(maxsplit=1) for line in fastrunner(runner, "get", "waits").stdout.splitlines())
+    events = json.loads(fastrunner(runner, "get", "waits", "--json").stdout)["lastSequenceNumber"]
+    assert got["events"] == f"{events} (0 acknowledged, {events} given up: no receiver took them, or there was none)"
     assert got["took"].endswith("+")
     assert got["at"].startswith("task_started /do/0/rest ")
     assert got["accepted"].endswith(" ago)")

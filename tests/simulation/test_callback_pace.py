@@ -80,6 +80,9 @@ class Outbox:
         if execution_id in self.rows and self.rows[execution_id].last_sequence <= sequence:
             del self.rows[execution_id]
 
+    def give_up(self, execution_id: str, sequence: int) -> None:
+        self.acknowledge(execution_id, sequence)
+
 
 class Receiver:
     """Takes everything, unless told otherwise; notes when it was asked."""

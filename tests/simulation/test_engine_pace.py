@@ -109,7 +109,7 @@ def test_acknowledgement_waits_for_a_commit_to_travel_with(disk: Disk) -> None:
             engine.acknowledge("e-0", 1)
             await until(lambda: disk.writes)
             [(at_s, batch)] = disk.writes
-            assert batch.acknowledgements == {"e-0": 1}
+            assert batch.acknowledgements == {"e-0": (1, 0)}
             assert at_s - began_s == pytest.approx(limits.ACKNOWLEDGEMENT_DELAY_MS_MAX / 1000, abs=0.002)
 
     live(disk.clock, main())

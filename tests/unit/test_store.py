@@ -16,7 +16,7 @@ import pytest
 from fastrunner._core import Plan
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import CachedPlan
-from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change
+from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Settled
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
@@ -179,7 +179,7 @@ def test_deadlines_are_paged_in_order_and_leave_out_what_has_none(store: Store) 
 def test_acknowledgements_move_forward_only_and_not_beyond_the_end(store: Store) -> None:
     _commit(store, _change(1), _change(2))
     for sequence, expected in ((2, 2), (1, 2), (4, 4), (99, 4)):
-        _commit(store, acknowledgements={"execution-1": sequence, "nobody": 3})
+        _commit(store, acknowledgements={"execution-1": Settled(sequence), "nobody": Settled(3)})
         view = store.view("execution-1")
         assert view is not None
         assert view.acknowledged_sequence == expected
@@ -188,13 +188,37 @@ def test_acknowledgements_move_forward_only_and_not_beyond_the_end(store: Store)
     store.close()
 
 
+def test_what_was_given_up_is_no_acknowledgement(store: Store) -> None:
+    """It is its own number, until a receiver has the events after all; what is settled is sent no more."""
+    _commit(store, _change(1), _change(2))
+    steps = [
+        (Settled(acknowledged=1), (1, 0)),
+        (Settled(given_up=3), (1, 2)),
+        (Settled(given_up=2), (1, 2)),
+        (Settled(acknowledged=2, given_up=3), (2, 1)),
+        (Settled(given_up=99), (2, 2)),
+        (Settled(acknowledged=4), (4, 0)),
+        (Settled(given_up=4), (4, 0)),
+    ]
+    for settled, expected in steps:
+        _commit(store, acknowledgements={"execution-1": settled})
+        view = store.view("execution-1")
+        [listed] = [each for each in store.listing(ExecutionQuery()) if each.execution_id == "execution-1"]
+        for each in (view, listed):
+            assert each is not None
+            assert (each.acknowledged_sequence, each.given_up_events) == expected, settled
+        assert {row.execution_id for row in store.unacknowledged(("", 0), 10)} == (
+            {"execution-2"} if sum(expected) == 4 else {"execution-1", "execution-2"}
+        )
+
+
 def test_deletions_take_everything_along_and_unused_documents_too(store: Store) -> None:
     other = Accepted(b"digest", _plan("other"), 1, b"", b"{}", b"{}", False)
     _commit(store, _finished(1, 10), _finished(2, 20), _finished(3, 30, accepted=other))
     assert store.deletable(100, 10) == []
     lost = store.undeliverable(25, 10)
     assert [(deletion.execution_key, deletion.events_lost_count) for deletion in lost] == [(1, 4), (2, 4)]
-    _commit(store, acknowledgements={"execution-1": 4, "execution-2": 4, "execution-3": 4})
+    _commit(store, acknowledgements={f"execution-{key}": Settled(4) for key in (1, 2, 3)})
     assert [deletion.execution_key for deletion in store.deletable(100, 10)] == [1, 2, 3]
     _commit(store, deletions=store.deletable(100, 2))
     assert store.view("execution-1") is None
@@ -245,7 +269,7 @@ def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> N
     db = apsw.Connection(str(path))
     db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(DataDirectoryRefused, match=r"schema version 5, this version of fastrunner reads up to 4"):
+    with pytest.raises(DataDirectoryRefused, match=r"schema version 6, this version of fastrunner reads up to 5"):
         Store(path, outbox=True).open()
 
 

@@ -73,7 +73,7 @@ class CatchUp:
             events, sequence, limits.OUTBOX_AGE_S_MAX, extra={"execution_id": execution_id},
         )  # fmt: skip
         self._metrics.callback_events.labels("dropped").inc(events)
-        self._outbox.acknowledge(execution_id, sequence)
+        self._outbox.give_up(execution_id, sequence)
 
     async def _look_up(self) -> bool:
         """Reads the rows of single executions; gives whether that led anywhere."""

@@ -96,7 +96,7 @@ def show_execution(execution: query_pb2.Execution, now_ms: int, note: Note) -> N
         ("accepted", f"{_time(execution.accepted_ms)} ({_age(execution, now_ms)})"),
         ("finished", _time(execution.finished_ms)),
         ("took", _took(execution, now_ms)),
-        ("events", f"{execution.last_sequence_number} ({execution.acknowledged_sequence_number} acknowledged)"),
+        ("events", f"{execution.last_sequence_number} ({_delivery(execution)})"),
     ]
     if not execution.finished_ms and (at := note(execution)):
         rows.append(("at", at))
@@ -167,6 +167,13 @@ _CELLS: dict[str, Callable[[query_pb2.Execution, int, Note], str]] = {
 
 def _status(text: str, status: str) -> str:
     return click.style(printable(text), fg=_COLOURS.get(status))
+
+
+def _delivery(execution: query_pb2.Execution) -> str:
+    text = f"{execution.acknowledged_sequence_number} acknowledged"
+    if execution.given_up_events:
+        text += f", {execution.given_up_events} given up: no receiver took them, or there was none"
+    return text
 
 
 def _workflow(execution: query_pb2.Execution) -> str:

@@ -132,8 +132,8 @@ class ShardFile:
                 yield Damage("file", "", str(sentence).replace("\n", "; "))
 
     def _check_execution(self, db: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
-        key, execution_id, status, finished_ms, last, acknowledged, error, output, row_format, checksum = row[:10]
-        has_plan, has_request, has_snapshot, events_last = row[10:]
+        key, execution_id, status, finished_ms, last, acknowledged, given_up = row[:7]
+        error, output, row_format, checksum, has_plan, has_request, has_snapshot, events_last = row[7:]
 
         def damage(detail: str) -> Damage:
             return Damage("executions", execution_id, detail)
@@ -153,6 +153,8 @@ class ShardFile:
             yield damage("it has not ended, but its request or its snapshot is missing")
         if acknowledged > last:
             yield damage(f"{acknowledged} of its events are acknowledged, but it has {last}")
+        if not 0 <= given_up <= acknowledged:
+            yield damage(f"{given_up} of its events were given up, of {acknowledged} that are not sent any more")
         if (events_last or 0) != last:
             yield damage(f"it has {last} events, but those stored end at {events_last or 0}")
 
@@ -313,7 +315,7 @@ def _exported_events(db: apsw.Connection, key: int, fields: dict[str, Any]) -> l
 
 def _exported(db: apsw.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
     key, execution_id, status, namespace, name, version, accepted_ms, finished_ms, last, acknowledged = row[:10]
-    error_json, output_json, row_format, checksum = row[10:]
+    given_up, error_json, output_json, row_format, checksum = row[10:]
     actual = proofs.execution_checksum(key, status, finished_ms, last, error_json, output_json)
     fields: dict[str, Any] = {
         "execution_id": execution_id,
@@ -323,6 +325,7 @@ def _exported(db: apsw.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
         "finished_ms": finished_ms,
         "last_sequence_number": last,
         "acknowledged_sequence_number": acknowledged,
+        "given_up_events": given_up,
     }
     if not proofs.is_proven(row_format, checksum, actual):
         return {**fields, "damaged": True}

@@ -69,6 +69,8 @@ class ExecutionView:
     """Sequence number of its latest durable event."""
     acknowledged_sequence: int
     """Sequence number up to which the receiver has acknowledged."""
+    given_up_events: int
+    """How many events after that one are not sent any more: no receiver took them in time, or there was none."""
     output_json: str
     """JSON text of its output once completed; empty otherwise and in lists."""
     error: Mapping[str, Any] | None
@@ -197,3 +199,6 @@ class Outbox(Protocol):
 
     def acknowledge(self, execution_id: str, sequence: int) -> None:
         """The receiver has everything up to `sequence`; written with the next commit."""
+
+    def give_up(self, execution_id: str, sequence: int) -> None:
+        """Nothing up to `sequence` is sent any more, whether or not a receiver has it; written with the next commit."""

@@ -213,6 +213,7 @@ def _execution(view: ExecutionView) -> Execution:
         finished_ms=view.finished_ms,
         last_sequence_number=view.last_sequence,
         acknowledged_sequence_number=view.acknowledged_sequence,
+        given_up_events=view.given_up_events,
         output_json=view.output_json,
     )
     if view.error is not None:

@@ -561,7 +561,7 @@ class EmbeddedEngine:
     # --- Outbox ---
 
     def listen(self, listener: EventsListener) -> None:
-        """See Outbox. Without a listener every event counts as acknowledged: there is nobody to send it to."""
+        """See Outbox. Without a listener every event counts as given up: there is nobody to send it to."""
         self._listener = listener
 
     async def unacknowledged(self, after: tuple[str, int] | None, rows_max: int) -> _Rows:
@@ -588,7 +588,13 @@ class EmbeddedEngine:
         """See Outbox."""
         shard = self._shards.get(shard_of(execution_id, self._shard_count))
         if shard is not None:
-            shard.acknowledge(execution_id, sequence)
+            shard.acknowledge(execution_id, acknowledged=sequence)
+
+    def give_up(self, execution_id: str, sequence: int) -> None:
+        """See Outbox."""
+        shard = self._shards.get(shard_of(execution_id, self._shard_count))
+        if shard is not None:
+            shard.acknowledge(execution_id, given_up=sequence)
 
 
 def _report(task: "asyncio.Task[None]") -> None:

@@ -37,7 +37,7 @@ from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.residency import Loader, Places
-from fastrunner.engine.embedded.store.changes import Batch, Change, Waiter
+from fastrunner.engine.embedded.store.changes import Batch, Change, Settled, Waiter
 from fastrunner.engine.embedded.store.faults import refusal_of
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import Marks, Suspect
@@ -113,7 +113,7 @@ class Shard:
         self._plans_by_key: dict[int, CachedPlan] = {}
         self._dirty: deque[Execution] = deque()
         self._verdicts: deque[Change] = deque()
-        self._acknowledgements: dict[str, int] = {}
+        self._acknowledgements: dict[str, Settled] = {}
         self._acknowledgement_handle: asyncio.TimerHandle | None = None
         self._commit_planned = False
         self._commit_begun_s = 0.0
@@ -333,10 +333,12 @@ class Shard:
             self._dirty.append(execution)
         self._plan_commit()
 
-    def acknowledge(self, execution_id: str, sequence: int) -> None:
-        """Takes an acknowledgement along with the next commit, or makes one for it after a while."""
-        if sequence > self._acknowledgements.get(execution_id, 0):
-            self._acknowledgements[execution_id] = sequence
+    def acknowledge(self, execution_id: str, acknowledged: int = 0, given_up: int = 0) -> None:
+        """Takes along with the next commit what need not be sent any more, or makes one for it after a while."""
+        before = self._acknowledgements.get(execution_id, Settled())
+        self._acknowledgements[execution_id] = Settled(
+            max(before.acknowledged, acknowledged), max(before.given_up, given_up)
+        )
         if self._acknowledgement_handle is None:
             delay_s = limits.ACKNOWLEDGEMENT_DELAY_MS_MAX / 1000
             self._acknowledgement_handle = asyncio.get_running_loop().call_later(delay_s, self._acknowledgements_due)
@@ -502,7 +504,7 @@ class Shard:
             return False
         for position, reason in found.changes.items():
             self._fail_unwritable(batch.changes[position], reason)
-        for execution_id, _ in found.acknowledgements:
+        for execution_id in found.acknowledgements:
             _log.error("an acknowledgement cannot be written", extra={"execution_id": execution_id})
             del batch.acknowledgements[execution_id]
         self._retention.skip(found.deletions)

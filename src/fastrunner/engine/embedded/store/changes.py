@@ -10,7 +10,7 @@ Rule: nobody changes any of it; it is not frozen because every frozen field cost
 from asyncio import Future
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.store.large_values import Claims
@@ -123,14 +123,23 @@ class Deletion:
     """Events no receiver ever acknowledged."""
 
 
+class Settled(NamedTuple):
+    """Up to which sequence number an execution's events are not sent any more, and why."""
+
+    acknowledged: int = 0
+    """The receiver has everything up to here."""
+    given_up: int = 0
+    """No receiver will have what follows, up to here."""
+
+
 @dataclass(slots=True)
 class Batch:
     """Everything one commit writes."""
 
     changes: list[Change] = field(default_factory=list)
     """At most one per execution."""
-    acknowledgements: dict[str, int] = field(default_factory=dict)
-    """Highest acknowledged sequence number by execution id."""
+    acknowledgements: dict[str, Settled] = field(default_factory=dict)
+    """What need not be sent any more, by execution id."""
     deletions: list[Deletion] = field(default_factory=list)
     """What retention removes."""
     probe: bool = False

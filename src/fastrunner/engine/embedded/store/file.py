@@ -22,7 +22,7 @@ import apsw
 from fastrunner.base import crash, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.engine.embedded.store import faults, proofs, wal_check
-from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Deletion
+from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Deletion, Settled
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.large_values import hash_of, is_large
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
@@ -60,8 +60,8 @@ class Unwritable:
 
     changes: dict[int, Exception] = field(default_factory=dict)
     """Why, by position."""
-    acknowledgements: list[tuple[str, int]] = field(default_factory=list)
-    """(execution id, sequence number)."""
+    acknowledgements: list[str] = field(default_factory=list)
+    """Ids of the executions whose acknowledgements they are."""
     deletions: list[Deletion] = field(default_factory=list)
     """What retention cannot remove."""
 
@@ -179,7 +179,7 @@ class Store(Reader):
         try:
             self._db.execute(QUERIES["begin"])
             plan_uses = self._write_changes(batch.changes)
-            self._many("acknowledge", list(batch.acknowledgements.items()))
+            self._acknowledge(batch.acknowledgements)
             self._write_deletions(batch.deletions, plan_uses)
             if batch.probe:
                 self._db.execute(QUERIES["probe"])
@@ -200,7 +200,7 @@ class Store(Reader):
                 if error is not None:
                     found.changes[position] = error
             found.acknowledgements = [
-                each for each in batch.acknowledgements.items() if self._try((), dict((each,)), ()) is not None
+                each for each, pair in batch.acknowledgements.items() if self._try((), {each: pair}, ()) is not None
             ]
             found.deletions = [each for each in batch.deletions if self._try((), {}, [each]) is not None]
             self._db.execute(QUERIES["canary_execution"])
@@ -210,13 +210,13 @@ class Store(Reader):
         return found
 
     def _try(
-        self, changes: Sequence[Change], acknowledgements: Mapping[str, int], deletions: Sequence[Deletion]
+        self, changes: Sequence[Change], acknowledgements: Mapping[str, Settled], deletions: Sequence[Deletion]
     ) -> Exception | None:
         """Why a part of a batch cannot be written, whatever the disk does; None if it can. Raises apsw.Error."""
         self._db.execute(QUERIES["savepoint"])
         try:
             plan_uses = self._write_changes(changes)
-            self._many("acknowledge", list(acknowledgements.items()))
+            self._acknowledge(acknowledgements)
             self._write_deletions(deletions, plan_uses)
         except Exception as error:
             if not faults.is_corrupt(error) and faults.refusal_of(error, self.path.name, 0) is not None:
@@ -260,6 +260,9 @@ class Store(Reader):
         self._write_progress(changes)
         self._write_claims(changes)
         return plan_uses
+
+    def _acknowledge(self, acknowledgements: Mapping[str, Settled]) -> None:
+        self._many("acknowledge", [(execution_id, *settled) for execution_id, settled in acknowledgements.items()])
 
     def _write_accepted(self, changes: Sequence[Change]) -> dict[int, int]:
         """Rows of executions that are new; gives how many of them use each plan."""

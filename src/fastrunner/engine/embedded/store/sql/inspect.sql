@@ -27,8 +27,8 @@ from plans as p
 -- name: executions
 -- Every execution with what else there must be of it.
 select
-    x.execution_key, x.execution_id, x.status, x.finished_ms, x.last_sequence, x.acknowledged_sequence, x.error_json,
-    x.output_json, x.format, x.checksum,
+    x.execution_key, x.execution_id, x.status, x.finished_ms, x.last_sequence, x.acknowledged_sequence,
+    x.given_up_events, x.error_json, x.output_json, x.format, x.checksum,
     exists (select 1 from plans as p where p.plan_key = x.plan_key),
     exists (select 1 from requests as r where r.execution_key = x.execution_key),
     exists (select 1 from snapshots as s where s.execution_key = x.execution_key),
@@ -71,8 +71,8 @@ order by e.execution_key, e.first_sequence
 -- Executions in the order of acceptance.
 select
     x.execution_key, x.execution_id, x.status, coalesce(p.namespace, ''), coalesce(p.name, ''), coalesce(p.version, ''),
-    x.accepted_ms, x.finished_ms, x.last_sequence, x.acknowledged_sequence, x.error_json, x.output_json, x.format,
-    x.checksum
+    x.accepted_ms, x.finished_ms, x.last_sequence, x.acknowledged_sequence - x.given_up_events, x.given_up_events,
+    x.error_json, x.output_json, x.format, x.checksum
 from executions as x left join plans as p using (plan_key)
 where x.accepted_ms >= :accepted_from_ms
     and x.accepted_ms < :accepted_until_ms

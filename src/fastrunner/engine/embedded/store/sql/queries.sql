@@ -74,14 +74,15 @@ delete from plans where plan_key = ? and uses <= 0
 -- A newly accepted execution.
 insert into executions (
     execution_key, execution_id, request_digest, plan_key, status, accepted_ms, finished_ms, wake_at_ms, parked,
-    last_sequence, acknowledged_sequence, metadata, error_json, output_json, format, checksum
-) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    last_sequence, acknowledged_sequence, given_up_events, metadata, error_json, output_json, format, checksum
+) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16)
 
 -- name: update_execution
 -- An execution that went on.
 update executions
 set status = ?2, finished_ms = ?3, wake_at_ms = ?4, parked = ?5, last_sequence = ?6,
-    acknowledged_sequence = max(acknowledged_sequence, ?7), error_json = ?8, output_json = ?9, format = ?10,
+    acknowledged_sequence = max(acknowledged_sequence, ?7),
+    given_up_events = given_up_events + max(0, ?7 - acknowledged_sequence), error_json = ?8, output_json = ?9, format = ?10,
     checksum = ?11
 where execution_key = ?1
 
@@ -138,9 +139,12 @@ insert into events (execution_key, first_sequence, last_sequence, messages, form
 values (?, ?, ?, ?, ?, ?)
 
 -- name: acknowledge
--- The receiver has everything up to a sequence number.
-update executions set acknowledged_sequence = min(?2, last_sequence)
-where execution_id = ?1 and acknowledged_sequence < ?2
+-- The receiver has everything up to one sequence number, and what follows up to another was given up.
+update executions
+set acknowledged_sequence = min(max(acknowledged_sequence, ?2, ?3), last_sequence),
+    given_up_events = min(max(acknowledged_sequence, ?2, ?3), last_sequence)
+        - max(acknowledged_sequence - given_up_events, min(?2, last_sequence))
+where execution_id = ?1 and (acknowledged_sequence - given_up_events < ?2 or acknowledged_sequence < ?3)
 
 -- name: delete_events
 -- Retention has ended.
@@ -178,22 +182,22 @@ select execution_key, request_digest, status from executions where execution_id 
 -- One execution as queries show it, with what proves it. A document that is gone hides no execution.
 select
     x.execution_id, x.status, coalesce(p.namespace, ''), coalesce(p.name, ''), coalesce(p.version, ''), x.accepted_ms,
-    x.finished_ms, x.last_sequence, x.acknowledged_sequence, x.output_json, x.error_json, x.metadata, x.execution_key,
-    x.format, x.checksum
+    x.finished_ms, x.last_sequence, x.acknowledged_sequence - x.given_up_events, x.given_up_events, x.output_json,
+    x.error_json, x.metadata, x.execution_key, x.format, x.checksum
 from executions as x left join plans as p using (plan_key)
 where x.execution_id = ?
 
 -- name: list_executions
 -- A page, newest first, as one JSON text: one step of the database is one hand-over of the interpreter lock.
 select json_group_array(json_array(
-    execution_id, status, namespace, name, version, accepted_ms, finished_ms, last_sequence, acknowledged_sequence,
-    json(error_json), hex(metadata)
+    execution_id, status, namespace, name, version, accepted_ms, finished_ms, last_sequence,
+    acknowledged_sequence - given_up_events, given_up_events, json(error_json), hex(metadata)
 ))
 from (
     select
         x.execution_id, x.status, coalesce(p.namespace, '') as namespace, coalesce(p.name, '') as name,
         coalesce(p.version, '') as version, x.accepted_ms, x.finished_ms, x.last_sequence, x.acknowledged_sequence,
-        x.error_json, x.metadata
+        x.given_up_events, x.error_json, x.metadata
     from executions as x left join plans as p using (plan_key)
     where x.accepted_ms >= :accepted_from_ms
         and x.accepted_ms < :accepted_until_ms

@@ -79,6 +79,7 @@ class Execution(message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     METADATA_FIELD_NUMBER: builtins.int
     ACKNOWLEDGED_SEQUENCE_NUMBER_FIELD_NUMBER: builtins.int
+    GIVEN_UP_EVENTS_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The caller's id."""
     status: builtins.str
@@ -99,6 +100,8 @@ class Execution(message.Message):
     """Exact JSON text of its output, once completed."""
     acknowledged_sequence_number: builtins.int
     """The sequence number up to which the receiver has acknowledged events."""
+    given_up_events: builtins.int
+    """How many events after that one are not sent any more: no receiver took them in time, or none was configured."""
     @builtins.property
     def error(self) -> messages_pb2.ErrorDetails:
         """Its error, once failed; of a paused one, why the runner has paused it: nothing if somebody else has."""
@@ -122,10 +125,11 @@ class Execution(message.Message):
         error: messages_pb2.ErrorDetails | None = ...,
         metadata: messages_pb2.WorkflowMetadata | None = ...,
         acknowledged_sequence_number: builtins.int = ...,
+        given_up_events: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_ms", b"accepted_ms", "acknowledged_sequence_number", b"acknowledged_sequence_number", "error", b"error", "execution_id", b"execution_id", "finished_ms", b"finished_ms", "last_sequence_number", b"last_sequence_number", "metadata", b"metadata", "output_json", b"output_json", "status", b"status", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_ms", b"accepted_ms", "acknowledged_sequence_number", b"acknowledged_sequence_number", "error", b"error", "execution_id", b"execution_id", "finished_ms", b"finished_ms", "given_up_events", b"given_up_events", "last_sequence_number", b"last_sequence_number", "metadata", b"metadata", "output_json", b"output_json", "status", b"status", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
