@@ -36,6 +36,7 @@ from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.admit.digest import env_text, request_digest
 from fastrunner.engine.embedded.admit.plans import PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
+from fastrunner.engine.embedded.commit.undelivered import undelivered
 from fastrunner.engine.embedded.commit.writer import Writer, WriterFactory
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.effects import EffectRunner
@@ -54,7 +55,6 @@ from fastrunner.errors import (
     Damaged,
     IdTaken,
     RunnerError,
-    ShardDamaged,
     Stopping,
     StorageFailed,
     StorageFull,
@@ -566,16 +566,7 @@ class EmbeddedEngine:
 
     async def unacknowledged(self, after: tuple[str, int] | None, rows_max: int) -> _Rows:
         """See Outbox."""
-        pages = []
-        for shard in [*self._shards.values()]:
-            try:
-                pages.append(shard.store.unacknowledged(after or ("", 0), rows_max))
-            except ShardDamaged:
-                # Logged by the store; the callbacks of the other shards go on.
-                continue
-            await asyncio.sleep(0)
-        merged = heapq.merge(*pages, key=lambda row: (row.execution_id, row.first_sequence))
-        return [row for row, _ in zip(merged, range(rows_max), strict=False)]
+        return await undelivered([*self._shards.values()], after or ("", 0), rows_max)
 
     async def unacknowledged_of(self, execution_id: str, from_sequence: int, size_bytes_max: int) -> _Rows:
         """See Outbox."""
