@@ -33,8 +33,8 @@ def settings(**values: int) -> bytes:
 
 
 def literal(name: str, value: str) -> bytes:
-    """A header without indexing."""
-    return b"\0" + _text(name.encode()) + _text(value.encode())
+    """A header without indexing; lone surrogates of the value stand for bytes that are no text."""
+    return b"\0" + _text(name.encode()) + _text(value.encode("utf-8", "surrogateescape"))
 
 
 def _text(text: bytes) -> bytes:

@@ -278,6 +278,11 @@ REACHED = {
     "unit/test_identities.py": {
         "IDENTITIES_BLOCK_COUNT": "test_damage_costs_no_more_than_a_block",
     },
+    "unit/test_logs.py": {
+        "LIBRARY_LOG_INTERVAL_S": "test_library_that_repeats_itself_is_counted",
+        "LIBRARY_LOG_KINDS_MAX": "test_places_of_a_library_that_are_remembered",
+        "LIBRARY_LOG_SIZE_CHARS_MAX": "test_long_text_of_a_library",
+    },
     "unit/test_marks.py": {
         "DEATHS_IN_TURN_MAX": "test_third_death_without_progress_condemns",
         "SUSPECTS_MAX": "test_suspects_beyond_the_bound_give_way_to_the_worse_ones",

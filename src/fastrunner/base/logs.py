@@ -7,11 +7,13 @@ of their own and reach no terminal as commands: JSON escapes them, and so does t
 
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 import orjson
 
+from fastrunner.base.library_logs import LibraryFilter
 from fastrunner.base.printable import printable
 from fastrunner.config import Environment, LogLevel
 
@@ -26,6 +28,14 @@ _COLOURS: Final = {"debug": "\x1b[2m", "info": "\x1b[32m", "warn": "\x1b[33m", "
 _RESET: Final = "\x1b[0m"
 _CHATTY: Final = ("grpc", "aiohttp", "asyncio", "hpack")
 """Libraries whose chatter is of interest only from warnings on."""
+
+
+_libraries: Final = LibraryFilter()
+
+
+def count_library_records(count: Callable[[str], object]) -> None:
+    """Has every record of a library told to `count`, by the library's name; see `LIBRARIES`."""
+    _libraries.count = count
 
 
 def _level_of(record: logging.LogRecord) -> str:
@@ -92,6 +102,8 @@ def configure_logs(environment: Environment, level: LogLevel, process: str, stre
     """Sends every record of this process to `stream` (default: stderr), replacing what was configured before."""
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
+    _libraries.forget()
+    handler.addFilter(_libraries)
     if environment is Environment.LOCAL:
         handler.setFormatter(ConsoleFormatter(process, colour=stream.isatty()))
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from fastrunner.base.deaths import CAUSES
+from fastrunner.base.library_logs import LIBRARIES
 from fastrunner.counts.cells import Cells, Counter, Gauge, Histogram, Note
 from fastrunner.progress.names import FINAL_STATUSES
 
@@ -203,6 +204,11 @@ class Metrics:
         )
         self.router_duration = self._histogram(
             "router_forward_duration_seconds", "Time a forwarded request took", CALL_SECONDS
+        )
+        self.library_log_records = self._counters(
+            "library_log_records_total",
+            "Records that libraries logged in workers; few of one kind are written",
+            {"logger": LIBRARIES},
         )
         self.worker_restarts = self._counter("worker_restarts_total", "Workers started again after a crash")
 

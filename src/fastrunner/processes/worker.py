@@ -16,6 +16,7 @@ from functools import partial
 
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.base.logs import count_library_records
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
@@ -75,6 +76,8 @@ class Worker:
         self._link = context.link
         identity = metrics_identity(context.role, context.index)
         self._metrics = Metrics(folder=context.folder.metrics, identity=identity)
+        records = self._metrics.library_log_records
+        count_library_records(lambda library: records.labels(library).inc())
         if context.crashes:
             self._metrics.worker_restarts.inc(context.crashes)
         self._engine = EmbeddedEngine(

@@ -68,6 +68,16 @@ DESCRIPTORS_LOOK_INTERVAL_S: Final = 1.0
 SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 
+LIBRARY_LOG_INTERVAL_S: Final = 60.0
+"""How often records of a library from one place of its code are written: whoever provokes them writes no log."""
+
+LIBRARY_LOG_KINDS_MAX: Final = 256
+"""Places of libraries' code whose latest record is remembered; all of grpc's, aiohttp's and asyncio's are about a
+hundred."""
+
+LIBRARY_LOG_SIZE_CHARS_MAX: Final = 200
+"""What is written of a library's text: a sentence."""
+
 METRICS_UNLOCKED_AGE_S_MAX: Final = 60.0
 """A folder of metrics that nobody has locked for so long is not just being made: its maker was killed."""
 
