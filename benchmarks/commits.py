@@ -20,7 +20,7 @@ from typing import Any, cast
 from zlib import crc32
 
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Deletion
+from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Deletion, Settled
 from fastrunner.engine.embedded.store.file import Store
 
 HERE = Path(__file__).parents[1]
@@ -43,10 +43,14 @@ class _Document:
     plan, document = _Plan, "document"
 
 
+def _execution_id(key: int) -> str:
+    return f"{crc32(key.to_bytes(8)):08x}-{key}"
+
+
 def _changed(key: int, **fields: Any) -> Change:
     common: dict[str, Any] = {
         "execution_key": key,
-        "execution_id": f"{crc32(key.to_bytes(8)):08x}-{key}",
+        "execution_id": _execution_id(key),
         "wake_at_ms": 0,
         "parked": False,
         "error_json": None,
@@ -79,8 +83,7 @@ def _batches(executions: int, first_key: int) -> tuple[Batch, Batch]:
     before = [key for key in range(first_key - executions, first_key) if key > 0]
     gone = [key for key in range(first_key - KEPT_EXECUTIONS, first_key - KEPT_EXECUTIONS + executions) if key > 0]
     begin, end = [_accepted(key) for key in keys], [_ended(key) for key in keys]
-    acknowledged = {_changed(key, accepted=None, status="", finished_ms=0, last_sequence=0, snapshot=None,
-                             output_json=None, events=None).execution_id: 8 for key in before}  # fmt: skip
+    acknowledged = {_execution_id(key): Settled(acknowledged=8) for key in before}
     return Batch(begin, acknowledgements=acknowledged), Batch(end, deletions=[Deletion(key, 1, 0) for key in gone])
 
 
