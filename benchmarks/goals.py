@@ -345,7 +345,8 @@ def _plan_cache_us(run: Run) -> float:
 
     run.advance("hit in the plan cache")
     cache = PlanCache(Metrics())
-    return _best_us(run, lambda: cache.get(THREE_TASKS_YAML), 10_000)
+    cache.keep(_core.compile(THREE_TASKS_YAML), THREE_TASKS_YAML)
+    return _best_us(run, lambda: cache.find(THREE_TASKS_YAML), 10_000)
 
 
 def _most(name: str, us_max: float, us: float) -> Goal:

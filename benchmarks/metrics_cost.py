@@ -18,6 +18,7 @@ import uvloop
 from google.rpc.code_pb2 import OK
 
 from fastrunner._core import Walk
+from fastrunner._core import compile as compile_document
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import PlanCache
@@ -40,7 +41,7 @@ def _us(call: Callable[[], object], times: int) -> float:
 
 def _batch(executions: int, tasks: int) -> tuple[Batch, dict[str, Execution]]:
     """A commit in which so many executions are accepted and end."""
-    plan, batch, live = PlanCache(Metrics()).get(work(tasks)), Batch(), {}
+    plan, batch, live = PlanCache(Metrics()).keep(compile_document(work(tasks)), work(tasks)), Batch(), {}
     for number in range(executions):
         execution_id = f"execution-{number}"
         walk, turn = Walk.start(plan.plan, execution_id, {}, 1_000)

@@ -45,7 +45,17 @@ class Engine:
         return await asyncio.gather(
             *(
                 self._engine.submit(
-                    Submission(f"e{next(_numbers)}", DOCUMENTS[kind], INPUTS[kind], {}, b"", 0, False, "bench")
+                    Submission(
+                        f"e{next(_numbers)}",
+                        DOCUMENTS[kind],
+                        INPUTS[kind],
+                        orjson.loads(INPUTS[kind]),
+                        {},
+                        b"",
+                        0,
+                        False,
+                        "bench",
+                    )
                 )
                 for _ in range(count)
             )

@@ -42,6 +42,7 @@ async def execute(engine: Engine, document: str, input_: Any, execution_id: str 
             execution_id=execution_id,
             document=document,
             input_json=orjson.dumps(input_),
+            input_value=input_,
             env_vars={},
             metadata=b"",
             timeout_s_max=0,

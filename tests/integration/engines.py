@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base import clock, limits
@@ -139,7 +141,8 @@ def submission(execution_id: str, text: str = SET, **changes: Any) -> Submission
         "timeout_s_max": 0,
         "debug": False,
     }
-    return Submission(**(fields | changes))
+    fields |= changes
+    return Submission(input_value=orjson.loads(fields["input_json"]), **fields)
 
 
 async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:

@@ -1,11 +1,11 @@
 """An engine in memory, for tests of the wire alone: executions do what the test tells them to do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
-from fastrunner._core import Problem
+from fastrunner._core import Problem, validate
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowProgressEvent
 from fastrunner.engine import EncodedEvents, ExecutionQuery, ExecutionView, ExecutionViews, Submission
 from fastrunner.errors import (
@@ -101,6 +101,10 @@ class MemoryEngine:
     def submit(self, submission: Submission) -> "asyncio.Future[str]":
         """Accepts after the gate has opened; documents that start with `bad` have two problems."""
         return asyncio.ensure_future(self._submit(submission))
+
+    async def validate(self, document: str, client: str) -> Sequence[Problem]:
+        """As the real one."""
+        return validate(document)
 
     async def _submit(self, submission: Submission) -> str:
         self.asked += 1

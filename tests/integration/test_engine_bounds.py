@@ -9,9 +9,11 @@ import apsw
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner._core import EffectFailure, EffectResult, InvalidWorkflow, PerformEffect
+from fastrunner._core import compile as compile_document
+from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.embedded.admit.plans import PlanCache
+from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.errors import Damaged, DocumentRefused, UnknownExecution
 from tests.integration.engines import (
     CALL,
@@ -124,21 +126,44 @@ async def test_timer_entries_of_ended_executions_do_not_pile_up(monkeypatch: pyt
         assert len(engine._scheduler._timers) <= 22
 
 
+def _plan_of(cache: PlanCache, text: str) -> CachedPlan:
+    return cache.find(text) or cache.keep(compile_document(text), text)
+
+
 def test_plan_cache_keeps_the_latest_and_stays_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastrunner.base.limits.PLANS_CACHED_MAX", 3)
     cache = PlanCache(Metrics(CollectorRegistry()))
     texts = [document("  - one:\n      set: {a: 1}\n", name=f"plan-{number}") for number in range(5)]
-    first = cache.get(texts[0])
-    assert cache.get(texts[0]) is first
+    first = _plan_of(cache, texts[0])
+    assert _plan_of(cache, texts[0]) is first
     for text in texts[1:3]:
-        cache.get(text)
-    assert cache.get(texts[0]) is first
+        _plan_of(cache, text)
+    assert _plan_of(cache, texts[0]) is first
     for text in texts[3:]:
-        cache.get(text)
-    assert cache.get(texts[0]) is first
+        _plan_of(cache, text)
+    assert _plan_of(cache, texts[0]) is first
     assert list(cache._plans) == [*texts[3:], texts[0]]
     monkeypatch.setattr("fastrunner.base.limits.PLANS_CACHED_SIZE_CHARS_MAX", len(texts[0]))
-    cache.get(texts[1])
+    _plan_of(cache, texts[1])
     assert list(cache._plans) == [texts[1]]
+    with pytest.raises(InvalidWorkflow) as invalid:
+        compile_document("do: 1")
+    assert cache.find("do: 1") is None
+    cache.refuse("do: 1", invalid.value.problems)
     with pytest.raises(DocumentRefused):
-        cache.get("do: 1")
+        cache.find("do: 1")
+
+
+def test_texts_that_are_no_workflow_are_remembered_within_bounds() -> None:
+    cache = PlanCache(Metrics(CollectorRegistry()))
+    with pytest.raises(InvalidWorkflow) as invalid:
+        compile_document("do: 1")
+    for number in range(limits.DOCUMENTS_REFUSED_KNOWN_MAX + 1):
+        cache.refuse(f"do: {number}", invalid.value.problems)
+    large = "x" * (limits.DOCUMENT_REFUSED_SIZE_CHARS_MAX + 1)
+    assert cache.refuse(large, invalid.value.problems).problems == invalid.value.problems
+    assert cache.find(large) is None
+    assert cache.find("do: 0") is None
+    for text in ("do: 1", f"do: {limits.DOCUMENTS_REFUSED_KNOWN_MAX}"):
+        with pytest.raises(DocumentRefused):
+            cache.find(text)

@@ -5,9 +5,8 @@ import json
 
 import pytest
 
-from fastrunner._core import EffectFailure
-from fastrunner._core import compile as compile_workflow
-from fastrunner.engine.embedded.admit import plans
+from fastrunner._core import Compilation, EffectFailure
+from fastrunner.engine.embedded.admit import compiling
 from fastrunner.errors import DocumentRefused, UnknownExecution, WrongState
 from tests.integration.engines import (
     CALL,
@@ -201,7 +200,7 @@ async def test_executions_of_earlier_versions_go_on(monkeypatch: pytest.MonkeyPa
     path = folder()
     old = document("  - rest:\n      wait: {milliseconds: 200}\n  - end:\n      set: {text: '${ .a } and ${ .b }'}\n")
     with monkeypatch.context() as earlier:
-        earlier.setattr(plans, "compile", lambda text, is_stored: compile_workflow(text, stored=True))
+        earlier.setattr(compiling, "Compilation", lambda text: Compilation(text, stored=True))
         async with engine_on(path) as engine:
             await engine.submit(submission("one", old))
             await engine.pause("one", "")

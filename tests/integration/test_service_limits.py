@@ -154,6 +154,15 @@ async def test_executions_of_a_batch_between_two_turns(wire: MemoryWire) -> None
     assert 1 < turns.stop() <= limits.BATCH_EXECUTIONS_PER_TURN_MAX
 
 
+async def test_large_executions_of_a_batch_between_two_turns(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each takes longer than the turn may, there is one in each."""
+    monkeypatch.setattr(limits, "BATCH_TURN_S_MAX", 0.0)
+    request = m.ExecuteAsyncBatchRequest(executions=[execution(f"e-{at}") for at in range(20)])
+    turns = Turns(lambda: wire.engine.asked)
+    await wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    assert turns.stop() == 1
+
+
 async def test_events_of_the_transport_between_two_turns(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call that is taken up is an event, and so is its message."""
     monkeypatch.setattr(limits, "GRPC_EVENTS_PER_LOOK", 4)

@@ -46,7 +46,7 @@ class ScriptedEngine(MemoryEngine):
         """Of the execution `open`, the last sequence number is how many submissions and subscriptions are open."""
         if execution_id != "open":
             return await super().get(execution_id)
-        shown = MemoryExecution(Submission(execution_id, "open", b"null", {}, b"", 0, False), 0).view()
+        shown = MemoryExecution(Submission(execution_id, "open", b"null", None, {}, b"", 0, False), 0).view()
         return replace(shown, last_sequence=self.open)
 
     async def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:

@@ -46,6 +46,7 @@ def test_a_plain_request_has_defaults_everywhere() -> None:
         execution_id="e-1",
         document=DOCUMENT,
         input_json=b"null",
+        input_value=None,
         env_vars={},
         metadata=b"",
         timeout_s_max=0,
@@ -159,6 +160,55 @@ def test_bytes_that_are_no_message_are_refused() -> None:
     for payload in (b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"):
         with pytest.raises(InvalidRequest):
             decode_execution(payload)
+
+
+@pytest.mark.parametrize(
+    ("field", "payload"),
+    [
+        ("workflow_execution_id", field_1(b"\xed\xa0\x80")),
+        ("workflow_yaml", b"\x12\x02\xff\xfe"),
+        ("env_vars", b"\x1a\x08\x0a\x01K\x12\x03\xed\xa0\x80"),
+        ("env_vars", b"\x1a\x08\x0a\x03\xed\xa0\x80\x12\x01v"),
+        ("metadata.description", b"\x22\x03\x22\x01\xff"),
+        ("input_json", b"\x42\x01\xff"),
+    ],
+)
+def test_a_text_that_is_no_utf_8_is_refused_by_name(field: str, payload: bytes) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        decode_execution(payload if field == "workflow_execution_id" else field_1(b"e-1") + payload)
+    assert refused.value.field == field
+    assert "is not UTF-8" in refused.value.message
+
+
+def test_search_for_what_is_no_text_ends_soon() -> None:
+    """Deep, long and broken messages; a name is no promise."""
+    nested = b"\xff"
+    for _ in range(3_000):
+        # A list within a list of a Value.
+        size = len(nested)
+        nested = b"\x32" + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + nested
+    deep = b"\x3a" + bytes([len(nested) & 0x7F | 0x80, len(nested) >> 7 & 0x7F | 0x80, len(nested) >> 14]) + nested
+    long = b"\x30\x00" * 3_000_000 + b"\x0a\x01\xff"
+    for payload in (bytes(3_000_000), long, deep, b"\x0a\xff\xff\xff\xff\x7fx", b"\x0f\x0a"):
+        with pytest.raises(InvalidRequest):
+            decode_execution(payload)
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"\\udfff": 1}', '["\\ud800x"]'])
+def test_lone_surrogates_of_an_input_are_refused(text: str) -> None:
+    assert refused(InvalidRequest, input_json=text).field == "input_json"
+
+
+def test_input_is_decoded_as_it_will_be_after_a_restart() -> None:
+    """Its keys in the same order, its numbers the same."""
+    for fields in (
+        {"input_json": '{"b": 1.0, "a": 123456789012345678901234567890}'},
+        {"workflow_input": struct(b=[1, 2.5], a={"d": -0.0, "c": None})},
+        {"input": Value(string_value="x")},
+    ):
+        submission = decoded(**fields)
+        stored = orjson.loads(submission.input_json)
+        assert repr(submission.input_value) == repr(stored)
 
 
 JSON = st.recursive(

@@ -61,7 +61,7 @@ def test_parked_executions_in_memory_unless_set_otherwise() -> None:
 def crowd(admission: Admission, first: int, count: int) -> list[Execution]:
     waiting = [execution(first + number) for number in range(count)]
     for each in waiting:
-        admission.entered(each)
+        admission.entered(each, 0)
     return waiting
 
 

@@ -107,7 +107,7 @@ def test_engine_that_is_behind_refuses_who_has_most_in_it(at: list[float], monke
     waiting = [execution(f"execution-{number}", "many") for number in range(19)]
     for each in waiting:
         admission.check("many")
-        admission.entered(each)
+        admission.entered(each, 0)
     at[0] += limits.ADMISSION_BURST_S_MAX
     admission.check("many")
     at[0] += 0.1
@@ -115,13 +115,13 @@ def test_engine_that_is_behind_refuses_who_has_most_in_it(at: list[float], monke
         admission.check("many")
     assert refusal.value.retry_after_s == pytest.approx(4 * 1.1)
     admission.check("one")
-    admission.entered(execution("only", "one"))
+    admission.entered(execution("only", "one"), 0)
     for each in waiting[:12]:
         admission.left(each)
         admission.left(each)
     admission.check("many")
     for number in range(32):
-        admission.entered(execution(f"further-{number}", f"client-{number}"))
+        admission.entered(execution(f"further-{number}", f"client-{number}"), 0)
     with pytest.raises(AtCapacity):
         admission.check("new")
 
@@ -140,7 +140,7 @@ def test_standing_queue_is_judged_until_nothing_is_refused(at: list[float]) -> N
                 refused.append(tick)
                 continue
             waiting.append(execution(f"{tick}-{number}", "client"))
-            admission.entered(waiting[-1])
+            admission.entered(waiting[-1], 0)
         if waiting:
             admission.left(waiting.pop(0))
         if 700 < tick < 1_500:

@@ -98,6 +98,8 @@ REACHED = {
         "DRAIN_HAND_OVER_S_MAX": "test_restart_of_a_single_worker_does_not_wait_long_for_an_effect",
     },
     "integration/test_engine_bounds.py": {
+        "DOCUMENTS_REFUSED_KNOWN_MAX": "test_texts_that_are_no_workflow_are_remembered_within_bounds",
+        "DOCUMENT_REFUSED_SIZE_CHARS_MAX": "test_texts_that_are_no_workflow_are_remembered_within_bounds",
         "EFFECTS_IN_FLIGHT_PER_WORKER_MAX": "test_effects_beyond_the_bound_wait_their_turn",
         "PLANS_CACHED_MAX": "test_plan_cache_keeps_the_latest_and_stays_within_its_bounds",
         "PLANS_CACHED_SIZE_CHARS_MAX": "test_plan_cache_keeps_the_latest_and_stays_within_its_bounds",
@@ -181,6 +183,7 @@ REACHED = {
     "integration/test_service_limits.py": {
         "BATCH_EXECUTIONS_PER_TURN_MAX": "test_executions_of_a_batch_between_two_turns",
         "BATCH_STATUS_DETAILS_SIZE_BYTES_MAX": "test_details_of_a_refusal_in_a_batch",
+        "BATCH_TURN_S_MAX": "test_large_executions_of_a_batch_between_two_turns",
         "CLIENT_NAME_SIZE_BYTES_MAX": "test_name_of_a_client",
         "EVENTS_REPLAY_COUNT_MAX": "test_events_of_a_reply",
         "GRPC_CALLS_OPEN_MAX": "test_calls_that_are_not_answered_yet",
@@ -228,6 +231,17 @@ REACHED = {
         "SHARD_OWNER_WAIT_S_MAX": "test_predecessor_that_does_not_let_go_of_a_shard",
         "TIMER_LOOKAHEAD_MS": "test_deadline_brings_an_execution_back_shortly_before",
         "TIMER_RECHECK_S_MAX": "test_step_of_the_wall_clock_is_noticed",
+    },
+    "simulation/test_submission_pace.py": {
+        "COMPILE_AT_ONCE_MS": "test_small_documents_are_compiled_at_once_while_the_turn_lasts",
+        "COMPILE_PASS_MS": "test_compiling_takes_little_of_each_turn_of_the_loop",
+        "COMPILE_STEP_BUDGET": "test_compiling_takes_little_of_each_turn_of_the_loop",
+        "COMPILE_S_PER_CHAR": "test_documents_that_wait_are_bounded_and_another_client_has_room",
+        "COMPILING_SIZE_CHARS_MAX": "test_documents_that_wait_are_bounded_and_another_client_has_room",
+        "COMPILING_SIZE_CHARS_MIN": "test_documents_that_wait_are_bounded_and_another_client_has_room",
+        "UNCOMMITTED_EXECUTION_SIZE_BYTES": "test_memory_of_what_waits_for_its_first_commit",
+        "UNCOMMITTED_SIZE_BYTES_MAX": "test_memory_of_what_waits_for_its_first_commit",
+        "UNCOMMITTED_SIZE_RETRY_S": "test_memory_of_what_waits_for_its_first_commit",
     },
     "unit/test_breaker.py": {
         "CALLBACK_REFUSALS_MAX": "test_refusals_in_a_row_open_it_and_a_success_between_them_does_not",

@@ -78,6 +78,7 @@ async def _execute(local: LocalRun, folder: Path) -> str:
                 execution_id=EXECUTION_ID,
                 document=local.document,
                 input_json=local.input_json,
+                input_value=orjson.loads(local.input_json),
                 env_vars=local.env_vars,
                 metadata=b"",
                 timeout_s_max=local.timeout_s_max,

@@ -5,11 +5,11 @@ called on the worker's event loop and never blocks it.
 """
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Problem
 
 __all__ = [
     "EffectPerformer",
@@ -35,6 +35,8 @@ class Submission:
     """The workflow document's text."""
     input_json: bytes
     """Exact JSON text of the input; `null` if there is none."""
+    input_value: Any
+    """The same, decoded by orjson."""
     env_vars: Mapping[str, str]
     """Values for `$runtime.metadata.env`."""
     metadata: bytes
@@ -127,6 +129,9 @@ class Engine(Protocol):
 
         Raises DocumentRefused, IdTaken, AtCapacity, Unavailable. The same request again gives the first answer again.
         """
+
+    def validate(self, document: str, client: str) -> Awaitable[Sequence[Problem]]:
+        """Every problem of a document, in its order; none if it would be executed. Raises AtCapacity, Unavailable."""
 
     def cancel(self, execution_id: str, reason: str, force: bool) -> Awaitable[None]:
         """Durable when it returns. Raises UnknownExecution, WrongState."""

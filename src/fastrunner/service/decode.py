@@ -2,13 +2,15 @@
 
 Rules: a request that gets past here is within its size bounds and well-formed; nothing is corrected silently. Numbers
 of `Struct` and `Value` are doubles on the wire: integral ones become integers, so that `1` stays `1`; protobuf itself
-bounds how deep they nest (some 30 objects). `input_json` is passed on as the text it is.
+bounds how deep they nest (some 30 objects). `input_json` is passed on as the text it is, and decoded once.
 """
 
 import math
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar, cast
 
 import orjson
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
@@ -22,6 +24,9 @@ Json = Any
 _M = TypeVar("_M", bound=Message)
 _INT64_BOUND = 2.0**63
 _ORJSON_DEPTH_MAX = 254
+_LOOKS_MAX = 10_000
+"""Fields looked at for the one that is no text: some milliseconds, for a message that is refused in any case."""
+_LOOKS_DEPTH_MAX = 50
 
 
 def parse(message: type[_M], payload: bytes) -> _M:
@@ -29,8 +34,59 @@ def parse(message: type[_M], payload: bytes) -> _M:
     try:
         return message.FromString(payload)
     except DecodeError:
-        name = message.DESCRIPTOR.full_name
-        raise InvalidRequest("", f"the request is not a {name} in protobuf encoding") from None
+        pass
+    field = _field_without_text(cast("Descriptor", message.DESCRIPTOR), memoryview(payload), iter(range(_LOOKS_MAX)))
+    if field:
+        raise InvalidRequest(field, f"{field} is not UTF-8: a text has no lone surrogates and no other bytes")
+    raise InvalidRequest("", f"the request is not a {message.DESCRIPTOR.full_name} in protobuf encoding")
+
+
+def _field_without_text(descriptor: Descriptor, payload: memoryview, looks: Iterator[int], depth: int = 0) -> str:
+    """The path of the first text in a message that is none; empty if it is not found by so many looks at fields."""
+    for number, data in _fields_with_length(payload, looks):
+        field = descriptor.fields_by_number.get(number)
+        if field is None:
+            continue
+        if field.type == field.TYPE_STRING:
+            try:
+                str(data, "utf-8")
+            except UnicodeDecodeError:
+                return str(field.name)
+        elif field.message_type is not None and depth < _LOOKS_DEPTH_MAX:
+            within = _field_without_text(field.message_type, data, looks, depth + 1)
+            if within:
+                is_map = field.message_type.GetOptions().map_entry
+                return str(field.name) if is_map else f"{field.name}.{within}"
+    return ""
+
+
+def _fields_with_length(payload: memoryview, looks: Iterator[int]) -> Iterator[tuple[int, memoryview]]:
+    """Number and bytes of each text, group of bytes or message within a message, as far as it can be read."""
+    at = 0
+    while at < len(payload) and next(looks, None) is not None:
+        tag, at = _varint(payload, at)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 2:
+            size_bytes, at = _varint(payload, at)
+            yield number, payload[at : at + size_bytes]
+            at += size_bytes
+        elif wire_type == 0:
+            _, at = _varint(payload, at)
+        elif wire_type in (1, 5):
+            at += 8 if wire_type == 1 else 4
+        else:
+            return
+
+
+def _varint(payload: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    for byte in payload[at : at + 10]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        at += 1
+        if byte < 0x80:
+            break
+    return value, at
 
 
 def decode_execution(payload: bytes, client: str = "") -> Submission:
@@ -38,10 +94,12 @@ def decode_execution(payload: bytes, client: str = "") -> Submission:
     request = parse(WorkflowExecuteInput, payload)
     check_execution_id(request.workflow_execution_id, "workflow_execution_id")
     check_document(request.workflow_yaml)
+    input_json, input_value = _input(request)
     return Submission(
         execution_id=request.workflow_execution_id,
         document=request.workflow_yaml,
-        input_json=_input_json(request),
+        input_json=input_json,
+        input_value=input_value,
         env_vars=_env_vars(request),
         metadata=_metadata(request),
         timeout_s_max=_timeout_s_max(request),
@@ -113,19 +171,19 @@ def _timeout_s_max(request: WorkflowExecuteInput) -> int:
     return seconds
 
 
-def _input_json(request: WorkflowExecuteInput) -> bytes:
-    """The input's JSON text: input_json over input over workflow_input over `null`."""
+def _input(request: WorkflowExecuteInput) -> tuple[bytes, Json]:
+    """The input's JSON text and value: input_json over input over workflow_input over `null`."""
     if request.input_json:
         return _checked_text(request.input_json)
     if request.HasField("input"):
         return _converted(request.input, "input")
     if request.HasField("workflow_input"):
         return _converted(request.workflow_input, "workflow_input")
-    return b"null"
+    return b"null", None
 
 
-def _checked_text(text: str) -> bytes:
-    """`text` unchanged, known to be JSON: integers of any size and every digit of a number survive."""
+def _checked_text(text: str) -> tuple[bytes, Json]:
+    """`text` unchanged, with every digit of its numbers, and what it says."""
     encoded = text.encode()
     _check_size("input_json", len(encoded), limits.INPUT_SIZE_BYTES_MAX)
     try:
@@ -138,7 +196,7 @@ def _checked_text(text: str) -> bytes:
     brackets = encoded.count(b"[") + encoded.count(b"{")
     if brackets > limits.INPUT_DEPTH_MAX and _deeper(value, limits.INPUT_DEPTH_MAX):
         raise InvalidRequest("input_json", f"input_json nests deeper than {limits.INPUT_DEPTH_MAX} levels")
-    return encoded
+    return encoded, value
 
 
 def _deeper(value: Json, depth_max: int) -> bool:
@@ -157,13 +215,6 @@ def _deeper(value: Json, depth_max: int) -> bool:
     return False
 
 
-def _dumped(value: Json, field: str) -> bytes:
-    """Keys sorted: a map has no order on the wire, and a repeated request must give the same bytes."""
-    encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    _check_size(field, len(encoded), limits.INPUT_SIZE_BYTES_MAX)
-    return encoded
-
-
 class _Misfit(Exception):
     """A value that JSON cannot hold; its pointer is found on the way out, so that good values pay nothing for it."""
 
@@ -178,11 +229,14 @@ class _Misfit(Exception):
         return self
 
 
-def _converted(value: Value | Struct, field: str) -> bytes:
+def _converted(value: Value | Struct, field: str) -> tuple[bytes, Json]:
     try:
-        return _dumped(_object(value) if isinstance(value, Struct) else _value(value), field)
+        converted = _object(value) if isinstance(value, Struct) else _value(value)
     except _Misfit as misfit:
         raise InvalidRequest(field, f"{field}: the value at {misfit.pointer or '/'} {misfit.message}") from None
+    encoded = orjson.dumps(converted)
+    _check_size(field, len(encoded), limits.INPUT_SIZE_BYTES_MAX)
+    return encoded, converted
 
 
 def _value(value: Value) -> Json:
@@ -203,10 +257,12 @@ def _value(value: Value) -> Json:
 
 
 def _object(struct: Struct) -> Json:
+    """Keys sorted: a map has no order on the wire, and a repeated request must give the same bytes."""
     converted = {}
-    for name, value in struct.fields.items():
+    fields = struct.fields
+    for name in sorted(fields):
         try:
-            converted[name] = _value(value)
+            converted[name] = _value(fields[name])
         except _Misfit as misfit:
             raise misfit.within(name.replace("~", "~0").replace("/", "~1")) from None
     return converted

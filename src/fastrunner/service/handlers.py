@@ -63,7 +63,7 @@ class Service:
         """The pace of submissions; the transport reports to it how long calls wait."""
         self._stopping = False
         self._afterwards: set[asyncio.Task[None]] = set()
-        queries = Queries(engine, router)
+        queries = Queries(engine, router, self._admit)
         batches = Batches(router, self._submit, self._admit)
         self._of_owner: dict[str, Handler] = {
             "ExecuteAsync": self._execute_async,

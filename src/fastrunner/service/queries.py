@@ -8,12 +8,11 @@ import asyncio
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
-from fastrunner import _core
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowMetadata
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
     Execution,
@@ -51,9 +50,11 @@ _ERROR_CODES: Final = {
 class Queries:
     """Answers the methods that change nothing."""
 
-    def __init__(self, engine: Engine, router: Router) -> None:
+    def __init__(self, engine: Engine, router: Router, admit: Callable[[str, int], None]) -> None:
         self._engine = engine
         self._router = router
+        self._admit = admit
+        """Raises AtCapacity if a client asks for more than the worker can do now."""
 
     async def get_execution(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
         """Answers GetExecution. Raises UnknownExecution."""
@@ -92,11 +93,15 @@ class Queries:
         page = ListExecutionsResponse.FromString(reply)
         return list(page.executions), bool(page.next_page_token)
 
-    def validate_workflow(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
-        """Answers ValidateWorkflow: every problem, and whether the document would be executed."""
+    async def validate_workflow(self, payload: bytes, facts: CallFacts) -> bytes:
+        """Answers ValidateWorkflow: every problem, and whether the document would be executed.
+
+        Raises AtCapacity where a submission would be refused: compiling is most of its work.
+        """
+        self._admit(facts.peer, 1)
         request = parse(ValidateWorkflowRequest, payload)
         check_document(request.workflow_yaml)
-        problems = _core.validate(request.workflow_yaml)
+        problems = await self._engine.validate(request.workflow_yaml, facts.peer)
         return ValidateWorkflowResponse(
             valid=not problems,
             problems=[

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ExecuteAsyncBatchResult
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from fastrunner.errors import RunnerError, TooLarge
 from fastrunner.progress.wire import field_1
 from fastrunner.routing.facts import CallFacts, Later, Router, peek_execution_id
@@ -81,13 +82,16 @@ class Batches:
     async def _own(self, items: list[bytes], client: str) -> Results:
         """Submits everything, then waits: the executions of one batch share their commits."""
         pending: list[Later | bytes] = []
+        began_s = monotonic_s()
         for item in items:
             try:
                 pending.append(self._submit(item, client))
             except Exception as error:
                 pending.append(_refused(error))
-            if len(pending) % limits.BATCH_EXECUTIONS_PER_TURN_MAX == 0:
+            is_long = monotonic_s() - began_s > limits.BATCH_TURN_S_MAX
+            if is_long or len(pending) % limits.BATCH_EXECUTIONS_PER_TURN_MAX == 0:
                 await asyncio.sleep(0)
+                began_s = monotonic_s()
         # One after the other: a commit decides on many, so this hardly ever has to wait.
         return [each if isinstance(each, bytes) else await _result(each) for each in pending]
 

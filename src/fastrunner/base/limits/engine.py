@@ -14,6 +14,39 @@ CLIENTS_KNOWN_MAX: Final = 10_000
 UNCOMMITTED_EXECUTIONS_MAX: Final = 10_000
 """New executions of a worker that wait for their first commit: 20 commits, some 100 MB."""
 
+UNCOMMITTED_SIZE_BYTES_MAX: Final = 268_435_456
+"""What they take in memory, inputs as objects included: ten thousand ordinary ones, or two of the largest at least."""
+
+UNCOMMITTED_EXECUTION_SIZE_BYTES: Final = 4_096
+"""What one of them takes beside its input and its variables."""
+
+UNCOMMITTED_SIZE_RETRY_S: Final = 0.5
+"""When to come again if they take too much: a commit with some megabytes takes a fraction of it."""
+
+COMPILE_AT_ONCE_MS: Final = 2
+"""Compiling of new documents within one turn of the loop before they wait: a few of ordinary size."""
+
+COMPILE_PASS_MS: Final = 4
+"""Compiling of those that wait in each turn of the loop; one step of the core may be longer."""
+
+COMPILE_STEP_BUDGET: Final = 20
+"""Tasks or expressions of one step, between two looks at the clock: about half a millisecond."""
+
+COMPILE_S_PER_CHAR: Final = 1e-6
+"""What compiling takes, as a measure of when there will be room again."""
+
+COMPILING_SIZE_CHARS_MAX: Final = 33_554_432
+"""Text of the documents that wait to be compiled: half a minute's work, two of the largest batches."""
+
+COMPILING_SIZE_CHARS_MIN: Final = 4_096
+"""What the smallest counts: each takes some objects too."""
+
+DOCUMENTS_REFUSED_KNOWN_MAX: Final = 100
+"""Texts that are no workflow whose problems a worker remembers: who sends one again does so soon."""
+
+DOCUMENT_REFUSED_SIZE_CHARS_MAX: Final = 131_072
+"""The longest of them; larger ones are rare, and a hundred would be a hundred megabytes."""
+
 ADMISSION_EXECUTIONS_MIN: Final = 50
 """Below so many, the wait for a first commit is the disk's, and no reason to refuse anybody."""
 

@@ -33,6 +33,9 @@ BATCH_STATUS_DETAILS_SIZE_BYTES_MAX: Final = 2_048
 BATCH_EXECUTIONS_PER_TURN_MAX: Final = 20
 """Executions of a batch submitted before the loop serves others: some milliseconds if each document is new."""
 
+BATCH_TURN_S_MAX: Final = 0.005
+"""Time they may take: with large documents or inputs it is fewer of them."""
+
 SUBSCRIPTION_RESUME_INTERVAL_S_MIN: Final = 1.0
 """A forwarded subscription that broke sooner, without one event, is not opened again: its owner is not coming back."""
 

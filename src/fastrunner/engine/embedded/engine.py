@@ -1,6 +1,6 @@
 """Stage 3, journal: the embedded engine, Engine and Outbox over the shards one worker owns.
 
-    submit -> plan cache -> shard.admit -> scheduler: first turn -> shard: dirty -> commit -> answer, effects, events
+    submit -> plan -> shard.admit -> scheduler: first turn -> shard: dirty -> commit -> answer, effects, events
 
 Rules: everything runs on the worker's loop except COMMIT (one writer thread per shard) and listings (one helper
 thread). This module connects the parts; turns are `execution.py`, their order `scheduler.py`, durability `shard.py`
@@ -13,11 +13,8 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from zlib import crc32
 
-import orjson
-
-from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Resume
+from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Problem, Resume
 from fastrunner.base import clock, crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint, TurnPart
@@ -33,28 +30,26 @@ from fastrunner.engine import (
     UnacknowledgedEvents,
 )
 from fastrunner.engine.embedded.admit.admission import Admission
-from fastrunner.engine.embedded.admit.digest import env_text, request_digest
 from fastrunner.engine.embedded.admit.plans import PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.commit.undelivered import undelivered
 from fastrunner.engine.embedded.commit.writer import Writer, WriterFactory
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.effects import EffectRunner
-from fastrunner.engine.embedded.run.execution import Execution, StartFacts
+from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.residency import Residents
 from fastrunner.engine.embedded.run.scheduler import Scheduler
 from fastrunner.engine.embedded.run.subscriptions import Page, Subscriptions
-from fastrunner.engine.embedded.store.changes import Accepted, Change, Waiter
+from fastrunner.engine.embedded.store.changes import Change
 from fastrunner.engine.embedded.store.disk import shortage
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import BEGAN_AT, KEY_AT
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.engine.embedded.store.sharding import shard_of
+from fastrunner.engine.embedded.submissions import Submissions
 from fastrunner.errors import (
     AtCapacity,
     Damaged,
-    IdTaken,
-    RunnerError,
     Stopping,
     StorageFailed,
     StorageFull,
@@ -65,8 +60,6 @@ from fastrunner.progress.wire import describe, split
 __all__ = ["EmbeddedEngine"]
 
 _log = logging.getLogger(__name__)
-
-_STARTED = "running"
 
 # The engine has a method called `list`, so annotations within the class cannot say it.
 _Messages = list[bytes]
@@ -114,6 +107,7 @@ class EmbeddedEngine:
         # This worker's share; ids spread evenly over shards.
         self._executions_max = -(-config.executions_max * max(1, len(shards)) // shard_count)
         self._admission = Admission(config.client_executions_per_s * max(1, len(shards)) / shard_count)
+        self._submissions = Submissions(self, self._admission, self._plans, metrics, wall_ms)
         self._draining = False
         self._closing = False
         self._disk_full: StorageFull | None = None
@@ -227,6 +221,7 @@ class EmbeddedEngine:
             return
         deadline_s = monotonic_s() + timeout_s
         self._draining = True
+        self._submissions.compiler.stop()
         self._scheduler.stop()
         self._effects.stop()
         for task in self._background:
@@ -254,7 +249,8 @@ class EmbeddedEngine:
         self._active_count = self._parked_count = 0
         self.landed()
 
-    def _shard(self, execution_id: str) -> Shard:
+    def shard_for(self, execution_id: str) -> Shard:
+        """See Host."""
         shard = self._shards.get(shard_of(execution_id, self._shard_count))
         if shard is None or self._closing:
             raise Stopping("this worker does not own the execution's shard, or is stopping")
@@ -269,64 +265,30 @@ class EmbeddedEngine:
 
     def submit(self, submission: Submission) -> "asyncio.Future[str]":
         """See Engine."""
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        try:
-            self._submit(submission, future)
-        except RunnerError as refusal:
-            self._metrics.executions_rejected.labels(type(refusal).__name__).inc()
-            future.set_exception(refusal)
-        return future
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._submissions.judge(submission, answer)
+        return answer
 
-    def _submit(self, submission: Submission, future: "asyncio.Future[str]") -> None:
-        execution_id = submission.execution_id
-        shard = self._shard(execution_id)
-        input_value = orjson.loads(submission.input_json)
-        env_json = env_text(submission.env_vars)
-        digest = request_digest(submission, self._plans.hash_of(submission.document), input_value, env_json)
-        waiter = Waiter(future, answer=_STARTED)
-        execution = shard.live.get(execution_id)
-        if execution is not None:
-            self._submit_again(shard, execution, digest, waiter)
-            return
-        acceptance = shard.store.acceptance(execution_id)
-        if acceptance is not None:
-            if acceptance[1] != digest:
-                raise IdTaken(execution_id)
-            waiter.settle()
-            return
+    def check_open(self, shard: Shard) -> None:
+        """See Host."""
         if self._draining:
             raise Stopping("the worker is stopping: try again")
         refusal = shard.refusal or self._disk_full
         if refusal is not None:
             raise refusal
-        if self._active_count >= self._executions_max:
+        if self._active_count + self._submissions.waiting_count >= self._executions_max:
             raise AtCapacity(
                 f"{self._config.executions_max} executions are unfinished, the bound set by FASTRUNNER_EXECUTIONS_MAX"
             )
-        self._admission.check(submission.client)
-        plan = self._plans.get(submission.document)
-        now_ms = self._wall_ms()
-        execution = shard.admit(execution_id, now_ms, digest, submission.debug)
-        asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
-        execution.accepted = Accepted(digest, plan, now_ms, *asked)
-        seed = crc32(digest, now_ms & 0xFFFFFFFF)
-        execution.start = StartFacts(plan, input_value, submission.env_vars, submission.timeout_s_max * 1000, seed)
-        execution.waiters += (waiter,)
-        execution.client = submission.client
+
+    def accepted(self, execution: Execution) -> None:
+        """See Host."""
         self._active_count += 1
-        self._admission.entered(execution)
         self._scheduler.enter(execution)
 
-    def _submit_again(self, shard: Shard, execution: Execution, digest: bytes, waiter: Waiter) -> None:
-        """The same request again gets the first answer again, no earlier than the first."""
-        if execution.request_digest != digest:
-            raise IdTaken(execution.execution_id)
-        if execution.stored:
-            waiter.settle()
-            return
-        execution.waiters += (waiter,)
-        if execution.walk is not None:
-            shard.mark(execution)
+    async def validate(self, document: str, client: str) -> Sequence[Problem]:
+        """See Engine."""
+        return await self._submissions.compiler.problems_of(document, client)
 
     # --- control ---
 
@@ -347,7 +309,7 @@ class EmbeddedEngine:
         crash.reach(CrashPoint.AFTER_RESUME)
 
     async def _command(self, execution_id: str, command: Command) -> None:
-        shard = self._shard(execution_id)
+        shard = self.shard_for(execution_id)
         execution = shard.find(execution_id)
         while isinstance(execution, Execution) and execution.landing is not None:
             # A verdict on it is being committed: what it is then, the file tells.
@@ -513,7 +475,7 @@ class EmbeddedEngine:
 
     async def get(self, execution_id: str) -> ExecutionView:
         """See Engine."""
-        view = self._shard(execution_id).store.view(execution_id)
+        view = self.shard_for(execution_id).store.view(execution_id)
         if view is None:
             raise UnknownExecution(execution_id)
         return view
@@ -550,7 +512,7 @@ class EmbeddedEngine:
     def _rows(
         self, execution_id: str, from_sequence: int, count_max: int, size_bytes_max: int
     ) -> tuple[_Rows, int, bool]:
-        store = self._shard(execution_id).store
+        store = self.shard_for(execution_id).store
         progress = store.progress(execution_id)
         if progress is None:
             raise UnknownExecution(execution_id)

@@ -1,14 +1,15 @@
 """Stage 3, journal: whether the engine takes a new execution now.
 
-Three bounds, each a refusal with the time after which to come again: how many executions one client may submit per
-second, how many new ones may wait for their first commit at once, and, once they wait for long, how long.
+Four bounds, each a refusal with the time after which to come again: how many executions one client may submit per
+second, how many new ones may wait for their first commit at once, how much memory they may take meanwhile, and, once
+they wait for long, how long.
 
 Theory of operation: a burst passes: its executions wait, and are accepted. When many have waited beyond their bound, or
 for a while everything has, more comes than the engine can take. Then, and until nothing has been refused for a while,
 new ones are taken only while the oldest that waits is young: what is accepted is accepted soon.
 
 Rule: when the engine is behind, those are refused who have the most in it: a client with less than its share of what
-waits is taken, up to twice the bound.
+waits is taken, up to twice the bound. So it is with what waits for other things; see `Shares`.
 """
 
 from collections import OrderedDict
@@ -19,12 +20,16 @@ from typing import TYPE_CHECKING
 
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.engine import Submission
 from fastrunner.errors import AtCapacity, ShortHanded
 
 if TYPE_CHECKING:
     from fastrunner.engine.embedded.run.execution import Execution
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "Shares", "memory_size_bytes"]
+
+_VALUE_SIZE_BYTES = 64
+"""An object or an array, or one more key with its value; an element of an array takes some 40."""
 
 
 @dataclass(slots=True)
@@ -33,6 +38,51 @@ class _Bucket:
 
     left_count: float
     at_s: float
+
+
+class Shares:
+    """A bound on what waits for something, shared by clients."""
+
+    def __init__(self, amount_max: int) -> None:
+        self.taken = 0
+        """What waits, of all clients."""
+        self._amount_max = amount_max
+        self._by_client: dict[str, int] = {}
+
+    def has_room(self, client: str, amount: int) -> bool:
+        """Whether so much more may wait: up to the bound, or up to twice the bound for who has less than its share."""
+        taken = self.taken + amount
+        if taken <= self._amount_max:
+            return True
+        mine = self._by_client.get(client, 0) + amount
+        return taken <= 2 * self._amount_max and mine * len(self._by_client) <= self.taken
+
+    def take(self, client: str, amount: int) -> None:
+        """So much more waits."""
+        self.taken += amount
+        self._by_client[client] = self._by_client.get(client, 0) + amount
+
+    def give_back(self, client: str, amount: int) -> None:
+        """So much waits no more."""
+        self.taken -= amount
+        left = self._by_client.get(client, 0) - amount
+        if left > 0:
+            self._by_client[client] = left
+        else:
+            self._by_client.pop(client, None)
+
+
+def memory_size_bytes(submission: Submission) -> int:
+    """What a submission takes in memory until it is durable, no less than it does: its input as text and as objects."""
+    text = submission.input_json
+    size_bytes = (
+        2 * len(text)
+        + len(submission.metadata)
+        + _VALUE_SIZE_BYTES * (text.count(b"{") + text.count(b"[") + text.count(b",") + 2 * text.count(b":"))
+    )
+    for name, value in submission.env_vars.items():
+        size_bytes += 2 * (len(name) + len(value) + _VALUE_SIZE_BYTES)
+    return size_bytes + limits.UNCOMMITTED_EXECUTION_SIZE_BYTES
 
 
 class Admission:
@@ -45,8 +95,12 @@ class Admission:
         self._rate_per_s = client_executions_per_s_max
         self._burst_count = max(1.0, client_executions_per_s_max)
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._memory = Shares(limits.UNCOMMITTED_SIZE_BYTES_MAX)
+        """Bytes of what has been submitted and is not durable yet."""
         self._waiting: OrderedDict[Execution, float] = OrderedDict()
         """New executions whose commit has not landed, with their times, oldest first."""
+        self._sizes_bytes: dict[Execution, int] = {}
+        """What has been reserved for them."""
         self._waiting_by_client: dict[str, int] = {}
         self._strict_until_s = 0.0
         """Until when only what can be accepted soon is taken."""
@@ -74,6 +128,19 @@ class Admission:
                 retry_after_s=(1.0 - bucket.left_count) / self._rate_per_s,
             )
         bucket.left_count -= 1.0
+
+    def reserve(self, client: str, size_bytes: int) -> None:
+        """Memory for a submission until it is durable or refused. Raises AtCapacity."""
+        if not self._memory.has_room(client, size_bytes):
+            raise AtCapacity(
+                f"submissions that wait for their first commit take {self._memory.taken >> 20} MiB",
+                retry_after_s=limits.UNCOMMITTED_SIZE_RETRY_S,
+            )
+        self._memory.take(client, size_bytes)
+
+    def release(self, client: str, size_bytes: int) -> None:
+        """Gives back what was reserved for a submission that is refused."""
+        self._memory.give_back(client, size_bytes)
 
     @property
     def _delay_s_max(self) -> float:
@@ -121,9 +188,10 @@ class Admission:
             self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
         self._judged_s, self._shortest_wait_s = now_s, inf
 
-    def entered(self, execution: "Execution") -> None:
-        """A new execution waits for its first commit."""
+    def entered(self, execution: "Execution", size_bytes: int) -> None:
+        """A new execution waits for its first commit; so much has been reserved for it."""
         self._waiting[execution] = monotonic_s()
+        self._sizes_bytes[execution] = size_bytes
         client = execution.client
         self._waiting_by_client[client] = self._waiting_by_client.get(client, 0) + 1
 
@@ -135,6 +203,7 @@ class Admission:
         now_s = monotonic_s()
         self._landed(now_s, now_s - since_s)
         client = execution.client
+        self.release(client, self._sizes_bytes.pop(execution))
         self._waiting_by_client[client] -= 1
         if not self._waiting_by_client[client]:
             del self._waiting_by_client[client]

@@ -1,15 +1,16 @@
 """Stage 2, compile: plans by document, so that the same text is compiled once per worker.
 
 Rules: the cache is bounded by count and by the text it holds, the least recently used plan goes first; executions keep
-their own plan alive.
+their own plan alive. What is wrong with a text that is no workflow is remembered as well, of a few.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from fastrunner._core import InvalidWorkflow, Plan, compile  # noqa: A004 - the core's verb
+from fastrunner._core import InvalidWorkflow, Plan, Problem, compile  # noqa: A004 - the core's verb
 from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import DocumentRefused
@@ -42,48 +43,69 @@ class PlanCache:
         # and looking up a known document needs no cryptographic hash.
         self._plans: OrderedDict[str, CachedPlan] = OrderedDict()
         self._size_chars = 0
+        self._refused: OrderedDict[str, DocumentRefused] = OrderedDict()
         self._hits = metrics.plan_cache_hits
         self._misses = metrics.plan_cache_misses
 
-    def get(self, document: str) -> CachedPlan:
-        """The plan of a document that is submitted. Raises DocumentRefused."""
-        return self._get(document, is_stored=False)
+    def find(self, document: str) -> CachedPlan | None:
+        """The plan of a document that is submitted, if it is known. Raises DocumentRefused."""
+        cached = self._plans.get(document)
+        if cached is not None and not cached.is_stored:
+            self._plans.move_to_end(document)
+            self._hits.inc()
+            return cached
+        refused = self._refused.get(document)
+        if refused is not None:
+            self._refused.move_to_end(document)
+            self._hits.inc()
+            # A new one: an exception collects the places where it is raised.
+            raise DocumentRefused(refused.problems)
+        self._misses.inc()
+        return None
+
+    def keep(self, plan: Plan, document: str) -> CachedPlan:
+        """A document that has just been compiled."""
+        return self._keep(CachedPlan(plan, document, _prefixed(document.encode())))
+
+    def refuse(self, document: str, problems: Sequence[Problem]) -> DocumentRefused:
+        """A document that has just turned out to be none: what to raise."""
+        if len(document) <= limits.DOCUMENT_REFUSED_SIZE_CHARS_MAX:
+            self._refused[document] = DocumentRefused(problems)
+            if len(self._refused) > limits.DOCUMENTS_REFUSED_KNOWN_MAX:
+                self._refused.popitem(last=False)
+        return DocumentRefused(problems)
 
     def get_stored(self, document: str) -> CachedPlan:
         """The plan of an execution that was accepted before, maybe by an earlier version with fewer rules.
 
         It never serves a submission. Raises DocumentRefused.
         """
-        return self._get(document, is_stored=True)
-
-    def _get(self, document: str, is_stored: bool) -> CachedPlan:
         cached = self._plans.get(document)
-        # Where the later rules hold, the plan is the same with and without them.
-        if cached is not None and (is_stored or not cached.is_stored):
+        if cached is not None:
+            # Where the later rules hold, the plan is the same with and without them.
             self._plans.move_to_end(document)
             self._hits.inc()
             return cached
         self._misses.inc()
         try:
-            plan = compile(document, is_stored)
+            plan = compile(document, True)
         except InvalidWorkflow as invalid:
             raise DocumentRefused(invalid.problems) from None
-        cached = CachedPlan(plan, document, _prefixed(document.encode()), is_stored)
-        self._keep(cached)
-        return cached
+        return self._keep(CachedPlan(plan, document, _prefixed(document.encode()), is_stored=True))
 
     def hash_of(self, document: str) -> "HASH":
         """A hash that has taken in a document, whether or not it compiles: to be copied before it takes in more."""
         cached = self._plans.get(document)
         return _prefixed(document.encode()) if cached is None else cached.hash
 
-    def _keep(self, cached: CachedPlan) -> None:
+    def _keep(self, cached: CachedPlan) -> CachedPlan:
         if self._plans.pop(cached.document, None) is None:
             self._size_chars += len(cached.document)
         self._plans[cached.document] = cached
         while len(self._plans) > limits.PLANS_CACHED_MAX or self._size_chars > limits.PLANS_CACHED_SIZE_CHARS_MAX:
             document, _ = self._plans.popitem(last=False)
             self._size_chars -= len(document)
+        return cached
 
 
 def _prefixed(text: bytes) -> "HASH":

@@ -1,0 +1,194 @@
+"""Stage 2, compile: documents on their way to plans.
+
+    plan_of: known, or compiled at once
+             \\-> kept: a slice of it in every turn of the loop -> outcome_of
+
+Rules:
+- Compiling takes a few milliseconds of a turn of the loop, whatever comes; the longest single step of the core is all
+  that can make it more.
+- A text is compiled once, however many wait for it. Clients take turns, slice by slice.
+- What waits is bounded; beyond the bound a new text is refused, and nothing of it is begun. What nobody waits for any
+  more is given up.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fastrunner._core import Compilation, InvalidWorkflow, Problem
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
+from fastrunner.engine.embedded.admit.admission import Shares
+from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
+from fastrunner.errors import AtCapacity, DocumentRefused, RunnerError, Unavailable
+
+__all__ = ["Compiler"]
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One text on its way."""
+
+    document: str
+    compilation: Compilation
+    client: str
+    """Whose share of what waits it takes."""
+    clients: set[str] = field(default_factory=set)
+    """Those in whose turns it goes on."""
+    outcomes: "list[asyncio.Future[CachedPlan]]" = field(default_factory=list)
+    """Told in order; a job whose outcomes nobody awaits any more is given up."""
+    ended: bool = False
+
+
+class Compiler:
+    """What one worker compiles."""
+
+    def __init__(self, plans: PlanCache) -> None:
+        self._plans = plans
+        self._jobs: dict[str, _Job] = {}
+        self._queues: dict[str, deque[_Job]] = {}
+        """By client, in the order of the clients' turns."""
+        self._shares = Shares(limits.COMPILING_SIZE_CHARS_MAX)
+        self._pass_planned = False
+        self._left_s = limits.COMPILE_AT_ONCE_MS / 1000
+        """What may be compiled at once before the loop has served others."""
+        self._refill_planned = False
+        self._stopped = False
+
+    # --- plans ---
+
+    def plan_of(self, document: str, client: str) -> CachedPlan | None:
+        """The plan if it is known, or made within what is left of this turn of the loop; None if it has to be waited
+        for, with what has been done of it kept. Raises DocumentRefused, AtCapacity, Unavailable."""
+        plan = self._plans.find(document)
+        if plan is not None:
+            return plan
+        job = self._jobs.get(document)
+        if job is None:
+            job = self._begin(document, client)
+            self._refill_later()
+            began_s = monotonic_s()
+            plan = self._advance(job, began_s + self._left_s)
+            self._left_s -= monotonic_s() - began_s
+            if plan is not None:
+                return plan
+            self._keep(job)
+        if client not in job.clients:
+            job.clients.add(client)
+            self._queues.setdefault(client, deque()).append(job)
+            self._plan_pass()
+        return None
+
+    def _begin(self, document: str, client: str) -> _Job:
+        if self._stopped:
+            raise Unavailable("the worker is stopping: try again")
+        size_chars = _size_chars(document)
+        if not self._shares.has_room(client, size_chars):
+            waiting_s = self._shares.taken * limits.COMPILE_S_PER_CHAR
+            raise AtCapacity(
+                f"{len(self._jobs)} documents wait to be compiled",
+                retry_after_s=min(max(waiting_s, limits.OVERLOAD_RETRY_S_MIN), limits.OVERLOAD_RETRY_S_MAX),
+            )
+        try:
+            return _Job(document, Compilation(document), client)
+        except InvalidWorkflow as invalid:
+            raise self._plans.refuse(document, invalid.problems) from None
+
+    def _keep(self, job: _Job) -> None:
+        self._jobs[job.document] = job
+        self._shares.take(job.client, _size_chars(job.document))
+
+    def _advance(self, job: _Job, end_s: float) -> CachedPlan | None:
+        """Goes on until a time. Raises DocumentRefused."""
+        try:
+            while monotonic_s() < end_s:
+                plan = job.compilation.step(limits.COMPILE_STEP_BUDGET)
+                if plan is not None:
+                    return self._plans.keep(plan, job.document)
+        except InvalidWorkflow as invalid:
+            raise self._plans.refuse(job.document, invalid.problems) from None
+        return None
+
+    def _refill_later(self) -> None:
+        if not self._refill_planned:
+            self._refill_planned = True
+            asyncio.get_running_loop().call_soon(self._refill)
+
+    def _refill(self) -> None:
+        self._refill_planned = False
+        self._left_s = limits.COMPILE_AT_ONCE_MS / 1000
+
+    def outcome_of(self, document: str) -> "asyncio.Future[CachedPlan]":
+        """What a document that `plan_of` has begun comes to; cancel it when nobody wants to know any more."""
+        outcome: asyncio.Future[CachedPlan] = asyncio.get_running_loop().create_future()
+        self._jobs[document].outcomes.append(outcome)
+        return outcome
+
+    async def problems_of(self, document: str, client: str) -> Sequence[Problem]:
+        """All problems of a document; none if it would be executed. Raises AtCapacity, Unavailable."""
+        try:
+            if self.plan_of(document, client) is None:
+                await self.outcome_of(document)
+        except DocumentRefused as refused:
+            return refused.problems
+        return ()
+
+    def stop(self) -> None:
+        """Compiles nothing more; whoever waits is told to come again."""
+        self._stopped = True
+        for job in list(self._jobs.values()):
+            self._end(job, Unavailable("the worker is stopping: try again"))
+
+    # --- passes ---
+
+    def _plan_pass(self) -> None:
+        if not self._pass_planned:
+            self._pass_planned = True
+            asyncio.get_running_loop().call_soon(self._pass)
+
+    def _pass(self) -> None:
+        """A slice for the next client's first text."""
+        self._pass_planned = False
+        job = self._next()
+        if job is None:
+            return
+        try:
+            plan = self._advance(job, monotonic_s() + limits.COMPILE_PASS_MS / 1000)
+        except DocumentRefused as refused:
+            self._end(job, refused)
+        else:
+            if plan is not None:
+                self._end(job, plan)
+        self._plan_pass()
+
+    def _next(self) -> _Job | None:
+        while self._queues:
+            client = next(iter(self._queues))
+            queue = self._queues.pop(client)
+            while queue:
+                job = queue[0]
+                if not job.ended and all(outcome.cancelled() for outcome in job.outcomes):
+                    self._end(job, None)
+                if not job.ended:
+                    # Behind the other clients.
+                    self._queues[client] = queue
+                    return job
+                queue.popleft()
+        return None
+
+    def _end(self, job: _Job, outcome: CachedPlan | RunnerError | None) -> None:
+        job.ended = True
+        del self._jobs[job.document]
+        self._shares.give_back(job.client, _size_chars(job.document))
+        for waiting in job.outcomes:
+            if waiting.done():
+                continue
+            if isinstance(outcome, CachedPlan):
+                waiting.set_result(outcome)
+            elif outcome is not None:
+                waiting.set_exception(outcome)
+
+
+def _size_chars(document: str) -> int:
+    return max(len(document), limits.COMPILING_SIZE_CHARS_MIN)
