@@ -12,7 +12,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from fastrunner.engine.embedded.store.manifest import open_data_directory
+from fastrunner.data.inspection import shard_files
+from fastrunner.engine import ExecutionQuery
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.golden import make
 from tests.integration.engines import engine_on, submission
@@ -157,6 +159,25 @@ def test_export_writes_executions_as_json_lines(folder: Path, tmp_path: Path) ->
     target = tmp_path / "export.jsonl"
     fastrunner("data", "export", "--data-dir", str(folder), "--output", str(target))
     assert len(target.read_text().splitlines()) == len(lines)
+
+
+def test_reading_a_backup_leaves_it_as_it_is(folder: Path) -> None:
+    """No journal beside it, and no need for one."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert fastrunner("data", "check", "--data-dir", str(folder)).returncode == 0
+    assert fastrunner("data", "export", "--data-dir", str(folder)).returncode == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_export_that_a_start_overtakes_is_refused(folder: Path) -> None:
+    """It began where nobody wrote, and may have read half of a commit."""
+    [shard] = shard_files(folder, 1)
+    lines = shard.export(ExecutionQuery(), False)
+    next(lines)
+    with closing(apsw.Connection(str(folder / "shard-0000.db"))) as db:
+        db.execute("update executions set metadata = x''")
+        with pytest.raises(DataDirectoryRefused, match="a runner has been started"):
+            list(lines)
 
 
 def test_export_ends_quietly_with_its_reader(folder: Path) -> None:

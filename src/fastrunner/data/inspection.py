@@ -15,7 +15,14 @@ import orjson
 
 from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.store import proofs, wal_check
-from fastrunner.engine.embedded.store.connection import READ_ONLY, READ_WRITE, connect, read_all, read_each
+from fastrunner.engine.embedded.store.connection import (
+    READ_ONLY,
+    READ_WRITE,
+    connect,
+    connect_to_still_file,
+    read_all,
+    read_each,
+)
 from fastrunner.engine.embedded.store.large_values import claimed_by, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage
@@ -55,9 +62,9 @@ class ShardFile:
 
     # --- opening ---
 
-    def _open(self, flags: int) -> apsw.Connection:
+    def _open(self, flags: int, *, still: bool = False) -> apsw.Connection:
         """Raises DataDirectoryRefused for another schema version, apsw.Error."""
-        db = connect(self.path, flags)
+        db = connect_to_still_file(self.path) if still else connect(self.path, flags)
         try:
             version = int(db.execute(_QUERIES["schema_version"]).get)
             if version > SCHEMA_VERSION:
@@ -75,8 +82,18 @@ class ShardFile:
             raise
         return db
 
-    def _snapshot(self) -> apsw.Connection:
-        db = self._open(READ_ONLY)
+    def _state(self) -> tuple[int, int] | None:
+        """Of a file without a journal its time and size: as long as they stay, nobody writes it. None with a journal.
+
+        To read such a file as any other would leave an empty journal beside it, or fail where nothing can be written.
+        """
+        if self.path.with_name(f"{self.path.name}-wal").exists():
+            return None
+        state = self.path.stat()
+        return state.st_mtime_ns, state.st_size
+
+    def _snapshot(self, *, still: bool) -> apsw.Connection:
+        db = self._open(READ_ONLY, still=still)
         db.execute(_QUERIES["begin"])
         return db
 
@@ -85,9 +102,9 @@ class ShardFile:
     def count_rows(self) -> int:
         """How many rows `check` goes through; 0 if they cannot be counted. Raises DataDirectoryRefused."""
         try:
-            with closing(self._snapshot()) as db:
+            with closing(self._snapshot(still=self._state() is not None)) as db:
                 return int(db.execute(_QUERIES["count_rows"]).get)
-        except apsw.Error:
+        except (apsw.Error, FileNotFoundError):
             return 0
 
     def check(self, advance: Callable[[int], None]) -> Iterator[Damage]:
@@ -95,10 +112,20 @@ class ShardFile:
         if not self.path.exists():
             yield Damage("file", "", "is missing: restore it from a backup")
             return
+        state = self._state()
+        if state is not None:
+            findings = list(self._check(advance, still=True))
+            if self._state() == state:
+                yield from findings
+                return
+        # There is an owner, perhaps only since a moment ago: what was found then may be its unfinished work.
+        yield from self._check(advance, still=False)
+
+    def _check(self, advance: Callable[[int], None], *, still: bool) -> Iterator[Damage]:
         with ExitStack() as index_files:
             mark = wal_check.read_mark(self.path, index_files)
             try:
-                db = self._snapshot()
+                db = self._snapshot(still=still)
             except apsw.Error as error:
                 yield Damage("file", "", f"cannot be read: {error}")
                 return
@@ -172,12 +199,18 @@ class ShardFile:
             "name": query.name,
             "namespace": query.namespace,
         }
-        with closing(self._snapshot()) as db:
+        state = self._state()
+        with closing(self._snapshot(still=state is not None)) as db:
             for row in read_each(db, _QUERIES["export"], parameters):
                 fields = _exported(db, row)
                 if with_events:
                     fields["events"] = _exported_events(db, row[0], fields)
                 yield fields
+        if state is not None and self._state() != state:
+            raise DataDirectoryRefused(
+                f"{self.path} was written while it was read, so its lines may be wrong: a runner has been started; "
+                "export it once more"
+            )
 
     # --- compact ---
 

@@ -17,7 +17,7 @@ import apsw
 
 from fastrunner.engine.embedded.store.statements import named
 
-__all__ = ["READ_ONLY", "READ_WRITE", "connect", "read_all", "read_each"]
+__all__ = ["READ_ONLY", "READ_WRITE", "connect", "connect_to_still_file", "read_all", "read_each"]
 
 READ_ONLY: Final = apsw.SQLITE_OPEN_READONLY
 """For `connect`: a file that exists, to be read."""
@@ -38,6 +38,12 @@ def connect(path: Path, flags: int = READ_WRITE | apsw.SQLITE_OPEN_CREATE) -> ap
     connection = apsw.Connection(str(path), flags=flags)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     return connection
+
+
+def connect_to_still_file(path: Path) -> apsw.Connection:
+    """A connection that reads a file which nobody writes, and which has no journal: none is made. Raises apsw.Error."""
+    address = f"{path.absolute().as_uri()}?immutable=1"
+    return apsw.Connection(address, flags=READ_ONLY | apsw.SQLITE_OPEN_URI)
 
 
 def read_all(db: apsw.Connection, statement: str, parameters: _Parameters = ()) -> list[Any]:
