@@ -272,7 +272,9 @@ def _sentence(problem: Any) -> str:
         return str(problem["ctx"]["error"])
     key = str(problem["loc"][0])
     variable = variable_of(key) if key in Config.model_fields else key
-    allowed = str(problem["msg"]).removeprefix("Value error, ")
+    # pydantic's words are about inputs and parsing, which only its own users know.
+    allowed = str(problem["msg"]).removeprefix("Value error, ").partition(", unable to ")[0]
+    allowed = allowed.replace("Input should be ", "expected ").replace("Path does not point to a", "there is no such")
     if "API_KEY" in variable:
         return f"{variable}: {allowed}"
     return f"{variable}={problem['input']}: {allowed}"

@@ -184,7 +184,7 @@ def test_serve_refuses_bad_settings_with_a_line() -> None:
     done = fastrunner("serve", "--grpc-port", "many")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "GRPC_PORT=many" in done.stderr
+    assert done.stderr == "fastrunner: --grpc-port=many: expected a valid integer\n"
     prod = fastrunner("serve", "--env", "prod", "--grpc-port", "0")
     assert prod.returncode == 2
     assert prod.stderr.count("\n") == 1

@@ -69,6 +69,8 @@ def test_bad_value_names_variable_value_and_what_is_allowed(
     [line] = str(refused.value).splitlines()
     assert line.startswith(f"{variable}={value}: ")
     assert allowed in line
+    assert "Input" not in line
+    assert "parse" not in line
 
 
 def test_every_bad_value_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

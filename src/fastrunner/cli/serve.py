@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from fastrunner.base.printable import printable
 from fastrunner.config import Config, ConfigurationError, load_config, shown_fields, variable_of
 
 EXIT_CONFIGURATION = 2
@@ -20,6 +21,14 @@ def _flags(command: Any) -> Any:
         text = f"{Config.model_fields[field].description}  [{variable_of(field)}]"
         command = click.option(f"--{field.replace('_', '-')}", field, metavar="VALUE", default=None, help=text)(command)
     return command
+
+
+def _by_flag(line: str, flags: dict[str, str | None]) -> str:
+    """A sentence about a variable's value, as one about the flag that gave it."""
+    for field, value in flags.items():
+        if value is not None:
+            line = line.replace(f"{variable_of(field)}={value}: ", f"--{field.replace('_', '-')}={value}: ", 1)
+    return line
 
 
 @click.command()
@@ -34,7 +43,7 @@ def serve(**flags: str | None) -> None:
         config = load_config(**flags)
     except ConfigurationError as error:
         for line in str(error).splitlines():
-            click.echo(f"fastrunner: {line}", err=True)
+            click.echo(printable(f"fastrunner: {_by_flag(line, flags)}"), err=True)
         sys.exit(EXIT_CONFIGURATION)
     from fastrunner.processes.supervisor import run
 
