@@ -6,7 +6,7 @@ import gzip
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,67 +16,21 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from fastrunner import __version__
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Walk
-from fastrunner._core import compile as compile_document
+from fastrunner._core import EffectResult
 from fastrunner.base import limits
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.tasks.call_http import CallHttp
-from tests.integration.engines import document
+from fastrunner.tasks.call_http.perform import CallHttp
+from tests.integration.http_calls import KEY, Remote, arguments_of, effect, failure_of, serve, value_of
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
-KEY = "order-1/do~1pay/0/1"
 ANSWER_S = 5.0
-
-
-class Remote:
-    """A server that records what it is sent and answers as the test says."""
-
-    def __init__(self) -> None:
-        self.requests: list[web.Request] = []
-        self.bodies: list[bytes] = []
-        self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = _ok
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def last(self) -> web.Request:
-        return self.requests[-1]
-
-    def answers(self, **arguments: Any) -> None:
-        async def answer(_: web.Request) -> web.Response:
-            return web.Response(**arguments)
-
-        self.answer = answer
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.bodies.append(await request.read())
-        self.requests.append(request)
-        return await self.answer(request)
-
-
-async def _ok(_: web.Request) -> web.StreamResponse:
-    return web.json_response({"ok": True})
-
-
-async def _serve(remote: Remote, ssl_context: ssl.SSLContext | None = None) -> web.AppRunner:
-    app = web.Application(client_max_size=2**25)
-    app.router.add_route("*", "/{path:.*}", remote.handle)
-    runner = web.AppRunner(app, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context)
-    await site.start()
-    remote.port = runner.addresses[0][1]
-    return runner
 
 
 @pytest.fixture
 async def remote() -> AsyncIterator[Remote]:
     remote = Remote()
-    runner = await _serve(remote)
+    runner = await serve(remote)
     yield remote
     await runner.cleanup()
 
@@ -93,41 +47,11 @@ async def http(registry: CollectorRegistry) -> AsyncIterator[CallHttp]:
     await performer.close()
 
 
-def _effect(key: str = KEY) -> PerformEffect:
-    plan = compile_document(document("  - pay:\n      call: http\n      with: {method: get, endpoint: 'http://h/'}\n"))
-    _, turn = Walk.start(plan, "order-1", None, 1)
-    [asked] = turn.actions
-    assert isinstance(asked, PerformEffect)
-    return PerformEffect(7, "call_http", asked.capsule, key, "/do/0/pay")
-
-
-def _arguments(uri: str, method: str = "get", **arguments: Any) -> Mapping[str, Any]:
-    return {"method": method, "uri": uri, **arguments}
-
-
-async def _value(http: CallHttp, uri: str, method: str = "get", **arguments: Any) -> Any:
-    outcome = await http.perform(_effect(), _arguments(uri, method, **arguments))
-    assert isinstance(outcome, EffectResult), _described(outcome)
-    assert outcome.effect_id == 7
-    return outcome.value
-
-
-async def _failure(http: CallHttp, uri: str, method: str = "get", **arguments: Any) -> EffectFailure:
-    outcome = await http.perform(_effect(), _arguments(uri, method, **arguments))
-    assert isinstance(outcome, EffectFailure)
-    assert outcome.effect_id == 7
-    return outcome
-
-
-def _described(failure: EffectFailure) -> str:
-    return f"{failure.type} {failure.status} {failure.title}: {failure.detail}"
-
-
 # --- what is sent ---
 
 
 async def test_sends_method_path_and_the_runners_headers(http: CallHttp, remote: Remote) -> None:
-    assert await _value(http, f"{remote.url}/orders/1") == {"ok": True}
+    assert await value_of(http, f"{remote.url}/orders/1") == {"ok": True}
     assert (remote.last.method, remote.last.raw_path) == ("GET", "/orders/1")
     assert remote.last.headers["User-Agent"] == f"fastrunner/{__version__}"
     assert remote.last.headers["Idempotency-Key"] == KEY
@@ -136,7 +60,7 @@ async def test_sends_method_path_and_the_runners_headers(http: CallHttp, remote:
 
 async def test_authors_headers_win(http: CallHttp, remote: Remote) -> None:
     headers = {"idempotency-key": "mine", "USER-AGENT": "me", "X-Count": 3, "X-None": None, "X-Many": ["a", True]}
-    await _value(http, remote.url, headers=headers)
+    await value_of(http, remote.url, headers=headers)
     sent = remote.last.headers
     assert (sent.getall("Idempotency-Key"), sent.getall("User-Agent")) == (["mine"], ["me"])
     assert (sent["X-Count"], sent.getall("X-Many")) == ("3", ["a", "true"])
@@ -145,14 +69,14 @@ async def test_authors_headers_win(http: CallHttp, remote: Remote) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "put", "Patch", "DELETE", "options"])
 async def test_every_method(http: CallHttp, remote: Remote, method: str) -> None:
-    await _value(http, remote.url, method, body={"a": 1})
+    await value_of(http, remote.url, method, body={"a": 1})
     assert remote.last.method == method.upper()
     assert remote.bodies == [b'{"a":1}']
 
 
 async def test_head_has_no_content(http: CallHttp, remote: Remote) -> None:
     remote.answers(text="twelve bytes")
-    response = await _value(http, remote.url, "head", output="response")
+    response = await value_of(http, remote.url, "head", output="response")
     assert (response["content"], response["headers"]["content-length"]) == (None, "12")
 
 
@@ -174,7 +98,7 @@ async def test_head_has_no_content(http: CallHttp, remote: Remote) -> None:
 async def test_uri_is_sent_as_expanded_and_the_query_appended(
     http: CallHttp, remote: Remote, given: str, query: dict[str, Any] | None, sent: str
 ) -> None:
-    response = await _value(http, remote.url + given, query=query, output="response")
+    response = await value_of(http, remote.url + given, query=query, output="response")
     assert remote.last.raw_path == sent
     assert response["request"]["uri"] == remote.url + sent
 
@@ -203,32 +127,32 @@ async def test_uri_is_sent_as_expanded_and_the_query_appended(
 async def test_body_by_its_json_type_and_content_type(
     http: CallHttp, remote: Remote, body: Any, headers: dict[str, Any] | None, content_type: str, sent: bytes
 ) -> None:
-    await _value(http, remote.url, "post", body=body, headers=headers)
+    await value_of(http, remote.url, "post", body=body, headers=headers)
     assert remote.last.headers.getall("Content-Type") == [content_type]
     assert remote.bodies == [sent]
 
 
 async def test_null_body_sends_none(http: CallHttp, remote: Remote) -> None:
-    await _value(http, remote.url, "post", body=None)
+    await value_of(http, remote.url, "post", body=None)
     assert remote.bodies == [b""]
     assert remote.last.headers.get("Content-Length", "0") == "0"
 
 
 async def test_large_body(http: CallHttp, remote: Remote) -> None:
-    await _value(http, remote.url, "post", body="x" * 3_000_000)
+    await value_of(http, remote.url, "post", body="x" * 3_000_000)
     assert len(remote.bodies[0]) == 3_000_000
 
 
 async def test_user_information_becomes_basic_authorization(http: CallHttp, remote: Remote) -> None:
     uri = f"http://jo:p%40ss@127.0.0.1:{remote.port}/x"
-    response = await _value(http, uri, output="response")
+    response = await value_of(http, uri, output="response")
     assert remote.last.headers["Authorization"] == "Basic " + base64.b64encode(b"jo:p@ss").decode()
     assert response["request"]["uri"] == f"{remote.url}/x"
 
 
 async def test_idempotency_key_of_any_id_fits_a_header(http: CallHttp, remote: Remote) -> None:
-    effect = _effect("ü 1%\n/do/0/a/0/1")
-    assert isinstance(await http.perform(effect, _arguments(remote.url)), EffectResult)
+    odd = effect("ü 1%\n/do/0/a/0/1")
+    assert isinstance(await http.perform(odd, arguments_of(remote.url)), EffectResult)
     assert remote.last.headers["Idempotency-Key"] == "%C3%BC%201%25%0A/do/0/a/0/1"
 
 
@@ -259,7 +183,7 @@ async def test_what_cannot_be_sent_is_refused_without_its_values(
     http: CallHttp, remote: Remote, arguments: dict[str, Any], type_: str
 ) -> None:
     call = {"method": "get", "uri": f"{remote.url}/secret", **arguments}
-    failure = await _failure(http, **call)
+    failure = await failure_of(http, **call)
     assert (failure.type, failure.status) == (type_, 400)
     assert "secret" not in failure.detail
     assert remote.requests == []
@@ -279,7 +203,7 @@ async def test_what_cannot_be_sent_is_refused_without_its_values(
         ("text/plain", "ü".encode(), "ü"),
         ('text/html; charset="iso-8859-1"', b"\xfc", "ü"),
         ("text/plain; charset=unheard-of", "ü".encode(), "ü"),
-        ("text/plain; charset=unicode_escape", b"\\ud800", "?"),
+        ("text/plain; charset=unicode_escape", b"\\ud800", "\\ud800"),
         ("text/plain", b"a\xffb", "a\ufffdb"),
         ("text/csv", b"", None),
         ("application/octet-stream", b"\x00\xff", "AP8="),
@@ -290,22 +214,22 @@ async def test_content_by_media_type(
     http: CallHttp, remote: Remote, content_type: str, body: bytes, content: Any
 ) -> None:
     remote.answers(body=body, headers={"Content-Type": content_type})
-    assert await _value(http, remote.url, output="content") == content
-    assert await _value(http, remote.url) == content
-    assert await _value(http, remote.url, output="raw") == base64.b64encode(body).decode()
+    assert await value_of(http, remote.url, output="content") == content
+    assert await value_of(http, remote.url) == content
+    assert await value_of(http, remote.url, output="raw") == base64.b64encode(body).decode()
 
 
 async def test_no_content(http: CallHttp, remote: Remote) -> None:
     remote.answers(status=204)
-    assert await _value(http, remote.url) is None
-    assert await _value(http, remote.url, output="raw") == ""
-    assert (await _value(http, remote.url, output="response"))["statusCode"] == 204
+    assert await value_of(http, remote.url) is None
+    assert await value_of(http, remote.url, output="raw") == ""
+    assert (await value_of(http, remote.url, output="response"))["statusCode"] == 204
 
 
 async def test_compressed_body(http: CallHttp, remote: Remote) -> None:
     body = gzip.compress(b'{"a":1}')
     remote.answers(body=body, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
-    assert await _value(http, remote.url) == {"a": 1}
+    assert await value_of(http, remote.url) == {"a": 1}
 
 
 async def test_response_object_hides_credentials(http: CallHttp, remote: Remote) -> None:
@@ -316,7 +240,7 @@ async def test_response_object_hides_credentials(http: CallHttp, remote: Remote)
 
     remote.answer = answer
     secrets = {"Authorization": "Bearer s3cret", "Cookie": "s3cret", "Proxy-Authorization": "s3cret"}
-    value = await _value(http, f"{remote.url}/x?y=1", "POST", headers=secrets | {"X-A": "1"}, output="response")
+    value = await value_of(http, f"{remote.url}/x?y=1", "POST", headers=secrets | {"X-A": "1"}, output="response")
     assert value["statusCode"] == 201
     assert value["content"] == [1]
     assert value["headers"]["x-mine"] == "a, b"
@@ -330,7 +254,7 @@ async def test_response_object_hides_credentials(http: CallHttp, remote: Remote)
 @pytest.mark.parametrize("status", [300, 304, 400, 401, 404, 409, 429, 500, 503, 599])
 async def test_status_outside_the_range_is_a_communication_error(http: CallHttp, remote: Remote, status: int) -> None:
     remote.answers(status=status, text="s3cret" if status != 304 else None, reason="Because Of It")
-    failure = await _failure(http, f"{remote.url}/path/s3cret?token=s3cret", headers={"X": "s3cret"})
+    failure = await failure_of(http, f"{remote.url}/path/s3cret?token=s3cret", headers={"X": "s3cret"})
     assert (failure.type, failure.status, failure.title) == ("communication", status, "Because Of It")
     assert failure.detail == f"GET 127.0.0.1:{remote.port}: the response has status {status}"
 
@@ -338,22 +262,22 @@ async def test_status_outside_the_range_is_a_communication_error(http: CallHttp,
 async def test_malformed_json_is_an_error_unless_raw(http: CallHttp, remote: Remote) -> None:
     remote.answers(body=b'{"s3cret": ', headers={"Content-Type": "application/json"})
     for output in ("content", "response"):
-        failure = await _failure(http, remote.url, output=output)
+        failure = await failure_of(http, remote.url, output=output)
         assert (failure.type, failure.status, failure.title) == ("communication", 500, "Malformed Response")
         assert "s3cret" not in failure.detail
-    assert await _value(http, remote.url, output="raw") == base64.b64encode(b'{"s3cret": ').decode()
+    assert await value_of(http, remote.url, output="raw") == base64.b64encode(b'{"s3cret": ').decode()
 
 
 @pytest.mark.parametrize("body", [b"[" * 200 + b"]" * 200, b'{"a":' * 129 + b"1" + b"}" * 129])
 async def test_too_deep_json_is_an_error(http: CallHttp, remote: Remote, body: bytes) -> None:
     remote.answers(body=body, headers={"Content-Type": "application/json"})
-    assert (await _failure(http, remote.url)).title == "Malformed Response"
+    assert (await failure_of(http, remote.url)).title == "Malformed Response"
 
 
 async def test_brackets_in_strings_and_breadth_are_no_depth(http: CallHttp, remote: Remote) -> None:
     value = ["[" * 300, '\\"[' * 300, *([{}] * 300)]
     remote.answers(text=json.dumps(value), headers={"Content-Type": "application/json"})
-    assert await _value(http, remote.url) == value
+    assert await value_of(http, remote.url) == value
 
 
 # --- redirects ---
@@ -373,18 +297,18 @@ async def test_redirect_is_not_followed_by_default(http: CallHttp, remote: Remot
     _redirects(remote, 1)
     variants: list[dict[str, Any]] = [{}, {"redirect": False}]
     for arguments in variants:
-        failure = await _failure(http, remote.url, **arguments)
+        failure = await failure_of(http, remote.url, **arguments)
         assert (failure.type, failure.status, failure.title) == ("communication", 302, "Found")
     assert len(remote.requests) == 2
 
 
 async def test_redirects_are_followed_up_to_the_bound(http: CallHttp, remote: Remote) -> None:
     _redirects(remote, limits.HTTP_REDIRECTS_MAX)
-    response = await _value(http, f"{remote.url}/first", redirect=True, output="response")
+    response = await value_of(http, f"{remote.url}/first", redirect=True, output="response")
     assert response["content"] == {"step": limits.HTTP_REDIRECTS_MAX, "method": "GET"}
     assert response["request"]["uri"] == f"{remote.url}/first"
     _redirects(remote, limits.HTTP_REDIRECTS_MAX + 1)
-    failure = await _failure(http, remote.url, redirect=True)
+    failure = await failure_of(http, remote.url, redirect=True)
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "Too Many Redirects")
 
 
@@ -394,22 +318,22 @@ async def test_redirect_keeps_or_drops_the_body(
     http: CallHttp, remote: Remote, status: int, method: str, size: int
 ) -> None:
     _redirects(remote, 1, status)
-    assert (await _value(http, remote.url, "post", body="x" * size, redirect=True))["method"] == method
+    assert (await value_of(http, remote.url, "post", body="x" * size, redirect=True))["method"] == method
     assert [len(body) for body in remote.bodies] == [size, size if method == "POST" else 0]
 
 
 @pytest.mark.parametrize("status", [300, 302, 304])
 async def test_with_redirect_a_3xx_that_leads_nowhere_is_a_result(http: CallHttp, remote: Remote, status: int) -> None:
     remote.answers(status=status)
-    assert (await _value(http, remote.url, redirect=True, output="response"))["statusCode"] == status
+    assert (await value_of(http, remote.url, redirect=True, output="response"))["statusCode"] == status
 
 
 async def test_redirect_to_another_host_drops_credentials(http: CallHttp, remote: Remote) -> None:
     other = Remote()
-    runner = await _serve(other)
+    runner = await serve(other)
     remote.answers(status=302, headers={"Location": f"{other.url}/there"})
     secrets = {"Authorization": "Bearer x", "Cookie": "a=b", "X-Kept": "1"}
-    await _value(http, remote.url, headers=secrets, redirect=True)
+    await value_of(http, remote.url, headers=secrets, redirect=True)
     await runner.cleanup()
     assert other.last.headers["X-Kept"] == "1"
     assert not {"Authorization", "Cookie"} & set(other.last.headers)
@@ -417,15 +341,15 @@ async def test_redirect_to_another_host_drops_credentials(http: CallHttp, remote
 
 async def test_redirect_to_another_scheme_is_an_error(http: CallHttp, remote: Remote) -> None:
     remote.answers(status=302, headers={"Location": "file:///etc/passwd?s3cret"})
-    failure = await _failure(http, remote.url, redirect=True)
+    failure = await failure_of(http, remote.url, redirect=True)
     assert (failure.status, failure.title) == (500, "Bad Redirect")
     assert "s3cret" not in failure.detail
 
 
 async def test_cookies_do_not_travel_between_calls(http: CallHttp, remote: Remote) -> None:
     remote.answers(headers={"Set-Cookie": "session=1; Path=/"})
-    await _value(http, remote.url)
-    await _value(http, remote.url)
+    await value_of(http, remote.url)
+    await value_of(http, remote.url)
     assert "Cookie" not in remote.last.headers
 
 
@@ -433,14 +357,14 @@ async def test_cookies_do_not_travel_between_calls(http: CallHttp, remote: Remot
 
 
 async def test_refused_connection(http: CallHttp, unused_tcp_port: int) -> None:
-    failure = await _failure(http, f"http://127.0.0.1:{unused_tcp_port}/s3cret")
+    failure = await failure_of(http, f"http://127.0.0.1:{unused_tcp_port}/s3cret")
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "Connection Failed")
     assert failure.detail.startswith(f"GET 127.0.0.1:{unused_tcp_port}: ")
     assert "s3cret" not in failure.detail
 
 
 async def test_unknown_host(http: CallHttp) -> None:
-    failure = await _failure(http, "http://no-such-host.invalid/")
+    failure = await failure_of(http, "http://no-such-host.invalid/")
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "Host Not Found")
 
 
@@ -464,7 +388,7 @@ async def test_broken_responses(http: CallHttp, answer: bytes, title: str) -> No
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        failure = await _failure(http, f"http://127.0.0.1:{port}/")
+        failure = await failure_of(http, f"http://127.0.0.1:{port}/")
     assert (failure.type, failure.status, failure.title) == ("communication", 500, title)
 
 
@@ -478,7 +402,7 @@ async def test_header_bytes_that_are_no_utf8_become_text(http: CallHttp) -> None
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        response = await _value(http, f"http://127.0.0.1:{port}/", output="response")
+        response = await value_of(http, f"http://127.0.0.1:{port}/", output="response")
     assert response["headers"]["x-odd"] == "a\ufffdb"
 
 
@@ -489,15 +413,15 @@ async def test_too_large_response(http: CallHttp, remote: Remote, compressed: bo
         remote.answers(body=gzip.compress(body), headers={"Content-Encoding": "gzip"})
     else:
         remote.answers(body=body)
-    failure = await _failure(http, remote.url, output="raw")
+    failure = await failure_of(http, remote.url, output="raw")
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "Response Too Large")
     remote.answers(body=body[:-1])
-    assert len(await _value(http, remote.url, output="raw")) > limits.HTTP_RESPONSE_SIZE_BYTES_MAX
+    assert len(await value_of(http, remote.url, output="raw")) > limits.HTTP_RESPONSE_SIZE_BYTES_MAX
 
 
 async def test_decompression_bomb(http: CallHttp, remote: Remote) -> None:
     remote.answers(body=gzip.compress(bytes(100_000_000), 9), headers={"Content-Encoding": "gzip"})
-    failure = await _failure(http, remote.url)
+    failure = await failure_of(http, remote.url)
     assert (failure.type, failure.status) == ("communication", 500)
 
 
@@ -505,7 +429,7 @@ async def test_timeout(remote: Remote) -> None:
     gone = asyncio.Event()
     remote.answer = _never(gone)
     http = CallHttp(timeout_s=0.05, metrics=Metrics(CollectorRegistry()))
-    failure = await _failure(http, remote.url)
+    failure = await failure_of(http, remote.url)
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "No Response In Time")
     assert "0.05 s" in failure.detail
     await asyncio.wait_for(gone.wait(), ANSWER_S)
@@ -516,17 +440,17 @@ async def test_tls_is_verified(remote: Remote, http: CallHttp) -> None:
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.load_cert_chain(CERTIFICATES / "server.pem")
     secure = Remote()
-    runner = await _serve(secure, server_context)
+    runner = await serve(secure, server_context)
     uri = f"https://localhost:{secure.port}/x"
-    failure = await _failure(http, uri)
+    failure = await failure_of(http, uri)
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "TLS Failed")
     trusting = CallHttp(
         timeout_s=5.0,
         metrics=Metrics(CollectorRegistry()),
         ssl_context=ssl.create_default_context(cafile=CERTIFICATES / "ca.pem"),
     )
-    assert await _value(trusting, uri) == {"ok": True}
-    failure = await _failure(trusting, f"https://127.0.0.1:{remote.port}/x")
+    assert await value_of(trusting, uri) == {"ok": True}
+    failure = await failure_of(trusting, f"https://127.0.0.1:{remote.port}/x")
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "TLS Failed")
     await trusting.close()
     await runner.cleanup()
@@ -555,7 +479,7 @@ def _never(
 async def test_cancelling_aborts_the_request(http: CallHttp, remote: Remote, registry: CollectorRegistry) -> None:
     come, gone = asyncio.Event(), asyncio.Event()
     remote.answer = _never(gone, come)
-    task = asyncio.create_task(http.perform(_effect(), _arguments(remote.url)))
+    task = asyncio.create_task(http.perform(effect(), arguments_of(remote.url)))
     async with asyncio.timeout(ANSWER_S):
         await come.wait()
         assert _sample(registry, "effects_in_flight", kind="call_http") == 1
@@ -569,7 +493,7 @@ async def test_cancelling_aborts_the_request(http: CallHttp, remote: Remote, reg
 
 async def test_connections_are_reused(http: CallHttp, remote: Remote) -> None:
     for _ in range(3):
-        await _value(http, remote.url)
+        await value_of(http, remote.url)
     assert len({request.transport for request in remote.requests}) == 1
 
 
@@ -585,7 +509,7 @@ async def test_connections_to_one_host(http: CallHttp, remote: Remote, monkeypat
         return web.json_response({})
 
     remote.answer, answered = answer, 0
-    calls = [asyncio.ensure_future(_value(http, remote.url)) for _ in range(10)]
+    calls = [asyncio.ensure_future(value_of(http, remote.url)) for _ in range(10)]
     async with asyncio.timeout(ANSWER_S):
         while len(remote.requests) < limits.HTTP_CONNECTIONS_PER_HOST_MAX:  # noqa: ASYNC110 - within the deadline above
             await asyncio.sleep(0)
@@ -610,14 +534,14 @@ async def test_host_that_drops_packets(monkeypatch: pytest.MonkeyPatch) -> None:
             waiting.setblocking(False)
             waiting.connect_ex(deaf.getsockname())
         async with asyncio.timeout(ANSWER_S):
-            failure = await _failure(http, f"http://127.0.0.1:{deaf.getsockname()[1]}/")
+            failure = await failure_of(http, f"http://127.0.0.1:{deaf.getsockname()[1]}/")
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "No Response In Time")
     await http.close()
 
 
 async def test_metrics_by_outcome(http: CallHttp, remote: Remote, registry: CollectorRegistry) -> None:
-    await _value(http, remote.url)
-    await _failure(http, "ftp://x/")
+    await value_of(http, remote.url)
+    await failure_of(http, "ftp://x/")
     assert _sample(registry, "effects_total", kind="call_http", outcome="completed") == 1
     assert _sample(registry, "effects_total", kind="call_http", outcome="failed") == 1
     assert _sample(registry, "effect_duration_seconds_count", kind="call_http") == 2

@@ -80,6 +80,13 @@ REACHED = {
         "HTTP_RESPONSE_DEPTH_MAX": "test_too_deep_json_is_an_error",
         "HTTP_RESPONSE_SIZE_BYTES_MAX": "test_too_large_response",
     },
+    "integration/test_call_http_wire.py": {
+        "HTTP_HEADERS_COUNT_MAX": "test_headers_of_a_response",
+        "HTTP_HEADERS_SIZE_BYTES_MAX": "test_headers_of_a_response",
+        "HTTP_RESPONSES_SIZE_BYTES_MAX": "test_room_for_bodies_is_bounded_and_small_ones_do_not_wait",
+        "HTTP_RESPONSE_SMALL_SIZE_BYTES": "test_room_for_bodies_is_bounded_and_small_ones_do_not_wait",
+        "HTTP_SLICE_MS": "test_large_bodies_leave_the_loop_to_others",
+    },
     "integration/test_callback_delivery.py": {
         "OUTBOX_AGE_S_MAX": "test_events_too_old_are_dropped_counted_and_logged",
     },
@@ -320,6 +327,11 @@ REACHED = {
         "OVERLOAD_RETRY_S_MAX": "test_delay_that_a_refusal_tells",
         "OVERLOAD_RETRY_S_MIN": "test_delay_that_a_refusal_tells",
         "OVERLOAD_RETURN": "test_pace_returns_fast_then_slowly_until_fewer_come",
+    },
+    "unit/test_http_content.py": {
+        "HTTP_CODINGS_COUNT_MAX": "test_codings_of_one_body",
+        "HTTP_CODING_MEMBERS_MAX": "test_members_of_a_gzip_body",
+        "HTTP_RESPONSE_CONTAINERS_MAX": "test_arrays_and_objects_of_a_response",
     },
     "unit/test_retention.py": {
         "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",

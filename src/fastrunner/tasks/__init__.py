@@ -5,6 +5,7 @@ libraries that performers need are loaded when the first effect of their kind co
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 from importlib import import_module
@@ -36,6 +37,23 @@ def build_performers(
     return {"call_http": _HttpOnDemand(config, metrics, resolver, ssl_context)}
 
 
+_log = logging.getLogger(__name__)
+
+_CALL_HTTP = "fastrunner.tasks.call_http.perform"
+
+
+def _not_loaded(effect: PerformEffect, error: Exception) -> EffectFailure:
+    """The workflow may try again: mostly the machine is short of something for a while."""
+    _log.warning("the HTTP client could not be loaded: %s", error)
+    return EffectFailure(
+        effect.effect_id,
+        "communication",
+        503,
+        "Runner Out Of Resources",
+        f"{effect.kind}: the HTTP client could not be loaded",
+    )
+
+
 class _HttpOnDemand:
     """Performs `call: http`. The HTTP client takes ten megabytes, which a worker that calls nobody does without."""
 
@@ -56,16 +74,23 @@ class _HttpOnDemand:
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         """See `EffectPerformer`."""
         if self._performer is None:
-            if self._loading is None:
-                # In a thread: the loop serves others meanwhile.
-                self._loading = asyncio.create_task(asyncio.to_thread(import_module, "fastrunner.tasks.call_http"))
-            # One of the effects that wait for it may be interrupted; the others go on waiting.
-            await asyncio.shield(self._loading)
+            try:
+                await self._load()
+            except (ImportError, OSError, RuntimeError) as error:
+                return _not_loaded(effect, error)
             self._performer = self._performer or self._made()
         return await self._performer.perform(effect, arguments)
 
+    async def _load(self) -> None:
+        # What failed for want of descriptors, threads or memory may succeed the next time.
+        if self._loading is None or (self._loading.done() and self._loading.exception()):
+            # In a thread: the loop serves others meanwhile.
+            self._loading = asyncio.create_task(asyncio.to_thread(import_module, _CALL_HTTP))
+        # One of the effects that wait for it may be interrupted; the others go on waiting.
+        await asyncio.shield(self._loading)
+
     def _made(self) -> EffectPerformer:
-        from fastrunner.tasks.call_http import CallHttp
+        from fastrunner.tasks.call_http.perform import CallHttp
 
         return CallHttp(
             timeout_s=self._config.http_timeout_s,

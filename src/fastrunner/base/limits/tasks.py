@@ -17,5 +17,30 @@ HTTP_CONNECTIONS_PER_HOST_MAX: Final = 100
 HTTP_RESPONSE_DEPTH_MAX: Final = 128
 """Nesting of a JSON response: what a document may have; deeper data could not be written into a snapshot."""
 
+HTTP_RESPONSE_CONTAINERS_MAX: Final = 500_000
+"""Arrays and objects of a JSON response, one for each 16 bytes of the largest: they take up to 232 bytes each, and the
+search for cyclic garbage holds everybody up for each of them."""
+
 HTTP_CONNECT_TIMEOUT_S_MAX: Final = 30.0
 """Time to reach a host: one that drops packets must not hold a call for as long as a slow answer may take."""
+
+HTTP_RESPONSE_SMALL_SIZE_BYTES: Final = 65_536
+"""What each response may read without counting against the room for all: small ones wait for nobody."""
+
+HTTP_RESPONSES_SIZE_BYTES_MAX: Final = 67_108_864
+"""Bodies a worker reads at a time, beyond what is small of each: eight of the largest. Further ones are read later."""
+
+HTTP_HEADERS_SIZE_BYTES_MAX: Final = 65_536
+"""URI and headers of a request, headers of a response: several times what servers and clients in use accept."""
+
+HTTP_HEADERS_COUNT_MAX: Final = 512
+"""Headers of a response: several times what any server sends."""
+
+HTTP_CODINGS_COUNT_MAX: Final = 3
+"""Content codings of one body, each undone in turn: servers use one, proxies add another."""
+
+HTTP_CODING_MEMBERS_MAX: Final = 1_000
+"""Parts of one gzip body: log files have some, and each costs a new decompressor, even for nothing in it."""
+
+HTTP_SLICE_MS: Final = 2
+"""Time that reading and converting a body takes from the loop before others have it: that of an engine's pass."""

@@ -6,6 +6,7 @@ problem's text holds a value, because values may be secrets.
 
 import base64
 import io
+import ipaddress
 import json
 import math
 import re
@@ -19,14 +20,20 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from fastrunner import __version__
-from fastrunner.tasks.http_content import MediaType
+from fastrunner.base import limits
+from fastrunner.tasks.call_http import charsets
+from fastrunner.tasks.call_http.codings import ACCEPTED
+from fastrunner.tasks.call_http.content import MediaType
 
-__all__ = ["HttpRequest", "RequestProblem", "prepare"]
+__all__ = ["HttpRequest", "RequestProblem", "basic", "parse_uri", "prepare"]
 
 FORM = "application/x-www-form-urlencoded"
 
-_RUNNER_HEADERS = frozenset({"connection", "content-length", "te", "trailer", "transfer-encoding", "upgrade"})
-"""Framing and hop-by-hop headers: they follow from the request and the connection; a wrong one desynchronizes both."""
+_RUNNER_HEADERS = frozenset(
+    {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Framing and hop-by-hop headers: they follow from the request and the connection; a wrong one desynchronizes both.
+`Expect` would have the request wait for a server that says nothing; the runner sends bodies at once."""
 
 _LARGE_BODY_SIZE_BYTES = 1_048_576
 """From here on a body is streamed into the socket instead of copied in one piece."""
@@ -34,7 +41,11 @@ _LARGE_BODY_SIZE_BYTES = 1_048_576
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _URI = re.compile(r"(https?)://([^/?#\\]*)([^#]*)", re.IGNORECASE | re.DOTALL)
-_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._~\-]+|\[[0-9A-Za-z:.%~_\-]+\])(?::[0-9]+)?")
+_HOST = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_~\-]{1,63}\.)*[A-Za-z0-9_~\-]{1,63}\.?")
+_PORT = re.compile(r"(?::[0-9]{0,5})?", re.ASCII)
+_METHOD_SIZE_CHARS_MAX = 32
+"""Longer than any registered method: texts of errors name it."""
+_SHOWN_NAME_SIZE_CHARS_MAX = 100
 _NOT_IN_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^!$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]")
 _NOT_IN_KEY = re.compile(r"[^!-$&-~]")
 
@@ -82,16 +93,28 @@ def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
     except UnicodeEncodeError:
         raise RequestProblem("configuration", "the request holds characters that its encoding cannot carry") from None
     if user_information:
-        headers.setdefault("Authorization", _basic(user_information))
+        headers.setdefault("Authorization", basic(user_information))
     headers.setdefault("User-Agent", f"fastrunner/{__version__}")
+    headers.setdefault("Accept-Encoding", ACCEPTED)
+    _check_head(url, headers)
     return HttpRequest(method, url, headers, body)
+
+
+def _check_head(url: URL, headers: CIMultiDict[str]) -> None:
+    size_bytes = len(str(url)) + sum(len(name) + len(value.encode()) for name, value in headers.items())
+    if size_bytes > limits.HTTP_HEADERS_SIZE_BYTES_MAX:
+        raise RequestProblem(
+            "configuration",
+            f"endpoint, query and headers take more than {limits.HTTP_HEADERS_SIZE_BYTES_MAX} bytes: "
+            "send large data as the body",
+        )
 
 
 def _method(given: Any) -> str:
     if not isinstance(given, str):
         raise RequestProblem("expression", f"method is {_kind(given)}, a string is needed")
     method = given.strip().upper()
-    if not _TOKEN.fullmatch(method) or method == "CONNECT":
+    if not _TOKEN.fullmatch(method) or method == "CONNECT" or len(method) > _METHOD_SIZE_CHARS_MAX:
         raise RequestProblem("configuration", "method is not one a call can use")
     return method
 
@@ -100,32 +123,53 @@ def _url(uri: Any, query: Any) -> tuple[URL, str]:
     """The URL to request, and the URI's user information (empty if none)."""
     if not isinstance(uri, str):
         raise RequestProblem("expression", f"endpoint is {_kind(uri)}, a string is needed")
-    match = _URI.match(uri.strip())
+    pairs = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in _pairs(query, "query"))
+    return parse_uri(uri.strip(), pairs)
+
+
+def parse_uri(uri: str, query: str = "") -> tuple[URL, str]:
+    """The URL of an absolute http or https URI with more of a query, and its user information (empty if none).
+
+    Characters no URI may hold are percent-encoded; everything else stays as it is. Raises RequestProblem and
+    UnicodeEncodeError.
+    """
+    match = _URI.match(uri)
     if match is None:
         raise RequestProblem("configuration", "endpoint is not an absolute http or https URI")
     scheme, authority, rest = match.groups()
     user_information, _, host_and_port = authority.rpartition("@")
-    try:
-        origin = URL(f"{scheme.lower()}://{host_and_port}").origin()
-    except ValueError:
-        origin = URL()
-    if not _HOST_AND_PORT.fullmatch(origin.host_port_subcomponent or ""):
-        raise RequestProblem("configuration", "endpoint names no valid host and port")
+    origin = _origin(scheme.lower(), host_and_port)
     rest = _NOT_IN_URI.sub(_percent_encoded, rest)
     if not rest.startswith("/"):
         rest = "/" + rest
-    pairs = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in _pairs(query, "query"))
-    if pairs:
+    if query:
         joint = "" if rest.endswith(("?", "&")) else "&" if "?" in rest else "?"
-        rest += joint + pairs
+        rest += joint + query
     return URL(f"{origin}{rest}", encoded=True), user_information
+
+
+def _origin(scheme: str, host_and_port: str) -> URL:
+    """The origin of a host that can be looked up and a port that can be connected to. Raises RequestProblem."""
+    end = host_and_port.find("]") + 1 or host_and_port.find(":")
+    port = host_and_port[end:] if end >= 0 else ""
+    try:
+        origin = URL(f"{scheme}://{host_and_port}").origin()
+        host = origin.raw_host or ""
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+    except ValueError:
+        host = ""
+    if not _PORT.fullmatch(port) or not (":" in host or _HOST.fullmatch(host)) or origin.port == 0:
+        raise RequestProblem("configuration", "endpoint names no valid host and port")
+    return origin
 
 
 def _percent_encoded(match: re.Match[str]) -> str:
     return quote(match[0], safe="")
 
 
-def _basic(user_information: str) -> str:
+def basic(user_information: str) -> str:
+    """The Authorization header that a URI's user information stands for."""
     user, _, password = user_information.partition(":")
     return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
 
@@ -138,7 +182,8 @@ def _headers(given: Any) -> CIMultiDict[str]:
         if name.lower() in _RUNNER_HEADERS:
             raise RequestProblem("configuration", f"header {name} is the runner's to set: leave it out")
         if _CONTROL_CHARACTER.search(value):
-            raise RequestProblem("configuration", f"header {name} has a control character in its value")
+            shown = name[:_SHOWN_NAME_SIZE_CHARS_MAX]
+            raise RequestProblem("configuration", f"header {shown} has a control character in its value")
         # Lone surrogates are refused here, not by the client half-way through writing.
         value.encode()
         headers.add(name, value.strip())
@@ -152,7 +197,7 @@ def _body(body: Any, headers: CIMultiDict[str]) -> bytes | None:
     media_type = MediaType.parse(headers.get("Content-Type"))
     if isinstance(body, str) and not media_type.is_json:
         headers.setdefault("Content-Type", "text/plain; charset=utf-8")
-        return media_type.encode_text(body)
+        return charsets.encode(body, media_type.charset)
     if isinstance(body, dict) and media_type.essence == FORM:
         return "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in _pairs(body, "body")).encode()
     headers.setdefault("Content-Type", "application/json")

@@ -1,0 +1,113 @@
+"""Stage 5, tasks: what the workflow hears of a call: its output or its error.
+
+Rules: details name the method, the host and the status, never a path, a query, a header's value or a body. Everything
+is bounded: bodies and headers when they are read, texts of errors here.
+"""
+
+import asyncio
+from collections.abc import Generator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDictProxy
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.tasks.call_http import content
+from fastrunner.tasks.call_http.arguments import HttpRequest, RequestProblem
+from fastrunner.tasks.call_http.body import read_body
+from fastrunner.tasks.call_http.failures import CallProblem
+from fastrunner.tasks.call_http.room import Share
+from fastrunner.tasks.call_http.slices import in_slices
+
+__all__ = ["Exchange", "failure_of", "refusal_of", "result_of"]
+
+_HIDDEN_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_TITLE_SIZE_CHARS_MAX = 200
+
+
+class Exchange:
+    """One call under way."""
+
+    def __init__(self, effect: PerformEffect, arguments: Mapping[str, Any], request: HttpRequest) -> None:
+        self.effect = effect
+        self.output: str = arguments.get("output") or "content"
+        self.follows_redirects = bool(arguments.get("redirect"))
+        self.request = request
+        """The task's own request."""
+        self.sent_headers: CIMultiDictProxy[str] | None = None
+        """What was sent with it, the client's own headers included."""
+        self.current = request
+        """The request under way: after redirects another one."""
+
+
+def refusal_of(effect: PerformEffect, problem: RequestProblem) -> EffectFailure:
+    """The error of arguments that no request can be made of."""
+    return EffectFailure(effect.effect_id, problem.type, 400, "Invalid HTTP Call", problem.detail)
+
+
+def failure_of(exchange: Exchange, problem: CallProblem) -> EffectFailure:
+    """The error of a call without an output."""
+    request = exchange.current
+    detail = f"{request.method} {request.url.host_port_subcomponent}: {problem.sentence}"
+    return EffectFailure(exchange.effect.effect_id, "communication", problem.status, problem.title, detail)
+
+
+async def result_of(
+    exchange: Exchange, response: aiohttp.ClientResponse, share: Share, turn: asyncio.Lock
+) -> EffectResult:
+    """The output of a call. Raises CallProblem, and what the client library raises.
+
+    `turn` is held while a value is made: values take several times the memory of their text, so one is made at a time.
+    """
+    status = response.status
+    if not 200 <= status < (400 if exchange.follows_redirects else 300):
+        title = content.decode_header(response.reason or _phrase(status))[:_TITLE_SIZE_CHARS_MAX]
+        raise CallProblem(title, f"the response has status {status}", status)
+    body = await read_body(response, share)
+    # The server is done, whatever long the rest takes.
+    response.release()
+    async with turn:
+        value = await in_slices(_value(exchange, response, body))
+    return EffectResult(exchange.effect.effect_id, value)
+
+
+def _value(exchange: Exchange, response: aiohttp.ClientResponse, body: bytes) -> Generator[None, None, Any]:
+    if exchange.output == "raw":
+        return (yield from content.to_base64(body))
+    try:
+        value = yield from content.decode(body, response.headers.get("Content-Type"))
+    except content.MalformedContent as problem:
+        raise CallProblem("Malformed Response", str(problem)) from None
+    return _response_object(exchange, response, value) if exchange.output == "response" else value
+
+
+def _response_object(exchange: Exchange, response: aiohttp.ClientResponse, value: Any) -> dict[str, Any]:
+    """The DSL's HTTP response; after redirects, `request` is still the task's own."""
+    sent = _header_map(exchange.sent_headers or response.request_info.headers)
+    return {
+        "request": {
+            "method": exchange.request.method,
+            "uri": str(exchange.request.url),
+            "headers": {name: "***" if name in _HIDDEN_HEADERS else text for name, text in sent.items()},
+        },
+        "statusCode": response.status,
+        "headers": _header_map(response.headers),
+        "content": value,
+    }
+
+
+def _header_map(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    """Names in lower case; repeated headers joined by a comma, as RFC 9110 allows."""
+    joined: dict[str, str] = {}
+    for name, value in headers.items():
+        key, text = content.decode_header(name).lower(), content.decode_header(value)
+        joined[key] = f"{joined[key]}, {text}" if key in joined else text
+    return joined
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"HTTP Status {status}"

@@ -1,0 +1,152 @@
+"""Stage 5, tasks: performs `call: http` over one pooled client session per worker.
+
+Rules: an outcome is returned, never raised; cancelling the coroutine aborts the request on the wire. Nothing is shared
+between executions but connections: no cookies, no cached credentials. Redirects are followed here and bodies unpacked
+in `codings`, because the client library would rewrite the ones and accept the others cut.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.base import clock, limits
+from fastrunner.counts.definitions import Metrics
+from fastrunner.tasks.call_http.arguments import RequestProblem, prepare
+from fastrunner.tasks.call_http.connector import Connector
+from fastrunner.tasks.call_http.failures import OUT_OF_RESOURCES, CallProblem, connection_problem
+from fastrunner.tasks.call_http.outcome import Exchange, failure_of, refusal_of, result_of
+from fastrunner.tasks.call_http.redirects import redirected
+from fastrunner.tasks.call_http.room import Room
+
+__all__ = ["CallHttp"]
+
+_log = logging.getLogger(__name__)
+
+_KIND = "call_http"
+
+
+class CallHttp:
+    """Performer of `call_http` effects."""
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float,
+        metrics: Metrics,
+        resolver: AbstractResolver | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._resolver = resolver
+        self._ssl_context = ssl_context
+        self._session: aiohttp.ClientSession | None = None
+        self.room = Room()
+        """Memory for the bodies that are being read."""
+        self._turn = asyncio.Lock()
+        self._is_out_of_resources = False
+        self._in_flight = metrics.effects_in_flight.labels(_KIND)
+        self._duration = metrics.effect_duration.labels(_KIND)
+        self._outcomes = {
+            outcome: metrics.effects.labels(_KIND, outcome) for outcome in ("completed", "failed", "interrupted")
+        }
+
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+        """Sends the request and gives the task's raw output, or the DSL error the response or its absence means."""
+        outcome = "interrupted"
+        started_s = clock.monotonic_s()
+        self._in_flight.inc()
+        try:
+            result = await self._call(effect, arguments)
+            outcome = "completed" if isinstance(result, EffectResult) else "failed"
+            return result
+        finally:
+            self._in_flight.dec()
+            self._duration.observe(clock.monotonic_s() - started_s)
+            self._outcomes[outcome].inc()
+
+    async def close(self) -> None:
+        """Closes the pooled connections; calls still in flight fail."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """The worker's session, made on first use because it belongs to the running loop."""
+        if self._session is None:
+            connector = Connector(
+                limit=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
+                limit_per_host=limits.HTTP_CONNECTIONS_PER_HOST_MAX,
+                resolver=self._resolver,
+                ssl=self._ssl_context or True,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=min(self._timeout_s, limits.HTTP_CONNECT_TIMEOUT_S_MAX)
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                # A call without a body has no type, and sends none.
+                skip_auto_headers=("Content-Type",),
+                max_line_size=limits.HTTP_HEADERS_SIZE_BYTES_MAX,
+                max_field_size=limits.HTTP_HEADERS_SIZE_BYTES_MAX,
+                max_headers=limits.HTTP_HEADERS_COUNT_MAX,
+            )
+        return self._session
+
+    async def _call(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+        try:
+            request = prepare(arguments, effect.idempotency_key)
+        except RequestProblem as problem:
+            return refusal_of(effect, problem)
+        exchange = Exchange(effect, arguments, request)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                result = await self._exchange(exchange)
+        except CallProblem as problem:
+            return failure_of(exchange, problem)
+        # One of the library's own is a TimeoutError as well.
+        except (aiohttp.ClientError, ValueError) as error:
+            return self._failure(exchange, error)
+        except TimeoutError:
+            late = CallProblem("No Response In Time", f"no complete response within {self._timeout_s:g} s")
+            return failure_of(exchange, late)
+        except OSError as error:
+            return self._failure(exchange, error)
+        self._is_out_of_resources = False
+        return result
+
+    async def _exchange(self, exchange: Exchange) -> EffectResult:
+        """Sends the request, and those that redirects lead to."""
+        share = self.room.share()
+        try:
+            for _ in range(limits.HTTP_REDIRECTS_MAX + 1):
+                request = exchange.current
+                async with self._open_session().request(
+                    request.method, request.url, headers=request.headers, data=request.data, allow_redirects=False
+                ) as response:
+                    exchange.sent_headers = exchange.sent_headers or response.request_info.headers
+                    following = (
+                        redirected(request, response.status, response.headers) if exchange.follows_redirects else None
+                    )
+                    if following is None:
+                        return await result_of(exchange, response, share, self._turn)
+                exchange.current = following
+        finally:
+            share.close()
+        raise CallProblem("Too Many Redirects", f"more than {limits.HTTP_REDIRECTS_MAX} redirects")
+
+    def _failure(self, exchange: Exchange, error: Exception) -> EffectFailure:
+        """The failure of a call without a response. Of several in a row for want of resources the first is logged."""
+        problem = connection_problem(error)
+        if problem.title == OUT_OF_RESOURCES:
+            if not self._is_out_of_resources:
+                _log.warning("calls fail for want of resources, until one succeeds: %s", problem.sentence)
+            self._is_out_of_resources = True
+        return failure_of(exchange, problem)
