@@ -1,14 +1,18 @@
 """Support: the only reader of the environment; one frozen settings object, built once and passed down.
 
-A bad value refuses to start and names the variable, the value and what is allowed. Every field is also a flag of
-`fastrunner serve`; `docs/configuration.md` is generated from this module.
+A bad value refuses to start and names the variable, the value and what is allowed; so does a name that nobody reads.
+Every field but a secret is also a flag of `fastrunner serve`; `docs/configuration.md` is generated from this module.
 """
 
+import difflib
+import ipaddress
 import os
+import re
 import ssl
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +27,14 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastrunner.base import crash, limits
+from fastrunner.base.cpus import usable_cpus
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+_SERVICE_LINK: Final = re.compile(
+    r"FASTRUNNER(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_PREFIX: Final = "FASTRUNNER_"
+S = TypeVar("S", bound="DataSettings")
 
 
 class Environment(StrEnum):
@@ -46,21 +58,15 @@ class ConfigurationError(Exception):
     """The configuration cannot be used; the message is one line per problem, each naming its variable."""
 
 
-def _usable_cpus() -> int:
-    """CPUs this process may use: its affinity, capped by the cgroup's quota."""
-    count = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return count
-    if quota == "max":
-        return count
-    return max(1, min(count, -(-int(quota) // int(period))))
-
-
 def _state_folder() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "fastrunner"
+    base = os.environ.get("XDG_STATE_HOME")
+    try:
+        return Path(base or Path.home() / ".local" / "state") / "fastrunner"
+    except RuntimeError:
+        raise ConfigurationError(
+            "FASTRUNNER_DATA_DIR is not set, and there is no home directory for its default: HOME is not set, and user "
+            f"id {os.getuid()} has no entry in the passwd file; set FASTRUNNER_DATA_DIR"
+        ) from None
 
 
 def _variable(name: str, default: Any = ..., *, factory: Any = None, **constraints: Any) -> Any:
@@ -82,8 +88,35 @@ def _crash_turns(value: str) -> str:
 
 def _host_and_port(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or value != value.strip():
-        raise ValueError("expected host:port, such as localhost:50051")
+    if "://" in value:
+        raise ValueError(
+            "expected host:port without a scheme, such as stigmer.example:443; whether TLS is used is set by "
+            "STIGMER_SERVICE_USE_TLS"
+        )
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or not _is_host(host):
+        raise ValueError("expected host:port, such as localhost:50051, or [::1]:50051 for an IPv6 address")
+    return value
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is a name, an IPv4 address, or an IPv6 address in brackets."""
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return bool(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            return False
+    return _HOST.fullmatch(host) is not None
+
+
+def _encodable(value: Path) -> Path:
+    """Its name goes into files and messages, which are UTF-8."""
+    try:
+        # What it is relative to counts as well.
+        str(value.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a path of UTF-8 text is needed: rename the folder, or choose another") from None
+    if "\0" in str(value):
+        raise ValueError("a path has no zero bytes")
     return value
 
 
@@ -99,29 +132,39 @@ def _sendable(key: SecretStr) -> SecretStr:
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Endpoint = Annotated[str, AfterValidator(_host_and_port)]
+Folder = Annotated[Path, AfterValidator(_encodable)]
 Key = Annotated[SecretStr, AfterValidator(_sendable)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Config(BaseSettings):
-    """Settings of one runner."""
+class DataSettings(BaseSettings):
+    """Settings of whatever works on a data directory."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True, use_attribute_docstrings=True
     )
 
+    data_dir: Folder = _variable("FASTRUNNER_DATA_DIR", factory=_state_folder)
+    """Folder of all durable state; default: $XDG_STATE_HOME/fastrunner."""
+
+
+class Config(DataSettings):
+    """Settings of one runner."""
+
     grpc_port: Port = _variable("GRPC_PORT", 9090)
     """Port of the gRPC services; 0 chooses a free one."""
     grpc_host: str = _variable("FASTRUNNER_GRPC_HOST", "0.0.0.0")  # noqa: S104
-    """Address the gRPC services bind to."""
+    """Address the gRPC services bind to: 0.0.0.0 is all of IPv4, :: all of IPv6 and IPv4; of a name, its first one."""
     http_port: Port = _variable("FASTRUNNER_HTTP_PORT", 8080)
     """Port of /metrics, /healthz and /readyz; 0 chooses a free one."""
     http_host: str = _variable("FASTRUNNER_HTTP_HOST", "0.0.0.0")  # noqa: S104
-    """Address the HTTP process binds to."""
+    """Address the HTTP process binds to, in the same way."""
     stigmer_service_endpoint: Endpoint | None = _variable("STIGMER_SERVICE_ENDPOINT", None)
     """host:port progress is reported to; none turns callbacks off. Required with ENV=staging and ENV=prod."""
     stigmer_service_api_key: Key | None = _variable("STIGMER_SERVICE_API_KEY", None)
-    """Sent with every callback as `authorization: Bearer <key>`; never logged."""
+    """Sent with every callback as `authorization: Bearer <key>`; never logged. No flag: others see those."""
+    stigmer_service_api_key_file: FilePath | None = _variable("STIGMER_SERVICE_API_KEY_FILE", None)
+    """File with that key, read at start; instead of STIGMER_SERVICE_API_KEY."""
     stigmer_service_use_tls: bool = _variable("STIGMER_SERVICE_USE_TLS", True)
     """Whether callbacks use TLS."""
     temporal_service_address: Endpoint | None = _variable("TEMPORAL_SERVICE_ADDRESS", None)
@@ -132,10 +175,8 @@ class Config(BaseSettings):
     """Least severity that is logged: debug, info, warn or error."""
     env: Environment = _variable("ENV", Environment.LOCAL)
     """local logs for people; staging and prod log JSON lines and insist on a callback endpoint."""
-    workers: int = _variable("FASTRUNNER_WORKERS", factory=_usable_cpus, ge=1, le=256)
-    """Worker processes; default: the CPUs this process may use."""
-    data_dir: Path = _variable("FASTRUNNER_DATA_DIR", factory=_state_folder)
-    """Folder of all durable state; default: $XDG_STATE_HOME/fastrunner."""
+    workers: int = _variable("FASTRUNNER_WORKERS", factory=usable_cpus, ge=1, le=256)
+    """Worker processes; default: the CPUs this process may use, by affinity and control groups."""
     shards: int | None = _variable("FASTRUNNER_SHARDS", None, ge=1, le=1024)
     """Shards of a new data directory; default: the number of workers. Fixed once the directory exists."""
     executions_max: int = _variable("FASTRUNNER_EXECUTIONS_MAX", limits.EXECUTIONS_MAX, ge=1)
@@ -180,6 +221,25 @@ class Config(BaseSettings):
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_key(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The key is what its file holds; validated as if it had been given."""
+        given = {variable_of(name): value for name, value in values.items() if name in cls.model_fields} | values
+        path = given.get("STIGMER_SERVICE_API_KEY_FILE")
+        if not path:
+            return values
+        if given.get("STIGMER_SERVICE_API_KEY"):
+            raise ValueError("STIGMER_SERVICE_API_KEY and STIGMER_SERVICE_API_KEY_FILE are both set: unset one of them")
+        try:
+            key = Path(path).read_bytes().decode().strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+            raise ValueError(f"STIGMER_SERVICE_API_KEY_FILE={path}: cannot be read: {why}") from None
+        if not key:
+            raise ValueError(f"STIGMER_SERVICE_API_KEY_FILE={path}: it is empty; write the key into it")
+        return {**values, "STIGMER_SERVICE_API_KEY": key}
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.env is not Environment.LOCAL and not self.stigmer_service_endpoint:
@@ -203,7 +263,7 @@ class Config(BaseSettings):
     def _check_tls(self) -> None:
         """gRPC says only that it cannot listen or connect; so what is wrong with the files is found out here."""
         if self.callback_ca_file is not None:
-            _check_authorities("FASTRUNNER_CALLBACK_CA_FILE", self.callback_ca_file)
+            check_authorities("FASTRUNNER_CALLBACK_CA_FILE", self.callback_ca_file)
         certificate, key, authorities = self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file
         if certificate is None and key is None and authorities is None:
             return
@@ -212,20 +272,26 @@ class Config(BaseSettings):
                 "FASTRUNNER_TLS_CERTIFICATE_FILE and FASTRUNNER_TLS_KEY_FILE belong together, and "
                 "FASTRUNNER_TLS_CLIENT_CA_FILE needs both: set them, or none of the three for gRPC without TLS"
             )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            # Without the function, a key that is encrypted would be asked for on the terminal.
-            context.load_cert_chain(certificate, key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: no certificate for the key in "
-                f"FASTRUNNER_TLS_KEY_FILE={key}: {error}"
-            ) from None
-        if authorities is not None:
-            _check_authorities("FASTRUNNER_TLS_CLIENT_CA_FILE", authorities)
+        check_certificates(certificate, key, authorities)
 
 
-def _check_authorities(variable: str, file: Path) -> None:
+def check_certificates(certificate: Path, key: Path, authorities: Path | None) -> None:
+    """Raises ValueError, naming the variable, unless a certificate and its key are in these files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without the function, a key that is encrypted would be asked for on the terminal.
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: no certificate for the key in "
+            f"FASTRUNNER_TLS_KEY_FILE={key}: {error}"
+        ) from None
+    if authorities is not None:
+        check_authorities("FASTRUNNER_TLS_CLIENT_CA_FILE", authorities)
+
+
+def check_authorities(variable: str, file: Path) -> None:
+    """Raises ValueError, naming the variable, unless there are certificates in the file."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except OSError as error:
@@ -238,11 +304,47 @@ def _no_password() -> NoReturn:
 
 def load_config(**overrides: Any) -> Config:
     """The environment's settings, with `overrides` by field name on top; raises ConfigurationError."""
+    return _load(Config, overrides)
+
+
+def load_data_dir(data_dir: Path | None) -> Path:
+    """The data directory, given or the environment's, for what does not serve; raises ConfigurationError."""
+    return _load(DataSettings, {"data_dir": data_dir}).data_dir
+
+
+def _load(settings: type[S], overrides: Mapping[str, Any]) -> S:
     given = {name: value for name, value in overrides.items() if value is not None}
+    refusals = _unknown_variables()
     try:
-        return Config(**given)
+        loaded = settings(**given)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_sentence(problem) for problem in error.errors())) from None
+        refusals += map(_sentence, error.errors())
+    if refusals:
+        raise ConfigurationError("\n".join(refusals))
+    return loaded
+
+
+def _unknown_variables() -> list[str]:
+    """A sentence for each variable that looks like ours and is none: it would be ignored in silence."""
+    known = {variable_of(field) for field in Config.model_fields}
+    ours = [variable_of(field) for field in shown_fields() if variable_of(field).startswith(_PREFIX)]
+    sentences = []
+    for name, value in sorted(os.environ.items()):
+        if not name.upper().startswith(_PREFIX) or name.upper() in known or _is_service_link(name, value):
+            continue
+        endings = [each.removeprefix(_PREFIX) for each in ours]
+        near = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), endings, n=1)
+        meant = f"{_PREFIX}{near[0]} is meant, perhaps" if near else "docs/configuration.md lists those there are"
+        # Its value may be a secret that was to have another name.
+        sentences.append(f"{name}: there is no such variable: {meant}; rename or unset it")
+    return sentences
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Whether Kubernetes set it, as it does in every pod of a namespace with a service called `fastrunner`."""
+    if name.endswith("_PORT") and "://" in value:
+        return name.upper() not in {variable_of(field) for field in Config.model_fields}
+    return _SERVICE_LINK.fullmatch(name) is not None
 
 
 class ClientSettings(BaseSettings):
@@ -275,7 +377,7 @@ def _sentence(problem: Any) -> str:
     # pydantic's words are about inputs and parsing, which only its own users know.
     allowed = str(problem["msg"]).removeprefix("Value error, ").partition(", unable to ")[0]
     allowed = allowed.replace("Input should be ", "expected ").replace("Path does not point to a", "there is no such")
-    if "API_KEY" in variable:
+    if variable == "STIGMER_SERVICE_API_KEY":
         return f"{variable}: {allowed}"
     return f"{variable}={problem['input']}: {allowed}"
 
@@ -291,3 +393,8 @@ def shown_fields() -> list[str]:
     """Fields that users are told of."""
     extras = {field: info.json_schema_extra for field, info in Config.model_fields.items()}
     return [field for field, extra in extras.items() if not (isinstance(extra, dict) and extra.get("hidden"))]
+
+
+def flag_fields() -> list[str]:
+    """Fields that are flags, too: no secret, because everybody on the machine sees a process's arguments."""
+    return [field for field in shown_fields() if field != "stigmer_service_api_key"]

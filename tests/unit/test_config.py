@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner.config import Config, ConfigurationError, Environment, LogLevel, load_config, variable_of
+from fastrunner.config import Config, ConfigurationError, Environment, LogLevel, load_config, load_data_dir, variable_of
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -55,6 +55,14 @@ def test_data_directory_follows_the_state_folder(monkeypatch: pytest.MonkeyPatch
         ("STIGMER_SERVICE_USE_TLS", "maybe", "valid boolean"),
         ("STIGMER_SERVICE_ENDPOINT", "localhost", "host:port"),
         ("STIGMER_SERVICE_ENDPOINT", "localhost:0", "host:port"),
+        ("STIGMER_SERVICE_ENDPOINT", "https://stigmer:443", "without a scheme"),
+        ("STIGMER_SERVICE_ENDPOINT", "dns:///stigmer:443", "without a scheme"),
+        ("STIGMER_SERVICE_ENDPOINT", "stigmer:443/path", "host:port"),
+        ("STIGMER_SERVICE_ENDPOINT", "me@stigmer:443", "host:port"),
+        ("STIGMER_SERVICE_ENDPOINT", "stigmer:50051:443", "host:port"),
+        ("STIGMER_SERVICE_ENDPOINT", "stig mer:443", "host:port"),
+        ("STIGMER_SERVICE_ENDPOINT", "::1:443", "[::1]:50051"),
+        ("STIGMER_SERVICE_ENDPOINT", "[stigmer]:443", "[::1]:50051"),
         ("FASTRUNNER_DRAIN_TIMEOUT_S", "inf", "finite"),
         ("FASTRUNNER_DRAIN_TIMEOUT_S", "-1", "greater than 0"),
     ],
@@ -90,6 +98,138 @@ def test_deployments_need_a_callback_endpoint(monkeypatch: pytest.MonkeyPatch, e
         load_config()
     monkeypatch.setenv("STIGMER_SERVICE_ENDPOINT", "stigmer:443")
     assert load_config().stigmer_service_endpoint == "stigmer:443"
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["stigmer:443", "a.b-c_d.example.:1", "10.0.0.1:65535", "[::1]:443", "[fe80::1]:443"]
+)
+def test_endpoints_that_are_host_and_port(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("STIGMER_SERVICE_ENDPOINT", endpoint)
+    assert load_config().stigmer_service_endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FASTRUNNER_WORKER", "FASTRUNNER_WORKERS is meant, perhaps"),
+        ("FASTRUNNER_DATADIR", "FASTRUNNER_DATA_DIR is meant, perhaps"),
+        ("fastrunner_retention_sec", "FASTRUNNER_RETENTION_S is meant, perhaps"),
+        ("FASTRUNNER_ZZZ", "docs/configuration.md lists"),
+    ],
+)
+def test_name_that_nobody_reads_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    """With the nearest one; its value is not shown, which may be a secret. Commands on a data directory as well."""
+    monkeypatch.setenv(name, "sesame")
+    for load in (load_config, lambda: load_data_dir(None)):
+        with pytest.raises(ConfigurationError) as refused:
+            load()
+        [line] = str(refused.value).splitlines()
+        assert line.startswith(f"{name}: there is no such variable: {meant}")
+        assert "sesame" not in line
+
+
+def test_names_that_kubernetes_sets_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pod of a namespace with a service `fastrunner`, or `fastrunner-web`, gets these. Ours stay ours."""
+    for name, value in {
+        "FASTRUNNER_SERVICE_HOST": "10.0.0.1",
+        "FASTRUNNER_SERVICE_PORT": "9090",
+        "FASTRUNNER_SERVICE_PORT_GRPC": "9090",
+        "FASTRUNNER_PORT": "tcp://10.0.0.1:9090",
+        "FASTRUNNER_PORT_9090_TCP": "tcp://10.0.0.1:9090",
+        "FASTRUNNER_PORT_9090_TCP_ADDR": "10.0.0.1",
+        "FASTRUNNER_WEB_PORT": "tcp://10.0.0.2:8080",
+        "FASTRUNNER_WEB_SERVICE_HOST": "10.0.0.2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert load_config().http_port == 8080
+    monkeypatch.setenv("FASTRUNNER_HTTP_PORT", "tcp://10.0.0.1:8080")
+    with pytest.raises(ConfigurationError, match=r"^FASTRUNNER_HTTP_PORT=tcp://10\.0\.0\.1:8080: "):
+        load_config()
+
+
+def test_every_variable_may_be_written_in_small_letters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sesame")
+    monkeypatch.setenv("fastrunner_workers", "3")
+    monkeypatch.setenv("stigmer_service_api_key_file", str(tmp_path / "key"))
+    config = load_config()
+    assert config.workers == 3
+    assert config.stigmer_service_api_key is not None
+
+
+def test_home_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run as users that nobody knows: the sentence names what to set."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    for load in (load_config, lambda: load_data_dir(None)):
+        with pytest.raises(ConfigurationError, match="FASTRUNNER_DATA_DIR is not set, and there is no home directory"):
+            load()
+    assert load_data_dir(Path("/somewhere")) == Path("/somewhere")
+    assert load_config(data_dir=Path("/somewhere")).data_dir == Path("/somewhere")
+
+
+def test_data_directory_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name goes into files and messages; what cannot is refused, given or by default."""
+    monkeypatch.setenv("FASTRUNNER_DATA_DIR", os.fsdecode(b"/tmp/d\xff"))
+    with pytest.raises(ConfigurationError, match=r"FASTRUNNER_DATA_DIR=/tmp/d.*: a path of UTF-8 text is needed"):
+        load_config()
+    monkeypatch.delenv("FASTRUNNER_DATA_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", os.fsdecode(b"/tmp/d\xff"))
+    with pytest.raises(ConfigurationError, match=r"FASTRUNNER_DATA_DIR=/tmp/d.*: a path of UTF-8 text is needed"):
+        load_data_dir(None)
+
+
+def test_commands_on_a_data_directory_need_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the runner's environment is, settings of what serves may be missing or wrong."""
+    monkeypatch.setenv("ENV", "prod")
+    monkeypatch.setenv("GRPC_PORT", "ninety")
+    monkeypatch.setenv("FASTRUNNER_DATA_DIR", str(tmp_path))
+    assert load_data_dir(None) == tmp_path
+
+
+def test_key_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is what the file holds, in one line; from the environment or by the flag."""
+    path = tmp_path / "key"
+    path.write_text("sesame\n")
+    config = load_config(stigmer_service_api_key_file=str(path))
+    assert config.stigmer_service_api_key is not None
+    assert config.stigmer_service_api_key.get_secret_value() == "sesame"
+    assert "sesame" not in repr(config)
+    monkeypatch.setenv("STIGMER_SERVICE_API_KEY_FILE", str(path))
+    key = load_config().stigmer_service_api_key
+    assert key is not None
+    assert key.get_secret_value() == "sesame"
+    monkeypatch.setenv("STIGMER_SERVICE_API_KEY", "other")
+    with pytest.raises(ConfigurationError, match="are both set: unset one"):
+        load_config()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "it is empty"), (b"\xff", "no UTF-8"), (b"open\nsesame", "printable ASCII"), (None, "No such")],
+)
+def test_key_that_cannot_be_sent_is_refused(tmp_path: Path, content: bytes | None, why: str) -> None:
+    """Without showing it."""
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=why) as refused:
+        load_config(stigmer_service_api_key_file=path)
+    assert str(refused.value).startswith("STIGMER_SERVICE_API_KEY")
+    assert "sesame" not in str(refused.value)
+
+
+def test_no_secret_is_a_flag() -> None:
+    """Arguments of processes are everybody's to see."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "fastrunner", "serve", "--help"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "--stigmer-service-api-key-file" in shown
+    assert "--stigmer-service-api-key " not in shown
 
 
 def test_temporal_engine_is_refused_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +304,8 @@ def test_configuration_page_is_current() -> None:
     [
         ({"GRPC_PORT": "ninety"}, "fastrunner: GRPC_PORT=ninety: "),
         ({"ENV": "prod"}, "fastrunner: STIGMER_SERVICE_ENDPOINT is required with ENV=prod"),
+        ({"FASTRUNNER_WORKER": "1"}, "fastrunner: FASTRUNNER_WORKER: there is no such variable"),
+        ({"FASTRUNNER_DATA_DIR": os.fsdecode(b"/tmp/\xff")}, "fastrunner: FASTRUNNER_DATA_DIR=/tmp/"),
     ],
 )
 def test_command_refuses_a_bad_configuration(environment: dict[str, str], line: str, tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ def data() -> None:
 
 
 def _folder(data_dir: Path | None) -> Path:
-    from fastrunner.config import ConfigurationError, load_config
+    from fastrunner.config import ConfigurationError, load_data_dir
 
     try:
-        return load_config(data_dir=data_dir).data_dir
+        return load_data_dir(data_dir)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
 

@@ -1,6 +1,6 @@
 """Support: the commands that serve: `serve` (the runner) and `receiver` (the reference Stigmer Service).
 
-Every field of `config.Config` is a flag of `serve`; flags win over the environment.
+Every field of `config.Config` but the secret one is a flag of `serve`; flags win over the environment.
 """
 
 import sys
@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from fastrunner.base.printable import printable
-from fastrunner.config import Config, ConfigurationError, load_config, shown_fields, variable_of
+from fastrunner.config import Config, ConfigurationError, flag_fields, load_config, variable_of
 
 EXIT_CONFIGURATION = 2
 _pem = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _flags(command: Any) -> Any:
-    for field in reversed(shown_fields()):
+    for field in reversed(flag_fields()):
         text = f"{Config.model_fields[field].description}  [{variable_of(field)}]"
         command = click.option(f"--{field.replace('_', '-')}", field, metavar="VALUE", default=None, help=text)(command)
     return command
