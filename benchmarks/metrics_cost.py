@@ -19,6 +19,7 @@ from google.rpc.code_pb2 import OK
 
 from fastrunner._core import Walk
 from fastrunner._core import compile as compile_document
+from fastrunner.counts.cells import Segment
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import PlanCache
@@ -70,26 +71,25 @@ def _batch(executions: int, tasks: int) -> tuple[Batch, dict[str, Execution]]:
 
 def counting_us(executions: int, tasks: int) -> dict[str, float]:
     """Microseconds for each execution, of commits of so many."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        metrics = Metrics(folder=Path(folder), identity="worker0")
-        measure = server._Measure(metrics, Method(COMMAND_SERVICE, "ExecuteAsync", streams=False))
-        counts = CommitCounts(metrics, 0)
-        batch, live = _batch(executions, tasks)
+    metrics = Metrics(segment=Segment(notes=1))
+    measure = server._Measure(metrics, Method(COMMAND_SERVICE, "ExecuteAsync", streams=False))
+    counts = CommitCounts(metrics, 0)
+    batch, live = _batch(executions, tasks)
 
-        def call() -> None:
-            measure.started.inc()
-            measure(OK, 0.0)
-            metrics.plan_cache_hits.inc()
+    def call() -> None:
+        measure.started.inc()
+        measure(OK, 0.0)
+        metrics.plan_cache_hits.inc()
 
-        def commit() -> None:
-            counts.begin(batch, live)
-            counts.landed()
-            metrics.commit_executions.observe(executions)
-            metrics.commit_duration.observe(0.001)
-            for gauge in (metrics.active_executions, metrics.parked_executions, metrics.resident_executions):
-                gauge.set(1)
+    def commit() -> None:
+        counts.begin(batch, live)
+        counts.landed()
+        metrics.commit_executions.observe(executions)
+        metrics.commit_duration.observe(0.001)
+        for gauge in (metrics.active_executions, metrics.parked_executions, metrics.resident_executions):
+            gauge.set(1)
 
-        return {"the call": _us(call, 20_000), "the commit": _us(commit, 2_000) / executions}
+    return {"the call": _us(call, 20_000), "the commit": _us(commit, 2_000) / executions}
 
 
 def _processor_s(pid: int) -> float:

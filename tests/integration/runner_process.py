@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).parent.parent.parent
+TINY = ("-m", "tests.integration.tiny_tree")
+"""The command of a tree of tiny workers."""
+SERVE = ("-m", "fastrunner", "serve")
+"""That of a whole runner."""
 T = TypeVar("T")
 
 
@@ -29,6 +33,27 @@ def until(condition: Callable[[], T], timeout_s: float = 30.0) -> T:
             return value
         assert time.monotonic() < deadline_s, f"not so within {timeout_s} s"
         time.sleep(0.01)
+
+
+def with_limits(**changed: float) -> tuple[str, ...]:
+    """The command of a tiny tree whose limits differ."""
+    changes = "".join(f"limits.{name} = {value}\n" for name, value in changed.items())
+    script = "import runpy\nfrom fastrunner.base import limits\n{}runpy.run_module({!r}, run_name='__main__')\n"
+    return ("-c", script.format(changes, TINY[1]))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def children(pid: int) -> list[int]:
+    """Process ids."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class RunnerProcess:
@@ -89,6 +114,16 @@ class RunnerProcess:
         """What /readyz says of the workers."""
         workers: list[dict[str, Any]] = json.loads(self.get("/readyz")[1])["workers"]
         return workers
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether it is ready, and the reasons that it gives."""
+        readiness: dict[str, Any] = json.loads(self.get("/readyz")[1])
+        return bool(readiness["ready"]), str(readiness["reason"])
+
+    def web(self) -> int:
+        """The process that serves HTTP."""
+        [pid] = set(children(self.process.pid)) - {worker["pid"] for worker in self.workers()}
+        return pid
 
     def ready(self) -> bool:
         return self.get("/readyz")[0] == 200

@@ -1,11 +1,11 @@
 """Stage 3, journal: what commits count (executions, tasks, expressions beyond their budget), and once, whoever dies."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from fastrunner._core import EffectFailure
+from fastrunner.counts.cells import Segment
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.commit.counting import CommitCounts
@@ -123,22 +123,21 @@ async def _submit_and_cancel(engine: EmbeddedEngine, execution_id: str, turns: i
 
 
 @pytest.mark.parametrize(("found", "expected"), [(None, 0), ((1, 4, False), 0), ((1, 5, True), 1), ((1, 9, True), 1)])
-def test_successor_counts_what_was_committed(
-    tmp_path: Path, found: tuple[int, int, bool] | None, expected: int
-) -> None:
+def test_successor_counts_what_was_committed(found: tuple[int, int, bool] | None, expected: int) -> None:
     """A process is killed between a commit and its landing: whether the file has it decides."""
-    killed = CommitCounts(Metrics(folder=tmp_path, identity="worker0"), 3)
+    segment = Segment(notes=1)
+    killed = CommitCounts(Metrics(segment=segment), 3)
     killed.begin(Batch(changes=[finished_change()]), {"execution": execution()})
-    metrics = Metrics(folder=tmp_path, identity="worker0")
+    metrics = Metrics(segment=segment)
     for _ in range(2):  # Whoever comes after that counts nothing again.
         CommitCounts(metrics, 3).recover(lambda execution_id: found if execution_id == "execution" else None)
     assert metrics.executions_finished.labels("completed").value == expected
     assert metrics.execution_duration.labels("completed").count == expected
 
 
-def test_commit_that_failed_is_not_counted(tmp_path: Path) -> None:
+def test_commit_that_failed_is_not_counted() -> None:
     """Neither now nor by a successor; the attempt that lands is."""
-    metrics = Metrics(folder=tmp_path, identity="worker0")
+    metrics = Metrics(segment=Segment(notes=1))
     counts = CommitCounts(metrics, 0)
     counts.begin(Batch(changes=[finished_change()]), {"execution": execution()})
     counts.dropped()

@@ -13,20 +13,13 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.config import load_config
 from fastrunner.processes.link import ExitCode, StartError
 from fastrunner.processes.reserve import reserve
-from tests.integration.runner_process import running, until
-
-
-def tree(**changed: float) -> tuple[str, ...]:
-    """The command of a tiny tree whose limits differ."""
-    changes = "".join(f"limits.{name} = {value}\n" for name, value in changed.items())
-    script = "import runpy\nfrom fastrunner.base import limits\n{}runpy.run_module({!r}, run_name='__main__')\n"
-    return ("-c", script.format(changes, "tests.integration.tiny_tree"))
+from tests.integration.runner_process import running, until, with_limits
 
 
 def test_worker_that_takes_too_long_to_start(tmp_path: Path) -> None:
     """It is killed, and the tree ends when that has happened so many times in a row."""
     (tmp_path / "stuck-0").touch()
-    with running(tmp_path, tree(BOOT_S_MAX=0.7, BOOT_ATTEMPTS_MAX=2)) as runner:
+    with running(tmp_path, with_limits(BOOT_S_MAX=0.7, BOOT_ATTEMPTS_MAX=2)) as runner:
         code, _, err = runner.end()
     assert code == ExitCode.BOOT
     assert err.count("worker 0 did not become ready in time: killing it") == 2
@@ -36,7 +29,7 @@ def test_worker_that_takes_too_long_to_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("stable_s", "pause"), [(limits.RESPAWN_STABLE_S, "0.1"), (0.0, "0")])
 def test_crashes_in_a_row(tmp_path: Path, stable_s: float, pause: str) -> None:
     """A worker that was ready for long enough has crashed for the first time."""
-    with running(tmp_path, tree(RESPAWN_STABLE_S=stable_s), FASTRUNNER_WORKERS="1") as runner:
+    with running(tmp_path, with_limits(RESPAWN_STABLE_S=stable_s), FASTRUNNER_WORKERS="1") as runner:
         runner.wait_ready()
         for _ in range(2):
             pid = runner.workers()[0]["pid"]
@@ -48,7 +41,7 @@ def test_crashes_in_a_row(tmp_path: Path, stable_s: float, pause: str) -> None:
 
 
 def test_worker_looks_for_garbage_rarely(tmp_path: Path) -> None:
-    with running(tmp_path, tree()) as runner:
+    with running(tmp_path, with_limits()) as runner:
         runner.wait_ready()
         with socket.create_connection(("127.0.0.1", runner.ports["grpc_port"]), timeout=10) as connection:
             connection.sendall(b"garbage\n")

@@ -25,8 +25,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowExecuteInput
+from fastrunner.counts.cells import Segment
 from fastrunner.counts.definitions import Metrics
-from fastrunner.counts.scrape import FolderCollector
+from fastrunner.counts.scrape import TreeCollector
 from fastrunner.engine.embedded.store.connection import READ_ONLY, connect
 from fastrunner.service.methods import METHOD_OF_PATH
 from tests.integration.callbacks import free_port
@@ -265,10 +266,11 @@ def test_documentation_is_generated() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_scrape_of_eight_busy_workers_is_cheap(tmp_path: Path) -> None:
+def test_scrape_of_eight_busy_workers_is_cheap() -> None:
     """Every method with several codes, and all labels known: the time one scrape takes the processor."""
-    for number in range(8):
-        metrics = Metrics(folder=tmp_path, identity=f"worker{number}")
+    segments = [Segment() for _ in range(8)]
+    for segment in segments:
+        metrics = Metrics(segment=segment)
         for method in METHOD_OF_PATH.values():
             labels = ("unary", method.service, method.name)
             metrics.grpc_started.labels(*labels).inc()
@@ -276,7 +278,7 @@ def test_scrape_of_eight_busy_workers_is_cheap(tmp_path: Path) -> None:
             for code in ("OK", "InvalidArgument", "Unavailable", "ResourceExhausted", "NotFound"):
                 metrics.grpc_handled.labels(*labels, code).inc()
     registry = CollectorRegistry()
-    registry.register(FolderCollector(tmp_path))
+    registry.register(TreeCollector(segments))
     began_s = time.process_time()
     text = generate_latest(registry)
     assert len(text.splitlines()) > 800

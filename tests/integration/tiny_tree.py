@@ -3,9 +3,9 @@
     python -m tests.integration.tiny_tree
 
 A worker answers every TCP connection on the gRPC port with its number and process id. Files in the data directory make
-the next ones misbehave: `refuse-<n>` cannot start, `crash-<n>` dies while starting, `stuck-<n>` never ends starting,
-`slow-<n>` ignores SIGTERM. Asked for `garbage`, it answers with when Python looks for some, and for `short-handed` with
-whether it is.
+the next ones misbehave: `refuse-<n>` cannot start for what the file says, `crash-<n>` dies while starting, `stuck-<n>`
+never ends starting, `slow-<n>` ignores SIGTERM; `crash-web` has the web process die while starting. Asked for
+`garbage`, it answers with when Python looks for some, and for `short-handed` with whether it is.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ import sys
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.processes.child import Running, serve_child
-from fastrunner.processes.folder import metrics_identity
 from fastrunner.processes.link import ChildContext, ExitCode, StartError
+from fastrunner.processes.slots import run_web_child
 from fastrunner.processes.supervisor import run
 
 
@@ -27,8 +27,7 @@ class TinyWorker:
 
     def __init__(self, context: ChildContext) -> None:
         self.context = context
-        self.metrics = Metrics(folder=context.folder.metrics, identity=metrics_identity(context.role, context.index))
-        self.metrics.worker_restarts.inc(context.crashes)
+        self.metrics = Metrics(segment=context.segment)
         self.metrics.active_executions.set(10)
 
     def marked(self, name: str) -> bool:
@@ -57,8 +56,9 @@ class TinyWorker:
 
 async def start(context: ChildContext) -> Running:
     worker = TinyWorker(context)
-    if worker.marked("refuse"):
-        raise StartError(ExitCode.BOOT, "the store is damaged")
+    refusal = context.config.data_dir / f"refuse-{context.index}"
+    if refusal.exists():
+        raise StartError(ExitCode.BOOT, refusal.read_text())
     if worker.marked("crash"):
         os.kill(os.getpid(), signal.SIGKILL)
     if worker.marked("stuck"):
@@ -72,5 +72,11 @@ def worker_main(context: ChildContext) -> int:
     return serve_child(context, start)
 
 
+def web_main(context: ChildContext) -> int:
+    if (context.config.data_dir / "crash-web").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_web_child(context)
+
+
 if __name__ == "__main__":
-    sys.exit(run(load_config(), worker=worker_main))
+    sys.exit(run(load_config(), worker=worker_main, web=web_main))

@@ -144,6 +144,15 @@ REACHED = {
         "RESPAWN_STABLE_S": "test_crashes_in_a_row",
         "START_WAIT_S_MAX": "test_start_waits_for_a_port",
     },
+    "integration/test_process_starts.py": {
+        "DESCRIPTORS_MIN": "test_too_few_descriptors_are_refused",
+        "DESCRIPTORS_PER_SHARD": "test_too_few_descriptors_are_refused",
+        "DESCRIPTORS_PER_WORKER": "test_too_few_descriptors_are_refused",
+        "FAILURE_SIZE_CHARS_MAX": "test_worker_that_cannot_start_later_leaves_its_siblings",
+    },
+    "integration/test_process_ports.py": {
+        "PORT_WATCH_INTERVAL_S": "test_stranger_on_the_port_is_named",
+    },
     "integration/test_processes.py": {
         "DRAIN_MARGIN_S": "test_draining_is_visible_and_bounded",
         "PING_INTERVAL_S": "test_silent_worker_is_killed",
@@ -337,7 +346,6 @@ REACHED = {
         "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",
     },
     "unit/test_runtime.py": {
-        "METRICS_UNLOCKED_AGE_S_MAX": "test_metrics_of_killed_runners_are_swept",
         "SOCKET_PATH_SIZE_BYTES_MAX": "test_longest_path",
     },
     "unit/test_status.py": {

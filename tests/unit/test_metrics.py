@@ -1,7 +1,8 @@
-"""Support: what is counted: cells, their files, histograms, what several processes say together, notes."""
+"""Support: what is counted: cells, the memory they share, histograms, what several processes say together, notes."""
 
+import subprocess
+import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -11,24 +12,25 @@ from prometheus_client.parser import text_string_to_metric_families
 from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskTally
 from fastrunner.base import limits
 from fastrunner.config import load_config
-from fastrunner.counts.cells import Cells, Key, Note, read_cells
+from fastrunner.counts.cells import Cells, Key, Segment
 from fastrunner.counts.definitions import CALL_SECONDS, EXECUTION_SECONDS, Metrics
-from fastrunner.counts.scrape import FolderCollector
+from fastrunner.counts.scrape import TreeCollector
 from fastrunner.tasks import build_performers
 
 PREFIX = "workflow_runner_"
 
 
-def scraped(folder: Path) -> CollectorRegistry:
+def scraped(*segments: Segment) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(FolderCollector(folder))
+    registry.register(TreeCollector(segments))
     return registry
 
 
-def test_processes_are_one_scrape(tmp_path: Path) -> None:
+def test_processes_are_one_scrape() -> None:
     """Counters and histograms add up, gauges add up or are the largest."""
-    for number in (0, 1):
-        metrics = Metrics(folder=tmp_path, identity=f"worker{number}")
+    segments = [Segment(), Segment()]
+    for number, segment in enumerate(segments):
+        metrics = Metrics(segment=segment)
         metrics.executions_accepted.inc(10 + number)
         metrics.active_executions.set(3)
         metrics.callback_oldest_age.set(5.0 - number)
@@ -36,7 +38,7 @@ def test_processes_are_one_scrape(tmp_path: Path) -> None:
         metrics.commit_failures.labels(f"Cause{number}").inc()
         metrics.effects_in_flight.labels("call_http").inc()
         metrics.effects_in_flight.labels("call_http").dec()
-    value = scraped(tmp_path).get_sample_value
+    value = scraped(*segments).get_sample_value
     assert value(f"{PREFIX}executions_accepted_total") == 21
     assert value(f"{PREFIX}active_executions") == 6
     assert value(f"{PREFIX}callback_oldest_event_age_seconds") == 5
@@ -48,28 +50,38 @@ def test_processes_are_one_scrape(tmp_path: Path) -> None:
     assert value(f"{PREFIX}effects_in_flight", {"kind": "call_http"}) == 0
 
 
-def test_successor_counts_on(tmp_path: Path) -> None:
+def test_successor_counts_on() -> None:
     """What a killed process counted is there, in the same places; what was present with it is not."""
-    first = Metrics(folder=tmp_path, identity="worker0")
+    segment, other = Segment(), Segment()
+    Metrics(segment=other).active_executions.set(2)
+    first = Metrics(segment=segment)
     first.executions_accepted.inc(5)
     first.commit_failures.labels("StorageFull").inc()
     first.active_executions.set(7)
-    (tmp_path / "worker0.gauges").unlink()
-    second = Metrics(folder=tmp_path, identity="worker0")
+    first.callback_oldest_age.set(9)
+    first.effects_in_flight.labels("call_http").inc()
+    segment.forget_gauges()
+    value = scraped(segment, other).get_sample_value
+    assert value(f"{PREFIX}active_executions") == 2
+    assert value(f"{PREFIX}callback_oldest_event_age_seconds") == 0
+    assert value(f"{PREFIX}executions_accepted_total") == 5
+    second = Metrics(segment=segment)
+    second.active_executions.inc()
     second.executions_accepted.inc()
     second.commit_failures.labels("StorageFull").inc()
     second.commit_failures.labels("ShardDamaged").inc()
-    value = scraped(tmp_path).get_sample_value
     assert value(f"{PREFIX}executions_accepted_total") == 6
     assert value(f"{PREFIX}commit_failures_total", {"cause": "StorageFull"}) == 2
     assert value(f"{PREFIX}commit_failures_total", {"cause": "ShardDamaged"}) == 1
-    assert value(f"{PREFIX}active_executions") == 0
+    assert value(f"{PREFIX}active_executions") == 3
+    assert value(f"{PREFIX}effects_in_flight", {"kind": "call_http"}) == 0
 
 
-def test_known_series_exist_from_the_start(tmp_path: Path) -> None:
+def test_known_series_exist_from_the_start() -> None:
     """A first failure is an increase only where there was a zero before."""
-    Metrics(folder=tmp_path, identity="worker0")
-    value = scraped(tmp_path).get_sample_value
+    segment = Segment()
+    Metrics(segment=segment)
+    value = scraped(segment).get_sample_value
     assert value(f"{PREFIX}executions_finished_total", {"status": "failed"}) == 0
     assert value(f"{PREFIX}callback_events_total", {"outcome": "dropped"}) == 0
     assert value(f"{PREFIX}tasks_total", {"kind": "call_http", "outcome": "failed"}) == 0
@@ -77,11 +89,12 @@ def test_known_series_exist_from_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
-def test_scrape_parses(tmp_path: Path, accept: str) -> None:
+def test_scrape_parses(accept: str) -> None:
     """Every definition is in it, with its help and type."""
-    metrics = Metrics(folder=tmp_path, identity="worker0")
+    segment = Segment()
+    metrics = Metrics(segment=segment)
     encode, _ = choose_encoder(accept)
-    text = encode(scraped(tmp_path)).decode()
+    text = encode(scraped(segment)).decode()
     if not accept:
         families = {family.name: family for family in text_string_to_metric_families(text)}
         for name, definition in metrics.definitions.items():
@@ -91,11 +104,38 @@ def test_scrape_parses(tmp_path: Path, accept: str) -> None:
         assert text.endswith("# EOF\n")
 
 
-def test_file_that_is_being_made_counts_as_empty(tmp_path: Path) -> None:
-    """The scrape between a file's creation and its first cell."""
-    (tmp_path / "worker0.counts").touch()
-    (tmp_path / "worker1.counts").write_bytes(bytes(100))
-    assert scraped(tmp_path).get_sample_value(f"{PREFIX}executions_accepted_total") is None
+def test_segment_that_nobody_counts_in_counts_nothing() -> None:
+    """The scrape between a process's fork and its first cell."""
+    assert scraped(Segment()).get_sample_value(f"{PREFIX}executions_accepted_total") is None
+
+
+FORKED = """
+import os, signal
+from fastrunner.counts.cells import Segment
+from fastrunner.counts.definitions import Metrics
+segment, (read_end, write_end) = Segment(notes=2), os.pipe()
+reader = os.fork()
+if not reader:
+    os.read(read_end, 1)
+    print(Metrics(segment=segment).executions_accepted.value, flush=True)
+    os._exit(0)
+counter = os.fork()
+if not counter:
+    metrics = Metrics(segment=segment)
+    metrics.executions_accepted.inc(7)
+    metrics.note("shard-5").write(b"begun")
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(counter, 0)
+os.write(write_end, b"!")
+os.waitpid(reader, 0)
+print(Metrics(segment=segment).note("shard-5").read().decode())
+"""
+
+
+def test_child_counts_for_all_who_share_the_segment() -> None:
+    """What a killed child has counted and noted is there in its parent, and in one that was forked before it."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("7.0\nbegun\n", "")
 
 
 def test_names_and_labels() -> None:
@@ -147,24 +187,31 @@ def test_keys_end_at_their_bound() -> None:
         cells.place("name", (value + "y",), 1)
 
 
-def test_cells_are_read_from_their_file(tmp_path: Path) -> None:
+def test_cells_are_read_by_others() -> None:
     """Whatever is in label values."""
-    cells = Cells(tmp_path / "file")
+    segment = Segment()
+    cells = Cells(segment.counts)
     at = cells.place("name", ('a "b"\n', "ü"), 2)
     cells.values[at] = 1.5
-    assert read_cells(tmp_path / "file") == [(Key("name", ('a "b"\n', "ü"), at, 2), [1.5, 0.0])]
+    assert segment.read_counts() == [(Key("name", ('a "b"\n', "ü"), at, 2), [1.5, 0.0])]
+    assert segment.read_gauges() == []
 
 
-def test_note_outlives_its_writer(tmp_path: Path) -> None:
-    """The last one written, until it is cleared; one beyond the bound is none."""
-    note = Note(tmp_path / "note")
+def test_note_outlives_its_writer() -> None:
+    """The last one written, until it is cleared; one beyond the bound is none. Each name has its own."""
+    segment = Segment(notes=2)
+    note, other = segment.note("shard-1"), segment.note("shard-11")
     assert note.read() == b""
+    other.write(b"other")
     note.write(b"first")
     note.write(b"last")
-    assert Note(tmp_path / "note").read() == b"last"
+    assert segment.note("shard-1").read() == b"last"
     note.clear()
     note.write(b"x" * limits.METRIC_NOTE_SIZE_BYTES_MAX)
-    assert Note(tmp_path / "note").read() == b""
+    assert segment.note("shard-1").read() == b""
+    assert segment.note("shard-11").read() == b"other"
+    with pytest.raises(RuntimeError, match="no room for the note shard-2"):
+        segment.note("shard-2")
 
 
 def test_tally_sums_by_kind() -> None:

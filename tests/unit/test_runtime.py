@@ -1,28 +1,38 @@
-"""Support: what the processes of one runner share: ports, the runtime folder, the ports file, the link."""
+"""Support: what the processes of one runner share: ports, the runtime folder, the ports file, the link; CPUs."""
 
-import fcntl
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import orjson
 import pytest
 
 from fastrunner.base import limits
-from fastrunner.processes.folder import RuntimeFolder, sweep
+from fastrunner.base.cpus import quota_cpus, usable_cpus
+from fastrunner.processes.folder import RuntimeFolder
 from fastrunner.processes.link import ExitCode, Link, StartError
-from fastrunner.processes.ports import remove_ports_file, reserve_port, write_ports_file
+from fastrunner.processes.ports import (
+    address_of,
+    host_and_port_of,
+    keep_from_ipv6,
+    remove_ports_file,
+    reserve_port,
+    write_ports_file,
+)
+from fastrunner.service.transport.server import new_listener
 
 
 def test_runtime_folder_is_fresh_and_private(tmp_path: Path) -> None:
     """It lies in the data directory; what a killed runner left there is gone."""
     data_dir = tmp_path / "d"
-    (data_dir / "run" / "metrics").mkdir(parents=True)
-    (data_dir / "run" / "metrics" / "stale.db").touch()
+    (data_dir / "run" / "more").mkdir(parents=True)
+    (data_dir / "run" / "more" / "stale").touch()
     folder = RuntimeFolder.create(data_dir)
     assert folder.path == data_dir / "run"
     assert folder.path.stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in folder.metrics.iterdir() if path.name != "metrics.lock"] == []
+    assert list(folder.path.iterdir()) == []
     folder.remove()
     assert not folder.path.exists()
 
@@ -34,10 +44,28 @@ def test_long_paths_get_a_short_runtime_folder(tmp_path: Path) -> None:
     folder = RuntimeFolder.create(data_dir)
     assert folder.path.parent == Path("/tmp")
     assert len(bytes(folder.socket_of(255))) <= 100
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder.socket_of(1)))
     write_ports_file(data_dir, {"runtime_dir": str(folder.path)})
+    os.close(folder.lock)  # as the death of every process of the runner does
     remove_ports_file(data_dir)
     assert not folder.path.exists()
     assert list(data_dir.iterdir()) == []
+
+
+def test_copy_of_a_data_directory_leaves_the_folder_of_the_runner_that_lives(tmp_path: Path) -> None:
+    """Its ports file names it, because it is a copy; whoever starts on the copy removes the file alone."""
+    data_dir, copy = tmp_path / ("long" * 25), tmp_path / "copy"
+    data_dir.mkdir()
+    folder = RuntimeFolder.create(data_dir)
+    folder.socket_of(0).touch()
+    write_ports_file(data_dir, {"runtime_dir": str(folder.path)})
+    shutil.copytree(data_dir, copy)
+    remove_ports_file(copy)
+    assert folder.socket_of(0).exists()
+    assert list(copy.iterdir()) == []
+    folder.remove()
+    assert not folder.path.exists()
 
 
 def test_longest_path(tmp_path: Path) -> None:
@@ -53,58 +81,18 @@ def test_longest_path(tmp_path: Path) -> None:
 
 def test_ports_file_removal_trusts_nothing(tmp_path: Path) -> None:
     """A ports file that is damaged, or names somebody else's folder, removes nothing but itself."""
-    innocent = tmp_path / "innocent"
-    (innocent / "metrics").mkdir(parents=True)
-    for content in (b"", b"[]", b"{}", b'{"runtime_dir": 5}', orjson.dumps({"runtime_dir": str(innocent)})):
+    innocent = Path(tempfile.mkdtemp(prefix="fastrunner-", dir="/tmp"))
+    (innocent / "worker-0.sock").write_text("no socket")
+    elsewhere = tmp_path / "fastrunner-elsewhere"
+    elsewhere.mkdir()
+    named = [orjson.dumps({"runtime_dir": str(folder)}) for folder in (innocent, elsewhere, "/tmp/fastrunner-none")]
+    for content in (b"", b"[]", b"{}", b'{"runtime_dir": 5}', *named):
         (tmp_path / "ports.json").write_bytes(content)
         remove_ports_file(tmp_path)
         assert not (tmp_path / "ports.json").exists()
-    assert innocent.exists()
-
-
-def test_metrics_are_in_memory_and_leave_nothing_behind(tmp_path: Path) -> None:
-    """A page of a mapped file that a full disk cannot back kills the process; so metrics are no files of the disk."""
-    if not os.access("/dev/shm", os.W_OK):
-        pytest.skip("this system has no /dev/shm")
-    killed = RuntimeFolder.create(tmp_path).metrics.resolve()
-    assert killed.parent == Path("/dev/shm")
-    assert killed.stat().st_mode & 0o777 == 0o700
-    folder = RuntimeFolder.create(tmp_path)
-    assert not killed.exists()
-    metrics = folder.metrics.resolve()
-    assert metrics.is_dir()
-    folder.remove()
-    assert not metrics.exists()
-
-
-def test_only_live_gauges_are_forgotten(tmp_path: Path) -> None:
-    """A dead worker's gauges go, its counters and the others' files stay."""
-    folder = RuntimeFolder.create(tmp_path)
-    names = ["worker1.gauges", "worker1.counts", "worker11.gauges"]
-    for name in names:
-        (folder.metrics / name).touch()
-    folder.forget_gauges("worker1")
-    assert {path.name for path in folder.metrics.iterdir()} - {"metrics.lock"} == {"worker1.counts", "worker11.gauges"}
-
-
-def test_metrics_of_killed_runners_are_swept(tmp_path: Path) -> None:
-    """A start removes the folders whose owner is gone, and no other."""
-    names = ("dead", "old", "new", "living")
-    dead, unlocked, making, living = (tmp_path / f"fastrunner-metrics-{name}" for name in names)
-    other, kept = tmp_path / "fastrunner-data", tmp_path / "fastrunner-metrics-kept"
-    for folder in (dead, unlocked, making, living, other, kept):
-        folder.mkdir()
-    for folder in (dead, living, other, kept):
-        (folder / "metrics.lock").touch()
-    for name in ("worker0.counts", "worker0.gauges", "shard-0.note"):
-        (dead / name).touch()
-    (kept / "shard-0000.db").touch()
-    os.utime(unlocked, (0, 0))
-    with (living / "metrics.lock").open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        sweep(tmp_path)
-    assert set(tmp_path.iterdir()) == {making, living, other, kept}
-    assert (kept / "shard-0000.db").exists()
+    assert (innocent / "worker-0.sock").exists()
+    assert elsewhere.exists()
+    shutil.rmtree(innocent)
 
 
 def test_shared_port_is_held_but_not_listened_on() -> None:
@@ -129,6 +117,54 @@ def test_host_that_does_not_resolve_names_its_variable() -> None:
     assert refused.value.code is ExitCode.PORT
 
 
+def test_every_ipv4_address_is_no_ipv6_address() -> None:
+    """gRPC takes 0.0.0.0 for every address; while the port of :: is held, it gets those of IPv4 alone."""
+    with reserve_port("0.0.0.0", 0, "GRPC_PORT", shared=True) as held:
+        port = held.getsockname()[1]
+        keeper = keep_from_ipv6(held, "GRPC_PORT")
+        if keeper is None:
+            pytest.skip("no IPv6 here")
+        listener = new_listener()
+        listener.listen(address_of("0.0.0.0", port))
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("::1", port), timeout=5)
+        with pytest.raises(StartError, match=rf"GRPC_PORT={port}: cannot bind \[::\]:{port}"):
+            keep_from_ipv6(held, "GRPC_PORT")
+        keeper.close()
+    for host in ("127.0.0.1", "::", "::1"):
+        with reserve_port(host, 0, "GRPC_PORT", shared=True) as held:
+            assert keep_from_ipv6(held, "GRPC_PORT") is None
+
+
+@pytest.mark.parametrize(
+    ("host", "answering", "silent"),
+    [
+        ("::", ["127.0.0.1", "::1"], []),
+        ("::1", ["::1"], ["127.0.0.1"]),
+        ("[::1]", ["::1"], ["127.0.0.1"]),
+        ("127.1", ["127.0.0.1"], ["::1", "127.0.0.2"]),
+        ("127.0.0.1", ["127.0.0.1"], ["::1", "127.0.0.2"]),
+    ],
+)
+def test_address_means_the_same_in_every_listener(host: str, answering: list[str], silent: list[str]) -> None:
+    """What is reserved for gRPC is where gRPC listens, and HTTP listens alike."""
+    try:
+        held, http = (reserve_port(host, 0, "GRPC_PORT", shared=True), reserve_port(host, 0, "FASTRUNNER_HTTP_PORT"))
+    except StartError:
+        pytest.skip("no IPv6 here")
+    listener = new_listener()
+    with held, http:
+        listener.listen(address_of(*host_and_port_of(held)))
+        for port in (listener.port, http.getsockname()[1]):
+            for address in answering:
+                socket.create_connection((address, port), timeout=5).close()
+            for address in silent:
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection((address, port), timeout=5)
+        assert listener.port == held.getsockname()[1]
+
+
 def test_ipv6_host_in_brackets_is_understood() -> None:
     """`[::1]` is the address ::1."""
     try:
@@ -136,6 +172,82 @@ def test_ipv6_host_in_brackets_is_understood() -> None:
             assert held.family == socket.AF_INET6
     except StartError:
         pytest.skip("no IPv6 here")
+
+
+def written(root: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+V1 = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
+V1 += "32 31 0:29 {} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+V2 = "25 23 0:28 {} /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "1:cpu,cpuacct:/\n0::/\n", "proc/self/mountinfo": V1.format("/")}, None),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/other\n1:cpu,cpuacct:/a/b\n0::/\n",
+                "proc/self/mountinfo": V1.format("/"),
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "150000\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us": "100000\n",
+            },
+            1.5,
+        ),
+        (
+            {
+                "proc/self/cgroup": "1:cpu,cpuacct:/docker/1234\n",
+                "proc/self/mountinfo": V1.format("/docker/1234"),
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "50000\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            },
+            0.5,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/system.slice/runner.service\n",
+                "proc/self/mountinfo": V2.format("/"),
+                "sys/fs/cgroup/system.slice/cpu.max": "max 100000\n",
+                "sys/fs/cgroup/system.slice/runner.service/cpu.max": "300000 100000\n",
+            },
+            3,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/\n",
+                "proc/self/mountinfo": V2.format("/"),
+                "sys/fs/cgroup/cpu.max": "200000 100000\n",
+            },
+            2,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/../outside\n",
+                "proc/self/mountinfo": V2.format("/kubepods/pod"),
+                "sys/fs/cgroup/cpu.max": "100000 100000\n",
+            },
+            1,
+        ),
+    ],
+)
+def test_quota_of_either_version_of_control_groups(tmp_path: Path, files: dict[str, str], cpus: float | None) -> None:
+    """Of the group itself or of one further up, as the system, a service or a container sees it."""
+    assert quota_cpus(written(tmp_path, files)) == cpus
+
+
+def test_quota_of_this_machine() -> None:
+    """Whatever it is, at least one CPU is left."""
+    assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))
 
 
 def test_link_keeps_messages_apart_and_tells_of_the_end() -> None:

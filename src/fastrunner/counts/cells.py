@@ -1,29 +1,34 @@
 """Support: numbers that one process counts and others read, while it lives and after it was killed.
 
-A file holds an array of doubles and, behind it, the keys that say which cells belong to what. It is mapped into memory:
-to count is to store eight bytes, so there is nothing to flush and SIGKILL loses nothing.
+A `Segment` is memory that the supervisor makes before it forks, one for each process that counts: its successors count
+on in it, and the web process reads it. It is an anonymous shared mapping: it has no name, so nothing outside finds or
+removes it; no file system's bound applies to it; and it is gone with the last process that has it.
+
+To count is to store eight bytes, so there is nothing to flush and SIGKILL loses nothing. Cells are an array of doubles
+and, behind it, the keys that say which cells belong to what:
 
     cell 0: bytes of keys | the other cells | keys, a JSON array per line: [name, labels, first cell, width]
 
-Rules: one process writes a file, on one thread; its successor takes the file over and counts on. Keys are only added,
-and are complete before cell 0 counts them. A cell is never given back.
+Rules: one process counts in a segment, on one thread; its successor takes it over. Keys are only added, and are
+complete before cell 0 counts them. A cell is never given back.
 """
 
 import mmap
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
 from fastrunner.base import limits
 
-__all__ = ["Cells", "Counter", "Gauge", "Histogram", "Key", "Note", "read_cells"]
+__all__ = ["Cells", "Counter", "Gauge", "Histogram", "Key", "Note", "Segment"]
 
-_KEYS_AT = 8 * limits.METRIC_CELLS_MAX
-_KEYS_SIZE_BYTES = 48 * limits.METRIC_CELLS_MAX
-_SIZE_BYTES = _KEYS_AT + _KEYS_SIZE_BYTES
+_KEYS_AT: Final = 8 * limits.METRIC_CELLS_MAX
+_KEYS_SIZE_BYTES: Final = 48 * limits.METRIC_CELLS_MAX
+_SIZE_BYTES: Final = _KEYS_AT + _KEYS_SIZE_BYTES
+_NOTE_HEAD_SIZE_BYTES: Final = 64
+"""Of a note: how long it is (8 bytes), and its name."""
 
 
 class Key(NamedTuple):
@@ -38,11 +43,11 @@ class Key(NamedTuple):
 
 
 class Cells:
-    """The numbers of this process, in a file others read, or in memory."""
+    """The numbers of this process, in memory that may be shared."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        """Opens the file, made anew or as a predecessor left it."""
-        self._map = _mapped(path, _SIZE_BYTES)
+    def __init__(self, memory: mmap.mmap | None = None) -> None:
+        """Takes over what a predecessor counted in there, if any did; without memory it has its own."""
+        self._map = _memory(_SIZE_BYTES) if memory is None else memory
         self._bytes = memoryview(self._map)
         self.values = self._bytes[:_KEYS_AT].cast("d")
         """The numbers."""
@@ -71,31 +76,21 @@ class Cells:
         return _contents(self._map)
 
 
-def read_cells(path: Path) -> list[tuple[Key, Sequence[float]]]:
-    """What a process has counted so far. Raises OSError."""
-    content = path.read_bytes()
-    # A process that is just making its file has counted nothing.
-    return _contents(content) if len(content) == _SIZE_BYTES else []
+def _contents(memory: mmap.mmap) -> list[tuple[Key, Sequence[float]]]:
+    values = memoryview(memory)[:_KEYS_AT].cast("d")
+    return [(key, values[key.at : key.at + key.width].tolist()) for key in _keys(memory)]
 
 
-def _contents(content: "bytes | mmap.mmap") -> list[tuple[Key, Sequence[float]]]:
-    values = memoryview(content)[:_KEYS_AT].cast("d")
-    return [(key, values[key.at : key.at + key.width].tolist()) for key in _keys(content)]
-
-
-def _keys(content: "bytes | mmap.mmap") -> Iterator[Key]:
-    used = int(memoryview(content)[:8].cast("d")[0])
-    for line in content[_KEYS_AT : _KEYS_AT + used].splitlines():
+def _keys(memory: mmap.mmap) -> Iterator[Key]:
+    used = int(memoryview(memory)[:8].cast("d")[0])
+    for line in memory[_KEYS_AT : _KEYS_AT + used].splitlines():
         name, labels, at, width = orjson.loads(line)
         yield Key(name, tuple(labels), at, width)
 
 
-def _mapped(path: Path | None, size_bytes: int) -> mmap.mmap:
-    if path is None:
-        return mmap.mmap(-1, size_bytes)
-    with path.open("a+b") as file:
-        file.truncate(size_bytes)
-        return mmap.mmap(file.fileno(), size_bytes)
+def _memory(size_bytes: int) -> mmap.mmap:
+    """Zeroes, which children that are forked share; pages are taken when they are written."""
+    return mmap.mmap(-1, size_bytes)
 
 
 # --- what is counted ---
@@ -161,23 +156,66 @@ class Histogram:
         return sum(self._values[self.at : self.sum_at])
 
 
+# --- what outlives a process ---
+
+
 class Note:
     """A few bytes that outlive this process: what it is about to count, for its successor."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._map = _mapped(path, limits.METRIC_NOTE_SIZE_BYTES_MAX)
-        self._size = memoryview(self._map)[:8].cast("q")
+    def __init__(self, memory: memoryview | None = None) -> None:
+        """Takes over what a predecessor wrote in there; without memory it has its own."""
+        self._bytes = memoryview(_memory(limits.METRIC_NOTE_SIZE_BYTES_MAX)) if memory is None else memory
+        self._size = self._bytes[:8].cast("q")
 
     def write(self, content: bytes) -> None:
         """Keeps it; one that is too long is as none."""
-        if len(content) <= limits.METRIC_NOTE_SIZE_BYTES_MAX - 8:
-            self._map[8 : 8 + len(content)] = content
+        start = _NOTE_HEAD_SIZE_BYTES
+        if len(content) <= len(self._bytes) - start:
+            self._bytes[start : start + len(content)] = content
             self._size[0] = len(content)
 
     def read(self) -> bytes:
         """What was kept; empty if nothing was."""
-        return self._map[8 : 8 + self._size[0]]
+        return bytes(self._bytes[_NOTE_HEAD_SIZE_BYTES : _NOTE_HEAD_SIZE_BYTES + self._size[0]])
 
     def clear(self) -> None:
         """Keeps nothing any more."""
         self._size[0] = 0
+
+
+class Segment:
+    """The memory in which one process and its successors count, and others read it."""
+
+    def __init__(self, notes: int = 0) -> None:
+        """With room for so many notes. Whoever is to share it is forked afterwards."""
+        self.counts = _memory(_SIZE_BYTES)
+        """For the cells of what only grows."""
+        self.gauges = _memory(_SIZE_BYTES)
+        """For the cells of what is present, which goes with the process."""
+        self._notes = memoryview(_memory(max(1, notes) * limits.METRIC_NOTE_SIZE_BYTES_MAX))
+        self._note_count = notes
+
+    def note(self, name: str) -> Note:
+        """The note of that name, the predecessor's if it had one. Raises RuntimeError when there is no room."""
+        wanted = name.encode().ljust(_NOTE_HEAD_SIZE_BYTES - 8, b"\0")
+        for number in range(self._note_count):
+            start = number * limits.METRIC_NOTE_SIZE_BYTES_MAX
+            memory = self._notes[start : start + limits.METRIC_NOTE_SIZE_BYTES_MAX]
+            found = memory[8:_NOTE_HEAD_SIZE_BYTES]
+            if not any(found):
+                found[:] = wanted
+            if found == wanted:
+                return Note(memory)
+        raise RuntimeError(f"no room for the note {name}: there are {self._note_count} already")
+
+    def forget_gauges(self) -> None:
+        """Drops what a dead process counted as present: its gauges are zero. Its counters stay."""
+        self.gauges[8:_KEYS_AT] = bytes(_KEYS_AT - 8)
+
+    def read_counts(self) -> list[tuple[Key, Sequence[float]]]:
+        """What was counted so far that only grows."""
+        return _contents(self.counts)
+
+    def read_gauges(self) -> list[tuple[Key, Sequence[float]]]:
+        """What is present."""
+        return _contents(self.gauges)

@@ -1,19 +1,18 @@
 """Support: every metric of the runner: name, help, labels, buckets; docs/metrics.md is generated from here.
 
 Rules: no execution id in a label, and no label whose values have no end; a series whose labels are known exists from
-the start, at zero; what is counted often is looked up once. Counting is a store into mapped memory (see `cells`), so it
+the start, at zero; what is counted often is looked up once. Counting is a store into shared memory (see `cells`), so it
 costs a tenth of a microsecond and survives the process.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from fastrunner.base.deaths import CAUSES
 from fastrunner.base.library_logs import LIBRARIES
-from fastrunner.counts.cells import Cells, Counter, Gauge, Histogram, Note
+from fastrunner.counts.cells import Cells, Counter, Gauge, Histogram, Note, Segment
 from fastrunner.progress.names import FINAL_STATUSES
 
 if TYPE_CHECKING:
@@ -82,18 +81,17 @@ class Family(Generic[Child]):
 class Metrics:
     """One process's metrics."""
 
-    def __init__(self, registry: "CollectorRegistry | None" = None, folder: Path | None = None, identity: str = ""):
-        """Counts into files of `folder` called `identity`, or in memory; a registry, if given, can collect them.
+    def __init__(self, registry: "CollectorRegistry | None" = None, segment: Segment | None = None):
+        """Counts in a segment, or in memory of its own; a registry, if given, can collect it.
 
-        A name that a successor takes over, instead of the process id, lets counters go on where the predecessor stopped
-        and keeps the number of files constant. No two living processes may share it.
+        In a segment counters go on where a predecessor stopped. No two living processes may count in the same one.
         """
         self.definitions: dict[str, Definition] = {}
         """Every metric by name."""
-        self._folder = folder
-        self._counts = Cells(None if folder is None else folder / f"{identity}.counts")
-        # What is present goes with the process, so it lies in a file of its own.
-        self._present = Cells(None if folder is None else folder / f"{identity}.gauges")
+        self._segment = segment
+        self._counts = Cells(None if segment is None else segment.counts)
+        # What is present goes with the process, so it lies in cells of its own.
+        self._present = Cells(None if segment is None else segment.gauges)
         self.values = self._counts.values
         """The cells of counters and histograms."""
         self._define_executions()
@@ -106,7 +104,7 @@ class Metrics:
 
     def note(self, name: str) -> Note:
         """A note of that name; the same one for a successor."""
-        return Note(None if self._folder is None else self._folder / f"{name}.note")
+        return Note() if self._segment is None else self._segment.note(name)
 
     def collect(self) -> "Iterator[Metric]":
         """See prometheus_client's Collector."""
@@ -210,7 +208,20 @@ class Metrics:
             "Records that libraries logged in workers; few of one kind are written",
             {"logger": LIBRARIES},
         )
-        self.worker_restarts = self._counter("worker_restarts_total", "Workers started again after a crash")
+        self.worker_restarts = self._counter(
+            "worker_restarts_total", "Workers started again because one crashed or could not start"
+        )
+        self.start_failures = self._counters(
+            "start_failures_total",
+            "Processes that ended before they were ready: refused to start, died or hung",
+            {"role": ("worker", "web")},
+        )
+        self.backing_off = self._gauge(
+            "processes_backing_off", "Processes that wait for their next start after crashes or failed starts"
+        )
+        self.port_strangers = self._gauge(
+            "port_strangers", "Sockets of other programs that listen where the runner does and take its connections"
+        )
 
     def _define_rpcs(self) -> None:
         method = {"grpc_type": _OPEN, "grpc_service": _OPEN, "grpc_method": _OPEN}

@@ -1,41 +1,34 @@
 """Support: what all processes have counted, as prometheus_client's metrics.
 
-Rules: whoever counts does not import this, nor prometheus_client; a file that vanishes while it is read belonged to a
-process that has just died.
+Rule: whoever counts does not import this, nor prometheus_client.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import accumulate
-from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 
-from fastrunner.counts.cells import Key, read_cells
+from fastrunner.counts.cells import Key, Segment
 from fastrunner.counts.definitions import Definition, Metrics
 
-__all__ = ["FolderCollector", "families"]
+__all__ = ["TreeCollector", "families"]
 
 Counted = Sequence[tuple[Key, Sequence[float]]]
 """What one process has counted."""
 
 
-class FolderCollector:
-    """Everything the processes of a runner have counted into its folder; a prometheus_client Collector."""
+class TreeCollector:
+    """Everything the processes of a runner have counted; a prometheus_client Collector."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, segments: Iterable[Segment]) -> None:
+        self._segments = tuple(segments)
         self._definitions = Metrics().definitions
 
     def collect(self) -> Iterator[Metric]:
         """One metric per definition, over all processes."""
-        return families(self._definitions, self._read("counts"), self._read("gauges"))
-
-    def _read(self, suffix: str) -> Iterator[Counted]:
-        for path in sorted(self._folder.glob(f"*.{suffix}")):
-            with suppress(FileNotFoundError):
-                yield read_cells(path)
+        counts = [segment.read_counts() for segment in self._segments]
+        return families(self._definitions, counts, [segment.read_gauges() for segment in self._segments])
 
 
 def families(

@@ -8,7 +8,6 @@ import asyncio
 import gc
 import logging
 import os
-import select
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -19,7 +18,7 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.errors import RunnerError
-from fastrunner.processes.link import ChildContext, ExitCode, Link, StartError
+from fastrunner.processes.link import ChildContext, ExitCode, StartError
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +33,10 @@ class Running(Protocol):
 def serve_child(context: ChildContext, start: Callable[[ChildContext], Awaitable[Running]]) -> int:
     """Starts, reports ready, answers the supervisor, drains on SIGTERM; the exit code.
 
-    One that waits says that it is prepared, and starts when it is told to.
+    One that waits says that it is prepared, and starts when it is told to: what takes longest, loading the modules, and
+    what may fail without the predecessor's doing, is done before.
     """
-    if context.waits and not _told_to_go(context.link):
+    if context.waits and not context.link.wait_to_go():
         return ExitCode.OK
     return uvloop.run(_serve(context, start))
 
@@ -71,16 +71,6 @@ def _calm_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*limits.GARBAGE_THRESHOLDS)
-
-
-def _told_to_go(link: Link) -> bool:
-    """What takes longest, loading the modules, is done: waits for the predecessor's end. False if it never comes."""
-    link.send("prepared")
-    while (message := link.receive()) is not None:
-        if message.get("kind") == "go":
-            return True
-        select.select([link], [], [])
-    return False
 
 
 def _answer_supervisor(context: ChildContext) -> None:

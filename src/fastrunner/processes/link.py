@@ -6,6 +6,7 @@ Rules: no grpc, no threads and no event loop here, because the supervisor uses i
 import ctypes
 import math
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.deaths import Death
 from fastrunner.config import Config
+from fastrunner.counts.cells import Segment
 from fastrunner.processes.folder import RuntimeFolder
 
 
@@ -30,9 +32,9 @@ class ExitCode(IntEnum):
     CRASH = 1
     """A defect: an exception nobody expected."""
     CONFIGURATION = 2
-    """The configuration cannot be used."""
+    """The configuration cannot be used, or not within the limits that the system sets."""
     BOOT = 3
-    """A process could not start: a successor would fail as well."""
+    """A process could not start. It ends the runner only if that was never ready."""
     PORT = 4
     """A port cannot be bound."""
     LOCKED = 5
@@ -102,6 +104,15 @@ class Link:
         self.received_s[decoded["kind"]] = monotonic_s()
         return decoded
 
+    def wait_to_go(self) -> bool:
+        """Says that this child is prepared, and waits for its predecessor's end; false if nobody tells it to go."""
+        self.send("prepared")
+        while (message := self.receive()) is not None:
+            if message.get("kind") == "go":
+                return True
+            select.select([self], [], [])
+        return False
+
     def close(self) -> None:
         """Closes this end."""
         self._end.close()
@@ -126,12 +137,16 @@ class ChildContext:
     and `replacing` come down."""
     http: socket.socket | None
     """The listening HTTP socket; only the web process has it."""
-    crashes: int
-    """Crashes of predecessors that are not in the metrics yet."""
+    segment: Segment
+    """What this child counts in; its predecessors counted there, too."""
+    segments: tuple[Segment, ...]
+    """What all processes of the runner count in."""
+    follows_crash: bool = False
+    """Whether the predecessor crashed, or could not start."""
     death: Death | None = None
     """How the predecessor died, if nobody asked it to end."""
     waits: bool = False
-    """Whether a predecessor still serves: start when told to `go`."""
+    """Whether a predecessor still serves: prove that this one can, and start when told to `go`."""
 
     def is_short_handed(self) -> bool:
         """Whether a worker is being replaced, or has just been: what it took, others and its successor have to take."""

@@ -4,16 +4,19 @@ Rules: no grpc, no threads and no event loop here, because the supervisor uses i
 """
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from fastrunner.processes.folder import forget_folder
 from fastrunner.processes.link import ExitCode, StartError
+
+_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with
 
 
 def reserve_port(host: str, port: int, variable: str, *, shared: bool = False) -> socket.socket:
@@ -25,10 +28,10 @@ def reserve_port(host: str, port: int, variable: str, *, shared: bool = False) -
     """
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         host_variable = variable if variable.startswith("FASTRUNNER") else f"FASTRUNNER_{variable}"
         host_variable = host_variable.replace("PORT", "HOST")
-        raise StartError(ExitCode.PORT, f"{host_variable}={host}: {error.strerror}") from None
+        raise StartError(ExitCode.PORT, f"{host_variable}={host}: {_why(error)}") from None
     family, _, _, _, address = found[0]
     try:
         # SO_REUSEADDR lets a restart pass connections in TIME_WAIT, but not a listener.
@@ -40,20 +43,60 @@ def reserve_port(host: str, port: int, variable: str, *, shared: bool = False) -
         probe.close()
         return _bound(family, chosen, socket.SO_REUSEPORT)
     except OSError as error:
-        raise StartError(
-            ExitCode.PORT,
-            f"{variable}={port}: cannot bind {host}:{port}: {os.strerror(error.errno or 0).lower()}; "
-            "stop what uses it, choose another port, or 0 for a free one",
-        ) from None
+        raise _taken(variable, host, port, error) from None
 
 
-def _bound(family: int, address: Any, option: int) -> socket.socket:
+def keep_from_ipv6(reserved: socket.socket, variable: str) -> socket.socket | None:
+    """Has `0.0.0.0` mean IPv4: keeps gRPC, for which it is every address, off IPv6. None if nothing need be done.
+
+    gRPC first binds `::` for both protocols, and `0.0.0.0` if that fails: which it does while somebody holds the port
+    of `::` for IPv6 alone. It is not listened on, so nobody connects. Raises StartError if somebody else has it.
+    """
+    host, port = host_and_port_of(reserved)
+    if host != _EVERY_IPV4:
+        return None
+    try:
+        return _bound(socket.AF_INET6, ("::", port, 0, 0), None, only_ipv6=True)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _taken(variable, "[::]", port, error) from None
+        # There is no IPv6 here.
+        return None
+
+
+def host_and_port_of(bound: socket.socket) -> tuple[str, int]:
+    """The IP address and the port of a socket: what a name or a short form stood for when it was bound."""
+    host, port, *rest = bound.getsockname()
+    if rest and rest[1] and "%" not in host:
+        host = f"{host}%{rest[1]}"
+    return host, port
+
+
+def address_of(host: str, port: int) -> str:
+    """As gRPC and people write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or "no host name")
+
+
+def _taken(variable: str, host: str, port: int, error: OSError) -> StartError:
+    return StartError(
+        ExitCode.PORT,
+        f"{variable}={port}: cannot bind {address_of(host.strip('[]'), port)}: "
+        f"{os.strerror(error.errno or 0).lower()}; stop what uses it, choose another port, or 0 for a free one",
+    )
+
+
+def _bound(family: int, address: Any, option: int | None, *, only_ipv6: bool = False) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        if option is not None:
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
         if family == socket.AF_INET6:
             # `::` serves both protocols, as gRPC does.
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
         bound.bind(address)
     except OSError:
         bound.close()
@@ -61,7 +104,7 @@ def _bound(family: int, address: Any, option: int) -> socket.socket:
     return bound
 
 
-PORTS_FILE = "ports.json"
+PORTS_FILE: Final = "ports.json"
 
 
 def write_ports_file(data_dir: Path, ports: Mapping[str, Any]) -> None:
@@ -72,7 +115,10 @@ def write_ports_file(data_dir: Path, ports: Mapping[str, Any]) -> None:
 
 
 def remove_ports_file(data_dir: Path) -> None:
-    """Removes the file, and a runtime folder elsewhere of a runner that was killed before it could do so itself."""
+    """Removes the file, and a runtime folder elsewhere of a runner that was killed before it could do so itself.
+
+    The file may be a copy, of a data directory whose runner lives: its folder stays.
+    """
     path = data_dir / PORTS_FILE
     with contextlib.suppress(OSError, orjson.JSONDecodeError, KeyError, TypeError):
         stale = Path(orjson.loads(path.read_bytes())["runtime_dir"])

@@ -6,10 +6,11 @@ Rule: everything is taken in one place and given up in one place; what cannot be
 import contextlib
 import logging
 import os
+import resource
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,12 +18,24 @@ from typing import Final
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.config import Config
+from fastrunner.counts.cells import Segment
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
-from fastrunner.processes.folder import RuntimeFolder
-from fastrunner.processes.link import ExitCode, StartError
-from fastrunner.processes.ports import remove_ports_file, reserve_port, write_ports_file
+from fastrunner.processes.folder import RuntimeFolder, child_identity
+from fastrunner.processes.link import ExitCode, Role, StartError
+from fastrunner.processes.package import Fingerprint
+from fastrunner.processes.ports import (
+    address_of,
+    host_and_port_of,
+    keep_from_ipv6,
+    remove_ports_file,
+    reserve_port,
+    write_ports_file,
+)
 
 _MIGRATE_SETTING: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
+
+SUPERVISOR: Final = "supervisor"
+"""Under which name the supervisor counts."""
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +46,18 @@ class Reserved:
 
     grpc: socket.socket
     """Bound, not listening."""
+    ipv6: socket.socket | None
+    """Bound where gRPC must not listen; none if it may."""
     http: socket.socket
     """Bound and listening."""
     folder: RuntimeFolder
-    """Sockets and metrics of this run."""
+    """Sockets of this run."""
     shards: int
     """Shards of the data directory."""
+    segments: Mapping[str, Segment]
+    """What each process counts in, by its identity; made before the first fork, so that all of them share it."""
+    package: Fingerprint
+    """The code that runs."""
 
 
 def reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
@@ -46,25 +65,31 @@ def reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
 
     Gives the settings with the chosen ports, what was taken, and a stack that gives it up again. Raises StartError.
     """
+    package = Fingerprint.take()
     give_up_s = monotonic_s() + limits.START_WAIT_S_MAX
     while True:
         try:
-            return _reserve(config)
+            return _reserve(config, package)
         except StartError:
             if monotonic_s() >= give_up_s:
                 raise
             time.sleep(limits.START_WAIT_S_MAX / 20)
 
 
-def _reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
+def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, contextlib.ExitStack]:
     with contextlib.ExitStack() as stack:
+        require_descriptors(config.workers, config.shards or config.workers)
         grpc = stack.enter_context(reserve_port(config.grpc_host, config.grpc_port, "GRPC_PORT", shared=True))
+        ipv6 = keep_from_ipv6(grpc, "GRPC_PORT")
+        if ipv6 is not None:
+            stack.enter_context(ipv6)
         http = stack.enter_context(reserve_port(config.http_host, config.http_port, "FASTRUNNER_HTTP_PORT"))
         try:
             data = open_data_directory(config.data_dir, config.workers, config.shards)
         except DataDirectoryRefused as error:
             raise StartError(ExitCode.LOCKED, str(error)) from None
         stack.callback(data.close)
+        require_descriptors(config.workers, data.shard_count)
         remove_ports_file(config.data_dir)
         stack.callback(remove_ports_file, config.data_dir)
         try:
@@ -73,9 +98,32 @@ def _reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
             reason = f"data directory {config.data_dir} cannot be used: {error.strerror}"
             raise StartError(ExitCode.LOCKED, reason) from None
         stack.callback(folder.remove)
-        chosen = {"grpc_port": grpc.getsockname()[1], "http_port": http.getsockname()[1]}
-        reserved = Reserved(grpc, http, folder, data.shard_count)
+        (grpc_host, grpc_port), (http_host, http_port) = host_and_port_of(grpc), host_and_port_of(http)
+        chosen = {"grpc_host": grpc_host, "grpc_port": grpc_port, "http_host": http_host, "http_port": http_port}
+        segments = _segments(config.workers, data.shard_count)
+        reserved = Reserved(grpc, ipv6, http, folder, data.shard_count, segments, package)
         return config.model_copy(update=chosen), reserved, stack.pop_all()
+
+
+def _segments(workers: int, shards: int) -> dict[str, Segment]:
+    """A worker's has room for a note of each of its shards."""
+    per_worker = -(-shards // workers)
+    names = [child_identity(Role.WORKER, index) for index in range(workers)]
+    segments = {name: Segment(notes=per_worker) for name in names}
+    return {**segments, child_identity(Role.WEB, 0): Segment(), SUPERVISOR: Segment()}
+
+
+def require_descriptors(workers: int, shards: int) -> None:
+    """Raises StartError if a process of the runner could not open what it needs: else its files would be blamed."""
+    per_worker = limits.DESCRIPTORS_PER_SHARD * -(-shards // workers) + limits.DESCRIPTORS_PER_WORKER * workers
+    needed = limits.DESCRIPTORS_MIN + per_worker
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise StartError(
+            ExitCode.CONFIGURATION,
+            f"the limit on open files is {hard}, and each process of {workers} workers with {shards} shards needs "
+            f"{needed}, and one more for every connection: raise it (`ulimit -Hn`, or LimitNOFILE= of the service)",
+        )
 
 
 def announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
@@ -83,11 +131,12 @@ def announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
 
     def announce() -> None:
         ports = {"grpc_port": config.grpc_port, "http_port": config.http_port, "pid": os.getpid()}
+        grpc, http = address_of(config.grpc_host, config.grpc_port), address_of(config.http_host, config.http_port)
         try:
             write_ports_file(config.data_dir, {**ports, "runtime_dir": str(reserved.folder.path)})
             sys.stdout.write(
-                f"fastrunner is ready: grpc {config.grpc_host}:{config.grpc_port}, http {config.http_host}:"
-                f"{config.http_port}, workers {config.workers}, shards {reserved.shards}, data {config.data_dir}\n"
+                f"fastrunner is ready: grpc {grpc}, http {http}, workers {config.workers}, shards {reserved.shards}, "
+                f"data {config.data_dir}\n"
             )
             sys.stdout.flush()
         except (AttributeError, OSError, ValueError) as error:

@@ -18,8 +18,8 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.base.deaths import Death
 from fastrunner.base.logs import configure_logs
 from fastrunner.config import Config, quiet_grpc
-from fastrunner.processes.folder import metrics_identity
-from fastrunner.processes.link import ChildContext, ExitCode, Link, Role, die_with_parent
+from fastrunner.processes.folder import child_identity
+from fastrunner.processes.link import ChildContext, ExitCode, Link, Role, StartError, die_with_parent
 from fastrunner.processes.reserve import Reserved
 
 HANDLED_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -61,9 +61,13 @@ class Slot:
     boots_failed: int = 0
     """Crashes since the last child that was ready at all."""
     restarts: int = 0
-    """Children started because their predecessor crashed."""
-    crashes_uncounted: int = 0
-    """Crashes that are not in the metrics yet."""
+    """Children started because their predecessor crashed, or could not start."""
+    follows_crash: bool = False
+    """Whether the next child is, or the present one was, started for that reason."""
+    successors_failed: int = 0
+    """Successors in a row that ended before they could take over from this child."""
+    replace_at_s: float = 0.0
+    """When the next successor may be forked, on the monotonic clock."""
     is_hung: bool = False
     """Whether the child is being killed because it does not answer."""
     death: Death | None = None
@@ -72,6 +76,8 @@ class Slot:
     """Why a child takes no new work, or waits with its start; empty if it does not."""
     last_words: str = ""
     """What the child said it cannot start for."""
+    failure: str = ""
+    """How the last child, or the last successor, ended that was not asked to; empty once another is ready."""
 
     @property
     def name(self) -> str:
@@ -126,7 +132,8 @@ def fork_child(
 ) -> None:
     """Starts a slot's child; `close_inherited` closes in the child what is the supervisor's alone.
 
-    A waiting child prepares itself, says so, and begins when it is told to `go`.
+    A waiting child prepares itself, says so, and begins when it is told to `go`. Raises OSError if the system has no
+    room for another process or its link.
     """
     ours, theirs = Link.pair()
     for stream in (sys.stdout, sys.stderr):
@@ -136,7 +143,13 @@ def fork_child(
     # A signal between the fork and the child's own handlers would reach the supervisor's wake-up socket.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
     parent_pid = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        ours.close()
+        theirs.close()
+        raise
     if pid == 0:
         code: int = ExitCode.CRASH
         try:
@@ -166,7 +179,7 @@ def _forget_parent(parent_pid: int) -> None:
 
 def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link: Link, waiting: bool) -> int:
     """A child's life; gives its exit code and never raises."""
-    configure_logs(config.env, config.log_level, metrics_identity(slot.role, slot.index))
+    configure_logs(config.env, config.log_level, child_identity(slot.role, slot.index))
     context = ChildContext(
         config=config,
         role=slot.role,
@@ -175,12 +188,19 @@ def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link:
         folder=reserved.folder,
         link=link,
         http=reserved.http if slot.role is Role.WEB else None,
-        crashes=slot.crashes_uncounted,
+        segment=reserved.segments[child_identity(slot.role, slot.index)],
+        segments=tuple(reserved.segments.values()),
+        follows_crash=slot.follows_crash,
         death=slot.death,
         waits=waiting,
     )
     try:
+        # Before the child imports what is there now.
+        reserved.package.refuse_other()
         return main(context)
+    except StartError as error:
+        link.send("failed", message=str(error))
+        return ExitCode.BOOT
     except BaseException as error:
         log.exception("%s ended by an exception", slot.name)
         if "ready" in link.sent:

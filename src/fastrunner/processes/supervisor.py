@@ -5,14 +5,16 @@ replaced. Signal handlers do nothing; the signals' numbers arrive through a sock
 
 Theory of operation: one Slot per child. A slot is absent (nothing runs; `spawn_at_s` says when to spawn), starting
 (spawned, not yet ready), ready, or stopping (SIGTERM sent, SIGKILL due at `kill_at_s`). A child's death makes its slot
-absent, and what happens next depends on why: crashed: a successor starts after a back-off; could not boot: the tree
-ends with ExitCode.BOOT, because a successor would fail as well. In a rolling restart a worker's successor is forked
-first and loads its modules while the predecessor serves: it stands beside the slots until it takes over.
+absent, and another starts after a back-off, whether it crashed or could not start. Only before the tree was ever ready
+does a child that cannot start end it, with ExitCode.BOOT: later that would take healthy siblings along. In a rolling
+restart a child's successor is forked first, loads its modules and proves itself while the predecessor serves: it stands
+beside the slots until it takes over. If it fails, the predecessor stays and another is tried after a back-off.
 """
 
 import contextlib
 import gc
 import logging
+import math
 import os
 import selectors
 import signal
@@ -26,9 +28,10 @@ from fastrunner.base import deaths, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.logs import configure_logs
 from fastrunner.config import Config
-from fastrunner.processes.folder import metrics_identity
+from fastrunner.counts.definitions import Metrics
+from fastrunner.processes.folder import child_identity
 from fastrunner.processes.link import ExitCode, Role, StartError
-from fastrunner.processes.reserve import Reserved, announcement, reserve, warn_of_lost_connections
+from fastrunner.processes.reserve import SUPERVISOR, Reserved, announcement, reserve, warn_of_lost_connections
 from fastrunner.processes.slots import (
     HANDLED_SIGNALS,
     ChildMain,
@@ -38,6 +41,7 @@ from fastrunner.processes.slots import (
     run_web_child,
     run_worker_child,
 )
+from fastrunner.processes.strangers import PortWatch
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +61,11 @@ class Supervisor:
         self._exit_code: ExitCode | None = None  # set when the tree is stopping
         self._rolling: list[Slot] = []
         self._successor: Slot | None = None
-        """In a rolling restart: a worker that has been forked and waits for its predecessor's end."""
+        """In a rolling restart: a child that has been forked and waits for its predecessor's end."""
+        self._metrics = Metrics(segment=reserved.segments[SUPERVISOR])
+        self._port_watch = PortWatch(config.grpc_host, config.grpc_port)
+        self._port_watched_s = -math.inf
+        self._strangers: list[str] = []
         self._announced = False
         self._interrupts = 0
         self._published: Any = None
@@ -127,6 +135,9 @@ class Supervisor:
         if self._exit_code is None:
             log.info("restarting every process, one at a time")
             self._rolling = list(self._slots)
+            # Somebody may have mended what they cannot start for.
+            for slot in self._slots:
+                slot.spawn_at_s = slot.replace_at_s = 0.0
 
     # --- children: start ---
 
@@ -137,6 +148,10 @@ class Supervisor:
         for slot in self._slots:
             if not slot.pid and slot.spawn_at_s <= now:
                 self._spawn(slot)
+                if slot.pid and slot.follows_crash:
+                    slot.restarts += 1
+                    if slot.role is Role.WORKER:
+                        self._metrics.worker_restarts.inc()
                 if slot.restarts:
                     self._tell_replacing()
 
@@ -145,7 +160,14 @@ class Supervisor:
 
     def _spawn(self, slot: Slot, *, waiting: bool = False) -> None:
         main, close = self._mains[slot.role], lambda: self._close_inherited(slot.role)
-        fork_child(slot, main, self._config, self._reserved, close, waiting=waiting)
+        slot.enter("starting")
+        try:
+            fork_child(slot, main, self._config, self._reserved, close, waiting=waiting)
+        except OSError as error:
+            # The system has no room for another process; it may have some again.
+            slot.last_words = f"the system refuses another process: {error.strerror}"
+            self._bury(slot, ExitCode.BOOT)
+            return
         assert slot.link is not None
         self._selector.register(slot.link, selectors.EVENT_READ, lambda: self._read_link(slot))
 
@@ -158,6 +180,8 @@ class Supervisor:
         for end in self._wakeup:
             end.close()
         self._reserved.grpc.close()
+        if self._reserved.ipv6 is not None:
+            self._reserved.ipv6.close()
         if role is not Role.WEB:
             self._reserved.http.close()
 
@@ -171,14 +195,14 @@ class Supervisor:
                 slot.answered = True
             elif message["kind"] == "ready" and slot.state == "starting":
                 slot.enter("ready")
-                slot.boots_failed = slot.crashes_uncounted = 0
+                slot.boots_failed, slot.failure = 0, ""
                 log.info("%s is ready (pid %d)", slot.name, slot.pid)
             elif message["kind"] == "trouble":
                 slot.trouble = str(message["cause"])
             elif message["kind"] == "prepared" and slot is self._successor:
                 self._hand_over_from(self._predecessor())
             elif message["kind"] == "failed":
-                slot.last_words = str(message["message"])
+                slot.last_words = str(message["message"])[: limits.FAILURE_SIZE_CHARS_MAX]
 
     def _drop_link(self, slot: Slot) -> None:
         assert slot.link is not None
@@ -199,15 +223,16 @@ class Supervisor:
     def _bury(self, slot: Slot, code: int) -> None:
         was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
         cause = deaths.HUNG if slot.is_hung else signal.Signals(-code).name if code < 0 else ""
+        why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        if code == ExitCode.BOOT and was == "starting":
+            why = f"cannot start: {slot.last_words or why}"
         slot.pid, slot.spawn_at_s, slot.trouble, slot.is_hung, slot.death = 0, 0.0, "", False, None
+        slot.follows_crash = False
         slot.enter("absent")
         if slot is self._successor:
-            predecessor, self._successor = self._predecessor(), None
-            if self._exit_code is None:
-                log.error("the successor of %s ended before its time (pid %d)", slot.name, pid)
-                self._terminate(predecessor)
+            self._bury_successor(why, pid)
             return
-        self._reserved.folder.forget_gauges(metrics_identity(slot.role, slot.index))
+        self._reserved.segments[child_identity(slot.role, slot.index)].forget_gauges()
         if self._exit_code is None and self._successor is not None and slot is self._predecessor():
             log.info("%s ended (pid %d), its successor takes over (pid %d)", slot.name, pid, self._successor.pid)
             self._hand_over(slot)
@@ -215,22 +240,42 @@ class Supervisor:
         if self._exit_code is not None or was == "stopping":
             log.info("%s ended (pid %d)", slot.name, pid)
             return
-        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        if code == ExitCode.BOOT:
-            self._fail(f"{slot.name} cannot start: {slot.last_words or reason}")
-            return
         if was == "starting":
+            self._metrics.start_failures.labels(slot.role).inc()
             slot.boots_failed += 1
-            if slot.boots_failed >= limits.BOOT_ATTEMPTS_MAX:
-                self._fail(f"{slot.name} {reason} {slot.boots_failed} times in a row before it was ready")
+            if not self._announced and self._is_hopeless(slot, code, why):
                 return
         slot.crashes_in_row = 1 if was == "ready" and lasted_s >= limits.RESPAWN_STABLE_S else slot.crashes_in_row + 1
-        slot.restarts += 1
-        slot.crashes_uncounted += 1
+        slot.follows_crash = True
         slot.death = deaths.Death(cause, monotonic_s()) if cause else None
         delay_s = respawn_delay_s(slot.crashes_in_row)
         slot.spawn_at_s = monotonic_s() + delay_s
-        log.error("%s %s (pid %d); starting another in %g s", slot.name, reason, pid, delay_s)
+        slot.failure = _failure(slot.name, why, slot.crashes_in_row, delay_s)
+        log.error("%s %s (pid %d); starting another in %g s", slot.name, why, pid, delay_s)
+
+    def _bury_successor(self, why: str, pid: int) -> None:
+        """Its predecessor stays, and another is tried later."""
+        slot, self._successor = self._predecessor(), None
+        if self._exit_code is not None:
+            return
+        log.error("the successor of %s %s (pid %d)", slot.name, why, pid)
+        self._metrics.start_failures.labels(slot.role).inc()
+        if slot.state == "stopping":
+            # It was prepared, and has died since: the predecessor ends, and another starts at once.
+            return
+        slot.successors_failed += 1
+        delay_s = respawn_delay_s(slot.successors_failed + 1)
+        slot.replace_at_s = monotonic_s() + delay_s
+        slot.failure = _failure(f"the successor of {slot.name}", why, slot.successors_failed, delay_s)
+        self._rolling.insert(0, slot)
+
+    def _is_hopeless(self, slot: Slot, code: int, why: str) -> bool:
+        """Ends a tree that was never ready, if waiting for this child would be waiting for ever."""
+        if code == ExitCode.BOOT:
+            self._fail(f"{slot.name} {why}")
+        elif slot.boots_failed >= limits.BOOT_ATTEMPTS_MAX:
+            self._fail(f"{slot.name} {why} {slot.boots_failed} times in a row before it was ready")
+        return self._exit_code is not None
 
     def _predecessor(self) -> Slot:
         """Whose successor waits."""
@@ -239,20 +284,21 @@ class Supervisor:
         return next(slot for slot in self._slots if slot.name == name)
 
     def _hand_over_from(self, slot: Slot) -> None:
-        """Ends a worker whose successor is waiting."""
+        """Ends a child whose successor is waiting."""
         if slot.link is not None:
             slot.link.send("hand_over")
         self._terminate(slot)
 
     def _hand_over(self, slot: Slot) -> None:
-        """The worker that waits takes the place of one that has ended, however it did."""
+        """The child that waits takes the place of one that has ended, however it did."""
         successor, self._successor = self._successor, None
         assert successor is not None
         assert successor.link is not None
-        successor.restarts, successor.crashes_uncounted = slot.restarts, slot.crashes_uncounted
+        successor.restarts = slot.restarts
         successor.enter("starting")
         self._slots[self._slots.index(slot)] = successor
-        self._tell_replacing()
+        if slot.role is Role.WORKER:
+            self._tell_replacing()
         successor.link.send("go")
 
     def _tell_replacing(self) -> None:
@@ -269,6 +315,9 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = monotonic_s()
+        if self._announced and now - self._port_watched_s >= limits.PORT_WATCH_INTERVAL_S:
+            self._port_watched_s = now
+            self._watch_port()
         for slot in self._everyone():
             if slot.state == "stopping" and now >= slot.kill_at_s:
                 self._kill(slot, "did not end in time")
@@ -289,6 +338,14 @@ class Supervisor:
             # The web process goes last: until then it tells that the tree is draining.
             for slot in self._slots:
                 self._terminate(slot)
+
+    def _watch_port(self) -> None:
+        found = self._port_watch.strangers(slot.pid for slot in self._everyone() if slot.pid)
+        for sentence in found:
+            if sentence not in self._strangers:
+                log.error("%s", sentence)
+        self._strangers = found
+        self._metrics.port_strangers.set(len(found))
 
     def _kill_hung(self, slot: Slot, reason: str) -> None:
         slot.is_hung = True
@@ -323,25 +380,27 @@ class Supervisor:
 
     def _roll(self) -> None:
         all_ready = all(slot.state == "ready" for slot in self._slots)
-        if all_ready and self._rolling and self._successor is None:
+        if all_ready and self._rolling and self._successor is None and self._rolling[0].replace_at_s <= monotonic_s():
             self._replace(self._rolling.pop(0))
         elif all_ready and not self._announced:
             self._announced = True
             self._on_ready()
 
     def _replace(self, slot: Slot) -> None:
-        """Ends a child so that another takes its place; a worker's successor is forked and prepared before."""
-        if slot.role is Role.WORKER and slot in self._slots:
-            self._successor = Slot(slot.role, slot.index)
+        """Has another take a child's place: it is forked, and proves itself, before the child is asked to go."""
+        self._successor = Slot(slot.role, slot.index)
+        if slot.role is Role.WORKER:
             self._tell_replacing()
-            self._spawn(self._successor, waiting=True)
-        else:
-            self._terminate(slot)
+        self._spawn(self._successor, waiting=True)
 
     # --- what others see ---
 
     def _publish(self) -> None:
         """Tells the web process how the tree is, when that has changed."""
+        now = monotonic_s()
+        self._metrics.backing_off.set(
+            sum(self._exit_code is None and max(slot.spawn_at_s, slot.replace_at_s) > now for slot in self._slots)
+        )
         web = self._slots[-1]
         state = {
             "draining": self._exit_code is not None,
@@ -355,6 +414,8 @@ class Supervisor:
                 }
                 for slot in self._slots[:-1]
             ],
+            "failures": [slot.failure for slot in self._slots if slot.failure],
+            "strangers": self._strangers,
         }
         if web.link is not None and (web.pid, state) != self._published and web.link.send("state", state=state):
             self._published = (web.pid, state)
@@ -363,14 +424,23 @@ class Supervisor:
         now = monotonic_s()
         due = [slot.spawn_at_s - now for slot in self._slots if not slot.pid and self._exit_code is None]
         due += [slot.kill_at_s - now for slot in self._slots if slot.state == "stopping"]
+        due += [slot.replace_at_s - now for slot in self._rolling[:1] if slot.replace_at_s > now]
         return max(0.0, min([limits.PING_INTERVAL_S, *due]))
+
+
+def _failure(who: str, why: str, in_row: int, delay_s: float) -> str:
+    """How a child ended, and what comes next, in words that stay true until then."""
+    times = f", {in_row} times in a row" if in_row > 1 else ""
+    return f"{who} {why}{times}; the next one starts {delay_s:g} s after that"
 
 
 def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain = run_web_child) -> int:
     """Runs the whole tree until it is stopped; gives the exit code. Refusals to start are one line on stderr each."""
     assert "grpc" not in sys.modules, "grpc in the supervisor would be forked into every worker"
     assert threading.active_count() == 1, "a thread in the supervisor would be missing in every child"
-    configure_logs(config.env, config.log_level, "supervisor")
+    configure_logs(config.env, config.log_level, SUPERVISOR)
+    # What a runner keeps is what its callers gave it: nobody else's to read.
+    os.umask(0o077)
     try:
         config, reserved, held = reserve(config)
     except StartError as error:

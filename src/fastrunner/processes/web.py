@@ -1,7 +1,7 @@
 """Support: the web process: serves HTTP on the socket the supervisor listens on.
 
-Rules: no state of its own: metrics are read from what the workers share, readiness is what the supervisor last said. It
-imports no grpc and no engine.
+Rules: no state of its own: metrics are read from what all processes count in, readiness is what the supervisor last
+said. It imports no grpc and no engine.
 """
 
 import asyncio
@@ -19,8 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def run_web(context: ChildContext) -> int:
-    """Serves until SIGTERM; the exit code."""
+    """Serves until SIGTERM; the exit code. One with a predecessor has loaded its modules before that one ends."""
     descriptors.allow()
+    if context.waits and not context.link.wait_to_go():
+        return ExitCode.OK
     return asyncio.run(_serve(context))
 
 
@@ -28,7 +30,7 @@ async def _serve(context: ChildContext) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    app = build_app(context.config, context.folder.metrics)
+    app = build_app(context.config, context.segments)
     loop.add_reader(context.link.fileno(), _read_link, context, app[STATE], stopping)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()

@@ -18,13 +18,13 @@ from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.logs import count_library_records
 from fastrunner.callback import CallbackPipeline
-from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.store.sharding import shards_owned
+from fastrunner.processes.certificates import read_certificates
 from fastrunner.processes.child import serve_child
-from fastrunner.processes.folder import metrics_identity
 from fastrunner.processes.link import ChildContext
+from fastrunner.processes.ports import address_of
 from fastrunner.processes.troubles import Troubles
 from fastrunner.routing.peers import Router
 from fastrunner.service.handlers import Service
@@ -36,30 +36,16 @@ from fastrunner.tasks import build_performers
 log = logging.getLogger(__name__)
 
 
-def _tls_files(config: Config) -> TlsFiles | None:
-    """Read anew by every worker: a restart of the workers takes up a new certificate."""
-    if config.tls_certificate_file is None or config.tls_key_file is None:
-        return None
-    authorities = config.tls_client_ca_file
-    return TlsFiles(
-        certificate=config.tls_certificate_file.read_bytes(),
-        key=config.tls_key_file.read_bytes(),
-        client_authorities=None if authorities is None else authorities.read_bytes(),
-    )
-
-
 def run_worker(context: ChildContext) -> int:
-    """Serves until SIGTERM; the exit code."""
+    """Serves until SIGTERM; the exit code. Raises StartError if it cannot serve, whatever its predecessor does."""
     descriptors.allow()
-    listener = new_listener()
-    if context.waits and context.config.workers == 1:
+    config = context.config
+    certificates, listener = read_certificates(config), new_listener()
+    address = address_of(config.grpc_host, config.grpc_port)
+    if context.waits and config.workers == 1:
         # Nobody else listens while the predecessor drains: calls wait here until this worker answers them.
-        listener.listen(*_address(context.config))
-    return serve_child(context, partial(Worker.start, listener=listener))
-
-
-def _address(config: Config) -> tuple[str, TlsFiles | None]:
-    return f"{config.grpc_host}:{config.grpc_port}", _tls_files(config)
+        listener.listen(address, certificates)
+    return serve_child(context, partial(Worker.start, listener=listener, address=address, certificates=certificates))
 
 
 class Worker:
@@ -68,18 +54,14 @@ class Worker:
     def __init__(self, context: ChildContext, listener: Listener) -> None:
         config = context.config
         # A successor of one that died of it lives, or nothing would ever recover.
-        if config.crash_point and not context.crashes:
+        if config.crash_point and not context.follows_crash:
             crash.arm(config.crash_point, context.index)
         if config.crash_turn:
             crash.arm_turns(config.crash_turn)
-        self._config = config
         self._link = context.link
-        identity = metrics_identity(context.role, context.index)
-        self._metrics = Metrics(folder=context.folder.metrics, identity=identity)
+        self._metrics = Metrics(segment=context.segment)
         records = self._metrics.library_log_records
         count_library_records(lambda library: records.labels(library).inc())
-        if context.crashes:
-            self._metrics.worker_restarts.inc(context.crashes)
         self._engine = EmbeddedEngine(
             config,
             self._metrics,
@@ -105,7 +87,9 @@ class Worker:
         self._engine.watch_workers(context.is_short_handed)
 
     @classmethod
-    async def start(cls, context: ChildContext, listener: Listener) -> "Worker":
+    async def start(
+        cls, context: ChildContext, listener: Listener, address: str, certificates: TlsFiles | None
+    ) -> "Worker":
         """Starts the parts in order."""
         worker = cls(context, listener)
         if worker._callbacks is None and context.index == 0:
@@ -115,7 +99,7 @@ class Worker:
         if worker._callbacks is not None:
             await worker._callbacks.start()
         await worker._router.start(worker._service)
-        await worker._server.start(*_address(worker._config))
+        await worker._server.start(address, certificates)
         # Last, so that a worker that dies of what it brings back has been ready: it is replaced as often as it takes.
         worker._engine.go_on()
         return worker

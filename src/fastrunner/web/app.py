@@ -1,12 +1,12 @@
 """Support: the HTTP application: /metrics, /healthz, /readyz and an index.
 
 /healthz says 200 as long as this process answers: the supervisor replaces dead workers, and restarting the whole runner
-from outside would not help. /readyz says 200 while every worker is ready and can take work, and the tree is not
-draining.
+from outside would not help. /readyz says 200 while every worker is ready and can take work, nobody else takes the
+runner's connections, and the tree is not draining.
 """
 
 import asyncio
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
@@ -17,7 +17,8 @@ from prometheus_client.exposition import choose_encoder
 from fastrunner._version import __version__
 from fastrunner.base import descriptors, limits
 from fastrunner.config import Config
-from fastrunner.counts.scrape import FolderCollector
+from fastrunner.counts.cells import Segment
+from fastrunner.counts.scrape import TreeCollector
 from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
 
 
@@ -25,7 +26,7 @@ class TreeState:
     """What the supervisor last said about its children."""
 
     def __init__(self) -> None:
-        self._state: dict[str, Any] = {"draining": False, "workers": []}
+        self._state: dict[str, Any] = {"draining": False, "workers": [], "failures": [], "strangers": []}
         self.known = asyncio.Event()
         """Set once the supervisor has said anything."""
 
@@ -35,30 +36,32 @@ class TreeState:
         self.known.set()
 
     def readiness(self) -> dict[str, Any]:
-        """`ready`, the reason if not, and every worker's state."""
+        """`ready`, the reason if not, and every worker's state.
+
+        A successor that cannot start while its predecessor serves is a reason, too, but does not make the tree unready.
+        """
         workers = self._state["workers"]
-        waiting = [worker["index"] for worker in workers if worker["state"] != "ready"]
-        troubles = [f"worker {worker['index']}: {worker['trouble']}" for worker in workers if worker["trouble"]]
         if self._state["draining"]:
-            reason = "draining"
-        elif waiting:
-            reason = "; ".join(["waiting for workers " + ", ".join(map(str, waiting)), *troubles])
-        else:
-            reason = "; ".join(troubles)
-        return {"ready": not reason, "reason": reason, "workers": workers}
+            return {"ready": False, "reason": "draining", "workers": workers}
+        waiting = [str(worker["index"]) for worker in workers if worker["state"] != "ready"]
+        against = [f"waiting for workers {', '.join(waiting)}"] if waiting else []
+        against += [f"worker {worker['index']}: {worker['trouble']}" for worker in workers if worker["trouble"]]
+        against += self._state["strangers"]
+        reasons = [*against, *self._state["failures"]]
+        return {"ready": not against, "reason": "; ".join(reasons), "workers": workers}
 
 
 STATE: Final = web.AppKey("state", TreeState)
-_METRICS: Final = web.AppKey("metrics", Path)
+_COLLECTOR: Final = web.AppKey("collector", TreeCollector)
 _CONFIG: Final = web.AppKey("config", Config)
 
 
-def build_app(config: Config, metrics: Path) -> web.Application:
-    """The application over the metrics folder; its `STATE` is to be kept up to date."""
+def build_app(config: Config, segments: Iterable[Segment]) -> web.Application:
+    """The application over what all processes count in; its `STATE` is to be kept up to date."""
     app = web.Application(middlewares=[mark_busy])
     app[CONNECTIONS] = Connections(descriptors.for_strangers(limits.HTTP_CONNECTIONS_MAX))
     app[STATE] = TreeState()
-    app[_METRICS] = metrics
+    app[_COLLECTOR] = TreeCollector(segments)
     app[_CONFIG] = config
     app.add_routes(
         [
@@ -99,14 +102,14 @@ async def _readyz(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    # Reading every worker's files takes milliseconds, in which health checks must still be answered.
+    # Reading what every process has counted takes milliseconds, in which health checks must still be answered.
     accept = request.headers.get("Accept", "")
-    body, content_type = await asyncio.to_thread(_collect, request.app[_METRICS], accept)
+    body, content_type = await asyncio.to_thread(_collect, request.app[_COLLECTOR], accept)
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-def _collect(folder: Path, accept: str) -> tuple[bytes, str]:
+def _collect(collector: TreeCollector, accept: str) -> tuple[bytes, str]:
     registry = CollectorRegistry()
-    registry.register(FolderCollector(folder))
+    registry.register(collector)
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type

@@ -1,0 +1,255 @@
+"""Replacements that cannot start: healthy siblings stay, who asks is told why, and it is tried again until it can."""
+
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+import fastrunner
+from fastrunner.base import limits
+from tests.integration.runner_process import (
+    ROOT,
+    SERVE,
+    TINY,
+    RunnerProcess,
+    alive,
+    running,
+    until,
+    with_limits,
+)
+
+IMPATIENT = with_limits(RESPAWN_DELAY_S_MAX=0.2)
+CERTIFICATES = ROOT / "tests" / "certificates"
+PREFIX = "workflow_runner_"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[RunnerProcess]:
+    """A ready tree of two tiny workers that does not wait long between attempts."""
+    with running(tmp_path / "data", IMPATIENT) as runner:
+        yield runner.wait_ready()
+
+
+def failed_starts(runner: RunnerProcess, role: str = "worker") -> float:
+    return runner.metric(f'{PREFIX}start_failures_total{{role="{role}"}}')
+
+
+def saying(runner: RunnerProcess, text: str) -> str:
+    """The reasons that /readyz gives, if they hold a text."""
+    reason = runner.readiness()[1]
+    return reason if text in reason else ""
+
+
+def test_worker_that_cannot_start_later_leaves_its_siblings(tiny: RunnerProcess) -> None:
+    """The reason is in /readyz, cut where it is too long; the metrics count; the sibling serves meanwhile."""
+    first, second = (worker["pid"] for worker in tiny.workers())
+    (tiny.data_dir / "refuse-1").write_text("the store is damaged" + "!" * limits.FAILURE_SIZE_CHARS_MAX)
+    os.kill(second, signal.SIGKILL)
+    until(lambda: failed_starts(tiny) > limits.BOOT_ATTEMPTS_MAX)
+    reason = until(lambda: saying(tiny, "times in a row"))
+    assert not tiny.ready()
+    assert reason.startswith("waiting for workers 1; worker 1 cannot start: the store is damaged!")
+    assert len(reason) < limits.FAILURE_SIZE_CHARS_MAX + 150
+    until(lambda: tiny.metric(f"{PREFIX}processes_backing_off") == 1)
+    assert tiny.get("/healthz")[0] == 200
+    assert until(tiny.ask) == (0, first)
+    (tiny.data_dir / "refuse-1").unlink()
+    until(tiny.ready)
+    assert tiny.readiness() == (True, "")
+    assert tiny.workers()[0]["pid"] == first
+    until(lambda: tiny.metric(f"{PREFIX}processes_backing_off") == 0)
+    assert tiny.stop()[0] == 0
+
+
+def test_restarts_are_counted_once(tiny: RunnerProcess) -> None:
+    """A worker that dies again and again before it is ready: as many restarts as there were."""
+    (tiny.data_dir / "crash-1").touch()
+    os.kill(tiny.workers()[1]["pid"], signal.SIGKILL)
+    until(lambda: tiny.workers()[1]["restarts"] > limits.BOOT_ATTEMPTS_MAX)
+    assert "worker 1 was killed by SIGKILL" in tiny.readiness()[1]
+    (tiny.data_dir / "crash-1").unlink()
+    until(tiny.ready)
+    restarts = tiny.workers()[1]["restarts"]
+    assert tiny.metric(f"{PREFIX}worker_restarts_total") == restarts
+    assert failed_starts(tiny) == restarts - 1
+
+
+def test_web_process_that_cannot_start_leaves_the_workers(tiny: RunnerProcess) -> None:
+    """However often it dies before it is ready; connections wait."""
+    workers = [worker["pid"] for worker in tiny.workers()]
+    (tiny.data_dir / "crash-web").touch()
+    os.kill(tiny.web(), signal.SIGKILL)
+    for _ in range(20):
+        assert until(tiny.ask)[1] in workers
+    said = 0
+    while said <= limits.BOOT_ATTEMPTS_MAX:
+        assert tiny.process.stderr is not None
+        said += "web process was killed by SIGKILL" in tiny.process.stderr.readline()
+    (tiny.data_dir / "crash-web").unlink()
+    until(tiny.ready)
+    assert [worker["pid"] for worker in tiny.workers()] == workers
+    assert failed_starts(tiny, "web") >= limits.BOOT_ATTEMPTS_MAX
+
+
+def test_successor_of_the_web_process_proves_itself(tiny: RunnerProcess) -> None:
+    """In a rolling restart the one that serves goes when another is prepared, and stays if none can be."""
+    before = tiny.web()
+    (tiny.data_dir / "crash-web").touch()
+    tiny.signal(signal.SIGHUP)
+    reason = until(lambda: saying(tiny, "the successor of web process"))
+    assert "was killed by SIGKILL" in reason
+    assert alive(before)
+    assert tiny.ready()
+    (tiny.data_dir / "crash-web").unlink()
+    until(lambda: not alive(before) and tiny.readiness() == (True, ""))
+
+
+def test_no_room_for_another_process_is_waited_for(tiny: RunnerProcess) -> None:
+    """A supervisor that cannot fork, for want of descriptors here, keeps what it has and says so."""
+    first, second = (worker["pid"] for worker in tiny.workers())
+    limit = resource.prlimit(tiny.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(tiny.process.pid, resource.RLIMIT_NOFILE, (3, limit[1]))
+    os.kill(second, signal.SIGKILL)
+    until(lambda: "worker 1 cannot start: the system refuses another process" in tiny.readiness()[1])
+    assert until(tiny.ask) == (0, first)
+    resource.prlimit(tiny.process.pid, resource.RLIMIT_NOFILE, limit)
+    until(tiny.ready)
+
+
+# --- other code on disk ---
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package, as an installation that can be upgraded."""
+    copied = tmp_path / "installed" / "fastrunner"
+    shutil.copytree(Path(fastrunner.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    return copied
+
+
+def test_upgraded_package_is_refused_until_the_runner_is_restarted(tmp_path: Path, package: Path) -> None:
+    """No worker is made of two versions: SIGHUP replaces nobody, and who crashes is not replaced. Same code is none."""
+    path = f"{package.parent}:{ROOT}"
+    with running(tmp_path / "data", IMPATIENT, PYTHONPATH=path) as runner:
+        first, second = (worker["pid"] for worker in runner.wait_ready().workers())
+        module = package / "processes" / "child.py"
+        was = module.read_text()
+        module.write_text(was + "\nraise SystemExit('half of another version')\n")
+        runner.signal(signal.SIGHUP)
+        said = "the package on disk is another than the one running (processes/child.py): restart the runner"
+        until(lambda: runner.readiness() == (True, runner.readiness()[1]) and said in runner.readiness()[1])
+        assert [worker["pid"] for worker in runner.workers()] == [first, second]
+        os.kill(second, signal.SIGKILL)
+        until(lambda: not runner.ready() and said in runner.readiness()[1])
+        assert until(runner.ask) == (0, first)
+        module.write_text(was)
+        until(lambda: runner.replaced(first, second))
+        assert runner.stop()[0] == 0
+
+
+# --- certificates ---
+
+
+def serves(runner: RunnerProcess) -> bool:
+    """Whether a client that trusts the authority can shake hands."""
+    trusting = grpc.ssl_channel_credentials((CERTIFICATES / "ca.pem").read_bytes())
+    with grpc.secure_channel(f"localhost:{runner.ports['grpc_port']}", trusting) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=10)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_half_written_certificate_ends_nobody(tmp_path: Path, workers: str) -> None:
+    """SIGHUP meanwhile waits for the rest of it; a worker that crashes meanwhile is replaced when it is there."""
+    whole, file = (CERTIFICATES / "server.pem").read_bytes(), tmp_path / "server.pem"
+    file.write_bytes(whole)
+    settings = {"FASTRUNNER_TLS_CERTIFICATE_FILE": str(file), "FASTRUNNER_TLS_KEY_FILE": str(file)}
+    command = ("-c", "import sys; sys.argv = ['fastrunner', 'serve']\n" + IMPATIENT[1].replace(TINY[1], "fastrunner"))
+    with running(tmp_path / "data", command, FASTRUNNER_WORKERS=workers, **settings) as runner:
+        before = [worker["pid"] for worker in runner.wait_ready().workers()]
+        file.write_bytes(whole[: len(whole) // 2])
+        runner.signal(signal.SIGHUP)
+        until(
+            lambda: "the successor of worker 0 cannot start: FASTRUNNER_TLS_CERTIFICATE_FILE" in runner.readiness()[1]
+        )
+        assert runner.ready()
+        assert [worker["pid"] for worker in runner.workers()] == before
+        assert serves(runner)
+        file.write_bytes(whole)
+        until(lambda: runner.replaced(*before))
+        file.write_bytes(whole[: len(whole) // 2])
+        victim = runner.workers()[0]["pid"]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: "; worker 0 cannot start: FASTRUNNER_TLS_CERTIFICATE_FILE" in runner.readiness()[1])
+        file.write_bytes(whole)
+        until(lambda: runner.replaced(victim))
+        assert serves(runner)
+        assert runner.stop()[0] == 0
+
+
+def test_copy_of_a_data_directory_that_is_in_use_disturbs_nobody(tiny: RunnerProcess, tmp_path: Path) -> None:
+    """The copy has the ports file and the runtime folder of the living runner, or what names them."""
+    copy = tmp_path / "copy"
+    ignored = shutil.ignore_patterns("*.sock")
+    shutil.copytree(tiny.data_dir, copy, symlinks=True, ignore=ignored)
+    with running(copy, TINY) as other:
+        other.wait_ready()
+        assert other.stop()[0] == 0
+    assert tiny.metric(f"{PREFIX}active_executions") == 20
+    victim = tiny.workers()[0]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: tiny.replaced(victim))
+    assert tiny.metric(f"{PREFIX}active_executions") == 20
+    assert Path(tiny.ports["runtime_dir"]).is_dir()
+
+
+def test_nobody_else_reads_what_a_runner_makes(tmp_path: Path) -> None:
+    """Whatever it was started with."""
+    script = f"import os, sys; os.umask(0); os.execv({sys.executable!r}, [{sys.executable!r}, *{SERVE!r}])"
+    with running(tmp_path / "data", ("-c", script)) as runner:
+        runner.wait_ready()
+        made = [path for path in tmp_path.rglob("*") if path != tmp_path]
+        assert {path.name for path in made} >= {"data", "ports.json", "manifest.json", "shard-0000.db", "run"}
+        assert [path for path in made if path.stat().st_mode & 0o077] == []
+
+
+def test_too_few_descriptors_are_refused(tmp_path: Path) -> None:
+    """The limit, and what is needed, are named; the disk is not blamed. More workers or shards need more."""
+    needed = []
+    for workers, shards in (("1", "1"), ("1", "40"), ("40", "40")):
+        script = (
+            f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24));"
+            f"os.execv({sys.executable!r}, [{sys.executable!r}, *{SERVE!r}])"
+        )
+        settings = {"FASTRUNNER_WORKERS": workers, "FASTRUNNER_SHARDS": shards}
+        with running(tmp_path / "data", ("-c", script), **settings) as runner:
+            code, _, err = runner.end()
+        assert code == 2
+        [line] = err.splitlines()
+        assert line.startswith("fastrunner: the limit on open files is 24, and each process of ")
+        needed.append(int(line.split(" needs ")[1].split(",")[0]))
+    least, per_shard, per_worker = limits.DESCRIPTORS_MIN, limits.DESCRIPTORS_PER_SHARD, limits.DESCRIPTORS_PER_WORKER
+    assert needed[0] == least + per_shard + per_worker
+    assert needed[1] == least + 40 * per_shard + per_worker
+    assert needed[2] == least + per_shard + 40 * per_worker
+
+
+def test_as_many_descriptors_as_are_required_are_enough(tmp_path: Path) -> None:
+    """A runner with eight shards starts, and stops, with exactly the limit it asks for."""
+    count = limits.DESCRIPTORS_MIN + 8 * limits.DESCRIPTORS_PER_SHARD + limits.DESCRIPTORS_PER_WORKER
+    script = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({count}, {count}));"
+        f"os.execv({sys.executable!r}, [{sys.executable!r}, *{SERVE!r}])"
+    )
+    with running(tmp_path / "data", ("-c", script), FASTRUNNER_WORKERS="1", FASTRUNNER_SHARDS="8") as runner:
+        until(runner.wait_ready().ready)
+        assert runner.stop()[0] == 0
