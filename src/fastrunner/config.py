@@ -34,7 +34,8 @@ _SERVICE_LINK: Final = re.compile(
     r"FASTRUNNER(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _PREFIX: Final = "FASTRUNNER_"
-S = TypeVar("S", bound="DataSettings")
+_TARGET: Final = "FASTRUNNER_TARGET"
+S = TypeVar("S", bound=BaseSettings)
 
 
 class Environment(StrEnum):
@@ -326,8 +327,8 @@ def _load(settings: type[S], overrides: Mapping[str, Any]) -> S:
 
 def _unknown_variables() -> list[str]:
     """A sentence for each variable that looks like ours and is none: it would be ignored in silence."""
-    known = {variable_of(field) for field in Config.model_fields}
-    ours = [variable_of(field) for field in shown_fields() if variable_of(field).startswith(_PREFIX)]
+    known = {variable_of(field) for field in Config.model_fields} | {_TARGET}
+    ours = [name for name in (*map(variable_of, shown_fields()), _TARGET) if name.startswith(_PREFIX)]
     sentences = []
     for name, value in sorted(os.environ.items()):
         if not name.upper().startswith(_PREFIX) or name.upper() in known or _is_service_link(name, value):
@@ -352,12 +353,15 @@ class ClientSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
-    target: str = _variable("FASTRUNNER_TARGET", "localhost:9090")
+    target: str = _variable(_TARGET, "localhost:9090")
 
 
 def runner_target() -> str:
-    """Where commands find a runner that are not told: FASTRUNNER_TARGET, or the port of `fastrunner serve` here."""
-    return ClientSettings().target
+    """Where commands find a runner that are not told: FASTRUNNER_TARGET, or the port of `fastrunner serve` here.
+
+    Raises ConfigurationError if that name, or another, is misspelt.
+    """
+    return _load(ClientSettings, {}).target
 
 
 def quiet_grpc() -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from fastrunner.config import Config, ConfigurationError, Environment, LogLevel, load_config, load_data_dir, variable_of
+from fastrunner.config import (
+    Config,
+    ConfigurationError,
+    Environment,
+    LogLevel,
+    load_config,
+    load_data_dir,
+    runner_target,
+    variable_of,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -114,13 +123,14 @@ def test_endpoints_that_are_host_and_port(monkeypatch: pytest.MonkeyPatch, endpo
         ("FASTRUNNER_WORKER", "FASTRUNNER_WORKERS is meant, perhaps"),
         ("FASTRUNNER_DATADIR", "FASTRUNNER_DATA_DIR is meant, perhaps"),
         ("fastrunner_retention_sec", "FASTRUNNER_RETENTION_S is meant, perhaps"),
+        ("FASTRUNNER_TRAGET", "FASTRUNNER_TARGET is meant, perhaps"),
         ("FASTRUNNER_ZZZ", "docs/configuration.md lists"),
     ],
 )
 def test_name_that_nobody_reads_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
-    """With the nearest one; its value is not shown, which may be a secret. Commands on a data directory as well."""
+    """With the nearest one; its value is not shown, which may be a secret. So do the commands that do not serve."""
     monkeypatch.setenv(name, "sesame")
-    for load in (load_config, lambda: load_data_dir(None)):
+    for load in (load_config, lambda: load_data_dir(None), runner_target):
         with pytest.raises(ConfigurationError) as refused:
             load()
         [line] = str(refused.value).splitlines()

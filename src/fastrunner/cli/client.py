@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import click
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_status import rpc_status
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2
 from fastrunner.cli.present import say
-from fastrunner.config import runner_target
+from fastrunner.config import ConfigurationError, runner_target
 
 COMMANDS = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
 QUERIES = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/"
@@ -36,7 +37,10 @@ class Client:
 
     def __init__(self, target: str | None, tls: bool, deadline_s: float) -> None:
         self._flags = (f" --target {shlex.quote(target)}" if target else "") + (" --tls" if tls else "")
-        target = target or runner_target()
+        try:
+            target = target or runner_target()
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from None
         options = [("grpc.max_receive_message_length", -1)]
         self._channel = (
             grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
