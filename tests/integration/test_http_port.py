@@ -25,7 +25,7 @@ async def _large(_request: web.Request) -> web.Response:
 @asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[tuple[int, Connections]]:
     """The application on a free port, and its connections."""
-    app = build_app(Config(data_dir=tmp_path), tmp_path)
+    app = build_app(Config(data_dir=tmp_path), [])
     app.router.add_get("/large", _large)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
     await runner.setup()

@@ -67,6 +67,14 @@ def test_worker_that_cannot_start_later_leaves_its_siblings(tiny: RunnerProcess)
     assert tiny.stop()[0] == 0
 
 
+def test_signal_without_a_name_is_one_like_others(tiny: RunnerProcess) -> None:
+    first, second = (worker["pid"] for worker in tiny.workers())
+    os.kill(second, signal.SIGRTMIN + 5)
+    until(lambda: tiny.replaced(second))
+    assert tiny.workers()[0]["pid"] == first
+    assert f"worker 1 was killed by signal {signal.SIGRTMIN + 5}" in tiny.stop()[2]
+
+
 def test_restarts_are_counted_once(tiny: RunnerProcess) -> None:
     """A worker that dies again and again before it is ready: as many restarts as there were."""
     (tiny.data_dir / "crash-1").touch()

@@ -149,11 +149,14 @@ class Supervisor:
             if not slot.pid and slot.spawn_at_s <= now:
                 self._spawn(slot)
                 if slot.pid and slot.follows_crash:
-                    slot.restarts += 1
-                    if slot.role is Role.WORKER:
-                        self._metrics.worker_restarts.inc()
+                    self._count_restart(slot)
                 if slot.restarts:
                     self._tell_replacing()
+
+    def _count_restart(self, slot: Slot) -> None:
+        slot.restarts += 1
+        if slot.role is Role.WORKER:
+            self._metrics.worker_restarts.inc()
 
     def _everyone(self) -> list[Slot]:
         return self._slots if self._successor is None else [*self._slots, self._successor]
@@ -222,8 +225,8 @@ class Supervisor:
 
     def _bury(self, slot: Slot, code: int) -> None:
         was, pid, lasted_s = slot.state, slot.pid, monotonic_s() - slot.since_s
-        cause = deaths.HUNG if slot.is_hung else signal.Signals(-code).name if code < 0 else ""
-        why = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        cause = deaths.HUNG if slot.is_hung else _signal_name(-code) if code < 0 else ""
+        why = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
         if code == ExitCode.BOOT and was == "starting":
             why = f"cannot start: {slot.last_words or why}"
         slot.pid, slot.spawn_at_s, slot.trouble, slot.is_hung, slot.death = 0, 0.0, "", False, None
@@ -235,6 +238,8 @@ class Supervisor:
         self._reserved.segments[child_identity(slot.role, slot.index)].forget_gauges()
         if self._exit_code is None and self._successor is not None and slot is self._predecessor():
             log.info("%s ended (pid %d), its successor takes over (pid %d)", slot.name, pid, self._successor.pid)
+            if was != "stopping":
+                self._count_restart(slot)
             self._hand_over(slot)
             return
         if self._exit_code is not None or was == "stopping":
@@ -426,6 +431,14 @@ class Supervisor:
         due += [slot.kill_at_s - now for slot in self._slots if slot.state == "stopping"]
         due += [slot.replace_at_s - now for slot in self._rolling[:1] if slot.replace_at_s > now]
         return max(0.0, min([limits.PING_INTERVAL_S, *due]))
+
+
+def _signal_name(number: int) -> str:
+    """Most real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _failure(who: str, why: str, in_row: int, delay_s: float) -> str:
