@@ -2,6 +2,7 @@
 does not is an output or a clear error."""
 
 import asyncio
+import errno
 import gzip
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp.abc import AbstractResolver
 from prometheus_client import CollectorRegistry
 
 from fastrunner import tasks
@@ -524,6 +526,26 @@ async def test_room_for_bodies_is_bounded_and_small_ones_do_not_wait(
     assert room.used_size_bytes == 0
 
 
+async def test_small_bodies_do_not_wait_for_large_ones_to_be_converted(
+    http: CallHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HTTP_SLICE_MS", 0)
+    item = b'{"id": 1, "name": "some name", "tags": ["a", "b"]},'
+    body = b"[" + item * (7_000_000 // len(item)) + b"0]"
+    async with (
+        raw_server(answer(body, "Content-Type: application/json")) as raw,
+        raw_server(answer(b'{"a": [1]}', "Content-Type: application/json")) as small,
+        asyncio.timeout(ANSWER_S),
+    ):
+        large = [asyncio.create_task(value_of(http, raw.url)) for _ in range(2)]
+        # One is converted while the other waits for its turn with all of its body.
+        while http.room.used_size_bytes < 2 * len(body) - 2 * limits.HTTP_RESPONSE_SMALL_SIZE_BYTES:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert await value_of(http, small.url) == {"a": [1]}
+        assert not all(task.done() for task in large)
+        assert len({len(value) for value in await asyncio.gather(*large)}) == 1
+
+
 async def test_calls_that_wait_for_room_can_be_interrupted(http: CallHttp, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what they held is free again."""
     monkeypatch.setattr(limits, "HTTP_RESPONSES_SIZE_BYTES_MAX", 500_000)
@@ -585,6 +607,22 @@ async def test_no_descriptor_is_an_error_to_be_retried(
             with no_descriptors():
                 await failure_of(http, uri)
             assert len([record for record in caplog.records if "want of resources" in record.message]) == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])
+async def test_other_things_a_machine_can_be_short_of(number: int) -> None:
+    class Short(AbstractResolver):
+        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        async def close(self) -> None:
+            pass
+
+    http = CallHttp(timeout_s=5.0, metrics=Metrics(CollectorRegistry()), resolver=Short())
+    failure = await failure_of(http, "http://example.org/")
+    assert (failure.type, failure.status, failure.title) == ("communication", 503, "Runner Out Of Resources")
+    assert os.strerror(number) in failure.detail
+    await http.close()
 
 
 async def test_the_client_is_loaded_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ HTTP_CONNECT_TIMEOUT_S_MAX: Final = 30.0
 """Time to reach a host: one that drops packets must not hold a call for as long as a slow answer may take."""
 
 HTTP_RESPONSE_SMALL_SIZE_BYTES: Final = 65_536
-"""What each response may read without counting against the room for all: small ones wait for nobody."""
+"""What each response may read without counting against the room for all, and be converted out of turn: small ones wait
+for nobody."""
 
 HTTP_RESPONSES_SIZE_BYTES_MAX: Final = 67_108_864
 """Bodies a worker reads at a time, beyond what is small of each: eight of the largest. Further ones are read later."""

@@ -6,6 +6,7 @@ is bounded: bodies and headers when they are read, texts of errors here.
 
 import asyncio
 from collections.abc import Generator, Mapping
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +14,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.base import limits
 from fastrunner.tasks.call_http import content
 from fastrunner.tasks.call_http.arguments import HttpRequest, RequestProblem
 from fastrunner.tasks.call_http.body import read_body
@@ -58,7 +60,8 @@ async def result_of(
 ) -> EffectResult:
     """The output of a call. Raises CallProblem, and what the client library raises.
 
-    `turn` is held while a value is made: values take several times the memory of their text, so one is made at a time.
+    `turn` is held while a large value is made: values take several times the memory of their text, so one is made at a
+    time.
     """
     status = response.status
     if not 200 <= status < (400 if exchange.follows_redirects else 300):
@@ -67,7 +70,7 @@ async def result_of(
     body = await read_body(response, share)
     # The server is done, whatever long the rest takes.
     response.release()
-    async with turn:
+    async with turn if len(body) > limits.HTTP_RESPONSE_SMALL_SIZE_BYTES else nullcontext():
         value = await in_slices(_value(exchange, response, body))
     return EffectResult(exchange.effect.effect_id, value)
 
