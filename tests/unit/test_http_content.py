@@ -109,6 +109,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
     max_leaves=40,
 )
+STRINGS = st.text(alphabet='a\\",]', max_size=60)
+VALUES = JSON | st.lists(STRINGS) | st.dictionaries(STRINGS, STRINGS)
 EDITS = st.lists(
     st.tuples(st.integers(0, 500), st.integers(0, 2), st.sampled_from([bytes([byte]) for byte in b',[]{}":\\ 1n\n'])),
     max_size=2,
@@ -116,7 +118,12 @@ EDITS = st.lists(
 
 
 @examples(500)
-@given(value=JSON, is_indented=st.booleans(), edits=EDITS, piece_size_bytes=st.sampled_from([1, 2, 5, 17, 60]))
+@given(
+    value=JSON | st.lists(STRINGS) | st.dictionaries(STRINGS, STRINGS),
+    is_indented=st.booleans(),
+    edits=EDITS,
+    piece_size_bytes=st.sampled_from([1, 2, 5, 17, 60]),
+)
 def test_json_in_pieces_is_json_at_once(
     value: Any, is_indented: bool, edits: list[tuple[int, int, bytes]], piece_size_bytes: int
 ) -> None:
@@ -141,7 +148,7 @@ def test_json_in_pieces_is_json_at_once(
     "value",
     [
         [1] * 200_000,
-        ["x" * 300_000, {"a": "y" * 300_000}, 'z"\\' * 50_000],
+        ["x" * 300_000, {"a": "y" * 300_000}, 'z"\\' * 50_000, "\\" * 70_000, {'"' * 70_000: 1}],
         {str(number): number / 7 for number in range(20_000)},
         [{"id": number, "tags": ["a", "b"], "at": {"x": 'say "x, ]"'}} for number in range(10_000)],
         {"items": [[number, [number]] for number in range(20_000)], "next": None},
