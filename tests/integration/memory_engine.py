@@ -7,7 +7,8 @@ from zlib import crc32
 
 from fastrunner._core import Problem, validate
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowProgressEvent
-from fastrunner.engine import EncodedEvents, ExecutionQuery, ExecutionView, ExecutionViews, Submission
+from fastrunner.engine import EncodedEvents, ExecutionQuery, ExecutionView, Submission
+from fastrunner.engine.pages import Page
 from fastrunner.errors import (
     AtCapacity,
     DocumentRefused,
@@ -160,7 +161,7 @@ class MemoryEngine:
         """As queries show it."""
         return self.known(execution_id).view()
 
-    async def list(self, query: ExecutionQuery) -> ExecutionViews:
+    async def list(self, query: ExecutionQuery) -> Page[ExecutionView]:
         """Newest first."""
         views = [execution.view() for execution in self.executions.values()]
         found = [
@@ -174,7 +175,9 @@ class MemoryEngine:
             and (query.before is None or (view.accepted_ms, view.execution_id) < query.before)
         ]
         found.sort(key=lambda view: (view.accepted_ms, view.execution_id), reverse=True)
-        return found[: query.count_max]
+        shown = found[: query.count_max]
+        is_full = len(shown) == query.count_max
+        return Page(shown, (shown[-1].accepted_ms, shown[-1].execution_id) if is_full else None)
 
     async def events(self, execution_id: str, from_sequence: int, count_max: int) -> EncodedEvents:
         """Encoded events."""

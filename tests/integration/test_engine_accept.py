@@ -6,7 +6,7 @@ from contextlib import closing
 import apsw
 import pytest
 
-from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
+from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.errors import AtCapacity, DocumentRefused, IdTaken, Unavailable, UnknownExecution
 from tests.integration.engines import (
     CALL,
@@ -14,7 +14,6 @@ from tests.integration.engines import (
     WAIT,
     Performer,
     assert_whole,
-    document,
     engine_on,
     events_of,
     folder,
@@ -134,29 +133,6 @@ async def test_a_thousand_executions_are_committed_in_groups() -> None:
         for each in ids[::100]:
             await assert_whole(engine, each, "workflow_completed")
         assert metrics.executions_accepted.value == 1_000
-
-
-async def test_listing_filters_sorts_and_pages() -> None:
-    async with engine_on(folder(), shards=3) as engine:
-        for number in range(10):
-            await engine.submit(submission(f"set-{number}"))
-        other = document("  - rest:\n      wait: {hours: 1}\n", name="other")
-        for number in range(5):
-            await engine.submit(submission(f"wait-{number}", other))
-        everything = await engine.list(ExecutionQuery())
-        assert len(everything) == 15
-        order = [(view.accepted_ms, view.execution_id) for view in everything]
-        assert order == sorted(order, reverse=True)
-        assert {view.output_json for view in everything} == {""}
-        running = await engine.list(ExecutionQuery(statuses=frozenset({"running"})))
-        assert {view.execution_id for view in running} == {f"wait-{number}" for number in range(5)}
-        assert len(await engine.list(ExecutionQuery(name="other", namespace="tests"))) == 5
-        assert await engine.list(ExecutionQuery(namespace="elsewhere")) == []
-        assert await engine.list(ExecutionQuery(accepted_until_ms=order[-1][0])) == []
-        seen: list[tuple[int, str]] = []
-        while page := await engine.list(ExecutionQuery(before=seen[-1] if seen else None, count_max=4)):
-            seen += [(view.accepted_ms, view.execution_id) for view in page]
-        assert seen == order
 
 
 async def test_events_are_given_from_a_sequence_number_on() -> None:

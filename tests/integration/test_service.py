@@ -1,9 +1,11 @@
 """The wire over a real socket: every method, spelling, refusal and stream, on an engine in memory."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 
 import grpc
+import orjson
 import pytest
 import pytest_asyncio
 from google.protobuf.empty_pb2 import Empty
@@ -34,6 +36,22 @@ STARTED = "Workflow execution started in background"
 async def wire() -> AsyncIterator[MemoryWire]:
     async with served() as wire:
         yield wire
+
+
+def _like(token: str) -> list[str]:
+    """What looks like a page token and is none."""
+    digest, accepted_ms, execution_id = orjson.loads(base64.urlsafe_b64decode(token))
+    positions = [
+        *([digest, other, execution_id] for other in (2**63, 2**64 - 1, 1e3, -1, True, None, "1")),
+        *([digest, accepted_ms, other] for other in (None, 1, ["x"])),
+        [str(digest), accepted_ms, execution_id],
+        [digest, accepted_ms],
+        {"a": digest, "b": accepted_ms, "c": execution_id},
+        1,
+    ]
+    encoded = [base64.urlsafe_b64encode(orjson.dumps(position)).decode() for position in positions]
+    huge = base64.urlsafe_b64encode(b'[%d, %d, "x"]' % (digest, 10**30)).decode()
+    return [*encoded, huge, f"{token}=", f"{token} ", f"!{token}", token[:-4], "é" * 8, "\x00"]
 
 
 class TestExecuteAsync:
@@ -329,11 +347,25 @@ class TestQueries:
             q.ListExecutionsRequest(page_size=-1),
             q.ListExecutionsRequest(page_token="?"),
             q.ListExecutionsRequest(page_token="WzFd"),
+            q.ListExecutionsRequest(page_size=-(2**31)),
+            q.ListExecutionsRequest(accepted_from_ms=-1),
+            q.ListExecutionsRequest(accepted_until_ms=-(2**63)),
+            *(q.ListExecutionsRequest(page_token=token) for token in _like(first.next_page_token)),
             q.ListExecutionsRequest(page_token=first.next_page_token, workflow_name="another"),
         ):
             code, _, details = await refusal(wire.call("ListExecutions", bad, Empty))
             assert code is grpc.StatusCode.INVALID_ARGUMENT
             assert details["BadRequest"].field_violations[0].field
+
+    async def test_numbers_at_their_ends_are_taken(self, wire: MemoryWire) -> None:
+        await wire.execute_async("e-0")
+        for request, count in (
+            (q.ListExecutionsRequest(page_size=2**31 - 1), 1),
+            (q.ListExecutionsRequest(accepted_until_ms=2**63 - 1), 1),
+            (q.ListExecutionsRequest(accepted_from_ms=2**63 - 1), 0),
+        ):
+            reply = await wire.call("ListExecutions", request, q.ListExecutionsResponse)
+            assert len(reply.executions) == count
 
     async def test_validation_refuses_an_empty_document(self, wire: MemoryWire) -> None:
         code, _, _ = await refusal(wire.call("ValidateWorkflow", q.ValidateWorkflowRequest(), Empty))

@@ -186,3 +186,27 @@ async def test_a_draining_engine_is_unavailable(wire: Wire, engine: EmbeddedEngi
     assert code is grpc.StatusCode.UNAVAILABLE
     code, _, _ = await refusal(wire.execute_async("e-2", SET))
     assert code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_numbers_at_their_ends_are_no_defect(wire: Wire) -> None:
+    """Sequence numbers, tokens and times at the ends of 64 bits."""
+    await wire.execute_async("e-1", SET)
+    last = 2**63 - 1
+    for number in (100, last - 1, last):
+        request = q.GetEventsRequest(execution_id="e-1", from_sequence_number=number, count_max=2**31 - 1)
+        assert not (await wire.call("GetEvents", request, q.GetEventsResponse)).events
+        subscription = q.SubscribeRequest(execution_id="e-1", from_sequence_number=number)
+        assert await rest_of(wire.stream("Subscribe", subscription)) == []
+    for number in (-1, -(2**63)):
+        request = q.GetEventsRequest(execution_id="e-1", from_sequence_number=number)
+        code, _, details = await refusal(wire.call("GetEvents", request, q.GetEventsResponse))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert details["BadRequest"].field_violations[0].field == "from_sequence_number"
+    listed = await wire.call("ListExecutions", q.ListExecutionsRequest(page_size=1), q.ListExecutionsResponse)
+    for nothing in (
+        q.ListExecutionsRequest(accepted_from_ms=last),
+        q.ListExecutionsRequest(page_size=1, page_token=listed.next_page_token),
+    ):
+        assert not (await wire.call("ListExecutions", nothing, q.ListExecutionsResponse)).executions
+    beyond = q.ListExecutionsRequest(accepted_until_ms=last)
+    assert len((await wire.call("ListExecutions", beyond, q.ListExecutionsResponse)).executions) == 1

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.sharding import owner_of, shard_of
 from fastrunner.processes.folder import RuntimeFolder
@@ -184,6 +185,30 @@ async def test_lists_merge_every_worker(cluster: Cluster, page_size: int) -> Non
     assert [execution_id for page in listed for execution_id in page] == [
         execution_id for _, execution_id in sorted(everything, reverse=True)
     ]
+
+
+@pytest.mark.parametrize("page_size", [7, 1000])
+async def test_lists_lose_nothing_where_a_workers_page_is_cut(
+    cluster: Cluster, page_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker ends its page after some hundred bytes, one of them far earlier than the others."""
+    for at in range(60):
+        request = execution(f"e-{at}")
+        if cluster.owner_of(f"e-{at}") == 1:
+            request.metadata.description = "x" * 400
+        await cluster.wire.call("ExecuteAsync", request, m.WorkflowExecuteResponse)
+    everything = sorted(
+        (
+            (execution.accepted_ms, execution_id)
+            for engine in cluster.engines
+            for execution_id, execution in engine.executions.items()
+        ),
+        reverse=True,
+    )
+    monkeypatch.setattr(limits, "REPLY_SIZE_BYTES_MAX", 1_000)
+    listed = await pages(cluster.wire, q.ListExecutionsRequest(page_size=page_size))
+    expected = [execution_id for _, execution_id in everything]
+    assert [execution_id for page in listed for execution_id in page] == expected
 
 
 async def test_execute_streams_from_the_owner(cluster: Cluster) -> None:

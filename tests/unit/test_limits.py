@@ -129,6 +129,12 @@ REACHED = {
         "DISK_FREE_SIZE_BYTES_MIN": "test_nearly_full_disk_is_told_as_the_reason",
         "SHARD_OPENING_SIZE_BYTES_MAX": "test_start_on_a_full_disk_waits_for_room",
     },
+    "integration/test_engine_listings.py": {
+        "LISTINGS_AT_ONCE_MAX": "test_listings_at_once",
+        "LISTING_RETRY_S": "test_listings_at_once",
+        "LIST_DOCUMENTS_MAX": "test_name_of_many_documents_is_found_among_all",
+        "LIST_ROWS_READ_MAX": "test_page_of_what_is_rare_ends_early",
+    },
     "integration/test_engine_progress.py": {
         "SUBSCRIPTION_FOLLOWERS_PER_TURN_MAX": "test_followers_of_one_execution_are_told_in_turns_of_the_loop",
         "SUBSCRIPTION_ROWS_DUE_MAX": "test_commits_that_come_faster_than_they_are_told",

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Problem
+from fastrunner.engine.pages import Page
 
 __all__ = [
     "EffectPerformer",
     "EncodedEvents",
     "Engine",
     "EventsListener",
+    "ExecutionPage",
     "ExecutionQuery",
     "ExecutionView",
-    "ExecutionViews",
     "Outbox",
     "Submission",
     "UnacknowledgedEvents",
@@ -104,7 +105,8 @@ class ExecutionQuery:
 EncodedEvents = list[bytes]
 """WorkflowProgressEvents in wire form, in sequence."""
 
-ExecutionViews = list[ExecutionView]
+
+ExecutionPage = Page[ExecutionView]
 """Executions as queries show them, newest first."""
 
 
@@ -145,8 +147,8 @@ class Engine(Protocol):
     def get(self, execution_id: str) -> Awaitable[ExecutionView]:
         """Raises UnknownExecution."""
 
-    def list(self, query: ExecutionQuery) -> Awaitable[ExecutionViews]:
-        """Newest first."""
+    def list(self, query: ExecutionQuery) -> Awaitable[ExecutionPage]:
+        """Newest first; a page may hold fewer than there are, even none, and says how far it got. Raises AtCapacity."""
 
     def events(self, execution_id: str, from_sequence: int, count_max: int) -> Awaitable[EncodedEvents]:
         """Encoded WorkflowProgressEvents in sequence. Raises UnknownExecution."""

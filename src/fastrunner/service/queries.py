@@ -28,6 +28,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.base import limits
 from fastrunner.engine import Engine, ExecutionQuery, ExecutionView
+from fastrunner.engine.pages import Page, merged
 from fastrunner.errors import InvalidRequest
 from fastrunner.progress.names import STATUSES
 from fastrunner.routing.facts import CallFacts, Router
@@ -37,6 +38,7 @@ _EVENTS_COUNT_DEFAULT: Final = 1_000
 _PAGE_SIZE_DEFAULT: Final = 100
 _FRAMING_SIZE_BYTES: Final = 6
 _INT32_MAX: Final = 2**31 - 1
+_INT64_MAX: Final = 2**63 - 1
 _ERROR_BASE: Final = "https://open-workflow-specification.org/spec/1.0.0/errors/"
 _ERROR_CODES: Final = {
     _ERROR_BASE + "validation": "VALIDATION_ERROR",
@@ -74,24 +76,26 @@ class Queries:
         return ItemsView(items=_fitting(events)).SerializeToString()
 
     async def list_executions(self, payload: bytes, facts: CallFacts) -> bytes:
-        """Answers ListExecutions: every worker's page of what it owns, merged."""
+        """Answers ListExecutions: every worker's page of what it owns, merged. Raises AtCapacity."""
         request = parse(ListExecutionsRequest, payload)
         query = _query(request)
         if facts.local:
-            return self._page(request, query, *await self._own(query))
+            return _reply(request, await self._own(query))
         pages = await asyncio.gather(*(self._asked(worker, query, payload, facts) for worker in self._router.workers))
-        executions = sorted((execution for page, _ in pages for execution in page), key=_newest_first, reverse=True)
-        return self._page(request, query, executions, more=any(more for _, more in pages))
+        return _reply(request, merged(pages, _place, query.count_max))
 
-    async def _asked(
-        self, worker: int, query: ExecutionQuery, payload: bytes, facts: CallFacts
-    ) -> tuple[list[Execution], bool]:
-        """One worker's page, and whether it has more."""
+    async def _asked(self, worker: int, query: ExecutionQuery, payload: bytes, facts: CallFacts) -> Page[Execution]:
+        """One worker's page."""
         if worker == self._router.worker:
             return await self._own(query)
         reply = await self._router.forward(worker, "ListExecutions", payload, facts.peer, facts.deadline_ms)
         page = ListExecutionsResponse.FromString(reply)
-        return list(page.executions), bool(page.next_page_token)
+        complete_to = _decoded(page.next_page_token)[1] if page.next_page_token else None
+        return Page(page.executions, complete_to)
+
+    async def _own(self, query: ExecutionQuery) -> Page[Execution]:
+        page = await self._engine.list(query)
+        return Page([_execution(view) for view in page.items], page.complete_to)
 
     async def validate_workflow(self, payload: bytes, facts: CallFacts) -> bytes:
         """Answers ValidateWorkflow: every problem, and whether the document would be executed.
@@ -115,26 +119,6 @@ class Queries:
                 for problem in problems
             ],
         ).SerializeToString()
-
-    async def _own(self, query: ExecutionQuery) -> tuple[list[Execution], bool]:
-        views = await self._engine.list(query)
-        # A full page may be the last one: the page after it is then empty, which costs less than always looking ahead.
-        return [_execution(view) for view in views], len(views) == query.count_max
-
-    def _page(
-        self, request: ListExecutionsRequest, query: ExecutionQuery, executions: list[Execution], more: bool
-    ) -> bytes:
-        """At most a page of `executions`, as many as one reply may carry, with the token for what follows."""
-        shown: list[Execution] = []
-        room_bytes = limits.REPLY_SIZE_BYTES_MAX
-        for execution in executions[: query.count_max]:
-            room_bytes -= execution.ByteSize() + _FRAMING_SIZE_BYTES
-            if room_bytes < 0 and shown:
-                break
-            shown.append(execution)
-        more = more or len(shown) < len(executions)
-        token = _token(request, shown[-1]) if more and shown else ""
-        return ListExecutionsResponse(executions=shown, next_page_token=token).SerializeToString()
 
 
 def first_sequence(from_sequence_number: int) -> int:
@@ -169,11 +153,32 @@ def _query(request: ListExecutionsRequest) -> ExecutionQuery:
         statuses=frozenset(request.statuses),
         name=request.workflow_name,
         namespace=request.workflow_namespace,
-        accepted_from_ms=request.accepted_from_ms,
-        accepted_until_ms=request.accepted_until_ms,
+        accepted_from_ms=_time_ms(request.accepted_from_ms, "accepted_from_ms"),
+        accepted_until_ms=_time_ms(request.accepted_until_ms, "accepted_until_ms"),
         before=_before(request),
         count_max=_bounded(request.page_size, "page_size", _PAGE_SIZE_DEFAULT, limits.LIST_PAGE_SIZE_MAX),
     )
+
+
+def _time_ms(time_ms: int, field: str) -> int:
+    if time_ms < 0:
+        raise InvalidRequest(field, f"{field} is {time_ms}: it must be 0 (no bound) or milliseconds since the epoch")
+    return time_ms
+
+
+def _reply(request: ListExecutionsRequest, page: Page[Execution]) -> bytes:
+    """As many of a page's executions as one reply may carry, with the token for what follows."""
+    shown: list[Execution] = []
+    complete_to = page.complete_to
+    room_bytes = limits.REPLY_SIZE_BYTES_MAX
+    for execution in page.items:
+        room_bytes -= execution.ByteSize() + _FRAMING_SIZE_BYTES
+        if room_bytes < 0 and shown:
+            complete_to = _place(shown[-1])
+            break
+        shown.append(execution)
+    token = "" if complete_to is None else _token(request, complete_to)
+    return ListExecutionsResponse(executions=shown, next_page_token=token).SerializeToString()
 
 
 def _filters_digest(request: ListExecutionsRequest) -> int:
@@ -184,26 +189,37 @@ def _filters_digest(request: ListExecutionsRequest) -> int:
     return zlib.crc32(filters.SerializeToString(deterministic=True))
 
 
-def _token(request: ListExecutionsRequest, last: Execution) -> str:
-    position = orjson.dumps([_filters_digest(request), last.accepted_ms, last.execution_id])
-    return base64.urlsafe_b64encode(position).decode("ascii")
+def _token(request: ListExecutionsRequest, complete_to: tuple[int, str]) -> str:
+    return _encoded(_filters_digest(request), complete_to)
+
+
+def _encoded(digest: int, complete_to: tuple[int, str]) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([digest, *complete_to])).decode("ascii")
 
 
 def _before(request: ListExecutionsRequest) -> tuple[int, str] | None:
     if not request.page_token:
         return None
-    try:
-        digest, accepted_ms, execution_id = orjson.loads(base64.urlsafe_b64decode(request.page_token))
-    except (binascii.Error, ValueError, TypeError):
-        raise InvalidRequest("page_token", "page_token is none that ListExecutions gave") from None
-    if type(accepted_ms) is not int or type(execution_id) is not str:
-        raise InvalidRequest("page_token", "page_token is none that ListExecutions gave")
+    digest, complete_to = _decoded(request.page_token)
     if digest != _filters_digest(request):
         raise InvalidRequest("page_token", "page_token belongs to other filters: keep them while paging")
-    return accepted_ms, execution_id
+    return complete_to
 
 
-def _newest_first(execution: Execution) -> tuple[int, str]:
+def _decoded(token: str) -> tuple[int, tuple[int, str]]:
+    """A digest of filters, and up to where their pages have gone. Raises InvalidRequest for what is no token."""
+    try:
+        digest, accepted_ms, execution_id = orjson.loads(base64.urlsafe_b64decode(token))
+    except (binascii.Error, ValueError, TypeError):
+        digest = accepted_ms = execution_id = None
+    is_typed = type(digest) is int and type(accepted_ms) is int and type(execution_id) is str
+    # Decoding is lenient where encoding is not.
+    if not is_typed or not 0 <= accepted_ms <= _INT64_MAX or _encoded(digest, (accepted_ms, execution_id)) != token:
+        raise InvalidRequest("page_token", "page_token is none that ListExecutions gave")
+    return digest, (accepted_ms, execution_id)
+
+
+def _place(execution: Execution) -> tuple[int, str]:
     return execution.accepted_ms, execution.execution_id
 
 

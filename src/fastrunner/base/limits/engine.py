@@ -188,6 +188,18 @@ EVENTS_REPLAY_COUNT_MAX: Final = 10_000
 LIST_PAGE_SIZE_MAX: Final = 1_000
 """Executions on one page of ListExecutions."""
 
+LIST_ROWS_READ_MAX: Final = 10_000
+"""Rows of a shard read for one page: some 20 ms. A page of what is rare ends early, and its token goes on there."""
+
+LIST_DOCUMENTS_MAX: Final = 20
+"""Documents of one name that are listed one by one; of a name with more, executions are found among all others."""
+
+LISTINGS_AT_ONCE_MAX: Final = 16
+"""Listings of a worker under way, one of which is being read: the last waits for a third of a second."""
+
+LISTING_RETRY_S: Final = 0.5
+"""When to come again if there are so many."""
+
 SUBSCRIPTION_BACKLOG_EVENTS_MAX: Final = 10_000
 """Events a slow subscriber may lag behind before it is read from the store again."""
 

@@ -8,10 +8,8 @@ and `store.py`.
 """
 
 import asyncio
-import heapq
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Problem, Resume
@@ -24,6 +22,7 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import (
     EffectPerformer,
     EventsListener,
+    ExecutionPage,
     ExecutionQuery,
     ExecutionView,
     Submission,
@@ -34,6 +33,7 @@ from fastrunner.engine.embedded.admit.plans import PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.commit.undelivered import undelivered
 from fastrunner.engine.embedded.commit.writer import Writer, WriterFactory
+from fastrunner.engine.embedded.listings import Listings
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.effects import EffectRunner
 from fastrunner.engine.embedded.run.execution import Execution
@@ -118,7 +118,7 @@ class EmbeddedEngine:
         self._active_count = 0
         self._parked_count = 0
         self._background: list[asyncio.Task[None]] = []
-        self._lister = ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing")
+        self._listings = Listings()
 
     # --- life ---
 
@@ -239,7 +239,7 @@ class EmbeddedEngine:
         deadline_s = monotonic_s() + timeout_s
         await self.quiesce(timeout_s)
         self._closing = True
-        self._lister.shutdown(wait=True, cancel_futures=True)
+        self._listings.close()
         left_s = max(1.0, deadline_s - monotonic_s())
         await asyncio.gather(*(shard.close(left_s) for shard in self._shards.values()))
         self._subscriptions.close()
@@ -480,16 +480,11 @@ class EmbeddedEngine:
             raise UnknownExecution(execution_id)
         return view
 
-    async def list(self, query: ExecutionQuery) -> list[ExecutionView]:
+    async def list(self, query: ExecutionQuery) -> ExecutionPage:
         """See Engine."""
         if self._closing:
             raise Stopping("the worker is stopping: try again")
-        loop = asyncio.get_running_loop()
-        pages = [
-            await loop.run_in_executor(self._lister, shard.store.listing, query) for shard in [*self._shards.values()]
-        ]
-        merged = heapq.merge(*pages, key=lambda view: (view.accepted_ms, view.execution_id), reverse=True)
-        return [view for view, _ in zip(merged, range(query.count_max), strict=False)]
+        return await self._listings.page(query, [shard.store for shard in self._shards.values()])
 
     async def events(self, execution_id: str, from_sequence: int, count_max: int) -> _Messages:
         """See Engine."""

@@ -18,11 +18,12 @@ import apsw
 import orjson
 
 from fastrunner.base import limits
-from fastrunner.engine import ExecutionQuery, ExecutionView, UnacknowledgedEvents
+from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView, UnacknowledgedEvents
 from fastrunner.engine.embedded.store import faults, proofs
 from fastrunner.engine.embedded.store.changes import Deletion
 from fastrunner.engine.embedded.store.connection import connect, read_all, read_each
 from fastrunner.engine.embedded.store.large_values import DividedSnapshot, hash_of, is_divided, join
+from fastrunner.engine.embedded.store.listing import page_of
 from fastrunner.engine.embedded.store.marks import Standing
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage, EventFacts
 from fastrunner.engine.embedded.store.statements import QUERIES, script
@@ -32,7 +33,6 @@ __all__ = ["Reader", "Unfinished"]
 
 _log = logging.getLogger(__name__)
 
-_FOREVER_MS = 2**62
 _HEAD_SIZE = 8
 """Columns of an Unfinished that come from `executions`."""
 
@@ -344,26 +344,12 @@ class Reader:
 
     # --- listings, in one helper thread ---
 
-    def listing(self, query: ExecutionQuery) -> list[ExecutionView]:
-        """A page of executions, newest first; may scan for long. Raises Unavailable."""
-        before_ms, before_id = query.before or (_FOREVER_MS, "")
-        parameters = {
-            "accepted_from_ms": query.accepted_from_ms,
-            "accepted_until_ms": query.accepted_until_ms or _FOREVER_MS,
-            "before_ms": before_ms,
-            "before_id": before_id,
-            "statuses": orjson.dumps(sorted(query.statuses)).decode(),
-            "name": query.name,
-            "namespace": query.namespace,
-            "count_max": query.count_max,
-        }
+    def listing(self, query: ExecutionQuery) -> ExecutionPage:
+        """A page of executions, newest first. Raises StorageFailed."""
         try:
-            ((text,),) = read_all(self._lister, QUERIES["list_executions"], parameters)
+            return page_of(self._lister, query)
         except apsw.Error as error:
             raise _unreadable(self.path, error) from error
-        return [
-            ExecutionView(*[*head, "", error, bytes.fromhex(metadata)]) for *head, error, metadata in orjson.loads(text)
-        ]
 
 
 def _unreadable(path: Path, error: apsw.Error) -> StorageFailed:

@@ -187,28 +187,108 @@ select
 from executions as x left join plans as p using (plan_key)
 where x.execution_id = ?
 
--- name: list_executions
--- A page, newest first, as one JSON text: one step of the database is one hand-over of the interpreter lock.
-select json_group_array(json_array(
-    execution_id, status, namespace, name, version, accepted_ms, finished_ms, last_sequence,
-    acknowledged_sequence - given_up_events, given_up_events, json(error_json), hex(metadata)
-))
-from (
-    select
-        x.execution_id, x.status, coalesce(p.namespace, '') as namespace, coalesce(p.name, '') as name,
-        coalesce(p.version, '') as version, x.accepted_ms, x.finished_ms, x.last_sequence, x.acknowledged_sequence,
-        x.given_up_events, x.error_json, x.metadata
-    from executions as x left join plans as p using (plan_key)
+-- name: begin_reading
+-- Everything read until `rollback` is one state of the file.
+begin
+
+-- name: select_plans_by_name
+-- Documents of a name; beyond so many they are no short cut.
+select plan_key from plans where name = :name and (:namespace = '' or namespace = :namespace) limit :count_max
+
+-- name: select_plans_by_namespace
+-- The same of a namespace.
+select plan_key from plans where namespace = :namespace limit :count_max
+
+-- name: list_all
+-- Of the newest executions, those that are asked for: at most so many, of at most so many rows, and where the last row is if
+-- those were not enough. One JSON text each: one step of the database is one hand-over of the interpreter lock.
+with range as not materialized (
+    select x.accepted_ms, x.execution_id, x.execution_key, x.plan_key, x.status
+    from executions as x indexed by executions_accepted
     where x.accepted_ms >= :accepted_from_ms
         and x.accepted_ms < :accepted_until_ms
         and x.accepted_ms <= :before_ms
         and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
-        and (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
+    order by x.accepted_ms desc, x.execution_id desc
+    limit :rows_max
+),
+found as materialized (
+    select x.accepted_ms, x.execution_id, x.execution_key
+    from range as x left join plans as p using (plan_key)
+    where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
         and (:name = '' or p.name = :name)
         and (:namespace = '' or p.namespace = :namespace)
-    order by x.accepted_ms desc, x.execution_id desc
     limit :count_max
 )
+select
+    (select json_group_array(json_array(accepted_ms, execution_id, execution_key)) from found),
+    case when (select count(*) from found) < :count_max then (
+        select json_array(accepted_ms, execution_id) from range limit 1 offset :rows_max - 1
+    ) end
+
+-- name: list_by_status
+-- The same of the executions in one state.
+with range as not materialized (
+    select x.accepted_ms, x.execution_id, x.execution_key, x.plan_key, x.status
+    from executions as x indexed by executions_status
+    where x.status = :status and x.status <> 'completed'
+        and x.accepted_ms >= :accepted_from_ms
+        and x.accepted_ms < :accepted_until_ms
+        and x.accepted_ms <= :before_ms
+        and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
+    order by x.accepted_ms desc, x.execution_id desc
+    limit :rows_max
+),
+found as materialized (
+    select x.accepted_ms, x.execution_id, x.execution_key
+    from range as x left join plans as p using (plan_key)
+    where (:name = '' or p.name = :name)
+        and (:namespace = '' or p.namespace = :namespace)
+    limit :count_max
+)
+select
+    (select json_group_array(json_array(accepted_ms, execution_id, execution_key)) from found),
+    case when (select count(*) from found) < :count_max then (
+        select json_array(accepted_ms, execution_id) from range limit 1 offset :rows_max - 1
+    ) end
+
+-- name: list_by_plan
+-- The same of the executions of one document.
+with range as not materialized (
+    select x.accepted_ms, x.execution_id, x.execution_key, x.plan_key, x.status
+    from executions as x indexed by executions_plan
+    where x.plan_key = :plan_key
+        and x.accepted_ms >= :accepted_from_ms
+        and x.accepted_ms < :accepted_until_ms
+        and x.accepted_ms <= :before_ms
+        and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
+    order by x.accepted_ms desc, x.execution_id desc
+    limit :rows_max
+),
+found as materialized (
+    select x.accepted_ms, x.execution_id, x.execution_key
+    from range as x left join plans as p using (plan_key)
+    where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
+        and (:name = '' or p.name = :name)
+        and (:namespace = '' or p.namespace = :namespace)
+    limit :count_max
+)
+select
+    (select json_group_array(json_array(accepted_ms, execution_id, execution_key)) from found),
+    case when (select count(*) from found) < :count_max then (
+        select json_array(accepted_ms, execution_id) from range limit 1 offset :rows_max - 1
+    ) end
+
+-- name: list_views
+-- Executions as lists show them, in the order of the keys given, as one JSON text.
+select json_group_array(json_array(
+    x.execution_id, x.status, coalesce(p.namespace, ''), coalesce(p.name, ''), coalesce(p.version, ''), x.accepted_ms,
+    x.finished_ms, x.last_sequence, x.acknowledged_sequence - x.given_up_events, x.given_up_events, json(x.error_json),
+    hex(x.metadata)
+) order by k.key)
+from json_each(:keys) as k
+cross join executions as x on x.execution_key = k.value
+left join plans as p using (plan_key)
 
 -- name: select_progress
 -- How far an execution's durable events go.

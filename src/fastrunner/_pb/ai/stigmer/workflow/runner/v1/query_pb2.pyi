@@ -188,7 +188,7 @@ class ListExecutionsResponse(message.Message):
     EXECUTIONS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Gives the next page, which may turn out to be empty; empty on the last."""
+    """Gives the next page; empty on the last. Any page may hold fewer than asked for, or none: only this says what is the last."""
     @builtins.property
     def executions(self) -> containers.RepeatedCompositeFieldContainer[Execution]:
         """The executions, without outputs."""

@@ -1,0 +1,82 @@
+"""Stage 3, journal: one shard's page of a listing: by which index it is read, and how far.
+
+Theory of operation: a query becomes one or several sources, each a run through an index in the order of the listing:
+one for each state asked for, unless what has completed is asked for too; else one for each document of the name asked
+for; else everything. What an index does not decide is looked at row by row.
+
+Rules: however much a shard holds, a page reads so many rows at most, all sources together; it ends early where that is
+not enough, and says how far it got. All of a page is one state of the file.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fastrunner.base import limits
+from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView
+from fastrunner.engine.embedded.store.connection import read_all
+from fastrunner.engine.embedded.store.statements import QUERIES
+from fastrunner.engine.pages import Page, merged
+
+if TYPE_CHECKING:
+    import apsw
+
+__all__ = ["page_of"]
+
+_FOREVER_MS = 2**63 - 1
+_UNINDEXED = "completed"
+"""The state that `executions_status` leaves out."""
+
+
+def page_of(db: "apsw.Connection", query: ExecutionQuery) -> ExecutionPage:
+    """A page, newest first. Raises apsw.Error."""
+    db.execute(QUERIES["begin_reading"])
+    try:
+        sources = _sources(db, query)
+        before_ms, before_id = query.before or (_FOREVER_MS, "")
+        parameters = {
+            "accepted_from_ms": query.accepted_from_ms,
+            "accepted_until_ms": query.accepted_until_ms or _FOREVER_MS,
+            "before_ms": before_ms,
+            "before_id": before_id,
+            "statuses": orjson.dumps(sorted(query.statuses)).decode(),
+            "name": query.name,
+            "namespace": query.namespace,
+            "count_max": query.count_max,
+            "rows_max": max(query.count_max, limits.LIST_ROWS_READ_MAX // max(1, len(sources))),
+        }
+        parts = [_part(db, statement, parameters | more, query.count_max) for statement, more in sources]
+        page = merged(parts, lambda found: (found[0], found[1]), query.count_max)
+        return Page(_views(db, [key for _, _, key in page.items]), page.complete_to)
+    finally:
+        db.execute(QUERIES["rollback"])
+
+
+def _sources(db: "apsw.Connection", query: ExecutionQuery) -> list[tuple[str, dict[str, Any]]]:
+    """Statements to run, each with what it needs beside the query."""
+    if query.statuses and _UNINDEXED not in query.statuses:
+        return [("list_by_status", {"status": status}) for status in sorted(query.statuses)]
+    if query.name or query.namespace:
+        names = {"name": query.name, "namespace": query.namespace, "count_max": limits.LIST_DOCUMENTS_MAX + 1}
+        plans = read_all(db, QUERIES["select_plans_by_name" if query.name else "select_plans_by_namespace"], names)
+        if len(plans) <= limits.LIST_DOCUMENTS_MAX:
+            return [("list_by_plan", {"plan_key": plan_key}) for (plan_key,) in plans]
+    return [("list_all", {})]
+
+
+def _part(db: "apsw.Connection", statement: str, parameters: dict[str, Any], count_max: int) -> Page[Any]:
+    """What one source gives: (accepted_ms, execution_id, execution_key)."""
+    ((found_text, read_to_text),) = read_all(db, QUERIES[statement], parameters)
+    found = orjson.loads(found_text)
+    if len(found) == count_max:
+        return Page(found, (found[-1][0], found[-1][1]))
+    return Page(found, None if read_to_text is None else tuple(orjson.loads(read_to_text)))
+
+
+def _views(db: "apsw.Connection", keys: list[int]) -> list[ExecutionView]:
+    if not keys:
+        return []
+    ((text,),) = read_all(db, QUERIES["list_views"], {"keys": orjson.dumps(keys).decode()})
+    return [
+        ExecutionView(*[*head, "", error, bytes.fromhex(metadata)]) for *head, error, metadata in orjson.loads(text)
+    ]
