@@ -70,7 +70,7 @@ class DemoView:
 
     def say(self, text: str) -> None:
         """A line above the display."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, execution_id: str, example: str, event: dict[str, Any]) -> None:
         """An event has arrived; the view watches one execution at a time, the next when that has ended."""
