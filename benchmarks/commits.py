@@ -84,7 +84,8 @@ def _batches(executions: int, first_key: int) -> tuple[Batch, Batch]:
     gone = [key for key in range(first_key - KEPT_EXECUTIONS, first_key - KEPT_EXECUTIONS + executions) if key > 0]
     begin, end = [_accepted(key) for key in keys], [_ended(key) for key in keys]
     acknowledged = {_execution_id(key): Settled(acknowledged=8) for key in before}
-    return Batch(begin, acknowledgements=acknowledged), Batch(end, deletions=[Deletion(key, 1, 0) for key in gone])
+    deletions = [Deletion(key, 1, _execution_id(key), 0) for key in gone]
+    return Batch(begin, acknowledgements=acknowledged), Batch(end, deletions=deletions)
 
 
 def measure(executions: int, commits: int) -> float:

@@ -33,7 +33,7 @@ class Engine:
 
     @staticmethod
     async def _started(config: Any) -> EmbeddedEngine:
-        engine = EmbeddedEngine(config, Metrics(), {}, shards=[0], shard_count=1)
+        engine = EmbeddedEngine(config, Metrics(), {})
         await engine.start()
         return engine
 

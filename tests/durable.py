@@ -27,7 +27,7 @@ async def open_engine(
     """An engine that owns the one shard of `data_dir`. It closes the performers when it has drained."""
     metrics = metrics or Metrics(CollectorRegistry())
     config = load_config(data_dir=data_dir)
-    engine = EmbeddedEngine(config, metrics, performers, shards=[0], shard_count=1)
+    engine = EmbeddedEngine(config, metrics, performers)
     await engine.start()
     try:
         yield engine

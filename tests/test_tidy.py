@@ -37,11 +37,14 @@ MAY_IMPORT = {
     "wire": {"base"},
     "engine": BELOW | {"_core"},
     "engine.embedded.store": BELOW | {"_wire", "engine"},
-    "engine.embedded.admit": BELOW | {"_core", "_wire", "engine"},
+    "engine.build": BELOW | {"engine", "engine.embedded", "routing.placement"},
+    "engine.embedded.admit": BELOW | {"_core", "_wire", "engine", "routing.placement"},
     "engine.embedded.run": BELOW | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},
-    "engine.embedded.commit": STORE | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.run"},
+    "engine.embedded.commit": STORE
+    | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.run", "routing.placement"},
     "engine.embedded": STORE
-    | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"},
+    | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"}
+    | {"routing.placement"},
     "tasks": BELOW | {"_core", "engine"},
     "callback": BELOW | {"engine"},
     "routing": BELOW | {"_wire"},
@@ -54,9 +57,7 @@ MAY_IMPORT = {
     "cli": {"*"},
 }
 """Imports flow one way: service -> engine -> core. Tasks and callbacks are reached through the engine's protocols."""
-EXCEPTIONS: set[tuple[str, str]] = {
-    ("routing.peers", "fastrunner.engine.embedded.store.sharding"),
-}
+EXCEPTIONS: set[tuple[str, str]] = set()
 """Uses that the table forbids, as (module, what it imports); may shrink."""
 
 CORE_MAY_IMPORT = {

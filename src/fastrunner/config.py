@@ -178,8 +178,6 @@ class Config(DataSettings):
     """local logs for people; staging and prod log JSON lines and insist on a callback endpoint."""
     workers: int = _variable("FASTRUNNER_WORKERS", factory=usable_cpus, ge=1, le=256)
     """Worker processes; default: the CPUs this process may use, by affinity and control groups."""
-    shards: int | None = _variable("FASTRUNNER_SHARDS", None, ge=1, le=1024)
-    """Shards of a new data directory; default: the number of workers. Fixed once the directory exists."""
     executions_max: int = _variable("FASTRUNNER_EXECUTIONS_MAX", limits.EXECUTIONS_MAX, ge=1)
     """Unfinished executions before new ones are refused."""
     parked_resident_max: int = _variable("FASTRUNNER_PARKED_RESIDENT_MAX", limits.PARKED_RESIDENT_MAX, ge=0)

@@ -12,6 +12,7 @@
       WrongState            FAILED_PRECONDITION   the execution's state does not allow the command
       Unavailable           UNAVAILABLE           draining, or the owner did not come back in time
         Stopping            UNAVAILABLE           the worker is stopping; its successor answers
+        Elsewhere           UNAVAILABLE           another worker has the id, or is just taking it
         StorageFailed       UNAVAILABLE           the data directory cannot be read or written
         ShardDamaged        UNAVAILABLE           nor will it, because a shard's file is damaged
       Damaged               DATA_LOSS             what is stored of the execution is not what was written
@@ -138,6 +139,13 @@ class ShortHanded(Unavailable):
         super().__init__("a worker of the runner is being replaced, and more comes than is taken meanwhile: try again")
 
 
+class Elsewhere(Unavailable):
+    """Another worker has an execution with this id, or is just accepting one."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(f"execution {execution_id!r} is being accepted by another worker: try again")
+
+
 class StorageFailed(Unavailable):
     """The data directory cannot be read or written."""
 
@@ -166,6 +174,11 @@ class Unauthenticated(RunnerError):
     """No or wrong credentials."""
 
     grpc_code = 16
+
+
+def code_of(error: RunnerError) -> int:
+    """The numeric google.rpc.Code of a refusal, wherever it was made."""
+    return error.code if isinstance(error, ForwardedError) else error.grpc_code
 
 
 class ForwardedError(RunnerError):

@@ -97,7 +97,7 @@ def _warm(function: Callable[[], object]) -> None:
 
 async def _submit_calls(folder: Path) -> int:
     """Calls per submission of 100, from the request to its durable answer, on the loop's thread."""
-    engine = EmbeddedEngine(load_config(data_dir=folder), Metrics(), {}, shards=[0], shard_count=1)
+    engine = EmbeddedEngine(load_config(data_dir=folder), Metrics(), {})
     await engine.start()
     document = set_tasks(10)
 

@@ -7,7 +7,7 @@ moments it is reached; the table at the end says what came of it.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ import pytest
 
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint
-from fastrunner.engine.embedded.store.sharding import shard_of
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
 from tests.crash.checker import Verdict, judge
 from tests.crash.tree import Journal, Tree, until
@@ -42,11 +41,13 @@ class Table:
     repeated: Counter[str] = field(default_factory=Counter)
     duplicated: Counter[str] = field(default_factory=Counter)
 
-    def add(self, points: tuple[str, str], verdict: Verdict) -> None:
-        """Counts a run; an execution belongs to the point of the worker that owns it."""
+    def add(self, points: tuple[str, str], verdict: Verdict, shards: Mapping[str, set[int]]) -> None:
+        """Counts a run; an execution belongs to the point of the worker that has it."""
         self.runs.update(points)
         for name in ("lost", "repeated", "duplicated"):
-            getattr(self, name).update(points[shard_of(each, _WORKERS)] for each in getattr(verdict, name))
+            getattr(self, name).update(
+                points[shard] for each in getattr(verdict, name) for shard in shards.get(each, {0})
+            )
 
     def lines(self) -> Iterator[str]:
         """The table, for people."""
@@ -180,5 +181,5 @@ def test_nothing_is_lost(points: tuple[str, str], table: Table, pytestconfig: py
     for seed in range(pytestconfig.getoption("--crash-runs")):
         run = Run(points, seed, folder())
         verdict = asyncio.run(run.go())
-        table.add(points, verdict)
+        table.add(points, verdict, run.journal.shards)
         assert not verdict.violations, "\n".join([f"{run.plan}, seed {seed}", *verdict.violations[:20]])

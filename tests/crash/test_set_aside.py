@@ -18,7 +18,6 @@ import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
-from fastrunner.engine.embedded.store.sharding import shard_of
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from tests.crash.test_tree_kill import TOKEN, free_port, received, receiver
 from tests.integration.runner_process import RunnerProcess, running, until
@@ -201,7 +200,8 @@ def test_third_death_sets_aside_and_others_go_on(tmp_path: Path, blow: str, reas
         assert (listed.execution_id, listed.error.message) == ("evil", execution.error.message)
         command = [sys.executable, "-m", "fastrunner", "list", "--status", "paused", "--target", runner.target]
         shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        assert shown.splitlines()[-1] == f"evil: {execution.error.message}"
+        assert shown.splitlines()[-1].startswith("evil ")
+        assert shown.splitlines()[-1].endswith(execution.error.message)
         code, _, said = runner.stop()
         assert code == 0
         assert said.count("set aside: worker died 3 times") == 1
@@ -334,19 +334,16 @@ def test_two_that_kill_alternately_are_both_found(tmp_path: Path) -> None:
 
 
 def test_only_the_culprit_is_counted(tmp_path: Path) -> None:
-    """Of several shards and workers, with executions on each."""
-    with tree(tmp_path, "segv:turn:evil", workers=2, FASTRUNNER_SHARDS="4") as (runner, operator):
+    """Of several workers, with executions on each."""
+    with tree(tmp_path, "segv:turn:evil", workers=2) as (runner, operator):
         good = [f"good-{number}" for number in range(16)]
-        assert {shard_of(each, 4) for each in good} == set(range(4))
         for each in good:
             operator.execute(each, document(*[waiting(150), {"set": {"a": 1}}] * 8))
         operator.execute("evil", DEADLY)
         operator.until_aside("evil")
         for each in good:
             until(lambda each=each: operator.status(each) == "completed", 60)  # type: ignore[misc]
-        assert [worker["restarts"] for worker in runner.workers()] == [
-            3 if worker == shard_of("evil", 4) % 2 else 0 for worker in range(2)
-        ]
+        assert sorted(worker["restarts"] for worker in runner.workers()) == [0, 3]
         assert [each.execution_id for each in operator.listed("paused")] == ["evil"]
 
 

@@ -143,6 +143,8 @@ class Journal:
         self._seen: dict[str, int] = {}
         self.completed_s: dict[str, float] = {}
         """When the completion of an effect was first known to be durable, by idempotency key."""
+        self.shards: dict[str, set[int]] = {}
+        """The shards in which executions were seen, by id; one each, unless something is very wrong."""
         self.changed: list[str] = []
         """Events that were durable and are not the same any more."""
 
@@ -150,15 +152,19 @@ class Journal:
         """Looks at the files as they are now: at everything, or only at what has come since the last look."""
         for file in sorted(self._data_dir.glob("shard-*.db")):
             after = 0 if whole else self._seen.get(file.name, 0)
-            with suppress(apsw.Error), closing(_open(file)) as db:
+            # A file that has just been made has no tables yet.
+            with suppress(apsw.BusyError, apsw.CantOpenError), closing(_open(file)) as db:
+                if not read_all(db, "select 1 from sqlite_master where name = 'events'"):
+                    continue
                 found = read_all(
                     db,
-                    "select event_key, execution_id, first_sequence, last_sequence, messages"
+                    "select event_key, execution_id, events.first_sequence, events.last_sequence, messages"
                     " from events join executions using (execution_key) where event_key > ? order by event_key",
                     (after,),
                 )
                 now_s = monotonic_s()
                 for event_key, execution_id, first_sequence, last_sequence, messages in found:
+                    self.shards.setdefault(execution_id, set()).add(int(file.stem.removeprefix("shard-")))
                     self._seen[file.name] = event_key
                     self._note(execution_id, first_sequence, last_sequence, messages, now_s)
 
@@ -182,7 +188,7 @@ class Journal:
 
     def problems(self) -> list[str]:
         """What is wrong with the files of a runner that has stopped."""
-        problems = []
+        problems = [f"{each} lives in shards {found}" for each, found in self.shards.items() if len(found) > 1]
         for file in sorted(self._data_dir.glob("shard-*.db")):
             with closing(_open(file)) as db:
                 for query, expected in _SOUND.items():

@@ -144,20 +144,32 @@ class Clients:
     def __init__(self, target: str, seed: int, connections: int = 12, give_up_s: float = 30.0) -> None:
         self._chance = random.Random(seed)
         self._give_up_s = give_up_s
-        self._channels: list[Any] = [
-            grpc.aio.insecure_channel(target, options=[*_CHANNEL_OPTIONS, ("client", number)])
-            for number in range(connections)
-        ]
+        self._target = target
+        self._opened = 0
+        self._channels: list[Any] = [self._channel() for _ in range(connections)]
+        self._retired: list[Any] = []
 
     async def close(self) -> None:
-        for channel in self._channels:
+        for channel in (*self._channels, *self._retired):
             await channel.close()
+
+    def _renew(self) -> None:
+        """Now and then a connection anew: those of a killed worker have all moved to another, and would stay there."""
+        if self._chance.random() < 0.05:
+            at = self._chance.randrange(len(self._channels))
+            self._retired.append(self._channels[at])
+            self._channels[at] = self._channel()
+
+    def _channel(self) -> Any:
+        self._opened += 1
+        return grpc.aio.insecure_channel(self._target, options=[*_CHANNEL_OPTIONS, ("client", self._opened)])
 
     async def call(self, method: str, request: Message) -> tuple[grpc.StatusCode, bytes]:
         """The answer's code and message; RESOURCE_EXHAUSTED is tried again like UNAVAILABLE."""
         payload = request.SerializeToString()
         give_up_s = monotonic_s() + self._give_up_s
         while True:
+            self._renew()
             try:
                 reply: bytes = await self._chance.choice(self._channels).unary_unary(path(method))(payload, timeout=5)
             except grpc.aio.AioRpcError as error:

@@ -63,7 +63,7 @@ async def _fill(path: Path) -> None:
         await engine.submit(submission("paused", WAIT))
         await engine.pause("paused", "for the archive")
         await until(lambda: len(performer.performed) == 2, "the effect to start")
-        engine.acknowledge("finished", 3)
+        engine.outbox.acknowledge("finished", 3)
         await engine.submit(submission("large", LARGE, input_json=LARGE_INPUT, client="a-client"))
         await engine.submit(submission("result", LARGE.partition("  - rest")[0]))
         await engine.submit(submission("posting", POST, input_json=b'{"a": [1, 2.5], "x": "y"}'))
@@ -73,7 +73,7 @@ async def _fill(path: Path) -> None:
 
 
 def _acknowledged(engine: object) -> bool:
-    shard = engine._shards[0]  # type: ignore[attr-defined]
+    shard = engine._shards.by_number[0]  # type: ignore[attr-defined]
     return bool(shard.store.view("finished").acknowledged_sequence == 3)
 
 

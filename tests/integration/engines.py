@@ -18,8 +18,10 @@ from fastrunner.base import clock, limits
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EffectPerformer, ExecutionView, Submission
+from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import UnknownExecution
+from fastrunner.routing.placement import Places
 
 __all__ = [
     "CALL",
@@ -97,6 +99,11 @@ class Performer:
         self.closed = True
 
 
+def admission_of(client_executions_per_s_max: float) -> Admission:
+    """The admission of a runner with one worker, and room for any number of executions."""
+    return Admission(Places.alone(), executions_max=10**9, client_executions_per_s_max=client_executions_per_s_max)
+
+
 def folder() -> Path:
     """A new data directory, on the memory file system where it is large enough: fsync costs nothing there."""
     base = Path("/dev/shm")
@@ -120,9 +127,9 @@ async def engine_on(
     """A started engine that owns all shards of `path`; drained at the end."""
     config = Config(data_dir=path, **settings)
     performers = {"call_http": performer or Performer()}
-    engine = EmbeddedEngine(config, Metrics(), performers, shards=range(shards), shard_count=shards, wall_ms=wall_ms)
+    engine = EmbeddedEngine(config, Metrics(), performers, places=Places.alone(shards), wall_ms=wall_ms)
     if listener is not None:
-        engine.listen(listener)
+        engine.outbox.listen(listener)
     await engine.start()
     try:
         yield engine
@@ -145,7 +152,7 @@ def submission(execution_id: str, text: str = SET, **changes: Any) -> Submission
     return Submission(input_value=orjson.loads(fields["input_json"]), **fields)
 
 
-async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> None:
     """Waits until `condition` holds, failing with `what` after `timeout_s`."""
     deadline_s = clock.monotonic_s() + timeout_s
     while not condition():
@@ -154,7 +161,7 @@ async def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0
 
 
 async def until_status(
-    engine: EmbeddedEngine, execution_id: str, *statuses: str, timeout_s: float = 10.0
+    engine: EmbeddedEngine, execution_id: str, *statuses: str, timeout_s: float = 30.0
 ) -> ExecutionView:
     """Waits until an execution's durable status is one of `statuses`."""
     deadline_s = clock.monotonic_s() + timeout_s

@@ -214,9 +214,13 @@ class DirectRouter:
         """All workers."""
         return list(range(len(self.services)))
 
-    def owner_of(self, execution_id: str) -> int:
-        """By checksum, as the real one."""
-        return crc32(execution_id.encode()) % len(self.services)
+    def owners_of(self, execution_id: str) -> list[int]:
+        """By checksum, whether or not it exists."""
+        return [crc32(execution_id.encode()) % len(self.services)]
+
+    def choose(self, count: int) -> int:
+        """This worker."""
+        return self.worker
 
     async def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> bytes:
         """Calls the owner's handler."""

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner.counts.definitions import Metrics
 from fastrunner.processes.folder import RuntimeFolder
+from fastrunner.processes.shared import Shared
 from fastrunner.routing.facts import CallFacts
 from fastrunner.routing.peers import Router
 from fastrunner.service.status import status_of
@@ -31,7 +32,12 @@ class Owner:
 
 
 async def main(folder: Path) -> None:
-    router = Router(1, 2, 2, RuntimeFolder(folder).socket_of, Metrics(CollectorRegistry()), status_of)
+    router = Router(
+        Shared.create(2, 2, bytes(16)).places(1, 2),
+        RuntimeFolder(folder).socket_of,
+        Metrics(CollectorRegistry()),
+        status_of,
+    )
     await router.start(Owner())
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -12,6 +12,7 @@ from fastrunner.callback import CallbackPipeline
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.routing.placement import Places
 from tests.integration.callbacks import TOKEN, free_port, receiving, until
 from tests.integration.engines import CALL, SET, WAIT, Performer, folder, submission
 
@@ -30,10 +31,8 @@ async def reporting_engine(
         stigmer_service_use_tls=False,
     )
     metrics = Metrics(CollectorRegistry())
-    engine = EmbeddedEngine(
-        config, metrics, {"call_http": performer or Performer()}, shards=range(SHARDS), shard_count=SHARDS
-    )
-    pipeline = CallbackPipeline(config, engine, metrics)
+    engine = EmbeddedEngine(config, metrics, {"call_http": performer or Performer()}, places=Places.alone(SHARDS))
+    pipeline = CallbackPipeline(config, engine.outbox, metrics)
     await engine.start()
     await pipeline.start()
     try:
@@ -61,7 +60,7 @@ async def test_every_event_is_reported_and_acknowledged() -> None:
         await until_reported(engine, 100)
         stored = await engine.events("e-1", 1, 100)
         assert receiver.ledger.encoded("e-1") == stored
-        assert await engine.unacknowledged(None, 1) == []
+        assert await engine.outbox.unacknowledged(None, 1) == []
     assert receiver.ledger.violations == []
     assert receiver.ledger.summary().finished == 100
 

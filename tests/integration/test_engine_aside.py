@@ -61,11 +61,11 @@ async def test_walk_makes_up_for_what_was_told_in_its_place() -> None:
             assert view.error is not None
             assert view.error["title"] == "Paused by the runner"
             assert figures(engine) == (1, 1)
-            assert "x" not in engine._shards[0].live
+            assert "x" not in engine._shards.by_number[0].live
             await engine.pause("x", "")
             await engine.resume("x", "try again")
             assert (await engine.get("x")).error is None
-            await until(lambda: "x" in engine._shards[0].live, "it to come back")
+            await until(lambda: "x" in engine._shards.by_number[0].live, "it to come back")
             await until(lambda: figures(engine) == (1, 1), "it to wait again")
     async with engine_on(path) as engine:
         await engine.cancel("x", "", force=False)

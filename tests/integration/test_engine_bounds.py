@@ -88,7 +88,7 @@ async def test_execution_the_core_fails_on_is_refused_and_forgotten(monkeypatch:
                 await engine.submit(submission("one"))
         with pytest.raises(UnknownExecution):
             await engine.get("one")
-        assert engine._shards[0].unfinished_count == 0
+        assert engine._shards.by_number[0].unfinished_count == 0
         assert await engine.submit(submission("one")) == "running"
 
 

@@ -222,7 +222,7 @@ async def test_endless_loop_does_not_starve_others_and_obeys() -> None:
         for number in range(20):
             await asyncio.wait_for(engine.submit(submission(f"set-{number}")), 5)
             assert (await engine.get(f"set-{number}")).status == "completed"
-        loop = engine._shards[0].live["loop-0"]
+        loop = engine._shards.by_number[0].live["loop-0"]
         before = (await engine.get("loop-0")).last_sequence
         await engine.pause("loop-0", "")
         paused_at = (await engine.get("loop-0")).last_sequence

@@ -76,7 +76,7 @@ async def test_execution_that_is_damaged_fails_and_the_others_go_on(
         assert "damaged" in view.error["detail"]
         await assert_whole(engine, "damaged", "workflow_failed")
         assert (await all_events(engine, "damaged"))[-1].error.code == "SYSTEM_ERROR"
-        await until(lambda: "damaged" not in engine._shards[0].live, "its end to be told")
+        await until(lambda: "damaged" not in engine._shards.by_number[0].live, "its end to be told")
         with pytest.raises(WrongState):
             await engine.cancel("damaged", "", True)
         await until_status(engine, "whole", "completed")
@@ -113,9 +113,9 @@ async def test_events_that_are_damaged_leave_no_gap(statement: str) -> None:
         assert "event_damaged" in types
         await assert_whole(engine, "b", "workflow_completed")
         last = (await engine.get("a")).last_sequence
-        rows = await engine.unacknowledged(None, 100)
+        rows = await engine.outbox.unacknowledged(None, 100)
         assert _sequences([row for row in rows if row.execution_id == "a"]) == list(range(1, last + 1))
-        assert _sequences(await engine.unacknowledged_of("a", 1, 10**6)) == list(range(1, last + 1))
+        assert _sequences(await engine.outbox.unacknowledged_of("a", 1, 10**6)) == list(range(1, last + 1))
         followed = [WorkflowProgressEvent.FromString(each) async for each in engine.subscribe("a", 1)]
         assert [event.sequence_number for event in followed] == list(range(1, last + 1))
         assert await _damaged_count(engine, "events") >= 1
@@ -166,7 +166,7 @@ async def test_change_that_no_disk_would_take_fails_its_execution_only(monkeypat
         assert "cannot store" in view.error["detail"]
         await assert_whole(engine, "poison", "workflow_failed")
         await until_status(engine, "whole", "completed")
-        await until(lambda: engine._shards[0].unfinished_count == 0, "the last commit to be told")
+        await until(lambda: engine._shards.by_number[0].unfinished_count == 0, "the last commit to be told")
         assert await engine.submit(submission("after")) == "running"
 
 
@@ -181,5 +181,5 @@ async def test_request_that_no_disk_would_take_is_refused_and_the_others_are_not
         with pytest.raises(RuntimeError, match="cannot store"):
             await futures[1]
         assert await futures[2] == "running"
-        assert engine._shards[0].unfinished_count == 2
-        assert engine._shards[0].refusal is None
+        assert engine._shards.by_number[0].unfinished_count == 2
+        assert engine._shards.by_number[0].refusal is None

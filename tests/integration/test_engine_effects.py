@@ -97,7 +97,7 @@ async def test_such_an_outcome_is_held_while_paused_and_dropped_when_cancelled(
             await engine.pause("paused", "")
             await engine.cancel("cancelled", "", True)
         engine._effects._plan_pass()
-        await until(lambda: not engine._shards[0].live["paused"].effects_unstarted, "the effect to start")
+        await until(lambda: not engine._shards.by_number[0].live["paused"].effects_unstarted, "the effect to start")
         assert (await engine.get("paused")).status == "paused"
         assert (await engine.get("cancelled")).status == "cancelled"
         await engine.resume("paused", "")
@@ -229,7 +229,7 @@ async def test_effect_of_an_execution_that_is_set_aside_does_not_start(monkeypat
         with monkeypatch.context() as patch:
             patch.setattr(limits, "EFFECTS_IN_FLIGHT_PER_WORKER_MAX", 0)
             await engine.submit(submission("one", CALL))
-            shard = engine._shards[0]
+            shard = engine._shards.by_number[0]
             await until(lambda: engine._effects.waiting_count, "the effect to wait")
             shard.quarantine(shard.live["one"])
         await engine.submit(submission("two", CALL))

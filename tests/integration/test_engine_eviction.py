@@ -58,7 +58,7 @@ class Clock:
 
 def in_memory(engine: EmbeddedEngine) -> list[str]:
     """Ids of the executions that are in memory."""
-    return [execution_id for shard in engine._shards.values() for execution_id in shard.live]
+    return [execution_id for shard in engine._shards for execution_id in shard.live]
 
 
 async def until_evicted(engine: EmbeddedEngine, count_max: int = 0) -> None:
@@ -90,7 +90,7 @@ async def test_what_only_waits_leaves_memory_and_comes_back_at_its_time() -> Non
             await assert_whole(engine, each, "workflow_completed")
         await until_evicted(engine)
         assert engine._parked_count == engine._active_count == 0
-        assert sum(shard.unfinished_count for shard in engine._shards.values()) == 0
+        assert sum(shard.unfinished_count for shard in engine._shards) == 0
 
 
 async def test_parked_executions_take_no_objects() -> None:

@@ -64,7 +64,7 @@ async def test_shares_of_clients_are_the_same_after_a_restart() -> None:
 async def test_client_of_an_evicted_execution_is_known_when_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     async with engine_on(folder(), parked_resident_max=0) as engine:
         await engine.submit(submission("a", WAIT.replace("milliseconds: 200", "hours: 1"), client="one"))
-        await until(lambda: "a" not in engine._shards[0].live, "eviction")
+        await until(lambda: "a" not in engine._shards.by_number[0].live, "eviction")
         clients, restored = [], engine.restored
 
         def back(execution: Execution, effects: list[PerformEffect]) -> None:
@@ -83,7 +83,7 @@ async def test_endless_loops_share_an_allowance(monkeypatch: pytest.MonkeyPatch)
     async with engine_on(folder()) as engine:
         for each in loops:
             await engine.submit(submission(each, ENDLESS))
-        live = engine._shards[0].live
+        live = engine._shards.by_number[0].live
         await until(lambda: all(live[each].is_long for each in loops), "the loops to be long ones", 30)
         await until(lambda: len(engine._scheduler._resting) == 5, "the loops to rest", 30)
         began_s, before = monotonic_s(), sum(live[each].events_told_size_bytes for each in loops)

@@ -127,7 +127,7 @@ async def _fail_and_recover(
         await until(lambda: troubles[-1] == "", "readiness to come back")
         assert len(troubles) == 2
         assert engine._metrics.storage_failing.value == 0
-        await until(lambda: engine._shards[0].unfinished_count == 0, "the last commit to be told")
+        await until(lambda: engine._shards.by_number[0].unfinished_count == 0, "the last commit to be told")
         receiver.check(accepted)
         assert set(receiver.sequences) == set(accepted)
         assert await engine.submit(submission("more", CALL)) == "running"
@@ -204,7 +204,7 @@ async def test_start_on_a_full_disk_waits_for_room(disk: SmallDisk) -> None:
     disk.leave(0)
     troubles: list[str] = []
     config = Config(data_dir=disk.path)
-    engine = EmbeddedEngine(config, Metrics(), {"call_http": Performer()}, shards=range(1), shard_count=1)
+    engine = EmbeddedEngine(config, Metrics(), {"call_http": Performer()})
     engine.watch_storage(troubles.append)
     starting = asyncio.ensure_future(engine.start())
     try:
@@ -262,9 +262,9 @@ async def _fate(engine: EmbeddedEngine, execution_id: str) -> str:
                 return "ended"
         except RunnerError as error:
             return type(error).__name__
-        if engine._shards[0].trouble:
+        if engine._shards.by_number[0].trouble:
             return "out of service"
-        execution = engine._shards[0].live.get(execution_id)
+        execution = engine._shards.by_number[0].live.get(execution_id)
         if execution is not None and execution.broken:
             return "set aside"
         assert clock.monotonic_s() < deadline_s, f"{execution_id} is {view.status} and nobody says why"
@@ -301,12 +301,12 @@ async def _fates(path: Path) -> Counter[str]:
     performer = Performer()
     performer.gate.set()
     async with engine_on(path, performer, listener=lambda row: None) as engine:
-        shard = engine._shards[0]
+        shard = engine._shards.by_number[0]
         await until(lambda: not shard.loader.backlog or shard.trouble, "recovery, or the reason why not")
         if shard.trouble:
             assert "damaged" in shard.trouble
             return Counter(["out of service"])
-        await engine.unacknowledged(None, 1000)
+        await engine.outbox.unacknowledged(None, 1000)
         return Counter([await _fate(engine, f"execution-{number}") for number in range(60)])
 
 
@@ -330,7 +330,7 @@ async def test_torn_journal_keeps_every_commit_before_the_tear_whole() -> None:
         performer = Performer()
         performer.gate.set()
         async with engine_on(path, performer, listener=lambda row: None) as engine:
-            shard = engine._shards[0]
+            shard = engine._shards.by_number[0]
             kept = shard.unfinished_count
             for number in range(kept):
                 await until_status(engine, f"execution-{number}", "completed")

@@ -34,7 +34,7 @@ async def _killed(folded_after: int = 0) -> Path:
     """A shard as SIGKILL leaves it after some commits: everything written is in the page cache."""
     source = folder()
     async with engine_on(source, listener=lambda row: None) as engine:
-        db = engine._shards[0].store._db
+        db = engine._shards.by_number[0].store._db
         for number in range(COMMITS):
             await engine.submit(submission(f"execution-{number}", CALL))
             if number + 1 == folded_after:
@@ -76,11 +76,11 @@ async def _told(path: Path, caplog: pytest.LogCaptureFixture) -> tuple[int, int]
     async with engine_on(path, listener=lambda row: None) as engine:
         told = caplog.text.count("table journal: its journal")
         assert ("is kept as shard-0000.db-wal.damaged" in caplog.text) == (told > 0)
-        left = engine._shards[0].unfinished_count
+        left = engine._shards.by_number[0].unfinished_count
     # It is told once; whoever checks the directory is told until the journal that was kept has been looked into.
     async with engine_on(path, listener=lambda row: None) as engine:
         assert caplog.text.count("table journal") == told
-        assert engine._shards[0].unfinished_count == left
+        assert engine._shards.by_number[0].unfinished_count == left
     findings = [damage.table for damage in shard_files(path, 1)[0].check(lambda count: None)]
     assert findings == (["journal"] if told else [])
     return told, left

@@ -217,37 +217,37 @@ async def test_events_are_announced_in_order_and_stay_in_the_outbox_until_acknow
         for number in range(5):
             await until_status(engine, f"execution-{number}", "completed")
         # What is durable is visible in the file a moment before it is announced.
-        await until(lambda: not any(shard.live for shard in engine._shards.values()), "the last commit to land")
+        await until(lambda: not any(shard.live for shard in engine._shards), "the last commit to land")
         announced = {(row.execution_id, row.first_sequence): row for row in rows}
-        stored = await engine.unacknowledged(None, 1_000)
+        stored = await engine.outbox.unacknowledged(None, 1_000)
         assert [(row.execution_id, row.first_sequence) for row in stored] == sorted(announced)
         assert all(announced[row.execution_id, row.first_sequence] == row for row in stored)
         paged: list[UnacknowledgedEvents] = []
-        while page := await engine.unacknowledged(
+        while page := await engine.outbox.unacknowledged(
             (paged[-1].execution_id, paged[-1].first_sequence) if paged else None, 3
         ):
             paged += page
         assert paged == stored
         last = (await engine.get("execution-0")).last_sequence
-        engine.acknowledge("execution-0", last)
-        engine.acknowledge("execution-1", 3)
+        engine.outbox.acknowledge("execution-0", last)
+        engine.outbox.acknowledge("execution-1", 3)
     async with engine_on(path, shards=2, listener=rows.append) as engine:
         assert (await engine.get("execution-0")).acknowledged_sequence == last
-        left = await engine.unacknowledged(None, 1_000)
+        left = await engine.outbox.unacknowledged(None, 1_000)
         assert "execution-0" not in {row.execution_id for row in left}
         assert {row.execution_id for row in left} == {f"execution-{number}" for number in range(1, 5)}
-        of_one = await engine.unacknowledged_of("execution-1", 4, 10**6)
+        of_one = await engine.outbox.unacknowledged_of("execution-1", 4, 10**6)
         assert of_one[0].first_sequence <= 4 <= of_one[0].last_sequence
         assert [row.last_sequence + 1 for row in of_one[:-1]] == [row.first_sequence for row in of_one[1:]]
-        assert len(await engine.unacknowledged_of("execution-1", 1, 1)) == 1
-        assert await engine.unacknowledged_of("nobody", 1, 1) == []
+        assert len(await engine.outbox.unacknowledged_of("execution-1", 1, 1)) == 1
+        assert await engine.outbox.unacknowledged_of("nobody", 1, 1) == []
         assert sum(len(list(split(row.messages))) for row in of_one) == last - of_one[0].first_sequence + 1
 
 
 async def test_effect_starts_only_after_the_commit_that_scheduled_it() -> None:
     performer = Performer()
     async with engine_on(folder(), performer) as engine:
-        shard = engine._shards[0]
+        shard = engine._shards.by_number[0]
         requested, request = [], shard._writer.request
         shard._writer.request = lambda: requested.append(True)  # type: ignore[method-assign]
         accepted = asyncio.ensure_future(engine.submit(submission("one", CALL)))
@@ -288,11 +288,11 @@ async def test_commands_reach_an_execution_that_is_not_restored_yet(monkeypatch:
         await engine.submit(submission("two", CALL))
     monkeypatch.setattr("fastrunner.engine.embedded.run.residency.Loader.run", lambda self: asyncio.sleep(0))
     async with engine_on(path) as engine:
-        assert not engine._shards[0].live
+        assert not engine._shards.by_number[0].live
         assert await engine.submit(submission("one", CALL)) == "running"
         await engine.cancel("two", "", True)
         assert (await engine.get("two")).status == "cancelled"
-        assert engine._shards[0].unfinished_count == 1
+        assert engine._shards.by_number[0].unfinished_count == 1
 
 
 async def test_timers_survive_a_restart_and_fire_at_their_time() -> None:
@@ -328,7 +328,7 @@ async def test_retention_by_count_and_by_age_deletes_finished_executions_only() 
     async with engine_on(path, retention_count=10) as engine:
         await engine.submit(submission("running", CALL))
         await asyncio.gather(*(engine.submit(submission(f"execution-{number}")) for number in range(250)))
-        shard = engine._shards[0]
+        shard = engine._shards.by_number[0]
         shard.retain()
         await until(lambda: shard._retention.finished_count == 10, "retention by count")
         with pytest.raises(UnknownExecution):
@@ -336,7 +336,7 @@ async def test_retention_by_count_and_by_age_deletes_finished_executions_only() 
         assert (await engine.get("execution-249")).status == "completed"
     later_ms = clock.wall_ms() + 10_000
     async with engine_on(path, retention_s=5, wall_ms=lambda: later_ms) as engine:
-        shard = engine._shards[0]
+        shard = engine._shards.by_number[0]
         assert shard._retention.finished_count == 10
         shard.retain()
         await until(lambda: shard._retention.finished_count == 0, "retention by age")
@@ -350,8 +350,8 @@ async def test_retention_keeps_what_the_receiver_has_not_acknowledged() -> None:
     async with engine_on(folder(), retention_count=0, listener=lambda row: None) as engine:
         await engine.submit(submission("one"))
         await engine.submit(submission("two"))
-        shard = engine._shards[0]
-        engine.acknowledge("one", 100)
+        shard = engine._shards.by_number[0]
+        engine.outbox.acknowledge("one", 100)
         shard.retain()
 
         def gone() -> bool:
@@ -367,7 +367,7 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
     async with engine_on(folder(), performer) as engine:
         await engine.submit(submission("old", CALL))
         await until(lambda: performer.performed, "the effect to start")
-        store = engine._shards[0].store
+        store = engine._shards.by_number[0].store
         commit, failures = store.commit, []
 
         def fail() -> None:
@@ -376,7 +376,7 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
             failures.append(error)
             raise error
 
-        writer = engine._shards[0]._writer
+        writer = engine._shards.by_number[0]._writer
         assert isinstance(writer, Writer)
         writer._commit = fail
         performer.gate.set()
@@ -390,9 +390,9 @@ async def test_commit_that_fails_refuses_what_is_new_and_keeps_the_rest() -> Non
         writer._commit = commit
         await until_status(engine, "old", "completed")
         await assert_whole(engine, "old", "workflow_completed")
-        await until(lambda: engine._shards[0].refusal is None, "admission to open again")
+        await until(lambda: engine._shards.by_number[0].refusal is None, "admission to open again")
         assert await engine.submit(submission("new", CALL)) == "running"
-        assert engine._shards[0].unfinished_count == 1
+        assert engine._shards.by_number[0].unfinished_count == 1
 
 
 async def test_disk_that_is_nearly_full_closes_admission_until_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ async def test_state_that_lives_through_many_commits_is_written_about_once(step:
                 return EffectResult(effect.effect_id, {"items": items})
 
         async with engine_on(path, Answer()) as engine:
-            engine._shards[0].store._db.execute("pragma wal_autocheckpoint = 0")
+            engine._shards.by_number[0].store._db.execute("pragma wal_autocheckpoint = 0")
             before = _wal_size_bytes(path)
             await engine.submit(submission("a", document(ASK + tasks)))
             await until_status(engine, "a", "completed", timeout_s=30)
@@ -129,7 +129,9 @@ async def test_evicted_state_comes_back_and_is_not_written_again() -> None:
     )
     async with engine_on(path, performer, parked_resident_max=0) as engine:
         await engine.submit(submission("a", text))
-        await until(lambda: "a" not in engine._shards[0].live and _rows(path, "select 1 from snapshots"), "eviction")
+        await until(
+            lambda: "a" not in engine._shards.by_number[0].live and _rows(path, "select 1 from snapshots"), "eviction"
+        )
         before = _rows(path, "select hash from claims")
         assert len(before) > 3
         await until(lambda: performer.performed, "the second effect to start")

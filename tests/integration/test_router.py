@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,10 @@ from fastrunner.errors import (
     UnknownExecution,
 )
 from fastrunner.processes.folder import RuntimeFolder
+from fastrunner.processes.shared import Shared
 from fastrunner.routing.facts import CallFacts
 from fastrunner.routing.peers import Router
+from fastrunner.routing.placement import BACKLOG, Places
 from fastrunner.service.status import status_of
 
 PEER = "ipv4:127.0.0.1:1"
@@ -99,9 +102,13 @@ class Workers:
         self.handlers: dict[int, EchoHandler] = {}
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
+        self.shared = Shared.create(count, count, bytes(16))
+
+    def places(self, worker: int) -> Places:
+        return self.shared.places(worker, self.count)
 
     async def start(self, worker: int) -> Router:
-        router = Router(worker, self.count, 8, self.folder.socket_of, self.metrics, status_of)
+        router = Router(self.places(worker), self.folder.socket_of, self.metrics, status_of)
         self.handlers[worker] = EchoHandler(f"worker {worker}")
         self.routers[worker] = router
         await router.start(self.handlers[worker])
@@ -525,11 +532,33 @@ async def test_garbage_closes_the_link_only(workers: Workers) -> None:
     assert await workers.routers[0].forward(1, "Echo", b"ok", PEER, 0) == b"worker 1:ok"
 
 
-def test_every_worker_agrees_on_owners(folder: RuntimeFolder) -> None:
-    """All workers name the same owner for an id."""
-    routers = [Router(n, 3, 8, folder.socket_of, Metrics(CollectorRegistry()), status_of) for n in range(3)]
-    for number in range(100):
-        assert len({router.owner_of(f"execution-{number}") for router in routers}) == 1
+async def test_every_worker_knows_who_has_an_execution(workers: Workers) -> None:
+    """What one worker claims all of them find; what nobody has any worker may take."""
+    for shard in range(workers.count):
+        places = workers.places(shard)
+        assert places.table.claim(f"execution-{shard}", shard) == -1
+        places.table.set_known(shard, True)
+    for router in workers.routers.values():
+        assert [list(router.owners_of(f"execution-{shard}")) for shard in range(workers.count)] == [
+            [shard] for shard in range(workers.count)
+        ]
+        assert list(router.owners_of("nobody's")) == []
+        assert router.choose(1) == router.worker
+
+
+async def test_new_work_is_placed_at_an_idle_worker_that_answers(workers: Workers) -> None:
+    """A busy worker places at one that has less to do, once it is linked to it, and never at one that is gone."""
+    router = workers.routers[0]
+    loads = workers.places(0).loads
+    for worker, backlog in ((0, 1000.0), (1, 10.0), (2, inf)):
+        loads.set(worker, BACKLOG, backlog)
+    await until(lambda: router.choose(100) == 1)
+    assert router.choose(991) == 0
+    loads.set(1, BACKLOG, inf)
+    assert router.choose(1) == 0
+    loads.set(1, BACKLOG, 0.0)
+    await workers.stop(1)
+    await until(lambda: router.choose(1) == 0)
 
 
 # --- the wrong moment, and the wrong pace ---
@@ -598,7 +627,9 @@ class ScriptedOwner:
 @contextlib.asynccontextmanager
 async def asking(folder: RuntimeFolder) -> AsyncGenerator[Router, None]:
     """Worker 0 of two."""
-    router = Router(0, 2, 8, folder.socket_of, Metrics(CollectorRegistry()), status_of)
+    router = Router(
+        Shared.create(2, 2, bytes(16)).places(0, 2), folder.socket_of, Metrics(CollectorRegistry()), status_of
+    )
     try:
         yield router
     finally:

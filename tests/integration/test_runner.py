@@ -147,7 +147,7 @@ def assert_all_completed(client: Client, callers: list[Caller]) -> None:
 
 
 def test_accepts_executes_and_answers_from_any_worker(runner: RunnerProcess, client: Client) -> None:
-    """One connection executes on every worker's shards; another one sees and cancels all of it."""
+    """What one connection submits other ones see and cancel, whichever worker they reach."""
     ids = [f"e-{number}" for number in range(20)]
     assert {client.execute(execution_id) for execution_id in ids} == {"running"}
     waiting = [f"w-{number}" for number in range(10)]

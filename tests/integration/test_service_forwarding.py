@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import grpc
 import pytest
@@ -16,8 +17,9 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.embedded.store.sharding import owner_of, shard_of
+from fastrunner.errors import Elsewhere
 from fastrunner.processes.folder import RuntimeFolder
+from fastrunner.processes.shared import Shared
 from fastrunner.routing.peers import Router
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
@@ -36,7 +38,7 @@ class Cluster:
     engines: list[MemoryEngine]
 
     def owner_of(self, execution_id: str) -> int:
-        return owner_of(shard_of(execution_id, WORKERS), WORKERS)
+        return crc32(execution_id.encode()) % WORKERS
 
     def elsewhere(self) -> str:
         """An id that the first worker does not own."""
@@ -86,7 +88,14 @@ async def linked(tmp_path: Path) -> AsyncIterator[Cluster]:
     metrics = Metrics(registry)
     engines = [MemoryEngine() for _ in range(WORKERS)]
     folder = RuntimeFolder(tmp_path)
-    routers = [Router(worker, WORKERS, WORKERS, folder.socket_of, metrics, status_of) for worker in range(WORKERS)]
+    shared = Shared.create(WORKERS, WORKERS, bytes(16))
+    places = [shared.places(worker, WORKERS) for worker in range(WORKERS)]
+    for at in range(100):
+        # As if each had been accepted by that worker before.
+        places[0].table.claim(f"e-{at}", crc32(f"e-{at}".encode()) % WORKERS)
+    for worker in range(WORKERS):
+        places[0].table.set_known(worker, True)
+    routers = [Router(each, folder.socket_of, metrics, status_of) for each in places]
     services = [Service(engine, router, metrics) for engine, router in zip(engines, routers, strict=True)]
     for router, service in zip(routers, services, strict=True):
         await router.start(service)
@@ -160,6 +169,18 @@ async def test_items_of_a_batch_travel_together(direct: DirectCluster) -> None:
     request = m.ExecuteAsyncBatchRequest(executions=[execution(f"e-{at}") for at in range(30)])
     await direct.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
     assert sorted(direct.router.forwarded) == [(1, "ExecuteAsyncBatch"), (2, "ExecuteAsyncBatch")]
+
+
+async def test_an_id_that_everybody_says_another_has_is_given_up(direct: DirectCluster) -> None:
+    execution_id = direct.elsewhere()
+    direct.engines[1].refusal = Elsewhere(execution_id)
+    code, message, _ = await refusal(direct.wire.execute_async(execution_id))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert "several workers" in message
+    assert direct.router.forwarded == [(1, "ExecuteAsync")] * limits.PLACEMENT_ATTEMPTS_MAX
+    direct.engines[1].refusal = None
+    await direct.wire.execute_async(execution_id)
+    assert direct.execution(execution_id).status == "running"
 
 
 async def test_a_batch_loses_only_the_part_of_an_absent_owner(direct: DirectCluster) -> None:

@@ -99,14 +99,12 @@ async def engine_at(
         Config(data_dir=path, **settings),
         Metrics(CollectorRegistry()),
         {"call_http": performer or Performer()},
-        shards=[0],
-        shard_count=1,
         wall_ms=wall_ms,
         make_store=disk.store,
         make_writer=disk.writer,
     )
     if listener is not None:
-        engine.listen(listener)
+        engine.outbox.listen(listener)
     await engine.start()
     try:
         yield engine

@@ -22,6 +22,7 @@ from fastrunner.callback import CallbackPipeline
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.routing.placement import Places
 from tests.integration.engines import TERMINAL
 from tests.simulation.clients import Job, make_job
 from tests.simulation.virtual import Killed, VirtualLoop
@@ -132,12 +133,11 @@ class Simulation:
             config,
             _METRICS,
             {"call_http": self._service},
-            shards=range(self._shards),
-            shard_count=self._shards,
+            places=Places.alone(self._shards),
             make_store=self._make_store,
             make_writer=lambda name, commit, landed: Writer(self.world, commit, landed),
         )
-        pipeline = CallbackPipeline(config, engine, _METRICS, make_client=lambda *_: self.receiver)
+        pipeline = CallbackPipeline(config, engine.outbox, _METRICS, make_client=lambda *_: self.receiver)
         await engine.start()
         await pipeline.start()
         clients = [asyncio.create_task(job.run(engine, self.world.rng)) for job in self.jobs if not job.settled]

@@ -56,7 +56,7 @@ async def until(condition: Callable[[], Any], timeout_s: float = 100.0) -> float
 
 
 def is_live(engine: EmbeddedEngine, execution_id: str) -> bool:
-    return execution_id in engine._shards[0].live
+    return execution_id in engine._shards.by_number[0].live
 
 
 # --- commits ---
@@ -106,7 +106,7 @@ def test_acknowledgement_waits_for_a_commit_to_travel_with(disk: Disk) -> None:
             await until(lambda: not is_live(engine, "e-0"))
             disk.writes.clear()
             began_s = now_s()
-            engine.acknowledge("e-0", 1)
+            engine.outbox.acknowledge("e-0", 1)
             await until(lambda: disk.writes)
             [(at_s, batch)] = disk.writes
             assert batch.acknowledgements == {"e-0": (1, 0)}
@@ -122,7 +122,7 @@ def test_events_of_a_loop_that_await_their_commit(disk: Disk) -> None:
         async with engine_at(disk, folder()) as engine:
             await engine.submit(submission("loop", ENDLESS))
             disk.commit_s = 20.0
-            execution = engine._shards[0].live["loop"]
+            execution = engine._shards.by_number[0].live["loop"]
             await asyncio.sleep(5)
             most = limits.EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX
             slice_size_bytes = 2 * limits.WALK_STEPS_PER_SLICE_MAX * 300
@@ -261,7 +261,7 @@ def test_backlog_without_room_is_looked_at_again_soon(disk: Disk, monkeypatch: p
     async def main() -> None:
         async with engine_at(disk, folder(), performer) as engine:
             await asyncio.gather(*(engine.submit(submission(f"e-{n}", CALL)) for n in range(20)))
-            await until(lambda: engine._shards[0].loader.backlog)
+            await until(lambda: engine._shards.by_number[0].loader.backlog)
             await asyncio.sleep(1)
             assert len(performer.performed) == 1
             began_s = now_s()
@@ -318,7 +318,7 @@ def test_documents_that_a_shard_finds_again(disk: Disk, monkeypatch: pytest.Monk
 
     async def main() -> None:
         async with engine_at(disk, folder(), parked_resident_max=0) as engine:
-            shard = engine._shards[0]
+            shard = engine._shards.by_number[0]
             for turn in range(2):
                 for n, text in enumerate(texts):
                     await engine.submit(submission(f"e-{turn}-{n}", text))
@@ -342,7 +342,7 @@ def test_pages_that_are_read_for_a_subscriber(disk: Disk, monkeypatch: pytest.Mo
         async with engine_at(disk, folder()) as engine:
             await engine.submit(submission("e-0", waits))
             await until(lambda: not is_live(engine, "e-0"))
-            store, pages = engine._shards[0].store, []
+            store, pages = engine._shards.by_number[0].store, []
             read = store.events
 
             def watched(*arguments: Any) -> Any:

@@ -90,11 +90,11 @@ def test_small_documents_are_compiled_at_once_while_the_turn_lasts(disk: Disk, s
         async with engine_at(disk, folder()) as engine:
             texts = [document("  - one:\n      set: {a: 1}\n", name=f"w-{n}") for n in range(200)]
             accepted = [engine.submit(submission(f"e-{n}", text)) for n, text in enumerate(texts)]
-            at_once = len(engine._shards[0].live)
+            at_once = len(engine._shards.by_number[0].live)
             assert 5 < at_once <= limits.COMPILE_AT_ONCE_MS / 1000 / READ_S
             await asyncio.sleep(0)
             accepted.append(engine.submit(submission("next", document("  - one:\n      set: {a: 2}\n"))))
-            assert "next" in engine._shards[0].live
+            assert "next" in engine._shards.by_number[0].live
             assert await asyncio.gather(*accepted) == ["running"] * 201
             # Accepted in their order.
             first, middle, last = (_key(engine, f"e-{n}") for n in (0, 150, 199))
@@ -104,7 +104,7 @@ def test_small_documents_are_compiled_at_once_while_the_turn_lasts(disk: Disk, s
 
 
 def _key(engine: EmbeddedEngine, execution_id: str) -> int:
-    acceptance = engine._shards[0].store.acceptance(execution_id)
+    acceptance = engine._shards.by_number[0].store.acceptance(execution_id)
     assert acceptance is not None
     return acceptance[0]
 
@@ -224,7 +224,7 @@ def test_same_request_waits_with_the_first_and_another_for_its_fate(disk: Disk, 
             first = engine.submit(submission("e-0", large("w")))
             again = engine.submit(submission("e-0", large("w")))
             other = engine.submit(submission("e-0", SET))
-            assert "e-0" not in engine._shards[0].live
+            assert "e-0" not in engine._shards.by_number[0].live
             assert (await first, await again) == ("running", "running")
             assert isinstance(await refusal_of(other), IdTaken)
             assert steps["begun"] == 1
@@ -289,7 +289,7 @@ def test_other_request_is_accepted_where_the_core_fails_on_the_first(
         async with engine_at(disk, folder()) as engine:
             first = engine.submit(submission("e-0", WAIT))
             other = engine.submit(submission("e-0", SET))
-            execution = engine._shards[0].live["e-0"]
+            execution = engine._shards.by_number[0].live["e-0"]
             execution.start = None
             monkeypatch.setattr(execution, "inbox", [("no outcome", None)])
             with pytest.raises(RuntimeError):

@@ -13,7 +13,7 @@ from fastrunner.engine.embedded.run.residency import Residents
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.errors import AtCapacity
-from tests.integration.engines import engine_on, folder, submission
+from tests.integration.engines import admission_of, engine_on, folder, submission
 
 
 @pytest.fixture
@@ -32,15 +32,15 @@ def execution(number: int) -> Execution:
 
 async def test_unfinished_executions_unless_set_otherwise() -> None:
     async with engine_on(folder()) as engine:
-        engine._active_count += limits.EXECUTIONS_MAX - 1
+        engine._count_active(limits.EXECUTIONS_MAX - 1)
         await engine.submit(submission("last"))
-        engine._active_count += 1
+        engine._count_active(1)
         with pytest.raises(AtCapacity, match=f"{limits.EXECUTIONS_MAX} executions are unfinished"):
             await engine.submit(submission("one-more"))
 
 
 def test_executions_of_a_client_in_a_second_unless_set_otherwise(at: list[float]) -> None:
-    admission = Admission(load_config().client_executions_per_s)
+    admission = admission_of(load_config().client_executions_per_s)
     for _ in range(int(limits.CLIENT_EXECUTIONS_PER_S_MAX)):
         admission.check("client")
     with pytest.raises(AtCapacity):
@@ -67,7 +67,7 @@ def crowd(admission: Admission, first: int, count: int) -> list[Execution]:
 
 def test_judgement_outlasts_the_last_refusal(at: list[float]) -> None:
     """A wait that would be none of anybody's business is one too long for a while after others were refused."""
-    admission = Admission(float("inf"))
+    admission = admission_of(1e9)
     waiting = crowd(admission, 0, limits.ADMISSION_BURST_COUNT_MAX)
     at[0] += limits.ADMISSION_BURST_S_MAX + 0.5
     with pytest.raises(AtCapacity):
@@ -86,7 +86,7 @@ def test_judgement_outlasts_the_last_refusal(at: list[float]) -> None:
 
 def test_executions_of_one_commit_land_together(at: list[float]) -> None:
     """Commits of a slow disk, a second apart, each with many executions: their pace is a second, not their gaps'."""
-    admission = Admission(float("inf"))
+    admission = admission_of(1e9)
     gap_s = limits.ADMISSION_LANDING_S / 4
     for commit in range(60):
         waiting = crowd(admission, commit * 100, 100)

@@ -6,11 +6,11 @@ from math import inf
 import pytest
 
 from fastrunner.base import limits
-from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.fairness import Allowance, FairQueue
 from fastrunner.errors import AtCapacity, ShortHanded, Unavailable
 from fastrunner.service.overload import Overload
+from tests.integration.engines import admission_of
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_allowance_of_long_executions_is_a_rate(at: list[float]) -> None:
 
 
 def test_client_is_refused_beyond_its_rate_and_told_when_to_come_again(at: list[float]) -> None:
-    admission = Admission(10.0)
+    admission = admission_of(10.0)
     for _ in range(10):
         admission.check("fast")
     with pytest.raises(AtCapacity, match="FASTRUNNER_CLIENT_EXECUTIONS_PER_S") as refusal:
@@ -89,21 +89,11 @@ def test_client_is_refused_beyond_its_rate_and_told_when_to_come_again(at: list[
         admission.check("fast")
 
 
-def test_only_so_many_clients_are_remembered(at: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastrunner.base.limits.CLIENTS_KNOWN_MAX", 3)
-    admission = Admission(1.0)
-    for client in ("a", "b", "c", "d"):
-        admission.check(client)
-    admission.check("a")
-    with pytest.raises(AtCapacity):
-        admission.check("d")
-
-
 def test_engine_that_is_behind_refuses_who_has_most_in_it(at: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastrunner.base.limits.ADMISSION_EXECUTIONS_MIN", 10)
     monkeypatch.setattr("fastrunner.base.limits.ADMISSION_BURST_COUNT_MAX", 15)
     monkeypatch.setattr("fastrunner.base.limits.UNCOMMITTED_EXECUTIONS_MAX", 20)
-    admission = Admission(inf)
+    admission = admission_of(1e9)
     waiting = [execution(f"execution-{number}", "many") for number in range(19)]
     for each in waiting:
         admission.check("many")
@@ -127,7 +117,7 @@ def test_engine_that_is_behind_refuses_who_has_most_in_it(at: list[float], monke
 
 
 def test_standing_queue_is_judged_until_nothing_is_refused(at: list[float]) -> None:
-    admission = Admission(inf)
+    admission = admission_of(1e9)
     waiting: list[Execution] = []
     refused = []
     for tick in range(3_000):

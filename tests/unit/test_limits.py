@@ -135,6 +135,9 @@ REACHED = {
         "LIST_DOCUMENTS_MAX": "test_name_of_many_documents_is_found_among_all",
         "LIST_ROWS_READ_MAX": "test_page_of_what_is_rare_ends_early",
     },
+    "integration/test_engine_placement.py": {
+        "IDS_COPY_SURPLUS_COUNT_MAX": "test_copy_of_ids_that_has_many_more_than_live_is_written_anew",
+    },
     "integration/test_engine_progress.py": {
         "SUBSCRIPTION_FOLLOWERS_PER_TURN_MAX": "test_followers_of_one_execution_are_told_in_turns_of_the_loop",
         "SUBSCRIPTION_ROWS_DUE_MAX": "test_commits_that_come_faster_than_they_are_told",
@@ -168,6 +171,7 @@ REACHED = {
         "RESPAWN_DELAY_S_MIN": "test_delays_between_respawns_double_up_to_the_bound",
     },
     "integration/test_router.py": {
+        "PLACEMENT_BACKLOG_MIN": "test_new_work_is_placed_at_an_idle_worker_that_answers",
         "ROUTER_ANSWERS_SIZE_BYTES_MAX": "test_answers_of_a_worker_that_does_not_read_are_bounded",
         "ROUTER_CLIENT_PARTS": "test_client_has_a_part_of_a_link",
         "ROUTER_CREDIT_SIZE_BYTES": "test_large_messages_cost_more_credit",
@@ -188,12 +192,17 @@ REACHED = {
         "ROUTER_STREAM_CREDITS_MAX": "test_unread_stream_stops_its_owner",
         "ROUTER_STREAM_CREDITS_MIN": "test_streams_of_a_link_share_its_credit",
     },
+    "unit/test_placement.py": {
+        "PLACEMENT_KNOWN_INTERVAL_S": "test_start_waits_for_what_other_shards_hold_but_not_for_ever",
+        "PLACEMENT_KNOWN_WAIT_S_MAX": "test_start_waits_for_what_other_shards_hold_but_not_for_ever",
+    },
     "integration/test_service.py": {
         "BATCH_EXECUTIONS_MAX": "test_an_empty_batch_and_one_too_large",
         "REPLY_SIZE_BYTES_MAX": "test_a_reply_of_events_ends_before_clients_refuse_it",
         "REQUEST_SIZE_BYTES_MAX": "test_a_request_over_the_message_bound_is_refused",
     },
     "integration/test_service_forwarding.py": {
+        "PLACEMENT_ATTEMPTS_MAX": "test_an_id_that_everybody_says_another_has_is_given_up",
         "SUBSCRIPTION_RESUME_INTERVAL_S_MIN": "test_a_stream_whose_owner_stays_away_is_unavailable",
     },
     "transport/test_patience.py": {
@@ -297,7 +306,6 @@ REACHED = {
         "ADMISSION_BURST_S_MAX": "test_engine_that_is_behind_refuses_who_has_most_in_it",
         "ADMISSION_DELAY_S_MAX": "test_standing_queue_is_judged_until_nothing_is_refused",
         "ADMISSION_EXECUTIONS_MIN": "test_standing_queue_is_judged_until_nothing_is_refused",
-        "CLIENTS_KNOWN_MAX": "test_only_so_many_clients_are_remembered",
         "OVERLOAD_BEGIN": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "OVERLOAD_BURST_COUNT_MAX": "test_burst_is_no_overload_and_a_lasting_wait_is",
         "SHORT_HANDED_DELAY_S_MAX": "test_what_piles_up_while_a_worker_is_replaced_is_no_overload",
@@ -357,6 +365,9 @@ REACHED = {
     "unit/test_status.py": {
         "STATUS_DETAILS_SIZE_BYTES_MAX": "test_any_refusal_fits_the_trailers_of_default_clients",
         "STATUS_MESSAGE_SIZE_BYTES_MAX": "test_any_refusal_fits_the_trailers_of_default_clients",
+    },
+    "wire/test_loads.py": {
+        "CLIENTS_KNOWN_MAX": "test_only_so_many_buckets_are_kept",
     },
     "wire/test_placement.py": {
         "PLACEMENT_STRIPE_LOG2_MAX": "test_stripe_takes_as_many_as_it_may",

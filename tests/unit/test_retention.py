@@ -18,7 +18,7 @@ class _Finished:
         self.keys = list(range(count))
 
     def deletable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
-        return [Deletion(key, 1, 0) for key in self.keys if key < finished_before_ms][:count_max]
+        return [Deletion(key, 1, f"execution-{key}", 0) for key in self.keys if key < finished_before_ms][:count_max]
 
     def undeliverable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
         return []

@@ -19,8 +19,11 @@ from fastrunner.engine.embedded.admit.plans import CachedPlan
 from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Settled
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.file import Store
-from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
-from fastrunner.engine.embedded.store.sharding import owner_of, shard_of, shards_owned
+from fastrunner.engine.embedded.store.manifest import (
+    DataDirectoryRefused,
+    open_data_directory,
+    read_shard_count,
+)
 from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
 from fastrunner.progress.wire import split
 
@@ -295,20 +298,29 @@ def test_writing_connection_is_durable(store: Store) -> None:
 # --- the data directory ---
 
 
-def test_shard_count_is_fixed_when_the_directory_is_created(tmp_path: Path) -> None:
+def test_more_workers_make_more_shards_and_fewer_keep_them(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
-    held = open_data_directory(folder, 3)
-    assert held.shard_count == 3
-    held.close()
-    held = open_data_directory(folder, 8)
-    assert held.shard_count == 3
-    held.close()
-    with pytest.raises(DataDirectoryRefused, match="has 3 shards, FASTRUNNER_SHARDS asks for 4"):
-        open_data_directory(folder, 8, 4)
-    held = open_data_directory(tmp_path / "c", 8, 4)
-    assert held.shard_count == 4
-    held.close()
+    counts, keys = [], set()
+    for worker_count in (3, 1, 8, 2):
+        held = open_data_directory(folder, worker_count)
+        counts.append(held.shard_count)
+        keys.add(held.placement_key)
+        held.close()
+    assert counts == [3, 3, 8, 8]
+    assert [len(key) for key in keys] == [16]
+    assert read_shard_count(folder) == 8
     assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_directory_of_format_1_gets_a_key_and_keeps_its_shards(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"format_version": 1, "shard_count": 2}')
+    assert read_shard_count(tmp_path) == 2
+    first = open_data_directory(tmp_path, 1)
+    first.close()
+    again = open_data_directory(tmp_path, 4)
+    again.close()
+    assert (first.shard_count, again.shard_count) == (2, 4)
+    assert first.placement_key == again.placement_key
 
 
 def test_second_runner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
@@ -328,7 +340,10 @@ def test_second_runner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"format_version": 2, "shard_count": 1}', "has format 2, this version of fastrunner reads up to 1"),
+        ('{"format_version": 3, "shard_count": 1}', "has format 3, this version of fastrunner reads up to 2"),
+        ('{"format_version": 2, "shard_count": 1}', "is damaged"),
+        ('{"format_version": 2, "shard_count": 1, "placement_key": "00"}', "is damaged"),
+        ('{"format_version": 2, "shard_count": 0, "placement_key": "00112233445566778899aabbccddeeff"}', "is damaged"),
         ("{", "is damaged"),
         ("[]", "is damaged"),
         ('{"format_version": 1}', "is damaged"),
@@ -353,19 +368,6 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 # --- numbers and rows ---
-
-
-def test_every_shard_has_one_owner() -> None:
-    for worker_count in (1, 2, 3, 8):
-        for shard_count in (1, 2, 4, 7):
-            owned = [shards_owned(worker, worker_count, shard_count) for worker in range(worker_count)]
-            assert sorted(shard for shards in owned for shard in shards) == list(range(shard_count))
-            for worker, shards in enumerate(owned):
-                assert all(owner_of(shard, worker_count) == worker for shard in shards)
-
-
-def test_shard_of_an_id_never_changes() -> None:
-    assert [shard_of(each, 4) for each in ("test-123", "a", "é")] == [2, 3, 2]
 
 
 def test_split_takes_rows_apart_and_refuses_damage() -> None:

@@ -60,6 +60,8 @@ class CrashPoint(StrEnum):
     AFTER_EVICTION = "after-eviction"
     BEFORE_RETENTION_DELETE = "before-retention-delete"
     AFTER_RETENTION_DELETE = "after-retention-delete"
+    BEFORE_CLAIM = "before-claim"
+    AFTER_CLAIM = "after-claim"
     BEFORE_FORWARD = "before-forward"
     AFTER_FORWARD = "after-forward"
     BEFORE_RESUME = "before-resume"

@@ -69,7 +69,7 @@ def _leave(number: int, _: object) -> NoReturn:
 async def _execute(local: LocalRun, folder: Path) -> str:
     config = load_config(data_dir=folder, env="local", executions_max=1)
     metrics = Metrics()
-    engine = EmbeddedEngine(config, metrics, build_performers(config, metrics), shards=[0], shard_count=1)
+    engine = EmbeddedEngine(config, metrics, build_performers(config, metrics))
     await engine.start()
     loop = asyncio.get_running_loop()
     try:

@@ -26,7 +26,6 @@ from fastrunner.engine.embedded.store.connection import (
 from fastrunner.engine.embedded.store.large_values import claimed_by, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage
-from fastrunner.engine.embedded.store.sharding import shard_of
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION, named
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import split
@@ -49,16 +48,14 @@ class Sizes:
 
 def shard_files(folder: Path, shard_count: int) -> "list[ShardFile]":
     """Every shard of a data directory, whether or not its file is there."""
-    return [ShardFile(folder / f"shard-{number:04d}.db", number, shard_count) for number in range(shard_count)]
+    return [ShardFile(folder / f"shard-{number:04d}.db") for number in range(shard_count)]
 
 
 class ShardFile:
     """One shard's file, looked at from outside."""
 
-    def __init__(self, path: Path, number: int, shard_count: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._number = number
-        self._shard_count = shard_count
 
     # --- opening ---
 
@@ -170,8 +167,6 @@ class ShardFile:
             yield damage("its state does not match its checksum")
         elif row_format == CLAIMED_FORMAT and output is not None:
             yield from _unclaimed(db, "executions", key, execution_id, [bytes.fromhex(output)])
-        if shard_of(execution_id, self._shard_count) != self._number:
-            yield damage("it belongs to another shard")
         if not has_plan:
             yield damage("its document is missing")
         if (finished_ms > 0) != (status in FINAL_STATUSES):

@@ -6,7 +6,7 @@ called on the worker's event loop and never blocks it.
 
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Problem
@@ -23,6 +23,7 @@ __all__ = [
     "Outbox",
     "Submission",
     "UnacknowledgedEvents",
+    "WorkerEngine",
 ]
 
 
@@ -48,6 +49,8 @@ class Submission:
     """Log every step at level info."""
     client: str = ""
     """Who submits, for fair shares; no part of the request."""
+    on_elsewhere: "Callable[[int, Future[Any]], None] | None" = field(default=None, compare=False)
+    """Told which worker has the id, and what to settle with its answer; None: Elsewhere is raised instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +212,29 @@ class Outbox(Protocol):
 
     def give_up(self, execution_id: str, sequence: int) -> None:
         """Nothing up to `sequence` is sent any more, whether or not a receiver has it; written with the next commit."""
+
+
+class WorkerEngine(Engine, Protocol):
+    """What the worker around an engine needs of it: its life, in the order of these methods."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What the callbacks read."""
+
+    def watch_storage(self, listener: Callable[[str], None]) -> None:
+        """Has `listener` told on the loop why executions are not taken, and with an empty text when they are again.
+
+        Call before `open`.
+        """
+
+    def watch_workers(self, is_short_handed: Callable[[], bool]) -> None:
+        """Asks `is_short_handed` whether there may be too much to do only because a worker is being replaced."""
+
+    async def open(self) -> None:
+        """Opens what is stored; from here on executions are taken, and commands.
+
+        Raises DataDirectoryRefused, Unavailable.
+        """
+
+    def go_on(self) -> None:
+        """Begins to bring back what runs."""

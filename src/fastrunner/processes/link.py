@@ -22,6 +22,7 @@ from fastrunner.base.deaths import Death
 from fastrunner.config import Config
 from fastrunner.counts.cells import Segment
 from fastrunner.processes.folder import RuntimeFolder
+from fastrunner.processes.shared import Shared
 
 
 class ExitCode(IntEnum):
@@ -128,8 +129,8 @@ class ChildContext:
     """What the child is."""
     index: int
     """Its number among those of its role."""
-    shards: int
-    """Shards of the data directory."""
+    shared: Shared
+    """Memory that all workers share, and what it is about."""
     folder: RuntimeFolder
     """Where the workers' sockets are."""
     link: Link

@@ -31,6 +31,7 @@ from fastrunner.processes.ports import (
     reserve_port,
     write_ports_file,
 )
+from fastrunner.processes.shared import Shared
 
 _MIGRATE_SETTING: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
 
@@ -52,8 +53,8 @@ class Reserved:
     """Bound and listening."""
     folder: RuntimeFolder
     """Sockets of this run."""
-    shards: int
-    """Shards of the data directory."""
+    shared: Shared
+    """Memory of the workers."""
     segments: Mapping[str, Segment]
     """What each process counts in, by its identity; made before the first fork, so that all of them share it."""
     package: Fingerprint
@@ -78,14 +79,14 @@ def reserve(config: Config) -> tuple[Config, Reserved, contextlib.ExitStack]:
 
 def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, contextlib.ExitStack]:
     with contextlib.ExitStack() as stack:
-        require_descriptors(config.workers, config.shards or config.workers)
+        require_descriptors(config.workers, config.workers)
         grpc = stack.enter_context(reserve_port(config.grpc_host, config.grpc_port, "GRPC_PORT", shared=True))
         ipv6 = keep_from_ipv6(grpc, "GRPC_PORT")
         if ipv6 is not None:
             stack.enter_context(ipv6)
         http = stack.enter_context(reserve_port(config.http_host, config.http_port, "FASTRUNNER_HTTP_PORT"))
         try:
-            data = open_data_directory(config.data_dir, config.workers, config.shards)
+            data = open_data_directory(config.data_dir, config.workers)
         except DataDirectoryRefused as error:
             raise StartError(ExitCode.LOCKED, str(error)) from None
         stack.callback(data.close)
@@ -101,7 +102,8 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
         (grpc_host, grpc_port), (http_host, http_port) = host_and_port_of(grpc), host_and_port_of(http)
         chosen = {"grpc_host": grpc_host, "grpc_port": grpc_port, "http_host": http_host, "http_port": http_port}
         segments = _segments(config.workers, data.shard_count)
-        reserved = Reserved(grpc, ipv6, http, folder, data.shard_count, segments, package)
+        shared = Shared.create(config.workers, data.shard_count, data.placement_key)
+        reserved = Reserved(grpc, ipv6, http, folder, shared, segments, package)
         return config.model_copy(update=chosen), reserved, stack.pop_all()
 
 
@@ -135,7 +137,8 @@ def announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
         try:
             write_ports_file(config.data_dir, {**ports, "runtime_dir": str(reserved.folder.path)})
             sys.stdout.write(
-                f"fastrunner is ready: grpc {grpc}, http {http}, workers {config.workers}, shards {reserved.shards}, "
+                f"fastrunner is ready: grpc {grpc}, http {http}, workers {config.workers}, "
+                f"shards {reserved.shared.shard_count}, "
                 f"data {config.data_dir}\n"
             )
             sys.stdout.flush()

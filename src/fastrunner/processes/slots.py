@@ -184,7 +184,7 @@ def _live(slot: Slot, main: ChildMain, config: Config, reserved: Reserved, link:
         config=config,
         role=slot.role,
         index=slot.index,
-        shards=reserved.shards,
+        shared=reserved.shared,
         folder=reserved.folder,
         link=link,
         http=reserved.http if slot.role is Role.WEB else None,

@@ -1,10 +1,10 @@
 """Support: a worker process: assembles the parts of the data path on one event loop, and takes them down in order.
 
-Start: engine (its shards recover), callbacks (what the outbox holds), then the router (others may forward), then gRPC
-(clients may call), then `ready`. Stop: gRPC first, so that clients move on to other workers; then the engine comes to
-rest; callbacks, of its last commits too, while it can still write what was acknowledged; then its store; the router
-last, because it answers what others have forwarded. A request that nobody answers any more goes to this worker's
-successor.
+Start: engine (its shards recover), what others' shards hold (no new execution lives there), callbacks (what the outbox
+holds), then the router (others may forward), then gRPC (clients may call), then `ready`. Stop: gRPC first, so that
+clients move on to other workers; then the engine comes to rest; callbacks, of its last commits too, while it can still
+write what was acknowledged; then its store; the router last, because it answers what others have forwarded. A request
+that nobody answers any more goes to this worker's successor.
 
 Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
 """
@@ -19,14 +19,14 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.base.logs import count_library_records
 from fastrunner.callback import CallbackPipeline
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.embedded.engine import EmbeddedEngine
-from fastrunner.engine.embedded.store.sharding import shards_owned
+from fastrunner.engine.build import build_engine
 from fastrunner.processes.certificates import read_certificates
 from fastrunner.processes.child import serve_child
 from fastrunner.processes.link import ChildContext
 from fastrunner.processes.ports import address_of
 from fastrunner.processes.troubles import Troubles
 from fastrunner.routing.peers import Router
+from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
 from fastrunner.service.transport.call_queue import Listener, TlsFiles
@@ -48,6 +48,14 @@ def run_worker(context: ChildContext) -> int:
     return serve_child(context, partial(Worker.start, listener=listener, address=address, certificates=certificates))
 
 
+async def places_known(places: Places) -> None:
+    """Waits until every worker has told what its shards hold, but not for long: without one, new executions are refused
+    until it has, and everything else is served."""
+    give_up_s = monotonic_s() + limits.PLACEMENT_KNOWN_WAIT_S_MAX
+    while places.table.unknown(places.shard_count) and monotonic_s() < give_up_s:  # noqa: ASYNC110
+        await asyncio.sleep(limits.PLACEMENT_KNOWN_INTERVAL_S)  # other processes write it
+
+
 class Worker:
     """The parts of one worker, started."""
 
@@ -62,24 +70,17 @@ class Worker:
         self._metrics = Metrics(segment=context.segment)
         records = self._metrics.library_log_records
         count_library_records(lambda library: records.labels(library).inc())
-        self._engine = EmbeddedEngine(
-            config,
-            self._metrics,
-            build_performers(config, self._metrics),
-            shards=shards_owned(context.index, config.workers, context.shards),
-            shard_count=context.shards,
-            wall_ms=clock.steady_ms,
-            death=context.death,
+        self._places = places = context.shared.places(context.index, context.config.workers)
+        self._engine = build_engine(
+            config, self._metrics, build_performers(config, self._metrics), places, context.death
         )
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = (
-            CallbackPipeline(config, self._engine, self._metrics, wall_ms=clock.steady_ms)
+            CallbackPipeline(config, self._engine.outbox, self._metrics, wall_ms=clock.steady_ms)
             if config.stigmer_service_endpoint
             else None
         )
-        self._router = Router(
-            context.index, config.workers, context.shards, context.folder.socket_of, self._metrics, status_of
-        )
+        self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
         self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed)
         self._server = Server(self._service, self._metrics, listener)
         self._troubles = Troubles(self._report_trouble)
@@ -96,6 +97,7 @@ class Worker:
             log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
         worker._troubles.watch_descriptors()
         await worker._engine.open()
+        await places_known(worker._places)
         if worker._callbacks is not None:
             await worker._callbacks.start()
         await worker._router.start(worker._service)

@@ -1,7 +1,7 @@
 """Stage 1, service: who answers a request, and what a handler knows of the call.
 
-Rules: no grpc here; an execution is answered for by exactly one worker, its owner; a request that was forwarded once is
-never forwarded again.
+Rules: no grpc here; an execution is answered for by exactly one worker, the one that accepted it or has its shard now;
+a request that was forwarded once is never forwarded again.
 """
 
 # ruff: noqa: ARG002 - the one-worker router has the protocol's signatures and needs none of their arguments
@@ -60,8 +60,11 @@ class Router(Protocol):
     def workers(self) -> Sequence[int]:
         """Numbers of all workers, this one included."""
 
-    def owner_of(self, execution_id: str) -> int:
-        """Number of the worker that owns the execution, whether or not it exists."""
+    def owners_of(self, execution_id: str) -> Sequence[int]:
+        """Numbers of the workers that may have the execution, hardly ever more than one; none if nobody has it."""
+
+    def choose(self, count: int) -> int:
+        """Number of the worker that should take `count` new executions."""
 
     def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
         """The reply of `worker`'s own handler, called with `local` set.
@@ -82,9 +85,13 @@ class LocalRouter:
     worker = 0
     workers: Sequence[int] = (0,)
 
-    def owner_of(self, execution_id: str) -> int:
+    def owners_of(self, execution_id: str) -> Sequence[int]:
         """Always this worker."""
-        return 0
+        return self.workers
+
+    def choose(self, count: int) -> int:
+        """Always this worker."""
+        return self.worker
 
     async def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> bytes:
         """Raises Unavailable: there is nobody else."""

@@ -28,11 +28,11 @@ from fastrunner.base import crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.embedded.store.sharding import owner_of, shard_of
 from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, Unavailable
 from fastrunner.routing.answering import Handler, Incoming
 from fastrunner.routing.calls import REPEATABLE, Call, Rooms, StreamCall, UnaryCall, cost_of
 from fastrunner.routing.links import Channel
+from fastrunner.routing.placement import Places
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
@@ -88,6 +88,15 @@ class _Peer:
         self._silent_looks = 0
         self._last_id = 0
         self._stopping = False
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the worker is there to take something at once."""
+        return self._ready() is not None
+
+    def link(self) -> None:
+        """Looks for the worker, once, if nobody does yet."""
+        self._connect_soon()
 
     # --- calls ---
 
@@ -293,17 +302,15 @@ class Router:
 
     def __init__(
         self,
-        worker: int,
-        worker_count: int,
-        shard_count: int,
+        places: Places,
         socket_of: Callable[[int], Path],
         metrics: Metrics,
         status_of: "Callable[[Exception], Status]",
     ) -> None:
         """`socket_of`: where the worker of a number listens for the others."""
-        self._worker = worker
-        self._workers = tuple(range(worker_count))
-        self._shard_count = shard_count
+        self._places = places
+        self._worker = worker = places.worker
+        self._workers = tuple(range(places.worker_count))
         self._path = socket_of(worker)
         self._incarnation = int.from_bytes(os.urandom(8), "big") | 1  # Never 0.
         self._status_of = status_of
@@ -324,9 +331,17 @@ class Router:
         """Numbers of all workers, this one included."""
         return self._workers
 
-    def owner_of(self, execution_id: str) -> int:
-        """Number of the worker that owns the execution."""
-        return owner_of(shard_of(execution_id, self._shard_count), len(self._workers))
+    def owners_of(self, execution_id: str) -> Sequence[int]:
+        """See `facts.Router`."""
+        return self._places.owners_of(execution_id)
+
+    def choose(self, count: int) -> int:
+        """See `facts.Router`. Never one that cannot answer at once: new executions wait for nobody."""
+        worker = self._places.choose(count)
+        if worker == self._worker or self._peers[worker].is_linked:
+            return worker
+        self._peers[worker].link()
+        return self._worker
 
     async def start(self, handler: Handler) -> None:
         """Answers the other workers from now on; call when the engine has recovered."""

@@ -7,40 +7,29 @@ the owner (submit, subscribe, cancel): so the end of that worker never looks lik
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     CancelExecutionRequest,
     PauseExecutionRequest,
     ResumeExecutionRequest,
-    WorkflowExecuteResponse,
 )
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import GetExecutionRequest, SubscribeRequest
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import EventView
 from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Engine
-from fastrunner.errors import ForwardedError, NotServed, RunnerError, Unavailable
+from fastrunner.errors import NotServed, RunnerError, Unavailable, UnknownExecution, code_of
 from fastrunner.progress.names import TERMINAL_EVENTS
-from fastrunner.progress.wire import field_1
-from fastrunner.routing.facts import CallFacts, Later, Router, peek_execution_id
-from fastrunner.service.decode import check_execution_id, check_reason, decode_execution, parse
+from fastrunner.routing.facts import CallFacts, Router, peek_execution_id
+from fastrunner.service.decode import check_execution_id, check_reason, parse
 from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
-from fastrunner.service.submissions import Batches
+from fastrunner.service.submissions import Batches, Submissions
 
 logger = logging.getLogger(__name__)
 
-_ACCEPTED: Final = {
-    status: WorkflowExecuteResponse(status=status, message=message).SerializeToString()
-    for status, message in (
-        ("running", "Workflow execution started in background"),
-        ("pending", "Workflow execution accepted; it starts when there is capacity"),
-    )
-}
-"""Fields 2 and 3 of the answer to a submission."""
 _CLIENT_GONE: Final = "client went away"
 _EMPTY: Final = b""
 
@@ -64,9 +53,9 @@ class Service:
         self._stopping = False
         self._afterwards: set[asyncio.Task[None]] = set()
         queries = Queries(engine, router, self._admit)
-        batches = Batches(router, self._submit, self._admit)
+        self._submissions = Submissions(engine, router, metrics)
+        batches = Batches(router, self._submissions, self._admit)
         self._of_owner: dict[str, Handler] = {
-            "ExecuteAsync": self._execute_async,
             "CancelExecution": self._cancel,
             "PauseExecution": self._pause,
             "ResumeExecution": self._resume,
@@ -74,6 +63,7 @@ class Service:
             "GetEvents": queries.get_events,
         }
         self._of_anyone: dict[str, Handler] = {
+            "ExecuteAsync": self._submissions.execute_async,
             "ExecuteAsyncBatch": batches.execute,
             "ListExecutions": queries.list_executions,
             "ValidateWorkflow": queries.validate_workflow,
@@ -93,10 +83,27 @@ class Service:
                 raise NotServed(f"there is no unary method {method}")
             return handler(payload, facts)
         if not facts.local:
-            owner = self._router.owner_of(peek_execution_id(payload))
-            if owner != self._router.worker:
-                return self._router.forward(owner, method, payload, facts.peer, facts.deadline_ms)
+            owners = self._router.owners_of(peek_execution_id(payload))
+            if len(owners) > 1:
+                return self._ask_all(owners, method, payload, facts)
+            if owners and owners[0] != self._router.worker:
+                return self._router.forward(owners[0], method, payload, facts.peer, facts.deadline_ms)
         return handler(payload, facts)
+
+    async def _ask_all(self, owners: Sequence[int], method: str, payload: bytes, facts: CallFacts) -> bytes:
+        """Asks one worker after the other until one has the execution."""
+        for owner in owners[:-1]:
+            try:
+                return await _reply(self._ask(owner, method, payload, facts))
+            except RunnerError as error:
+                if code_of(error) != UnknownExecution.grpc_code:
+                    raise
+        return await _reply(self._ask(owners[-1], method, payload, facts))
+
+    def _ask(self, owner: int, method: str, payload: bytes, facts: CallFacts) -> bytes | Awaitable[bytes]:
+        if owner == self._router.worker:
+            return self._of_owner[method](payload, facts)
+        return self._router.forward(owner, method, payload, facts.peer, facts.deadline_ms)
 
     def handle_stream(self, method: str, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         """The reply of a streaming method by canonical name; raises RunnerError while it is iterated.
@@ -134,19 +141,6 @@ class Service:
         if refusal is not None:
             raise refusal
 
-    def _submit(self, payload: bytes, client: str) -> Later:
-        """Accepts one execution that this worker owns; gives its WorkflowExecuteResponse."""
-        try:
-            submission = decode_execution(payload, client)
-        except RunnerError as error:
-            # The engine counts its own refusals.
-            self._metrics.executions_rejected.labels(type(error).__name__).inc()
-            raise
-        return Later(self._engine.submit(submission), partial(_accepted, submission.execution_id))
-
-    def _execute_async(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:
-        return self._submit(payload, facts.peer)
-
     def _cancel(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
         request = parse(CancelExecutionRequest, payload)
         check_execution_id(request.execution_id, "execution_id")
@@ -168,8 +162,11 @@ class Service:
         request = parse(SubscribeRequest, payload)
         check_execution_id(request.execution_id, "execution_id")
         following = first_sequence(request.from_sequence_number)
-        owner = self._router.owner_of(request.execution_id)
-        if facts.local or owner == self._router.worker:
+        owners = () if facts.local else self._router.owners_of(request.execution_id)
+        owner = owners[0] if owners else self._router.worker
+        if len(owners) > 1:
+            owner = await self._holder(owners, request.execution_id, facts)
+        if owner == self._router.worker:
             events = self._engine.subscribe(request.execution_id, following)
         else:
             events = self._follow(owner, request, facts)
@@ -182,6 +179,19 @@ class Service:
             await _close(events)
         if last and not _is_terminal(last):
             raise Unavailable(f"the stream was interrupted: Subscribe from sequence number {_sequence(last) + 1}")
+
+    async def _holder(self, owners: Sequence[int], execution_id: str, facts: CallFacts) -> int:
+        """The one of several workers that has the execution."""
+        payload = GetExecutionRequest(execution_id=execution_id).SerializeToString()
+        for owner in owners[:-1]:
+            try:
+                await _reply(self._ask(owner, "GetExecution", payload, facts))
+            except RunnerError as error:
+                if code_of(error) != UnknownExecution.grpc_code:
+                    raise
+            else:
+                return owner
+        return owners[-1]
 
     async def _follow(self, owner: int, request: SubscribeRequest, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         """The owner's stream; when the owner is replaced, its successor's from the next event on."""
@@ -198,7 +208,7 @@ class Service:
                 ended = True
             except RunnerError as error:
                 broke_early = clock.monotonic_s() - opened_s < limits.SUBSCRIPTION_RESUME_INTERVAL_S_MIN
-                if self._stopping or not _is_unavailable(error) or (broke_early and not last):
+                if self._stopping or code_of(error) != Unavailable.grpc_code or (broke_early and not last):
                     raise
             finally:
                 await _close(events)
@@ -255,10 +265,6 @@ def _refuse(sentence: str) -> Handler:
     return handler
 
 
-def _accepted(execution_id: str, status: str) -> bytes:
-    return field_1(execution_id.encode()) + _ACCEPTED[status]
-
-
 async def _reply(reply: bytes | Awaitable[bytes]) -> bytes:
     return reply if isinstance(reply, bytes) else await reply
 
@@ -280,8 +286,3 @@ def _is_terminal(event: bytes) -> bool:
 
 def _sequence(event: bytes) -> int:
     return EventView.FromString(event).sequence_number
-
-
-def _is_unavailable(error: RunnerError) -> bool:
-    code = error.code if isinstance(error, ForwardedError) else error.grpc_code
-    return code == Unavailable.grpc_code

@@ -16,13 +16,16 @@ from google.rpc.code_pb2 import INTERNAL
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from fastrunner._wire import TableBusy, TableFull
 from fastrunner.base import limits
 from fastrunner.errors import (
+    AtCapacity,
     DocumentRefused,
     ForwardedError,
     IdTaken,
     InvalidRequest,
     RunnerError,
+    Unavailable,
     UnknownExecution,
 )
 
@@ -43,6 +46,10 @@ def status_of(error: Exception, details_size_bytes_max: int = limits.STATUS_DETA
         if error.status:
             return Status.FromString(error.status)
         return Status(code=error.code, message=_clipped(error.message, limits.STATUS_MESSAGE_SIZE_BYTES_MAX))
+    if isinstance(error, TableBusy):
+        error = Unavailable(f"where executions live cannot be looked up now: {error}: try again")
+    elif isinstance(error, TableFull):
+        error = AtCapacity(f"no more executions can be told apart: {error}")
     if not isinstance(error, RunnerError):
         logger.error("a request failed unexpectedly", exc_info=error)
         return Status(code=INTERNAL, message="internal error: the runner's log has the cause")

@@ -1,38 +1,122 @@
-"""Stage 1, service: ExecuteAsyncBatch, split by owner and put together in the caller's order.
+"""Stage 1, service: what asks for new executions: ExecuteAsync, and ExecuteAsyncBatch in the caller's order.
 
-Rules: an item that is refused refuses nobody else; items are never decoded by a worker that does not own them; a batch
-lets others be served between its turns.
+The worker that a call reaches accepts it, unless another one has its id, or has far less to do. Theory of operation: an
+id that somebody has is asked of that worker, whose answer is the first one again. An id that nobody has is submitted
+here, or, when this worker is busy, placed at another in whole requests. Whoever finds at the last moment that somebody
+else has just taken the id says Elsewhere, and the worker that the client reached asks again.
+
+Rules: an item that is refused refuses nobody else; items are never decoded by a worker that does not take them; a batch
+lets others be served between its turns; what was placed at a worker that dies is asked again, never simply repeated:
+it may have been accepted.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ExecuteAsyncBatchResult
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ExecuteAsyncBatchResult, WorkflowExecuteResponse
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
-from fastrunner.errors import RunnerError, TooLarge
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import Engine
+from fastrunner.errors import Elsewhere, ForwardedError, RunnerError, TooLarge, Unavailable, code_of
 from fastrunner.progress.wire import field_1
 from fastrunner.routing.facts import CallFacts, Later, Router, peek_execution_id
-from fastrunner.service.decode import parse
+from fastrunner.service.decode import decode_execution, parse
 from fastrunner.service.status import status_of
 
 Results = list[bytes]
 """Encoded ExecuteAsyncBatchResults."""
 
+_ACCEPTED: Final = {
+    status: WorkflowExecuteResponse(status=status, message=message).SerializeToString()
+    for status, message in (
+        ("running", "Workflow execution started in background"),
+        ("pending", "Workflow execution accepted; it starts when there is capacity"),
+    )
+}
+"""Fields 2 and 3 of the answer to a submission."""
+_REFUSED_TAG: Final = ExecuteAsyncBatchResult.DESCRIPTOR.fields_by_name["refused"].number << 3 | 2
+_ELSEWHERE: Final = b"ELSEWHERE"
+
+
+class Submissions:
+    """Has executions accepted, wherever that is."""
+
+    def __init__(self, engine: Engine, router: Router, metrics: Metrics) -> None:
+        self._engine = engine
+        self._router = router
+        self._metrics = metrics
+        self._passed_on: set[asyncio.Task[bytes]] = set()
+
+    def execute_async(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:
+        """Answers ExecuteAsync."""
+        if facts.local:
+            return self.submit(payload, facts)
+        worker = self.worker_for(payload)
+        if worker == self._router.worker:
+            return self.submit(payload, facts)
+        return self.submit_at(worker, payload, facts)
+
+    def worker_for(self, payload: bytes) -> int:
+        """The worker that has the execution, or should take it. Raises InvalidRequest."""
+        owners = self._router.owners_of(peek_execution_id(payload))
+        return owners[0] if owners else self._router.choose(1)
+
+    def submit(self, payload: bytes, facts: CallFacts) -> Later:
+        """Accepts one execution here; gives its WorkflowExecuteResponse. Raises RunnerError now or later."""
+        try:
+            submission = decode_execution(payload, facts.peer)
+        except RunnerError as error:
+            # The engine counts its own refusals.
+            self._metrics.executions_rejected.labels(type(error).__name__).inc()
+            raise
+        if not facts.local:
+            submission.on_elsewhere = partial(self._pass_on, payload, facts)
+        return Later(self._engine.submit(submission), partial(_accepted, submission.execution_id))
+
+    async def submit_at(self, worker: int, payload: bytes, facts: CallFacts) -> bytes:
+        """Has another worker accept one execution, or whoever turns out to have it."""
+        here = CallFacts(facts.peer, facts.deadline_ms, local=True)
+        for _ in range(limits.PLACEMENT_ATTEMPTS_MAX):
+            try:
+                if worker == self._router.worker:
+                    return await self.submit(payload, here)
+                return await self._router.forward(worker, "ExecuteAsync", payload, facts.peer, facts.deadline_ms)
+            except RunnerError as error:
+                owners = self._router.owners_of(peek_execution_id(payload))
+                is_other = worker != self._router.worker and worker not in owners
+                if not _is_elsewhere(error) and not (is_other and code_of(error) == Unavailable.grpc_code):
+                    raise
+            worker = owners[0] if owners else self._router.worker
+        raise Unavailable("several workers are accepting executions with this id: try again")
+
+    def _pass_on(self, payload: bytes, facts: CallFacts, worker: int, future: "Future[Any]") -> None:
+        """Has the worker answer that has the id."""
+        task = asyncio.ensure_future(self.submit_at(worker, payload, facts))
+        self._passed_on.add(task)
+        task.add_done_callback(partial(self._passed, future))
+
+    def _passed(self, future: "Future[Any]", task: "asyncio.Task[bytes]") -> None:
+        self._passed_on.discard(task)
+        error = Unavailable("the worker is stopping: try again") if task.cancelled() else task.exception()
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(WorkflowExecuteResponse.FromString(task.result()).status)
+
 
 class Batches:
     """Accepts many executions in one call."""
 
-    def __init__(
-        self,
-        router: Router,
-        submit: Callable[[bytes, str], Later],
-        admit: Callable[[str, int], None],
-    ) -> None:
+    def __init__(self, router: Router, submissions: Submissions, admit: Callable[[str, int], None]) -> None:
         self._router = router
-        self._submit = submit
-        """Accepts one encoded WorkflowExecuteInput of a client; gives its encoded WorkflowExecuteResponse."""
+        self._submissions = submissions
         self._admit = admit
         """Raises AtCapacity if so many executions of a client are too many now."""
 
@@ -44,11 +128,11 @@ class Batches:
                 f"executions has {len(items)} items: at most {limits.BATCH_EXECUTIONS_MAX} are allowed in one batch"
             )
         if facts.local:
-            return _encoded(await self._own(items, facts.peer))
+            return _encoded(await self._own(items, facts))
         self._admit(facts.peer, len(items))
-        positions = self._by_owner(items)
+        positions = self._by_worker(items)
         parts = await asyncio.gather(
-            *(self._part(owner, [items[at] for at in places], facts) for owner, places in positions.items())
+            *(self._part(worker, [items[at] for at in places], facts) for worker, places in positions.items())
         )
         results = [b""] * len(items)
         for places, part in zip(positions.values(), parts, strict=True):
@@ -56,36 +140,55 @@ class Batches:
                 results[at] = result
         return _encoded(results)
 
-    def _by_owner(self, items: Sequence[bytes]) -> dict[int, list[int]]:
+    def _by_worker(self, items: Sequence[bytes]) -> dict[int, list[int]]:
+        """Which worker gets which items: whoever has their ids; the new ones stay together."""
         if len(self._router.workers) == 1:
             return {self._router.worker: list(range(len(items)))}
+        taker = self._router.choose(len(items))
         positions: dict[int, list[int]] = {}
         for at, item in enumerate(items):
             try:
-                owner = self._router.owner_of(peek_execution_id(item))
+                owners = self._router.owners_of(peek_execution_id(item))
+                worker = owners[0] if owners else taker
             except RunnerError:
                 # This worker can refuse it as well as any.
-                owner = self._router.worker
-            positions.setdefault(owner, []).append(at)
+                worker = self._router.worker
+            positions.setdefault(worker, []).append(at)
         return positions
 
-    async def _part(self, owner: int, items: list[bytes], facts: CallFacts) -> Results:
-        if owner == self._router.worker:
-            return await self._own(items, facts.peer)
+    async def _part(self, worker: int, items: list[bytes], facts: CallFacts) -> Results:
+        if worker == self._router.worker:
+            return await self._own(items, facts)
         payload = ItemsView(items=items).SerializeToString()
         try:
-            reply = await self._router.forward(owner, "ExecuteAsyncBatch", payload, facts.peer, facts.deadline_ms)
+            reply = await self._router.forward(worker, "ExecuteAsyncBatch", payload, facts.peer, facts.deadline_ms)
         except RunnerError as error:
-            return [_refused(error)] * len(items)
-        return list(ItemsView.FromString(reply).items)
+            if code_of(error) != Unavailable.grpc_code:
+                return [_refused(error)] * len(items)
+            # It may have accepted some of them before it went away.
+            return [await self._again(item, facts) for item in items]
+        results = list(ItemsView.FromString(reply).items)
+        return [
+            await self._again(item, facts) if _says_elsewhere(result) else result
+            for item, result in zip(items, results, strict=True)
+        ]
 
-    async def _own(self, items: list[bytes], client: str) -> Results:
+    async def _again(self, item: bytes, facts: CallFacts) -> bytes:
+        """One item asked for singly: of whoever has it now, else of this worker."""
+        try:
+            owners = self._router.owners_of(peek_execution_id(item))
+            at = owners[0] if owners else self._router.worker
+            return field_1(await self._submissions.submit_at(at, item, facts))
+        except Exception as error:
+            return _refused(error)
+
+    async def _own(self, items: list[bytes], facts: CallFacts) -> Results:
         """Submits everything, then waits: the executions of one batch share their commits."""
         pending: list[Later | bytes] = []
         began_s = monotonic_s()
         for item in items:
             try:
-                pending.append(self._submit(item, client))
+                pending.append(self._submissions.submit(item, facts))
             except Exception as error:
                 pending.append(_refused(error))
             is_long = monotonic_s() - began_s > limits.BATCH_TURN_S_MAX
@@ -105,6 +208,10 @@ async def _result(later: Later) -> bytes:
         return _refused(error)
 
 
+def _accepted(execution_id: str, status: str) -> bytes:
+    return field_1(execution_id.encode()) + _ACCEPTED[status]
+
+
 def _refused(error: Exception) -> bytes:
     refused = status_of(error, limits.BATCH_STATUS_DETAILS_SIZE_BYTES_MAX)
     return ExecuteAsyncBatchResult(refused=refused).SerializeToString()
@@ -112,3 +219,11 @@ def _refused(error: Exception) -> bytes:
 
 def _encoded(results: Results) -> bytes:
     return ItemsView(items=results).SerializeToString()
+
+
+def _is_elsewhere(error: RunnerError) -> bool:
+    return isinstance(error, Elsewhere) or (isinstance(error, ForwardedError) and _ELSEWHERE in error.status)
+
+
+def _says_elsewhere(result: bytes) -> bool:
+    return result[:1] == bytes((_REFUSED_TAG,)) and _ELSEWHERE in result

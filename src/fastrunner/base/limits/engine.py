@@ -226,3 +226,6 @@ RETENTION_BATCH_EXECUTIONS_MAX: Final = 100
 
 IDENTITIES_BLOCK_COUNT: Final = 4_096
 """Ids in a block of a file of ids that is written anew: so many are lost with a damaged sector, and no more."""
+
+IDS_COPY_SURPLUS_COUNT_MAX: Final = 100_000
+"""Ids the second copy of a shard's ids may hold beyond twice those that live before a start writes it anew: 800 KB."""

@@ -61,6 +61,18 @@ ROUTER_CREDIT_SIZE_BYTES: Final = 1_024
 ROUTER_LINK_CREDITS: Final = 65_536
 """Shared out among a link's streams, 64 MiB: with ever more streams each new one gets ever less."""
 
+PLACEMENT_BACKLOG_MIN: Final = 16
+"""Executions that wait for their first commit at a worker before it places new ones elsewhere: some share a commit."""
+
+PLACEMENT_ATTEMPTS_MAX: Final = 5
+"""Workers asked in a row for one submission, each of which says that another has its id: a race takes one or two."""
+
+PLACEMENT_KNOWN_WAIT_S_MAX: Final = 20.0
+"""How long a starting worker waits for the others to read the ids of their shards; a million take a second or two."""
+
+PLACEMENT_KNOWN_INTERVAL_S: Final = 0.01
+"""Between looks whether they have."""
+
 SHARED_LOCK_WAIT_S_MAX: Final = 1.0
 """How long a worker waits for a lock in shared memory: a holder needs microseconds, unless it was stopped; meanwhile
 this worker does nothing else, so it must be well below what it has to answer a ping."""

@@ -1,4 +1,4 @@
-"""Stage 3, journal: the embedded engine, Engine and Outbox over the shards one worker owns.
+"""Stage 3, journal: the embedded engine, over the shards one worker owns.
 
     submit -> plan -> shard.admit -> scheduler: first turn -> shard: dirty -> commit -> answer, effects, events
 
@@ -9,8 +9,8 @@ and `store.py`.
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 
 from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Problem, Resume
 from fastrunner.base import clock, crash, limits
@@ -21,7 +21,6 @@ from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import (
     EffectPerformer,
-    EventsListener,
     ExecutionPage,
     ExecutionQuery,
     ExecutionView,
@@ -31,31 +30,30 @@ from fastrunner.engine import (
 from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.admit.plans import PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
-from fastrunner.engine.embedded.commit.undelivered import undelivered
 from fastrunner.engine.embedded.commit.writer import Writer, WriterFactory
-from fastrunner.engine.embedded.listings import Listings
+from fastrunner.engine.embedded.outbox import ShardOutbox
+from fastrunner.engine.embedded.queries import Queries
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.effects import EffectRunner
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.residency import Residents
 from fastrunner.engine.embedded.run.scheduler import Scheduler
-from fastrunner.engine.embedded.run.subscriptions import Page, Subscriptions
+from fastrunner.engine.embedded.run.subscriptions import Subscriptions
+from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Change
 from fastrunner.engine.embedded.store.disk import shortage
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import BEGAN_AT, KEY_AT
 from fastrunner.engine.embedded.store.reader import Unfinished
-from fastrunner.engine.embedded.store.sharding import shard_of
 from fastrunner.engine.embedded.submissions import Submissions
 from fastrunner.errors import (
-    AtCapacity,
     Damaged,
     Stopping,
     StorageFailed,
     StorageFull,
-    UnknownExecution,
 )
-from fastrunner.progress.wire import describe, split
+from fastrunner.progress.wire import describe
+from fastrunner.routing.placement import ACTIVE, BACKLOG, Places
 
 __all__ = ["EmbeddedEngine"]
 
@@ -63,7 +61,6 @@ _log = logging.getLogger(__name__)
 
 # The engine has a method called `list`, so annotations within the class cannot say it.
 _Messages = list[bytes]
-_Rows = list[UnacknowledgedEvents]
 
 
 class EmbeddedEngine:
@@ -75,15 +72,14 @@ class EmbeddedEngine:
         metrics: Metrics,
         performers: Mapping[str, EffectPerformer],
         *,
-        shards: Sequence[int],
-        shard_count: int,
+        places: Places | None = None,
         wall_ms: Callable[[], int] | None = None,
         make_store: Callable[..., Store] = Store,
         make_writer: WriterFactory = Writer,
         death: Death | None = None,
     ) -> None:
-        """`shards` are the shard numbers this worker owns, of `shard_count` in the data directory (see `manifest.py`);
-        `death` is how the worker before this one died, if nobody asked it to end.
+        """`places` is what this worker shares with the others, None if there are none; `death` is how the worker before
+        this one died, if nobody asked it to end.
 
         The engine closes the performers when it has drained. The simulation passes a clock, stores and writers of its
         own.
@@ -91,25 +87,29 @@ class EmbeddedEngine:
         self._config = config
         self._metrics = metrics
         self._performers = performers
-        self._shard_numbers = shards
-        self._shard_count = shard_count
+        self._places = places = places or Places.alone()
         self._wall_ms = wall_ms = wall_ms or clock.SteadyClock()
         self._make_store = make_store
         self._make_writer = make_writer
         self._death = death
         self._plans = PlanCache(metrics)
-        self._shards: dict[int, Shard] = {}
-        self._effects = EffectRunner(performers, self._deliver, lambda each: self._shards[each.shard_number].marks)
+        self._shards = Shards(places)
+        self._queries = Queries(self._shards)
+        self.outbox = ShardOutbox(self._shards, self._queries)
+        """What the callbacks read."""
+        self._effects = EffectRunner(
+            performers, self._deliver, lambda each: self._shards.by_number[each.shard_number].marks
+        )
         self._scheduler = Scheduler(self._take_turn, wall_ms)
         self._residents = Residents(config.parked_resident_max, limits.PARKED_RESIDENT_SIZE_BYTES_MAX)
-        self._subscriptions = Subscriptions(self._page)
-        self._listener: EventsListener | None = None
-        # This worker's share; ids spread evenly over shards.
-        self._executions_max = -(-config.executions_max * max(1, len(shards)) // shard_count)
-        self._admission = Admission(config.client_executions_per_s * max(1, len(shards)) / shard_count)
-        self._submissions = Submissions(self, self._admission, self._plans, metrics, wall_ms)
+        self._subscriptions = Subscriptions(self._queries.page)
+        self._admission = Admission(
+            places,
+            executions_max=config.executions_max,
+            client_executions_per_s_max=config.client_executions_per_s,
+        )
+        self._submissions = Submissions(self, self._shards, places, self._admission, self._plans, metrics, wall_ms)
         self._draining = False
-        self._closing = False
         self._disk_full: StorageFull | None = None
         self._unopened: StorageFull | StorageFailed | None = None
         """Why the shards cannot be opened yet."""
@@ -118,7 +118,6 @@ class EmbeddedEngine:
         self._active_count = 0
         self._parked_count = 0
         self._background: list[asyncio.Task[None]] = []
-        self._listings = Listings()
 
     # --- life ---
 
@@ -132,22 +131,31 @@ class EmbeddedEngine:
 
         Raises DataDirectoryRefused, Unavailable.
         """
-        for number in self._shard_numbers:
+        for number in self._places.shards:
             path = self._config.data_dir / f"shard-{number:04d}.db"
-            store = self._make_store(path, outbox=self._listener is not None)
+            store = self._make_store(path, outbox=self.outbox.listener is not None)
             shard = Shard(
-                number, store, self, self._plans, self._config, self._metrics, self._wall_ms, self._make_writer
+                number,
+                store,
+                self,
+                self._plans,
+                self._config,
+                self._metrics,
+                self._wall_ms,
+                self._make_writer,
+                self._places,
             )
             await self._open(shard)
-            self._shards[number] = shard
-            self._active_count += shard.unfinished_count
+            self._shards.by_number[number] = shard
+            self._count_active(shard.unfinished_count)
             self._parked_count += shard.parked_count_at_open
         self.landed()
 
     def go_on(self) -> None:
         """Begins to bring back what runs."""
+        self._places.loads.set(self._places.worker, BACKLOG, 0)
         loop = asyncio.get_running_loop()
-        self._background = [loop.create_task(shard.loader.run()) for shard in self._shards.values()]
+        self._background = [loop.create_task(shard.loader.run()) for shard in self._shards]
         self._background.append(loop.create_task(self._retain()))
         for task in self._background:
             task.add_done_callback(_report)
@@ -170,7 +178,7 @@ class EmbeddedEngine:
     async def _retain(self) -> None:
         while True:
             await asyncio.sleep(limits.RETENTION_INTERVAL_S)
-            for shard in self._shards.values():
+            for shard in self._shards:
                 shard.retain()
             self._watch_disk()
             # Recovery and walks that only went to sleep change the gauges without a commit.
@@ -182,7 +190,7 @@ class EmbeddedEngine:
         # An endless loop would eat what is left, and with it the room to write down that somebody cancelled it.
         self._scheduler.held = self._disk_full is not None
         if was_full and not self._scheduler.held:
-            for shard in self._shards.values():
+            for shard in self._shards:
                 for execution in shard.live.values():
                     self._scheduler.enqueue(execution)
         self.storage_changed()
@@ -200,14 +208,14 @@ class EmbeddedEngine:
 
     def storage_changed(self) -> None:
         """See Driver."""
-        troubles = [shard.trouble for shard in self._shards.values() if shard.trouble]
+        troubles = [shard.trouble for shard in self._shards if shard.trouble]
         if self._unopened is not None:
             troubles.append(self._unopened.message)
         self._metrics.storage_failing.set(len(troubles))
         if self._disk_full is not None:
             troubles.append(self._disk_full.message)
         trouble = "; ".join(troubles)
-        if trouble != self._trouble and not self._closing:
+        if trouble != self._trouble and not self._shards.closing:
             self._trouble = trouble
             if self._on_trouble is not None:
                 self._on_trouble(trouble)
@@ -222,6 +230,8 @@ class EmbeddedEngine:
         deadline_s = monotonic_s() + timeout_s
         self._draining = True
         self._submissions.compiler.stop()
+        # Nobody places anything here any more.
+        self._places.loads.set(self._places.worker, BACKLOG, math.inf)
         self._scheduler.stop()
         self._effects.stop()
         for task in self._background:
@@ -232,29 +242,22 @@ class EmbeddedEngine:
             _log.warning("%d effects did not end in time and will be performed again", aborted)
         while self._scheduler.busy:  # noqa: ASYNC110
             await asyncio.sleep(0)  # passes are callbacks of this loop; each sleep lets one run
-        await asyncio.gather(*(shard.flush(deadline_s) for shard in self._shards.values()))
+        await asyncio.gather(*(shard.flush(deadline_s) for shard in self._shards))
 
     async def drain(self, timeout_s: float) -> None:
         """Comes to rest (see `quiesce`), writes the last acknowledgements and closes."""
         deadline_s = monotonic_s() + timeout_s
         await self.quiesce(timeout_s)
-        self._closing = True
-        self._listings.close()
+        self._shards.closing = True
+        self._queries.close()
         left_s = max(1.0, deadline_s - monotonic_s())
-        await asyncio.gather(*(shard.close(left_s) for shard in self._shards.values()))
+        await asyncio.gather(*(shard.close(left_s) for shard in self._shards))
         self._subscriptions.close()
         for performer in self._performers.values():
             await performer.close()
-        self._shards.clear()
-        self._active_count = self._parked_count = 0
+        self._shards.by_number.clear()
+        self._parked_count = 0
         self.landed()
-
-    def shard_for(self, execution_id: str) -> Shard:
-        """See Host."""
-        shard = self._shards.get(shard_of(execution_id, self._shard_count))
-        if shard is None or self._closing:
-            raise Stopping("this worker does not own the execution's shard, or is stopping")
-        return shard
 
     # --- submissions ---
 
@@ -276,15 +279,26 @@ class EmbeddedEngine:
         refusal = shard.refusal or self._disk_full
         if refusal is not None:
             raise refusal
-        if self._active_count + self._submissions.waiting_count >= self._executions_max:
-            raise AtCapacity(
-                f"{self._config.executions_max} executions are unfinished, the bound set by FASTRUNNER_EXECUTIONS_MAX"
+        unknown = self._places.table.unknown(self._places.shard_count)
+        if unknown:
+            raise StorageFailed(
+                f"whether the id is new cannot be told: what shard {unknown[0]} holds is not known. Its worker is "
+                "still starting, or its file is damaged: then the log says so, and a backup helps"
             )
+
+    def waiting_changed(self) -> None:
+        """See Host."""
+        self._count_active(0)
 
     def accepted(self, execution: Execution) -> None:
         """See Host."""
-        self._active_count += 1
+        self._count_active(1)
         self._scheduler.enter(execution)
+
+    def _count_active(self, change: int) -> None:
+        self._active_count += change
+        count = self._active_count + self._submissions.waiting_count
+        self._places.loads.set(self._places.worker, ACTIVE, count)
 
     async def validate(self, document: str, client: str) -> Sequence[Problem]:
         """See Engine."""
@@ -309,7 +323,7 @@ class EmbeddedEngine:
         crash.reach(CrashPoint.AFTER_RESUME)
 
     async def _command(self, execution_id: str, command: Command) -> None:
-        shard = self.shard_for(execution_id)
+        shard = self._shards.of(execution_id)
         execution = shard.find(execution_id)
         while isinstance(execution, Execution) and execution.landing is not None:
             # A verdict on it is being committed: what it is then, the file tells.
@@ -332,7 +346,7 @@ class EmbeddedEngine:
     # --- turns: called by the scheduler and the effect runner ---
 
     def _take_turn(self, execution: Execution) -> None:
-        shard = self._shards[execution.shard_number]
+        shard = self._shards.by_number[execution.shard_number]
         marks = shard.marks
         if execution.stored:
             self._residents.leave(execution)
@@ -408,7 +422,7 @@ class EmbeddedEngine:
         for effect_id in effect_ids:
             self._effects.start(execution, effect_id)
         if self._effects.waiting_count > limits.EFFECTS_WAITING_RESIDENT_MAX // 2 and execution.idle:
-            shard = self._shards[execution.shard_number]
+            shard = self._shards.by_number[execution.shard_number]
             # While there is a backlog it comes first, so others leave room for it.
             crowded = shard.loader.backlog or self._effects.waiting_count > limits.EFFECTS_WAITING_RESIDENT_MAX
             if crowded and shard.loader.may_evict(execution) and self._effects.withdraw(execution):
@@ -419,13 +433,13 @@ class EmbeddedEngine:
             for line in describe(row.messages):
                 _log.info("%s", line, extra={"execution_id": execution.execution_id})
         self._subscriptions.announce(row, finished)
-        if self._listener is not None:
-            self._listener(row)
+        if self.outbox.listener is not None:
+            self.outbox.listener(row)
 
     def landed(self) -> None:
         """See Driver."""
         for execution in self._residents.surplus():
-            shard = self._shards[execution.shard_number]
+            shard = self._shards.by_number[execution.shard_number]
             # One that has just been asked something parks again after its turn. One that ends soon stays until it has:
             # its deadline is not looked for any more.
             if execution.idle and shard.loader.may_evict(execution):
@@ -455,7 +469,7 @@ class EmbeddedEngine:
         return not full and self._live_count() < limits.RESIDENT_EXECUTIONS_MAX
 
     def _live_count(self) -> int:
-        return sum(len(shard.live) - shard.broken_count for shard in self._shards.values())
+        return sum(len(shard.live) - shard.broken_count for shard in self._shards)
 
     def ended(self, execution: Execution) -> None:
         """See Driver."""
@@ -466,7 +480,7 @@ class EmbeddedEngine:
         self._residents.leave(execution)
         if not execution.stored:
             self._admission.left(execution)
-        self._active_count -= 1
+        self._count_active(-1)
         if execution.parked:
             execution.parked = False
             self._parked_count -= 1
@@ -475,74 +489,19 @@ class EmbeddedEngine:
 
     async def get(self, execution_id: str) -> ExecutionView:
         """See Engine."""
-        view = self.shard_for(execution_id).store.view(execution_id)
-        if view is None:
-            raise UnknownExecution(execution_id)
-        return view
+        return self._queries.get(execution_id)
 
     async def list(self, query: ExecutionQuery) -> ExecutionPage:
         """See Engine."""
-        if self._closing:
-            raise Stopping("the worker is stopping: try again")
-        return await self._listings.page(query, [shard.store for shard in self._shards.values()])
+        return await self._queries.list(query)
 
     async def events(self, execution_id: str, from_sequence: int, count_max: int) -> _Messages:
         """See Engine."""
-        rows, _, _ = self._rows(execution_id, from_sequence, count_max, limits.REQUEST_SIZE_BYTES_MAX)
-        messages = [message for row in rows for message in split(row.messages)]
-        skipped = max(0, from_sequence - rows[0].first_sequence) if rows else 0
-        return messages[skipped : skipped + count_max]
+        return self._queries.events(execution_id, from_sequence, count_max)
 
     def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
         """See Engine."""
         return self._subscriptions.follow(execution_id, from_sequence)
-
-    def _page(self, execution_id: str, from_sequence: int) -> Page:
-        return Page(
-            *self._rows(
-                execution_id, from_sequence, limits.EVENTS_REPLAY_COUNT_MAX, limits.EVENTS_REPLAY_SIZE_BYTES_MAX
-            )
-        )
-
-    def _rows(
-        self, execution_id: str, from_sequence: int, count_max: int, size_bytes_max: int
-    ) -> tuple[_Rows, int, bool]:
-        store = self.shard_for(execution_id).store
-        progress = store.progress(execution_id)
-        if progress is None:
-            raise UnknownExecution(execution_id)
-        key, last_sequence, finished = progress
-        rows = store.events(execution_id, key, max(1, from_sequence), count_max, size_bytes_max, last_sequence)
-        return rows, last_sequence, finished
-
-    # --- Outbox ---
-
-    def listen(self, listener: EventsListener) -> None:
-        """See Outbox. Without a listener every event counts as given up: there is nobody to send it to."""
-        self._listener = listener
-
-    async def unacknowledged(self, after: tuple[str, int] | None, rows_max: int) -> _Rows:
-        """See Outbox."""
-        return await undelivered([*self._shards.values()], after or ("", 0), rows_max)
-
-    async def unacknowledged_of(self, execution_id: str, from_sequence: int, size_bytes_max: int) -> _Rows:
-        """See Outbox."""
-        with suppress(UnknownExecution):
-            rows, _, _ = self._rows(execution_id, from_sequence, limits.EVENTS_REPLAY_COUNT_MAX, size_bytes_max)
-            return rows
-        return []
-
-    def acknowledge(self, execution_id: str, sequence: int) -> None:
-        """See Outbox."""
-        shard = self._shards.get(shard_of(execution_id, self._shard_count))
-        if shard is not None:
-            shard.acknowledge(execution_id, acknowledged=sequence)
-
-    def give_up(self, execution_id: str, sequence: int) -> None:
-        """See Outbox."""
-        shard = self._shards.get(shard_of(execution_id, self._shard_count))
-        if shard is not None:
-            shard.acknowledge(execution_id, given_up=sequence)
 
 
 def _report(task: "asyncio.Task[None]") -> None:

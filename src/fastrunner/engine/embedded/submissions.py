@@ -1,12 +1,13 @@
 """Stage 3, journal: from a submission to an execution: what decides on it, and who waits for that.
 
-    judge -> known id: the first answer again, or a refusal once the first request is durable
-          -> admission -> plan: known or soon made -> accept -> first commit -> answer
-                              \\-> waits for it --------^
+    judge -> known id: the first answer again, or a refusal once the first request is durable; or another worker answers
+          -> admission -> claim -> plan: known or soon made -> accept -> first commit -> answer
+                                       \\-> waits for it --------^
 
 Rules:
-- An id is taken from the moment its first request is let in. The same request again waits with it; another one under
-  the id is refused only once the first is durable, and judged anew if that is never accepted.
+- An id is taken from the moment its first request is let in: it is claimed in the table of places, last of all checks
+  but the compiler's, and given up again if that, or its first commit, refuses it. The same request again waits with it;
+  another one under the id is refused only once the first is durable, and judged anew if that is never accepted.
 - Memory is reserved for everything that waits, until its first commit has landed or it is refused.
 - What waits for its plan goes on in the order in which it came, for each document; see `admit/compiling.py`.
 """
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from zlib import crc32
 
+from fastrunner.base import crash
+from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Submission
 from fastrunner.engine.embedded.admit.admission import Admission, memory_size_bytes
@@ -25,8 +28,10 @@ from fastrunner.engine.embedded.admit.digest import env_text, request_digest
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution, StartFacts
+from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Accepted, Waiter
-from fastrunner.errors import IdTaken, RunnerError
+from fastrunner.errors import Elsewhere, IdTaken, RunnerError
+from fastrunner.routing.placement import Places
 
 __all__ = ["Host", "Submissions"]
 
@@ -38,11 +43,11 @@ _Answer = asyncio.Future[str]
 class Host(Protocol):
     """What submissions ask of the engine around them."""
 
-    def shard_for(self, execution_id: str) -> Shard:
-        """Where the execution lives, or will. Raises Unavailable."""
-
     def check_open(self, shard: Shard) -> None:
-        """Raises Unavailable, StorageFull, StorageFailed or AtCapacity while the shard takes nothing new."""
+        """Raises Unavailable, StorageFull or StorageFailed while the shard takes nothing new."""
+
+    def waiting_changed(self) -> None:
+        """Another number of submissions waits for plans."""
 
     def accepted(self, execution: Execution) -> None:
         """A new execution is in memory: it takes its first turn."""
@@ -67,11 +72,20 @@ class Submissions:
     """The submissions of one worker."""
 
     def __init__(
-        self, host: Host, admission: Admission, plans: PlanCache, metrics: Metrics, wall_ms: Callable[[], int]
+        self,
+        host: Host,
+        shards: Shards,
+        places: Places,
+        admission: Admission,
+        plans: PlanCache,
+        metrics: Metrics,
+        wall_ms: Callable[[], int],
     ) -> None:
         self.compiler = Compiler(plans)
         """What is on its way to a plan."""
         self._host = host
+        self._shards = shards
+        self._places = places
         self._admission = admission
         self._plans = plans
         self._metrics = metrics
@@ -98,36 +112,82 @@ class Submissions:
                 answer.set_exception(refusal)
 
     def _judge(self, submission: Submission, answer: _Answer) -> None:
-        execution_id, client = submission.execution_id, submission.client
-        shard = self._host.shard_for(execution_id)
+        self._shards.check_open()
+        client = submission.client
         env_json = env_text(submission.env_vars)
         digest = request_digest(submission, self._plans.hash_of(submission.document), env_json)
-        if self._is_known(shard, submission, digest, answer):
+        if self._is_known(submission, digest, answer):
             return
-        self._host.check_open(shard)
+        home = self._shards.home
+        self._host.check_open(home)
         self._admission.check(client)
         newcomer = _Newcomer(submission, digest, env_json, memory_size_bytes(submission), (answer,))
         self._admission.reserve(client, newcomer.size_bytes)
         try:
-            plan = self.compiler.plan_of(submission.document, client)
+            if not self._claim(home, submission, answer):
+                self._admission.release(client, newcomer.size_bytes)
+                return
         except RunnerError:
             self._admission.release(client, newcomer.size_bytes)
             raise
+        try:
+            plan = self.compiler.plan_of(submission.document, client)
+        except RunnerError:
+            self._give_up(home, newcomer)
+            raise
         if plan is not None:
-            self._accept(shard, newcomer, plan)
+            self._accept(home, newcomer, plan)
             return
-        self._waiting[execution_id] = newcomer
+        self._waiting[submission.execution_id] = newcomer
+        self._host.waiting_changed()
         outcome = self.compiler.outcome_of(submission.document)
-        outcome.add_done_callback(lambda ended: self._compiled(newcomer, ended))
+        outcome.add_done_callback(lambda ended: self._compiled(home, newcomer, ended))
 
-    def _is_known(self, shard: Shard, submission: Submission, digest: bytes, answer: _Answer) -> bool:
-        """Whether the id is taken; then the answer is given, or waits with the first. Raises IdTaken, AtCapacity."""
+    def _claim(self, home: Shard, submission: Submission, answer: _Answer) -> bool:
+        """Whether the id is this worker's from now on; else who has taken it just now answers. Raises Elsewhere."""
+        crash.reach(CrashPoint.BEFORE_CLAIM)
+        # What the own shards do not hold is new here, whatever they hold that looks like it in the table.
+        taken_by = self._places.table.claim(submission.execution_id, home.number, tuple(self._shards.by_number))
+        crash.reach(CrashPoint.AFTER_CLAIM)
+        if taken_by >= 0:
+            self._leave(submission, taken_by, answer)
+        return taken_by < 0
+
+    def _leave(self, submission: Submission, shard: int, answer: _Answer) -> None:
+        """Leaves a submission to the worker that has its id. Raises Elsewhere where nobody passes it on."""
+        if submission.on_elsewhere is None:
+            raise Elsewhere(submission.execution_id)
+        submission.on_elsewhere(self._places.owner_of(shard), answer)
+
+    def _give_up(self, home: Shard, newcomer: _Newcomer) -> None:
+        """Forgets a submission that had been let in."""
+        home.release(newcomer.submission.execution_id)
+        self._admission.release(newcomer.submission.client, newcomer.size_bytes)
+
+    def _is_known(self, submission: Submission, digest: bytes, answer: _Answer) -> bool:
+        """Whether the id is taken; then it is answered, here or elsewhere. Raises IdTaken, AtCapacity, Elsewhere."""
         execution_id = submission.execution_id
+        candidates = self._places.table.find(execution_id)
+        if not candidates:
+            return False
         newcomer = self._waiting.get(execution_id)
         if newcomer is not None:
             newcomer.waiters += (answer if newcomer.digest == digest else self._fate(submission, answer),)
             return True
-        execution = shard.live.get(execution_id)
+        others = []
+        for number in candidates:
+            shard = self._shards.by_number.get(number)
+            if shard is None:
+                others.append(number)
+            elif self._is_known_to(shard, submission, digest, answer):
+                return True
+        if others:
+            self._leave(submission, others[0], answer)
+        return bool(others)
+
+    def _is_known_to(self, shard: Shard, submission: Submission, digest: bytes, answer: _Answer) -> bool:
+        """Whether the execution lives in a shard; then it is answered."""
+        execution = shard.live.get(submission.execution_id)
         if execution is not None and not execution.stored:
             waiting = answer if execution.request_digest == digest else self._fate(submission, answer)
             execution.waiters += (Waiter(waiting, answer=_STARTED),)
@@ -137,12 +197,12 @@ class Submissions:
         if execution is not None:
             known_digest = execution.request_digest
         else:
-            acceptance = shard.store.acceptance(execution_id)
+            acceptance = shard.store.acceptance(submission.execution_id)
             if acceptance is None:
                 return False
             known_digest = acceptance[1]
         if known_digest != digest:
-            raise IdTaken(execution_id)
+            raise IdTaken(submission.execution_id)
         answer.set_result(_STARTED)
         return True
 
@@ -162,19 +222,19 @@ class Submissions:
         fate.add_done_callback(ended)
         return fate
 
-    def _compiled(self, newcomer: _Newcomer, outcome: "asyncio.Future[CachedPlan]") -> None:
+    def _compiled(self, home: Shard, newcomer: _Newcomer, outcome: "asyncio.Future[CachedPlan]") -> None:
         """The plan that a submission has waited for is there, or will not come."""
-        submission = newcomer.submission
-        del self._waiting[submission.execution_id]
+        del self._waiting[newcomer.submission.execution_id]
+        self._host.waiting_changed()
         try:
             plan = outcome.result()
-            shard = self._host.shard_for(submission.execution_id)
-            self._host.check_open(shard)
+            self._shards.check_open()
+            self._host.check_open(home)
         except RunnerError as refusal:
-            self._admission.release(submission.client, newcomer.size_bytes)
+            self._give_up(home, newcomer)
             self._refuse(newcomer.waiters, refusal)
         else:
-            self._accept(shard, newcomer, plan)
+            self._accept(home, newcomer, plan)
 
     def _accept(self, shard: Shard, newcomer: _Newcomer, plan: CachedPlan) -> None:
         """Makes an execution of it, which exists once its first commit has landed."""

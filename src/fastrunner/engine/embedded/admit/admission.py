@@ -1,8 +1,8 @@
 """Stage 3, journal: whether the engine takes a new execution now.
 
-Four bounds, each a refusal with the time after which to come again: how many executions one client may submit per
-second, how many new ones may wait for their first commit at once, how much memory they may take meanwhile, and, once
-they wait for long, how long.
+Bounds, each a refusal with the time after which to come again: how many executions may be unfinished and how many one
+client may submit per second, which all workers share; how many new ones may wait for their first commit here at once,
+how much memory they may take meanwhile, and, once they wait for long, how long.
 
 Theory of operation: a burst passes: its executions wait, and are accepted. When many have waited beyond their bound, or
 for a while everything has, more comes than the engine can take. Then, and until nothing has been refused for a while,
@@ -14,7 +14,6 @@ waits is taken, up to twice the bound. So it is with what waits for other things
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine import Submission
 from fastrunner.errors import AtCapacity, ShortHanded
+from fastrunner.routing.placement import ACTIVE, BACKLOG, Places
 
 if TYPE_CHECKING:
     from fastrunner.engine.embedded.run.execution import Execution
@@ -30,14 +30,6 @@ __all__ = ["Admission", "Shares", "memory_size_bytes"]
 
 _VALUE_SIZE_BYTES = 64
 """An object or an array, or one more key with its value; an element of an array takes some 40."""
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """What a client may still submit."""
-
-    left_count: float
-    at_s: float
 
 
 class Shares:
@@ -88,13 +80,15 @@ def memory_size_bytes(submission: Submission) -> int:
 class Admission:
     """The admission of one worker."""
 
-    def __init__(self, client_executions_per_s_max: float) -> None:
-        """Takes this worker's share of the rate; ids spread evenly over workers."""
+    def __init__(self, places: Places, *, executions_max: int, client_executions_per_s_max: float) -> None:
+        """Both bounds are the runner's, whichever worker is asked."""
         self.is_short_handed: Callable[[], bool] = lambda: False
         """Whether there may be too much to do only because a worker is being replaced."""
+        self._executions_max = executions_max
         self._rate_per_s = client_executions_per_s_max
-        self._burst_count = max(1.0, client_executions_per_s_max)
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._burst_count = max(1.0, self._rate_per_s)
+        self._worker = places.worker
+        self._loads = places.loads
         self._memory = Shares(limits.UNCOMMITTED_SIZE_BYTES_MAX)
         """Bytes of what has been submitted and is not durable yet."""
         self._waiting: OrderedDict[Execution, float] = OrderedDict()
@@ -111,23 +105,18 @@ class Admission:
 
     def check(self, client: str) -> None:
         """Raises AtCapacity or ShortHanded if a new execution of the client must be refused; counts it if not."""
+        if self._loads.total(ACTIVE) >= self._executions_max:
+            raise AtCapacity(
+                f"{self._executions_max} executions are unfinished, the bound set by FASTRUNNER_EXECUTIONS_MAX"
+            )
         now_s = monotonic_s()
         self._check_backlog(client, now_s)
-        bucket = self._buckets.get(client)
-        if bucket is None:
-            bucket = self._buckets[client] = _Bucket(self._burst_count, now_s)
-            if len(self._buckets) > limits.CLIENTS_KNOWN_MAX:
-                self._buckets.popitem(last=False)
-        else:
-            self._buckets.move_to_end(client)
-            gained = (now_s - bucket.at_s) * self._rate_per_s
-            bucket.left_count, bucket.at_s = min(self._burst_count, bucket.left_count + gained), now_s
-        if bucket.left_count < 1.0:
+        wait_s = self._loads.take(client, 1.0, self._rate_per_s, self._burst_count, now_s)
+        if wait_s > 0.0:
             raise AtCapacity(
                 "the client submits more executions per second than FASTRUNNER_CLIENT_EXECUTIONS_PER_S allows",
-                retry_after_s=(1.0 - bucket.left_count) / self._rate_per_s,
+                retry_after_s=wait_s,
             )
-        bucket.left_count -= 1.0
 
     def reserve(self, client: str, size_bytes: int) -> None:
         """Memory for a submission until it is durable or refused. Raises AtCapacity."""
@@ -192,6 +181,7 @@ class Admission:
         """A new execution waits for its first commit; so much has been reserved for it."""
         self._waiting[execution] = monotonic_s()
         self._sizes_bytes[execution] = size_bytes
+        self._loads.set(self._worker, BACKLOG, len(self._waiting))
         client = execution.client
         self._waiting_by_client[client] = self._waiting_by_client.get(client, 0) + 1
 
@@ -200,6 +190,7 @@ class Admission:
         since_s = self._waiting.pop(execution, None)
         if since_s is None:
             return
+        self._loads.set(self._worker, BACKLOG, len(self._waiting))
         now_s = monotonic_s()
         self._landed(now_s, now_s - since_s)
         client = execution.client

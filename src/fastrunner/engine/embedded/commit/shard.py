@@ -33,6 +33,7 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.embedded.commit import verdicts
 from fastrunner.engine.embedded.commit.counting import CommitCounts
+from fastrunner.engine.embedded.commit.ids import ShardIds
 from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
 from fastrunner.engine.embedded.run.execution import Execution
@@ -45,6 +46,7 @@ from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.errors import Damaged, ShardDamaged, Stopping, StorageFailed, StorageFull, Unavailable, UnknownExecution
 from fastrunner.progress.names import FINAL_STATUSES
+from fastrunner.routing.placement import Places as RunnerPlaces
 
 __all__ = ["Driver", "Shard"]
 
@@ -89,6 +91,7 @@ class Shard:
         metrics: Metrics,
         wall_ms: Callable[[], int],
         make_writer: WriterFactory,
+        places: RunnerPlaces,
     ) -> None:
         self.number = number
         self.store = store
@@ -103,6 +106,7 @@ class Shard:
         self.refusal: StorageFull | StorageFailed | None = None
         """Why nothing new is taken; None while commits land."""
         self._driver = driver
+        self._ids = ShardIds(number, store.path, places.table, places.key)
         self._plans = plans
         self._metrics = metrics
         self._counts = CommitCounts(metrics, number)
@@ -144,6 +148,7 @@ class Shard:
             await asyncio.sleep(0.01)
         counts = self.store.open()
         self._counts.recover(self.store.progress)
+        self._ids.settle(self.store.ids)
         self._execution_key_last = counts.execution_key_last
         self.loader.begin(counts.execution_key_last)
         self.unfinished_count = counts.unfinished
@@ -186,6 +191,10 @@ class Shard:
         row = self.store.unfinished(key)
         assert row is not None
         return row if row.aside else self._restore(row)
+
+    def holds(self, execution_id: str) -> bool:
+        """Whether an execution lives here. Raises StorageFailed."""
+        return execution_id in self.live or self.store.acceptance(execution_id) is not None
 
     def _restore(self, row: Unfinished) -> Execution:
         """Brings an execution back from its snapshot. One whose stored state is damaged ends as failed; one that the
@@ -319,9 +328,14 @@ class Shard:
         if not execution.stored:
             del self.live[execution.execution_id]
             self.unfinished_count -= 1
+            self._ids.release(execution.execution_id)
         else:
             self.broken_count += 1
         self._driver.ended(execution)
+
+    def release(self, execution_id: str) -> None:
+        """Lets others have an id that was claimed and will not be written."""
+        self._ids.release(execution_id)
 
     def mark(self, execution: Execution) -> None:
         """The execution has something to commit; if nothing new can be taken now, a new one is refused."""
@@ -372,6 +386,7 @@ class Shard:
         self._commit_begun_s = monotonic_s()
         try:
             crash.reach(CrashPoint.BEFORE_JOURNAL_WRITE)
+            self._ids.write(batch.changes)
             self.store.write(batch)
             self._counts.begin(batch, self.live)
             crash.reach(CrashPoint.AFTER_JOURNAL_WRITE)
@@ -427,6 +442,8 @@ class Shard:
         if batch.acknowledgements:
             crash.reach(CrashPoint.AFTER_CALLBACK_ACK)
         self._retention.deleted(batch.deletions)
+        for deletion in batch.deletions:
+            self._ids.release(deletion.execution_id)
         self._landings.set()
         if self._dirty or self._verdicts or self._retention.due:
             # Not here and now: what the loop has to hand out first comes along, a fifth more to a busy shard's commit.
@@ -572,4 +589,5 @@ class Shard:
             for waiter in execution.waiters:
                 waiter.fail(Stopping("the worker is stopping: retry"))
         self.marks.close()
+        self._ids.close()
         self.store.close()

@@ -119,6 +119,8 @@ class Deletion:
     """The execution's number in its shard."""
     plan_key: int
     """Its document's number in the shard."""
+    execution_id: str
+    """The caller's id."""
     events_lost_count: int
     """Events no receiver ever acknowledged."""
 

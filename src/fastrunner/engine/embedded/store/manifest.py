@@ -1,17 +1,22 @@
 """Stage 3, journal: the data directory: who may use it, what shape it has.
 
     <data_dir>/lock             held by the running process tree; says who that is: pid, host, since when
-    <data_dir>/manifest.json    format version and shard count, fixed when the directory is created
+    <data_dir>/manifest.json    format version, shard count, and the key of the table of places
     <data_dir>/shard-0000.db    one SQLite file per shard (with -wal and -shm beside it)
     <data_dir>/shard-0000.lock  held by the worker that owns the shard
 
+An execution lives in the shard of the worker that accepted it. More workers than shards make more shards; fewer own
+several each, and accept into the first of theirs. Format 1 spread executions over a fixed number of shards by their
+ids; they stay where they are.
+
 Rules: the lock is an advisory file lock on an open descriptor, so it ends with its holders however they end, and a
-forked child keeps it for its parent. The manifest is written once, atomically.
+forked child keeps it for its parent. The manifest is written atomically.
 """
 
 import errno
 import fcntl
 import os
+import secrets
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,13 +27,20 @@ import orjson
 
 from fastrunner.base.clock import wall_ms
 
-__all__ = ["FORMAT_VERSION", "DataDirectory", "DataDirectoryRefused", "open_data_directory", "read_shard_count"]
+__all__ = [
+    "FORMAT_VERSION",
+    "DataDirectory",
+    "DataDirectoryRefused",
+    "open_data_directory",
+    "read_shard_count",
+]
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Layout of the directory; the shards' own schema has a version of its own."""
 
 _MANIFEST_NAME: Final = "manifest.json"
 _LOCK_NAME: Final = "lock"
+_KEY_SIZE_BYTES: Final = 16
 
 
 class DataDirectoryRefused(Exception):
@@ -43,6 +55,8 @@ class DataDirectory:
     """Where it is."""
     shard_count: int
     """How many shards it has."""
+    placement_key: bytes
+    """16 bytes that nobody else knows: nobody can choose ids that fall on one another in the table of places."""
     lock_descriptor: int
     """The open lock file; the directory is free again once every process has closed it."""
 
@@ -51,11 +65,20 @@ class DataDirectory:
         os.close(self.lock_descriptor)
 
 
-def open_data_directory(folder: Path, shard_count_new: int, shard_count_wanted: int | None = None) -> DataDirectory:
-    """Creates or opens a data directory and locks it for this process and its children.
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What is written once and read at every start."""
 
-    A new one gets `shard_count_wanted` shards, or else `shard_count_new`. Raises DataDirectoryRefused if another runner
-    uses it, if it is of a newer format, if its shard count differs from the one wanted, or if it cannot be written.
+    shard_count: int
+    placement_key: bytes = b""
+    """Empty in format 1, which had none."""
+
+
+def open_data_directory(folder: Path, shard_count_min: int) -> DataDirectory:
+    """Creates or opens a data directory and locks it for this process and its children; it has at least so many shards
+    afterwards.
+
+    Raises DataDirectoryRefused if another runner uses it, if it is of a newer format, or if it cannot be written.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,19 +86,19 @@ def open_data_directory(folder: Path, shard_count_new: int, shard_count_wanted: 
     except OSError as error:
         raise DataDirectoryRefused(f"data directory {folder} cannot be used: {error.strerror}") from error
     try:
-        shard_count = _read_manifest(folder)
-        if shard_count is None:
-            shard_count = shard_count_wanted or shard_count_new
-            _write_manifest(folder, shard_count)
-        elif shard_count_wanted not in (None, shard_count):
-            raise DataDirectoryRefused(
-                f"data directory {folder} has {shard_count} shards, FASTRUNNER_SHARDS asks for {shard_count_wanted}: "
-                "the number is fixed when the directory is created; unset it or use a new directory"
-            )
+        found = _read_manifest(folder) or _Manifest(0)
+        manifest = _Manifest(
+            max(found.shard_count, shard_count_min), found.placement_key or secrets.token_bytes(_KEY_SIZE_BYTES)
+        )
+        if manifest != found:
+            _write_manifest(folder, manifest)
+    except OSError as error:
+        os.close(descriptor)
+        raise DataDirectoryRefused(f"data directory {folder} cannot be used: {error.strerror}") from error
     except BaseException:
         os.close(descriptor)
         raise
-    return DataDirectory(folder, shard_count, descriptor)
+    return DataDirectory(folder, manifest.shard_count, manifest.placement_key, descriptor)
 
 
 def _lock(folder: Path) -> int:
@@ -113,18 +136,21 @@ def _owner(descriptor: int) -> str:
 
 def read_shard_count(folder: Path) -> int:
     """The number of shards of an existing data directory, taking no lock. Raises DataDirectoryRefused."""
-    shard_count = _read_manifest(folder)
-    if shard_count is None:
+    manifest = _read_manifest(folder)
+    if manifest is None:
         raise DataDirectoryRefused(f"{folder} is no data directory: it has no {_MANIFEST_NAME}")
-    return shard_count
+    return manifest.shard_count
 
 
-def _read_manifest(folder: Path) -> int | None:
-    """The shard count of an existing directory; None for a new one."""
+def _read_manifest(folder: Path) -> _Manifest | None:
+    """The manifest of an existing directory; None for a new one."""
     path = folder / _MANIFEST_NAME
     try:
         manifest = orjson.loads(path.read_bytes())
         version, shard_count = int(manifest["format_version"]), int(manifest["shard_count"])
+        placement_key = bytes.fromhex(manifest["placement_key"]) if version == FORMAT_VERSION else b""
+        if shard_count < 1 or len(placement_key) != (_KEY_SIZE_BYTES if version == FORMAT_VERSION else 0):
+            raise ValueError(manifest)
     except FileNotFoundError:
         shards = sorted(folder.glob("shard-*.db"))
         if shards:
@@ -137,14 +163,19 @@ def _read_manifest(folder: Path) -> int | None:
             f"data directory {folder} has format {version}, this version of fastrunner reads up to {FORMAT_VERSION}: "
             "run the version that wrote it, or a newer one"
         )
-    return shard_count
+    return _Manifest(shard_count, placement_key)
 
 
-def _write_manifest(folder: Path, shard_count: int) -> None:
-    """Writes the manifest so that a crash leaves either none or all of it."""
+def _write_manifest(folder: Path, manifest: _Manifest) -> None:
+    """Writes the manifest so that a crash leaves either the one before or all of this one."""
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "shard_count": manifest.shard_count,
+        "placement_key": manifest.placement_key.hex(),
+    }
     draft = folder / f"{_MANIFEST_NAME}.new"
     with draft.open("wb") as file:
-        file.write(orjson.dumps({"format_version": FORMAT_VERSION, "shard_count": shard_count}))
+        file.write(orjson.dumps(facts))
         file.flush()
         os.fsync(file.fileno())
     draft.rename(folder / _MANIFEST_NAME)

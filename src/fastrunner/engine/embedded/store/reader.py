@@ -8,7 +8,7 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +134,14 @@ class Reader:
         """(execution key, request digest, status) of an id that is taken."""
         rows = self._read("select_acceptance", (execution_id,))
         return rows[0] if rows else None
+
+    def ids(self) -> Iterator[str]:
+        """The ids of all executions."""
+        try:
+            for (execution_id,) in self._reader.execute(QUERIES["select_ids"]):
+                yield execution_id
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise _unreadable(self.path, error) from error
 
     def view(self, execution_id: str) -> ExecutionView | None:
         """One execution as queries show it. Raises Damaged."""
@@ -352,9 +360,9 @@ class Reader:
             raise _unreadable(self.path, error) from error
 
 
-def _unreadable(path: Path, error: apsw.Error) -> StorageFailed:
+def _unreadable(path: Path, error: apsw.Error | UnicodeDecodeError) -> StorageFailed:
     _log.error("%s cannot be read: %s", path, error)
-    if faults.is_corrupt(error):
+    if isinstance(error, UnicodeDecodeError) or faults.is_corrupt(error):
         return ShardDamaged(f"{path.name} is damaged where this is stored: `fastrunner data check` tells more")
     return StorageFailed("the data directory cannot be read")
 

@@ -372,16 +372,20 @@ where finished_ms = 0 and (wake_at_ms, execution_key) > (?1, ?2) and wake_at_ms 
 order by wake_at_ms, execution_key
 limit ?4
 
+-- name: select_ids
+-- Every id the shard holds, from the index alone.
+select execution_id from executions indexed by sqlite_autoindex_executions_1
+
 -- name: select_deletable
 -- Finished executions whose retention time is over, oldest first.
-select execution_key, plan_key, 0 from executions indexed by executions_deletable
+select execution_key, plan_key, execution_id, 0 from executions indexed by executions_deletable
 where finished_ms > 0 and acknowledged_sequence >= last_sequence and finished_ms < ?1
 order by finished_ms
 limit ?2
 
 -- name: select_undeliverable
 -- Finished executions whose events no receiver took in time, oldest first, with the number of events lost.
-select execution_key, plan_key, last_sequence - acknowledged_sequence
+select execution_key, plan_key, execution_id, last_sequence - acknowledged_sequence
 from executions indexed by executions_undelivered
 where finished_ms > 0 and acknowledged_sequence < last_sequence and finished_ms < ?1
 order by finished_ms

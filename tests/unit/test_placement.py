@@ -1,0 +1,72 @@
+"""Support: what one worker knows of where executions live, and whom it asks."""
+
+import asyncio
+from math import inf
+
+import pytest
+
+from fastrunner.base import limits
+from fastrunner.processes.shared import Shared
+from fastrunner.processes.worker import places_known
+from fastrunner.routing.placement import BACKLOG, Places
+
+
+@pytest.fixture
+def cluster() -> list[Places]:
+    """What three workers of a directory with seven shards see."""
+    shared = Shared.create(3, 7, bytes(16))
+    return [shared.places(worker, 3) for worker in range(3)]
+
+
+def known(cluster: list[Places]) -> None:
+    for shard in range(7):
+        cluster[0].table.set_known(shard, True)
+
+
+def test_every_shard_has_one_owner_and_every_worker_a_shard() -> None:
+    for worker_count in (1, 2, 3, 8):
+        for shard_count in (8, 9, 15):
+            shared = Shared.create(worker_count, shard_count, bytes(16))
+            places = [shared.places(worker, worker_count) for worker in range(worker_count)]
+            assert sorted(shard for each in places for shard in each.shards) == list(range(shard_count))
+            assert [each.shards[0] for each in places] == list(range(worker_count))
+            assert all(each.owner_of(shard) == each.worker for each in places for shard in each.shards)
+
+
+def test_owners_are_those_of_the_shards_that_may_have_an_execution(cluster: list[Places]) -> None:
+    known(cluster)
+    assert cluster[0].owners_of("one") == ()
+    assert cluster[1].table.claim("one", 4) == -1
+    assert [places.owners_of("one") for places in cluster] == [(1,)] * 3
+    assert cluster[2].table.claim("one", 5, (4,)) == -1
+    assert cluster[0].table.claim("one", 3, (4, 5)) == -1
+    assert [places.owners_of("one") for places in cluster] == [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
+
+
+def test_what_is_not_known_yet_may_be_anywhere_it_is_not_known(cluster: list[Places]) -> None:
+    for shard in range(6):
+        cluster[0].table.set_known(shard, True)
+    assert cluster[1].owners_of("one") == (0,)
+
+
+def test_new_work_goes_to_the_least_busy_only_from_one_that_is_busy(cluster: list[Places]) -> None:
+    loads = cluster[0].loads
+    for worker, backlog in enumerate((limits.PLACEMENT_BACKLOG_MIN - 1.0, 0.0, inf)):
+        loads.set(worker, BACKLOG, backlog)
+    assert [places.choose(1) for places in cluster] == [0, 1, 1]
+    loads.set(0, BACKLOG, limits.PLACEMENT_BACKLOG_MIN)
+    assert cluster[0].choose(1) == 1
+    assert cluster[0].choose(limits.PLACEMENT_BACKLOG_MIN + 1) == 0
+
+
+async def test_start_waits_for_what_other_shards_hold_but_not_for_ever(
+    cluster: list[Places], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.ensure_future(places_known(cluster[0]))
+    await asyncio.sleep(3 * limits.PLACEMENT_KNOWN_INTERVAL_S)
+    assert not waiting.done()
+    known(cluster)
+    await asyncio.wait_for(waiting, 10)
+    cluster[1].table.set_known(1, False)
+    monkeypatch.setattr(limits, "PLACEMENT_KNOWN_WAIT_S_MAX", 0.05)
+    await asyncio.wait_for(places_known(cluster[0]), 10)
