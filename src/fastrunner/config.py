@@ -116,6 +116,8 @@ def _encodable(value: Path) -> Path:
         str(value.absolute()).encode()
     except UnicodeEncodeError:
         raise ValueError("a path of UTF-8 text is needed: rename the folder, or choose another") from None
+    except OSError as error:
+        raise ValueError(f"the current folder cannot be had ({error.strerror}): give an absolute path") from None
     if "\0" in str(value):
         raise ValueError("a path has no zero bytes")
     return value

@@ -193,6 +193,16 @@ def test_data_directory_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
         load_data_dir(None)
 
 
+def test_relative_data_directory_needs_a_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigurationError, match="FASTRUNNER_DATA_DIR=data: the current folder cannot be had"):
+        load_data_dir(Path("data"))
+    monkeypatch.chdir(tmp_path)
+
+
 def test_commands_on_a_data_directory_need_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the runner's environment is, settings of what serves may be missing or wrong."""
     monkeypatch.setenv("ENV", "prod")

@@ -59,7 +59,9 @@ def _files() -> Iterator[tuple[str, Path]]:
         folders[:] = [name for name in folders if name != "__pycache__"]
         for name in names:
             path = Path(folder, name)
-            yield str(path.relative_to(_FOLDER)), path
+            # Editors and installers leave files beside ours that nobody imports.
+            if not name.startswith("."):
+                yield str(path.relative_to(_FOLDER)), path
 
 
 def _states() -> dict[str, tuple[int, int]]:

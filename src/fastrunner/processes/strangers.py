@@ -66,7 +66,7 @@ def listeners(port: int) -> Iterator[Listener]:
     """Every socket that listens on a TCP port, in this network namespace."""
     for table in _TABLES:
         with contextlib.suppress(OSError), table.open(encoding="ascii") as lines:
-            next(lines)
+            next(lines, None)
             for line in lines:
                 fields = line.split()
                 # Those that listen come first.
