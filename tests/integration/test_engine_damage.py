@@ -1,8 +1,9 @@
 """The embedded engine over a damaged file: what is damaged is named and ends, nothing else notices, no event is
 missing."""
 
+import asyncio
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import apsw
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
-from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.data.inspection import shard_files
+from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.store.changes import Change
-from fastrunner.errors import Damaged, WrongState
+from fastrunner.errors import Damaged, RunnerError, WrongState
 from fastrunner.progress.wire import split
 from tests.integration.engines import (
     CALL,
@@ -44,6 +46,19 @@ def _sequences(rows: list[UnacknowledgedEvents]) -> list[int]:
     return [
         WorkflowProgressEvent.FromString(message).sequence_number for row in rows for message in split(row.messages)
     ]
+
+
+def _damage_types(path: Path, table: str, change: str) -> None:
+    """Changes the first row of a table as no statement could: to values of types its columns do not have."""
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
+        strict = db.execute("select sql from sqlite_schema where name = ?", (table,)).get
+    for schema in (strict.replace(" strict", "").replace(" not null", ""), strict):
+        with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
+            if schema is strict:
+                db.execute(f"update {table} set {change} where rowid = 1")
+                assert db.changes() == 1
+            db.execute("pragma writable_schema = on")
+            db.execute("update sqlite_schema set sql = ? where name = ?", (schema, table))
 
 
 async def _damaged_count(engine: EmbeddedEngine, table: str) -> float:
@@ -90,6 +105,71 @@ async def test_execution_that_is_damaged_fails_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("executions", "plan_key = null"),
+        ("executions", "accepted_ms = 'long ago'"),
+        ("executions", "request_digest = 7"),
+        ("executions", "status = x'00'"),
+        ("executions", "last_sequence = 'many'"),
+        ("executions", "finished_ms = null"),
+        ("executions", "error_json = '{'"),
+        ("executions", "error_json = cast(x'ff' as text)"),
+        ("executions", "metadata = null"),
+        ("executions", "format = 0"),
+        ("executions", "format = 2, output_json = 'x'"),
+        ("requests", "client = null"),
+        ("requests", "client = cast(x'ff' as text)"),
+        ("requests", "input_json = 'text'"),
+        ("requests", "env_json = null"),
+        ("snapshots", "snapshot = 7"),
+        ("plans", "document = x'00'"),
+        ("plans", "version = x'00'"),
+        ("plans", "hash = null"),
+    ],
+)
+async def test_row_with_values_of_wrong_types_is_damage_to_it_alone(
+    table: str, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder()
+    async with engine_on(path, listener=lambda row: None) as engine:
+        await engine.submit(submission("damaged", WAIT))
+        await engine.submit(submission("whole", OTHER))
+    _damage_types(path, table, change)
+    findings = list(shard_files(path, 1)[0].check(lambda count: None))
+    assert any(finding.table in (table, "file") for finding in findings)
+    exported = {fields["execution_id"] for fields in shard_files(path, 1)[0].export(ExecutionQuery(), True)}
+    assert {"whole"} <= exported <= {"whole", "damaged"}
+    async with engine_on(path, listener=lambda row: None) as engine:
+        await until_status(engine, "whole", "completed")
+        await engine.outbox.unacknowledged(None, 100)
+        for asked in (
+            engine.get("damaged"),
+            engine.events("damaged", 1, 100),
+            engine.submit(submission("damaged", WAIT)),
+            engine.cancel("damaged", "", True),
+        ):
+            with suppress(RunnerError):
+                await asyncio.wait_for(asked, 10)
+        listed = {view.execution_id for view in (await engine.list(ExecutionQuery())).items}
+        assert {"whole"} <= listed <= {"whole", "damaged"}
+        assert await engine.submit(submission("after", WAIT)) == "running"
+        await assert_whole(engine, "whole", "workflow_completed")
+    assert "Traceback" not in caplog.text
+
+
+async def test_execution_that_cannot_be_read_is_refused_as_damaged() -> None:
+    path = folder()
+    async with engine_on(path, listener=lambda row: None) as engine:
+        await engine.submit(submission("damaged", WAIT))
+    _damage_types(path, "executions", "accepted_ms = 'long ago'")
+    async with engine_on(path, listener=lambda row: None) as engine:
+        for command in (engine.cancel("damaged", "", True), engine.pause("damaged", "")):
+            with pytest.raises(Damaged, match=r"what is stored of execution 'damaged' is damaged: restore"):
+                await command
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "update events set messages = zeroblob(length(messages)) where event_key = 1",
@@ -97,6 +177,8 @@ async def test_execution_that_is_damaged_fails_and_the_others_go_on(
         "update events set checksum = checksum + 1 where event_key = 1",
         "delete from events where event_key = 1",
         "update events set last_sequence = 1000000000 where event_key = 1",
+        "update events set first_sequence = 1000000000 where event_key = 1",
+        "update events set format = 0 where event_key = 1",
     ],
 )
 async def test_events_that_are_damaged_leave_no_gap(statement: str) -> None:

@@ -12,11 +12,13 @@ from zlib import crc32
 
 import apsw
 import pytest
+from apsw.ext import query_info
 
 from fastrunner._core import Plan
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import CachedPlan
 from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Settled
+from fastrunner.engine.embedded.store.columns import INSPECTED, READ
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.manifest import (
@@ -24,7 +26,7 @@ from fastrunner.engine.embedded.store.manifest import (
     open_data_directory,
     read_shard_count,
 )
-from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
+from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, named, script
 from fastrunner.progress.wire import split
 
 
@@ -113,6 +115,19 @@ def test_every_statement_compiles_against_the_schema() -> None:
             bound = (0,) * max(numbered)
         db.execute(f"explain {text}", bound)  # type: ignore[arg-type]
     db.close()
+
+
+def test_types_are_told_for_every_column() -> None:
+    db = apsw.Connection(":memory:")
+    for migration in MIGRATIONS:
+        db.execute(script(migration)).fetchall()
+    for statements, columns in ((QUERIES, READ), (named("inspect"), INSPECTED)):
+        for name, types in columns.items():
+            described = query_info(db, statements[name]).description
+            assert len(types) == len(described), name
+            letters = {"INTEGER": "i", "TEXT": "s", "BLOB": "b"}
+            for letter, (column, declared, *_) in zip(types, described, strict=True):
+                assert declared is None or letters[declared] == letter.lower(), (name, column)
 
 
 def test_partial_indexes_serve_the_queries_they_were_made_for(store: Store) -> None:

@@ -15,6 +15,7 @@ import orjson
 
 from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.store import proofs, wal_check
+from fastrunner.engine.embedded.store.columns import INSPECTED, are_sound
 from fastrunner.engine.embedded.store.connection import (
     READ_ONLY,
     READ_WRITE,
@@ -23,7 +24,7 @@ from fastrunner.engine.embedded.store.connection import (
     read_all,
     read_each,
 )
-from fastrunner.engine.embedded.store.large_values import claimed_by, hash_of, is_divided, join
+from fastrunner.engine.embedded.store.large_values import claimed_by, digest_of, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION, named
@@ -34,6 +35,8 @@ __all__ = ["ShardFile", "Sizes", "shard_files"]
 
 _QUERIES = named("inspect")
 _FOREVER_MS = 2**62
+_KEYS = {"plans": "document number", "large_values": "hash"}
+"""What the first column of a query is, where it is not the number of an execution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class ShardFile:
         if not proofs.is_proven(row_format, checksum, actual):
             yield damage("its state does not match its checksum")
         elif row_format == CLAIMED_FORMAT and output is not None:
-            yield from _unclaimed(db, "executions", key, execution_id, [bytes.fromhex(output)])
+            yield from _unclaimed(db, "executions", key, execution_id, [digest_of(output)])
         if not has_plan:
             yield damage("its document is missing")
         if (finished_ms > 0) != (status in FINAL_STATUSES):
@@ -239,11 +242,17 @@ def _each(
 ) -> Iterator[Damage]:
     for row in read_each(db, _QUERIES[table]):
         advance(1)
-        yield from look(row)
+        yield from look(row) if are_sound(INSPECTED[table], row) else [_wrong_types(table, row)]
+
+
+def _wrong_types(table: str, row: tuple[Any, ...]) -> Damage:
+    return Damage(
+        table, "", f"the row with {_KEYS.get(table, 'execution number')} {row[0]!r} has values of wrong types"
+    )
 
 
 def _check_plan(row: tuple[Any, ...]) -> Iterator[Damage]:
-    key, digest, document, uses, used = row
+    key, digest, document, uses, *_, used = row
     if not proofs.is_document(digest, document):
         yield Damage("plans", "", f"document {key} does not match its hash")
     if uses != used:
@@ -282,7 +291,7 @@ def _snapshot_damage(db: apsw.Connection, snapshot: bytes) -> str:
 
 def _large_value(db: apsw.Connection, digest: bytes) -> bytes | None:
     rows = read_all(db, _QUERIES["large_value"], (digest,))
-    return rows[0][0] if rows else None
+    return rows[0][0] if rows and are_sound(INSPECTED["large_value"], rows[0]) else None
 
 
 def _unclaimed(
@@ -316,14 +325,18 @@ def _ignore(count: int) -> None:
 
 def _check_events(db: apsw.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
     key_before, expected = -1, 1
-    for key, execution_id, first, last, messages, row_format, checksum in read_each(db, _QUERIES["events"]):
+    for row in read_each(db, _QUERIES["events"]):
         advance(1)
+        if not are_sound(INSPECTED["events"], row):
+            yield _wrong_types("events", row)
+            continue
+        key, execution_id, first, last, messages, row_format, checksum = row
         if key != key_before:
             key_before, expected = key, 1
         if execution_id is None:
             yield Damage("events", "", f"a row belongs to execution number {key}, which does not exist")
             continue
-        if not proofs.is_proven(row_format, checksum, proofs.events_checksum(key, first, last, messages)):
+        if not proofs.are_events_proven(row_format, checksum, key, first, last, messages):
             yield Damage("events", execution_id, f"its events {first} to {last} do not match their checksum")
         if first != expected or last < first:
             yield Damage("events", execution_id, f"its events go on at {first} where {expected} should come")
@@ -333,15 +346,19 @@ def _check_events(db: apsw.Connection, advance: Callable[[int], None]) -> Iterat
 def _exported_events(db: apsw.Connection, key: int, fields: dict[str, Any]) -> list[bytes]:
     """The messages of one execution; damaged rows are left out, and `damaged` is set in the fields."""
     found: list[bytes] = []
-    for first, last, messages, row_format, checksum in read_each(db, _QUERIES["export_events"], (key,)):
-        if proofs.is_proven(row_format, checksum, proofs.events_checksum(key, first, last, messages)):
-            found += split(messages)
-        else:
-            fields["damaged"] = True
+    for row in read_each(db, _QUERIES["export_events"], (key,)):
+        if are_sound(INSPECTED["export_events"], row):
+            first, last, messages, row_format, checksum = row
+            if proofs.are_events_proven(row_format, checksum, key, first, last, messages):
+                found += split(messages)
+                continue
+        fields["damaged"] = True
     return found
 
 
 def _exported(db: apsw.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
+    if not are_sound(INSPECTED["export"], row):
+        return {"execution_id": row[1] if isinstance(row[1], str) else "", "damaged": True}
     key, execution_id, status, namespace, name, version, accepted_ms, finished_ms, last, acknowledged = row[:10]
     given_up, error_json, output_json, row_format, checksum = row[10:]
     actual = proofs.execution_checksum(key, status, finished_ms, last, error_json, output_json)
@@ -358,8 +375,8 @@ def _exported(db: apsw.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
     if not proofs.is_proven(row_format, checksum, actual):
         return {**fields, "damaged": True}
     if row_format == CLAIMED_FORMAT and output_json is not None:
-        output = _large_value(db, bytes.fromhex(output_json))
-        if output is None or hash_of(output) != bytes.fromhex(output_json):
+        output = _large_value(db, digest_of(output_json))
+        if output is None or hash_of(output) != digest_of(output_json):
             return {**fields, "damaged": True}
         output_json = output.decode()
     for label, text in (("error", error_json), ("output", output_json)):

@@ -7,7 +7,7 @@ from fastrunner.engine import EventsListener
 from fastrunner.engine.embedded.commit.undelivered import undelivered
 from fastrunner.engine.embedded.queries import Queries, Rows
 from fastrunner.engine.embedded.shards import Shards
-from fastrunner.errors import Unavailable, UnknownExecution
+from fastrunner.errors import Damaged, ShardDamaged, Unavailable, UnknownExecution
 
 __all__ = ["ShardOutbox"]
 
@@ -31,7 +31,8 @@ class ShardOutbox:
 
     async def unacknowledged_of(self, execution_id: str, from_sequence: int, size_bytes_max: int) -> Rows:
         """See Outbox."""
-        with suppress(UnknownExecution):
+        # What cannot be read must not hold up what can.
+        with suppress(UnknownExecution, Damaged, ShardDamaged):
             rows, _, _ = self._queries.rows(execution_id, from_sequence, limits.EVENTS_REPLAY_COUNT_MAX, size_bytes_max)
             return rows
         return []

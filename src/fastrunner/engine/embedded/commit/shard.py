@@ -178,7 +178,7 @@ class Shard:
 
     def find(self, execution_id: str) -> Execution | Unfinished | str:
         """The execution, restored if need be; the row of one that is set aside; the final status of one out of memory.
-        Raises UnknownExecution."""
+        Raises UnknownExecution, Damaged."""
         execution = self.live.get(execution_id)
         if execution is not None:
             return execution
@@ -189,7 +189,8 @@ class Shard:
         if status in FINAL_STATUSES:
             return status
         row = self.store.unfinished(key)
-        assert row is not None
+        if row is None:
+            raise self.store.damaged(execution_id, "its row cannot be read")
         return row if row.aside else self._restore(row)
 
     def holds(self, execution_id: str) -> bool:

@@ -406,9 +406,7 @@ class Store(Reader):
         plan_key = self._db.execute(QUERIES["select_plan_key"], (digest,)).get
         if plan_key is None:
             self._plan_key_last += 1
-            compiled = plan.plan
-            names = (compiled.namespace, compiled.name, compiled.version)
-            self._db.execute(QUERIES["insert_plan"], (self._plan_key_last, digest, *names, plan.document))
+            self._db.execute(QUERIES["insert_plan"], _plan_row(self._plan_key_last, plan))
             plan_key = self._plan_key_last
         else:
             self._heal(plan_key, plan)
@@ -419,10 +417,15 @@ class Store(Reader):
 
     def _heal(self, plan_key: int, plan: "CachedPlan") -> None:
         """Puts a document in place of a damaged copy of it."""
-        ((document, _),) = read_all(self._db, QUERIES["select_plan"], (plan_key,))
-        if document != plan.document:
+        row = _plan_row(plan_key, plan)
+        if read_all(self._db, QUERIES["select_whole_plan"], (plan_key,)) != [row]:
             self.report(Damage("plans", "", f"document {plan_key} was damaged; it has come again and is repaired"))
-            self._db.execute(QUERIES["heal_plan"], (plan_key, plan.document))
+            self._db.execute(QUERIES["heal_plan"], row)
+
+
+def _plan_row(plan_key: int, plan: "CachedPlan") -> tuple[Any, ...]:
+    compiled = plan.plan
+    return (plan_key, compiled.digest, compiled.namespace, compiled.name, compiled.version, plan.document)
 
 
 def _execution_checksum(change: Change, output_json: str | None) -> int:

@@ -26,7 +26,17 @@ from zlib import crc32
 
 from fastrunner.base import limits
 
-__all__ = ["Claims", "DividedSnapshot", "claimed_by", "divide", "hash_of", "is_divided", "is_large", "join"]
+__all__ = [
+    "Claims",
+    "DividedSnapshot",
+    "claimed_by",
+    "digest_of",
+    "divide",
+    "hash_of",
+    "is_divided",
+    "is_large",
+    "join",
+]
 
 _FORMAT: Final = 128
 _HEADER_SIZE: Final = 5
@@ -67,6 +77,14 @@ def is_large(size_bytes: int) -> bool:
 def hash_of(value: bytes) -> bytes:
     """Under what a value is stored."""
     return sha256(value).digest()
+
+
+def digest_of(name: str) -> bytes:
+    """A hash by its hexadecimal digits; empty if they are none, so that nothing is stored under it."""
+    try:
+        return bytes.fromhex(name)
+    except ValueError:
+        return b""
 
 
 # --- dividing ---

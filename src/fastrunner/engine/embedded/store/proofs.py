@@ -1,6 +1,6 @@
 """Stage 3, journal: what proves that a row is what was written, and what stands in for one that is not.
 
-    format 0   written by schema version 1: no checksum
+    format 0   written by schema version 1: no checksum (0)
     format 1   CRC-32 as below
     format 2   the same, over a row whose input or output is the SHA-256 of one in `large_values`
 
@@ -10,6 +10,7 @@ the same sequence numbers: what follows it is delivered, and receivers see no ga
 its own, within (`core/walk/snapshot.pxi`); documents and large values are proven by their SHA-256.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -22,12 +23,14 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ReportProgressBatchRequest,
     WorkflowProgressEvent,
 )
+from fastrunner.progress.wire import frames
 
 __all__ = [
     "CLAIMED_FORMAT",
     "FORMAT",
     "Damage",
     "EventFacts",
+    "are_events_proven",
     "aside_error",
     "damage_error",
     "events_checksum",
@@ -112,7 +115,22 @@ def execution_checksum(
 
 def is_proven(format: int, checksum: int, actual: int) -> bool:
     """Whether a row of a format with a checksum is what its content's checksum says it is."""
-    return format == 0 or (format in (FORMAT, CLAIMED_FORMAT) and checksum == actual)
+    if format == 0:
+        # Where there is a checksum, it is the format that is damaged.
+        return checksum == 0
+    return format in (FORMAT, CLAIMED_FORMAT) and checksum == actual
+
+
+def are_events_proven(format: int, checksum: int, key: int, first: int, last: int, messages: bytes) -> bool:
+    """The same of a row of events; without a checksum, whether it has as many as it says."""
+    if not is_proven(format, checksum, events_checksum(key, first, last, messages)):
+        return False
+    if format:
+        return True
+    try:
+        return sum(1 for _ in frames(messages)) == last - first + 1
+    except ValueError:
+        return False
 
 
 def is_document(digest: bytes, document: str) -> bool:
@@ -186,7 +204,9 @@ def stand_in_events(execution_id: str, facts: EventFacts, first_sequence: int, l
             sequence_number=sequence,
         )
         if ended and facts.error_json is not None:
-            event.error.CopyFrom(_details(orjson.loads(facts.error_json)))
+            # It may be damaged, too.
+            with suppress(ValueError, TypeError, KeyError):
+                event.error.CopyFrom(_details(orjson.loads(facts.error_json)))
     return batch.SerializeToString()
 
 

@@ -8,7 +8,7 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,9 @@ from fastrunner.base import limits
 from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView, UnacknowledgedEvents
 from fastrunner.engine.embedded.store import faults, proofs
 from fastrunner.engine.embedded.store.changes import Deletion
+from fastrunner.engine.embedded.store.columns import READ, are_sound
 from fastrunner.engine.embedded.store.connection import connect, read_all, read_each
-from fastrunner.engine.embedded.store.large_values import DividedSnapshot, hash_of, is_divided, join
+from fastrunner.engine.embedded.store.large_values import DividedSnapshot, digest_of, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.listing import page_of
 from fastrunner.engine.embedded.store.marks import Standing
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage, EventFacts
@@ -33,8 +34,11 @@ __all__ = ["Reader", "Unfinished"]
 
 _log = logging.getLogger(__name__)
 
+_NOWHERE = range(0)
 _HEAD_SIZE = 8
 """Columns of an Unfinished that come from `executions`."""
+_NEEDED_TO_END = "is?i?i??"
+"""Which of them there must be to end it as damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,29 +134,50 @@ class Reader:
         except apsw.Error as error:
             raise _unreadable(self.path, error) from error
 
-    def acceptance(self, execution_id: str) -> tuple[int, bytes, str] | None:
-        """(execution key, request digest, status) of an id that is taken."""
-        rows = self._read("select_acceptance", (execution_id,))
+    def _sound(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """The rows whose values are of the right types; the others are told."""
+        rows = self._read(name, parameters)
+        sound = [row for row in rows if are_sound(READ[name], row)]
+        if len(sound) < len(rows):
+            self.report(Damage("executions", "", f"rows have values of wrong types ({name})"))
+        return sound
+
+    def _one(self, name: str, execution_id: str) -> Any:
+        """The row of an execution; None if there is none. Raises Damaged."""
+        rows = self._read(name, (execution_id,))
+        if rows and not are_sound(READ[name], rows[0]):
+            raise self.damaged(execution_id, "its row has values of wrong types")
         return rows[0] if rows else None
+
+    def damaged(self, execution_id: str, detail: str) -> Damaged:
+        """Tells what of an execution's row is damaged; what those hear who ask for it."""
+        self.report(Damage("executions", execution_id, detail))
+        return Damaged(f"what is stored of execution {execution_id!r} is damaged: restore it from a backup")
+
+    def acceptance(self, execution_id: str) -> tuple[int, bytes, str] | None:
+        """(execution key, request digest, status) of an id that is taken. Raises Damaged."""
+        found: tuple[int, bytes, str] | None = self._one("select_acceptance", execution_id)
+        return found
 
     def ids(self) -> Iterator[str]:
         """The ids of all executions."""
         try:
-            for (execution_id,) in self._reader.execute(QUERIES["select_ids"]):
-                yield execution_id
-        except (apsw.Error, UnicodeDecodeError) as error:
+            for row in self._reader.execute(QUERIES["select_ids"]):
+                if not are_sound(READ["select_ids"], row):
+                    raise TypeError("an id is not text")
+                yield row[0]
+        except (apsw.Error, UnicodeDecodeError, TypeError) as error:
             raise _unreadable(self.path, error) from error
 
     def view(self, execution_id: str) -> ExecutionView | None:
         """One execution as queries show it. Raises Damaged."""
-        rows = self._read("select_execution", (execution_id,))
-        if not rows:
+        row = self._one("select_execution", execution_id)
+        if row is None:
             return None
-        *head, output_json, error_json, metadata, key, row_format, checksum = rows[0]
+        *head, output_json, error_json, metadata, key, row_format, checksum = row
         actual = proofs.execution_checksum(key, head[1], head[6], head[7], error_json, output_json)
         if not proofs.is_proven(row_format, checksum, actual):
-            self.report(Damage("executions", execution_id, "its state does not match its checksum"))
-            raise Damaged(f"what is stored of execution {execution_id!r} is damaged: restore it from a backup")
+            raise self.damaged(execution_id, "its state does not match its checksum")
         if row_format == CLAIMED_FORMAT and output_json is not None:
             output_json = self._large_output(execution_id, output_json)
         error = None if error_json is None else orjson.loads(error_json)
@@ -160,8 +185,9 @@ class Reader:
 
     def _large_output(self, execution_id: str, name: str) -> str:
         """An output by its hash in hexadecimal digits. Raises Damaged."""
-        output = self._large_value(bytes.fromhex(name))
-        if output is None or hash_of(output) != bytes.fromhex(name):
+        digest = digest_of(name)
+        output = self._large_value(digest)
+        if output is None or hash_of(output) != digest:
             what = "is missing" if output is None else "does not match its hash"
             self.report(Damage("large_values", execution_id, f"its output {what}"))
             raise Damaged(f"the output of execution {execution_id!r} is damaged: restore it from a backup")
@@ -169,12 +195,12 @@ class Reader:
 
     def _large_value(self, digest: bytes) -> bytes | None:
         rows = self._read("select_large_value", (digest,))
-        return rows[0][0] if rows else None
+        return rows[0][0] if rows and are_sound(READ["select_large_value"], rows[0]) else None
 
     def progress(self, execution_id: str) -> tuple[int, int, bool] | None:
-        """(execution key, last durable sequence number, whether it has finished)."""
-        rows = self._read("select_progress", (execution_id,))
-        return (rows[0][0], rows[0][1], rows[0][2] > 0) if rows else None
+        """(execution key, last durable sequence number, whether it has finished). Raises Damaged."""
+        row = self._one("select_progress", execution_id)
+        return None if row is None else (row[0], row[1], row[2] > 0)
 
     def events(
         self,
@@ -196,7 +222,11 @@ class Reader:
             # An open cursor would keep its read transaction, and with it the journal from being folded in.
             with closing(read_each(self._reader, QUERIES["select_events"], (execution_key, from_sequence))) as cursor:
                 for row in cursor:
-                    events = self._proven_events(execution_id, execution_key, *row)
+                    places = range(expected if rows else 1, expected + 1)
+                    events = self._proven_events(execution_id, execution_key, row, places)
+                    if events is None:
+                        # Stand-ins come before the next one.
+                        continue
                     if events.first_sequence > expected:
                         rows += self._lost(execution_id, execution_key, expected, events.first_sequence - 1)
                     expected = events.last_sequence + 1
@@ -214,11 +244,18 @@ class Reader:
         return rows
 
     def _proven_events(
-        self, execution_id: str, key: int, first: int, last: int, messages: bytes, format: int, checksum: int
-    ) -> UnacknowledgedEvents:
-        """A row of events as it was written, or with stand-ins for damaged ones."""
-        if not proofs.is_proven(format, checksum, proofs.events_checksum(key, first, last, messages)):
+        self, execution_id: str, key: int, row: Sequence[Any], places: range
+    ) -> UnacknowledgedEvents | None:
+        """A row of events as it was written. With stand-ins if it is damaged and begins in one of the places where a
+        row should; None if it is damaged otherwise."""
+        if not are_sound(READ["select_events"], row):
+            self.report(Damage("events", execution_id, "a row of its events has values of wrong types"))
+            return None
+        first, last, messages, row_format, checksum = row
+        if not proofs.are_events_proven(row_format, checksum, key, first, last, messages):
             self.report(Damage("events", execution_id, f"its events {first} to {last} do not match their checksum"))
+            if first not in places:
+                return None
             facts = self.event_facts(key)
             # Its own last sequence number may be what is damaged: the next row's first one tells.
             ((next_first,),) = self._read("select_next_events", (key, first))
@@ -227,8 +264,9 @@ class Reader:
         return UnacknowledgedEvents(execution_id, first, last, messages)
 
     def event_facts(self, key: int) -> EventFacts:
-        """What events of an execution say of it beside what happened."""
-        return EventFacts(*self._read("select_event_facts", (key,))[0])
+        """What events of an execution say of it beside what happened; nothing of one whose row is damaged."""
+        rows = self._sound("select_event_facts", (key,))
+        return EventFacts(*rows[0]) if rows else EventFacts("running", 0, 0, 0, "", None)
 
     def _lost(self, execution_id: str, key: int, first: int, last: int) -> list[UnacknowledgedEvents]:
         """Rows in place of events that are missing or cannot be read: one each, because a page may end after any."""
@@ -250,8 +288,13 @@ class Reader:
                 raise _unreadable(self.path, error) from error
             return self._unacknowledged_singly(after, rows_max)
         found: list[UnacknowledgedEvents] = []
-        for acknowledged, execution_id, key, *row in rows:
-            events = self._proven_events(execution_id, key, *row)
+        for row in rows:
+            acknowledged, execution_id, key, *of_events = row
+            if not are_sound(READ["select_unacknowledged"], row):
+                return self._unacknowledged_singly(after, rows_max)
+            events = self._proven_events(execution_id, key, of_events, _NOWHERE)
+            if events is None:
+                return self._unacknowledged_singly(after, rows_max)
             if execution_id != (found[-1].execution_id if found else after[0]):
                 expected = acknowledged + 1
                 found += self._lost(execution_id, key, expected, events.first_sequence - 1)
@@ -261,7 +304,7 @@ class Reader:
     def _unacknowledged_singly(self, after: tuple[str, int], rows_max: int) -> list[UnacknowledgedEvents]:
         """The same where pages of the file are damaged: one execution at a time, with stand-ins for what is lost."""
         found: list[UnacknowledgedEvents] = []
-        for execution_id, key, acknowledged, last in self._read("select_undelivered_ids", (after[0], rows_max)):
+        for execution_id, key, acknowledged, last in self._sound("select_undelivered_ids", (after[0], rows_max)):
             first = max(acknowledged, after[1] if execution_id == after[0] else 0) + 1
             if first > last:
                 continue
@@ -276,19 +319,30 @@ class Reader:
         """An execution to restore; None if it has ended, or if not even its first row can be read."""
         try:
             rows = self._read("select_unfinished", (execution_key,))
-            return self._unfinished(rows[0]) if rows else None
+            if not rows or are_sound(READ["select_unfinished"], rows[0]):
+                return self._unfinished(rows[0]) if rows else None
         except ShardDamaged:
-            damage = "its request or its snapshot cannot be read"
+            pass
+        return self._unfinished_head(execution_key)
+
+    def _unfinished_head(self, execution_key: int) -> Unfinished | None:
+        """The same where not all of it can be read, so that it can be ended at least."""
         try:
             rows = self._read("select_unfinished_head", (execution_key,))
         except ShardDamaged:
-            self.report(Damage("executions", "", f"execution number {execution_key} cannot be read"))
-            return None
+            rows = [()]
         if not rows:
             return None
-        *head, parked, aside = rows[0]
-        self.report(Damage("snapshots", head[1], damage))
-        return Unfinished(*(*head, bool(parked), bool(aside), b"", b"", False, "", b"", None, damage))
+        if not rows[0] or not are_sound(_NEEDED_TO_END, rows[0]):
+            self.report(Damage("executions", "", f"execution number {execution_key} cannot be read"))
+            return None
+        key, execution_id, digest, accepted_ms, plan_key, last_sequence, parked, aside = rows[0]
+        table, damage = "snapshots", "its request or its snapshot cannot be read"
+        if not are_sound(READ["select_unfinished_head"], rows[0]):
+            table, damage, digest, plan_key = "executions", "its row has values of wrong types", b"", 0
+        self.report(Damage(table, execution_id, damage))
+        head = (key, execution_id, digest, accepted_ms, plan_key, last_sequence, bool(parked), bool(aside))
+        return Unfinished(*head, b"", b"", False, "", b"", None, damage)
 
     def _unfinished(self, row: tuple[Any, ...]) -> Unfinished:
         *head, parked, aside = row[:_HEAD_SIZE]
@@ -304,7 +358,9 @@ class Reader:
         if input_json is None:
             table, damage = "requests", "its request is missing"
         elif not proofs.is_proven(
-            row_format, checksum, proofs.request_checksum(head[0], bool(debug), input_json, env_json, client)
+            row_format,
+            checksum,
+            proofs.request_checksum(head[0], bool(debug), input_json, env_json or b"", client or ""),
         ):
             table, damage = "requests", "its request does not match its checksum"
         elif row_format == CLAIMED_FORMAT:
@@ -318,22 +374,22 @@ class Reader:
 
     def standing(self, execution_key: int) -> Standing | None:
         """How far an unfinished execution has come; None if there is none."""
-        rows = self._read("select_standing", (execution_key,))
+        rows = self._sound("select_standing", (execution_key,))
         return Standing(*rows[0]) if rows else None
 
     def running(self, after_key: int, until_key: int, count_max: int) -> list[int]:
         """Keys of unfinished executions that do not only wait, with `after_key` < key <= `until_key`, in order."""
-        return [key for (key,) in self._read("select_running", (after_key, until_key, count_max))]
+        return [key for (key,) in self._sound("select_running", (after_key, until_key, count_max))]
 
     def deadlines(self, after_ms: int, after_key: int, until_ms: int, count_max: int) -> list[tuple[int, int, str]]:
         """(deadline, execution key, execution id) of unfinished executions, in order, strictly after (deadline, key)
         and no later than `until_ms`."""
-        return self._read("select_deadlines", (after_ms, after_key, until_ms, count_max))
+        return self._sound("select_deadlines", (after_ms, after_key, until_ms, count_max))
 
     def document(self, plan_key: int) -> str:
         """The text of a stored document. Raises Damaged."""
         try:
-            rows = self._read("select_plan", (plan_key,))
+            rows = self._sound("select_plan", (plan_key,))
         except ShardDamaged:
             rows = []
         if not rows or not proofs.is_document(rows[0][1], rows[0][0]):
@@ -344,11 +400,11 @@ class Reader:
 
     def deletable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
         """Finished executions, fully acknowledged, that ended before a time; oldest first."""
-        return [Deletion(*row) for row in self._read("select_deletable", (finished_before_ms, count_max))]
+        return [Deletion(*row) for row in self._sound("select_deletable", (finished_before_ms, count_max))]
 
     def undeliverable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
         """Finished executions with unacknowledged events that ended before a time; oldest first."""
-        return [Deletion(*row) for row in self._read("select_undeliverable", (finished_before_ms, count_max))]
+        return [Deletion(*row) for row in self._sound("select_undeliverable", (finished_before_ms, count_max))]
 
     # --- listings, in one helper thread ---
 
@@ -360,9 +416,9 @@ class Reader:
             raise _unreadable(self.path, error) from error
 
 
-def _unreadable(path: Path, error: apsw.Error | UnicodeDecodeError) -> StorageFailed:
+def _unreadable(path: Path, error: apsw.Error | UnicodeDecodeError | TypeError) -> StorageFailed:
     _log.error("%s cannot be read: %s", path, error)
-    if isinstance(error, UnicodeDecodeError) or faults.is_corrupt(error):
+    if not isinstance(error, apsw.Error) or faults.is_corrupt(error):
         return ShardDamaged(f"{path.name} is damaged where this is stored: `fastrunner data check` tells more")
     return StorageFailed("the data directory cannot be read")
 

@@ -20,7 +20,7 @@ select
 -- name: plans
 -- Every document with the executions that refer to it.
 select
-    p.plan_key, p.hash, p.document, p.uses,
+    p.plan_key, p.hash, p.document, p.uses, p.namespace, p.name, p.version,
     (select count(*) from executions as x where x.plan_key = p.plan_key)
 from plans as p
 
@@ -70,9 +70,9 @@ order by e.execution_key, e.first_sequence
 -- name: export
 -- Executions in the order of acceptance.
 select
-    x.execution_key, x.execution_id, x.status, coalesce(p.namespace, ''), coalesce(p.name, ''), coalesce(p.version, ''),
-    x.accepted_ms, x.finished_ms, x.last_sequence, x.acknowledged_sequence - x.given_up_events, x.given_up_events,
-    x.error_json, x.output_json, x.format, x.checksum
+    x.execution_key, x.execution_id, x.status, coalesce(cast(p.namespace as text), ''),
+    coalesce(cast(p.name as text), ''), coalesce(cast(p.version as text), ''), x.accepted_ms,
+    x.finished_ms, x.last_sequence, x.acknowledged_sequence - x.given_up_events, x.given_up_events, x.error_json, x.output_json, x.format, x.checksum
 from executions as x left join plans as p using (plan_key)
 where x.accepted_ms >= :accepted_from_ms
     and x.accepted_ms < :accepted_until_ms

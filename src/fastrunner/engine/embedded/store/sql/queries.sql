@@ -58,9 +58,14 @@ select plan_key from plans where hash = ?
 -- A document to compile again, with the hash that proves it.
 select document, hash from plans where plan_key = ?
 
+-- name: select_whole_plan
+-- Every column of a document but how often it is used.
+select plan_key, hash, namespace, name, version, document from plans where plan_key = ?
+
 -- name: heal_plan
--- A document whose stored copy is damaged has come again.
-update plans set document = ?2 where plan_key = ?1
+-- A document whose stored copy is damaged, or gone while the index still has it, has come again.
+insert or replace into plans (plan_key, hash, namespace, name, version, uses, document)
+values (?1, ?2, ?3, ?4, ?5, (select count(*) from executions where plan_key = ?1), ?6)
 
 -- name: count_plan_uses
 -- Executions of a document that came or went with this commit.
@@ -179,10 +184,11 @@ select
 select execution_key, request_digest, status from executions where execution_id = ?
 
 -- name: select_execution
--- One execution as queries show it, with what proves it. A document that is gone hides no execution.
+-- One execution as queries show it, with what proves it. A document that is gone or damaged hides no execution.
 select
-    x.execution_id, x.status, coalesce(p.namespace, ''), coalesce(p.name, ''), coalesce(p.version, ''), x.accepted_ms,
-    x.finished_ms, x.last_sequence, x.acknowledged_sequence - x.given_up_events, x.given_up_events, x.output_json,
+    x.execution_id, x.status, coalesce(cast(p.namespace as text), ''), coalesce(cast(p.name as text), ''),
+    coalesce(cast(p.version as text), ''), x.accepted_ms, x.finished_ms, x.last_sequence,
+    x.acknowledged_sequence - x.given_up_events, x.given_up_events, x.output_json,
     x.error_json, x.metadata, x.execution_key, x.format, x.checksum
 from executions as x left join plans as p using (plan_key)
 where x.execution_id = ?
@@ -221,9 +227,9 @@ found as materialized (
     limit :count_max
 )
 select
-    (select json_group_array(json_array(accepted_ms, execution_id, execution_key)) from found),
+    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
     case when (select count(*) from found) < :count_max then (
-        select json_array(accepted_ms, execution_id) from range limit 1 offset :rows_max - 1
+        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
     ) end
 
 -- name: list_by_status
@@ -247,9 +253,9 @@ found as materialized (
     limit :count_max
 )
 select
-    (select json_group_array(json_array(accepted_ms, execution_id, execution_key)) from found),
+    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
     case when (select count(*) from found) < :count_max then (
-        select json_array(accepted_ms, execution_id) from range limit 1 offset :rows_max - 1
+        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
     ) end
 
 -- name: list_by_plan
@@ -274,17 +280,22 @@ found as materialized (
     limit :count_max
 )
 select
-    (select json_group_array(json_array(accepted_ms, execution_id, execution_key)) from found),
+    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
     case when (select count(*) from found) < :count_max then (
-        select json_array(accepted_ms, execution_id) from range limit 1 offset :rows_max - 1
+        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
     ) end
 
 -- name: list_views
--- Executions as lists show them, in the order of the keys given, as one JSON text.
+-- Executions as lists show them, in the order of the keys given, as one JSON text. A row that is damaged, with values of other
+-- types, must not hide the others.
 select json_group_array(json_array(
-    x.execution_id, x.status, coalesce(p.namespace, ''), coalesce(p.name, ''), coalesce(p.version, ''), x.accepted_ms,
-    x.finished_ms, x.last_sequence, x.acknowledged_sequence - x.given_up_events, x.given_up_events, json(x.error_json),
-    hex(x.metadata)
+    coalesce(cast(x.execution_id as text), ''), coalesce(cast(x.status as text), ''),
+    coalesce(cast(p.namespace as text), ''), coalesce(cast(p.name as text), ''), coalesce(cast(p.version as text), ''),
+    coalesce(cast(x.accepted_ms as integer), 0), coalesce(cast(x.finished_ms as integer), 0),
+    coalesce(cast(x.last_sequence as integer), 0),
+    coalesce(cast(x.acknowledged_sequence - x.given_up_events as integer), 0),
+    coalesce(cast(x.given_up_events as integer), 0),
+    iif(json_valid(x.error_json), json(x.error_json), null), hex(x.metadata)
 ) order by k.key)
 from json_each(:keys) as k
 cross join executions as x on x.execution_key = k.value
@@ -333,7 +344,7 @@ select min(first_sequence) from events where execution_key = ? and first_sequenc
 
 -- name: select_event_facts
 -- What a stand-in for damaged events of an execution says.
-select x.status, x.accepted_ms, x.finished_ms, x.last_sequence, coalesce(p.name, ''), x.error_json
+select x.status, x.accepted_ms, x.finished_ms, x.last_sequence, coalesce(cast(p.name as text), ''), x.error_json
 from executions as x left join plans as p using (plan_key)
 where x.execution_key = ?
 

@@ -1,0 +1,62 @@
+"""Stage 3, journal: of which types the columns of what is read are.
+
+Rules: tables are strict, so a value of another type, or none where there must be one, is damage to the row. Who reads
+looks at the types first, so that nothing after has to expect them.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import Any, Final
+
+__all__ = ["INSPECTED", "READ", "are_sound"]
+
+_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "i": int,
+    "s": str,
+    "b": bytes,
+    "I": (int, NoneType),
+    "S": (str, NoneType),
+    "B": (bytes, NoneType),
+    "?": object,
+}
+
+READ: Final[Mapping[str, str]] = {
+    "select_acceptance": "ibs",
+    "select_deadlines": "iis",
+    "select_deletable": "iisi",
+    "select_event_facts": "siiisS",
+    "select_events": "iibii",
+    "select_execution": "sssssiiiiiSSbiii",
+    "select_ids": "s",
+    "select_large_value": "b",
+    "select_next_events": "I",
+    "select_plan": "sb",
+    "select_progress": "iii",
+    "select_running": "i",
+    "select_standing": "sii",
+    "select_unacknowledged": "isiiibii",
+    "select_undeliverable": "iisi",
+    "select_undelivered_ids": "siii",
+    "select_unfinished": "isbiiiiiBBISBII",
+    "select_unfinished_head": "isbiiiii",
+}
+"""One letter for each column of a statement of `queries.sql`; a capital one for what may be missing."""
+
+INSPECTED: Final[Mapping[str, str]] = {
+    "claims": "isi",
+    "events": "iSiibii",
+    "executions": "issiiiiSSiiiiiI",
+    "export": "isssssiiiiiSSii",
+    "export_events": "iibii",
+    "large_value": "b",
+    "large_values": "bbi",
+    "plans": "ibsisssi",
+    "requests": "iSibbsii",
+    "snapshots": "iSb",
+}
+"""The same of `inspect.sql`."""
+
+
+def are_sound(types: str, row: Sequence[Any]) -> bool:
+    """Whether the values of a row are of such types."""
+    return all(isinstance(value, _TYPES[letter]) for letter, value in zip(types, row, strict=True))
