@@ -15,6 +15,7 @@ import pytest_asyncio
 from google.protobuf.empty_pb2 import Empty
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from fastrunner._core import Problem
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
@@ -25,6 +26,8 @@ from fastrunner.errors import DocumentRefused
 from fastrunner.service.methods import COMMAND_SERVICE
 from fastrunner.service.transport import server
 from tests.integration.wire import DEADLINE_S, MemoryWire, execution, path, refusal, served, until
+from tests.transport import frames
+from tests.transport.frames import Connection, frame, message
 
 DATA, SETTINGS, PING, GOAWAY = 0, 4, 6, 7
 ACK = 1
@@ -227,9 +230,18 @@ async def test_calls_open_on_one_connection(monkeypatch: pytest.MonkeyPatch) -> 
             stream.cancel()
 
 
+async def full(call: Any) -> str:
+    """Why a call is refused that finds no room, and may come again in a second."""
+    code, message, details = await refusal(call)
+    assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "AT_CAPACITY")
+    assert details["RetryInfo"].retry_delay.seconds == 1
+    return message
+
+
 async def test_calls_that_are_not_answered_yet(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams, and calls that wait for a commit; health is told all the same."""
-    monkeypatch.setattr(limits, "GRPC_CALLS_OPEN_MAX", 4)
+    """Streams, and calls that wait for a commit; commands find room beyond them, and health is told in any case."""
+    monkeypatch.setattr(limits, "GRPC_CALLS_OPEN_MAX", 5)
+    monkeypatch.setattr(limits, "GRPC_CALLS_RESERVED", 1)
     await wire.execute_async("e-1")
     streams = [wire.stream("Subscribe", q.SubscribeRequest(execution_id="e-1")) for _ in range(2)]
     for stream in streams:
@@ -237,18 +249,114 @@ async def test_calls_that_are_not_answered_yet(wire: MemoryWire, monkeypatch: py
     wire.engine.gate.clear()
     waiting = [asyncio.ensure_future(wire.execute_async(f"e-{at}")) for at in (2, 3)]
     await until(lambda: wire.engine.asked == 3)
-    for streaming in (False, True):
-        more = q.SubscribeRequest(execution_id="e-1")
-        call = wire.stream("Subscribe", more).read() if streaming else wire.execute_async("e-4")
-        code, _, details = await refusal(call)
-        assert (code, details["ErrorInfo"].reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "AT_CAPACITY")
-        assert details["RetryInfo"].retry_delay.seconds == 1
+    assert "too many calls" in await full(wire.execute_async("e-4"))
+    batch = m.ExecuteAsyncBatchRequest(executions=[execution("e-4")])
+    assert "too many calls" in await full(wire.call("ExecuteAsyncBatch", batch, m.ExecuteAsyncBatchResponse))
+    await wire.call("PauseExecution", m.PauseExecutionRequest(execution_id="e-1"), Empty)
+    monkeypatch.setattr(limits, "GRPC_CALLS_OPEN_MAX", 4)
+    command = wire.call("PauseExecution", m.PauseExecutionRequest(execution_id="e-1"), Empty)
+    assert "too many calls" in await full(command)
     assert await wire.raw("/grpc.health.v1.Health/Check", b"")
+    monkeypatch.setattr(limits, "GRPC_CALLS_OPEN_MAX", 5)
     wire.engine.gate.set()
     await asyncio.gather(*waiting)
     streams[0].cancel()
     await until(lambda: len(wire.server._streams) == 1)
     assert (await wire.execute_async("e-4")).status == "running"
+
+
+async def test_streams_of_a_worker_and_of_a_client(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further ones are refused, whoever follows another client's find room, and other calls go on."""
+    monkeypatch.setattr(limits, "GRPC_STREAMS_OPEN_MAX", 5)
+    monkeypatch.setattr(limits, "GRPC_STREAMS_PER_CLIENT_MAX", 3)
+    await wire.execute_async("e-1")
+    request = q.SubscribeRequest(execution_id="e-1").SerializeToString()
+
+    def follow(client: str) -> Any:
+        call = wire.channel.unary_stream(path("Subscribe"))
+        return call(request, metadata=(("fastrunner-client", client),), timeout=DEADLINE_S)
+
+    streams = [follow(client) for client in ("one", "one", "one", "other")]
+    for stream in streams:
+        assert await stream.read()
+    assert "one client" in await full(follow("one").read())
+    streams.append(follow("other"))
+    assert await streams[4].read()
+    assert "too many calls" in await full(follow("other").read())
+    assert (await wire.execute_async("e-2")).status == "running"
+    for stream in streams:
+        stream.cancel()
+    await until(lambda: not wire.server._streams)
+    assert not wire.server._capacity.streams_count
+    assert await follow("one").read()
+
+
+async def test_conversations_of_a_worker(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GRPC_CONVERSATIONS_MAX", 2)
+    name = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    question = ServerReflectionRequest(list_services="").SerializeToString()
+    talks = [wire.channel.stream_stream(name)(timeout=DEADLINE_S) for _ in range(2)]
+    for talk in talks:
+        await talk.write(question)
+        assert await talk.read()
+    assert "too many streams of requests" in await full(wire.channel.stream_stream(name)(timeout=DEADLINE_S).read())
+    talks[0].cancel()
+    await until(lambda: len(wire.server._streams) == 1)
+    another = wire.channel.stream_stream(name)(timeout=DEADLINE_S)
+    await another.write(question)
+    assert await another.read()
+
+
+async def test_requests_that_wait_for_their_answers(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large ones find no room while others wait; commands do, and so does everybody when they are answered."""
+    monkeypatch.setattr(limits, "GRPC_REQUESTS_SIZE_BYTES_MAX", 100_000)
+    large = "x" * 60_000
+    wire.engine.gate.clear()
+    waiting = asyncio.ensure_future(wire.execute_async("e-1", large))
+    await until(lambda: wire.engine.asked == 1)
+    assert "too large together" in await full(wire.execute_async("e-2", large))
+    assert "too large together" in await full(wire.stream("Execute", execution("e-2", large)).read())
+    small = asyncio.ensure_future(wire.execute_async("e-3"))
+    await until(lambda: wire.engine.asked == 2)
+    command = m.PauseExecutionRequest(execution_id="e-9", reason=large)
+    code, message, _ = await refusal(wire.call("PauseExecution", command, Empty))
+    assert (code, "reason has" in message) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+    wire.engine.gate.set()
+    await asyncio.gather(waiting, small)
+    # An execution that has begun holds no request, however long it is followed.
+    for at in range(3):
+        stream = wire.stream("Execute", execution(f"f-{at}", large))
+        assert await stream.read()
+        await until(lambda: not wire.server._capacity.size_bytes)
+    assert (await wire.execute_async("e-2", large)).status == "running"
+
+
+async def test_requests_on_their_way(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many that do not come, the client that has most of them loses its oldest; others are answered."""
+    monkeypatch.setattr(limits, "GRPC_REQUESTS_COMING_MAX", 3)
+    monkeypatch.setattr(limits, "GRPC_REQUEST_LATE_S", 0.1)
+    await asyncio.gather(*(wire.execute_async(f"at-once-{at}") for at in range(100)))
+
+    def halves(name: str) -> tuple[bytes, bytes]:
+        whole = message(execution(name, "x" * 1_000).SerializeToString())
+        return whole[:500], whole[500:]
+
+    def crowd() -> list[str]:
+        with Connection(wire.server.port) as few, Connection(wire.server.port) as many:
+            for connection, client, count in ((few, "few", 1), (many, "many", 10)):
+                for stream in range(1, 2 * count, 2):
+                    headers = {"fastrunner_client": client}
+                    half, _ = halves(f"{client}-{stream}")
+                    connection.call(stream, path("ExecuteAsync"), half, end=False, headers=headers)
+            ends = [many.answer(stream).outcome for stream in range(1, 17, 2)]
+            few.send(frame(DATA, frames.END_STREAM, 1, halves("few-1")[1]))
+            for stream in (17, 19):
+                many.send(frame(DATA, frames.END_STREAM, stream, halves(f"many-{stream}")[1]))
+            return [*ends, few.answer(1).outcome, many.answer(17).outcome, many.answer(19).outcome]
+
+    assert await asyncio.to_thread(crowd) == ["status 8"] * 8 + ["status 0"] * 3
+    await until(lambda: not wire.server._intake._coming)
+    assert (await wire.execute_async("e-1")).status == "running"
 
 
 async def test_calls_that_wait_inside_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:

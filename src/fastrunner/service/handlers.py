@@ -219,6 +219,8 @@ class Service:
         self._admit(facts.peer, 1)
         execution_id = peek_execution_id(payload)
         accepted = asyncio.ensure_future(_reply(self.handle_unary("ExecuteAsync", payload, facts)))
+        # It may be megabytes, and the stream lasts for hours.
+        del payload
         last = _EMPTY
         events: AsyncGenerator[bytes, None] | None = None
         try:

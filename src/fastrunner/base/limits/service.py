@@ -96,6 +96,29 @@ GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 GRPC_CALLS_OPEN_MAX: Final = 50_000
 """Calls of a worker not answered yet: streams, and what waits for a commit. Some 20 KB each: a gigabyte in all."""
 
+GRPC_CALLS_RESERVED: Final = 5_000
+"""Places among those that submissions leave free: commands and queries find room when submissions wait."""
+
+GRPC_STREAMS_OPEN_MAX: Final = 20_000
+"""Streams of a worker: followers stay for hours, so they must not take the places of calls that take milliseconds."""
+
+GRPC_STREAMS_PER_CLIENT_MAX: Final = 10_000
+"""Streams of one client in a worker: as many as on one connection, and half of all, so that another finds room."""
+
+GRPC_CONVERSATIONS_MAX: Final = 32
+"""Streams of a worker whose clients send more than one message, which is reflection: each may hold a request that is
+half sent for as long as it is open, half a gigabyte in all."""
+
+GRPC_REQUESTS_SIZE_BYTES_MAX: Final = 268_435_456
+"""Requests of a worker that have been received and not been answered: sixteen of the largest, or as many of 5 KB as
+there may be calls. What is made of them takes several times as much."""
+
+GRPC_REQUESTS_COMING_MAX: Final = 64
+"""Calls of a worker whose request has not come with them: a gigabyte, if each is as large as may be."""
+
+GRPC_REQUEST_LATE_S: Final = 0.2
+"""How long a request may be on its way before it counts among those: megabytes on an ordinary line."""
+
 GRPC_CONNECTIONS_MAX: Final = 20_000
 """Connections of one worker; idle ones take 10 to 20 KiB each inside grpcio, so all of them some hundred MiB."""
 

@@ -219,6 +219,7 @@ class CallQueue:
         self._on_call = on_call
         self._waited = waited
         self._empty_s = self._left_s = 0.0
+        self._is_waiting = False
         self._loop = asyncio.get_running_loop()
         self._queue = listener.events
         self._server = listener.server
@@ -255,6 +256,11 @@ class CallQueue:
         self._server.destroy()
         self._queue.shutdown()
         await asyncio.to_thread(self._waiter.join)
+
+    @property
+    def empty_s(self) -> float:
+        """When there was last nothing to take out, on the monotonic clock: now, while the helper thread waits."""
+        return monotonic_s() if self._is_waiting else self._empty_s
 
     # --- events ---
 
@@ -306,6 +312,7 @@ class CallQueue:
         if taken:
             self._loop.call_soon(self._drain)
         else:
+            self._is_waiting = True
             self._idle.release()
 
     def _wait(self) -> None:
@@ -313,6 +320,7 @@ class CallQueue:
         while True:
             self._idle.acquire()
             event = self._queue.poll(None)
+            self._is_waiting = False
             if event.completion_type == cygrpc.CompletionType.queue_shutdown:
                 return
             self._loop.call_soon_threadsafe(self._drain, event, monotonic_s())

@@ -28,7 +28,9 @@ from fastrunner.service.methods import METHOD_OF_PATH, Method
 from fastrunner.service.reflection import REFLECTION_SERVICES, Reflection
 from fastrunner.service.status import status_of
 from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall, TlsFiles, Trailers
+from fastrunner.service.transport.capacity import Capacity
 from fastrunner.service.transport.connections import cut_connections, stop_listening
+from fastrunner.service.transport.intake import Intake
 
 
 def _label(code: str) -> str:
@@ -42,6 +44,8 @@ _DETAILS_KEY: Final = "grpc-status-details-bin"
 _STOPPING: Final = "the runner is stopping: executions go on; call again, and Subscribe to follow them"
 _CLIENT_KEY: Final = "fastrunner-client"
 """Metadata in which a client may name itself: several behind one address get shares of their own."""
+_SUBMIT: Final = {"ExecuteAsync", "ExecuteAsyncBatch"}
+"""Unary methods that submit executions."""
 _UNKNOWN: Final = Method("unknown", "unknown", streams=False)
 _CODE_LABELS: Final = {code.value[0]: _label(code.name) for code in grpc.StatusCode}
 _CONNECTIONS: Final = "grpc.max_allowed_incoming_connections"
@@ -71,7 +75,10 @@ _OPTIONS: Final = (
 Answer = Callable[[ServerCall], None]
 """Takes a call up: reads what it has to, and sees to it that it is answered."""
 Unary = Callable[[bytes, CallFacts], bytes | Awaitable[bytes]]
-Stream = Callable[[Any, CallFacts], AsyncGenerator[bytes, None]]
+Stream = Callable[[bytes, CallFacts], AsyncGenerator[bytes, None]]
+Opened = Callable[[CallFacts], AsyncGenerator[bytes, None]]
+"""A stream whose request, if there is one, is known."""
+Conversation = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 
 
 class Server:
@@ -90,6 +97,9 @@ class Server:
         self._unknown = _Measure(metrics, _UNKNOWN)
         self._answers = self._methods()
         self._queue = CallQueue(self._listener, self._take_up, service.overload.measured)
+        self._capacity = Capacity()
+        self._intake = Intake(_client, lambda: self._queue.empty_s)
+        self._conversations_count = 0
 
     @property
     def port(self) -> int:
@@ -150,9 +160,8 @@ class Server:
         reflection = Reflection()
         for service in REFLECTION_SERVICES:
             method = Method(service, "ServerReflectionInfo", streams=True)
-            answers[f"/{service}/{method.name}"] = partial(
-                self._open, _Measure(self._metrics, method), lambda requests, _: reflection.converse(requests)
-            )
+            measure = _Measure(self._metrics, method)
+            answers[f"/{service}/{method.name}"] = partial(self._converse, measure, reflection.converse)
         return answers
 
     def _method(self, method: Method) -> Answer:
@@ -188,15 +197,12 @@ class Server:
 
         return take_up
 
-    def _make_room(self) -> None:
-        """Raises AtCapacity if no further call may be under way."""
-        if len(self._pending) + len(self._streams) >= limits.GRPC_CALLS_OPEN_MAX:
-            raise AtCapacity("too many calls wait for their answers, or follow executions", retry_after_s=1.0)
-
     # --- unary calls ---
 
     def _unary(self, method: Method, handle: Unary) -> Answer:
         measure = _Measure(self._metrics, method)
+        submits = method.name in _SUBMIT
+        is_free = method.service == HEALTH_SERVICE
 
         def received(call: ServerCall, payload: bytes | None) -> None:
             if self._held is not None:
@@ -209,8 +215,8 @@ class Server:
                     raise InvalidRequest("", "the call ended without a message")
                 if self._stopping:
                     raise Unavailable(_STOPPING)
-                if method.service != HEALTH_SERVICE:
-                    self._make_room()
+                if not is_free:
+                    self._capacity.check(len(payload), submits=submits)
                 reply = handle(payload, _facts(call))
             except Exception as error:
                 self._refuse(call, measure, error, started_s)
@@ -219,10 +225,22 @@ class Server:
                 self._reply(call, measure, reply, started_s)
                 return
             later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), as_it_is)
+            self._capacity.begin(len(payload))
             self._pending.add(later.result)
-            later.result.add_done_callback(partial(self._answer, call, measure, started_s, later.reply_of))
+            later.result.add_done_callback(
+                partial(self._answer, call, measure, started_s, later.reply_of, len(payload))
+            )
 
-        return lambda call: call.receive(partial(received, call))
+        return partial(self._receive, measure, received)
+
+    def _receive(
+        self, measure: "_Measure", received: Callable[[ServerCall, bytes | None], None], call: ServerCall
+    ) -> None:
+        def refuse(error: Exception) -> None:
+            measure.started.inc()
+            self._refuse(call, measure, error)
+
+        self._intake.receive(call, partial(received, call), refuse)
 
     def _answer(
         self,
@@ -230,9 +248,11 @@ class Server:
         measure: "_Measure",
         started_s: float,
         reply_of: Callable[[Any], bytes],
+        size_bytes: int,
         result: "asyncio.Future[Any]",
     ) -> None:
         self._pending.discard(result)
+        self._capacity.end(size_bytes)
         if result.cancelled():
             self._refuse(call, measure, Unavailable(_STOPPING), started_s)
         elif isinstance(error := result.exception(), Exception):
@@ -270,27 +290,43 @@ class Server:
                 measure.started.inc()
                 self._refuse(call, measure, InvalidRequest("", "the call ended without a message"))
             else:
-                self._open(measure, lambda _, facts: open_(payload, facts), call)
+                self._open(measure, partial(open_, payload), call, len(payload))
 
-        return lambda call: call.receive(partial(received, call))
+        return partial(self._receive, measure, received)
 
-    def _open(self, measure: "_Measure", open_: Stream, call: ServerCall) -> None:
-        """A stream of answers; `open_` gets the requests that are still to come."""
+    def _converse(self, measure: "_Measure", converse: Conversation, call: ServerCall) -> None:
+        """A stream of answers to requests that are still to come."""
+        if self._conversations_count >= limits.GRPC_CONVERSATIONS_MAX:
+            measure.started.inc()
+            self._refuse(call, measure, AtCapacity("too many streams of requests are open: end some"))
+            return
+
+        def ended(_: "asyncio.Task[None]") -> None:
+            self._conversations_count -= 1
+
+        self._conversations_count += 1
+        self._open(measure, lambda _: converse(_requests(call)), call).add_done_callback(ended)
+
+    def _open(self, measure: "_Measure", open_: Opened, call: ServerCall, size_bytes: int = 0) -> "asyncio.Task[None]":
         measure.started.inc()
-        stream = asyncio.get_running_loop().create_task(self._serve(measure, open_, call))
+        stream = asyncio.get_running_loop().create_task(self._serve(measure, open_, call, size_bytes))
 
         def closed(gone: bool) -> None:
             if gone:
                 stream.cancel()
 
         call.watch(closed)
+        return stream
 
-    async def _serve(self, measure: "_Measure", open_: Stream, call: ServerCall) -> None:
+    async def _serve(self, measure: "_Measure", open_: Opened, call: ServerCall, size_bytes: int) -> None:
         started_s = clock.monotonic_s()
-        messages = open_(_requests(call), _facts(call))
+        messages = open_(_facts(call))
+        # It holds the request, which must go as soon as nobody needs it any more.
+        del open_
         try:
-            with self._open_stream():
+            with self._open_stream(_client(call), size_bytes) as taken_over:
                 async for message in messages:
+                    taken_over()
                     await call.send(message)
         except asyncio.CancelledError:
             measure(CANCELLED, started_s)
@@ -304,22 +340,34 @@ class Server:
             await messages.aclose()
 
     @contextmanager
-    def _open_stream(self) -> Iterator[None]:
-        """Lets `stop` end the stream. Raises Unavailable if it did, AtCapacity if there is no room."""
+    def _open_stream(self, client: str, size_bytes: int) -> Iterator[Callable[[], None]]:
+        """Lets `stop` end the stream; gives what to call when its request is held no more.
+
+        Raises Unavailable if it was ended, AtCapacity if there is no room.
+        """
         task = asyncio.current_task()
         assert task is not None
         if self._stopping:
             raise Unavailable(_STOPPING)
-        self._make_room()
+        self._capacity.open(client, size_bytes)
+        held_size_bytes = size_bytes
+
+        def taken_over() -> None:
+            nonlocal held_size_bytes
+            self._capacity.taken_over(held_size_bytes)
+            held_size_bytes = 0
+
         self._streams.add(task)
         try:
-            yield
+            yield taken_over
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
             raise Unavailable(_STOPPING) from None
         finally:
             self._streams.discard(task)
+            taken_over()
+            self._capacity.close(client)
 
 
 async def _requests(call: ServerCall) -> AsyncIterator[bytes]:

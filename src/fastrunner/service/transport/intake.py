@@ -1,0 +1,73 @@
+"""Stage 1, service: calls whose request is still on its way.
+
+gRPC takes in a message as it comes, up to its bound, and tells nobody how much of it there is. A request that comes
+with its headers costs nobody anything; one that has not come a moment later may hold as much as a request may be, as
+long as its client likes. So there may be only so many of those: of more, the client with most of them loses its oldest.
+
+Rule: a call is late only if its request was not there when the queue of events was last found empty; one that merely
+waits for this worker to look at it is not.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastrunner.base import clock, limits
+from fastrunner.errors import AtCapacity
+from fastrunner.service.transport.call_queue import Received, ServerCall
+
+__all__ = ["Intake"]
+
+Refuse = Callable[[Exception], None]
+"""Ends a call with a refusal."""
+
+
+@dataclass(slots=True)
+class _Coming:
+    """A call whose request has not come."""
+
+    client: str
+    since_s: float
+    refuse: Refuse
+
+
+class Intake:
+    """The calls of one worker whose requests are on their way."""
+
+    def __init__(self, client_of: Callable[[ServerCall], str], empty_s: Callable[[], float]) -> None:
+        """`empty_s` tells when there was last nothing to take out of the queue of events."""
+        self._client_of = client_of
+        self._empty_s = empty_s
+        self._coming: dict[ServerCall, _Coming] = {}
+        """The oldest first."""
+        self._look: asyncio.TimerHandle | None = None
+
+    def receive(self, call: ServerCall, received: Received, refuse: Refuse) -> None:
+        """Hands the request to `received` when it is there; `refuse` is called instead if it does not come in time."""
+
+        def got(payload: bytes | None) -> None:
+            if self._coming.pop(call, None) is not None:
+                received(payload)
+
+        self._coming[call] = _Coming(self._client_of(call), clock.monotonic_s(), refuse)
+        call.receive(got)
+        if len(self._coming) > limits.GRPC_REQUESTS_COMING_MAX and self._look is None:
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        self._look = asyncio.get_running_loop().call_later(limits.GRPC_REQUEST_LATE_S, self._refuse_late)
+
+    def _refuse_late(self) -> None:
+        self._look = None
+        late_s = self._empty_s() - limits.GRPC_REQUEST_LATE_S
+        late = {call: coming for call, coming in self._coming.items() if coming.since_s < late_s}
+        by_client = Counter(coming.client for coming in late.values())
+        for _ in range(len(late) - limits.GRPC_REQUESTS_COMING_MAX):
+            [(most, _)] = by_client.most_common(1)
+            call = next(call for call, coming in late.items() if coming.client == most)
+            by_client[most] -= 1
+            del late[call]
+            self._coming.pop(call).refuse(AtCapacity("too many requests are on their way: send fewer at once"))
+        if len(self._coming) > limits.GRPC_REQUESTS_COMING_MAX:
+            self._look_soon()
