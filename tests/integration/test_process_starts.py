@@ -13,6 +13,7 @@ import pytest
 
 import fastrunner
 from fastrunner.base import limits
+from fastrunner.engine.embedded.store.manifest import open_data_directory
 from tests.integration.runner_process import (
     ROOT,
     SERVE,
@@ -230,34 +231,40 @@ def test_nobody_else_reads_what_a_runner_makes(tmp_path: Path) -> None:
         assert [path for path in made if path.stat().st_mode & 0o077] == []
 
 
-def test_too_few_descriptors_are_refused(tmp_path: Path) -> None:
+def limited(count: int) -> tuple[str, ...]:
+    """The command of a runner that may open so many files."""
+    script = (
+        f"import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({count}, {count}));"
+        f"os.execv({sys.executable!r}, [{sys.executable!r}, *{SERVE!r}])"
+    )
+    return ("-c", script)
+
+
+def needed(shards: int, workers: int) -> int:
+    """Open files that each process needs; a worker has all the shards or one."""
+    own = shards // workers * limits.DESCRIPTORS_PER_SHARD
+    return limits.DESCRIPTORS_MIN + own + workers * limits.DESCRIPTORS_PER_WORKER
+
+
+@pytest.mark.parametrize(
+    ("shards", "workers", "limit"), [(1, 1, 24), (1, 1, needed(1, 1) - 1), (40, 1, needed(40, 1) - 1), (40, 40, 24)]
+)
+def test_too_few_descriptors_are_refused(tmp_path: Path, shards: int, workers: int, limit: int) -> None:
     """The limit, and what is needed, are named; the disk is not blamed. More workers or shards need more."""
-    needed = []
-    for workers, shards in (("1", "1"), ("1", "40"), ("40", "40")):
-        script = (
-            f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24));"
-            f"os.execv({sys.executable!r}, [{sys.executable!r}, *{SERVE!r}])"
-        )
-        settings = {"FASTRUNNER_WORKERS": workers, "FASTRUNNER_SHARDS": shards}
-        with running(tmp_path / "data", ("-c", script), **settings) as runner:
-            code, _, err = runner.end()
-        assert code == 2
-        [line] = err.splitlines()
-        assert line.startswith("fastrunner: the limit on open files is 24, and each process of ")
-        needed.append(int(line.split(" needs ")[1].split(",")[0]))
-    least, per_shard, per_worker = limits.DESCRIPTORS_MIN, limits.DESCRIPTORS_PER_SHARD, limits.DESCRIPTORS_PER_WORKER
-    assert needed[0] == least + per_shard + per_worker
-    assert needed[1] == least + 40 * per_shard + per_worker
-    assert needed[2] == least + per_shard + 40 * per_worker
+    open_data_directory(tmp_path / "data", shards).close()
+    with running(tmp_path / "data", limited(limit), FASTRUNNER_WORKERS=str(workers)) as runner:
+        code, _, err = runner.end()
+    assert code == 2
+    [line] = err.splitlines()
+    assert line.startswith(
+        f"fastrunner: the limit on open files is {limit}, and each process of {workers} workers with {shards} shards "
+        f"needs {needed(shards, workers)}, "
+    )
 
 
 def test_as_many_descriptors_as_are_required_are_enough(tmp_path: Path) -> None:
     """A runner with eight shards starts, and stops, with exactly the limit it asks for."""
-    count = limits.DESCRIPTORS_MIN + 8 * limits.DESCRIPTORS_PER_SHARD + limits.DESCRIPTORS_PER_WORKER
-    script = (
-        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({count}, {count}));"
-        f"os.execv({sys.executable!r}, [{sys.executable!r}, *{SERVE!r}])"
-    )
-    with running(tmp_path / "data", ("-c", script), FASTRUNNER_WORKERS="1", FASTRUNNER_SHARDS="8") as runner:
+    open_data_directory(tmp_path / "data", 8).close()
+    with running(tmp_path / "data", limited(needed(8, 1)), FASTRUNNER_WORKERS="1") as runner:
         until(runner.wait_ready().ready)
         assert runner.stop()[0] == 0
