@@ -1,6 +1,7 @@
 """What a submission waits for: its plan, the fate of another one under its id, memory. On a virtual clock."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Awaitable
 from typing import Any
@@ -213,6 +214,29 @@ def test_worker_that_stops_sends_those_away_who_wait_for_a_plan(disk: Disk) -> N
             assert not engine._admission._memory.taken
 
     live(disk.clock, main())
+
+
+def test_plans_are_spared_the_search_for_garbage(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are freed all the same."""
+    text = large("w")
+    monkeypatch.setattr(limits, "COMPILED_UNSPARED_SIZE_CHARS_MAX", len(text))
+    monkeypatch.setattr(limits, "PLANS_CACHED_MAX", 1)
+
+    async def main() -> None:
+        async with engine_at(disk, folder()) as engine:
+            gc.collect()
+            before = gc.get_freeze_count()
+            await engine.validate(text, "one")
+            assert gc.get_freeze_count() > before + TASKS_COUNT
+            spared = gc.get_freeze_count()
+            await engine.validate(SET, "one")
+            await turns(3)
+            assert gc.get_freeze_count() < spared - TASKS_COUNT
+
+    try:
+        live(disk.clock, main())
+    finally:
+        gc.unfreeze()
 
 
 # --- ids ---

@@ -271,6 +271,7 @@ REACHED = {
         "TIMER_RECHECK_S_MAX": "test_step_of_the_wall_clock_is_noticed",
     },
     "simulation/test_submission_pace.py": {
+        "COMPILED_UNSPARED_SIZE_CHARS_MAX": "test_plans_are_spared_the_search_for_garbage",
         "COMPILE_AT_ONCE_MS": "test_small_documents_are_compiled_at_once_while_the_turn_lasts",
         "COMPILE_PASS_MS": "test_compiling_takes_little_of_each_turn_of_the_loop",
         "COMPILE_STEP_BUDGET": "test_compiling_takes_little_of_each_turn_of_the_loop",

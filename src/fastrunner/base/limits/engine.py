@@ -98,8 +98,11 @@ EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX: Final = 262_144
 PLANS_CACHED_MAX: Final = 1_000
 """Compiled documents kept per worker; a caller's working set is tens to hundreds."""
 
-PLANS_CACHED_SIZE_CHARS_MAX: Final = 33_554_432
-"""Text of the compiled documents kept per worker; a plan takes several times its text."""
+PLANS_CACHED_SIZE_CHARS_MAX: Final = 8_388_608
+"""Text of the compiled documents kept per worker; with many expressions a plan takes 70 times its text: 600 MB."""
+
+COMPILED_UNSPARED_SIZE_CHARS_MAX: Final = 1_048_576
+"""Text compiled before its plans are spared the search for garbage: up to half a million objects, some 100 ms of it."""
 
 PLANS_BY_KEY_MAX: Final = 100
 """Compiled documents a shard finds without reading their text again; beyond it that costs a row and a look-up."""
