@@ -6,11 +6,16 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
+    ExecuteAsyncBatchRequest,
+    ExecuteAsyncBatchResponse,
+    WorkflowExecuteInput,
+)
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from tests.integration.reflecting import VERSIONS, ReflectingClient
 from tests.integration.runner_process import RunnerProcess, running, until
@@ -18,6 +23,7 @@ from tests.integration.test_grpcurl import REQUEST
 from tests.integration.test_service_reflection import GIVEN
 from tests.outside import require_tool
 
+SMALL = "document: {dsl: 1.0.0, namespace: tests, name: small, version: 1.0.0}\ndo: [{one: {set: {a: 1}}}]\n"
 CANCEL = {"execution_id": "test-123", "reason": "enough"}
 
 
@@ -125,3 +131,32 @@ async def test_a_rolling_restart_fails_no_call(runner: RunnerProcess) -> None:
 def pids(runner: RunnerProcess) -> set[int]:
     """Process ids of the workers."""
     return {worker["pid"] for worker in until(runner.workers)}
+
+
+async def test_a_batch_of_large_documents_leaves_the_worker_to_others(tmp_path: Path) -> None:
+    """The only worker compiles for seconds, and takes what others submit meanwhile."""
+
+    def large(number: int) -> str:
+        tasks = "".join(f"  - t{at}:\n      set: {{a: '${{ .b + {at} | {{x: .}} }}'}}\n" for at in range(6_000))
+        return f"document: {{dsl: 1.0.0, namespace: tests, name: w-{number}, version: 1.0.0}}\ndo:\n{tasks}"
+
+    async def submit(channel: Any, execution_id: str) -> None:
+        request = WorkflowExecuteInput(workflow_execution_id=execution_id, workflow_yaml=SMALL)
+        await channel.unary_unary(f"/{COMMAND_SERVICE}/ExecuteAsync")(request.SerializeToString(), timeout=30)
+
+    items = [WorkflowExecuteInput(workflow_execution_id=f"w-{at}", workflow_yaml=large(at)) for at in range(8)]
+    batch = ExecuteAsyncBatchRequest(executions=items).SerializeToString()
+    with running(tmp_path / "data", ["-m", "fastrunner", "serve", "--workers", "1"]) as runner:
+        [worker] = runner.wait_ready().workers()
+        channel: Any
+        async with grpc.aio.insecure_channel(runner.target, [("grpc.max_send_message_length", -1)]) as channel:
+            await submit(channel, "first")
+            call = channel.unary_unary(f"/{COMMAND_SERVICE}/ExecuteAsyncBatch")(batch, timeout=120)
+            meanwhile = 0
+            while not call.done():
+                await submit(channel, f"small-{meanwhile}")
+                meanwhile += 1
+            results = ExecuteAsyncBatchResponse.FromString(await call).results
+        assert [result.WhichOneof("result") for result in results] == ["accepted"] * 8
+        assert meanwhile > 8
+        assert runner.workers()[0]["pid"] == worker["pid"]

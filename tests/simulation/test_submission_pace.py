@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import weakref
 from collections import Counter
 from collections.abc import Awaitable
 from typing import Any
@@ -324,6 +325,40 @@ def test_other_request_is_accepted_where_the_core_fails_on_the_first(
 
 
 # --- memory ---
+
+
+def test_what_is_refused_leaves_nothing_behind(disk: Disk) -> None:
+    """A refusal keeps the request that it refuses alive no longer than somebody waits for it."""
+
+    class Kept:
+        """Stands in for a large input."""
+
+    async def main() -> None:
+        async with engine_at(disk, folder()) as engine:
+            await engine.submit(submission("e-0", SET))
+            gc.collect()
+            gc.disable()
+            values = []
+            for refused in ("e-0", "e-1"):
+                asked = submission(refused, "do: 1")
+                kept = Kept()
+                asked.env_vars = _Variables(kept)
+                values.append(weakref.ref(kept))
+                await refusal_of(engine.submit(asked))
+                del asked, kept
+            await turns(3)
+            assert [value() for value in values] == [None, None]
+
+    try:
+        live(disk.clock, main())
+    finally:
+        gc.enable()
+
+
+class _Variables(dict[str, str]):
+    def __init__(self, kept: object) -> None:
+        super().__init__()
+        self.kept = kept
 
 
 def test_memory_of_what_waits_for_its_first_commit(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

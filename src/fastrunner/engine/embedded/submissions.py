@@ -107,6 +107,9 @@ class Submissions:
 
     def _refuse(self, answers: tuple[_Answer, ...], refusal: RunnerError) -> None:
         self._metrics.executions_rejected.labels(type(refusal).__name__).inc()
+        # The frames it came through hold the submission, and the answer would hold them: megabytes that wait for the
+        # garbage collector.
+        refusal.__traceback__ = refusal.__context__ = None
         for answer in answers:
             if not answer.done():
                 answer.set_exception(refusal)
