@@ -338,6 +338,33 @@ def test_directory_of_format_1_gets_a_key_and_keeps_its_shards(tmp_path: Path) -
     assert first.placement_key == again.placement_key
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o711, 0o701, 0o1777])
+def test_directory_that_others_may_read_or_enter_is_refused_with_the_remedy(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(DataDirectoryRefused, match=rf"\(mode {mode:04o}\).*: run `chmod 700 {tmp_path}`"):
+        open_data_directory(tmp_path, 1)
+    assert not list(tmp_path.iterdir())
+    tmp_path.chmod(0o700)
+    open_data_directory(tmp_path, 1).close()
+
+
+def test_files_that_others_could_read_are_closed_to_them(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        open_data_directory(tmp_path, 1).close()
+        (tmp_path / "shard-0000.db").touch(0o644)
+        (tmp_path / "elsewhere").symlink_to(tmp_path.parent)
+        assert tmp_path.joinpath("shard-0000.db").stat().st_mode & 0o077
+        open_data_directory(tmp_path, 1).close()
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_file()} == {
+        "lock": 0o600,
+        "manifest.json": 0o600,
+        "shard-0000.db": 0o600,
+    }
+
+
 def test_second_runner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     held = open_data_directory(tmp_path, 1)
     code = (

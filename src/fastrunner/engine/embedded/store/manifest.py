@@ -10,14 +10,17 @@ several each, and accept into the first of theirs. Format 1 spread executions ov
 ids; they stay where they are.
 
 Rules: the lock is an advisory file lock on an open descriptor, so it ends with its holders however they end, and a
-forked child keeps it for its parent. The manifest is written atomically.
+forked child keeps it for its parent. The manifest is written atomically. Nobody but the owner may read any of it.
 """
 
 import errno
 import fcntl
 import os
 import secrets
+import shlex
 import socket
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +43,7 @@ FORMAT_VERSION: Final = 2
 
 _MANIFEST_NAME: Final = "manifest.json"
 _LOCK_NAME: Final = "lock"
+_OTHERS: Final = 0o077
 _KEY_SIZE_BYTES: Final = 16
 
 
@@ -78,14 +82,17 @@ def open_data_directory(folder: Path, shard_count_min: int) -> DataDirectory:
     """Creates or opens a data directory and locks it for this process and its children; it has at least so many shards
     afterwards.
 
-    Raises DataDirectoryRefused if another runner uses it, if it is of a newer format, or if it cannot be written.
+    Raises DataDirectoryRefused if another runner uses it, if it is of a newer format, if others may read it, or if it
+    cannot be written.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_if_open_to_others(folder)
         descriptor = _lock(folder)
     except OSError as error:
         raise DataDirectoryRefused(f"data directory {folder} cannot be used: {error.strerror}") from error
     try:
+        _close_to_others(folder)
         found = _read_manifest(folder) or _Manifest(0)
         manifest = _Manifest(
             max(found.shard_count, shard_count_min), found.placement_key or secrets.token_bytes(_KEY_SIZE_BYTES)
@@ -99,6 +106,24 @@ def open_data_directory(folder: Path, shard_count_min: int) -> DataDirectory:
         os.close(descriptor)
         raise
     return DataDirectory(folder, manifest.shard_count, manifest.placement_key, descriptor)
+
+
+def _refuse_if_open_to_others(folder: Path) -> None:
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & _OTHERS:
+        raise DataDirectoryRefused(
+            f"data directory {folder} is open to others than its owner (mode {mode:04o}), and what clients send lies "
+            f"in it: run `chmod 700 {shlex.quote(str(folder))}`, or set FASTRUNNER_DATA_DIR to a new directory below it"
+        )
+
+
+def _close_to_others(folder: Path) -> None:
+    """Files that were made with another umask would be readable in a copy of the directory."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError, PermissionError):
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode) and mode & _OTHERS:
+                path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
 
 
 def _lock(folder: Path) -> int:
@@ -175,6 +200,7 @@ def _write_manifest(folder: Path, manifest: _Manifest) -> None:
     }
     draft = folder / f"{_MANIFEST_NAME}.new"
     with draft.open("wb") as file:
+        os.fchmod(file.fileno(), 0o600)
         file.write(orjson.dumps(facts))
         file.flush()
         os.fsync(file.fileno())
