@@ -232,14 +232,14 @@ class Connection:
             answer.ended = bool(flags & END_STREAM) and kind in (HEADERS, DATA)
         return answer
 
-    def flow(self, stream: int, body: bytes) -> None:
-        """Sends DATA as far as the windows allow, then what they are grown by; ends the stream."""
+    def flow(self, stream: int, body: bytes, *, end: bool = True) -> None:
+        """Sends DATA as far as the windows allow, then what they are grown by; ends the stream if it shall."""
         self._windows[stream] = self._stream_window
         while body:
             size = min(self._windows[0], self._windows[stream], FRAME_SIZE_BYTES)
             if size:
                 part, body = body[:size], body[size:]
-                self.send(frame(DATA, 0 if body else END_STREAM, stream, part))
+                self.send(frame(DATA, 0 if body or not end else END_STREAM, stream, part))
                 self._windows[0] -= size
                 self._windows[stream] -= size
             elif self.read() is None:

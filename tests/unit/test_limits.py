@@ -101,6 +101,10 @@ REACHED = {
         "HTTP_IDLE_S_MAX": "test_connection_that_is_kept",
         "HTTP_LOOK_INTERVAL_S": "test_connection_that_is_kept",
     },
+    "integration/test_memory_return.py": {
+        "MEMORY_FREE_SIZE_BYTES_MIN": "test_memory_of_large_requests_goes_back",
+        "MEMORY_LOOK_INTERVAL_S": "test_memory_of_large_requests_goes_back",
+    },
     "integration/test_drain.py": {
         "DRAIN_HAND_OVER_S_MAX": "test_restart_of_a_single_worker_does_not_wait_long_for_an_effect",
     },

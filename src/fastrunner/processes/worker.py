@@ -23,6 +23,7 @@ from fastrunner.engine.build import build_engine
 from fastrunner.processes.certificates import read_certificates
 from fastrunner.processes.child import serve_child
 from fastrunner.processes.link import ChildContext
+from fastrunner.processes.memory import MemoryReturn
 from fastrunner.processes.ports import address_of
 from fastrunner.processes.troubles import Troubles
 from fastrunner.routing.peers import Router
@@ -84,6 +85,7 @@ class Worker:
         self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed)
         self._server = Server(self._service, self._metrics, listener)
         self._troubles = Troubles(self._report_trouble)
+        self._memory = MemoryReturn()
         self._engine.watch_storage(self._troubles.storage)
         self._engine.watch_workers(context.is_short_handed)
 
@@ -96,6 +98,7 @@ class Worker:
         if worker._callbacks is None and context.index == 0:
             log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
         worker._troubles.watch_descriptors()
+        worker._memory.watch()
         await worker._engine.open()
         await places_known(worker._places)
         if worker._callbacks is not None:
@@ -117,6 +120,7 @@ class Worker:
         # In a rolling restart an owner's successor is just coming up: calls that wait for it should reach it.
         asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
         self._troubles.close()
+        self._memory.close()
         await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
         # What the last commits bring is still called back, so some of the time is kept for that.
         left_s = max(0.0, end_s - monotonic_s())

@@ -68,6 +68,12 @@ DESCRIPTORS_LOOK_INTERVAL_S: Final = 1.0
 SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 
+MEMORY_LOOK_INTERVAL_S: Final = 5.0
+"""How often a worker looks whether it keeps memory that nobody needs."""
+
+MEMORY_FREE_SIZE_BYTES_MIN: Final = 67_108_864
+"""Free memory in the C library's heap from which on it is given back: less is soon needed again."""
+
 LIBRARY_LOG_INTERVAL_S: Final = 60.0
 """How often records of a library from one place of its code are written: whoever provokes them writes no log."""
 
