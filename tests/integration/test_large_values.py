@@ -125,7 +125,7 @@ async def test_evicted_state_comes_back_and_is_not_written_again() -> None:
     path = folder()
     performer = Large()
     text = document(
-        ASK + "  - rest:\n      wait: {seconds: 1}\n  - rest2:\n      wait: {milliseconds: 5}\n" + ASK_AGAIN
+        ASK + "  - rest:\n      wait: {seconds: 2}\n  - rest2:\n      wait: {milliseconds: 5}\n" + ASK_AGAIN
     )
     async with engine_on(path, performer, parked_resident_max=0) as engine:
         await engine.submit(submission("a", text))
