@@ -9,7 +9,10 @@ import pytest
 from fastrunner._core import EffectFailure
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base import clock
+from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.errors import IdTaken, WrongState
 from tests.integration.engines import (
     CALL,
@@ -301,6 +304,36 @@ async def test_recovery_brings_back_no_more_than_there_is_room_for(monkeypatch: 
         for number in range(COUNT):
             await until_status(engine, f"execution-{number}", "completed")
         assert len(performer.performed) == COUNT
+
+
+@pytest.mark.parametrize("text", [CALL, HOUR])
+async def test_costly_executions_are_brought_back_one_by_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one takes as long as a pass may, others have the loop before the next, at a start and for deadlines."""
+    path, now = folder(), Clock()
+    async with engine_on(path, wall_ms=now) as engine:
+        await park(engine, text)
+    monkeypatch.setattr("fastrunner.base.limits.LOAD_PASS_S_MAX", 0.0)
+    restored = []
+    restore = Shard._restore
+
+    def counted(shard: Shard, row: Unfinished) -> Execution:
+        restored.append(row.execution_id)
+        return restore(shard, row)
+
+    monkeypatch.setattr(Shard, "_restore", counted)
+    performer = Performer()
+    performer.gate.set()
+    now.offset_ms = 3_600_000
+    async with engine_on(path, performer, wall_ms=now) as engine:
+        most = 0
+        while len(restored) < COUNT:
+            before = len(restored)
+            await asyncio.sleep(0)
+            most = max(most, len(restored) - before)
+        assert most <= 2
+        for number in range(COUNT):
+            await until_status(engine, f"execution-{number}", "completed")
+        assert sorted(restored) == sorted(f"execution-{number}" for number in range(COUNT))
 
 
 async def test_a_crowd_of_deadlines_is_met_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:

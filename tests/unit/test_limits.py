@@ -119,6 +119,7 @@ REACHED = {
     },
     "integration/test_engine_eviction.py": {
         "EFFECTS_WAITING_RESIDENT_MAX": "test_executions_without_a_place_for_their_effect_wait_on_disk",
+        "LOAD_PASS_S_MAX": "test_costly_executions_are_brought_back_one_by_one",
         "LOAD_EXECUTIONS_PER_PASS_MAX": "test_a_crowd_of_deadlines_is_met_in_portions",
         "PARKED_RESIDENT_SIZE_BYTES_MAX": "test_large_states_leave_memory_earlier",
         "RESIDENT_EXECUTIONS_MAX": "test_recovery_brings_back_no_more_than_there_is_room_for",

@@ -152,6 +152,9 @@ TIMER_RECHECK_S_MAX: Final = 1.0
 LOAD_EXECUTIONS_PER_PASS_MAX: Final = 50
 """Executions brought back into memory before the loop serves others again: a few milliseconds."""
 
+LOAD_PASS_S_MAX: Final = 0.01
+"""Time they may take: where documents are large and have to be compiled again, it is one of them."""
+
 LOAD_INTERVAL_S: Final = 0.5
 """How often a shard looks for deadlines that come soon: half the lookahead, so that the other half is left to load."""
 

@@ -7,14 +7,11 @@ Rules:
 - Compiling takes a few milliseconds of a turn of the loop, whatever comes; the longest single step of the core is all
   that can make it more.
 - A text is compiled once, however many wait for it. Clients take turns, slice by slice.
-- Plans are hundreds of thousands of objects, without a cycle among them. They are put where Python does not look for
-  cyclic garbage any more: looking through those of a few large documents would hold the loop for seconds.
 - What waits is bounded; beyond the bound a new text is refused, and nothing of it is begun. What nobody waits for any
   more is given up.
 """
 
 import asyncio
-import gc
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,7 +50,6 @@ class Compiler:
         self._queues: dict[str, deque[_Job]] = {}
         """By client, in the order of the clients' turns."""
         self._shares = Shares(limits.COMPILING_SIZE_CHARS_MAX)
-        self._unspared_size_chars = 0
         self._pass_planned = False
         self._left_s = limits.COMPILE_AT_ONCE_MS / 1000
         """What may be compiled at once before the loop has served others."""
@@ -109,19 +105,10 @@ class Compiler:
             while monotonic_s() < end_s:
                 plan = job.compilation.step(limits.COMPILE_STEP_BUDGET)
                 if plan is not None:
-                    self._spare(len(job.document))
                     return self._plans.keep(plan, job.document)
         except InvalidWorkflow as invalid:
             raise self._plans.refuse(job.document, invalid.problems) from None
         return None
-
-    def _spare(self, size_chars: int) -> None:
-        """Takes plans out of what is looked through for garbage, and with them whatever else has come to stay."""
-        self._unspared_size_chars += size_chars
-        if self._unspared_size_chars >= limits.COMPILED_UNSPARED_SIZE_CHARS_MAX:
-            self._unspared_size_chars = 0
-            gc.collect(1)
-            gc.freeze()
 
     def _refill_later(self) -> None:
         if not self._refill_planned:

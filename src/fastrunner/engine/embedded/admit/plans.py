@@ -1,9 +1,13 @@
 """Stage 2, compile: plans by document, so that the same text is compiled once per worker.
 
-Rules: the cache is bounded by count and by the text it holds, the least recently used plan goes first; executions keep
-their own plan alive. What is wrong with a text that is no workflow is remembered as well, of a few.
+Rules:
+- The cache is bounded by count and by the text it holds, the least recently used plan goes first; executions keep their
+  own plan alive. What is wrong with a text that is no workflow is remembered as well, of a few.
+- Plans are hundreds of thousands of objects, without a cycle among them. They are put where Python does not look for
+  cyclic garbage any more: looking through a few large ones would hold the loop for seconds.
 """
 
+import gc
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +47,7 @@ class PlanCache:
         # and looking up a known document needs no cryptographic hash.
         self._plans: OrderedDict[str, CachedPlan] = OrderedDict()
         self._size_chars = 0
+        self._unspared_size_chars = 0
         self._refused: OrderedDict[str, DocumentRefused] = OrderedDict()
         self._hits = metrics.plan_cache_hits
         self._misses = metrics.plan_cache_misses
@@ -101,11 +106,20 @@ class PlanCache:
     def _keep(self, cached: CachedPlan) -> CachedPlan:
         if self._plans.pop(cached.document, None) is None:
             self._size_chars += len(cached.document)
+            self._spare(len(cached.document))
         self._plans[cached.document] = cached
         while len(self._plans) > limits.PLANS_CACHED_MAX or self._size_chars > limits.PLANS_CACHED_SIZE_CHARS_MAX:
             document, _ = self._plans.popitem(last=False)
             self._size_chars -= len(document)
         return cached
+
+    def _spare(self, size_chars: int) -> None:
+        """Takes new plans out of what is looked through for garbage, and with them whatever else has come to stay."""
+        self._unspared_size_chars += size_chars
+        if self._unspared_size_chars >= limits.COMPILED_UNSPARED_SIZE_CHARS_MAX:
+            self._unspared_size_chars = 0
+            gc.collect(1)
+            gc.freeze()
 
 
 def _prefixed(text: bytes) -> "HASH":

@@ -9,8 +9,9 @@ found no place among the effects.
 Rules:
 - The loader's horizon divides deadlines: an execution out of memory has no deadline up to the horizon, so nothing that
   ends before the horizon may be evicted, and one that comes later is found when the horizon reaches it.
-- Loading takes a few milliseconds at a time and stops while too many executions are in memory: a million deadlines at
-  the same moment are a queue, not a burst. The backlog goes at half the loop's time at most.
+- Loading takes a few milliseconds at a time, or one execution whose large document is compiled anew, and stops while
+  too many executions are in memory: a million deadlines at the same moment are a queue, not a burst. The backlog goes
+  at half the loop's time at most.
 """
 
 import asyncio
@@ -94,6 +95,8 @@ class Loader:
         self._restore = restore
         self._wall_ms = wall_ms
         self._horizon = (0, _LAST_KEY)
+        self._front: deque[int] = deque()
+        """Of the backlog: what is brought back next."""
         self._requeued: deque[int] = deque()
         self._recovered_key = self._recover_until_key = 0
 
@@ -104,7 +107,7 @@ class Loader:
     @property
     def backlog(self) -> bool:
         """Whether executions wait to be brought back to go on."""
-        return bool(self._requeued) or self._recovered_key < self._recover_until_key
+        return bool(self._front or self._requeued) or self._recovered_key < self._recover_until_key
 
     def may_evict(self, execution: Execution) -> bool:
         """Whether an execution, were it evicted, would be found again in time for its deadline."""
@@ -148,10 +151,13 @@ class Loader:
         if not self._places.for_timers():
             return False
         deadlines = self._store.deadlines(*self._horizon, target[0], limits.LOAD_EXECUTIONS_PER_PASS_MAX)
+        end_s = monotonic_s() + limits.LOAD_PASS_S_MAX
         for wake_at_ms, execution_key, execution_id in deadlines:
             if not self._is_live(execution_id):
                 self._load(execution_key)
             self._horizon = (wake_at_ms, execution_key)
+            if monotonic_s() >= end_s:
+                return True
         if len(deadlines) == limits.LOAD_EXECUTIONS_PER_PASS_MAX:
             return True
         self._horizon = target
@@ -161,14 +167,16 @@ class Loader:
         """Loads a few executions that run; whether more are waiting that have room."""
         if not self.backlog or not self._places.for_backlog():
             return False
-        keys = deque(self._next_keys())
-        try:
-            while keys:
-                self._load(keys[0])
-                keys.popleft()
-        finally:
-            # Empty, unless the file could not be read.
-            self._requeued.extendleft(reversed(keys))
+        keys = self._front
+        if not keys:
+            keys.extend(self._next_keys())
+        end_s = monotonic_s() + limits.LOAD_PASS_S_MAX
+        while keys:
+            # It stays at the front if the file cannot be read.
+            self._load(keys[0])
+            keys.popleft()
+            if monotonic_s() >= end_s:
+                break
         return self.backlog
 
     def _next_keys(self) -> list[int]:
