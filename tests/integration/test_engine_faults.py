@@ -4,6 +4,7 @@ the same, what is refused is told why, and everything recovers by itself."""
 import asyncio
 import random
 import resource
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -179,9 +180,29 @@ async def test_nearly_full_disk_is_told_as_the_reason(monkeypatch: pytest.Monkey
         engine.watch_storage(troubles.append)
         with monkeypatch.context() as patch:
             patch.setattr("fastrunner.base.limits.DISK_FREE_SIZE_BYTES_MIN", 2**62)
+            patch.setattr("fastrunner.base.limits.DISK_FREE_SHARE_MIN", 2.0)
             await until(lambda: troubles, "the next look at the disk")
         assert "nearly full" in troubles[0]
         await until(lambda: troubles[-1] == "", "the next look")
+
+
+async def test_small_disk_is_ready_until_a_tenth_of_it_is_left(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk", "size=64m,mode=0700") as disk:
+        async with engine_on(disk.path) as engine:
+            troubles: list[str] = []
+            engine.watch_storage(troubles.append)
+            engine._watch_disk()
+            assert await engine.submit(submission("one")) == "running"
+            filler = disk.path / "filler"
+            filler.write_bytes(bytes(shutil.disk_usage(disk.path).free - 6 * MIB))
+            engine._watch_disk()
+            assert troubles == ["the disk of the data directory is nearly full: less than 6.4 MiB are free"]
+            with pytest.raises(StorageFull, match="nearly full"):
+                await engine.submit(submission("two"))
+            filler.unlink()
+            engine._watch_disk()
+            assert troubles[1:] == [""]
+            assert await engine.submit(submission("two")) == "running"
 
 
 async def test_read_only_directory_is_refused_with_the_reason(disk: SmallDisk) -> None:

@@ -400,6 +400,7 @@ async def test_disk_that_is_nearly_full_closes_admission_until_there_is_room(mon
         await engine.submit(submission("loop", ENDLESS))
         await engine.submit(submission("other", ENDLESS))
         monkeypatch.setattr("fastrunner.base.limits.DISK_FREE_SIZE_BYTES_MIN", 2**62)
+        monkeypatch.setattr("fastrunner.base.limits.DISK_FREE_SHARE_MIN", 2.0)
         engine._watch_disk()
         with pytest.raises(AtCapacity, match="nearly full"):
             await engine.submit(submission("one"))

@@ -131,6 +131,9 @@ DISK_FREE_SIZE_BYTES_MIN: Final = 536_870_912
 """Free space below which nothing new is accepted and no loop goes on: room for what was accepted to end. More than the
 fastest disk takes between two looks at it."""
 
+DISK_FREE_SHARE_MIN: Final = 0.1
+"""The same of a disk of less than five gigabytes, as a share of it: one of 512 MiB would never be ready otherwise."""
+
 SHARD_OPENING_SIZE_BYTES_MAX: Final = 1_048_576
 """What opening a shard takes on disk, its journal's index and some pages. With less, a failure is for want of room."""
 

@@ -19,14 +19,14 @@ def shortage(folder: Path, known: StorageFull | None) -> StorageFull | None:
     """Why nothing new is taken; None while there is room. What was `known` at the last look is not logged again, and
     stays where nothing can be found out."""
     try:
-        free_bytes = shutil.disk_usage(folder).free
+        disk = shutil.disk_usage(folder)
     except OSError as error:
         _log.error("the data directory cannot be inspected: %s", error)
         return known
-    if free_bytes >= limits.DISK_FREE_SIZE_BYTES_MIN:
+    wanted_bytes = min(limits.DISK_FREE_SIZE_BYTES_MIN, int(disk.total * limits.DISK_FREE_SHARE_MIN))
+    if disk.free >= wanted_bytes:
         return None
     if known is None:
-        _log.error("the data directory has %d bytes left: new executions are refused", free_bytes)
-    wanted_mib = limits.DISK_FREE_SIZE_BYTES_MIN >> 20
-    sentence = f"the disk of the data directory is nearly full: less than {wanted_mib} MiB are free"
+        _log.error("the data directory has %d bytes left: new executions are refused", disk.free)
+    sentence = f"the disk of the data directory is nearly full: less than {wanted_bytes / (1 << 20):.3g} MiB are free"
     return StorageFull(sentence, retry_after_s=10.0)
