@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from itertools import product
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -10,8 +11,9 @@ import pytest_asyncio
 from fastrunner.base import limits
 from fastrunner.engine import ExecutionQuery, ExecutionView
 from fastrunner.engine.embedded.engine import EmbeddedEngine
-from fastrunner.errors import AtCapacity
-from tests.integration.engines import document, engine_on, folder, submission, until_status
+from fastrunner.engine.embedded.store.statements import QUERIES
+from fastrunner.errors import AtCapacity, Stopping
+from tests.integration.engines import document, engine_on, folder, submission, until, until_status
 
 NOW_MS = 1_800_000_000_000
 COUNT = 60
@@ -165,3 +167,18 @@ async def test_listings_at_once(engine: EmbeddedEngine, monkeypatch: pytest.Monk
     assert len(refused) == 3
     assert refused[0].retry_after_s == limits.LISTING_RETRY_S
     assert len((await engine.list(ExecutionQuery())).items) == COUNT
+
+
+async def test_stopping_waits_for_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for one that is being read, however long that takes, nor for one behind it."""
+    endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*), null from n"
+    monkeypatch.setitem(cast(dict[str, str], QUERIES), "list_all", endless)
+    async with engine_on(folder(), shards=2) as engine:
+        await engine.submit(submission("one"))
+        listings = [asyncio.ensure_future(engine.list(ExecutionQuery())) for _ in range(2)]
+        await until(lambda: engine._queries._listings._being_read, "the first to be read")
+        await engine.drain(0)
+        answers = await asyncio.gather(*listings, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Stopping, Stopping]
+        with pytest.raises(Stopping):
+            await engine.list(ExecutionQuery())

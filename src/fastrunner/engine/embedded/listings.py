@@ -1,10 +1,11 @@
 """Stage 3, journal: listings of what one worker holds: in one helper thread, and only so many at once.
 
 Rule: a listing costs far more than a keyed read, and nothing waits for it that matters to an execution. So there is no
-long queue of them: who comes too late is told to come again.
+long queue of them: who comes too late is told to come again, and a worker that stops breaks off what is being read.
 """
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,9 +13,11 @@ from fastrunner.base import limits
 from fastrunner.engine import ExecutionPage, ExecutionQuery
 from fastrunner.engine.embedded.store.reader import Reader
 from fastrunner.engine.pages import merged
-from fastrunner.errors import AtCapacity
+from fastrunner.errors import AtCapacity, Stopping
 
 __all__ = ["Listings"]
+
+_INTERRUPT_AGAIN_S = 0.01
 
 
 class Listings:
@@ -23,21 +26,49 @@ class Listings:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing")
         self._under_way_count = 0
+        self._being_read: Reader | None = None
+        """What the thread reads now."""
+        self._read = threading.Event()
+        """Set when it has."""
+        self._closed = False
 
     async def page(self, query: ExecutionQuery, stores: Sequence[Reader]) -> ExecutionPage:
-        """A page of all shards together. Raises AtCapacity, StorageFailed."""
+        """A page of all shards together. Raises AtCapacity, StorageFailed, Stopping."""
         if self._under_way_count >= limits.LISTINGS_AT_ONCE_MAX:
             raise AtCapacity(
                 f"{self._under_way_count} listings are under way in this worker", retry_after_s=limits.LISTING_RETRY_S
             )
         self._under_way_count += 1
         try:
-            loop = asyncio.get_running_loop()
-            pages = [await loop.run_in_executor(self._thread, store.listing, query) for store in stores]
+            pages = [await self._page(query, store) for store in stores]
         finally:
             self._under_way_count -= 1
         return merged(pages, lambda view: (view.accepted_ms, view.execution_id), query.count_max)
 
+    async def _page(self, query: ExecutionQuery, store: Reader) -> ExecutionPage:
+        self._refuse_if_closed()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._listing, query, store)
+
+    def _listing(self, query: ExecutionQuery, store: Reader) -> ExecutionPage:
+        """Runs in the thread. It says what it reads before it looks whether it may: `close` does it the other way."""
+        self._read.clear()
+        self._being_read = store
+        try:
+            self._refuse_if_closed()
+            return store.listing(query)
+        finally:
+            self._being_read = None
+            self._read.set()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise Stopping("the worker is stopping: try again")
+
     def close(self) -> None:
-        """Waits for the one that is being read; the others get nothing."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Breaks off the one that is being read; nobody gets a page any more."""
+        self._closed = True
+        while (store := self._being_read) is not None:
+            store.interrupt_listing()
+            # It may have been about to begin.
+            self._read.wait(_INTERRUPT_AGAIN_S)
+        self._thread.shutdown(wait=True)

@@ -28,7 +28,7 @@ from fastrunner.engine.embedded.store.listing import page_of
 from fastrunner.engine.embedded.store.marks import Standing
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage, EventFacts
 from fastrunner.engine.embedded.store.statements import QUERIES, script
-from fastrunner.errors import Damaged, ShardDamaged, StorageFailed
+from fastrunner.errors import Damaged, ShardDamaged, Stopping, StorageFailed
 
 __all__ = ["Reader", "Unfinished"]
 
@@ -409,11 +409,17 @@ class Reader:
     # --- listings, in one helper thread ---
 
     def listing(self, query: ExecutionQuery) -> ExecutionPage:
-        """A page of executions, newest first. Raises StorageFailed."""
+        """A page of executions, newest first. Raises StorageFailed, and Stopping if it is interrupted."""
         try:
             return page_of(self._lister, query)
+        except apsw.InterruptError:
+            raise Stopping("the worker is stopping: try again") from None
         except apsw.Error as error:
             raise _unreadable(self.path, error) from error
+
+    def interrupt_listing(self) -> None:
+        """Breaks off what the helper thread reads at this moment; call it from another one."""
+        self._lister.interrupt()
 
 
 def _unreadable(path: Path, error: apsw.Error | UnicodeDecodeError | TypeError) -> StorageFailed:
