@@ -17,7 +17,7 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites tools demo test serve build debug debug-core protos docs lint types stubs unit bench bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites tools demo test serve build debug debug-core protos docs lint types stubs unit bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,15 +90,18 @@ types: build ## mypy --strict
 stubs: build ## Check the extensions' .pyi against the compiled modules
 	$(BIN)/python -m mypy.stubtest fastrunner._core fastrunner._jq fastrunner._wire --ignore-missing-stub
 
-bench: build ## Measure goals and curves in about 5 minutes; writes docs/performance.md
+bench: build ## Measure goals and curves in about 15 minutes, with ghz (make tools); writes docs/performance.md
 	$(BIN)/python -m pip install --quiet --group bench
-	$(BIN)/python -m benchmarks.goals --rounds 3 --calls 5000 --out $(RESULTS)/goals.json
+	$(BIN)/python -m benchmarks.goals --out $(RESULTS)/goals.json
 	$(BIN)/python -m benchmarks.curves --quick --out $(RESULTS)/curves.json
 	$(BIN)/python -m benchmarks.report --results $(RESULTS)
 
-bench-full: build ## The same with more rounds, a flame graph, and every microbenchmark: about 15 minutes
+bench-quick: build ## The goals alone, with fewer and shorter rounds, in about 4 minutes; writes no page
+	$(BIN)/python -m benchmarks.goals --quick
+
+bench-full: build ## The same as `bench` in three runs, a flame graph, and every microbenchmark: about 45 minutes
 	$(BIN)/python -m pip install --quiet --group bench
-	$(BIN)/python -m benchmarks.goals --rounds 7 --calls 10000 --out $(RESULTS)/goals.json
+	$(BIN)/python -m benchmarks.goals --runs 3 --out $(RESULTS)/goals.json
 	$(BIN)/python -m benchmarks.curves --out $(RESULTS)/curves.json
 	$(BIN)/python -m benchmarks.report --results $(RESULTS)
 	$(BIN)/python -m benchmarks.flame --out docs/performance/flame.svg

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import loads
-from benchmarks.goals import SLEEPER, machine
+from benchmarks.goals.machine import machine
+from benchmarks.goals.memory import SLEEPER
 from benchmarks.servers import empty, memory_mib, runner
 from benchmarks.workflows import set_tasks
 from fastrunner import _core
@@ -42,7 +43,7 @@ def throughput(calls: int, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for workers in range(1, (os.cpu_count() or 1) + 1):
         with runner(workers) as tree, empty("aio", workers) as aio, empty("queue", workers) as queue:
-            targets = {"runner": tree.target, "empty on grpc.aio": aio, "empty on our transport": queue}
+            targets = {"runner": tree.target, "empty on grpc.aio": aio.target, "empty on our transport": queue.target}
             found: dict[str, list[float]] = {side: [] for side in targets}
             for _ in range(rounds + 1):
                 for side, target in targets.items():

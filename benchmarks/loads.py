@@ -17,13 +17,12 @@ from benchmarks.servers import ROOT
 from benchmarks.workflows import set_tasks
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 
-__all__ = ["BATCH", "CALL", "CLIENT", "STREAM", "Figures", "Message", "body", "closed", "execution", "open_load"]
+__all__ = ["BATCH", "CALL", "STREAM", "Figures", "Message", "body", "closed", "execution", "open_load"]
 
 _SERVICE = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController"
 CALL = f"{_SERVICE}/ExecuteAsync"
 BATCH = f"{_SERVICE}/ExecuteAsyncBatch"
 STREAM = f"{_SERVICE}/Execute"
-CLIENT = "benchmarks.h2: HTTP/2 frames from one process"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ mpl.rcParams["svg.hashsalt"] = "fastrunner"
 
 from matplotlib import pyplot  # noqa: E402 - the backend comes first
 
+from benchmarks.published import PUBLISHED  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "performance"
@@ -26,37 +28,115 @@ MARK = "<!-- written by hand from here on -->"
 _METHOD = """\
 ## How it is measured
 
-- `make bench` measures everything and writes this page from `benchmarks/results/*.json`, which hold every round.
+- `make bench` measures everything and writes this page from `benchmarks/results/*.json`, which hold every round. One
+  part: `python -m benchmarks.goals --only processor` (or `accept`, `scaling`, `placing`, `whole`, `latency`, `core`,
+  `memory`, `shapes`); `--quick` for a first look, `--runs 3` for three whole runs.
 - **Ratios in one run.** Both sides of a comparison are up at the same time on the same cores and are loaded in turns,
-  round by round; a ratio is the median of its rounds, so what disturbs the machine disturbs both.
-- **The opponent** is an empty unary method: on `grpc.aio` with uvloop, and on this runner's own transport, as processes
-  that share a port, as many as the runner has workers.
-- **The client** is one process that writes HTTP/2 frames made beforehand (`benchmarks/h2.py`). With more cores than
-  workers it has cores of its own; else it shares them, alike for both sides.
+  round by round, the order reversed every second time; a figure is the median of its rounds, so what disturbs the
+  machine disturbs both.
+- **Processor time of a call** is what all processes of the server took, user and system, over the calls that were
+  answered: the kernel's accounts (`/proc/PID/stat`) before and after a round, of the processes that live and of those
+  that have ended. It is no property of the client's, so it comes first. The runner's counts until everything that it
+  accepted has been executed and nothing is unfinished. Not in it: what retention deletes days later.
+- **The opponent** is an empty unary method: on `grpc.aio` with uvloop, bytes in and bytes out, and on this runner's
+  own transport, as processes that share a port, as many as the runner has workers.
+- **Two clients.** `ghz` is a stock gRPC client in Go that makes, encodes and decodes every message; it shares the
+  cores with the server, 64 calls in flight on 16 connections. Our own is one process that writes HTTP/2 frames made
+  beforehand (`benchmarks/h2.py`). For `accept`, `whole` and `latency` servers have the first cores, one for each
+  worker, and our client the others, if there are others; elsewhere everybody may use all cores.
+- Both send the same document, and every execution has an id of its own. A call that is refused is a failure: a goal
+  with refusals is missed, and says how many.
 - **Closed loads** (so many calls in flight) give rates. **Open loads** (seeded random arrivals) give latencies, each
   counted from when the call was due, so that a slow answer delays no later call.
-- **Durable** means durable: full fsync, real SQLite files on the disk. For accept, batches and the durable workflows at
-  150/s, everything accepted must have been counted as finished by the runner, and for whole by the receiver; scaling,
-  latency at half of saturation and the plots do not count them.
-- A comparison begins after a warm-up of a tenth to a half of a round's calls, which is not counted.
+- **Durable** means durable: full fsync, real SQLite files on the disk. Everything accepted in a round must have been
+  counted as completed by the runner before the next one, and for `whole` by the receiver.
+- A comparison begins after a warm-up of a fifth of a round's calls, which is not counted.
+- **Memory of an execution in flight**: how much more the worker has written to for itself (`Private_Dirty`) after
+  5,000 executions that wait, divided by their number; pages of the file that SQLite keeps are in it.
 """
 
 
+def _number(value: float, unit: str) -> str:
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}{f' {unit}' if unit else ''}"
+
+
+def _asked(goal: dict[str, Any]) -> str:
+    bound, unit = goal["bound"], f" {goal['unit']}" if goal["unit"] else ""
+    if bound["floor"] is None:
+        return ""
+    floor = f"{'<=' if bound['at_most'] else '>='} {bound['floor']:g}{unit}"
+    return floor if bound["stretch"] is None else f"{floor}; {bound['stretch']:g}"
+
+
+def _spread(goal: dict[str, Any]) -> str:
+    runs, rounds = goal["runs"], goal["rounds"]
+    if len(runs) > 1:
+        return "runs: " + ", ".join(_number(value, "") for value in runs)
+    return f"{_number(min(rounds), '')} to {_number(max(rounds), '')}" if rounds else ""
+
+
+def _of(goals: list[dict[str, Any]], group: str) -> list[dict[str, Any]]:
+    return [goal for goal in goals if goal["group"] == group]
+
+
 def _goals(goals: list[dict[str, Any]]) -> str:
-    lines = ["## Goals", "", "| what | goal | measured | |", "|---|---|---|---|"]
-    for goal in goals:
+    lines = [
+        "## Goals",
+        "",
+        "Floor, and what was hoped for beyond it. Without a goal: figures that explain the others.",
+        "",
+        "| what | goal | measured | rounds | |",
+        "|---|---|---|---|---|",
+    ]
+    for goal in _of(goals, "goals"):
         name = goal["name"].replace("|", "\\|")
-        lines.append(f"| {name} | {goal['goal']} | {goal['measured']} | {'met' if goal['met'] else '**missed**'} |")
+        measured = _number(goal["value"], goal["unit"])
+        measured += f", **{goal['refused_count']} refused**" if goal["refused_count"] else ""
+        measured += f" ({goal['note']})" if goal["note"] else ""
+        state = {"missed": "**missed**", "stretch": "met, and beyond"}.get(goal["state"], goal["state"])
+        lines.append(f"| {name} | {_asked(goal)} | {measured} | {_spread(goal)} | {state} |")
     return "\n".join(lines)
 
 
 def _medians(goals: list[dict[str, Any]]) -> str:
-    """The rates that the ratios were made of."""
-    lines = ["## Rates behind the ratios", "", "| what | medians |", "|---|---|"]
-    for goal in goals:
-        if "ratios" in goal:
-            sides = ", ".join(f"{side} {value:,.0f} {goal['unit']}" for side, value in goal["figures"].items())
-            lines.append(f"| {goal['name']} | {sides} |")
+    """What the ratios were made of."""
+    lines = ["## Behind the ratios", "", "| what | medians |", "|---|---|"]
+    for goal in _of(goals, "goals"):
+        if not goal["unit"]:
+            sides = (f"{side} {_number(value, goal['figures_unit'])}" for side, value in goal["figures"].items())
+            lines.append(f"| {goal['name']} | {', '.join(sides)} |")
+    return "\n".join(lines)
+
+
+def _shapes(goals: list[dict[str, Any]]) -> str:
+    """Whole workflows, and what others say of theirs."""
+    shapes = _of(goals, "shapes")
+    if not shapes:
+        return ""
+    columns = list(shapes[0]["figures"])
+    lines = [
+        "## Whole workflows",
+        "",
+        "From the call of `Execute` to its stream's end, which is durable by then: steps in a row or side by side, "
+        "as `set` tasks or as HTTP calls of a local server that answers at once. One worker; client, server and "
+        "runner share the cores.",
+        "",
+        f"| what | workflows/s | {' | '.join(columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+    ]
+    for goal in shapes:
+        figures = " | ".join(_number(goal["figures"][column], "") for column in columns)
+        lines.append(f"| {goal['name']} | {_number(goal['value'], '')} | {figures} |")
+    lines += [
+        "",
+        "What others publish of theirs, with their workloads on their machines. No comparison: steps there run in "
+        "workers, databases are elsewhere, and what is durable when differs.",
+        "",
+        "| what | their workload and machine | their figures | source |",
+        "|---|---|---|---|",
+        *(f"| {each.engine} | {each.workload} | {each.figures} | {each.source} |" for each in PUBLISHED),
+    ]
     return "\n".join(lines)
 
 
@@ -121,13 +201,14 @@ def write(results: Path) -> None:
         _machine(goals["machine"]),
         _goals(goals["goals"]),
         _medians(goals["goals"]),
+        _shapes(goals["goals"]),
         "## Plots",
         *_plots(curves),
         _METHOD.strip(),
         MARK,
         *([kept] if kept else []),
     ]
-    PAGE.write_text("\n\n".join(parts) + "\n")
+    PAGE.write_text("\n\n".join(filter(None, parts)) + "\n")
 
 
 def _main() -> None:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.servers aio 2 PORT      the empty method on grpc.aio and uvloop, two processes on one port
     python -m benchmarks.servers queue 1 PORT    the same on the runner's own transport
+    python -m benchmarks.servers http 1 PORT     an HTTP server that answers every request at once
 
 An empty server answers every method with an empty message. `Sink` is a receiver of callbacks that only counts.
 """
@@ -16,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import uvloop
@@ -32,12 +34,19 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall
 from tests.integration.runner_process import RunnerProcess, running, until
 
-__all__ = ["ROOT", "children", "empty", "memory_mib", "pinned", "runner", "sink", "take_calls"]
+__all__ = [
+    "ROOT", "Served", "children", "empty", "http", "memory_mib", "pinned", "processor_s", "runner", "sink",
+    "take_calls",
+]  # fmt: skip
 
 ROOT = Path(__file__).parent.parent
 _TAKEN = ProgressAckResponse(success=True).SerializeToString()
 _WAIT_S_MAX = 120.0
+_LISTENING = "0A"
+"""State of a socket in /proc/net."""
 _OPTIONS = (("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", 64 << 20))
+_HTTP_ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 14\r\n\r\n{"counter": 2}'
+_HTTP_END = b"\r\n\r\n"
 
 
 # --- processes under test ---
@@ -74,11 +83,35 @@ def runner(workers: int, *cores: int, **environment: str) -> Iterator[RunnerProc
             yield tree
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that is up."""
+
+    target: str
+    pid: int
+    """Of the process that started the others."""
+
+
 @contextlib.contextmanager
-def empty(kind: str, workers: int, *cores: int) -> Iterator[str]:
-    """A server of the empty method; its target."""
-    with _serving([kind, str(workers)], cores) as (port, _):
-        yield f"127.0.0.1:{port}"
+def empty(kind: str, workers: int, *cores: int) -> Iterator[Served]:
+    """A server of the empty method."""
+    with _serving([kind, str(workers)], cores) as (port, process):
+        until(lambda: _listening_count(port) >= workers)
+        yield Served(f"127.0.0.1:{port}", process.pid)
+
+
+@contextlib.contextmanager
+def http(*cores: int) -> Iterator[str]:
+    """A server that answers any HTTP request without a body at once; its URL."""
+    with _serving(["http", "1"], cores) as (port, _):
+        yield f"http://127.0.0.1:{port}/"
+
+
+def _listening_count(port: int) -> int:
+    """Sockets of this machine that listen on a port; gRPC's are of IPv6, whatever address they are bound to."""
+    tables = (Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return sum(row[3] == _LISTENING and int(row[1].rpartition(":")[2], 16) == port for row in rows)
 
 
 class SinkProcess:
@@ -130,7 +163,18 @@ def _serving(arguments: Sequence[str], cores: Sequence[int]) -> "Iterator[tuple[
             process.communicate()
 
 
-# --- memory ---
+# --- memory and processor time ---
+
+
+def processor_s(pid: int) -> float:
+    """Processor time of a process and of all it has started, also of those that have ended: user and system."""
+    ticks, pids = 0, [pid]
+    for each in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pids += children(each)
+            # After the name, which may hold anything: utime, stime, cutime, cstime; the latter of reaped children.
+            ticks += sum(map(int, Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid: int) -> list[int]:
@@ -180,6 +224,26 @@ def _answer_empty(call: ServerCall) -> None:
 
 async def _serve_queue(port: int) -> None:
     await take_calls(port, _answer_empty)
+
+
+class _HttpAnswers(asyncio.Protocol):
+    """A connection whose every request, which has no body, gets the same answer."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        *requests, self._rest = (self._rest + data).split(_HTTP_END)
+        self._transport.write(_HTTP_ANSWER * len(requests))
+
+
+async def _serve_http(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(_HttpAnswers, "127.0.0.1", port, reuse_port=True)
+    print("ready", flush=True)
+    await server.serve_forever()
 
 
 class _Counter:
@@ -233,12 +297,13 @@ def _main(kind: str, workers: int, port: int) -> None:
     servers: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {
         "aio": _serve_aio,
         "queue": _serve_queue,
+        "http": _serve_http,
         "sink": partial(_serve_sink, batches=True),
         "sink-single": partial(_serve_sink, batches=False),
     }
     for _ in range(workers - 1):
         if os.fork() == 0:
-            # Only the first one says that it is ready, after a moment in which the others are as well.
+            # Only the first one says that it is ready; whoever started them waits until all listen.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             break
     uvloop.run(servers[kind](port))

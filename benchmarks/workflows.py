@@ -1,6 +1,22 @@
 """Documents the benchmarks run: generated, so that size is the only thing that varies."""
 
+from typing import Any
+
 import orjson
+
+
+def shape(name: str, steps: int, endpoint: str = "") -> str:
+    """A JSON document of so many steps: `set` tasks, or calls of an endpoint; side by side if the name begins with
+    `fan_out`, else one after the other."""
+    step: dict[str, Any] = {"set": {"counter": "${ .counter + 1 }"}}
+    if endpoint:
+        step = {"call": "http", "with": {"method": "get", "endpoint": endpoint}}
+    tasks: list[dict[str, Any]] = [{f"step{number}": step} for number in range(steps)]
+    if name.startswith("fan_out"):
+        tasks = [{"all": {"fork": {"branches": tasks}}}]
+    named = name.replace("_", "-")
+    document = {"dsl": "1.0.3", "namespace": "bench", "name": named, "version": "1.0.0"}
+    return orjson.dumps({"document": document, "do": tasks}).decode()
 
 
 def set_tasks(count: int) -> str:
