@@ -7,7 +7,7 @@ import sys
 from benchmarks.goals.measuring import Bound, Goal, Rounds
 from benchmarks.servers import processor_s
 
-BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
+BURN = "import time\nwhile time.process_time() < 0.4: pass\n"
 
 
 def test_processor_time_counts_what_lives_and_what_has_ended() -> None:
@@ -19,14 +19,14 @@ def test_processor_time_counts_what_lives_and_what_has_ended() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "reaped\n"
-        assert processor_s(process.pid) >= 0.3
+        assert processor_s(process.pid) >= 0.3  # the kernel counts in ticks, and cuts them off
         process.communicate("\n")
     before_s = processor_s(os.getpid())
     with subprocess.Popen([sys.executable, "-c", BURN + "print('burnt', flush=True)\ninput()"],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:  # fmt: skip
         assert child.stdout is not None
         assert child.stdout.readline() == "burnt\n"
-        assert processor_s(os.getpid()) - before_s >= 0.25
+        assert processor_s(os.getpid()) - before_s >= 0.3
         child.communicate("\n")
 
 
