@@ -17,7 +17,7 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites tools demo test serve build debug debug-core protos docs lint types stubs unit bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites tools demo test languages serve build debug debug-core protos docs lint types stubs unit bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ $(YAML_SUITE):
 
 suites: $(SUITES) $(YAML_SUITE) ## Fetch the test suites that tests skip without
 
-tools: ## Install the programs that tests skip without: prometheus, h2load (apt-get), grpcurl, ghz (go)
+tools: ## Install the programs that tests skip without: prometheus, h2load (apt-get), grpcurl, ghz (go), buf (npm)
 	@tools/get_tools.sh $(BIN)
 
 build: $(EXTENSION) ## Create .venv and build the extensions
@@ -68,10 +68,13 @@ test: lint types stubs unit debug-core ## Lint, types and all tests; those of th
 unit: build suites ## All tests
 	$(BIN)/python -m pytest
 
+languages: build ## The documented clients in Java, Go and TypeScript: needs mvn, go and npm, and fetches their packages
+	$(BIN)/python -m pytest -m languages tests/integration/test_clients.py
+
 serve: build ## Start the runner with the environment's configuration
 	$(BIN)/fastrunner serve
 
-protos: build ## Generate src/fastrunner/_pb from protos/
+protos: build ## Generate src/fastrunner/_pb and src/fastrunner/protos from protos/
 	$(BIN)/python tools/gen_protos.py
 
 docs: build ## Generate docs/configuration.md, docs/metrics.md and the tables of positions

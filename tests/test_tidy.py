@@ -32,6 +32,7 @@ BELOW = {"__version__", "_pb", "_version", "base", "config", "counts", "errors",
 STORE = BELOW | {"engine.embedded.store"}
 MAY_IMPORT = {
     **dict.fromkeys(BELOW, BELOW),
+    "api": {"_pb"},
     "core": {"base"},
     "jq": {"base"},
     "wire": {"base"},

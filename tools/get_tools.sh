@@ -1,10 +1,12 @@
 #!/bin/sh
 # Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load and openssl,
-# with Go grpcurl and ghz. Usage: get_tools.sh FOLDER, where Go's programs go. Fails if one is missing afterwards.
+# with Go grpcurl and ghz, with npm buf. Usage: get_tools.sh FOLDER, where the last three go. Fails if one is missing
+# afterwards.
 set -eu
 
 GRPCURL=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 GHZ=github.com/bojand/ghz/cmd/ghz@v0.93.0
+BUF=@bufbuild/buf@1.75.0
 POLICY=/usr/sbin/policy-rc.d
 
 mkdir -p "$1"
@@ -45,6 +47,12 @@ install_program() {
 	GOBIN="$folder" go install "$1"
 }
 
+install_buf() {
+	has npm || refuse "npm is needed for buf: https://nodejs.org"
+	npm install --silent --no-fund --no-audit --prefix "$folder/../share/buf" "$BUF"
+	ln -sf "../share/buf/node_modules/.bin/buf" "$folder/buf"
+}
+
 packages=
 { has prometheus && has promtool; } || packages="$packages prometheus"
 has h2load || packages="$packages nghttp2-client"
@@ -53,7 +61,8 @@ has openssl || packages="$packages openssl"
 [ -z "$packages" ] || install_packages $packages
 has grpcurl || install_program "$GRPCURL"
 has ghz || install_program "$GHZ"
+has buf || install_buf
 
-for name in prometheus promtool h2load openssl grpcurl ghz; do
+for name in prometheus promtool h2load openssl grpcurl ghz buf; do
 	has "$name" || refuse "$name is missing"
 done

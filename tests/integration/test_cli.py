@@ -64,7 +64,20 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
 def test_help_names_every_command() -> None:
     done = fastrunner("--help")
     assert done.returncode == 0
-    commands = ("serve", "run", "validate", "submit", "get", "list", "events", "cancel", "pause", "resume", "receiver")
+    commands = (
+        "serve",
+        "run",
+        "validate",
+        "submit",
+        "get",
+        "list",
+        "events",
+        "cancel",
+        "pause",
+        "resume",
+        "receiver",
+        "protos",
+    )
     for command in commands:
         assert f"\n  {command} " in done.stdout
     assert "FASTRUNNER_DATA_DIR" in fastrunner("serve", "--help").stdout
@@ -189,3 +202,30 @@ def test_serve_refuses_bad_settings_with_a_line() -> None:
     assert prod.returncode == 2
     assert prod.stderr.count("\n") == 1
     assert "STIGMER_SERVICE_ENDPOINT" in prod.stderr
+
+
+def test_protos_gives_out_the_published_files(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "protos"
+    done = fastrunner("protos", str(folder))
+    assert done.returncode == 0
+    written = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.proto")}
+    published = ROOT / "protos"
+    assert written == {path.relative_to(published): path.read_bytes() for path in published.rglob("*.proto")}
+    assert done.stdout.splitlines() == sorted(str(folder / name) for name in written)
+
+
+def test_protos_overwrites_nothing_unasked(tmp_path: Path) -> None:
+    assert fastrunner("protos", str(tmp_path)).returncode == 0
+    assert fastrunner("protos", str(tmp_path)).returncode == 0, "the same files may be there"
+    mine, *others = sorted(tmp_path.rglob("*.proto"))
+    mine.write_text("mine")
+    others[0].unlink()
+    refused = fastrunner("protos", str(tmp_path))
+    assert refused.returncode == 2
+    assert f"{mine} is there and differs" in refused.stderr
+    assert "--force" in refused.stderr
+    assert (mine.read_text(), others[0].exists()) == ("mine", False)
+    assert fastrunner("protos", "--force", str(tmp_path)).returncode == 0
+    assert mine.read_text() != "mine"
+    (tmp_path / "file").write_text("")
+    assert fastrunner("protos", str(tmp_path / "file" / "below")).returncode == 2

@@ -11,6 +11,7 @@ from fastrunner._version import __version__
 from fastrunner.cli.bench import bench
 from fastrunner.cli.data import data
 from fastrunner.cli.local import run, validate
+from fastrunner.cli.protos import protos
 from fastrunner.cli.remote import cancel, events, get, list_executions, pause, resume, submit
 from fastrunner.cli.serve import receiver, serve
 
@@ -45,5 +46,6 @@ for command in (
     receiver,
     data,
     bench,
+    protos,
 ):
     main.add_command(command)

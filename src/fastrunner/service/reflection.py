@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
@@ -27,7 +27,7 @@ from fastrunner.service.decode import parse
 
 REFLECTION_SERVICES: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _INTERNAL_PACKAGE: Final = "fastrunner"
-_DETAILS: Final = (error_details_pb2.DESCRIPTOR, duration_pb2.DESCRIPTOR)
+_DETAILS: Final = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR, duration_pb2.DESCRIPTOR)
 
 
 class _Descriptors(Protocol):
@@ -125,7 +125,7 @@ def _all_files() -> Iterator[FileDescriptorProto]:
     for file in written.file:
         if file.package.split(".")[0] != _INTERNAL_PACKAGE:
             yield file
-    # Clients that print the details of a refusal ask for their types here.
+    # Clients that print a refusal and its details ask for their types here.
     known = {file.name for file in written.file}
     yield from (_named(module) for module in _DETAILS if module.name not in known)
     yield _named(health_pb2.DESCRIPTOR)

@@ -16,7 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ExecuteAsyncBatchResult, WorkflowExecuteResponse
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
+    ExecuteAsyncBatchResult,
+    Refusal,
+    WorkflowExecuteResponse,
+)
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
@@ -213,7 +217,8 @@ def _accepted(execution_id: str, status: str) -> bytes:
 
 
 def _refused(error: Exception) -> bytes:
-    refused = status_of(error, limits.BATCH_STATUS_DETAILS_SIZE_BYTES_MAX)
+    status = status_of(error, limits.BATCH_STATUS_DETAILS_SIZE_BYTES_MAX)
+    refused = Refusal(code=status.code, message=status.message, details=status.details)
     return ExecuteAsyncBatchResult(refused=refused).SerializeToString()
 
 

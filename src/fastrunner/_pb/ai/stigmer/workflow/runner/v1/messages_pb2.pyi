@@ -4,12 +4,11 @@ isort:skip_file
 What callers and the runner say about executions."""
 
 from collections import abc as abc
+from google.protobuf import any_pb2 as any_pb2
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf import struct_pb2 as struct_pb2
 from google.protobuf.internal import containers as containers
-from google.rpc import status_pb2 as status_pb2
-from fastrunner._pb.io.cloudevents.v1 import cloudevents_pb2 as cloudevents_pb2
 import builtins as builtins
 import sys
 import typing as typing
@@ -416,48 +415,6 @@ class ProgressAckResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class SendEventsRequest(message.Message):
-    """Events for workflows that listen."""
-
-    DESCRIPTOR: descriptor.Descriptor
-
-    EVENTS_FIELD_NUMBER: builtins.int
-    @builtins.property
-    def events(self) -> containers.RepeatedCompositeFieldContainer[cloudevents_pb2.CloudEvent]:
-        """The events, in the CloudEvents protobuf format."""
-
-    def __init__(
-        self,
-        *,
-        events: abc.Iterable[cloudevents_pb2.CloudEvent] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["events", b"events"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-@typing.final
-class SendEventsResponse(message.Message):
-    """How many events were taken."""
-
-    DESCRIPTOR: descriptor.Descriptor
-
-    ACCEPTED_COUNT_FIELD_NUMBER: builtins.int
-    accepted_count: builtins.int
-    """The number of events accepted."""
-    def __init__(
-        self,
-        *,
-        accepted_count: builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_count", b"accepted_count"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-@typing.final
 class ExecuteAsyncBatchRequest(message.Message):
     """Several executions to accept in one call."""
 
@@ -514,14 +471,14 @@ class ExecuteAsyncBatchResult(message.Message):
         """The execution was accepted."""
 
     @builtins.property
-    def refused(self) -> status_pb2.Status:
+    def refused(self) -> Refusal:
         """The execution was refused; the code, message and details ExecuteAsync would have answered."""
 
     def __init__(
         self,
         *,
         accepted: WorkflowExecuteResponse | None = ...,
-        refused: status_pb2.Status | None = ...,
+        refused: Refusal | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["accepted", b"accepted", "refused", b"refused", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -530,6 +487,38 @@ class ExecuteAsyncBatchResult(message.Message):
     _WhichOneofReturnType_result: _TypeAlias = typing.Literal["accepted", "refused"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+@typing.final
+class Refusal(message.Message):
+    """Why an execution of a batch was refused. Field numbers and types are those of `google.rpc.Status`, so the bytes of either
+    message are the other's: where your language has helpers for that one, parse these bytes as it.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    DETAILS_FIELD_NUMBER: builtins.int
+    code: builtins.int
+    """A gRPC status code, such as 3 for INVALID_ARGUMENT."""
+    message: builtins.str
+    """What is wrong, for people."""
+    @builtins.property
+    def details(self) -> containers.RepeatedCompositeFieldContainer[any_pb2.Any]:
+        """Details as messages of `google.rpc`, such as ErrorInfo and BadRequest."""
+
+    def __init__(
+        self,
+        *,
+        code: builtins.int = ...,
+        message: builtins.str = ...,
+        details: abc.Iterable[any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["code", b"code", "details", b"details", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class ReportProgressBatchRequest(message.Message):
