@@ -1,3 +1,5 @@
+"""A client: submits a workflow and follows it to its end."""
+
 import asyncio
 from pathlib import Path
 

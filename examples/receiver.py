@@ -1,3 +1,5 @@
+"""A receiver of progress: takes every event once and in order, and says so."""
+
 import asyncio
 
 import grpc.aio
