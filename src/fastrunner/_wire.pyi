@@ -112,3 +112,14 @@ class Loads:
 
     def close(self) -> None:
         """Lets go of the memory."""
+
+def read_execution(payload: bytes) -> tuple[str, str, bytes, dict[str, str], bytes, int, bool] | None:
+    """A WorkflowExecuteInput that is plainly fine; None leaves it to the plain decoder, to take or to refuse.
+
+    Its execution id, document, input_json (empty if there is none, or nothing in it), env_vars, metadata serialized,
+    bound on the duration in seconds, and whether every step is logged. All within their bounds; whether input_json is
+    JSON has not been looked at.
+    """
+
+def read_execution_id(payload: bytes) -> str | None:
+    """Field 1 of any message, a text; None leaves it to the plain decoder, to read or to refuse."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from google.protobuf.message import DecodeError
 
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ExecutionIdView
+from fastrunner._wire import read_execution_id
 from fastrunner.errors import InvalidRequest, Unavailable
 
 
@@ -115,6 +116,9 @@ def peek_execution_id(payload: bytes) -> str:
 
     Decodes nothing else: the view leaves the other fields as bytes. Raises InvalidRequest if `payload` is no message.
     """
+    execution_id = read_execution_id(payload)
+    if execution_id is not None:
+        return execution_id
     try:
         return ExecutionIdView.FromString(payload).execution_id
     except DecodeError:

@@ -2,7 +2,8 @@
 
 Rules: a request that gets past here is within its size bounds and well-formed; nothing is corrected silently. Numbers
 of `Struct` and `Value` are doubles on the wire: integral ones become integers, so that `1` stays `1`; protobuf itself
-bounds how deep they nest (some 30 objects). `input_json` is passed on as the text it is, and decoded once.
+bounds how deep they nest (some 30 objects). `input_json` is passed on as the text it is, and decoded once. What is
+plainly fine is read by compiled code (`wire/requests.pxi`), to the same submission; protobuf reads everything else.
 """
 
 import math
@@ -15,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
+from fastrunner._wire import read_execution
 from fastrunner.base import limits
 from fastrunner.engine import Submission
 from fastrunner.errors import InvalidRequest, TooLarge
@@ -91,6 +93,21 @@ def _varint(payload: memoryview, at: int) -> tuple[int, int]:
 
 def decode_execution(payload: bytes, client: str = "") -> Submission:
     """A client's WorkflowExecuteInput, checked. Raises InvalidRequest, TooLarge."""
+    read = read_execution(payload)
+    if read is None:
+        return decode_plainly(payload, client)
+    execution_id, document, input_json, env_vars, metadata, timeout_s_max, debug = read
+    if not input_json:
+        return Submission(execution_id, document, b"null", None, env_vars, metadata, timeout_s_max, debug, client)
+    try:
+        value = orjson.loads(input_json)
+    except orjson.JSONDecodeError:
+        return decode_plainly(payload, client)
+    return Submission(execution_id, document, input_json, value, env_vars, metadata, timeout_s_max, debug, client)
+
+
+def decode_plainly(payload: bytes, client: str = "") -> Submission:
+    """The same for any request, with the words to refuse it."""
     request = parse(WorkflowExecuteInput, payload)
     check_execution_id(request.workflow_execution_id, "workflow_execution_id")
     check_document(request.workflow_yaml)
