@@ -117,6 +117,27 @@ async def test_id_whose_commit_fails_is_free_again(monkeypatch: pytest.MonkeyPat
         assert await holders(engines, "refused") == [0]
 
 
+async def test_id_whose_commit_may_be_in_the_file_is_not_free_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the worker is killed before its next commit, the one that failed may turn out to have landed."""
+    async with engines_on(folder(), 2, 2) as engines:
+        store = engines[1]._shards.home.store
+
+        def commit() -> None:
+            raise apsw.IOError("disk I/O error")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engines[1]._shards.home._writer, "_commit", commit)
+            with pytest.raises(StorageFailed):
+                await engines[1].submit(submission("undecided"))
+            assert store.acceptance("undecided") is None
+            with pytest.raises(Elsewhere):
+                await engines[0].submit(submission("undecided"))
+            store._give_up()
+        await until(lambda: engines[0]._places.owners_of("undecided") == (), "the id to be free")
+        assert await engines[0].submit(submission("undecided")) == "running"
+        assert await holders(engines, "undecided") == [0]
+
+
 async def test_id_is_free_again_when_its_retention_has_ended() -> None:
     async with engines_on(folder(), 2, 2, retention_count=1) as engines:
         for number in range(3):

@@ -8,6 +8,7 @@ Rules: an id is claimed before its execution is written and released when it is 
 asks the one who has it. Nothing here is durable: a shard's owner settles the table by its file when it opens it.
 """
 
+import os
 from typing import Final, Self
 
 from fastrunner._wire import Loads, Placement
@@ -48,7 +49,13 @@ class Places:
     @classmethod
     def alone(cls, shard_count: int = 1) -> Self:
         """Those of a runner with one worker."""
-        return cls(0, 1, shard_count, Placement(Placement.create(), _KEY_ALONE), Loads(Loads.create(1)), _KEY_ALONE)
+        placement, loads = Placement.create(), Loads.create(1)
+        try:
+            return cls(0, 1, shard_count, Placement(placement, _KEY_ALONE), Loads(loads), _KEY_ALONE)
+        finally:
+            # What is mapped stays; nobody else maps it.
+            os.close(placement)
+            os.close(loads)
 
     def owner_of(self, shard: int) -> int:
         """The worker that owns a shard."""

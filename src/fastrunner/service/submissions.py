@@ -85,7 +85,9 @@ class Submissions:
     async def submit_at(self, worker: int, payload: bytes, facts: CallFacts) -> bytes:
         """Has another worker accept one execution, or whoever turns out to have it."""
         here = CallFacts(facts.peer, facts.deadline_ms, local=True)
+        asked = []
         for _ in range(limits.PLACEMENT_ATTEMPTS_MAX):
+            asked.append(worker)
             try:
                 if worker == self._router.worker:
                     return await self.submit(payload, here)
@@ -95,7 +97,8 @@ class Submissions:
                 is_other = worker != self._router.worker and worker not in owners
                 if not _is_elsewhere(error) and not (is_other and code_of(error) == Unavailable.grpc_code):
                     raise
-            worker = owners[0] if owners else self._router.worker
+            # Several have the hash of an id if one is another's: not the one again that has just said it has it not.
+            worker = min(owners, key=asked.count, default=self._router.worker)
         raise Unavailable("several workers are accepting executions with this id: try again")
 
     def _pass_on(self, payload: bytes, facts: CallFacts, worker: int, future: "Future[Any]") -> None:

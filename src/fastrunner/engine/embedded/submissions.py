@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from zlib import crc32
 
+from fastrunner._wire import TableBusy, TableFull
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
@@ -36,6 +37,7 @@ from fastrunner.routing.placement import Places
 __all__ = ["Host", "Submissions"]
 
 _STARTED = "running"
+_REFUSALS = (RunnerError, TableBusy, TableFull)
 
 _Answer = asyncio.Future[str]
 
@@ -102,10 +104,10 @@ class Submissions:
         """Accepts a submission, lets it wait for what decides on it, or refuses it."""
         try:
             self._judge(submission, answer)
-        except RunnerError as refusal:
+        except _REFUSALS as refusal:
             self._refuse((answer,), refusal)
 
-    def _refuse(self, answers: tuple[_Answer, ...], refusal: RunnerError) -> None:
+    def _refuse(self, answers: tuple[_Answer, ...], refusal: Exception) -> None:
         self._metrics.executions_rejected.labels(type(refusal).__name__).inc()
         # The frames it came through hold the submission, and the answer would hold them: megabytes that wait for the
         # garbage collector.
@@ -130,7 +132,7 @@ class Submissions:
             if not self._claim(home, submission, answer):
                 self._admission.release(client, newcomer.size_bytes)
                 return
-        except RunnerError:
+        except _REFUSALS:
             self._admission.release(client, newcomer.size_bytes)
             raise
         try:

@@ -5,7 +5,8 @@ and did not commit goes. From then on an id enters the table before its executio
 commit; both may name more ids than live here, and never fewer. If the file's index cannot be read, the copy stands in
 for it: then no id of the shard is accepted anew elsewhere. Without either, nobody can tell what is new.
 
-Rule: only the shard's owner calls any of this.
+Rules: only the shard's owner calls any of this. Nothing is let go of while a commit that has failed may still turn out
+to be in the file, as it may if the process is killed before the next one: then another worker may have the id, too.
 """
 
 import logging
@@ -32,6 +33,8 @@ class ShardIds:
         self._number = number
         self._table = table
         self._copy = Identities(path.with_suffix(".ids"), key)
+        self._held: list[str] | None = None
+        """What is let go of with the next commit; None while that need not be waited for."""
 
     def settle(self, stored: Callable[[], Iterator[str]]) -> None:
         """Makes table and copy say what the file says. Raises StorageFailed."""
@@ -74,8 +77,22 @@ class ShardIds:
 
     def release(self, execution_id: str) -> None:
         """Lets others have an id. One that stays in the table costs them a question, until the next start."""
+        if self._held is not None:
+            self._held.append(execution_id)
+            return
         with suppress(TableBusy):
             self._table.release(execution_id, self._number)
+
+    def hold(self) -> None:
+        """A commit has failed: what it has written may be in the file, until another one has overwritten it."""
+        if self._held is None:
+            self._held = []
+
+    def landed(self) -> None:
+        """A commit is in the file, and none that had failed before."""
+        held, self._held = self._held, None
+        for execution_id in held or ():
+            self.release(execution_id)
 
     def close(self) -> None:
         """Lets go of the copy."""

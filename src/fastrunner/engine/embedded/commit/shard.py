@@ -430,8 +430,10 @@ class Shard:
         batch, self._flying = self._flying, None
         assert batch is not None
         if error is not None:
+            self._ids.hold()
             self._failed(batch, error)
             return
+        self._ids.landed()
         self._set_refusal(None)
         self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         self._metrics.commit_executions.observe(len(batch.changes))
