@@ -13,7 +13,7 @@ from tests.integration.engines import folder
 from tests.simulation.run import Verdict, simulate
 
 
-@click.command(help="Simulate the engine, its store and the callback pipeline under faults, seed by seed.")
+@click.command(help="Simulate a runner of one or several workers under faults, seed by seed.")
 @click.option("--seeds", default=1_000, show_default=True, help="How many seeds.")
 @click.option("--first", default=0, show_default=True, help="The first one.")
 def main(seeds: int, first: int) -> None:

@@ -8,30 +8,33 @@ import hashlib
 import logging
 import random
 import shutil
+from array import array
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base import clock
-from fastrunner.callback import CallbackPipeline
 from fastrunner.config import Config
-from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import ExecutionView
 from fastrunner.engine.embedded.engine import EmbeddedEngine
-from fastrunner.routing.placement import Places
+from fastrunner.engine.embedded.store.identities import Identities
+from fastrunner.errors import UnknownExecution
 from tests.integration.engines import TERMINAL
-from tests.simulation.clients import Job, make_job
+from tests.simulation.clients import Broken, Job, make_job
+from tests.simulation.runner import Runner
 from tests.simulation.virtual import Killed, VirtualLoop
-from tests.simulation.world import FaultyStore, Receiver, Service, World, Writer
+from tests.simulation.world import Receiver, Service, World
 
 __all__ = ["Verdict", "bury", "simulate"]
 
 _PATIENCE_S = 3_000.0
-_METRICS = Metrics()
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,11 @@ class Simulation:
         rng = self.world.rng
         self.receiver = Receiver(self.world)
         self._service = Service(self.world, self.receiver)
-        self.jobs = [make_job(rng, number) for number in range(rng.choice((3, 8, 20)))]
-        self._shards = rng.choice((1, 1, 2, 3))
-        self._stores: list[FaultyStore] = []
+        self.jobs = [make_job(rng, number, self.world.forgets) for number in range(rng.choice((3, 8, 20)))]
+        self._key = rng.randbytes(16)
+        self._shard_count = rng.choice((1, 1, 2, 3))
+        self._life = 0
+        self._runner: Runner
 
     def _config(self) -> Config:
         """Settings of the next life. In the last one there is room for all, also beside those that stay paused."""
@@ -79,6 +84,7 @@ class Simulation:
             executions_max=executions_max,
             parked_resident_max=rng.choice((0, 1, 1_000)),
             cancel_grace_s=rng.choice((0.0, 0.5, 30.0)),
+            retention_count=rng.choice((0, 1, 3)) if self.world.forgets else 100_000,
         )
 
     def run(self) -> Verdict:
@@ -89,9 +95,13 @@ class Simulation:
             self.world.clock.now_ns += int(rng.uniform(0, 10) * 1e9)
             if rng.random() < 0.2:
                 self._set_wall_clock()
+            self._runner.close()
         self.world.calm = True
         self._live(None, drained=True)
-        self._check_events()
+        self._check_places()
+        self._runner.close()
+        if not self.world.forgets:
+            self._check_events()
         digest = hashlib.sha256(str(self.world.clock.now_ns).encode())
         for execution_id in sorted(self.receiver.events):
             digest.update(b"".join(self.receiver.events[execution_id]))
@@ -99,7 +109,7 @@ class Simulation:
             self._seed,
             tuple(self.world.violations),
             self.world.faults,
-            self.world.life,
+            self._life,
             sum(job.accepted for job in self.jobs),
             sum(map(len, self.receiver.events.values())),
             self.receiver.resent_count,
@@ -110,8 +120,7 @@ class Simulation:
 
     def _live(self, length_s: float | None, *, drained: bool) -> None:
         """One life of `length_s`; the last one, without length, goes on until everything has come right."""
-        self.world.life += 1
-        self._stores = []
+        self._life += 1
         loop = VirtualLoop(self.world.clock)
         asyncio.set_event_loop(loop)
         if length_s is not None and not drained:
@@ -121,66 +130,89 @@ class Simulation:
             loop.run_until_complete(main)
         except Killed:
             self.world.faults["killed"] += 1
-            for store in self._stores:
-                store.kill()
+            self._runner.kill()
         finally:
             bury(loop)
             asyncio.set_event_loop(None)
 
     async def _main(self, length_s: float | None) -> None:
-        config = self._config()
-        engine = EmbeddedEngine(
-            config,
-            _METRICS,
-            {"call_http": self._service},
-            places=Places.alone(self._shards),
-            make_store=self._make_store,
-            make_writer=lambda name, commit, landed: Writer(self.world, commit, landed),
+        rng = self.world.rng
+        worker_count = rng.choice((1, 1, 2, 3))
+        # The directory grows with the workers, and never shrinks.
+        self._shard_count = max(self._shard_count, worker_count)
+        self._runner = runner = Runner(
+            self.world, self._config(), worker_count, self._shard_count, self._key, self._service, self.receiver
         )
-        pipeline = CallbackPipeline(config, engine.outbox, _METRICS, make_client=lambda *_: self.receiver)
-        await engine.start()
-        await pipeline.start()
-        clients = [asyncio.create_task(job.run(engine, self.world.rng)) for job in self.jobs if not job.settled]
+        clients = [asyncio.create_task(self._client(job, runner)) for job in self.jobs if not job.settled]
         if length_s is not None:
-            if self.world.rng.random() < 0.2:
-                asyncio.get_running_loop().call_later(self.world.rng.uniform(0, length_s), self._set_wall_clock)
+            if rng.random() < 0.2:
+                asyncio.get_running_loop().call_later(rng.uniform(0, length_s), self._set_wall_clock)
+            if rng.random() < 0.5:
+                clients.append(asyncio.create_task(runner.replace_workers()))
             await asyncio.sleep(length_s)
         else:
-            await self._come_right(engine, clients)
+            await runner.ready()
+            await self._come_right(runner, clients)
         for client in clients:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
-        await engine.quiesce(self.world.rng.choice((0.0, 1.0)))
-        await pipeline.drain(1.0)
-        await engine.drain(1.0)
+        await runner.drain()
+
+    async def _client(self, job: Job, runner: Runner) -> None:
+        try:
+            await job.run(runner)
+        except Exception as error:
+            self.world.violations.append(f"a client failed: {error!r}")
 
     def _set_wall_clock(self) -> None:
         self.world.faults["wall clock set"] += 1
         self.world.clock.wall_step_ns += int(self.world.rng.uniform(-60, 3_600) * 1e9)
 
-    def _make_store(self, path: Path, *, outbox: bool) -> FaultyStore:
-        store = FaultyStore(path, outbox=outbox, world=self.world)
-        self._stores.append(store)
-        return store
-
     # --- the last life ---
 
-    async def _come_right(self, engine: EmbeddedEngine, clients: list[asyncio.Task[None]]) -> None:
-        for outcome in await asyncio.gather(*clients, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                self.world.violations.append(f"a client failed: {outcome!r}")
+    async def _come_right(self, runner: Runner, clients: list[asyncio.Task[None]]) -> None:
+        _, late = await asyncio.wait(clients, timeout=_PATIENCE_S) if clients else ((), ())
+        for _ in late:
+            self.world.violations.append(f"waited {_PATIENCE_S} s for a client's answers")
         for job in self.jobs:
-            await self._check_promises(engine, job)
+            await self._check_answers(runner, job)
+        if self.world.forgets:
+            return
+        for job in self.jobs:
+            await self._check_promises(runner, job)
         for job in self.jobs:
             await self._until(self._ended(job), f"{job.execution_id} ({job.kind}) to be reported ended")
             if self._ended(job)():
-                await self._check_result(engine, job)
+                await self._check_result(runner, job)
 
-    async def _check_promises(self, engine: EmbeddedEngine, job: Job) -> None:
+    async def _check_answers(self, runner: Runner, job: Job) -> None:
+        """One of its requests was accepted, and from whichever worker that is asked again the answers are the same."""
+        if not job.accepted:
+            self.world.violations.append(f"of the requests for {job.execution_id} none was accepted")
+            return
+        try:
+            for worker in range(runner.worker_count):
+                await asyncio.wait_for(job.submit_again(runner, job.winner, worker), _PATIENCE_S)
+                await asyncio.wait_for(job.submit_other(runner, worker), _PATIENCE_S)
+        except (Broken, TimeoutError) as error:
+            self.world.violations.append(f"{job.execution_id} at the end: {error!r}")
+
+    async def _holder(self, runner: Runner, execution_id: str) -> tuple[EmbeddedEngine, ExecutionView]:
+        """The one engine that has an execution, and how it shows it."""
+        found = []
+        for worker in runner.workers:
+            assert worker.engine is not None
+            with suppress(UnknownExecution):
+                found.append((worker.engine, await worker.engine.get(execution_id)))
+        if len(found) > 1:
+            self.world.violations.append(f"{execution_id} lives at {len(found)} workers")
+        return found[0]
+
+    async def _check_promises(self, runner: Runner, job: Job) -> None:
         """A pause holds as long as nobody resumes; then the execution is let go on."""
         if not job.promised or job.promised[-1] != "pause" or job.refused or job.cancelled:
             return
-        view = await engine.get(job.execution_id)
+        engine, view = await self._holder(runner, job.execution_id)
         if view.status != "paused":
             self.world.violations.append(f"{job.execution_id} is {view.status} though its pause was promised")
             return
@@ -201,8 +233,8 @@ class Simulation:
                 return
             await asyncio.sleep(0.5)
 
-    async def _check_result(self, engine: EmbeddedEngine, job: Job) -> None:
-        view = await engine.get(job.execution_id)
+    async def _check_result(self, runner: Runner, job: Job) -> None:
+        engine, view = await self._holder(runner, job.execution_id)
         stored = await engine.events(job.execution_id, 1, 1_000_000)
         if stored != self.receiver.events[job.execution_id]:
             self.world.violations.append(f"{job.execution_id}: the receiver has other events than the store")
@@ -212,6 +244,28 @@ class Simulation:
             self.world.violations.append(f"{job.execution_id} came to {view.output_json}, not {job.output}")
 
     # --- the verdict ---
+
+    def _check_places(self) -> None:
+        """Each execution lives in one shard; the table says what the files say, and the second copies nothing less."""
+        table = self._runner.shared.places(0, 1).table
+        shard_of: dict[str, int] = {}
+        for number in range(self._shard_count):
+            path = self._folder / f"shard-{number:04d}.db"
+            with closing(apsw.Connection(str(path))) as db:
+                ids = [row[0] for row in db.execute("select execution_id from executions")]
+            for execution_id in ids:
+                first = shard_of.setdefault(execution_id, number)
+                if first != number:
+                    self.world.violations.append(f"{execution_id} lives in shards {first} and {number}")
+            hashes = sorted(map(table.hash_of, ids))
+            if table.hashes(number) != array("Q", hashes).tobytes():
+                self.world.violations.append(f"the table has other ids of shard {number} than its file")
+            copied = array("Q", Identities(path.with_suffix(".ids"), self._key).read().hashes)
+            if not set(hashes) <= set(copied):
+                self.world.violations.append(f"the second copy of shard {number} lacks ids")
+        missing = {job.execution_id for job in self.jobs} - set(shard_of)
+        if missing and not self.world.forgets:
+            self.world.violations.append(f"{sorted(missing)} were accepted and are in no file")
 
     def _check_events(self) -> None:
         for execution_id, messages in self.receiver.events.items():
@@ -229,6 +283,7 @@ def bury(loop: VirtualLoop) -> None:
     """Ends what the process left behind, whose stores are closed by now."""
     # What is cancelled may start something to tidy up. Left to the garbage collector, it would run in a later life.
     loop.set_task_factory(_stillborn)
+    loop.raise_the_dead()
     while tasks := asyncio.all_tasks(loop):
         for task in tasks:
             task.cancel()

@@ -7,7 +7,7 @@ may ever see is noted in `violations`.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowPr
 from fastrunner.callback.client import DeliveryFailed, Reaction
 from fastrunner.engine.embedded.store.changes import Batch
 from fastrunner.engine.embedded.store.file import Store
-from fastrunner.errors import Unavailable
+from fastrunner.errors import StorageFailed, Unavailable
 from fastrunner.progress.wire import split
-from tests.simulation.virtual import VirtualTime, delay_s
+from tests.simulation.virtual import Process, VirtualTime, delay_s
 
 __all__ = ["FaultyStore", "Receiver", "Service", "World", "Writer"]
 
@@ -33,8 +33,10 @@ class World:
         self.clock = VirtualTime()
         self.faults: Counter[str] = Counter()
         self.violations: list[str] = []
-        self.life = 0
-        """Number of the life of the runner that is on."""
+        self.forgets = self.rng.random() < 0.15
+        """Whether retention deletes executions while clients still ask for them, who may get anything then."""
+        self.processes = 0
+        """How many there were so far."""
         self.calm = False
         """Once set, nothing fails any more."""
         self.disk_fails_until_s = 0.0
@@ -52,9 +54,10 @@ class FaultyStore(Store):
     """A shard's file on a disk that fails. A commit that reports an error may be durable all the same if the process is
     killed before the next one."""
 
-    def __init__(self, path: Path, *, outbox: bool, world: World) -> None:
+    def __init__(self, path: Path, *, outbox: bool, world: World, on_undecided: Callable[[], None]) -> None:
         super().__init__(path, outbox=outbox)
         self._world = world
+        self._on_undecided = on_undecided
         self._undecided = False
 
     def write(self, batch: Batch) -> None:
@@ -77,6 +80,7 @@ class FaultyStore(Store):
             else:
                 self._plan_keys.clear()
                 self._undecided = True
+                self._on_undecided()
             raise _disk_error(world)
         super().commit()
 
@@ -84,6 +88,11 @@ class FaultyStore(Store):
         if self._world.strikes("disk", "read failed", 0.1):
             raise Unavailable(f"{self.path} cannot be read")
         return super()._read(name, parameters)
+
+    def ids(self) -> Iterator[str]:
+        if self._world.strikes("disk", "ids not read", 0.2):
+            raise StorageFailed(f"{self.path} cannot be read")
+        return super().ids()
 
     def _forget(self) -> None:
         if self._undecided:
@@ -189,6 +198,10 @@ class Receiver:
 
     def _take(self, event: WorkflowProgressEvent, message: bytes) -> None:
         events = self.events.setdefault(event.workflow_execution_id, [])
+        if self._world.forgets:
+            # An id that was deleted may be taken again, and what is sent again may be the one before's.
+            events.append(message)
+            return
         place = f"event {event.sequence_number} of {event.workflow_execution_id}"
         if event.sequence_number <= len(events):
             self.resent_count += 1
@@ -209,18 +222,13 @@ class Service:
         self._world = world
         self._receiver = receiver
         self._performed: dict[str, int] = {}
-        self.count = 0
-        self.repeated_count = 0
 
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         world, key = self._world, effect.idempotency_key
-        self.count += 1
         before = self._performed.get(key)
-        self._performed[key] = world.life
-        if before is not None:
-            self.repeated_count += 1
-            if before == world.life:
-                world.violations.append(f"effect {key} was performed twice in one life of the runner")
+        self._performed[key] = Process.number_of_this()
+        if before is not None and not world.forgets and before == Process.number_of_this():
+            world.violations.append(f"effect {key} was performed twice by one process")
         execution_id = key.split("/", 1)[0]
         if (execution_id, effect.reference) in self._receiver.completed:
             world.violations.append(f"effect {key} was performed after its task had been reported complete")
