@@ -276,7 +276,7 @@ class Demo:
         if not event.get("taskName"):
             run.status = event["status"]
         kind = event["eventType"]
-        self.view.step(run.execution_id, run.example.name, event)
+        self.view.step(event)
         if run.execution_id in self._paused:
             if kind == "task_started" and event["taskName"] == "objectionPeriod":
                 self._waiting[run.execution_id].set()

@@ -1,24 +1,22 @@
 """What the demo shows: a bar per example, the tasks of one execution as a tree, throughput; and the summary."""
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Protocol, Self
 
+from google.protobuf.json_format import ParseDict
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
-TREE_STEPS_MAX = 14
-_MARKS = {
-    "task_started": ("…", "blue"),
-    "task_retry": ("↻", "yellow"),
-    "task_completed": ("✓", "green"),
-    "task_failed": ("✗", "red"),
-}
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+from fastrunner.base.clock import wall_ms
+from fastrunner.cli.tree import ExecutionTree
+
+TREE_LINES_MAX = 15
 
 
 class ShownExample(Protocol):
@@ -55,9 +53,8 @@ class DemoView:
     def __init__(self, live: bool) -> None:
         self.console = Console()
         self._live = Live(console=self.console, refresh_per_second=8, transient=True) if live else None
-        self._steps: OrderedDict[str, tuple[str, str, int, int, int]] = OrderedDict()
+        self._tree = ExecutionTree()
         self._watched = ""
-        self._watched_name = ""
 
     def __enter__(self) -> Self:
         if self._live is not None and self.console.is_terminal:
@@ -72,32 +69,20 @@ class DemoView:
         """A line above the display."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def step(self, execution_id: str, example: str, event: dict[str, Any]) -> None:
+    def step(self, event: dict[str, Any]) -> None:
         """An event has arrived; the view watches one execution at a time, the next when that has ended."""
-        kind = event["eventType"]
-        ended = kind in ("workflow_completed", "workflow_failed", "workflow_cancelled")
-        if not self._watched and not ended:
-            self._watched, self._watched_name = execution_id, example
-            self._steps.clear()
-        if execution_id != self._watched:
-            return
-        if ended:
-            self._watched = ""
-            return
-        reference = event.get("taskReference")
-        if not reference or kind not in _MARKS:
-            return
-        at_ms = int(event["timestampMs"])
-        begun_ms = at_ms if kind == "task_started" else self._steps.get(reference, ("", "", at_ms, 0, 0))[2]
-        self._steps[reference] = (kind, event["taskName"], begun_ms, at_ms, int(event.get("attempt", 1)))
-        self._steps.move_to_end(reference)
-        while len(self._steps) > TREE_STEPS_MAX:
-            self._steps.popitem(last=False)
+        execution_id = event["workflowExecutionId"]
+        if not self._watched and int(event["sequenceNumber"]) == 1:
+            self._watched, self._tree = execution_id, ExecutionTree()
+        if execution_id == self._watched:
+            self._tree.take(ParseDict(event, messages_pb2.WorkflowProgressEvent()))
+            if self._tree.ended:
+                self._watched = ""
 
     def refresh(self, runs: Iterable[ShownRun], events: int, elapsed_s: float) -> None:
         """Shows the state of everything."""
         if self._live is not None:
-            self._live.update(Group(self._bars(runs), self._tree(), self._rate(events, elapsed_s)))
+            self._live.update(Group(self._bars(runs), self._panel(), self._rate(events, elapsed_s)))
 
     def _bars(self, runs: Iterable[ShownRun]) -> Table:
         totals: Counter[str] = Counter()
@@ -116,23 +101,9 @@ class DemoView:
             )
         return table
 
-    def _tree(self) -> Panel:
-        tree = Tree(Text(self._watched_name, style="bold"))
-        branches = {"": tree}
-        for reference, (kind, name, begun_ms, at_ms, attempt) in sorted(
-            self._steps.items(), key=lambda item: item[1][2]
-        ):
-            mark, style = _MARKS[kind]
-            text = Text(f"{mark} {name}", style=style)
-            if at_ms > begun_ms:
-                text.append(f"  {at_ms - begun_ms} ms", style="dim")
-            if attempt > 1:
-                text.append(f"  attempt {attempt}", style="yellow")
-            parent = max((path for path in branches if reference.startswith(path)), key=len)
-            branches[reference + "/"] = branches[parent].add(text)
-        return Panel(
-            tree, title=f"one execution: {self._watched or '…'}", title_align="left", height=TREE_STEPS_MAX + 4
-        )
+    def _panel(self) -> Panel:
+        tree = self._tree.shown(wall_ms(), TREE_LINES_MAX)
+        return Panel(tree, title="one execution", title_align="left", height=TREE_LINES_MAX + 2)
 
     def _rate(self, events: int, elapsed_s: float) -> Text:
         return Text(f"{events} callbacks, {events / max(elapsed_s, 0.001):,.0f} per second", style="dim")

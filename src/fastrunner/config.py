@@ -6,6 +6,7 @@ Every field but a secret is also a flag of `fastrunner serve`; `docs/configurati
 
 import difflib
 import ipaddress
+import json
 import os
 import re
 import ssl
@@ -156,11 +157,11 @@ class Config(DataSettings):
 
     grpc_port: Port = _variable("GRPC_PORT", 9090)
     """Port of the gRPC services; 0 chooses a free one."""
-    grpc_host: str = _variable("FASTRUNNER_GRPC_HOST", "0.0.0.0")  # noqa: S104
+    grpc_host: str = _variable("FASTRUNNER_GRPC_HOST", "127.0.0.1")
     """Address the gRPC services bind to: 0.0.0.0 is all of IPv4, :: all of IPv6 and IPv4; of a name, its first one."""
     http_port: Port = _variable("FASTRUNNER_HTTP_PORT", 8080)
     """Port of /metrics, /healthz and /readyz; 0 chooses a free one."""
-    http_host: str = _variable("FASTRUNNER_HTTP_HOST", "0.0.0.0")  # noqa: S104
+    http_host: str = _variable("FASTRUNNER_HTTP_HOST", "127.0.0.1")
     """Address the HTTP process binds to, in the same way."""
     stigmer_service_endpoint: Endpoint | None = _variable("STIGMER_SERVICE_ENDPOINT", None)
     """host:port progress is reported to; none turns callbacks off. Required with ENV=staging and ENV=prod."""
@@ -362,6 +363,39 @@ def runner_target() -> str:
     Raises ConfigurationError if that name, or another, is misspelt.
     """
     return _load(ClientSettings, {}).target
+
+
+class NeighbourSettings(ClientSettings):
+    """Where a command that looks at a runner's two ports finds one that was started with the same environment."""
+
+    target: str | None = _variable(_TARGET, None)  # type: ignore[assignment]
+    data_dir: Folder | None = _variable("FASTRUNNER_DATA_DIR", None)
+    http_port: Port | None = _variable("FASTRUNNER_HTTP_PORT", None)
+
+
+def runner_ports(target: str | None, http_target: str | None) -> tuple[str, str]:
+    """Where the gRPC and the HTTP port of a runner are, as host:port, of which either may be given.
+
+    Without a target, here or in FASTRUNNER_TARGET, it is the runner that uses the data directory, by its `ports.json`.
+    Raises ConfigurationError.
+    """
+    settings = _load(NeighbourSettings, {})
+    target = target or settings.target
+    found = _ports_file(settings.data_dir) if target is None else {}
+    target = target or f"localhost:{found.get('grpc_port', 9090)}"
+    if http_target is None:
+        port = settings.http_port or found.get("http_port", 8080)
+        http_target = f"{target.rpartition('/')[2].rpartition(':')[0] or 'localhost'}:{port}"
+    return target, http_target
+
+
+def _ports_file(data_dir: Path | None) -> dict[str, Any]:
+    """What a runner wrote into its data directory; empty if none runs there."""
+    try:
+        ports = json.loads(((data_dir or _state_folder()) / "ports.json").read_bytes())
+    except (OSError, ValueError, ConfigurationError):
+        return {}
+    return ports if isinstance(ports, dict) else {}
 
 
 def quiet_grpc() -> None:

@@ -64,21 +64,8 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
 def test_help_names_every_command() -> None:
     done = fastrunner("--help")
     assert done.returncode == 0
-    commands = (
-        "serve",
-        "run",
-        "validate",
-        "submit",
-        "get",
-        "list",
-        "events",
-        "cancel",
-        "pause",
-        "resume",
-        "receiver",
-        "protos",
-    )
-    for command in commands:
+    commands = "serve run dev validate submit get list events status cancel pause resume receiver protos data bench"
+    for command in commands.split():
         assert f"\n  {command} " in done.stdout
     assert "FASTRUNNER_DATA_DIR" in fastrunner("serve", "--help").stdout
 
@@ -105,7 +92,11 @@ def test_run_gives_the_output_and_shows_progress_elsewhere(folder: Path) -> None
     done = fastrunner("run", str(folder / "greeting.yaml"), "--input", '{"name": "Ada"}')
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"text": "Hello Ada"}
-    assert "workflow_completed" in done.stderr
+    assert [line.split()[2:4] for line in done.stderr.splitlines()] == [
+        ["started", "greeting"],
+        ["completed", "/do/0/greet"],
+        ["completed", "greeting"],
+    ]
 
 
 def test_run_reads_the_document_and_the_input_from_elsewhere(folder: Path) -> None:
@@ -157,7 +148,8 @@ def test_submit_follow_and_look_back(runner: RunnerProcess, folder: Path) -> Non
         "submit", str(folder / "greeting.yaml"), "--id", "cli-1", "--input", '{"name": "Ada"}', "--follow", *target
     )
     assert done.returncode == 0, done.stderr
-    assert "workflow_completed" in done.stdout
+    assert json.loads(done.stdout) == {"text": "Hello Ada"}
+    assert "  completed    greeting" in done.stderr
     got = json.loads(fastrunner("get", "cli-1", "--json", *target).stdout)
     assert got["status"] == "completed"
     assert json.loads(got["outputJson"]) == {"text": "Hello Ada"}

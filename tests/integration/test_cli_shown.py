@@ -73,13 +73,15 @@ def fastrunner(runner: RunnerProcess, *arguments: str, text: str = "") -> "subpr
     )
 
 
-def on_terminal(runner: RunnerProcess, columns: int, *arguments: str) -> list[str]:
-    """What the command writes on a terminal of so many columns, as lines without colours."""
+def on_terminal(runner: RunnerProcess, columns: int, *arguments: str, code: int = 0) -> list[str]:
+    """What the command leaves on a terminal of so many columns, as lines without colours."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {**os.environ, "FASTRUNNER_TARGET": runner.target, "NO_COLOR": "1"}
     environment.pop("COLUMNS", None)
-    with subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, env=environment, stdout=its, stdin=its) as process:
+    with subprocess.Popen(
+        [*COMMAND, *arguments], cwd=ROOT, env=environment, stdout=its, stderr=its, stdin=its
+    ) as process:
         os.close(its)
         shown = b""
         while True:
@@ -91,7 +93,7 @@ def on_terminal(runner: RunnerProcess, columns: int, *arguments: str) -> list[st
             if not part:
                 break
     os.close(ours)
-    assert process.returncode == 0
+    assert process.returncode == code
     return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
 
 
@@ -158,10 +160,13 @@ def test_get_says_how_long_and_at_what(runner: RunnerProcess) -> None:
 
 
 def test_events_from_a_number_keep_the_clock(runner: RunnerProcess) -> None:
-    """Seconds count from the execution's first event, whichever is shown first."""
-    whole = fastrunner(runner, "events", "[red]").stdout.splitlines()
-    assert fastrunner(runner, "events", "[red]", "--from", "3").stdout.splitlines() == whole[2:]
-    assert fastrunner(runner, "events", "[red]", "--from", "3", "--follow").stdout.splitlines() == whole[2:]
+    """Seconds count from the execution's first event, whichever is shown first; the output comes last."""
+    *whole, output = fastrunner(runner, "events", "[red]").stdout.splitlines()
+    assert output == "[true,false]"
+    later = [line for line in whole if int(line.split()[0]) >= 6]
+    assert len(later) == 1
+    assert fastrunner(runner, "events", "[red]", "--from", "6").stdout.splitlines() == [*later, output]
+    assert fastrunner(runner, "events", "[red]", "--from", "6", "--follow").stdout.splitlines() == [*later, output]
 
 
 def test_commands_say_what_happened_and_what_to_type(runner: RunnerProcess, folder: Path) -> None:

@@ -10,10 +10,12 @@ import click
 from fastrunner._version import __version__
 from fastrunner.cli.bench import bench
 from fastrunner.cli.data import data
+from fastrunner.cli.dev import dev
 from fastrunner.cli.local import run, validate
 from fastrunner.cli.protos import protos
 from fastrunner.cli.remote import cancel, events, get, list_executions, pause, resume, submit
 from fastrunner.cli.serve import receiver, serve
+from fastrunner.cli.status import status
 
 __all__ = ["main"]
 
@@ -26,7 +28,9 @@ def main() -> None:
     \b
     fastrunner serve                          start the runner
     fastrunner run order.yaml --input @o.json execute one document here, without a server
+    fastrunner dev order.yaml                 the same again whenever the file is saved
     fastrunner submit order.yaml --follow     send it to a running runner and watch
+    fastrunner status                         is it behind, what runs, what fails, how slow?
 
     Shell completion: eval "$(_FASTRUNNER_COMPLETE=bash_source fastrunner)", or zsh_source, fish_source.
     """
@@ -35,11 +39,13 @@ def main() -> None:
 for command in (
     serve,
     run,
+    dev,
     validate,
     submit,
     get,
     list_executions,
     events,
+    status,
     cancel,
     pause,
     resume,

@@ -20,6 +20,9 @@ EXIT_TERMINATED = 143
 document_path = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 """A workflow document's file; `-` is stdin."""
 
+outputs_option = click.option("--outputs", is_flag=True, help="Show what each task has put out, cut.")
+"""For commands that show progress."""
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

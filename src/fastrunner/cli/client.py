@@ -1,7 +1,9 @@
 """Support: the command's gRPC client: one channel, plain methods, errors as sentences."""
 
+import random
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -12,12 +14,21 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_status import rpc_status
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2
+from fastrunner.base.clock import monotonic_s
 from fastrunner.cli.present import say
 from fastrunner.config import ConfigurationError, runner_target
+from fastrunner.progress.names import TERMINAL_EVENTS
 
 COMMANDS = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
 QUERIES = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/"
 EXIT_RPC = 4
+_AGAIN_S_MIN = 0.1
+_AGAIN_S_MAX = 2.0
+"""Pauses between two attempts to follow on."""
+_SILENT_S = 3.0
+"""How long a runner may be away before that is said: a restart of its workers takes less."""
+_AWAY_S_MAX = 300.0
+"""How long a runner may be away before following ends: an upgrade with a drain takes less."""
 
 _REPLIES: dict[str, Any] = {
     "ExecuteAsync": messages_pb2.WorkflowExecuteResponse,
@@ -53,16 +64,17 @@ class Client:
     def call(self, method: str, request: Any) -> Any:
         """One unary call; leaves the process with a sentence when it is refused."""
         with self._sentences():
-            return self._invoke(method, request)
+            return self.invoke(method, request)
 
     def ask(self, method: str, request: Any) -> Any:
         """As `call`, for what is only shown beside something else: None when it is refused."""
         try:
-            return self._invoke(method, request)
+            return self.invoke(method, request)
         except grpc.RpcError:
             return None
 
-    def _invoke(self, method: str, request: Any) -> Any:
+    def invoke(self, method: str, request: Any) -> Any:
+        """One unary call. Raises grpc.RpcError."""
         invoke = self._channel.unary_unary(
             (QUERIES if method in _QUERY_METHODS else COMMANDS) + method,
             request_serializer=type(request).SerializeToString,
@@ -75,15 +87,37 @@ class Client:
         return " ".join(("fastrunner", command, shlex.quote(execution_id), *flags)) + self._flags
 
     def follow(self, execution_id: str, from_sequence: int) -> Iterator[messages_pb2.WorkflowProgressEvent]:
-        """Events from a sequence number on, until the terminal one."""
+        """Events from a sequence number on, until the terminal one, through restarts of the runner.
+
+        A runner that has answered once may be away for some minutes; then the next event is asked of it again.
+        """
+        away: _Away | None = None
+        while True:
+            try:
+                for event in self._subscribe(execution_id, from_sequence):
+                    if away is not None:
+                        away.end()
+                    away, from_sequence = _Away(self._target), event.sequence_number + 1
+                    yield event
+                    if event.event_type in TERMINAL_EVENTS:
+                        return
+            except grpc.RpcError as error:
+                if away is None or error.code() is not grpc.StatusCode.UNAVAILABLE or not away.wait():
+                    _refused(error, self._target)
+            else:
+                # A stream that ends without a terminal event was ended by somebody between.
+                if away is None or not away.wait():
+                    say(f"fastrunner: {self._target} ended the stream of events early")
+                    sys.exit(EXIT_RPC)
+
+    def _subscribe(self, execution_id: str, from_sequence: int) -> Iterator[messages_pb2.WorkflowProgressEvent]:
         invoke = self._channel.unary_stream(
             QUERIES + "Subscribe",
             request_serializer=query_pb2.SubscribeRequest.SerializeToString,
             response_deserializer=messages_pb2.WorkflowProgressEvent.FromString,
         )
         request = query_pb2.SubscribeRequest(execution_id=execution_id, from_sequence_number=from_sequence)
-        with self._sentences():
-            yield from invoke(request)
+        return iter(invoke(request))
 
     def close(self) -> None:
         """Closes the channel."""
@@ -95,6 +129,34 @@ class Client:
             yield
         except grpc.RpcError as error:
             _refused(error, self._target)
+
+
+class _Away:
+    """A runner that does not answer: when to ask again, and what to say of it."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._since_s = 0.0
+        self._pause_s = _AGAIN_S_MIN
+        self._said = False
+
+    def wait(self) -> bool:
+        """Waits before another attempt; false when it has been away for too long."""
+        now_s = monotonic_s()
+        self._since_s = self._since_s or now_s
+        if now_s - self._since_s > _AWAY_S_MAX:
+            return False
+        if not self._said and now_s - self._since_s > _SILENT_S:
+            self._said = True
+            say(f"no answer from {self._target}: asking again until it is back; Ctrl-C ends this, not the execution")
+        time.sleep(self._pause_s * random.uniform(0.5, 1.0))
+        self._pause_s = min(2 * self._pause_s, _AGAIN_S_MAX)
+        return True
+
+    def end(self) -> None:
+        """It answers again."""
+        if self._said:
+            say(f"{self._target} is back")
 
 
 def _refused(error: Any, target: str) -> NoReturn:

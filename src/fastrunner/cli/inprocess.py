@@ -8,18 +8,16 @@ import asyncio
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import click
 import orjson
 import uvloop
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
-from fastrunner.base.printable import escaped_json
-from fastrunner.cli.present import EventPrinter, error_line
+from fastrunner.cli.follow import display, print_end
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Submission
@@ -44,34 +42,59 @@ class LocalRun:
     """Values for `$runtime.metadata.env`."""
     timeout_s_max: int
     """Upper bound on the execution in seconds; 0: none."""
-    as_json: bool
+    as_json: bool = False
     """Progress as JSON lines instead of text."""
-    quiet: bool
+    quiet: bool = False
     """No progress at all."""
+    outputs: bool = False
+    """Each task's output beside it."""
 
 
 def execute(local: LocalRun) -> str:
     """Executes and prints; gives the final status. Raises DocumentRefused."""
     for number in _ENDS:
         signal.signal(number, _leave)
-    with tempfile.TemporaryDirectory(prefix="fastrunner-run-") as folder:
-        directory = open_data_directory(Path(folder), 1)
-        try:
-            return uvloop.run(_execute(local, Path(folder)))
-        finally:
-            directory.close()
+    return uvloop.run(_execute(local))
 
 
 def _leave(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-async def _execute(local: LocalRun, folder: Path) -> str:
+async def _execute(local: LocalRun) -> str:
+    interrupt = asyncio.Event()
+
+    def begun() -> None:
+        for number in _ENDS:
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+
+    def end(_: int) -> None:
+        for number in _ENDS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, _leave)
+        interrupt.set()
+
+    return await execute_until(local, interrupt, begun)
+
+
+async def execute_until(local: LocalRun, interrupt: asyncio.Event, begun: Callable[[], None] = lambda: None) -> str:
+    """Executes and prints, and cancels the execution when `interrupt` is set; gives the final status.
+
+    `begun` is called when there is something to cancel. Raises DocumentRefused.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastrunner-run-") as folder:
+        directory = open_data_directory(Path(folder), 1)
+        try:
+            return await _in_folder(local, Path(folder), interrupt, begun)
+        finally:
+            directory.close()
+
+
+async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, begun: Callable[[], None]) -> str:
     config = load_config(data_dir=folder, env="local", executions_max=1)
     metrics = Metrics()
     engine = EmbeddedEngine(config, metrics, build_performers(config, metrics))
     await engine.start()
-    loop = asyncio.get_running_loop()
     try:
         await engine.submit(
             Submission(
@@ -85,37 +108,23 @@ async def _execute(local: LocalRun, folder: Path) -> str:
                 debug=False,
             )
         )
-        interrupt = asyncio.Event()
-        for number in _ENDS:
-            loop.add_signal_handler(number, interrupt.set)
-        cancelling = loop.create_task(_cancel_on(interrupt, engine))
+        begun()
+        cancelling = asyncio.get_running_loop().create_task(_cancel_on(interrupt, engine))
         await _show_progress(engine, local)
         cancelling.cancel()
         view = await engine.get(EXECUTION_ID)
     finally:
         await engine.drain(DRAIN_TIMEOUT_S)
-    if view.status == "completed":
-        click.echo(escaped_json(view.output_json))
-    elif view.error is not None:
-        click.echo(escaped_json(orjson.dumps(view.error).decode()))
+    print_end(view.output_json if view.status == "completed" else "", view.error)
     return view.status
 
 
 async def _cancel_on(interrupt: asyncio.Event, engine: EmbeddedEngine) -> None:
     await interrupt.wait()
-    for number in _ENDS:
-        asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, _leave)
     await engine.cancel(EXECUTION_ID, "interrupted", True)
 
 
 async def _show_progress(engine: EmbeddedEngine, local: LocalRun) -> None:
-    printer = EventPrinter(err=True)
-    async for message in engine.subscribe(EXECUTION_ID, 1):
-        if local.quiet:
-            continue
-        event = messages_pb2.WorkflowProgressEvent.FromString(message)
-        if local.as_json:
-            error_line(event)
-        else:
-            printer.show(event)
+    with display(err=True, as_json=local.as_json, quiet=local.quiet, outputs=local.outputs) as shown:
+        async for message in engine.subscribe(EXECUTION_ID, 1):
+            shown.show(messages_pb2.WorkflowProgressEvent.FromString(message))

@@ -12,6 +12,7 @@ from fastrunner.cli.arguments import (
     EXIT_BY_STATUS,
     EXIT_INTERRUPTED,
     document_path,
+    outputs_option,
     read_document,
     read_input,
     read_pairs,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from fastrunner._core import Problem
 
 
-def _print_problems(file: Path, problems: Sequence["Problem"]) -> None:
+def print_problems(file: Path, problems: Sequence["Problem"]) -> None:
     for problem in problems:
         line = f"{file}:{problem.line}:{problem.column}: {problem.code}: {problem.message}"
         click.echo(printable(line), err=True)
@@ -41,7 +42,7 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
         problems = problems_of(read_document(file))
         bad += bool(problems)
         if not as_json:
-            _print_problems(file, problems)
+            print_problems(file, problems)
             continue
         for problem in problems:
             row = {name: getattr(problem, name) for name in ("code", "pointer", "line", "column", "message")}
@@ -59,13 +60,22 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input; @-: from stdin.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
+@outputs_option
 @click.option("--json", "as_json", is_flag=True, help="Print progress as JSON lines on stderr.")
 @click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
-def run(file: Path, input_text: str | None, env: tuple[str, ...], timeout_s: int, as_json: bool, quiet: bool) -> None:
+def run(
+    file: Path,
+    input_text: str | None,
+    env: tuple[str, ...],
+    timeout_s: int,
+    outputs: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Execute one document here, without a server.
 
-    Progress goes to stderr, the output (or the error) as JSON to stdout. Exits with 0 completed, 1 failed, 2 invalid
-    document, 3 cancelled, 130 interrupted.
+    Progress goes to stderr, as a tree on a terminal, else a line per step; the output (or the error) as JSON to stdout.
+    Exits with 0 completed, 1 failed, 2 invalid document, 3 cancelled, 130 interrupted.
     """
     from fastrunner.cli.inprocess import LocalRun, execute
     from fastrunner.config import ConfigurationError
@@ -78,11 +88,12 @@ def run(file: Path, input_text: str | None, env: tuple[str, ...], timeout_s: int
         timeout_s_max=timeout_s,
         as_json=as_json,
         quiet=quiet,
+        outputs=outputs,
     )
     try:
         status = execute(local)
     except DocumentRefused as refusal:
-        _print_problems(file, refusal.problems)
+        print_problems(file, refusal.problems)
         sys.exit(2)
     except ConfigurationError as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)

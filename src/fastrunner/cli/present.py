@@ -21,7 +21,6 @@ from fastrunner.base.printable import escaped_json, printable
 
 __all__ = [
     "COLUMNS_DEFAULT",
-    "EventPrinter",
     "Note",
     "error_line",
     "event_note",
@@ -29,6 +28,7 @@ __all__ = [
     "say",
     "show_execution",
     "show_executions",
+    "span",
 ]
 
 COLUMNS_DEFAULT = ("id", "workflow", "status", "age", "took", "events", "what")
@@ -60,33 +60,6 @@ def _json(message: Message) -> str:
     return escaped_json(orjson.dumps(MessageToDict(message)).decode())
 
 
-class EventPrinter:
-    """Prints progress events as lines: sequence, seconds since `begun_ms`, what happened, where.
-
-    Without `begun_ms` (milliseconds since the epoch) seconds count from the first event shown.
-    """
-
-    def __init__(self, *, err: bool = False, begun_ms: int = 0) -> None:
-        self._err = err
-        self._begun_ms = begun_ms
-
-    def show(self, event: messages_pb2.WorkflowProgressEvent) -> None:
-        """Prints one event."""
-        self._begun_ms = self._begun_ms or event.timestamp_ms
-        passed_s = (event.timestamp_ms - self._begun_ms) / 1000
-        line = click.style(f"{event.sequence_number:>5} {passed_s:>9.3f}s  ", dim=True)
-        line += _status(event.event_type, event.status)
-        if event.task_reference:
-            line += f"  {printable(event.task_reference)}"
-            if event.attempt > 1:
-                line += click.style(f"  attempt {event.attempt}", fg="yellow")
-        if event.error.message:
-            line += click.style(f"  {printable(event.error.message)}", fg="red")
-        elif event.message:
-            line += click.style(f"  {printable(event.message)}", dim=True)
-        click.echo(line, err=self._err)
-
-
 def show_execution(execution: query_pb2.Execution, now_ms: int, note: Note) -> None:
     """One execution, field by field."""
     rows = [
@@ -114,7 +87,7 @@ def show_execution(execution: query_pb2.Execution, now_ms: int, note: Note) -> N
 def event_note(event: messages_pb2.WorkflowProgressEvent, now_ms: int) -> str:
     """An event in a few words: what happened, where, how long ago."""
     where = f" {event.task_reference}" if event.task_reference else ""
-    return printable(f"{event.event_type}{where} {_span(now_ms - event.timestamp_ms, parts=1)} ago")
+    return printable(f"{event.event_type}{where} {span(now_ms - event.timestamp_ms, parts=1)} ago")
 
 
 def show_executions(executions: Iterable[query_pb2.Execution], columns: Sequence[str], now_ms: int, note: Note) -> None:
@@ -181,17 +154,17 @@ def _workflow(execution: query_pb2.Execution) -> str:
 
 
 def _age(execution: query_pb2.Execution, now_ms: int) -> str:
-    return f"{_span(now_ms - execution.accepted_ms, parts=1)} ago"
+    return f"{span(now_ms - execution.accepted_ms, parts=1)} ago"
 
 
 def _took(execution: query_pb2.Execution, now_ms: int) -> str:
     """How long it has been going on, or went on: a `+` says that it still does."""
     if execution.finished_ms:
-        return _span(execution.finished_ms - execution.accepted_ms)
-    return _span(now_ms - execution.accepted_ms) + "+"
+        return span(execution.finished_ms - execution.accepted_ms)
+    return span(now_ms - execution.accepted_ms) + "+"
 
 
-def _span(span_ms: int, parts: int = 2) -> str:
+def span(span_ms: int, parts: int = 2) -> str:
     """A duration in its two largest units, or in its largest."""
     span_ms = max(span_ms, 0)
     if span_ms < 1000:

@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -14,14 +14,16 @@ from fastrunner.cli.arguments import (
     EXIT_INTERRUPTED,
     Since,
     document_path,
+    outputs_option,
     read_document,
     read_input,
     read_pairs,
 )
-from fastrunner.progress.names import STATUSES
+from fastrunner.progress.names import STATUSES, TERMINAL_EVENTS
 
 if TYPE_CHECKING:
     from fastrunner.cli.client import Client
+    from fastrunner.cli.follow import Display
 
 COLUMNS = ("id", "workflow", "status", "accepted", "age", "finished", "took", "events", "acknowledged", "what")
 """Columns of a list, as `present.py` fills them."""
@@ -55,7 +57,8 @@ def _client(target: str | None, tls: bool, deadline_s: float) -> "Client":
 @click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input; @-: from stdin.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
-@click.option("--follow", is_flag=True, help="Watch until it ends; exits 0 completed, 1 failed, 3 cancelled.")
+@click.option("--follow", is_flag=True, help="Watch until it ends, then print its output.")
+@outputs_option
 @_json
 @_connection
 def submit(
@@ -65,13 +68,20 @@ def submit(
     env: tuple[str, ...],
     timeout_s: int,
     follow: bool,
+    outputs: bool,
     as_json: bool,
     **connection: Any,
 ) -> None:
-    """Send a workflow document to a runner. It is durable when this returns."""
+    """Send a workflow document to a runner. It is durable when this returns.
+
+    With --follow, progress goes to stderr, the output (or the error) as JSON to stdout; restarts of the runner are
+    waited for. It exits with 0 completed, 1 failed, 3 cancelled. Ctrl-C leaves the execution running. With --json,
+    every event is a line of JSON on stdout.
+    """
     import uuid
 
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+    from fastrunner.cli.follow import display
     from fastrunner.cli.present import json_line, say
 
     request = messages_pb2.WorkflowExecuteInput(
@@ -91,7 +101,9 @@ def submit(
         say(f"to watch it: {client.hint('events', reply.workflow_execution_id, '--follow')}")
     if follow:
         say(f"{reply.workflow_execution_id}: {reply.message}")
-        _watch(client, reply.workflow_execution_id, 1, as_json)
+        _watch(
+            client, reply.workflow_execution_id, 1, display(err=not as_json, as_json=as_json, outputs=outputs), as_json
+        )
 
 
 def _text(file: Path) -> str:
@@ -201,26 +213,43 @@ def _columns(given: str | None) -> tuple[str, ...]:
 @click.command()
 @click.argument("execution_id")
 @click.option("--from", "from_sequence", default=1, type=click.IntRange(1), help="First sequence number.")
-@click.option("--follow", is_flag=True, help="Go on until the execution ends.")
+@click.option("--follow", is_flag=True, help="Go on until the execution ends, through restarts of the runner.")
+@outputs_option
 @_json
 @_connection
-def events(execution_id: str, from_sequence: int, follow: bool, as_json: bool, **connection: Any) -> None:
-    """Show the progress events of one execution."""
-    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
-    from fastrunner.cli.present import EventPrinter, json_line
+def events(
+    execution_id: str, from_sequence: int, follow: bool, outputs: bool, as_json: bool, **connection: Any
+) -> None:
+    """Show what one execution has done: as a tree on a terminal, else a line per step; --json: every event whole.
+
+    Of one that has ended, the output (or the error) comes last, as JSON. With --follow it exits with 0 completed, 1
+    failed, 3 cancelled.
+    """
+    from fastrunner.cli.follow import display
 
     client = _client(**connection)
+    begun_ms = _begun_ms(client, execution_id, from_sequence)
+    shown = display(err=False, as_json=as_json, outputs=outputs, live=follow, begun_ms=begun_ms)
     if follow:
-        _watch(client, execution_id, from_sequence, as_json)
-        return
-    printer = EventPrinter(begun_ms=_begun_ms(client, execution_id, from_sequence))
+        _watch(client, execution_id, from_sequence, shown, as_json)
+    with shown:
+        last = _show_pages(client, execution_id, from_sequence, shown)
+    if last is not None and not as_json:
+        _print_end(client, last)
+
+
+def _show_pages(client: "Client", execution_id: str, from_sequence: int, shown: "Display") -> Any:
+    """Shows what there is; gives the last event, if there is one."""
+    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
+
+    last = None
     while True:
         request = query_pb2.GetEventsRequest(execution_id=execution_id, from_sequence_number=from_sequence)
         page = client.call("GetEvents", request).events
-        for event in page:
-            json_line(event) if as_json else printer.show(event)
+        for last in page:
+            shown.show(last)
         if not page:
-            return
+            return last
         from_sequence = page[-1].sequence_number + 1
 
 
@@ -289,17 +318,31 @@ def _tell(client: "Client", command: str, execution_id: str) -> None:
     say(text)
 
 
-def _watch(client: "Client", execution_id: str, from_sequence: int, as_json: bool) -> None:
+def _watch(client: "Client", execution_id: str, from_sequence: int, shown: "Display", as_json: bool) -> NoReturn:
     """Follows an execution and leaves with the exit code of its end. Ctrl-C stops watching, not the execution."""
-    from fastrunner.cli.present import EventPrinter, json_line, say
+    from fastrunner.cli.present import say
 
-    printer = EventPrinter(begun_ms=_begun_ms(client, execution_id, from_sequence))
-    status = ""
+    event = None
     try:
-        for event in client.follow(execution_id, from_sequence):
-            json_line(event) if as_json else printer.show(event)
-            status = event.status
+        with shown:
+            for event in client.follow(execution_id, from_sequence):
+                shown.show(event)
     except KeyboardInterrupt:
         say(f"stopped watching; the execution goes on: {client.hint('events', execution_id, '--follow')}")
+        say(f"to end it: {client.hint('cancel', execution_id)}")
         sys.exit(EXIT_INTERRUPTED)
-    sys.exit(EXIT_BY_STATUS.get(status, 1))
+    if event is not None and not as_json:
+        _print_end(client, event)
+    sys.exit(1 if event is None else EXIT_BY_STATUS.get(event.status, 1))
+
+
+def _print_end(client: "Client", last: Any) -> None:
+    """What an execution came to, if that is its terminal event. An event leaves out a large output."""
+    from fastrunner.cli.follow import error_fields, print_end
+
+    if last.event_type not in TERMINAL_EVENTS:
+        return
+    output_json = last.output_json
+    if last.status == "completed" and not output_json:
+        output_json = _execution(client, last.workflow_execution_id).output_json
+    print_end(output_json, error_fields(last.error) if last.HasField("error") else None)

@@ -17,7 +17,7 @@ from typing import Final
 
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
-from fastrunner.config import Config
+from fastrunner.config import Config, Environment
 from fastrunner.counts.cells import Segment
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.processes.folder import RuntimeFolder, child_identity
@@ -141,6 +141,8 @@ def announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
                 f"shards {reserved.shared.shard_count}, "
                 f"data {config.data_dir}\n"
             )
+            if config.env is Environment.LOCAL:
+                sys.stdout.write(_first_steps(config, grpc, http))
             sys.stdout.flush()
         except (AttributeError, OSError, ValueError) as error:
             # A closed stdout or a full disk is no reason to stop what works.
@@ -149,11 +151,29 @@ def announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
     return announce
 
 
+def _first_steps(config: Config, grpc: str, http: str) -> str:
+    """What somebody who has started a runner for the first time may want to type."""
+    target = "" if grpc == "127.0.0.1:9090" else f" --target {grpc}"
+    target += " --tls" if config.tls_certificate_file else ""
+    where = config.stigmer_service_endpoint or "nowhere (STIGMER_SERVICE_ENDPOINT is not set)"
+    return (
+        f"progress is kept, and called back to {where}\n"
+        "in another terminal:\n"
+        f"  echo '{_HELLO}' | fastrunner submit -{target} --follow\n"
+        f"  fastrunner status{target}{f' --http-target {http}' if target else ''}\n"
+    )
+
+
+_HELLO: Final = (
+    "{document: {dsl: 1.0.3, namespace: try, name: hello, version: 1.0.0}, do: [{greet: {set: {text: hello}}}]}"
+)
+
+
 def warn_of_lost_connections(config: Config) -> None:
     """Says what a replaced worker costs with this kernel's settings."""
     with contextlib.suppress(OSError):
         if config.workers > 1 and _MIGRATE_SETTING.read_text(encoding="ascii").strip() == "0":
-            log.info(
+            log.debug(
                 "net.ipv4.tcp_migrate_req is 0: connections a worker has not accepted yet are reset when it is "
                 "replaced; clients retry them, or set it to 1"
             )

@@ -199,7 +199,9 @@ class Supervisor:
             elif message["kind"] == "ready" and slot.state == "starting":
                 slot.enter("ready")
                 slot.boots_failed, slot.failure = 0, ""
-                log.info("%s is ready (pid %d)", slot.name, slot.pid)
+                # At the first start one line says that all of them are.
+                level = logging.INFO if self._announced else logging.DEBUG
+                log.log(level, "%s is ready (pid %d)", slot.name, slot.pid)
             elif message["kind"] == "trouble":
                 slot.trouble = str(message["cause"])
             elif message["kind"] == "prepared" and slot is self._successor:

@@ -95,8 +95,6 @@ class Worker:
     ) -> "Worker":
         """Starts the parts in order."""
         worker = cls(context, listener)
-        if worker._callbacks is None and context.index == 0:
-            log.info("STIGMER_SERVICE_ENDPOINT is not set: progress is kept and queryable, but not called back")
         worker._troubles.watch_descriptors()
         worker._memory.watch()
         await worker._engine.open()

@@ -2,7 +2,7 @@
 
 /healthz says 200 as long as this process answers: the supervisor replaces dead workers, and restarting the whole runner
 from outside would not help. /readyz says 200 while every worker is ready and can take work, nobody else takes the
-runner's connections, and the tree is not draining.
+runner's connections, and the tree is not draining. A receiver that does not take callbacks is told and is no reason.
 """
 
 import asyncio
@@ -51,8 +51,38 @@ class TreeState:
         return {"ready": not against, "reason": "; ".join(reasons), "workers": workers}
 
 
+class Receiver:
+    """Whether callbacks reach the receiver, by what the workers count."""
+
+    def __init__(self, config: Config, segments: Iterable[Segment]) -> None:
+        self._endpoint = config.stigmer_service_endpoint
+        self._segments = tuple(segments)
+
+    def trouble(self) -> str:
+        """A sentence about workers that have suspended their callbacks; empty if none has.
+
+        It is no reason not to be ready: work goes on, and events wait in the outbox.
+        """
+        suspended = oldest_s = 0.0
+        for segment in self._segments:
+            for key, values in segment.read_gauges():
+                if key.name == _SUSPENDED:
+                    suspended += values[0]
+                elif key.name == _OLDEST:
+                    oldest_s = max(oldest_s, values[0])
+        if not suspended:
+            return ""
+        return (
+            f"the receiver {self._endpoint} does not take callbacks: suspended by {suspended:g} workers, the oldest "
+            f"event waits for {oldest_s:.0f} s"
+        )
+
+
+_SUSPENDED: Final = "workflow_runner_callback_breaker_open"
+_OLDEST: Final = "workflow_runner_callback_oldest_event_age_seconds"
 STATE: Final = web.AppKey("state", TreeState)
 _COLLECTOR: Final = web.AppKey("collector", TreeCollector)
+_RECEIVER: Final = web.AppKey("receiver", Receiver)
 _CONFIG: Final = web.AppKey("config", Config)
 
 
@@ -61,7 +91,9 @@ def build_app(config: Config, segments: Iterable[Segment]) -> web.Application:
     app = web.Application(middlewares=[mark_busy])
     app[CONNECTIONS] = Connections(descriptors.for_strangers(limits.HTTP_CONNECTIONS_MAX))
     app[STATE] = TreeState()
+    segments = tuple(segments)
     app[_COLLECTOR] = TreeCollector(segments)
+    app[_RECEIVER] = Receiver(config, segments)
     app[_CONFIG] = config
     app.add_routes(
         [
@@ -98,6 +130,8 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     readiness = request.app[STATE].readiness()
+    if trouble := request.app[_RECEIVER].trouble():
+        readiness["reason"] = "; ".join(filter(None, (readiness["reason"], trouble)))
     return _json(readiness, 200 if readiness["ready"] else 503)
 
 
