@@ -32,7 +32,9 @@ How to start, watch and stop the runner: [operations](operations.md).
 COMMANDS = f"""
 The commands that talk to a runner (`fastrunner submit`, `list`, `get`, `events`, `cancel`, `pause`, `resume`) find it
 where `--target` says, else where `FASTRUNNER_TARGET` does (host:port), else at
-`{ClientSettings.model_fields["target"].default}`.
+`{ClientSettings.model_fields["target"].default}`. `fastrunner status` also needs the HTTP port: `--http-target`, else
+that host with `FASTRUNNER_HTTP_PORT`. With no target at all it takes both ports from `ports.json` in
+`FASTRUNNER_DATA_DIR`.
 """
 _BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
 _NAMES = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path", SecretStr: "text, secret"}

@@ -41,19 +41,27 @@ class Seen:
     """What one look at a runner has found."""
 
     now_ms: int
+    """When it was."""
     since_ms: int
+    """What is older is not recent."""
     grpc: str = ""
+    """host:port of its gRPC services."""
     http: str = ""
+    """host:port of /metrics and /readyz."""
     troubles: list[str] = field(default_factory=list)
     """What was not answered, and why."""
     readiness: dict[str, Any] | None = None
+    """What /readyz says."""
     metrics: "Metrics | None" = None
+    """What /metrics says."""
     counts: dict[str, str] | None = None
     """Unfinished executions by status; `1000+` beyond a page."""
     recent: Counter[str] | None = None
     """Of the executions accepted since `since_ms`, how many are what."""
     recent_cut: bool = False
+    """Whether there were more than a page of them."""
     failures: list[dict[str, Any]] | None = None
+    """Failed executions in groups, as `_grouped` makes them."""
 
 
 @click.command()
@@ -80,8 +88,8 @@ def status(
     """Show how a runner is: is it behind, what runs, what fails, how slow is it?
 
     A runner on this machine is found by the ports.json of its data directory (FASTRUNNER_DATA_DIR) unless a target is
-    given. Durations are the bounds of histogram buckets: at most so long. Exits with 0 if it is ready, 1 if not, 4 if one
-    of its ports does not answer.
+    given. Durations are the bounds of histogram buckets: at most so long. Exits with 0 if it is ready, 1 if not, 4 if
+    one of its ports does not answer.
     """
     from fastrunner.cli.client import Client
 
