@@ -10,7 +10,6 @@ from fastrunner.processes.worker import Worker
 from tests.simulation.pace import live
 from tests.simulation.virtual import VirtualTime
 
-
 _AT_ONCE = {"troubles", "memory"}
 """Parts whose end takes no time."""
 

@@ -11,7 +11,6 @@ Rule: this module starts and stops parts and does nothing else; what a child pro
 
 import asyncio
 import contextlib
-import logging
 from functools import partial
 
 from fastrunner.base import clock, crash, descriptors, limits
@@ -33,8 +32,6 @@ from fastrunner.service.status import status_of
 from fastrunner.service.transport.call_queue import Listener, TlsFiles
 from fastrunner.service.transport.server import Server, new_listener
 from fastrunner.tasks import build_performers
-
-log = logging.getLogger(__name__)
 
 
 def run_worker(context: ChildContext) -> int:
