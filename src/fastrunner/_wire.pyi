@@ -123,3 +123,9 @@ def read_execution(payload: bytes) -> tuple[str, str, bytes, dict[str, str], byt
 
 def read_execution_id(payload: bytes) -> str | None:
     """Field 1 of any message, a text; None leaves it to the plain decoder, to read or to refuse."""
+
+def json_parts(text: bytes) -> int:
+    """How much a JSON text may consist of: 1 for each `{`, `[` and `,`, and 2 for each `:`, in its strings as well."""
+
+def framed(parts: tuple[bytes, ...]) -> bytes:
+    """The parts one after the other, each after its length, 8 bytes, little-endian. Raises TypeError."""

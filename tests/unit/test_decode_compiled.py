@@ -15,7 +15,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowMetadata,
 )
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ExecutionIdView
-from fastrunner._wire import read_execution, read_execution_id
+from fastrunner._wire import framed, json_parts, read_execution, read_execution_id
 from fastrunner.base import limits
 from fastrunner.errors import InvalidRequest, RunnerError
 from fastrunner.routing.facts import peek_execution_id
@@ -177,3 +177,35 @@ def test_bounds_are_those_of_the_plain_decoder(field: str, within: Any, beyond: 
         payload = WorkflowExecuteInput(**given_fields).SerializeToString()
         assert (read_execution(payload) is not None) is is_read
         assert outcome(decode_execution, payload) == outcome(decode_plainly, payload)
+
+
+@given(st.lists(st.sampled_from(["document: {}\n", "document: []\n", "döcument\n", "d"]), min_size=2, max_size=6))
+def test_documents_in_turns_stay_themselves(documents: list[str]) -> None:
+    """The one before is remembered, so that it need not be made again."""
+    for document in documents:
+        payload = WorkflowExecuteInput(workflow_execution_id="e-1", workflow_yaml=document).SerializeToString()
+        assert decode_execution(payload).document == document
+
+
+def test_a_document_that_comes_again_is_the_same_object() -> None:
+    payloads = [
+        WorkflowExecuteInput(workflow_execution_id=each, workflow_yaml=DOCUMENT).SerializeToString() for each in "ab"
+    ]
+    assert decode_execution(payloads[0]).document is decode_execution(payloads[1]).document
+
+
+@given(st.lists(st.binary(max_size=20), max_size=5))
+def test_parts_are_framed_by_their_lengths(parts: list[bytes]) -> None:
+    assert framed(tuple(parts)) == b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def test_what_is_framed_is_bytes() -> None:
+    for parts in ((None,), ("x",)):
+        with pytest.raises(TypeError):
+            framed(parts)  # type: ignore[arg-type] # what this is about
+
+
+@given(st.text(alphabet='{[,:}]" 1', max_size=30))
+def test_parts_of_json_are_counted(text: str) -> None:
+    encoded = text.encode()
+    assert json_parts(encoded) == sum(encoded.count(mark) for mark in (b"{", b"[", b",", b":", b":"))

@@ -9,7 +9,11 @@ Rule: what is read here is what the plain decoder reads, to the byte; where that
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from libc.string cimport memcmp, memcpy
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
 
 cdef Py_ssize_t EXECUTION_ID_SIZE_BYTES_MAX = _limits.EXECUTION_ID_SIZE_BYTES_MAX
 cdef Py_ssize_t DOCUMENT_SIZE_BYTES_MAX = _limits.DOCUMENT_SIZE_BYTES_MAX
@@ -129,6 +133,25 @@ cdef inline bint is_plain_input(const Cursor* content) noexcept nogil:
     return brackets <= INPUT_DEPTH_MAX
 
 
+cdef str document_last = ""
+
+
+cdef str document_of(const Cursor* content):
+    """As `text_of`. The same object for the same document as last time: whoever looks up its plan has hashed it
+    already, and compares it with itself."""
+    global document_last
+    cdef Py_ssize_t size_bytes
+    cdef const char* last
+    if PyUnicode_IS_COMPACT_ASCII(document_last):
+        last = PyUnicode_AsUTF8AndSize(document_last, &size_bytes)
+        if size_bytes == size_of(content) and memcmp(last, content.at, size_bytes) == 0:
+            return document_last
+    text = text_of(content)
+    if text is not None:
+        document_last = text
+    return text
+
+
 cdef bint is_plain_metadata(Cursor content):
     """Whether a WorkflowMetadata is written as it will be stored: each text once, in order, none of them empty."""
     cdef Field field
@@ -228,7 +251,7 @@ def read_execution(bytes payload not None):
             return None
     if not is_plain_id(&execution_id) or not is_plain_document(&document):
         return None
-    document_text = text_of(&document)
+    document_text = document_of(&document)
     if document_text is None or (input_json.at != input_json.end and not is_plain_input(&input_json)):
         return None
     return (
@@ -263,3 +286,40 @@ def read_execution_id(bytes payload not None):
             found = True
             execution_id = field.content
     return text_of(&execution_id)
+
+
+# --- what a submission is worth, and what makes it the same as another ---
+
+
+def json_parts(bytes text not None):
+    cdef const unsigned char* at = <const unsigned char*>PyBytes_AS_STRING(text)
+    cdef const unsigned char* end = at + PyBytes_GET_SIZE(text)
+    cdef Py_ssize_t count = 0
+    while at < end:
+        if at[0] == b"{" or at[0] == b"[" or at[0] == b",":
+            count += 1
+        elif at[0] == b":":
+            count += 2
+        at += 1
+    return count
+
+
+def framed(tuple parts not None):
+    cdef Py_ssize_t size_bytes = 0
+    cdef bytes part
+    cdef bytes joined
+    cdef char* at
+    cdef uint64_t head
+    for part in parts:
+        if part is None:
+            raise TypeError("a part is None: it must be bytes")
+        size_bytes += <Py_ssize_t>sizeof(head) + PyBytes_GET_SIZE(part)
+    joined = PyBytes_FromStringAndSize(NULL, size_bytes)
+    at = PyBytes_AS_STRING(joined)
+    for part in parts:
+        head = htole64(PyBytes_GET_SIZE(part))
+        memcpy(at, &head, sizeof(head))
+        at += sizeof(head)
+        memcpy(at, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
+        at += PyBytes_GET_SIZE(part)
+    return joined

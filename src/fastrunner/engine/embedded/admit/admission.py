@@ -17,6 +17,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
+from fastrunner._wire import json_parts
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine import Submission
@@ -67,11 +68,7 @@ class Shares:
 def memory_size_bytes(submission: Submission) -> int:
     """What a submission takes in memory until it is durable, no less than it does: its input as text and as objects."""
     text = submission.input_json
-    size_bytes = (
-        2 * len(text)
-        + len(submission.metadata)
-        + _VALUE_SIZE_BYTES * (text.count(b"{") + text.count(b"[") + text.count(b",") + 2 * text.count(b":"))
-    )
+    size_bytes = 2 * len(text) + len(submission.metadata) + _VALUE_SIZE_BYTES * json_parts(text)
     for name, value in submission.env_vars.items():
         size_bytes += 2 * (len(name) + len(value) + _VALUE_SIZE_BYTES)
     return size_bytes + limits.UNCOMMITTED_EXECUTION_SIZE_BYTES
@@ -91,10 +88,8 @@ class Admission:
         self._loads = places.loads
         self._memory = Shares(limits.UNCOMMITTED_SIZE_BYTES_MAX)
         """Bytes of what has been submitted and is not durable yet."""
-        self._waiting: OrderedDict[Execution, float] = OrderedDict()
-        """New executions whose commit has not landed, with their times, oldest first."""
-        self._sizes_bytes: dict[Execution, int] = {}
-        """What has been reserved for them."""
+        self._waiting: OrderedDict[Execution, tuple[float, int]] = OrderedDict()
+        """New executions whose commit has not landed, oldest first: since when, and what has been reserved for them."""
         self._waiting_by_client: dict[str, int] = {}
         self._strict_until_s = 0.0
         """Until when only what can be accepted soon is taken."""
@@ -142,13 +137,13 @@ class Admission:
         """Whether new executions wait longer than they should: whoever takes them up should take up fewer."""
         if len(self._waiting) < limits.ADMISSION_EXECUTIONS_MIN:
             return False
-        return monotonic_s() - next(iter(self._waiting.values())) > self._delay_s_max
+        return monotonic_s() - next(iter(self._waiting.values()))[0] > self._delay_s_max
 
     def _check_backlog(self, client: str, now_s: float) -> None:
         count = len(self._waiting)
         if count < limits.ADMISSION_EXECUTIONS_MIN:
             return
-        oldest_s = now_s - next(iter(self._waiting.values()))
+        oldest_s = now_s - next(iter(self._waiting.values()))[0]
         if count >= limits.ADMISSION_BURST_COUNT_MAX and oldest_s > limits.ADMISSION_BURST_S_MAX:
             self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
         is_late = now_s < self._strict_until_s and oldest_s > self._delay_s_max
@@ -179,22 +174,24 @@ class Admission:
 
     def entered(self, execution: "Execution", size_bytes: int) -> None:
         """A new execution waits for its first commit; so much has been reserved for it."""
-        self._waiting[execution] = monotonic_s()
-        self._sizes_bytes[execution] = size_bytes
+        self._waiting[execution] = (monotonic_s(), size_bytes)
         self._loads.set(self._worker, BACKLOG, len(self._waiting))
         client = execution.client
         self._waiting_by_client[client] = self._waiting_by_client.get(client, 0) + 1
 
     def left(self, execution: "Execution") -> None:
         """Its first commit has landed, or it is no more; unknown ones are over."""
-        since_s = self._waiting.pop(execution, None)
-        if since_s is None:
+        waiting = self._waiting.pop(execution, None)
+        if waiting is None:
             return
+        since_s, size_bytes = waiting
         self._loads.set(self._worker, BACKLOG, len(self._waiting))
         now_s = monotonic_s()
         self._landed(now_s, now_s - since_s)
         client = execution.client
-        self.release(client, self._sizes_bytes.pop(execution))
-        self._waiting_by_client[client] -= 1
-        if not self._waiting_by_client[client]:
+        self._memory.give_back(client, size_bytes)
+        left = self._waiting_by_client[client] - 1
+        if left:
+            self._waiting_by_client[client] = left
+        else:
             del self._waiting_by_client[client]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from fastrunner._wire import framed
 from fastrunner.engine import Submission
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def request_digest(submission: Submission, document: "HASH", env_json: bytes) ->
         spelt_out = _spelt_out(submission.input_json, shape)
         if spelt_out:
             parts += (spelt_out,)
-    digest.update(b"".join([each for part in parts for each in (len(part).to_bytes(8, "little"), part)]))
+    digest.update(framed(parts))
     return digest.digest()
 
 
