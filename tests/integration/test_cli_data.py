@@ -86,6 +86,16 @@ def test_check_names_what_is_damaged(folder: Path, statement: str, table: str, d
     assert {each["shard"] for each in findings} == {"shard-0000.db"}
 
 
+def test_check_names_what_lives_in_two_shards(folder: Path) -> None:
+    open_data_directory(folder, 2).close()
+    shutil.copy(folder / "shard-0000.db", folder / "shard-0001.db")
+    with closing(apsw.Connection(str(folder / "shard-0001.db"))) as db:
+        db.execute("update executions set execution_id = execution_id || '-too' where execution_id != 'finished'")
+    done = fastrunner("data", "check", "--data-dir", str(folder))
+    assert done.returncode == 1
+    assert done.stdout == "shard-0001.db executions: execution finished: it lives in shard-0000.db, too\n"
+
+
 def test_check_survives_damaged_pages_and_missing_files(folder: Path) -> None:
     path = folder / "shard-0000.db"
     data = bytearray(path.read_bytes())

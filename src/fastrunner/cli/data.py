@@ -86,17 +86,20 @@ def _line(fields: dict[str, Any]) -> str:
 @_data_dir
 @_json
 def check(data_dir: Path | None, as_json: bool) -> None:
-    """Look for damage: pages, checksums, and what must hold between rows.
+    """Look for damage: pages, checksums, what must hold between rows, and executions that live in several shards.
 
     Exits with 0 if everything is what was written, 1 with a list of what is not. Beside a running runner it holds back
     the folding of the journal for as long as it reads a shard.
     """
+    from fastrunner.data.inspection import doubled
+
     with _refusals():
         shards = _shards(_folder(data_dir))
         rows = sum(shard.count_rows() for shard in shards)
         found = 0
         with _progress(rows, "checking", hidden=as_json) as advance:
             findings = [(shard, damage) for shard in shards for damage in shard.check(advance)]
+            findings += doubled(shards)
     for shard, damage in findings:
         found += 1
         if as_json:

@@ -4,7 +4,7 @@ Rules: a file is read in one read-only transaction, so a running owner does not 
 only `compact` writes, and only while nobody else has the directory. Damage is a finding, never an exception.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION, named
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import split
 
-__all__ = ["ShardFile", "Sizes", "shard_files"]
+__all__ = ["ShardFile", "Sizes", "doubled", "shard_files"]
 
 _QUERIES = named("inspect")
 _FOREVER_MS = 2**62
@@ -52,6 +52,18 @@ class Sizes:
 def shard_files(folder: Path, shard_count: int) -> "list[ShardFile]":
     """Every shard of a data directory, whether or not its file is there."""
     return [ShardFile(folder / f"shard-{number:04d}.db") for number in range(shard_count)]
+
+
+def doubled(shards: Sequence["ShardFile"]) -> "Iterator[tuple[ShardFile, Damage]]":
+    """Executions that live in several shards, whose answers depend on who is asked. Raises DataDirectoryRefused."""
+    for place, later in enumerate(shards):
+        for earlier in shards[:place]:
+            try:
+                for execution_id in later.ids_also_in(earlier):
+                    yield later, Damage("executions", execution_id, f"it lives in {earlier.path.name}, too")
+            except (apsw.Error, FileNotFoundError):
+                # What cannot be read is told when each is checked.
+                continue
 
 
 class ShardFile:
@@ -182,6 +194,22 @@ class ShardFile:
             yield damage(f"{given_up} of its events were given up, of {acknowledged} that are not sent any more")
         if (events_last or 0) != last:
             yield damage(f"it has {last} events, but those stored end at {events_last or 0}")
+
+    def ids_also_in(self, other: "ShardFile") -> Iterator[str]:
+        """Ids that another shard has, too. Raises as `export`, and FileNotFoundError."""
+        with (
+            closing(other._snapshot(still=other._state() is not None)) as there,
+            closing(self._snapshot(still=self._state() is not None)) as here,
+        ):
+            for row in read_each(here, _QUERIES["ids"]):
+                # One that was deleted there and accepted anew here between the two is there no more.
+                if there.execute(_QUERIES["has_id"], row).get and other.has(str(row[0])):
+                    yield str(row[0])
+
+    def has(self, execution_id: str) -> bool:
+        """Whether an execution lives here now. Raises as `export`, and FileNotFoundError."""
+        with closing(self._snapshot(still=self._state() is not None)) as db:
+            return bool(db.execute(_QUERIES["has_id"], (execution_id,)).get)
 
     # --- export ---
 

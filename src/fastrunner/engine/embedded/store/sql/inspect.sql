@@ -17,6 +17,13 @@ select
     (select count(*) from plans) + (select count(*) from executions) + (select count(*) from requests)
     + (select count(*) from snapshots) + (select count(*) from events) + (select count(*) from large_values)
 
+-- name: ids
+-- Every id, from the index alone.
+select execution_id from executions indexed by sqlite_autoindex_executions_1
+
+-- name: has_id
+select exists (select 1 from executions where execution_id = ?)
+
 -- name: plans
 -- Every document with the executions that refer to it.
 select
