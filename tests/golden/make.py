@@ -5,6 +5,9 @@
 `shard-v<schema version>.db.gz` is a whole shard with executions in every state a reader must cope with. Times, digests,
 seeds and the runner's version, which snapshots keep, are fixed, so that a second run gives the same rows, with a later
 release too; files of older versions are not touched.
+
+`format-1.tar.gz` is a data directory of format 1, as a runner with two shards wrote it in which ids said by their hash
+where executions live.
 """
 
 import asyncio
