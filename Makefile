@@ -135,7 +135,7 @@ drives: build ## DRIVES (20000) random executions from SEED, with restores and o
 fuzz-wire: build ## Mutated frames for a real server, for FUZZ_SECONDS (60) with SEED (random)
 	$(BIN)/python -m tests.transport.fuzz --seconds $(or $(FUZZ_SECONDS),60) $(if $(SEED),--seed $(SEED))
 
-simulate: build ## Simulate the engine under faults for SEEDS seeds (10000)
+simulate: build ## Simulate a runner of several workers under faults for SEEDS seeds (10000)
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000)
 
 crash: build ## Kill at every crash point RUNS times (20) and print the table
