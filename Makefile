@@ -17,10 +17,10 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites tools demo test languages serve build debug debug-core protos docs lint types stubs unit bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites tools demo test languages serve build debug debug-core protos wheel-check docs lint types stubs unit bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	@echo "creating $(VENV) and installing what pyproject.toml names"
@@ -76,6 +76,11 @@ serve: build ## Start the runner with the environment's configuration
 
 protos: build ## Generate src/fastrunner/_pb and src/fastrunner/protos from protos/
 	$(BIN)/python tools/gen_protos.py
+
+wheel-check: ## Build the wheel and use it in a clean environment outside of the checkout; about 3 minutes
+	@rm -rf build/wheel-check && mkdir -p build/wheel-check
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel-check .
+	tools/check_wheel.sh $(PYTHON) build/wheel-check/*.whl
 
 docs: build ## Generate docs/configuration.md, docs/metrics.md and the tables of positions
 	$(BIN)/python tools/gen_docs.py
