@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "core": {"base"},
     "jq": {"base"},
     "wire": {"base"},
+    "progress": BELOW | {"_wire"},
     "engine": BELOW | {"_core"},
     "engine.embedded.store": BELOW | {"_wire", "engine"},
     "engine.build": BELOW | {"engine", "engine.embedded", "routing.placement"},

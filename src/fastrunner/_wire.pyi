@@ -129,3 +129,18 @@ def json_parts(text: bytes) -> int:
 
 def framed(parts: tuple[bytes, ...]) -> bytes:
     """The parts one after the other, each after its length, 8 bytes, little-endian. Raises TypeError."""
+
+def frames(messages: bytes) -> list[tuple[int, int]]:
+    """Where each event's own message starts and ends, in order.
+
+    Raises ValueError if `messages` is not a sequence of length-delimited fields 1.
+    """
+
+def split(messages: bytes) -> list[bytes]:
+    """Those messages. Raises ValueError as well."""
+
+def offset_after(messages: bytes, count: int, size_bytes_max: int) -> tuple[int, int]:
+    """How many of the first `count` events fit into so many bytes, at least one, and the offset after them.
+
+    What follows them is not looked at. Raises ValueError.
+    """

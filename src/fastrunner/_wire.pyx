@@ -1,5 +1,5 @@
-"""Stage 1 of the data path, service and routing, compiled: the assembly root. `_wire.pyi` is its contract, `wire/` its
-parts."""
+"""Stages 1 and 6 of the data path, service, routing and events, compiled: the assembly root. `_wire.pyi` is its
+contract, `wire/` its parts."""
 
 include "wire/memory.pxi"
 include "wire/locks.pxi"
@@ -9,3 +9,4 @@ include "wire/settling.pxi"
 include "wire/placement.pxi"
 include "wire/loads.pxi"
 include "wire/requests.pxi"
+include "wire/events.pxi"

@@ -2,64 +2,22 @@
 
 A row holds WorkflowProgressEvents, each as a length-delimited field 1 (tag 0x0A, varint length, message), as the core
 encoded them, so that rows concatenate to a ReportProgressBatchRequest. Nothing here decodes a message but `describe`,
-which serves the debug log, `told_later` and `first_timestamp_ms`.
+which serves the debug log, `told_later` and `first_timestamp_ms`. What every event of a callback goes through is
+compiled (`wire/events.pxi`).
 """
 
 from collections.abc import Iterator
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
+from fastrunner._wire import frames, offset_after, split
 
 __all__ = ["describe", "field_1", "first_timestamp_ms", "frames", "offset_after", "split", "told_later"]
-
-_TAG = 0x0A
-"""Field 1, length-delimited."""
-
-
-def frames(messages: bytes) -> Iterator[tuple[int, int]]:
-    """Where each event's own message starts and ends, in order.
-
-    Raises ValueError if `messages` is not a sequence of length-delimited fields 1.
-    """
-    position, size = 0, len(messages)
-    while position < size:
-        if messages[position] != _TAG:
-            raise ValueError(f"a row of events is damaged: no event starts at byte {position}")
-        position += 1
-        length = shift = 0
-        while True:  # Ends at the first byte without the continuation bit.
-            if position >= size or shift > 28:
-                raise ValueError(f"a row of events is damaged: the length before byte {position} is cut short")
-            byte = messages[position]
-            position += 1
-            length |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-        start, position = position, position + length
-        if position > size:
-            raise ValueError(f"a row of events is damaged: the event at byte {start} is cut short")
-        yield start, position
-
-
-def offset_after(messages: bytes, count: int, size_bytes_max: int) -> tuple[int, int]:
-    """How many of the first `count` events fit into `size_bytes_max`, at least one, and the offset after them."""
-    offset = taken = 0
-    for _, end in frames(messages):
-        if taken == count or (taken and end > size_bytes_max):
-            break
-        offset, taken = end, taken + 1
-    return taken, offset
 
 
 def first_timestamp_ms(messages: bytes) -> int:
     """When the first event happened, in milliseconds since the epoch."""
-    start, end = next(frames(messages))
-    return WorkflowProgressEvent.FromString(messages[start:end]).timestamp_ms
-
-
-def split(messages: bytes) -> Iterator[bytes]:
-    """The single messages of a row, in order. Raises ValueError for anything that is no such row."""
-    return (messages[start:end] for start, end in frames(messages))
+    _, end = offset_after(messages, 1, 0)
+    return ReportProgressBatchRequest.FromString(messages[:end]).events[0].timestamp_ms
 
 
 def describe(messages: bytes) -> Iterator[str]:
