@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,16 @@ def test_a_terminal_gets_a_tree(runner: RunnerProcess, folder: Path, columns: in
     assert [line for line in static if line.strip("├└│─ ").startswith("✓ note") and line.rstrip().endswith('{"n":3}')]
 
 
+def test_from_beyond_the_end_there_is_nothing(runner: RunnerProcess, folder: Path) -> None:
+    """The exit code is that of the end."""
+    fastrunner(runner, "submit", str(folder / "large.yaml"), "--id", "over", "--follow")
+    for flags in ((), ("--follow",)):
+        done = fastrunner(runner, "events", "over", "--from", "999", *flags)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    fastrunner(runner, "submit", str(folder / "rounds.yaml"), "--id", "failed", "--follow")
+    assert fastrunner(runner, "events", "failed", "--from", "999", "--follow").returncode == 1
+
+
 def test_a_large_output_is_printed_whole(runner: RunnerProcess, folder: Path) -> None:
     """Events leave it out."""
     done = fastrunner(runner, "submit", str(folder / "large.yaml"), "--follow", "--outputs")
@@ -145,13 +155,13 @@ def test_following_goes_through_restarts(tmp_path: Path, folder: Path) -> None:
         first.wait_ready()
         until(first.ready)
         port = str(first.ports["grpc_port"])
-        with (
-            following(first, "submit", str(folder / "long.yaml"), "--id", "long", "--follow", "--json") as child,
-            following(first, "events", "long", "--follow") as lines,
-        ):
+        with ExitStack() as stack:
+            submit = ("submit", str(folder / "long.yaml"), "--id", "long", "--follow", "--json")
+            child = stack.enter_context(following(first, *submit))
             assert child.stdout is not None
-            assert lines.stdout is not None
             numbers = [json.loads(child.stdout.readline()).get("sequenceNumber", "0") for _ in range(5)]
+            lines = stack.enter_context(following(first, "events", "long", "--follow"))
+            assert lines.stdout is not None
             assert lines.stdout.readline().split()[2:] == ["started", "long"]
             assert lines.stdout.readline().split()[2:] == ["running", "/do/0/rest"]
             pids = [worker["pid"] for worker in first.workers()]

@@ -105,10 +105,8 @@ class Client:
                 if away is None or error.code() is not grpc.StatusCode.UNAVAILABLE or not away.wait():
                     _refused(error, self._target)
             else:
-                # A stream that ends without a terminal event was ended by somebody between.
-                if away is None or not away.wait():
-                    say(f"fastrunner: {self._target} ended the stream of events early")
-                    sys.exit(EXIT_RPC)
+                # There is no event from that number on, and there will be none: it has ended before.
+                return
 
     def _subscribe(self, execution_id: str, from_sequence: int) -> Iterator[messages_pb2.WorkflowProgressEvent]:
         invoke = self._channel.unary_stream(

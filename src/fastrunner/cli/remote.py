@@ -333,7 +333,8 @@ def _watch(client: "Client", execution_id: str, from_sequence: int, shown: "Disp
         sys.exit(EXIT_INTERRUPTED)
     if event is not None and not as_json:
         _print_end(client, event)
-    sys.exit(1 if event is None else EXIT_BY_STATUS.get(event.status, 1))
+    ended = _execution(client, execution_id) if event is None else event
+    sys.exit(EXIT_BY_STATUS.get(ended.status, 1))
 
 
 def _print_end(client: "Client", last: Any) -> None:
