@@ -88,7 +88,7 @@ def test_names_are_defined_in_one_room() -> None:
 @pytest.mark.parametrize(
     ("path", "code"),
     [
-        ("document/load.pxi", "cdef int late(object text) except -1:\n    return check_document(text)\n"),
+        ("document/load.pxi", "cdef int late(object text) except -1:\n    return check_word(text)\n"),
         ("language/rules.pxi", "cdef Plan plan_of(object text):\n    return None\n"),
         ("language/formats.pxi", "cdef int measured(object value):\n    return json_safe(None, value)\n"),
         ("plan/plan.pxi", "cdef object hurry(object walk):\n    return run(walk)\n"),
@@ -106,7 +106,7 @@ def test_the_rule_of_rooms_bites(path: str, code: str) -> None:
 
 def test_words_are_no_uses() -> None:
     """Prose, strings, attributes and local names."""
-    prose = '"""run and check_document"""\n# make_error\n'
+    prose = '"""run and check_word"""\n# make_error\n'
     harmless = prose + 'cdef int odd(object run):\n    run.expire = "json_safe"\n    return 0\n'
     text = (CORE / "document/load.pxi").read_text(encoding="utf-8")
     assert room_offences(parts_of({"document/load.pxi": text + "\n\n" + harmless})) == room_offences(parts_of())

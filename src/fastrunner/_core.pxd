@@ -40,7 +40,7 @@ cdef class Position:
     cdef int form
     cdef int variables
     cdef int binds
-    cdef bint is_own
+    cdef bint is_own, is_condition
 
 
 @cython.final
@@ -124,8 +124,7 @@ cdef class TallyRecords:
     """What became of the tasks of one turn."""
 
     cdef long long *records
-    cdef Py_ssize_t count
-    cdef Py_ssize_t capacity
+    cdef Py_ssize_t count, capacity
 
     cdef int add(self, int kind, int outcome, long long duration_ms) except -1
     cdef bytes take(self)
@@ -320,6 +319,7 @@ cdef class Plan:
     cdef readonly object document
     cdef readonly bytes digest
     """SHA-256 of the document's text."""
+    cdef readonly tuple warnings
     cdef Behaviour behaviour
     """Of executions that start from it."""
     cdef list tasks

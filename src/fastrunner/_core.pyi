@@ -14,15 +14,24 @@ Status = Literal["pending", "running", "paused", "completed", "failed", "cancell
 
 @final
 class Problem:
-    """One problem of a document. Line and column count from 1 and point at the offending key or value."""
+    """One problem of a document, or a warning. Line and column count from 1 and point at the offending key or value."""
 
     code: str
     pointer: str
     line: int
     column: int
     message: str
+    severity: Literal["error", "warning"]
 
-    def __init__(self, code: str, pointer: str, line: int, column: int, message: str) -> None: ...
+    def __init__(
+        self,
+        code: str,
+        pointer: str,
+        line: int,
+        column: int,
+        message: str,
+        severity: Literal["error", "warning"] = "error",
+    ) -> None: ...
 
 class InvalidWorkflow(ValueError):
     """A document that does not parse or validate; carries all problems in document order."""
@@ -62,8 +71,11 @@ POSITIONS: tuple[Position, ...]
 def load(text: str | bytes) -> Json:
     """The data of a YAML (1.2 core schema) or JSON document. Raises InvalidWorkflow; positions are in its problems."""
 
-def validate(text: str | bytes) -> tuple[Problem, ...]:
-    """All problems of a document, `unsupported` ones included; empty if it would compile."""
+def validate(text: str | bytes, warnings: bool = False) -> tuple[Problem, ...]:
+    """All problems of a document, `unsupported` ones included; empty if it would compile.
+
+    `warnings`: those of what compiles and is hardly meant stand among them; their `severity` tells them apart.
+    """
 
 def validate_in_steps(text: str | bytes, budget: int) -> Generator[None, None, tuple[Problem, ...]]:
     """Validates as `validate` does and returns what it returns, but yields after each step of about `budget` tasks."""
@@ -125,6 +137,8 @@ class Plan:
     document: Mapping[str, Json]
     digest: bytes
     """SHA-256 of the document's text; what snapshots and capsules know the document by."""
+    warnings: tuple[Problem, ...]
+    """What is allowed and hardly meant, in document order, at most 100; of a stored document none."""
 
     def __init__(self) -> None:
         """Raises TypeError: plans come from `compile`."""

@@ -7,6 +7,17 @@ machine evaluates one expression at a time. `Machine` and `Program` come from fu
 cimport cython
 
 
+# Why the result of an expression is true whatever it is asked of, by its syntax alone.
+cdef enum Truth:
+    TRUTH_OPEN
+    TRUTH_UPDATE  # an update gives all of its input
+    TRUTH_DEFAULT  # `//` has a right side that is true
+    TRUTH_NUMBER
+    TRUTH_TEXT
+    TRUTH_ARRAY
+    TRUTH_OBJECT
+
+
 cdef struct Bounds:
     long long steps
     Py_ssize_t depth
@@ -77,6 +88,9 @@ cdef class Program:
     cdef bint special
     # Its syntax alone says that it yields its results one by one: `.a[]`, `.a, .b`.
     cdef bint is_generator
+    cdef Truth truth
+    # Asks an update as a condition: `select(.a = 1)`.
+    cdef bint is_doubtful
 
     cdef object evaluate(self, Machine machine, object input, tuple arguments, long long now_ms)
     cdef object evaluate_in(self, State* state, object input, tuple arguments, long long now_ms)
@@ -87,6 +101,7 @@ cdef Bounds default_bounds() noexcept
 cdef Machine new_machine(const Bounds* bounds)
 cpdef Program compile_expression(str text)
 cdef Program compile_within(str text, long long* steps_left, bint hinting)
+cdef set input_members(Program program)
 
 
 @cython.final

@@ -177,7 +177,7 @@ def call(**arguments: Any) -> dict[str, Any]:
     [
         ({}, []),
         ({"endpoint": "https://example.com/{id}?q={pet.id}"}, []),
-        ({"endpoint": "relative/path"}, []),
+        ({"endpoint": "relative/path"}, [("invalid-format", "/endpoint")]),
         ({"endpoint": " ${ .url } "}, []),
         ({"endpoint": {"uri": "${ .url }"}}, []),
         ({"endpoint": {}}, [("missing-key", "/endpoint")]),

@@ -20,36 +20,38 @@ cdef enum:
 
 @cython.final
 cdef class Problem:
-    """One problem of a document. Line and column count from 1 and point at the offending key or value."""
+    """One problem of a document, or a warning. Line and column count from 1 and point at the offending key or value."""
 
     cdef readonly str code
     cdef readonly str pointer
     cdef readonly Py_ssize_t line
     cdef readonly Py_ssize_t column
     cdef readonly str message
+    cdef readonly str severity
 
     def __init__(self, str code not None, str pointer not None, Py_ssize_t line, Py_ssize_t column,
-                 str message not None):
+                 str message not None, str severity not None="error"):
         self.code = code
         self.pointer = pointer
         self.line = line
         self.column = column
         self.message = message
+        self.severity = severity
 
     def __eq__(self, other):
         if not isinstance(other, Problem):
             return NotImplemented
-        return problem_key(self) == problem_key(<Problem>other)
+        return problem_key(self) == problem_key(<Problem>other) and self.severity == (<Problem>other).severity
 
     def __hash__(self):
         return hash(problem_key(self))
 
     def __repr__(self):
         return (f"Problem(code={self.code!r}, pointer={self.pointer!r}, line={self.line}, column={self.column}, "
-                f"message={self.message!r})")
+                f"message={self.message!r}, severity={self.severity!r})")
 
     def __reduce__(self):
-        return Problem, (self.code, self.pointer, self.line, self.column, self.message)
+        return Problem, (self.code, self.pointer, self.line, self.column, self.message, self.severity)
 
 
 cdef struct Path:

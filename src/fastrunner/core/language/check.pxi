@@ -91,6 +91,10 @@ cdef class Checker:
     cdef bint is_loose
     cdef bint is_over
     """The document is too costly to go on."""
+    cdef dict doubts
+    """Messages of warnings by code and pointer."""
+    cdef int guesses
+    """What was done only to find out whether a warning is right."""
 
     def __cinit__(self, Document document):
         self.document = document
@@ -102,6 +106,7 @@ cdef class Checker:
         self.left_over = []
         self.uses = set()
         self.texts = {}
+        self.doubts = {}
         self.position = AT_DO
         self.bindings = NO_BINDINGS
         self.begin(document.root)
@@ -434,6 +439,8 @@ cdef class Checker:
         cdef Py_ssize_t start = expression_start(value)
         cdef object text
         if start < 0:
+            if is_remarkable(value):
+                doubt_text(self, value, path)
             return self.check_candidate(value, path)
         text = self.text_of(value)
         return check_opened(self, value, start, path) if text is None else self.check_expression(text, path)
@@ -473,7 +480,10 @@ cdef class Checker:
         program = self.compiled(text, path)
         if program is None:
             return 0 if self.is_over else self.no_expression(text, path)
-        return 0 if self.bindings is None else self.check_arguments(program, path)
+        if self.bindings is None:
+            return 0
+        doubt_expression(self, program, self.bindings.at(self.position), path)
+        return self.check_arguments(program, path)
 
     cdef Program compiled(self, str text, Path* path):
         """The program of a text; None if it is none, and if there are no steps left to find out."""
@@ -557,14 +567,6 @@ cdef bint is_foreign_dialect(object root):
     return type(root) is dict and "document" not in root and ("states" in root or "specVersion" in root)
 
 
-cdef list check_document(Document document):
-    """All problems of a document, `unsupported` ones included, in document order, at most PROBLEMS_MAX."""
-    cdef Checker checker = Checker(document)
-    while not checker.step(BUDGET_MAX):
-        pass
-    return checker.problems_found()
-
-
 def validate_in_steps(text, int budget):
     """Validates as `validate` does and returns what it returns, but yields after each step of about `budget` tasks."""
     cdef Checker checker
@@ -577,9 +579,15 @@ def validate_in_steps(text, int budget):
     return tuple(checker.problems_found())
 
 
-def validate(text):
+def validate(text, bint warnings=False):
     """All problems of a document, `unsupported` ones included; empty if it would compile."""
+    cdef Checker checker
     try:
-        return tuple(check_document(read_document(text)))
+        checker = Checker(read_document(text))
     except InvalidWorkflow as error:
         return error.problems
+    while not checker.step(BUDGET_MAX):
+        pass
+    if not warnings:
+        return tuple(checker.problems_found())
+    return tuple(sorted(checker.problems_found() + warnings_of(checker), key=problem_key))

@@ -221,6 +221,12 @@ cdef tuple uri_character_fault(str text):
             if close < 0:
                 return "invalid-format", f"the '{{' at character {at + 1} of the URI is not closed"
             fault = template_variable_fault(text, at + 1, close)
+            if fault is not None and at > 0 and text[at - 1] == u"$":
+                fault = fault[0], ("`${ }` is evaluated only where it is all of the string: build the whole "
+                                   "URI in it, as in ${ \"https://host/\\(.id)\" }, or write {id} for a "
+                                   "member of the input")
+            elif fault is not None and text[at + 1:at + 2] == "{":
+                fault = fault[0], "a variable of a URI stands in single braces and is a name: write {id}"
             if fault is not None and fault[0] == "invalid-format":
                 return fault
             unsupported = unsupported or fault

@@ -34,6 +34,35 @@ cdef int check_one_list(Checker checker, str value, Path* path) except -1:
                            "single one is no list: put it in brackets, as in [.items[]]")
 
 
+cdef int check_origin(Checker checker, str value, Path* path) except -1:
+    """An endpoint of HTTP says where its host is, as far as it is written out: a variable may stand for any part."""
+    cdef str head, lowered
+    cdef bint has_variable
+    if checker.document.is_stored or checker.is_loose:
+        return 0
+    head = value.partition("{")[0]
+    has_variable = len(head) < len(value)
+    lowered = head.lower()
+    if lowered.startswith(("http://", "https://")):
+        head = head.partition("://")[2]
+        if head[:1] not in ("/", "?", "#") if head else has_variable:
+            return 0
+        return checker.problem("invalid-format", path, False,
+                               "an HTTP endpoint has a host: write it after the scheme, as in https://host/path")
+    if has_variable and ("http://".startswith(lowered) or "https://".startswith(lowered)):
+        return 0
+    if head.startswith("/"):
+        message = "this is a path alone: write scheme and host before it, as in https://host/path"
+    elif head.startswith((".", "$")):
+        message = "this is taken for a URI, not evaluated: write an expression in ${ }"
+    elif "://" in head:
+        message = "a call over HTTP has no other schemes than http:// and https://"
+    else:
+        message = "the scheme is missing: write http:// or https:// before the host, as in http://localhost:8080/path"
+    return checker.problem("invalid-format", path, False,
+                           f"an HTTP endpoint begins with http:// or https://; {message}")
+
+
 cdef int check_literal(Checker checker, str value, Path* path) except -1:
     """A filter is compared as it stands."""
     if checker.document.is_stored or expression_start(value) < 0:

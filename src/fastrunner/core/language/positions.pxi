@@ -178,6 +178,7 @@ cdef Position at_row(str where, str dot, int form, int variables, int binds=BIND
 cdef str DOT_WORKFLOW_INPUT = "the workflow's raw input"
 cdef str DOT_RAW_INPUT = "the task's raw input"
 cdef str DOT_TASK_INPUT = "the task's transformed input"
+cdef str DOT_ITERATION = "the iteration's input"
 cdef str DOT_CAUGHT = "the error"
 cdef str DOT_NULL = "`null`"
 cdef str DOT_EVENT = "the event"
@@ -200,8 +201,8 @@ cdef Position AT_EXPORT_AS = at_row("task `export.as`", "the task's transformed 
 cdef Position AT_SET = at_row("task `set`", DOT_TASK_INPUT, FORM_SLOT, SEES_TASK)
 cdef Position AT_SWITCH_WHEN = at_row("task `switch` `when`", DOT_TASK_INPUT, FORM_EXPRESSION, SEES_TASK)
 cdef Position AT_FOR_IN = at_row("task `for.in`", DOT_TASK_INPUT, FORM_SLOT, SEES_TASK)
-cdef Position AT_FOR_WHILE = at_row("task `while`", "the iteration's input", FORM_EXPRESSION, SEES_TASK, BINDS_LOOP)
-cdef Position AT_FOR_DO = at_row("task `do` beside `for`", "the iteration's input", FORM_TASKS, SEES_NOTHING,
+cdef Position AT_FOR_WHILE = at_row("task `while`", DOT_ITERATION, FORM_EXPRESSION, SEES_TASK, BINDS_LOOP)
+cdef Position AT_FOR_DO = at_row("task `do` beside `for`", DOT_ITERATION, FORM_TASKS, SEES_NOTHING,
                                  BINDS_LOOP)
 cdef Position AT_FORK_BRANCHES = at_row("task `fork.branches`", DOT_TASK_INPUT, FORM_TASKS, SEES_NOTHING)
 cdef Position AT_TRY = at_row("task `try`", DOT_TASK_INPUT, FORM_TASKS, SEES_NOTHING)
@@ -268,3 +269,9 @@ cdef Position AT_RESOURCE_AUTHENTICATION = at_row("`authentication` of schemas' 
                                                   FORM_TEXT, SEES_WORKFLOW)
 
 POSITIONS = tuple(_rows)
+
+cdef Position _position
+for _position in (AT_IF, AT_SWITCH_WHEN, AT_FOR_WHILE, AT_CATCH_WHEN, AT_CATCH_EXCEPT_WHEN, AT_RETRY_WHEN,
+                  AT_RETRY_EXCEPT_WHEN, AT_SUBSCRIPTION_FILTER, AT_SUBSCRIPTION_CONSUME, AT_LISTEN_UNTIL,
+                  AT_SCHEDULE_UNTIL, AT_EXTENSION_WHEN):
+    _position.is_condition = True

@@ -64,9 +64,15 @@ cdef int check_form(Checker checker, str value, Path* path) except -1:
 
 cdef int check_uri(Checker checker, str value, Path* path) except -1:
     """A URI template, or an expression in `${ }`."""
+    cdef tuple fault
     if expression_start(value) >= 0:
         return checker.check_wrapped(value, path)
-    return fault_of(checker, uri_template_fault(value), path)
+    fault = uri_template_fault(value)
+    if fault is not None:
+        return fault_of(checker, fault, path)
+    if "${" in value and not checker.document.is_stored:
+        doubt(checker, "text-around-expression", path, TEXT_AROUND)
+    return check_origin(checker, value, path) if checker.position is AT_HTTP_ENDPOINT else 0
 
 
 cdef int fault_of(Checker checker, tuple fault, Path* path) except -1:
@@ -226,7 +232,7 @@ cdef int check_target(Checker checker, str value, Path* path) except -1:
         message = "branches and functions have no tasks to go on with"
     return checker.problem("unknown-target", path, False,
                            f"no task {shown(value)} in this list"
-                           f"{checker.suggestion(value, checker.siblings or DIRECTIVES)}; "
+                           f"{checker.suggestion(value, [*(checker.siblings or ()), *DIRECTIVES])}; "
                            f"allowed: continue, exit, end or a task of the same list ({message})")
 
 

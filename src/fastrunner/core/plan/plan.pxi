@@ -34,6 +34,7 @@ cdef class Compilation:
 
     cdef Reading reading
     cdef Checker checker
+    cdef Yaml marks
     cdef PlanBuilder builder
 
     def __init__(self, text, bint stored=False):
@@ -48,12 +49,26 @@ cdef class Compilation:
             if self.reading.step(budget * READING_UNITS_PER_STEP):
                 self.checker = Checker(self.reading.document)
             return None
-        if self.checker.step(budget):
-            problems = self.checker.problems_found()
-            if problems:
-                raise InvalidWorkflow(problems)
+        if not self.checker.step(budget):
+            return None
+        problems = self.checker.problems_found()
+        if problems:
+            raise InvalidWorkflow(problems)
+        if not self.checker.doubts or self.mark(budget):
             self.builder = PlanBuilder(self.reading.document)
+            self.builder.plan.warnings = tuple(warnings_of(self.checker))
         return None
+
+    cdef bint mark(self, int budget) except -1:
+        """Reads on for the positions of warnings; says whether they are known."""
+        cdef Document document = self.reading.document
+        if document.mark is None and not document.is_json:
+            if self.marks is None:
+                self.marks = Yaml.__new__(Yaml)
+                self.marks.open(document.text, True)
+            if step_yaml(self.marks, budget * READING_UNITS_PER_STEP):
+                document.mark = self.marks.mark
+        return document.is_json or document.mark is not None
 
 
 # A unit of reading is far smaller than one of checking, which is a task or an expression.

@@ -240,13 +240,14 @@ cdef list first_of_equals(list values, list keys):
     return result
 
 
-cdef object extreme(object input, object keys, object single, bint largest):
+cdef object extreme(object input, object keys, bint largest):
     cdef list values
     cdef Py_ssize_t i
     cdef Py_ssize_t best = 0
     cdef int order
     if type(input) is not list:
-        return type_error2(input, wrapped(keys, single), "cannot be iterated over")
+        # The argument of `min_by` and `max_by` has gone over it before.
+        return type_error(input, f"has no {'maximum' if largest else 'minimum'}, as it is not an array")
     values = <list>input
     if not values:
         return None
@@ -259,19 +260,19 @@ cdef object extreme(object input, object keys, object single, bint largest):
 
 
 cdef object f_min(object input, object a, object b, object c):
-    return extreme(input, input, False, False)
+    return extreme(input, input, False)
 
 
 cdef object f_max(object input, object a, object b, object c):
-    return extreme(input, input, False, True)
+    return extreme(input, input, True)
 
 
 cdef object f_min_by(object input, object a, object b, object c):
-    return extreme(input, a, b, False)
+    return extreme(input, a, False)
 
 
 cdef object f_max_by(object input, object a, object b, object c):
-    return extreme(input, a, b, True)
+    return extreme(input, a, True)
 
 
 cdef object f_reverse(object input, object a, object b, object c):

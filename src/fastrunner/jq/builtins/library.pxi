@@ -128,7 +128,9 @@ cdef int register_strings() except -1:
     register("strflocaltime", 1, f_strflocaltime)
     register("strptime", 1, f_strptime)
     register("todate", 0, f_todate)
-    register("todateiso8601", 0, f_todate)
+    register("todateiso8601", 0, f_todateiso8601)
+    register("date", 0, f_date)
+    register("_read_date", 1, f_read_date)
     return 0
 
 
@@ -425,9 +427,8 @@ cdef dict LIBRARY = {
     "JOIN/2": "def JOIN($idx; f): [.[] | [., $idx[f]]];",
     "JOIN/3": "def JOIN($idx; stream; f): stream | [., $idx[f]];",
     "JOIN/4": "def JOIN($idx; stream; f; join): stream | [., $idx[f]] | join;",
-    "fromdateiso8601/0": "def fromdateiso8601: strptime(\"%Y-%m-%dT%H:%M:%SZ\") | mktime;",
-    "fromdate/0": "def fromdate: fromdateiso8601;",
-    "date/0": "def date: todate;",
+    "fromdateiso8601/0": "def fromdateiso8601: _read_date(\"fromdateiso8601\") | mktime;",
+    "fromdate/0": "def fromdate: _read_date(\"fromdate\") | mktime;",
     "dateadd/2": "def dateadd(u; n): . + n;",
     "datesub/2": "def datesub(u; n): . - n;",
     "match/1": "def match(re): _match1(re) | .[];",

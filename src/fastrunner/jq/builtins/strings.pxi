@@ -66,35 +66,44 @@ cdef object f_endswith(object input, object a, object b, object c):
     return (<str>input).endswith(<str>a)
 
 
+cdef int check_strings(object input, object a, str name) except -1:
+    if type(input) is not str or type(a) is not str:
+        fail(f"{name}() requires string inputs")
+    return 0
+
+
 cdef object f_ltrimstr(object input, object a, object b, object c):
+    check_strings(input, a, "ltrimstr")
     return sized((<str>input)[len(<str>a):]) if f_startswith(input, a, b, c) else input
 
 
 cdef object f_rtrimstr(object input, object a, object b, object c):
+    check_strings(input, a, "rtrimstr")
     return sized((<str>input)[: len(<str>input) - len(<str>a)]) if f_endswith(input, a, b, c) else input
 
 
 cdef object f_trimstr(object input, object a, object b, object c):
+    check_strings(input, a, "trimstr")
     return f_rtrimstr(f_ltrimstr(input, a, b, c), a, b, c)
 
 
-cdef str trimmed(object input):
+cdef str trimmed(object input, str name):
     if type(input) is not str:
-        raise ExpressionError("trim input must be a string")
+        raise ExpressionError(f"{name} input must be a string")
     charge(1 + (len(<str>input) >> 2))
     return <str>input
 
 
 cdef object f_trim(object input, object a, object b, object c):
-    return trimmed(input).strip(SPACE)
+    return trimmed(input, "trim").strip(SPACE)
 
 
 cdef object f_ltrim(object input, object a, object b, object c):
-    return trimmed(input).lstrip(SPACE)
+    return trimmed(input, "ltrim").lstrip(SPACE)
 
 
 cdef object f_rtrim(object input, object a, object b, object c):
-    return trimmed(input).rstrip(SPACE)
+    return trimmed(input, "rtrim").rstrip(SPACE)
 
 
 cdef object f_explode(object input, object a, object b, object c):
@@ -130,7 +139,7 @@ cdef object f_ascii(object input, object a, object b, object c):
 cdef object ascii_case(object input, int first, int shift):
     cdef Py_ssize_t i
     if type(input) is not str:
-        fail("explode input must be a string")
+        fail(f"{'ascii_downcase' if shift > 0 else 'ascii_upcase'} input must be a string")
     if (<str>input).isascii():
         charge(1 + (len(<str>input) >> 3))
         return (<str>input).lower() if shift > 0 else (<str>input).upper()

@@ -142,12 +142,17 @@ cdef Program compiled_program(str text, bint hinting):
     cdef Emitter emitter = Emitter()
     cdef Names names = emitter.names
     cdef Node node = Parser().parse(text)
+    # Before names are resolved: that makes other trees of some calls.
+    cdef Truth truth = <Truth>truth_of(node)
+    cdef bint is_doubtful = "=" in text and selects_by_update(node)
     names.hinting = hinting
     names.root = new_unit(None)
     emitter.walk(node, names.root, None, False)
     finish(names.root)
     program = Program.__new__(Program, KEY)
     program.text = text
+    program.truth = truth
+    program.is_doubtful = is_doubtful
     program.arguments = tuple(names.arguments)
     program.offsets = names.argument_offsets
     program.argument_count = len(names.arguments)
@@ -160,6 +165,20 @@ cdef Program compiled_program(str text, bint hinting):
         program.is_generator = generates_results(node)
     program.special = running().met_special
     return program
+
+
+cdef set input_members(Program program):
+    """The members of the input itself that an expression reads, those of its own functions aside."""
+    cdef State state
+    cdef void* before
+    cdef set names = set()
+    begin(&state, &DEFAULT_BOUNDS)
+    before = enter(&state)
+    try:
+        find_members(Parser().parse(program.text), names)
+    finally:
+        leave(&state, before)
+    return names
 
 
 cdef int compile_library() except -1:

@@ -168,6 +168,20 @@ cdef inline void put_digits(char* text, int number) noexcept:
 
 
 cdef object f_todate(object input, object a, object b, object c):
+    return date_text(input, "todate")
+
+
+cdef object f_todateiso8601(object input, object a, object b, object c):
+    return date_text(input, "todateiso8601")
+
+
+cdef object f_date(object input, object a, object b, object c):
+    return date_text(input, "date")
+
+
+cdef object date_text(object input, str name):
     if type(input) is int and 0 <= input < PLAIN_SECONDS_END:
         return plain_date(input)
-    return format_time(input, "%Y-%m-%dT%H:%M:%SZ", "strftime/1", "UTC")
+    if not is_number(input) and type(input) is not list:
+        fail(f"{name} input must be a number of seconds since 1970, or a list of a date's parts")
+    return format_time(input, "%Y-%m-%dT%H:%M:%SZ", name, "UTC")

@@ -20,23 +20,33 @@ cdef dict READ_COMPOSED = {
 
 
 cdef object f_strptime(object input, object a, object b, object c):
-    cdef TimeReader reader
     if type(input) is not str or type(a) is not str:
         fail("strptime/1 requires string inputs and arguments")
-    reader = TimeReader()
+    return read_time(<str>input, <str>a)
+
+
+cdef object f_read_date(object input, object a, object b, object c):
+    """What `fromdate` and its like read; `a` is the name the author wrote."""
+    if type(input) is not str:
+        fail(f"{a} input must be a string such as 2025-01-31T12:00:00Z")
+    return read_time(<str>input, "%Y-%m-%dT%H:%M:%SZ")
+
+
+cdef object read_time(str input, str a):
+    cdef TimeReader reader = TimeReader()
     # Text ends at a NUL, as it does for strptime(3).
-    input = (<str>input).partition("\0")[0]
-    a = (<str>a).partition("\0")[0]
-    reader.text = <str>input
+    input = input.partition("\0")[0]
+    a = a.partition("\0")[0]
+    reader.text = input
     reader.fields = [1900, 0, 0, 0, 0, 0, 8, 367]
     reader.known = set()
     reader.century = -1
-    if not reader.read(<str>a) or not is_blank(reader.here()) and reader.position < len(<str>input):
-        check_string(len(<str>input) + len(<str>a))
+    if not reader.read(a) or not is_blank(reader.here()) and reader.position < len(input):
+        check_string(len(input) + len(a))
         fail(f'date "{input}" does not match format "{a}"')
     reader.complete()
-    if reader.position < len(<str>input):
-        reader.fields.append((<str>input)[reader.position:])
+    if reader.position < len(input):
+        reader.fields.append(input[reader.position:])
     return reader.fields
 
 

@@ -128,8 +128,11 @@ cdef bint to_colon(Yaml yaml) noexcept:
 cdef int first_key(Yaml yaml, object value, Py_ssize_t line, Py_ssize_t column) except -1:
     """Begins a mapping with a key; its ':' stands here."""
     cdef YamlFrame frame
-    check_beginning(yaml, "no mapping can begin on the line of a key or of '---'; quote a value that contains ': ', "
-                          "or begin the mapping on the next line")
+    if yaml.buffer[yaml.start] == u"$" and yaml.buffer[yaml.start + 1] == u"{":
+        check_beginning(yaml, "no mapping can begin on the line of a key, and the ': ' here begins one: quote "
+                              "`${ ... }`, as in key: '${ {a: .b} }'")
+    check_beginning(yaml, "no mapping can begin on the line of a key or of '---', and the ': ' here begins one; quote "
+                          "a value that contains ': ', as in key: 'text: more', or begin the mapping on the next line")
     frame = open_collection(yaml, YAML_BLOCK_MAPPING, yaml.outer, yaml.start)
     return block_key(yaml, frame, value, line, column)
 
@@ -145,6 +148,7 @@ cdef int block_key(Yaml yaml, YamlFrame frame, object value, Py_ssize_t line, Py
 cdef int step_next(Yaml yaml) except -1:
     """Behind a value: ends the collections that end before the next line's text, and begins their next entry."""
     cdef YamlFrame frame
+    cdef YamlFrame ended = None
     pass_space(yaml)
     if at_yaml_end(yaml) or at_yaml_marker(yaml):
         while yaml.top is not None:
@@ -161,11 +165,30 @@ cdef int step_next(Yaml yaml) except -1:
             raise yaml_expected(yaml, "the end of the document",
                                 "align the keys of a mapping and the items of a list, and quote special characters")
         if yaml.indent > frame.indent:
-            raise yaml_expected(yaml, f"an indentation of {frame.indent} or less", "check the indentation: entries of "
-                                "one collection are aligned, and a value on several lines needs quotes or '|'")
+            raise wrong_indent(yaml, ended)
         if yaml.indent == frame.indent and block_entry(yaml, frame):
             return 0
+        ended = frame
         close_block(yaml)
+
+
+cdef object wrong_indent(Yaml yaml, YamlFrame ended):
+    """The error for a line that no block has the indentation of; `ended` is the outermost that ends before it."""
+    cdef str around = block_told(yaml.top)
+    if ended is None:
+        return yaml_error(yaml, f"this line has an indentation of {yaml.indent}, and {around}; align it with that, and "
+                                "put a value on several lines in quotes or behind '|'")
+    return yaml_error(yaml, f"this line has an indentation of {yaml.indent}; {block_told(ended)}, and {around}: align "
+                            "it with one of them")
+
+
+cdef str block_told(YamlFrame frame):
+    """Which line opened a block, and how its entries are indented."""
+    cdef YamlFrame parent = frame.parent
+    cdef Py_ssize_t line = frame.line
+    if parent is not None and parent.items is None:
+        line = parent.key_line
+    return f"the block that line {line} opened has {frame.indent}"
 
 
 cdef int close_block(Yaml yaml) except -1:
@@ -193,7 +216,8 @@ cdef bint block_entry(Yaml yaml, YamlFrame frame) except -1:
             return True
         if frame.parent is not None and frame.parent.indent == frame.indent:
             return False
-        raise yaml_expected(yaml, "'- ' before the next item", "align the items of a list, and indent what is in them")
+        raise yaml_expected(yaml, f"'- ' before the next item of the list that line {frame.line} opened",
+                            "align the items of a list, and indent what is in them")
     if frame.state == YAML_KEY_END:
         if character == u":" and indicates:
             yaml.at += 1
@@ -226,7 +250,8 @@ cdef int next_key(Yaml yaml, YamlFrame frame) except -1:
     yaml.style = YAML_PLAIN
     if character != u":" or not is_yaml_gap(yaml.buffer[yaml.at + 1]):
         if character == u"-" and is_yaml_gap(yaml.buffer[yaml.at + 1]):
-            raise yaml_error(yaml, "found '- ' where the next key of a mapping is expected; check the indentation")
+            raise yaml_error(yaml, f"found '- ' where the next key of the mapping that line {frame.line} opened is "
+                                   "expected; check the indentation")
         text = read_yaml_token(yaml, frame.indent + 1, False, False)
     if not to_colon(yaml):
         raise yaml_expected(yaml, "':' after a key",

@@ -119,6 +119,10 @@ cdef int flow_entry_end(Yaml yaml, YamlFrame frame, Py_UCS4 character) except -1
         return 0
     if closes_flow(frame, character):
         return close_flow(yaml)
+    if character == u"{" and yaml.buffer[yaml.at - 1] == u"$":
+        yaml.at -= 1
+        raise yaml_error(yaml, "an expression within { } or [ ] needs quotes, or its '{' begins another mapping: quote "
+                               "`${ ... }`, as in {amount: '${ .amount }'}")
     if frame.items is not None:
         raise yaml_expected(yaml, "',' or ']' after an item", "close the list, or quote a value that starts with '[' "
                             "or contains special characters")

@@ -330,7 +330,8 @@ cdef int check_implicit_key(Yaml yaml, Py_ssize_t start, Py_ssize_t line) except
     """Refuses a key that no '?' announces, starts at `start` in `line`, and ends before the ':' here."""
     if yaml.line != line:
         raise yaml_error(yaml, f"the text before this ':' starts on line {line}, but a key and its ':' stand on one "
-                               "line; check the indentation, or quote a value that contains ': '")
+                               f"line; a key of the same block is indented like line {line}, and a value that contains "
+                               "': ' is quoted")
     if yaml.at - start > IMPLICIT_KEY_SIZE_MAX:
         raise single_problem("key-too-long", line, start - yaml.line_start + 1,
                              f"the key takes {yaml.at - start} characters; the limit is {IMPLICIT_KEY_SIZE_MAX}")
