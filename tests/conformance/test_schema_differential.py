@@ -91,7 +91,10 @@ STRICTER = [
     Stricter("invalid-format", "jq could not bind the variable", r".*/(each|at|item|as)"),
     Stricter("invalid-format", "the method could not be sent", r".*/with/method"),
     Stricter(
-        "invalid-format", "HTTP goes to a host, and no document has a base", r".*/with/endpoint(/uri)?", r"an HTTP endpoint"
+        "invalid-format",
+        "HTTP goes to a host, and no document has a base",
+        r".*/with/endpoint(/uri)?",
+        r"an HTTP endpoint",
     ),
     Stricter("conflicting-keys", "one key under both its names", r".*/catch/errors/with/details?"),
     Stricter("out-of-range", "a thousand years of waiting are a mistake", message=r"a duration is at most"),

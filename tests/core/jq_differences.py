@@ -15,14 +15,26 @@ NUMBER = re.compile(r"(?<![\d.])-?\d+(?:\.\d+)?[eE][-+]?\d+")
 LONG = re.compile(r"\d{16}")
 ZERO = re.compile(r"-0(?![.\d])")
 PATH_ERROR = re.compile(r"Invalid path expression.*")
+# What a function is written with, where the error here names the function itself.
+NAMED_ERROR = re.compile(
+    r"(explode|ascii_upcase|ascii_downcase|l?trim|rtrim) input must be a string"
+    r"|(startswith|endswith|[lr]?trimstr)\(\) requires string inputs"
+    r"|strptime/1 requires string inputs and arguments"
+    r"|fromdate(iso8601)? input must be a string such as 2025-01-31T12:00:00Z"
+    r"|(strftime/1|date|todate(iso8601)?) requires parsed datetime inputs"
+    r"|(date|todate(iso8601)?) input must be a number of seconds since 1970, or a list of a date's parts"
+)
+NO_EXTREME = re.compile(r"^(!?\").* (cannot be iterated over|has no (minimum|maximum), as it is not an array)\"$")
 PATTERN = re.compile(r"(as|\?//) [\[{]")
 PATHS = re.compile(r"path|pick|del|walk|entries|map_values|[-+*/%|/]?=|limit|first|last")
+NAMED_CALL = re.compile(r"ascii_(up|down)case|trim|date|min|max")
 LEAVES_EARLY = re.compile(r"walk|map_values|=|first|limit|isempty|any|all|IN|until|label|nth|skip|entries")
 
 
 def canonical(lines: list[str]) -> list[str]:
     """Lines without what is not compared."""
     lines = [NUMBER.sub(lambda found: repr(float(found[0])), line) for line in lines]
+    lines = [NO_EXTREME.sub(r'\1no extreme"', NAMED_ERROR.sub("wrong input", line)) for line in lines]
     return [PATH_ERROR.sub("Invalid path expression", ZERO.sub("0", line)) for line in lines]
 
 
@@ -131,6 +143,11 @@ DIFFERENCES = (
         "libjq with decNumber tells integers apart that are one double; without it, as here, it does not",
         "have_decnum",
         lambda program, _ours, _theirs: "have_decnum" in program or bool(LONG.search(program)),
+    ),
+    Difference(
+        "an error names the function that was called, in jq what that is written with",
+        "try ascii_upcase catch .",
+        lambda program, ours, _theirs: bool(NAMED_CALL.search(program)) and ("catch" in program or failed(ours)),
     ),
     Difference("jq prints a computed zero that was negated as -0; zero has no sign here", "-(1 - 1)", nothing),
     Difference("jq prints a decimal literal as it was written; here it is a double", "1E2", nothing),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastrunner._jq import ExpressionProblem, compile_expression
+from fastrunner._jq import ExpressionError, ExpressionProblem, compile_expression
 
 PROBLEMS = (
     # What was opened and not closed.
@@ -91,3 +91,35 @@ def test_common_mistakes(program: str, line: int, column: int, words: str) -> No
     assert words in problem.message
     assert problem.message.startswith(("found ", "modules "))
     assert str(problem) == f"{problem.message} (at line {line}, column {column})"
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ("ascii_upcase", "ascii_upcase"),
+        ("ascii_downcase", "ascii_downcase"),
+        ('ltrimstr("a")', "ltrimstr()"),
+        ('rtrimstr("a")', "rtrimstr()"),
+        ('trimstr("a")', "trimstr()"),
+        ("trim", "trim"),
+        ("ltrim", "ltrim"),
+        ("rtrim", "rtrim"),
+        ("todate", "todate"),
+        ("todateiso8601", "todateiso8601"),
+        ("date", "date"),
+        ("fromdate", "fromdate"),
+        ("fromdateiso8601", "fromdateiso8601"),
+    ],
+)
+def test_errors_name_the_function_that_was_called(call: str, name: str) -> None:
+    """Not what the function is written with."""
+    for value in (None, True, {"a": 1}):
+        with pytest.raises(ExpressionError) as failed:
+            compile_expression(call).first(value)
+        assert str(failed.value).startswith((f"{name} input ", f"{name} requires "))
+
+
+def test_a_minimum_of_no_array_says_so() -> None:
+    for call, what in (("min", "minimum"), ("max", "maximum")):
+        with pytest.raises(ExpressionError, match=f"number .1. has no {what}, as it is not an array"):
+            compile_expression(call).first(1)

@@ -83,6 +83,7 @@ class MemoryEngine:
     def __init__(self) -> None:
         self.executions: dict[str, MemoryExecution] = {}
         self.refusal: RunnerError | None = None
+        self.warnings: Sequence[Problem] = ()
         self.stopped = False
         self.asked = 0
         self.is_late = False
@@ -105,7 +106,7 @@ class MemoryEngine:
 
     async def validate(self, document: str, client: str) -> Sequence[Problem]:
         """As the real one."""
-        return validate(document)
+        return validate(document, True)
 
     async def _submit(self, submission: Submission) -> str:
         self.asked += 1
@@ -116,6 +117,7 @@ class MemoryEngine:
                 [Problem("unknown-key", "/bad", 1, 1, "not allowed"), Problem("required", "/do", 2, 3, "is missing")]
             )
         await self.gate.wait()
+        submission.warnings = self.warnings
         known = self.executions.get(submission.execution_id)
         if known is not None and known.submission != submission:
             raise IdTaken(submission.execution_id)

@@ -32,6 +32,19 @@ do:
 - first: {set: {a: 1}, then: nowhere}
 - second: {unknown: true}
 """
+DOUBTFUL = """\
+document: {dsl: 1.0.3, namespace: test, name: doubtful, version: 1.0.0}
+do:
+- first:
+    set:
+      name: .name
+      "\u4e2d\u6587": [a, "Hello ${ .name }"]
+"""
+UNQUOTED = """\
+document: {dsl: 1.0.3, namespace: test, name: unquoted, version: 1.0.0}
+do:
+- first: {set: {amount: ${ .amount }}}
+"""
 
 
 def fastrunner(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
@@ -50,6 +63,8 @@ def fastrunner(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[
 def folder(tmp_path: Path) -> Path:
     for name, text in (("greeting", GREETING), ("refusal", REFUSAL), ("long", LONG), ("broken", BROKEN)):
         (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "doubtful.yaml").write_text(DOUBTFUL, encoding="utf-8")
+    (tmp_path / "unquoted.yaml").write_text(UNQUOTED)
     return tmp_path
 
 
@@ -86,6 +101,72 @@ def test_validate_as_json(folder: Path) -> None:
     assert {problem["line"] for problem in problems} == {3, 4}
     assert all(problem["code"] and problem["pointer"].startswith("/do/") for problem in problems)
     assert fastrunner("validate", str(folder / "greeting.yaml")).returncode == 0
+
+
+def test_problems_come_with_their_line_and_a_caret(folder: Path) -> None:
+    done = fastrunner("validate", str(folder / "unquoted.yaml"))
+    assert done.returncode == 1
+    place, line, caret, _ = done.stderr.splitlines()
+    assert place.startswith(f"{folder / 'unquoted.yaml'}:3:25: syntax-error: ")
+    assert "quote `${ ... }`" in place
+    assert line == "    - first: {set: {amount: ${ .amount }}}"
+    assert line[caret.index("^")] == "$"
+
+
+def test_a_line_moves_no_terminal_and_is_cut(tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text("a: '\x1b[2J" + "x" * 500 + "': b\n", encoding="utf-8")
+    done = fastrunner("validate", str(file))
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert all(len(line) <= 104 for line in done.stderr.splitlines() if line.startswith("    "))
+
+
+def test_warnings_are_shown_and_refuse_only_if_asked(folder: Path) -> None:
+    file = folder / "doubtful.yaml"
+    done = fastrunner("validate", str(file))
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "1 valid")
+    lines = done.stderr.splitlines()
+    assert f"{file}:5:13: warning: text-like-expression: " in lines[0]
+    assert lines[1:3] == ["          name: .name", " " * 16 + "^"]
+    # A character that is two cells wide counts as two.
+    assert lines[5] == " " * 22 + "^"
+    strict = fastrunner("validate", "--strict", str(file))
+    assert (strict.returncode, strict.stderr.splitlines()[-1]) == (1, "1 of 1 documents have problems")
+    rows = [json.loads(row) for row in fastrunner("validate", "--json", str(file)).stdout.splitlines()]
+    assert [(row["severity"], row["code"], row["line"]) for row in rows] == [
+        ("warning", "text-like-expression", 5),
+        ("warning", "text-around-expression", 6),
+    ]
+
+
+def test_run_warns_and_is_strict_if_asked(folder: Path) -> None:
+    file = str(folder / "doubtful.yaml")
+    done = fastrunner("run", file)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["name"] == ".name"
+    assert "warning: text-like-expression" in done.stderr
+    assert fastrunner("run", "--quiet", file).stderr == ""
+    rows = [json.loads(row) for row in fastrunner("run", "--json", file).stderr.splitlines()]
+    assert rows[0]["severity"] == "warning"
+    refused = fastrunner("run", "--strict", file)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "warning: text-like-expression" in refused.stderr
+
+
+def test_submit_warns_and_is_strict_if_asked(runner: RunnerProcess, folder: Path) -> None:
+    flags = ("--target", runner.target)
+    file = str(folder / "doubtful.yaml")
+    for _ in range(2):
+        # The second time the runner knows the execution.
+        done = fastrunner("submit", file, "--id", "doubtful", *flags)
+        assert done.stdout == "doubtful\n"
+        assert f"{file}:5:13: text-like-expression: " in done.stderr
+    refused = fastrunner("submit", "--strict", file, "--id", "strict", *flags)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "warning: text-like-expression" in refused.stderr
+    assert fastrunner("get", "strict", *flags).returncode != 0
+    assert fastrunner("submit", "--strict", str(folder / "greeting.yaml"), *flags).returncode == 0
 
 
 def test_run_gives_the_output_and_shows_progress_elsewhere(folder: Path) -> None:

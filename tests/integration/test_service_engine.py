@@ -109,6 +109,28 @@ async def test_a_good_document_is_valid(wire: Wire) -> None:
     assert verdict == q.ValidateWorkflowResponse(valid=True)
 
 
+async def test_a_doubtful_document_is_valid_with_warnings(wire: Wire) -> None:
+    document = SET + "  - doubtful: {set: {amount: .amount}, if: .x = 1}\n"
+
+    async def verdict(strict: bool) -> q.ValidateWorkflowResponse:
+        request = q.ValidateWorkflowRequest(workflow_yaml=document, strict=strict)
+        return await wire.call("ValidateWorkflow", request, q.ValidateWorkflowResponse)
+
+    told, strict = await verdict(strict=False), await verdict(strict=True)
+    assert (told.valid, list(told.problems)) == (True, [])
+    assert [(warning.code, warning.severity) for warning in told.warnings] == [
+        ("text-like-expression", "warning"),
+        ("constant-condition", "warning"),
+    ]
+    assert (strict.valid, list(strict.warnings)) == (False, [])
+    assert list(strict.problems) == list(told.warnings)
+    reply = await wire.execute_async("doubtful", document)
+    assert reply.status == "running"
+    places = [f"{warning.line}:{warning.column}: {warning.code}: {warning.message}" for warning in told.warnings]
+    assert list(reply.warnings) == places
+    assert await wire.execute_async("doubtful", document) == reply
+
+
 async def test_the_same_request_again_and_a_different_one(wire: Wire) -> None:
     request = execution("e-1", SET)
     request.workflow_input.update({"a": 1, "b": {"c": 2}})

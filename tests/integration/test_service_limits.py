@@ -136,6 +136,20 @@ async def test_details_of_a_refusal_in_a_batch(wire: MemoryWire) -> None:
     assert alone["BadRequest"].ByteSize() > limits.BATCH_STATUS_DETAILS_SIZE_BYTES_MAX
 
 
+async def test_warnings_of_an_answer(wire: MemoryWire) -> None:
+    """As many as fit; the last one counts the others. Without warnings the answer has not one byte more."""
+    plain = await wire.execute_async("e-1")
+    assert list(plain.warnings) == []
+    wire.engine.warnings = [Problem("text", f"/do/{at}", at, 1, "long " * 20, "warning") for at in range(1, 101)]
+    reply = await wire.execute_async("e-2")
+    assert sum(map(len, reply.warnings)) <= limits.REPLY_WARNINGS_SIZE_BYTES_MAX + 100
+    assert reply.warnings[0].startswith("1:1: text: long")
+    assert reply.warnings[-1] == f"{101 - len(reply.warnings)} more warnings: ValidateWorkflow lists them all"
+    reply.ClearField("warnings")
+    reply.workflow_execution_id = "e-1"
+    assert reply == plain
+
+
 async def test_name_of_a_client(wire: MemoryWire) -> None:
     """A longer one is not taken for a name: the address counts."""
     names = ("n" * limits.CLIENT_NAME_SIZE_BYTES_MAX, "n" * (limits.CLIENT_NAME_SIZE_BYTES_MAX + 1))

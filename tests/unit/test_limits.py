@@ -241,6 +241,7 @@ REACHED = {
         "LIST_PAGE_SIZE_MAX": "test_executions_of_a_page",
         "REASON_SIZE_BYTES_MAX": "test_reason_of_a_command",
         "REPLY_MESSAGE_SIZE_BYTES_MAX": "test_reply_larger_than_a_message",
+        "REPLY_WARNINGS_SIZE_BYTES_MAX": "test_warnings_of_an_answer",
     },
     "simulation/test_callback_pace.py": {
         "CALLBACK_ATTEMPTS_QUICK_MAX": "test_quick_attempts_and_their_pauses",

@@ -179,6 +179,8 @@ def test_field_numbers_are_the_contracts() -> None:
         "temporal_workflow_id": 4,
         "subscribe_url": 5,
         "status_url": 6,
+        # Ours.
+        "warnings": 20,
     }
     assert numbers["WorkflowProgressEvent"] == {
         "workflow_execution_id": 1,

@@ -23,6 +23,9 @@ document_path = click.Path(exists=True, dir_okay=False, allow_dash=True, path_ty
 outputs_option = click.option("--outputs", is_flag=True, help="Show what each task has put out, cut.")
 """For commands that show progress."""
 
+strict_option = click.option("--strict", is_flag=True, help="Refuse documents with warnings as well.")
+"""For commands that take documents: what is allowed and hardly meant is as wrong as what is not allowed."""
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

@@ -79,16 +79,18 @@ class _Loop:
             await executing
 
     async def _execute(self, interrupt: asyncio.Event) -> None:
+        from fastrunner._core import validate
         from fastrunner.cli.inprocess import execute_until
-        from fastrunner.cli.local import print_problems
         from fastrunner.cli.present import say
+        from fastrunner.cli.problems import show_problems
         from fastrunner.errors import DocumentRefused
 
         began_ms = wall_ms()
         try:
-            status = await execute_until(self._local(), interrupt)
+            local = self._local()
+            show_problems(self._file, validate(local.document, True), local.document.encode())
+            status = await execute_until(local, interrupt)
         except DocumentRefused as refusal:
-            print_problems(self._file, refusal.problems)
             status = f"{len(refusal.problems)} problems"
         except click.BadParameter as error:
             status = error.format_message()

@@ -51,7 +51,7 @@ class LocalRun:
 
 
 def execute(local: LocalRun) -> str:
-    """Executes and prints; gives the final status. Raises DocumentRefused."""
+    """Executes and prints; gives the final status. Raises DocumentRefused for a document that nobody validated."""
     for number in _ENDS:
         signal.signal(number, _leave)
     return uvloop.run(_execute(local))

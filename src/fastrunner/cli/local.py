@@ -1,13 +1,11 @@
 """Support: the commands that need no server: `run` and `validate`."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from fastrunner.base.printable import escaped_json, printable
+from fastrunner.base.printable import printable
 from fastrunner.cli.arguments import (
     EXIT_BY_STATUS,
     EXIT_INTERRUPTED,
@@ -16,37 +14,32 @@ from fastrunner.cli.arguments import (
     read_document,
     read_input,
     read_pairs,
+    strict_option,
 )
-
-if TYPE_CHECKING:
-    from fastrunner._core import Problem
-
-
-def print_problems(file: Path, problems: Sequence["Problem"]) -> None:
-    for problem in problems:
-        line = f"{file}:{problem.line}:{problem.column}: {problem.code}: {problem.message}"
-        click.echo(printable(line), err=True)
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=document_path)
-@click.option("--json", "as_json", is_flag=True, help="Print problems as JSON lines on stdout.")
-def validate(files: tuple[Path, ...], as_json: bool) -> None:
-    """Check workflow documents; prints every problem as file:line:column and exits with 1 if there is one."""
-    import orjson
+@strict_option
+@click.option("--json", "as_json", is_flag=True, help="Print problems and warnings as JSON lines on stdout.")
+def validate(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
+    """Check workflow documents.
 
+    Prints every problem and warning as file:line:column with the line itself; exits with 1 if there is a problem.
+    """
     from fastrunner._core import validate as problems_of
+    from fastrunner.cli.problems import json_row, show_problems
 
     bad = 0
     for file in files:
-        problems = problems_of(read_document(file))
-        bad += bool(problems)
+        document = read_document(file)
+        problems = problems_of(document, True)
+        bad += any(strict or problem.severity == "error" for problem in problems)
         if not as_json:
-            print_problems(file, problems)
+            show_problems(file, problems, document)
             continue
         for problem in problems:
-            row = {name: getattr(problem, name) for name in ("code", "pointer", "line", "column", "message")}
-            click.echo(escaped_json(orjson.dumps({"file": str(file), **row}).decode()))
+            click.echo(json_row(file, problem))
     if bad:
         if not as_json:
             click.echo(f"{bad} of {len(files)} documents have problems", err=True)
@@ -61,14 +54,16 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
 @outputs_option
-@click.option("--json", "as_json", is_flag=True, help="Print progress as JSON lines on stderr.")
-@click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
+@strict_option
+@click.option("--json", "as_json", is_flag=True, help="Print progress and warnings as JSON lines on stderr.")
+@click.option("--quiet", is_flag=True, help="Print neither progress nor warnings, only the result.")
 def run(
     file: Path,
     input_text: str | None,
     env: tuple[str, ...],
     timeout_s: int,
     outputs: bool,
+    strict: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -79,10 +74,11 @@ def run(
     """
     from fastrunner.cli.inprocess import LocalRun, execute
     from fastrunner.config import ConfigurationError
-    from fastrunner.errors import DocumentRefused
 
+    document = read_document(file)
+    _check(file, document, strict, as_json, quiet)
     local = LocalRun(
-        document=read_document(file).decode("utf-8", "replace"),
+        document=document.decode(),
         input_json=read_input(input_text, file).encode() or b"null",
         env_vars=read_pairs(env),
         timeout_s_max=timeout_s,
@@ -92,10 +88,23 @@ def run(
     )
     try:
         status = execute(local)
-    except DocumentRefused as refusal:
-        print_problems(file, refusal.problems)
-        sys.exit(2)
     except ConfigurationError as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(2)
     sys.exit(EXIT_BY_STATUS.get(status, EXIT_INTERRUPTED))
+
+
+def _check(file: Path, document: bytes, strict: bool, as_json: bool, quiet: bool) -> None:
+    """Shows what is wrong with a document, and leaves with 2 if it is not to be executed."""
+    from fastrunner._core import validate as problems_of
+    from fastrunner.cli.problems import json_row, show_problems
+
+    problems = problems_of(document, True)
+    if any(strict or problem.severity == "error" for problem in problems):
+        show_problems(file, problems, document)
+        sys.exit(2)
+    if as_json and not quiet:
+        for warning in problems:
+            click.echo(json_row(file, warning), err=True)
+    elif not quiet:
+        show_problems(file, problems, document)

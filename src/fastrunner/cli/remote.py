@@ -18,6 +18,7 @@ from fastrunner.cli.arguments import (
     read_document,
     read_input,
     read_pairs,
+    strict_option,
 )
 from fastrunner.progress.names import STATUSES, TERMINAL_EVENTS
 
@@ -59,6 +60,7 @@ def _client(target: str | None, tls: bool, deadline_s: float) -> "Client":
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
 @click.option("--follow", is_flag=True, help="Watch until it ends, then print its output.")
 @outputs_option
+@strict_option
 @_json
 @_connection
 def submit(
@@ -69,6 +71,7 @@ def submit(
     timeout_s: int,
     follow: bool,
     outputs: bool,
+    strict: bool,
     as_json: bool,
     **connection: Any,
 ) -> None:
@@ -93,7 +96,11 @@ def submit(
     if timeout_s:
         request.config.max_timeout_seconds = timeout_s
     client = _client(**connection)
+    if strict:
+        _check(client, file, request.workflow_yaml)
     reply = client.call("ExecuteAsync", request)
+    for warning in reply.warnings:
+        say(f"{file}:{warning}")
     if as_json:
         json_line(reply)
     elif not follow:
@@ -104,6 +111,18 @@ def submit(
         _watch(
             client, reply.workflow_execution_id, 1, display(err=not as_json, as_json=as_json, outputs=outputs), as_json
         )
+
+
+def _check(client: "Client", file: Path, document: str) -> None:
+    """Leaves with 2 if the runner has a problem with a document or warns of it."""
+    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
+    from fastrunner.cli.problems import show_problems
+
+    request = query_pb2.ValidateWorkflowRequest(workflow_yaml=document, strict=True)
+    verdict = client.call("ValidateWorkflow", request)
+    if not verdict.valid:
+        show_problems(file, verdict.problems, document.encode())
+        sys.exit(2)
 
 
 def _text(file: Path) -> str:

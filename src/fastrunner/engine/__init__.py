@@ -51,6 +51,8 @@ class Submission:
     """Who submits, for fair shares; no part of the request."""
     on_elsewhere: "Callable[[int, Future[Any]], None] | None" = field(default=None, compare=False)
     """Told which worker has the id, and what to settle with its answer; None: Elsewhere is raised instead."""
+    warnings: Sequence[Problem] = field(default=(), compare=False)
+    """What the document may do and hardly means to; known once the submission is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,10 @@ class Engine(Protocol):
         """
 
     def validate(self, document: str, client: str) -> Awaitable[Sequence[Problem]]:
-        """Every problem of a document, in its order; none if it would be executed. Raises AtCapacity, Unavailable."""
+        """Every problem of a document, in its order, or the warnings of one that would be executed.
+
+        Raises AtCapacity, Unavailable.
+        """
 
     def cancel(self, execution_id: str, reason: str, force: bool) -> Awaitable[None]:
         """Durable when it returns. Raises UnknownExecution, WrongState."""

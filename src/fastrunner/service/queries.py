@@ -9,7 +9,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -33,6 +33,9 @@ from fastrunner.errors import InvalidRequest
 from fastrunner.progress.names import STATUSES
 from fastrunner.routing.facts import CallFacts, Router
 from fastrunner.service.decode import check_document, check_execution_id, parse
+
+if TYPE_CHECKING:
+    from fastrunner._core import Problem
 
 _EVENTS_COUNT_DEFAULT: Final = 1_000
 _PAGE_SIZE_DEFAULT: Final = 100
@@ -98,27 +101,30 @@ class Queries:
         return Page([_execution(view) for view in page.items], page.complete_to)
 
     async def validate_workflow(self, payload: bytes, facts: CallFacts) -> bytes:
-        """Answers ValidateWorkflow: every problem, and whether the document would be executed.
+        """Answers ValidateWorkflow: every problem, whether the document would be executed, and warnings if so.
 
         Raises AtCapacity where a submission would be refused: compiling is most of its work.
         """
         self._admit(facts.peer, 1)
         request = parse(ValidateWorkflowRequest, payload)
         check_document(request.workflow_yaml)
-        problems = await self._engine.validate(request.workflow_yaml, facts.peer)
+        found = await self._engine.validate(request.workflow_yaml, facts.peer)
+        problems = [problem for problem in found if request.strict or problem.severity == "error"]
+        warnings = () if request.strict else (problem for problem in found if problem.severity == "warning")
         return ValidateWorkflowResponse(
-            valid=not problems,
-            problems=[
-                WorkflowProblem(
-                    code=problem.code,
-                    pointer=problem.pointer,
-                    line=problem.line,
-                    column=problem.column,
-                    message=problem.message,
-                )
-                for problem in problems
-            ],
+            valid=not problems, problems=map(_problem, problems), warnings=map(_problem, warnings)
         ).SerializeToString()
+
+
+def _problem(problem: "Problem") -> WorkflowProblem:
+    return WorkflowProblem(
+        code=problem.code,
+        pointer=problem.pointer,
+        line=problem.line,
+        column=problem.column,
+        message=problem.message,
+        severity=problem.severity,
+    )
 
 
 def first_sequence(from_sequence_number: int) -> int:

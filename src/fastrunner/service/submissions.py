@@ -14,7 +14,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ExecuteAsyncBatchResult,
@@ -25,12 +25,15 @@ from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import Engine
+from fastrunner.engine import Engine, Submission
 from fastrunner.errors import Elsewhere, ForwardedError, RunnerError, TooLarge, Unavailable, code_of
 from fastrunner.progress.wire import field_1
 from fastrunner.routing.facts import CallFacts, Later, Router, peek_execution_id
 from fastrunner.service.decode import decode_execution, parse
 from fastrunner.service.status import status_of
+
+if TYPE_CHECKING:
+    from fastrunner._core import Problem
 
 Results = list[bytes]
 """Encoded ExecuteAsyncBatchResults."""
@@ -80,7 +83,7 @@ class Submissions:
             raise
         if not facts.local:
             submission.on_elsewhere = partial(self._pass_on, payload, facts)
-        return Later(self._engine.submit(submission), partial(_accepted, submission.execution_id))
+        return Later(self._engine.submit(submission), partial(_accepted, submission))
 
     async def submit_at(self, worker: int, payload: bytes, facts: CallFacts) -> bytes:
         """Has another worker accept one execution, or whoever turns out to have it."""
@@ -215,8 +218,23 @@ async def _result(later: Later) -> bytes:
         return _refused(error)
 
 
-def _accepted(execution_id: str, status: str) -> bytes:
-    return field_1(execution_id.encode()) + _ACCEPTED[status]
+def _accepted(submission: Submission, status: str) -> bytes:
+    reply = field_1(submission.execution_id.encode()) + _ACCEPTED[status]
+    return reply + _warned(submission.warnings) if submission.warnings else reply
+
+
+def _warned(warnings: "Sequence[Problem]") -> bytes:
+    """Warnings as fields of a WorkflowExecuteResponse, as many as fit; the last one counts those that do not."""
+    lines: list[str] = []
+    room_bytes = limits.REPLY_WARNINGS_SIZE_BYTES_MAX
+    for warning in warnings:
+        line = f"{warning.line}:{warning.column}: {warning.code}: {warning.message}"
+        room_bytes -= len(line.encode())
+        if room_bytes < 0:
+            lines.append(f"{len(warnings) - len(lines)} more warnings: ValidateWorkflow lists them all")
+            break
+        lines.append(line)
+    return WorkflowExecuteResponse(warnings=lines).SerializeToString()
 
 
 def _refused(error: Exception) -> bytes:

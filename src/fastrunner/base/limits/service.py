@@ -30,6 +30,9 @@ default; a client that gets more sees RESOURCE_EXHAUSTED instead of the refusal.
 BATCH_STATUS_DETAILS_SIZE_BYTES_MAX: Final = 2_048
 """Details of one refusal within a batch, so that a whole batch of refusals fits a client's 4 MiB."""
 
+REPLY_WARNINGS_SIZE_BYTES_MAX: Final = 2_048
+"""Warnings in the answer to a submission: some ten, so that a whole batch of such answers fits a client's 4 MiB."""
+
 BATCH_EXECUTIONS_PER_TURN_MAX: Final = 20
 """Executions of a batch submitted before the loop serves others: some milliseconds if each document is new."""
 

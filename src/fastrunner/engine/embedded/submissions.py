@@ -122,6 +122,7 @@ class Submissions:
         env_json = env_text(submission.env_vars)
         digest = request_digest(submission, self._plans.hash_of(submission.document), env_json)
         if self._is_known(submission, digest, answer):
+            submission.warnings = self._plans.warnings_of(submission.document)
             return
         home = self._shards.home
         self._host.check_open(home)
@@ -244,6 +245,7 @@ class Submissions:
     def _accept(self, shard: Shard, newcomer: _Newcomer, plan: CachedPlan) -> None:
         """Makes an execution of it, which exists once its first commit has landed."""
         submission, digest, env_json = newcomer.submission, newcomer.digest, newcomer.env_json
+        submission.warnings = plan.plan.warnings
         now_ms = self._wall_ms()
         execution = shard.admit(submission.execution_id, now_ms, digest, submission.debug)
         asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)

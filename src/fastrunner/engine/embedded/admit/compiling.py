@@ -126,13 +126,12 @@ class Compiler:
         return outcome
 
     async def problems_of(self, document: str, client: str) -> Sequence[Problem]:
-        """All problems of a document; none if it would be executed. Raises AtCapacity, Unavailable."""
+        """All problems of a document, or the warnings of one that would be executed. Raises AtCapacity, Unavailable."""
         try:
-            if self.plan_of(document, client) is None:
-                await self.outcome_of(document)
+            plan = self.plan_of(document, client) or await self.outcome_of(document)
         except DocumentRefused as refused:
             return refused.problems
-        return ()
+        return plan.plan.warnings
 
     def stop(self) -> None:
         """Compiles nothing more; whoever waits is told to come again."""

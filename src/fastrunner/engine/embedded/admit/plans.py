@@ -98,6 +98,11 @@ class PlanCache:
             raise DocumentRefused(invalid.problems) from None
         return self._keep(CachedPlan(plan, document, _prefixed(document.encode()), is_stored=True))
 
+    def warnings_of(self, document: str) -> Sequence[Problem]:
+        """The warnings of a document, if its plan is known."""
+        cached = self._plans.get(document)
+        return () if cached is None else cached.plan.warnings
+
     def hash_of(self, document: str) -> "HASH":
         """A hash that has taken in a document, whether or not it compiles: to be copied before it takes in more."""
         cached = self._plans.get(document)

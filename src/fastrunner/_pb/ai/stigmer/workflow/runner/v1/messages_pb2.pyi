@@ -168,6 +168,7 @@ class WorkflowExecuteResponse(message.Message):
     TEMPORAL_WORKFLOW_ID_FIELD_NUMBER: builtins.int
     SUBSCRIBE_URL_FIELD_NUMBER: builtins.int
     STATUS_URL_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     workflow_execution_id: builtins.str
     """The caller's id, repeated."""
     status: builtins.str
@@ -180,6 +181,10 @@ class WorkflowExecuteResponse(message.Message):
     """Where to subscribe to progress; empty unless configured."""
     status_url: builtins.str
     """Where to ask for the status; empty unless configured."""
+    @builtins.property
+    def warnings(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What the document may do and hardly means to, as `line:column: code: message`; ValidateWorkflow gives it in fields."""
+
     def __init__(
         self,
         *,
@@ -189,10 +194,11 @@ class WorkflowExecuteResponse(message.Message):
         temporal_workflow_id: builtins.str = ...,
         subscribe_url: builtins.str = ...,
         status_url: builtins.str = ...,
+        warnings: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "status", b"status", "status_url", b"status_url", "subscribe_url", b"subscribe_url", "temporal_workflow_id", b"temporal_workflow_id", "workflow_execution_id", b"workflow_execution_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "status", b"status", "status_url", b"status_url", "subscribe_url", b"subscribe_url", "temporal_workflow_id", b"temporal_workflow_id", "warnings", b"warnings", "workflow_execution_id", b"workflow_execution_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

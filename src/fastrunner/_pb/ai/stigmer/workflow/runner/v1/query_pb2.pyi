@@ -288,16 +288,20 @@ class ValidateWorkflowRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     WORKFLOW_YAML_FIELD_NUMBER: builtins.int
+    STRICT_FIELD_NUMBER: builtins.int
     workflow_yaml: builtins.str
     """The workflow document, as YAML or JSON text."""
+    strict: builtins.bool
+    """Count warnings as problems: text that looks like an expression, conditions that are always true."""
     def __init__(
         self,
         *,
         workflow_yaml: builtins.str = ...,
+        strict: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["workflow_yaml", b"workflow_yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["strict", b"strict", "workflow_yaml", b"workflow_yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,27 +313,33 @@ class ValidateWorkflowResponse(message.Message):
 
     VALID_FIELD_NUMBER: builtins.int
     PROBLEMS_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     valid: builtins.bool
     """Whether the runner would execute the document."""
     @builtins.property
     def problems(self) -> containers.RepeatedCompositeFieldContainer[WorkflowProblem]:
         """Every problem found, in the order of the document."""
 
+    @builtins.property
+    def warnings(self) -> containers.RepeatedCompositeFieldContainer[WorkflowProblem]:
+        """What a valid document may do and hardly means to, in the order of the document."""
+
     def __init__(
         self,
         *,
         valid: builtins.bool = ...,
         problems: abc.Iterable[WorkflowProblem] | None = ...,
+        warnings: abc.Iterable[WorkflowProblem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["problems", b"problems", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["problems", b"problems", "valid", b"valid", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class WorkflowProblem(message.Message):
-    """One problem of a document."""
+    """One problem of a document, or a warning."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -338,6 +348,7 @@ class WorkflowProblem(message.Message):
     LINE_FIELD_NUMBER: builtins.int
     COLUMN_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
+    SEVERITY_FIELD_NUMBER: builtins.int
     code: builtins.str
     """A stable code, such as `unknown-key`."""
     pointer: builtins.str
@@ -348,6 +359,8 @@ class WorkflowProblem(message.Message):
     """Column of the value, from 1."""
     message: builtins.str
     """What is wrong and what is allowed."""
+    severity: builtins.str
+    """`error` or `warning`; with `strict` a warning is among the problems."""
     def __init__(
         self,
         *,
@@ -356,9 +369,10 @@ class WorkflowProblem(message.Message):
         line: builtins.int = ...,
         column: builtins.int = ...,
         message: builtins.str = ...,
+        severity: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["code", b"code", "column", b"column", "line", b"line", "message", b"message", "pointer", b"pointer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["code", b"code", "column", b"column", "line", b"line", "message", b"message", "pointer", b"pointer", "severity", b"severity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
