@@ -564,6 +564,8 @@ cdef class Walk:
     cdef long long next_resource_id
     cdef dict strands
     """By id, in the order of their ids."""
+    cdef Strand lone
+    """Between turns: the only strand, which is not in `strands` then."""
     cdef list ready
     """Strands that can take a step; the first one does."""
     cdef dict resources

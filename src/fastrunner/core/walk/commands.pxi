@@ -39,7 +39,7 @@ cdef int resume(Walk walk, Resume command) except -1:
     if walk.state != STATUS_PAUSED or walk.grace_until_ms:
         return 0
     walk.state = STATUS_RUNNING
-    walk.held = []
+    walk.held = NO_ITEMS
     shift_timeouts(walk, walk.now_ms - walk.paused_at_ms)
     emit(walk, walk.plan.event_resumed, 0, reason_field(command.reason, walk.plan.event_resumed))
     for resource, value, error in held:

@@ -13,12 +13,19 @@ cdef Resource hold(Walk walk, Strand strand, TaskFrame frame):
     resource.id = walk.next_resource_id
     walk.next_resource_id += 1
     resource.strand, resource.frame = strand, frame
-    walk.resources[resource.id] = resource
+    keep_resource(walk, resource)
     if frame is not None:
         if frame.resources is None:
             frame.resources = []
         frame.resources.append(resource)
     return resource
+
+
+cdef int keep_resource(Walk walk, Resource resource) except -1:
+    if walk.resources is NO_ENTRIES:
+        walk.resources = {}
+    walk.resources[resource.id] = resource
+    return 0
 
 
 cdef Resource ask_effect(Walk walk, Place at, TaskFrame frame):
@@ -43,12 +50,20 @@ cdef str effect_key(Walk walk, TaskNode task, int attempt):
     """An idempotency key no other effect of the execution has: a visit is a new iteration unless it is a retry."""
     cdef list visit = walk.visits.get(task.index)
     if visit is None:
-        visit = walk.visits[task.index] = [1, attempt]
+        visit = [1, attempt]
+        keep_visit(walk, task, visit)
     else:
         if attempt <= visit[1]:
             visit[0] += 1
         visit[1] = attempt
     return f"{walk.facts.execution_id}{task.reference}/{visit[0]}/{attempt}"
+
+
+cdef int keep_visit(Walk walk, TaskNode task, list visit) except -1:
+    if walk.visits is NO_ENTRIES:
+        walk.visits = {}
+    walk.visits[task.index] = visit
+    return 0
 
 
 # --- outcomes ---
@@ -98,10 +113,17 @@ cdef int arrive(Walk walk, Resource resource, object value, dict error) except -
     except (Unkept, TypeError) as problem:
         value, error = None, make_error("runtime", str(problem), resource.action.reference)
     if walk.state == STATUS_PAUSED:
-        walk.held.append((resource, value, error))
+        hold_outcome(walk, resource, value, error)
         return 0
     answer(walk, resource, value, error)
     return expire(walk, walk.now_ms)
+
+
+cdef int hold_outcome(Walk walk, Resource resource, object value, dict error) except -1:
+    if walk.held is NO_ITEMS:
+        walk.held = []
+    walk.held.append((resource, value, error))
+    return 0
 
 
 cdef int answer(Walk walk, Resource resource, object value, dict error) except -1:
@@ -138,6 +160,8 @@ cdef dict never_rendered(Place at):
 cdef int detach(Walk walk, Resource resource) except -1:
     """Nobody holds it any more."""
     walk.resources.pop(resource.id, None)
+    if not walk.resources:
+        walk.resources = NO_ENTRIES
     if resource.frame is not None and resource.frame.resources is not None:
         resource.frame.resources.remove(resource)
         if not resource.frame.resources:

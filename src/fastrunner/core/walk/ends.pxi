@@ -15,10 +15,9 @@ cdef int drop_everything(Walk walk, bint detached) except -1:
         (<Strand> strand).is_ready = False
     walk.ready = []
     walk.strands = {}
-    walk.resources = {}
+    walk.resources = walk.visits = NO_ENTRIES
     walk.effects_in_flight = 0
-    walk.held = []
-    walk.visits = {}
+    walk.held = NO_ITEMS
     walk.timeout_at_ms = walk.grace_until_ms = 0
     return 0
 

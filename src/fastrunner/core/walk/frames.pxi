@@ -11,6 +11,11 @@ on elsewhere.
 
 cimport cython
 
+# What most walks have none of, most of the time, shared between them: a walk that gets the first entry gets a dict or a
+# list of its own. Nobody puts anything into these.
+cdef dict NO_ENTRIES = {}
+cdef list NO_ITEMS = []
+
 
 cdef class TaskFrame:
     """A running task."""

@@ -30,6 +30,8 @@ cdef long long MOMENT_MS_MAX = 253_402_300_799_999
 cdef Py_ssize_t BRACKETS_SAFE_MAX = 240
 # How much of the input is looked through for values to be written as paths.
 cdef Py_ssize_t INPUT_PATHS_MAX = 256
+# Fewer are found again for each snapshot: that takes microseconds, and executions that wait are many.
+cdef Py_ssize_t INPUT_PATHS_KEPT_MIN = 8
 
 # How a resource is written.
 cdef enum:
@@ -177,9 +179,12 @@ cdef bytes write_snapshot(Walk walk):
     cdef Sharing sharing
     cdef list fields, table
     cdef bytes body
+    leave_rest(walk)
     if walk.input_paths is None:
         walk.input_paths = find_input_paths(walk.facts.input)
     writer.input_paths = walk.input_paths
+    if len(walk.input_paths) < INPUT_PATHS_KEPT_MIN:
+        walk.input_paths = None
     writer.table = []
     writer.places = {}
     fields = [
@@ -206,6 +211,7 @@ cdef bytes write_snapshot(Walk walk):
         [written_resource(writer, None, None, <Resource> resource)
          for resource in walk.resources.values() if (<Resource> resource).frame is None],
     ]
+    come_to_rest(walk)
     sharing = Sharing(writer)
     table = sharing.table()
     body = dump_json([*fields, sharing.notes, table])
@@ -311,16 +317,18 @@ cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list 
     walk.output = reader.value(output)
     walk.error = reader.error(error)
     for index, iteration, attempt in visits:
-        walk.visits[(<TaskNode?> plan.tasks[index]).index] = [count_of(iteration), attempt_of(attempt)]
+        keep_visit(walk, <TaskNode?> plan.tasks[index], [count_of(iteration), attempt_of(attempt)])
     for entry in strands:
         read_strand(reader, entry)
     for entry in detached:
         read_resource(reader, None, None, entry)
-    walk.resources = {number: walk.resources[number] for number in sorted(walk.resources)}
+    if walk.resources:
+        walk.resources = {number: walk.resources[number] for number in sorted(walk.resources)}
     read_ready(walk, ready)
     read_held(reader, held)
     check_walk(walk)
     find_wake(walk)
+    come_to_rest(walk)
     return walk
 
 
@@ -332,7 +340,7 @@ cdef int read_held(SnapshotReader reader, list held) except -1:
         resource = <Resource> reader.walk.resources[resource_id]
         if isinstance(resource.action, PerformEffect):
             answers[resource.id] = answers.get(resource.id, 0) + 1
-        reader.walk.held.append((resource, reader.value(value), reader.error(error)))
+        hold_outcome(reader.walk, resource, reader.value(value), reader.error(error))
     for resource in reader.walk.resources.values():
         if answers.get(resource.id, 0) != resource.is_answered:
             raise ValueError("an effect is answered without an outcome that is held, or the other way round")
@@ -479,7 +487,7 @@ cdef int read_resource(SnapshotReader reader, Strand strand, TaskFrame frame, li
         if frame.resources is None:
             frame.resources = []
         frame.resources.append(resource)
-    walk.resources[resource.id] = resource
+    keep_resource(walk, resource)
     return 0
 
 

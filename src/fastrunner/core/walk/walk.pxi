@@ -96,7 +96,7 @@ cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour
     cdef Walk walk = Walk.__new__(Walk, KEY)
     cdef Facts facts = Facts.__new__(Facts)
     facts.execution_id = execution_id
-    facts.env = checked_env(env) if env else {}
+    facts.env = checked_env(env) if env else NO_ENTRIES
     facts.document = plan.document
     facts.behaviour = behaviour
     walk.plan = plan
@@ -106,9 +106,8 @@ cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour
     walk.next_strand_id = walk.next_resource_id = 1
     walk.strands = {}
     walk.ready = []
-    walk.resources = {}
-    walk.held = []
-    walk.visits = {}
+    walk.resources = walk.visits = NO_ENTRIES
+    walk.held = NO_ITEMS
     return walk
 
 
@@ -162,6 +161,7 @@ cdef object take_input(Walk walk, Place at):
 
 cdef int begin_turn(Walk walk, long long now_ms) except -1:
     cdef Workspace work = borrow_workspace(walk.behaviour)
+    leave_rest(walk)
     work.is_later = now_ms > walk.now_ms
     # A clock that was set back must not make deadlines move or events older than those before them.
     walk.now_ms = max(now_ms, walk.now_ms)
@@ -183,9 +183,30 @@ cdef Turn end_turn(Walk walk):
     turn.last_sequence = walk.last_sequence if work.first_sequence else 0
     turn.more = walk.state == STATUS_RUNNING and walk.grace_until_ms == 0 and len(walk.ready) > 0 and not work.has_due
     find_wake(walk)
+    come_to_rest(walk)
     walk.work = None
     return_workspace(work)
     return turn
+
+
+cdef int come_to_rest(Walk walk) except -1:
+    """Between turns most walks are one strand that waits: without the dict and the list those take a tenth less."""
+    if len(walk.strands) == 1:
+        walk.lone = <Strand> next(iter(walk.strands.values()))
+        walk.strands = NO_ENTRIES
+    if not walk.ready:
+        walk.ready = NO_ITEMS
+    return 0
+
+
+cdef int leave_rest(Walk walk) except -1:
+    """Before a turn, or a snapshot."""
+    if walk.lone is not None:
+        walk.strands = {walk.lone.id: walk.lone}
+        walk.lone = None
+    if walk.ready is NO_ITEMS:
+        walk.ready = []
+    return 0
 
 
 cdef int emit(Walk walk, EventParts parts, int attempt, bytes message=None, dict error=None,

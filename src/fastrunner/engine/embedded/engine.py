@@ -339,7 +339,7 @@ class EmbeddedEngine:
         if execution.broken:
             raise Damaged(f"execution {execution_id!r} is out of service: the runner's log has the reason")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        execution.inbox.append((command, future))
+        execution.deliver(command, future)
         self._scheduler.enqueue(execution)
         await future
 
@@ -391,7 +391,7 @@ class EmbeddedEngine:
             execution.interrupted = ()
 
     def _deliver(self, execution: Execution, outcome: EffectResult | EffectFailure) -> None:
-        execution.inbox.append((outcome, None))
+        execution.deliver(outcome)
         self._scheduler.enqueue(execution)
 
     # --- Driver: called by the shards ---

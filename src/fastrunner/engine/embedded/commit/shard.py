@@ -321,7 +321,7 @@ class Shard:
         for _, future in execution.inbox:
             if future is not None:
                 Waiter(future).fail(error)
-        execution.inbox.clear()
+        execution.inbox = ()
 
     def _abandon(self, execution: Execution, error: BaseException) -> None:
         execution.broken = True

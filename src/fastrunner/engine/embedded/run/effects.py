@@ -96,7 +96,7 @@ class EffectRunner:
         marks.end()
         task = loop.create_task(self._perform(execution, effect, rendered))
         crash.reach_soon(CrashPoint.AFTER_EFFECT_START, loop.call_later)
-        execution.tasks[effect_id] = task
+        execution.performs(effect_id, task)
         self._tasks[task] = None
         task.add_done_callback(self._ended)
 

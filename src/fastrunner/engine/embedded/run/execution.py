@@ -10,7 +10,7 @@ Rules:
 from asyncio import Future, Task
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from fastrunner.engine.embedded.store.reader import Unfinished
 
 __all__ = ["Execution", "StartFacts"]
+
+_NO_EFFECTS: Final[dict[int, Any]] = {}
+"""Of all executions that have none, which saves each an empty dict. Nobody puts anything into it."""
 
 
 @dataclass(slots=True)
@@ -133,7 +136,7 @@ class Execution:
         self.more = False
         """The walk has steps to take without any outcome."""
         # A deque would take 760 bytes, empty or not; more than a few deliveries hardly ever wait.
-        self.inbox: list[tuple[Outcome, Future[None] | None]] = []
+        self.inbox: tuple[tuple[Outcome, Future[None] | None], ...] = ()
         self.queued = False
         """Whether the scheduler holds it."""
         self.dirty = False
@@ -144,9 +147,9 @@ class Execution:
         """Whether it only waits: for a timer, or paused."""
         self.timer_ms = 0
         """The deadline the scheduler's heap holds for it; 0: none."""
-        self.effects_unstarted: dict[int, PerformEffect] = {}
+        self.effects_unstarted: dict[int, PerformEffect] = _NO_EFFECTS
         """Effects whose commit has not landed, or that wait for their turn or for a place."""
-        self.tasks: dict[int, Task[None]] = {}
+        self.tasks: dict[int, Task[None]] = _NO_EFFECTS
         """Effects being performed."""
         # From here on tuples: most are empty most of the time, and an empty tuple takes no memory.
         self.interrupted: tuple[int, ...] = ()
@@ -170,6 +173,23 @@ class Execution:
         self._settled = True
         self._sequence_shift = 0
         """Events told in the place of a walk that has ended without them."""
+
+    # --- what happens to it ---
+
+    def deliver(self, outcome: "Outcome", future: "Future[None] | None" = None) -> None:
+        """What its walk takes in one of the next turns; who sent a command hears through `future`."""
+        self.inbox += ((outcome, future),)
+
+    def _ask(self, effect: PerformEffect) -> None:
+        if self.effects_unstarted is _NO_EFFECTS:
+            self.effects_unstarted = {}
+        self.effects_unstarted[effect.effect_id] = effect
+
+    def performs(self, effect_id: int, task: "Task[None]") -> None:
+        """An effect is under way."""
+        if self.tasks is _NO_EFFECTS:
+            self.tasks = {}
+        self.tasks[effect_id] = task
 
     # --- turns ---
 
@@ -207,7 +227,8 @@ class Execution:
             self._absorb(turn, now_ms)
             return True
         if self.inbox:
-            outcome, future = self.inbox.pop(0)
+            outcome, future = self.inbox[0]
+            self.inbox = self.inbox[1:]
             if isinstance(outcome, Cancel | Pause | Resume):
                 self._command(outcome, future, now_ms)
                 return True
@@ -267,7 +288,7 @@ class Execution:
         started, interrupted = [], []
         for action in actions:
             if isinstance(action, PerformEffect):
-                self.effects_unstarted[action.effect_id] = action
+                self._ask(action)
                 started.append(action.effect_id)
             elif isinstance(action, InterruptEffect):
                 self.effects_unstarted.pop(action.effect_id, None)
@@ -292,7 +313,7 @@ class Execution:
         for asked in walk.pending():
             if isinstance(asked, Subscribe):
                 raise RuntimeError(f"this engine has no events: it cannot do {asked!r}")
-            self.effects_unstarted[asked.effect_id] = asked
+            self._ask(asked)
             effects.append(asked)
         if row.last_sequence > walk.last_sequence:
             self._make_up(walk, row.last_sequence, now_ms)

@@ -167,7 +167,7 @@ class Scheduler:
             if walk.wake_at_ms > now_ms:
                 self.arm(execution)
             elif walk.wake_at_ms > 0:
-                execution.inbox.append((TimerDue(), None))
+                execution.deliver(TimerDue())
                 self.enqueue(execution)
         self._sleep()
 
