@@ -52,7 +52,7 @@ _METHOD = """\
   counted as completed by the runner before the next one, and for `whole` by the receiver.
 - A comparison begins after a warm-up of a fifth of a round's calls, which is not counted.
 - **Memory of an execution in flight**: how much more the worker has written to for itself (`Private_Dirty`) after
-  5,000 executions that wait, divided by their number; pages of the file that SQLite keeps are in it.
+  5,000 more executions that wait, divided by their number; pages of the file that SQLite keeps are in it, about 1 KiB.
 """
 
 

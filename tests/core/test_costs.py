@@ -121,8 +121,35 @@ async def _submit_calls(folder: Path) -> int:
     return count // 100
 
 
+async def _waiting_bytes(folder: Path) -> int:
+    """What an execution that only waits takes of Python's memory, its place in the engine's tables included."""
+    engine = EmbeddedEngine(load_config(data_dir=folder), Metrics(), {})
+    await engine.start()
+    head = {"dsl": "1.0.3", "namespace": "costs", "name": "waiting", "version": "1.0.0"}
+    document = json.dumps({"document": head, "do": [{"rest": {"wait": "PT1H"}}]})
+
+    async def submit(numbers: range) -> None:
+        for first in numbers[::20]:
+            requests = (
+                WorkflowExecuteInput(workflow_execution_id=f"costs-{first + each:05d}", workflow_yaml=document)
+                for each in range(20)
+            )
+            await asyncio.gather(*(engine.submit(decode_execution(each.SerializeToString())) for each in requests))
+
+    await submit(range(500))
+    tracemalloc.start()
+    try:
+        await submit(range(500, 1_500))
+        gc.collect()
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    await engine.drain(5)
+    return kept_bytes // 1_000
+
+
 def counts() -> dict[str, int]:
-    """Calls and peak bytes of every path."""
+    """Calls and bytes of every path."""
     found = {}
     for name, function in paths().items():
         _warm(function)
@@ -130,6 +157,8 @@ def counts() -> dict[str, int]:
         found[f"{name}.peak_bytes"] = min(_peak_bytes(function) for _ in range(3))
     with tempfile.TemporaryDirectory() as folder:
         found["submit.calls"] = asyncio.run(_submit_calls(Path(folder)))
+    with tempfile.TemporaryDirectory() as folder:
+        found["waiting.kept_bytes"] = asyncio.run(_waiting_bytes(Path(folder)))
     return found
 
 

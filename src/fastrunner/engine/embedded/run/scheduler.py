@@ -138,9 +138,10 @@ class Scheduler:
         if execution.timer_ms and execution.timer_ms <= walk.wake_at_ms:
             return
         self._forget(execution)
-        execution.timer_ms = walk.wake_at_ms
+        # The walk makes a new int each time it is asked.
+        due_ms = execution.timer_ms = walk.wake_at_ms
         self._timers_pushed_count += 1
-        heapq.heappush(self._timers, (walk.wake_at_ms, self._timers_pushed_count, execution))
+        heapq.heappush(self._timers, (due_ms, self._timers_pushed_count, execution))
         if self._timers[0][2] is execution:
             self._sleep()
 
