@@ -553,15 +553,12 @@ cdef class Walk:
     cdef readonly object error
     cdef readonly long long wake_at_ms
     cdef readonly long long last_sequence
-    cdef long long now_ms
-    cdef long long timeout_at_ms
-    cdef long long paused_at_ms
+    cdef long long now_ms, timeout_at_ms, paused_at_ms
     cdef long long grace_until_ms
     """When a graceful cancel stops waiting for effects; 0 unless one is under way."""
     cdef str cancel_reason
     cdef unsigned long long random_state
-    cdef long long next_strand_id
-    cdef long long next_resource_id
+    cdef long long next_strand_id, next_resource_id
     cdef dict strands
     """By id, in the order of their ids."""
     cdef Strand lone
