@@ -17,8 +17,7 @@ ZERO = re.compile(r"-0(?![.\d])")
 PATH_ERROR = re.compile(r"Invalid path expression.*")
 # What a function is written with, where the error here names the function itself.
 NAMED_ERROR = re.compile(
-    r"(explode|ascii_upcase|ascii_downcase|l?trim|rtrim) input must be a string"
-    r"|(startswith|endswith|[lr]?trimstr)\(\) requires string inputs"
+    r"(explode|ascii_upcase|ascii_downcase) input must be a string"
     r"|strptime/1 requires string inputs and arguments"
     r"|fromdate(iso8601)? input must be a string such as 2025-01-31T12:00:00Z"
     r"|(strftime/1|date|todate(iso8601)?) requires parsed datetime inputs"
@@ -27,7 +26,7 @@ NAMED_ERROR = re.compile(
 NO_EXTREME = re.compile(r"^(!?\").* (cannot be iterated over|has no (minimum|maximum), as it is not an array)\"$")
 PATTERN = re.compile(r"(as|\?//) [\[{]")
 PATHS = re.compile(r"path|pick|del|walk|entries|map_values|[-+*/%|/]?=|limit|first|last")
-NAMED_CALL = re.compile(r"ascii_(up|down)case|trim|date|min|max")
+NAMED_CALL = re.compile(r"ascii_(up|down)case|date|min|max")
 LEAVES_EARLY = re.compile(r"walk|map_values|=|first|limit|isempty|any|all|IN|until|label|nth|skip|entries")
 
 

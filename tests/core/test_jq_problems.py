@@ -98,12 +98,6 @@ def test_common_mistakes(program: str, line: int, column: int, words: str) -> No
     [
         ("ascii_upcase", "ascii_upcase"),
         ("ascii_downcase", "ascii_downcase"),
-        ('ltrimstr("a")', "ltrimstr()"),
-        ('rtrimstr("a")', "rtrimstr()"),
-        ('trimstr("a")', "trimstr()"),
-        ("trim", "trim"),
-        ("ltrim", "ltrim"),
-        ("rtrim", "rtrim"),
         ("todate", "todate"),
         ("todateiso8601", "todateiso8601"),
         ("date", "date"),

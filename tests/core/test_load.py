@@ -187,8 +187,9 @@ def test_json_survives_the_load(value: Any) -> None:
     assert load(json.dumps({"": value}, ensure_ascii=False, indent=1)) == {"": value}
 
 
+# U+2028 and U+2029 end lines for ruamel.yaml when it writes, as in YAML 1.1; in 1.2 they do not.
 YAML_TEXT = st.text(
-    st.characters(min_codepoint=0x20, max_codepoint=0x2FFF, exclude_categories=("Cs", "Cc")), max_size=20
+    st.characters(min_codepoint=0x20, max_codepoint=0x2FFF, exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=20
 )
 YAML_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | FLOATS | YAML_TEXT | KEYS,

@@ -66,44 +66,35 @@ cdef object f_endswith(object input, object a, object b, object c):
     return (<str>input).endswith(<str>a)
 
 
-cdef int check_strings(object input, object a, str name) except -1:
-    if type(input) is not str or type(a) is not str:
-        fail(f"{name}() requires string inputs")
-    return 0
-
-
 cdef object f_ltrimstr(object input, object a, object b, object c):
-    check_strings(input, a, "ltrimstr")
     return sized((<str>input)[len(<str>a):]) if f_startswith(input, a, b, c) else input
 
 
 cdef object f_rtrimstr(object input, object a, object b, object c):
-    check_strings(input, a, "rtrimstr")
     return sized((<str>input)[: len(<str>input) - len(<str>a)]) if f_endswith(input, a, b, c) else input
 
 
 cdef object f_trimstr(object input, object a, object b, object c):
-    check_strings(input, a, "trimstr")
     return f_rtrimstr(f_ltrimstr(input, a, b, c), a, b, c)
 
 
-cdef str trimmed(object input, str name):
+cdef str trimmed(object input):
     if type(input) is not str:
-        raise ExpressionError(f"{name} input must be a string")
+        raise ExpressionError("trim input must be a string")
     charge(1 + (len(<str>input) >> 2))
     return <str>input
 
 
 cdef object f_trim(object input, object a, object b, object c):
-    return trimmed(input, "trim").strip(SPACE)
+    return trimmed(input).strip(SPACE)
 
 
 cdef object f_ltrim(object input, object a, object b, object c):
-    return trimmed(input, "ltrim").lstrip(SPACE)
+    return trimmed(input).lstrip(SPACE)
 
 
 cdef object f_rtrim(object input, object a, object b, object c):
-    return trimmed(input, "rtrim").rstrip(SPACE)
+    return trimmed(input).rstrip(SPACE)
 
 
 cdef object f_explode(object input, object a, object b, object c):
