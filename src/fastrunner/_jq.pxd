@@ -43,6 +43,8 @@ cdef struct State:
     bint busy
     # Memory of regular expressions' matcher while an evaluation has it.
     void* matcher
+    # An object none of whose members may be asked for that it has not; borrowed.
+    void* guarded
 
 
 cdef inline void settle(State* state) noexcept:

@@ -30,6 +30,9 @@ class ExpressionError(Exception):
 class BudgetExceeded(ExpressionError):
     """The evaluation used up its budget; `try` does not catch it, so that no expression outlives its bound."""
 
+class MissingMember(BudgetExceeded):
+    """A member was asked for that a guarded object has not; `value` is its name. No `try` and no `//` catches it."""
+
 @final
 class Program:
     """A compiled jq expression; immutable, shared between executions. Comes from `compile_expression` alone."""

@@ -26,7 +26,7 @@ cdef object evaluate(Stack stack, State* state, Node node, object input):
         left = input if node.a is None else evaluate(stack, state, node.a, input)
         if type(left) is dict:
             found = PyDict_GetItemWithError(left, node.key)
-            return <object>found if found != NULL else None
+            return <object>found if found != NULL else missing(state, left, node.key)
         return None if left is None else index_error(left, node.key)
     elif kind == N_IDENTITY:
         return input
@@ -475,6 +475,13 @@ cdef Node fold(Node node):
 
 # --- index and slice ---
 
+cdef inline object missing(State* state, object value, object key):
+    """What an object without a member has for it."""
+    if <void*>value == state.guarded:
+        raise MissingMember(key)
+    return None
+
+
 cdef object index_error(object value, object key):
     raise ExpressionError(f"Cannot index {kind_name(value)} with {kind_name(key)} ({dump_short(key)})")
 
@@ -487,7 +494,7 @@ cdef object index_value(object value, object key):
         if type(value) is dict:
             charge_text(<str>key)
             found = PyDict_GetItemWithError(value, key)
-            return <object>found if found != NULL else None
+            return <object>found if found != NULL else missing(running(), value, key)
     elif is_number(key):
         if type(value) is list:
             position = to_double(key)

@@ -309,7 +309,7 @@ cdef bint step_field(Run run, Op* op) except -1:
         check_path(run, key)
     if type(value) is dict:
         item = PyDict_GetItemWithError(value, key)
-        found = <object>item if item != NULL else None
+        found = <object>item if item != NULL else missing(run.state, value, key)
     elif value is None:
         found = None
     elif op.a:

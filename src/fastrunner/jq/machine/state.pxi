@@ -38,6 +38,7 @@ cdef inline void begin(State* state, const Bounds* bounds) noexcept:
     state.met_special = False
     state.busy = False
     state.matcher = NULL
+    state.guarded = NULL
 
 
 cdef inline void* enter(State* state) noexcept:

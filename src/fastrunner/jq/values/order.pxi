@@ -76,6 +76,10 @@ class BudgetExceeded(ExpressionError):
     """The evaluation used up its budget; `try` does not catch it, so that no expression outlives its bound."""
 
 
+class MissingMember(BudgetExceeded):
+    """A member was asked for that a guarded object has not; `value` is its name. No `try` and no `//` catches it."""
+
+
 cdef object fail(str message):
     raise ExpressionError(message)
 
