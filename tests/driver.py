@@ -57,9 +57,10 @@ async def run(
     execution_id: str = "test-execution",
     env: Mapping[str, str] | None = None,
     restoring: bool = False,
+    secrets: Mapping[str, Any] | None = None,
 ) -> Execution:
     """Runs a document to its end. `restoring` replaces the walk by one restored from its snapshot after every turn."""
-    driver = _Driver(compile_document(document), execution_id, input, performers, env or {}, restoring)
+    driver = _Driver(compile_document(document), execution_id, input, performers, env or {}, restoring, secrets)
     try:
         return await driver.run()
     finally:
@@ -75,6 +76,7 @@ class _Driver:
         performers: Mapping[str, EffectPerformer],
         env: Mapping[str, str],
         restoring: bool,
+        secrets: Mapping[str, Any] | None,
     ) -> None:
         self._plan = plan
         self._execution_id = execution_id
@@ -82,13 +84,16 @@ class _Driver:
         self._performers = performers
         self._env = env
         self._restoring = restoring
+        self._secrets = secrets
         self._effects: dict[int, asyncio.Task[EffectResult | EffectFailure]] = {}
         self._interrupted: list[asyncio.Task[EffectResult | EffectFailure]] = []
         self._events: list[WorkflowProgressEvent] = []
         self._skipped_ms = 0
 
     async def run(self) -> Execution:
-        walk, turn = Walk.start(self._plan, self._execution_id, self._input, self._now_ms(), env=self._env)
+        walk, turn = Walk.start(
+            self._plan, self._execution_id, self._input, self._now_ms(), env=self._env, secrets=self._secrets
+        )
         while True:
             walk = self._took(walk, turn)
             if walk.status in _ENDED:
@@ -122,11 +127,13 @@ class _Driver:
                 self._interrupted.append(task)
         if not self._restoring or walk.status in _ENDED:
             return walk
-        return Walk.restore(self._plan, self._execution_id, self._input, walk.snapshot(), env=self._env)
+        return Walk.restore(
+            self._plan, self._execution_id, self._input, walk.snapshot(), env=self._env, secrets=self._secrets
+        )
 
     async def _perform(self, effect: PerformEffect) -> EffectResult | EffectFailure:
         try:
-            arguments = self._plan.render(effect.capsule)
+            arguments = self._plan.render(effect.capsule, self._secrets)
         except RenderFault as fault:
             return EffectFailure.whole(effect.effect_id, fault.error)
         return await self._performers[effect.kind].perform(effect, arguments)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import EffectPerformer, Engine, Submission
+from fastrunner.engine import EffectPerformer, Engine, SecretSource, Submission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from tests.driver import Execution
 
@@ -22,12 +22,15 @@ _DRAIN_TIMEOUT_S = 5.0
 
 @asynccontextmanager
 async def open_engine(
-    performers: Mapping[str, EffectPerformer], data_dir: Path, metrics: Metrics | None = None
+    performers: Mapping[str, EffectPerformer],
+    data_dir: Path,
+    metrics: Metrics | None = None,
+    secrets: SecretSource | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine that owns the one shard of `data_dir`. It closes the performers when it has drained."""
     metrics = metrics or Metrics(CollectorRegistry())
     config = load_config(data_dir=data_dir)
-    engine = EmbeddedEngine(config, metrics, performers)
+    engine = EmbeddedEngine(config, metrics, performers, secrets=secrets)
     await engine.start()
     try:
         yield engine

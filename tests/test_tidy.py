@@ -48,6 +48,7 @@ MAY_IMPORT = {
     | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"}
     | {"routing.placement"},
     "tasks": BELOW | {"_core", "engine"},
+    "access": BELOW,
     "callback": BELOW | {"engine"},
     "routing": BELOW | {"_wire"},
     "service": BELOW | {"_core", "_wire", "engine", "routing.facts"},

@@ -302,6 +302,8 @@ cdef class TaskNode:
     cdef EventParts event_retry
     cdef EventParts event_completed
     cdef EventParts event_failed
+    cdef object authentication
+    """How the calls of its effect prove who calls; None: not at all."""
     cdef int reads
     """What the arguments of its effect read, as bits; see READS."""
     cdef int scopes
@@ -312,14 +314,12 @@ cdef class TaskNode:
 cdef class Plan:
     """A compiled document; `_core.pyi` has the contract."""
 
-    cdef readonly str dsl
-    cdef readonly str namespace
-    cdef readonly str name
-    cdef readonly str version
+    cdef readonly str dsl, namespace, name, version
     cdef readonly object document
     cdef readonly bytes digest
     """SHA-256 of the document's text."""
     cdef readonly tuple warnings
+    cdef readonly tuple secrets
     cdef Behaviour behaviour
     """Of executions that start from it."""
     cdef list tasks
@@ -330,14 +330,8 @@ cdef class Plan:
     cdef Template output_as
     cdef Schema output_schema
     cdef Duration timeout
-    cdef EventParts event_started
-    cdef EventParts event_validating
-    cdef EventParts event_validated
-    cdef EventParts event_paused
-    cdef EventParts event_resumed
-    cdef EventParts event_completed
-    cdef EventParts event_failed
-    cdef EventParts event_cancelled
+    cdef EventParts event_started, event_validating, event_validated, event_paused, event_resumed
+    cdef EventParts event_completed, event_failed, event_cancelled
 
 
 @cython.final
@@ -371,7 +365,8 @@ cdef class Place:
     cdef object input
     cdef object raw_output
     cdef object output
-    cdef object secrets
+    cdef dict secrets
+    cdef object authorization
     cdef long long started_at_ms
     cdef long long timeout_at_ms
     """When the task that begins has taken too long; 0: never."""
@@ -509,6 +504,8 @@ cdef class Resource:
     """Whose end releases it; None: an effect that goes on whatever the workflow does."""
     cdef bint is_answered
     """Its only outcome has arrived and is held."""
+    cdef object authorization
+    """What it was performed with, for `$authorization`; in no snapshot."""
 
 
 @cython.final
@@ -545,6 +542,9 @@ cdef class Walk:
     cdef readonly Plan plan
     cdef Facts facts
     cdef Behaviour behaviour
+    cdef dict secrets
+    cdef tuple hidden
+    """Texts in them that errors must not show."""
     cdef Workspace work
     """During a turn; None between turns."""
     cdef bytes id_field

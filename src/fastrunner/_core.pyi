@@ -139,15 +139,27 @@ class Plan:
     """SHA-256 of the document's text; what snapshots and capsules know the document by."""
     warnings: tuple[Problem, ...]
     """What is allowed and hardly meant, in document order, at most 100; of a stored document none."""
+    secrets: tuple[str, ...]
+    """The names of `use.secrets`; no others are seen by its expressions, whatever is given."""
 
     def __init__(self) -> None:
         """Raises TypeError: plans come from `compile`."""
 
-    def render(self, capsule: Capsule, secrets: Mapping[str, Json] | None = None) -> dict[str, Json]:
+    def render(
+        self,
+        capsule: Capsule,
+        secrets: Mapping[str, Json] | None = None,
+        authorization: Mapping[str, Json] | None = None,
+    ) -> dict[str, Json]:
         """The arguments of an effect: the same each time, in this process or another. Raises RenderFault.
 
-        For `call_http`: method, uri, headers, query, body, output, redirect.
+        For `call_http`: method, uri, headers, query, body, output, redirect; of a task with a policy also
+        authentication: the scheme, and its fields below it. `authorization` is what `$authorization` is.
         """
+
+    def render_policy(self, capsule: Capsule, secrets: Mapping[str, Json] | None = None) -> dict[str, Json] | None:
+        """Only the `authentication` of an effect whose other arguments name `$authorization`, None of all others: what
+        it resolves to is needed before `render`. Raises RenderFault."""
 
     def dump_capsule(self, capsule: Capsule) -> bytes:
         """A capsule for another process: the values its arguments read, and nothing that is secret."""
@@ -262,8 +274,10 @@ class EffectResult:
 
     effect_id: int
     value: Json
+    authorization: Mapping[str, Json] | None
+    """`$authorization` (scheme, parameter) of what comes after it in its task; the walk writes it nowhere."""
 
-    def __init__(self, effect_id: int, value: Json) -> None: ...
+    def __init__(self, effect_id: int, value: Json, authorization: Mapping[str, Json] | None = None) -> None: ...
 
 @final
 class EffectFailure:
@@ -405,10 +419,12 @@ class Walk:
         env: Mapping[str, str] | None = None,
         timeout_ms_max: int = 0,
         bounds: Mapping[str, int] | None = None,
+        secrets: Mapping[str, Json] | None = None,
     ) -> tuple[Walk, Turn]:
         """Starts an execution and walks its first slice. `seed` feeds jitter; `timeout_ms_max` 0: no bound.
 
         `bounds` are those of BOUND_NAMES that this execution has otherwise. Raises ValueError for others.
+        `secrets` is what `$secrets` may hold; it is in no snapshot, and its texts in no error.
         """
 
     @staticmethod
@@ -419,6 +435,7 @@ class Walk:
         snapshot: bytes,
         *,
         env: Mapping[str, str] | None = None,
+        secrets: Mapping[str, Json] | None = None,
     ) -> Walk:
         """The walk as it was when `snapshot` was taken. Raises ValueError for a damaged or foreign snapshot."""
 

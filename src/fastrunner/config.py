@@ -36,6 +36,7 @@ _SERVICE_LINK: Final = re.compile(
 )
 _PREFIX: Final = "FASTRUNNER_"
 _TARGET: Final = "FASTRUNNER_TARGET"
+_SECRETS_PREFIX: Final = "FASTRUNNER_SECRET_"
 S = TypeVar("S", bound=BaseSettings)
 
 
@@ -124,6 +125,14 @@ def _encodable(value: Path) -> Path:
     return value
 
 
+def _readable_folder(value: Path) -> Path:
+    try:
+        os.scandir(value).close()
+    except OSError as error:
+        raise ValueError(f"the folder of secrets cannot be read: {error.strerror}") from None
+    return value
+
+
 def _sendable(key: SecretStr) -> SecretStr:
     """A key as a header may hold it: a mounted secret ends with a newline that is no part of it."""
     text = key.get_secret_value().strip()
@@ -199,6 +208,8 @@ class Config(DataSettings):
     """Finished executions kept per shard."""
     http_timeout_s: Seconds = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0)
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
+    secrets_dir: Annotated[Folder, AfterValidator(_readable_folder)] | None = _variable("FASTRUNNER_SECRETS_DIR", None)
+    """Folder with a file for each secret that workflows may name, as Kubernetes mounts them; see docs/security.md."""
     callback_timeout_s: Seconds = _variable("FASTRUNNER_CALLBACK_TIMEOUT_S", 10.0)
     """Deadline of one callback attempt, in seconds."""
     callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
@@ -334,12 +345,36 @@ def _unknown_variables() -> list[str]:
     for name, value in sorted(os.environ.items()):
         if not name.upper().startswith(_PREFIX) or name.upper() in known or _is_service_link(name, value):
             continue
+        if name.startswith(_SECRETS_PREFIX):
+            refusal = _secret_refusal(name)
+            sentences += [refusal] if refusal else []
+            continue
         endings = [each.removeprefix(_PREFIX) for each in ours]
         near = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), endings, n=1)
         meant = f"{_PREFIX}{near[0]} is meant, perhaps" if near else "docs/configuration.md lists those there are"
         # Its value may be a secret that was to have another name.
         sentences.append(f"{name}: there is no such variable: {meant}; rename or unset it")
     return sentences
+
+
+def _secret_refusal(name: str) -> str:
+    """Why a variable is no secret; empty if it is one."""
+    if name == _SECRETS_PREFIX:
+        return f"{name}: a secret needs a name: {_SECRETS_PREFIX}<NAME>"
+    if name == f"{_SECRETS_PREFIX}DIR":
+        return (
+            f"{name}: this would be a secret called DIR; FASTRUNNER_SECRETS_DIR is meant, perhaps; rename or unset it"
+        )
+    return ""
+
+
+def secret_variables() -> dict[str, str]:
+    """The values of secrets in the environment, by what follows FASTRUNNER_SECRET_ in the variables' names."""
+    return {
+        name.removeprefix(_SECRETS_PREFIX): value
+        for name, value in os.environ.items()
+        if name.startswith(_SECRETS_PREFIX)
+    }
 
 
 def _is_service_link(name: str, value: str) -> bool:

@@ -95,6 +95,13 @@ PLACES: dict[str, Any] = {
     "`call: http` `headers`": http(headers=EXPRESSION),
     "`call: http` `query`": http(query={"a": EXPRESSION}),
     "`call: http` `body`": http(body=[{"a": EXPRESSION}]),
+    "`authentication` of a task": http(endpoint={"uri": "https://example.com", "authentication": BASIC}),
+    "`authentication` `authority`": http(
+        endpoint={
+            "uri": "https://example.com",
+            "authentication": {"oauth2": {"authority": EXPRESSION, "grant": "password", "client": {"id": "a"}}},
+        }
+    ),
     "other calls' `with`": call("openapi", document={"endpoint": "a"}, operationId="a", parameters={"a": EXPRESSION}),
     "other calls' endpoints and resources, `script.source`": call("a2a", method="tasks/get", server=EXPRESSION),
     "`call: mcp` `timeout`, `subscription.consume.for`": subscribe(consume={"amount": 1, "for": EXPRESSION}),
@@ -116,13 +123,6 @@ PLACES: dict[str, Any] = {
     "`run.script.code`": within({"run": {"script": {"language": "js", "code": EXPRESSION}}}),
     "`run.container.lifetime.after`": within(
         {"run": {"container": {"image": "a", "lifetime": {"cleanup": "eventually", "after": EXPRESSION}}}}
-    ),
-    "`authentication` of a task": http(endpoint={"uri": "https://example.com", "authentication": BASIC}),
-    "`authentication` `authority`": http(
-        endpoint={
-            "uri": "https://example.com",
-            "authentication": {"oauth2": {"authority": EXPRESSION, "grant": "password", "client": {"id": "a"}}},
-        }
     ),
     "`schedule.every`, `schedule.after`": workflow(SET, schedule={"every": EXPRESSION}),
     "`schedule.on` `with`": workflow(SET, schedule={"on": {"any": [{"with": {"type": EXPRESSION}}]}}),

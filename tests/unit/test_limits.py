@@ -14,6 +14,23 @@ from fastrunner.base import limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
+    "core/test_secrets.py": {
+        "SECRET_HIDDEN_SIZE_CHARS_MIN": "test_short_values_are_not_looked_for",
+    },
+    "unit/test_secrets.py": {
+        "SECRETS_HIDDEN_MAX": "test_the_latest_values_are_hidden",
+        "SECRET_DEPTH_MAX": "test_what_is_too_deep_is_text",
+        "SECRET_SIZE_BYTES_MAX": "test_what_cannot_be_read_has_no_value",
+    },
+    "integration/test_credentials.py": {
+        "DISCOVERY_S_MAX": "test_how_long_discovery_is_kept",
+        "DISCOVERY_UNDATED_S": "test_how_long_discovery_is_kept",
+        "TOKENS_KEPT_MAX": "test_tokens_that_are_kept",
+        "TOKEN_MARGIN_S_MAX": "test_tokens_are_obtained_anew_before_they_end",
+        "TOKEN_RESPONSE_SIZE_BYTES_MAX": "test_answers_that_hold_no_token",
+        "TOKEN_TIMEOUT_S": "test_an_authority_that_says_nothing",
+        "TOKEN_UNDATED_S": "test_tokens_are_obtained_anew_before_they_end",
+    },
     "core/test_jq_bounds.py": {
         "EXPRESSION_ERROR_SIZE_MAX": "test_error_messages_are_cut",
     },

@@ -1,8 +1,9 @@
 """Support: log records as lines on stderr: readable in local, one JSON object per line in staging and prod.
 
 Rules: an execution's id travels as `extra={"execution_id": ...}`; a document, an input, an output or a secret is never
-logged. Every line is written at once, so that lines of several processes do not mix. Words from outside start no line
-of their own and reach no terminal as commands: JSON escapes them, and so does the form for people.
+logged, and what is known to be secret is hidden wherever it appears. Every line is written at once, so that lines of
+several processes do not mix. Words from outside start no line of their own and reach no terminal as commands: JSON
+escapes them, and so does the form for people.
 """
 
 import logging
@@ -15,6 +16,7 @@ import orjson
 
 from fastrunner.base.library_logs import LibraryFilter
 from fastrunner.base.printable import printable
+from fastrunner.base.redaction import redact
 from fastrunner.config import Environment, LogLevel
 
 _LEVELS: Final = {
@@ -64,14 +66,14 @@ class JsonFormatter(logging.Formatter):
             "time": _time_of(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": _level_of(record),
             "logger": record.name,
-            "message": _text(record.getMessage()),
+            "message": redact(_text(record.getMessage())),
             "process": self._process,
         }
         execution_id = getattr(record, "execution_id", None)
         if execution_id is not None:
             fields["execution_id"] = _text(str(execution_id))
         if record.exc_info:
-            fields["error"] = _text(self.formatException(record.exc_info))
+            fields["error"] = redact(_text(self.formatException(record.exc_info)))
         return orjson.dumps(fields).decode("utf-8")
 
 
@@ -88,12 +90,12 @@ class ConsoleFormatter(logging.Formatter):
         level = _level_of(record)
         shown = f"{_COLOURS[level]}{level:<5}{_RESET}" if self._colour and level in _COLOURS else f"{level:<5}"
         time = _time_of(record).astimezone().strftime("%H:%M:%S.%f")[:-3]
-        line = f"{time} {shown} {self._process:<10} {printable(record.getMessage())}"
+        line = f"{time} {shown} {self._process:<10} {printable(redact(record.getMessage()))}"
         execution_id = getattr(record, "execution_id", None)
         if execution_id is not None:
             line += f" [{printable(str(execution_id))}]"
         if record.exc_info:
-            trace = self.formatException(record.exc_info).split("\n")
+            trace = redact(self.formatException(record.exc_info)).split("\n")
             line += "".join(f"\n  {printable(each)}" for each in trace)
         return line
 

@@ -17,8 +17,9 @@ import orjson
 import uvloop
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+from fastrunner.access.secrets import Secrets
 from fastrunner.cli.follow import display, print_end
-from fastrunner.config import load_config
+from fastrunner.config import load_config, secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Submission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
@@ -93,7 +94,8 @@ async def execute_until(local: LocalRun, interrupt: asyncio.Event, begun: Callab
 async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, begun: Callable[[], None]) -> str:
     config = load_config(data_dir=folder, env="local", executions_max=1)
     metrics = Metrics()
-    engine = EmbeddedEngine(config, metrics, build_performers(config, metrics))
+    secrets = Secrets(config.secrets_dir, secret_variables())
+    engine = EmbeddedEngine(config, metrics, build_performers(config, metrics), secrets=secrets)
     await engine.start()
     try:
         await engine.submit(

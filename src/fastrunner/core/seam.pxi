@@ -97,10 +97,12 @@ cdef class EventArrived:
 cdef class EffectResult:
     cdef readonly long long effect_id
     cdef readonly object value
+    cdef readonly object authorization
 
-    def __init__(self, long long effect_id, object value):
+    def __init__(self, long long effect_id, object value, object authorization=None):
         self.effect_id = effect_id
         self.value = value
+        self.authorization = authorization
 
     def __repr__(self):
         return f"EffectResult({self.effect_id})"

@@ -7,12 +7,13 @@ called on the worker's event loop and never blocks it.
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Problem
 from fastrunner.engine.pages import Page
 
 __all__ = [
+    "Authorizer",
     "EffectPerformer",
     "EncodedEvents",
     "Engine",
@@ -21,6 +22,7 @@ __all__ = [
     "ExecutionQuery",
     "ExecutionView",
     "Outbox",
+    "SecretSource",
     "Submission",
     "UnacknowledgedEvents",
     "WorkerEngine",
@@ -176,6 +178,21 @@ class EffectPerformer(Protocol):
 
     async def close(self) -> None:
         """Releases what the performer holds."""
+
+
+@runtime_checkable
+class Authorizer(EffectPerformer, Protocol):
+    """A performer whose calls prove who calls, for kinds whose tasks may have a policy."""
+
+    async def authorize(self, effect: PerformEffect, policy: Mapping[str, Any]) -> Mapping[str, Any] | EffectFailure:
+        """What a policy as rendered resolves to, for arguments that name `$authorization`: scheme and parameter."""
+
+
+class SecretSource(Protocol):
+    """Where secrets come from (see `access/secrets.py`)."""
+
+    def read(self, names: Sequence[str]) -> Mapping[str, Any]:
+        """The current values of those that have one."""
 
 
 @dataclass(slots=True)

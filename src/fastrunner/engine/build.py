@@ -6,7 +6,7 @@ from fastrunner.base import clock
 from fastrunner.base.deaths import Death
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import EffectPerformer, WorkerEngine
+from fastrunner.engine import EffectPerformer, SecretSource, WorkerEngine
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
 
@@ -17,6 +17,7 @@ def build_engine(
     config: Config,
     metrics: Metrics,
     performers: Mapping[str, EffectPerformer],
+    secrets: SecretSource,
     places: Places,
     death: Death | None,
 ) -> WorkerEngine:
@@ -24,4 +25,6 @@ def build_engine(
 
     `death` is how the worker before this one died, if nobody asked it to end.
     """
-    return EmbeddedEngine(config, metrics, performers, places=places, wall_ms=clock.steady_ms, death=death)
+    return EmbeddedEngine(
+        config, metrics, performers, secrets=secrets, places=places, wall_ms=clock.steady_ms, death=death
+    )

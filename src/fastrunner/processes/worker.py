@@ -13,10 +13,12 @@ import asyncio
 import contextlib
 from functools import partial
 
+from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.logs import count_library_records
 from fastrunner.callback import CallbackPipeline
+from fastrunner.config import secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.build import build_engine
 from fastrunner.processes.certificates import read_certificates
@@ -70,7 +72,12 @@ class Worker:
         count_library_records(lambda library: records.labels(library).inc())
         self._places = places = context.shared.places(context.index, context.config.workers)
         self._engine = build_engine(
-            config, self._metrics, build_performers(config, self._metrics), places, context.death
+            config,
+            self._metrics,
+            build_performers(config, self._metrics),
+            Secrets(config.secrets_dir, secret_variables()),
+            places,
+            context.death,
         )
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = (

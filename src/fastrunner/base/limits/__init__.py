@@ -7,6 +7,7 @@ changes what `config.py` names.
 
 # ruff: noqa: F403, F405 - the rooms of the bounds, seen as one
 
+from fastrunner.base.limits.access import *
 from fastrunner.base.limits.callback import *
 from fastrunner.base.limits.documents import *
 from fastrunner.base.limits.engine import *
@@ -18,6 +19,7 @@ from fastrunner.base.limits.tasks import *
 from fastrunner.base.limits.walk import *
 from fastrunner.base.limits.web import *
 
+assert SECRET_DEPTH_MAX < DATA_DEPTH_MAX
 assert DOCUMENT_DEPTH_MAX < DATA_DEPTH_MAX <= 240
 assert 4 * TASK_NESTING_MAX <= DOCUMENT_DEPTH_MAX
 assert INPUT_SIZE_BYTES_MAX < HTTP_RESPONSE_SIZE_BYTES_MAX < DATA_SIZE_BYTES_MAX

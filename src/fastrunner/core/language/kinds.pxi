@@ -61,7 +61,7 @@ cdef Shape SUBSCRIPTION = Shape("a subscription: an object with consume", IS_OBJ
 cdef dict CALLS = {
     "http": _call("http", {
         "method": Field(Shape("an HTTP method (a string)", IS_TEXT, text=TEXT_METHOD), AT_HTTP_METHOD),
-        "endpoint": Field(ENDPOINT, AT_HTTP_ENDPOINT),
+        "endpoint": Field(CALLED_ENDPOINT, AT_HTTP_ENDPOINT),
         "headers": Field(VALUE_MAP_OR_WRAPPED, AT_HTTP_HEADERS),
         "query": Field(VALUE_MAP_OR_WRAPPED, AT_HTTP_QUERY),
         "body": Field(ANYTHING, AT_HTTP_BODY),
@@ -72,7 +72,7 @@ cdef dict CALLS = {
         "document": Field(RESOURCE, AT_CALL_ENDPOINT),
         "operationId": VALUE,
         "parameters": TEMPLATE_MAP,
-        "authentication": AUTHENTICATION,
+        "authentication": LATER_AUTHENTICATION,
         "output": HTTP_OUTPUT,
         "redirect": BOOLEAN,
     }, ("document", "operationId"), AT_CALL_WITH),
@@ -82,7 +82,7 @@ cdef dict CALLS = {
             "name": VALUE,
             "host": Shape("a host name (a string)", IS_TEXT, text=TEXT_HOST),
             "port": Shape("a port", IS_INTEGER, low=0, high=65535),
-            "authentication": AUTHENTICATION,
+            "authentication": LATER_AUTHENTICATION,
         }),
         "method": VALUE,
         "arguments": TEMPLATE_MAP,
@@ -99,7 +99,7 @@ cdef dict CALLS = {
         "message": Shape("a message (an object)", IS_OBJECT,
                          fields={"payload": TEMPLATE_MAP, "headers": TEMPLATE_MAP}),
         "subscription": SUBSCRIPTION,
-        "authentication": AUTHENTICATION,
+        "authentication": LATER_AUTHENTICATION,
     }, ("document",), AT_CALL_WITH, choices=(("operation", "channel"), ("message", "subscription"))),
     "a2a": _call("a2a", {
         "agentCard": Field(RESOURCE, AT_CALL_ENDPOINT),
@@ -241,7 +241,7 @@ cdef Shape EXTENSION = Shape("an extension: an object with extend", IS_OBJECT, r
 })
 cdef Shape USE = Shape("an object", IS_OBJECT, fields={
     "authentications": Field(Shape("an object of authentication policies", IS_OBJECT, members=POLICY),
-                             AT_AUTHENTICATION, unsupported="authentication", is_reusable=True),
+                             AT_AUTHENTICATION, is_reusable=True),
     "catalogs": Field(Shape("an object of catalogs", IS_OBJECT, members=Shape(
         "a catalog: an object with endpoint", IS_OBJECT, required=("endpoint",),
         fields={"endpoint": Field(ROOT_ENDPOINT, AT_RESOURCE)})), unsupported="catalogs"),
@@ -252,7 +252,7 @@ cdef Shape USE = Shape("an object", IS_OBJECT, fields={
     "functions": Field(Shape("an object of functions", IS_OBJECT, members=TASK, rule=RULE_FUNCTIONS),
                        unsupported="custom functions"),
     "retries": Field(Shape("an object of retry policies", IS_OBJECT, members=RETRY), is_reusable=True),
-    "secrets": Field(Shape("a list of secret names", IS_LIST, items=FREE), unsupported="secrets"),
+    "secrets": Shape("a list of secret names", IS_LIST, items=FREE),
     "timeouts": Field(Shape("an object of timeouts", IS_OBJECT, members=TIMEOUT), AT_TIMEOUT, is_reusable=True),
 })
 cdef Shape SCHEDULE = Shape("an object with every, cron, after or on", IS_OBJECT, rule=RULE_SCHEDULE, fields={

@@ -61,6 +61,7 @@ cdef enum:
     SEES_TASK_INPUT = SEES_WORKFLOW_OUTPUT | 1 << ARGUMENT_TASK
     SEES_TASK = SEES_TASK_INPUT | 1 << ARGUMENT_INPUT | 1 << ARGUMENT_AUTHORIZATION
     SEES_TASK_OUTPUT = SEES_TASK | 1 << ARGUMENT_OUTPUT
+    SEES_TASK_UNPROVEN = SEES_TASK_INPUT | 1 << ARGUMENT_INPUT  # what `$authorization` comes from
 
 # What a holder binds for some of its positions.
 cdef enum:
@@ -226,6 +227,8 @@ cdef Position AT_HTTP_ENDPOINT = at_row("`call: http` `endpoint`", DOT_TASK_INPU
 cdef Position AT_HTTP_HEADERS = at_row("`call: http` `headers`", DOT_TASK_INPUT, FORM_WRAPPED, SEES_TASK)
 cdef Position AT_HTTP_QUERY = at_row("`call: http` `query`", DOT_TASK_INPUT, FORM_WRAPPED, SEES_TASK)
 cdef Position AT_HTTP_BODY = at_row("`call: http` `body`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
+cdef Position AT_AUTHENTICATION = at_row("`authentication` of a task", DOT_TASK_INPUT, FORM_TEXT, SEES_TASK_UNPROVEN)
+cdef Position AT_AUTHORITY = at_row("`authentication` `authority`", DOT_TASK_INPUT, FORM_URI, SEES_NOTHING)
 
 # Checked, and refused as not executed yet.
 cdef Position AT_CALL_WITH = at_row("other calls' `with`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
@@ -250,8 +253,6 @@ cdef Position AT_LISTEN_UNTIL = at_row("`listen.to.until`", "the events so far",
 cdef Position AT_RUN = at_row("task `run`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
 cdef Position AT_RUN_CODE = at_row("`run.script.code`", "", FORM_PLAIN, SEES_NOTHING)
 cdef Position AT_RUN_LIFETIME = at_row("`run.container.lifetime.after`", DOT_TASK_INPUT, FORM_DURATION, SEES_TASK)
-cdef Position AT_AUTHENTICATION = at_row("`authentication` of a task", DOT_TASK_INPUT, FORM_TEXT, SEES_TASK)
-cdef Position AT_AUTHORITY = at_row("`authentication` `authority`", "", FORM_URI, SEES_NOTHING)
 cdef Position AT_SCHEDULE = at_row("`schedule.every`, `schedule.after`", DOT_NULL, FORM_DURATION, SEES_WORKFLOW)
 cdef Position AT_SCHEDULE_WITH = at_row("`schedule.on` `with`", DOT_EVENT, FORM_TEMPLATE, SEES_WORKFLOW)
 cdef Position AT_SCHEDULE_CORRELATE_FROM = at_row("`schedule.on` `correlate` `from`", DOT_EVENT, FORM_EXPRESSION,

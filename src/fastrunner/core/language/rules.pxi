@@ -13,7 +13,7 @@ cdef Py_ssize_t FORK_BRANCHES_MAX = _FORK_BRANCHES_MAX
 cdef Py_ssize_t TASK_NESTING_MAX = _TASK_NESTING_MAX
 cdef Py_ssize_t TASKS_PER_DOCUMENT_MAX = _TASKS_PER_DOCUMENT_MAX
 cdef tuple DIRECTIVES = ("continue", "exit", "end")
-cdef dict REUSABLE_SHAPES = {"timeouts": TIMEOUT, "retries": RETRY, "errors": ERROR}
+cdef dict REUSABLE_SHAPES = {"timeouts": TIMEOUT, "retries": RETRY, "errors": ERROR, "authentications": POLICY}
 
 
 # --- strings ---
@@ -387,6 +387,11 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
         return checker.problem("not-one-key", path, False, f"expected {shape.expected}; this one has {len(value)}")
     if rule == RULE_SCHEME and "use" in value and len(value) > 1:
         return checker.conflict(value, list(value), "`use` takes everything from a secret and stands alone", path)
+    if rule == RULE_SCHEME and value.get("grant") == "authorization_code":
+        return member_problem(checker, "unsupported", "grant",
+                              "grant: authorization_code: part of the DSL, but it needs a person with a browser, whom "
+                              "a workflow does not have; use client_credentials, refresh_token, password or "
+                              "urn:ietf:params:oauth:grant-type:token-exchange", path)
     if rule == RULE_FUNCTIONS:
         return check_function_names(checker, value, path)
     if rule == RULE_LIFETIME:

@@ -20,8 +20,10 @@ from fastrunner._jq import ExpressionProblem
 from fastrunner._jq cimport Program
 
 # `.a.b[0]`, `$item.id`: expressions that pick a part of their data. $task and $workflow hold the document, which is
-# not checked as data is.
-cdef object PATH_PATTERN = _re.compile(r"(?:\.|\$(?!task\b|workflow\b)\w+)?(?:\.?\[\d+\]|\.[A-Za-z_]\w*)*")
+# not checked as data is; nor are secrets.
+cdef object PATH_PATTERN = _re.compile(
+    r"(?:\.|\$(?!task\b|workflow\b|secrets\b|authorization\b)\w+)?(?:\.?\[\d+\]|\.[A-Za-z_]\w*)*"
+)
 
 # What arguments of an effect may read beside the task's input.
 cdef enum:
@@ -29,6 +31,7 @@ cdef enum:
     READS_TASK = 2
     READS_WORKFLOW = 4
     READS_SCOPE = 8
+    READS_AUTHORIZATION = 16
 
 
 cdef Template constant_template(Measure* measure, object value):
@@ -77,6 +80,8 @@ cdef int read_bit(int code) noexcept:
         return READS_CONTEXT
     if code == ARGUMENT_TASK:
         return READS_TASK
+    if code == ARGUMENT_AUTHORIZATION:
+        return READS_AUTHORIZATION
     return READS_WORKFLOW if code == ARGUMENT_WORKFLOW else 0
 
 
@@ -114,6 +119,7 @@ cdef class PlanBuilder:
         self.is_loose = is_loose_mode(document.root)
         self.plan = Plan.__new__(Plan, KEY)
         self.plan.behaviour = behaviour_now()
+        self.plan.secrets = declared_secrets(self.use)
         self.measure.depth_max = <int> self.plan.behaviour.data_depth_max
         self.measure.size_bytes_max = self.plan.behaviour.data_size_bytes_max
         self.cursors = []

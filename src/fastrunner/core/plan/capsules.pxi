@@ -32,8 +32,14 @@ cdef Capsule make_capsule(Place at):
     return capsule
 
 
-cdef dict render_capsule(Plan plan, Capsule capsule, object secrets):
-    """The arguments of an effect. Raises RenderFault."""
+cdef bint asks_authorization(Plan plan, Capsule capsule) except -1:
+    """Whether arguments of the effect name `$authorization`, which comes from its policy."""
+    cdef TaskNode task = <TaskNode> plan.tasks[capsule.task_index]
+    return task.authentication is not None and task.reads & READS_AUTHORIZATION != 0
+
+
+cdef dict render_capsule(Plan plan, Capsule capsule, object secrets, object authorization, bint is_policy):
+    """The arguments of an effect, or only its policy. Raises RenderFault."""
     cdef Workspace work
     cdef Place at
     cdef dict arguments
@@ -46,15 +52,18 @@ cdef dict render_capsule(Plan plan, Capsule capsule, object secrets):
     at = work.place
     at.facts = capsule.facts
     at.now_ms = capsule.now_ms
-    at.secrets = NO_SECRETS if secrets is None else dict(secrets)
+    show_secrets(at, known_secrets(plan, secrets))
     at.task = task
     at.instance = task.reference
     at.scope = at.own_scope = capsule.scope
     at.context, at.raw_input, at.input = capsule.context, capsule.raw_input, capsule.input
     at.raw_output = at.output = None
     at.started_at_ms = capsule.started_at_ms
+    at.authorization = authorization
     try:
-        arguments = task.kind.render(at)
+        arguments = {} if is_policy else task.kind.render(at)
+        if task.authentication is not None:
+            arguments["authentication"] = render_authentication(at, <Authentication> task.authentication)
     except WalkFault as fault:
         return_workspace(work)
         raise RenderFault(fault.error) from None

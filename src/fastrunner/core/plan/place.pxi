@@ -12,11 +12,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 
-from fastrunner._jq import BudgetExceeded, ExpressionError
+from fastrunner._jq import BudgetExceeded, ExpressionError, MissingMember
 
 cdef tuple NO_ARGUMENTS = ()
-# Nobody modifies it.
-cdef dict NO_SECRETS = {}
 cdef Py_ssize_t EXPRESSION_SHOWN_MAX = 120
 cdef str UNRESERVED = "-._~"
 
@@ -60,8 +58,10 @@ cdef object evaluate_on(Place at, Expression expression, object dot, int depth):
         if expression.is_path and depth == 0:
             return value
         return safe_part(measure, value, measure.depth_max - depth) if depth else json_safe(measure, value)
+    except MissingMember as error:
+        raise fault_here(at, "authorization", secret_fault(at, error.value)) from None
     except (ExpressionError, Unkept) as error:
-        message = str(error)
+        message = UNSAID if reads_secrets(expression) else str(error)
         if isinstance(error, BudgetExceeded):
             at.work.tally.add(0, TALLY_OVER_BUDGET, 0)
     if expression.literal is not None:
@@ -70,6 +70,14 @@ cdef object evaluate_on(Place at, Expression expression, object dot, int depth):
     if len(text) > EXPRESSION_SHOWN_MAX:
         text = text[:EXPRESSION_SHOWN_MAX] + "..."
     raise fault_here(at, "expression", f"{message} (in {text})")
+
+
+cdef int show_secrets(Place at, dict secrets) except -1:
+    """`$secrets` from here on. Whoever asks for a member that it has not hears why; only a document that was stored
+    before secrets were there asks without having declared any, and goes on with null."""
+    at.secrets = secrets
+    at.machine.state.guarded = NULL if secrets is NO_SECRETS else <void*> secrets
+    return 0
 
 
 cdef bint holds(Place at, Expression condition, object dot) except -1:
@@ -114,7 +122,15 @@ cdef object argument(Place at, Scope scope, int source):
         return workflow_facts(at.facts)
     if source == ARGUMENT_RUNTIME:
         return runtime_facts(at.facts)
-    return at.secrets if source == ARGUMENT_SECRETS else None
+    return at.secrets if source == ARGUMENT_SECRETS else proven(at)
+
+
+cdef object proven(Place at):
+    """`$authorization`; null in a task that has no policy."""
+    if at.authorization is None and at.task is not None and at.task.authentication is not None:
+        raise fault_here(at, "authorization", "$authorization has no value: the task has not authenticated yet, or the "
+                         "runner was started anew since, and it is kept in no file")
+    return at.authorization
 
 
 cdef dict task_facts(Place at):

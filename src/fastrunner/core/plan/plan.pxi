@@ -15,8 +15,13 @@ cdef class Plan:
         if key is not KEY:
             raise TypeError("plans come from compile()")
 
-    def render(self, Capsule capsule not None, object secrets=None):
-        return render_capsule(self, capsule, secrets)
+    def render(self, Capsule capsule not None, object secrets=None, object authorization=None):
+        return render_capsule(self, capsule, secrets, authorization, False)
+
+    def render_policy(self, Capsule capsule not None, object secrets=None):
+        if not asks_authorization(self, capsule):
+            return None
+        return render_capsule(self, capsule, secrets, None, True)
 
     def dump_capsule(self, Capsule capsule not None):
         return dump_capsule(self, capsule)

@@ -48,7 +48,8 @@ cdef int return_workspace(Workspace work) except -1:
     cdef Place at = work.place
     enter_workflow(at, "", None)
     at.facts = None
-    at.secrets = None
+    show_secrets(at, NO_SECRETS)
+    at.authorization = None
     work.actions = None
     work.dumped = None
     work.time_field = None

@@ -84,6 +84,7 @@ cdef int take_effect_outcome(Walk walk, object outcome) except -1:
         return 0
     if isinstance(outcome, EffectFailure):
         return arrive(walk, resource, None, effect_error(<EffectFailure> outcome, resource.action.reference))
+    resource.authorization = (<EffectResult> outcome).authorization
     return arrive(walk, resource, (<EffectResult> outcome).value, None)
 
 
@@ -132,7 +133,10 @@ cdef int answer(Walk walk, Resource resource, object value, dict error) except -
         detach(walk, resource)
     if resource.frame is None:
         return 0
-    return resource.frame.task.kind.answer(walk, resource, value, error)
+    walk.work.place.authorization = resource.authorization
+    resource.frame.task.kind.answer(walk, resource, value, error)
+    walk.work.place.authorization = None
+    return 0
 
 
 cdef int end_with_answer(Walk walk, Resource resource, object value, dict error) except -1:

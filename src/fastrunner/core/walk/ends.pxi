@@ -42,6 +42,7 @@ cdef int end_workflow(Walk walk, Strand strand, object output) except -1:
 
 cdef int fail_workflow(Walk walk, dict error) except -1:
     drop_everything(walk, False)
+    error = without_secrets(walk, error)
     walk.state = STATUS_FAILED
     walk.error = error
     return emit(walk, walk.plan.event_failed, 0, message_field(walk, error), error)

@@ -8,6 +8,9 @@ filter or in a retry policy is the `try` task's own and goes outwards from there
 
 cdef int fail_task(Walk walk, Place at, dict error) except -1:
     """The task at a place has failed."""
+    error = without_secrets(walk, error)
+    # Of the task that failed; what catches it has none.
+    at.authorization = None
     emit_failed(walk, at.task, at.attempt, error, at.started_at_ms)
     return raise_from(walk, at.strand, at.frame, error)
 
@@ -34,7 +37,21 @@ cdef int raise_from(Walk walk, Strand strand, TaskFrame frame, dict error) excep
                 if catch(walk, strand, <TryFrame> frame, error):
                     return block(walk, strand) if frame.position == POSITION_BLOCKED else make_ready(walk, strand)
             except WalkFault as fault:
-                error = fault.error
+                error = without_secrets(walk, fault.error)
         let_go(walk, frame)
         emit_failed(walk, frame.task, frame.attempt, error, frame.started_at_ms)
         frame = frame.parent
+
+
+cdef dict without_secrets(Walk walk, dict error):
+    """An error without the values of secrets."""
+    cdef dict shown_error
+    if not walk.hidden:
+        return error
+    shown_error = dict(error)
+    for key, text in error.items():
+        if isinstance(text, str):
+            for hidden in walk.hidden:
+                text = text.replace(hidden, HIDDEN)
+            shown_error[key] = text
+    return shown_error

@@ -60,8 +60,9 @@ cdef class Walk:
 
     @staticmethod
     def start(Plan plan not None, str execution_id not None, object input, long long now_ms, *, object seed=0,
-              object env=None, long long timeout_ms_max=0, object bounds=None):
+              object env=None, long long timeout_ms_max=0, object bounds=None, object secrets=None):
         cdef Walk walk = make_walk(plan, execution_id, env, with_bounds(plan.behaviour, bounds))
+        take_secrets(walk, secrets)
         walk.facts.input = input
         walk.random_state = <unsigned long long> (seed & 0xFFFFFFFFFFFFFFFF)
         walk.facts.started_at_ms = now_ms
@@ -72,8 +73,10 @@ cdef class Walk:
 
     @staticmethod
     def restore(Plan plan not None, str execution_id not None, object input, bytes snapshot not None, *,
-                object env=None):
-        return read_snapshot(plan, execution_id, input, snapshot, env)
+                object env=None, object secrets=None):
+        cdef Walk walk = read_snapshot(plan, execution_id, input, snapshot, env)
+        take_secrets(walk, secrets)
+        return walk
 
     def resume(self, object outcome not None, long long now_ms):
         begin_turn(self, now_ms)
@@ -109,6 +112,12 @@ cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour
     walk.resources = walk.visits = NO_ENTRIES
     walk.held = NO_ITEMS
     return walk
+
+
+cdef int take_secrets(Walk walk, object secrets) except -1:
+    walk.secrets = known_secrets(walk.plan, secrets)
+    walk.hidden = hidden_texts(walk.secrets)
+    return 0
 
 
 cdef dict checked_env(object env):
@@ -168,7 +177,7 @@ cdef int begin_turn(Walk walk, long long now_ms) except -1:
     work.time_field = varint_field(FIELD_TIMESTAMP_MS, walk.now_ms)
     work.place.facts = walk.facts
     work.place.now_ms = walk.now_ms
-    work.place.secrets = NO_SECRETS
+    show_secrets(work.place, walk.secrets)
     walk.work = work
     return 0
 

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
-from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Problem, Resume
+from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Plan, Problem, Resume
 from fastrunner.base import clock, crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint, TurnPart
@@ -24,6 +25,7 @@ from fastrunner.engine import (
     ExecutionPage,
     ExecutionQuery,
     ExecutionView,
+    SecretSource,
     Submission,
     UnacknowledgedEvents,
 )
@@ -72,14 +74,15 @@ class EmbeddedEngine:
         metrics: Metrics,
         performers: Mapping[str, EffectPerformer],
         *,
+        secrets: SecretSource | None = None,
         places: Places | None = None,
         wall_ms: Callable[[], int] | None = None,
         make_store: Callable[..., Store] = Store,
         make_writer: WriterFactory = Writer,
         death: Death | None = None,
     ) -> None:
-        """`places` is what this worker shares with the others, None if there are none; `death` is how the worker before
-        this one died, if nobody asked it to end.
+        """`secrets` is where those come from, None if there are none; `places` is what this worker shares with the
+        others, None if there are none; `death` is how the worker before this one died, if nobody asked it to end.
 
         The engine closes the performers when it has drained. The simulation passes a clock, stores and writers of its
         own.
@@ -87,6 +90,7 @@ class EmbeddedEngine:
         self._config = config
         self._metrics = metrics
         self._performers = performers
+        self._secrets = secrets
         self._places = places = places or Places.alone()
         self._wall_ms = wall_ms = wall_ms or clock.SteadyClock()
         self._make_store = make_store
@@ -98,7 +102,10 @@ class EmbeddedEngine:
         self.outbox = ShardOutbox(self._shards, self._queries)
         """What the callbacks read."""
         self._effects = EffectRunner(
-            performers, self._deliver, lambda each: self._shards.by_number[each.shard_number].marks
+            performers,
+            self._deliver,
+            lambda each: self._shards.by_number[each.shard_number].marks,
+            self.secrets_of,
         )
         self._scheduler = Scheduler(self._take_turn, wall_ms)
         self._residents = Residents(config.parked_resident_max, limits.PARKED_RESIDENT_SIZE_BYTES_MAX)
@@ -285,6 +292,10 @@ class EmbeddedEngine:
                 f"whether the id is new cannot be told: what shard {unknown[0]} holds is not known. Its worker is "
                 "still starting, or its file is damaged: then the log says so, and a backup helps"
             )
+
+    def secrets_of(self, plan: Plan) -> Mapping[str, Any]:
+        """See Host, Driver."""
+        return self._secrets.read(plan.secrets) if self._secrets is not None and plan.secrets else {}
 
     def waiting_changed(self) -> None:
         """See Host."""

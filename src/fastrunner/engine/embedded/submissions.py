@@ -13,11 +13,12 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from zlib import crc32
 
+from fastrunner._core import Plan
 from fastrunner._wire import TableBusy, TableFull
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
@@ -31,7 +32,7 @@ from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution, StartFacts
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Accepted, Waiter
-from fastrunner.errors import Elsewhere, IdTaken, RunnerError
+from fastrunner.errors import Elsewhere, IdTaken, InvalidRequest, RunnerError
 from fastrunner.routing.placement import Places
 
 __all__ = ["Host", "Submissions"]
@@ -47,6 +48,9 @@ class Host(Protocol):
 
     def check_open(self, shard: Shard) -> None:
         """Raises Unavailable, StorageFull or StorageFailed while the shard takes nothing new."""
+
+    def secrets_of(self, plan: Plan) -> Mapping[str, Any]:
+        """The current values of the secrets that a document names."""
 
     def waiting_changed(self) -> None:
         """Another number of submissions waits for plans."""
@@ -68,6 +72,17 @@ class _Newcomer:
     """The memory reserved for it."""
     waiters: tuple[_Answer, ...]
     """Who hears of its acceptance, or of its end before that."""
+
+
+def _check_env(submission: Submission, plan: CachedPlan) -> None:
+    """Raises InvalidRequest for a variable that the document holds to be secret: variables are stored."""
+    for name in plan.plan.secrets:
+        if name in submission.env_vars:
+            raise InvalidRequest(
+                "env_vars",
+                f"env_vars has {name!r}, which the document names in use.secrets: env_vars are data, kept in files and "
+                "shown, so give the value to the runner as a secret, or choose another name for the variable",
+            )
 
 
 class Submissions:
@@ -138,6 +153,8 @@ class Submissions:
             raise
         try:
             plan = self.compiler.plan_of(submission.document, client)
+            if plan is not None:
+                _check_env(submission, plan)
         except RunnerError:
             self._give_up(home, newcomer)
             raise
@@ -234,6 +251,7 @@ class Submissions:
         self._host.waiting_changed()
         try:
             plan = outcome.result()
+            _check_env(newcomer.submission, plan)
             self._shards.check_open()
             self._host.check_open(home)
         except RunnerError as refusal:
@@ -252,7 +270,8 @@ class Submissions:
         execution.accepted = Accepted(digest, plan, now_ms, *asked)
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         timeout_ms_max = submission.timeout_s_max * 1000
-        execution.start = StartFacts(plan, submission.input_value, submission.env_vars, timeout_ms_max, seed)
+        secrets = self._host.secrets_of(plan.plan)
+        execution.start = StartFacts(plan, submission.input_value, submission.env_vars, timeout_ms_max, seed, secrets)
         execution.waiters += tuple([Waiter(answer, answer=_STARTED) for answer in newcomer.waiters])
         execution.client = submission.client
         self._admission.entered(execution, newcomer.size_bytes)

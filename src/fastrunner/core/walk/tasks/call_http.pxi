@@ -21,6 +21,7 @@ cdef TaskNode build_call_http(PlanBuilder builder, dict definition, Siblings sib
     cdef Bindings bindings = siblings.bindings
     task.method = builder.text_template(AT_HTTP_METHOD, arguments["method"], bindings)
     task.uri = builder.uri(AT_HTTP_ENDPOINT, arguments["endpoint"], bindings)
+    task.authentication = build_authentication(builder, arguments["endpoint"], bindings)
     if arguments.get("headers") is not None:
         task.headers = builder.template(AT_HTTP_HEADERS, arguments["headers"], bindings)
     if arguments.get("query") is not None:

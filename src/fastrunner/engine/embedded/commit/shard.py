@@ -17,13 +17,13 @@ Rules:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
-from fastrunner._core import Cancel, PerformEffect, Resume, Walk
+from fastrunner._core import Cancel, PerformEffect, Plan, Resume, Walk
 from fastrunner.base import crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint, TurnPart
@@ -73,6 +73,9 @@ class Driver(Places, Protocol):
 
     def ended(self, execution: Execution) -> None:
         """The execution has ended, or is out of service: nothing comes of it any more."""
+
+    def secrets_of(self, plan: Plan) -> Mapping[str, Any]:
+        """The current values of the secrets that a document names."""
 
     def storage_changed(self) -> None:
         """The shard's `refusal` has come or gone."""
@@ -212,7 +215,8 @@ class Shard:
                 raise Damaged(row.damage)
             plan = self._stored_plan(row.plan_key).plan
             input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
-            walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env)
+            secrets = self._driver.secrets_of(plan)
+            walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env, secrets=secrets)
             effects = execution.restored(walk, row, self._wall_ms())
         except Unavailable:
             del self.live[row.execution_id]

@@ -14,11 +14,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect, RenderFault
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, RenderFault
 from fastrunner.base import crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint, TurnPart
-from fastrunner.engine import EffectPerformer
+from fastrunner.base.redaction import redact
+from fastrunner.engine import Authorizer, EffectPerformer
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.fairness import FairQueue
 from fastrunner.engine.embedded.store.marks import Marks
@@ -27,6 +28,8 @@ __all__ = ["EffectRunner"]
 
 _log = logging.getLogger(__name__)
 
+_Rendered = Mapping[str, Any] | EffectFailure
+
 Deliver = Callable[[Execution, EffectResult | EffectFailure], None]
 
 
@@ -34,12 +37,18 @@ class EffectRunner:
     """The effects of one worker."""
 
     def __init__(
-        self, performers: Mapping[str, EffectPerformer], deliver: Deliver, marks_of: Callable[[Execution], Marks]
+        self,
+        performers: Mapping[str, EffectPerformer],
+        deliver: Deliver,
+        marks_of: Callable[[Execution], Marks],
+        secrets_of: Callable[[Plan], Mapping[str, Any]],
     ) -> None:
-        """`marks_of` gives where an execution is marked while arguments of its effects are rendered."""
+        """`marks_of` gives where an execution is marked while arguments of its effects are rendered, `secrets_of` what
+        `$secrets` is then."""
         self._performers = performers
         self._deliver = deliver
         self._marks_of = marks_of
+        self._secrets_of = secrets_of
         # In order, so that a drain aborts them in the same order each time.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._queue: FairQueue[tuple[Execution, int]] = FairQueue()
@@ -90,11 +99,7 @@ class EffectRunner:
             return
         loop = asyncio.get_running_loop()
         crash.reach(CrashPoint.BEFORE_EFFECT_START)
-        marks = self._marks_of(execution)
-        marks.begin(execution.execution_key, monotonic_s())
-        rendered = _rendered(execution, effect)
-        marks.end()
-        task = loop.create_task(self._perform(execution, effect, rendered))
+        task = loop.create_task(self._perform(execution, effect, *self._rendered(execution, effect, None)))
         crash.reach_soon(CrashPoint.AFTER_EFFECT_START, loop.call_later)
         execution.performs(effect_id, task)
         self._tasks[task] = None
@@ -107,18 +112,46 @@ class EffectRunner:
         if task is not None:
             task.cancel()
 
-    async def _perform(
-        self, execution: Execution, effect: PerformEffect, rendered: Mapping[str, Any] | EffectFailure
-    ) -> None:
+    def _rendered(
+        self, execution: Execution, effect: PerformEffect, authorization: Mapping[str, Any] | None
+    ) -> tuple[_Rendered, bool]:
+        """The arguments of an effect, or what it fails with for want of them. The flag: it is only the policy, because
+        the others ask for what that resolves to."""
+        assert execution.walk is not None
+        plan = execution.walk.plan
+        marks = self._marks_of(execution)
+        marks.begin(execution.execution_key, monotonic_s())
+        try:
+            if crash.blows:
+                crash.strike(TurnPart.RENDER, execution.execution_id)
+            secrets = self._secrets_of(plan)
+            policy = plan.render_policy(effect.capsule, secrets) if authorization is None else None
+            if policy is not None:
+                return policy, True
+            return plan.render(effect.capsule, secrets, authorization), False
+        except RenderFault as fault:
+            return EffectFailure.whole(effect.effect_id, fault.error), False
+        except Exception:
+            return _internal_error(execution, effect), False
+        finally:
+            marks.end()
+
+    async def _perform(self, execution: Execution, effect: PerformEffect, rendered: _Rendered, is_policy: bool) -> None:
         outcome: EffectResult | EffectFailure
-        if isinstance(rendered, EffectFailure):
-            outcome = rendered
-        else:
-            try:
-                outcome = await self._performers[effect.kind].perform(effect, rendered)
-            except Exception:
-                # Performers answer for the remote side; what escapes one is our own fault.
-                outcome = _internal_error(execution, effect)
+        try:
+            performer = self._performers[effect.kind]
+            if is_policy and isinstance(performer, Authorizer) and not isinstance(rendered, EffectFailure):
+                authorization = await performer.authorize(effect, rendered["authentication"])
+                if isinstance(authorization, EffectFailure):
+                    rendered = authorization
+                else:
+                    rendered, _ = self._rendered(execution, effect, authorization)
+            outcome = rendered if isinstance(rendered, EffectFailure) else await performer.perform(effect, rendered)
+        except Exception:
+            # Performers answer for the remote side; what escapes one is our own fault.
+            outcome = _internal_error(execution, effect)
+        if isinstance(outcome, EffectFailure):
+            outcome = _told(outcome)
         crash.reach(CrashPoint.BEFORE_EFFECT_END)
         if execution.tasks.pop(effect.effect_id, None) is not None:
             self._deliver(execution, outcome)
@@ -144,17 +177,12 @@ class EffectRunner:
         return len(aborted)
 
 
-def _rendered(execution: Execution, effect: PerformEffect) -> Mapping[str, Any] | EffectFailure:
-    """The arguments of an effect, or what it fails with for want of them."""
-    assert execution.walk is not None
-    if crash.blows:
-        crash.strike(TurnPart.RENDER, execution.execution_id)
-    try:
-        return execution.walk.plan.render(effect.capsule, None)
-    except RenderFault as fault:
-        return EffectFailure.whole(effect.effect_id, fault.error)
-    except Exception:
-        return _internal_error(execution, effect)
+def _told(failure: EffectFailure) -> EffectFailure:
+    """A failure as it may be stored and shown: what a remote side says may be what it was sent."""
+    if failure.error is not None:
+        texts = {key: redact(each) if isinstance(each, str) else each for key, each in failure.error.items()}
+        return failure if texts == failure.error else EffectFailure.whole(failure.effect_id, texts)
+    return EffectFailure(failure.effect_id, failure.type, failure.status, redact(failure.title), redact(failure.detail))
 
 
 def _internal_error(execution: Execution, effect: PerformEffect) -> EffectFailure:

@@ -61,6 +61,8 @@ class StartFacts:
     """Upper bound on the duration in milliseconds; 0: none."""
     seed: int
     """Feeds the walk's jitter."""
+    secrets: Mapping[str, Any]
+    """What `$secrets` may hold."""
 
 
 class Execution:
@@ -222,6 +224,7 @@ class Execution:
                 seed=facts.seed,
                 env=facts.env,
                 timeout_ms_max=facts.timeout_ms_max,
+                secrets=facts.secrets,
             )
             self.more = turn.more
             self._absorb(turn, now_ms)
