@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from examples.orders_service import FAILED_PAYMENTS, PAGES, SALES_PER_PAGE
+from examples.orders_service import CLIENT, FAILED_PAYMENTS, PAGES, SALES_PER_PAGE
 
-__all__ = ["EXAMPLES", "Example"]
+__all__ = ["EXAMPLES", "Example", "secrets_for"]
 
 Json = Any
 _FOLDER = Path(__file__).parent
@@ -43,6 +43,12 @@ class Example:
     def document(self) -> str:
         """The document's text."""
         return self.path.read_text(encoding="utf-8")
+
+
+def secrets_for(url: str) -> dict[str, Json]:
+    """The secrets that the examples name, for the orders service at a URL."""
+    client = {**CLIENT, "authentication": "client_secret_basic"}
+    return {"payouts": {"authority": url, "grant": "client_credentials", "client": client}}
 
 
 _TOPICS = ("billing", "api", "weather", "sdk", "api")
@@ -149,6 +155,13 @@ EXAMPLES = (
         check=lambda i, output: bool(
             output == {"id": f"c{i}@shop.example", "name": f"Customer {i}", "greeting": f"Welcome, Customer {i}!"}
         ),
+    ),
+    Example(
+        file="payout.yaml",
+        count=24,
+        status="completed",
+        input=lambda i, url: {"service": url, "orderId": f"order-{i}", "amount": 10 + i},
+        check=lambda i, output: bool(output == {"orderId": f"order-{i}", "paidOut": 10 + i}),
     ),
     Example(
         file="routing.yaml",

@@ -9,6 +9,7 @@ exits with 0 only if every execution ended as its example says and the receiver 
 
 import argparse
 import asyncio
+import json
 import os
 import secrets
 import shutil
@@ -27,7 +28,7 @@ import aiohttp
 import grpc
 import orjson
 
-from examples.catalog import EXAMPLES, Example
+from examples.catalog import EXAMPLES, Example, secrets_for
 from examples.demo_view import DemoView
 from examples.orders_service import OrdersService
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
@@ -155,6 +156,8 @@ class Demo:
                 "STIGMER_SERVICE_API_KEY": self.token,
                 "STIGMER_SERVICE_USE_TLS": "false",
             }
+            for name, value in secrets_for(service.url).items():
+                settings[f"FASTRUNNER_SECRET_{name.upper()}"] = json.dumps(value)
             log = self.folder / "runner.log"
             runner = await stack.enter_async_context(process("fastrunner", "serve", log=log, settings=settings))
             reading = asyncio.create_task(self._read(receiver))

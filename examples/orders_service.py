@@ -10,6 +10,7 @@ nothing twice, and is counted as a replay.
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import zlib
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-__all__ = ["OrdersService"]
+__all__ = ["CLIENT", "OrdersService"]
 
 FAILED_PAYMENTS = 2
 """Payments of one order that fail before one succeeds."""
@@ -32,6 +33,10 @@ SALES_PER_PAGE = 3
 SLOW_S = 60.0
 """Delay of what is slow: far longer than any caller waits, whatever the pace."""
 
+CLIENT = {"id": "orders", "secret": "example-client-secret"}
+"""Who may ask for tokens, and how it proves that: no secret, for it stands here."""
+
+_TOKEN = "example-access-token"
 _MIRROR_DELAYS_S = {"frankfurt": 0.02, "virginia": 0.4, "singapore": 0.8}
 _ANSWER_DELAY_S = 0.02
 
@@ -71,6 +76,8 @@ class OrdersService:
                 web.get("/sales", self._sales),
                 web.post("/bookings/{order}/{step}", self._once(self._book)),
                 web.delete("/bookings/{order}/{step}", self._once(self._unbook)),
+                web.post("/oauth2/token", self._token),
+                web.post("/payouts/{order}", self._once(self._pay_out)),
                 web.post("/notifications", self._once(self._notify)),
                 web.get("/rates/slow", self._slow_rate),
                 web.get("/counts", self._counts),
@@ -155,6 +162,21 @@ class OrdersService:
     async def _unbook(self, request: web.Request) -> tuple[int, Any]:
         await self._delay()
         return 200, {"undone": request.match_info["step"]}
+
+    async def _token(self, request: web.Request) -> web.Response:
+        """A token for a client that proves itself (RFC 6749, 4.4)."""
+        self.requests += 1
+        pair = base64.b64encode(":".join(CLIENT.values()).encode()).decode()
+        if request.headers.get("Authorization") != f"Basic {pair}":
+            return web.json_response({"error": "invalid_client"}, status=401)
+        return web.json_response({"access_token": _TOKEN, "token_type": "Bearer", "expires_in": 60})
+
+    async def _pay_out(self, request: web.Request) -> tuple[int, Any]:
+        if request.headers.get("Authorization") != f"Bearer {_TOKEN}":
+            return 401, {"message": "who are you?"}
+        amount = (await request.json())["amount"]
+        await self._delay()
+        return 201, {"orderId": request.match_info["order"], "paidOut": amount}
 
     async def _notify(self, request: web.Request) -> tuple[int, Any]:
         about = (await request.json())["about"]

@@ -3,6 +3,7 @@
 Names are resolved to the stand-in's port and its certificate is trusted: the documents run as they are, over TLS.
 """
 
+import base64
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -20,11 +21,12 @@ from fastrunner.tasks import build_performers
 
 _CERTIFICATES = Path(__file__).parent.parent / "certificates"
 _PETSTORE = "petstore.swagger.io"
+_HTTPBIN = "httpbin.org"
 _PETS = {number: {"id": number, "name": f"Pet {number}", "status": "available"} for number in (1, 2)}
 
 
 class _StandIn(AbstractResolver):
-    """Resolves the petstore to a local port, and nothing else: no test leaves the machine."""
+    """Resolves the kit's hosts to a local port, and nothing else: no test leaves the machine."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -32,7 +34,7 @@ class _StandIn(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        if host != _PETSTORE:
+        if host not in (_PETSTORE, _HTTPBIN):
             raise OSError(f"{host} is not among the stand-ins")
         return [
             ResolveResult(hostname=host, host="127.0.0.1", port=self._port, family=socket.AF_INET, proto=0, flags=0)
@@ -51,11 +53,19 @@ async def _get_pet(request: web.Request) -> web.Response:
     return web.json_response(pet) if pet else web.json_response({"message": "Pet not found"}, status=404)
 
 
+async def _basic_auth(request: web.Request) -> web.Response:
+    pair = f"{request.match_info['user']}:{request.match_info['password']}"
+    if request.headers.get("Authorization") != f"Basic {base64.b64encode(pair.encode()).decode()}":
+        raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="kit"'})
+    return web.json_response({"authenticated": True, "user": request.match_info["user"]})
+
+
 @pytest.fixture
 async def performers() -> AsyncIterator[Mapping[str, EffectPerformer]]:
-    """Performers for which the petstore is local."""
+    """Performers for which the kit's hosts are local."""
     app = web.Application()
     app.add_routes([web.get("/v2/pet/findByStatus", _find_pets), web.get(r"/v2/pet/{id:\d+}", _get_pet)])
+    app.add_routes([web.get("/basic-auth/{user}/{password}", _basic_auth)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

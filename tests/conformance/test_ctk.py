@@ -19,7 +19,6 @@ if not FEATURES.is_dir():
 Execute = Callable[[str, Any], Awaitable[Execution]]
 
 LATER = {
-    ("call", "Call HTTP Using Basic Authentication"): "authentication",
     ("call", "Call OpenAPI With Content Output"): "call: openapi",
     ("call", "Call OpenAPI With Response Output"): "call: openapi",
     ("emit", "Emit Task"): "emit",

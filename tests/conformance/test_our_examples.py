@@ -1,14 +1,16 @@
 """Support: the workflows of examples/, on the core alone and on the durable engine."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from examples.catalog import EXAMPLES, Example
+from examples.catalog import EXAMPLES, Example, secrets_for
 from examples.orders_service import OrdersService
+from fastrunner.access.secrets import Secrets
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks import build_performers
@@ -38,6 +40,7 @@ async def _run(example: Example, number: int, service: OrdersService, *, restori
             performers,
             execution_id=f"{example.name}-{number}",
             restoring=restoring,
+            secrets=secrets_for(service.url),
         )
     finally:
         for performer in performers.values():
@@ -56,7 +59,8 @@ async def test_example_ends_as_the_catalog_says(example: Example, restoring: boo
 
 async def test_examples_end_so_on_the_durable_engine(service: OrdersService, tmp_path: Path) -> None:
     performers = build_performers(load_config(), Metrics(CollectorRegistry()))
-    async with durable.open_engine(performers, tmp_path) as engine:
+    values = {name: json.dumps(value) for name, value in secrets_for(service.url).items()}
+    async with durable.open_engine(performers, tmp_path, secrets=Secrets(None, values)) as engine:
 
         async def judge(example: Example, number: int) -> str | None:
             name = f"{example.name}-{number}"

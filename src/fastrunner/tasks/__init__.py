@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import EffectPerformer
+from fastrunner.engine import Authorizer, EffectPerformer
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
@@ -69,17 +69,26 @@ class _HttpOnDemand:
         self._resolver = resolver
         self._ssl_context = ssl_context
         self._loading: asyncio.Task[ModuleType] | None = None
-        self._performer: EffectPerformer | None = None
+        self._performer: Authorizer | None = None
 
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         """See `EffectPerformer`."""
+        performer = await self._performer_for(effect)
+        return performer if isinstance(performer, EffectFailure) else await performer.perform(effect, arguments)
+
+    async def authorize(self, effect: PerformEffect, policy: Mapping[str, Any]) -> Mapping[str, Any] | EffectFailure:
+        """See `EffectPerformer`."""
+        performer = await self._performer_for(effect)
+        return performer if isinstance(performer, EffectFailure) else await performer.authorize(effect, policy)
+
+    async def _performer_for(self, effect: PerformEffect) -> Authorizer | EffectFailure:
         if self._performer is None:
             try:
                 await self._load()
             except (ImportError, OSError, RuntimeError) as error:
                 return _not_loaded(effect, error)
             self._performer = self._performer or self._made()
-        return await self._performer.perform(effect, arguments)
+        return self._performer
 
     async def _load(self) -> None:
         # What failed for want of descriptors, threads or memory may succeed the next time.
@@ -89,7 +98,7 @@ class _HttpOnDemand:
         # One of the effects that wait for it may be interrupted; the others go on waiting.
         await asyncio.shield(self._loading)
 
-    def _made(self) -> EffectPerformer:
+    def _made(self) -> Authorizer:
         from fastrunner.tasks.call_http.perform import CallHttp
 
         return CallHttp(

@@ -94,6 +94,12 @@ def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
         raise RequestProblem("configuration", "the request holds characters that its encoding cannot carry") from None
     if user_information:
         headers.setdefault("Authorization", basic(user_information))
+    if arguments.get("authentication") is not None and "Authorization" in headers:
+        raise RequestProblem(
+            "configuration",
+            "the endpoint has `authentication` beside an Authorization header, or user information in its URI: leave "
+            "one of them out",
+        )
     headers.setdefault("User-Agent", f"fastrunner/{__version__}")
     headers.setdefault("Accept-Encoding", ACCEPTED)
     _check_head(url, headers)

@@ -24,7 +24,10 @@ _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, er
 
 
 class CallProblem(Exception):
-    """A call without an output; becomes a communication error."""
+    """A call without an output; becomes an error."""
+
+    type = "communication"
+    """A DSL error's short name."""
 
     def __init__(self, title: str, sentence: str, status: int = 500) -> None:
         super().__init__(sentence)

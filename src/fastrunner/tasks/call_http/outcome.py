@@ -8,13 +8,14 @@ import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import nullcontext
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base import limits
+from fastrunner.base.redaction import redact
 from fastrunner.tasks.call_http import content
 from fastrunner.tasks.call_http.arguments import HttpRequest, RequestProblem
 from fastrunner.tasks.call_http.body import read_body
@@ -22,10 +23,17 @@ from fastrunner.tasks.call_http.failures import CallProblem
 from fastrunner.tasks.call_http.room import Share
 from fastrunner.tasks.call_http.slices import in_slices
 
-__all__ = ["Exchange", "failure_of", "refusal_of", "result_of"]
+if TYPE_CHECKING:
+    from fastrunner.tasks.credentials.keyring import Proof
+
+__all__ = ["Exchange", "Unauthorized", "failure_of", "refusal_of", "result_of"]
 
 _HIDDEN_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _TITLE_SIZE_CHARS_MAX = 200
+
+
+class Unauthorized(CallProblem):
+    """The origin the task calls does not take what proves the caller."""
 
 
 class Exchange:
@@ -41,6 +49,34 @@ class Exchange:
         """What was sent with it, the client's own headers included."""
         self.current = request
         """The request under way: after redirects another one."""
+        self.proof: Proof | None = None
+        """How it proves who calls."""
+
+    def begin(self, proof: "Proof | None") -> None:
+        """From the task's own request on, with what proves the caller."""
+        self.proof = proof
+        self.sent_headers = None
+        self.current = self.request
+        if proof is not None and proof.authorization.parameter is not None:
+            headers = CIMultiDict(self.request.headers)
+            headers["Authorization"] = proof.authorization.header
+            self.current = HttpRequest(self.request.method, self.request.url, headers, self.request.body)
+
+    @property
+    def middlewares(self) -> "tuple[aiohttp.ClientMiddlewareType, ...]":
+        """What answers challenges of the task's own origin, and of no other."""
+        if self.proof is None or self.current.url.origin() != self.request.url.origin():
+            return ()
+        return self.proof.middlewares
+
+    @property
+    def authorization(self) -> dict[str, str | None] | None:
+        """`$authorization` of the task: what was sent; None without a policy."""
+        if self.proof is None:
+            return None
+        sent = "" if self.sent_headers is None else self.sent_headers.get("Authorization", "")
+        scheme, _, parameter = sent.partition(" ")
+        return {"scheme": scheme or self.proof.authorization.scheme, "parameter": parameter or None}
 
 
 def refusal_of(effect: PerformEffect, problem: RequestProblem) -> EffectFailure:
@@ -52,7 +88,7 @@ def failure_of(exchange: Exchange, problem: CallProblem) -> EffectFailure:
     """The error of a call without an output."""
     request = exchange.current
     detail = f"{request.method} {request.url.host_port_subcomponent}: {problem.sentence}"
-    return EffectFailure(exchange.effect.effect_id, "communication", problem.status, problem.title, detail)
+    return EffectFailure(exchange.effect.effect_id, problem.type, problem.status, problem.title, detail)
 
 
 async def result_of(
@@ -66,13 +102,15 @@ async def result_of(
     status = response.status
     if not 200 <= status < (400 if exchange.follows_redirects else 300):
         title = content.decode_header(response.reason or _phrase(status))[:_TITLE_SIZE_CHARS_MAX]
+        if status == 401 and exchange.current.url.origin() == exchange.request.url.origin():
+            raise Unauthorized(title, f"the response has status {status}", status)
         raise CallProblem(title, f"the response has status {status}", status)
     body = await read_body(response, share)
     # The server is done, whatever long the rest takes.
     response.release()
     async with turn if len(body) > limits.HTTP_RESPONSE_SMALL_SIZE_BYTES else nullcontext():
         value = await in_slices(_value(exchange, response, body))
-    return EffectResult(exchange.effect.effect_id, value)
+    return EffectResult(exchange.effect.effect_id, value, exchange.authorization)
 
 
 def _value(exchange: Exchange, response: aiohttp.ClientResponse, body: bytes) -> Generator[None, None, Any]:
@@ -91,8 +129,8 @@ def _response_object(exchange: Exchange, response: aiohttp.ClientResponse, value
     return {
         "request": {
             "method": exchange.request.method,
-            "uri": str(exchange.request.url),
-            "headers": {name: "***" if name in _HIDDEN_HEADERS else text for name, text in sent.items()},
+            "uri": redact(str(exchange.request.url)),
+            "headers": {name: "***" if name in _HIDDEN_HEADERS else redact(text) for name, text in sent.items()},
         },
         "statusCode": response.status,
         "headers": _header_map(response.headers),

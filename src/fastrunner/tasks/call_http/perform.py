@@ -1,15 +1,16 @@
 """Stage 5, tasks: performs `call: http` over one pooled client session per worker.
 
 Rules: an outcome is returned, never raised; cancelling the coroutine aborts the request on the wire. Nothing is shared
-between executions but connections: no cookies, no cached credentials. Redirects are followed here and bodies unpacked
-in `codings`, because the client library would rewrite the ones and accept the others cut.
+between executions but connections, and tokens among calls whose policies are the same to the letter: no cookies.
+Redirects are followed here and bodies unpacked in `codings`, because the client library would rewrite the ones and
+accept the others cut.
 """
 
 import asyncio
 import logging
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -20,9 +21,12 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_http.arguments import RequestProblem, prepare
 from fastrunner.tasks.call_http.connector import Connector
 from fastrunner.tasks.call_http.failures import OUT_OF_RESOURCES, CallProblem, connection_problem
-from fastrunner.tasks.call_http.outcome import Exchange, failure_of, refusal_of, result_of
+from fastrunner.tasks.call_http.outcome import Exchange, Unauthorized, failure_of, refusal_of, result_of
 from fastrunner.tasks.call_http.redirects import redirected
 from fastrunner.tasks.call_http.room import Room
+
+if TYPE_CHECKING:
+    from fastrunner.tasks.credentials.keyring import Keyring
 
 __all__ = ["CallHttp"]
 
@@ -49,6 +53,7 @@ class CallHttp:
         self.room = Room()
         """Memory for the bodies that are being read."""
         self._turn = asyncio.Lock()
+        self._keyring: Keyring | None = None
         self._is_out_of_resources = False
         self._in_flight = metrics.effects_in_flight.labels(_KIND)
         self._duration = metrics.effect_duration.labels(_KIND)
@@ -72,9 +77,27 @@ class CallHttp:
 
     async def close(self) -> None:
         """Closes the pooled connections; calls still in flight fail."""
+        if self._keyring is not None:
+            await self._keyring.close()
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
+
+    async def authorize(self, effect: PerformEffect, policy: Mapping[str, Any]) -> Mapping[str, Any] | EffectFailure:
+        """See `EffectPerformer`."""
+        try:
+            proof = await self._keys().proof(policy)
+        except CallProblem as problem:
+            return EffectFailure(effect.effect_id, problem.type, problem.status, problem.title, problem.sentence)
+        return {"scheme": proof.authorization.scheme, "parameter": proof.authorization.parameter}
+
+    def _keys(self) -> "Keyring":
+        """The worker's credentials, loaded by the first call that has a policy."""
+        if self._keyring is None:
+            from fastrunner.tasks.credentials.keyring import Keyring
+
+            self._keyring = Keyring(self._open_session)
+        return self._keyring
 
     def _open_session(self) -> aiohttp.ClientSession:
         """The worker's session, made on first use because it belongs to the running loop."""
@@ -108,7 +131,7 @@ class CallHttp:
         exchange = Exchange(effect, arguments, request)
         try:
             async with asyncio.timeout(self._timeout_s):
-                result = await self._exchange(exchange)
+                result = await self._proven(exchange, arguments.get("authentication"))
         except CallProblem as problem:
             return failure_of(exchange, problem)
         # One of the library's own is a TimeoutError as well.
@@ -122,6 +145,20 @@ class CallHttp:
         self._is_out_of_resources = False
         return result
 
+    async def _proven(self, exchange: Exchange, policy: Mapping[str, Any] | None) -> EffectResult:
+        """Sends the request as its policy has it; once more if the service refuses a token, which may be revoked."""
+        if policy is None:
+            return await self._exchange(exchange)
+        proof = await self._keys().proof(policy)
+        exchange.begin(proof)
+        try:
+            return await self._exchange(exchange)
+        except Unauthorized:
+            if not self._keys().refused(proof):
+                raise
+        exchange.begin(await self._keys().proof(policy))
+        return await self._exchange(exchange)
+
     async def _exchange(self, exchange: Exchange) -> EffectResult:
         """Sends the request, and those that redirects lead to."""
         share = self.room.share()
@@ -129,7 +166,12 @@ class CallHttp:
             for _ in range(limits.HTTP_REDIRECTS_MAX + 1):
                 request = exchange.current
                 async with self._open_session().request(
-                    request.method, request.url, headers=request.headers, data=request.data, allow_redirects=False
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    data=request.data,
+                    allow_redirects=False,
+                    middlewares=exchange.middlewares,
                 ) as response:
                     exchange.sent_headers = exchange.sent_headers or response.request_info.headers
                     following = (
