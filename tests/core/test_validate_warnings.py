@@ -266,3 +266,31 @@ def test_the_official_examples_warn_where_they_are_wrong() -> None:
         if problem.severity == "warning"
     }
     assert found == {("conditional-task.yaml", 21), ("conditional-task.yaml", 22), ("try-catch-then.yaml", 30)}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"set": {"a": ["${ $secrets.key }"]}},
+        {"set": {"a": 1}, "input": {"from": "$secrets"}},
+        {"set": {"a": 1}, "output": {"as": {"b": "${ $secrets.key }"}}},
+        {"set": {"a": 1}, "export": {"as": "$secrets.key"}},
+        {"raise": {"error": {"type": "https://a.test/e", "status": 400, "detail": "${ $secrets.key }"}}},
+        {"for": {"in": "$secrets | keys"}, "do": [{"x": {"set": {"a": 1}}}]},
+    ],
+)
+def test_secrets_that_become_data(task: Any) -> None:
+    assert [code for code, _ in warned(workflow(task, use={"secrets": ["key"]}))] == ["secret-as-data"]
+
+
+def test_secrets_where_they_belong() -> None:
+    policy = {"basic": {"username": "${ $secrets.key.name }", "password": "${ $secrets.key.password }"}}
+    arguments = {
+        "method": "get",
+        "endpoint": {"uri": "https://a.test", "authentication": policy},
+        "headers": {"X": "${ $secrets.key }"},
+        "query": "${ $secrets.key }",
+        "body": "${ $secrets.key }",
+    }
+    task = {"call": "http", "with": arguments, "if": "$secrets.key.on"}
+    assert warned(workflow(task, {"wait": "${ $secrets.key.pause }"}, use={"secrets": ["key"]})) == []

@@ -178,7 +178,16 @@ cdef int doubt_expression(Checker checker, Program program, tuple scopes, Path* 
         doubt(checker, "constant-condition", path,
               "an update such as `.a = 1` stands here as the condition of `if`, `select`, `any` or `all`, where it is "
               "always true: to compare, write `==`")
+    if program.arguments and "secrets" in program.arguments and is_kept(checker.position):
+        doubt(checker, "secret-as-data", path,
+              "what an expression makes of `$secrets` here is data: stored, sent in events and shown; read the secret "
+              "where it is used, in a call's `authentication` or arguments, which are kept nowhere")
     return doubt_members(checker, program, scopes, path) if scopes else 0
+
+
+cdef bint is_kept(Position position) noexcept:
+    """Whether the value of a position becomes data of the workflow, and not only a decision or a call's argument."""
+    return position.form == FORM_SLOT or position is AT_RAISE_ERROR or position is AT_EMIT
 
 
 cdef int doubt_members(Checker checker, Program program, tuple scopes, Path* path) except -1:
