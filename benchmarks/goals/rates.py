@@ -14,7 +14,7 @@ from benchmarks.goals.measuring import (
     plural,
     server_cores,
 )
-from benchmarks.servers import empty, runner
+from benchmarks.servers import empty, processor_s, runner
 
 __all__ = ["accept", "placing", "scaling"]
 
@@ -83,7 +83,7 @@ def placing(run: Run) -> list[Goal]:
 
 
 def _two_over_one(run: Run, name: str, connections: int, *, batches: bool, bound: Bound) -> Goal:
-    rounds = Rounds()
+    rounds, costs = Rounds(), Rounds()
     handed_on = count = 0.0
     size = BATCH_SIZE if batches else 1
     with runner(1) as one, runner(2) as two:
@@ -92,7 +92,8 @@ def _two_over_one(run: Run, name: str, connections: int, *, batches: bool, bound
             handed_on = -trees["2 workers"].forwards()
             for side in trees if warm else run.turns(trees):
                 run.advance(f"{name}: {side}")
-                target = trees[side].tree.target
+                target, pid = trees[side].tree.target, trees[side].tree.process.pid
+                before_s = processor_s(pid)
                 if batches:
                     # As many in flight for both, or one connection of one worker would have less to do.
                     in_flight = 2 * _BATCHES_IN_FLIGHT
@@ -102,8 +103,11 @@ def _two_over_one(run: Run, name: str, connections: int, *, batches: bool, bound
                 trees[side].finish(size * figures.count)
                 if not warm:
                     rounds.add(side, size * figures.rate_per_s, figures.errors_count)
+                    costs.add(side, 1e6 * (processor_s(pid) - before_s) / max(1, size * figures.count))
                     count += figures.count if side == "2 workers" else 0
         handed_on += trees["2 workers"].forwards()
     goal = rounds.ratio(name, "2 workers", "1 worker", bound, "executions/s")
-    goal.note = f"{100 * handed_on / max(1, count):.0f} % of the requests were handed on to the other worker"
+    spent_us = f"{costs.median('2 workers'):.0f} over {costs.median('1 worker'):.0f} us"
+    handed_on_percent = 100 * handed_on / max(1, count)
+    goal.note = f"processor time of one {spent_us}; {handed_on_percent:.0f} % of requests handed on to the other worker"
     return goal

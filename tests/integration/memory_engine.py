@@ -208,6 +208,7 @@ class DirectRouter:
         self.worker = worker
         self.services = services
         self.forwarded: list[tuple[int, str]] = []
+        self.assigned: list[tuple[int, int]] = []
         self.streams_broken = asyncio.Event()
         self.absent: set[int] = set()
 
@@ -223,6 +224,10 @@ class DirectRouter:
     def choose(self, count: int) -> int:
         """This worker."""
         return self.worker
+
+    def assign(self, worker: int, count: int) -> None:
+        """Remembers it."""
+        self.assigned.append((worker, count))
 
     async def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> bytes:
         """Calls the owner's handler."""

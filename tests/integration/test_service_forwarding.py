@@ -171,6 +171,16 @@ async def test_items_of_a_batch_travel_together(direct: DirectCluster) -> None:
     assert sorted(direct.router.forwarded) == [(1, "ExecuteAsyncBatch"), (2, "ExecuteAsyncBatch")]
 
 
+async def test_items_of_a_batch_count_at_their_workers_until_it_is_answered(direct: DirectCluster) -> None:
+    """Whatever becomes of it."""
+    request = m.ExecuteAsyncBatchRequest(executions=[execution(f"e-{at}") for at in range(30)])
+    direct.router.absent.add(1)
+    await direct.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    taken, given_back = direct.router.assigned[:WORKERS], direct.router.assigned[WORKERS:]
+    assert sum(count for _, count in taken) == 30
+    assert given_back == [(worker, -count) for worker, count in taken]
+
+
 async def test_an_id_that_everybody_says_another_has_is_given_up(direct: DirectCluster) -> None:
     execution_id = direct.elsewhere()
     direct.engines[1].refusal = Elsewhere(execution_id)

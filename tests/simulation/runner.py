@@ -195,6 +195,9 @@ class _Links:
         worker = self._places.choose(count)
         return worker if self._runner.workers[worker].answers_workers else self.worker
 
+    def assign(self, worker: int, count: int) -> None:
+        self._places.assign(worker, count)
+
     def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
         return self._forward(worker, method, payload, CallFacts(peer, deadline_ms, local=True))
 

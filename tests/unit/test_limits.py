@@ -216,6 +216,8 @@ REACHED = {
         "ROUTER_STREAM_CREDITS_MIN": "test_streams_of_a_link_share_its_credit",
     },
     "unit/test_placement.py": {
+        "PLACEMENT_BATCH_COUNT_MIN": "test_single_work_goes_to_the_least_busy_only_from_one_that_is_far_busier",
+        "PLACEMENT_PEAK_AGE_S_MAX": "test_worker_that_has_just_had_much_to_do_counts_as_busy",
         "PLACEMENT_KNOWN_INTERVAL_S": "test_start_waits_for_what_other_shards_hold_but_not_for_ever",
         "PLACEMENT_KNOWN_WAIT_S_MAX": "test_start_waits_for_what_other_shards_hold_but_not_for_ever",
     },

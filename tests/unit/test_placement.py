@@ -6,6 +6,8 @@ from math import inf
 import pytest
 
 from fastrunner.base import limits
+from fastrunner.engine.embedded.admit.admission import Admission
+from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.processes.shared import Shared
 from fastrunner.processes.worker import places_known
 from fastrunner.routing.placement import BACKLOG, Places
@@ -49,14 +51,53 @@ def test_what_is_not_known_yet_may_be_anywhere_it_is_not_known(cluster: list[Pla
     assert cluster[1].owners_of("one") == (0,)
 
 
-def test_new_work_goes_to_the_least_busy_only_from_one_that_is_busy(cluster: list[Places]) -> None:
-    loads = cluster[0].loads
-    for worker, backlog in enumerate((limits.PLACEMENT_BACKLOG_MIN - 1.0, 0.0, inf)):
+def test_single_work_goes_to_the_least_busy_only_from_one_that_is_far_busier(cluster: list[Places]) -> None:
+    """And always from one that takes nothing any more."""
+    loads, enough = cluster[0].loads, limits.PLACEMENT_BACKLOG_MIN
+    for worker, backlog in enumerate((enough - 1.0, 0.0, inf)):
         loads.set(worker, BACKLOG, backlog)
     assert [places.choose(1) for places in cluster] == [0, 1, 1]
-    loads.set(0, BACKLOG, limits.PLACEMENT_BACKLOG_MIN)
+    loads.set(0, BACKLOG, enough)
     assert cluster[0].choose(1) == 1
-    assert cluster[0].choose(limits.PLACEMENT_BACKLOG_MIN + 1) == 0
+    loads.set(1, BACKLOG, 10)
+    assert cluster[0].choose(limits.PLACEMENT_BATCH_COUNT_MIN - 1) == 0
+    loads.set(0, BACKLOG, enough + 20)
+    assert cluster[0].choose(limits.PLACEMENT_BATCH_COUNT_MIN - 1) == 1
+
+
+def test_batches_are_spread_by_what_is_unanswered(cluster: list[Places]) -> None:
+    """Those that this worker has handed on count before the other says so, and those of others when it does."""
+    taken = []
+    for _ in range(6):
+        taken.append(cluster[0].choose(100))
+        cluster[0].assign(taken[-1], 100)
+    assert taken == [0, 1, 2, 0, 1, 2]
+    cluster[0].assign(1, -200)
+    assert cluster[0].choose(100) == 1
+    cluster[1].assign(1, 150)
+    assert [cluster[0].choose(count) for count in (100, 50)] == [0, 1]
+    cluster[0].loads.set(1, BACKLOG, inf)
+    cluster[0].assign(2, -100)
+    assert [places.choose(100) for places in cluster] == [2, 2, 2]
+
+
+def test_worker_that_has_just_had_much_to_do_counts_as_busy(
+    cluster: list[Places], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit that takes a worker's whole backlog away does not draw single executions to it."""
+    monkeypatch.setattr(limits, "PLACEMENT_PEAK_AGE_S_MAX", 60.0)
+    admission = Admission(cluster[1], executions_max=1_000, client_executions_per_s_max=1_000)
+    executions = [Execution(1, key, f"e{key}", 0, b"", False) for key in range(limits.PLACEMENT_BACKLOG_MIN)]
+    for execution in executions:
+        admission.entered(execution, 0)
+    cluster[0].loads.set(0, BACKLOG, limits.PLACEMENT_BACKLOG_MIN)
+    cluster[0].loads.set(2, BACKLOG, inf)
+    for execution in executions:
+        admission.left(execution)
+    assert cluster[0].loads.get(1, BACKLOG) == 0
+    assert cluster[0].choose(1) == 0
+    monkeypatch.setattr(limits, "PLACEMENT_PEAK_AGE_S_MAX", 0.0)
+    assert cluster[0].choose(1) == 1
 
 
 async def test_start_waits_for_what_other_shards_hold_but_not_for_ever(

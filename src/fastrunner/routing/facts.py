@@ -67,6 +67,9 @@ class Router(Protocol):
     def choose(self, count: int) -> int:
         """Number of the worker that should take `count` new executions."""
 
+    def assign(self, worker: int, count: int) -> None:
+        """So many executions of a batch go to a worker; with a negative number they have been answered."""
+
     def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
         """The reply of `worker`'s own handler, called with `local` set.
 
@@ -93,6 +96,9 @@ class LocalRouter:
     def choose(self, count: int) -> int:
         """Always this worker."""
         return self.worker
+
+    def assign(self, worker: int, count: int) -> None:
+        """Nobody asks."""
 
     async def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> bytes:
         """Raises Unavailable: there is nobody else."""

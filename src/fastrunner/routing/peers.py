@@ -343,6 +343,10 @@ class Router:
         self._peers[worker].link()
         return self._worker
 
+    def assign(self, worker: int, count: int) -> None:
+        """See `facts.Router`."""
+        self._places.assign(worker, count)
+
     async def start(self, handler: Handler) -> None:
         """Answers the other workers from now on; call when the engine has recovered."""
         self._path.unlink(missing_ok=True)

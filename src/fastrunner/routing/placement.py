@@ -13,13 +13,21 @@ from typing import Final, Self
 
 from fastrunner._wire import Loads, Placement
 from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 
-__all__ = ["ACTIVE", "BACKLOG", "Places"]
+__all__ = ["ACTIVE", "BACKLOG", "BACKLOG_PEAK", "BACKLOG_PEAK_AT_S", "BATCHED", "Places"]
 
 ACTIVE: Final = 0
 """Cell of a worker: executions it has accepted that have not ended."""
 BACKLOG: Final = 1
 """Cell of a worker: executions it has taken up whose first commit has not landed."""
+
+BACKLOG_PEAK: Final = 2
+"""Cell of a worker: the most of those in the last some milliseconds; each commit that lands takes most of them away."""
+BACKLOG_PEAK_AT_S: Final = 3
+"""Cell of a worker: when that was, on the monotonic clock."""
+BATCHED: Final = 4
+"""Cell of a worker: executions of batches that it has been given and has not answered."""
 
 _KEY_ALONE: Final = bytes(16)
 
@@ -45,6 +53,8 @@ class Places:
         """What ids are hashed with in the table."""
         self.loads = loads
         """Cells of every worker."""
+        self._assigned = [0] * worker_count
+        """Executions of batches that this worker has given to each, itself included, and that are not answered."""
 
     @classmethod
     def alone(cls, shard_count: int = 1) -> Self:
@@ -76,12 +86,43 @@ class Places:
         )
 
     def choose(self, count: int) -> int:
-        """The worker that takes `count` new executions: this one, unless it has much to do and another far less."""
+        """The worker that takes `count` new executions: this one, unless it has much to do and another far less.
+
+        To hand a single one on takes a third of what it takes to accept it, and makes commits smaller; so that is for
+        clients that reach one worker only, and hardly happens between workers that are all busy.
+        """
         if self.worker_count == 1:
             return self.worker
+        if count >= limits.PLACEMENT_BATCH_COUNT_MIN:
+            return self._choose_for_batch(count)
         backlogs = self.loads.row(BACKLOG)
         own = backlogs[self.worker]
-        least = min(backlogs)
-        if own < limits.PLACEMENT_BACKLOG_MIN or least + count > own:
+        if own < limits.PLACEMENT_BACKLOG_MIN:
             return self.worker
-        return backlogs.index(least)
+        # A commit that has just landed makes a busy worker look idle.
+        peaks, ends_s = self.loads.row(BACKLOG_PEAK), self.loads.row(BACKLOG_PEAK_AT_S)
+        since_s = monotonic_s() - limits.PLACEMENT_PEAK_AGE_S_MAX
+        others = [
+            max(backlog, peak) if at_s > since_s else backlog
+            for backlog, peak, at_s in zip(backlogs, peaks, ends_s, strict=True)
+        ]
+        least = min(others)
+        if own < limits.PLACEMENT_BACKLOG_MIN + 2 * least:
+            return self.worker
+        return others.index(least)
+
+    def _choose_for_batch(self, count: int) -> int:
+        """To hand on a batch takes one request: that is worth it whenever another has less by as much."""
+        loads = [
+            max(each) for each in zip(self.loads.row(BACKLOG), self.loads.row(BATCHED), self._assigned, strict=True)
+        ]
+        least = min(loads)
+        if least + count > loads[self.worker]:
+            return self.worker
+        return loads.index(least)
+
+    def assign(self, worker: int, count: int) -> None:
+        """So many executions of a batch go to a worker; with a negative number they have been answered."""
+        self._assigned[worker] += count
+        if worker == self.worker:
+            self.loads.set(worker, BATCHED, self._assigned[worker])

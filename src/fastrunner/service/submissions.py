@@ -138,12 +138,20 @@ class Batches:
                 f"executions has {len(items)} items: at most {limits.BATCH_EXECUTIONS_MAX} are allowed in one batch"
             )
         if facts.local:
-            return _encoded(await self._own(items, facts))
-        self._admit(facts.peer, len(items))
-        positions = self._by_worker(items)
-        parts = await asyncio.gather(
-            *(self._part(worker, [items[at] for at in places], facts) for worker, places in positions.items())
-        )
+            positions = {self._router.worker: list(range(len(items)))}
+        else:
+            self._admit(facts.peer, len(items))
+            positions = self._by_worker(items)
+        # Counted before anything else happens: what is chosen for the next batch must know of this one.
+        for worker, places in positions.items():
+            self._router.assign(worker, len(places))
+        try:
+            parts = await asyncio.gather(
+                *(self._part(worker, [items[at] for at in places], facts) for worker, places in positions.items())
+            )
+        finally:
+            for worker, places in positions.items():
+                self._router.assign(worker, -len(places))
         results = [b""] * len(items)
         for places, part in zip(positions.values(), parts, strict=True):
             for at, result in zip(places, part, strict=True):

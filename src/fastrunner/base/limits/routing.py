@@ -61,8 +61,15 @@ ROUTER_CREDIT_SIZE_BYTES: Final = 1_024
 ROUTER_LINK_CREDITS: Final = 65_536
 """Shared out among a link's streams, 64 MiB: with ever more streams each new one gets ever less."""
 
-PLACEMENT_BACKLOG_MIN: Final = 16
-"""Executions that wait for their first commit at a worker before it places new ones elsewhere: some share a commit."""
+PLACEMENT_BACKLOG_MIN: Final = 64
+"""Executions that wait for their first commit at a worker before it places single ones elsewhere, and twice as many as
+there: to hand one on takes a third of what it takes to accept it, and each worker's commits carry fewer."""
+
+PLACEMENT_PEAK_AGE_S_MAX: Final = 0.02
+"""How long a worker counts as busy after it was: a commit with all that it had to do lands every few milliseconds."""
+
+PLACEMENT_BATCH_COUNT_MIN: Final = 16
+"""Executions of a batch that are placed by another rule: they are handed on in one request and share a commit there."""
 
 PLACEMENT_ATTEMPTS_MAX: Final = 5
 """Workers asked in a row for one submission, each of which says that another has its id: a race takes one or two."""

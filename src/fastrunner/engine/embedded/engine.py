@@ -55,7 +55,7 @@ from fastrunner.errors import (
     StorageFull,
 )
 from fastrunner.progress.wire import describe
-from fastrunner.routing.placement import ACTIVE, BACKLOG, Places
+from fastrunner.routing.placement import ACTIVE, BACKLOG, BATCHED, Places
 
 __all__ = ["EmbeddedEngine"]
 
@@ -160,7 +160,8 @@ class EmbeddedEngine:
 
     def go_on(self) -> None:
         """Begins to bring back what runs."""
-        self._places.loads.set(self._places.worker, BACKLOG, 0)
+        for cell in (BACKLOG, BATCHED):
+            self._places.loads.set(self._places.worker, cell, 0)
         loop = asyncio.get_running_loop()
         self._background = [loop.create_task(shard.loader.run()) for shard in self._shards]
         self._background.append(loop.create_task(self._retain()))

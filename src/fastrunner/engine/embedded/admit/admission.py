@@ -22,7 +22,7 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine import Submission
 from fastrunner.errors import AtCapacity, ShortHanded
-from fastrunner.routing.placement import ACTIVE, BACKLOG, Places
+from fastrunner.routing.placement import ACTIVE, BACKLOG, BACKLOG_PEAK, BACKLOG_PEAK_AT_S, Places
 
 if TYPE_CHECKING:
     from fastrunner.engine.embedded.run.execution import Execution
@@ -97,6 +97,8 @@ class Admission:
         """Between landings of commits, on average."""
         self._landed_s = self._judged_s = monotonic_s()
         self._shortest_wait_s = inf
+        self._peak_count = 0
+        self._peak_at_s = 0.0
 
     def check(self, client: str) -> None:
         """Raises AtCapacity or ShortHanded if a new execution of the client must be refused; counts it if not."""
@@ -172,6 +174,13 @@ class Admission:
             self._strict_until_s = now_s + limits.ADMISSION_STRICT_S
         self._judged_s, self._shortest_wait_s = now_s, inf
 
+    def _tell_peak(self, count: int, now_s: float) -> None:
+        """Tells the other workers how many have waited lately; of one commit only the first execution makes it more."""
+        if count > self._peak_count or now_s - self._peak_at_s > limits.PLACEMENT_PEAK_AGE_S_MAX / 2:
+            self._peak_count, self._peak_at_s = count, now_s
+            self._loads.set(self._worker, BACKLOG_PEAK, count)
+            self._loads.set(self._worker, BACKLOG_PEAK_AT_S, now_s)
+
     def entered(self, execution: "Execution", size_bytes: int) -> None:
         """A new execution waits for its first commit; so much has been reserved for it."""
         self._waiting[execution] = (monotonic_s(), size_bytes)
@@ -187,6 +196,7 @@ class Admission:
         since_s, size_bytes = waiting
         self._loads.set(self._worker, BACKLOG, len(self._waiting))
         now_s = monotonic_s()
+        self._tell_peak(len(self._waiting) + 1, now_s)
         self._landed(now_s, now_s - since_s)
         client = execution.client
         self._memory.give_back(client, size_bytes)
