@@ -142,7 +142,7 @@ cdef class Workspace:
     cdef TallyRecords tally
     cdef list actions
     cdef long long first_sequence
-    cdef bytes time_field
+    cdef bytes id_field, time_field
     cdef bint is_later
     """The turn's time is another than that of the turn before."""
     cdef bint has_due  # deadlines were too many for the turn: those that are left come first
@@ -547,7 +547,6 @@ cdef class Walk:
     """Texts in them that errors must not show."""
     cdef Workspace work
     """During a turn; None between turns."""
-    cdef bytes id_field
     cdef int state
     cdef readonly object output
     cdef readonly object error

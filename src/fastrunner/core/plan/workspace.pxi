@@ -52,7 +52,7 @@ cdef int return_workspace(Workspace work) except -1:
     at.authorization = None
     work.actions = None
     work.dumped = None
-    work.time_field = None
+    work.id_field = work.time_field = None
     work.events.take()
     work.tally.take()
     if len(idle_workspaces) < IDLE_WORKSPACES_MAX:

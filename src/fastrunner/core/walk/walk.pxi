@@ -105,7 +105,6 @@ cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour
     walk.plan = plan
     walk.facts = facts
     walk.behaviour = behaviour
-    walk.id_field = text_field(FIELD_EXECUTION_ID, execution_id)
     walk.next_strand_id = walk.next_resource_id = 1
     walk.strands = {}
     walk.ready = []
@@ -174,6 +173,8 @@ cdef int begin_turn(Walk walk, long long now_ms) except -1:
     work.is_later = now_ms > walk.now_ms
     # A clock that was set back must not make deadlines move or events older than those before them.
     walk.now_ms = max(now_ms, walk.now_ms)
+    # Made again each turn: executions that wait are many.
+    work.id_field = text_field(FIELD_EXECUTION_ID, walk.facts.execution_id)
     work.time_field = varint_field(FIELD_TIMESTAMP_MS, walk.now_ms)
     work.place.facts = walk.facts
     work.place.now_ms = walk.now_ms
@@ -226,7 +227,7 @@ cdef int emit(Walk walk, EventParts parts, int attempt, bytes message=None, dict
     if work.first_sequence == 0:
         work.first_sequence = walk.last_sequence
     return work.events.add(
-        walk.id_field,
+        work.id_field,
         parts,
         parts.message if message is None else message,
         work.time_field,
