@@ -44,6 +44,10 @@ _METHOD = """\
   cores with the server, 64 calls in flight on 16 connections. Our own is one process that writes HTTP/2 frames made
   beforehand (`benchmarks/h2.py`). For `accept`, `whole` and `latency` servers have the first cores, one for each
   worker, and our client the others, if there are others; elsewhere everybody may use all cores.
+  `ghz --insecure --protoset service.protoset --call
+  ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/ExecuteAsync -n 8000 -c 64 --connections 16
+  -D data.json HOST:PORT`, with `"workflow_execution_id": "run1-{{.RequestNumber}}"` in `data.json`; see
+  `benchmarks/ghz.py`.
 - Both send the same document, and every execution has an id of its own. A call that is refused is a failure: a goal
   with refusals is missed, and says how many.
 - **Closed loads** (so many calls in flight) give rates. **Open loads** (seeded random arrivals) give latencies, each
