@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from benchmarks.hostile_menu import chain, nested, tree
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput, WorkflowExecuteResponse
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import Execution
 from fastrunner.service.methods import COMMAND_SERVICE
@@ -84,27 +85,10 @@ def ended(attacker: Attacker, text: str, data: Any = None) -> Execution:
 # --- schemas ---
 
 
-def chain(keyword: str) -> dict[str, Any]:
-    """Each schema applies the next one twice."""
-    links: dict[str, Any] = {f"a{n}": {keyword: [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)}
-    return {"$ref": "#/$defs/a0", "$defs": {**links, "a60": {"type": "string"}}}
-
-
-def tree(keyword: str) -> dict[str, Any]:
-    node = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/node"}}}}
-    return {"$ref": "#/$defs/node", "$defs": {"node": {keyword: [node, node, node]}}}
-
-
-def nested(depth: int, leaf: Any) -> Any:
-    for _ in range(depth):
-        leaf = {"children": [leaf]}
-    return leaf
-
-
 SCHEMAS = {
     "oneOf tree": (tree("oneOf"), nested(12, 5), "'oneOf' keyword"),
-    "anyOf chain": (chain("anyOf"), 1, "'anyOf' keyword"),
-    "oneOf chain": (chain("oneOf"), 1, "'oneOf' keyword"),
+    "anyOf chain": (chain("anyOf", 60), 1, "'anyOf' keyword"),
+    "oneOf chain": (chain("oneOf", 60), 1, "'oneOf' keyword"),
     "pattern": ({"items": {"pattern": "^((?=a)a|aa)+$"}}, ["a" * 40 + "b"] * 500, "schema took more than"),
 }
 

@@ -193,6 +193,21 @@ async def test_an_id_that_everybody_says_another_has_is_given_up(direct: DirectC
     assert direct.execution(execution_id).status == "running"
 
 
+async def test_an_id_may_be_any_word_of_ours(direct: DirectCluster) -> None:
+    """What a refusal quotes of a request is not taken for its reason."""
+    execution_id = next(each for at in range(100) if direct.owner_of(each := f"ELSEWHERE-{at}") == 1)
+    await direct.wire.execute_async(execution_id)
+    direct.router.forwarded.clear()
+    code, _, _ = await refusal(direct.wire.execute_async(execution_id, "another"))
+    assert code is grpc.StatusCode.ALREADY_EXISTS
+    assert direct.router.forwarded == [(1, "ExecuteAsync")]
+    direct.router.forwarded.clear()
+    request = m.ExecuteAsyncBatchRequest(executions=[execution(execution_id, "another")])
+    reply = await direct.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    assert [result.refused.code for result in reply.results] == [6]
+    assert direct.router.forwarded == [(1, "ExecuteAsyncBatch")]
+
+
 async def test_a_batch_loses_only_the_part_of_an_absent_owner(direct: DirectCluster) -> None:
     direct.router.absent.add(1)
     ids = [f"e-{at}" for at in range(30)]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import INTERNAL
@@ -60,8 +61,16 @@ def status_of(error: Exception, details_size_bytes_max: int = limits.STATUS_DETA
 
 
 def reason_of(error: RunnerError) -> str:
-    """The class of a refusal as ErrorInfo and metrics name it, such as `AT_CAPACITY`."""
+    """The class of a refusal as ErrorInfo and metrics name it, such as `AT_CAPACITY`, wherever it was made."""
+    if isinstance(error, ForwardedError):
+        return reason_in(Status.FromString(error.status).details)
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).upper()
+
+
+def reason_in(details: Iterable[Any]) -> str:
+    """The reason among the details of a refusal; empty if there is none."""
+    info = ErrorInfo()
+    return next((info.reason for detail in details if detail.Unpack(info)), "")
 
 
 def _details(error: RunnerError, size_bytes_max: int) -> Iterator[Message]:

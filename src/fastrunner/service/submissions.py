@@ -26,11 +26,11 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Engine, Submission
-from fastrunner.errors import Elsewhere, ForwardedError, RunnerError, TooLarge, Unavailable, code_of
+from fastrunner.errors import RunnerError, TooLarge, Unavailable, code_of
 from fastrunner.progress.wire import field_1
 from fastrunner.routing.facts import CallFacts, Later, Router, peek_execution_id
 from fastrunner.service.decode import decode_execution, parse
-from fastrunner.service.status import status_of
+from fastrunner.service.status import reason_in, reason_of, status_of
 
 if TYPE_CHECKING:
     from fastrunner._core import Problem
@@ -46,8 +46,8 @@ _ACCEPTED: Final = {
     )
 }
 """Fields 2 and 3 of the answer to a submission."""
-_REFUSED_TAG: Final = ExecuteAsyncBatchResult.DESCRIPTOR.fields_by_name["refused"].number << 3 | 2
-_ELSEWHERE: Final = b"ELSEWHERE"
+_REFUSED_TAG: Final = bytes((ExecuteAsyncBatchResult.REFUSED_FIELD_NUMBER << 3 | 2,))
+_ELSEWHERE: Final = "ELSEWHERE"
 
 
 class Submissions:
@@ -98,7 +98,7 @@ class Submissions:
             except RunnerError as error:
                 owners = self._router.owners_of(peek_execution_id(payload))
                 is_other = worker != self._router.worker and worker not in owners
-                if not _is_elsewhere(error) and not (is_other and code_of(error) == Unavailable.grpc_code):
+                if reason_of(error) != _ELSEWHERE and not (is_other and code_of(error) == Unavailable.grpc_code):
                     raise
             # Several have the hash of an id if one is another's: not the one again that has just said it has it not.
             worker = min(owners, key=asked.count, default=self._router.worker)
@@ -255,9 +255,8 @@ def _encoded(results: Results) -> bytes:
     return ItemsView(items=results).SerializeToString()
 
 
-def _is_elsewhere(error: RunnerError) -> bool:
-    return isinstance(error, Elsewhere) or (isinstance(error, ForwardedError) and _ELSEWHERE in error.status)
-
-
 def _says_elsewhere(result: bytes) -> bool:
-    return result[:1] == bytes((_REFUSED_TAG,)) and _ELSEWHERE in result
+    """Whether an item's answer is that another worker has its id."""
+    if result[:1] != _REFUSED_TAG:
+        return False
+    return reason_in(ExecuteAsyncBatchResult.FromString(result).refused.details) == _ELSEWHERE

@@ -1,8 +1,4 @@
-"""Support: the bounds of the process tree, each with its reason: how processes start, are watched and stop, what they
-share.
-
-Rules as in `limits`, which holds the bounds of everything on the data path.
-"""
+"""Support: the bounds of the process tree: how processes start, are watched and stop, what they share."""
 
 from typing import Final
 

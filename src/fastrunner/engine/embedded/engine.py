@@ -3,8 +3,8 @@
     submit -> plan -> shard.admit -> scheduler: first turn -> shard: dirty -> commit -> answer, effects, events
 
 Rules: everything runs on the worker's loop except COMMIT (one writer thread per shard) and listings (one helper
-thread). This module connects the parts; turns are `execution.py`, their order `scheduler.py`, durability `shard.py`
-and `store.py`.
+thread). This module connects the parts; what decides on a submission is `submissions.py`, turns are
+`run/execution.py`, their order `run/scheduler.py`, durability `commit/shard.py` and `store/file.py`.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ _Messages = list[bytes]
 
 
 class EmbeddedEngine:
-    """The durable engine of one worker. Construct it on the worker's loop, `listen`, then `start`."""
+    """The durable engine of one worker. Construct it on the worker's loop, `outbox.listen`, then `start`."""
 
     def __init__(
         self,
@@ -472,11 +472,11 @@ class EmbeddedEngine:
         self._scheduler.disarm(execution)
 
     def for_timers(self) -> bool:
-        """See Places."""
+        """See Vacancies."""
         return not self._draining and self._live_count() < limits.RESIDENT_EXECUTIONS_MAX
 
     def for_backlog(self) -> bool:
-        """See Places."""
+        """See Vacancies."""
         full = self._effects.waiting_count >= limits.EFFECTS_WAITING_RESIDENT_MAX
         return not full and self._live_count() < limits.RESIDENT_EXECUTIONS_MAX
 

@@ -140,10 +140,6 @@ cdef inline bint is_exact(object value):
     return not overflow and -EXACT_INT_MAX_I <= number <= EXACT_INT_MAX_I
 
 
-cdef inline object from_ssize(Py_ssize_t value):
-    return PyLong_FromLongLong(value)
-
-
 # --- errors that name a value ---
 
 cdef Py_ssize_t error_size_max() noexcept:

@@ -37,7 +37,7 @@ from fastrunner.engine.embedded.commit.ids import ShardIds
 from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
 from fastrunner.engine.embedded.run.execution import Execution
-from fastrunner.engine.embedded.run.residency import Loader, Places
+from fastrunner.engine.embedded.run.residency import Loader, Vacancies
 from fastrunner.engine.embedded.store.changes import Batch, Change, Settled, Waiter
 from fastrunner.engine.embedded.store.faults import refusal_of
 from fastrunner.engine.embedded.store.file import Store
@@ -46,14 +46,14 @@ from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.errors import Damaged, ShardDamaged, Stopping, StorageFailed, StorageFull, Unavailable, UnknownExecution
 from fastrunner.progress.names import FINAL_STATUSES
-from fastrunner.routing.placement import Places as RunnerPlaces
+from fastrunner.routing.placement import Places
 
 __all__ = ["Driver", "Shard"]
 
 _log = logging.getLogger(__name__)
 
 
-class Driver(Places, Protocol):
+class Driver(Vacancies, Protocol):
     """What a shard asks of the engine around it."""
 
     def gathered(self, execution: Execution) -> None:
@@ -94,7 +94,7 @@ class Shard:
         metrics: Metrics,
         wall_ms: Callable[[], int],
         make_writer: WriterFactory,
-        places: RunnerPlaces,
+        places: Places,
     ) -> None:
         self.number = number
         self.store = store

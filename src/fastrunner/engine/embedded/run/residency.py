@@ -27,7 +27,7 @@ from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.errors import StorageFailed
 
-__all__ = ["Loader", "Places", "Residents"]
+__all__ = ["Loader", "Residents", "Vacancies"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Residents:
             yield execution
 
 
-class Places(Protocol):
+class Vacancies(Protocol):
     """What a loader asks of the worker about room."""
 
     def for_timers(self) -> bool:
@@ -87,7 +87,7 @@ class Loader:
     def __init__(
         self,
         store: Store,
-        places: Places,
+        vacancies: Vacancies,
         is_live: Callable[[str], bool],
         restore: Callable[[Unfinished], object],
         wall_ms: Callable[[], int],
@@ -98,7 +98,7 @@ class Loader:
         """Why the file cannot be read; None while it can."""
         self._on_failure = on_failure
         self._store = store
-        self._places = places
+        self._vacancies = vacancies
         self._is_live = is_live
         self._restore = restore
         self._wall_ms = wall_ms
@@ -156,7 +156,7 @@ class Loader:
         target = (self._wall_ms() + limits.TIMER_LOOKAHEAD_MS, _LAST_KEY)
         # Where a clock was set back the horizon follows: what lies between is in memory already.
         self._horizon = min(self._horizon, target)
-        if not self._places.for_timers():
+        if not self._vacancies.for_timers():
             return False
         deadlines = self._store.deadlines(*self._horizon, target[0], limits.LOAD_EXECUTIONS_PER_PASS_MAX)
         end_s = monotonic_s() + limits.LOAD_PASS_S_MAX
@@ -173,7 +173,7 @@ class Loader:
 
     def _load_backlog(self) -> bool:
         """Loads a few executions that run; whether more are waiting that have room."""
-        if not self.backlog or not self._places.for_backlog():
+        if not self.backlog or not self._vacancies.for_backlog():
             return False
         keys = self._front
         if not keys:
