@@ -20,8 +20,9 @@ from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.progress.wire import field_1
-from fastrunner.routing.facts import CallFacts, LocalRouter
+from fastrunner.routing.facts import CallFacts
 from fastrunner.service.handlers import Service
+from tests.local_router import LocalRouter
 
 CALLS = 64
 TAIL = WorkflowExecuteInput(workflow_yaml=set_tasks(10), input_json='{"counter": 1}').SerializeToString()

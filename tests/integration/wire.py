@@ -16,11 +16,11 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Engine
-from fastrunner.routing.facts import LocalRouter
 from fastrunner.service.handlers import Service
 from fastrunner.service.methods import COMMAND_SERVICE, METHOD_OF_PATH, QUERY_SERVICE, STREAMING
 from fastrunner.service.transport.server import Server, serve
 from tests.integration.memory_engine import MemoryEngine
+from tests.local_router import LocalRouter
 
 R = TypeVar("R", bound=Message)
 DOCUMENT = "orders"

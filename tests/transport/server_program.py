@@ -18,10 +18,10 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowPr
 from fastrunner.base import descriptors
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import ExecutionView, Submission
-from fastrunner.routing.facts import LocalRouter
 from fastrunner.service.handlers import Service
 from fastrunner.service.transport.server import serve
 from tests.integration.memory_engine import MemoryEngine, MemoryExecution
+from tests.local_router import LocalRouter
 
 EVENT_SIZE_BYTES = 64 * 1024
 

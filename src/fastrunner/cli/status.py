@@ -32,7 +32,6 @@ _LISTED_MAX = 1000
 """Of a listing that is only counted."""
 _UNFINISHED = ("running", "pending", "paused")
 _FINISHED = ("completed", "failed", "cancelled")
-_SINCE_START = "  (since the runner's start)"
 _SHARES = (0.5, 0.95, 0.99)
 
 

@@ -1,10 +1,8 @@
-"""Stage 1, service: who answers a request, and what a handler knows of the call.
+"""Stage 1, routing: who answers a request, and what a handler knows of the call.
 
 Rules: no grpc here; an execution is answered for by exactly one worker, the one that accepted it or has its shard now;
 a request that was forwarded once is never forwarded again.
 """
-
-# ruff: noqa: ARG002 - the one-worker router has the protocol's signatures and needs none of their arguments
 
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
@@ -15,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ExecutionIdView
 from fastrunner._wire import read_execution_id
-from fastrunner.errors import InvalidRequest, Unavailable
+from fastrunner.errors import InvalidRequest
 
 
 @dataclass(slots=True)
@@ -81,40 +79,6 @@ class Router(Protocol):
         self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int
     ) -> AsyncIterator[bytes]:
         """The stream of `worker`'s own handler; errors as in `forward`. Closing it closes the owner's stream."""
-
-
-class LocalRouter:
-    """The router of a runner with one worker: it owns every execution."""
-
-    worker = 0
-    workers: Sequence[int] = (0,)
-
-    def owners_of(self, execution_id: str) -> Sequence[int]:
-        """Always this worker."""
-        return self.workers
-
-    def choose(self, count: int) -> int:
-        """Always this worker."""
-        return self.worker
-
-    def assign(self, worker: int, count: int) -> None:
-        """Nobody asks."""
-
-    async def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> bytes:
-        """Raises Unavailable: there is nobody else."""
-        raise Unavailable(f"there is no worker {worker}")
-
-    async def forward_stream(
-        self,
-        worker: int,
-        method: str,
-        payload: bytes,
-        peer: str,
-        deadline_ms: int,
-    ) -> AsyncIterator[bytes]:
-        """Raises Unavailable at the first step: there is nobody else."""
-        raise Unavailable(f"there is no worker {worker}")
-        yield b""
 
 
 def peek_execution_id(payload: bytes) -> str:
