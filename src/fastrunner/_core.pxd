@@ -116,7 +116,7 @@ cdef class EventBuffer:
     cdef char *reserve(self, Py_ssize_t size) except NULL
     cdef bytes take(self)
     cdef int add(self, bytes id_field, EventParts parts, bytes message, bytes time_field, bytes error,
-                 long long sequence, int attempt, bytes output) except -1
+                 long long sequence, int attempt, bytes output, bytes iteration) except -1
 
 
 @cython.final
@@ -341,6 +341,8 @@ cdef class Scope:
     cdef Scope parent
     cdef object first
     cdef object second
+    cdef bytes iteration
+    """Indices of the loops it lies in, outermost first, as events carry them; None outside of loops."""
 
 
 @cython.final

@@ -2,8 +2,8 @@
 
 It shares nothing with the core but its expressions. Control flow is Python's own: lists are loops, faults are
 exceptions, branches are generators that yield the time they sleep until. Of branches that wake at the same moment each
-ends its wait, in their order, before the first of them goes on. Events are (type, reference, attempt, output or error);
-what is not in them (texts, times, sequence numbers) is tested elsewhere.
+ends its wait, in their order, before the first of them goes on. Events are (type, reference, attempt, output or error,
+indices of the loops around it); what is not in them (texts, times, sequence numbers) is tested elsewhere.
 """
 
 from collections.abc import Generator
@@ -12,11 +12,11 @@ from typing import Any
 
 from fastrunner._jq import ExpressionError, compile_expression
 
-__all__ = ["Reference"]
+__all__ = ["Event", "Reference"]
 
 EXPRESSION = "https://open-workflow-specification.org/spec/1.0.0/errors/expression"
 
-Event = tuple[str, str, int, Any]
+Event = tuple[str, str, int, Any, tuple[int, ...]]
 Flow = Generator[int, None, Any]
 
 
@@ -44,6 +44,7 @@ class Place:
     variables: dict[str, Any]
     attempt: int
     context: dict[str, Any]
+    iteration: tuple[int, ...] = ()
 
 
 @dataclass
@@ -142,7 +143,7 @@ class Reference:
         try:
             if "if" in task and self.slot(task["if"], raw, reference, variables) in (None, False):
                 return raw, "continue"
-            self.events.append(("task_started", reference, attempt[0], None))
+            self.events.append(("task_started", reference, attempt[0], None, place.iteration))
             started = True
             data = raw
             if "input" in task:
@@ -157,11 +158,11 @@ class Reference:
             if "export" in task:
                 place.context["value"] = self.slot(task["export"]["as"], output, reference, variables)
                 place.context["exported"] = True
-            self.events.append(("task_completed", reference, attempt[0], output))
+            self.events.append(("task_completed", reference, attempt[0], output, place.iteration))
         except FaultError as fault:
             if not started:
-                self.events.append(("task_started", reference, attempt[0], None))
-            self.events.append(("task_failed", reference, attempt[0], fault.error))
+                self.events.append(("task_started", reference, attempt[0], None, place.iteration))
+            self.events.append(("task_failed", reference, attempt[0], fault.error, place.iteration))
             raise
         return output, then
 
@@ -191,7 +192,7 @@ class Reference:
             return (yield from self.run_fork(reference, task, data, place)), then
         if "try" in task:
             return (yield from self.run_try(reference, task, data, place, attempt))
-        inner = Place(f"{reference}/do", place.variables, place.attempt, place.context)
+        inner = Place(f"{reference}/do", place.variables, place.attempt, place.context, place.iteration)
         output, _ = yield from self.run_list(task["do"], data, inner)
         return output, then
 
@@ -228,7 +229,7 @@ class Reference:
                 seen = {**variables, "context": place.context.get("value"), "input": data}
                 if self.slot(task["while"], flowing, reference, seen) in (None, False):
                     break
-            inner = Place(f"{reference}/do", variables, place.attempt, place.context)
+            inner = Place(f"{reference}/do", variables, place.attempt, place.context, (*place.iteration, index))
             flowing, left = yield from self.run_list(task["do"], flowing, inner)
             if left:
                 break
@@ -239,7 +240,7 @@ class Reference:
         then = task.get("then", "continue")
         while True:
             try:
-                body = Place(f"{reference}/try", place.variables, attempt[0], place.context)
+                body = Place(f"{reference}/try", place.variables, attempt[0], place.context, place.iteration)
                 output, _ = yield from self.run_list(task["try"], data, body)
                 return output, then
             except FaultError as fault:
@@ -259,7 +260,7 @@ class Reference:
                 if attempt[0] <= catch["retry"]["limit"]["attempt"]["count"]:
                     delay_ms = catch["retry"].get("delay", {}).get("milliseconds", 0)
                     attempt[0] += 1
-                    self.events.append(("task_retry", reference, attempt[0], error))
+                    self.events.append(("task_retry", reference, attempt[0], error, place.iteration))
                     if delay_ms:
                         yield from self.sleep(delay_ms, place)
                     continue
@@ -270,6 +271,7 @@ class Reference:
                 {**place.variables, catch.get("as", "error"): error},
                 place.attempt,
                 place.context,
+                place.iteration,
             )
             output, _ = yield from self.run_list(catch.get("do", []), data, handler)
             return output, catch.get("then", then)
@@ -284,7 +286,7 @@ class Reference:
         for number, item in enumerate(task["fork"]["branches"]):
             contexts.append({"value": before})
             (name,) = item
-            own = Place("", place.variables, place.attempt, contexts[number])
+            own = Place("", place.variables, place.attempt, contexts[number], place.iteration)
             branches[number] = self.run_task(f"{reference}/fork/branches/{number}/{name}", item[name], data, own)
             wakes[number] = self.now_ms
         while branches:

@@ -141,3 +141,67 @@ def test_turns_tell_the_range_of_their_events() -> None:
     assert (turn.first_sequence, turn.last_sequence) == (5, 5)
     turn = run.resume(Pause(""))
     assert (turn.first_sequence, turn.last_sequence, turn.events) == (0, 0, b"")
+
+
+def test_events_tell_the_iteration_of_every_loop_around_their_task() -> None:
+    """Also in branches, bodies of `try` and handlers in a loop, and after a walk was written down and read again."""
+    tasks = [
+        {
+            "outer": {
+                "for": {"in": "${ [range(5)] }"},
+                "while": "${ $index < 2 }",
+                "do": [
+                    {"plain": {"set": "${ . }"}},
+                    {
+                        "risk": {
+                            "try": [{"bad": {"raise": {"error": {"type": "https://example.com/bad", "status": 500}}}}],
+                            "catch": {
+                                "do": [
+                                    {
+                                        "inner": {
+                                            "for": {"in": "${ [1, 2] }"},
+                                            "do": [{"race": {"fork": {"branches": [{"b": {"wait": {"seconds": 1}}}]}}}],
+                                        }
+                                    }
+                                ]
+                            },
+                        }
+                    },
+                ],
+            }
+        },
+        {"after": {"set": "${ . }"}},
+    ]
+    for restoring in (False, True):
+        run = Run(plan_of(tasks), None, restoring=restoring)
+        while run.walk.status == "running":
+            run.tick()
+        started = [event for event in run.events if event.event_type == "task_started"]
+        told: dict[str, list[list[int]]] = {
+            name: [] for name in ("outer", "plain", "risk", "bad", "inner", "race", "b", "after")
+        }
+        for event in started:
+            told[event.task_name].append(list(event.iteration))
+        each = [[0], [1]]
+        nested = [[0, 0], [0, 1], [1, 0], [1, 1]]
+        assert told == {
+            "outer": [[]],
+            "plain": each,
+            "risk": each,
+            "bad": each,
+            "inner": each,
+            "race": nested,
+            "b": nested,
+            "after": [[]],
+        }
+        failed = [list(event.iteration) for event in run.events if event.event_type == "task_failed"]
+        assert failed == each
+
+
+def test_an_iteration_beyond_one_byte() -> None:
+    tasks = [{"loop": {"for": {"in": "${ [range(300)] }"}, "do": [{"note": {"set": "${ . }"}}]}}]
+    run = Run(plan_of(tasks), None)
+    while run.walk.status == "running":
+        run.tick()
+    found = [list(event.iteration) for event in run.events if event.task_name == "note"]
+    assert found == [[index] for index in range(300) for _ in range(2)]

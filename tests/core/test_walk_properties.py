@@ -12,7 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fastrunner.base import limits
-from tests.core.reference import Reference
+from tests.core.reference import Event, Reference
 from tests.core.walking import Run, plan_of
 from tests.properties import examples
 
@@ -111,7 +111,7 @@ def walked(tasks: list[dict[str, Any]], restoring: bool = False) -> Run:
     return run
 
 
-def told(run: Run) -> list[tuple[str, str, int, Any]]:
+def told(run: Run) -> list[Event]:
     """Task events as the reference has them."""
     found = []
     for event in run.events:
@@ -125,11 +125,11 @@ def told(run: Run) -> list[tuple[str, str, int, Any]]:
             what = {"type": error.type, "status": error.status, "title": error.title, "instance": error.instance}
             if error.detail:
                 what["detail"] = error.detail
-        found.append((event.event_type, event.task_reference, event.attempt, what))
+        found.append((event.event_type, event.task_reference, event.attempt, what, tuple(event.iteration)))
     return found
 
 
-def by_task(events: list[tuple[str, str, int, Any]]) -> dict[str, list[tuple[str, str, int, Any]]]:
+def by_task(events: list[Event]) -> dict[str, list[Event]]:
     grouped = defaultdict(list)
     for event in events:
         grouped[event[1]].append(event)

@@ -102,9 +102,7 @@ def test_lines_tell_each_step_once(runner: RunnerProcess, folder: Path) -> None:
     note, block = "/do/0/each/do/0/block/do/0/note", "/do/0/each/do/0/block"
     assert told(lines) == [
         ["started", "rounds"],
-        *([["completed", note], ["completed", block]]),
-        *([["completed", note], ["completed", block, "run 2"]]),
-        *([["completed", note], ["completed", block, "run 3"]]),
+        *(["completed", task, f"[{index}]"] for index in range(3) for task in (note, block)),
         ["completed", "/do/0/each"],
         ["completed", "/do/1/race/fork/branches/0/quick"],
         ["interrupted", "/do/1/race/fork/branches/1/slow"],
@@ -126,7 +124,7 @@ def test_a_terminal_gets_a_tree(runner: RunnerProcess, folder: Path, columns: in
         tree = [line for line in lines if line.startswith(("├", "└", "│", " "))][-8:]
         marks = [line.strip("├└│─ ").split("  ")[0] for line in tree]
         assert marks == ["✓ each", "✓ block", "✓ note", "✓ race", "✓ quick", "– slow", "✗ pay", "✗ charge"]
-        assert [line for line in tree if "block" in line and "run 3" in line]
+        assert [line for line in tree if "block" in line and "[2]" in line]
         assert [line for line in tree if "charge" in line and "attempt 2" in line and "Busy" in line]
         assert max(map(len, tree)) <= columns
     assert [line for line in static if line.strip("├└│─ ").startswith("✓ note") and line.rstrip().endswith('{"n":3}')]

@@ -208,6 +208,7 @@ class _Lines:
         return [
             span(node.at_ms - node.begun_ms) if node.begun_ms and node.state in ("completed", "failed") else "",
             f"attempt {node.attempt}" if node.attempt > 1 else "",
+            node.indices,
             f"run {node.run}" if node.run > 1 else "",
             node.error if node.state != "completed" and not running else "",
             output,

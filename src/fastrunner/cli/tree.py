@@ -59,13 +59,20 @@ class Node:
     attempt: int = 1
     """Attempt of the nearest `try`."""
     run: int = 1
-    """How often it has started since the task around it did: iterations of a loop, or jumps back with `then`."""
+    """How often it has started since the task around it did, in one iteration: jumps back with `then`."""
+    iteration: tuple[int, ...] = ()
+    """Index of every loop around it, from 0, the outermost first."""
     output_json: str = ""
     """Output of this run, once it has completed."""
     error: str = ""
     """Why it failed or is tried again."""
     children: list[str] = field(default_factory=list)
     """References of the tasks within it that have started, in that order."""
+
+    @property
+    def indices(self) -> str:
+        """Its iteration as people write indices, `[2][0]`; empty outside of loops."""
+        return "".join(f"[{index}]" for index in self.iteration)
 
     @property
     def open(self) -> bool:
@@ -116,7 +123,10 @@ class ExecutionTree:
             node = self._add(event)
         elif state == "running":
             # A retry counts on; what starts again in the same attempt is another run of the task.
-            node.run += event.attempt <= node.attempt
+            iteration = tuple(event.iteration)
+            again = event.attempt <= node.attempt and iteration == node.iteration
+            node.run = node.run + again if iteration == node.iteration else 1
+            node.iteration = iteration
             self._forget_below(node)
             node.begun_ms, node.output_json, node.error = event.timestamp_ms, "", ""
         node.state, node.at_ms, node.attempt = state, event.timestamp_ms, max(event.attempt, 1)
@@ -131,7 +141,13 @@ class ExecutionTree:
     def _add(self, event: Event) -> Node:
         reference = event.task_reference
         begun_ms = event.timestamp_ms if event.event_type == "task_started" else 0
-        node = Node(reference, event.task_name, self._parent(reference), begun_ms=begun_ms)
+        node = Node(
+            reference,
+            event.task_name,
+            self._parent(reference),
+            begun_ms=begun_ms,
+            iteration=tuple(event.iteration),
+        )
         self.nodes[reference] = node
         (self.nodes[node.parent].children if node.parent else self._top).append(reference)
         return node
@@ -212,6 +228,8 @@ def _line(node: Node, now_ms: int, outputs: bool) -> Text:
         text.append(f"  {span((now_ms if node.open else node.at_ms) - node.begun_ms)}", style="dim")
     if node.attempt > 1:
         text.append(f"  attempt {node.attempt}", style="yellow")
+    if node.iteration:
+        text.append(f"  {node.indices}", style="cyan")
     if node.run > 1:
         text.append(f"  run {node.run}", style="cyan")
     if node.error and node.state != "completed":

@@ -30,6 +30,7 @@ cdef enum:
     FIELD_TASK_REFERENCE = 20
     FIELD_ATTEMPT = 21
     FIELD_OUTPUT_JSON = 22
+    FIELD_ITERATION = 23
 
     VARINT_SIZE_MAX = 10
     EVENT_BUFFER_SIZE = 2048
@@ -57,6 +58,14 @@ cdef inline char *put_bytes(char *at, bytes data) noexcept:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
     memcpy(at, PyBytes_AS_STRING(data), size)
     return at + size
+
+
+cdef bytes with_varint(bytes before, unsigned long long value):
+    """One more number of a packed field; `before` may be None."""
+    cdef char buffer[VARINT_SIZE_MAX]
+    cdef char *end = put_varint(buffer, value)
+    cdef bytes one = PyBytes_FromStringAndSize(buffer, end - buffer)
+    return one if before is None else before + one
 
 
 cdef bytes varint_field(int number, unsigned long long value):
@@ -157,8 +166,9 @@ cdef class EventBuffer:
         return taken
 
     cdef int add(self, bytes id_field, EventParts parts, bytes message, bytes time_field, bytes error,
-                 long long sequence, int attempt, bytes output) except -1:
-        """Appends one event. `message`, `time_field` and `error` are encoded fields, `output` is JSON text."""
+                 long long sequence, int attempt, bytes output, bytes iteration) except -1:
+        """Appends one event. `message`, `time_field` and `error` are encoded fields, `output` is JSON text; `iteration`
+        has the indices one after the other, as the packed field holds them."""
         cdef Py_ssize_t size = (
             PyBytes_GET_SIZE(id_field) + PyBytes_GET_SIZE(parts.head) + PyBytes_GET_SIZE(message)
             + PyBytes_GET_SIZE(time_field) + PyBytes_GET_SIZE(error) + 1 + varint_size(sequence)
@@ -169,6 +179,9 @@ cdef class EventBuffer:
             size += 2 + varint_size(attempt)
         if output is not None:
             size += 2 + varint_size(PyBytes_GET_SIZE(output)) + PyBytes_GET_SIZE(output)
+        if iteration is not None:
+            # Its tag takes two bytes.
+            size += 2 + varint_size(PyBytes_GET_SIZE(iteration)) + PyBytes_GET_SIZE(iteration)
         at = self.reserve(1 + VARINT_SIZE_MAX + size)
         at[0] = 0x0A
         at = put_varint(at + 1, size)
@@ -181,5 +194,8 @@ cdef class EventBuffer:
         if output is not None:
             at = put_varint(put_varint(at, (FIELD_OUTPUT_JSON << 3) | 2), PyBytes_GET_SIZE(output))
             at = put_bytes(at, output)
+        if iteration is not None:
+            at = put_varint(put_varint(at, (FIELD_ITERATION << 3) | 2), PyBytes_GET_SIZE(iteration))
+            at = put_bytes(at, iteration)
         self.size = at - self.data
         return 0

@@ -78,8 +78,11 @@ cdef TaskFrame no_frame():
 
 
 cdef Scope make_scope(Scope parent, object first, object second):
+    """What a loop binds, an item and its index; or a handler: an error and None."""
     cdef Scope scope = Scope.__new__(Scope)
+    cdef bytes outer = None if parent is None else parent.iteration
     scope.parent, scope.first, scope.second = parent, first, second
+    scope.iteration = outer if second is None else with_varint(outer, second)
     return scope
 
 

@@ -30,7 +30,7 @@ cdef int pause(Walk walk, Pause command) except -1:
         return 0
     walk.state = STATUS_PAUSED
     walk.paused_at_ms = walk.now_ms
-    return emit(walk, walk.plan.event_paused, 0, reason_field(command.reason, walk.plan.event_paused))
+    return emit(walk, walk.plan.event_paused, 0, None, reason_field(command.reason, walk.plan.event_paused))
 
 
 cdef int resume(Walk walk, Resume command) except -1:
@@ -41,7 +41,7 @@ cdef int resume(Walk walk, Resume command) except -1:
     walk.state = STATUS_RUNNING
     walk.held = NO_ITEMS
     shift_timeouts(walk, walk.now_ms - walk.paused_at_ms)
-    emit(walk, walk.plan.event_resumed, 0, reason_field(command.reason, walk.plan.event_resumed))
+    emit(walk, walk.plan.event_resumed, 0, None, reason_field(command.reason, walk.plan.event_resumed))
     for resource, value, error in held:
         if (<Resource> resource).id in walk.resources and walk.state == STATUS_RUNNING:
             answer(walk, <Resource> resource, value, error)

@@ -37,7 +37,7 @@ cdef int end_workflow(Walk walk, Strand strand, object output) except -1:
         return fail_workflow(walk, fault.error)
     walk.state = STATUS_COMPLETED
     walk.output = output
-    return emit(walk, plan.event_completed, 0, None, None, output_text(walk, output))
+    return emit(walk, plan.event_completed, 0, None, None, None, output_text(walk, output))
 
 
 cdef int fail_workflow(Walk walk, dict error) except -1:
@@ -45,12 +45,12 @@ cdef int fail_workflow(Walk walk, dict error) except -1:
     error = without_secrets(walk, error)
     walk.state = STATUS_FAILED
     walk.error = error
-    return emit(walk, walk.plan.event_failed, 0, message_field(walk, error), error)
+    return emit(walk, walk.plan.event_failed, 0, None, message_field(walk, error), error)
 
 
 cdef int end_cancelled(Walk walk) except -1:
     drop_everything(walk, True)
     walk.state = STATUS_CANCELLED
     return emit(
-        walk, walk.plan.event_cancelled, 0, reason_field(walk.cancel_reason, walk.plan.event_cancelled)
+        walk, walk.plan.event_cancelled, 0, None, reason_field(walk.cancel_reason, walk.plan.event_cancelled)
     )

@@ -11,7 +11,7 @@ cdef int fail_task(Walk walk, Place at, dict error) except -1:
     error = without_secrets(walk, error)
     # Of the task that failed; what catches it has none.
     at.authorization = None
-    emit_failed(walk, at.task, at.attempt, error, at.started_at_ms)
+    emit_failed(walk, at.task, at.attempt, at.scope, error, at.started_at_ms)
     return raise_from(walk, at.strand, at.frame, error)
 
 
@@ -39,7 +39,7 @@ cdef int raise_from(Walk walk, Strand strand, TaskFrame frame, dict error) excep
             except WalkFault as fault:
                 error = without_secrets(walk, fault.error)
         let_go(walk, frame)
-        emit_failed(walk, frame.task, frame.attempt, error, frame.started_at_ms)
+        emit_failed(walk, frame.task, frame.attempt, frame.parent.scope, error, frame.started_at_ms)
         frame = frame.parent
 
 

@@ -72,7 +72,7 @@ cdef int begin(Walk walk, Strand strand, TaskFrame frame) except -1:
         if task.condition is not None and not holds(at, task.condition, data):
             frame.position = task.following
             return 0
-        emit(walk, task.event_started, at.attempt)
+        emit(walk, task.event_started, at.attempt, at.scope)
         has_started = True
         if not task.is_plain:
             if task.input_schema is not None:
@@ -85,7 +85,7 @@ cdef int begin(Walk walk, Strand strand, TaskFrame frame) except -1:
         task.kind.begin(walk, at, data)
     except WalkFault as fault:
         if not has_started:
-            emit(walk, task.event_started, at.attempt)
+            emit(walk, task.event_started, at.attempt, at.scope)
         fail_task(walk, at, fault.error)
     return 0
 
@@ -119,7 +119,7 @@ cdef int complete(Walk walk, Place at, object output, int then) except -1:
             match_schema(at, task.export_schema, context, "context")
         if task.export_as is not None:
             strand.context, strand.has_exported = context, True
-    emit(walk, task.event_completed, at.attempt, None, None, output_text(walk, output))
+    emit(walk, task.event_completed, at.attempt, at.scope, None, None, output_text(walk, output))
     walk.work.tally.add(task.kind.number, TALLY_COMPLETED, walk.now_ms - at.started_at_ms)
     frame.data = output
     frame.position = then

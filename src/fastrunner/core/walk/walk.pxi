@@ -137,9 +137,9 @@ cdef int start_workflow(Walk walk, long long timeout_ms_max) except -1:
     cdef Plan plan = walk.plan
     cdef Place at = walk.work.place
     cdef object data
-    emit(walk, plan.event_started, 0)
-    emit(walk, plan.event_validating, 0)
-    emit(walk, plan.event_validated, 0)
+    emit(walk, plan.event_started, 0, None)
+    emit(walk, plan.event_validating, 0, None)
+    emit(walk, plan.event_validated, 0, None)
     try:
         enter_workflow(at, "/input", None)
         data = take_input(walk, at)
@@ -219,9 +219,9 @@ cdef int leave_rest(Walk walk) except -1:
     return 0
 
 
-cdef int emit(Walk walk, EventParts parts, int attempt, bytes message=None, dict error=None,
+cdef int emit(Walk walk, EventParts parts, int attempt, Scope scope, bytes message=None, dict error=None,
               bytes output=None) except -1:
-    """Appends one event; `message` is an encoded field, `output` JSON text."""
+    """Appends one event; `scope` surrounds its task, `message` is an encoded field, `output` JSON text."""
     cdef Workspace work = walk.work
     walk.last_sequence += 1
     if work.first_sequence == 0:
@@ -235,12 +235,14 @@ cdef int emit(Walk walk, EventParts parts, int attempt, bytes message=None, dict
         walk.last_sequence,
         attempt,
         output,
+        None if scope is None else scope.iteration,
     )
 
 
-cdef int emit_failed(Walk walk, TaskNode task, int attempt, dict error, long long started_at_ms) except -1:
+cdef int emit_failed(Walk walk, TaskNode task, int attempt, Scope scope, dict error,
+                     long long started_at_ms) except -1:
     walk.work.tally.add(task.kind.number, TALLY_FAILED, walk.now_ms - started_at_ms)
-    return emit(walk, task.event_failed, attempt, message_field(walk, error), error)
+    return emit(walk, task.event_failed, attempt, scope, message_field(walk, error), error)
 
 
 cdef bytes message_field(Walk walk, dict error):

@@ -297,6 +297,7 @@ class WorkflowProgressEvent(message.Message):
     TASK_REFERENCE_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     OUTPUT_JSON_FIELD_NUMBER: builtins.int
+    ITERATION_FIELD_NUMBER: builtins.int
     workflow_execution_id: builtins.str
     """The execution this event belongs to."""
     event_type: builtins.str
@@ -325,6 +326,10 @@ class WorkflowProgressEvent(message.Message):
     def error(self) -> ErrorDetails:
         """What went wrong, in failure events."""
 
+    @builtins.property
+    def iteration(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Index of every loop around the task, from 0, the outermost first; empty outside of loops."""
+
     def __init__(
         self,
         *,
@@ -341,10 +346,11 @@ class WorkflowProgressEvent(message.Message):
         task_reference: builtins.str = ...,
         attempt: builtins.int = ...,
         output_json: builtins.str = ...,
+        iteration: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "error", b"error", "event_type", b"event_type", "message", b"message", "output_json", b"output_json", "sequence_number", b"sequence_number", "status", b"status", "task_name", b"task_name", "task_progress", b"task_progress", "task_reference", b"task_reference", "timestamp_ms", b"timestamp_ms", "workflow_execution_id", b"workflow_execution_id", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "error", b"error", "event_type", b"event_type", "iteration", b"iteration", "message", b"message", "output_json", b"output_json", "sequence_number", b"sequence_number", "status", b"status", "task_name", b"task_name", "task_progress", b"task_progress", "task_reference", b"task_reference", "timestamp_ms", b"timestamp_ms", "workflow_execution_id", b"workflow_execution_id", "workflow_name", b"workflow_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
