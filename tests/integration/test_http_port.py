@@ -137,3 +137,23 @@ async def test_more_connections_than_there_may_be(tmp_path: Path, monkeypatch: p
         assert await ask(port)
         for _, writer in held:
             writer.close()
+
+
+async def test_stop_waits_for_who_has_been_accepted(tmp_path: Path) -> None:
+    """Not for a connection that is only kept, and not for long for one that says nothing."""
+    async with served(tmp_path) as (port, connections):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(ASK)
+        await reader.readuntil(b"ok\n")
+        async with asyncio.timeout(10):
+            await connections.settle(3600)
+            writer.write(ASK[:20])
+            settled = asyncio.ensure_future(connections.settle(3600))
+            await asyncio.wait([settled], timeout=3 * limits.HTTP_SETTLE_INTERVAL_S)
+            assert not settled.done()
+            writer.write(ASK[20:])
+            assert (await reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200")
+            await settled
+            writer.write(ASK[:20])
+            await connections.settle(limits.HTTP_SETTLE_S_MAX)
+        writer.close()

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,12 +56,110 @@ def test_killed_worker_is_replaced(tiny: RunnerProcess) -> None:
     assert tiny.metric("workflow_runner_worker_restarts_total") == 1
 
 
-def test_killed_web_process_is_replaced(tiny: RunnerProcess) -> None:
-    """Connections wait in the supervisor's backlog while the web process is replaced; no request fails."""
-    [web] = [pid for pid in children(tiny.process.pid) if pid not in {w["pid"] for w in tiny.workers()}]
-    os.kill(web, signal.SIGKILL)
-    assert until(lambda: tiny.get("/healthz")) == (200, "ok\n")
-    until(tiny.ready)
+def serving_web(tiny: RunnerProcess, workers: set[int]) -> int:
+    """The web process of a tree with such workers."""
+    [web] = until(lambda: [pid for pid in children(tiny.process.pid) if pid not in workers and alive(pid)])
+    return web
+
+
+class Asker(threading.Thread):
+    """Asks for a page over and over, each time on a new connection; notes from when to when each asking failed."""
+
+    def __init__(self, runner: RunnerProcess, path: str) -> None:
+        super().__init__()
+        self.runner, self.path = runner, path
+        self.answered = 0
+        self.failed: list[tuple[float, float, str]] = []
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.is_set():
+            began_s = time.monotonic()
+            try:
+                status, _ = self.runner.get(self.path)
+                assert status == 200
+                self.answered += 1
+            except Exception as error:
+                self.failed.append((began_s, time.monotonic(), str(error)))
+
+
+@contextlib.contextmanager
+def asked(runner: RunnerProcess) -> Iterator[list[Asker]]:
+    """While somebody asks for pages; every one of them is answered in the end."""
+    askers = [Asker(runner, "/healthz"), Asker(runner, "/metrics")]
+    for asker in askers:
+        asker.start()
+    try:
+        yield askers
+        before = [asker.answered for asker in askers]
+        until(lambda: all(asker.answered > count for asker, count in zip(askers, before, strict=True)))
+    finally:
+        for asker in askers:
+            asker.stopped.set()
+        for asker in askers:
+            asker.join()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_web_process_that_dies_over_and_over(tiny: RunnerProcess, signum: signal.Signals) -> None:
+    """Connections wait while another is started: only those fail that were being answered at that moment."""
+    workers = {worker["pid"] for worker in tiny.workers()}
+    deaths_s = []
+    with asked(tiny) as askers:
+        for _ in range(5):
+            web = serving_web(tiny, workers)
+            count = askers[0].answered
+            until(lambda: askers[0].answered > count + 5)  # noqa: B023
+            deaths_s.append(time.monotonic())
+            os.kill(web, signum)
+            until(lambda: not alive(web))  # noqa: B023
+    for began_s, ended_s, error in askers[0].failed + askers[1].failed:
+        assert any(began_s <= death_s <= ended_s for death_s in deaths_s), error
+        assert "refused" not in error
+
+
+def listeners(port: int) -> set[str]:
+    """What listening sockets of a port are called in /proc."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether a process has a socket that listens on a port."""
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    return bool(listeners(port) & {os.readlink(file) for file in files})
+
+
+def test_web_process_that_stops_answers_whom_it_has_accepted(tiny: RunnerProcess) -> None:
+    """A request whose head comes when it listens no more, too; who connects meanwhile is its successor's."""
+    web, port = serving_web(tiny, {worker["pid"] for worker in tiny.workers()}), tiny.ports["http_port"]
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as accepted:
+        accepted.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        # It accepts in turn: what came before this has been accepted.
+        assert tiny.get("/healthz") == (200, "ok\n")
+        os.kill(web, signal.SIGTERM)
+        until(lambda: not listens(web, port))
+        accepted.sendall(b"Connection: close\r\n\r\n")
+        assert tiny.get("/healthz") == (200, "ok\n")
+        assert accepted.recv(4096).startswith(b"HTTP/1.1 200")
+    assert not alive(web)
+
+
+def test_many_connections_wait_for_the_web_process(tiny: RunnerProcess) -> None:
+    """More than one turn of a loop accepts find room while it is replaced."""
+    (tiny.data_dir / "crash-web").touch()
+    workers = {worker["pid"] for worker in tiny.workers()}
+    os.kill(serving_web(tiny, workers), signal.SIGKILL)
+    address = ("127.0.0.1", tiny.ports["http_port"])
+    with contextlib.ExitStack() as stack:
+        # A full queue answers nobody: connecting would take as long as the kernel tries.
+        waiting = [stack.enter_context(socket.create_connection(address, timeout=0.5)) for _ in range(300)]
+        for connection in waiting:
+            connection.settimeout(30)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        (tiny.data_dir / "crash-web").unlink()
+        for connection in waiting:
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def answered(runner: RunnerProcess) -> bool:
@@ -187,8 +287,8 @@ def test_silent_worker_is_killed(tmp_path: Path) -> None:
 
 
 def test_stopped_worker_is_replaced_soon(tmp_path: Path) -> None:
-    """A worker that SIGSTOP has stopped is still given new connections: it is replaced, and clients are answered."""
-    command = _tree_with(PING_INTERVAL_S=0.1, STOPPED_TIMEOUT_S=0.3, PING_TIMEOUT_S=10_000)
+    """A worker that SIGSTOP has stopped is still given new connections: it is replaced before it could miss a ping."""
+    command = _tree_with(PING_TIMEOUT_S=10_000)
     with running(tmp_path, command, FASTRUNNER_WORKERS="1") as runner:
         runner.wait_ready()
         before = runner.workers()[0]["pid"]
@@ -196,6 +296,35 @@ def test_stopped_worker_is_replaced_soon(tmp_path: Path) -> None:
         until(lambda: runner.replaced(before))
         until(lambda: answered(runner))
         assert "was stopped by a signal" in runner.stop()[2]
+
+
+def test_worker_that_is_stopped_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path, TINY) as runner:
+        before = runner.wait_ready().workers()[0]["pid"]
+        (tmp_path / "stuck-0").touch()
+        os.kill(before, signal.SIGKILL)
+        starting = until(lambda: {worker["pid"] for worker in runner.workers()[:1]} - {0, before}).pop()
+        (tmp_path / "stuck-0").unlink()
+        os.kill(starting, signal.SIGSTOP)
+        until(lambda: runner.replaced(before, starting))
+
+
+def test_tree_that_is_stopped_as_a_whole_goes_on_as_it_was(tiny: RunnerProcess) -> None:
+    """So does a worker that was only looked at."""
+    workers, everybody = tiny.workers(), [tiny.process.pid, *children(tiny.process.pid)]
+    for _ in range(3):
+        os.killpg(tiny.process.pid, signal.SIGSTOP)
+        until(lambda: all(stopped(pid) for pid in everybody))
+        os.killpg(tiny.process.pid, signal.SIGCONT)
+        os.kill(workers[0]["pid"], signal.SIGSTOP)
+        os.kill(workers[0]["pid"], signal.SIGCONT)
+        until(tiny.ready)
+    assert tiny.workers() == workers
+    assert "stopped by a signal" not in tiny.stop()[2]
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.parametrize("variable", ["GRPC_PORT", "FASTRUNNER_HTTP_PORT"])

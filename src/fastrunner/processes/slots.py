@@ -4,6 +4,8 @@ Rules as in `supervisor`: no grpc, no thread, no event loop. A child never retur
 """
 
 import contextlib
+import gc
+import importlib
 import logging
 import os
 import signal
@@ -24,6 +26,8 @@ from fastrunner.processes.reserve import Reserved
 
 HANDLED_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 """What the supervisor handles and a child must not inherit."""
+
+_WEB: Final = "fastrunner.processes.web"
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +72,10 @@ class Slot:
     """Successors in a row that ended before they could take over from this child."""
     replace_at_s: float = 0.0
     """When the next successor may be forked, on the monotonic clock."""
+    looks_left: int = 0
+    """How often a child that has been stopped by a signal is looked at before it is killed; 0 if it has not."""
+    look_at_s: float = 0.0
+    """When it is looked at next."""
     is_hung: bool = False
     """Whether the child is being killed because it does not answer."""
     death: Death | None = None
@@ -86,7 +94,7 @@ class Slot:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a signal such as SIGSTOP has stopped the child: it is given new connections all the same."""
+        """Whether a signal such as SIGSTOP has stopped the child, and it has not gone on since."""
         try:
             stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -107,8 +115,20 @@ def run_worker_child(context: ChildContext) -> int:
     return run_worker(context)
 
 
+def prepare_web() -> None:
+    """Loads in the supervisor what the web process is made of: forked with it, one serves a moment later."""
+    if _WEB in sys.modules:
+        return
+    try:
+        importlib.import_module(_WEB)
+    except Exception:
+        # The child will fail likewise, and what becomes of a child that cannot start is ruled.
+        log.debug("%s cannot be loaded", _WEB, exc_info=True)
+    gc.freeze()
+
+
 def run_web_child(context: ChildContext) -> int:
-    """The web process; imported in the child only, because it needs an event loop."""
+    """The web process; begins an event loop, so in the child only."""
     from fastrunner.processes.web import run_web
 
     return run_web(context)

@@ -3,12 +3,19 @@
 Rules: no grpc, no thread, no event loop in here: children are forked from a clean process, at start and whenever one is
 replaced. Signal handlers do nothing; the signals' numbers arrive through a socket and are handled in the loop.
 
+The web process is forked with its modules loaded (`prepare_web`), so that another serves some hundredths of a second
+after one has died. Workers forked later share those pages, untouched.
+
 Theory of operation: one Slot per child. A slot is absent (nothing runs; `spawn_at_s` says when to spawn), starting
 (spawned, not yet ready), ready, or stopping (SIGTERM sent, SIGKILL due at `kill_at_s`). A child's death makes its slot
 absent, and another starts after a back-off, whether it crashed or could not start. Only before the tree was ever ready
 does a child that cannot start end it, with ExitCode.BOOT: later that would take healthy siblings along. In a rolling
 restart a child's successor is forked first, loads its modules and proves itself while the predecessor serves: it stands
 beside the slots until it takes over. If it fails, the predecessor stays and another is tried after a back-off.
+
+The kernel says at once when a signal has stopped a child (SIGCHLD). One that is still stopped in several looks is
+killed: it would be given new connections as long as it listens. The looks are counted, not timed: a tree that is
+stopped as a whole and goes on finds its children stopped for one look at most.
 """
 
 import contextlib
@@ -37,6 +44,7 @@ from fastrunner.processes.slots import (
     ChildMain,
     Slot,
     fork_child,
+    prepare_web,
     respawn_delay_s,
     run_web_child,
     run_worker_child,
@@ -78,12 +86,13 @@ class Supervisor:
         try:
             while self._exit_code is None or any(slot.pid for slot in self._everyone()):
                 self._spawn_due()
+                # A new web process serves once it has been told how the tree is.
+                self._publish()
                 for key, _ in self._selector.select(self._pause_s()):
                     key.data()
                 self._reap()
                 self._watch()
                 self._roll()
-                self._publish()
         finally:
             self._kill_all()
             self._ignore_signals()
@@ -163,6 +172,8 @@ class Supervisor:
 
     def _spawn(self, slot: Slot, *, waiting: bool = False) -> None:
         main, close = self._mains[slot.role], lambda: self._close_inherited(slot.role)
+        if slot.role is Role.WEB:
+            prepare_web()
         slot.enter("starting")
         try:
             fork_child(slot, main, self._config, self._reserved, close, waiting=waiting)
@@ -218,8 +229,10 @@ class Supervisor:
     def _reap(self) -> None:
         for slot in self._everyone():
             if slot.pid:
-                pid, status = os.waitpid(slot.pid, os.WNOHANG)
-                if pid:
+                pid, status = os.waitpid(slot.pid, os.WNOHANG | os.WUNTRACED)
+                if pid and os.WIFSTOPPED(status):
+                    slot.looks_left, slot.look_at_s = limits.STOPPED_LOOKS, 0.0
+                elif pid:
                     self._read_link(slot)
                     if slot.link is not None:
                         self._drop_link(slot)
@@ -232,7 +245,7 @@ class Supervisor:
         if code == ExitCode.BOOT and was == "starting":
             why = f"cannot start: {slot.last_words or why}"
         slot.pid, slot.spawn_at_s, slot.trouble, slot.is_hung, slot.death = 0, 0.0, "", False, None
-        slot.follows_crash = False
+        slot.follows_crash, slot.looks_left = False, 0
         slot.enter("absent")
         if slot is self._successor:
             self._bury_successor(why, pid)
@@ -256,6 +269,8 @@ class Supervisor:
         slot.follows_crash = True
         slot.death = deaths.Death(cause, monotonic_s()) if cause else None
         delay_s = respawn_delay_s(slot.crashes_in_row)
+        if slot.role is Role.WEB and was == "ready":
+            delay_s = min(delay_s, limits.RESPAWN_WEB_DELAY_S_MAX)
         slot.spawn_at_s = monotonic_s() + delay_s
         slot.failure = _failure(slot.name, why, slot.crashes_in_row, delay_s)
         log.error("%s %s (pid %d); starting another in %g s", slot.name, why, pid, delay_s)
@@ -326,6 +341,8 @@ class Supervisor:
             self._port_watched_s = now
             self._watch_port()
         for slot in self._everyone():
+            if slot.looks_left and now >= slot.look_at_s:
+                self._look_at_stopped(slot)
             if slot.state == "stopping" and now >= slot.kill_at_s:
                 self._kill(slot, "did not end in time")
             elif slot.state == "starting" and slot.trouble:
@@ -336,8 +353,6 @@ class Supervisor:
             elif slot.state == "ready" and slot.link is not None:
                 if not slot.answered and now - slot.pinged_s > limits.PING_TIMEOUT_S:
                     self._kill_hung(slot, "does not answer")
-                elif not slot.answered and now - slot.pinged_s > limits.STOPPED_TIMEOUT_S and slot.is_stopped:
-                    self._kill_hung(slot, "was stopped by a signal, and clients are still given to it")
                 elif slot.answered and now - slot.pinged_s >= limits.PING_INTERVAL_S:
                     slot.pinged_s, slot.answered = now, False
                     slot.link.send("ping")
@@ -345,6 +360,16 @@ class Supervisor:
             # The web process goes last: until then it tells that the tree is draining.
             for slot in self._slots:
                 self._terminate(slot)
+
+    def _look_at_stopped(self, slot: Slot) -> None:
+        """Kills a child that a signal has stopped, unless it goes on meanwhile."""
+        if not slot.is_stopped:
+            slot.looks_left = 0
+            return
+        slot.looks_left -= 1
+        slot.look_at_s = monotonic_s() + limits.STOPPED_LOOK_INTERVAL_S
+        if not slot.looks_left:
+            self._kill_hung(slot, "was stopped by a signal, and clients are still given to it")
 
     def _watch_port(self) -> None:
         found = self._port_watch.strangers(slot.pid for slot in self._everyone() if slot.pid)
@@ -431,6 +456,7 @@ class Supervisor:
         now = monotonic_s()
         due = [slot.spawn_at_s - now for slot in self._slots if not slot.pid and self._exit_code is None]
         due += [slot.kill_at_s - now for slot in self._slots if slot.state == "stopping"]
+        due += [slot.look_at_s - now for slot in self._everyone() if slot.looks_left]
         due += [slot.replace_at_s - now for slot in self._rolling[:1] if slot.replace_at_s > now]
         return max(0.0, min([limits.PING_INTERVAL_S, *due]))
 

@@ -7,10 +7,11 @@ said. It imports no grpc and no engine.
 import asyncio
 import logging
 import signal
+import socket
 
 from aiohttp import web
 
-from fastrunner.base import descriptors
+from fastrunner.base import descriptors, limits
 from fastrunner.processes.link import ChildContext, ExitCode
 from fastrunner.web.app import STATE, TreeState, build_app
 from fastrunner.web.connections import CONNECTIONS
@@ -38,11 +39,15 @@ async def _serve(context: ChildContext) -> int:
     await app[STATE].known.wait()
     assert context.http is not None
     assert runner.server is not None
-    # The supervisor listens already; a second listen() changes nothing.
     server = await loop.create_server(app[CONNECTIONS].serve(runner.server), sock=context.http)
+    # That listens anew, with room for as many connections as one turn accepts: no room for those that come while nobody
+    # serves.
+    context.http.listen(socket.SOMAXCONN)
     context.link.send("ready")
     await stopping.wait()
     server.close()
+    # Whoever has been accepted is answered; who comes now waits for the successor.
+    await app[CONNECTIONS].settle(limits.HTTP_SETTLE_S_MAX)
     app[CONNECTIONS].close()
     await runner.cleanup()
     return ExitCode.OK

@@ -44,6 +44,16 @@ class Connections:
         if self._sweep is not None:
             self._sweep.cancel()
 
+    async def settle(self, timeout_s: float) -> None:
+        """Waits until no connection has a request under way, or has yet to send its first, but not for long."""
+        give_up_s = monotonic_s() + timeout_s
+        while True:
+            # What has just been accepted is not here yet.
+            await asyncio.sleep(limits.HTTP_SETTLE_INTERVAL_S)
+            waiting = self._busy or any(guard.has_begun for guard in self._idle.values())
+            if not waiting or monotonic_s() >= give_up_s:
+                return
+
     def began(self, transport: asyncio.BaseTransport | None) -> None:
         """A request of a connection is being handled."""
         guard = None if transport is None else self._idle.pop(transport, None)

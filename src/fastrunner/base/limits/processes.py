@@ -15,9 +15,12 @@ PING_INTERVAL_S: Final = 1.0
 PING_TIMEOUT_S: Final = 30.0
 """Silence after which a child is killed. Far beyond any slice of work; a busy machine must not look like a hang."""
 
-STOPPED_TIMEOUT_S: Final = 3.0
-"""Silence after which a child is killed that a signal has stopped: no work looks like that, and the kernel goes on
-giving it new connections. Longer than a glance at it takes."""
+STOPPED_LOOK_INTERVAL_S: Final = 0.1
+"""Between looks at a child that a signal has stopped."""
+
+STOPPED_LOOKS: Final = 4
+"""Looks in a row that find it stopped before it is killed: no work looks like that, and the kernel goes on giving it
+new connections. Not one: a tree that was stopped as a whole goes on one process after the other."""
 
 BOOT_S_MAX: Final = 600.0
 """How long a child may take to become ready. Recovery of a million executions takes a minute or so."""
@@ -30,6 +33,9 @@ RESPAWN_DELAY_S_MIN: Final = 0.1
 
 RESPAWN_DELAY_S_MAX: Final = 30.0
 """Longest delay between crashes in a row."""
+
+RESPAWN_WEB_DELAY_S_MAX: Final = 0.5
+"""Longest delay after a web process that had been ready: probes and scrapes wait meanwhile, and one costs little."""
 
 RESPAWN_STABLE_S: Final = 60.0
 """A child that was ready for so long has not crashed "in a row"."""

@@ -15,3 +15,9 @@ usual interval between scrapes."""
 
 HTTP_LOOK_INTERVAL_S: Final = 0.5
 """How often overdue connections are looked for."""
+
+HTTP_SETTLE_S_MAX: Final = 0.5
+"""How long a stopping web process still answers connections that it has accepted; new ones wait for its successor."""
+
+HTTP_SETTLE_INTERVAL_S: Final = 0.02
+"""How often it looks whether all are answered."""
