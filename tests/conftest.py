@@ -1,5 +1,6 @@
 """Options of the whole suite."""
 
+import os
 import signal
 
 import pytest
@@ -15,6 +16,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     properties.factor = config.getoption("--fuzz-factor")
+    # The machine's proxies would be those of the calls under test.
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        os.environ.pop(name, None)
+        os.environ.pop(name.lower(), None)
     # A shell starts what runs in its background with Ctrl-C ignored, which the processes under test would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

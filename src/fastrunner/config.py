@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +30,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastrunner.base import crash, limits
 from fastrunner.base.cpus import usable_cpus
+from fastrunner.base.destinations import Destinations
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 _SERVICE_LINK: Final = re.compile(
@@ -143,6 +145,35 @@ def _sendable(key: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
+def _destinations(value: str) -> str:
+    Destinations.parse(value)
+    return value
+
+
+def _no_proxy(value: str) -> str:
+    Destinations.parse(value, are_domains=True)
+    return value
+
+
+def _proxy(given: SecretStr) -> SecretStr:
+    """Its URI with scheme and port; no text of it is in the refusal, because it may hold a password."""
+    text = given.get_secret_value().strip()
+    try:
+        uri = urlsplit(text if "://" in text else f"http://{text}")
+        port = uri.port or 80
+    except ValueError:
+        raise ValueError("expected http://host:port of a proxy, with user:password@ or without") from None
+    if uri.scheme != "http" or not _is_host(f"[{uri.hostname}]" if ":" in (uri.hostname or "") else uri.hostname or ""):
+        raise ValueError(
+            "expected http://host:port of a proxy, with user:password@ or without: those of other kinds are not spoken "
+            "(https targets are reached through an http proxy as well)"
+        )
+    if not (text.isascii() and text.isprintable()) or uri.path not in ("", "/") or uri.query or uri.fragment:
+        raise ValueError("expected http://host:port of a proxy, nothing behind it, in ASCII: percent-encode the rest")
+    authority = uri.netloc if uri.port else f"{uri.netloc.removesuffix(':')}:{port}"
+    return SecretStr(f"http://{authority}")
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Endpoint = Annotated[str, AfterValidator(_host_and_port)]
 Folder = Annotated[Path, AfterValidator(_encodable)]
@@ -210,6 +241,17 @@ class Config(DataSettings):
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
     secrets_dir: Annotated[Folder, AfterValidator(_readable_folder)] | None = _variable("FASTRUNNER_SECRETS_DIR", None)
     """Folder with a file for each secret that workflows may name, as Kubernetes mounts them; see docs/security.md."""
+    egress_allow: Annotated[str, AfterValidator(_destinations)] = _variable("FASTRUNNER_EGRESS_ALLOW", "")
+    """Loopback and private destinations that calls may reach with ENV=staging and ENV=prod, and exceptions from
+    FASTRUNNER_EGRESS_DENY: addresses, ranges, names, `*.name`, between commas; `:port` may follow all but ranges."""
+    egress_deny: Annotated[str, AfterValidator(_destinations)] = _variable("FASTRUNNER_EGRESS_DENY", "")
+    """Further destinations that calls may not reach, in the same form; `*`: all FASTRUNNER_EGRESS_ALLOW has not."""
+    http_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = _variable("HTTP_PROXY", None)
+    """http://host:port of the proxy for calls to http, with user:password@ or without; lower case is read as well."""
+    https_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = _variable("HTTPS_PROXY", None)
+    """The same for calls to https, which go through it by CONNECT."""
+    no_proxy: Annotated[str, AfterValidator(_no_proxy)] = _variable("NO_PROXY", "")
+    """Destinations that calls reach without a proxy, between commas: as above, but a name means all below it, too."""
     callback_timeout_s: Seconds = _variable("FASTRUNNER_CALLBACK_TIMEOUT_S", 10.0)
     """Deadline of one callback attempt, in seconds."""
     callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
@@ -327,7 +369,7 @@ def load_data_dir(data_dir: Path | None) -> Path:
 
 def _load(settings: type[S], overrides: Mapping[str, Any]) -> S:
     given = {name: value for name, value in overrides.items() if value is not None}
-    refusals = _unknown_variables()
+    refusals = _unknown_variables() + _ambiguous_proxies()
     try:
         loaded = settings(**given)
     except ValidationError as error:
@@ -355,6 +397,16 @@ def _unknown_variables() -> list[str]:
         # Its value may be a secret that was to have another name.
         sentences.append(f"{name}: there is no such variable: {meant}; rename or unset it")
     return sentences
+
+
+def _ambiguous_proxies() -> list[str]:
+    """A sentence for each variable that is set in capitals and in small letters: programs disagree on which counts."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    return [
+        f"{name} and {name.lower()} are both set, and differ: set both to the same, or unset one"
+        for name in names
+        if os.environ.get(name) and os.environ.get(name.lower()) and os.environ[name] != os.environ[name.lower()]
+    ]
 
 
 def _secret_refusal(name: str) -> str:
@@ -450,7 +502,7 @@ def _sentence(problem: Any) -> str:
     # pydantic's words are about inputs and parsing, which only its own users know.
     allowed = str(problem["msg"]).removeprefix("Value error, ").partition(", unable to ")[0]
     allowed = allowed.replace("Input should be ", "expected ").replace("Path does not point to a", "there is no such")
-    if variable == "STIGMER_SERVICE_API_KEY":
+    if variable in map(variable_of, filter(_is_secret, Config.model_fields)):
         return f"{variable}: {allowed}"
     return f"{variable}={problem['input']}: {allowed}"
 
@@ -470,4 +522,8 @@ def shown_fields() -> list[str]:
 
 def flag_fields() -> list[str]:
     """Fields that are flags, too: no secret, because everybody on the machine sees a process's arguments."""
-    return [field for field in shown_fields() if field != "stigmer_service_api_key"]
+    return [field for field in shown_fields() if not _is_secret(field)]
+
+
+def _is_secret(field: str) -> bool:
+    return "SecretStr" in str(Config.model_fields[field].annotation)

@@ -7,9 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
+from prometheus_client import CollectorRegistry
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Walk
 from fastrunner._core import compile as compile_document
+from fastrunner.access.egress import Egress
+from fastrunner.config import load_config
+from fastrunner.counts.definitions import Metrics
+from fastrunner.tasks.call_http.client import Client
 from fastrunner.tasks.call_http.perform import CallHttp
 from tests.integration.engines import document
 
@@ -18,6 +24,7 @@ __all__ = [
     "RawServer",
     "Remote",
     "arguments_of",
+    "call_http",
     "described",
     "effect",
     "failure_of",
@@ -71,6 +78,20 @@ async def serve(remote: Remote, ssl_context: ssl.SSLContext | None = None) -> we
     await site.start()
     remote.port = runner.addresses[0][1]
     return runner
+
+
+def call_http(
+    metrics: Metrics | None = None,
+    egress: Egress | None = None,
+    *,
+    resolver: AbstractResolver | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    **settings: Any,
+) -> CallHttp:
+    """A performer with the settings of a configuration; close it."""
+    config, metrics = load_config(**settings), metrics or Metrics(CollectorRegistry())
+    client = Client(config, metrics, egress or Egress.of(config), resolver=resolver, ssl_context=ssl_context)
+    return CallHttp(client, timeout_s=config.http_timeout_s, metrics=metrics)
 
 
 def effect(key: str = KEY) -> PerformEffect:

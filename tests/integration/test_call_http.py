@@ -18,10 +18,9 @@ from prometheus_client import CollectorRegistry
 from fastrunner import __version__
 from fastrunner._core import EffectResult
 from fastrunner.base import limits
-from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_http.perform import CallHttp
-from tests.integration.http_calls import KEY, Remote, arguments_of, effect, failure_of, serve, value_of
+from tests.integration.http_calls import KEY, Remote, arguments_of, call_http, effect, failure_of, serve, value_of
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 ANSWER_S = 5.0
@@ -42,7 +41,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 async def http(registry: CollectorRegistry) -> AsyncIterator[CallHttp]:
-    performer = CallHttp(timeout_s=load_config().http_timeout_s, metrics=Metrics(registry))
+    performer = call_http(Metrics(registry))
     yield performer
     await performer.close()
 
@@ -428,7 +427,7 @@ async def test_decompression_bomb(http: CallHttp, remote: Remote) -> None:
 async def test_timeout(remote: Remote) -> None:
     gone = asyncio.Event()
     remote.answer = _never(gone)
-    http = CallHttp(timeout_s=0.05, metrics=Metrics(CollectorRegistry()))
+    http = call_http(http_timeout_s=0.05)
     failure = await failure_of(http, remote.url)
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "No Response In Time")
     assert "0.05 s" in failure.detail
@@ -444,9 +443,8 @@ async def test_tls_is_verified(remote: Remote, http: CallHttp) -> None:
     uri = f"https://localhost:{secure.port}/x"
     failure = await failure_of(http, uri)
     assert (failure.type, failure.status, failure.title) == ("communication", 500, "TLS Failed")
-    trusting = CallHttp(
-        timeout_s=5.0,
-        metrics=Metrics(CollectorRegistry()),
+    trusting = call_http(
+        http_timeout_s=5.0,
         ssl_context=ssl.create_default_context(cafile=CERTIFICATES / "ca.pem"),
     )
     assert await value_of(trusting, uri) == {"ok": True}
@@ -524,7 +522,7 @@ async def test_connections_to_one_host(http: CallHttp, remote: Remote, monkeypat
 async def test_host_that_drops_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reaching it takes no longer than that may, however slowly it might have answered."""
     monkeypatch.setattr(limits, "HTTP_CONNECT_TIMEOUT_S_MAX", 0.2)
-    http = CallHttp(timeout_s=60.0, metrics=Metrics(CollectorRegistry()))
+    http = call_http(http_timeout_s=60.0)
     with socket.socket() as deaf, ExitStack() as stack:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)

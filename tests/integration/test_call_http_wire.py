@@ -27,7 +27,7 @@ from fastrunner.base import limits
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_http.perform import CallHttp
-from tests.integration.http_calls import RawServer, arguments_of, effect, failure_of, raw_server, value_of
+from tests.integration.http_calls import RawServer, arguments_of, call_http, effect, failure_of, raw_server, value_of
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 OK_STAYS = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -36,7 +36,7 @@ ANSWER_S = 20.0
 
 @pytest.fixture
 async def http() -> AsyncIterator[CallHttp]:
-    performer = CallHttp(timeout_s=load_config().http_timeout_s, metrics=Metrics(CollectorRegistry()))
+    performer = call_http()
     yield performer
     await performer.close()
 
@@ -618,7 +618,7 @@ async def test_other_things_a_machine_can_be_short_of(number: int) -> None:
         async def close(self) -> None:
             pass
 
-    http = CallHttp(timeout_s=5.0, metrics=Metrics(CollectorRegistry()), resolver=Short())
+    http = call_http(http_timeout_s=5.0, resolver=Short())
     failure = await failure_of(http, "http://example.org/")
     assert (failure.type, failure.status, failure.title) == ("communication", 503, "Runner Out Of Resources")
     assert os.strerror(number) in failure.detail

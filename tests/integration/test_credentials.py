@@ -15,16 +15,13 @@ from urllib.parse import parse_qsl, unquote_plus
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
-from prometheus_client import CollectorRegistry
 
 from fastrunner._core import EffectFailure, EffectResult
 from fastrunner.base import limits, redaction
-from fastrunner.config import load_config
-from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_http.perform import CallHttp
 from fastrunner.tasks.credentials import tokens
 from fastrunner.tasks.credentials.oidc import freshness_s
-from tests.integration.http_calls import Remote, arguments_of, effect, failure_of, serve, value_of
+from tests.integration.http_calls import Remote, arguments_of, call_http, effect, failure_of, serve, value_of
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 CLIENT = {"id": "client:ä", "secret": "client+secret/1"}
@@ -32,7 +29,7 @@ CLIENT = {"id": "client:ä", "secret": "client+secret/1"}
 
 @pytest.fixture
 async def http() -> AsyncIterator[CallHttp]:
-    performer = CallHttp(timeout_s=load_config().http_timeout_s, metrics=Metrics(CollectorRegistry()))
+    performer = call_http()
     yield performer
     await performer.close()
 

@@ -312,6 +312,50 @@ def test_key_that_no_header_holds_is_refused_and_not_shown(monkeypatch: pytest.M
     assert "sh" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "HTTPS_PROXY", "https_proxy"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("socks5://u:hush-hush@p:1", "https://u:hush-hush@p:1", "http://u:hush-hush@", "http://u:hush-hush@p:99999"),
+        *(
+            "http://u:hush-hush@p:1/path",
+            "http://u:hush-hush@p:1?q",
+            "http://u:hüsh-hush@p:1",
+            "http://u:hush-hush@p q:1",
+        ),
+    ],
+)
+def test_proxies_that_are_none_are_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, uri: str) -> None:
+    monkeypatch.setenv(name, uri)
+    with pytest.raises(ConfigurationError) as caught:
+        load_config()
+    assert str(caught.value).startswith(f"{name.upper()}: expected http://host:port of a proxy")
+    assert "hush" not in str(caught.value)
+
+
+def test_proxies_in_capitals_and_in_small_letters_are_the_same_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://u:hush-hush@a:1")
+    monkeypatch.setenv("http_proxy", "http://u:hush-hush@a:1")
+    proxy = load_config().http_proxy
+    assert proxy is not None
+    assert proxy.get_secret_value() == "http://u:hush-hush@a:1"
+    monkeypatch.setenv("http_proxy", "http://u:hush-hush@b:1")
+    with pytest.raises(ConfigurationError, match=r"^HTTP_PROXY and http_proxy are both set, and differ: ") as caught:
+        load_config()
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["FASTRUNNER_EGRESS_ALLOW", "FASTRUNNER_EGRESS_DENY", "NO_PROXY"])
+def test_lists_of_destinations_are_read_whole_or_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A range with bits beyond its length is another one than somebody meant."""
+    monkeypatch.setenv(name, "fine.example, 10.0.0.1/8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_config()
+    assert str(caught.value).startswith(
+        f"{name}=fine.example, 10.0.0.1/8: '10.0.0.1/8' is none of: an address, a range"
+    )
+
+
 def test_configuration_page_is_current() -> None:
     """docs/configuration.md is what the settings say."""
     command = [sys.executable, str(ROOT / "tools" / "gen_docs.py"), "--check"]

@@ -1,6 +1,6 @@
 """Support: the commands that serve: `serve` (the runner) and `receiver` (the reference Stigmer Service).
 
-Every field of `config.Config` but the secret one is a flag of `serve`; flags win over the environment.
+Every field of `config.Config` but the secret ones is a flag of `serve`; flags win over the environment.
 """
 
 import sys

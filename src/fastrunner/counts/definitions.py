@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["EXECUTION_SECONDS", "Definition", "Family", "Metrics"]
+__all__ = ["EXECUTION_SECONDS", "REFUSED_DESTINATIONS", "Definition", "Family", "Metrics"]
 
 CALL_SECONDS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -34,6 +34,10 @@ EXECUTION_SECONDS = (
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _KINDS = ("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call_http")
 _EFFECTS = ("call_http",)
+REFUSED_DESTINATIONS = (
+    *("denied", "link_local", "loopback", "metadata", "no_host", "own_port", "private", "spelling"),
+)
+"""Why an effect may not go somewhere: `access.egress` has them from here."""
 _OPEN: tuple[str, ...] = ()
 """Label values that are not known beforehand; few, though."""
 
@@ -153,6 +157,11 @@ class Metrics:
         )
         self.effect_duration = self._histograms(
             "effect_duration_seconds", "Time one effect took", EXECUTION_SECONDS, effects
+        )
+        self.egress_refused = self._counters(
+            "egress_refused_total",
+            "Calls refused because of where they were to go, by the reason",
+            {"reason": REFUSED_DESTINATIONS},
         )
         self.plan_cache_hits = self._counter("plan_cache_hits_total", "Documents found compiled")
         self.plan_cache_misses = self._counter("plan_cache_misses_total", "Documents compiled")

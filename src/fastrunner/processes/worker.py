@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from functools import partial
 
+from fastrunner.access.egress import Egress
 from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
@@ -74,7 +75,7 @@ class Worker:
         self._engine = build_engine(
             config,
             self._metrics,
-            build_performers(config, self._metrics),
+            build_performers(config, self._metrics, Egress.of(config, serves=True)),
             Secrets(config.secrets_dir, secret_variables()),
             places,
             context.death,

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.access.egress import Egress
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Authorizer, EffectPerformer
@@ -26,15 +27,17 @@ __all__ = ["build_performers"]
 def build_performers(
     config: Config,
     metrics: Metrics,
+    egress: Egress | None = None,
     *,
     resolver: "AbstractResolver | None" = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> dict[str, EffectPerformer]:
     """One performer per kind of effect, for one worker. Close each when its engine has drained.
 
+    `egress` says where they may go; default: as the configuration does, for a process that serves nothing.
     `resolver` and `ssl_context` replace how host names are looked up and whom TLS trusts; default: as the system does.
     """
-    return {"call_http": _HttpOnDemand(config, metrics, resolver, ssl_context)}
+    return {"call_http": _HttpOnDemand(config, metrics, egress or Egress.of(config), resolver, ssl_context)}
 
 
 _log = logging.getLogger(__name__)
@@ -61,11 +64,13 @@ class _HttpOnDemand:
         self,
         config: Config,
         metrics: Metrics,
+        egress: Egress,
         resolver: "AbstractResolver | None",
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self._config = config
         self._metrics = metrics
+        self._egress = egress
         self._resolver = resolver
         self._ssl_context = ssl_context
         self._loading: asyncio.Task[ModuleType] | None = None
@@ -99,14 +104,13 @@ class _HttpOnDemand:
         await asyncio.shield(self._loading)
 
     def _made(self) -> Authorizer:
+        from fastrunner.tasks.call_http.client import Client
         from fastrunner.tasks.call_http.perform import CallHttp
 
-        return CallHttp(
-            timeout_s=self._config.http_timeout_s,
-            metrics=self._metrics,
-            resolver=self._resolver,
-            ssl_context=self._ssl_context,
+        client = Client(
+            self._config, self._metrics, self._egress, resolver=self._resolver, ssl_context=self._ssl_context
         )
+        return CallHttp(client, timeout_s=self._config.http_timeout_s, metrics=self._metrics)
 
     async def close(self) -> None:
         """See `EffectPerformer`."""

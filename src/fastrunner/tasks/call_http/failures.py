@@ -15,7 +15,17 @@ from aiohttp import http_exceptions
 
 from fastrunner.base import limits
 
-__all__ = ["OUT_OF_RESOURCES", "CallProblem", "connection_problem", "headers_too_large"]
+__all__ = [
+    "HOST_NOT_FOUND",
+    "OUT_OF_RESOURCES",
+    "CallProblem",
+    "DestinationRefused",
+    "connection_problem",
+    "headers_too_large",
+]
+
+HOST_NOT_FOUND = "Host Not Found"
+"""Title of a call to a name that has no address."""
 
 OUT_OF_RESOURCES = "Runner Out Of Resources"
 """Title of a call that could not be made for want of descriptors, ports or memory; a moment later it may succeed."""
@@ -36,6 +46,15 @@ class CallProblem(Exception):
         self.status = status
 
 
+class DestinationRefused(CallProblem):
+    """A call to where none may go. No failure of communication: another attempt would end the same."""
+
+    type = "configuration"
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("Destination Refused", sentence, 403)
+
+
 def connection_problem(error: Exception) -> CallProblem:
     """The problem that an exception of the client library means."""
     causes = list(_causes(error))
@@ -46,9 +65,15 @@ def connection_problem(error: Exception) -> CallProblem:
         return headers_too_large()
     match error:
         case aiohttp.ClientConnectorDNSError():
-            return CallProblem("Host Not Found", f"the host's name could not be resolved{_dns_reason(causes)}")
+            return CallProblem(HOST_NOT_FOUND, f"the host's name could not be resolved{_dns_reason(causes)}")
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
             return CallProblem("TLS Failed", "no trusted TLS connection could be made")
+        case aiohttp.ClientProxyConnectionError():
+            reason = os.strerror(error.errno) if error.errno else "no reason given"
+            return CallProblem("Connection Failed", f"no connection to the proxy could be made ({reason})")
+        case aiohttp.ClientHttpProxyError():
+            sentence = f"the proxy opens no connection to the host: it answers with status {error.status}"
+            return CallProblem("Proxy Refused", sentence)
         case aiohttp.ClientConnectorError():
             reason = os.strerror(error.errno) if error.errno else "no reason given"
             return CallProblem("Connection Failed", f"no connection could be made ({reason})")

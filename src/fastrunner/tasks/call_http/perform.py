@@ -1,4 +1,4 @@
-"""Stage 5, tasks: performs `call: http` over one pooled client session per worker.
+"""Stage 5, tasks: performs `call: http` over the worker's one client.
 
 Rules: an outcome is returned, never raised; cancelling the coroutine aborts the request on the wire. Nothing is shared
 between executions but connections, and tokens among calls whose policies are the same to the letter: no cookies.
@@ -8,18 +8,16 @@ accept the others cut.
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_http.arguments import RequestProblem, prepare
-from fastrunner.tasks.call_http.connector import Connector
+from fastrunner.tasks.call_http.client import Client
 from fastrunner.tasks.call_http.failures import OUT_OF_RESOURCES, CallProblem, connection_problem
 from fastrunner.tasks.call_http.outcome import Exchange, Unauthorized, failure_of, refusal_of, result_of
 from fastrunner.tasks.call_http.redirects import redirected
@@ -40,16 +38,14 @@ class CallHttp:
 
     def __init__(
         self,
+        client: Client,
         *,
         timeout_s: float,
         metrics: Metrics,
-        resolver: AbstractResolver | None = None,
-        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        """`client` is closed with the performer."""
         self._timeout_s = timeout_s
-        self._resolver = resolver
-        self._ssl_context = ssl_context
-        self._session: aiohttp.ClientSession | None = None
+        self._client = client
         self.room = Room()
         """Memory for the bodies that are being read."""
         self._turn = asyncio.Lock()
@@ -79,9 +75,7 @@ class CallHttp:
         """Closes the pooled connections; calls still in flight fail."""
         if self._keyring is not None:
             await self._keyring.close()
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        await self._client.close()
 
     async def authorize(self, effect: PerformEffect, policy: Mapping[str, Any]) -> Mapping[str, Any] | EffectFailure:
         """See `EffectPerformer`."""
@@ -96,32 +90,8 @@ class CallHttp:
         if self._keyring is None:
             from fastrunner.tasks.credentials.keyring import Keyring
 
-            self._keyring = Keyring(self._open_session)
+            self._keyring = Keyring(self._client)
         return self._keyring
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        """The worker's session, made on first use because it belongs to the running loop."""
-        if self._session is None:
-            connector = Connector(
-                limit=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
-                limit_per_host=limits.HTTP_CONNECTIONS_PER_HOST_MAX,
-                resolver=self._resolver,
-                ssl=self._ssl_context or True,
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=min(self._timeout_s, limits.HTTP_CONNECT_TIMEOUT_S_MAX)
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                # A call without a body has no type, and sends none.
-                skip_auto_headers=("Content-Type",),
-                max_line_size=limits.HTTP_HEADERS_SIZE_BYTES_MAX,
-                max_field_size=limits.HTTP_HEADERS_SIZE_BYTES_MAX,
-                max_headers=limits.HTTP_HEADERS_COUNT_MAX,
-            )
-        return self._session
 
     async def _call(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         try:
@@ -165,12 +135,11 @@ class CallHttp:
         try:
             for _ in range(limits.HTTP_REDIRECTS_MAX + 1):
                 request = exchange.current
-                async with self._open_session().request(
+                async with self._client.request(
                     request.method,
                     request.url,
                     headers=request.headers,
                     data=request.data,
-                    allow_redirects=False,
                     middlewares=exchange.middlewares,
                 ) as response:
                     exchange.sent_headers = exchange.sent_headers or response.request_info.headers

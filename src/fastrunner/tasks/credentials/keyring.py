@@ -3,13 +3,14 @@
 Rules: everything a proof is made of is hidden from texts before it is returned. A proof is for one call.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
 from fastrunner.base.redaction import hide
+from fastrunner.tasks.call_http.client import Client
 from fastrunner.tasks.credentials import basic, bearer, digest
 from fastrunner.tasks.credentials.policy import Authorization, malformed
 from fastrunner.tasks.credentials.tokens import Grant, Tokens
@@ -35,9 +36,9 @@ class Proof:
 class Keyring:
     """The credentials of one worker's calls."""
 
-    def __init__(self, session: Callable[[], aiohttp.ClientSession]) -> None:
-        """`session` gives the worker's client, for what is asked of authorities."""
-        self._tokens = Tokens(session)
+    def __init__(self, client: Client) -> None:
+        """`client` is the worker's, for what is asked of authorities."""
+        self._tokens = Tokens(client)
 
     async def proof(self, policy: Mapping[str, Any]) -> Proof:
         """What a policy as rendered (a scheme, and its fields below it) resolves to. Raises CallProblem."""

@@ -24,7 +24,8 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.redaction import hide
 from fastrunner.tasks.call_http.arguments import RequestProblem, parse_uri
-from fastrunner.tasks.call_http.failures import CallProblem, connection_problem
+from fastrunner.tasks.call_http.client import Client
+from fastrunner.tasks.call_http.failures import CallProblem, DestinationRefused, connection_problem
 from fastrunner.tasks.credentials.oauth2 import Token, base_of, endpoint_of, token_of, token_request
 from fastrunner.tasks.credentials.oidc import Discovery, discovery_of, freshness_s
 from fastrunner.tasks.credentials.policy import CredentialsProblem, malformed, names
@@ -54,9 +55,8 @@ class _Kept:
 class Tokens:
     """The tokens of one worker."""
 
-    def __init__(self, session: Callable[[], aiohttp.ClientSession]) -> None:
-        """`session` gives the worker's client."""
-        self._session = session
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._discovered: OrderedDict[str, Discovery] = OrderedDict()
         self._flights: dict[bytes, asyncio.Task[Any]] = {}
@@ -171,10 +171,12 @@ class Tokens:
         try:
             async with (
                 asyncio.timeout(limits.TOKEN_TIMEOUT_S),
-                self._session().request(method, url, headers=headers, data=body, allow_redirects=False) as response,
+                self._client.request(method, url, headers=headers, data=body) as response,
             ):
                 text = await _bounded(response, host)
                 return response.status, response.headers, text
+        except DestinationRefused as refused:
+            raise DestinationRefused(f"the authority: {refused.sentence}") from None
         except (aiohttp.ClientError, ValueError) as error:
             raise _at(host, connection_problem(error)) from None
         except TimeoutError:
