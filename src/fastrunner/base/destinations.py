@@ -23,6 +23,7 @@ class _Entry:
     port: int | None
     """None: every port."""
     network: Network | None = None
+    """None: it is a name."""
     name: str = ""
     """In lower case, without a dot at the end."""
     is_whole: bool = True
@@ -36,6 +37,7 @@ class Destinations:
     """A list of places."""
 
     entries: tuple[_Entry, ...] = ()
+    """All but `*`."""
     is_everything: bool = False
     """Whether `*` is in the list."""
 
