@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+from functools import partial
 from typing import Any
 
 import grpc
@@ -10,9 +12,10 @@ import pytest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.service.transport import idle
 from tests.integration.test_service_limits import lower
-from tests.integration.wire import execution, path, served, until
-from tests.transport.frames import GOAWAY, PING, PREFACE, Connection, frame, settings
+from tests.integration.wire import Wire, execution, path, served, until
+from tests.transport.frames import DATA, END_STREAM, GOAWAY, PING, PREFACE, Connection, frame, message, settings
 
 
 def end_s(port: int, hello: bytes) -> float:
@@ -65,6 +68,89 @@ async def test_connections_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await asyncio.to_thread(answered, wire.server.port, 40) == 19
         assert await wire.execute_async("e-2")
         assert await asyncio.to_thread(answered, wire.server.port, 15) == 15
+
+
+def is_open(connection: Connection) -> bool:
+    """Whether the server has not closed it."""
+    connection.give_up_after(10)
+    try:
+        connection.send(frame(PING, 0, 0, b"are you?"))
+    except ConnectionError:
+        return False
+    return connection.pongs(b"are you?")
+
+
+def cut_count(wire: Wire) -> float:
+    return wire.registry.get_sample_value("grpc_connections_cut_total") or 0
+
+
+async def test_idle_connections_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that have been idle for longest, so whoever comes is served; none that has a call under way."""
+    lower(monkeypatch, max_allowed_incoming_connections=(limits.GRPC_CONNECTIONS_MAX, 20))
+    monkeypatch.setattr(limits, "GRPC_CONNECTIONS_LOOK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(limits, "GRPC_CONNECTION_QUIET_MS_MIN", 100)
+    async with served() as wire:
+        await wire.execute_async("e-1")
+        stream = wire.stream("Subscribe", SubscribeRequest(execution_id="e-1"))
+        await stream.read()
+        slow = Connection(wire.server.port)
+        slow.call(1, path("ExecuteAsync"), end=False)
+        # With these two it is one less than there may be.
+        strangers = []
+        for number in range(17):
+            strangers.append(Connection(wire.server.port, None if number % 2 else b""))
+            await asyncio.sleep(0.02)
+        for number in range(1, 10):
+            newcomer = Connection(wire.server.port)
+            assert await asyncio.to_thread(is_open, newcomer)
+            strangers.append(newcomer)
+            # A tenth is free again, in one go.
+            await until(partial(lambda count: cut_count(wire) == count, number + number % 2))
+        are_open = [await asyncio.to_thread(is_open, stranger) for stranger in strangers[10:]]
+        assert all(are_open[1::2])
+        assert not any([await asyncio.to_thread(is_open, stranger) for stranger in strangers[:10]])
+        slow.send(frame(DATA, END_STREAM, 1, message(execution("e-2").SerializeToString())))
+        assert (await asyncio.to_thread(slow.answer, 1)).outcome == "status 0"
+        wire.engine.executions["e-1"].report("task_started", "running")
+        assert b"task_started" in await stream.read()
+        for connection in (slow, *strangers):
+            connection.close()
+
+
+async def test_connections_that_have_just_been_used_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, even if there is no room for another."""
+    lower(monkeypatch, max_allowed_incoming_connections=(limits.GRPC_CONNECTIONS_MAX, 20))
+    monkeypatch.setattr(limits, "GRPC_CONNECTIONS_LOOK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(limits, "GRPC_CONNECTION_QUIET_MS_MIN", 3_600_000)
+    async with served() as wire:
+        connections = [Connection(wire.server.port) for _ in range(20)]
+        for _ in range(3):
+            await asyncio.sleep(limits.GRPC_CONNECTIONS_LOOK_INTERVAL_S)
+            for connection in connections:
+                assert await asyncio.to_thread(is_open, connection)
+        for connection in connections:
+            connection.close()
+    assert cut_count(wire) == 0
+
+
+async def test_idle_connections_are_looked_for_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where looking takes long it is done a small part of the time."""
+    lower(monkeypatch, max_allowed_incoming_connections=(limits.GRPC_CONNECTIONS_MAX, 20))
+    monkeypatch.setattr(limits, "GRPC_CONNECTIONS_LOOK_INTERVAL_S", 0.01)
+    looked_s = []
+
+    def slow_sockets() -> list[int]:
+        looked_s.append(monotonic_s())
+        time.sleep(0.05)
+        return []
+
+    monkeypatch.setattr(idle, "sockets", slow_sockets)
+    async with served() as wire:
+        connections = [Connection(wire.server.port) for _ in range(20)]
+        await until(lambda: len(looked_s) == 2)
+        for connection in connections:
+            connection.close()
+    assert looked_s[1] - looked_s[0] >= 0.05 * limits.GRPC_CONNECTIONS_LOOK_REST
 
 
 async def test_connection_without_calls(monkeypatch: pytest.MonkeyPatch) -> None:

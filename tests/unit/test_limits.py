@@ -235,9 +235,13 @@ REACHED = {
         "SUBSCRIPTION_RESUME_INTERVAL_S_MIN": "test_a_stream_whose_owner_stays_away_is_unavailable",
     },
     "transport/test_patience.py": {
+        "GRPC_CONNECTIONS_FREE_PART": "test_idle_connections_give_way",
+        "GRPC_CONNECTIONS_LOOK_INTERVAL_S": "test_idle_connections_give_way",
+        "GRPC_CONNECTIONS_LOOK_REST": "test_idle_connections_are_looked_for_rarely",
         "GRPC_CONNECTIONS_MAX": "test_connections_of_a_worker",
         "GRPC_CONNECTION_AGE_MS_MAX": "test_old_connections_move_to_where_there_is_room",
         "GRPC_CONNECTION_IDLE_MS_MAX": "test_connection_without_calls",
+        "GRPC_CONNECTION_QUIET_MS_MIN": "test_connections_that_have_just_been_used_stay",
         "GRPC_GREETING_TIMEOUT_MS": "test_connection_that_says_nothing",
     },
     "integration/test_service_limits.py": {

@@ -125,9 +125,21 @@ GRPC_REQUEST_LATE_S: Final = 0.2
 GRPC_CONNECTIONS_MAX: Final = 20_000
 """Connections of one worker; idle ones take 10 to 20 KiB each inside grpcio, so all of them some hundred MiB."""
 
+GRPC_CONNECTIONS_FREE_PART: Final = 10
+"""One part of so many of the connections that a worker may have is kept free, and half of it always: those that have
+been idle for longest give way, as many at a time as a burst may bring."""
+
+GRPC_CONNECTIONS_LOOK_INTERVAL_S: Final = 0.5
+"""How often a worker looks whether that many are free."""
+
+GRPC_CONNECTIONS_LOOK_REST: Final = 20
+"""How many times as long as a look takes nobody looks again: a tenth of a second for 20,000 connections."""
+
+GRPC_CONNECTION_QUIET_MS_MIN: Final = 1_000
+"""A connection on which something has come or gone since is not idle: its client is at it."""
+
 GRPC_CONNECTION_IDLE_MS_MAX: Final = 120_000
-"""How long a connection may have no call before its client is asked to close it: it connects again when it has one.
-Whoever only holds connections does not keep others out for longer."""
+"""How long a connection may have no call before its client is asked to close it: it connects again when it has one."""
 
 GRPC_CONNECTION_AGE_MS_MAX: Final = 300_000
 """After how long, more or less a tenth, a client is asked to take another connection for further calls: the kernel

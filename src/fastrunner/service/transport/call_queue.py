@@ -178,6 +178,8 @@ class Listener:
     def __init__(self, options: Sequence[tuple[str, int]]) -> None:
         """Raises RuntimeError if the installed grpcio cannot be used."""
         check_grpcio()
+        self.options = dict(options)
+        """What it was made with."""
         self.port = 0
         """The port it listens on; 0 as long as it does not."""
         self.events = cygrpc.CompletionQueue()

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["cut_connections", "stop_listening"]
+__all__ = ["borrowed", "cut_connections", "is_of", "sockets", "stop_listening"]
 
 
 def stop_listening(port: int) -> None:
@@ -22,13 +22,14 @@ def stop_listening(port: int) -> None:
     Call it before connections are cut: their clients connect again at once, and must not come here. grpcio notices that
     its listening socket has ended.
     """
-    for number in _sockets():
-        with suppress(OSError), _borrowed(number) as listener:
-            if _is_of(listener, port) and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    for number in sockets():
+        with suppress(OSError), borrowed(number) as listener:
+            if is_of(listener, port) and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 listener.shutdown(socket.SHUT_RDWR)
 
 
-def _sockets() -> Iterator[int]:
+def sockets() -> Iterator[int]:
+    """Descriptors of this process that are sockets."""
     for number in _descriptors():
         # Descriptors may be closed while they are looked at: those were nobody's connection.
         with suppress(OSError):
@@ -45,7 +46,7 @@ def _descriptors() -> Iterable[int]:
 
 
 @contextmanager
-def _borrowed(number: int) -> Iterator[socket.socket]:
+def borrowed(number: int) -> Iterator[socket.socket]:
     """A socket of grpcio's, which stays open."""
     borrowed = socket.socket(fileno=number)
     try:
@@ -54,22 +55,23 @@ def _borrowed(number: int) -> Iterator[socket.socket]:
         borrowed.detach()
 
 
-def _is_of(end: socket.socket, port: int) -> bool:
+def is_of(end: socket.socket, port: int) -> bool:
+    """Whether a socket is bound to a local port: listens on it, or was accepted there."""
     return end.family in (socket.AF_INET, socket.AF_INET6) and end.getsockname()[1] == port
 
 
 def cut_connections(port: int) -> int:
     """Shuts every accepted TCP connection to a local port down, after what is written already; how many."""
     cut = 0
-    for number in _sockets():
+    for number in sockets():
         with suppress(OSError):
             cut += _cut(number, port)
     return cut
 
 
 def _cut(number: int, port: int) -> bool:
-    with _borrowed(number) as connection:
-        if not _is_of(connection, port):
+    with borrowed(number) as connection:
+        if not is_of(connection, port):
             return False
         # Raises for a socket that listens.
         connection.getpeername()

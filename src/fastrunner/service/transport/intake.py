@@ -10,7 +10,7 @@ waits for this worker to look at it is not.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fastrunner.base import clock, limits
@@ -42,6 +42,11 @@ class Intake:
         self._coming: dict[ServerCall, _Coming] = {}
         """The oldest first."""
         self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def coming(self) -> Iterable[ServerCall]:
+        """Calls whose requests have not come."""
+        return self._coming
 
     def receive(self, call: ServerCall, received: Received, refuse: Refuse) -> None:
         """Hands the request to `received` when it is there; `refuse` is called instead if it does not come in time."""

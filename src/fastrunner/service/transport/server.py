@@ -8,7 +8,7 @@ grace to finish.
 import asyncio
 import math
 from collections import Counter as Counts
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -30,6 +30,7 @@ from fastrunner.service.status import status_of
 from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall, TlsFiles, Trailers
 from fastrunner.service.transport.capacity import Capacity
 from fastrunner.service.transport.connections import cut_connections, stop_listening
+from fastrunner.service.transport.idle import IdleConnections
 from fastrunner.service.transport.intake import Intake
 
 
@@ -90,8 +91,8 @@ class Server:
         self._service = service
         self._metrics = metrics
         self._health = Health()
-        self._streams: set[asyncio.Task[None]] = set()
-        self._pending: set[asyncio.Future[Any]] = set()
+        self._streams: dict[asyncio.Task[None], ServerCall] = {}
+        self._pending: dict[asyncio.Future[Any], ServerCall] = {}
         self._stopping = False
         self._held: list[Callable[[], None]] | None = None
         self._unknown = _Measure(metrics, _UNKNOWN)
@@ -100,6 +101,8 @@ class Server:
         self._capacity = Capacity()
         self._intake = Intake(_client, lambda: self._queue.empty_s)
         self._conversations_count = 0
+        connections_max = self._listener.options[_CONNECTIONS]
+        self._idle = IdleConnections(connections_max, self._open_calls, metrics.grpc_connections_cut)
 
     @property
     def port(self) -> int:
@@ -111,6 +114,7 @@ class Server:
         if not self._listener.port:
             self._listener.listen(address, tls)
         self._queue.start()
+        self._idle.watch(self.port)
         self.set_serving(True)
 
     def set_serving(self, serving: bool) -> None:
@@ -124,6 +128,7 @@ class Server:
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, ends streams, lets unary calls finish within `grace_s`."""
         self.set_serving(False)
+        self._idle.close()
         stop_listening(self.port)
         # grpcio gives up calls that have arrived but that nobody has taken up when it stops. So answers are held for a
         # moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
@@ -146,6 +151,10 @@ class Server:
             cut_connections(self.port)
         await self._queue.stop(grace_s)
         await self._service.close(grace_s)
+
+    def _open_calls(self) -> Iterable[ServerCall]:
+        """Those that have been taken up and not been answered."""
+        return [*self._pending.values(), *self._streams.values(), *self._intake.coming]
 
     # --- what answers under which path ---
 
@@ -226,7 +235,7 @@ class Server:
                 return
             later = reply if isinstance(reply, Later) else Later(asyncio.ensure_future(reply), as_it_is)
             self._capacity.begin(len(payload))
-            self._pending.add(later.result)
+            self._pending[later.result] = call
             later.result.add_done_callback(
                 partial(self._answer, call, measure, started_s, later.reply_of, len(payload))
             )
@@ -251,7 +260,7 @@ class Server:
         size_bytes: int,
         result: "asyncio.Future[Any]",
     ) -> None:
-        self._pending.discard(result)
+        self._pending.pop(result, None)
         self._capacity.end(size_bytes)
         if result.cancelled():
             self._refuse(call, measure, Unavailable(_STOPPING), started_s)
@@ -324,7 +333,7 @@ class Server:
         # It holds the request, which must go as soon as nobody needs it any more.
         del open_
         try:
-            with self._open_stream(_client(call), size_bytes) as taken_over:
+            with self._open_stream(call, size_bytes) as taken_over:
                 async for message in messages:
                     taken_over()
                     await call.send(message)
@@ -340,7 +349,7 @@ class Server:
             await messages.aclose()
 
     @contextmanager
-    def _open_stream(self, client: str, size_bytes: int) -> Iterator[Callable[[], None]]:
+    def _open_stream(self, call: ServerCall, size_bytes: int) -> Iterator[Callable[[], None]]:
         """Lets `stop` end the stream; gives what to call when its request is held no more.
 
         Raises Unavailable if it was ended, AtCapacity if there is no room.
@@ -349,6 +358,7 @@ class Server:
         assert task is not None
         if self._stopping:
             raise Unavailable(_STOPPING)
+        client = _client(call)
         self._capacity.open(client, size_bytes)
         held_size_bytes = size_bytes
 
@@ -357,7 +367,7 @@ class Server:
             self._capacity.taken_over(held_size_bytes)
             held_size_bytes = 0
 
-        self._streams.add(task)
+        self._streams[task] = call
         try:
             yield taken_over
         except asyncio.CancelledError:
@@ -365,7 +375,7 @@ class Server:
                 raise
             raise Unavailable(_STOPPING) from None
         finally:
-            self._streams.discard(task)
+            self._streams.pop(task, None)
             taken_over()
             self._capacity.close(client)
 
