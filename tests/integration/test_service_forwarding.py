@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from zlib import crc32
 
@@ -17,10 +18,11 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
-from fastrunner.errors import Elsewhere
+from fastrunner.errors import Elsewhere, Stopping
 from fastrunner.processes.folder import RuntimeFolder
 from fastrunner.processes.shared import Shared
 from fastrunner.routing.peers import Router
+from fastrunner.routing.placement import BACKLOG, Places
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
 from fastrunner.service.transport.server import serve
@@ -57,6 +59,14 @@ class DirectCluster(Cluster):
     router: DirectRouter
 
 
+@dataclass
+class LinkedCluster(Cluster):
+    """Links that the test can break, and what the workers know of each other."""
+
+    routers: list[Router]
+    places: list[Places]
+
+
 @asynccontextmanager
 async def reached(services: list[Service], metrics: Metrics, registry: CollectorRegistry) -> AsyncIterator[Wire]:
     """A client of the first of several services."""
@@ -82,7 +92,7 @@ async def direct() -> AsyncIterator[DirectCluster]:
 
 
 @pytest_asyncio.fixture
-async def linked(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def linked(tmp_path: Path) -> AsyncIterator[LinkedCluster]:
     """Workers on the real router's sockets."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -101,7 +111,7 @@ async def linked(tmp_path: Path) -> AsyncIterator[Cluster]:
         await router.start(service)
     try:
         async with reached(services, metrics, registry) as wire:
-            yield Cluster(wire, engines)
+            yield LinkedCluster(wire, engines, routers, places)
     finally:
         for router in routers:
             await router.close(1)
@@ -215,6 +225,30 @@ async def test_a_batch_loses_only_the_part_of_an_absent_owner(direct: DirectClus
     reply = await direct.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
     codes = [result.refused.code for result in reply.results]
     assert codes == [14 if direct.owner_of(execution_id) == 1 else 0 for execution_id in ids]
+
+
+@pytest.mark.parametrize("how", ["dies", "stops"])
+async def test_new_executions_wait_for_nobody_that_has_not_claimed_them(linked: LinkedCluster, how: str) -> None:
+    """The worker that placed them at another, which goes, accepts them; what that one has waits for its successor."""
+    engine, places, wire = linked.engines[1], linked.places[0], linked.wire
+    for worker, backlog in enumerate((1000.0, 0.0, inf)):
+        places.loads.set(worker, BACKLOG, backlog)
+    await until(lambda: linked.routers[0].choose(1) == 1)
+    engine.gate.clear()
+    if how == "stops":
+        engine.refusal = Stopping("the worker is stopping")
+    batch = m.ExecuteAsyncBatchRequest(executions=[execution("new-2"), execution("new-3")])
+    placed = [
+        asyncio.ensure_future(wire.execute_async("new-1")),
+        asyncio.ensure_future(wire.call("ExecuteAsyncBatch", batch, m.ExecuteAsyncBatchResponse)),
+    ]
+    repeated = asyncio.ensure_future(wire.execute_async(linked.elsewhere()))
+    await until(lambda: engine.asked >= 4)
+    await linked.routers[1].close(0)
+    await asyncio.gather(*placed)
+    assert set(linked.engines[0].executions) == {"new-1", "new-2", "new-3"}
+    assert not repeated.done()
+    repeated.cancel()
 
 
 @pytest.mark.parametrize("page_size", [1, 7, 30, 1000])

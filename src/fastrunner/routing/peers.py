@@ -9,6 +9,8 @@ Rules:
   broke is sent to one successor, if it may be repeated (see `calls`). One that the owner refuses because it is stopping
   is asked again within the same bound; any other refusal is the answer. A stream is sent again only if nothing of it
   has arrived. An owner without a sign of life for that long is as good as none.
+- A submission that such an owner has not claimed is nobody's: it waits for no successor, but is refused at once, and
+  whoever placed it there places it anew. If the owner lives and claims it after all, one of them wins, as ever.
 - Memory is bounded: requests by the rooms of `calls`, with their bytes, until they are answered; a stream by the credit
   its reader grants. While the owner does not read, requests wait here, and urgent ones are the first to leave.
 """
@@ -31,6 +33,7 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, Unavailable
 from fastrunner.routing.answering import Handler, Incoming
 from fastrunner.routing.calls import REPEATABLE, Call, Rooms, StreamCall, UnaryCall, cost_of
+from fastrunner.routing.facts import peek_execution_id
 from fastrunner.routing.links import Channel
 from fastrunner.routing.placement import Places
 
@@ -74,8 +77,10 @@ class _Outgoing(Channel):
 class _Peer:
     """Another worker: the calls it has not answered, and the link to it while there is one."""
 
-    def __init__(self, worker: int, path: str) -> None:
+    def __init__(self, worker: int, path: str, has_claimed: Callable[[int, Call], bool]) -> None:
+        """`has_claimed` tells whether the worker may have the execution that a call is about."""
         self._worker = worker
+        self._has_claimed = has_claimed
         self._path = path
         self._rooms = Rooms()
         self._calls: dict[int, Call] = {}
@@ -137,7 +142,8 @@ class _Peer:
         if call is None or self._is_waiting(answer.request_id):
             return
         refusal = ForwardedError(answer.code, answer.message, answer.status) if answer.code else None
-        if refusal is not None and answer.ask_again and not call.begun and self._keep(call):
+        ask_again = refusal is not None and answer.ask_again and not call.begun
+        if ask_again and self._has_claimed(self._worker, call) and self._keep(call):
             call.refusal, call.owner = refusal, 0
             return
         if answer.end:
@@ -218,8 +224,10 @@ class _Peer:
         if link is not self._link:
             return
         self._link = None
-        for call in [call for request_id, call in self._calls.items() if not self._is_waiting(request_id)]:
-            if not (call.may_be_repeated and self._keep(call)):
+        for call in list(self._calls.values()):
+            is_unsent = self._is_waiting(call.request.request_id)
+            waits = self._has_claimed(self._worker, call) and (is_unsent or (call.may_be_repeated and self._keep(call)))
+            if not waits:
                 self._end(call, self._lost(call, "went away"))
         if self._calls:
             # Not at once: a process that is about to end still takes connections.
@@ -317,7 +325,8 @@ class Router:
         self._metrics = metrics
         # Looking a label up costs as much as counting.
         self._forwarded = metrics.router_forwards.labels("OK")
-        self._peers = {other: _Peer(other, str(socket_of(other))) for other in self._workers if other != worker}
+        others = [other for other in self._workers if other != worker]
+        self._peers = {other: _Peer(other, str(socket_of(other)), self._has_claimed) for other in others}
         self._server: asyncio.AbstractServer | None = None
         self._incoming: set[Incoming] = set()
 
@@ -382,6 +391,18 @@ class Router:
         crash.reach_soon(CrashPoint.AFTER_FORWARD, asyncio.get_running_loop().call_later)
         call.future.add_done_callback(partial(self._unary_done, worker, call, monotonic_s()))
         return call.future
+
+    def _has_claimed(self, worker: int, call: Call) -> bool:
+        """Whether an execution that a call is about, or the call itself, can only be a worker's business."""
+        if call.method == "ExecuteAsyncBatch":
+            # Whoever placed it asks for each of its items anew.
+            return False
+        if call.method != "ExecuteAsync":
+            return True
+        try:
+            return worker in self._places.owners_of(peek_execution_id(call.request.payload))
+        except RunnerError:
+            return True
 
     def _unary_done(self, worker: int, call: UnaryCall, began_s: float, future: "asyncio.Future[bytes]") -> None:
         if future.cancelled():

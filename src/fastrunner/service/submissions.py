@@ -48,6 +48,7 @@ _ACCEPTED: Final = {
 """Fields 2 and 3 of the answer to a submission."""
 _REFUSED_TAG: Final = bytes((ExecuteAsyncBatchResult.REFUSED_FIELD_NUMBER << 3 | 2,))
 _ELSEWHERE: Final = "ELSEWHERE"
+_STOPPING: Final = "STOPPING"
 
 
 class Submissions:
@@ -187,7 +188,7 @@ class Batches:
             return [await self._again(item, facts) for item in items]
         results = list(ItemsView.FromString(reply).items)
         return [
-            await self._again(item, facts) if _says_elsewhere(result) else result
+            await self._again(item, facts) if _is_to_be_asked_again(result) else result
             for item, result in zip(items, results, strict=True)
         ]
 
@@ -255,8 +256,8 @@ def _encoded(results: Results) -> bytes:
     return ItemsView(items=results).SerializeToString()
 
 
-def _says_elsewhere(result: bytes) -> bool:
-    """Whether an item's answer is that another worker has its id."""
+def _is_to_be_asked_again(result: bytes) -> bool:
+    """Whether an item's answer is that another worker has its id, or only that the one it was placed at is stopping."""
     if result[:1] != _REFUSED_TAG:
         return False
-    return reason_in(ExecuteAsyncBatchResult.FromString(result).refused.details) == _ELSEWHERE
+    return reason_in(ExecuteAsyncBatchResult.FromString(result).refused.details) in (_ELSEWHERE, _STOPPING)
