@@ -39,6 +39,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowProgressEvent,
 )
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
+    DeleteExecutionRequest,
     Execution,
     GetEventsRequest,
     GetEventsResponse,
@@ -59,6 +60,7 @@ __all__ = [
     "CancelExecutionRequest",
     "CloudEvent",
     "CloudEventAttributeValue",
+    "DeleteExecutionRequest",
     "ErrorDetails",
     "ExecuteAsyncBatchRequest",
     "ExecuteAsyncBatchResponse",

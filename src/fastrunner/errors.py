@@ -94,7 +94,7 @@ class UnknownExecution(RunnerError):
     grpc_code = 5
 
     def __init__(self, execution_id: str) -> None:
-        super().__init__(f"no execution with id {execution_id!r}: it was never accepted, or its retention has ended")
+        super().__init__(f"no execution with id {execution_id!r}: it was never accepted, or it has been deleted")
         self.execution_id = execution_id
         """The id asked for."""
 

@@ -159,6 +159,12 @@ class MemoryEngine:
         if execution.status == "paused":
             execution.report("workflow_resumed", "running", message=reason)
 
+    async def delete(self, execution_id: str) -> None:
+        """Forgets it, once it has ended."""
+        if self.known(execution_id).status not in FINAL:
+            raise WrongState(f"execution {execution_id!r} has not ended")
+        del self.executions[execution_id]
+
     async def get(self, execution_id: str) -> ExecutionView:
         """As queries show it."""
         return self.known(execution_id).view()

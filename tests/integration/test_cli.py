@@ -79,7 +79,9 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
 def test_help_names_every_command() -> None:
     done = fastrunner("--help")
     assert done.returncode == 0
-    commands = "serve run dev validate submit get list events status cancel pause resume receiver protos data bench"
+    commands = (
+        "serve run dev validate submit get list events status cancel pause resume delete receiver protos data bench"
+    )
     for command in commands.split():
         assert f"\n  {command} " in done.stdout
     assert "FASTRUNNER_DATA_DIR" in fastrunner("serve", "--help").stdout

@@ -195,3 +195,26 @@ def test_events_and_bytes_in_memory() -> None:
         queue.admit(UnacknowledgedEvents(f"old-{number}", 1, 1, large), 0.0, 0)
     size_bytes = queue.announced.size_bytes + queue.stored.size_bytes
     assert limits.CALLBACK_QUEUE_SIZE_BYTES_MAX - 2 * len(large) < size_bytes <= limits.CALLBACK_QUEUE_SIZE_BYTES_MAX
+
+
+def test_an_id_that_is_used_again_begins_anew() -> None:
+    """Its first execution was delivered, then deleted: what the queue remembers of it is not true of the second."""
+    queue = EventQueue()
+    queue.begin_pass()
+    queue.end_pass()
+    for last in (9, 4):
+        queue.offer(row("e", 1, last), 0.0, 0)
+        (parcel,) = queue.take(100, 1 << 20)
+        assert (parcel.first, parcel.last) == (1, last)
+        queue.settle(parcel.lane, last, 0.0)
+    # Left to the outbox, it is not taken for one that was delivered.
+    queue.offer(row("e", 1, 9), 0.0, 0)
+    queue.settle(queue.take(100, 1 << 20)[0].lane, 9, 0.0)
+    full = EventQueue(events_max=2)
+    full.offer(row("e", 1, 1), 0.0, 0)
+    full.settle(full.take(100, 1 << 20)[0].lane, 1, 0.0)
+    full.offer(row("other", 1, 2), 0.0, 0)
+    full.offer(row("e", 1, 1), 0.0, 0)
+    full.begin_pass()
+    assert full.admit(row("e", 1, 1), 0.0, 0)
+    assert {parcel.lane.execution_id for parcel in full.take(100, 1 << 20)} == {"other", "e"}

@@ -118,6 +118,11 @@ class Positions:
         position = self._young.get(execution_id)
         return self._old.get(execution_id, UNKNOWN) if position is None else position
 
+    def forget(self, execution_id: str) -> None:
+        """Forgets one."""
+        self._young.pop(execution_id, None)
+        self._old.pop(execution_id, None)
+
     def put(self, execution_id: str, sequence: int) -> None:
         """Remembers a position."""
         self._young[execution_id] = sequence
@@ -160,6 +165,8 @@ class EventQueue:
 
     def offer(self, row: UnacknowledgedEvents, now_s: float, now_ms: int) -> None:
         """Takes an announced row, or leaves it to the outbox."""
+        if row.first_sequence == 1:
+            self._begin(row.execution_id)
         lane = self.lanes.get(row.execution_id)
         events = row.last_sequence - row.first_sequence + 1
         if lane is not None:
@@ -334,6 +341,13 @@ class EventQueue:
         self.behind = self.missed
 
     # --- lanes ---
+
+    def _begin(self, execution_id: str) -> None:
+        """An execution is new: what is known of one before it with the same id, deleted since, is not true of it."""
+        self._positions.forget(execution_id)
+        lane = self.lanes.get(execution_id)
+        if lane is not None and lane.place in (Place.LOOKUP, Place.DELAYED):
+            self._forget(lane, 0)
 
     def _open(self, execution_id: str, acknowledged: int, budget: Budget) -> Lane:
         lane = self.lanes[execution_id] = Lane(execution_id, acknowledged, budget)

@@ -13,7 +13,7 @@ from fastrunner.cli.data import data
 from fastrunner.cli.dev import dev
 from fastrunner.cli.local import run, validate
 from fastrunner.cli.protos import protos
-from fastrunner.cli.remote import cancel, events, get, list_executions, pause, resume, submit
+from fastrunner.cli.remote import cancel, delete, events, get, list_executions, pause, resume, submit
 from fastrunner.cli.serve import receiver, serve
 from fastrunner.cli.status import status
 
@@ -49,6 +49,7 @@ for command in (
     cancel,
     pause,
     resume,
+    delete,
     receiver,
     data,
     bench,

@@ -1,7 +1,9 @@
 """Support: `fastrunner bench`, a self-test of a deployment: how fast it accepts and executes, how fast its disk is.
 
 Rules: the load is an ordinary client of `grpc.aio`, in one process, so its figures are what one such client gets and a
-lower bound of what the runner can do; what is called whole has ended, seen in its own stream of events.
+lower bound of what the runner can do; what is called whole has ended, seen in its own stream of events. A runner that
+is somebody's has nothing of it afterwards: what was made is deleted, also after an interrupt, which therefore ends the
+load first and lets calls on their way come back.
 """
 
 import asyncio
@@ -11,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -26,6 +29,11 @@ EXIT_RPC = 4
 _IN_FLIGHT = 32
 _TASKS = 10
 _START_S_MAX = 30.0
+_CALL_S_MAX = 30.0
+_DELETE_S_MAX = 60.0
+"""How long executions that cannot be deleted yet are asked for again."""
+_AGAIN_S = 0.1
+_TRANSIENT = {"FAILED_PRECONDITION", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 _FSYNCS = 100
 _STEPS = "".join(f"- step{number}: {{set: {{counter: '${{ .counter + 1 }}'}}}}\n" for number in range(_TASKS))
 _DOCUMENT = f"document: {{dsl: 1.0.3, namespace: bench, name: self-test, version: 1.0.0}}\ndo:\n{_STEPS}"
@@ -48,19 +56,22 @@ Figures = dict[str, float]
 def bench(target: str | None, tls: bool, seconds: float, data_dir: Path | None, as_json: bool) -> None:
     """Test a deployment for a few seconds: accept, whole executions, fsync; and say what the figures mean.
 
-    With --target, executions of the workflow bench/self-test stay in that runner until its retention ends, and their
-    events go to its callback endpoint; fsync is of the disk here.
+    With --target, the executions (of the workflow bench/self-test, ids bench-...) are deleted at the end, also after
+    Ctrl-C; a second Ctrl-C leaves at once, and them there. fsync is of the disk here.
     """
     import grpc
     import orjson
 
     # An end from outside is one with its `finally`: the temporary runner and its folder go.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    signal.signal(signal.SIGTERM, _leave)
     folder = data_dir or Path(tempfile.gettempdir())
     try:
         result: dict[str, Figures] = {"fsync": _fsync(folder)}
         with _runner(folder) if target is None else _given(target) as where:
-            result |= asyncio.run(_measure(where, tls, seconds))
+            result |= asyncio.run(_measure(where, tls, seconds, keep=target is None))
+    except _Interrupted as interrupted:
+        click.echo("fastrunner: interrupted", err=True)
+        sys.exit(128 + interrupted.number)
     except KeyboardInterrupt:
         click.echo("fastrunner: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -116,61 +127,177 @@ def _runner(folder: Path) -> Iterator[str]:
             process.wait()
 
 
-async def _measure(target: str, tls: bool, seconds: float) -> dict[str, Figures]:
-    import uuid
-
+async def _measure(target: str, tls: bool, seconds: float, keep: bool) -> dict[str, Figures]:
     import grpc
-
-    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
-    from fastrunner.cli.client import COMMANDS
 
     opened = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials()) if tls else None
     connection: Any = opened or grpc.aio.insecure_channel(target)
     async with connection as channel:
-        accept = channel.unary_unary(COMMANDS + "ExecuteAsync")
-        execute = channel.unary_stream(COMMANDS + "Execute")
+        load = _Load(channel, seconds)
+        try:
+            with _interrupts(load.end):
+                figures = {
+                    "accept": await load.run("accept", load.accept),
+                    "whole": await load.run("whole", load.whole),
+                }
+        finally:
+            # A runner of one's own is gone in a moment.
+            if not keep:
+                await load.delete()
+    if load.ended_by:
+        raise _Interrupted(load.ended_by)
+    return figures
 
-        def request() -> bytes:
-            given = messages_pb2.WorkflowExecuteInput(
-                workflow_execution_id=f"bench-{uuid.uuid4()}", workflow_yaml=_DOCUMENT, input_json='{"counter": 0}'
+
+class _Interrupted(Exception):
+    """A signal has ended the load."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _leave(*_: object) -> NoReturn:
+    sys.exit(EXIT_TERMINATED)
+
+
+@contextmanager
+def _interrupts(end: Callable[[int], None]) -> Iterator[None]:
+    """The first signal ends the load; one after that, whatever is under way."""
+    loop = asyncio.get_running_loop()
+    afterwards = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _leave}
+
+    def once(number: int) -> None:
+        release()
+        end(number)
+
+    def release() -> None:
+        for number, handler in afterwards.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+    for number in afterwards:
+        loop.add_signal_handler(number, once, number)
+    try:
+        yield
+    finally:
+        release()
+
+
+class _Load:
+    """What the test asks of a runner, and what that has of it."""
+
+    def __init__(self, channel: Any, seconds: float) -> None:
+        from fastrunner.cli.client import COMMANDS, QUERIES
+
+        self.ended_by = 0
+        """The signal that has ended it; 0: none."""
+        self._seconds = seconds
+        self._over = self._answered = False
+        self._made: list[str] = []
+        self._submit = channel.unary_unary(COMMANDS + "ExecuteAsync")
+        self._execute = channel.unary_stream(COMMANDS + "Execute")
+        self._delete = channel.unary_unary(QUERIES + "DeleteExecution")
+
+    def end(self, number: int) -> None:
+        """Begins nothing more, because of a signal."""
+        self.ended_by, self._over = number, True
+
+    def _request(self) -> bytes:
+        from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+
+        self._made.append(f"bench-{uuid.uuid4()}")
+        return messages_pb2.WorkflowExecuteInput(
+            workflow_execution_id=self._made[-1], workflow_yaml=_DOCUMENT, input_json='{"counter": 0}'
+        ).SerializeToString()
+
+    async def accept(self) -> None:
+        """One execution until it is durable."""
+        await self._submit(self._request(), timeout=_CALL_S_MAX)
+
+    async def whole(self) -> None:
+        """One execution until its last event."""
+        from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+
+        events = [event async for event in self._execute(self._request(), timeout=_CALL_S_MAX)]
+        ended = messages_pb2.WorkflowProgressEvent.FromString(events[-1] if events else b"")
+        if ended.event_type != "workflow_completed":
+            raise RuntimeError(f"an execution of the self-test ended with {ended.event_type or 'nothing'}")
+
+    async def run(self, what: str, act: Callable[[], Awaitable[None]]) -> Figures:
+        """Does it over and over, so many at a time; a progress bar on stderr if that is a terminal."""
+        from rich.console import Console
+        from rich.progress import Progress
+
+        await act()
+        self._answered = True
+        spent_s: list[float] = []
+        begun_s = monotonic_s()
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+            bar = progress.add_task(what, total=self._seconds)
+
+            async def again() -> None:
+                while (passed_s := monotonic_s() - begun_s) < self._seconds and not self._over:
+                    progress.update(bar, completed=passed_s)
+                    one_s = monotonic_s()
+                    try:
+                        await act()
+                    except BaseException:
+                        self._over = True
+                        raise
+                    spent_s.append(monotonic_s() - one_s)
+
+            await _together(again() for _ in range(_IN_FLIGHT))
+        return {"per_s": round(len(spent_s) / (monotonic_s() - begun_s), 1), **_quantiles(spent_s or [0.0])}
+
+    async def delete(self) -> None:
+        """Deletes what was made. Raises RuntimeError if the runner keeps some of it."""
+        # One that has never answered has nothing, as far as anybody can tell.
+        give_up_s = monotonic_s() + _DELETE_S_MAX if self._answered else 0.0
+        left, self._made = self._made, []
+        kept: list[tuple[str, str]] = []
+
+        async def some() -> None:
+            while left:
+                execution_id = left.pop()
+                refusal = await self._deleted(execution_id, give_up_s)
+                if refusal:
+                    kept.append((execution_id, refusal))
+
+        await _together(some() for _ in range(_IN_FLIGHT))
+        if kept and self._answered:
+            raise RuntimeError(
+                f"{len(kept)} executions of the self-test stay in the runner, such as {kept[0][0]} ({kept[0][1]}): "
+                "`fastrunner list --name self-test` shows them, `fastrunner delete` deletes them"
             )
-            return given.SerializeToString()
 
-        async def accepted() -> None:
-            await accept(request(), timeout=30)
+    async def _deleted(self, execution_id: str, give_up_s: float) -> str:
+        """Deletes an execution once it may be; why it could not be, or nothing."""
+        import grpc
 
-        async def whole() -> None:
-            events = [event async for event in execute(request(), timeout=30)]
-            ended = messages_pb2.WorkflowProgressEvent.FromString(events[-1] if events else b"")
-            if ended.event_type != "workflow_completed":
-                raise RuntimeError(f"an execution of the self-test ended with {ended.event_type or 'nothing'}")
+        from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
 
-        return {
-            "accept": await _load("accept", accepted, seconds),
-            "whole": await _load("whole", whole, seconds),
-        }
+        request = query_pb2.DeleteExecutionRequest(execution_id=execution_id).SerializeToString()
+        while True:
+            try:
+                await self._delete(request, timeout=_CALL_S_MAX)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    return ""
+                # It is about to end, or to be delivered, or the runner has too much to do.
+                if error.code().name not in _TRANSIENT or monotonic_s() > give_up_s:
+                    return f"{error.code().name}: {error.details()}"
+            else:
+                return ""
+            await asyncio.sleep(_AGAIN_S)
 
 
-async def _load(what: str, act: Callable[[], Awaitable[None]], seconds: float) -> Figures:
-    """Does it over and over, so many at a time; a progress bar on stderr if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    await act()
-    spent_s: list[float] = []
-    begun_s = monotonic_s()
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-        bar = progress.add_task(what, total=seconds)
-
-        async def again() -> None:
-            while (passed_s := monotonic_s() - begun_s) < seconds:
-                progress.update(bar, completed=passed_s)
-                one_s = monotonic_s()
-                await act()
-                spent_s.append(monotonic_s() - one_s)
-
-        await asyncio.gather(*(again() for _ in range(_IN_FLIGHT)))
-    return {"per_s": round(len(spent_s) / (monotonic_s() - begun_s), 1), **_quantiles(spent_s)}
+async def _together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Does all of it, to the end of each; raises the first failure then."""
+    done = await asyncio.gather(*works, return_exceptions=True)
+    for failure in done:
+        if isinstance(failure, BaseException):
+            raise failure
 
 
 def _sentences(result: dict[str, Figures]) -> str:

@@ -35,12 +35,13 @@ _REPLIES: dict[str, Any] = {
     "CancelExecution": Empty,
     "PauseExecution": Empty,
     "ResumeExecution": Empty,
+    "DeleteExecution": Empty,
     "GetExecution": query_pb2.GetExecutionResponse,
     "ListExecutions": query_pb2.ListExecutionsResponse,
     "GetEvents": query_pb2.GetEventsResponse,
     "ValidateWorkflow": query_pb2.ValidateWorkflowResponse,
 }
-_QUERY_METHODS = {"GetExecution", "ListExecutions", "GetEvents", "Subscribe", "ValidateWorkflow"}
+_QUERY_METHODS = {"GetExecution", "ListExecutions", "GetEvents", "Subscribe", "ValidateWorkflow", "DeleteExecution"}
 
 
 class Client:
@@ -65,6 +66,15 @@ class Client:
         """One unary call; leaves the process with a sentence when it is refused."""
         with self._sentences():
             return self.invoke(method, request)
+
+    def attempt(self, method: str, request: Any) -> bool:
+        """As `call`, for one of several: says why it is refused, and gives whether it was not."""
+        try:
+            self.invoke(method, request)
+        except grpc.RpcError as error:
+            _say_refused(error, self._target)
+            return False
+        return True
 
     def ask(self, method: str, request: Any) -> Any:
         """As `call`, for what is only shown beside something else: None when it is refused."""
@@ -158,6 +168,11 @@ class _Away:
 
 
 def _refused(error: Any, target: str) -> NoReturn:
+    _say_refused(error, target)
+    sys.exit(EXIT_RPC)
+
+
+def _say_refused(error: Any, target: str) -> None:
     code = error.code()
     if code is grpc.StatusCode.UNAVAILABLE:
         say(f"fastrunner: no answer from {target}: {error.details()}; is the runner up there?")
@@ -165,7 +180,6 @@ def _refused(error: Any, target: str) -> NoReturn:
         say(f"fastrunner: {code.name}: {error.details()}")
     for detail in _violations(error):
         say(f"  {detail}")
-    sys.exit(EXIT_RPC)
 
 
 def _violations(error: Any) -> list[str]:

@@ -326,6 +326,30 @@ def resume(execution_id: str, reason: str, **connection: Any) -> None:
     _tell(client, "resume", execution_id)
 
 
+@click.command()
+@click.argument("execution_ids", metavar="ID...", nargs=-1, required=True)
+@_connection
+def delete(execution_ids: tuple[str, ...], **connection: Any) -> None:
+    """Forget finished executions for good, with their events.
+
+    Their ids are free again. One that has not ended, or whose events the callback receiver is still to have, is
+    refused; the others are deleted all the same, and the exit code is 4.
+    """
+    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
+    from fastrunner.cli.client import EXIT_RPC
+    from fastrunner.cli.present import say
+
+    client = _client(**connection)
+    refused = 0
+    for execution_id in execution_ids:
+        if client.attempt("DeleteExecution", query_pb2.DeleteExecutionRequest(execution_id=execution_id)):
+            say(f"{execution_id}: deleted")
+        else:
+            refused += 1
+    if refused:
+        sys.exit(EXIT_RPC)
+
+
 def _tell(client: "Client", command: str, execution_id: str) -> None:
     """Says what a command led to."""
     from fastrunner.cli.present import say

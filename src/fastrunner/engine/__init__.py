@@ -154,6 +154,10 @@ class Engine(Protocol):
     def resume(self, execution_id: str, reason: str) -> Awaitable[None]:
         """Durable when it returns. Raises UnknownExecution, WrongState."""
 
+    def delete(self, execution_id: str) -> Awaitable[None]:
+        """Forgets a finished execution; durable when it returns. Raises UnknownExecution; WrongState if it has not
+        ended, or a receiver is still to have events of it."""
+
     def get(self, execution_id: str) -> Awaitable[ExecutionView]:
         """Raises UnknownExecution."""
 

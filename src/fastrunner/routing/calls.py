@@ -26,7 +26,8 @@ REPEATABLE: Final = frozenset(
     }
 )
 """Methods that may be sent to a successor although the owner may have carried them out. PauseExecution and
-ResumeExecution are none: each undoes the other. Nor is any that is not named."""
+ResumeExecution are none: each undoes the other. Nor is DeleteExecution, because the id may be somebody else's by then,
+nor any that is not named."""
 
 _URGENT: Final = frozenset({"CancelExecution", "GetExecution", "PauseExecution", "ResumeExecution"})
 """Methods that have a reserve, and that are sent before others."""

@@ -15,7 +15,11 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     PauseExecutionRequest,
     ResumeExecutionRequest,
 )
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import GetExecutionRequest, SubscribeRequest
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
+    DeleteExecutionRequest,
+    GetExecutionRequest,
+    SubscribeRequest,
+)
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import EventView
 from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
@@ -59,6 +63,7 @@ class Service:
             "CancelExecution": self._cancel,
             "PauseExecution": self._pause,
             "ResumeExecution": self._resume,
+            "DeleteExecution": self._delete,
             "GetExecution": queries.get_execution,
             "GetEvents": queries.get_events,
         }
@@ -155,6 +160,11 @@ class Service:
         request = parse(ResumeExecutionRequest, payload)
         check_execution_id(request.execution_id, "execution_id")
         return _emptied(self._engine.resume(request.execution_id, check_reason(request.reason)))
+
+    def _delete(self, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:  # noqa: ARG002 - a Handler
+        request = parse(DeleteExecutionRequest, payload)
+        check_execution_id(request.execution_id, "execution_id")
+        return _emptied(self._engine.delete(request.execution_id))
 
     # --- streams ---
 

@@ -38,7 +38,14 @@ _COMMANDS: Final = (
     "ReportProgress",
     "ReportProgressBatch",
 )
-_QUERIES: Final = ("GetExecution", "ListExecutions", "GetEvents", "Subscribe", "ValidateWorkflow")
+_QUERIES: Final = (
+    "GetExecution",
+    "ListExecutions",
+    "GetEvents",
+    "Subscribe",
+    "ValidateWorkflow",
+    "DeleteExecution",
+)
 _LATER: Final = ("ExecuteAsync", "CancelExecution", "PauseExecution", "ResumeExecution")
 STREAMING: Final = frozenset({"Execute", "Subscribe"})
 """Canonical names of the methods whose reply is a stream."""

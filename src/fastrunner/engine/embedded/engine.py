@@ -334,6 +334,10 @@ class EmbeddedEngine:
         await self._command(execution_id, Resume(reason))
         crash.reach(CrashPoint.AFTER_RESUME)
 
+    async def delete(self, execution_id: str) -> None:
+        """See Engine."""
+        await self._shards.of(execution_id).delete(execution_id)
+
     async def _command(self, execution_id: str, command: Command) -> None:
         shard = self._shards.of(execution_id)
         execution = shard.find(execution_id)

@@ -1,10 +1,12 @@
 """Stage 3, journal: which finished executions a shard deletes, and when.
 
-Rules: by age and by count, oldest first; a commit deletes a bounded number beyond as many as it finishes, so that
-deleting keeps up with any load and never shows in anybody's latency. An execution with events that no receiver has
-acknowledged is kept until the outbox's own bound on age; what is lost then is counted and logged.
+Rules: what somebody asks for comes first; else by age and by count, oldest first. A commit deletes a bounded number
+beyond as many as it finishes, so that deleting keeps up with any load and never shows in anybody's latency. One with
+events that no receiver has acknowledged is kept until the outbox's own bound on age; what is lost then is counted and
+logged.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -12,9 +14,9 @@ from fastrunner.base import crash, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.embedded.store.changes import Deletion
+from fastrunner.engine.embedded.store.changes import Deletion, Waiter
 from fastrunner.engine.embedded.store.file import Store
-from fastrunner.errors import Unavailable
+from fastrunner.errors import Damaged, RunnerError, Unavailable, UnknownExecution, WrongState
 
 __all__ = ["Retention"]
 
@@ -38,6 +40,45 @@ class Retention:
         self._dropped = metrics.callback_events.labels("dropped")
         self._taken: list[Deletion] = []
         self._skipped: set[int] = set()
+        self._asked: dict[int, tuple[Deletion, list[Waiter]]] = {}
+        """What callers want deleted, by execution key, until that is durable."""
+
+    @property
+    def asked_count(self) -> int:
+        """Deletions that callers wait for."""
+        return len(self._asked)
+
+    def ask(self, execution_id: str, settled_sequence: int) -> "asyncio.Future[None]":
+        """Deletes an execution with the next commits, for a caller; done when that is durable.
+
+        `settled_sequence`: up to which its events need not be sent any more once the next commit has landed. Raises
+        UnknownExecution, WrongState, Damaged.
+        """
+        row = self._store.ended(execution_id)
+        if row is None:
+            raise UnknownExecution(execution_id)
+        execution_key, plan_key, last_sequence, acknowledged, finished_ms = row
+        if not finished_ms:
+            raise WrongState(f"execution {execution_id!r} has not ended: cancel it first, or wait for its end")
+        undelivered = last_sequence - max(acknowledged, settled_sequence)
+        if undelivered > 0:
+            raise WrongState(
+                f"execution {execution_id!r} has {undelivered} events that its receiver is still to have: delete it "
+                "once they are delivered or given up"
+            )
+        deletion = Deletion(execution_key, plan_key, execution_id, 0)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Retention may have it in the commit under way: then that is the one to wait for.
+        self._asked.setdefault(execution_key, (deletion, []))[1].append(Waiter(future))
+        self.due = True
+        return future
+
+    def fail(self, error: RunnerError) -> None:
+        """Nothing is deleted any more: tells the callers."""
+        for _, waiters in self._asked.values():
+            for waiter in waiters:
+                waiter.fail(error)
+        self._asked.clear()
 
     def wake(self, now_ms: int) -> bool:
         """Whether there is something to delete now."""
@@ -50,7 +91,9 @@ class Retention:
         if not self.due:
             return []
         count_max = finishing_count + limits.RETENTION_BATCH_EXECUTIONS_MAX
-        self._taken = self._find(now_ms, count_max)
+        asked = [deletion for deletion, _ in self._asked.values()][:count_max]
+        found = [each for each in self._find(now_ms, count_max) if each.execution_key not in self._asked]
+        self._taken = (asked + found)[:count_max]
         self.due = len(self._taken) == count_max
         if self._taken:
             crash.reach(CrashPoint.BEFORE_RETENTION_DELETE)
@@ -61,17 +104,26 @@ class Retention:
         for deletion in deletions:
             _log.error("execution number %d cannot be deleted: its rows are damaged", deletion.execution_key)
             self._skipped.add(deletion.execution_key)
+            for waiter in self._waiters(deletion):
+                waiter.fail(Damaged(f"execution {deletion.execution_id!r} cannot be deleted: its rows are damaged"))
 
     def deleted(self, deletions: list[Deletion]) -> None:
         """The deletions are durable."""
         self._taken = []
         self.finished_count -= len(deletions)
+        for deletion in deletions:
+            for waiter in self._waiters(deletion):
+                waiter.settle()
         if deletions:
             crash.reach(CrashPoint.AFTER_RETENTION_DELETE)
         lost = sum(deletion.events_lost_count for deletion in deletions)
         if lost:
             self._dropped.inc(lost)
             _log.warning("dropped %d events that no receiver acknowledged in time", lost)
+
+    def _waiters(self, deletion: Deletion) -> Sequence[Waiter]:
+        """Who has waited for a deletion that has come to an end."""
+        return self._asked.pop(deletion.execution_key, (deletion, ()))[1]
 
     def _find(self, now_ms: int, count_max: int) -> list[Deletion]:
         try:

@@ -17,13 +17,12 @@ Rules:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
 
 import orjson
 
-from fastrunner._core import Cancel, PerformEffect, Plan, Resume, Walk
+from fastrunner._core import Cancel, Resume, Walk
 from fastrunner.base import crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint, TurnPart
@@ -33,52 +32,34 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.embedded.commit import verdicts
 from fastrunner.engine.embedded.commit.counting import CommitCounts
+from fastrunner.engine.embedded.commit.driver import Driver
 from fastrunner.engine.embedded.commit.ids import ShardIds
 from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
 from fastrunner.engine.embedded.run.execution import Execution
-from fastrunner.engine.embedded.run.residency import Loader, Vacancies
+from fastrunner.engine.embedded.run.residency import Loader
 from fastrunner.engine.embedded.store.changes import Batch, Change, Settled, Waiter
 from fastrunner.engine.embedded.store.faults import refusal_of
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import Marks, Suspect
 from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.reader import Unfinished
-from fastrunner.errors import Damaged, ShardDamaged, Stopping, StorageFailed, StorageFull, Unavailable, UnknownExecution
+from fastrunner.errors import (
+    Damaged,
+    ShardDamaged,
+    Stopping,
+    StorageFailed,
+    StorageFull,
+    Unavailable,
+    UnknownExecution,
+    WrongState,
+)
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.routing.placement import Places
 
-__all__ = ["Driver", "Shard"]
+__all__ = ["Shard"]
 
 _log = logging.getLogger(__name__)
-
-
-class Driver(Vacancies, Protocol):
-    """What a shard asks of the engine around it."""
-
-    def gathered(self, execution: Execution) -> None:
-        """The execution's events are being committed: its walk may go on."""
-
-    def committed(self, execution: Execution, change: Change) -> None:
-        """The change is durable: start its effects, announce its events."""
-
-    def landed(self) -> None:
-        """All changes of a commit have been told."""
-
-    def restored(self, execution: Execution, effects: list[PerformEffect]) -> None:
-        """The execution is back in memory: perform its effects again, arm its timer, let it go on."""
-
-    def evicted(self, execution: Execution) -> None:
-        """The execution goes on in the file only."""
-
-    def ended(self, execution: Execution) -> None:
-        """The execution has ended, or is out of service: nothing comes of it any more."""
-
-    def secrets_of(self, plan: Plan) -> Mapping[str, Any]:
-        """The current values of the secrets that a document names."""
-
-    def storage_changed(self) -> None:
-        """The shard's `refusal` has come or gone."""
 
 
 class Shard:
@@ -338,6 +319,19 @@ class Shard:
             self.broken_count += 1
         self._driver.ended(execution)
 
+    def delete(self, execution_id: str) -> "asyncio.Future[None]":
+        """Forgets a finished execution with the next commit; done when that is durable.
+
+        Raises UnknownExecution, WrongState, Damaged.
+        """
+        if execution_id in self.live:
+            raise WrongState(f"execution {execution_id!r} has not ended: cancel it first, or wait for its end")
+        under_way = self._flying or self._unwritten or Batch()
+        settled = (each.get(execution_id, Settled()) for each in (self._acknowledgements, under_way.acknowledgements))
+        deleted = self._retention.ask(execution_id, max(map(max, settled)))
+        self._plan_commit()
+        return deleted
+
     def release(self, execution_id: str) -> None:
         """Lets others have an id that was claimed and will not be written."""
         self._ids.release(execution_id)
@@ -561,7 +555,7 @@ class Shard:
 
     async def flush(self, deadline_s: float) -> None:
         """Waits until every execution's changes are durable, or until a time on the monotonic clock."""
-        while self._dirty or self._verdicts or self._flying or self._unwritten:
+        while self._dirty or self._verdicts or self._flying or self._unwritten or self._retention.asked_count:
             self._plan_commit()
             self._landings.clear()
             try:
@@ -595,6 +589,7 @@ class Shard:
         for execution in self._dirty:
             for waiter in execution.waiters:
                 waiter.fail(Stopping("the worker is stopping: retry"))
+        self._retention.fail(unknown)
         self.marks.close()
         self._ids.close()
         self.store.close()

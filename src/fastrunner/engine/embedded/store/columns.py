@@ -24,6 +24,7 @@ READ: Final[Mapping[str, str]] = {
     "select_acceptance": "ibs",
     "select_deadlines": "iis",
     "select_deletable": "iisi",
+    "select_ended": "iiiii",
     "select_event_facts": "siiisS",
     "select_events": "iibii",
     "select_execution": "sssssiiiiiSSbiii",

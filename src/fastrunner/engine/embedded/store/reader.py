@@ -402,6 +402,12 @@ class Reader:
         """Finished executions, fully acknowledged, that ended before a time; oldest first."""
         return [Deletion(*row) for row in self._sound("select_deletable", (finished_before_ms, count_max))]
 
+    def ended(self, execution_id: str) -> tuple[int, int, int, int, int] | None:
+        """(execution key, plan key, last durable sequence number, up to which events are settled, when it ended).
+        Raises Damaged."""
+        found: tuple[int, int, int, int, int] | None = self._one("select_ended", execution_id)
+        return found
+
     def undeliverable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
         """Finished executions with unacknowledged events that ended before a time; oldest first."""
         return [Deletion(*row) for row in self._sound("select_undeliverable", (finished_before_ms, count_max))]

@@ -394,6 +394,11 @@ where finished_ms > 0 and acknowledged_sequence >= last_sequence and finished_ms
 order by finished_ms
 limit ?2
 
+-- name: select_ended
+-- An execution that somebody wants deleted: how far its events go and have been sent, and when it ended.
+select execution_key, plan_key, last_sequence, acknowledged_sequence, finished_ms
+from executions where execution_id = ?
+
 -- name: select_undeliverable
 -- Finished executions whose events no receiver took in time, oldest first, with the number of events lost.
 select execution_key, plan_key, execution_id, last_sequence - acknowledged_sequence

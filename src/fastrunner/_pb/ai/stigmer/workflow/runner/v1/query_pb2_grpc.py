@@ -5,6 +5,7 @@ import warnings
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_messages__pb2
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.84.0'
 GRPC_VERSION = grpc.__version__
@@ -27,7 +28,7 @@ if _version_not_supported:
 
 
 class WorkflowRunnerQueryControllerStub:
-    """Reads executions; every worker answers for all of them.
+    """Reads executions, and deletes them; every worker answers for all of them.
     """
 
     def __init__(self, channel):
@@ -61,10 +62,15 @@ class WorkflowRunnerQueryControllerStub:
                 request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ValidateWorkflowRequest.SerializeToString,
                 response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ValidateWorkflowResponse.FromString,
                 _registered_method=True)
+        self.DeleteExecution = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/DeleteExecution',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.DeleteExecutionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class WorkflowRunnerQueryControllerServicer:
-    """Reads executions; every worker answers for all of them.
+    """Reads executions, and deletes them; every worker answers for all of them.
     """
 
     def GetExecution(self, request, context):
@@ -102,6 +108,13 @@ class WorkflowRunnerQueryControllerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteExecution(self, request, context):
+        """Forgets a finished execution for good, with its events; its id is free again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkflowRunnerQueryControllerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_WorkflowRunnerQueryControllerServicer_to_server(servicer, server):
                     request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ValidateWorkflowRequest.FromString,
                     response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ValidateWorkflowResponse.SerializeToString,
             ),
+            'DeleteExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteExecution,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.DeleteExecutionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController', rpc_method_handlers)
@@ -139,7 +157,7 @@ def add_WorkflowRunnerQueryControllerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkflowRunnerQueryController:
-    """Reads executions; every worker answers for all of them.
+    """Reads executions, and deletes them; every worker answers for all of them.
     """
 
     @staticmethod
@@ -267,6 +285,33 @@ class WorkflowRunnerQueryController:
             '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/ValidateWorkflow',
             ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ValidateWorkflowRequest.SerializeToString,
             ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ValidateWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/DeleteExecution',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.DeleteExecutionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
