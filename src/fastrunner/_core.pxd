@@ -146,6 +146,8 @@ cdef class Workspace:
     cdef bint is_later
     """The turn's time is another than that of the turn before."""
     cdef bint has_due  # deadlines were too many for the turn: those that are left come first
+    cdef long long retry_after_ms
+    """What the failure that is answered asks of a retry, for as long as it is the error under way."""
     cdef long long bytes_spent
     """Of values checked and written since the last step."""
     cdef object dumped

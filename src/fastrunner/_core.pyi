@@ -291,8 +291,12 @@ class EffectFailure:
 
     error: Mapping[str, Json] | None
     """The whole error (type, status, title, detail, instance) of one made by `whole`."""
+    retry_after_ms: int
+    """How long the other side asks to be left alone: the least delay of a retry that follows; 0: not at all."""
 
-    def __init__(self, effect_id: int, type: str, status: int, title: str, detail: str) -> None: ...
+    def __init__(
+        self, effect_id: int, type: str, status: int, title: str, detail: str, *, retry_after_ms: int = 0
+    ) -> None: ...
     @staticmethod
     def whole(effect_id: int, error: dict[str, Json]) -> EffectFailure:
         """A failure with an error as it is; without `instance` it gets that of its task. Raises ValueError for what

@@ -323,7 +323,8 @@ def next_outcome(run: Run, choices: Random) -> tuple[Outcome, int] | None:
         if choices.randrange(3):
             return EffectResult(effect_id, {"a": choices.randrange(3)}), choices.randrange(1500)
         if choices.randrange(2):
-            return EffectFailure(effect_id, "communication", 503, "Busy", ""), choices.randrange(3)
+            busy = EffectFailure(effect_id, "communication", 503, "Busy", "", retry_after_ms=effect_id % 3 * 700)
+            return busy, choices.randrange(3)
         return EffectFailure.whole(effect_id, {"type": "urn:c", "status": 400, "instance": "/x"}), 0
     if run.walk.wake_at_ms:
         late = choices.choice([0, 0, 0, 1, 5000])

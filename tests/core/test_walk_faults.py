@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect
-from tests.core.walking import START_MS, Run, call, error_type, finish, plan_of, raising
+from fastrunner._core import EffectFailure, EffectResult, Pause, PerformEffect, Resume
+from tests.core.walking import START_MS, Answer, Run, call, error_type, finish, plan_of, raising
 
 FAULT = raising(status=418, title="Teapot", detail="short and stout")
 ODD = "https://example.com/errors/odd"
@@ -269,6 +269,59 @@ def test_no_retries(count: int) -> None:
 )
 def test_delays(policy: dict[str, Any], expected: list[int]) -> None:
     assert delays(retried({**policy, "limit": {"attempt": {"count": 3}}})) == expected
+
+
+def busy(*asked_ms: int) -> Answer:
+    """Fails once for each, asking to be left alone for so long, then succeeds."""
+    left = list(asked_ms)
+
+    def answer(effect: PerformEffect) -> EffectResult | EffectFailure:
+        if not left:
+            return EffectResult(effect.effect_id, "done")
+        return EffectFailure(effect.effect_id, "communication", 429, "", "busy", retry_after_ms=left.pop(0))
+
+    return answer
+
+
+def test_a_retry_waits_for_as_long_as_the_service_asks() -> None:
+    """The larger of what the policy says and what the service says; an answer that asks for nothing changes nothing."""
+    run = finish(trying({"retry": {"delay": "PT2S"}}, {"r": call()}), answer=busy(5000, 0, 1999, -1, 2001, 2**62))
+    assert run.output == "done"
+    assert delays(run)[:5] == [5000, 2000, 2000, 2000, 2001]
+    assert delays(run)[5] > 10**11
+    unasked = finish(trying({"retry": {}}, {"r": call()}), answer=busy(0, 700))
+    assert delays(unasked) == [0, 700]
+
+
+def test_a_wait_beyond_the_whole_duration_is_not_begun() -> None:
+    policy = {"delay": "PT1S", "limit": {"duration": "PT10S"}}
+    run = finish(trying({"retry": policy}, {"r": call()}), answer=busy(9999, 1))
+    assert run.error["status"] == 429
+    assert run.now_ms == START_MS + 9999
+
+
+def test_what_a_service_asks_is_for_the_retry_of_its_error() -> None:
+    """Also of a `try` further out; not for one that an error of the handler, or of a filter, leads to."""
+    inner = {"inner": {"try": [{"r": call()}], "catch": {"errors": {"with": {"status": 1}}}}}
+    assert delays(finish(trying({"retry": {"delay": "PT1S"}}, inner), answer=busy(3000))) == [3000]
+    raised = {"raise": {"error": {"type": "urn:x", "status": 418}}}
+    handled = {"inner": {"try": [{"r": call()}], "catch": {"do": [{"h": raised}]}}}
+    assert delays(finish(trying({"retry": {"delay": "PT1S"}}, handled), answer=busy(3000))) == [1000]
+    filtered = {"inner": {"try": [{"r": call()}], "catch": {"when": ".status | error"}}}
+    assert delays(finish(trying({"retry": {"delay": "PT1S"}}, filtered), answer=busy(3000))) == [1000]
+    branches = {"f": {"fork": {"branches": [{"r": call()}]}}}
+    assert delays(finish(trying({"retry": {"delay": "PT1S"}}, branches), answer=busy(3000))) == [3000]
+
+
+@pytest.mark.parametrize("restoring", [False, True])
+def test_what_a_service_asks_is_kept_while_paused(restoring: bool) -> None:
+    """The wait begins with Resume, as every wait keeps its time."""
+    run = Run(plan_of(trying({"retry": {"delay": "PT1S"}}, {"r": call()})), restoring=restoring)
+    run.resume(Pause(""))
+    [effect] = run.open.values()
+    run.resume(busy(5000)(effect), after_ms=100)  # type: ignore[arg-type]
+    run.resume(Resume(""), after_ms=60_000)
+    assert run.walk.wake_at_ms == run.now_ms + 5000
 
 
 def test_jitter_is_added_within_its_range_and_follows_the_seed() -> None:

@@ -258,6 +258,19 @@ async def test_status_outside_the_range_is_a_communication_error(http: CallHttp,
     assert failure.detail == f"GET 127.0.0.1:{remote.port}: the response has status {status}"
 
 
+async def test_a_failure_says_how_long_the_service_asks_to_be_left_alone(http: CallHttp, remote: Remote) -> None:
+    """Whatever its status; a success asks for nothing."""
+    for status in (429, 503, 500, 413, 302, 401):
+        remote.answers(status=status, headers={"Retry-After": "7"})
+        failure = await failure_of(http, remote.url)
+        assert (failure.status, failure.retry_after_ms) == (status, 7_000)
+    date = {"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT", "Date": "Sun, 06 Nov 1994 08:49:35 GMT"}
+    remote.answers(status=503, headers=date)
+    assert (await failure_of(http, remote.url)).retry_after_ms == 2_000
+    remote.answers(status=503)
+    assert (await failure_of(http, remote.url)).retry_after_ms == 0
+
+
 async def test_malformed_json_is_an_error_unless_raw(http: CallHttp, remote: Remote) -> None:
     remote.answers(body=b'{"s3cret": ', headers={"Content-Type": "application/json"})
     for output in ("content", "response"):

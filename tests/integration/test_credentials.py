@@ -453,6 +453,20 @@ async def test_answers_that_hold_no_token(
     assert (failure.type, failure.status) == (type_, status)
 
 
+@pytest.mark.parametrize("scheme", ["oauth2", "oidc"])
+async def test_an_authority_that_asks_to_be_left_alone(http: CallHttp, scheme: str) -> None:
+    remote = Remote()
+    runner = await serve(remote)
+    remote.answers(status=503, headers={"Retry-After": "9"})
+    fields = {"authority": remote.url, "grant": "client_credentials", "client": {"id": "a", "secret": "bcdefghi"}}
+    failure = await failure_of(http, remote.url, authentication={scheme: fields})
+    assert (failure.type, failure.status, failure.retry_after_ms) == ("communication", 503, 9_000)
+    outcome = await http.authorize(effect(), {scheme: fields})
+    assert isinstance(outcome, EffectFailure)
+    assert outcome.retry_after_ms == 9_000
+    await runner.cleanup()
+
+
 async def test_an_authority_that_is_not_there(http: CallHttp) -> None:
     away = {"oauth2": {"authority": "http://127.0.0.1:1", "grant": "client_credentials", "client": CLIENT}}
     failure = await failure_of(http, "http://127.0.0.1:2/", authentication=away)

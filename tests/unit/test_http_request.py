@@ -6,11 +6,14 @@ from collections.abc import Generator
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from fastrunner.tasks.call_http.arguments import RequestProblem, prepare
 from fastrunner.tasks.call_http.content import MalformedContent, MediaType, decode
+from fastrunner.tasks.call_http.patience import retry_after_ms
 from tests.properties import examples
 
 
@@ -81,3 +84,32 @@ def test_any_body_becomes_a_value_that_can_be_written_or_is_refused(body: bytes,
     with contextlib.suppress(MalformedContent):
         orjson.dumps(done(decode(body, content_type)))
     assert isinstance(MediaType.parse(content_type).charset, str)
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked_ms"),
+    [
+        ([], 0),
+        ([("Retry-After", "0")], 0),
+        ([("Retry-After", " 120 ")], 120_000),
+        ([("Retry-After", "1.5")], 1_500),
+        ([("Retry-After", "-1")], 0),
+        ([("Retry-After", "soon")], 0),
+        ([("Retry-After", "")], 0),
+        ([("Retry-After", "٣")], 0),
+        ([("Retry-After", "1"), ("Retry-After", "3"), ("Retry-After", "x")], 3_000),
+        ([("Retry-After", "9" * 400)], 86_400_000),
+        ([("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT")], 30_000),
+        ([("Retry-After", "Sunday, 06-Nov-94 08:49:37 GMT")], 30_000),
+        ([("Retry-After", "Sun Nov  6 08:49:37 1994")], 30_000),
+        ([("Retry-After", "Sun, 06 Nov 1994 08:49:00 GMT")], 0),
+        ([("Retry-After", "Sun, 06 Nov 2994 08:49:37 GMT")], 86_400_000),
+        ([("Retry-After", "Sun, 06 Nov 99994 08:49:37 GMT")], 0),
+        ([("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT"), ("Date", "Sun, 06 Nov 1994 08:49:32 GMT")], 5_000),
+        ([("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT"), ("Date", "yesterday")], 30_000),
+    ],
+)
+def test_how_long_a_response_asks_to_be_left_alone(headers: list[tuple[str, str]], asked_ms: int) -> None:
+    """At 08:49:07 of the clock here, which counts only where the response does not tell its own."""
+    now_ms = 784_111_747_000
+    assert retry_after_ms(CIMultiDictProxy(CIMultiDict(headers)), now_ms) == asked_ms

@@ -104,6 +104,9 @@ REACHED = {
         "HTTP_RESPONSE_SMALL_SIZE_BYTES": "test_room_for_bodies_is_bounded_and_small_ones_do_not_wait",
         "HTTP_SLICE_MS": "test_large_bodies_leave_the_loop_to_others",
     },
+    "unit/test_http_request.py": {
+        "HTTP_RETRY_AFTER_S_MAX": "test_how_long_a_response_asks_to_be_left_alone",
+    },
     "integration/test_callback_delivery.py": {
         "OUTBOX_AGE_S_MAX": "test_events_too_old_are_dropped_counted_and_logged",
     },

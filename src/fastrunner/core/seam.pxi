@@ -108,6 +108,10 @@ cdef class EffectResult:
         return f"EffectResult({self.effect_id})"
 
 
+# Far beyond what any driver passes on, and far from the end of the integers that hold moments.
+cdef long long RETRY_AFTER_MS_MAX = 1 << 40
+
+
 @cython.final
 cdef class EffectFailure:
     cdef readonly long long effect_id
@@ -117,8 +121,11 @@ cdef class EffectFailure:
     cdef readonly str detail
     cdef readonly object error
     """The whole DSL error, if it is not made of the fields above."""
+    cdef readonly long long retry_after_ms
 
-    def __init__(self, long long effect_id, str type, int status, str title, str detail):
+    def __init__(self, long long effect_id, str type, int status, str title, str detail, *,
+                 long long retry_after_ms=0):
+        self.retry_after_ms = min(max(retry_after_ms, 0), RETRY_AFTER_MS_MAX)
         self.effect_id = effect_id
         self.type = type
         self.status = status

@@ -11,6 +11,9 @@ HTTP_RESPONSE_SIZE_BYTES_MAX: Final = 8_388_608
 HTTP_REDIRECTS_MAX: Final = 10
 """Redirects followed for one call: the number browsers and curl's documentation settle on."""
 
+HTTP_RETRY_AFTER_S_MAX: Final = 86_400.0
+"""What a `Retry-After` may ask for: services are under maintenance for hours; who says more is not believed."""
+
 HTTP_CONNECTIONS_PER_HOST_MAX: Final = 100
 """Pooled connections per host and worker."""
 

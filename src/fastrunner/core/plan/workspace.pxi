@@ -35,6 +35,7 @@ cdef Workspace borrow_workspace(Behaviour behaviour):
     work.measure.size_spent = 0
     work.has_due = False
     work.bytes_spent = 0
+    work.retry_after_ms = 0
     work.actions = []
     work.first_sequence = 0
     work.dumped = None

@@ -71,6 +71,7 @@ cdef int keep_visit(Walk walk, TaskNode task, list visit) except -1:
 cdef int take_effect_outcome(Walk walk, object outcome) except -1:
     """An effect has ended; of one that is not in flight (any more) nothing is wanted."""
     cdef Resource resource = walk.resources.get(outcome.effect_id)
+    cdef EffectFailure failed
     if resource is None or resource.is_answered or not isinstance(resource.action, PerformEffect):
         return expire(walk, walk.now_ms)
     if walk.grace_until_ms:
@@ -83,7 +84,8 @@ cdef int take_effect_outcome(Walk walk, object outcome) except -1:
     if not is_wanted(walk, resource):
         return 0
     if isinstance(outcome, EffectFailure):
-        return arrive(walk, resource, None, effect_error(<EffectFailure> outcome, resource.action.reference))
+        failed = <EffectFailure> outcome
+        return arrive(walk, resource, failed.retry_after_ms or None, effect_error(failed, resource.action.reference))
     resource.authorization = (<EffectResult> outcome).authorization
     return arrive(walk, resource, (<EffectResult> outcome).value, None)
 
@@ -107,7 +109,7 @@ cdef bint is_wanted(Walk walk, Resource resource) except -1:
 
 cdef int arrive(Walk walk, Resource resource, object value, dict error) except -1:
     """Hands an outcome to the task, or holds it while the walk is paused. What comes from outside is made plain JSON
-    here; what cannot be kept fails the effect."""
+    here; what cannot be kept fails the effect. The value beside an error is the least delay of its retry in ms, or None."""
     try:
         value = json_safe(&walk.work.measure, value)
         error = json_safe(&walk.work.measure, error)
@@ -134,7 +136,11 @@ cdef int answer(Walk walk, Resource resource, object value, dict error) except -
     if resource.frame is None:
         return 0
     walk.work.place.authorization = resource.authorization
+    if error is not None and value is not None:
+        # The error looks for its retry within this very call.
+        walk.work.retry_after_ms, value = value, None
     resource.frame.task.kind.answer(walk, resource, value, error)
+    walk.work.retry_after_ms = 0
     walk.work.place.authorization = None
     return 0
 

@@ -38,6 +38,7 @@ cdef int raise_from(Walk walk, Strand strand, TaskFrame frame, dict error) excep
                     return block(walk, strand) if frame.position == POSITION_BLOCKED else make_ready(walk, strand)
             except WalkFault as fault:
                 error = without_secrets(walk, fault.error)
+                walk.work.retry_after_ms = 0
         let_go(walk, frame)
         emit_failed(walk, frame.task, frame.attempt, frame.parent.scope, error, frame.started_at_ms)
         frame = frame.parent

@@ -338,6 +338,8 @@ cdef int read_held(SnapshotReader reader, list held) except -1:
     cdef dict answers = {}
     for resource_id, value, error in held:
         resource = <Resource> reader.walk.resources[resource_id]
+        if error is not None and value is not None and count_of(value) > RETRY_AFTER_MS_MAX:
+            raise ValueError("no retry is left alone for as long")
         if isinstance(resource.action, PerformEffect):
             answers[resource.id] = answers.get(resource.id, 0) + 1
         hold_outcome(reader.walk, resource, reader.value(value), reader.error(error))

@@ -44,6 +44,8 @@ class CallProblem(Exception):
         self.title = title
         self.sentence = sentence
         self.status = status
+        self.retry_after_ms = 0
+        """How long the other side asks to be left alone."""
 
 
 class DestinationRefused(CallProblem):

@@ -14,12 +14,13 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
-from fastrunner.base import limits
+from fastrunner.base import clock, limits
 from fastrunner.base.redaction import redact
 from fastrunner.tasks.call_http import content
 from fastrunner.tasks.call_http.arguments import HttpRequest, RequestProblem
 from fastrunner.tasks.call_http.body import read_body
 from fastrunner.tasks.call_http.failures import CallProblem
+from fastrunner.tasks.call_http.patience import retry_after_ms
 from fastrunner.tasks.call_http.room import Share
 from fastrunner.tasks.call_http.slices import in_slices
 
@@ -88,7 +89,14 @@ def failure_of(exchange: Exchange, problem: CallProblem) -> EffectFailure:
     """The error of a call without an output."""
     request = exchange.current
     detail = f"{request.method} {request.url.host_port_subcomponent}: {problem.sentence}"
-    return EffectFailure(exchange.effect.effect_id, problem.type, problem.status, problem.title, detail)
+    return EffectFailure(
+        exchange.effect.effect_id,
+        problem.type,
+        problem.status,
+        problem.title,
+        detail,
+        retry_after_ms=problem.retry_after_ms,
+    )
 
 
 async def result_of(
@@ -102,9 +110,12 @@ async def result_of(
     status = response.status
     if not 200 <= status < (400 if exchange.follows_redirects else 300):
         title = content.decode_header(response.reason or _phrase(status))[:_TITLE_SIZE_CHARS_MAX]
-        if status == 401 and exchange.current.url.origin() == exchange.request.url.origin():
-            raise Unauthorized(title, f"the response has status {status}", status)
-        raise CallProblem(title, f"the response has status {status}", status)
+        is_own = exchange.current.url.origin() == exchange.request.url.origin()
+        problem = (Unauthorized if status == 401 and is_own else CallProblem)(
+            title, f"the response has status {status}", status
+        )
+        problem.retry_after_ms = retry_after_ms(response.headers, clock.wall_ms())
+        raise problem
     body = await read_body(response, share)
     # The server is done, whatever long the rest takes.
     response.release()

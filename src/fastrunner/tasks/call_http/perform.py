@@ -82,7 +82,14 @@ class CallHttp:
         try:
             proof = await self._keys().proof(policy)
         except CallProblem as problem:
-            return EffectFailure(effect.effect_id, problem.type, problem.status, problem.title, problem.sentence)
+            return EffectFailure(
+                effect.effect_id,
+                problem.type,
+                problem.status,
+                problem.title,
+                problem.sentence,
+                retry_after_ms=problem.retry_after_ms,
+            )
         return {"scheme": proof.authorization.scheme, "parameter": proof.authorization.parameter}
 
     def _keys(self) -> "Keyring":

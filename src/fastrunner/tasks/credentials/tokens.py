@@ -11,7 +11,8 @@ any more still ends, within its time: the next call has its token.
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,11 +22,12 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from fastrunner.base import limits
-from fastrunner.base.clock import monotonic_s
+from fastrunner.base.clock import monotonic_s, wall_ms
 from fastrunner.base.redaction import hide
 from fastrunner.tasks.call_http.arguments import RequestProblem, parse_uri
 from fastrunner.tasks.call_http.client import Client
 from fastrunner.tasks.call_http.failures import CallProblem, DestinationRefused, connection_problem
+from fastrunner.tasks.call_http.patience import retry_after_ms
 from fastrunner.tasks.credentials.oauth2 import Token, base_of, endpoint_of, token_of, token_request
 from fastrunner.tasks.credentials.oidc import Discovery, discovery_of, freshness_s
 from fastrunner.tasks.credentials.policy import CredentialsProblem, malformed, names
@@ -127,8 +129,9 @@ class Tokens:
             endpoint = endpoint_of(fields)
         request = token_request(scheme, fields, endpoint, refresh)
         url = _url(scheme, endpoint)
-        status, _, body = await self._send("POST", url, request.headers, request.body)
-        return token_of(url.host_port_subcomponent or "", status, body, issuers)
+        status, given, body = await self._send("POST", url, request.headers, request.body)
+        with _as_asked(given):
+            return token_of(url.host_port_subcomponent or "", status, body, issuers)
 
     # --- discovery ---
 
@@ -154,7 +157,8 @@ class Tokens:
         if status == 304 and known is not None:
             found = Discovery(known.issuer, known.token_endpoint, known.tag, until_s)
         else:
-            found = discovery_of(url, status, body, given.get("ETag", ""), until_s)
+            with _as_asked(given):
+                found = discovery_of(url, status, body, given.get("ETag", ""), until_s)
         self._discovered[authority] = found
         self._discovered.move_to_end(authority)
         while len(self._discovered) > limits.TOKENS_KEPT_MAX:
@@ -195,6 +199,16 @@ async def _bounded(response: aiohttp.ClientResponse, host: str) -> bytes:
             sentence = f"{host} answered with more than {limits.TOKEN_RESPONSE_SIZE_BYTES_MAX} bytes"
             raise CredentialsProblem("authentication", 401, "Token Unusable", sentence)
     return bytes(body)
+
+
+@contextmanager
+def _as_asked(headers: CIMultiDictProxy[str]) -> Iterator[None]:
+    """A problem that a response means says how long the authority asks to be left alone."""
+    try:
+        yield
+    except CallProblem as problem:
+        problem.retry_after_ms = retry_after_ms(headers, wall_ms())
+        raise
 
 
 def _at(host: str, problem: CallProblem) -> CallProblem:

@@ -261,7 +261,7 @@ cdef bint retry(Walk walk, Place at, TryFrame frame, dict error) except -1:
 
 
 cdef long long retry_delay(Walk walk, Place at, RetryPolicy policy, TryFrame frame) except? -1:
-    """Delay before the next attempt: back-off over the delay, plus jitter."""
+    """Delay before the next attempt: back-off over the delay, plus jitter; no less than the failed effect asks for."""
     cdef int number = frame.attempt
     cdef double delay_ms = 0 if policy.delay is None else <double> duration_of(at, policy.delay, frame.input)
     cdef long long low, high
@@ -273,7 +273,7 @@ cdef long long retry_delay(Walk walk, Place at, RetryPolicy policy, TryFrame fra
         low = duration_of(at, policy.jitter_from, frame.input)
         high = max(low, duration_of(at, policy.jitter_to, frame.input))
         delay_ms += low + <long long> (next_random(walk) % <unsigned long long> (high - low + 1))
-    return bounded_ms(delay_ms)
+    return max(bounded_ms(delay_ms), walk.work.retry_after_ms)
 
 
 cdef unsigned long long next_random(Walk walk) noexcept:

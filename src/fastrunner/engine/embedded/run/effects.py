@@ -182,7 +182,14 @@ def _told(failure: EffectFailure) -> EffectFailure:
     if failure.error is not None:
         texts = {key: redact(each) if isinstance(each, str) else each for key, each in failure.error.items()}
         return failure if texts == failure.error else EffectFailure.whole(failure.effect_id, texts)
-    return EffectFailure(failure.effect_id, failure.type, failure.status, redact(failure.title), redact(failure.detail))
+    return EffectFailure(
+        failure.effect_id,
+        failure.type,
+        failure.status,
+        redact(failure.title),
+        redact(failure.detail),
+        retry_after_ms=failure.retry_after_ms,
+    )
 
 
 def _internal_error(execution: Execution, effect: PerformEffect) -> EffectFailure:
