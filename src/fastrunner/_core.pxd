@@ -1,8 +1,7 @@
 """Stages 2 and 4 of the data path: the map of the compiled core.
 
-What a plan is made of, what a walk remembers, what it asks and hears.
-
-The parts in `core/` have the code, and classes that only one part needs. Later sections use earlier ones.
+What a plan is made of, what a walk remembers, what it asks and hears. The parts in `core/` have the code, and classes
+that only one part needs. Later sections use earlier ones.
 """
 
 cimport cython
@@ -146,8 +145,7 @@ cdef class Workspace:
     cdef bint is_later
     """The turn's time is another than that of the turn before."""
     cdef bint has_due  # deadlines were too many for the turn: those that are left come first
-    cdef long long retry_after_ms
-    """What the failure that is answered asks of a retry, for as long as it is the error under way."""
+    cdef long long retry_after_ms  # what the failure that is answered asks of a retry, while it is the error under way
     cdef long long bytes_spent
     """Of values checked and written since the last step."""
     cdef object dumped
