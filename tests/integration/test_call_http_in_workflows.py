@@ -117,6 +117,13 @@ async def test_wrong_type_in_the_endpoint_is_an_expression_error(
     assert echo.keys == []
 
 
+async def test_a_template_that_is_to_be_a_whole_uri_is_told(performers: Mapping[str, EffectPerformer]) -> None:
+    execution = await _call(performers, "{method: get, endpoint: '{uri}'}", {"uri": "https://service.example/"})
+    assert execution.error is not None
+    assert execution.error["status"] == 400
+    assert execution.error["detail"].endswith("{name} percent-encodes what it stands for; build whole URIs in ${ }")
+
+
 async def test_failure_becomes_the_dsl_error(performers: Mapping[str, EffectPerformer], echo: Echo) -> None:
     execution = await _call(performers, f"{{method: get, endpoint: '{echo.url}/flaky?token=x'}}")
     assert execution.status == "failed"

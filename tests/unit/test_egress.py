@@ -4,10 +4,13 @@ import ipaddress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastrunner.access.egress import Egress, Refused, is_loopback
 from fastrunner.base.destinations import Destinations
 from fastrunner.config import Environment
+from tests.properties import examples
 
 STRICT: Any = {"environment": Environment.PROD}
 
@@ -216,3 +219,13 @@ def test_lists_of_domains() -> None:
         assert not listed.has_host(host, 80)
     assert listed.has_host("h", 81)
     assert Destinations.parse("*", are_domains=True).has_host("anything", 1)
+
+
+@given(st.ip_addresses(v=4) | st.ip_addresses(v=6) | st.ip_addresses(v=4).map(lambda each: f"::ffff:{each}"))
+@examples(1000)
+def test_what_python_calls_no_global_address_is_refused(address: Any) -> None:
+    """An oracle that somebody else keeps: hypothesis prefers special ranges."""
+    judged = ipaddress.ip_address(str(address))
+    inner = getattr(judged, "ipv4_mapped", None) or getattr(judged, "sixtofour", None) or judged
+    if getattr(judged, "teredo", None) is None and not inner.is_global:
+        assert reason_of(Egress(**STRICT), "name.example", str(address))

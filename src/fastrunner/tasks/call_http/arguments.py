@@ -41,6 +41,7 @@ _LARGE_BODY_SIZE_BYTES = 1_048_576
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _URI = re.compile(r"(https?)://([^/?#\\]*)([^#]*)", re.IGNORECASE | re.DOTALL)
+_ENCODED = re.compile(r"https?%3A", re.IGNORECASE)
 _HOST = re.compile(r"(?=.{1,253}\.?$)(?:[A-Za-z0-9_~\-]{1,63}\.)*[A-Za-z0-9_~\-]{1,63}\.?")
 _PORT = re.compile(r"(?::[0-9]{0,5})?", re.ASCII)
 _METHOD_SIZE_CHARS_MAX = 32
@@ -141,7 +142,8 @@ def parse_uri(uri: str, query: str = "") -> tuple[URL, str]:
     """
     match = _URI.match(uri)
     if match is None:
-        raise RequestProblem("configuration", "endpoint is not an absolute http or https URI")
+        hint = ": {name} percent-encodes what it stands for; build whole URIs in ${ }" if _ENCODED.match(uri) else ""
+        raise RequestProblem("configuration", f"endpoint is not an absolute http or https URI{hint}")
     scheme, authority, rest = match.groups()
     user_information, _, host_and_port = authority.rpartition("@")
     origin = _origin(scheme.lower(), host_and_port)
