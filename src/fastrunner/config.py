@@ -218,7 +218,8 @@ class Config(DataSettings):
     log_level: LogLevel = _variable("LOG_LEVEL", LogLevel.INFO)
     """Least severity that is logged: debug, info, warn or error."""
     env: Environment = _variable("ENV", Environment.LOCAL)
-    """local logs for people; staging and prod log JSON lines and insist on a callback endpoint."""
+    """local logs for people; staging and prod log JSON lines, insist on a callback endpoint, and keep calls away from
+    loopback and private addresses."""
     workers: int = _variable("FASTRUNNER_WORKERS", factory=usable_cpus, ge=1, le=256)
     """Worker processes; default: the CPUs this process may use, by affinity and control groups."""
     executions_max: int = _variable("FASTRUNNER_EXECUTIONS_MAX", limits.EXECUTIONS_MAX, ge=1)
