@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "engine.embedded": STORE
     | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"}
     | {"routing.placement"},
+    "registry": STORE | {"_core", "engine"},
     "tasks": BELOW | {"_core", "access.egress", "engine"},
     "access": BELOW,
     "callback": BELOW | {"engine"},

@@ -37,6 +37,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowExecutionConfig,
     WorkflowMetadata,
     WorkflowProgressEvent,
+    WorkflowRef,
 )
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
     DeleteExecutionRequest,
@@ -55,12 +56,28 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2_grpc import (
     WorkflowRunnerQueryControllerStub,
 )
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.registry_pb2 import (
+    DeleteWorkflowRequest,
+    DeleteWorkflowResponse,
+    GetWorkflowRequest,
+    GetWorkflowResponse,
+    ListWorkflowsRequest,
+    ListWorkflowsResponse,
+    RegisteredWorkflow,
+    RegisterWorkflowRequest,
+    RegisterWorkflowResponse,
+)
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.registry_pb2_grpc import (
+    WorkflowRegistryControllerStub,
+)
 
 __all__ = [
     "CancelExecutionRequest",
     "CloudEvent",
     "CloudEventAttributeValue",
     "DeleteExecutionRequest",
+    "DeleteWorkflowRequest",
+    "DeleteWorkflowResponse",
     "ErrorDetails",
     "ExecuteAsyncBatchRequest",
     "ExecuteAsyncBatchResponse",
@@ -70,12 +87,19 @@ __all__ = [
     "GetEventsResponse",
     "GetExecutionRequest",
     "GetExecutionResponse",
+    "GetWorkflowRequest",
+    "GetWorkflowResponse",
     "ListExecutionsRequest",
     "ListExecutionsResponse",
+    "ListWorkflowsRequest",
+    "ListWorkflowsResponse",
     "PauseExecutionRequest",
     "ProgressAckResponse",
     "ProgressAcknowledgement",
     "Refusal",
+    "RegisterWorkflowRequest",
+    "RegisterWorkflowResponse",
+    "RegisteredWorkflow",
     "ReportProgressBatchRequest",
     "ReportProgressBatchResponse",
     "ResumeExecutionRequest",
@@ -90,6 +114,8 @@ __all__ = [
     "WorkflowMetadata",
     "WorkflowProblem",
     "WorkflowProgressEvent",
+    "WorkflowRef",
+    "WorkflowRegistryControllerStub",
     "WorkflowRunnerCommandControllerServicer",
     "WorkflowRunnerCommandControllerStub",
     "WorkflowRunnerQueryControllerStub",

@@ -131,7 +131,7 @@ def _readable_folder(value: Path) -> Path:
     try:
         os.scandir(value).close()
     except OSError as error:
-        raise ValueError(f"the folder of secrets cannot be read: {error.strerror}") from None
+        raise ValueError(f"the folder cannot be read: {error.strerror}") from None
     return value
 
 
@@ -242,6 +242,10 @@ class Config(DataSettings):
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
     secrets_dir: Annotated[Folder, AfterValidator(_readable_folder)] | None = _variable("FASTRUNNER_SECRETS_DIR", None)
     """Folder with a file for each secret that workflows may name, as Kubernetes mounts them; see docs/security.md."""
+    workflows_dir: Annotated[Folder, AfterValidator(_readable_folder)] | None = _variable(
+        "FASTRUNNER_WORKFLOWS_DIR", None
+    )
+    """Folder of workflow documents (.yaml, .yml, .json) that are registered at start, and anew at SIGHUP."""
     egress_allow: Annotated[str, AfterValidator(_destinations)] = _variable("FASTRUNNER_EGRESS_ALLOW", "")
     """Loopback and private destinations that calls may reach with ENV=staging and ENV=prod, and exceptions from
     FASTRUNNER_EGRESS_DENY: addresses, ranges, names, `*.name`, between commas; `:port` may follow all but ranges."""

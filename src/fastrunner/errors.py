@@ -7,8 +7,10 @@
       AtCapacity            RESOURCE_EXHAUSTED    more unfinished executions than the bound
         StorageFull         RESOURCE_EXHAUSTED    the disk is full or nearly so
       UnknownExecution      NOT_FOUND             no execution with this id
+      UnknownWorkflow       NOT_FOUND             no such definition is registered
       UnknownService        NOT_FOUND             health of a service this runner does not have
       IdTaken               ALREADY_EXISTS        same id, different request
+      AlreadyRegistered     ALREADY_EXISTS        a version is registered with another text
       WrongState            FAILED_PRECONDITION   the execution's state does not allow the command
       Unavailable           UNAVAILABLE           draining, or the owner did not come back in time
         Stopping            UNAVAILABLE           the worker is stopping; its successor answers
@@ -114,6 +116,35 @@ class IdTaken(RunnerError):
         super().__init__(f"execution id {execution_id!r} is taken by a different request: use a new id")
         self.execution_id = execution_id
         """The id asked for."""
+
+
+class UnknownWorkflow(RunnerError):
+    """No such definition is registered."""
+
+    grpc_code = 5
+
+    def __init__(self, namespace: str, name: str, version: str) -> None:
+        which = f"version {version!r}" if version else "version at all"
+        super().__init__(
+            f"no {which} of workflow {name!r} in namespace {namespace!r} is registered: `fastrunner workflow list` "
+            "shows what is, and `fastrunner workflow register` registers a document"
+        )
+        self.reference = f"{namespace}/{name}:{version or 'latest'}"
+        """What was asked for."""
+
+
+class AlreadyRegistered(RunnerError):
+    """A version is registered with another text."""
+
+    grpc_code = 6
+
+    def __init__(self, namespace: str, name: str, version: str) -> None:
+        super().__init__(
+            f"version {version!r} of workflow {name!r} in namespace {namespace!r} is registered with another text, and "
+            "a version never changes: give the document a higher version"
+        )
+        self.reference = f"{namespace}/{name}:{version}"
+        """What was to be registered."""
 
 
 class WrongState(RunnerError):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
-from fastrunner._core import Problem, validate
+from fastrunner._core import Plan, Problem, compile, validate  # noqa: A004 - the core's verb
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowProgressEvent
 from fastrunner.engine import EncodedEvents, ExecutionQuery, ExecutionView, Submission
 from fastrunner.engine.pages import Page
@@ -103,6 +103,9 @@ class MemoryEngine:
     def submit(self, submission: Submission) -> "asyncio.Future[str]":
         """Accepts after the gate has opened; documents that start with `bad` have two problems."""
         return asyncio.ensure_future(self._submit(submission))
+
+    async def plan_of(self, document: str, client: str) -> Plan:
+        return compile(document)
 
     async def validate(self, document: str, client: str) -> Sequence[Problem]:
         """As the real one."""

@@ -150,7 +150,7 @@ def test_secrets_are_variables_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp
         ("FASTRUNNER_SECRET_", "v-v-v-v-v", "a secret needs a name"),
         ("FASTRUNNER_SECRET_DIR", "v-v-v-v-v", "FASTRUNNER_SECRETS_DIR is meant"),
         ("FASTRUNNER_SECRETS", "v-v-v-v-v", "there is no such variable"),
-        ("FASTRUNNER_SECRETS_DIR", "/v-v-v-v-v", "the folder of secrets cannot be read"),
+        ("FASTRUNNER_SECRETS_DIR", "/v-v-v-v-v", "the folder cannot be read"),
     ],
 )
 def test_misspelt_variables_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:

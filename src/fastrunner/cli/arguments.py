@@ -34,7 +34,7 @@ def read_document(file: Path) -> bytes:
     return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
 
 
-def read_input(value: str | None, document: Path) -> str:
+def read_input(value: str | None, document: Path | None) -> str:
     """JSON text from `--input`: JSON itself, `@file` for a file of JSON, `@-` for stdin; empty if there is none."""
     if value is None:
         return ""
@@ -73,6 +73,22 @@ class Since(click.ParamType[int]):
                 param,
                 ctx,
             )
+
+
+class WorkflowName(click.ParamType[tuple[str, str, str]]):
+    """A registered workflow: namespace, name and version, which is empty for the latest one."""
+
+    name = "workflow"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str, str]:
+        """See ParamType."""
+        namespace, slash, rest = value.partition("/")
+        name, _, version = rest.partition(":")
+        if not (namespace and slash and name):
+            self.fail(
+                f"{value!r} is not NAMESPACE/NAME or NAMESPACE/NAME:VERSION, such as shop/order:1.2.0", param, ctx
+            )
+        return namespace, name, version
 
 
 def read_pairs(values: tuple[str, ...]) -> dict[str, str]:

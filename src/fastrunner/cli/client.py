@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_status import rpc_status
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2, registry_pb2
 from fastrunner.base.clock import monotonic_s
 from fastrunner.cli.present import say
 from fastrunner.config import ConfigurationError, runner_target
@@ -21,6 +21,7 @@ from fastrunner.progress.names import TERMINAL_EVENTS
 
 COMMANDS = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
 QUERIES = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/"
+REGISTRY = "/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/"
 EXIT_RPC = 4
 _AGAIN_S_MIN = 0.1
 _AGAIN_S_MAX = 2.0
@@ -40,8 +41,18 @@ _REPLIES: dict[str, Any] = {
     "ListExecutions": query_pb2.ListExecutionsResponse,
     "GetEvents": query_pb2.GetEventsResponse,
     "ValidateWorkflow": query_pb2.ValidateWorkflowResponse,
+    "RegisterWorkflow": registry_pb2.RegisterWorkflowResponse,
+    "GetWorkflow": registry_pb2.GetWorkflowResponse,
+    "ListWorkflows": registry_pb2.ListWorkflowsResponse,
+    "DeleteWorkflow": registry_pb2.DeleteWorkflowResponse,
 }
-_QUERY_METHODS = {"GetExecution", "ListExecutions", "GetEvents", "Subscribe", "ValidateWorkflow", "DeleteExecution"}
+_SERVICE_OF = {
+    **dict.fromkeys(
+        ("GetExecution", "ListExecutions", "GetEvents", "Subscribe", "ValidateWorkflow", "DeleteExecution"), QUERIES
+    ),
+    **dict.fromkeys(("RegisterWorkflow", "GetWorkflow", "ListWorkflows", "DeleteWorkflow"), REGISTRY),
+}
+"""Of the methods that are no commands."""
 
 
 class Client:
@@ -86,7 +97,7 @@ class Client:
     def invoke(self, method: str, request: Any) -> Any:
         """One unary call. Raises grpc.RpcError."""
         invoke = self._channel.unary_unary(
-            (QUERIES if method in _QUERY_METHODS else COMMANDS) + method,
+            _SERVICE_OF.get(method, COMMANDS) + method,
             request_serializer=type(request).SerializeToString,
             response_deserializer=_REPLIES[method].FromString,
         )

@@ -13,6 +13,7 @@ from fastrunner.cli.arguments import (
     EXIT_BY_STATUS,
     EXIT_INTERRUPTED,
     Since,
+    WorkflowName,
     document_path,
     outputs_option,
     read_document,
@@ -33,7 +34,7 @@ COLUMNS = ("id", "workflow", "status", "accepted", "age", "finished", "took", "e
 _TARGET_HELP = "The runner; default: localhost:9090.  [FASTRUNNER_TARGET]"
 
 
-def _connection(command: Any) -> Any:
+def connection_options(command: Any) -> Any:
     for option in (
         click.option("--deadline-s", default=30.0, show_default=True, help="Give up on a call after so long."),
         click.option("--tls", is_flag=True, help="Connect with TLS."),
@@ -43,17 +44,20 @@ def _connection(command: Any) -> Any:
     return command
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
-def _client(target: str | None, tls: bool, deadline_s: float) -> "Client":
+def client_of(target: str | None, tls: bool, deadline_s: float) -> "Client":
     from fastrunner.cli.client import Client
 
     return Client(target, tls, deadline_s)
 
 
 @click.command()
-@click.argument("file", type=document_path)
+@click.argument("file", type=document_path, required=False)
+@click.option(
+    "--workflow", type=WorkflowName(), default=None, metavar="NAME", help="A registered one instead of a file."
+)
 @click.option("--id", "execution_id", default=None, help="Execution id; default: a new UUID.")
 @click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input; @-: from stdin.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
@@ -61,10 +65,11 @@ def _client(target: str | None, tls: bool, deadline_s: float) -> "Client":
 @click.option("--follow", is_flag=True, help="Watch until it ends, then print its output.")
 @outputs_option
 @strict_option
-@_json
-@_connection
+@json_option
+@connection_options
 def submit(
-    file: Path,
+    file: Path | None,
+    workflow: tuple[str, str, str] | None,
     execution_id: str | None,
     input_text: str | None,
     env: tuple[str, ...],
@@ -75,7 +80,9 @@ def submit(
     as_json: bool,
     **connection: Any,
 ) -> None:
-    """Send a workflow document to a runner. It is durable when this returns.
+    """Send a workflow document to a runner, or name a registered one. It is durable when this returns.
+
+    --workflow takes NAMESPACE/NAME for the latest version, or NAMESPACE/NAME:VERSION.
 
     With --follow, progress goes to stderr, the output (or the error) as JSON to stdout; restarts of the runner are
     waited for. It exits with 0 completed, 1 failed, 3 cancelled. Ctrl-C leaves the execution running. With --json,
@@ -87,20 +94,23 @@ def submit(
     from fastrunner.cli.follow import display
     from fastrunner.cli.present import json_line, say
 
+    if (file is None) is (workflow is None):
+        raise click.UsageError("give the FILE of a document, or --workflow NAMESPACE/NAME[:VERSION]; not both")
     request = messages_pb2.WorkflowExecuteInput(
         workflow_execution_id=execution_id or str(uuid.uuid4()),
-        workflow_yaml=_text(file),
+        workflow_yaml="" if file is None else text_of(file),
+        workflow_ref=workflow_ref(workflow),
         env_vars=read_pairs(env),
         input_json=read_input(input_text, file),
     )
     if timeout_s:
         request.config.max_timeout_seconds = timeout_s
-    client = _client(**connection)
-    if strict:
+    client = client_of(**connection)
+    if strict and file is not None:
         _check(client, file, request.workflow_yaml)
     reply = client.call("ExecuteAsync", request)
     for warning in reply.warnings:
-        say(f"{file}:{warning}")
+        say(f"{file or 'registered document'}:{warning}")
     if as_json:
         json_line(reply)
     elif not follow:
@@ -111,6 +121,13 @@ def submit(
         _watch(
             client, reply.workflow_execution_id, 1, display(err=not as_json, as_json=as_json, outputs=outputs), as_json
         )
+
+
+def workflow_ref(name: tuple[str, str, str] | None) -> Any:
+    """A WorkflowRef of a name; None if there is none."""
+    from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+
+    return None if name is None else messages_pb2.WorkflowRef(namespace=name[0], name=name[1], version=name[2])
 
 
 def _check(client: "Client", file: Path, document: str) -> None:
@@ -125,7 +142,7 @@ def _check(client: "Client", file: Path, document: str) -> None:
         sys.exit(2)
 
 
-def _text(file: Path) -> str:
+def text_of(file: Path) -> str:
     try:
         return read_document(file).decode()
     except UnicodeDecodeError as error:
@@ -136,13 +153,13 @@ def _text(file: Path) -> str:
 
 @click.command()
 @click.argument("execution_id")
-@_json
-@_connection
+@json_option
+@connection_options
 def get(execution_id: str, as_json: bool, **connection: Any) -> None:
     """Show one execution."""
     from fastrunner.cli.present import json_line, show_execution
 
-    client = _client(**connection)
+    client = client_of(**connection)
     execution = _execution(client, execution_id)
     if as_json:
         json_line(execution)
@@ -177,8 +194,8 @@ def _last_event(client: "Client", execution: Any) -> str:
 @click.option("--since", "since_ms", default=None, type=Since(), metavar="10m|TIME", help="Only accepted since then.")
 @click.option("--columns", default=None, metavar="NAMES", help=f"Which, with commas, of: {' '.join(COLUMNS)}.")
 @click.option("--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
-@_json
-@_connection
+@json_option
+@connection_options
 def list_executions(
     statuses: tuple[str, ...],
     name: str,
@@ -199,7 +216,7 @@ def list_executions(
     from fastrunner.cli.present import json_line, say, show_executions
 
     shown = _columns(columns)
-    client = _client(**connection)
+    client = client_of(**connection)
     request = query_pb2.ListExecutionsRequest(
         statuses={*statuses, *(["failed"] if failed else [])},
         workflow_name=name,
@@ -234,8 +251,8 @@ def _columns(given: str | None) -> tuple[str, ...]:
 @click.option("--from", "from_sequence", default=1, type=click.IntRange(1), help="First sequence number.")
 @click.option("--follow", is_flag=True, help="Go on until the execution ends, through restarts of the runner.")
 @outputs_option
-@_json
-@_connection
+@json_option
+@connection_options
 def events(
     execution_id: str, from_sequence: int, follow: bool, outputs: bool, as_json: bool, **connection: Any
 ) -> None:
@@ -246,7 +263,7 @@ def events(
     """
     from fastrunner.cli.follow import display
 
-    client = _client(**connection)
+    client = client_of(**connection)
     begun_ms = _begun_ms(client, execution_id, from_sequence)
     shown = display(err=False, as_json=as_json, outputs=outputs, live=follow, begun_ms=begun_ms)
     if follow:
@@ -287,13 +304,13 @@ def _begun_ms(client: "Client", execution_id: str, from_sequence: int) -> int:
 @click.argument("execution_id")
 @click.option("--reason", default="", help="Carried in the event.")
 @click.option("--force", is_flag=True, help="Interrupt running effects now.")
-@_connection
+@connection_options
 def cancel(execution_id: str, reason: str, force: bool, **connection: Any) -> None:
     """End an execution early."""
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
     request = messages_pb2.CancelExecutionRequest(execution_id=execution_id, reason=reason, force=force)
-    client = _client(**connection)
+    client = client_of(**connection)
     client.call("CancelExecution", request)
     _tell(client, "cancel", execution_id)
 
@@ -301,13 +318,13 @@ def cancel(execution_id: str, reason: str, force: bool, **connection: Any) -> No
 @click.command()
 @click.argument("execution_id")
 @click.option("--reason", default="", help="Carried in the event.")
-@_connection
+@connection_options
 def pause(execution_id: str, reason: str, **connection: Any) -> None:
     """Stop an execution before its next task."""
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
     request = messages_pb2.PauseExecutionRequest(execution_id=execution_id, reason=reason)
-    client = _client(**connection)
+    client = client_of(**connection)
     client.call("PauseExecution", request)
     _tell(client, "pause", execution_id)
 
@@ -315,13 +332,13 @@ def pause(execution_id: str, reason: str, **connection: Any) -> None:
 @click.command()
 @click.argument("execution_id")
 @click.option("--reason", default="", help="Carried in the event.")
-@_connection
+@connection_options
 def resume(execution_id: str, reason: str, **connection: Any) -> None:
     """Let a paused execution go on."""
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
     request = messages_pb2.ResumeExecutionRequest(execution_id=execution_id, reason=reason)
-    client = _client(**connection)
+    client = client_of(**connection)
     client.call("ResumeExecution", request)
     _tell(client, "resume", execution_id)
 

@@ -7,13 +7,17 @@ called on the worker's event loop and never blocks it.
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Problem
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, Problem
 from fastrunner.engine.pages import Page
 
 __all__ = [
+    "LATEST",
     "Authorizer",
+    "Definition",
+    "DefinitionRef",
+    "Definitions",
     "EffectPerformer",
     "EncodedEvents",
     "Engine",
@@ -29,6 +33,46 @@ __all__ = [
 ]
 
 
+LATEST: Final = "latest"
+"""In the place of a version: the highest one that is registered."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionRef:
+    """Names a registered workflow."""
+
+    namespace: str
+    """The namespace of its document."""
+    name: str
+    """The name of its document."""
+    version: str
+    """The version of its document; empty: the highest one."""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}:{self.version or LATEST}"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A registered workflow."""
+
+    ref: DefinitionRef
+    """Which one, with its version."""
+    registered_ms: int
+    """When it was registered, in milliseconds since the epoch."""
+    is_latest: bool
+    """Whether its version is the highest one."""
+    document: str = ""
+    """Its text; empty in lists."""
+
+
+class Definitions(Protocol):
+    """Where registered workflows are found (see `registry/`)."""
+
+    def find(self, ref: DefinitionRef) -> Definition:
+        """One version, or the highest one. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
+
+
 @dataclass(slots=True)
 class Submission:
     """A request to execute, decoded and within its size bounds."""
@@ -36,7 +80,7 @@ class Submission:
     execution_id: str
     """The caller's id."""
     document: str
-    """The workflow document's text."""
+    """The workflow document's text; of one that is registered the engine finds it."""
     input_json: bytes
     """Exact JSON text of the input; `null` if there is none."""
     input_value: Any
@@ -53,6 +97,8 @@ class Submission:
     """Who submits, for fair shares; no part of the request."""
     on_elsewhere: "Callable[[int, Future[Any]], None] | None" = field(default=None, compare=False)
     """Told which worker has the id, and what to settle with its answer; None: Elsewhere is raised instead."""
+    ref: DefinitionRef | None = None
+    """The registered workflow to execute, instead of a document."""
     warnings: Sequence[Problem] = field(default=(), compare=False)
     """What the document may do and hardly means to; known once the submission is accepted."""
 
@@ -144,6 +190,9 @@ class Engine(Protocol):
 
         Raises AtCapacity, Unavailable.
         """
+
+    def plan_of(self, document: str, client: str) -> Awaitable[Plan]:
+        """A document compiled. Raises DocumentRefused, AtCapacity, Unavailable."""
 
     def cancel(self, execution_id: str, reason: str, force: bool) -> Awaitable[None]:
         """Durable when it returns. Raises UnknownExecution, WrongState."""

@@ -6,7 +6,7 @@ from fastrunner.base import clock
 from fastrunner.base.deaths import Death
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import EffectPerformer, SecretSource, WorkerEngine
+from fastrunner.engine import Definitions, EffectPerformer, SecretSource, WorkerEngine
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
 
@@ -18,6 +18,7 @@ def build_engine(
     metrics: Metrics,
     performers: Mapping[str, EffectPerformer],
     secrets: SecretSource,
+    definitions: Definitions,
     places: Places,
     death: Death | None,
 ) -> WorkerEngine:
@@ -26,5 +27,12 @@ def build_engine(
     `death` is how the worker before this one died, if nobody asked it to end.
     """
     return EmbeddedEngine(
-        config, metrics, performers, secrets=secrets, places=places, wall_ms=clock.steady_ms, death=death
+        config,
+        metrics,
+        performers,
+        secrets=secrets,
+        definitions=definitions,
+        places=places,
+        wall_ms=clock.steady_ms,
+        death=death,
     )

@@ -1,10 +1,10 @@
 """Support: a worker process: assembles the parts of the data path on one event loop, and takes them down in order.
 
-Start: engine (its shards recover), what others' shards hold (no new execution lives there), callbacks (what the outbox
-holds), then the router (others may forward), then gRPC (clients may call), then `ready`. Stop: gRPC first, so that
-clients move on to other workers; then the engine comes to rest; callbacks, of its last commits too, while it can still
-write what was acknowledged; then its store; the router last, because it answers what others have forwarded. A request
-that nobody answers any more goes to this worker's successor.
+Start: engine (its shards recover), the folder of workflows, what others' shards hold (no new execution lives there),
+callbacks (what the outbox holds), then the router (others may forward), then gRPC (clients may call), then `ready`.
+Stop: gRPC first, so that clients move on to other workers; then the engine comes to rest; callbacks, of its last
+commits too, while it can still write what was acknowledged; then its store; the router last, because it answers what
+others have forwarded. A request that nobody answers any more goes to this worker's successor.
 
 Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
 """
@@ -28,6 +28,7 @@ from fastrunner.processes.link import ChildContext
 from fastrunner.processes.memory import MemoryReturn
 from fastrunner.processes.ports import address_of
 from fastrunner.processes.troubles import Troubles
+from fastrunner.registry.registry import Registry
 from fastrunner.routing.peers import Router
 from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service
@@ -72,11 +73,14 @@ class Worker:
         records = self._metrics.library_log_records
         count_library_records(lambda library: records.labels(library).inc())
         self._places = places = context.shared.places(context.index, context.config.workers)
+        self._workflows_dir = config.workflows_dir
+        self._registry = Registry(config.data_dir)
         self._engine = build_engine(
             config,
             self._metrics,
             build_performers(config, self._metrics, Egress.of(config, serves=True)),
             Secrets(config.secrets_dir, secret_variables()),
+            self._registry,
             places,
             context.death,
         )
@@ -87,7 +91,7 @@ class Worker:
             else None
         )
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
-        self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed)
+        self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed, self._registry)
         self._server = Server(self._service, self._metrics, listener)
         self._troubles = Troubles(self._report_trouble)
         self._memory = MemoryReturn()
@@ -103,6 +107,8 @@ class Worker:
         worker._troubles.watch_descriptors()
         worker._memory.watch()
         await worker._engine.open()
+        if worker._workflows_dir is not None:
+            await worker._registry.load(worker._workflows_dir, partial(worker._engine.plan_of, client=""))
         await places_known(worker._places)
         if worker._callbacks is not None:
             await worker._callbacks.start()
@@ -131,5 +137,6 @@ class Worker:
         if self._callbacks is not None:
             await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
+        self._registry.close()
         with contextlib.suppress(OSError):
             await self._router.close(limits.DRAIN_CALLS_S_MAX)

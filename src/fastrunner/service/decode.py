@@ -15,10 +15,10 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput, WorkflowRef
 from fastrunner._wire import read_execution
 from fastrunner.base import limits
-from fastrunner.engine import Submission
+from fastrunner.engine import LATEST, DefinitionRef, Submission
 from fastrunner.errors import InvalidRequest, TooLarge
 
 Json = Any
@@ -110,7 +110,9 @@ def decode_plainly(payload: bytes, client: str = "") -> Submission:
     """The same for any request, with the words to refuse it."""
     request = parse(WorkflowExecuteInput, payload)
     check_execution_id(request.workflow_execution_id, "workflow_execution_id")
-    check_document(request.workflow_yaml)
+    ref = _ref(request)
+    if ref is None:
+        check_document(request.workflow_yaml)
     input_json, input_value = _input(request)
     return Submission(
         execution_id=request.workflow_execution_id,
@@ -122,7 +124,33 @@ def decode_plainly(payload: bytes, client: str = "") -> Submission:
         timeout_s_max=_timeout_s_max(request),
         debug=request.config.debug_enabled,
         client=client,
+        ref=ref,
     )
+
+
+def _ref(request: WorkflowExecuteInput) -> DefinitionRef | None:
+    """The registered workflow a request names, instead of a document."""
+    if not request.HasField("workflow_ref"):
+        return None
+    if request.workflow_yaml:
+        raise InvalidRequest(
+            "workflow_ref",
+            "workflow_ref and workflow_yaml are both set: give the document, or the name of a registered one",
+        )
+    return checked_ref(request.workflow_ref)
+
+
+def checked_ref(ref: WorkflowRef) -> DefinitionRef:
+    """The name of a registered workflow; without a version, and with `latest`, the highest one. Raises InvalidRequest,
+    TooLarge."""
+    for field in ("namespace", "name", "version"):
+        value = getattr(ref, field)
+        if not value and field != "version":
+            raise InvalidRequest(
+                f"workflow_ref.{field}", f"workflow_ref.{field} is empty: say which registered workflow is meant"
+            )
+        _check_size(f"workflow_ref.{field}", _size_bytes(value), limits.WORKFLOW_REF_SIZE_BYTES_MAX)
+    return DefinitionRef(ref.namespace, ref.name, "" if ref.version == LATEST else ref.version)
 
 
 def check_execution_id(execution_id: str, field: str) -> None:

@@ -30,6 +30,7 @@ from fastrunner.routing.facts import CallFacts, Router, peek_execution_id
 from fastrunner.service.decode import check_execution_id, check_reason, parse
 from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
+from fastrunner.service.registry import Registry, WorkflowRegistry
 from fastrunner.service.submissions import Batches, Submissions
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,14 @@ class Service:
     """Answers every method on behalf of one worker."""
 
     def __init__(
-        self, engine: Engine, router: Router, metrics: Metrics, is_short_handed: Callable[[], bool] = lambda: False
+        self,
+        engine: Engine,
+        router: Router,
+        metrics: Metrics,
+        is_short_handed: Callable[[], bool] = lambda: False,
+        registry: WorkflowRegistry | None = None,
     ) -> None:
-        """`is_short_handed`: see `Overload`."""
+        """`is_short_handed`: see `Overload`; `registry`: None where there is none, and its methods are not served."""
         self._engine = engine
         self._router = router
         self._metrics = metrics
@@ -78,6 +84,15 @@ class Service:
                 "ReportProgressBatch is served by whoever receives progress; the runner calls it"
             ),
         }
+
+        if registry is not None:
+            of_registry = Registry(engine, registry, self._admit)
+            self._of_anyone |= {
+                "RegisterWorkflow": of_registry.register,
+                "GetWorkflow": of_registry.get,
+                "ListWorkflows": of_registry.list,
+                "DeleteWorkflow": of_registry.delete,
+            }
 
     def handle_unary(self, method: str, payload: bytes, facts: CallFacts) -> bytes | Awaitable[bytes]:
         """The reply to a unary method by canonical name, now or later; raises RunnerError now or later."""

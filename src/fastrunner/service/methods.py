@@ -10,8 +10,9 @@ from typing import Final
 
 COMMAND_SERVICE: Final = "ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController"
 QUERY_SERVICE: Final = "ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController"
+REGISTRY_SERVICE: Final = "ai.stigmer.workflow.runner.v1.WorkflowRegistryController"
 LATER_SERVICE: Final = "ai.stigmer.agentic.workflowrunner.v1.WorkflowRunnerServiceController"
-SERVICES: Final = (COMMAND_SERVICE, QUERY_SERVICE, LATER_SERVICE)
+SERVICES: Final = (COMMAND_SERVICE, QUERY_SERVICE, REGISTRY_SERVICE, LATER_SERVICE)
 """Every service of ours, as health and reflection name them."""
 
 
@@ -46,6 +47,7 @@ _QUERIES: Final = (
     "ValidateWorkflow",
     "DeleteExecution",
 )
+_REGISTRY: Final = ("RegisterWorkflow", "GetWorkflow", "ListWorkflows", "DeleteWorkflow")
 _LATER: Final = ("ExecuteAsync", "CancelExecution", "PauseExecution", "ResumeExecution")
 STREAMING: Final = frozenset({"Execute", "Subscribe"})
 """Canonical names of the methods whose reply is a stream."""
@@ -59,7 +61,12 @@ def spellings(name: str) -> tuple[str, str, str]:
 
 def _paths() -> dict[str, Method]:
     paths = {}
-    for service, names in ((COMMAND_SERVICE, _COMMANDS), (QUERY_SERVICE, _QUERIES), (LATER_SERVICE, _LATER)):
+    for service, names in (
+        (COMMAND_SERVICE, _COMMANDS),
+        (QUERY_SERVICE, _QUERIES),
+        (REGISTRY_SERVICE, _REGISTRY),
+        (LATER_SERVICE, _LATER),
+    ):
         for name in names:
             method = Method(service, name, name in STREAMING)
             paths.update({f"/{service}/{spelling}": method for spelling in spellings(name)})

@@ -20,6 +20,7 @@ from google.rpc.status_pb2 import Status
 from fastrunner._wire import TableBusy, TableFull
 from fastrunner.base import limits
 from fastrunner.errors import (
+    AlreadyRegistered,
     AtCapacity,
     DocumentRefused,
     ForwardedError,
@@ -28,6 +29,7 @@ from fastrunner.errors import (
     RunnerError,
     Unavailable,
     UnknownExecution,
+    UnknownWorkflow,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 ERROR_DOMAIN = "fastrunner"
 RESOURCE_TYPE = "ai.stigmer.workflow.runner.v1.Execution"
+WORKFLOW_TYPE = "ai.stigmer.workflow.runner.v1.RegisteredWorkflow"
 _OMITTED_SIZE_BYTES = 96
 _VIOLATION_OVERHEAD_BYTES = 16
 
@@ -83,6 +86,12 @@ def _details(error: RunnerError, size_bytes_max: int) -> Iterator[Message]:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         yield RetryInfo(retry_delay=delay)
+    elif isinstance(error, UnknownWorkflow | AlreadyRegistered):
+        yield ResourceInfo(
+            resource_type=WORKFLOW_TYPE,
+            resource_name=error.reference,
+            description=_clipped(error.message, limits.STATUS_MESSAGE_SIZE_BYTES_MAX),
+        )
     elif isinstance(error, UnknownExecution | IdTaken):
         yield ResourceInfo(
             resource_type=RESOURCE_TYPE,

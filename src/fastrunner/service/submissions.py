@@ -233,7 +233,12 @@ def _accepted(submission: Submission, status: str) -> bytes:
 
 
 def _warned(warnings: "Sequence[Problem]") -> bytes:
-    """Warnings as fields of a WorkflowExecuteResponse, as many as fit; the last one counts those that do not."""
+    """Warnings as fields of a WorkflowExecuteResponse."""
+    return WorkflowExecuteResponse(warnings=warning_lines(warnings)).SerializeToString()
+
+
+def warning_lines(warnings: "Sequence[Problem]") -> list[str]:
+    """Warnings as lines, as many as fit a reply; the last one counts those that do not."""
     lines: list[str] = []
     room_bytes = limits.REPLY_WARNINGS_SIZE_BYTES_MAX
     for warning in warnings:
@@ -243,7 +248,7 @@ def _warned(warnings: "Sequence[Problem]") -> bytes:
             lines.append(f"{len(warnings) - len(lines)} more warnings: ValidateWorkflow lists them all")
             break
         lines.append(line)
-    return WorkflowExecuteResponse(warnings=lines).SerializeToString()
+    return lines
 
 
 def _refused(error: Exception) -> bytes:

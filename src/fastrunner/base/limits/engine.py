@@ -238,3 +238,6 @@ IDENTITIES_BLOCK_COUNT: Final = 4_096
 
 IDS_COPY_SURPLUS_COUNT_MAX: Final = 100_000
 """Ids the second copy of a shard's ids may hold beyond twice those that live before a start writes it anew: 800 KB."""
+
+REGISTRY_WAIT_MS_MAX: Final = 5_000
+"""How long a registration waits for those of other workers: each takes a commit, so hundreds of them."""

@@ -11,6 +11,9 @@ ENV_VARS_SIZE_BYTES_MAX: Final = 262_144
 METADATA_SIZE_BYTES_MAX: Final = 16_384
 """An execution's WorkflowMetadata; it is stored with the execution and repeated in every listing."""
 
+WORKFLOW_REF_SIZE_BYTES_MAX: Final = 255
+"""Each part of the name of a registered workflow: as an execution's id; DSL names have 63 at most."""
+
 REASON_SIZE_BYTES_MAX: Final = 4_096
 """Reason of a cancel, pause or resume: a sentence, carried in an event."""
 

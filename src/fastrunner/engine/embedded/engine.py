@@ -21,6 +21,7 @@ from fastrunner.base.deaths import Death
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import (
+    Definitions,
     EffectPerformer,
     ExecutionPage,
     ExecutionQuery,
@@ -75,13 +76,15 @@ class EmbeddedEngine:
         performers: Mapping[str, EffectPerformer],
         *,
         secrets: SecretSource | None = None,
+        definitions: Definitions | None = None,
         places: Places | None = None,
         wall_ms: Callable[[], int] | None = None,
         make_store: Callable[..., Store] = Store,
         make_writer: WriterFactory = Writer,
         death: Death | None = None,
     ) -> None:
-        """`secrets` is where those come from, None if there are none; `places` is what this worker shares with the
+        """`secrets` is where those come from, None if there are none; `definitions` is where registered workflows are,
+        None if there are none; `places` is what this worker shares with the
         others, None if there are none; `death` is how the worker before this one died, if nobody asked it to end.
 
         The engine closes the performers when it has drained. The simulation passes a clock, stores and writers of its
@@ -115,7 +118,9 @@ class EmbeddedEngine:
             executions_max=config.executions_max,
             client_executions_per_s_max=config.client_executions_per_s,
         )
-        self._submissions = Submissions(self, self._shards, places, self._admission, self._plans, metrics, wall_ms)
+        self._submissions = Submissions(
+            self, self._shards, places, self._admission, self._plans, definitions, metrics, wall_ms
+        )
         self._draining = False
         self._disk_full: StorageFull | None = None
         self._unopened: StorageFull | StorageFailed | None = None
@@ -315,6 +320,10 @@ class EmbeddedEngine:
     async def validate(self, document: str, client: str) -> Sequence[Problem]:
         """See Engine."""
         return await self._submissions.compiler.problems_of(document, client)
+
+    async def plan_of(self, document: str, client: str) -> Plan:
+        """See Engine."""
+        return (await self._submissions.compiler.compiled(document, client)).plan
 
     # --- control ---
 

@@ -23,16 +23,16 @@ from fastrunner._wire import TableBusy, TableFull
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import Submission
+from fastrunner.engine import DefinitionRef, Definitions, Submission
 from fastrunner.engine.embedded.admit.admission import Admission, memory_size_bytes
 from fastrunner.engine.embedded.admit.compiling import Compiler
-from fastrunner.engine.embedded.admit.digest import env_text, request_digest
+from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_digest
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution, StartFacts
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Accepted, Waiter
-from fastrunner.errors import Elsewhere, IdTaken, InvalidRequest, RunnerError
+from fastrunner.errors import Elsewhere, IdTaken, InvalidRequest, RunnerError, UnknownWorkflow
 from fastrunner.routing.placement import Places
 
 __all__ = ["Host", "Submissions"]
@@ -95,6 +95,7 @@ class Submissions:
         places: Places,
         admission: Admission,
         plans: PlanCache,
+        definitions: Definitions | None,
         metrics: Metrics,
         wall_ms: Callable[[], int],
     ) -> None:
@@ -105,6 +106,7 @@ class Submissions:
         self._places = places
         self._admission = admission
         self._plans = plans
+        self._definitions = definitions
         self._metrics = metrics
         self._wall_ms = wall_ms
         self._waiting: dict[str, _Newcomer] = {}
@@ -135,12 +137,16 @@ class Submissions:
         self._shards.check_open()
         client = submission.client
         env_json = env_text(submission.env_vars)
-        digest = request_digest(submission, self._plans.hash_of(submission.document), env_json)
+        ref = submission.ref
+        document = self._plans.hash_of(submission.document) if ref is None else ref_hash(ref)
+        digest = request_digest(submission, document, env_json)
         if self._is_known(submission, digest, answer):
             submission.warnings = self._plans.warnings_of(submission.document)
             return
         home = self._shards.home
         self._host.check_open(home)
+        if ref is not None:
+            submission.document = self._registered(ref)
         self._admission.check(client)
         newcomer = _Newcomer(submission, digest, env_json, memory_size_bytes(submission), (answer,))
         self._admission.reserve(client, newcomer.size_bytes)
@@ -165,6 +171,12 @@ class Submissions:
         self._host.waiting_changed()
         outcome = self.compiler.outcome_of(submission.document)
         outcome.add_done_callback(lambda ended: self._compiled(home, newcomer, ended))
+
+    def _registered(self, ref: DefinitionRef) -> str:
+        """The text of a registered workflow. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
+        if self._definitions is None:
+            raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
+        return self._definitions.find(ref).document
 
     def _claim(self, home: Shard, submission: Submission, answer: _Answer) -> bool:
         """Whether the id is this worker's from now on; else who has taken it just now answers. Raises Elsewhere."""

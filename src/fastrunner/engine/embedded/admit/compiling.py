@@ -125,10 +125,14 @@ class Compiler:
         self._jobs[document].outcomes.append(outcome)
         return outcome
 
+    async def compiled(self, document: str, client: str) -> CachedPlan:
+        """The plan of a document, when it is there. Raises DocumentRefused, AtCapacity, Unavailable."""
+        return self.plan_of(document, client) or await self.outcome_of(document)
+
     async def problems_of(self, document: str, client: str) -> Sequence[Problem]:
         """All problems of a document, or the warnings of one that would be executed. Raises AtCapacity, Unavailable."""
         try:
-            plan = self.plan_of(document, client) or await self.outcome_of(document)
+            plan = await self.compiled(document, client)
         except DocumentRefused as refused:
             return refused.problems
         return plan.plan.warnings

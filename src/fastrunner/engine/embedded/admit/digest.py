@@ -7,17 +7,18 @@ nor the shortest text of a double go into the digest with all their digits.
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from fastrunner._wire import framed
-from fastrunner.engine import Submission
+from fastrunner.engine import DefinitionRef, Submission
 
 if TYPE_CHECKING:
     from _hashlib import HASH
 
-__all__ = ["env_text", "request_digest"]
+__all__ = ["env_text", "ref_hash", "request_digest"]
 
 _INT64_MIN: Final = -(2**63)
 _UINT64_MAX: Final = 2**64 - 1
@@ -32,6 +33,15 @@ _LONG: Final = b"0" * (_DIGITS_EXACT_MAX + 1)
 _NEAR_ZERO: Final = b"0e-000"
 _SUSPECT: Final = re.compile(_LONG + b"|" + _NEAR_ZERO)
 _NUMBERS_SPELT_OUT_MAX: Final = 1_000
+_NO_DOCUMENT: Final = b"\xff" * 8
+"""In the place of a document's size, where a request names a registered one."""
+
+
+def ref_hash(ref: DefinitionRef) -> "HASH":
+    """What a request's digest begins with that names a registered workflow: `latest` is the same request tomorrow."""
+    hashed = sha256(_NO_DOCUMENT)
+    hashed.update(framed((ref.namespace.encode(), ref.name.encode(), ref.version.encode())))
+    return hashed
 
 
 def env_text(env_vars: Mapping[str, str]) -> bytes:
@@ -42,7 +52,7 @@ def env_text(env_vars: Mapping[str, str]) -> bytes:
 def request_digest(submission: Submission, document: "HASH", env_json: bytes) -> bytes:
     """Equal for requests that ask for the same; the order of an input's keys is no difference.
 
-    `document` has taken in the document already.
+    `document` has taken in the document already, or the name of a registered one.
     """
     digest = document.copy()
     input_json, metadata = orjson.dumps(submission.input_value, option=orjson.OPT_SORT_KEYS), submission.metadata

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Final
 
-__all__ = ["MIGRATIONS", "QUERIES", "SCHEMA_VERSION", "named", "script"]
+__all__ = ["MIGRATIONS", "QUERIES", "SCHEMA_VERSION", "named", "script", "statements_in"]
 
 _MARK: Final = "-- name: "
 _MIGRATION: Final = re.compile(r"(\d{4})-[a-z-]+\.sql")
@@ -38,8 +38,12 @@ SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 
 def named(name: str) -> Mapping[str, str]:
-    """The statements of `sql/<name>.sql` by name; comment lines around them are for readers only."""
-    text = script(name)
+    """The statements of `sql/<name>.sql` by name."""
+    return statements_in(script(name))
+
+
+def statements_in(text: str) -> Mapping[str, str]:
+    """The statements of a text by name; comment lines around them are for readers only."""
     statements: dict[str, str] = {}
     for part in text.split(_MARK)[1:]:
         name, _, body = part.partition("\n")

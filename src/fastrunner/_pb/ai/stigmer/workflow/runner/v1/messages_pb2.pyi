@@ -22,7 +22,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class WorkflowExecuteInput(message.Message):
-    """One workflow to execute, complete: the document travels with the request."""
+    """One workflow to execute: the document travels with the request, or is registered."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -54,10 +54,11 @@ class WorkflowExecuteInput(message.Message):
     CONFIG_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
     INPUT_JSON_FIELD_NUMBER: builtins.int
+    WORKFLOW_REF_FIELD_NUMBER: builtins.int
     workflow_execution_id: builtins.str
     """The caller's id of this execution, unique per data directory; 1 to 255 bytes, no control characters."""
     workflow_yaml: builtins.str
-    """The workflow document (DSL 1.0), as YAML or JSON text."""
+    """The workflow document (DSL 1.0), as YAML or JSON text; empty where `workflow_ref` names a registered one."""
     input_json: builtins.str
     """The input as exact JSON text; wins over `input` and `workflow_input`."""
     @builtins.property
@@ -82,6 +83,12 @@ class WorkflowExecuteInput(message.Message):
     def input(self) -> struct_pb2.Value:
         """The input as any JSON value; wins over `workflow_input`. Numbers travel as doubles."""
 
+    @builtins.property
+    def workflow_ref(self) -> WorkflowRef:
+        """A registered definition to execute instead of `workflow_yaml`. Without a version it is the latest one when the
+        execution is accepted, and stays that.
+        """
+
     def __init__(
         self,
         *,
@@ -93,10 +100,39 @@ class WorkflowExecuteInput(message.Message):
         config: WorkflowExecutionConfig | None = ...,
         input: struct_pb2.Value | None = ...,
         input_json: builtins.str = ...,
+        workflow_ref: WorkflowRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["config", b"config", "input", b"input", "metadata", b"metadata", "workflow_input", b"workflow_input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["config", b"config", "input", b"input", "metadata", b"metadata", "workflow_input", b"workflow_input", "workflow_ref", b"workflow_ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["config", b"config", "env_vars", b"env_vars", "input", b"input", "input_json", b"input_json", "metadata", b"metadata", "workflow_execution_id", b"workflow_execution_id", "workflow_input", b"workflow_input", "workflow_yaml", b"workflow_yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["config", b"config", "env_vars", b"env_vars", "input", b"input", "input_json", b"input_json", "metadata", b"metadata", "workflow_execution_id", b"workflow_execution_id", "workflow_input", b"workflow_input", "workflow_ref", b"workflow_ref", "workflow_yaml", b"workflow_yaml"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WorkflowRef(message.Message):
+    """Names a registered definition."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    namespace: builtins.str
+    """The namespace of its document."""
+    name: builtins.str
+    """The name of its document."""
+    version: builtins.str
+    """The version of its document; empty, or `latest`: the highest one registered."""
+    def __init__(
+        self,
+        *,
+        namespace: builtins.str = ...,
+        name: builtins.str = ...,
+        version: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "namespace", b"namespace", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,94 @@
+"""Stage 3, journal: the registry of one worker: look-ups on the loop, everything else in a thread of its own.
+
+RegisterWorkflow -> the engine compiles -> register -> durable in the file -> reply
+`workflow_ref`, `run: workflow` -> find -> the text, which the engine's plan cache knows by itself
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from fastrunner.base.clock import wall_ms
+from fastrunner.engine import Definition, DefinitionRef
+from fastrunner.errors import RunnerError
+from fastrunner.registry.file import After, RegistryFile
+
+if TYPE_CHECKING:
+    from fastrunner._core import Plan
+
+__all__ = ["Compile", "Registry"]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SUFFIXES: Final = frozenset((".yaml", ".yml", ".json"))
+
+Compile = Callable[[str], "Awaitable[Plan]"]
+"""Makes a plan of a document. Raises DocumentRefused and other refusals."""
+
+
+class Registry:
+    """The definitions that this worker and all the others have registered."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is the data directory."""
+        self._reading = RegistryFile(folder)
+        self._writing = RegistryFile(folder)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry")
+
+    def find(self, ref: DefinitionRef) -> Definition:
+        """One version, or the highest one. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
+        return self._reading.find(ref)
+
+    async def register(self, plan: "Plan", document: str) -> tuple[Definition, bool]:
+        """Registers what a document says it is; also whether this call has done it. Durable, and seen by every worker,
+        when it returns. Raises AlreadyRegistered, StorageFailed, StorageFull."""
+        ref = DefinitionRef(plan.namespace, plan.name, plan.version)
+        created = await self._in_thread(lambda: self._writing.register(ref, document, wall_ms()))
+        return self.find(ref), created
+
+    async def delete(self, ref: DefinitionRef) -> None:
+        """Removes a version. Durable, and seen by every worker, when it returns. Raises UnknownWorkflow, StorageFailed,
+        StorageFull."""
+        await self._in_thread(lambda: self._writing.delete(ref))
+
+    async def page(self, namespace: str, name: str, after: After | None, count_max: int) -> list[Definition]:
+        """Definitions after a place, ordered by namespace and name, the highest version first. Raises StorageFailed."""
+        return await self._in_thread(lambda: self._writing.page(namespace, name, after, count_max))
+
+    async def _in_thread(self, action: "Callable[[], T]") -> "T":
+        # Whoever asked may leave; what has begun is finished.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, action))
+
+    async def load(self, folder: Path, compile_document: Compile) -> None:
+        """Registers every document of a folder, and of those below it. What is wrong with one is logged, and keeps none
+        of the others away."""
+        files = await self._in_thread(lambda: sorted(_documents_in(folder)))
+        registered_count = 0
+        for path in files:
+            try:
+                document = await self._in_thread(partial(path.read_text, encoding="utf-8"))
+                _, created = await self.register(await compile_document(document), document)
+                registered_count += created
+            except (RunnerError, OSError, UnicodeDecodeError) as error:
+                _log.error("the workflow in %s is not registered: %s", path, error)
+        _log.info("%d of the %d workflows in %s are newly registered", registered_count, len(files), folder)
+
+    def close(self) -> None:
+        """Waits for what is being written, and gives the file back."""
+        self._thread.shutdown(wait=True)
+        self._writing.close()
+        self._reading.close()
+
+
+def _documents_in(folder: Path) -> Iterator[Path]:
+    """Files of workflows by their names. Kubernetes mounts files as links, beside folders that begin with two dots."""
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder).parts
+        if path.suffix.lower() in _SUFFIXES and not any(part.startswith(".") for part in inside) and path.is_file():
+            yield path
