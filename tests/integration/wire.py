@@ -17,7 +17,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Engine
 from fastrunner.service.handlers import Service
-from fastrunner.service.methods import COMMAND_SERVICE, METHOD_OF_PATH, QUERY_SERVICE, STREAMING
+from fastrunner.service.methods import COMMAND_SERVICE, METHOD_OF_PATH, QUERY_SERVICE, REGISTRY_SERVICE, STREAMING
 from fastrunner.service.transport.server import Server, serve
 from tests.integration.memory_engine import MemoryEngine
 from tests.local_router import LocalRouter
@@ -67,7 +67,7 @@ class MemoryWire(Wire):
 
 
 def path(method: str) -> str:
-    for service in (COMMAND_SERVICE, QUERY_SERVICE):
+    for service in (COMMAND_SERVICE, QUERY_SERVICE, REGISTRY_SERVICE):
         if f"/{service}/{method}" in METHOD_OF_PATH:
             return f"/{service}/{method}"
     raise AssertionError(method)

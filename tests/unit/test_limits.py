@@ -22,6 +22,12 @@ REACHED = {
         "SECRET_DEPTH_MAX": "test_what_is_too_deep_is_text",
         "SECRET_SIZE_BYTES_MAX": "test_what_cannot_be_read_has_no_value",
     },
+    "unit/test_registry_file.py": {
+        "REGISTRY_WAIT_MS_MAX": "test_a_writer_that_does_not_end",
+    },
+    "integration/test_registry.py": {
+        "WORKFLOW_REF_SIZE_BYTES_MAX": "test_references_that_are_refused",
+    },
     "integration/test_credentials.py": {
         "DISCOVERY_S_MAX": "test_how_long_discovery_is_kept",
         "DISCOVERY_UNDATED_S": "test_how_long_discovery_is_kept",

@@ -171,6 +171,7 @@ def test_field_numbers_are_the_contracts() -> None:
         "config": 6,
         "input": 7,
         "input_json": 8,
+        "workflow_ref": 9,
     }
     assert numbers["WorkflowExecuteResponse"] == {
         "workflow_execution_id": 1,

@@ -345,7 +345,7 @@ def resume(execution_id: str, reason: str, **connection: Any) -> None:
 
 @click.command()
 @click.argument("execution_ids", metavar="ID...", nargs=-1, required=True)
-@_connection
+@connection_options
 def delete(execution_ids: tuple[str, ...], **connection: Any) -> None:
     """Forget finished executions for good, with their events.
 
@@ -356,7 +356,7 @@ def delete(execution_ids: tuple[str, ...], **connection: Any) -> None:
     from fastrunner.cli.client import EXIT_RPC
     from fastrunner.cli.present import say
 
-    client = _client(**connection)
+    client = client_of(**connection)
     refused = 0
     for execution_id in execution_ids:
         if client.attempt("DeleteExecution", query_pb2.DeleteExecutionRequest(execution_id=execution_id)):
