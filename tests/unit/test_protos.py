@@ -197,6 +197,7 @@ def test_field_numbers_are_the_contracts() -> None:
         "task_reference": 20,
         "attempt": 21,
         "output_json": 22,
+        "iteration": 23,
     }
     assert numbers["CancelExecutionRequest"] == {"execution_id": 1, "reason": 2, "force": 3}
 
