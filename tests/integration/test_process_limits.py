@@ -1,6 +1,7 @@
 """Bounds of the process tree: what takes too long to start is killed, what crashes too often is waited for."""
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -13,7 +14,8 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.config import load_config
 from fastrunner.processes.link import ExitCode, StartError
 from fastrunner.processes.reserve import reserve
-from tests.integration.runner_process import running, until, with_limits
+from tests.integration.runner_process import TINY, running, until, with_limits
+from tests.integration.tiny_tree import HOLES_SIZE_BYTES
 
 
 def test_worker_that_takes_too_long_to_start(tmp_path: Path) -> None:
@@ -62,3 +64,15 @@ def test_start_waits_for_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     _, reserved, held = reserve(config)
     with held:
         assert reserved.grpc.getsockname()[1] == port
+
+
+def resident_size_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_worker_gives_back_what_its_start_took(tmp_path: Path) -> None:
+    """It is as small as one that has taken nothing."""
+    (tmp_path / "holes-1").touch()
+    with running(tmp_path, TINY) as runner:
+        small, other = (resident_size_bytes(worker["pid"]) for worker in runner.wait_ready().workers())
+    assert other - small < HOLES_SIZE_BYTES / 4

@@ -4,8 +4,9 @@
 
 A worker answers every TCP connection on the gRPC port with its number and process id. Files in the data directory make
 the next ones misbehave: `refuse-<n>` cannot start for what the file says, `crash-<n>` dies while starting, `stuck-<n>`
-never ends starting, `slow-<n>` ignores SIGTERM; `crash-web` has the web process die while starting. Asked for
-`garbage`, it answers with when Python looks for some, and for `short-handed` with whether it is.
+never ends starting, `holes-<n>` starts with much memory that it frees again, `slow-<n>` ignores SIGTERM; `crash-web`
+has the web process die while starting. Asked for `garbage`, it answers with when Python looks for some, and for
+`short-handed` with whether it is.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from fastrunner.processes.link import ChildContext, ExitCode, StartError
 from fastrunner.processes.slots import run_web_child
 from fastrunner.processes.supervisor import run
 
+HOLES_SIZE_BYTES = 64 << 20
+
 
 class TinyWorker:
     """Answers with who it is."""
@@ -28,6 +31,7 @@ class TinyWorker:
     def __init__(self, context: ChildContext) -> None:
         self.context = context
         self.metrics = Metrics(segment=context.segment)
+        self.kept: list[bytes] = []
         self.metrics.active_executions.set(10)
 
     def marked(self, name: str) -> bool:
@@ -61,6 +65,11 @@ async def start(context: ChildContext) -> Running:
         raise StartError(ExitCode.BOOT, refusal.read_text())
     if worker.marked("crash"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if worker.marked("holes"):
+        blocks = [bytes(1_000) for _ in range(HOLES_SIZE_BYTES // 1_000)]
+        # What lies last keeps the C library from giving the rest back by itself.
+        del blocks[:-1]
+        worker.kept = blocks
     if worker.marked("stuck"):
         await asyncio.sleep(3600)
     config = context.config

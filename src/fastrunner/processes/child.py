@@ -19,6 +19,7 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.errors import RunnerError
 from fastrunner.processes.link import ChildContext, ExitCode, StartError
+from fastrunner.processes.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitabl
         context.link.send("failed", message=_reason(error))
         return ExitCode.BOOT
     _calm_garbage_collection()
+    give_back()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     context.link.send("ready")

@@ -2,8 +2,8 @@
 
 What came for a moment (large requests, readers that did not read) leaves the C library's heap full of holes, which it
 keeps for itself. It gives them back when asked to, which costs the time to look through them; so it is asked only when
-they are many and something has been taken since it was asked last. Only glibc, from 2.33 on, can be asked; elsewhere a
-worker keeps what its C library keeps.
+they are many and something has been taken since it was asked last, and once when a worker has started: loading modules
+leaves some MiB. Only glibc, from 2.33 on, can be asked; elsewhere a worker keeps what its C library keeps.
 
 Rule: the heap is looked through in a thread, because that takes tens of milliseconds for a gigabyte.
 """
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from fastrunner.base import limits
 
-__all__ = ["MemoryReturn"]
+__all__ = ["MemoryReturn", "give_back"]
 
 _STATM: Final = Path("/proc/self/statm")
 
@@ -33,20 +33,32 @@ class _HeapInfo(ctypes.Structure):
     ] + [("keepcost", ctypes.c_size_t)]
 
 
+def give_back() -> None:
+    """Gives back what is free now, where the C library can be asked. Takes a millisecond for some MiB."""
+    libc = _libc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _libc() -> Any:
+    """The C library, if it can be asked."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallinfo2.restype = _HeapInfo
+        _ = libc.malloc_trim
+    except (AttributeError, OSError):
+        return None
+    return libc
+
+
 class MemoryReturn:
     """Asks the C library, now and then, to give back what is free."""
 
     def __init__(self) -> None:
-        self._libc: Any = None
+        self._libc = _libc()
         self._left_size_bytes = 0
         """What the process had when it was asked last."""
         self._look: asyncio.TimerHandle | None = None
-        try:
-            self._libc = ctypes.CDLL(None)
-            self._libc.mallinfo2.restype = _HeapInfo
-            _ = self._libc.malloc_trim
-        except (AttributeError, OSError):
-            self._libc = None
 
     def watch(self) -> None:
         """Looks from now on, until `close`."""
