@@ -410,6 +410,11 @@ REACHED = {
     "unit/test_retention.py": {
         "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",
     },
+    "unit/test_store.py": {
+        "COMMIT_SMALL_EXECUTIONS_MAX": "test_journal_is_folded_into_the_file_sooner_while_commits_are_small",
+        "JOURNAL_PAGES_MAX": "test_journal_is_folded_into_the_file_sooner_while_commits_are_small",
+        "JOURNAL_PAGES_QUIET_MAX": "test_journal_is_folded_into_the_file_sooner_while_commits_are_small",
+    },
     "unit/test_runtime.py": {
         "SOCKET_PATH_SIZE_BYTES_MAX": "test_longest_path",
     },

@@ -15,6 +15,7 @@ import pytest
 from apsw.ext import query_info
 
 from fastrunner._core import Plan
+from fastrunner.base import limits
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import CachedPlan
 from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Settled
@@ -311,6 +312,25 @@ def test_writing_connection_is_durable(store: Store) -> None:
 
 
 # --- the data directory ---
+
+
+def test_journal_is_folded_into_the_file_sooner_while_commits_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "JOURNAL_PAGES_QUIET_MAX", 50)
+    monkeypatch.setattr(limits, "JOURNAL_PAGES_MAX", 200)
+    small_count = limits.COMMIT_SMALL_EXECUTIONS_MAX
+    pages: dict[int, int] = {}
+    for count in (small_count, small_count + 1):
+        store = Store(tmp_path / f"shard-{count}.db", outbox=True)
+        assert store.try_lock()
+        store.open()
+        for first in range(1, 100 * count, count):
+            _commit(store, *(_change(key) for key in range(first, first + count)))
+        pages[count] = store.path.with_name(f"{store.path.name}-wal").stat().st_size // 4096
+        store.close()
+    # The commit that reaches the bound goes beyond it.
+    assert 50 <= pages[small_count] < 150 < 200 <= pages[small_count + 1] < 300
 
 
 def test_more_workers_make_more_shards_and_fewer_keep_them(tmp_path: Path) -> None:

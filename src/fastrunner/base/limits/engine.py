@@ -80,6 +80,17 @@ longer pauses, dies of in half an hour."""
 COMMIT_EXECUTIONS_MAX: Final = 500
 """Executions written by one commit: bounds the time the loop spends inserting rows (about 10 us each)."""
 
+COMMIT_SMALL_EXECUTIONS_MAX: Final = 8
+"""A commit of so many executions is a small one: the shard is not busy, and how long its callers wait matters more than
+how much it gets done."""
+
+JOURNAL_PAGES_MAX: Final = 4_000
+"""Pages of a shard's journal, 16 MB, from which on the commit that wrote them folds it into the file. That takes some
+15 ms, and an eighth less of a busy shard's time than four times a quarter of it."""
+
+JOURNAL_PAGES_QUIET_MAX: Final = 1_000
+"""The same after a small commit: whoever waits for this one, or the next, waits 4 ms longer instead of 15."""
+
 COMMIT_GATHER_MS_MAX: Final = 5
 """Time the loop spends on snapshots for one commit; what is left goes with the next."""
 

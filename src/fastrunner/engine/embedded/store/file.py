@@ -79,6 +79,7 @@ class Store(Reader):
         self._plan_keys: OrderedDict[bytes, int] = OrderedDict()
         self._plan_key_last = 0
         self._has_claims = False
+        self._journal_pages_max = 0
         self._claiming: list[tuple[int, bytes, bytes]] = []
         """(execution key, hash, value) of the inputs and outputs that the rows being written refer to."""
         self._index_files = ExitStack()
@@ -123,7 +124,7 @@ class Store(Reader):
     def _open(self) -> Counts:
         mark = wal_check.read_mark(self.path, self._index_files)
         lost = wal_check.put_aside_if_overtaken(self.path, mark)
-        self._db = self.connect()
+        self._db, self._journal_pages_max = self.connect(), 0
         version = int(self._db.execute(QUERIES["schema_version"]).get)
         lost = lost or wal_check.find_loss(self.path, mark, self._index_files)
         if lost:
@@ -177,6 +178,7 @@ class Store(Reader):
     def write(self, batch: Batch) -> None:
         """Inserts a batch's rows into a new transaction. Whatever it raises, nothing of the batch is kept then."""
         try:
+            self._bound_journal(len(batch.changes))
             self._db.execute(QUERIES["begin"])
             plan_uses = self._write_changes(batch.changes)
             self._acknowledge(batch.acknowledgements)
@@ -186,6 +188,14 @@ class Store(Reader):
         except Exception:
             self._give_up()
             raise
+
+    def _bound_journal(self, executions_count: int) -> None:
+        """Has the commit of so many executions fold the journal into the file if it has become long enough for them."""
+        is_small = executions_count <= limits.COMMIT_SMALL_EXECUTIONS_MAX
+        pages_max = limits.JOURNAL_PAGES_QUIET_MAX if is_small else limits.JOURNAL_PAGES_MAX
+        if pages_max != self._journal_pages_max:
+            self._db.wal_autocheckpoint(pages_max)
+            self._journal_pages_max = pages_max
 
     def unwritable(self, batch: Batch) -> Unwritable:
         """What of a batch cannot be written, each part tried by itself. Writes nothing.

@@ -10,5 +10,3 @@ pragma synchronous = full;
 pragma secure_delete = fast;
 -- Rows of a whole commit stay in memory until COMMIT, so that inserting never waits for the disk (KiB, negated).
 pragma cache_size = -65536;
--- About 16 MB of journal between checkpoints; the writer thread pays for them.
-pragma wal_autocheckpoint = 4000;
