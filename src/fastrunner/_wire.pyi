@@ -113,12 +113,14 @@ class Loads:
     def close(self) -> None:
         """Lets go of the memory."""
 
-def read_execution(payload: bytes) -> tuple[str, str, bytes, dict[str, str], bytes, int, bool] | None:
+def read_execution(
+    payload: bytes,
+) -> tuple[str, str, bytes, dict[str, str], bytes, int, bool, dict[str, str], bool] | None:
     """A WorkflowExecuteInput that is plainly fine; None leaves it to the plain decoder, to take or to refuse.
 
     Its execution id, document, input_json (empty if there is none, or nothing in it), env_vars, metadata serialized,
-    bound on the duration in seconds, and whether every step is logged. All within their bounds; whether input_json is
-    JSON has not been looked at.
+    bound on the duration in seconds, whether every step is logged, labels, and whether its events are for no receiver.
+    All within their bounds; whether input_json is JSON has not been looked at.
     """
 
 def read_execution_id(payload: bytes) -> str | None:

@@ -43,6 +43,8 @@ LARGE = document(
     "  - rest:\n      wait: {milliseconds: 200}\n"
 )
 """Its state is divided; see large_values.py."""
+DESCRIBED = WAIT.replace("  version: '1.0.0'\n", "  version: '1.0.0'\n  metadata: {owner: {name: Ada}}\n")
+"""A document that says something of itself."""
 LARGE_INPUT = b'{"text": "' + b"0123456789" * 3_500 + b'"}'
 
 
@@ -62,8 +64,8 @@ async def _fill(path: Path) -> None:
         await until_status(engine, "failed", "failed")
         performer.gate.clear()
         await engine.submit(submission("calling", CALL, input_json=b'{"a": [1, 2.5, "\\u00e9"]}', env_vars={"K": "v"}))
-        await engine.submit(submission("waiting", WAIT, debug=True))
-        await engine.submit(submission("paused", WAIT))
+        await engine.submit(submission("waiting", WAIT, debug=True, silent=True))
+        await engine.submit(submission("paused", DESCRIBED, labels={"team": "a", "order": "7"}))
         await engine.pause("paused", "for the archive")
         await until(lambda: len(performer.performed) == 2, "the effect to start")
         engine.outbox.acknowledge("finished", 3)

@@ -48,6 +48,11 @@ def _text(number: int, status: str) -> str:
     return text.replace("namespace: tests", f"namespace: space-{number % 2}")
 
 
+def _labels(number: int) -> dict[str, str]:
+    labels = {"third": str(number % 3), "all": "", 'q"\\': "ü"} if number != 5 else {}
+    return labels | ({"rare": "yes"} if number in (2, 5, 59) else {})
+
+
 @pytest_asyncio.fixture
 async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EmbeddedEngine]:
     monkeypatch.setattr(limits, "LIST_ROWS_READ_MAX", 20)
@@ -55,7 +60,7 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EmbeddedEngin
     async with engine_on(folder(), shards=3, wall_ms=clock) as engine:
         for number in range(COUNT):
             status = STATUSES[number // 7 % 5]
-            await engine.submit(submission(f"e-{number}", _text(number, status)))
+            await engine.submit(submission(f"e-{number}", _text(number, status), labels=_labels(number)))
             if status == "cancelled":
                 await engine.cancel(f"e-{number}", "", False)
             elif status == "paused":
@@ -121,6 +126,48 @@ async def test_every_filter_finds_everything_once_in_order(engine: EmbeddedEngin
         ]
     [first, *_] = (await engine.list(ExecutionQuery())).items
     assert first == await engine.get(first.execution_id) or first.output_json == ""
+
+
+@pytest.mark.parametrize("count_max", [1, 7, 1_000])
+async def test_labels_are_found_with_every_other_filter(engine: EmbeddedEngine, count_max: int) -> None:
+    everything = sorted([await engine.get(f"e-{number}") for number in range(COUNT)], key=_place, reverse=True)
+    for labels, asked, name, until_ms in product(
+        (
+            {"third": "1"},
+            {"third": "2", "rare": "yes"},
+            {"all": "", 'q"\\': "ü"},
+            {"third": "1", "rare": "no"},
+            {"third": ""},
+        ),
+        ((), ("completed",), ("paused", "failed")),
+        ("", "name-1"),
+        (0, NOW_MS + 9),
+    ):
+        pages = await _all_pages(
+            engine,
+            count_max,
+            labels=tuple(labels.items()),
+            statuses=frozenset(asked),
+            name=name,
+            accepted_until_ms=until_ms,
+        )
+        assert [view.execution_id for page in pages for view in page] == [
+            view.execution_id
+            for view in everything
+            if labels.items() <= view.labels.items()
+            and (not asked or view.status in asked)
+            and name in ("", view.name)
+            and (not until_ms or view.accepted_ms < until_ms)
+        ]
+
+
+async def test_a_label_has_an_index(engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What few have is on the first page, however few rows that may read, also beside a label that all have."""
+    monkeypatch.setattr(limits, "LIST_ROWS_READ_MAX", 5)
+    for labels in ((("rare", "yes"),), (("all", ""), ("rare", "yes"))):
+        (page,) = await _all_pages(engine, 10, labels=labels)
+        assert {view.execution_id for view in page} == {"e-2", "e-59"} | ({"e-5"} if len(labels) == 1 else set())
+        assert [dict(view.labels) for view in page] == [_labels(int(view.execution_id[2:])) for view in page]
 
 
 async def test_name_of_many_documents_is_found_among_all(

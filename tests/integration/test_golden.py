@@ -16,6 +16,7 @@ import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base import clock
+from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.store import proofs
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
@@ -101,6 +102,11 @@ async def test_file_of_any_version_opens_and_everything_in_it_goes_on(
         assert (await until_status(engine, "calling", "completed")).output_json == '{"kept":true}'
         await until_status(engine, "waiting", "completed")
         assert (await engine.get("paused")).status == "paused"
+        if version >= 7:
+            labelled = (await engine.list(ExecutionQuery(labels=(("order", "7"), ("team", "a"))))).items
+            assert [view.execution_id for view in labelled] == ["paused"]
+            assert labelled[0].document_metadata_json == '{"owner":{"name":"Ada"}}'
+            assert (await engine.get("waiting")).given_up_events > 0
         await engine.resume("paused", "")
         await until_status(engine, "paused", "completed")
         if version >= 4:
@@ -132,6 +138,7 @@ def test_rows_of_this_version_are_written_as_its_golden_file_has_them(tmp_path: 
         "select * from snapshots order by execution_key",
         "select * from large_values order by hash",
         "select * from claims order by execution_key, hash",
+        "select * from labels order by name, value, execution_key",
         "select * from events order by event_key",
         "select sql from sqlite_schema order by name",
     ):

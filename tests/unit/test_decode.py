@@ -156,6 +156,33 @@ def test_other_fields_have_bounds_too() -> None:
     assert refused(InvalidRequest, config=negative).field == "config.max_timeout_seconds"
 
 
+def test_labels_within_their_bounds_are_taken_as_they_are() -> None:
+    labels = {
+        "n" * limits.LABEL_NAME_SIZE_BYTES_MAX: "v" * limits.LABEL_VALUE_SIZE_BYTES_MAX,
+        "größe": "ä" * 127,
+        "x": "",
+    }
+    labels |= {f"label-{at}": "=" for at in range(limits.LABELS_COUNT_MAX - len(labels))}
+    assert decoded(labels=labels).labels == labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ({f"n-{at}": "" for at in range(17)}, "labels has 17 names: at most 16 are allowed"),
+        ({"": "x"}, "labels has an empty name, for 'x': every label needs one"),
+        ({"a=b": "x"}, "labels: the name 'a=b' has a `=`, which ends names in commands"),
+        ({"n" * 64: ""}, f"labels: the name '{'n' * 39}…' has 64 bytes: at most 63 are allowed"),
+        ({"n": "ä" * 128}, f"labels: the value '{'ä' * 39}…' of 'n' has 256 bytes: at most 255 are allowed"),
+        ({"n": "a\nb"}, "labels: the value 'a\\nb' of 'n' has a control character: labels are shown in lines"),
+        ({"a\x80": ""}, "labels: the name 'a\\x80' has a control character: labels are shown in lines"),
+    ],
+)
+def test_other_labels_are_refused_by_name_value_and_bound(labels: dict[str, str], sentence: str) -> None:
+    refusal = refused(InvalidRequest, labels=labels)
+    assert (refusal.field, refusal.message) == ("labels", sentence)
+
+
 def test_bytes_that_are_no_message_are_refused() -> None:
     for payload in (b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"):
         with pytest.raises(InvalidRequest):

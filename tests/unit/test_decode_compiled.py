@@ -25,6 +25,7 @@ Decode = Callable[[bytes, str], Any]
 
 TEXTS = st.text(max_size=6) | st.sampled_from(["x", "e-1", "x" * 200, "ä", " x"])
 DOCUMENT = "document: {}\n"
+LABELS = TEXTS | st.sampled_from(["a=b", "n" * 63, "n" * 64, "v" * 255, "v" * 256, "\n", "\x7f"])
 INPUTS = st.sampled_from(["null", "{}", '{"a": [1, 2.50]}', "[" * 129 + "]" * 129, "[" * 128 + "]" * 128, "{"])
 REQUESTS = st.builds(
     WorkflowExecuteInput,
@@ -37,7 +38,9 @@ REQUESTS = st.builds(
         WorkflowExecutionConfig,
         max_timeout_seconds=st.integers(-1, 300) | st.integers(-(2**31), 2**31 - 1),
         debug_enabled=st.booleans(),
+        callbacks_disabled=st.booleans(),
     ),
+    labels=st.dictionaries(LABELS, LABELS, max_size=3),
     input=st.sampled_from([None, None, Value(number_value=1)]),
     input_json=INPUTS | TEXTS,
 ).map(WorkflowExecuteInput.SerializeToString)
@@ -61,7 +64,7 @@ def fields(draw: Any, depth: int = 2) -> bytes:
     """A message of any fields, known ones most often, in any form that protobuf has, and in some that it has not."""
     message = b""
     for _ in range(draw(st.integers(0, 5))):
-        field = draw(st.integers(0, 9) | st.sampled_from([15, 16, 1000, 2**29 - 1, 2**29]))
+        field = draw(st.integers(0, 10) | st.sampled_from([15, 16, 1000, 2**29 - 1, 2**29]))
         wire_type = draw(st.sampled_from([2, 2, 2, 2, 0, 0, 1, 3, 4, 5, 6, 7]))
         message += number(field << 3 | wire_type, draw(st.sampled_from([0, 0, 0, 0, 1, 3, 4, 5])))
         if wire_type == 0:
@@ -130,7 +133,8 @@ ORDINARY = WorkflowExecuteInput(
     workflow_yaml=DOCUMENT,
     env_vars={"REGION": "eu", "LEER": ""},
     metadata=WorkflowMetadata(name="wörkflow", description="d" * 300),
-    config=WorkflowExecutionConfig(max_timeout_seconds=2**31 - 1, debug_enabled=True),
+    config=WorkflowExecutionConfig(max_timeout_seconds=2**31 - 1, debug_enabled=True, callbacks_disabled=True),
+    labels={"team": "a b", "empty": ""},
     input_json='{"a": "ä"}',
 )
 
@@ -145,6 +149,8 @@ def test_ordinary_requests_are_read_by_compiled_code() -> None:
         ORDINARY.metadata.SerializeToString(deterministic=True),
         2**31 - 1,
         True,
+        {"team": "a b", "empty": ""},
+        True,
     )
     assert read_execution_id(ORDINARY.SerializeToString()) == "e-1"
 
@@ -157,6 +163,17 @@ AT_THEIR_BOUNDS: list[tuple[str, Any, Any]] = [
         {"A": "v" * (limits.ENV_VARS_SIZE_BYTES_MAX - 10)},
         {"A": "v" * limits.ENV_VARS_SIZE_BYTES_MAX},
     ),
+    (
+        "labels",
+        {f"n{at}": "" for at in range(limits.LABELS_COUNT_MAX)},
+        {f"n{at}": "" for at in range(limits.LABELS_COUNT_MAX + 1)},
+    ),
+    (
+        "labels",
+        {"n" * limits.LABEL_NAME_SIZE_BYTES_MAX: "v" * limits.LABEL_VALUE_SIZE_BYTES_MAX},
+        {"n" * (limits.LABEL_NAME_SIZE_BYTES_MAX + 1): "v"},
+    ),
+    ("labels", {"n": ""}, {"n": "v" * (limits.LABEL_VALUE_SIZE_BYTES_MAX + 1)}),
     (
         "metadata",
         WorkflowMetadata(description="m" * (limits.METADATA_SIZE_BYTES_MAX - 4)),

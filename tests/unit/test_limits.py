@@ -169,6 +169,9 @@ REACHED = {
         "LIST_DOCUMENTS_MAX": "test_name_of_many_documents_is_found_among_all",
         "LIST_ROWS_READ_MAX": "test_page_of_what_is_rare_ends_early",
     },
+    "integration/test_labels.py": {
+        "LIST_DOCUMENT_METADATA_SIZE_BYTES_MAX": "test_metadata_of_a_document_is_shown",
+    },
     "integration/test_engine_placement.py": {
         "IDS_COPY_SURPLUS_COUNT_MAX": "test_copy_of_ids_that_has_many_more_than_live_is_written_anew",
     },
@@ -342,6 +345,9 @@ REACHED = {
         "EXECUTION_ID_SIZE_BYTES_MAX": "test_other_ids_are_refused",
         "INPUT_DEPTH_MAX": "test_input_that_nests_too_deep_is_refused",
         "INPUT_SIZE_BYTES_MAX": "test_input_over_its_bound_is_too_large",
+        "LABELS_COUNT_MAX": "test_labels_within_their_bounds_are_taken_as_they_are",
+        "LABEL_NAME_SIZE_BYTES_MAX": "test_labels_within_their_bounds_are_taken_as_they_are",
+        "LABEL_VALUE_SIZE_BYTES_MAX": "test_labels_within_their_bounds_are_taken_as_they_are",
         "METADATA_SIZE_BYTES_MAX": "test_other_fields_have_bounds_too",
     },
     "unit/test_engine_limits.py": {

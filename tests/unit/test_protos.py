@@ -172,6 +172,7 @@ def test_field_numbers_are_the_contracts() -> None:
         "input": 7,
         "input_json": 8,
         "workflow_ref": 9,
+        "labels": 10,
     }
     assert numbers["WorkflowExecuteResponse"] == {
         "workflow_execution_id": 1,

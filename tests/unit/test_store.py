@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 from zlib import crc32
 
 import apsw
@@ -35,6 +35,7 @@ class _Names:
     """What the store reads of a plan."""
 
     namespace, name, version = "tests", "a", "1.0.0"
+    document: ClassVar = {"document": {"metadata": {"owner": "Ada"}}}
 
     def __init__(self, text: str) -> None:
         self.digest = sha256(text.encode()).digest()
@@ -104,6 +105,10 @@ def test_every_statement_compiles_against_the_schema() -> None:
             "status",
             "plan_key",
             "keys",
+            "labels",
+            "label_name",
+            "label_value",
+            "metadata_size_bytes_max",
         ),
         0,
     )
@@ -292,7 +297,7 @@ def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> N
     db = apsw.Connection(str(path))
     db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(DataDirectoryRefused, match=r"schema version 7, this version of fastrunner reads up to 6"):
+    with pytest.raises(DataDirectoryRefused, match=r"schema version 8, this version of fastrunner reads up to 7"):
         Store(path, outbox=True).open()
 
 

@@ -91,12 +91,12 @@ class WorkflowName(click.ParamType[tuple[str, str, str]]):
         return namespace, name, version
 
 
-def read_pairs(values: tuple[str, ...]) -> dict[str, str]:
-    """`--env NAME=VALUE` options as a mapping."""
+def read_pairs(values: tuple[str, ...], option: str = "--env") -> dict[str, str]:
+    """`--env NAME=VALUE` options, or others like it, as a mapping."""
     pairs = {}
     for value in values:
         name, separator, text = value.partition("=")
         if not separator or not name:
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE", param_hint="--env")
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE", param_hint=option)
         pairs[name] = text
     return pairs

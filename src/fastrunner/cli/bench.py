@@ -57,7 +57,8 @@ def bench(target: str | None, tls: bool, seconds: float, data_dir: Path | None, 
     """Test a deployment for a few seconds: accept, whole executions, fsync; and say what the figures mean.
 
     With --target, the executions (of the workflow bench/self-test, ids bench-...) are deleted at the end, also after
-    Ctrl-C; a second Ctrl-C leaves at once, and them there. fsync is of the disk here.
+    Ctrl-C; a second Ctrl-C leaves at once, and them there. Their events go to no callback receiver. fsync is of the
+    disk here.
     """
     import grpc
     import orjson
@@ -208,7 +209,10 @@ class _Load:
 
         self._made.append(f"bench-{uuid.uuid4()}")
         return messages_pb2.WorkflowExecuteInput(
-            workflow_execution_id=self._made[-1], workflow_yaml=_DOCUMENT, input_json='{"counter": 0}'
+            workflow_execution_id=self._made[-1],
+            workflow_yaml=_DOCUMENT,
+            input_json='{"counter": 0}',
+            config=messages_pb2.WorkflowExecutionConfig(callbacks_disabled=True),
         ).SerializeToString()
 
     async def accept(self) -> None:

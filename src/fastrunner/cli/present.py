@@ -73,6 +73,10 @@ def show_execution(execution: query_pb2.Execution, now_ms: int, note: Note) -> N
     ]
     if not execution.finished_ms and (at := note(execution)):
         rows.append(("at", at))
+    if execution.labels:
+        rows.append(("labels", _labels(execution)))
+    if execution.document_metadata_json:
+        rows.append(("metadata", printable(execution.document_metadata_json)))
     if execution.output_json:
         rows.append(("output", printable(execution.output_json)))
     if execution.HasField("error"):
@@ -134,6 +138,8 @@ _CELLS: dict[str, Callable[[query_pb2.Execution, int, Note], str]] = {
     "took": lambda execution, now_ms, _: _took(execution, now_ms),
     "events": lambda execution, _, __: str(execution.last_sequence_number),
     "acknowledged": lambda execution, _, __: str(execution.acknowledged_sequence_number),
+    "labels": lambda execution, _, __: _labels(execution),
+    "metadata": lambda execution, _, __: printable(execution.document_metadata_json),
     "what": lambda execution, _, note: _what(execution, note),
 }
 
@@ -151,6 +157,10 @@ def _delivery(execution: query_pb2.Execution) -> str:
 
 def _workflow(execution: query_pb2.Execution) -> str:
     return printable(f"{execution.workflow_namespace}/{execution.workflow_name}:{execution.workflow_version}")
+
+
+def _labels(execution: query_pb2.Execution) -> str:
+    return printable(" ".join(f"{name}={value}" for name, value in sorted(execution.labels.items())))
 
 
 def _age(execution: query_pb2.Execution, now_ms: int) -> str:

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from fastrunner.cli.client import Client
     from fastrunner.cli.follow import Display
 
-COLUMNS = ("id", "workflow", "status", "accepted", "age", "finished", "took", "events", "acknowledged", "what")
+COLUMNS = (
+    *("id", "workflow", "status", "accepted", "age", "finished", "took", "events", "acknowledged"),
+    *("labels", "metadata", "what"),
+)
 """Columns of a list, as `present.py` fills them."""
 
 
@@ -61,6 +64,7 @@ def client_of(target: str | None, tls: bool, deadline_s: float) -> "Client":
 @click.option("--id", "execution_id", default=None, help="Execution id; default: a new UUID.")
 @click.option("--input", "input_text", default=None, metavar="JSON|@FILE", help="The workflow's input; @-: from stdin.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="For $runtime.metadata.env; repeatable.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="To find it by; repeatable.")
 @click.option("--timeout-s", default=0, type=click.IntRange(0), help="Upper bound on the execution; 0: none.")
 @click.option("--follow", is_flag=True, help="Watch until it ends, then print its output.")
 @outputs_option
@@ -73,6 +77,7 @@ def submit(
     execution_id: str | None,
     input_text: str | None,
     env: tuple[str, ...],
+    labels: tuple[str, ...],
     timeout_s: int,
     follow: bool,
     outputs: bool,
@@ -101,6 +106,7 @@ def submit(
         workflow_yaml="" if file is None else text_of(file),
         workflow_ref=workflow_ref(workflow),
         env_vars=read_pairs(env),
+        labels=read_pairs(labels, "--label"),
         input_json=read_input(input_text, file),
     )
     if timeout_s:
@@ -190,6 +196,7 @@ def _last_event(client: "Client", execution: Any) -> str:
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable.")
 @click.option("--name", default="", help="Only workflows of this name.")
 @click.option("--namespace", default="", help="Only workflows of this namespace.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only with this label; repeatable.")
 @click.option("--failed", is_flag=True, help="Only failed ones; as --status failed.")
 @click.option("--since", "since_ms", default=None, type=Since(), metavar="10m|TIME", help="Only accepted since then.")
 @click.option("--columns", default=None, metavar="NAMES", help=f"Which, with commas, of: {' '.join(COLUMNS)}.")
@@ -200,6 +207,7 @@ def list_executions(
     statuses: tuple[str, ...],
     name: str,
     namespace: str,
+    labels: tuple[str, ...],
     failed: bool,
     since_ms: int | None,
     columns: str | None,
@@ -221,6 +229,7 @@ def list_executions(
         statuses={*statuses, *(["failed"] if failed else [])},
         workflow_name=name,
         workflow_namespace=namespace,
+        labels=read_pairs(labels, "--label"),
         accepted_from_ms=since_ms or 0,
         page_size=count,
     )

@@ -97,6 +97,10 @@ class Submission:
     """Who submits, for fair shares; no part of the request."""
     on_elsewhere: "Callable[[int, Future[Any]], None] | None" = field(default=None, compare=False)
     """Told which worker has the id, and what to settle with its answer; None: Elsewhere is raised instead."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the caller calls it."""
+    silent: bool = False
+    """Send none of its events to the receiver."""
     ref: DefinitionRef | None = None
     """The registered workflow to execute, instead of a document."""
     warnings: Sequence[Problem] = field(default=(), compare=False)
@@ -133,6 +137,10 @@ class ExecutionView:
     """Its DSL error once failed; of a paused one, why the runner has paused it."""
     metadata: bytes
     """The request's WorkflowMetadata, serialized."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the caller calls it."""
+    document_metadata_json: str = ""
+    """JSON text of the document's `metadata`; empty without one, and in lists if it is large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,8 @@ class ExecutionQuery:
     """Only workflows of this name."""
     namespace: str = ""
     """Only workflows of this namespace."""
+    labels: Sequence[tuple[str, str]] = ()
+    """Only executions with each of these labels."""
     accepted_from_ms: int = 0
     """Only accepted at or after."""
     accepted_until_ms: int = 0

@@ -7,7 +7,7 @@ plainly fine is read by compiled code (`wire/requests.pxi`), to the same submiss
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import orjson
@@ -29,6 +29,7 @@ _ORJSON_DEPTH_MAX = 254
 _LOOKS_MAX = 10_000
 """Fields looked at for the one that is no text: some milliseconds, for a message that is refused in any case."""
 _LOOKS_DEPTH_MAX = 50
+_SHOWN_CHARS_MAX = 40
 
 
 def parse(message: type[_M], payload: bytes) -> _M:
@@ -96,14 +97,15 @@ def decode_execution(payload: bytes, client: str = "") -> Submission:
     read = read_execution(payload)
     if read is None:
         return decode_plainly(payload, client)
-    execution_id, document, input_json, env_vars, metadata, timeout_s_max, debug = read
+    execution_id, document, input_json, env_vars, metadata, timeout_s_max, debug, labels, silent = read
+    more = (env_vars, metadata, timeout_s_max, debug, client, None, labels, silent)
     if not input_json:
-        return Submission(execution_id, document, b"null", None, env_vars, metadata, timeout_s_max, debug, client)
+        return Submission(execution_id, document, b"null", None, *more)
     try:
         value = orjson.loads(input_json)
     except orjson.JSONDecodeError:
         return decode_plainly(payload, client)
-    return Submission(execution_id, document, input_json, value, env_vars, metadata, timeout_s_max, debug, client)
+    return Submission(execution_id, document, input_json, value, *more)
 
 
 def decode_plainly(payload: bytes, client: str = "") -> Submission:
@@ -125,6 +127,8 @@ def decode_plainly(payload: bytes, client: str = "") -> Submission:
         debug=request.config.debug_enabled,
         client=client,
         ref=ref,
+        labels=check_labels(request.labels),
+        silent=request.config.callbacks_disabled,
     )
 
 
@@ -162,7 +166,7 @@ def check_execution_id(execution_id: str, field: str) -> None:
         raise InvalidRequest(
             field, f"{field} has {size_bytes} bytes: at most {limits.EXECUTION_ID_SIZE_BYTES_MAX} are allowed"
         )
-    if not execution_id.isprintable() and any(ord(char) < 32 or 127 <= ord(char) < 160 for char in execution_id):
+    if _has_control(execution_id):
         raise InvalidRequest(field, f"{field} has a control character: it also travels in headers of HTTP calls")
 
 
@@ -197,6 +201,39 @@ def _env_vars(request: WorkflowExecuteInput) -> dict[str, str]:
     size_bytes = sum(_size_bytes(name) + _size_bytes(value) for name, value in env_vars.items())
     _check_size("env_vars", size_bytes, limits.ENV_VARS_SIZE_BYTES_MAX)
     return env_vars
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels of an execution, or those that a listing asks for. Raises InvalidRequest beyond a bound."""
+    if not labels:
+        return {}
+    if len(labels) > limits.LABELS_COUNT_MAX:
+        raise InvalidRequest("labels", f"labels has {len(labels)} names: at most {limits.LABELS_COUNT_MAX} are allowed")
+    for name, value in labels.items():
+        if not name:
+            raise InvalidRequest("labels", f"labels has an empty name, for {_shown(value)}: every label needs one")
+        if "=" in name:
+            raise InvalidRequest("labels", f"labels: the name {_shown(name)} has a `=`, which ends names in commands")
+        for what, text, size_bytes_max in (
+            ("name", name, limits.LABEL_NAME_SIZE_BYTES_MAX),
+            ("value", value, limits.LABEL_VALUE_SIZE_BYTES_MAX),
+        ):
+            of = f"labels: the {what} {_shown(text)}" + (f" of {_shown(name)}" if what == "value" else "")
+            size_bytes = _size_bytes(text)
+            if size_bytes > size_bytes_max:
+                raise InvalidRequest("labels", f"{of} has {size_bytes} bytes: at most {size_bytes_max} are allowed")
+            if _has_control(text):
+                raise InvalidRequest("labels", f"{of} has a control character: labels are shown in lines")
+    return dict(labels)
+
+
+def _shown(text: str) -> str:
+    """The beginning of a name or value, for a sentence."""
+    return repr(text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 1] + "…")
+
+
+def _has_control(text: str) -> bool:
+    return not text.isprintable() and any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)
 
 
 def _metadata(request: WorkflowExecuteInput) -> bytes:

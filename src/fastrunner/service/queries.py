@@ -32,7 +32,7 @@ from fastrunner.engine.pages import Page, merged
 from fastrunner.errors import InvalidRequest
 from fastrunner.progress.names import STATUSES
 from fastrunner.routing.facts import CallFacts, Router
-from fastrunner.service.decode import check_document, check_execution_id, parse
+from fastrunner.service.decode import check_document, check_execution_id, check_labels, parse
 
 if TYPE_CHECKING:
     from fastrunner._core import Problem
@@ -159,6 +159,7 @@ def _query(request: ListExecutionsRequest) -> ExecutionQuery:
         statuses=frozenset(request.statuses),
         name=request.workflow_name,
         namespace=request.workflow_namespace,
+        labels=sorted(check_labels(request.labels).items()),
         accepted_from_ms=_time_ms(request.accepted_from_ms, "accepted_from_ms"),
         accepted_until_ms=_time_ms(request.accepted_until_ms, "accepted_until_ms"),
         before=_before(request),
@@ -242,6 +243,8 @@ def _execution(view: ExecutionView) -> Execution:
         acknowledged_sequence_number=view.acknowledged_sequence,
         given_up_events=view.given_up_events,
         output_json=view.output_json,
+        labels=view.labels,
+        document_metadata_json=view.document_metadata_json,
     )
     if view.error is not None:
         execution.error.CopyFrom(_error_details(view.error))

@@ -18,6 +18,9 @@ cdef extern from "Python.h":
 cdef Py_ssize_t EXECUTION_ID_SIZE_BYTES_MAX = _limits.EXECUTION_ID_SIZE_BYTES_MAX
 cdef Py_ssize_t DOCUMENT_SIZE_BYTES_MAX = _limits.DOCUMENT_SIZE_BYTES_MAX
 cdef Py_ssize_t ENV_VARS_SIZE_BYTES_MAX = _limits.ENV_VARS_SIZE_BYTES_MAX
+cdef Py_ssize_t LABELS_COUNT_MAX = _limits.LABELS_COUNT_MAX
+cdef Py_ssize_t LABEL_NAME_SIZE_BYTES_MAX = _limits.LABEL_NAME_SIZE_BYTES_MAX
+cdef Py_ssize_t LABEL_VALUE_SIZE_BYTES_MAX = _limits.LABEL_VALUE_SIZE_BYTES_MAX
 cdef Py_ssize_t METADATA_SIZE_BYTES_MAX = _limits.METADATA_SIZE_BYTES_MAX
 cdef Py_ssize_t INPUT_SIZE_BYTES_MAX = _limits.INPUT_SIZE_BYTES_MAX
 cdef Py_ssize_t INPUT_DEPTH_MAX = _limits.INPUT_DEPTH_MAX
@@ -44,10 +47,12 @@ cdef enum:
     METADATA = 4 << 3 | 2
     CONFIG = 6 << 3 | 2
     INPUT_JSON = 8 << 3 | 2
+    LABEL = 10 << 3 | 2
     KEY = 1 << 3 | 2
     VALUE = 2 << 3 | 2
     TIMEOUT_S_MAX = 1 << 3
     DEBUG = 2 << 3
+    CALLBACKS_DISABLED = 3 << 3
     METADATA_FIELDS = 4
     # Bytes of a number that are read here: of a length, and of any other, which may have one more.
     LENGTH_BYTES_MAX = 4
@@ -197,7 +202,22 @@ cdef bint read_env_var(Cursor content, dict env_vars):
     return bool(name)
 
 
-cdef bint read_config(Cursor content, int64_t* timeout_s_max, bint* debug) noexcept:
+cdef bint read_label(Cursor content, dict labels):
+    """An entry of the map; False if it is not in the short form, or not plainly fine."""
+    cdef dict entry = {}
+    cdef str name, value
+    if not read_env_var(content, entry):
+        return False
+    for name, value in entry.items():
+        if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()) or "=" in name:
+            return False
+        if len(name) > LABEL_NAME_SIZE_BYTES_MAX or len(value) > LABEL_VALUE_SIZE_BYTES_MAX:
+            return False
+        labels[name] = value
+    return True
+
+
+cdef bint read_config(Cursor content, int64_t* timeout_s_max, bint* debug, bint* silent) noexcept:
     """A WorkflowExecutionConfig, over what an earlier one said; False if it is not in the short form."""
     cdef Field field
     while content.at < content.end:
@@ -207,6 +227,8 @@ cdef bint read_config(Cursor content, int64_t* timeout_s_max, bint* debug) noexc
             timeout_s_max[0] = field.number
         elif field.tag == DEBUG:
             debug[0] = field.number != 0
+        elif field.tag == CALLBACKS_DISABLED:
+            silent[0] = field.number != 0
         else:
             return False
     return True
@@ -220,6 +242,9 @@ def read_execution(bytes payload not None):
     cdef Py_ssize_t env_vars_size_bytes = 0
     cdef int64_t timeout_s_max = 0
     cdef bint debug = False
+    cdef bint silent = False
+    cdef dict labels = {}
+    cdef Py_ssize_t labels_count = 0
     cursor.at = <const unsigned char*>PyBytes_AS_STRING(payload)
     cursor.end = cursor.at + PyBytes_GET_SIZE(payload)
     execution_id = document = input_json = metadata = Cursor(cursor.at, cursor.at)
@@ -232,7 +257,12 @@ def read_execution(bytes payload not None):
                 return None
             continue
         if field.tag == CONFIG:
-            if not read_config(field.content, &timeout_s_max, &debug):
+            if not read_config(field.content, &timeout_s_max, &debug, &silent):
+                return None
+            continue
+        if field.tag == LABEL:
+            labels_count += 1
+            if labels_count > LABELS_COUNT_MAX or not read_label(field.content, labels):
                 return None
             continue
         # The others come once: where one comes again, each has to be a text although the last one wins.
@@ -262,6 +292,8 @@ def read_execution(bytes payload not None):
         bytes_of(&metadata),
         timeout_s_max,
         debug,
+        labels,
+        silent,
     )
 
 

@@ -198,6 +198,10 @@ RETENTION_INTERVAL_S: Final = 1.0
 SHARD_OWNER_WAIT_S_MAX: Final = 60.0
 """How long a worker waits for its predecessor to let go of a shard: longer than an ordinary drain."""
 
+LIST_DOCUMENT_METADATA_SIZE_BYTES_MAX: Final = 4_096
+"""A document's metadata that a listing shows with an execution: a page of 1,000 stays at a few megabytes,
+beside what else it shows."""
+
 EVENTS_REPLAY_SIZE_BYTES_MAX: Final = 65_536
 """Events read from the store in one go for a subscriber, but for the row that goes beyond: some two hundred, which take
 less time to read than to tell."""

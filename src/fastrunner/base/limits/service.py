@@ -14,6 +14,15 @@ METADATA_SIZE_BYTES_MAX: Final = 16_384
 WORKFLOW_REF_SIZE_BYTES_MAX: Final = 255
 """Each part of the name of a registered workflow: as an execution's id; DSL names have 63 at most."""
 
+LABELS_COUNT_MAX: Final = 16
+"""Labels of an execution: each is a row and two entries of indexes in its first commit."""
+
+LABEL_NAME_SIZE_BYTES_MAX: Final = 63
+"""Name of a label: as long as Kubernetes takes."""
+
+LABEL_VALUE_SIZE_BYTES_MAX: Final = 255
+"""Value of a label: an id of another system, such as an execution's; it lies in an index, and in every listing."""
+
 REASON_SIZE_BYTES_MAX: Final = 4_096
 """Reason of a cancel, pause or resume: a sentence, carried in an event."""
 

@@ -458,7 +458,7 @@ class EmbeddedEngine:
             for line in describe(row.messages):
                 _log.info("%s", line, extra={"execution_id": execution.execution_id})
         self._subscriptions.announce(row, finished)
-        if self.outbox.listener is not None:
+        if self.outbox.listener is not None and not execution.silent:
             self.outbox.listener(row)
 
     def landed(self) -> None:

@@ -279,7 +279,8 @@ class Submissions:
         now_ms = self._wall_ms()
         execution = shard.admit(submission.execution_id, now_ms, digest, submission.debug)
         asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
-        execution.accepted = Accepted(digest, plan, now_ms, *asked)
+        execution.accepted = Accepted(digest, plan, now_ms, *asked, submission.labels, submission.silent)
+        execution.silent = submission.silent
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         timeout_ms_max = submission.timeout_s_max * 1000
         secrets = self._host.secrets_of(plan.plan)

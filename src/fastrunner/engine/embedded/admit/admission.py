@@ -14,6 +14,7 @@ waits is taken, up to twice the bound. So it is with what waits for other things
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def memory_size_bytes(submission: Submission) -> int:
     """What a submission takes in memory until it is durable, no less than it does: its input as text and as objects."""
     text = submission.input_json
     size_bytes = 2 * len(text) + len(submission.metadata) + _VALUE_SIZE_BYTES * json_parts(text)
-    for name, value in submission.env_vars.items():
+    for name, value in chain(submission.env_vars.items(), submission.labels.items()):
         size_bytes += 2 * (len(name) + len(value) + _VALUE_SIZE_BYTES)
     return size_bytes + limits.UNCOMMITTED_EXECUTION_SIZE_BYTES
 

@@ -58,6 +58,10 @@ def request_digest(submission: Submission, document: "HASH", env_json: bytes) ->
     input_json, metadata = orjson.dumps(submission.input_value, option=orjson.OPT_SORT_KEYS), submission.metadata
     limits_text = b"%d %d" % (submission.timeout_s_max, submission.debug)
     parts: tuple[bytes, ...] = (input_json, env_json, metadata, limits_text)
+    if submission.labels or submission.silent:
+        # Nothing where there are none, so that digests of earlier versions stay what they were. No text is like it.
+        labels_json = orjson.dumps(dict(submission.labels), option=orjson.OPT_SORT_KEYS)
+        parts += (b"\0labels", labels_json, b"\0silent" if submission.silent else b"")
     shape = submission.input_json.translate(_SHAPE)
     if _LONG in shape or _NEAR_ZERO in shape:
         spelt_out = _spelt_out(submission.input_json, shape)

@@ -187,7 +187,7 @@ class Shard:
         execution = Execution(
             self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
         )
-        execution.parked = row.parked
+        execution.silent, execution.parked = row.silent, row.parked
         self.live[row.execution_id] = execution
         self.marks.begin(row.execution_key, monotonic_s())
         try:

@@ -34,7 +34,7 @@ def outside(shard_number: int, row: Unfinished, landing: "Future[None]") -> Exec
     execution = Execution(
         shard_number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
     )
-    execution.parked = row.parked
+    execution.silent, execution.parked = row.silent, row.parked
     execution.stored = execution.broken = True
     execution.landing = landing
     return execution

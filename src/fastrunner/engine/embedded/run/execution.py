@@ -99,6 +99,7 @@ class Execution:
         "queued",
         "request_digest",
         "shard_number",
+        "silent",
         "start",
         "state_size_bytes",
         "stored",
@@ -123,6 +124,8 @@ class Execution:
         self.accepted_ms = accepted_ms
         self.request_digest = request_digest
         self.debug = debug
+        self.silent = False
+        """Whether its events are for no receiver."""
         self.accepted: Accepted | None = None
         """Set until the first commit is gathered."""
         self.start: StartFacts | None = None

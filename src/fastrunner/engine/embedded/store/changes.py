@@ -8,7 +8,7 @@ Rule: nobody changes any of it; it is not frozen because every frozen field cost
 """
 
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +42,10 @@ class Accepted:
     """Whether every step is logged."""
     client: str = ""
     """Who submitted it."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the caller calls it."""
+    silent: bool = False
+    """Whether its events are for no receiver."""
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ READ: Final[Mapping[str, str]] = {
     "select_ended": "iiiii",
     "select_event_facts": "siiisS",
     "select_events": "iibii",
-    "select_execution": "sssssiiiiiSSbiii",
+    "select_execution": "sssssiiiiiSSbssiii",
     "select_ids": "s",
     "select_large_value": "b",
     "select_next_events": "I",
@@ -38,8 +38,8 @@ READ: Final[Mapping[str, str]] = {
     "select_unacknowledged": "isiiibii",
     "select_undeliverable": "iisi",
     "select_undelivered_ids": "siii",
-    "select_unfinished": "isbiiiiiBBISBII",
-    "select_unfinished_head": "isbiiiii",
+    "select_unfinished": "isbiiiiiiBBISBII",
+    "select_unfinished_head": "isbiiiiii",
 }
 """One letter for each column of a statement of `queries.sql`; a capital one for what may be missing."""
 

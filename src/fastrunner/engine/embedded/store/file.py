@@ -8,6 +8,7 @@ Rules:
 """
 
 import fcntl
+import json
 import logging
 import os
 from collections import OrderedDict
@@ -276,7 +277,7 @@ class Store(Reader):
 
     def _write_accepted(self, changes: Sequence[Change]) -> dict[int, int]:
         """Rows of executions that are new; gives how many of them use each plan."""
-        executions, requests = [], []
+        executions, requests, labels = [], [], []
         plan_uses: dict[int, int] = {}
         for change in changes:
             accepted = change.accepted
@@ -297,18 +298,23 @@ class Store(Reader):
                     change.wake_at_ms,
                     change.parked,
                     change.last_sequence,
-                    0 if self._outbox else change.last_sequence,
+                    0 if self._outbox and not accepted.silent else change.last_sequence,
                     accepted.metadata,
                     change.error_json,
                     output_json,
                     row_format,
                     _execution_checksum(change, output_json),
+                    accepted.silent,
                 )
             )
+            if accepted.labels:
+                place = (accepted.accepted_ms, change.execution_id, change.execution_key)
+                labels += [(*label, *place) for label in accepted.labels.items()]
             if not change.finished_ms:
                 requests.append(self._request_row(change.execution_key, accepted))
         self._many("insert_execution", executions)
         self._many("insert_request", requests)
+        self._many("insert_label", labels)
         return plan_uses
 
     def _write_progress(self, changes: Sequence[Change]) -> None:
@@ -396,6 +402,7 @@ class Store(Reader):
         self._many("delete_request", keys)
         if self._has_claims:
             self._release(keys)
+        self._many("delete_labels", keys)
         self._many("delete_execution", keys)
         for deletion in deletions:
             plan_uses[deletion.plan_key] = plan_uses.get(deletion.plan_key, 0) - 1
@@ -428,14 +435,22 @@ class Store(Reader):
     def _heal(self, plan_key: int, plan: "CachedPlan") -> None:
         """Puts a document in place of a damaged copy of it."""
         row = _plan_row(plan_key, plan)
-        if read_all(self._db, QUERIES["select_whole_plan"], (plan_key,)) != [row]:
+        *proven, metadata_json = row
+        if read_all(self._db, QUERIES["select_whole_plan"], (plan_key,)) == [tuple(proven)]:
+            if metadata_json is not None:
+                self._db.execute(QUERIES["complete_plan"], (plan_key, metadata_json))
+        else:
             self.report(Damage("plans", "", f"document {plan_key} was damaged; it has come again and is repaired"))
             self._db.execute(QUERIES["heal_plan"], row)
 
 
 def _plan_row(plan_key: int, plan: "CachedPlan") -> tuple[Any, ...]:
     compiled = plan.plan
-    return (plan_key, compiled.digest, compiled.namespace, compiled.name, compiled.version, plan.document)
+    metadata = compiled.document["document"].get("metadata")
+    # Integers of any size are numbers in JSON.
+    metadata_json = None if metadata is None else json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+    proven = (plan_key, compiled.digest, compiled.namespace, compiled.name, compiled.version, plan.document)
+    return (*proven, metadata_json)
 
 
 def _execution_checksum(change: Change, output_json: str | None) -> int:

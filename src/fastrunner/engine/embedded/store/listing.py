@@ -1,8 +1,8 @@
 """Stage 3, journal: one shard's page of a listing: by which index it is read, and how far.
 
 Theory of operation: a query becomes one or several sources, each a run through an index in the order of the listing:
-one for each state asked for, unless what has completed is asked for too; else one for each document of the name asked
-for; else everything. What an index does not decide is looked at row by row.
+of labels the rarest; else one for each state asked for, unless what has completed is asked for too; else one for each
+document of the name asked for; else everything. What an index does not decide is looked at row by row.
 
 Rules: however much a shard holds, a page reads so many rows at most, all sources together; it ends early where that is
 not enough, and says how far it got. All of a page is one state of the file.
@@ -42,6 +42,7 @@ def page_of(db: "apsw.Connection", query: ExecutionQuery) -> ExecutionPage:
             "statuses": orjson.dumps(sorted(query.statuses)).decode(),
             "name": query.name,
             "namespace": query.namespace,
+            "labels": orjson.dumps(query.labels).decode(),
             "count_max": query.count_max,
             "rows_max": max(query.count_max, limits.LIST_ROWS_READ_MAX // max(1, len(sources))),
         }
@@ -54,6 +55,9 @@ def page_of(db: "apsw.Connection", query: ExecutionQuery) -> ExecutionPage:
 
 def _sources(db: "apsw.Connection", query: ExecutionQuery) -> list[tuple[str, dict[str, Any]]]:
     """Statements to run, each with what it needs beside the query."""
+    if query.labels:
+        name, value = min(query.labels, key=lambda label: _count(db, label)) if query.labels[1:] else query.labels[0]
+        return [("list_by_label", {"label_name": name, "label_value": value})]
     if query.statuses and _UNINDEXED not in query.statuses:
         return [("list_by_status", {"status": status}) for status in sorted(query.statuses)]
     if query.name or query.namespace:
@@ -62,6 +66,11 @@ def _sources(db: "apsw.Connection", query: ExecutionQuery) -> list[tuple[str, di
         if len(plans) <= limits.LIST_DOCUMENTS_MAX:
             return [("list_by_plan", {"plan_key": plan_key}) for (plan_key,) in plans]
     return [("list_all", {})]
+
+
+def _count(db: "apsw.Connection", label: tuple[str, str]) -> int:
+    ((count,),) = read_all(db, QUERIES["count_label"], (*label, limits.LIST_ROWS_READ_MAX))
+    return int(count)
 
 
 def _part(db: "apsw.Connection", statement: str, parameters: dict[str, Any], count_max: int) -> Page[Any]:
@@ -76,7 +85,12 @@ def _part(db: "apsw.Connection", statement: str, parameters: dict[str, Any], cou
 def _views(db: "apsw.Connection", keys: list[int]) -> list[ExecutionView]:
     if not keys:
         return []
-    ((text,),) = read_all(db, QUERIES["list_views"], {"keys": orjson.dumps(keys).decode()})
+    parameters = {
+        "keys": orjson.dumps(keys).decode(),
+        "metadata_size_bytes_max": limits.LIST_DOCUMENT_METADATA_SIZE_BYTES_MAX,
+    }
+    ((text,),) = read_all(db, QUERIES["list_views"], parameters)
     return [
-        ExecutionView(*[*head, "", error, bytes.fromhex(metadata)]) for *head, error, metadata in orjson.loads(text)
+        ExecutionView(*[*head, "", error, bytes.fromhex(metadata), labels or {}, document_metadata or ""])
+        for *head, error, metadata, labels, document_metadata in orjson.loads(text)
     ]

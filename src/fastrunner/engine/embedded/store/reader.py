@@ -35,9 +35,9 @@ __all__ = ["Reader", "Unfinished"]
 _log = logging.getLogger(__name__)
 
 _NOWHERE = range(0)
-_HEAD_SIZE = 8
+_HEAD_SIZE = 9
 """Columns of an Unfinished that come from `executions`."""
-_NEEDED_TO_END = "is?i?i??"
+_NEEDED_TO_END = "is?i?ii??"
 """Which of them there must be to end it as damaged."""
 
 
@@ -57,6 +57,8 @@ class Unfinished:
     """Its document's number in the shard."""
     last_sequence: int
     """Sequence number of its latest event."""
+    silent: bool
+    """Whether its events are for no receiver."""
     parked: bool
     """Whether it only waits: for a timer, or paused."""
     aside: bool
@@ -174,14 +176,14 @@ class Reader:
         row = self._one("select_execution", execution_id)
         if row is None:
             return None
-        *head, output_json, error_json, metadata, key, row_format, checksum = row
+        *head, output_json, error_json, metadata, labels, document_metadata, key, row_format, checksum = row
         actual = proofs.execution_checksum(key, head[1], head[6], head[7], error_json, output_json)
         if not proofs.is_proven(row_format, checksum, actual):
             raise self.damaged(execution_id, "its state does not match its checksum")
         if row_format == CLAIMED_FORMAT and output_json is not None:
             output_json = self._large_output(execution_id, output_json)
         error = None if error_json is None else orjson.loads(error_json)
-        return ExecutionView(*[*head, output_json or "", error, metadata])
+        return ExecutionView(*[*head, output_json or "", error, metadata, orjson.loads(labels), document_metadata])
 
     def _large_output(self, execution_id: str, name: str) -> str:
         """An output by its hash in hexadecimal digits. Raises Damaged."""
@@ -336,16 +338,17 @@ class Reader:
         if not rows[0] or not are_sound(_NEEDED_TO_END, rows[0]):
             self.report(Damage("executions", "", f"execution number {execution_key} cannot be read"))
             return None
-        key, execution_id, digest, accepted_ms, plan_key, last_sequence, parked, aside = rows[0]
+        key, execution_id, digest, accepted_ms, plan_key, last_sequence, *flags = rows[0]
         table, damage = "snapshots", "its request or its snapshot cannot be read"
         if not are_sound(READ["select_unfinished_head"], rows[0]):
             table, damage, digest, plan_key = "executions", "its row has values of wrong types", b"", 0
         self.report(Damage(table, execution_id, damage))
-        head = (key, execution_id, digest, accepted_ms, plan_key, last_sequence, bool(parked), bool(aside))
+        silent, parked, aside = map(bool, flags)
+        head = (key, execution_id, digest, accepted_ms, plan_key, last_sequence, silent, parked, aside)
         return Unfinished(*head, b"", b"", False, "", b"", None, damage)
 
     def _unfinished(self, row: tuple[Any, ...]) -> Unfinished:
-        *head, parked, aside = row[:_HEAD_SIZE]
+        *head, silent, parked, aside = row[:_HEAD_SIZE]
         input_json, env_json, debug, client, snapshot, row_format, checksum = row[_HEAD_SIZE:]
         table, damage, divided = "snapshots", "", None
         if snapshot is not None and is_divided(snapshot):
@@ -370,7 +373,7 @@ class Reader:
         if damage:
             self.report(Damage(table, head[1], damage))
         state = (input_json or b"", env_json or b"", bool(debug), client or "", snapshot or b"", divided, damage)
-        return Unfinished(*(*head, bool(parked), bool(aside), *state))
+        return Unfinished(*(*head, bool(silent), bool(parked), bool(aside), *state))
 
     def standing(self, execution_key: int) -> Standing | None:
         """How far an unfinished execution has come; None if there is none."""

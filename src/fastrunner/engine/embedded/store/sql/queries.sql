@@ -48,7 +48,7 @@ pragma wal_checkpoint(truncate)
 
 -- name: insert_plan
 -- A document the shard has not seen.
-insert into plans (plan_key, hash, namespace, name, version, uses, document) values (?, ?, ?, ?, ?, 0, ?)
+insert into plans (plan_key, hash, namespace, name, version, uses, document, metadata_json) values (?, ?, ?, ?, ?, 0, ?, ?)
 
 -- name: select_plan_key
 -- Whether the shard has a document.
@@ -59,13 +59,17 @@ select plan_key from plans where hash = ?
 select document, hash from plans where plan_key = ?
 
 -- name: select_whole_plan
--- Every column of a document but how often it is used.
+-- What there is of a document in every version's files.
 select plan_key, hash, namespace, name, version, document from plans where plan_key = ?
 
 -- name: heal_plan
 -- A document whose stored copy is damaged, or gone while the index still has it, has come again.
-insert or replace into plans (plan_key, hash, namespace, name, version, uses, document)
-values (?1, ?2, ?3, ?4, ?5, (select count(*) from executions where plan_key = ?1), ?6)
+insert or replace into plans (plan_key, hash, namespace, name, version, uses, document, metadata_json)
+values (?1, ?2, ?3, ?4, ?5, (select count(*) from executions where plan_key = ?1), ?6, ?7)
+
+-- name: complete_plan
+-- The metadata of a document that an earlier version has stored, now that it has come again.
+update plans set metadata_json = ?2 where plan_key = ?1 and metadata_json is null
 
 -- name: count_plan_uses
 -- Executions of a document that came or went with this commit.
@@ -79,15 +83,19 @@ delete from plans where plan_key = ? and uses <= 0
 -- A newly accepted execution.
 insert into executions (
     execution_key, execution_id, request_digest, plan_key, status, accepted_ms, finished_ms, wake_at_ms, parked,
-    last_sequence, acknowledged_sequence, given_up_events, metadata, error_json, output_json, format, checksum
-) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16)
+    last_sequence, acknowledged_sequence, given_up_events, metadata, error_json, output_json, format, checksum, silent
+) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+
+-- name: insert_label
+-- What its caller calls it.
+insert into labels (name, value, accepted_ms, execution_id, execution_key) values (?, ?, ?, ?, ?)
 
 -- name: update_execution
 -- An execution that went on.
 update executions
 set status = ?2, finished_ms = ?3, wake_at_ms = ?4, parked = ?5, last_sequence = ?6,
-    acknowledged_sequence = max(acknowledged_sequence, ?7),
-    given_up_events = given_up_events + max(0, ?7 - acknowledged_sequence), error_json = ?8, output_json = ?9, format = ?10,
+    acknowledged_sequence = max(acknowledged_sequence, iif(silent, ?6, ?7)),
+    given_up_events = given_up_events + max(0, iif(silent, ?6, ?7) - acknowledged_sequence), error_json = ?8, output_json = ?9, format = ?10,
     checksum = ?11
 where execution_key = ?1
 
@@ -155,6 +163,10 @@ where execution_id = ?1 and (acknowledged_sequence - given_up_events < ?2 or ack
 -- Retention has ended.
 delete from events where execution_key = ?
 
+-- name: delete_labels
+-- Retention has ended.
+delete from labels where execution_key = ?
+
 -- name: delete_execution
 -- Retention has ended.
 delete from executions where execution_key = ?
@@ -189,7 +201,11 @@ select
     x.execution_id, x.status, coalesce(cast(p.namespace as text), ''), coalesce(cast(p.name as text), ''),
     coalesce(cast(p.version as text), ''), x.accepted_ms, x.finished_ms, x.last_sequence,
     x.acknowledged_sequence - x.given_up_events, x.given_up_events, x.output_json,
-    x.error_json, x.metadata, x.execution_key, x.format, x.checksum
+    x.error_json, x.metadata,
+    coalesce((
+        select json_group_object(l.name, l.value order by l.name) from labels as l where l.execution_key = x.execution_key
+    ), '{}'),
+    coalesce(cast(p.metadata_json as text), ''), x.execution_key, x.format, x.checksum
 from executions as x left join plans as p using (plan_key)
 where x.execution_id = ?
 
@@ -285,6 +301,45 @@ select
         select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
     ) end
 
+-- name: count_label
+-- How many executions have a label; beyond so many it makes no difference.
+select count(*) from (select 1 from labels where name = ? and value = ? limit ?)
+
+-- name: list_by_label
+-- The same of the executions that have one label, and perhaps more.
+with range as not materialized (
+    select l.accepted_ms, l.execution_id, l.execution_key
+    from labels as l
+    where l.name = :label_name and l.value = :label_value
+        and l.accepted_ms >= :accepted_from_ms
+        and l.accepted_ms < :accepted_until_ms
+        and l.accepted_ms <= :before_ms
+        and (l.accepted_ms, l.execution_id) < (:before_ms, :before_id)
+    order by l.accepted_ms desc, l.execution_id desc
+    limit :rows_max
+),
+found as materialized (
+    select r.accepted_ms, r.execution_id, r.execution_key
+    from range as r cross join executions as x on x.execution_key = r.execution_key left join plans as p using (plan_key)
+    where not exists (
+            select 1 from json_each(:labels) as j
+            where not exists (
+                select 1 from labels as m
+                where m.name = j.value ->> 0 and m.value = j.value ->> 1
+                    and m.accepted_ms = r.accepted_ms and m.execution_id = r.execution_id
+            )
+        )
+        and (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
+        and (:name = '' or p.name = :name)
+        and (:namespace = '' or p.namespace = :namespace)
+    limit :count_max
+)
+select
+    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
+    case when (select count(*) from found) < :count_max then (
+        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
+    ) end
+
 -- name: list_views
 -- Executions as lists show them, in the order of the keys given, as one JSON text. A row that is damaged, with values of other
 -- types, must not hide the others.
@@ -295,7 +350,11 @@ select json_group_array(json_array(
     coalesce(cast(x.last_sequence as integer), 0),
     coalesce(cast(x.acknowledged_sequence - x.given_up_events as integer), 0),
     coalesce(cast(x.given_up_events as integer), 0),
-    iif(json_valid(x.error_json), json(x.error_json), null), hex(x.metadata)
+    iif(json_valid(x.error_json), json(x.error_json), null), hex(x.metadata),
+    json((
+        select json_group_object(l.name, l.value order by l.name) from labels as l where l.execution_key = x.execution_key
+    )),
+    iif(octet_length(p.metadata_json) <= :metadata_size_bytes_max, cast(p.metadata_json as text), '')
 ) order by k.key)
 from json_each(:keys) as k
 cross join executions as x on x.execution_key = k.value
@@ -351,7 +410,7 @@ where x.execution_key = ?
 -- name: select_unfinished_head
 -- One of them without its request and snapshot, which cannot be read.
 select
-    execution_key, execution_id, request_digest, accepted_ms, plan_key, last_sequence, parked,
+    execution_key, execution_id, request_digest, accepted_ms, plan_key, last_sequence, silent, parked,
     status = 'paused' and error_json is not null
 from executions where execution_key = ? and finished_ms = 0
 
@@ -362,7 +421,7 @@ select execution_id, accepted_ms, last_sequence from executions where execution_
 -- name: select_unfinished
 -- An execution to restore; one without its request or snapshot is not forgotten.
 select
-    x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, x.last_sequence, x.parked,
+    x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, x.last_sequence, x.silent, x.parked,
     x.status = 'paused' and x.error_json is not null, r.input_json, r.env_json, r.debug, r.client, s.snapshot, r.format, r.checksum
 from executions as x
 left join requests as r using (execution_key)

@@ -26,7 +26,7 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,ai/stigmer/workflow/runner/v1/messages.proto\x12\x1d\x61i.stigmer.workflow.runner.v1\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x89\x04\n\x14WorkflowExecuteInput\x12\x1d\n\x15workflow_execution_id\x18\x01 \x01(\t\x12\x15\n\rworkflow_yaml\x18\x02 \x01(\t\x12R\n\x08\x65nv_vars\x18\x03 \x03(\x0b\x32@.ai.stigmer.workflow.runner.v1.WorkflowExecuteInput.EnvVarsEntry\x12\x41\n\x08metadata\x18\x04 \x01(\x0b\x32/.ai.stigmer.workflow.runner.v1.WorkflowMetadata\x12/\n\x0eworkflow_input\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x46\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x36.ai.stigmer.workflow.runner.v1.WorkflowExecutionConfig\x12%\n\x05input\x18\x07 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x12\n\ninput_json\x18\x08 \x01(\t\x12@\n\x0cworkflow_ref\x18\t \x01(\x0b\x32*.ai.stigmer.workflow.runner.v1.WorkflowRef\x1a.\n\x0c\x45nvVarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0bWorkflowRef\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"Y\n\x10WorkflowMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"M\n\x17WorkflowExecutionConfig\x12\x1b\n\x13max_timeout_seconds\x18\x01 \x01(\x05\x12\x15\n\rdebug_enabled\x18\x02 \x01(\x08\"\xb4\x01\n\x17WorkflowExecuteResponse\x12\x1d\n\x15workflow_execution_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1c\n\x14temporal_workflow_id\x18\x04 \x01(\t\x12\x15\n\rsubscribe_url\x18\x05 \x01(\t\x12\x12\n\nstatus_url\x18\x06 \x01(\t\x12\x10\n\x08warnings\x18\x14 \x03(\t\"M\n\x16\x43\x61ncelExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"=\n\x15PauseExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\">\n\x16ResumeExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xee\x02\n\x15WorkflowProgressEvent\x12\x1d\n\x15workflow_execution_id\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x15\n\rworkflow_name\x18\x03 \x01(\t\x12\x11\n\ttask_name\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0ctimestamp_ms\x18\x07 \x01(\x03\x12:\n\x05\x65rror\x18\t \x01(\x0b\x32+.ai.stigmer.workflow.runner.v1.ErrorDetails\x12\x17\n\x0fsequence_number\x18\n \x01(\x03\x12\x15\n\rtask_progress\x18\x0b \x01(\x05\x12\x16\n\x0etask_reference\x18\x14 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x15 \x01(\x05\x12\x13\n\x0boutput_json\x18\x16 \x01(\t\x12\x11\n\titeration\x18\x17 \x03(\x05J\x04\x08\x08\x10\t\"\x91\x01\n\x0c\x45rrorDetails\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x0bstack_trace\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\x05\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12\x10\n\x08instance\x18\x08 \x01(\t\"7\n\x13ProgressAckResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"c\n\x18\x45xecuteAsyncBatchRequest\x12G\n\nexecutions\x18\x01 \x03(\x0b\x32\x33.ai.stigmer.workflow.runner.v1.WorkflowExecuteInput\"d\n\x19\x45xecuteAsyncBatchResponse\x12G\n\x07results\x18\x01 \x03(\x0b\x32\x36.ai.stigmer.workflow.runner.v1.ExecuteAsyncBatchResult\"\xaa\x01\n\x17\x45xecuteAsyncBatchResult\x12J\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x36.ai.stigmer.workflow.runner.v1.WorkflowExecuteResponseH\x00\x12\x39\n\x07refused\x18\x02 \x01(\x0b\x32&.ai.stigmer.workflow.runner.v1.RefusalH\x00\x42\x08\n\x06result\"O\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"b\n\x1aReportProgressBatchRequest\x12\x44\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x34.ai.stigmer.workflow.runner.v1.WorkflowProgressEvent\"o\n\x1bReportProgressBatchResponse\x12P\n\x10\x61\x63knowledgements\x18\x01 \x03(\x0b\x32\x36.ai.stigmer.workflow.runner.v1.ProgressAcknowledgement\"Q\n\x17ProgressAcknowledgement\x12\x1d\n\x15workflow_execution_id\x18\x01 \x01(\t\x12\x17\n\x0fsequence_number\x18\x02 \x01(\x03\x42n\n\x1d\x61i.stigmer.workflow.runner.v1P\x01ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,ai/stigmer/workflow/runner/v1/messages.proto\x12\x1d\x61i.stigmer.workflow.runner.v1\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x89\x05\n\x14WorkflowExecuteInput\x12\x1d\n\x15workflow_execution_id\x18\x01 \x01(\t\x12\x15\n\rworkflow_yaml\x18\x02 \x01(\t\x12R\n\x08\x65nv_vars\x18\x03 \x03(\x0b\x32@.ai.stigmer.workflow.runner.v1.WorkflowExecuteInput.EnvVarsEntry\x12\x41\n\x08metadata\x18\x04 \x01(\x0b\x32/.ai.stigmer.workflow.runner.v1.WorkflowMetadata\x12/\n\x0eworkflow_input\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x46\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x36.ai.stigmer.workflow.runner.v1.WorkflowExecutionConfig\x12%\n\x05input\x18\x07 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x12\n\ninput_json\x18\x08 \x01(\t\x12@\n\x0cworkflow_ref\x18\t \x01(\x0b\x32*.ai.stigmer.workflow.runner.v1.WorkflowRef\x12O\n\x06labels\x18\n \x03(\x0b\x32?.ai.stigmer.workflow.runner.v1.WorkflowExecuteInput.LabelsEntry\x1a.\n\x0c\x45nvVarsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0bWorkflowRef\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"Y\n\x10WorkflowMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"i\n\x17WorkflowExecutionConfig\x12\x1b\n\x13max_timeout_seconds\x18\x01 \x01(\x05\x12\x15\n\rdebug_enabled\x18\x02 \x01(\x08\x12\x1a\n\x12\x63\x61llbacks_disabled\x18\x03 \x01(\x08\"\xb4\x01\n\x17WorkflowExecuteResponse\x12\x1d\n\x15workflow_execution_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1c\n\x14temporal_workflow_id\x18\x04 \x01(\t\x12\x15\n\rsubscribe_url\x18\x05 \x01(\t\x12\x12\n\nstatus_url\x18\x06 \x01(\t\x12\x10\n\x08warnings\x18\x14 \x03(\t\"M\n\x16\x43\x61ncelExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"=\n\x15PauseExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\">\n\x16ResumeExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xee\x02\n\x15WorkflowProgressEvent\x12\x1d\n\x15workflow_execution_id\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x15\n\rworkflow_name\x18\x03 \x01(\t\x12\x11\n\ttask_name\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x14\n\x0ctimestamp_ms\x18\x07 \x01(\x03\x12:\n\x05\x65rror\x18\t \x01(\x0b\x32+.ai.stigmer.workflow.runner.v1.ErrorDetails\x12\x17\n\x0fsequence_number\x18\n \x01(\x03\x12\x15\n\rtask_progress\x18\x0b \x01(\x05\x12\x16\n\x0etask_reference\x18\x14 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x15 \x01(\x05\x12\x13\n\x0boutput_json\x18\x16 \x01(\t\x12\x11\n\titeration\x18\x17 \x03(\x05J\x04\x08\x08\x10\t\"\x91\x01\n\x0c\x45rrorDetails\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x0bstack_trace\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\x05\x12\r\n\x05title\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\x12\x10\n\x08instance\x18\x08 \x01(\t\"7\n\x13ProgressAckResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"c\n\x18\x45xecuteAsyncBatchRequest\x12G\n\nexecutions\x18\x01 \x03(\x0b\x32\x33.ai.stigmer.workflow.runner.v1.WorkflowExecuteInput\"d\n\x19\x45xecuteAsyncBatchResponse\x12G\n\x07results\x18\x01 \x03(\x0b\x32\x36.ai.stigmer.workflow.runner.v1.ExecuteAsyncBatchResult\"\xaa\x01\n\x17\x45xecuteAsyncBatchResult\x12J\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x36.ai.stigmer.workflow.runner.v1.WorkflowExecuteResponseH\x00\x12\x39\n\x07refused\x18\x02 \x01(\x0b\x32&.ai.stigmer.workflow.runner.v1.RefusalH\x00\x42\x08\n\x06result\"O\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"b\n\x1aReportProgressBatchRequest\x12\x44\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x34.ai.stigmer.workflow.runner.v1.WorkflowProgressEvent\"o\n\x1bReportProgressBatchResponse\x12P\n\x10\x61\x63knowledgements\x18\x01 \x03(\x0b\x32\x36.ai.stigmer.workflow.runner.v1.ProgressAcknowledgement\"Q\n\x17ProgressAcknowledgement\x12\x1d\n\x15workflow_execution_id\x18\x01 \x01(\t\x12\x17\n\x0fsequence_number\x18\x02 \x01(\x03\x42n\n\x1d\x61i.stigmer.workflow.runner.v1P\x01ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,42 +36,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\035ai.stigmer.workflow.runner.v1P\001ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1'
   _globals['_WORKFLOWEXECUTEINPUT_ENVVARSENTRY']._loaded_options = None
   _globals['_WORKFLOWEXECUTEINPUT_ENVVARSENTRY']._serialized_options = b'8\001'
+  _globals['_WORKFLOWEXECUTEINPUT_LABELSENTRY']._loaded_options = None
+  _globals['_WORKFLOWEXECUTEINPUT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_WORKFLOWEXECUTEINPUT']._serialized_start=137
-  _globals['_WORKFLOWEXECUTEINPUT']._serialized_end=658
-  _globals['_WORKFLOWEXECUTEINPUT_ENVVARSENTRY']._serialized_start=612
-  _globals['_WORKFLOWEXECUTEINPUT_ENVVARSENTRY']._serialized_end=658
-  _globals['_WORKFLOWREF']._serialized_start=660
-  _globals['_WORKFLOWREF']._serialized_end=723
-  _globals['_WORKFLOWMETADATA']._serialized_start=725
-  _globals['_WORKFLOWMETADATA']._serialized_end=814
-  _globals['_WORKFLOWEXECUTIONCONFIG']._serialized_start=816
-  _globals['_WORKFLOWEXECUTIONCONFIG']._serialized_end=893
-  _globals['_WORKFLOWEXECUTERESPONSE']._serialized_start=896
-  _globals['_WORKFLOWEXECUTERESPONSE']._serialized_end=1076
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=1078
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=1155
-  _globals['_PAUSEEXECUTIONREQUEST']._serialized_start=1157
-  _globals['_PAUSEEXECUTIONREQUEST']._serialized_end=1218
-  _globals['_RESUMEEXECUTIONREQUEST']._serialized_start=1220
-  _globals['_RESUMEEXECUTIONREQUEST']._serialized_end=1282
-  _globals['_WORKFLOWPROGRESSEVENT']._serialized_start=1285
-  _globals['_WORKFLOWPROGRESSEVENT']._serialized_end=1651
-  _globals['_ERRORDETAILS']._serialized_start=1654
-  _globals['_ERRORDETAILS']._serialized_end=1799
-  _globals['_PROGRESSACKRESPONSE']._serialized_start=1801
-  _globals['_PROGRESSACKRESPONSE']._serialized_end=1856
-  _globals['_EXECUTEASYNCBATCHREQUEST']._serialized_start=1858
-  _globals['_EXECUTEASYNCBATCHREQUEST']._serialized_end=1957
-  _globals['_EXECUTEASYNCBATCHRESPONSE']._serialized_start=1959
-  _globals['_EXECUTEASYNCBATCHRESPONSE']._serialized_end=2059
-  _globals['_EXECUTEASYNCBATCHRESULT']._serialized_start=2062
-  _globals['_EXECUTEASYNCBATCHRESULT']._serialized_end=2232
-  _globals['_REFUSAL']._serialized_start=2234
-  _globals['_REFUSAL']._serialized_end=2313
-  _globals['_REPORTPROGRESSBATCHREQUEST']._serialized_start=2315
-  _globals['_REPORTPROGRESSBATCHREQUEST']._serialized_end=2413
-  _globals['_REPORTPROGRESSBATCHRESPONSE']._serialized_start=2415
-  _globals['_REPORTPROGRESSBATCHRESPONSE']._serialized_end=2526
-  _globals['_PROGRESSACKNOWLEDGEMENT']._serialized_start=2528
-  _globals['_PROGRESSACKNOWLEDGEMENT']._serialized_end=2609
+  _globals['_WORKFLOWEXECUTEINPUT']._serialized_end=786
+  _globals['_WORKFLOWEXECUTEINPUT_ENVVARSENTRY']._serialized_start=693
+  _globals['_WORKFLOWEXECUTEINPUT_ENVVARSENTRY']._serialized_end=739
+  _globals['_WORKFLOWEXECUTEINPUT_LABELSENTRY']._serialized_start=741
+  _globals['_WORKFLOWEXECUTEINPUT_LABELSENTRY']._serialized_end=786
+  _globals['_WORKFLOWREF']._serialized_start=788
+  _globals['_WORKFLOWREF']._serialized_end=851
+  _globals['_WORKFLOWMETADATA']._serialized_start=853
+  _globals['_WORKFLOWMETADATA']._serialized_end=942
+  _globals['_WORKFLOWEXECUTIONCONFIG']._serialized_start=944
+  _globals['_WORKFLOWEXECUTIONCONFIG']._serialized_end=1049
+  _globals['_WORKFLOWEXECUTERESPONSE']._serialized_start=1052
+  _globals['_WORKFLOWEXECUTERESPONSE']._serialized_end=1232
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=1234
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=1311
+  _globals['_PAUSEEXECUTIONREQUEST']._serialized_start=1313
+  _globals['_PAUSEEXECUTIONREQUEST']._serialized_end=1374
+  _globals['_RESUMEEXECUTIONREQUEST']._serialized_start=1376
+  _globals['_RESUMEEXECUTIONREQUEST']._serialized_end=1438
+  _globals['_WORKFLOWPROGRESSEVENT']._serialized_start=1441
+  _globals['_WORKFLOWPROGRESSEVENT']._serialized_end=1807
+  _globals['_ERRORDETAILS']._serialized_start=1810
+  _globals['_ERRORDETAILS']._serialized_end=1955
+  _globals['_PROGRESSACKRESPONSE']._serialized_start=1957
+  _globals['_PROGRESSACKRESPONSE']._serialized_end=2012
+  _globals['_EXECUTEASYNCBATCHREQUEST']._serialized_start=2014
+  _globals['_EXECUTEASYNCBATCHREQUEST']._serialized_end=2113
+  _globals['_EXECUTEASYNCBATCHRESPONSE']._serialized_start=2115
+  _globals['_EXECUTEASYNCBATCHRESPONSE']._serialized_end=2215
+  _globals['_EXECUTEASYNCBATCHRESULT']._serialized_start=2218
+  _globals['_EXECUTEASYNCBATCHRESULT']._serialized_end=2388
+  _globals['_REFUSAL']._serialized_start=2390
+  _globals['_REFUSAL']._serialized_end=2469
+  _globals['_REPORTPROGRESSBATCHREQUEST']._serialized_start=2471
+  _globals['_REPORTPROGRESSBATCHREQUEST']._serialized_end=2569
+  _globals['_REPORTPROGRESSBATCHRESPONSE']._serialized_start=2571
+  _globals['_REPORTPROGRESSBATCHRESPONSE']._serialized_end=2682
+  _globals['_PROGRESSACKNOWLEDGEMENT']._serialized_start=2684
+  _globals['_PROGRESSACKNOWLEDGEMENT']._serialized_end=2765
 # @@protoc_insertion_point(module_scope)

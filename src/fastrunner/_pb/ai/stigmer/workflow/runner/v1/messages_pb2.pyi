@@ -46,6 +46,26 @@ class WorkflowExecuteInput(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class LabelsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKFLOW_EXECUTION_ID_FIELD_NUMBER: builtins.int
     WORKFLOW_YAML_FIELD_NUMBER: builtins.int
     ENV_VARS_FIELD_NUMBER: builtins.int
@@ -55,6 +75,7 @@ class WorkflowExecuteInput(message.Message):
     INPUT_FIELD_NUMBER: builtins.int
     INPUT_JSON_FIELD_NUMBER: builtins.int
     WORKFLOW_REF_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     workflow_execution_id: builtins.str
     """The caller's id of this execution, unique per data directory; 1 to 255 bytes, no control characters."""
     workflow_yaml: builtins.str
@@ -89,6 +110,12 @@ class WorkflowExecuteInput(message.Message):
         execution is accepted, and stays that.
         """
 
+    @builtins.property
+    def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """What the caller calls this execution: shown with it, and ListExecutions filters by it. At most 16; a name has 1 to 63
+        bytes without `=`, a value at most 255.
+        """
+
     def __init__(
         self,
         *,
@@ -101,10 +128,11 @@ class WorkflowExecuteInput(message.Message):
         input: struct_pb2.Value | None = ...,
         input_json: builtins.str = ...,
         workflow_ref: WorkflowRef | None = ...,
+        labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["config", b"config", "input", b"input", "metadata", b"metadata", "workflow_input", b"workflow_input", "workflow_ref", b"workflow_ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["config", b"config", "env_vars", b"env_vars", "input", b"input", "input_json", b"input_json", "metadata", b"metadata", "workflow_execution_id", b"workflow_execution_id", "workflow_input", b"workflow_input", "workflow_ref", b"workflow_ref", "workflow_yaml", b"workflow_yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["config", b"config", "env_vars", b"env_vars", "input", b"input", "input_json", b"input_json", "labels", b"labels", "metadata", b"metadata", "workflow_execution_id", b"workflow_execution_id", "workflow_input", b"workflow_input", "workflow_ref", b"workflow_ref", "workflow_yaml", b"workflow_yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,19 +204,23 @@ class WorkflowExecutionConfig(message.Message):
 
     MAX_TIMEOUT_SECONDS_FIELD_NUMBER: builtins.int
     DEBUG_ENABLED_FIELD_NUMBER: builtins.int
+    CALLBACKS_DISABLED_FIELD_NUMBER: builtins.int
     max_timeout_seconds: builtins.int
     """Upper bound on the execution's duration in seconds; 0: none but the document's own."""
     debug_enabled: builtins.bool
     """Log every step of this execution at level info."""
+    callbacks_disabled: builtins.bool
+    """Send none of this execution's events to the callback receiver; they are kept and read like any other's."""
     def __init__(
         self,
         *,
         max_timeout_seconds: builtins.int = ...,
         debug_enabled: builtins.bool = ...,
+        callbacks_disabled: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["debug_enabled", b"debug_enabled", "max_timeout_seconds", b"max_timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["callbacks_disabled", b"callbacks_disabled", "debug_enabled", b"debug_enabled", "max_timeout_seconds", b"max_timeout_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,6 +67,26 @@ class Execution(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class LabelsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     WORKFLOW_NAMESPACE_FIELD_NUMBER: builtins.int
@@ -80,6 +100,8 @@ class Execution(message.Message):
     METADATA_FIELD_NUMBER: builtins.int
     ACKNOWLEDGED_SEQUENCE_NUMBER_FIELD_NUMBER: builtins.int
     GIVEN_UP_EVENTS_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    DOCUMENT_METADATA_JSON_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The caller's id."""
     status: builtins.str
@@ -102,6 +124,8 @@ class Execution(message.Message):
     """The sequence number up to which the receiver has acknowledged events."""
     given_up_events: builtins.int
     """How many events after that one are not sent any more: no receiver took them in time, or none was configured."""
+    document_metadata_json: builtins.str
+    """Exact JSON text of the document's own `metadata`; empty if it has none. Lists leave out what is over 4 KiB."""
     @builtins.property
     def error(self) -> messages_pb2.ErrorDetails:
         """Its error, once failed; of a paused one, why the runner has paused it: nothing if somebody else has."""
@@ -109,6 +133,10 @@ class Execution(message.Message):
     @builtins.property
     def metadata(self) -> messages_pb2.WorkflowMetadata:
         """What the caller said of the workflow."""
+
+    @builtins.property
+    def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """What the caller has called it."""
 
     def __init__(
         self,
@@ -126,10 +154,12 @@ class Execution(message.Message):
         metadata: messages_pb2.WorkflowMetadata | None = ...,
         acknowledged_sequence_number: builtins.int = ...,
         given_up_events: builtins.int = ...,
+        labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        document_metadata_json: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_ms", b"accepted_ms", "acknowledged_sequence_number", b"acknowledged_sequence_number", "error", b"error", "execution_id", b"execution_id", "finished_ms", b"finished_ms", "given_up_events", b"given_up_events", "last_sequence_number", b"last_sequence_number", "metadata", b"metadata", "output_json", b"output_json", "status", b"status", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_ms", b"accepted_ms", "acknowledged_sequence_number", b"acknowledged_sequence_number", "document_metadata_json", b"document_metadata_json", "error", b"error", "execution_id", b"execution_id", "finished_ms", b"finished_ms", "given_up_events", b"given_up_events", "labels", b"labels", "last_sequence_number", b"last_sequence_number", "metadata", b"metadata", "output_json", b"output_json", "status", b"status", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -139,6 +169,26 @@ class ListExecutionsRequest(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class LabelsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STATUSES_FIELD_NUMBER: builtins.int
     WORKFLOW_NAME_FIELD_NUMBER: builtins.int
     WORKFLOW_NAMESPACE_FIELD_NUMBER: builtins.int
@@ -146,6 +196,7 @@ class ListExecutionsRequest(message.Message):
     ACCEPTED_UNTIL_MS_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     workflow_name: builtins.str
     """Only executions of the workflow with this name."""
     workflow_namespace: builtins.str
@@ -162,6 +213,10 @@ class ListExecutionsRequest(message.Message):
     def statuses(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only executions in one of these states."""
 
+    @builtins.property
+    def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Only executions that have each of these labels, with these values."""
+
     def __init__(
         self,
         *,
@@ -172,10 +227,11 @@ class ListExecutionsRequest(message.Message):
         accepted_until_ms: builtins.int = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_from_ms", b"accepted_from_ms", "accepted_until_ms", b"accepted_until_ms", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_from_ms", b"accepted_from_ms", "accepted_until_ms", b"accepted_until_ms", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
