@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 from fastrunner.errors import Unavailable
+from fastrunner.routing.facts import CallFacts
 
 
 class LocalRouter:
@@ -22,7 +23,7 @@ class LocalRouter:
     def assign(self, worker: int, count: int) -> None:
         """Nobody asks."""
 
-    async def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> bytes:
+    async def forward(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> bytes:
         """Raises Unavailable: there is nobody else."""
         raise Unavailable(f"there is no worker {worker}")
 
@@ -31,8 +32,7 @@ class LocalRouter:
         worker: int,
         method: str,
         payload: bytes,
-        peer: str,
-        deadline_ms: int,
+        facts: CallFacts,
     ) -> AsyncIterator[bytes]:
         """Raises Unavailable at the first step: there is nobody else."""
         raise Unavailable(f"there is no worker {worker}")

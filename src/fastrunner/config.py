@@ -9,11 +9,10 @@ import ipaddress
 import json
 import os
 import re
-import ssl
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -29,6 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastrunner.base import crash, limits
+from fastrunner.base.checks import check_authorities, check_certificates, is_loopback, issuer
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
 
@@ -57,6 +57,12 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARN = "warn"
     ERROR = "error"
+
+
+class Authentication(StrEnum):
+    """What is said about it beside what is configured."""
+
+    NONE = "none"
 
 
 class ConfigurationError(Exception):
@@ -261,6 +267,23 @@ class Config(DataSettings):
     """Deadline of one callback attempt, in seconds."""
     callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
     """PEM file of the authorities that vouch for the callback endpoint; default: those gRPC ships with."""
+    auth: Authentication | None = _variable("FASTRUNNER_AUTH", None)
+    """`none`: whoever reaches the ports may call, although they are bound beyond loopback and nothing tells callers
+    apart. Without it such a runner does not start; with it, workflows run no commands."""
+    callers_file: FilePath | None = _variable("FASTRUNNER_CALLERS_FILE", None)
+    """File of callers: hashed bearer tokens and names in certificates, each with roles; see docs/security.md."""
+    jwt_issuer: Annotated[str, AfterValidator(issuer)] | None = _variable("FASTRUNNER_JWT_ISSUER", None)
+    """Issuer of JSON Web Tokens that callers may send; its OpenID configuration tells its keys."""
+    jwt_audience: str | None = _variable("FASTRUNNER_JWT_AUDIENCE", None)
+    """What the tokens' `aud` must name: this runner. Needed with an issuer."""
+    jwt_jwks_file: FilePath | None = _variable("FASTRUNNER_JWT_JWKS_FILE", None)
+    """JWKS file of the issuer's keys, instead of asking it."""
+    jwt_roles_claim: str = _variable("FASTRUNNER_JWT_ROLES_CLAIM", "roles")
+    """Claim with a caller's roles: a list, or a text with spaces; dots lead into objects: `realm_access.roles`."""
+    jwt_namespaces_claim: str | None = _variable("FASTRUNNER_JWT_NAMESPACES_CLAIM", None)
+    """Claim with a caller's namespaces, in the same way; a token without it has none. Default: tokens have all."""
+    metrics_open: bool = _variable("FASTRUNNER_METRICS_OPEN", False)
+    """Whether /metrics needs no credentials although callers are told apart; else it wants the role `read`."""
     tls_certificate_file: FilePath | None = _variable("FASTRUNNER_TLS_CERTIFICATE_FILE", None)
     """PEM file of the gRPC server's certificate chain, its own first; default: gRPC without TLS."""
     tls_key_file: FilePath | None = _variable("FASTRUNNER_TLS_KEY_FILE", None)
@@ -276,7 +299,12 @@ class Config(DataSettings):
     )
     """For tests: in turns of which executions every worker dies (see `crash.py`). As `crash_point`."""
 
-    @field_validator("log_level", "env", mode="before")
+    @property
+    def tells_callers_apart(self) -> bool:
+        """Whether callers prove who they are."""
+        return bool(self.callers_file or self.jwt_issuer or self.tls_client_ca_file)
+
+    @field_validator("log_level", "env", "auth", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
@@ -313,6 +341,7 @@ class Config(DataSettings):
                     f"FASTRUNNER_CRASH_{name} kills the runner on purpose: unset it, ENV=prod takes no tests"
                 )
         self._check_tls()
+        self._check_callers()
         if self.temporal_service_address:
             raise ValueError(
                 "TEMPORAL_SERVICE_ADDRESS is set, but this version has no Temporal engine: unset it to use the "
@@ -334,32 +363,30 @@ class Config(DataSettings):
             )
         check_certificates(certificate, key, authorities)
 
-
-def check_certificates(certificate: Path, key: Path, authorities: Path | None) -> None:
-    """Raises ValueError, naming the variable, unless a certificate and its key are in these files."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # Without the function, a key that is encrypted would be asked for on the terminal.
-        context.load_cert_chain(certificate, key, password=_no_password)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: no certificate for the key in "
-            f"FASTRUNNER_TLS_KEY_FILE={key}: {error}"
-        ) from None
-    if authorities is not None:
-        check_authorities("FASTRUNNER_TLS_CLIENT_CA_FILE", authorities)
-
-
-def check_authorities(variable: str, file: Path) -> None:
-    """Raises ValueError, naming the variable, unless there are certificates in the file."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except OSError as error:
-        raise ValueError(f"{variable}={file}: no certificates there: {error}") from None
-
-
-def _no_password() -> NoReturn:
-    raise ValueError("the key is encrypted")
+    def _check_callers(self) -> None:
+        """Nobody must be open to a network by mistake."""
+        if (self.jwt_issuer is None) != (self.jwt_audience is None):
+            raise ValueError(
+                "FASTRUNNER_JWT_ISSUER and FASTRUNNER_JWT_AUDIENCE belong together: without the audience, tokens that "
+                "the issuer made for others would do; set both, or neither"
+            )
+        for name, value in (("JWKS_FILE", self.jwt_jwks_file), ("NAMESPACES_CLAIM", self.jwt_namespaces_claim)):
+            if value and self.jwt_issuer is None:
+                raise ValueError(f"FASTRUNNER_JWT_{name} is set without FASTRUNNER_JWT_ISSUER: set that, too")
+        if self.tells_callers_apart:
+            if self.auth is Authentication.NONE:
+                raise ValueError(
+                    "FASTRUNNER_AUTH=none, but FASTRUNNER_CALLERS_FILE, FASTRUNNER_JWT_ISSUER or "
+                    "FASTRUNNER_TLS_CLIENT_CA_FILE tells callers apart: unset one of them"
+                )
+            return
+        for name, host in (("GRPC", self.grpc_host), ("HTTP", self.http_host)):
+            if self.auth is None and not is_loopback(host):
+                raise ValueError(
+                    f"FASTRUNNER_{name}_HOST={host} lets others than this machine call, and nothing tells callers "
+                    "apart: set FASTRUNNER_CALLERS_FILE, FASTRUNNER_JWT_ISSUER or FASTRUNNER_TLS_CLIENT_CA_FILE (see "
+                    "docs/security.md), or FASTRUNNER_AUTH=none if whoever reaches the port may do everything"
+                )
 
 
 def load_config(**overrides: Any) -> Config:

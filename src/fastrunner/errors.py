@@ -20,6 +20,7 @@
       Damaged               DATA_LOSS             what is stored of the execution is not what was written
       NotServed             UNIMPLEMENTED         the method exists but this side does not serve it
       Unauthenticated       UNAUTHENTICATED       no or wrong credentials where they are configured
+      PermissionDenied      PERMISSION_DENIED     the caller's roles or namespaces do not cover it
       ForwardedError        as the owner said     a refusal by another worker, passed on unchanged
 
 Rule: a task that fails or a workflow that faults is never one of these; events and status tell it.
@@ -205,6 +206,12 @@ class Unauthenticated(RunnerError):
     """No or wrong credentials."""
 
     grpc_code = 16
+
+
+class PermissionDenied(RunnerError):
+    """The caller is known, and its roles or namespaces do not cover what it asks for."""
+
+    grpc_code = 7
 
 
 def code_of(error: RunnerError) -> int:

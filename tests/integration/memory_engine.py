@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -238,25 +239,23 @@ class DirectRouter:
         """Remembers it."""
         self.assigned.append((worker, count))
 
-    async def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> bytes:
+    async def forward(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> bytes:
         """Calls the owner's handler."""
         self.forwarded.append((worker, method))
         if worker in self.absent:
             raise Unavailable(f"worker {worker} did not come back in time")
         try:
             reply: bytes | Awaitable[bytes] = self.services[worker].handle_unary(
-                method, payload, CallFacts(peer, deadline_ms, local=True)
+                method, payload, replace(facts, local=True)
             )
             return reply if isinstance(reply, bytes) else await reply
         except RunnerError as error:
             raise encoded(error) from None
 
-    async def forward_stream(
-        self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int
-    ) -> AsyncIterator[bytes]:
+    async def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncIterator[bytes]:
         """Opens the owner's stream."""
         self.forwarded.append((worker, method))
-        stream = self.services[worker].handle_stream(method, payload, CallFacts(peer, deadline_ms, local=True))
+        stream = self.services[worker].handle_stream(method, payload, replace(facts, local=True))
         # The test of a broken link sets this; until then nothing waits for it.
         broken = self.streams_broken
         try:

@@ -34,7 +34,7 @@ def test_host_is_where_everything_listens(tmp_path: Path, host: str, reached: se
     """A real runner, its gRPC port and its HTTP port, by IPv4 and by IPv6."""
     if not has_ipv6():
         pytest.skip("no IPv6 here")
-    hosts = {"FASTRUNNER_GRPC_HOST": host, "FASTRUNNER_HTTP_HOST": host}
+    hosts = {"FASTRUNNER_GRPC_HOST": host, "FASTRUNNER_HTTP_HOST": host, "FASTRUNNER_AUTH": "none"}
     with running(tmp_path / "data", SERVE, FASTRUNNER_WORKERS="1", **hosts) as runner:
         runner.wait_ready()
         for port in (runner.ports["grpc_port"], runner.ports["http_port"]):
@@ -59,7 +59,7 @@ def joined(runner: RunnerProcess) -> socket.socket:
 def test_stranger_on_the_port_is_named(tmp_path: Path, host: str) -> None:
     """Who takes some of the connections is in /readyz, the metrics and the log, until it is gone; workers are not."""
     command = with_limits(PORT_WATCH_INTERVAL_S=0.1)
-    with running(tmp_path / "data", command, FASTRUNNER_GRPC_HOST=host) as runner:
+    with running(tmp_path / "data", command, FASTRUNNER_GRPC_HOST=host, FASTRUNNER_AUTH="none") as runner:
         runner.wait_ready()
         with joined(runner):
             reason = until(lambda: runner.readiness()[1])

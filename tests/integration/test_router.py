@@ -147,12 +147,12 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_owner_answers_with_the_callers_facts(workers: Workers) -> None:
     """A forwarded request reaches the owner's handler with peer and deadline, marked as local."""
     router, deadline_ms = workers.routers[0], clock.wall_ms() + 3_600_000
-    assert await router.forward(2, "GetExecution", b"abc", PEER, deadline_ms) == b"worker 2:abc"
+    assert await router.forward(2, "GetExecution", b"abc", CallFacts(PEER, deadline_ms, local=False)) == b"worker 2:abc"
     ((method, payload, facts),) = workers.handlers[2].calls
     assert (method, payload, facts.peer, facts.local) == ("GetExecution", b"abc", PEER, True)
     assert abs(facts.deadline_ms - deadline_ms) < 60_000
     assert workers.registry.get_sample_value("workflow_runner_router_forwards_total", {"code": "OK"}) == 1
-    assert await router.forward(2, "GetExecution", b"", PEER, 0) == b"worker 2:"
+    assert await router.forward(2, "GetExecution", b"", CallFacts(PEER, 0, local=False)) == b"worker 2:"
     assert workers.handlers[2].calls[1][2] == CallFacts(PEER, 0, local=True)
 
 
@@ -160,7 +160,9 @@ async def test_clock_that_is_set_cuts_no_call(workers: Workers, monkeypatch: pyt
     """A call that waits for its owner keeps its time when the clock is set an hour forward; so does the owner's."""
     await workers.stop(1)
     began_ms = clock.wall_ms()
-    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Echo", b"late", PEER, began_ms + 60_000))
+    forward = asyncio.ensure_future(
+        workers.routers[0].forward(1, "Echo", b"late", CallFacts(PEER, began_ms + 60_000, local=False))
+    )
     await asyncio.sleep(0)
     for module in ("calls", "answering"):
         monkeypatch.setattr(f"fastrunner.routing.{module}.wall_ms", lambda: began_ms + 3_600_000)
@@ -173,7 +175,9 @@ async def test_clock_that_is_set_cuts_no_call(workers: Workers, monkeypatch: pyt
 async def test_many_requests_share_a_link_and_keep_their_answers(workers: Workers) -> None:
     """A thousand requests in both directions at once each get their own answer."""
     forwards = [
-        asyncio.ensure_future(workers.routers[source].forward(target, "Echo", b"%d" % number, PEER, 0))
+        asyncio.ensure_future(
+            workers.routers[source].forward(target, "Echo", b"%d" % number, CallFacts(PEER, 0, local=False))
+        )
         for number in range(1000)
         for source, target in ((0, 1), (1, 0))
     ]
@@ -185,7 +189,7 @@ async def test_many_requests_share_a_link_and_keep_their_answers(workers: Worker
 async def test_large_payloads_pass(workers: Workers) -> None:
     """A request of the largest size the service takes passes unharmed, a reply beyond the frame is refused."""
     payload = bytes(limits.REQUEST_SIZE_BYTES_MAX)
-    reply = await workers.routers[0].forward(1, "Echo", payload, PEER, 0)
+    reply = await workers.routers[0].forward(1, "Echo", payload, CallFacts(PEER, 0, local=False))
     assert len(reply) == len(payload) + len(b"worker 1:")
 
 
@@ -193,16 +197,16 @@ async def test_reply_too_large_for_a_frame_is_refused(workers: Workers, monkeypa
     """What does not fit a frame becomes a refusal, not a broken link."""
     monkeypatch.setattr(limits, "ROUTER_FRAME_SIZE_BYTES_MAX", limits.ROUTER_FLUSH_SIZE_BYTES + 100)
     with pytest.raises(ForwardedError) as refused:
-        await workers.routers[0].forward(1, "Echo", bytes(200), PEER, 0)
+        await workers.routers[0].forward(1, "Echo", bytes(200), CallFacts(PEER, 0, local=False))
     assert refused.value.code == TooLarge.grpc_code
-    assert await workers.routers[0].forward(1, "Echo", b"1", PEER, 0) == b"worker 1:1"
+    assert await workers.routers[0].forward(1, "Echo", b"1", CallFacts(PEER, 0, local=False)) == b"worker 1:1"
 
 
 @pytest.mark.parametrize(("method", "code"), [("Refuse", 5), ("RefuseLater", 8), ("Break", 13)])
 async def test_refusals_pass_unchanged(workers: Workers, method: str, code: int) -> None:
     """The owner's refusal arrives with code and details, now or later; a defect arrives as INTERNAL."""
     with pytest.raises(ForwardedError) as refused:
-        await workers.routers[0].forward(1, method, b"", PEER, 0)
+        await workers.routers[0].forward(1, method, b"", CallFacts(PEER, 0, local=False))
     assert refused.value.code == code
     status = status_of(refused.value)
     assert status.code == code
@@ -212,13 +216,13 @@ async def test_refusals_pass_unchanged(workers: Workers, method: str, code: int)
 async def test_stream_arrives_whole_and_ends(workers: Workers) -> None:
     """A stream longer than its window arrives complete and in order."""
     count = limits.ROUTER_STREAM_CREDITS_MAX * 5 + 7
-    stream = workers.routers[0].forward_stream(1, "Count", b"%d" % count, PEER, 0)
+    stream = workers.routers[0].forward_stream(1, "Count", b"%d" % count, CallFacts(PEER, 0, local=False))
     assert [message async for message in stream] == [b"%d" % number for number in range(count)]
 
 
 async def test_stream_ends_with_the_owners_refusal(workers: Workers) -> None:
     """Messages before a refusal are delivered, then it is raised."""
-    stream = workers.routers[0].forward_stream(1, "CountAndRefuse", b"3", PEER, 0)
+    stream = workers.routers[0].forward_stream(1, "CountAndRefuse", b"3", CallFacts(PEER, 0, local=False))
     assert [await anext(stream) for _ in range(3)] == [b"0", b"1", b"2"]
     with pytest.raises(ForwardedError) as refused:
         await anext(stream)
@@ -227,11 +231,11 @@ async def test_stream_ends_with_the_owners_refusal(workers: Workers) -> None:
 
 async def test_unread_stream_stops_its_owner(workers: Workers) -> None:
     """An owner sends no more than the window to a reader that does not read."""
-    stream = workers.routers[0].forward_stream(1, "Count", b"100000", PEER, 0)
+    stream = workers.routers[0].forward_stream(1, "Count", b"100000", CallFacts(PEER, 0, local=False))
     assert await anext(stream) == b"0"
     handler = workers.handlers[1]
     await until(lambda: handler.sent > limits.ROUTER_STREAM_CREDITS_MAX)
-    await workers.routers[0].forward(1, "Echo", b"", PEER, 0)
+    await workers.routers[0].forward(1, "Echo", b"", CallFacts(PEER, 0, local=False))
     assert handler.sent == limits.ROUTER_STREAM_CREDITS_MAX + 1
     await stream.aclose()
     await asyncio.wait_for(handler.closed.wait(), 10)
@@ -239,7 +243,7 @@ async def test_unread_stream_stops_its_owner(workers: Workers) -> None:
 
 async def test_closing_a_stream_closes_the_owners(workers: Workers) -> None:
     """A reader that goes away while nothing is sent ends the owner's stream."""
-    stream = workers.routers[0].forward_stream(1, "CountAndWait", b"1", PEER, 0)
+    stream = workers.routers[0].forward_stream(1, "CountAndWait", b"1", CallFacts(PEER, 0, local=False))
     assert await anext(stream) == b"0"
     await stream.aclose()
     await asyncio.wait_for(workers.handlers[1].closed.wait(), 10)
@@ -255,13 +259,15 @@ async def bounded(workers: Workers, monkeypatch: pytest.MonkeyPatch, **bounds: i
 async def test_abandoned_wait_frees_its_place(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests in flight are bounded; a cancelled wait makes room."""
     router = await bounded(workers, monkeypatch, ROUTER_REQUESTS_MAX=2, ROUTER_CLIENT_PARTS=1)
-    waiting = [asyncio.ensure_future(router.forward(1, "Wait", b"%d" % n, PEER, 0)) for n in range(2)]
+    waiting = [
+        asyncio.ensure_future(router.forward(1, "Wait", b"%d" % n, CallFacts(PEER, 0, local=False))) for n in range(2)
+    ]
     with pytest.raises(AtCapacity) as refused:
-        router.forward(1, "Echo", b"", PEER, 0)
+        router.forward(1, "Echo", b"", CallFacts(PEER, 0, local=False))
     assert refused.value.retry_after_s > 0
     waiting[0].cancel()
     await asyncio.sleep(0)
-    assert await router.forward(1, "Echo", b"", PEER, 0) == b"worker 1:"
+    assert await router.forward(1, "Echo", b"", CallFacts(PEER, 0, local=False)) == b"worker 1:"
     workers.handlers[1].gate.set()
     assert await waiting[1] == b"1"
 
@@ -269,26 +275,31 @@ async def test_abandoned_wait_frees_its_place(workers: Workers, monkeypatch: pyt
 async def test_client_has_a_part_of_a_link(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     """One client's requests do not take what others need, and it has its part again when they are answered."""
     router = await bounded(workers, monkeypatch, ROUTER_REQUESTS_MAX=4)
-    waiting = [asyncio.ensure_future(router.forward(1, "Wait", b"", "greedy", 0)) for _ in range(2)]
+    waiting = [
+        asyncio.ensure_future(router.forward(1, "Wait", b"", CallFacts("greedy", 0, local=False))) for _ in range(2)
+    ]
     with pytest.raises(AtCapacity):
-        router.forward(1, "Echo", b"", "greedy", 0)
-    assert await router.forward(1, "Echo", b"", "modest", 0) == b"worker 1:"
+        router.forward(1, "Echo", b"", CallFacts("greedy", 0, local=False))
+    assert await router.forward(1, "Echo", b"", CallFacts("modest", 0, local=False)) == b"worker 1:"
     workers.handlers[1].gate.set()
     await asyncio.gather(*waiting)
-    assert await router.forward(1, "Echo", b"", "greedy", 0) == b"worker 1:"
+    assert await router.forward(1, "Echo", b"", CallFacts("greedy", 0, local=False)) == b"worker 1:"
 
 
 async def test_commands_have_a_reserve(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every place taken an execution can still be cancelled and looked at, by whoever fills them too."""
     bounds = {"ROUTER_REQUESTS_MAX": 2, "ROUTER_RESERVE_REQUESTS_MAX": 2}
     router = await bounded(workers, monkeypatch, **bounds)
-    waiting = [asyncio.ensure_future(router.forward(1, "Wait", b"", client, 0)) for client in ("a", "b")]
+    waiting = [
+        asyncio.ensure_future(router.forward(1, "Wait", b"", CallFacts(client, 0, local=False)))
+        for client in ("a", "b")
+    ]
     for method in ("CancelExecution", "GetExecution"):
-        assert await router.forward(1, method, b"x", "a", 0) == b"worker 1:x"
-    waiting.append(asyncio.ensure_future(router.forward(1, "PauseExecution", b"", "a", 0)))
+        assert await router.forward(1, method, b"x", CallFacts("a", 0, local=False)) == b"worker 1:x"
+    waiting.append(asyncio.ensure_future(router.forward(1, "PauseExecution", b"", CallFacts("a", 0, local=False))))
     with pytest.raises(AtCapacity):
-        router.forward(1, "CancelExecution", b"", "a", 0)
-    assert await router.forward(1, "CancelExecution", b"x", "b", 0) == b"worker 1:x"
+        router.forward(1, "CancelExecution", b"", CallFacts("a", 0, local=False))
+    assert await router.forward(1, "CancelExecution", b"x", CallFacts("b", 0, local=False)) == b"worker 1:x"
     workers.handlers[1].gate.set()
     await asyncio.gather(*waiting)
 
@@ -296,15 +307,18 @@ async def test_commands_have_a_reserve(workers: Workers, monkeypatch: pytest.Mon
 async def test_streams_take_no_place_of_requests(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many followers as there may be, of all clients or of one, leave requests alone; what ends makes room."""
     router = await bounded(workers, monkeypatch, ROUTER_STREAMS_MAX=4, ROUTER_REQUESTS_MAX=2)
-    streams = [router.forward_stream(1, "CountAndWait", b"1", client, 0) for client in ("a", "a", "b", "b")]
+    streams = [
+        router.forward_stream(1, "CountAndWait", b"1", CallFacts(client, 0, local=False))
+        for client in ("a", "a", "b", "b")
+    ]
     for stream in streams:
         assert await anext(stream) == b"0"
     for client in ("a", "c"):
         with pytest.raises(AtCapacity):
-            await anext(router.forward_stream(1, "CountAndWait", b"1", client, 0))
-    assert await router.forward(1, "Echo", b"", "a", 0) == b"worker 1:"
+            await anext(router.forward_stream(1, "CountAndWait", b"1", CallFacts(client, 0, local=False)))
+    assert await router.forward(1, "Echo", b"", CallFacts("a", 0, local=False)) == b"worker 1:"
     await streams.pop().aclose()
-    again = router.forward_stream(1, "Count", b"1", "c", 0)
+    again = router.forward_stream(1, "Count", b"1", CallFacts("c", 0, local=False))
     assert [message async for message in again] == [b"0"]
     for stream in streams:
         await stream.aclose()
@@ -316,13 +330,15 @@ async def test_bytes_that_wait_for_an_owner_are_bounded(workers: Workers, monkey
     await workers.stop(1)
     large = bytes(200_000)
     clients = ["a", "a", "b", "b"]
-    waiting = [asyncio.ensure_future(router.forward(1, "Echo", large, client, 0)) for client in clients]
+    waiting = [
+        asyncio.ensure_future(router.forward(1, "Echo", large, CallFacts(client, 0, local=False))) for client in clients
+    ]
     await asyncio.sleep(0)
     with pytest.raises(AtCapacity):
-        router.forward(1, "Echo", large, "a", 0)
-    waiting.append(asyncio.ensure_future(router.forward(1, "Echo", large, "c", 0)))
+        router.forward(1, "Echo", large, CallFacts("a", 0, local=False))
+    waiting.append(asyncio.ensure_future(router.forward(1, "Echo", large, CallFacts("c", 0, local=False))))
     with pytest.raises(AtCapacity):
-        router.forward(1, "Echo", large, "d", 0)
+        router.forward(1, "Echo", large, CallFacts("d", 0, local=False))
     await workers.start(1)
     assert await asyncio.gather(*waiting) == [b"worker 1:" + large] * 5
 
@@ -335,15 +351,15 @@ async def test_bytes_of_commands_and_streams_are_bounded(
 ) -> None:
     """Neither the reserve nor the streams are a way around."""
     router = await bounded(workers, monkeypatch, **{"ROUTER_REQUESTS_MAX": 0, bound: 100})
-    stream = router.forward_stream(1, "Count", b"1".zfill(51), PEER, 0)
+    stream = router.forward_stream(1, "Count", b"1".zfill(51), CallFacts(PEER, 0, local=False))
     with pytest.raises(AtCapacity):
-        await (router.forward(1, method, bytes(51), PEER, 0) if method else anext(stream))
+        await (router.forward(1, method, bytes(51), CallFacts(PEER, 0, local=False)) if method else anext(stream))
 
 
 async def test_request_waits_for_an_owner_that_is_down(workers: Workers) -> None:
     """A request to a worker that is not there is answered by its successor."""
     await workers.stop(1)
-    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Echo", b"late", PEER, 0))
+    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Echo", b"late", CallFacts(PEER, 0, local=False)))
     await asyncio.sleep(0)
     await workers.start(1)
     assert await forward == b"worker 1:late"
@@ -351,8 +367,10 @@ async def test_request_waits_for_an_owner_that_is_down(workers: Workers) -> None
 
 async def test_sent_request_goes_to_the_successor(workers: Workers) -> None:
     """A request without an answer when its owner goes is sent to the successor; a stream that began is not."""
-    forward = asyncio.ensure_future(workers.routers[0].forward(1, "GetEvents", b"again", PEER, 0))
-    stream = workers.routers[0].forward_stream(1, "CountAndWait", b"1", PEER, 0)
+    forward = asyncio.ensure_future(
+        workers.routers[0].forward(1, "GetEvents", b"again", CallFacts(PEER, 0, local=False))
+    )
+    stream = workers.routers[0].forward_stream(1, "CountAndWait", b"1", CallFacts(PEER, 0, local=False))
     assert await anext(stream) == b"0"
     await until(lambda: len(workers.handlers[1].calls) == 2)
     await workers.restart(1)
@@ -367,16 +385,16 @@ async def test_sent_request_goes_to_the_successor(workers: Workers) -> None:
 async def test_command_is_not_repeated(folder: RuntimeFolder, method: str) -> None:
     """One that may have been carried out is not sent again: it would undo what came after it. One never sent is."""
     async with ScriptedOwner(folder) as owner, asking(folder) as router:
-        forward = router.forward(1, method, b"", PEER, 0)
+        forward = router.forward(1, method, b"", CallFacts(PEER, 0, local=False))
         await owner.requests.get()
-        later = asyncio.ensure_future(router.forward(1, method, b"later", PEER, 0))
+        later = asyncio.ensure_future(router.forward(1, method, b"later", CallFacts(PEER, 0, local=False)))
         await owner.close()
         with pytest.raises(Unavailable) as refused:
             await forward
         assert method in refused.value.message
         assert "look at the execution" in refused.value.message
         await asyncio.gather(later, return_exceptions=True)
-        unsent = asyncio.ensure_future(router.forward(1, method, b"unsent", PEER, 0))
+        unsent = asyncio.ensure_future(router.forward(1, method, b"unsent", CallFacts(PEER, 0, local=False)))
         await asyncio.sleep(0)
         await owner.open(2)
         request = await owner.requests.get()
@@ -389,7 +407,7 @@ async def test_command_is_not_repeated(folder: RuntimeFolder, method: str) -> No
 async def test_dying_owner_is_not_sent_a_request(folder: RuntimeFolder) -> None:
     """A process that is about to end takes connections and says nothing: its successor is the one that is asked."""
     async with ScriptedOwner(folder) as owner, asking(folder) as router:
-        forward = router.forward(1, "GetExecution", b"", PEER, 0)
+        forward = router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False))
         await owner.requests.get()
         await owner.open(0)
         dropped = owner.connections
@@ -403,7 +421,7 @@ async def test_dying_owner_is_not_sent_a_request(folder: RuntimeFolder) -> None:
 async def test_same_owner_again_is_no_successor(folder: RuntimeFolder) -> None:
     """A request survives broken links to one process and one successor; when that goes too, it is refused."""
     async with ScriptedOwner(folder) as owner, asking(folder) as router:
-        forward = asyncio.ensure_future(router.forward(1, "GetExecution", b"", PEER, 0))
+        forward = asyncio.ensure_future(router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False)))
         for incarnation in (1, 1, 2):
             await owner.requests.get()
             await owner.open(incarnation)
@@ -419,21 +437,21 @@ async def test_stopped_process_bounds_a_call(folder: RuntimeFolder, monkeypatch:
     monkeypatch.setattr(limits, "ROUTER_OWNER_WAIT_S_MAX", 1.5)
     async with asking(folder) as router:
         owner = await owner_process(folder)
-        assert await router.forward(1, "GetExecution", b"", PEER, 0) == b"%d" % owner.pid
+        assert await router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False)) == b"%d" % owner.pid
         owner.send_signal(signal.SIGSTOP)
-        sent = router.forward(1, "GetExecution", b"", PEER, 0)
+        sent = router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False))
         with pytest.raises(Unavailable, match="silent"):
             await sent
         with pytest.raises(Unavailable):
-            await router.forward(1, "GetExecution", b"", PEER, 0)
+            await router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False))
         owner.send_signal(signal.SIGCONT)
         monkeypatch.undo()
-        waiting = asyncio.ensure_future(router.forward(1, "GetEvents", b"", PEER, 0))
-        assert await router.forward(1, "GetExecution", b"", PEER, 0) == b"%d" % owner.pid
+        waiting = asyncio.ensure_future(router.forward(1, "GetEvents", b"", CallFacts(PEER, 0, local=False)))
+        assert await router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False)) == b"%d" % owner.pid
         owner.kill()
         await owner.wait()
         successor = await owner_process(folder)
-        assert await router.forward(1, "GetExecution", b"", PEER, 0) == b"%d" % successor.pid
+        assert await router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False)) == b"%d" % successor.pid
         assert not waiting.done()
         waiting.cancel()
         successor.kill()
@@ -445,7 +463,7 @@ async def test_owner_that_takes_its_time_is_not_silent(workers: Workers, monkeyp
     monkeypatch.setattr(limits, "ROUTER_OWNER_WAIT_S_MAX", 0.5)
     monkeypatch.setattr(limits, "ROUTER_RETRY_INTERVAL_S", 0.1)
     monkeypatch.setattr(limits, "ROUTER_PING_LOOKS", 1)
-    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Wait", b"slow", PEER, 0))
+    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Wait", b"slow", CallFacts(PEER, 0, local=False)))
     done, _ = await asyncio.wait([forward], timeout=1.2)
     assert not done
     workers.handlers[1].gate.set()
@@ -456,7 +474,7 @@ async def test_pings_are_rare(folder: RuntimeFolder) -> None:
     """An owner that has nothing to say is asked for a sign of life, at the pace of the bound."""
     async with ScriptedOwner(folder) as owner, asking(folder) as router:
         began_s = clock.monotonic_s()
-        forward = asyncio.ensure_future(router.forward(1, "GetExecution", b"", PEER, 0))
+        forward = asyncio.ensure_future(router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False)))
         await until(lambda: owner.pings == 1)
         assert clock.monotonic_s() - began_s >= limits.ROUTER_PING_LOOKS * limits.ROUTER_RETRY_INTERVAL_S
         forward.cancel()
@@ -465,7 +483,9 @@ async def test_pings_are_rare(folder: RuntimeFolder) -> None:
 async def test_stopping_owner_hands_over_to_its_successor(workers: Workers) -> None:
     """A request that an owner refuses because it is stopping is asked of its successor."""
     workers.handlers[1].refusal = Stopping("stopping")
-    forward = asyncio.ensure_future(workers.routers[0].forward(1, "PauseExecution", b"p", PEER, 0))
+    forward = asyncio.ensure_future(
+        workers.routers[0].forward(1, "PauseExecution", b"p", CallFacts(PEER, 0, local=False))
+    )
     await until(lambda: len(workers.handlers[1].calls) == 1)
     await workers.restart(1)
     workers.handlers[1].gate.set()
@@ -476,14 +496,14 @@ async def test_stopping_owner_hands_over_to_its_successor(workers: Workers) -> N
 async def test_refusal_for_now_is_asked_again(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     """An owner that refuses because it is stopping but stays is asked until it answers, or its refusal is passed on."""
     workers.handlers[1].refusal = Stopping("stopping")
-    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Echo", b"", PEER, 0))
+    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Echo", b"", CallFacts(PEER, 0, local=False)))
     await until(lambda: len(workers.handlers[1].calls) >= 2)
     workers.handlers[1].refusal = None
     assert await forward == b"worker 1:"
     workers.handlers[1].refusal = Stopping("stopping")
     monkeypatch.setattr(limits, "ROUTER_OWNER_WAIT_S_MAX", 0.1)
     with pytest.raises(ForwardedError) as refused:
-        await workers.routers[0].forward(1, "Echo", b"", PEER, 0)
+        await workers.routers[0].forward(1, "Echo", b"", CallFacts(PEER, 0, local=False))
     assert (refused.value.code, refused.value.message) == (14, "stopping")
 
 
@@ -494,7 +514,7 @@ async def test_refusal_of_the_request_is_the_answer(workers: Workers, refusal: R
     """What its owner says of a request is not asked again, whatever its code."""
     workers.handlers[1].refusal = refusal
     with pytest.raises(ForwardedError) as refused:
-        await workers.routers[0].forward(1, "Echo", b"", PEER, 0)
+        await workers.routers[0].forward(1, "Echo", b"", CallFacts(PEER, 0, local=False))
     assert (refused.value.code, refused.value.message) == (14, refusal.message)
     assert len(workers.handlers[1].calls) == 1
 
@@ -504,9 +524,9 @@ async def test_waiting_ends_at_the_deadline(workers: Workers, monkeypatch: pytes
     monkeypatch.setattr(limits, "ROUTER_OWNER_WAIT_S_MAX", 0.1)
     await workers.stop(1)
     with pytest.raises(Unavailable):
-        await workers.routers[0].forward(1, "Echo", b"", PEER, 0)
+        await workers.routers[0].forward(1, "Echo", b"", CallFacts(PEER, 0, local=False))
     monkeypatch.undo()
-    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Echo", b"", PEER, 0))
+    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Echo", b"", CallFacts(PEER, 0, local=False)))
     await asyncio.sleep(0)
     workers.routers[0].stop_waiting()
     with pytest.raises(Unavailable):
@@ -515,7 +535,7 @@ async def test_waiting_ends_at_the_deadline(workers: Workers, monkeypatch: pytes
 
 async def test_closing_router_lets_answers_out(workers: Workers) -> None:
     """A worker that closes its links first answers what it can."""
-    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Wait", b"last", PEER, 0))
+    forward = asyncio.ensure_future(workers.routers[0].forward(1, "Wait", b"last", CallFacts(PEER, 0, local=False)))
     await until(lambda: len(workers.handlers[1].calls) == 1)
     workers.handlers[1].gate.set()
     await workers.stop(1)
@@ -529,7 +549,7 @@ async def test_garbage_closes_the_link_only(workers: Workers) -> None:
     with contextlib.suppress(ConnectionError):
         assert Frame.FromString((await reader.read())[4:]).incarnation
     writer.close()
-    assert await workers.routers[0].forward(1, "Echo", b"ok", PEER, 0) == b"worker 1:ok"
+    assert await workers.routers[0].forward(1, "Echo", b"ok", CallFacts(PEER, 0, local=False)) == b"worker 1:ok"
 
 
 async def test_every_worker_knows_who_has_an_execution(workers: Workers) -> None:
@@ -701,7 +721,7 @@ async def test_damaged_frame_closes_the_link_only(workers: Workers, asker: Asker
     asker._writer.write(b"\x00\x00\x00\x04\xff\xff\xff\xff")
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await asker.frame()
-    assert await workers.routers[0].forward(1, "Echo", b"ok", PEER, 0) == b"worker 1:ok"
+    assert await workers.routers[0].forward(1, "Echo", b"ok", CallFacts(PEER, 0, local=False)) == b"worker 1:ok"
 
 
 async def test_stream_that_is_cancelled_before_it_starts_leaves_nothing(workers: Workers, asker: Asker) -> None:
@@ -723,11 +743,11 @@ async def test_stream_that_is_cancelled_before_it_starts_leaves_nothing(workers:
 
 async def test_large_messages_cost_more_credit(workers: Workers) -> None:
     """An owner sends no more bytes ahead of a reader than messages of a KiB would be, and one message."""
-    stream = workers.routers[0].forward_stream(1, "Large", b"100", PEER, 0)
+    stream = workers.routers[0].forward_stream(1, "Large", b"100", CallFacts(PEER, 0, local=False))
     assert len(await anext(stream)) == 65_536
     ahead = limits.ROUTER_STREAM_CREDITS_MAX * limits.ROUTER_CREDIT_SIZE_BYTES // 65_536
     await until(lambda: workers.handlers[1].sent > ahead)
-    await workers.routers[0].forward(1, "Echo", b"", PEER, 0)
+    await workers.routers[0].forward(1, "Echo", b"", CallFacts(PEER, 0, local=False))
     assert workers.handlers[1].sent <= ahead + 2
     assert len([message async for message in stream]) == 99
 
@@ -736,7 +756,7 @@ async def test_streams_of_a_link_share_its_credit(folder: RuntimeFolder, monkeyp
     """The more streams there are the less each new one is granted, down to a floor."""
     monkeypatch.setattr(limits, "ROUTER_LINK_CREDITS", 4 * limits.ROUTER_STREAM_CREDITS_MIN)
     async with ScriptedOwner(folder) as owner, asking(folder) as router:
-        streams = [router.forward_stream(1, "Count", b"", PEER, 0) for _ in range(6)]
+        streams = [router.forward_stream(1, "Count", b"", CallFacts(PEER, 0, local=False)) for _ in range(6)]
         reads = [asyncio.ensure_future(anext(stream)) for stream in streams]
         granted = [(await owner.requests.get()).credit for _ in reads]
         assert granted == [32, 16, 10, 8, 8, 8]
@@ -750,7 +770,7 @@ async def test_answers_of_a_worker_that_does_not_read_are_bounded(workers: Worke
     asker.ask(*(Request(request_id=n + 1, method="Large", payload=b"%d" % size) for n in range(count)))
     asker.ask(Request(request_id=1000, method="Echo", payload=b"1"))
     await until(lambda: len(workers.handlers[1].calls) == count + 1)
-    assert await workers.routers[0].forward(1, "Echo", b"2", PEER, 0) == b"worker 1:2"
+    assert await workers.routers[0].forward(1, "Echo", b"2", CallFacts(PEER, 0, local=False)) == b"worker 1:2"
     answers: list[Answer] = []
     while len(answers) <= count:
         answers += (await asker.frame())[0].answers
@@ -765,7 +785,7 @@ async def test_streams_of_a_worker_that_does_not_read_stand_still(workers: Worke
     """Credit is no leave to fill the owner's memory: however many streams have it, they wait, and then go on."""
     asker.ask(*(Request(request_id=n + 1, method="Large", payload=b"3", credit=200) for n in range(500)))
     await until(lambda: len(workers.handlers[1].calls) == 500)
-    await workers.routers[0].forward(1, "Echo", b"", PEER, 0)
+    await workers.routers[0].forward(1, "Echo", b"", CallFacts(PEER, 0, local=False))
     (incoming,) = (channel for channel in workers.routers[1]._incoming if len(channel.unanswered) > 100)
     assert incoming.outbox_size_bytes < limits.ROUTER_FLUSH_SIZE_BYTES + 65 * 65_600
     answers = 0
@@ -776,7 +796,10 @@ async def test_streams_of_a_worker_that_does_not_read_stand_still(workers: Worke
 async def test_messages_of_a_frame_are_spread_over_turns(folder: RuntimeFolder) -> None:
     """An event's thousand followers are not all woken in one turn: what else the worker does goes on between them."""
     async with ScriptedOwner(folder) as owner, asking(folder) as router:
-        forwards = [asyncio.ensure_future(router.forward(1, "Echo", b"", f"{n % 4}", 0)) for n in range(1000)]
+        forwards = [
+            asyncio.ensure_future(router.forward(1, "Echo", b"", CallFacts(f"{n % 4}", 0, local=False)))
+            for n in range(1000)
+        ]
         ids = [(await owner.requests.get()).request_id for _ in forwards]
         owner.answer(*(Answer(request_id=request_id, end=True) for request_id in ids))
         per_turn, done = [0], 0
@@ -791,8 +814,10 @@ async def test_messages_of_a_frame_are_spread_over_turns(folder: RuntimeFolder) 
 async def test_urgent_requests_leave_first(folder: RuntimeFolder) -> None:
     """When the owner comes, a command is sent before whatever has waited longer."""
     async with asking(folder) as router:
-        requests: list[Awaitable[bytes]] = [router.forward(1, "ExecuteAsync", b"", PEER, 0) for _ in range(10)]
-        requests.append(router.forward(1, "CancelExecution", b"", PEER, 0))
+        requests: list[Awaitable[bytes]] = [
+            router.forward(1, "ExecuteAsync", b"", CallFacts(PEER, 0, local=False)) for _ in range(10)
+        ]
+        requests.append(router.forward(1, "CancelExecution", b"", CallFacts(PEER, 0, local=False)))
         async with ScriptedOwner(folder) as owner:
             assert (await owner.requests.get()).method == "CancelExecution"
             await router.close(0)
@@ -804,10 +829,13 @@ async def test_requests_wait_while_the_owner_does_not_read(folder: RuntimeFolder
     async with ScriptedOwner(folder) as owner, asking(folder) as router:
         await asyncio.wait_for(_first(router, owner), 10)
         owner.reading.clear()
-        bulk = [asyncio.ensure_future(router.forward(1, "ExecuteAsync", bytes(1_000_000), PEER, 0)) for _ in range(8)]
+        bulk = [
+            asyncio.ensure_future(router.forward(1, "ExecuteAsync", bytes(1_000_000), CallFacts(PEER, 0, local=False)))
+            for _ in range(8)
+        ]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        paused = asyncio.ensure_future(router.forward(1, "PauseExecution", b"p", PEER, 0))
+        paused = asyncio.ensure_future(router.forward(1, "PauseExecution", b"p", CallFacts(PEER, 0, local=False)))
         await owner.open(2)
         owner.reading.set()
         requests = [await owner.requests.get() for _ in range(9)]
@@ -820,7 +848,7 @@ async def test_requests_wait_while_the_owner_does_not_read(folder: RuntimeFolder
 
 async def _first(router: Router, owner: ScriptedOwner) -> None:
     """One call, after which there is a link."""
-    forward = asyncio.ensure_future(router.forward(1, "GetExecution", b"", PEER, 0))
+    forward = asyncio.ensure_future(router.forward(1, "GetExecution", b"", CallFacts(PEER, 0, local=False)))
     request = await owner.requests.get()
     owner.answer(Answer(request_id=request.request_id, end=True))
     await forward

@@ -9,6 +9,7 @@ repeated; a refusal because the worker is stopping is asked again.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fastrunner.base import clock, limits
@@ -198,8 +199,8 @@ class _Links:
     def assign(self, worker: int, count: int) -> None:
         self._places.assign(worker, count)
 
-    def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
-        return self._forward(worker, method, payload, CallFacts(peer, deadline_ms, local=True))
+    def forward(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:
+        return self._forward(worker, method, payload, replace(facts, local=True))
 
     async def _forward(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> bytes:
         give_up_s = monotonic_s() + limits.ROUTER_OWNER_WAIT_S_MAX
@@ -225,9 +226,7 @@ class _Links:
                 raise ForwardedError(status.code, status.message, status.SerializeToString()) from None
         raise refusal
 
-    def forward_stream(
-        self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int
-    ) -> AsyncIterator[bytes]:
+    def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncIterator[bytes]:
         raise AssertionError("no client of the simulation follows anything")
 
 

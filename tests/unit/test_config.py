@@ -1,6 +1,7 @@
 """Support: settings: defaults, refusals that name the variable, secrets, and the generated page."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -250,6 +251,46 @@ def test_no_secret_is_a_flag() -> None:
     ).stdout
     assert "--stigmer-service-api-key-file" in shown
     assert "--stigmer-service-api-key " not in shown
+
+
+@pytest.mark.parametrize("name", ["FASTRUNNER_GRPC_HOST", "FASTRUNNER_HTTP_HOST"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "192.0.2.1", "0"])
+def test_ports_open_to_others_need_authentication(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, host: str
+) -> None:
+    """Or somebody who says that there is to be none, but not both."""
+    monkeypatch.setenv(name, host)
+    with pytest.raises(ConfigurationError, match=f"{re.escape(name)}={re.escape(host)} .*FASTRUNNER_AUTH=none"):
+        load_config()
+    callers = tmp_path / "callers"
+    callers.touch()
+    assert load_config(callers_file=callers).tells_callers_apart
+    assert load_config(jwt_issuer="https://id.example", jwt_audience="runner").tells_callers_apart
+    assert not load_config(auth="none").tells_callers_apart
+    with pytest.raises(ConfigurationError, match="FASTRUNNER_AUTH=none, but FASTRUNNER_CALLERS_FILE"):
+        load_config(auth="none", callers_file=callers)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])
+def test_loopback_needs_no_authentication(host: str) -> None:
+    assert not load_config(grpc_host=host, http_host=host).tells_callers_apart
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"jwt_issuer": "https://id.example"}, "FASTRUNNER_JWT_AUDIENCE belong together"),
+        ({"jwt_audience": "runner"}, "FASTRUNNER_JWT_AUDIENCE belong together"),
+        ({"jwt_namespaces_claim": "namespaces"}, "FASTRUNNER_JWT_NAMESPACES_CLAIM is set without"),
+        ({"jwt_issuer": "http://id.example", "jwt_audience": "runner"}, "expected https"),
+        ({"jwt_issuer": "id.example", "jwt_audience": "runner"}, "expected an https URI"),
+        ({"jwt_issuer": "https://id.example?a=b", "jwt_audience": "runner"}, "expected an https URI"),
+        ({"auth": "off"}, "FASTRUNNER_AUTH"),
+    ],
+)
+def test_settings_of_callers_that_are_of_no_use(settings: dict[str, str], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(why)):
+        load_config(**settings)
 
 
 def test_temporal_engine_is_refused_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

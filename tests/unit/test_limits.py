@@ -28,6 +28,20 @@ REACHED = {
     "integration/test_registry.py": {
         "WORKFLOW_REF_SIZE_BYTES_MAX": "test_references_that_are_refused",
     },
+    "integration/test_callers.py": {
+        "CREDENTIALS_LOOK_INTERVAL_S": "test_callers_file_is_read_again",
+    },
+    "unit/test_callers_file.py": {
+        "CALLERS_SIZE_BYTES_MAX": "test_files_that_cannot_be_used",
+    },
+    "integration/test_jwt.py": {
+        "JWT_CLOCK_SKEW_S_MAX": "test_tokens_that_are_no_good",
+        "JWT_KEYS_AGE_S_MAX": "test_keys_are_asked_for_again",
+        "JWT_KEYS_ASK_INTERVAL_S": "test_unknown_keys_are_not_asked_for_at_once_again",
+        "JWT_VERIFICATIONS_MAX": "test_verifications_are_bounded",
+        "JWT_VERIFIED_MAX": "test_verified_tokens_are_kept",
+        "JWT_VERIFIED_S_MAX": "test_verified_tokens_are_kept",
+    },
     "integration/test_credentials.py": {
         "DISCOVERY_S_MAX": "test_how_long_discovery_is_kept",
         "DISCOVERY_UNDATED_S": "test_how_long_discovery_is_kept",

@@ -16,6 +16,7 @@ from fastrunner.cli.protos import protos
 from fastrunner.cli.remote import cancel, delete, events, get, list_executions, pause, resume, submit
 from fastrunner.cli.serve import receiver, serve
 from fastrunner.cli.status import status
+from fastrunner.cli.token import token
 from fastrunner.cli.workflows import workflow
 
 __all__ = ["main"]
@@ -56,5 +57,6 @@ for command in (
     data,
     bench,
     protos,
+    token,
 ):
     main.add_command(command)

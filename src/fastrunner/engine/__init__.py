@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, Problem
+from fastrunner.access.principal import Principal
 from fastrunner.engine.pages import Page
 
 __all__ = [
@@ -103,6 +104,8 @@ class Submission:
     """Send none of its events to the receiver."""
     ref: DefinitionRef | None = None
     """The registered workflow to execute, instead of a document."""
+    principal: Principal | None = field(default=None, compare=False)
+    """Who submits, where callers are told apart: its namespaces must have the document's among them."""
     warnings: Sequence[Problem] = field(default=(), compare=False)
     """What the document may do and hardly means to; known once the submission is accepted."""
 
@@ -155,6 +158,8 @@ class ExecutionQuery:
     """Only workflows of this namespace."""
     labels: Sequence[tuple[str, str]] = ()
     """Only executions with each of these labels."""
+    namespaces: frozenset[str] | None = None
+    """Only workflows of these namespaces; None: of all."""
     accepted_from_ms: int = 0
     """Only accepted at or after."""
     accepted_until_ms: int = 0
@@ -192,7 +197,8 @@ class Engine(Protocol):
     def submit(self, submission: Submission) -> "Future[str]":
         """Accepts durably; gives the status (`running` or `pending`) after the commit.
 
-        Raises DocumentRefused, IdTaken, AtCapacity, Unavailable. The same request again gives the first answer again.
+        Raises DocumentRefused, PermissionDenied, IdTaken, AtCapacity, Unavailable. The same request again gives the
+        first answer again.
         """
 
     def validate(self, document: str, client: str) -> Awaitable[Sequence[Problem]]:

@@ -11,7 +11,9 @@ import socket
 
 from aiohttp import web
 
+from fastrunner.access.gate import Gate
 from fastrunner.base import descriptors, limits
+from fastrunner.processes.credentials import Looks, read_gate
 from fastrunner.processes.link import ChildContext, ExitCode
 from fastrunner.web.app import STATE, TreeState, build_app
 from fastrunner.web.connections import CONNECTIONS
@@ -22,16 +24,17 @@ log = logging.getLogger(__name__)
 def run_web(context: ChildContext) -> int:
     """Serves until SIGTERM; the exit code. One with a predecessor has loaded its modules before that one ends."""
     descriptors.allow()
+    gate = read_gate(context.config)
     if context.waits and not context.link.wait_to_go():
         return ExitCode.OK
-    return asyncio.run(_serve(context))
+    return asyncio.run(_serve(context, gate))
 
 
-async def _serve(context: ChildContext) -> int:
+async def _serve(context: ChildContext, gate: Gate | None) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    app = build_app(context.config, context.segments)
+    app = build_app(context.config, context.segments, gate)
     loop.add_reader(context.link.fileno(), _read_link, context, app[STATE], stopping)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
@@ -43,13 +46,18 @@ async def _serve(context: ChildContext) -> int:
     # That listens anew, with room for as many connections as one turn accepts: no room for those that come while nobody
     # serves.
     context.http.listen(socket.SOMAXCONN)
+    looks = Looks()
+    looks.begin([gate.look] if gate is not None else [])
     context.link.send("ready")
     await stopping.wait()
+    looks.close()
     server.close()
     # Whoever has been accepted is answered; who comes now waits for the successor.
     await app[CONNECTIONS].settle(limits.HTTP_SETTLE_S_MAX)
     app[CONNECTIONS].close()
     await runner.cleanup()
+    if gate is not None:
+        await gate.close()
     return ExitCode.OK
 
 

@@ -13,7 +13,9 @@ import asyncio
 import contextlib
 from functools import partial
 
+from fastrunner.access.certificates import Certificates
 from fastrunner.access.egress import Egress
+from fastrunner.access.gate import Gate
 from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
@@ -22,8 +24,8 @@ from fastrunner.callback import CallbackPipeline
 from fastrunner.config import secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.build import build_engine
-from fastrunner.processes.certificates import read_certificates
 from fastrunner.processes.child import serve_child
+from fastrunner.processes.credentials import Looks, read_certificates, read_gate
 from fastrunner.processes.link import ChildContext
 from fastrunner.processes.memory import MemoryReturn
 from fastrunner.processes.ports import address_of
@@ -33,7 +35,7 @@ from fastrunner.routing.peers import Router
 from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
-from fastrunner.service.transport.call_queue import Listener, TlsFiles
+from fastrunner.service.transport.call_queue import Listener
 from fastrunner.service.transport.server import Server, new_listener
 from fastrunner.tasks import build_performers
 
@@ -42,12 +44,14 @@ def run_worker(context: ChildContext) -> int:
     """Serves until SIGTERM; the exit code. Raises StartError if it cannot serve, whatever its predecessor does."""
     descriptors.allow()
     config = context.config
-    certificates, listener = read_certificates(config), new_listener()
+    certificates, gate, listener = read_certificates(config), read_gate(config), new_listener()
     address = address_of(config.grpc_host, config.grpc_port)
     if context.waits and config.workers == 1:
         # Nobody else listens while the predecessor drains: calls wait here until this worker answers them.
         listener.listen(address, certificates)
-    return serve_child(context, partial(Worker.start, listener=listener, address=address, certificates=certificates))
+    return serve_child(
+        context, partial(Worker.start, listener=listener, address=address, certificates=certificates, gate=gate)
+    )
 
 
 async def places_known(places: Places) -> None:
@@ -61,7 +65,7 @@ async def places_known(places: Places) -> None:
 class Worker:
     """The parts of one worker, started."""
 
-    def __init__(self, context: ChildContext, listener: Listener) -> None:
+    def __init__(self, context: ChildContext, listener: Listener, gate: Gate | None) -> None:
         config = context.config
         # A successor of one that died of it lives, or nothing would ever recover.
         if config.crash_point and not context.follows_crash:
@@ -92,20 +96,28 @@ class Worker:
         )
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
         self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed, self._registry)
-        self._server = Server(self._service, self._metrics, listener)
+        self._gate = gate
+        self._server = Server(self._service, self._metrics, listener, gate)
         self._troubles = Troubles(self._report_trouble)
         self._memory = MemoryReturn()
+        self._looks = Looks()
         self._engine.watch_storage(self._troubles.storage)
         self._engine.watch_workers(context.is_short_handed)
 
     @classmethod
     async def start(
-        cls, context: ChildContext, listener: Listener, address: str, certificates: TlsFiles | None
+        cls,
+        context: ChildContext,
+        listener: Listener,
+        address: str,
+        certificates: Certificates | None,
+        gate: Gate | None,
     ) -> "Worker":
         """Starts the parts in order."""
-        worker = cls(context, listener)
+        worker = cls(context, listener, gate)
         worker._troubles.watch_descriptors()
         worker._memory.watch()
+        worker._looks.begin(each.look for each in (gate, certificates) if each is not None)
         await worker._engine.open()
         if worker._workflows_dir is not None:
             await worker._registry.load(worker._workflows_dir, partial(worker._engine.plan_of, client=""))
@@ -130,6 +142,7 @@ class Worker:
         asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
         self._troubles.close()
         self._memory.close()
+        self._looks.close()
         await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
         # What the last commits bring is still called back, so some of the time is kept for that.
         left_s = max(0.0, end_s - monotonic_s())
@@ -140,3 +153,5 @@ class Worker:
         self._registry.close()
         with contextlib.suppress(OSError):
             await self._router.close(limits.DRAIN_CALLS_S_MAX)
+        if self._gate is not None:
+            await self._gate.close()

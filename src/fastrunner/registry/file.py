@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import apsw
+import orjson
 
 from fastrunner.base import limits
 from fastrunner.engine import Definition, DefinitionRef
@@ -140,12 +141,15 @@ class RegistryFile:
             raise
         return outcome
 
-    def page(self, namespace: str, name: str, after: After | None, count_max: int) -> list[Definition]:
-        """Definitions after a place, in the order of lists, without their documents."""
+    def page(
+        self, namespace: str, name: str, within: frozenset[str] | None, after: After | None, count_max: int
+    ) -> list[Definition]:
+        """Definitions after a place, of some namespaces (None: of all), in the order of lists, without documents."""
         after_namespace, after_name, after_version = after or ("", "", "")
         parameters = {
             "namespace": namespace,
             "name": name,
+            "within": None if within is None else orjson.dumps(sorted(within)).decode(),
             "after_namespace": after_namespace,
             "after_name": after_name,
             "after_rank": rank_of(after_version) if after_version else b"",

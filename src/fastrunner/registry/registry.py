@@ -57,9 +57,12 @@ class Registry:
         StorageFull."""
         await self._in_thread(lambda: self._writing.delete(ref))
 
-    async def page(self, namespace: str, name: str, after: After | None, count_max: int) -> list[Definition]:
-        """Definitions after a place, ordered by namespace and name, the highest version first. Raises StorageFailed."""
-        return await self._in_thread(lambda: self._writing.page(namespace, name, after, count_max))
+    async def page(
+        self, namespace: str, name: str, within: frozenset[str] | None, after: After | None, count_max: int
+    ) -> list[Definition]:
+        """Definitions after a place, of some namespaces (None: of all), ordered by namespace and name, the highest
+        version first. Raises StorageFailed."""
+        return await self._in_thread(lambda: self._writing.page(namespace, name, within, after, count_max))
 
     async def _in_thread(self, action: "Callable[[], T]") -> "T":
         # Whoever asked may leave; what has begun is finished.

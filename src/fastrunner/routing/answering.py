@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Request
+from fastrunner.access.principal import Principal, Role
 from fastrunner.base import limits
 from fastrunner.base.clock import wall_ms
 from fastrunner.errors import AtCapacity, Stopping, TooLarge, Unavailable
@@ -91,7 +92,7 @@ class Incoming(Channel):
             return
         # Nothing keeps the request: its whole frame would be kept with it.
         deadline_ms = wall_ms() + message.remaining_ms if message.remaining_ms else 0
-        facts = CallFacts(message.peer, deadline_ms, local=True)
+        facts = CallFacts(message.peer, deadline_ms, local=True, principal=_principal(message))
         if message.credit:
             self._start_stream(message.request_id, message.method, message.payload, facts, _Credit(message.credit))
         else:
@@ -176,6 +177,14 @@ class Incoming(Channel):
             ),
             len(details),
         )
+
+
+def _principal(request: Request) -> Principal | None:
+    if not request.HasField("caller"):
+        return None
+    caller = request.caller
+    namespaces = frozenset(caller.namespaces) if caller.is_confined else None
+    return Principal(caller.name, frozenset(map(Role, caller.roles)), namespaces)
 
 
 def _cut_short(method: str) -> Unavailable:

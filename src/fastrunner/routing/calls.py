@@ -9,10 +9,12 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Request
+from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Caller, Request
+from fastrunner.access.principal import Principal
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s, wall_ms
 from fastrunner.errors import ForwardedError, RunnerError
+from fastrunner.routing.facts import CallFacts
 
 REPEATABLE: Final = frozenset(
     {
@@ -36,6 +38,19 @@ _URGENT: Final = frozenset({"CancelExecution", "GetExecution", "PauseExecution",
 def cost_of(payload: bytes) -> int:
     """The credits that a message of a stream costs; both ends count the same."""
     return 1 + len(payload) // limits.ROUTER_CREDIT_SIZE_BYTES
+
+
+def _caller(principal: Principal | None) -> Caller | None:
+    """A principal as it travels."""
+    if principal is None:
+        return None
+    namespaces = principal.namespaces
+    return Caller(
+        name=principal.name,
+        roles=sorted(principal.roles),
+        is_confined=namespaces is not None,
+        namespaces=sorted(namespaces or ()),
+    )
 
 
 class Room:
@@ -118,12 +133,12 @@ class Call(abc.ABC):
         "size_bytes",
     )
 
-    def __init__(self, method: str, payload: bytes, client: str, deadline_ms: int) -> None:
-        self.request = Request(method=method, payload=payload, peer=client)
+    def __init__(self, method: str, payload: bytes, facts: CallFacts) -> None:
+        self.request = Request(method=method, payload=payload, peer=facts.peer, caller=_caller(facts.principal))
         self.method = method
-        self.client = client
+        self.client = facts.peer
         self.size_bytes = len(payload)
-        self.deadline_s = monotonic_s() + (deadline_ms - wall_ms()) / 1000 if deadline_ms else 0.0
+        self.deadline_s = monotonic_s() + (facts.deadline_ms - wall_ms()) / 1000 if facts.deadline_ms else 0.0
         """When the caller stops waiting, on the monotonic clock; 0: never."""
         self.room: Room | None = None
         """Where it takes up room."""
@@ -177,8 +192,8 @@ class UnaryCall(Call):
 
     __slots__ = ("future",)
 
-    def __init__(self, method: str, payload: bytes, client: str, deadline_ms: int) -> None:
-        super().__init__(method, payload, client, deadline_ms)
+    def __init__(self, method: str, payload: bytes, facts: CallFacts) -> None:
+        super().__init__(method, payload, facts)
         self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def deliver(self, answer: Answer) -> None:
@@ -197,8 +212,8 @@ class StreamCall(Call):
 
     __slots__ = ("ended", "error", "messages", "wakeup", "window")
 
-    def __init__(self, method: str, payload: bytes, client: str, deadline_ms: int) -> None:
-        super().__init__(method, payload, client, deadline_ms)
+    def __init__(self, method: str, payload: bytes, facts: CallFacts) -> None:
+        super().__init__(method, payload, facts)
         self.window = 0
         """What the owner may send ahead, in credits."""
         self.messages: deque[bytes] = deque()  # bounded by the credit granted

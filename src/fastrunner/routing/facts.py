@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ExecutionIdView
 from fastrunner._wire import read_execution_id
+from fastrunner.access.principal import Principal
 from fastrunner.errors import InvalidRequest
 
 
@@ -21,11 +22,13 @@ class CallFacts:
     """What a handler may know of the call it answers."""
 
     peer: str
-    """The client: the name it gives itself, or its host; for fair shares and limits."""
+    """The client, for fair shares and limits: the principal's name, else the name it gives itself, else its host."""
     deadline_ms: int
     """When the caller stops waiting, in milliseconds since the epoch; 0: never."""
     local: bool
     """Answer from this worker's own engine: set on calls that another worker forwarded."""
+    principal: Principal | None = None
+    """Who calls, by its credentials; None where callers are not told apart. Its roles cover the method already."""
 
 
 class Later(Awaitable[bytes]):
@@ -68,16 +71,14 @@ class Router(Protocol):
     def assign(self, worker: int, count: int) -> None:
         """So many executions of a batch go to a worker; with a negative number they have been answered."""
 
-    def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
-        """The reply of `worker`'s own handler, called with `local` set.
+    def forward(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:
+        """The reply of `worker`'s own handler, called with the same facts and `local` set.
 
         `method` is canonical, such as `ExecuteAsync`. Raises ForwardedError with the owner's refusal, Unavailable if
         the owner does not come back in time. Cancelling the wait tells the owner that nobody waits any more.
         """
 
-    def forward_stream(
-        self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int
-    ) -> AsyncIterator[bytes]:
+    def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncIterator[bytes]:
         """The stream of `worker`'s own handler; errors as in `forward`. Closing it closes the owner's stream."""
 
 

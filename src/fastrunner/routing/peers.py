@@ -33,7 +33,7 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, Unavailable
 from fastrunner.routing.answering import Handler, Incoming
 from fastrunner.routing.calls import REPEATABLE, Call, Rooms, StreamCall, UnaryCall, cost_of
-from fastrunner.routing.facts import peek_execution_id
+from fastrunner.routing.facts import CallFacts, peek_execution_id
 from fastrunner.routing.links import Channel
 from fastrunner.routing.placement import Places
 
@@ -383,9 +383,9 @@ class Router:
         for peer in self._peers.values():
             peer.close()
 
-    def forward(self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int) -> Awaitable[bytes]:
+    def forward(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> Awaitable[bytes]:
         """See `facts.Router`."""
-        call = UnaryCall(method, payload, peer, deadline_ms)
+        call = UnaryCall(method, payload, facts)
         crash.reach(CrashPoint.BEFORE_FORWARD)
         self._peers[worker].submit(call)
         crash.reach_soon(CrashPoint.AFTER_FORWARD, asyncio.get_running_loop().call_later)
@@ -411,10 +411,10 @@ class Router:
         self._count(None if future.cancelled() else future.exception())
 
     async def forward_stream(
-        self, worker: int, method: str, payload: bytes, peer: str, deadline_ms: int
+        self, worker: int, method: str, payload: bytes, facts: CallFacts
     ) -> AsyncGenerator[bytes, None]:
         """See `facts.Router`."""
-        call = StreamCall(method, payload, peer, deadline_ms)
+        call = StreamCall(method, payload, facts)
         owner = self._peers[worker]
         owner.submit(call)
         read = 0

@@ -21,6 +21,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
     SubscribeRequest,
 )
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import EventView
+from fastrunner.access.principal import check_namespace
 from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Engine
@@ -107,8 +108,23 @@ class Service:
             if len(owners) > 1:
                 return self._ask_all(owners, method, payload, facts)
             if owners and owners[0] != self._router.worker:
-                return self._router.forward(owners[0], method, payload, facts.peer, facts.deadline_ms)
-        return handler(payload, facts)
+                return self._router.forward(owners[0], method, payload, facts)
+        return self._answer(handler, payload, facts)
+
+    def _answer(self, handler: Handler, payload: bytes, facts: CallFacts) -> bytes | Awaitable[bytes]:
+        """Has this worker answer a request about one execution, if the caller may see it."""
+        if facts.principal is None or facts.principal.namespaces is None:
+            return handler(payload, facts)
+        return self._answer_within(handler, payload, facts)
+
+    async def _answer_within(self, handler: Handler, payload: bytes, facts: CallFacts) -> bytes:
+        await self._check_namespace(peek_execution_id(payload), facts)
+        return await _reply(handler(payload, facts))
+
+    async def _check_namespace(self, execution_id: str, facts: CallFacts) -> None:
+        """Raises PermissionDenied for an execution of a namespace that the caller has no access to."""
+        if facts.principal is not None and facts.principal.namespaces is not None:
+            check_namespace(facts.principal, (await self._engine.get(execution_id)).namespace)
 
     async def _ask_all(self, owners: Sequence[int], method: str, payload: bytes, facts: CallFacts) -> bytes:
         """Asks one worker after the other until one has the execution."""
@@ -122,8 +138,8 @@ class Service:
 
     def _ask(self, owner: int, method: str, payload: bytes, facts: CallFacts) -> bytes | Awaitable[bytes]:
         if owner == self._router.worker:
-            return self._of_owner[method](payload, facts)
-        return self._router.forward(owner, method, payload, facts.peer, facts.deadline_ms)
+            return self._answer(self._of_owner[method], payload, facts)
+        return self._router.forward(owner, method, payload, facts)
 
     def handle_stream(self, method: str, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         """The reply of a streaming method by canonical name; raises RunnerError while it is iterated.
@@ -192,6 +208,7 @@ class Service:
         if len(owners) > 1:
             owner = await self._holder(owners, request.execution_id, facts)
         if owner == self._router.worker:
+            await self._check_namespace(request.execution_id, facts)
             events = self._engine.subscribe(request.execution_id, following)
         else:
             events = self._follow(owner, request, facts)
@@ -223,9 +240,7 @@ class Service:
         ended = False
         while not ended:
             opened_s, last = clock.monotonic_s(), _EMPTY
-            events = self._router.forward_stream(
-                owner, "Subscribe", request.SerializeToString(), facts.peer, facts.deadline_ms
-            )
+            events = self._router.forward_stream(owner, "Subscribe", request.SerializeToString(), facts)
             try:
                 async for event in events:
                     last = event
@@ -272,7 +287,7 @@ class Service:
                 self.handle_unary(
                     "CancelExecution",
                     request.SerializeToString(),
-                    CallFacts(peer=facts.peer, deadline_ms=0, local=facts.local),
+                    CallFacts(peer=facts.peer, deadline_ms=0, local=facts.local, principal=facts.principal),
                 )
             )
         except RunnerError as error:

@@ -26,6 +26,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
     WorkflowProblem,
 )
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
+from fastrunner.access.principal import Principal, check_namespace
 from fastrunner.base import limits
 from fastrunner.engine import Engine, ExecutionQuery, ExecutionView
 from fastrunner.engine.pages import Page, merged
@@ -81,7 +82,7 @@ class Queries:
     async def list_executions(self, payload: bytes, facts: CallFacts) -> bytes:
         """Answers ListExecutions: every worker's page of what it owns, merged. Raises AtCapacity."""
         request = parse(ListExecutionsRequest, payload)
-        query = _query(request)
+        query = _query(request, facts.principal)
         if facts.local:
             return _reply(request, await self._own(query))
         pages = await asyncio.gather(*(self._asked(worker, query, payload, facts) for worker in self._router.workers))
@@ -91,7 +92,7 @@ class Queries:
         """One worker's page."""
         if worker == self._router.worker:
             return await self._own(query)
-        reply = await self._router.forward(worker, "ListExecutions", payload, facts.peer, facts.deadline_ms)
+        reply = await self._router.forward(worker, "ListExecutions", payload, facts)
         page = ListExecutionsResponse.FromString(reply)
         complete_to = _decoded(page.next_page_token)[1] if page.next_page_token else None
         return Page(page.executions, complete_to)
@@ -151,7 +152,9 @@ def _fitting(events: list[bytes]) -> list[bytes]:
     return events
 
 
-def _query(request: ListExecutionsRequest) -> ExecutionQuery:
+def _query(request: ListExecutionsRequest, principal: Principal | None) -> ExecutionQuery:
+    if request.workflow_namespace:
+        check_namespace(principal, request.workflow_namespace)
     unknown = sorted(set(request.statuses).difference(STATUSES))
     if unknown:
         raise InvalidRequest("statuses", f"statuses has {unknown[0]!r}: allowed are {', '.join(STATUSES)}")
@@ -160,6 +163,7 @@ def _query(request: ListExecutionsRequest) -> ExecutionQuery:
         name=request.workflow_name,
         namespace=request.workflow_namespace,
         labels=sorted(check_labels(request.labels).items()),
+        namespaces=None if principal is None else principal.namespaces,
         accepted_from_ms=_time_ms(request.accepted_from_ms, "accepted_from_ms"),
         accepted_until_ms=_time_ms(request.accepted_until_ms, "accepted_until_ms"),
         before=_before(request),

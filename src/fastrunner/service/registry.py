@@ -22,6 +22,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.registry_pb2 import (
     RegisterWorkflowRequest,
     RegisterWorkflowResponse,
 )
+from fastrunner.access.principal import check_namespace
 from fastrunner.base import limits
 from fastrunner.engine import Definition, DefinitionRef, Definitions, Engine
 from fastrunner.errors import InvalidRequest
@@ -47,9 +48,15 @@ class WorkflowRegistry(Definitions, Protocol):
         """The same. Raises UnknownWorkflow, StorageFailed, StorageFull."""
 
     async def page(
-        self, namespace: str, name: str, after: tuple[str, str, str] | None, count_max: int
+        self,
+        namespace: str,
+        name: str,
+        within: frozenset[str] | None,
+        after: tuple[str, str, str] | None,
+        count_max: int,
     ) -> Sequence[Definition]:
-        """Definitions after (namespace, name, version). Raises StorageFailed, StorageFull."""
+        """Definitions after (namespace, name, version), of some namespaces (None: of all). Raises StorageFailed,
+        StorageFull."""
 
 
 class Registry:
@@ -67,28 +74,34 @@ class Registry:
         request = parse(RegisterWorkflowRequest, payload)
         check_document(request.workflow_yaml)
         plan = await self._engine.plan_of(request.workflow_yaml, facts.peer)
+        check_namespace(facts.principal, plan.namespace)
         definition, created = await self._registry.register(plan, request.workflow_yaml)
         return RegisterWorkflowResponse(
             workflow=_shown(definition, with_document=False), created=created, warnings=warning_lines(plan.warnings)
         ).SerializeToString()
 
-    async def get(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
+    async def get(self, payload: bytes, facts: CallFacts) -> bytes:
         """Answers GetWorkflow. Raises UnknownWorkflow."""
-        definition = self._registry.find(checked_ref(parse(GetWorkflowRequest, payload).workflow_ref))
+        ref = checked_ref(parse(GetWorkflowRequest, payload).workflow_ref)
+        check_namespace(facts.principal, ref.namespace)
+        definition = self._registry.find(ref)
         return GetWorkflowResponse(workflow=_shown(definition, with_document=True)).SerializeToString()
 
-    async def list(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
+    async def list(self, payload: bytes, facts: CallFacts) -> bytes:
         """Answers ListWorkflows."""
         request = parse(ListWorkflowsRequest, payload)
         if request.page_size < 0:
             raise InvalidRequest("page_size", f"page_size is {request.page_size}: it must be 0 (100) or more")
         count_max = min(request.page_size or _PAGE_SIZE_DEFAULT, limits.LIST_PAGE_SIZE_MAX)
-        found = await self._registry.page(request.namespace, request.name, _after(request), count_max)
+        within = None if facts.principal is None else facts.principal.namespaces
+        if request.namespace:
+            check_namespace(facts.principal, request.namespace)
+        found = await self._registry.page(request.namespace, request.name, within, _after(request), count_max)
         token = _token(request, found[-1]) if len(found) == count_max else ""
         shown = [_shown(definition, with_document=False) for definition in found]
         return ListWorkflowsResponse(workflows=shown, next_page_token=token).SerializeToString()
 
-    async def delete(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
+    async def delete(self, payload: bytes, facts: CallFacts) -> bytes:
         """Answers DeleteWorkflow. Raises UnknownWorkflow."""
         ref = checked_ref(parse(DeleteWorkflowRequest, payload).workflow_ref)
         if not ref.version:
@@ -96,6 +109,7 @@ class Registry:
                 "workflow_ref.version",
                 "workflow_ref.version does not say a version: name the one to remove, `latest` may be another by now",
             )
+        check_namespace(facts.principal, ref.namespace)
         await self._registry.delete(ref)
         return DeleteWorkflowResponse().SerializeToString()
 

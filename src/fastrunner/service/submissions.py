@@ -82,20 +82,21 @@ class Submissions:
             # The engine counts its own refusals.
             self._metrics.executions_rejected.labels(type(error).__name__).inc()
             raise
+        submission.principal = facts.principal
         if not facts.local:
             submission.on_elsewhere = partial(self._pass_on, payload, facts)
         return Later(self._engine.submit(submission), partial(_accepted, submission))
 
     async def submit_at(self, worker: int, payload: bytes, facts: CallFacts) -> bytes:
         """Has another worker accept one execution, or whoever turns out to have it."""
-        here = CallFacts(facts.peer, facts.deadline_ms, local=True)
+        here = CallFacts(facts.peer, facts.deadline_ms, local=True, principal=facts.principal)
         asked = []
         for _ in range(limits.PLACEMENT_ATTEMPTS_MAX):
             asked.append(worker)
             try:
                 if worker == self._router.worker:
                     return await self.submit(payload, here)
-                return await self._router.forward(worker, "ExecuteAsync", payload, facts.peer, facts.deadline_ms)
+                return await self._router.forward(worker, "ExecuteAsync", payload, facts)
             except RunnerError as error:
                 owners = self._router.owners_of(peek_execution_id(payload))
                 is_other = worker != self._router.worker and worker not in owners
@@ -180,7 +181,7 @@ class Batches:
             return await self._own(items, facts)
         payload = ItemsView(items=items).SerializeToString()
         try:
-            reply = await self._router.forward(worker, "ExecuteAsyncBatch", payload, facts.peer, facts.deadline_ms)
+            reply = await self._router.forward(worker, "ExecuteAsyncBatch", payload, facts)
         except RunnerError as error:
             if code_of(error) != Unavailable.grpc_code:
                 return [_refused(error)] * len(items)

@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from fastrunner._version import __version__
+from fastrunner.access.gate import Gate
 from fastrunner.base import descriptors, limits
 from fastrunner.config import Config
 from fastrunner.counts.cells import Segment
 from fastrunner.counts.scrape import TreeCollector
 from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
+from fastrunner.web.guard import GATE, METRICS_OPEN, guard
 
 
 class TreeState:
@@ -86,9 +88,15 @@ _RECEIVER: Final = web.AppKey("receiver", Receiver)
 _CONFIG: Final = web.AppKey("config", Config)
 
 
-def build_app(config: Config, segments: Iterable[Segment]) -> web.Application:
-    """The application over what all processes count in; its `STATE` is to be kept up to date."""
-    app = web.Application(middlewares=[mark_busy])
+def build_app(config: Config, segments: Iterable[Segment], gate: Gate | None = None) -> web.Application:
+    """The application over what all processes count in; its `STATE` is to be kept up to date.
+
+    Without a gate, callers are not told apart.
+    """
+    app = web.Application(middlewares=[mark_busy, guard])
+    if gate is not None:
+        app[GATE] = gate
+        app[METRICS_OPEN] = config.metrics_open
     app[CONNECTIONS] = Connections(descriptors.for_strangers(limits.HTTP_CONNECTIONS_MAX))
     app[STATE] = TreeState()
     segments = tuple(segments)

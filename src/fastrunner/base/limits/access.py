@@ -35,3 +35,27 @@ DISCOVERY_UNDATED_S: Final = 300.0
 
 DISCOVERY_S_MAX: Final = 86_400.0
 """How long a discovery document is used whatever its headers say: endpoints move, if seldom."""
+
+CALLERS_SIZE_BYTES_MAX: Final = 1_048_576
+"""A file of callers: some thousands of them, and what a mounted Kubernetes Secret may hold."""
+
+CREDENTIALS_LOOK_INTERVAL_S: Final = 1.0
+"""How often files of callers, certificates and tokens are looked at: a look is a few microseconds for each."""
+
+JWT_VERIFIED_MAX: Final = 10_000
+"""Tokens that a worker keeps as verified: callers at a time; half a KiB each."""
+
+JWT_VERIFIED_S_MAX: Final = 300.0
+"""How long a token counts as verified without being looked at again, if it does not end before."""
+
+JWT_VERIFICATIONS_MAX: Final = 1_000
+"""Tokens that are being verified at a time, or wait for the issuer's keys."""
+
+JWT_KEYS_AGE_S_MAX: Final = 600.0
+"""How long the issuer's keys are used before they are asked for again: a key that is taken back counts no longer."""
+
+JWT_KEYS_ASK_INTERVAL_S: Final = 10.0
+"""Between two requests for the issuer's keys: anybody can send a token that names an unknown one."""
+
+JWT_CLOCK_SKEW_S_MAX: Final = 10
+"""How far the issuer's clock may be from this machine's."""

@@ -20,6 +20,7 @@ from zlib import crc32
 
 from fastrunner._core import Plan
 from fastrunner._wire import TableBusy, TableFull
+from fastrunner.access.principal import check_namespace
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
@@ -120,9 +121,39 @@ class Submissions:
     def judge(self, submission: Submission, answer: _Answer) -> None:
         """Accepts a submission, lets it wait for what decides on it, or refuses it."""
         try:
-            self._judge(submission, answer)
+            if submission.principal is None or submission.principal.namespaces is None:
+                self._judge(submission, answer)
+            else:
+                self._judge_within(submission, answer)
         except _REFUSALS as refusal:
             self._refuse((answer,), refusal)
+
+    def _judge_within(self, submission: Submission, answer: _Answer) -> None:
+        """Judges what a caller submits that is confined to namespaces: nothing, not even whether an id is taken, is
+        told of others'. Raises PermissionDenied."""
+        client = submission.client
+        plan = None
+        if submission.ref is not None:
+            check_namespace(submission.principal, submission.ref.namespace)
+        else:
+            plan = self.compiler.plan_of(submission.document, client)
+        if plan is not None:
+            check_namespace(submission.principal, plan.plan.namespace)
+        if plan is not None or submission.ref is not None:
+            self._judge(submission, answer)
+            return
+        size_bytes = memory_size_bytes(submission)
+        self._admission.reserve(client, size_bytes)
+
+        def compiled(outcome: "asyncio.Future[CachedPlan]") -> None:
+            self._admission.release(client, size_bytes)
+            try:
+                check_namespace(submission.principal, outcome.result().plan.namespace)
+                self._judge(submission, answer)
+            except _REFUSALS as refusal:
+                self._refuse((answer,), refusal)
+
+        self.compiler.outcome_of(submission.document).add_done_callback(compiled)
 
     def _refuse(self, answers: tuple[_Answer, ...], refusal: Exception) -> None:
         self._metrics.executions_rejected.labels(type(refusal).__name__).inc()

@@ -67,6 +67,7 @@ select
 from definitions as d
 where (:namespace = '' or d.namespace = :namespace)
     and (:name = '' or d.name = :name)
+    and (:within is null or d.namespace in (select value from json_each(:within)))
     and (d.namespace, d.name) >= (:after_namespace, :after_name)
     and (
         (d.namespace, d.name) > (:after_namespace, :after_name)

@@ -14,16 +14,17 @@ import logging
 import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # compiled, without stubs
 
+from fastrunner.access.certificates import Certificates
+from fastrunner.access.principal import Principal
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 
-__all__ = ["CallQueue", "Listener", "ServerCall", "TlsFiles", "Trailers"]
+__all__ = ["CallQueue", "Listener", "ServerCall", "Trailers"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,21 +51,9 @@ _RELIED_ON: Final = {
     "SendInitialMetadataOperation": (),
     "SendMessageOperation": (),
     "SendStatusFromServerOperation": (),
-    "SslPemKeyCertPair": (),
-    "server_credentials_ssl": (),
+    "auth_context": (),
+    "server_credentials_ssl_dynamic_cert_config": (),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """Contents of PEM files with which a server speaks TLS."""
-
-    certificate: bytes
-    """Its certificate chain."""
-    key: bytes = field(repr=False)
-    """The private key."""
-    client_authorities: bytes | None
-    """One of these must vouch for every client; None: clients show no certificate."""
 
 
 Trailers = tuple[tuple[str, str | bytes], ...] | None
@@ -90,7 +79,7 @@ def check_grpcio() -> None:
 class ServerCall:
     """One call, from its headers on. Methods that answer return at once; the answer travels on its own."""
 
-    __slots__ = ("_call", "_queue", "_started", "client", "deadline_s", "metadata", "path")
+    __slots__ = ("_call", "_queue", "_started", "client", "deadline_s", "metadata", "path", "principal")
 
     def __init__(self, queue: "CallQueue", event: Any) -> None:
         details = event.call_details
@@ -102,6 +91,8 @@ class ServerCall:
         """What the caller sent along."""
         self.client = ""
         """Whom the server takes the caller for, once it has found out."""
+        self.principal: Principal | None = None
+        """Who calls, where callers are told apart."""
         self._queue = queue
         self._call = event.call
         self._started = False
@@ -111,6 +102,16 @@ class ServerCall:
         """Who calls, such as `ipv4:127.0.0.1:51234`."""
         peer: bytes = self._call.peer()
         return peer.decode("utf-8", "replace")
+
+    @property
+    def certificate_names(self) -> list[str]:
+        """The names in the certificate that the caller has shown: alternative ones, else the common one; none without.
+
+        The server has verified it.
+        """
+        proved = cygrpc.auth_context(self._call)
+        names = proved.get("x509_subject_alternative_name") or proved.get("x509_common_name") or ()
+        return [name.decode("utf-8", "replace") for name in names]
 
     def receive(self, received: Received) -> None:
         """Asks for the next message."""
@@ -188,20 +189,37 @@ class Listener:
         """grpcio's own."""
         self.server.register_completion_queue(self.events)
 
-    def listen(self, address: str, tls: TlsFiles | None = None) -> None:
+    def listen(self, address: str, certificates: Certificates | None = None) -> None:
         """Binds host:port and lets clients connect. Raises RuntimeError if the port cannot be had."""
         port: int
-        if tls is None:
+        if certificates is None:
             port = self.server.add_http2_port(address.encode())
         else:
-            pair = cygrpc.SslPemKeyCertPair(tls.key, tls.certificate)
-            force = tls.client_authorities is not None
-            credentials = cygrpc.server_credentials_ssl(tls.client_authorities, [pair], force)
+            presented = _Presented(certificates)
+            force = certificates.files.client_authorities is not None
+            credentials = cygrpc.server_credentials_ssl_dynamic_cert_config(presented.now(), presented.newer, force)
             port = self.server.add_http2_port(address.encode(), credentials)
         if not port:
             raise RuntimeError(f"cannot listen on {address}")
         self.port = port
         self.server.start()
+
+
+class _Presented:
+    """The certificate of a listener as grpcio has it, which asks before each handshake whether there is another one."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self._certificates = certificates
+        self._files = certificates.files
+
+    def now(self) -> Any:
+        """What there is."""
+        self._files = files = self._certificates.files
+        return grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], files.client_authorities)
+
+    def newer(self) -> Any:
+        """Another one than the last time; None if there is none. Called in any thread that polls."""
+        return None if self._certificates.files is self._files else self.now()
 
 
 class CallQueue:

@@ -16,6 +16,10 @@ from typing import Any, Final
 import grpc
 from google.rpc.code_pb2 import CANCELLED, OK
 
+from fastrunner.access.certificates import Certificates
+from fastrunner.access.gate import Gate
+from fastrunner.access.principal import Principal
+from fastrunner.access.roles import ROLE_OF_METHOD, Open, check_role
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.cells import Counter
@@ -27,7 +31,7 @@ from fastrunner.service.health import HEALTH_SERVICE, Health
 from fastrunner.service.methods import METHOD_OF_PATH, Method
 from fastrunner.service.reflection import REFLECTION_SERVICES, Reflection
 from fastrunner.service.status import status_of
-from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall, TlsFiles, Trailers
+from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall, Trailers
 from fastrunner.service.transport.capacity import Capacity
 from fastrunner.service.transport.connections import cut_connections, stop_listening
 from fastrunner.service.transport.idle import IdleConnections
@@ -45,6 +49,7 @@ _DETAILS_KEY: Final = "grpc-status-details-bin"
 _STOPPING: Final = "the runner is stopping: executions go on; call again, and Subscribe to follow them"
 _CLIENT_KEY: Final = "fastrunner-client"
 """Metadata in which a client may name itself: several behind one address get shares of their own."""
+_AUTHORIZATION_KEY: Final = "authorization"
 _SUBMIT: Final = {"ExecuteAsync", "ExecuteAsyncBatch"}
 """Unary methods that submit executions."""
 _UNKNOWN: Final = Method("unknown", "unknown", streams=False)
@@ -85,11 +90,15 @@ Conversation = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 class Server:
     """A running gRPC server on one port."""
 
-    def __init__(self, service: Service, metrics: Metrics, listener: Listener | None = None) -> None:
-        """`listener` may be listening already."""
+    def __init__(
+        self, service: Service, metrics: Metrics, listener: Listener | None = None, gate: Gate | None = None
+    ) -> None:
+        """`listener` may be listening already. Without a gate, callers are not told apart."""
         self._listener = listener or new_listener()
         self._service = service
         self._metrics = metrics
+        self._gate = gate
+        self._being_admitted: set[asyncio.Task[None]] = set()
         self._health = Health()
         self._streams: dict[asyncio.Task[None], ServerCall] = {}
         self._pending: dict[asyncio.Future[Any], ServerCall] = {}
@@ -109,10 +118,10 @@ class Server:
         """The port it listens on."""
         return self._listener.port
 
-    async def start(self, address: str, tls: TlsFiles | None = None) -> None:
+    async def start(self, address: str, certificates: Certificates | None = None) -> None:
         """Listens on `address` (host:port) and serves. Raises RuntimeError if the port cannot be had."""
         if not self._listener.port:
-            self._listener.listen(address, tls)
+            self._listener.listen(address, certificates)
         self._queue.start()
         self._idle.watch(self.port)
         self.set_serving(True)
@@ -159,19 +168,62 @@ class Server:
     # --- what answers under which path ---
 
     def _methods(self) -> dict[str, Answer]:
-        answers = {path: self._method(method) for path, method in METHOD_OF_PATH.items()}
-        answers[f"/{HEALTH_SERVICE}/Check"] = self._unary(
-            Method(HEALTH_SERVICE, "Check", streams=False), lambda payload, _: self._health.check(payload)
+        answers = {path: self._guarded(method, self._method(method)) for path, method in METHOD_OF_PATH.items()}
+        check, watch = Method(HEALTH_SERVICE, "Check", streams=False), Method(HEALTH_SERVICE, "Watch", streams=True)
+        answers[f"/{HEALTH_SERVICE}/Check"] = self._guarded(
+            check, self._unary(check, lambda payload, _: self._health.check(payload))
         )
-        answers[f"/{HEALTH_SERVICE}/Watch"] = self._stream(
-            Method(HEALTH_SERVICE, "Watch", streams=True), lambda payload, _: self._health.watch(payload)
+        answers[f"/{HEALTH_SERVICE}/Watch"] = self._guarded(
+            watch, self._stream(watch, lambda payload, _: self._health.watch(payload))
         )
         reflection = Reflection()
         for service in REFLECTION_SERVICES:
             method = Method(service, "ServerReflectionInfo", streams=True)
             measure = _Measure(self._metrics, method)
-            answers[f"/{service}/{method.name}"] = partial(self._converse, measure, reflection.converse)
+            answers[f"/{service}/{method.name}"] = self._guarded(
+                method, partial(self._converse, measure, reflection.converse)
+            )
         return answers
+
+    def _guarded(self, method: Method, answer: Answer) -> Answer:
+        """Has a method answer those alone who may call it; without a gate it costs nothing."""
+        gate = self._gate
+        if gate is None:
+            return answer
+        wanted = ROLE_OF_METHOD[method.name]
+        if wanted is Open.TO_ALL:
+            return partial(_as_stranger, answer)
+        measure = _Measure(self._metrics, method)
+
+        def enter(call: ServerCall, principal: Principal) -> None:
+            check_role(principal, wanted, method.name)
+            call.principal, call.client = principal, principal.name
+            answer(call)
+
+        def refuse(call: ServerCall, error: Exception) -> None:
+            measure.started.inc()
+            self._refuse(call, measure, error)
+
+        async def enter_later(call: ServerCall, principal: Awaitable[Principal]) -> None:
+            try:
+                enter(call, await principal)
+            except Exception as error:
+                refuse(call, error)
+
+        def take_up(call: ServerCall) -> None:
+            try:
+                principal = gate.admit(_authorization(call), lambda: call.certificate_names)
+                if isinstance(principal, Principal):
+                    enter(call, principal)
+                    return
+            except RunnerError as error:
+                refuse(call, error)
+                return
+            task = asyncio.get_running_loop().create_task(enter_later(call, principal))
+            self._being_admitted.add(task)
+            task.add_done_callback(self._being_admitted.discard)
+
+        return take_up
 
     def _method(self, method: Method) -> Answer:
         if method.streams:
@@ -412,13 +464,13 @@ def new_listener() -> Listener:
     return Listener(tuple(options.items()))
 
 
-async def serve(service: Service, metrics: Metrics, address: str, tls: TlsFiles | None = None) -> Server:
+async def serve(service: Service, metrics: Metrics, address: str, certificates: Certificates | None = None) -> Server:
     """A server of `service` that listens on `address` (host:port; port 0 chooses a free one) and is serving.
 
     Raises RuntimeError if the port cannot be had.
     """
     server = Server(service, metrics)
-    await server.start(address, tls)
+    await server.start(address, certificates)
     return server
 
 
@@ -464,7 +516,17 @@ def _type(method: Method) -> str:
 
 def _facts(call: ServerCall) -> CallFacts:
     deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
-    return CallFacts(peer=_client(call), deadline_ms=deadline_ms, local=False)
+    return CallFacts(peer=_client(call), deadline_ms=deadline_ms, local=False, principal=call.principal)
+
+
+def _authorization(call: ServerCall) -> str | bytes | None:
+    return next((value for key, value in call.metadata if key == _AUTHORIZATION_KEY), None)
+
+
+def _as_stranger(answer: Answer, call: ServerCall) -> None:
+    """Has a call answered that needs no credentials: the name it gives itself could be another's."""
+    call.client = _host_of(call)
+    answer(call)
 
 
 def _client(call: ServerCall) -> str:
@@ -477,6 +539,10 @@ def _client_of(call: ServerCall) -> str:
     for key, value in call.metadata:
         if key == _CLIENT_KEY and isinstance(value, str) and 0 < len(value) <= limits.CLIENT_NAME_SIZE_BYTES_MAX:
             return value
+    return _host_of(call)
+
+
+def _host_of(call: ServerCall) -> str:
     peer = call.peer
     # Of `ipv4:10.0.0.7:51234` the port is another one for every connection.
     return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

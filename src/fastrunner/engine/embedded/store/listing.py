@@ -43,6 +43,7 @@ def page_of(db: "apsw.Connection", query: ExecutionQuery) -> ExecutionPage:
             "name": query.name,
             "namespace": query.namespace,
             "labels": orjson.dumps(query.labels).decode(),
+            "namespaces": None if query.namespaces is None else orjson.dumps(sorted(query.namespaces)).decode(),
             "count_max": query.count_max,
             "rows_max": max(query.count_max, limits.LIST_ROWS_READ_MAX // max(1, len(sources))),
         }

@@ -72,6 +72,7 @@ class Request(message.Message):
     PEER_FIELD_NUMBER: builtins.int
     REMAINING_MS_FIELD_NUMBER: builtins.int
     CREDIT_FIELD_NUMBER: builtins.int
+    CALLER_FIELD_NUMBER: builtins.int
     request_id: builtins.int
     """Matches answers to requests; unique per connection."""
     method: builtins.str
@@ -88,6 +89,10 @@ class Request(message.Message):
     """How much of a stream the asking side has room for, beyond what it granted before; 0 for a unary call. A message
     costs one credit, and one more for each whole KiB of it.
     """
+    @builtins.property
+    def caller(self) -> Caller:
+        """Who calls, by its credentials; absent where callers are not told apart."""
+
     def __init__(
         self,
         *,
@@ -97,10 +102,47 @@ class Request(message.Message):
         peer: builtins.str = ...,
         remaining_ms: builtins.int = ...,
         credit: builtins.int = ...,
+        caller: Caller | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["caller", b"caller"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "credit", b"credit", "method", b"method", "payload", b"payload", "peer", b"peer", "remaining_ms", b"remaining_ms", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Caller(message.Message):
+    """A caller whose credentials the asking side has checked."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ROLES_FIELD_NUMBER: builtins.int
+    IS_CONFINED_FIELD_NUMBER: builtins.int
+    NAMESPACES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its name, such as `token:ci`."""
+    is_confined: builtins.bool
+    """Whether it is confined to its namespaces; else it has access to all."""
+    @builtins.property
+    def roles(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its roles."""
+
+    @builtins.property
+    def namespaces(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its namespaces."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        roles: abc.Iterable[builtins.str] | None = ...,
+        is_confined: builtins.bool = ...,
+        namespaces: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["credit", b"credit", "method", b"method", "payload", b"payload", "peer", b"peer", "remaining_ms", b"remaining_ms", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["is_confined", b"is_confined", "name", b"name", "namespaces", b"namespaces", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

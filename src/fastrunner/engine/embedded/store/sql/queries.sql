@@ -240,6 +240,7 @@ found as materialized (
     where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
         and (:name = '' or p.name = :name)
         and (:namespace = '' or p.namespace = :namespace)
+        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
     limit :count_max
 )
 select
@@ -266,6 +267,7 @@ found as materialized (
     from range as x left join plans as p using (plan_key)
     where (:name = '' or p.name = :name)
         and (:namespace = '' or p.namespace = :namespace)
+        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
     limit :count_max
 )
 select
@@ -293,6 +295,7 @@ found as materialized (
     where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
         and (:name = '' or p.name = :name)
         and (:namespace = '' or p.namespace = :namespace)
+        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
     limit :count_max
 )
 select

@@ -1,0 +1,95 @@
+"""Support: what a server speaks TLS with, read again when its files have changed.
+
+Theory of operation: whoever writes new files may be just about it, one after the other, so what does not fit together
+is looked at once more before it is complained of. What is proved to fit takes the place of what was there: connections
+that begin from then on get it, those that are open stay as they are.
+
+Rule: files that cannot be used change nothing, and the log says so.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastrunner.access.files import Signature, signature_of
+from fastrunner.base.checks import check_certificates
+from fastrunner.config import Config
+
+__all__ = ["Certificates", "TlsFiles", "open_certificates"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Contents of PEM files with which a server speaks TLS."""
+
+    certificate: bytes
+    """Its certificate chain."""
+    key: bytes = field(repr=False)
+    """The private key."""
+    client_authorities: bytes | None
+    """One of these must vouch for every client; None: clients show no certificate."""
+
+
+class Certificates:
+    """The files of one process's servers."""
+
+    def __init__(self, certificate: Path, key: Path, authorities: Path | None) -> None:
+        """Raises ValueError, naming the variable, if they cannot be used."""
+        self.paths = (certificate, key, authorities)
+        """The certificate chain, its key, the authorities of clients."""
+        self._signature = self._look_at()
+        self._doubtful = False
+        self.files = _read(*self.paths)
+        """What they hold."""
+
+    def look(self) -> bool:
+        """Reads them again if they have changed; whether there is something else to serve with."""
+        signature = self._look_at()
+        if signature == self._signature and not self._doubtful:
+            return False
+        seen_before, self._signature = signature == self._signature, signature
+        try:
+            files = _read(*self.paths)
+        except ValueError as error:
+            self._doubtful = not seen_before
+            if seen_before:
+                _log.error("%s: the certificate of before stays", error)
+            return False
+        self._doubtful = False
+        if files == self.files:
+            return False
+        self.files = files
+        _log.info("serving with the certificate that is now in FASTRUNNER_TLS_CERTIFICATE_FILE=%s", self.paths[0])
+        return True
+
+    def _look_at(self) -> tuple[Signature | None, ...]:
+        return signature_of(*self.paths)
+
+
+def open_certificates(config: Config) -> Certificates | None:
+    """Those that settings name; None without TLS. Raises ValueError, naming the variable, if they cannot be used."""
+    if config.tls_certificate_file is None or config.tls_key_file is None:
+        return None
+    return Certificates(config.tls_certificate_file, config.tls_key_file, config.tls_client_ca_file)
+
+
+def _read(certificate: Path, key: Path, authorities: Path | None) -> TlsFiles:
+    """Raises ValueError unless they fit together."""
+    try:
+        files = _contents(certificate, key, authorities)
+        check_certificates(certificate, key, authorities)
+        if files != _contents(certificate, key, authorities):
+            raise ValueError(f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: it is just being written")
+    except OSError as error:
+        raise ValueError(f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: {error}") from None
+    return files
+
+
+def _contents(certificate: Path, key: Path, authorities: Path | None) -> TlsFiles:
+    return TlsFiles(
+        certificate=certificate.read_bytes(),
+        key=key.read_bytes(),
+        client_authorities=None if authorities is None else authorities.read_bytes(),
+    )

@@ -1,0 +1,55 @@
+"""Support: who may ask for which path of the HTTP port.
+
+Rules: the gate and the table of roles are those of gRPC; what is open answers without looking at credentials, so that
+probes work whatever they are; a path that is not served is not found, for everybody.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from fastrunner.access.gate import Gate
+from fastrunner.access.principal import Principal
+from fastrunner.access.roles import ROLE_OF_PATH, Open, Wanted, check_role
+from fastrunner.errors import PermissionDenied, RunnerError, Unauthenticated
+
+__all__ = ["GATE", "METRICS_OPEN", "guard"]
+
+GATE: Final = web.AppKey("gate", Gate)
+"""Who lets callers in; there where callers are told apart."""
+METRICS_OPEN: Final = web.AppKey("metrics_open", bool)
+"""Whether /metrics needs no credentials all the same."""
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers 401 and 403 where a caller may not ask for a path."""
+    gate, resource = request.app.get(GATE), request.match_info.route.resource
+    if gate is None or resource is None:
+        return await handler(request)
+    wanted = _wanted(request.app, resource.canonical)
+    if wanted is not Open.TO_ALL:
+        try:
+            admitted = gate.admit(request.headers.get("Authorization"), lambda: _certificate_names(request))
+            principal = admitted if isinstance(admitted, Principal) else await admitted
+            check_role(principal, wanted, request.path)
+        except Unauthenticated as error:
+            raise web.HTTPUnauthorized(text=f"{error.message}\n", headers={"WWW-Authenticate": "Bearer"}) from None
+        except PermissionDenied as error:
+            raise web.HTTPForbidden(text=f"{error.message}\n") from None
+        except RunnerError as error:
+            raise web.HTTPServiceUnavailable(text=f"{error.message}\n") from None
+    return await handler(request)
+
+
+def _wanted(app: web.Application, path: str) -> Wanted:
+    return Open.TO_ALL if path == "/metrics" and app[METRICS_OPEN] else ROLE_OF_PATH[path]
+
+
+def _certificate_names(request: web.Request) -> Sequence[str]:
+    """As `ServerCall.certificate_names`."""
+    shown = request.get_extra_info("peercert") or {}
+    names = [str(name) for _, name in shown.get("subjectAltName", ())]
+    return names or [str(value) for part in shown.get("subject", ()) for key, value in part if key == "commonName"]

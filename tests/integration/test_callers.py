@@ -1,0 +1,336 @@
+"""Support: who may call: every kind of caller against every method, on real runners of two workers."""
+
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
+from fastrunner.access.callers import line_of
+from fastrunner.access.principal import Role
+from fastrunner.access.roles import ROLE_OF_METHOD, ROLE_OF_PATH, Open
+from fastrunner.config import load_config
+from fastrunner.service.health import HEALTH_SERVICE
+from fastrunner.service.methods import METHOD_OF_PATH, Method
+from fastrunner.service.reflection import REFLECTION_SERVICES
+from fastrunner.web.app import build_app
+from tests.integration.runner_process import SERVE, RunnerProcess, running, until
+
+OK, DENIED, UNKNOWN = grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
+CALLERS = ("none", "wrong", *Role)
+"""`none` has no token, `wrong` an unknown one, the others the role of their name."""
+WAITS = """
+document: {{dsl: 1.0.0, namespace: {}, name: waits, version: 1.0.0}}
+do: [{{hold: {{wait: {{hours: 1}}}}}}]
+"""
+
+
+def token(name: str) -> str:
+    return f"a-token-of-{name}"
+
+
+def write_callers(file: Path) -> None:
+    lines = [line_of(str(role), str(role), "", token(role)) for role in Role]
+    lines += [
+        line_of("shop", "admin", "shop", token("shop")),
+        line_of("billing", "admin", "billing", token("billing")),
+    ]
+    file.write_text("# callers\n" + "\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunnerProcess]:
+    folder = tmp_path_factory.mktemp("callers")
+    write_callers(folder / "callers")
+    with running(folder / "data", SERVE, FASTRUNNER_CALLERS_FILE=str(folder / "callers")) as runner:
+        yield runner.wait_ready()
+        code, _, logged = runner.stop()
+        assert code == 0
+        assert "a-token-of-" not in logged
+
+
+class Caller:
+    """One connection."""
+
+    def __init__(self, runner: RunnerProcess, name: str) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self.channel: Any = grpc.insecure_channel(runner.target, options)
+        self.metadata: tuple[tuple[str, str], ...] = (
+            () if name == "none" else (("authorization", f"Bearer {token(name)}"),)
+        )
+
+    def __enter__(self) -> "Caller":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def code(self, path: str, request: bytes = b"", *, streams: bool = False) -> grpc.StatusCode:
+        """What a call ends with; of a stream, after its first message."""
+        try:
+            if streams:
+                stream = self.channel.unary_stream(path)(request, timeout=20, metadata=self.metadata)
+                next(iter(stream))
+                stream.cancel()
+            else:
+                self.channel.unary_unary(path)(request, timeout=20, metadata=self.metadata)
+        except StopIteration:
+            pass
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+        return OK
+
+    def call(self, path: str, request: Any, reply: Any) -> Any:
+        invoke = self.channel.unary_unary(path, response_deserializer=reply.FromString)
+        return invoke(request.SerializeToString(), timeout=20, metadata=self.metadata)
+
+
+def path_of(name: str) -> str:
+    return next(path for path, method in METHOD_OF_PATH.items() if method.name == name and path.endswith(f"/{name}"))
+
+
+def submit(caller: Caller, execution_id: str, namespace: str = "shop") -> None:
+    request = m.WorkflowExecuteInput(workflow_execution_id=execution_id, workflow_yaml=WAITS.format(namespace))
+    caller.call(path_of("ExecuteAsync"), request, m.WorkflowExecuteResponse)
+
+
+def test_every_served_method_has_a_role() -> None:
+    served = {method.name for method in METHOD_OF_PATH.values()} | {"Check", "Watch", "ServerReflectionInfo"}
+    assert served <= set(ROLE_OF_METHOD)
+    assert {name for name, wanted in ROLE_OF_METHOD.items() if wanted is Open.TO_ALL} == {"Check", "Watch"}
+
+
+def served_paths() -> list[tuple[str, Method]]:
+    paths = list(METHOD_OF_PATH.items())
+    paths += [
+        (f"/{HEALTH_SERVICE}/{name}", Method(HEALTH_SERVICE, name, name == "Watch")) for name in ("Check", "Watch")
+    ]
+    return paths + [
+        (f"/{service}/ServerReflectionInfo", Method(service, "ServerReflectionInfo", True))
+        for service in REFLECTION_SERVICES
+    ]
+
+
+@pytest.mark.parametrize("name", CALLERS)
+def test_caller_by_method(runner: RunnerProcess, name: str) -> None:
+    """Every path, every spelling: let in (whatever the method then says of an empty request), or refused."""
+    with Caller(runner, name) as caller:
+        for path, method in served_paths():
+            wanted = ROLE_OF_METHOD[method.name]
+            code = caller.code(path, streams=method.streams)
+            if wanted is Open.TO_ALL:
+                assert code is OK, path
+            elif name in ("none", "wrong"):
+                assert code is UNKNOWN, path
+            elif isinstance(wanted, Open) or name in (wanted, Role.ADMIN):
+                assert code not in (UNKNOWN, DENIED), path
+            else:
+                assert code is DENIED, path
+
+
+@pytest.fixture
+def shop(runner: RunnerProcess) -> list[str]:
+    """New executions of the namespace `shop`, some in each worker."""
+    ids = [f"shop-{uuid.uuid4()}" for _ in range(16)]
+    for execution_id in ids:
+        with Caller(runner, "shop") as caller:
+            submit(caller, execution_id)
+    return ids
+
+
+def about(name: str, execution_id: str) -> bytes:
+    """A request about an execution: its id is field 1 of all of them."""
+    return m.CancelExecutionRequest(execution_id=execution_id).SerializeToString()
+
+
+def forwards(runner: RunnerProcess) -> float:
+    lines = http_get(runner, "/metrics", "read")[1].splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("workflow_runner_router_forwards_total"))
+
+
+ABOUT_ONE = (
+    "GetExecution",
+    "GetEvents",
+    "Subscribe",
+    "PauseExecution",
+    "ResumeExecution",
+    "CancelExecution",
+    "DeleteExecution",
+)
+"""In an order in which each of them is in place."""
+
+
+def test_namespaces(runner: RunnerProcess, shop: list[str]) -> None:
+    """What is another namespace's is neither shown nor controlled, by whichever worker is asked; one's own is."""
+    before = forwards(runner)
+    with Caller(runner, "billing") as stranger, Caller(runner, "shop") as own:
+        for name in ABOUT_ONE:
+            for execution_id in shop:
+                request, streams = about(name, execution_id), name == "Subscribe"
+                assert stranger.code(path_of(name), request, streams=streams) is DENIED, name
+                assert own.code(path_of(name), request, streams=streams) is OK, name
+    # 14 calls each: some of them went to the other worker, and none of them slipped through there.
+    assert 0 < forwards(runner) - before < 14 * len(shop)
+
+
+def test_lists_show_own_namespaces(runner: RunnerProcess, shop: list[str]) -> None:
+    path = path_of("ListExecutions")
+    with Caller(runner, "billing") as stranger, Caller(runner, "shop") as own, Caller(runner, "read") as reader:
+        submit(stranger, "billing-1", "billing")
+        listed = {
+            caller: {
+                each.execution_id
+                for each in caller.call(path, q.ListExecutionsRequest(), q.ListExecutionsResponse).executions
+            }
+            for caller in (stranger, own, reader)
+        }
+        request = q.ListExecutionsRequest(workflow_namespace="shop").SerializeToString()
+        assert stranger.code(path, request) is DENIED
+        assert own.code(path, request) is OK
+    assert listed[stranger] == {"billing-1"}
+    assert listed[own] >= set(shop)
+    assert all(execution_id.startswith("shop-") for execution_id in listed[own])
+    assert listed[reader] >= {"billing-1", *shop}
+
+
+def test_submissions_are_of_own_namespaces(runner: RunnerProcess, shop: list[str]) -> None:
+    """Nor does a repeat, or another document under a taken id, tell anything of another namespace's execution."""
+    document = WAITS.format("shop")
+    with Caller(runner, "billing") as stranger:
+        for execution_id in ("billing-new", *shop):
+            request = m.WorkflowExecuteInput(workflow_execution_id=execution_id, workflow_yaml=document)
+            assert stranger.code(path_of("ExecuteAsync"), request.SerializeToString()) is DENIED
+            assert stranger.code(path_of("Execute"), request.SerializeToString(), streams=True) is DENIED
+        items = [
+            m.WorkflowExecuteInput(workflow_execution_id="billing-a", workflow_yaml=document),
+            m.WorkflowExecuteInput(workflow_execution_id="billing-b", workflow_yaml=WAITS.format("billing")),
+        ]
+        batch = m.ExecuteAsyncBatchRequest(executions=items)
+        results = stranger.call(path_of("ExecuteAsyncBatch"), batch, m.ExecuteAsyncBatchResponse).results
+        assert [result.refused.code for result in results] == [DENIED.value[0], 0]
+    with Caller(runner, "admin") as admin:
+        assert admin.code(path_of("GetExecution"), about("", "billing-new")) is grpc.StatusCode.NOT_FOUND
+        assert admin.code(path_of("GetExecution"), about("", "billing-a")) is grpc.StatusCode.NOT_FOUND
+
+
+def logged_until(runner: RunnerProcess, text: str) -> str:
+    """What a runner logs up to a line with this text."""
+    assert runner.process.stderr is not None
+    lines = ""
+    for line in runner.process.stderr:
+        lines += line
+        if text in line:
+            break
+    assert text in lines
+    return lines
+
+
+def test_definitions_are_of_own_namespaces(runner: RunnerProcess) -> None:
+    document = WAITS.format("shop")
+    ref = m.WorkflowRef(namespace="shop", name="waits", version="1.0.0")
+    requests = {
+        "RegisterWorkflow": r.RegisterWorkflowRequest(workflow_yaml=document),
+        "GetWorkflow": r.GetWorkflowRequest(workflow_ref=ref),
+        "ExecuteAsync": m.WorkflowExecuteInput(workflow_execution_id="by-ref", workflow_ref=ref),
+        "ListWorkflows": r.ListWorkflowsRequest(namespace="shop"),
+        "DeleteWorkflow": r.DeleteWorkflowRequest(workflow_ref=ref),
+    }
+    with Caller(runner, "billing") as stranger, Caller(runner, "shop") as own:
+        other = r.RegisterWorkflowRequest(workflow_yaml=WAITS.format("billing"))
+        assert stranger.code(path_of("RegisterWorkflow"), other.SerializeToString()) is OK
+        for name, request in requests.items():
+            assert stranger.code(path_of(name), request.SerializeToString()) is DENIED, name
+            if name == "ListWorkflows":
+                for caller, namespace in ((stranger, "billing"), (own, "shop")):
+                    listed = caller.call(path_of(name), r.ListWorkflowsRequest(), r.ListWorkflowsResponse)
+                    assert {each.namespace for each in listed.workflows} == {namespace}
+            assert own.code(path_of(name), request.SerializeToString()) is OK, name
+
+
+def test_callers_file_is_read_again(tmp_path: Path) -> None:
+    """A token counts as long as it stands there; a file that is of no use changes nothing, and the log says why."""
+    file = tmp_path / "callers"
+    file.write_text(line_of("first", "read", "", token("first")))
+    with running(tmp_path / "data", SERVE, FASTRUNNER_CALLERS_FILE=str(file)) as runner:
+        runner.wait_ready()
+        path = path_of("ListExecutions")
+        with Caller(runner, "first") as first, Caller(runner, "second") as second:
+            assert (first.code(path), second.code(path)) == (OK, UNKNOWN)
+            file.write_text(line_of("second", "read", "", token("second")) + "\n")
+            until(lambda: (first.code(path), second.code(path)) == (UNKNOWN, OK))
+            file.write_text(f"name=third roles=read sha256={token('third')}\n")
+            shown = logged_until(runner, "line 1 needs sha256= of 64 hexadecimal digits")
+            with Caller(runner, "third") as third:
+                assert (second.code(path), third.code(path)) == (OK, UNKNOWN)
+        assert "a-token-of-" not in shown + runner.stop()[2]
+
+
+def test_shares_follow_the_principal(tmp_path: Path) -> None:
+    """One caller under many names has one caller's rate; another one is not held up by it."""
+    file = tmp_path / "callers"
+    file.write_text("\n".join(line_of(name, "admin", "", token(name)) for name in ("greedy", "modest")))
+    settings = {"FASTRUNNER_CALLERS_FILE": str(file), "FASTRUNNER_CLIENT_EXECUTIONS_PER_S": "1"}
+    with running(tmp_path / "data", SERVE, **settings) as runner:
+        runner.wait_ready()
+        with Caller(runner, "greedy") as greedy, Caller(runner, "modest") as modest:
+            codes = []
+            for number in range(30):
+                greedy.metadata = (
+                    ("authorization", f"Bearer {token('greedy')}"),
+                    ("fastrunner-client", f"client-{number}"),
+                )
+                request = m.WorkflowExecuteInput(
+                    workflow_execution_id=f"greedy-{number}", workflow_yaml=WAITS.format("shop")
+                )
+                codes.append(greedy.code(path_of("ExecuteAsync"), request.SerializeToString()))
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED in codes
+            submit(modest, "modest-1")
+
+
+def http_get(runner: RunnerProcess, path: str, name: str) -> tuple[int, str]:
+    headers = {} if name == "none" else {"Authorization": f"Bearer {token(name)}"}
+    request = urllib.request.Request(f"http://127.0.0.1:{runner.ports['http_port']}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def http_code(runner: RunnerProcess, path: str, name: str) -> int:
+    return http_get(runner, path, name)[0]
+
+
+def test_every_served_path_has_a_role() -> None:
+    app = build_app(load_config(), ())
+    assert {resource.canonical for resource in app.router.resources()} <= set(ROLE_OF_PATH)
+
+
+@pytest.mark.parametrize("name", CALLERS)
+def test_caller_by_path(runner: RunnerProcess, name: str) -> None:
+    for path, wanted in ROLE_OF_PATH.items():
+        if wanted is Open.TO_ALL:
+            expected = 200
+        elif name in ("none", "wrong"):
+            expected = 401
+        else:
+            expected = 200 if isinstance(wanted, Open) or name in (wanted, Role.ADMIN) else 403
+        assert http_code(runner, path, name) == expected, path
+    assert http_code(runner, "/elsewhere", name) == 404
+
+
+def test_metrics_may_be_open(tmp_path: Path) -> None:
+    write_callers(tmp_path / "callers")
+    settings = {"FASTRUNNER_CALLERS_FILE": str(tmp_path / "callers"), "FASTRUNNER_METRICS_OPEN": "true"}
+    with running(tmp_path / "data", SERVE, FASTRUNNER_WORKERS="1", **settings) as runner:
+        runner.wait_ready()
+        assert [http_code(runner, path, "none") for path in ("/metrics", "/")] == [200, 401]
