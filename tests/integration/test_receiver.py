@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import orjson
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ErrorDetails,
@@ -166,6 +167,20 @@ def test_events_print_in_the_json_form_of_protobuf() -> None:
         "error": {"code": "EXECUTION_ERROR", "status": 404},
         "sequenceNumber": "7",
     }
+
+
+def test_every_field_of_an_event_prints_as_protobuf_would() -> None:
+    """A field that is new must be among them: what cannot be written, a receiver refuses for ever."""
+    whole = WorkflowProgressEvent()
+    for field in WorkflowProgressEvent.DESCRIPTOR.fields:
+        if field.message_type is not None:
+            getattr(whole, field.name).CopyFrom(ErrorDetails(code="c", message="m", status=-1, title="t"))
+        elif field.is_repeated:
+            getattr(whole, field.name).extend([2, 0, 300])
+        else:
+            setattr(whole, field.name, "text" if field.cpp_type == field.CPPTYPE_STRING else 7)
+    assert len(whole.ListFields()) == len(WorkflowProgressEvent.DESCRIPTOR.fields)
+    assert orjson.loads(orjson.dumps(event_fields(whole))) == MessageToDict(whole)
 
 
 @contextlib.contextmanager

@@ -199,6 +199,8 @@ def event_fields(event: WorkflowProgressEvent) -> dict[str, Any]:
         name = descriptor.json_name
         if name == "error":
             fields[name] = MessageToDict(value)
+        elif name == "iteration":
+            fields[name] = list(value)
         else:
             fields[name] = str(value) if name in _INT64_FIELDS else value
     return fields
