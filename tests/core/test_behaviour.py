@@ -10,6 +10,7 @@ import pytest
 from fastrunner import _version
 from fastrunner._core import Plan, RenderFault, Walk
 from fastrunner._core import compile as compile_document
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
 from fastrunner.base import limits
 from tests.core.snapshots import BEHAVIOUR, fields_of, packed
 from tests.core.walking import START_MS, Run, call, document, error_type, finish, plan_of
@@ -158,6 +159,14 @@ def test_golden_executions_are_in_every_state() -> None:
     assert taken == set("rfpgcxmlt")
 
 
+def without_iterations(events: bytes) -> ReportProgressBatchRequest:
+    """Events but for the field that the core which wrote format 1 did not know."""
+    batch = ReportProgressBatchRequest.FromString(events)
+    for event in batch.events:
+        event.ClearField("iteration")
+    return batch
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_snapshot_of_format_1_goes_on(name: str) -> None:
     """From every turn on: the same effects with the same arguments and keys, the same events, the same end."""
@@ -168,7 +177,7 @@ def test_a_snapshot_of_format_1_goes_on(name: str) -> None:
         for turn in golden["turns"][first:]:
             assert asked(plan, walk) == turn["asked"]
             events = walk.resume(outcome_of(turn["next"], walk), turn["now_ms"]).events
-            assert events.hex() == turn["events"]
+            assert without_iterations(events) == without_iterations(bytes.fromhex(turn["events"]))
             walk = Walk.restore(plan, name, golden["input"], walk.snapshot(), env={"E": "1"})
         end = golden["ended"]
         assert (walk.status, walk.output, walk.error) == (end["status"], end["output"], end["error"])

@@ -170,7 +170,7 @@ def check_tutorial(command: str, output: str) -> None:
     elif command == "fastrunner status":
         assert "1 paused" in output
     elif command.startswith("fastrunner events order-1"):
-        assert re.search(r"completed +/do/0/addUp/do/0/add .*run 2", output)
+        assert re.search(r"completed +/do/0/addUp/do/0/add .*\[1\]", output)
         assert re.search(r"completed +/do/2/pay .*attempt 3", output)
     elif command == "fastrunner list":
         assert re.search(r"^order-1 .*completed", output, re.MULTILINE)
