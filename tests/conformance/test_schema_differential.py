@@ -65,6 +65,7 @@ STRICTER = [
     Stricter("unavailable-variable", "a variable without value here could only fail (checklist 6.10)"),
     Stricter("invalid-schema", "the schema accepts any value as inline schema (checklist 4.10)"),
     Stricter("unsupported-dsl", "the schema accepts any version; other languages would run wrongly (checklist 1.3)"),
+    Stricter("recursive-function", "each call is a copy of its function, so none may come to itself (checklist T31)"),
     Stricter("unsupported-template", "operators of RFC 6570 would never be expanded (checklist 14.2, T34)"),
     Stricter("reserved-name", "a loop variable named `input` would hide `$input`; `then` could name no task `end`"),
     Stricter("unprovided-variable", "a variable that nothing in the document gives a value could only be null"),

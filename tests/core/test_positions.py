@@ -102,6 +102,10 @@ PLACES: dict[str, Any] = {
             "authentication": {"oauth2": {"authority": EXPRESSION, "grant": "password", "client": {"id": "a"}}},
         }
     ),
+    "`call` of a function: `with`": {
+        **within({"call": "f", "with": {"a": EXPRESSION}}),
+        "use": {"functions": {"f": SET}},
+    },
     "other calls' `with`": call("openapi", document={"endpoint": "a"}, operationId="a", parameters={"a": EXPRESSION}),
     "other calls' endpoints and resources, `script.source`": call("a2a", method="tasks/get", server=EXPRESSION),
     "`call: mcp` `timeout`, `subscription.consume.for`": subscribe(consume={"amount": 1, "for": EXPRESSION}),

@@ -355,8 +355,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
             "run",
             "call",
             "authentication",
-            "a call of a custom function",
-            "custom functions",
             "an external schema (`resource`)",
             "schema format 'avro' (supported",
             "catalogs",

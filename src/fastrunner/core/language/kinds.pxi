@@ -131,8 +131,8 @@ cdef dict CALLS = {
                         fields={"name": VALUE, "version": VALUE}),
     }, ("method", "transport"), AT_CALL_WITH),
 }
-cdef Shape CALL_FUNCTION = _task({"call": Field(CALL_NAME, unsupported="a call of a custom function"),
-                                  "with": Field(TEMPLATE_MAP, AT_CALL_WITH)}, ("call",))
+cdef Shape CALL_FUNCTION = _task({"call": Field(CALL_NAME, unsupported="call"),
+                                  "with": Field(TEMPLATE_MAP, AT_FUNCTION_WITH)}, ("call",))
 
 # --- run ---
 
@@ -249,8 +249,7 @@ cdef Shape USE = Shape("an object", IS_OBJECT, fields={
     "extensions": Field(Shape("a list of extensions, each an object with one key, the extension's name", IS_LIST,
                               items=Shape("an object with one key, the extension's name", IS_OBJECT,
                                           members=EXTENSION, rule=RULE_SINGLE_KEY)), unsupported="extensions"),
-    "functions": Field(Shape("an object of functions", IS_OBJECT, members=TASK, rule=RULE_FUNCTIONS),
-                       unsupported="custom functions"),
+    "functions": Shape("an object of functions", IS_OBJECT, members=TASK, rule=RULE_FUNCTIONS),
     "retries": Field(Shape("an object of retry policies", IS_OBJECT, members=RETRY), is_reusable=True),
     "secrets": Shape("a list of secret names", IS_LIST, items=FREE),
     "timeouts": Field(Shape("an object of timeouts", IS_OBJECT, members=TIMEOUT), AT_TIMEOUT, is_reusable=True),

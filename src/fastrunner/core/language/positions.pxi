@@ -229,6 +229,7 @@ cdef Position AT_HTTP_QUERY = at_row("`call: http` `query`", DOT_TASK_INPUT, FOR
 cdef Position AT_HTTP_BODY = at_row("`call: http` `body`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
 cdef Position AT_AUTHENTICATION = at_row("`authentication` of a task", DOT_TASK_INPUT, FORM_TEXT, SEES_TASK_UNPROVEN)
 cdef Position AT_AUTHORITY = at_row("`authentication` `authority`", DOT_TASK_INPUT, FORM_URI, SEES_NOTHING)
+cdef Position AT_FUNCTION_WITH = at_row("`call` of a function: `with`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
 
 # Checked, and refused as not executed yet.
 cdef Position AT_CALL_WITH = at_row("other calls' `with`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)

@@ -33,7 +33,7 @@ cdef int check_text(Checker checker, Shape shape, str value, Path* path) except 
     if rule == TEXT_REFERENCE:
         return check_reference(checker, shape.group, value, path)
     if rule == TEXT_FUNCTION:
-        return check_function(checker, value, path)
+        return check_called(checker, value, path)
     if rule == TEXT_VARIABLE:
         return check_variable(checker, value, path)
     if rule == TEXT_LITERAL:
@@ -203,23 +203,6 @@ cdef int check_reference(Checker checker, str group, str value, Path* path) exce
 
 
 cdef str USE_KEY = "use"
-
-
-cdef int check_function(Checker checker, str value, Path* path) except -1:
-    """What a call may name: a protocol, a function of `use`, `name:version@catalog`, or a URL."""
-    cdef object functions = checker.use.get("functions", ())
-    cdef str name, rest, version, catalog
-    if value in CALLS or value in functions or "://" in value:
-        return 0
-    name, _, rest = value.partition(":")
-    version, _, catalog = rest.partition("@")
-    if name and is_semver(version) and catalog:
-        if catalog != "default" and catalog not in checker.use.get("catalogs", ()):
-            return checker.problem("unknown-reference", path, False, f"use.catalogs has no {shown(catalog)}")
-        return 0
-    return checker.problem("unknown-reference", path, False,
-                           f"{shown(value)} is no protocol ({listed(CALLS)}) and use.functions has no such function"
-                           f"{checker.suggestion(value, [*CALLS, *functions])}")
 
 
 cdef int check_target(Checker checker, str value, Path* path) except -1:
@@ -393,7 +376,7 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
                               "a workflow does not have; use client_credentials, refresh_token, password or "
                               "urn:ietf:params:oauth:grant-type:token-exchange", path)
     if rule == RULE_FUNCTIONS:
-        return check_function_names(checker, value, path)
+        return check_functions(checker, value, path)
     if rule == RULE_LIFETIME:
         return check_lifetime(checker, value, path)
     if rule == RULE_SCHEDULE:
@@ -417,14 +400,6 @@ cdef int member_problem(Checker checker, str code, str key, str message, Path* p
     inner.key = <PyObject*>key
     inner.index = 0
     return checker.problem(code, &inner, True, message)
-
-
-cdef int check_function_names(Checker checker, dict functions, Path* path) except -1:
-    for name in CALLS:
-        if name in functions:
-            member_problem(checker, "reserved-name", name,
-                           f"`call: {name}` is the protocol, so this function could not be called; rename it", path)
-    return 0
 
 
 cdef int check_lifetime(Checker checker, dict value, Path* path) except -1:

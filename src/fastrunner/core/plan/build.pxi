@@ -104,6 +104,8 @@ cdef class Cursor:
     cdef int first
     """The position of the first item: branches are lists of one, numbered through."""
     cdef bint is_branch
+    cdef bint is_function
+    """Its one task is known by its name alone."""
     cdef Bindings bindings
 
 
@@ -328,7 +330,8 @@ cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:
     cdef int index = <int> len(builder.plan.tasks)
     siblings.names = cursor.names
     siblings.position = position
-    siblings.reference = f"{cursor.pointer}/{cursor.first + position}/{escape_pointer(name)}"
+    place = "" if cursor.is_function else f"/{cursor.first + position}"
+    siblings.reference = f"{cursor.pointer}{place}/{escape_pointer(name)}"
     siblings.bindings = cursor.bindings
     builder.plan.tasks.append(None)
     builder.reads = 0
@@ -374,7 +377,8 @@ cdef str feature_of(dict definition):
     """What the table of kinds knows a checked task by."""
     cdef str key
     if "call" in definition:
-        return f"call: {definition['call']}"
+        key = f"call: {definition['call']}"
+        return key if key in KINDS_BY_FEATURE else "call"
     for key in definition:
         # The `do` of a loop is its body.
         if key in KINDS_BY_FEATURE and not (key == "do" and "for" in definition):

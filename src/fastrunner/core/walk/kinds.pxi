@@ -52,5 +52,8 @@ add_kind(7, "wait", "wait", False, False,
 add_kind(8, "call_http", "call: http", True, False,
          build_call_http, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
          nothing_cut, no_times, nothing_to_write, nothing_to_read, render_call_http)
+add_kind(9, "call_function", "call", False, False,
+         build_call_function, plain_frame, begin_call_function, leave_call_function, never_wakes, never_answered,
+         nothing_cut, no_times, nothing_to_write, read_call_function, never_rendered)
 
 KINDS = tuple(kind_rows)

@@ -1,0 +1,135 @@
+"""Stage 2, compile: what a document amounts to with a copy of a function wherever it is called.
+
+Theory of operation: a plan holds each call of a function with a copy of the function's tasks, so a walk, its snapshots
+and its events know of functions no more than of any task with tasks in it. So functions must come to an end, and the
+bounds on tasks and their nesting hold for a document with all its copies.
+
+Rules: what is looked at here has not been checked, and shapes report what is wrong with it. A function is looked at
+once, however often it is called; how far one leads to another is bounded like nesting.
+"""
+
+cimport cython
+
+
+@cython.internal
+@cython.final
+cdef class Extents:
+    """How many tasks there are, and how deep their lists lie in one another, copies included."""
+
+    cdef dict functions
+    cdef dict known
+    """(tasks, depth) of each function looked at."""
+    cdef list path
+    """The functions being looked at, each called by the one before it."""
+    cdef str recursion
+    """A function that comes to itself again, and how; None if there is none."""
+    cdef str recursive
+    cdef Py_ssize_t looks
+
+    def __cinit__(self, dict functions):
+        self.functions = functions
+        self.known = {}
+        self.path = []
+
+    cdef tuple of_function(self, str name):
+        if name in self.known:
+            return <tuple>self.known[name]
+        if name in self.path:
+            if self.recursive is None:
+                self.recursive = name
+                self.recursion = " calls ".join([shown(each) for each in [*self.path[self.path.index(name):], name]])
+            return (1, 1)
+        if len(self.path) > TASK_NESTING_MAX:
+            return (1, TASK_NESTING_MAX + 1)
+        self.path.append(name)
+        found = self.of_task(self.functions[name])
+        self.path.pop()
+        self.known[name] = found
+        return found
+
+    cdef tuple of_task(self, object task):
+        cdef object tasks = 1
+        cdef object depth = 0
+        if type(task) is not dict:
+            return (0, 0)
+        self.looks += 1
+        called = task.get("call")
+        if type(called) is str and called in self.functions and called not in CALLS:
+            more, deeper = self.of_function(called)
+            tasks, depth = tasks + more, deeper + 1
+        for items in lists_of(task):
+            more, deeper = self.of_list(items)
+            tasks, depth = tasks + more, max(depth, deeper)
+        return (min(tasks, TASKS_PER_DOCUMENT_MAX + 1), depth)
+
+    cdef tuple of_list(self, object items):
+        cdef object tasks = 0
+        cdef object depth = 0
+        if type(items) is not list:
+            return (0, 0)
+        for item in <list>items:
+            if type(item) is dict:
+                for task in (<dict>item).values():
+                    more, deeper = self.of_task(task)
+                    tasks, depth = tasks + more, max(depth, deeper)
+        return (min(tasks, TASKS_PER_DOCUMENT_MAX + 1), depth + 1)
+
+
+cdef list lists_of(dict task):
+    """The lists of tasks that a task has."""
+    cdef list lists = [task.get("do"), task.get("try")]
+    for holder, key in (("catch", "do"), ("fork", "branches"), ("foreach", "do")):
+        section = task.get(holder)
+        if type(section) is dict:
+            lists.append((<dict>section).get(key))
+    return lists
+
+
+cdef int check_functions(Checker checker, dict functions, Path* path) except -1:
+    """The names of functions are their own, none comes to itself again, and with all copies the bounds hold."""
+    cdef Extents extents = Extents(functions)
+    cdef object root = checker.document.root
+    for name in CALLS:
+        if name in functions:
+            member_problem(checker, "reserved-name", name,
+                           f"`call: {name}` is the protocol, so this function could not be called; rename it", path)
+    for name in functions:
+        extents.of_function(name)
+    tasks, depth = extents.of_list(root.get("do") if type(root) is dict else None)
+    checker.left -= extents.looks * COST_VALUE
+    if extents.recursive is not None:
+        return member_problem(checker, "recursive-function", extents.recursive,
+                              f"{extents.recursion}: a function does not come to itself again, because each call is a "
+                              "copy of it; repeat with `for`, or with `then` within a list", path)
+    for _, deeper in extents.known.values():
+        depth = max(depth, deeper)
+    if depth > TASK_NESTING_MAX:
+        return checker.problem("too-deep", path, True,
+                               f"where functions are called, task lists are nested more than {TASK_NESTING_MAX} levels "
+                               "deep: a call is a level")
+    if tasks > TASKS_PER_DOCUMENT_MAX:
+        return checker.problem("too-many-tasks", path, True,
+                               f"with the tasks of a function at each of its calls, the document has more than the "
+                               f"{TASKS_PER_DOCUMENT_MAX} tasks that are allowed")
+    return 0
+
+
+cdef int check_called(Checker checker, str value, Path* path) except -1:
+    """What a call may name: a protocol or a function of `use`; not yet `name:version@catalog` or a URL."""
+    cdef object functions = checker.use.get("functions", ())
+    cdef str name, rest, version, catalog
+    if value in CALLS or value in functions:
+        return 0
+    if "://" in value:
+        return checker.problem("unsupported", path, False,
+                               "call: <URL>: part of the DSL, but this version of fastrunner fetches no functions: "
+                               "copy the task to use.functions and call it by its name there")
+    name, _, rest = value.partition(":")
+    version, _, catalog = rest.partition("@")
+    if name and is_semver(version) and catalog:
+        if catalog != "default" and catalog not in checker.use.get("catalogs", ()):
+            return checker.problem("unknown-reference", path, False, f"use.catalogs has no {shown(catalog)}")
+        return checker.unsupported("a function of a catalog", path, False)
+    return checker.problem("unknown-reference", path, False,
+                           f"{shown(value)} is no protocol ({listed(CALLS)}) and use.functions has no such function"
+                           f"{checker.suggestion(value, [*CALLS, *functions])}")
