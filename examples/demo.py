@@ -142,9 +142,10 @@ class Demo:
         data_dir = self.folder / "data"
         async with AsyncExitStack() as stack:
             service = await stack.enter_async_context(OrdersService())
-            arguments = ("fastrunner", "receiver", "--port", "0", "--token", self.token, "--json")
+            arguments = ("fastrunner", "receiver", "--port", "0", "--json")
             log = self.folder / "receiver.log"
-            receiver = await stack.enter_async_context(process(*arguments, log=log, stdout=PIPE))
+            key = {"FASTRUNNER_RECEIVER_TOKEN": self.token}
+            receiver = await stack.enter_async_context(process(*arguments, log=log, stdout=PIPE, settings=key))
             settings = {
                 "GRPC_PORT": "0",
                 "FASTRUNNER_GRPC_HOST": "127.0.0.1",

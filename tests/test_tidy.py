@@ -50,9 +50,10 @@ MAY_IMPORT = {
     "registry": STORE | {"_core", "engine"},
     "tasks": BELOW | {"_core", "access.egress", "engine"},
     "access": BELOW,
-    "callback": BELOW | {"engine"},
+    "callback": BELOW | {"access.files", "engine"},
     "routing": BELOW | {"_wire", "access.principal"},
-    "service": BELOW | {"_core", "_wire", "access.principal", "engine", "routing.facts"},
+    "service": BELOW
+    | {"_core", "_wire", "access.audit", "access.principal", "access.roles", "engine", "routing.facts"},
     "service.transport": BELOW | {"access", "routing.facts", "service"},
     "web": BELOW | {"access"},
     "data": STORE | {"engine"},

@@ -5,7 +5,6 @@ Every field but a secret is also a flag of `fastrunner serve`; `docs/configurati
 """
 
 import difflib
-import ipaddress
 import json
 import os
 import re
@@ -28,16 +27,37 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastrunner.base import crash, limits
-from fastrunner.base.checks import check_authorities, check_certificates, is_loopback, issuer
+from fastrunner.base.checks import (
+    check_authorities,
+    check_certificates,
+    check_pair,
+    encodable,
+    host_and_port,
+    is_host,
+    is_loopback,
+    issuer,
+    read_key,
+    readable_folder,
+    sendable,
+)
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
 
-_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 _SERVICE_LINK: Final = re.compile(
     r"FASTRUNNER(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _PREFIX: Final = "FASTRUNNER_"
 _TARGET: Final = "FASTRUNNER_TARGET"
+_OF_COMMANDS: Final = {
+    _TARGET,
+    "FASTRUNNER_TOKEN",
+    "FASTRUNNER_TOKEN_FILE",
+    "FASTRUNNER_CA_FILE",
+    "FASTRUNNER_CERTIFICATE_FILE",
+    "FASTRUNNER_KEY_FILE",
+    "FASTRUNNER_RECEIVER_TOKEN",
+}
+"""Variables that other commands than `serve` read."""
 _SECRETS_PREFIX: Final = "FASTRUNNER_SECRET_"
 S = TypeVar("S", bound=BaseSettings)
 
@@ -97,58 +117,9 @@ def _crash_turns(value: str) -> str:
     return value
 
 
-def _host_and_port(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if "://" in value:
-        raise ValueError(
-            "expected host:port without a scheme, such as stigmer.example:443; whether TLS is used is set by "
-            "STIGMER_SERVICE_USE_TLS"
-        )
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or not _is_host(host):
-        raise ValueError("expected host:port, such as localhost:50051, or [::1]:50051 for an IPv6 address")
-    return value
-
-
-def _is_host(host: str) -> bool:
-    """Whether it is a name, an IPv4 address, or an IPv6 address in brackets."""
-    if host.startswith("[") and host.endswith("]"):
-        try:
-            return bool(ipaddress.IPv6Address(host[1:-1]))
-        except ValueError:
-            return False
-    return _HOST.fullmatch(host) is not None
-
-
-def _encodable(value: Path) -> Path:
-    """Its name goes into files and messages, which are UTF-8."""
-    try:
-        # What it is relative to counts as well.
-        str(value.absolute()).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a path of UTF-8 text is needed: rename the folder, or choose another") from None
-    except OSError as error:
-        raise ValueError(f"the current folder cannot be had ({error.strerror}): give an absolute path") from None
-    if "\0" in str(value):
-        raise ValueError("a path has no zero bytes")
-    return value
-
-
-def _readable_folder(value: Path) -> Path:
-    try:
-        os.scandir(value).close()
-    except OSError as error:
-        raise ValueError(f"the folder cannot be read: {error.strerror}") from None
-    return value
-
-
 def _sendable(key: SecretStr) -> SecretStr:
     """A key as a header may hold it: a mounted secret ends with a newline that is no part of it."""
-    text = key.get_secret_value().strip()
-    if not text:
-        raise ValueError("expected a key, found only white space; unset it to send none")
-    if not (text.isascii() and text.isprintable()):
-        raise ValueError("expected printable ASCII, as a header may hold it, without control characters or line breaks")
-    return SecretStr(text)
+    return SecretStr(sendable(key.get_secret_value()))
 
 
 def _destinations(value: str) -> str:
@@ -169,7 +140,7 @@ def _proxy(given: SecretStr) -> SecretStr:
         port = uri.port or 80
     except ValueError:
         raise ValueError("expected http://host:port of a proxy, with user:password@ or without") from None
-    if uri.scheme != "http" or not _is_host(f"[{uri.hostname}]" if ":" in (uri.hostname or "") else uri.hostname or ""):
+    if uri.scheme != "http" or not is_host(f"[{uri.hostname}]" if ":" in (uri.hostname or "") else uri.hostname or ""):
         raise ValueError(
             "expected http://host:port of a proxy, with user:password@ or without: those of other kinds are not spoken "
             "(https targets are reached through an http proxy as well)"
@@ -181,8 +152,8 @@ def _proxy(given: SecretStr) -> SecretStr:
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Endpoint = Annotated[str, AfterValidator(_host_and_port)]
-Folder = Annotated[Path, AfterValidator(_encodable)]
+Endpoint = Annotated[str, AfterValidator(host_and_port)]
+Folder = Annotated[Path, AfterValidator(encodable)]
 Key = Annotated[SecretStr, AfterValidator(_sendable)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -214,7 +185,7 @@ class Config(DataSettings):
     stigmer_service_api_key: Key | None = _variable("STIGMER_SERVICE_API_KEY", None)
     """Sent with every callback as `authorization: Bearer <key>`; never logged. No flag: others see those."""
     stigmer_service_api_key_file: FilePath | None = _variable("STIGMER_SERVICE_API_KEY_FILE", None)
-    """File with that key, read at start; instead of STIGMER_SERVICE_API_KEY."""
+    """File with that key, read again when it changes; instead of STIGMER_SERVICE_API_KEY."""
     stigmer_service_use_tls: bool = _variable("STIGMER_SERVICE_USE_TLS", True)
     """Whether callbacks use TLS."""
     temporal_service_address: Endpoint | None = _variable("TEMPORAL_SERVICE_ADDRESS", None)
@@ -246,9 +217,9 @@ class Config(DataSettings):
     """Finished executions kept per shard."""
     http_timeout_s: Seconds = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0)
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
-    secrets_dir: Annotated[Folder, AfterValidator(_readable_folder)] | None = _variable("FASTRUNNER_SECRETS_DIR", None)
+    secrets_dir: Annotated[Folder, AfterValidator(readable_folder)] | None = _variable("FASTRUNNER_SECRETS_DIR", None)
     """Folder with a file for each secret that workflows may name, as Kubernetes mounts them; see docs/security.md."""
-    workflows_dir: Annotated[Folder, AfterValidator(_readable_folder)] | None = _variable(
+    workflows_dir: Annotated[Folder, AfterValidator(readable_folder)] | None = _variable(
         "FASTRUNNER_WORKFLOWS_DIR", None
     )
     """Folder of workflow documents (.yaml, .yml, .json) that are registered at start, and anew at SIGHUP."""
@@ -267,6 +238,10 @@ class Config(DataSettings):
     """Deadline of one callback attempt, in seconds."""
     callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
     """PEM file of the authorities that vouch for the callback endpoint; default: those gRPC ships with."""
+    callback_certificate_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CERTIFICATE_FILE", None)
+    """PEM file of the certificate chain that callbacks show; default: they show none."""
+    callback_key_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_KEY_FILE", None)
+    """PEM file of that certificate's private key, not encrypted; may be the same file."""
     auth: Authentication | None = _variable("FASTRUNNER_AUTH", None)
     """`none`: whoever reaches the ports may call, although they are bound beyond loopback and nothing tells callers
     apart. Without it such a runner does not start; with it, workflows run no commands."""
@@ -282,6 +257,10 @@ class Config(DataSettings):
     """Claim with a caller's roles: a list, or a text with spaces; dots lead into objects: `realm_access.roles`."""
     jwt_namespaces_claim: str | None = _variable("FASTRUNNER_JWT_NAMESPACES_CLAIM", None)
     """Claim with a caller's namespaces, in the same way; a token without it has none. Default: tokens have all."""
+    audit_file: Folder | None = _variable("FASTRUNNER_AUDIT_FILE", None)
+    """File to which a line of JSON is appended for each call that changes something; see docs/security.md."""
+    http_tls: bool = _variable("FASTRUNNER_HTTP_TLS", False)
+    """Whether the HTTP port speaks TLS, too, with the certificate of the gRPC port; clients may show theirs there."""
     metrics_open: bool = _variable("FASTRUNNER_METRICS_OPEN", False)
     """Whether /metrics needs no credentials although callers are told apart; else it wants the role `read`."""
     tls_certificate_file: FilePath | None = _variable("FASTRUNNER_TLS_CERTIFICATE_FILE", None)
@@ -320,12 +299,9 @@ class Config(DataSettings):
         if given.get("STIGMER_SERVICE_API_KEY"):
             raise ValueError("STIGMER_SERVICE_API_KEY and STIGMER_SERVICE_API_KEY_FILE are both set: unset one of them")
         try:
-            key = Path(path).read_bytes().decode().strip()
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is no UTF-8 text"
-            raise ValueError(f"STIGMER_SERVICE_API_KEY_FILE={path}: cannot be read: {why}") from None
-        if not key:
-            raise ValueError(f"STIGMER_SERVICE_API_KEY_FILE={path}: it is empty; write the key into it")
+            key = read_key(Path(path))
+        except ValueError as error:
+            raise ValueError(f"STIGMER_SERVICE_API_KEY_FILE={path}: {error}") from None
         return {**values, "STIGMER_SERVICE_API_KEY": key}
 
     @model_validator(mode="after")
@@ -353,7 +329,21 @@ class Config(DataSettings):
         """gRPC says only that it cannot listen or connect; so what is wrong with the files is found out here."""
         if self.callback_ca_file is not None:
             check_authorities("FASTRUNNER_CALLBACK_CA_FILE", self.callback_ca_file)
+        if (self.callback_certificate_file is None) != (self.callback_key_file is None):
+            raise ValueError(
+                "FASTRUNNER_CALLBACK_CERTIFICATE_FILE and FASTRUNNER_CALLBACK_KEY_FILE belong together: set both, or "
+                "neither for callbacks that show no certificate"
+            )
+        if self.callback_certificate_file is not None and self.callback_key_file is not None:
+            if not self.stigmer_service_use_tls:
+                raise ValueError(
+                    "FASTRUNNER_CALLBACK_CERTIFICATE_FILE is set, but STIGMER_SERVICE_USE_TLS=false shows no "
+                    "certificate: unset one of them"
+                )
+            check_pair("FASTRUNNER_CALLBACK", self.callback_certificate_file, self.callback_key_file)
         certificate, key, authorities = self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file
+        if self.http_tls and certificate is None:
+            raise ValueError("FASTRUNNER_HTTP_TLS needs FASTRUNNER_TLS_CERTIFICATE_FILE and FASTRUNNER_TLS_KEY_FILE")
         if certificate is None and key is None and authorities is None:
             return
         if certificate is None or key is None:
@@ -413,8 +403,8 @@ def _load(settings: type[S], overrides: Mapping[str, Any]) -> S:
 
 def _unknown_variables() -> list[str]:
     """A sentence for each variable that looks like ours and is none: it would be ignored in silence."""
-    known = {variable_of(field) for field in Config.model_fields} | {_TARGET}
-    ours = [name for name in (*map(variable_of, shown_fields()), _TARGET) if name.startswith(_PREFIX)]
+    known = {variable_of(field) for field in Config.model_fields} | _OF_COMMANDS
+    ours = [name for name in (*map(variable_of, shown_fields()), *sorted(_OF_COMMANDS)) if name.startswith(_PREFIX)]
     sentences = []
     for name, value in sorted(os.environ.items()):
         if not name.upper().startswith(_PREFIX) or name.upper() in known or _is_service_link(name, value):
@@ -471,9 +461,50 @@ def _is_service_link(name: str, value: str) -> bool:
 class ClientSettings(BaseSettings):
     """Settings of the commands that talk to a runner."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True)
 
     target: str = _variable(_TARGET, "localhost:9090")
+    token: Key | None = _variable("FASTRUNNER_TOKEN", None)
+    token_file: FilePath | None = _variable("FASTRUNNER_TOKEN_FILE", None)
+    ca_file: FilePath | None = _variable("FASTRUNNER_CA_FILE", None)
+    certificate_file: FilePath | None = _variable("FASTRUNNER_CERTIFICATE_FILE", None)
+    key_file: FilePath | None = _variable("FASTRUNNER_KEY_FILE", None)
+
+
+class ReceiverSettings(BaseSettings):
+    """Settings of the reference receiver."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    token: Key | None = _variable("FASTRUNNER_RECEIVER_TOKEN", None)
+
+
+def load_client(**overrides: Any) -> ClientSettings:
+    """What commands show to a runner and trust, with `overrides` by field name on top; the token is the one to send.
+
+    Raises ConfigurationError.
+    """
+    settings = _load(ClientSettings, overrides)
+    if (settings.certificate_file is None) != (settings.key_file is None):
+        raise ConfigurationError("a client's certificate and its key belong together: give both files, or neither")
+    if settings.token_file is None:
+        return settings
+    return settings.model_copy(update={"token": SecretStr(_key_in(settings.token_file))})
+
+
+def receiver_token(file: Path | None) -> str | None:
+    """The token that callers of the reference receiver must send; None: any will do. Raises ConfigurationError."""
+    token = _load(ReceiverSettings, {}).token
+    if file is not None:
+        return _key_in(file)
+    return None if token is None else token.get_secret_value()
+
+
+def _key_in(file: Path) -> str:
+    try:
+        return read_key(file)
+    except ValueError as error:
+        raise ConfigurationError(f"{file}: {error}") from None
 
 
 def runner_target() -> str:

@@ -40,8 +40,6 @@ class ReceiverProcess:
             "receiver",
             "--port",
             str(self.port),
-            "--token",
-            self._token,
             "--quiet",
             "--json",
         ]
@@ -49,6 +47,7 @@ class ReceiverProcess:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, *command, *options, "--store", str(self._store),
                 cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=log, limit=2**24,
+                env={**os.environ, "FASTRUNNER_RECEIVER_TOKEN": self._token},
             )  # fmt: skip
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), 60)

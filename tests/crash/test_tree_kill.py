@@ -40,9 +40,13 @@ def document() -> str:
 @contextmanager
 def receiver(port: int, store: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """The reference receiver; SIGTERM makes it give its verdict."""
-    command = [sys.executable, "-m", "fastrunner", "receiver", "--port", str(port), "--token", TOKEN]
+    command = [sys.executable, "-m", "fastrunner", "receiver", "--port", str(port)]
     child = subprocess.Popen(
-        [*command, "--store", str(store), "--quiet"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*command, "--store", str(store), "--quiet"],
+        cwd=ROOT,
+        env={**os.environ, "FASTRUNNER_RECEIVER_TOKEN": TOKEN},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     try:
         yield child

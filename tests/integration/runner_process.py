@@ -169,3 +169,15 @@ def running(data_dir: Path, command: Sequence[str], **environment: str) -> Itera
             # Its children go with it: the kernel kills them.
             runner.process.kill()
             runner.process.communicate(timeout=30)
+
+
+def logged_until(runner: RunnerProcess, text: str) -> str:
+    """What a runner logs up to a line with this text."""
+    assert runner.process.stderr is not None
+    lines = ""
+    for line in runner.process.stderr:
+        lines += line
+        if text in line:
+            break
+    assert text in lines
+    return lines

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -39,6 +40,7 @@ from tests.integration.callbacks import (
     until,
     value,
 )
+from tests.outside import require_tool
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 
@@ -477,6 +479,53 @@ async def test_callbacks_over_tls(outbox: SqliteOutbox) -> None:
             outbox.commit(rows_of("f", 1, 3))
             await until(lambda: distrustful.suspended, "an authority nobody vouches for is refused")
     assert receiver.ledger.executions() == ["e"]
+
+
+def own_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate that vouches for itself, and its key."""
+    certificate, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    names = ("-nodes", "-subj", f"/CN={name}", "-days", "1", "-keyout", key, "-out", certificate)
+    subprocess.run([require_tool("openssl"), "req", "-x509", *curve, *names], check=True, capture_output=True)
+    return certificate, key
+
+
+async def test_callbacks_show_a_certificate_that_may_change(outbox: SqliteOutbox, tmp_path: Path) -> None:
+    """The receiver knows one certificate: it is not the one that the runner has at first, but its next one."""
+    (shown, key), (known, known_key) = own_certificate(tmp_path, "shown"), own_certificate(tmp_path, "known")
+    mine = CERTIFICATES / "server.pem"
+    tls: dict[str, Any] = {"tls_certificate": mine, "tls_key": mine, "tls_client_ca": known}
+    async with receiving(**tls, host="localhost") as (_, port):
+        secure: dict[str, Any] = {
+            "stigmer_service_endpoint": f"localhost:{port}",
+            "stigmer_service_use_tls": True,
+            "callback_ca_file": CERTIFICATES / "ca.pem",
+            "callback_certificate_file": shown,
+            "callback_key_file": key,
+        }
+        async with pipeline_to(port, outbox, **secure) as pipeline:
+            outbox.commit(rows_of("e", 1, 3))
+            await until(lambda: pipeline.suspended, "an unknown certificate is refused")
+            key.write_bytes(known_key.read_bytes())
+            shown.write_bytes(known.read_bytes())
+            await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+
+
+async def test_key_file_is_read_again(outbox: SqliteOutbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also one that is another at the start of a worker than at that of the runner; keys are not shown."""
+    file = tmp_path / "key"
+    file.write_text("an-outdated-key")
+    async with receiving() as (_, port):
+        key_of_file: dict[str, Any] = {"token": None, "stigmer_service_api_key_file": file}
+        async with pipeline_to(port, outbox, **key_of_file) as pipeline:
+            outbox.commit(rows_of("e", 1, 3))
+            await until(lambda: pipeline.suspended, "the outdated key is refused")
+            file.write_text("\n")
+            await until(lambda: "the key of before stays" in caplog.text, "a file of no use is told")
+            file.write_text(f"{TOKEN}\n")
+            await until(lambda: outbox.unacknowledged_count == 0, "all acknowledged")
+    assert "an-outdated-key" not in caplog.text
+    assert TOKEN not in caplog.text
 
 
 @pytest.mark.parametrize("receiver_tls", [False, True])

@@ -121,8 +121,13 @@ async def test_the_breaker_is_visible_and_attempts_become_rare(outbox: SqliteOut
 @contextlib.contextmanager
 def receiver_process(port: int, store: Path, *flags: str) -> Iterator["subprocess.Popen[bytes]"]:
     """`fastrunner receiver` in a process of its own, once it listens."""
-    command = [sys.executable, "-m", "fastrunner", "receiver", "--port", str(port), "--token", TOKEN, "--json"]
-    process = subprocess.Popen([*command, "--store", str(store), "--quiet", *flags], cwd=ROOT, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "fastrunner", "receiver", "--port", str(port), "--json"]
+    process = subprocess.Popen(
+        [*command, "--store", str(store), "--quiet", *flags],
+        cwd=ROOT,
+        env={**os.environ, "FASTRUNNER_RECEIVER_TOKEN": TOKEN},
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout is not None
     try:
         assert orjson.loads(process.stdout.readline()) == {"listening": f"127.0.0.1:{port}"}

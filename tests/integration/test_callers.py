@@ -1,5 +1,9 @@
 """Support: who may call: every kind of caller against every method, on real runners of two workers."""
 
+import json
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 import uuid
@@ -13,15 +17,15 @@ import pytest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
-from fastrunner.access.callers import line_of
-from fastrunner.access.principal import Role
+from fastrunner.access.callers import digest_of, line_of, read_callers
+from fastrunner.access.principal import Principal, Role
 from fastrunner.access.roles import ROLE_OF_METHOD, ROLE_OF_PATH, Open
 from fastrunner.config import load_config
 from fastrunner.service.health import HEALTH_SERVICE
 from fastrunner.service.methods import METHOD_OF_PATH, Method
 from fastrunner.service.reflection import REFLECTION_SERVICES
 from fastrunner.web.app import build_app
-from tests.integration.runner_process import SERVE, RunnerProcess, running, until
+from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, logged_until, running, until
 
 OK, DENIED, UNKNOWN = grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
 CALLERS = ("none", "wrong", *Role)
@@ -221,18 +225,6 @@ def test_submissions_are_of_own_namespaces(runner: RunnerProcess, shop: list[str
         assert admin.code(path_of("GetExecution"), about("", "billing-a")) is grpc.StatusCode.NOT_FOUND
 
 
-def logged_until(runner: RunnerProcess, text: str) -> str:
-    """What a runner logs up to a line with this text."""
-    assert runner.process.stderr is not None
-    lines = ""
-    for line in runner.process.stderr:
-        lines += line
-        if text in line:
-            break
-    assert text in lines
-    return lines
-
-
 def test_definitions_are_of_own_namespaces(runner: RunnerProcess) -> None:
     document = WAITS.format("shop")
     ref = m.WorkflowRef(namespace="shop", name="waits", version="1.0.0")
@@ -334,3 +326,116 @@ def test_metrics_may_be_open(tmp_path: Path) -> None:
     with running(tmp_path / "data", SERVE, FASTRUNNER_WORKERS="1", **settings) as runner:
         runner.wait_ready()
         assert [http_code(runner, path, "none") for path in ("/metrics", "/")] == [200, 401]
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command, as somebody with this environment runs it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTRUNNER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "fastrunner", *arguments],
+        cwd=ROOT,
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_commands_send_a_token(runner: RunnerProcess, tmp_path: Path) -> None:
+    """Of a file or a variable; what follows, and what looks at the HTTP port, too."""
+    (tmp_path / "token").write_text(token("admin") + "\n")
+    document = tmp_path / "one.yaml"
+    head = "document: {dsl: 1.0.0, namespace: shop, name: one, version: 1.0.0}"
+    document.write_text(f"{head}\ndo: [{{a: {{set: {{b: 1}}}}}}]\n")
+    target = ("--target", runner.target)
+    assert "UNAUTHENTICATED" in command("list", *target).stderr
+    by_file = ("--token-file", str(tmp_path / "token"))
+    followed = command("submit", str(document), "--follow", *target, *by_file)
+    assert followed.returncode == 0, followed.stderr
+    listed = command("list", *target, FASTRUNNER_TOKEN=token("read"))
+    assert listed.returncode == 0, listed.stderr
+    shown = command(
+        "status", *target, "--http-target", f"127.0.0.1:{runner.ports['http_port']}", FASTRUNNER_TOKEN=token("read")
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
+def test_tokens_do_not_go_out_for_others_to_read() -> None:
+    refused = command("list", "--target", "192.0.2.1:9090", FASTRUNNER_TOKEN="very-secret")
+    assert refused.returncode == 2
+    assert "connect with --tls" in refused.stderr
+    assert "very-secret" not in refused.stderr
+
+
+def test_tokens_that_are_made_work(tmp_path: Path) -> None:
+    """The command's line is one of the file, and its token that caller's."""
+    made = json.loads(command("token", "ci", "--roles", "submit,read", "--namespaces", "shop", "--json").stdout)
+    file = tmp_path / "callers"
+    file.write_text(made["line"] + "\n")
+    principal = read_callers(file).of_digest(digest_of(made["token"]))
+    assert principal == Principal("token:ci", frozenset({Role.SUBMIT, Role.READ}), frozenset({"shop"}))
+    assert made["token"] not in made["line"]
+    assert command("token", "ci", "--roles", "root").returncode == 2
+    assert made["token"] != json.loads(command("token", "ci", "--roles", "read", "--json").stdout)["token"]
+
+
+def test_audit_log(tmp_path: Path) -> None:
+    """Who did what to which execution, why, and what came of it, by whichever worker; it may be rotated."""
+    write_callers(tmp_path / "callers")
+    file = tmp_path / "audit.jsonl"
+    settings = {"FASTRUNNER_CALLERS_FILE": str(tmp_path / "callers"), "FASTRUNNER_AUDIT_FILE": str(file)}
+
+    def told(file: Path = file) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        return [{name: line[name] for name in line if name not in ("time", "address")} for line in lines]
+
+    with running(tmp_path / "data", SERVE, **settings) as runner:
+        runner.wait_ready()
+        with Caller(runner, "shop") as shop, Caller(runner, "read") as reader, Caller(runner, "none") as nobody:
+            submit(shop, "one")
+            document = WAITS.format("billing")
+            items = [
+                m.WorkflowExecuteInput(workflow_execution_id="two", workflow_yaml=WAITS.format("shop")),
+                m.WorkflowExecuteInput(workflow_execution_id="three", workflow_yaml=document),
+            ]
+            batch = m.ExecuteAsyncBatchRequest(executions=items)
+            shop.call(path_of("ExecuteAsyncBatch"), batch, m.ExecuteAsyncBatchResponse)
+            shop.code(path_of("GetExecution"), about("", "one"))
+            nobody.code(path_of("CancelExecution"), about("", "one"))
+            reader.code(path_of("CancelExecution"), about("", "one"))
+            pause = m.PauseExecutionRequest(execution_id="one", reason="lunch").SerializeToString()
+            shop.code(path_of("PauseExecution"), pause)
+            shop.code(path_of("CancelExecution"), about("", "absent"))
+            register = r.RegisterWorkflowRequest(workflow_yaml=WAITS.format("shop")).SerializeToString()
+            shop.code(path_of("RegisterWorkflow"), register)
+            request = m.WorkflowExecuteInput(workflow_execution_id="four", workflow_yaml=WAITS.format("shop"))
+            shop.code(path_of("Execute"), request.SerializeToString(), streams=True)
+        until(lambda: len(told()) >= 8)
+        lines = told()
+        details = [line.pop("detail", "") for line in lines]
+        expected = [
+            {"caller": caller, "method": method, **more, "outcome": outcome}
+            for caller, method, more, outcome in (
+                ("token:shop", "ExecuteAsync", {"execution": "one"}, "OK"),
+                ("token:shop", "ExecuteAsyncBatch", {"execution": "two"}, "OK"),
+                ("token:shop", "ExecuteAsyncBatch", {"execution": "three"}, "PERMISSION_DENIED"),
+                ("token:read", "CancelExecution", {}, "PERMISSION_DENIED"),
+                ("token:shop", "PauseExecution", {"execution": "one", "reason": "lunch"}, "OK"),
+                ("token:shop", "CancelExecution", {"execution": "absent"}, "NOT_FOUND"),
+                ("token:shop", "RegisterWorkflow", {"workflow": "shop/waits:1.0.0"}, "OK"),
+                ("token:shop", "Execute", {"execution": "four"}, "OK"),
+            )
+        ]
+        # Of two workers, the one that answered first may write last.
+        assert sorted(lines, key=json.dumps) == sorted(expected, key=json.dumps)
+        assert sum(bool(detail) for detail in details) == 3
+        file.rename(tmp_path / "old.jsonl")
+        until(file.exists)
+        with Caller(runner, "shop") as shop:
+            submit(shop, "five")
+        assert runner.stop()[0] == 0
+    rotated = [line["execution"] for line in (*told(tmp_path / "old.jsonl"), *told(file)) if "execution" in line]
+    assert "five" in rotated
+    assert "a-token-of-" not in file.read_text() + (tmp_path / "old.jsonl").read_text()
+    assert "document:" not in file.read_text() + (tmp_path / "old.jsonl").read_text()

@@ -1,6 +1,7 @@
 """The reference receiver: what it checks, what it keeps, how it answers in every spelling, how it ends."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -187,8 +188,9 @@ def test_every_field_of_an_event_prints_as_protobuf_would() -> None:
 def command(*flags: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """`fastrunner receiver`, and the first line it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastrunner", "receiver", "--port", "0", "--token", TOKEN, *flags],
+        [sys.executable, "-m", "fastrunner", "receiver", "--port", "0", *flags],
         cwd=ROOT,
+        env={**os.environ, "FASTRUNNER_RECEIVER_TOKEN": TOKEN},
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None

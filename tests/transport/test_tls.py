@@ -1,8 +1,13 @@
 """TLS of the served port: a real runner with certificates, clients that trust it, do not, or have none to show."""
 
 import os
+import shutil
+import ssl
 import subprocess
 import sys
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,8 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from fastrunner.config import ConfigurationError, load_config
-from tests.integration.runner_process import ROOT, RunnerProcess, running
+from fastrunner.service.methods import QUERY_SERVICE
+from tests.integration.runner_process import ROOT, RunnerProcess, children, logged_until, running, until
 from tests.outside import require_tool
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
@@ -114,3 +120,145 @@ def test_files_that_cannot_be_used_refuse_to_start(tmp_path: Path) -> None:
             load_config(**settings)
         assert said in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def new_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for localhost that vouches for itself, and its key."""
+    key, certificate = folder / f"{name}-key.pem", folder / f"{name}.pem"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    names = ("-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost", "-days", "1")
+    openssl("req", "-x509", *curve, "-nodes", *names, "-keyout", key, "-out", certificate)
+    return certificate, key
+
+
+def shown_by(port: int) -> str:
+    """The certificate that a new connection is shown."""
+    return ssl.get_server_certificate(("localhost", port), timeout=10)
+
+
+def put(source: Path, target: Path) -> None:
+    """In one step, as mounted files change."""
+    shutil.copy(source, target.with_suffix(".new"))
+    target.with_suffix(".new").rename(target)
+
+
+class Load:
+    """Health checks, each on a connection of its own or on one of before, until it ends."""
+
+    def __init__(self, runner: RunnerProcess, trusted: bytes) -> None:
+        self._runner, self._trusted = runner, trusted
+        self.failures: list[grpc.RpcError] = []
+        self.count = 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(kept,)) for kept in (True, False)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _run(self, kept: bool) -> None:
+        target = f"localhost:{self._runner.ports['grpc_port']}"
+        credentials = grpc.ssl_channel_credentials(self._trusted)
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel: Any = grpc.secure_channel(target, credentials, options)
+        while not self._stop.is_set():
+            try:
+                channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=20)
+                self.count += 1
+            except grpc.RpcError as error:
+                self.failures.append(error)
+            if not kept:
+                channel.close()
+                channel = grpc.secure_channel(target, credentials, options)
+        channel.close()
+
+
+def test_certificate_rotated_under_load(tmp_path: Path) -> None:
+    """Both ports show the new one to whoever connects; no call fails, on connections of before nor on new ones."""
+    (old, old_key), (new, new_key) = new_certificate(tmp_path, "old"), new_certificate(tmp_path, "new")
+    certificate, key = tmp_path / "served.pem", tmp_path / "served-key.pem"
+    put(old, certificate)
+    put(old_key, key)
+    settings = {
+        "FASTRUNNER_TLS_CERTIFICATE_FILE": str(certificate),
+        "FASTRUNNER_TLS_KEY_FILE": str(key),
+        "FASTRUNNER_HTTP_TLS": "true",
+    }
+    with running(tmp_path / "data", SERVE, FASTRUNNER_WORKERS="2", **settings) as runner:
+        runner.wait_ready()
+        ports = (runner.ports["grpc_port"], runner.ports["http_port"])
+        # Which worker a connection reaches is chance: of so many, some reach each.
+        shown = [*(ports[0] for _ in range(10)), ports[1]]
+        workers = set(children(runner.process.pid))
+        with Load(runner, old.read_bytes() + new.read_bytes()) as load:
+            assert {shown_by(port) for port in shown} == {old.read_text()}
+            put(new_key, key)
+            put(new, certificate)
+            until(lambda: {shown_by(port) for port in shown} == {new.read_text()})
+            begun = load.count
+            until(lambda: load.count > begun + 100)
+        assert load.failures == []
+        # What does not fit together is told, and the one of before goes on.
+        put(old, certificate)
+        logged_until(runner, "the certificate of before stays")
+        assert {shown_by(port) for port in shown} == {new.read_text()}
+        assert set(children(runner.process.pid)) == workers
+        assert runner.stop()[0] == 0
+
+
+def test_names_in_certificates(tmp_path: Path) -> None:
+    """They are callers, on both ports, by a common name only where there is no other; an authority that is taken away
+    vouches for nobody any more."""
+    named, named_key = new_certificate(tmp_path, "named")
+    key, common = tmp_path / "key.pem", tmp_path / "common.pem"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    openssl("req", "-x509", *curve, "-nodes", "-subj", "/CN=client", "-days", "1", "-keyout", key, "-out", common)
+    authorities, callers = tmp_path / "authorities.pem", tmp_path / "callers"
+    authorities.write_bytes(named.read_bytes() + common.read_bytes())
+    callers.write_text("name=probe roles=read certificate=client\nname=other roles=admin certificate=named\n")
+    settings = {
+        "FASTRUNNER_TLS_CLIENT_CA_FILE": str(authorities),
+        "FASTRUNNER_CALLERS_FILE": str(callers),
+        "FASTRUNNER_HTTP_TLS": "true",
+        "FASTRUNNER_WORKERS": "1",
+    }
+    with running(tmp_path / "data", SERVE, **settings, **FILES) as runner:
+        runner.wait_ready()
+
+        def code(certificate: Path, key: Path, method: str) -> grpc.StatusCode:
+            trusted = grpc.ssl_channel_credentials(AUTHORITY.read_bytes(), key.read_bytes(), certificate.read_bytes())
+            with grpc.secure_channel(f"localhost:{runner.ports['grpc_port']}", trusted) as channel:
+                served: Any = channel
+                try:
+                    served.unary_unary(f"/{QUERY_SERVICE}/{method}")(b"", timeout=10)
+                except grpc.RpcError as error:
+                    refusal: grpc.StatusCode = error.code()
+                    return refusal
+                return grpc.StatusCode.OK
+
+        def metrics(shown: Path | None = None, key: Path | None = None) -> int:
+            context = ssl.create_default_context(cafile=str(AUTHORITY))
+            if shown is not None:
+                context.load_cert_chain(shown, key)
+            try:
+                uri = f"https://localhost:{runner.ports['http_port']}/metrics"
+                with urllib.request.urlopen(uri, timeout=10, context=context) as reply:
+                    return int(reply.status)
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code
+
+        assert code(common, key, "ListExecutions") is grpc.StatusCode.OK
+        assert code(common, key, "DeleteExecution") is grpc.StatusCode.PERMISSION_DENIED
+        # Its name is `localhost`, whatever the common one is.
+        assert code(named, named_key, "ListExecutions") is grpc.StatusCode.UNAUTHENTICATED
+        assert (metrics(common, key), metrics(named, named_key), metrics()) == (200, 401, 401)
+        authorities.write_bytes(named.read_bytes())
+        until(lambda: code(common, key, "ListExecutions") is grpc.StatusCode.UNAVAILABLE)
+        assert runner.stop()[0] == 0

@@ -8,14 +8,16 @@ Rule: files that cannot be used change nothing, and the log says so.
 """
 
 import logging
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastrunner.access.files import Signature, signature_of
-from fastrunner.base.checks import check_certificates
+from fastrunner.base.checks import check_certificates, no_password
 from fastrunner.config import Config
 
-__all__ = ["Certificates", "TlsFiles", "open_certificates"]
+__all__ = ["Certificates", "RotatingContext", "TlsFiles", "open_certificates"]
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +68,44 @@ class Certificates:
 
     def _look_at(self) -> tuple[Signature | None, ...]:
         return signature_of(*self.paths)
+
+
+class RotatingContext(ssl.SSLContext):
+    """A server's context for asyncio, each of whose connections begins with the certificate of that moment.
+
+    A context that is given other authorities keeps those it had, so each certificate has a context of its own. Clients
+    may show a certificate, if there are authorities; one that they do not vouch for is refused.
+    """
+
+    _certificates: Certificates
+    _current: tuple[TlsFiles, ssl.SSLContext]
+
+    def __new__(cls, certificates: Certificates) -> "RotatingContext":
+        made = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        made._certificates = certificates
+        made._current = (certificates.files, _context(certificates))
+        return made
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """See SSLContext."""
+        files = self._certificates.files
+        if files is not self._current[0]:
+            try:
+                self._current = (files, _context(self._certificates))
+            except (OSError, ValueError) as error:
+                # Files that are changing again; what is read of them then comes here, too.
+                _log.warning("the new certificate cannot be had yet: %s", error)
+        return self._current[1].wrap_bio(*arguments, **options)
+
+
+def _context(certificates: Certificates) -> ssl.SSLContext:
+    certificate, key, _ = certificates.paths
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key, password=no_password)
+    if certificates.files.client_authorities is not None:
+        context.load_verify_locations(cadata=certificates.files.client_authorities.decode())
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
 
 
 def open_certificates(config: Config) -> Certificates | None:

@@ -4,13 +4,75 @@ Rules: what cannot be used raises ValueError, which says what is wrong and names
 """
 
 import ipaddress
+import os
 import re
 import socket
 import ssl
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
-__all__ = ["check_authorities", "check_certificates", "is_loopback", "issuer"]
+__all__ = [
+    "check_authorities",
+    "check_certificates",
+    "check_pair",
+    "encodable",
+    "host_and_port",
+    "is_host",
+    "is_loopback",
+    "issuer",
+    "no_password",
+    "read_key",
+    "readable_folder",
+    "sendable",
+]
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+
+
+def host_and_port(value: str) -> str:
+    """Where a service is. Raises ValueError."""
+    host, _, port = value.rpartition(":")
+    if "://" in value:
+        raise ValueError(
+            "expected host:port without a scheme, such as stigmer.example:443; whether TLS is used is set by "
+            "STIGMER_SERVICE_USE_TLS"
+        )
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or not is_host(host):
+        raise ValueError("expected host:port, such as localhost:50051, or [::1]:50051 for an IPv6 address")
+    return value
+
+
+def is_host(host: str) -> bool:
+    """Whether it is a name, an IPv4 address, or an IPv6 address in brackets."""
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return bool(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            return False
+    return _HOST.fullmatch(host) is not None
+
+
+def encodable(value: Path) -> Path:
+    """A path whose name goes into files and messages, which are UTF-8. Raises ValueError for another."""
+    try:
+        # What it is relative to counts as well.
+        str(value.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a path of UTF-8 text is needed: rename the folder, or choose another") from None
+    except OSError as error:
+        raise ValueError(f"the current folder cannot be had ({error.strerror}): give an absolute path") from None
+    if "\0" in str(value):
+        raise ValueError("a path has no zero bytes")
+    return value
+
+
+def readable_folder(value: Path) -> Path:
+    """A folder that can be read. Raises ValueError."""
+    try:
+        os.scandir(value).close()
+    except OSError as error:
+        raise ValueError(f"the folder cannot be read: {error.strerror}") from None
+    return value
 
 
 def issuer(value: str) -> str:
@@ -37,18 +99,44 @@ def is_loopback(host: str) -> bool:
 
 
 def check_certificates(certificate: Path, key: Path, authorities: Path | None) -> None:
+    """Raises ValueError, naming the variable, unless what a server needs is in these files."""
+    check_pair("FASTRUNNER_TLS", certificate, key)
+    if authorities is not None:
+        check_authorities("FASTRUNNER_TLS_CLIENT_CA_FILE", authorities)
+
+
+def check_pair(variables: str, certificate: Path, key: Path) -> None:
     """Raises ValueError, naming the variable, unless a certificate and its key are in these files."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # Without the function, a key that is encrypted would be asked for on the terminal.
-        context.load_cert_chain(certificate, key, password=_no_password)
+        context.load_cert_chain(certificate, key, password=no_password)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: no certificate for the key in "
-            f"FASTRUNNER_TLS_KEY_FILE={key}: {error}"
+            f"{variables}_CERTIFICATE_FILE={certificate}: no certificate for the key in "
+            f"{variables}_KEY_FILE={key}: {error}"
         ) from None
-    if authorities is not None:
-        check_authorities("FASTRUNNER_TLS_CLIENT_CA_FILE", authorities)
+
+
+def read_key(file: Path) -> str:
+    """A key as a header may hold it, from a file. Raises ValueError."""
+    try:
+        key = file.read_bytes().decode().strip()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or 'it is no UTF-8 text'}") from None
+    if not key:
+        raise ValueError("it is empty; write the key into it")
+    return sendable(key)
+
+
+def sendable(key: str) -> str:
+    """A key as a header may hold it. Raises ValueError, which does not show it."""
+    text = key.strip()
+    if not text:
+        raise ValueError("expected a key, found only white space; unset it to send none")
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("expected printable ASCII, as a header may hold it, without control characters or line breaks")
+    return text
 
 
 def check_authorities(variable: str, file: Path) -> None:
@@ -59,5 +147,6 @@ def check_authorities(variable: str, file: Path) -> None:
         raise ValueError(f"{variable}={file}: no certificates there: {error}") from None
 
 
-def _no_password() -> NoReturn:
+def no_password() -> NoReturn:
+    """For a key that needs one: nobody is asked on a terminal."""
     raise ValueError("the key is encrypted")

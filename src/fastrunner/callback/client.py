@@ -5,6 +5,7 @@ are off, because attempts are counted here; a receiver's words are cut short, an
 """
 
 import asyncio
+import logging
 from enum import Enum
 from typing import Any, Protocol
 
@@ -16,11 +17,13 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ProgressAc
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
 from fastrunner.base.printable import printable
+from fastrunner.callback.credentials import Credentials
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 
 __all__ = ["DeliveryFailed", "ProgressClient", "Reaction", "Reporter"]
 
+_log = logging.getLogger(__name__)
 _SERVICE = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
 _REASON_SIZE_MAX = 200
 _NO_REPLY = "the reply does not parse"
@@ -121,20 +124,41 @@ class ProgressClient:
         self._timeout_s = config.callback_timeout_s
         self._metrics = metrics
         self._tls = config.stigmer_service_use_tls
-        key = config.stigmer_service_api_key
-        self._secret = key.get_secret_value() if key is not None else ""
-        # Made once: of a tuple, grpc.aio would make it anew for every call.
-        self._metadata = grpc.aio.Metadata(*((("authorization", f"Bearer {self._secret}"),) if self._secret else ()))
+        self._target = config.stigmer_service_endpoint
+        self._credentials = Credentials(config)
+        self._closing: set[asyncio.Task[None]] = set()
         self._attempts_ok = {
             name: metrics.callback_attempts.labels(name, "OK") for name in ("ReportProgressBatch", "ReportProgress")
         }
-        self._channel = _channel(config)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._channel = (
+            grpc.aio.secure_channel(self._target, self._credentials.for_channel(), options=_OPTIONS)
+            if self._tls
+            else grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+        )
         # Without serializers, messages are bytes in both directions.
         self._batch: Any = self._channel.unary_unary(_SERVICE + "ReportProgressBatch", None, None)
         self._single: Any = self._channel.unary_unary(_SERVICE + "ReportProgress", None, None)
 
+    def _look(self) -> None:
+        """Connects anew if there are other certificates; what is under way on the old connection ends there."""
+        if not self._credentials.has_changed():
+            return
+        old = self._channel
+        try:
+            self._connect()
+        except OSError as error:
+            _log.error("the new certificates for callbacks cannot be read: %s: those of before stay", error.strerror)
+            return
+        closing = asyncio.get_running_loop().create_task(old.close(self._timeout_s))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     async def report_batch(self, request: bytes, patient: bool) -> dict[str, int]:
         """See Reporter."""
+        self._look()
         reply = await self._call(self._batch, "ReportProgressBatch", request, patient)
         try:
             response = ReportProgressBatchResponse.FromString(reply)
@@ -148,6 +172,7 @@ class ProgressClient:
 
     async def report(self, event: bytes, patient: bool) -> None:
         """See Reporter."""
+        self._look()
         reply = await self._call(self._single, "ReportProgress", event, patient)
         if reply != _TAKEN:
             try:
@@ -160,14 +185,14 @@ class ProgressClient:
 
     async def close(self) -> None:
         """See Reporter."""
-        await self._channel.close(None)
+        await asyncio.gather(self._channel.close(None), *self._closing)
 
     async def _call(self, method: Any, name: str, request: bytes, patient: bool) -> bytes:
         crash.reach(CrashPoint.BEFORE_CALLBACK_SEND)
         crash.reach_soon(CrashPoint.AFTER_CALLBACK_SEND, asyncio.get_running_loop().call_later)
         try:
             reply: bytes = await method(
-                request, timeout=self._timeout_s, metadata=self._metadata, wait_for_ready=patient or None
+                request, timeout=self._timeout_s, metadata=self._credentials.metadata, wait_for_ready=patient or None
             )
         except grpc.aio.AioRpcError as error:
             code = error.code()
@@ -183,17 +208,7 @@ class ProgressClient:
     def _failed(self, name: str, reaction: Reaction, code: str, words: str) -> DeliveryFailed:
         """Counts a failed attempt; its reason is the words, on one line and without our key should they repeat it."""
         self._metrics.callback_attempts.labels(name, code).inc()
-        if self._secret:
-            words = words.replace(self._secret, "***")
+        words = self._credentials.hidden(words)
         hint = next((hint for sign, tls, hint in _HINTS if sign in words and tls is self._tls), "")
         words = printable(words[:_REASON_SIZE_MAX])
         return DeliveryFailed(reaction, code, f"{hint} ({words})" if hint else words)
-
-
-def _channel(config: Config) -> grpc.aio.Channel:
-    target = str(config.stigmer_service_endpoint)
-    if not config.stigmer_service_use_tls:
-        return grpc.aio.insecure_channel(target, options=_OPTIONS)
-    authorities = config.callback_ca_file.read_bytes() if config.callback_ca_file is not None else None
-    credentials = grpc.ssl_channel_credentials(root_certificates=authorities)
-    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ import click
 
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.printable import printable
+from fastrunner.cli.access import Access, access_options
 from fastrunner.cli.arguments import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 EXIT_RPC = 4
@@ -48,12 +50,12 @@ Figures = dict[str, float]
     metavar="HOST:PORT",
     help="The runner to test; default: a temporary one here, whatever FASTRUNNER_TARGET says.",
 )
-@click.option("--tls", is_flag=True, help="Connect with TLS.")
+@access_options
 @click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.2, 300), help="Per measurement.")
 @click.option("--data-dir", default=None, type=click.Path(file_okay=False, exists=True, path_type=Path),
               help="Folder on the disk to test; default: the temporary folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def bench(target: str | None, tls: bool, seconds: float, data_dir: Path | None, as_json: bool) -> None:
+def bench(target: str | None, seconds: float, data_dir: Path | None, as_json: bool, **access: Any) -> None:
     """Test a deployment for a few seconds: accept, whole executions, fsync; and say what the figures mean.
 
     With --target, the executions (of the workflow bench/self-test, ids bench-...) are deleted at the end, also after
@@ -65,11 +67,12 @@ def bench(target: str | None, tls: bool, seconds: float, data_dir: Path | None, 
 
     # An end from outside is one with its `finally`: the temporary runner and its folder go.
     signal.signal(signal.SIGTERM, _leave)
+    shown = Access(**access)
     folder = data_dir or Path(tempfile.gettempdir())
     try:
         result: dict[str, Figures] = {"fsync": _fsync(folder)}
         with _runner(folder) if target is None else _given(target) as where:
-            result |= asyncio.run(_measure(where, tls, seconds, keep=target is None))
+            result |= asyncio.run(_measure(where, shown, seconds, keep=target is None))
     except _Interrupted as interrupted:
         click.echo("fastrunner: interrupted", err=True)
         sys.exit(128 + interrupted.number)
@@ -128,13 +131,14 @@ def _runner(folder: Path) -> Iterator[str]:
             process.wait()
 
 
-async def _measure(target: str, tls: bool, seconds: float, keep: bool) -> dict[str, Figures]:
+async def _measure(target: str, access: Access, seconds: float, keep: bool) -> dict[str, Figures]:
     import grpc
 
-    opened = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials()) if tls else None
+    access.check(target)
+    opened = grpc.aio.secure_channel(target, access.credentials()) if access.tls else None
     connection: Any = opened or grpc.aio.insecure_channel(target)
     async with connection as channel:
-        load = _Load(channel, seconds)
+        load = _Load(channel, access, seconds)
         try:
             with _interrupts(load.end):
                 figures = {
@@ -188,7 +192,7 @@ def _interrupts(end: Callable[[int], None]) -> Iterator[None]:
 class _Load:
     """What the test asks of a runner, and what that has of it."""
 
-    def __init__(self, channel: Any, seconds: float) -> None:
+    def __init__(self, channel: Any, access: Access, seconds: float) -> None:
         from fastrunner.cli.client import COMMANDS, QUERIES
 
         self.ended_by = 0
@@ -196,9 +200,9 @@ class _Load:
         self._seconds = seconds
         self._over = self._answered = False
         self._made: list[str] = []
-        self._submit = channel.unary_unary(COMMANDS + "ExecuteAsync")
-        self._execute = channel.unary_stream(COMMANDS + "Execute")
-        self._delete = channel.unary_unary(QUERIES + "DeleteExecution")
+        self._submit = partial(channel.unary_unary(COMMANDS + "ExecuteAsync"), metadata=access.metadata)
+        self._execute = partial(channel.unary_stream(COMMANDS + "Execute"), metadata=access.metadata)
+        self._delete = partial(channel.unary_unary(QUERIES + "DeleteExecution"), metadata=access.metadata)
 
     def end(self, number: int) -> None:
         """Begins nothing more, because of a signal."""

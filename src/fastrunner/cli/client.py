@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2, registry_pb2
 from fastrunner.base.clock import monotonic_s
+from fastrunner.cli.access import Access
 from fastrunner.cli.present import say
 from fastrunner.config import ConfigurationError, runner_target
 from fastrunner.progress.names import TERMINAL_EVENTS
@@ -58,16 +59,18 @@ _SERVICE_OF = {
 class Client:
     """A runner reached at `target` (host:port); None: at FASTRUNNER_TARGET."""
 
-    def __init__(self, target: str | None, tls: bool, deadline_s: float) -> None:
-        self._flags = (f" --target {shlex.quote(target)}" if target else "") + (" --tls" if tls else "")
+    def __init__(self, target: str | None, access: Access, deadline_s: float) -> None:
+        self._flags = (f" --target {shlex.quote(target)}" if target else "") + access.flags
         try:
             target = target or runner_target()
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None
+        access.check(target)
+        self._metadata = access.metadata
         options = [("grpc.max_receive_message_length", -1)]
         self._channel = (
-            grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
-            if tls
+            grpc.secure_channel(target, access.credentials(), options)
+            if access.tls
             else grpc.insecure_channel(target, options)
         )
         self._target = target
@@ -101,7 +104,7 @@ class Client:
             request_serializer=type(request).SerializeToString,
             response_deserializer=_REPLIES[method].FromString,
         )
-        return invoke(request, timeout=self._deadline_s, wait_for_ready=False)
+        return invoke(request, timeout=self._deadline_s, wait_for_ready=False, metadata=self._metadata)
 
     def hint(self, command: str, execution_id: str, *flags: str) -> str:
         """What to type to do something with an execution of the same runner."""
@@ -136,7 +139,7 @@ class Client:
             response_deserializer=messages_pb2.WorkflowProgressEvent.FromString,
         )
         request = query_pb2.SubscribeRequest(execution_id=execution_id, from_sequence_number=from_sequence)
-        return iter(invoke(request))
+        return iter(invoke(request, metadata=self._metadata))
 
     def close(self) -> None:
         """Closes the channel."""

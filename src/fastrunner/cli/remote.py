@@ -9,6 +9,7 @@ import click
 
 from fastrunner.base.clock import wall_ms
 from fastrunner.base.printable import printable
+from fastrunner.cli.access import Access, access_options
 from fastrunner.cli.arguments import (
     EXIT_BY_STATUS,
     EXIT_INTERRUPTED,
@@ -40,7 +41,7 @@ _TARGET_HELP = "The runner; default: localhost:9090.  [FASTRUNNER_TARGET]"
 def connection_options(command: Any) -> Any:
     for option in (
         click.option("--deadline-s", default=30.0, show_default=True, help="Give up on a call after so long."),
-        click.option("--tls", is_flag=True, help="Connect with TLS."),
+        access_options,
         click.option("--target", default=None, metavar="HOST:PORT", help=_TARGET_HELP),
     ):
         command = option(command)
@@ -50,10 +51,10 @@ def connection_options(command: Any) -> Any:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
-def client_of(target: str | None, tls: bool, deadline_s: float) -> "Client":
+def client_of(target: str | None, deadline_s: float, **access: Any) -> "Client":
     from fastrunner.cli.client import Client
 
-    return Client(target, tls, deadline_s)
+    return Client(target, Access(**access), deadline_s)
 
 
 @click.command()

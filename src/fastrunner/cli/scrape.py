@@ -9,7 +9,10 @@ from typing import Any
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["Metrics", "Unreachable", "quantile", "read_metrics", "read_readiness"]
+from fastrunner.base.checks import is_loopback
+from fastrunner.cli.access import Access
+
+__all__ = ["Http", "Metrics", "Unreachable", "quantile", "read_metrics", "read_readiness"]
 
 _PREFIX = "workflow_runner_"
 _TIMEOUT_S = 10.0
@@ -17,6 +20,24 @@ _TIMEOUT_S = 10.0
 
 class Unreachable(Exception):
     """Nobody answers there, or not as a runner would; the message says why."""
+
+
+class Http:
+    """A runner's HTTP port."""
+
+    def __init__(self, target: str, access: Access, *, tls: bool) -> None:
+        """A token goes over TLS, or to this machine."""
+        self.target = target
+        """As host:port."""
+        self._access, self._tls = access, tls
+        self.headers = dict(access.metadata) if tls or is_loopback(target.rpartition(":")[0]) else {}
+        """What to send with a request."""
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A new connection. Raises OSError."""
+        if not self._tls:
+            return http.client.HTTPConnection(self.target, timeout=_TIMEOUT_S)
+        return http.client.HTTPSConnection(self.target, timeout=_TIMEOUT_S, context=self._access.context())
 
 
 Labels = frozenset[tuple[str, str]]
@@ -61,9 +82,9 @@ def quantile(buckets: list[tuple[float, float]], share: float) -> float | None:
     return next((bound for bound, within in buckets if within >= share * count), math.inf)
 
 
-def read_metrics(target: str) -> Metrics:
+def read_metrics(http_port: Http) -> Metrics:
     """Raises Unreachable."""
-    status, text = _get(target, "/metrics")
+    status, text = _get(http_port, "/metrics")
     if status != http.HTTPStatus.OK:
         raise Unreachable(f"/metrics says {status}")
     metrics = Metrics()
@@ -77,9 +98,9 @@ def read_metrics(target: str) -> Metrics:
     return metrics
 
 
-def read_readiness(target: str) -> dict[str, Any]:
+def read_readiness(http_port: Http) -> dict[str, Any]:
     """What /readyz says: `ready`, `reason`, `workers`. Raises Unreachable."""
-    _, text = _get(target, "/readyz")
+    _, text = _get(http_port, "/readyz")
     try:
         readiness: dict[str, Any] = orjson.loads(text)
         return {key: readiness[key] for key in ("ready", "reason", "workers")}
@@ -87,10 +108,10 @@ def read_readiness(target: str) -> dict[str, Any]:
         raise Unreachable("/readyz is not a runner's") from None
 
 
-def _get(target: str, path: str) -> tuple[int, str]:
+def _get(http_port: Http, path: str) -> tuple[int, str]:
     try:
-        with contextlib.closing(http.client.HTTPConnection(target, timeout=_TIMEOUT_S)) as connection:
-            connection.request("GET", path)
+        with contextlib.closing(http_port.connect()) as connection:
+            connection.request("GET", path, headers=http_port.headers)
             reply = connection.getresponse()
             return reply.status, reply.read().decode()
     except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fastrunner.base.printable import printable
-from fastrunner.config import Config, ConfigurationError, flag_fields, load_config, variable_of
+from fastrunner.config import Config, ConfigurationError, flag_fields, load_config, receiver_token, variable_of
 
 EXIT_CONFIGURATION = 2
 _pem = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -53,7 +53,12 @@ def serve(**flags: str | None) -> None:
 @click.command()
 @click.option("--port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind to.")
-@click.option("--token", default=None, help="Bearer token callers must send; none: no check.")
+@click.option(
+    "--token-file",
+    default=None,
+    type=_pem,
+    help="File of the bearer token that callers must send; neither this nor FASTRUNNER_RECEIVER_TOKEN: no check.",
+)
 @click.option(
     "--store",
     default=None,
@@ -65,14 +70,20 @@ def serve(**flags: str | None) -> None:
 @click.option("--delay-ms", default=0, type=click.IntRange(0), help="Wait before each answer, in milliseconds.")
 @click.option("--tls-certificate", default=None, type=_pem, help="PEM file; with --tls-key turns TLS on.")
 @click.option("--tls-key", default=None, type=_pem, help="PEM file of the certificate's private key.")
+@click.option("--tls-client-ca", default=None, type=_pem, help="PEM file; callers must show certificates of these.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: where it listens, each event, the summary.")
 @click.option("--quiet", is_flag=True, help="Print no events, only the summary.")
-def receiver(**options: Any) -> None:
+def receiver(token_file: Path | None, **options: Any) -> None:
     """Receive progress as Stigmer Service would, and check it.
 
-    Checks the bearer token, contiguous sequence numbers, identical duplicates and exactly one terminal event per
-    execution. Prints a summary at the end; exits with 1 if anything was wrong.
+    Checks the bearer token (from --token-file or FASTRUNNER_RECEIVER_TOKEN, because others see flags), contiguous
+    sequence numbers, identical duplicates and exactly one terminal event per execution. Prints a summary at the end;
+    exits with 1 if anything was wrong.
     """
     from fastrunner.stigmer.receiver import ReceiverOptions, run_receiver
 
-    sys.exit(run_receiver(ReceiverOptions(**options)))
+    try:
+        token = receiver_token(token_file)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
+    sys.exit(run_receiver(ReceiverOptions(token=token, **options)))

@@ -16,12 +16,13 @@ import click
 
 from fastrunner.base.clock import wall_ms
 from fastrunner.base.printable import printable
+from fastrunner.cli.access import Access, access_options
 from fastrunner.cli.arguments import EXIT_INTERRUPTED, Since
 from fastrunner.config import ConfigurationError, runner_ports
 
 if TYPE_CHECKING:
     from fastrunner.cli.client import Client
-    from fastrunner.cli.scrape import Metrics
+    from fastrunner.cli.scrape import Http, Metrics
 
 EXIT_NOT_READY = 1
 EXIT_UNREACHABLE = 4
@@ -69,20 +70,23 @@ class Seen:
 @click.option("--since", "since", default="10m", show_default=True, metavar="10m|TIME", help="What counts as recent.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text; a line per look.")
 @click.option("--target", default=None, metavar="HOST:PORT", help="Its gRPC port.  [FASTRUNNER_TARGET]")
-@click.option("--tls", is_flag=True, help="Connect with TLS.")
+@access_options
+@click.option("--http-tls", is_flag=True, help="Connect to its HTTP port with TLS, too.")
 @click.option(
     "--http-target", default=None, metavar="HOST:PORT", help="Its HTTP port.  [port: FASTRUNNER_HTTP_PORT, else 8080]"
 )
 @click.pass_context
 def status(
     context: click.Context,
+    /,
     watch: bool,
     interval_s: float,
     since: str,
     as_json: bool,
     target: str | None,
-    tls: bool,
     http_target: str | None,
+    http_tls: bool,
+    **access: Any,
 ) -> None:
     """Show how a runner is: is it behind, what runs, what fails, how slow is it?
 
@@ -91,16 +95,19 @@ def status(
     one of its ports does not answer.
     """
     from fastrunner.cli.client import Client
+    from fastrunner.cli.scrape import Http
 
     try:
         grpc_target, http_target = runner_ports(target, http_target)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
-    client = Client(grpc_target, tls, 10.0)
+    shown = Access(**access)
+    client = Client(grpc_target, shown, 10.0)
+    http = Http(http_target, shown, tls=http_tls)
     try:
         while True:
             since_ms = Since().convert(since, None, context)
-            seen = _look(client, grpc_target, http_target, since_ms)
+            seen = _look(client, grpc_target, http, since_ms)
             _show(seen, as_json, watch)
             if not watch:
                 break
@@ -119,15 +126,15 @@ def _exit_code(seen: Seen) -> int:
 # --- looking ---
 
 
-def _look(client: "Client", grpc_target: str, http_target: str, since_ms: int) -> Seen:
+def _look(client: "Client", grpc_target: str, http: "Http", since_ms: int) -> Seen:
     from fastrunner.cli.scrape import Unreachable, read_metrics, read_readiness
 
-    seen = Seen(wall_ms(), since_ms, grpc_target, http_target)
+    seen = Seen(wall_ms(), since_ms, grpc_target, http.target)
     try:
-        seen.readiness = read_readiness(http_target)
-        seen.metrics = read_metrics(http_target)
+        seen.readiness = read_readiness(http)
+        seen.metrics = read_metrics(http)
     except Unreachable as error:
-        seen.troubles.append(f"http {http_target}: {error}; is it elsewhere? give --http-target")
+        seen.troubles.append(f"http {http.target}: {error}; is it elsewhere? give --http-target")
     _list(client, seen)
     return seen
 

@@ -6,31 +6,60 @@ is asked to go. Afterwards they are looked at every second; what has changed is 
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
+from fastrunner.access.audit import AuditLog
 from fastrunner.access.certificates import Certificates, open_certificates
 from fastrunner.access.gate import Gate, open_gate
 from fastrunner.base import limits
-from fastrunner.base.checks import check_authorities
+from fastrunner.base.checks import check_authorities, check_pair
 from fastrunner.config import Config
 from fastrunner.processes.link import ExitCode, StartError
 
-__all__ = ["Looks", "read_certificates", "read_gate"]
+__all__ = ["Credentials", "Looks", "web_credentials", "worker_credentials"]
 
 
-def read_certificates(config: Config) -> Certificates | None:
-    """What to serve with; None without TLS. Raises StartError if a file, that of callbacks included, is unusable."""
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a process has for telling callers who it is, and them apart."""
+
+    certificates: Certificates | None
+    """What it serves with; None without TLS."""
+    gate: Gate | None
+    """Who is let in; None where callers are not told apart."""
+    audit: AuditLog | None = None
+    """Where it is told who did what."""
+
+    @property
+    def looks(self) -> list[Callable[[], object]]:
+        """What takes up files that have changed."""
+        return [each.look for each in (self.certificates, self.gate, self.audit) if each is not None]
+
+    async def close(self) -> None:
+        """Releases what they hold."""
+        if self.gate is not None:
+            await self.gate.close()
+        if self.audit is not None:
+            self.audit.close()
+
+
+def worker_credentials(config: Config) -> Credentials:
+    """Those of a worker. Raises StartError if a file, those of callbacks included, is unusable."""
     try:
         if config.callback_ca_file is not None:
             check_authorities("FASTRUNNER_CALLBACK_CA_FILE", config.callback_ca_file)
-        return open_certificates(config)
+        if config.callback_certificate_file is not None and config.callback_key_file is not None:
+            check_pair("FASTRUNNER_CALLBACK", config.callback_certificate_file, config.callback_key_file)
+        audit = AuditLog(config.audit_file) if config.audit_file is not None else None
+        return Credentials(open_certificates(config), open_gate(config), audit)
     except ValueError as error:
         raise StartError(ExitCode.BOOT, str(error)) from None
 
 
-def read_gate(config: Config) -> Gate | None:
-    """Who is let in; None where callers are not told apart. Raises StartError if a file is unusable."""
+def web_credentials(config: Config) -> Credentials:
+    """Those of the web process. Raises StartError if a file is unusable."""
     try:
-        return open_gate(config)
+        return Credentials(open_certificates(config) if config.http_tls else None, open_gate(config))
     except ValueError as error:
         raise StartError(ExitCode.BOOT, str(error)) from None
 

@@ -11,9 +11,9 @@ import socket
 
 from aiohttp import web
 
-from fastrunner.access.gate import Gate
+from fastrunner.access.certificates import RotatingContext
 from fastrunner.base import descriptors, limits
-from fastrunner.processes.credentials import Looks, read_gate
+from fastrunner.processes.credentials import Credentials, Looks, web_credentials
 from fastrunner.processes.link import ChildContext, ExitCode
 from fastrunner.web.app import STATE, TreeState, build_app
 from fastrunner.web.connections import CONNECTIONS
@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 def run_web(context: ChildContext) -> int:
     """Serves until SIGTERM; the exit code. One with a predecessor has loaded its modules before that one ends."""
     descriptors.allow()
-    gate = read_gate(context.config)
+    credentials = web_credentials(context.config)
     if context.waits and not context.link.wait_to_go():
         return ExitCode.OK
-    return asyncio.run(_serve(context, gate))
+    return asyncio.run(_serve(context, credentials))
 
 
-async def _serve(context: ChildContext, gate: Gate | None) -> int:
+async def _serve(context: ChildContext, credentials: Credentials) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    app = build_app(context.config, context.segments, gate)
+    app = build_app(context.config, context.segments, credentials.gate)
     loop.add_reader(context.link.fileno(), _read_link, context, app[STATE], stopping)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
@@ -42,12 +42,18 @@ async def _serve(context: ChildContext, gate: Gate | None) -> int:
     await app[STATE].known.wait()
     assert context.http is not None
     assert runner.server is not None
-    server = await loop.create_server(app[CONNECTIONS].serve(runner.server), sock=context.http)
+    tls = RotatingContext(credentials.certificates) if credentials.certificates is not None else None
+    server = await loop.create_server(
+        app[CONNECTIONS].serve(runner.server),
+        sock=context.http,
+        ssl=tls,
+        ssl_handshake_timeout=limits.HTTP_HEAD_S_MAX if tls is not None else None,
+    )
     # That listens anew, with room for as many connections as one turn accepts: no room for those that come while nobody
     # serves.
     context.http.listen(socket.SOMAXCONN)
     looks = Looks()
-    looks.begin([gate.look] if gate is not None else [])
+    looks.begin(credentials.looks)
     context.link.send("ready")
     await stopping.wait()
     looks.close()
@@ -56,8 +62,7 @@ async def _serve(context: ChildContext, gate: Gate | None) -> int:
     await app[CONNECTIONS].settle(limits.HTTP_SETTLE_S_MAX)
     app[CONNECTIONS].close()
     await runner.cleanup()
-    if gate is not None:
-        await gate.close()
+    await credentials.close()
     return ExitCode.OK
 
 

@@ -13,9 +13,7 @@ import asyncio
 import contextlib
 from functools import partial
 
-from fastrunner.access.certificates import Certificates
 from fastrunner.access.egress import Egress
-from fastrunner.access.gate import Gate
 from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
@@ -25,7 +23,7 @@ from fastrunner.config import secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.build import build_engine
 from fastrunner.processes.child import serve_child
-from fastrunner.processes.credentials import Looks, read_certificates, read_gate
+from fastrunner.processes.credentials import Credentials, Looks, worker_credentials
 from fastrunner.processes.link import ChildContext
 from fastrunner.processes.memory import MemoryReturn
 from fastrunner.processes.ports import address_of
@@ -44,14 +42,12 @@ def run_worker(context: ChildContext) -> int:
     """Serves until SIGTERM; the exit code. Raises StartError if it cannot serve, whatever its predecessor does."""
     descriptors.allow()
     config = context.config
-    certificates, gate, listener = read_certificates(config), read_gate(config), new_listener()
+    credentials, listener = worker_credentials(config), new_listener()
     address = address_of(config.grpc_host, config.grpc_port)
     if context.waits and config.workers == 1:
         # Nobody else listens while the predecessor drains: calls wait here until this worker answers them.
-        listener.listen(address, certificates)
-    return serve_child(
-        context, partial(Worker.start, listener=listener, address=address, certificates=certificates, gate=gate)
-    )
+        listener.listen(address, credentials.certificates)
+    return serve_child(context, partial(Worker.start, listener=listener, address=address, credentials=credentials))
 
 
 async def places_known(places: Places) -> None:
@@ -65,7 +61,7 @@ async def places_known(places: Places) -> None:
 class Worker:
     """The parts of one worker, started."""
 
-    def __init__(self, context: ChildContext, listener: Listener, gate: Gate | None) -> None:
+    def __init__(self, context: ChildContext, listener: Listener, credentials: Credentials) -> None:
         config = context.config
         # A successor of one that died of it lives, or nothing would ever recover.
         if config.crash_point and not context.follows_crash:
@@ -96,8 +92,8 @@ class Worker:
         )
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
         self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed, self._registry)
-        self._gate = gate
-        self._server = Server(self._service, self._metrics, listener, gate)
+        self._credentials = credentials
+        self._server = Server(self._service, self._metrics, listener, credentials.gate, credentials.audit)
         self._troubles = Troubles(self._report_trouble)
         self._memory = MemoryReturn()
         self._looks = Looks()
@@ -105,19 +101,12 @@ class Worker:
         self._engine.watch_workers(context.is_short_handed)
 
     @classmethod
-    async def start(
-        cls,
-        context: ChildContext,
-        listener: Listener,
-        address: str,
-        certificates: Certificates | None,
-        gate: Gate | None,
-    ) -> "Worker":
+    async def start(cls, context: ChildContext, listener: Listener, address: str, credentials: Credentials) -> "Worker":
         """Starts the parts in order."""
-        worker = cls(context, listener, gate)
+        worker = cls(context, listener, credentials)
         worker._troubles.watch_descriptors()
         worker._memory.watch()
-        worker._looks.begin(each.look for each in (gate, certificates) if each is not None)
+        worker._looks.begin(credentials.looks)
         await worker._engine.open()
         if worker._workflows_dir is not None:
             await worker._registry.load(worker._workflows_dir, partial(worker._engine.plan_of, client=""))
@@ -125,7 +114,7 @@ class Worker:
         if worker._callbacks is not None:
             await worker._callbacks.start()
         await worker._router.start(worker._service)
-        await worker._server.start(address, certificates)
+        await worker._server.start(address, credentials.certificates)
         # Last, so that a worker that dies of what it brings back has been ready: it is replaced as often as it takes.
         worker._engine.go_on()
         return worker
@@ -153,5 +142,4 @@ class Worker:
         self._registry.close()
         with contextlib.suppress(OSError):
             await self._router.close(limits.DRAIN_CALLS_S_MAX)
-        if self._gate is not None:
-            await self._gate.close()
+        await self._credentials.close()

@@ -69,6 +69,8 @@ class ReceiverOptions:
     """PEM file of the server's certificate chain; together with `tls_key` it turns TLS on."""
     tls_key: Path | None = None
     """PEM file of the certificate's private key."""
+    tls_client_ca: Path | None = None
+    """PEM file of the authorities one of which must vouch for every caller; none: callers show no certificate."""
 
 
 class Receiver:
@@ -181,7 +183,9 @@ async def serve_receiver(receiver: Receiver, options: ReceiverOptions) -> AsyncI
     try:
         if options.tls_certificate is not None and options.tls_key is not None:
             pair = (options.tls_key.read_bytes(), options.tls_certificate.read_bytes())
-            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+            authorities = options.tls_client_ca.read_bytes() if options.tls_client_ca is not None else None
+            credentials = grpc.ssl_server_credentials([pair], authorities, authorities is not None)
+            port = server.add_secure_port(address, credentials)
         else:
             port = server.add_insecure_port(address)
     except RuntimeError:

@@ -23,6 +23,7 @@ from fastrunner.access.certificates import Certificates
 from fastrunner.access.principal import Principal
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.service.audit import AuditEntry
 
 __all__ = ["CallQueue", "Listener", "ServerCall", "Trailers"]
 
@@ -79,7 +80,7 @@ def check_grpcio() -> None:
 class ServerCall:
     """One call, from its headers on. Methods that answer return at once; the answer travels on its own."""
 
-    __slots__ = ("_call", "_queue", "_started", "client", "deadline_s", "metadata", "path", "principal")
+    __slots__ = ("_call", "_queue", "_started", "audit", "client", "deadline_s", "metadata", "path", "principal")
 
     def __init__(self, queue: "CallQueue", event: Any) -> None:
         details = event.call_details
@@ -93,6 +94,8 @@ class ServerCall:
         """Whom the server takes the caller for, once it has found out."""
         self.principal: Principal | None = None
         """Who calls, where callers are told apart."""
+        self.audit: AuditEntry | None = None
+        """What is to be told of it."""
         self._queue = queue
         self._call = event.call
         self._started = False
@@ -110,7 +113,7 @@ class ServerCall:
         The server has verified it.
         """
         proved = cygrpc.auth_context(self._call)
-        names = proved.get("x509_subject_alternative_name") or proved.get("x509_common_name") or ()
+        names = proved.get(b"x509_subject_alternative_name") or proved.get(b"x509_common_name") or ()
         return [name.decode("utf-8", "replace") for name in names]
 
     def receive(self, received: Received) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import grpc
 from google.rpc.code_pb2 import CANCELLED, OK
 
+from fastrunner.access.audit import AuditLog
 from fastrunner.access.certificates import Certificates
 from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Principal
@@ -26,6 +27,7 @@ from fastrunner.counts.cells import Counter
 from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import AtCapacity, InvalidRequest, NotServed, RunnerError, Unavailable
 from fastrunner.routing.facts import CallFacts, Later, as_it_is
+from fastrunner.service.audit import AuditEntry
 from fastrunner.service.handlers import Service
 from fastrunner.service.health import HEALTH_SERVICE, Health
 from fastrunner.service.methods import METHOD_OF_PATH, Method
@@ -91,13 +93,19 @@ class Server:
     """A running gRPC server on one port."""
 
     def __init__(
-        self, service: Service, metrics: Metrics, listener: Listener | None = None, gate: Gate | None = None
+        self,
+        service: Service,
+        metrics: Metrics,
+        listener: Listener | None = None,
+        gate: Gate | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         """`listener` may be listening already. Without a gate, callers are not told apart."""
         self._listener = listener or new_listener()
         self._service = service
         self._metrics = metrics
         self._gate = gate
+        self._audit = audit
         self._being_admitted: set[asyncio.Task[None]] = set()
         self._health = Health()
         self._streams: dict[asyncio.Task[None], ServerCall] = {}
@@ -186,22 +194,28 @@ class Server:
         return answers
 
     def _guarded(self, method: Method, answer: Answer) -> Answer:
-        """Has a method answer those alone who may call it; without a gate it costs nothing."""
-        gate = self._gate
-        if gate is None:
+        """Has a method answer those alone who may call it, and tells of it; where neither is asked for, at no cost."""
+        gate, audit = self._gate, self._audit
+        if gate is None and audit is None:
             return answer
         wanted = ROLE_OF_METHOD[method.name]
         if wanted is Open.TO_ALL:
-            return partial(_as_stranger, answer)
+            return partial(_as_stranger, answer) if gate is not None else answer
+        if audit is not None:
+            answer = partial(_audited, audit, method.name, answer)
+        if gate is None:
+            return answer
         measure = _Measure(self._metrics, method)
 
         def enter(call: ServerCall, principal: Principal) -> None:
-            check_role(principal, wanted, method.name)
             call.principal, call.client = principal, principal.name
+            check_role(principal, wanted, method.name)
             answer(call)
 
         def refuse(call: ServerCall, error: Exception) -> None:
             measure.started.inc()
+            if audit is not None and call.principal is not None:
+                call.audit = AuditEntry(audit, method.name, call.principal, _host_of(call))
             self._refuse(call, measure, error)
 
         async def enter_later(call: ServerCall, principal: Awaitable[Principal]) -> None:
@@ -253,6 +267,8 @@ class Server:
                 return
             if refusal is not known:
                 known, status = refusal, _told(refusal)
+            if call.audit is not None:
+                call.audit.ended(status[0], refusal.message)
             call.finish(*status, watched=False)
             measure.refused(status[0])
 
@@ -301,6 +317,8 @@ class Server:
             measure.started.inc()
             self._refuse(call, measure, error)
 
+        if call.audit is not None:
+            received = partial(_tell_request, received)
         self._intake.receive(call, partial(received, call), refuse)
 
     def _answer(
@@ -325,6 +343,8 @@ class Server:
         crash.reach(CrashPoint.BEFORE_ACK)
         crash.reach_soon(CrashPoint.AFTER_ACK, asyncio.get_running_loop().call_later)
         call.reply(reply)
+        if call.audit is not None:
+            call.audit.ended(OK, reply=reply)
         measure(OK, started_s)
 
     def _refuse(
@@ -337,6 +357,8 @@ class Server:
         watched: bool = False,
     ) -> None:
         status = _told(error)
+        if call.audit is not None:
+            call.audit.ended(status[0], status[1].decode())
         call.finish(*status, watched=watched)
         measure(status[0], clock.monotonic_s() if started_s is None else started_s)
 
@@ -388,8 +410,12 @@ class Server:
             with self._open_stream(call, size_bytes) as taken_over:
                 async for message in messages:
                     taken_over()
+                    if call.audit is not None:
+                        call.audit.ended(OK)
                     await call.send(message)
         except asyncio.CancelledError:
+            if call.audit is not None:
+                call.audit.ended(CANCELLED)
             measure(CANCELLED, started_s)
             raise
         except Exception as error:
@@ -521,6 +547,19 @@ def _facts(call: ServerCall) -> CallFacts:
 
 def _authorization(call: ServerCall) -> str | bytes | None:
     return next((value for key, value in call.metadata if key == _AUTHORIZATION_KEY), None)
+
+
+def _audited(audit: AuditLog, method: str, answer: Answer, call: ServerCall) -> None:
+    call.audit = AuditEntry(audit, method, call.principal, _host_of(call))
+    answer(call)
+
+
+def _tell_request(
+    received: Callable[[ServerCall, bytes | None], None], call: ServerCall, payload: bytes | None
+) -> None:
+    if call.audit is not None and payload is not None:
+        call.audit.asked(payload)
+    received(call, payload)
 
 
 def _as_stranger(answer: Answer, call: ServerCall) -> None:
