@@ -154,7 +154,8 @@ class Plan:
         """The arguments of an effect: the same each time, in this process or another. Raises RenderFault.
 
         For `call_http`: method, uri, headers, query, body, output, redirect; of a task with a policy also
-        authentication: the scheme, and its fields below it. `authorization` is what `$authorization` is.
+        authentication: the scheme, and its fields below it. `authorization` is what `$authorization` is. For
+        `run_workflow`: namespace, name, version, await, and input unless the task gives none.
         """
 
     def render_policy(self, capsule: Capsule, secrets: Mapping[str, Json] | None = None) -> dict[str, Json] | None:

@@ -17,7 +17,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowPr
 from fastrunner.base import clock, limits
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import EffectPerformer, ExecutionView, Submission
+from fastrunner.engine import Definitions, EffectPerformer, ExecutionView, Submission
 from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import UnknownExecution
@@ -122,12 +122,14 @@ async def engine_on(
     listener: Callable[[Any], None] | None = None,
     drain_timeout_s: float = 0.0,
     wall_ms: Callable[[], int] = clock.wall_ms,
+    definitions: Definitions | None = None,
     **settings: Any,
 ) -> AsyncIterator[EmbeddedEngine]:
     """A started engine that owns all shards of `path`; drained at the end."""
     config = Config(data_dir=path, **settings)
     performers = {"call_http": performer or Performer()}
-    engine = EmbeddedEngine(config, Metrics(), performers, places=Places.alone(shards), wall_ms=wall_ms)
+    places = Places.alone(shards)
+    engine = EmbeddedEngine(config, Metrics(), performers, definitions=definitions, places=places, wall_ms=wall_ms)
     if listener is not None:
         engine.outbox.listen(listener)
     await engine.start()

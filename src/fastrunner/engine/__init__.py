@@ -27,6 +27,7 @@ __all__ = [
     "ExecutionQuery",
     "ExecutionView",
     "Outbox",
+    "Parent",
     "SecretSource",
     "Submission",
     "UnacknowledgedEvents",
@@ -74,6 +75,22 @@ class Definitions(Protocol):
         """One version, or the highest one. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The execution that has started another one by `run: workflow`."""
+
+    execution_id: str
+    """Its id."""
+    effect_id: int
+    """The number of the effect that has started it."""
+    shard_number: int
+    """Where both live."""
+    depth: int
+    """How many generations of executions are above the one that is started."""
+    awaits_end: bool
+    """Whether the effect waits for its end, and not only for its acceptance."""
+
+
 @dataclass(slots=True)
 class Submission:
     """A request to execute, decoded and within its size bounds."""
@@ -106,6 +123,8 @@ class Submission:
     """The registered workflow to execute, instead of a document."""
     principal: Principal | None = field(default=None, compare=False)
     """Who submits, where callers are told apart: its namespaces must have the document's among them."""
+    parent: Parent | None = None
+    """Who starts it, if no client does."""
     warnings: Sequence[Problem] = field(default=(), compare=False)
     """What the document may do and hardly means to; known once the submission is accepted."""
 
@@ -144,6 +163,8 @@ class ExecutionView:
     """What the caller calls it."""
     document_metadata_json: str = ""
     """JSON text of the document's `metadata`; empty without one, and in lists if it is large."""
+    parent_id: str = ""
+    """Who has started it; empty if a client has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +185,8 @@ class ExecutionQuery:
     """Only accepted at or after."""
     accepted_until_ms: int = 0
     """Only accepted before; 0: no bound."""
+    parent_id: str = ""
+    """Only those that this execution has started."""
     before: tuple[int, str] | None = None
     """Only after this (accepted_ms, execution_id) in the listing's order: the page token."""
     count_max: int = 100

@@ -254,5 +254,19 @@ IDENTITIES_BLOCK_COUNT: Final = 4_096
 IDS_COPY_SURPLUS_COUNT_MAX: Final = 100_000
 """Ids the second copy of a shard's ids may hold beyond twice those that live before a start writes it anew: 800 KB."""
 
+SUBFLOW_DEPTH_MAX: Final = 32
+"""Generations of executions that start one another: trees of folders are hardly deeper, and a recursion without an end
+ends before it has taken much from others."""
+
+SUBFLOW_EXECUTIONS_RATIO_MAX: Final = 2
+"""Unfinished executions up to which subflows start, in times of the bound for clients: what runs must be able to
+end."""
+
+SUBFLOW_RETRY_S_MIN: Final = 0.1
+"""First pause before a subflow is started anew that could not be accepted: a full disk, too much that waits."""
+
+SUBFLOW_RETRY_S_MAX: Final = 5.0
+"""Longest of them: the disk may be full for hours."""
+
 REGISTRY_WAIT_MS_MAX: Final = 5_000
 """How long a registration waits for those of other workers: each takes a commit, so hundreds of them."""

@@ -136,6 +136,8 @@ cdef Shape CALL_FUNCTION = _task({"call": Field(CALL_NAME, unsupported="call"),
 
 # --- run ---
 
+# What a task may run, each a kind of its own.
+cdef tuple RUN_KINDS = ("container", "script", "shell", "workflow")
 cdef dict PROCESS_FIELDS = {"stdin": VALUE, "arguments": VALUE_LIST, "environment": TEMPLATE_MAP}
 cdef Shape LIFETIME = Shape("a container lifetime: an object with cleanup", IS_OBJECT, required=("cleanup",), fields={
     "cleanup": Shape("a cleanup policy", IS_TEXT, text=TEXT_WORD, words=("never", "always", "eventually")),
@@ -144,22 +146,24 @@ cdef Shape LIFETIME = Shape("a container lifetime: an object with cleanup", IS_O
 cdef Shape RUN = Shape("an object with container, script, shell or workflow", IS_OBJECT, fields={
     "await": BOOLEAN,
     "return": Shape("a process output", IS_TEXT, text=TEXT_WORD, words=("stdout", "stderr", "code", "all", "none")),
-    "container": Shape("a container: an object with image", IS_OBJECT, required=("image",), fields=dict(
+    "container": Field(Shape("a container: an object with image", IS_OBJECT, required=("image",), fields=dict(
         PROCESS_FIELDS, image=VALUE, name=VALUE, command=VALUE, ports=TEMPLATE_MAP, volumes=TEMPLATE_MAP,
         lifetime=LIFETIME, pullPolicy=Shape("a pull policy", IS_TEXT, text=TEXT_WORD,
                                             words=("ifNotPresent", "always", "never")))),
-    "script": Shape("a script: an object with language and code or source", IS_OBJECT, required=("language",),
-                    fields=dict(PROCESS_FIELDS, code=Field(FREE, AT_RUN_CODE),
-                                source=Field(RESOURCE, AT_CALL_ENDPOINT),
-                                language=Shape("a script language", IS_TEXT, text=TEXT_WORD,
-                                               words=("js", "javascript", "python"))),
-                    choices=(("code", "source"),)),
-    "shell": Shape("a shell command: an object with command", IS_OBJECT, required=("command",),
-                   fields=dict(PROCESS_FIELDS, command=VALUE)),
-    "workflow": Shape("a workflow: an object with namespace, name and version", IS_OBJECT,
-                      required=("namespace", "name", "version"),
-                      fields={"namespace": VALUE, "name": VALUE, "version": VALUE, "input": TEMPLATE_MAP}),
-}, choices=(("container", "script", "shell", "workflow"),))
+                       unsupported="run: container"),
+    "script": Field(Shape("a script: an object with language and code or source", IS_OBJECT, required=("language",),
+                          fields=dict(PROCESS_FIELDS, code=Field(FREE, AT_RUN_CODE),
+                                      source=Field(RESOURCE, AT_CALL_ENDPOINT),
+                                      language=Shape("a script language", IS_TEXT, text=TEXT_WORD,
+                                                     words=("js", "javascript", "python"))),
+                          choices=(("code", "source"),)), unsupported="run: script"),
+    "shell": Field(Shape("a shell command: an object with command", IS_OBJECT, required=("command",),
+                         fields=dict(PROCESS_FIELDS, command=VALUE)), unsupported="run: shell"),
+    "workflow": Field(Shape("a workflow: an object with namespace, name and version", IS_OBJECT,
+                            required=("namespace", "name", "version"),
+                            fields={"namespace": VALUE, "name": VALUE, "version": VALUE, "input": TEMPLATE_MAP}),
+                      unsupported="run: workflow"),
+}, choices=(RUN_KINDS,))
 
 # --- the other kinds ---
 
@@ -204,7 +208,7 @@ cdef dict TASK_KINDS = {
                                     fields={"to": LISTEN_STRATEGY, "read": READ}), foreach=ITERATOR),
     "raise": _kind("raise", Shape("an object with error", IS_OBJECT, required=("error",),
                                   fields={"error": Field(ERROR_OR_REFERENCE, AT_RAISE_ERROR)})),
-    "run": _kind("run", RUN, AT_RUN),
+    "run": _task({"run": Field(RUN, AT_RUN)}, ("run",)),
     "set": _kind("set", Shape("an object with at least one key, or an expression (a string)", IS_OBJECT | IS_TEXT,
                               text=TEXT_POSITION, is_template=True, size_min=1), AT_SET),
     "switch": _kind("switch", Shape("a list of at least one case, each an object with one key, the case's name",
@@ -218,11 +222,14 @@ cdef dict TASK_KINDS = {
 
 
 cdef int execute(str feature, Shape shape=None) except -1:
-    """Accepts a kind, or `call: ` and a protocol; `call` alone is that of custom functions. A kind or a protocol that
-    the DSL does not have comes with its shape."""
+    """Accepts a kind, `call: ` and a protocol, or `run: ` and what is run; `call` alone is that of custom functions. A
+    kind or a protocol that the DSL does not have comes with its shape."""
     cdef str kind, protocol
     cdef dict shapes
     kind, _, protocol = feature.partition(": ")
+    if kind == "run":
+        (<Field>RUN.fields[protocol]).unsupported = None
+        return 0
     shapes = CALLS if protocol else TASK_KINDS
     if shape is not None:
         shapes[protocol or kind] = shape

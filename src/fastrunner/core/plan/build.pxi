@@ -373,12 +373,22 @@ cdef int add_task_events(TaskNode task, str workflow) except -1:
     return 0
 
 
+cdef str what_runs(dict process):
+    """Which of its kinds a checked `run` is."""
+    for kind in RUN_KINDS:
+        if kind in process:
+            return kind
+    raise AssertionError("the validator refuses what runs nothing")
+
+
 cdef str feature_of(dict definition):
     """What the table of kinds knows a checked task by."""
     cdef str key
     if "call" in definition:
         key = f"call: {definition['call']}"
         return key if key in KINDS_BY_FEATURE else "call"
+    if "run" in definition:
+        return f"run: {what_runs(definition['run'])}"
     for key in definition:
         # The `do` of a loop is its body.
         if key in KINDS_BY_FEATURE and not (key == "do" and "for" in definition):

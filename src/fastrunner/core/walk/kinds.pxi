@@ -55,5 +55,8 @@ add_kind(8, "call_http", "call: http", True, False,
 add_kind(9, "call_function", "call", False, False,
          build_call_function, plain_frame, begin_call_function, leave_call_function, never_wakes, never_answered,
          nothing_cut, no_times, nothing_to_write, read_call_function, never_rendered)
+add_kind(10, "run_workflow", "run: workflow", True, False,
+         build_run_workflow, plain_frame, begin_effect, never_leaves, never_wakes, answer_run_workflow,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_run_workflow)
 
 KINDS = tuple(kind_rows)

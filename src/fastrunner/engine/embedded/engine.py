@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fastrunner._core import Cancel, EffectFailure, EffectResult, Pause, PerformEffect, Plan, Problem, Resume
@@ -26,6 +27,7 @@ from fastrunner.engine import (
     ExecutionPage,
     ExecutionQuery,
     ExecutionView,
+    Parent,
     SecretSource,
     Submission,
     UnacknowledgedEvents,
@@ -48,6 +50,7 @@ from fastrunner.engine.embedded.store.disk import shortage
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import BEGAN_AT, KEY_AT
 from fastrunner.engine.embedded.store.reader import Unfinished
+from fastrunner.engine.embedded.subflows import Subflows, outcome_of_end
 from fastrunner.engine.embedded.submissions import Submissions
 from fastrunner.errors import (
     Damaged,
@@ -109,7 +112,10 @@ class EmbeddedEngine:
             self._deliver,
             lambda each: self._shards.by_number[each.shard_number].marks,
             self.secrets_of,
+            lambda *asked: self._subflows.start(*asked),
+            self._settle,
         )
+        self._subflows = Subflows(self, self._shards)
         self._scheduler = Scheduler(self._take_turn, wall_ms)
         self._residents = Residents(config.parked_resident_max, limits.PARKED_RESIDENT_SIZE_BYTES_MAX)
         self._subscriptions = Subscriptions(self._queries.page)
@@ -168,6 +174,9 @@ class EmbeddedEngine:
         for cell in (BACKLOG, BATCHED):
             self._places.loads.set(self._places.worker, cell, 0)
         loop = asyncio.get_running_loop()
+        for shard in self._shards:
+            with suppress(StorageFailed):
+                shard.orders.give_all()
         self._background = [loop.create_task(shard.loader.run()) for shard in self._shards]
         self._background.append(loop.create_task(self._retain()))
         for task in self._background:
@@ -303,6 +312,20 @@ class EmbeddedEngine:
         """See Host, Driver."""
         return self._secrets.read(plan.secrets) if self._secrets is not None and plan.secrets else {}
 
+    def is_wanted(self, parent: Parent) -> bool:
+        """See Host."""
+        return self._subflows.is_wanted(parent)
+
+    @property
+    def is_stopping(self) -> bool:
+        """See Subflows."""
+        return self._draining
+
+    @property
+    def has_room_for_subflows(self) -> bool:
+        """See Subflows."""
+        return self._admission.has_room_for_subflows
+
     def waiting_changed(self) -> None:
         """See Host."""
         self._count_active(0)
@@ -415,6 +438,13 @@ class EmbeddedEngine:
                 self._effects.interrupt(execution, effect_id)
             execution.interrupted = ()
 
+    def answer(self, execution: Execution, outcome: EffectResult | EffectFailure) -> None:
+        """See Subflows."""
+        # What is under way for it finds that somebody else has answered.
+        execution.effects_unstarted.pop(outcome.effect_id, None)
+        execution.tasks.pop(outcome.effect_id, None)
+        self._deliver(execution, outcome)
+
     def _deliver(self, execution: Execution, outcome: EffectResult | EffectFailure) -> None:
         execution.deliver(outcome)
         self._scheduler.enqueue(execution)
@@ -432,6 +462,8 @@ class EmbeddedEngine:
             crash.reach(CrashPoint.AFTER_OUTCOME_COMMIT)
         else:
             self._admission.left(execution)
+        if execution.family is not None or change.family is not None:
+            self._tell_family(execution, change)
         if change.effects:
             self._start_effects(execution, change.effects)
         row = change.events
@@ -441,6 +473,20 @@ class EmbeddedEngine:
             self._settle(execution)
             if execution.landing is not None:
                 self._set_parked(execution, change.parked)
+
+    def _tell_family(self, execution: Execution, change: Change) -> None:
+        """Children hear what their parent has for them, and a parent of a child's end."""
+        shard = self._shards.by_number[execution.shard_number]
+        family, execution_id = change.family, execution.execution_id
+        if family is not None and family.is_all:
+            shard.orders.give_all()
+        elif family is not None:
+            for child_id, order in family.orders:
+                shard.orders.give(execution_id, child_id, family.number, order)
+        parent = None if execution.family is None else execution.family.parent
+        if change.finished_ms and parent is not None and parent.awaits_end:
+            asked = (parent, execution_id, change.status, change.output_json, change.error_json)
+            self._subflows.ended(shard, execution_id, parent, lambda: outcome_of_end(*asked))
 
     def _start_effects(self, execution: Execution, effect_ids: Sequence[int]) -> None:
         """Starts effects, or lets them wait for a place: a few in memory, the others in the shard's backlog."""

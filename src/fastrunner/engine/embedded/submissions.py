@@ -24,16 +24,17 @@ from fastrunner.access.principal import check_namespace
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import DefinitionRef, Definitions, Submission
+from fastrunner.engine import DefinitionRef, Definitions, Parent, Submission
 from fastrunner.engine.embedded.admit.admission import Admission, memory_size_bytes
 from fastrunner.engine.embedded.admit.compiling import Compiler
 from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_digest
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution, StartFacts
+from fastrunner.engine.embedded.run.family import Family
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Accepted, Waiter
-from fastrunner.errors import Elsewhere, IdTaken, InvalidRequest, RunnerError, UnknownWorkflow
+from fastrunner.errors import Elsewhere, IdTaken, InvalidRequest, RunnerError, Stopping, UnknownWorkflow
 from fastrunner.routing.placement import Places
 
 __all__ = ["Host", "Submissions"]
@@ -52,6 +53,9 @@ class Host(Protocol):
 
     def secrets_of(self, plan: Plan) -> Mapping[str, Any]:
         """The current values of the secrets that a document names."""
+
+    def is_wanted(self, parent: Parent) -> bool:
+        """Whether an execution still waits for the acceptance of one that it starts."""
 
     def waiting_changed(self) -> None:
         """Another number of submissions waits for plans."""
@@ -174,11 +178,13 @@ class Submissions:
         if self._is_known(submission, digest, answer):
             submission.warnings = self._plans.warnings_of(submission.document)
             return
-        home = self._shards.home
+        parent = submission.parent
+        home = self._shards.home if parent is None else self._shards.by_number[parent.shard_number]
         self._host.check_open(home)
         if ref is not None:
             submission.document = self._registered(ref)
-        self._admission.check(client)
+        if parent is None:
+            self._admission.check(client)
         newcomer = _Newcomer(submission, digest, env_json, memory_size_bytes(submission), (answer,))
         self._admission.reserve(client, newcomer.size_bytes)
         try:
@@ -306,12 +312,18 @@ class Submissions:
     def _accept(self, shard: Shard, newcomer: _Newcomer, plan: CachedPlan) -> None:
         """Makes an execution of it, which exists once its first commit has landed."""
         submission, digest, env_json = newcomer.submission, newcomer.digest, newcomer.env_json
+        parent = submission.parent
+        if parent is not None and not self._host.is_wanted(parent):
+            self._give_up(shard, newcomer)
+            self._refuse(newcomer.waiters, Stopping("the execution that starts this one does not wait for it any more"))
+            return
         submission.warnings = plan.plan.warnings
         now_ms = self._wall_ms()
         execution = shard.admit(submission.execution_id, now_ms, digest, submission.debug)
         asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
-        execution.accepted = Accepted(digest, plan, now_ms, *asked, submission.labels, submission.silent)
+        execution.accepted = Accepted(digest, plan, now_ms, *asked, submission.labels, submission.silent, parent)
         execution.silent = submission.silent
+        execution.family = None if parent is None else Family(parent)
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         timeout_ms_max = submission.timeout_s_max * 1000
         secrets = self._host.secrets_of(plan.plan)

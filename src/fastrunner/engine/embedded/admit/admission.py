@@ -116,6 +116,11 @@ class Admission:
                 retry_after_s=wait_s,
             )
 
+    @property
+    def has_room_for_subflows(self) -> bool:
+        """Whether there are not far more executions than clients may start."""
+        return self._loads.total(ACTIVE) < limits.SUBFLOW_EXECUTIONS_RATIO_MAX * self._executions_max
+
     def reserve(self, client: str, size_bytes: int) -> None:
         """Memory for a submission until it is durable or refused. Raises AtCapacity."""
         if not self._memory.has_room(client, size_bytes):

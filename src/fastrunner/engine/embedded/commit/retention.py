@@ -57,9 +57,11 @@ class Retention:
         row = self._store.ended(execution_id)
         if row is None:
             raise UnknownExecution(execution_id)
-        execution_key, plan_key, last_sequence, acknowledged, finished_ms = row
+        execution_key, plan_key, last_sequence, acknowledged, finished_ms, awaited = row
         if not finished_ms:
             raise WrongState(f"execution {execution_id!r} has not ended: cancel it first, or wait for its end")
+        if awaited:
+            raise WrongState(f"execution {execution_id!r} has ended, but its parent has not taken it up yet: try again")
         undelivered = last_sequence - max(acknowledged, settled_sequence)
         if undelivered > 0:
             raise WrongState(

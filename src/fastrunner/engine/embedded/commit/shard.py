@@ -34,11 +34,13 @@ from fastrunner.engine.embedded.commit import verdicts
 from fastrunner.engine.embedded.commit.counting import CommitCounts
 from fastrunner.engine.embedded.commit.driver import Driver
 from fastrunner.engine.embedded.commit.ids import ShardIds
+from fastrunner.engine.embedded.commit.orders import Orders
 from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
 from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.run.family import KILL, Family
 from fastrunner.engine.embedded.run.residency import Loader
-from fastrunner.engine.embedded.store.changes import Batch, Change, Settled, Waiter
+from fastrunner.engine.embedded.store.changes import Batch, Change, FamilyChange, Settled, Waiter
 from fastrunner.engine.embedded.store.faults import refusal_of
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import Marks, Suspect
@@ -89,6 +91,10 @@ class Shard:
         self.loader = Loader(store, driver, self.live.__contains__, self._restore, wall_ms, driver.storage_changed)
         self.refusal: StorageFull | StorageFailed | None = None
         """Why nothing new is taken; None while commits land."""
+        self.orders = Orders(
+            store, self.live, self.loader, driver.gathered, self.answer, int(config.cancel_grace_s * 1000)
+        )
+        """What parents have their children do."""
         self._driver = driver
         self._ids = ShardIds(number, store.path, places.table, places.key)
         self._plans = plans
@@ -188,6 +194,7 @@ class Shard:
             self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
         )
         execution.silent, execution.parked = row.silent, row.parked
+        self._reunite(execution)
         self.live[row.execution_id] = execution
         self.marks.begin(row.execution_key, monotonic_s())
         try:
@@ -209,12 +216,19 @@ class Shard:
             execution.stored = True
             self.quarantine(execution)
         else:
+            for order in self.orders.take(row.execution_key):
+                execution.deliver(order)
             self._driver.restored(execution, effects)
             if execution.finished_ms:
                 self.mark(execution)
         finally:
             self.marks.end()
         return execution
+
+    def _reunite(self, execution: Execution) -> None:
+        parent = self.store.parent(execution.execution_key, self.number)
+        if parent is not None:
+            execution.family = Family(parent)
 
     def _stored_plan(self, plan_key: int) -> CachedPlan:
         plan = self._plans_by_key.get(plan_key)
@@ -290,6 +304,7 @@ class Shard:
         # Nobody may be waiting for one that cannot be written any more.
         landing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         execution = self.live[row.execution_id] = verdicts.outside(self.number, row, landing)
+        self._reunite(execution)
         return execution
 
     def _pronounce(self, verdict: Change) -> None:
@@ -411,7 +426,10 @@ class Shard:
             try:
                 if crash.blows and execution.stored:
                     crash.strike(TurnPart.SNAPSHOT, execution.execution_id)
-                batch.changes.append(execution.gather(now_ms))
+                change = execution.gather(now_ms)
+                batch.changes.append(change)
+                if change.family is not None:
+                    self._drop_unaccepted(change.family)
             except Exception:
                 self.quarantine(execution)
                 continue
@@ -423,6 +441,13 @@ class Shard:
         batch.acknowledgements, self._acknowledgements = self._acknowledgements, {}
         batch.deletions = self._retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
         return batch
+
+    def _drop_unaccepted(self, family: FamilyChange) -> None:
+        """Forgets children that their parent gives up before a commit has them: none may come after this one."""
+        for child_id, order in family.orders:
+            child = self.live.get(child_id)
+            if order == KILL and child is not None and child.accepted is not None:
+                self._refuse(child, Stopping("the execution that has started this one does not wait for it any more"))
 
     def _landed(self, error: BaseException | None) -> None:
         batch, self._flying = self._flying, None

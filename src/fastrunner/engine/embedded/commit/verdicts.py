@@ -19,7 +19,7 @@ from fastrunner._core import Cancel, Resume
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.store import proofs
-from fastrunner.engine.embedded.store.changes import Change, Waiter
+from fastrunner.engine.embedded.store.changes import Change, FamilyChange, Waiter
 from fastrunner.engine.embedded.store.marks import Suspect
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.progress.names import FINAL_STATUSES
@@ -97,5 +97,6 @@ def _change(
         events=UnacknowledgedEvents(execution.execution_id, sequence, sequence, event),
         effects=(),
         waiters=waiters,
+        family=FamilyChange(is_all=True) if status in FINAL_STATUSES else None,
         keeps_state=keeps_state,
     )

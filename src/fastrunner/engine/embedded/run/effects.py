@@ -11,7 +11,7 @@ be rendered are an outcome like any other. An interrupted effect has no outcome.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, RenderFault
@@ -22,6 +22,7 @@ from fastrunner.base.redaction import redact
 from fastrunner.engine import Authorizer, EffectPerformer
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.fairness import FairQueue
+from fastrunner.engine.embedded.run.family import RUN_WORKFLOW
 from fastrunner.engine.embedded.store.marks import Marks
 
 __all__ = ["EffectRunner"]
@@ -31,6 +32,9 @@ _log = logging.getLogger(__name__)
 _Rendered = Mapping[str, Any] | EffectFailure
 
 Deliver = Callable[[Execution, EffectResult | EffectFailure], None]
+StartChild = Callable[
+    [Execution, PerformEffect, Mapping[str, Any]], Coroutine[Any, Any, EffectResult | EffectFailure | None]
+]
 
 
 class EffectRunner:
@@ -42,13 +46,18 @@ class EffectRunner:
         deliver: Deliver,
         marks_of: Callable[[Execution], Marks],
         secrets_of: Callable[[Plan], Mapping[str, Any]],
+        start_child: StartChild,
+        handed_over: Callable[[Execution], None],
     ) -> None:
-        """`marks_of` gives where an execution is marked while arguments of its effects are rendered, `secrets_of` what
-        `$secrets` is then."""
+        """`start_child` performs `run: workflow`; where it gives None somebody else answers, and `handed_over` is told
+        that nothing is left to do here. `marks_of` gives where an execution is marked while arguments of its effects
+        are rendered, `secrets_of` what `$secrets` is then."""
         self._performers = performers
         self._deliver = deliver
         self._marks_of = marks_of
         self._secrets_of = secrets_of
+        self._start_child = start_child
+        self._handed_over = handed_over
         # In order, so that a drain aborts them in the same order each time.
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._queue: FairQueue[tuple[Execution, int]] = FairQueue()
@@ -137,25 +146,37 @@ class EffectRunner:
             marks.end()
 
     async def _perform(self, execution: Execution, effect: PerformEffect, rendered: _Rendered, is_policy: bool) -> None:
-        outcome: EffectResult | EffectFailure
+        outcome: EffectResult | EffectFailure | None
         try:
-            performer = self._performers[effect.kind]
-            if is_policy and isinstance(performer, Authorizer) and not isinstance(rendered, EffectFailure):
-                authorization = await performer.authorize(effect, rendered["authentication"])
-                if isinstance(authorization, EffectFailure):
-                    rendered = authorization
-                else:
-                    rendered, _ = self._rendered(execution, effect, authorization)
-            outcome = rendered if isinstance(rendered, EffectFailure) else await performer.perform(effect, rendered)
+            outcome = await self._outcome(execution, effect, rendered, is_policy)
         except Exception:
             # Performers answer for the remote side; what escapes one is our own fault.
             outcome = _internal_error(execution, effect)
         if isinstance(outcome, EffectFailure):
             outcome = _told(outcome)
         crash.reach(CrashPoint.BEFORE_EFFECT_END)
-        if execution.tasks.pop(effect.effect_id, None) is not None:
+        if execution.tasks.pop(effect.effect_id, None) is None:
+            pass
+        elif outcome is None:
+            self._handed_over(execution)
+        else:
             self._deliver(execution, outcome)
         crash.reach(CrashPoint.AFTER_EFFECT_END)
+
+    async def _outcome(
+        self, execution: Execution, effect: PerformEffect, rendered: _Rendered, is_policy: bool
+    ) -> EffectResult | EffectFailure | None:
+        if isinstance(rendered, EffectFailure):
+            return rendered
+        if effect.kind == RUN_WORKFLOW:
+            return await self._start_child(execution, effect, rendered)
+        performer = self._performers[effect.kind]
+        if is_policy and isinstance(performer, Authorizer):
+            authorization = await performer.authorize(effect, rendered["authentication"])
+            if isinstance(authorization, EffectFailure):
+                return authorization
+            rendered, _ = self._rendered(execution, effect, authorization)
+        return rendered if isinstance(rendered, EffectFailure) else await performer.perform(effect, rendered)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         del self._tasks[task]

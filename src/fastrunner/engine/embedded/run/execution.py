@@ -16,6 +16,8 @@ import orjson
 
 from fastrunner._core import (
     Cancel,
+    EffectFailure,
+    EffectResult,
     InterruptEffect,
     MoreSteps,
     Pause,
@@ -31,6 +33,7 @@ from fastrunner.base.crash import CrashPoint
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import CachedPlan
 from fastrunner.engine.embedded.run.commands import Command, applies
+from fastrunner.engine.embedded.run.family import RUN_WORKFLOW, Family, HandedDown
 from fastrunner.engine.embedded.store.changes import Accepted, Change, Waiter
 from fastrunner.engine.embedded.store.large_values import Claims, DividedSnapshot, divide
 from fastrunner.errors import RunnerError
@@ -89,6 +92,7 @@ class Execution:
         "events_told_size_bytes",
         "execution_id",
         "execution_key",
+        "family",
         "finished_ms",
         "flying",
         "inbox",
@@ -141,7 +145,7 @@ class Execution:
         self.more = False
         """The walk has steps to take without any outcome."""
         # A deque would take 760 bytes, empty or not; more than a few deliveries hardly ever wait.
-        self.inbox: tuple[tuple[Outcome, Future[None] | None], ...] = ()
+        self.inbox: tuple[tuple[Outcome | HandedDown, Future[None] | None], ...] = ()
         self.queued = False
         """Whether the scheduler holds it."""
         self.dirty = False
@@ -162,6 +166,8 @@ class Execution:
         self.waiters: tuple[Waiter, ...] = ()
         self.client = ""
         """Who submitted it."""
+        self.family: Family | None = None
+        """What it has to do with other executions, if it has."""
         self.events_size_bytes = 0
         self.state_size_bytes = 0
         """Its input and its last snapshot, as a measure of the memory it takes."""
@@ -181,7 +187,7 @@ class Execution:
 
     # --- what happens to it ---
 
-    def deliver(self, outcome: "Outcome", future: "Future[None] | None" = None) -> None:
+    def deliver(self, outcome: "Outcome | HandedDown", future: "Future[None] | None" = None) -> None:
         """What its walk takes in one of the next turns; who sent a command hears through `future`."""
         self.inbox += ((outcome, future),)
 
@@ -189,6 +195,18 @@ class Execution:
         if self.effects_unstarted is _NO_EFFECTS:
             self.effects_unstarted = {}
         self.effects_unstarted[effect.effect_id] = effect
+        if effect.kind == RUN_WORKFLOW:
+            self._own_family().asks(self.execution_id, effect.effect_id)
+
+    def _own_family(self) -> Family:
+        if self.family is None:
+            self.family = Family()
+        return self.family
+
+    @property
+    def depth(self) -> int:
+        """How many generations of executions are above it."""
+        return self.family.parent.depth if self.family is not None and self.family.parent is not None else 0
 
     def performs(self, effect_id: int, task: "Task[None]") -> None:
         """An effect is under way."""
@@ -235,6 +253,10 @@ class Execution:
         if self.inbox:
             outcome, future = self.inbox[0]
             self.inbox = self.inbox[1:]
+            if isinstance(outcome, HandedDown):
+                self._command(outcome.command, None, now_ms)
+                self._own_family().took(outcome)
+                return True
             if isinstance(outcome, Cancel | Pause | Resume):
                 self._command(outcome, future, now_ms)
                 return True
@@ -250,6 +272,8 @@ class Execution:
         try:
             if applies(command, self.execution_id, self.walk.status):
                 self._resume(command, now_ms)
+                if self.family is not None and self.family.children:
+                    self.family.hands_down(command)
                 if not isinstance(command, Resume):
                     # A deadline that was due may have ended the execution before the command could.
                     applies(command, self.execution_id, self.walk.status)
@@ -265,6 +289,8 @@ class Execution:
         if isinstance(outcome, TimerDue) and not 0 < self.walk.wake_at_ms <= now_ms:
             return False
         turn = self.walk.resume(outcome, now_ms)
+        if self.family is not None and isinstance(outcome, EffectResult | EffectFailure):
+            self.family.answered(outcome.effect_id)
         # Only the first turn after a restore may find nothing to do; it leaves nothing to commit, unless the file does
         # not know yet that the execution only waits.
         idle = isinstance(outcome, MoreSteps) and not (turn.events or turn.actions or turn.more)
@@ -289,6 +315,8 @@ class Execution:
         if self.walk.status in FINAL_STATUSES:
             self.finished_ms = now_ms
             self.more = False
+            if self.family is not None:
+                self.family.ends()
 
     def _take_actions(self, actions: "Sequence[Action]") -> None:
         started, interrupted = [], []
@@ -298,6 +326,8 @@ class Execution:
                 started.append(action.effect_id)
             elif isinstance(action, InterruptEffect):
                 self.effects_unstarted.pop(action.effect_id, None)
+                if self.family is not None:
+                    self.family.gives_up(action.effect_id)
                 interrupted.append(action.effect_id)
             else:
                 raise RuntimeError(f"this engine has no events: it cannot do {action!r}")
@@ -409,6 +439,7 @@ class Execution:
             waiters=self.waiters,
             claims=claims,
             tallies=self._tallies,
+            family=None if self.family is None else self.family.gather(),
         )
 
     @property

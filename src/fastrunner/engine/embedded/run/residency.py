@@ -200,7 +200,8 @@ class Loader:
         try:
             row = self._store.unfinished(execution_key)
             # It may have come back, and even have ended, for another reason since its key was noted.
-            if row is not None and not self._is_live(row.execution_id):
+            # What the runner has set aside comes back when it is resumed.
+            if row is not None and not row.aside and not self._is_live(row.execution_id):
                 self._restore(row)
         except StorageFailed:
             raise

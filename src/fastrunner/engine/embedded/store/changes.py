@@ -10,16 +10,16 @@ Rule: nobody changes any of it; it is not frozen because every frozen field cost
 from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fastrunner.engine import UnacknowledgedEvents
+from fastrunner.engine import Parent, UnacknowledgedEvents
 from fastrunner.engine.embedded.store.large_values import Claims
 from fastrunner.errors import RunnerError
 
 if TYPE_CHECKING:
     from fastrunner.engine.embedded.admit.plans import CachedPlan
 
-__all__ = ["Accepted", "Batch", "Change", "Deletion", "Waiter"]
+__all__ = ["FAMILY_ENDS", "Accepted", "Batch", "Change", "Deletion", "FamilyChange", "Waiter"]
 
 
 @dataclass(slots=True)
@@ -46,6 +46,28 @@ class Accepted:
     """What the caller calls it."""
     silent: bool = False
     """Whether its events are for no receiver."""
+    parent: Parent | None = None
+    """Which execution has started it, if one has."""
+
+
+FAMILY_ENDS: Final = "kill"
+"""The order to end at once, because nobody waits any more."""
+
+
+@dataclass(slots=True)
+class FamilyChange:
+    """What an execution has for those that it has started, and has done for the one that has started it."""
+
+    orders: Sequence[tuple[str, str]] = ()
+    """(execution id, what it is to do), in order."""
+    released: Sequence[str] = ()
+    """Ids of those that it does not wait for any more."""
+    order_taken: int = -1
+    """Number of the order that it has done; -1: none."""
+    is_all: bool = False
+    """Set where it ends without its walk: whatever it waited for is released, and to end."""
+    number: int = 0
+    """Of the orders: those that are written later have higher ones."""
 
 
 @dataclass(slots=True)
@@ -110,6 +132,8 @@ class Change:
     """How the snapshot's claims to values stored elsewhere change."""
     tallies: Sequence[bytes] = ()
     """What became of the tasks of its turns, for the metrics."""
+    family: FamilyChange | None = None
+    """What concerns its parent and its children."""
     keeps_state: bool = False
     """Set where an execution ends because it is damaged: what is left of its request and state stays until retention
     ends."""

@@ -23,7 +23,15 @@ import apsw
 from fastrunner.base import crash, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.engine.embedded.store import faults, proofs, wal_check
-from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Deletion, Settled
+from fastrunner.engine.embedded.store.changes import (
+    FAMILY_ENDS,
+    Accepted,
+    Batch,
+    Change,
+    Deletion,
+    FamilyChange,
+    Settled,
+)
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.large_values import hash_of, is_large
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
@@ -79,7 +87,8 @@ class Store(Reader):
         self._lock_descriptor = -1
         self._plan_keys: OrderedDict[bytes, int] = OrderedDict()
         self._plan_key_last = 0
-        self._has_claims = False
+        self._has_claims = self._has_orders = False
+        self._order_number = 0
         self._journal_pages_max = 0
         self._claiming: list[tuple[int, bytes, bytes]] = []
         """(execution key, hash, value) of the inputs and outputs that the rows being written refer to."""
@@ -142,6 +151,8 @@ class Store(Reader):
         self.open_readers()
         execution_key_last, self._plan_key_last = self._db.execute(QUERIES["select_keys"]).get
         self._has_claims = bool(self._db.execute(QUERIES["has_claims"]).get)
+        self._order_number = int(self._db.execute(QUERIES["select_order_number"]).get)
+        self._has_orders = self._order_number > 0
         unfinished = self._db.execute(QUERIES["count_unfinished"]).get
         running = self._db.execute(QUERIES["count_running"]).get
         finished = self._db.execute(QUERIES["count_finished"]).get
@@ -270,7 +281,35 @@ class Store(Reader):
         plan_uses = self._write_accepted(changes)
         self._write_progress(changes)
         self._write_claims(changes)
+        self._write_families(changes)
         return plan_uses
+
+    def _write_families(self, changes: Sequence[Change]) -> None:
+        """Who has started whom, and what parents have for their children."""
+        if self._has_orders:
+            self._many("delete_orders", [(change.execution_key,) for change in changes if change.finished_ms])
+        for change in changes:
+            parent = None if change.accepted is None else change.accepted.parent
+            if parent is not None:
+                row = (change.execution_key, parent.execution_id, parent.effect_id, parent.depth, 1 + parent.awaits_end)
+                self._db.execute(QUERIES["set_parent"], row)
+        # After all parents are known: a child may be accepted by the commit in which its parent gives it up.
+        for change in changes:
+            if change.family is not None:
+                self._write_family(change, change.family)
+
+    def _write_family(self, change: Change, family: FamilyChange) -> None:
+        self._order_number += 1
+        number = family.number = self._order_number
+        if family.order_taken >= 0:
+            self._db.execute(QUERIES["delete_order"], (change.execution_key, family.order_taken))
+        if family.orders or family.is_all:
+            self._has_orders = True
+        self._many("put_order", [(child_id, number, order) for child_id, order in family.orders])
+        self._many("release_child", [(child_id,) for child_id in family.released])
+        if family.is_all:
+            self._db.execute(QUERIES["put_orders_to_all"], (change.execution_id, number, FAMILY_ENDS))
+            self._db.execute(QUERIES["release_children"], (change.execution_id,))
 
     def _acknowledge(self, acknowledgements: Mapping[str, Settled]) -> None:
         self._many("acknowledge", [(execution_id, *settled) for execution_id, settled in acknowledgements.items()])

@@ -1,8 +1,9 @@
 """Stage 3, journal: one shard's page of a listing: by which index it is read, and how far.
 
 Theory of operation: a query becomes one or several sources, each a run through an index in the order of the listing:
-of labels the rarest; else one for each state asked for, unless what has completed is asked for too; else one for each
-document of the name asked for; else everything. What an index does not decide is looked at row by row.
+that of the parent asked for; else of labels the rarest; else one for each state asked for, unless what has completed is
+asked for too; else one for each document of the name asked for; else everything. What an index does not decide is
+looked at row by row.
 
 Rules: however much a shard holds, a page reads so many rows at most, all sources together; it ends early where that is
 not enough, and says how far it got. All of a page is one state of the file.
@@ -56,6 +57,8 @@ def page_of(db: "apsw.Connection", query: ExecutionQuery) -> ExecutionPage:
 
 def _sources(db: "apsw.Connection", query: ExecutionQuery) -> list[tuple[str, dict[str, Any]]]:
     """Statements to run, each with what it needs beside the query."""
+    if query.parent_id:
+        return [("list_by_parent", {"parent_id": query.parent_id})]
     if query.labels:
         name, value = min(query.labels, key=lambda label: _count(db, label)) if query.labels[1:] else query.labels[0]
         return [("list_by_label", {"label_name": name, "label_value": value})]
@@ -92,6 +95,6 @@ def _views(db: "apsw.Connection", keys: list[int]) -> list[ExecutionView]:
     }
     ((text,),) = read_all(db, QUERIES["list_views"], parameters)
     return [
-        ExecutionView(*[*head, "", error, bytes.fromhex(metadata), labels or {}, document_metadata or ""])
-        for *head, error, metadata, labels, document_metadata in orjson.loads(text)
+        ExecutionView(*[*head, "", error, bytes.fromhex(metadata), labels or {}, document_metadata or "", parent_id])
+        for *head, error, metadata, labels, document_metadata, parent_id in orjson.loads(text)
     ]

@@ -18,7 +18,7 @@ import apsw
 import orjson
 
 from fastrunner.base import limits
-from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView, UnacknowledgedEvents
+from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView, Parent, UnacknowledgedEvents
 from fastrunner.engine.embedded.store import faults, proofs
 from fastrunner.engine.embedded.store.changes import Deletion
 from fastrunner.engine.embedded.store.columns import READ, are_sound
@@ -176,14 +176,15 @@ class Reader:
         row = self._one("select_execution", execution_id)
         if row is None:
             return None
-        *head, output_json, error_json, metadata, labels, document_metadata, key, row_format, checksum = row
+        *head, output_json, error_json, metadata, labels, about, parent_id, key, row_format, checksum = row
         actual = proofs.execution_checksum(key, head[1], head[6], head[7], error_json, output_json)
         if not proofs.is_proven(row_format, checksum, actual):
             raise self.damaged(execution_id, "its state does not match its checksum")
         if row_format == CLAIMED_FORMAT and output_json is not None:
             output_json = self._large_output(execution_id, output_json)
         error = None if error_json is None else orjson.loads(error_json)
-        return ExecutionView(*[*head, output_json or "", error, metadata, orjson.loads(labels), document_metadata])
+        more = (metadata, orjson.loads(labels), about, parent_id)
+        return ExecutionView(*[*head, output_json or "", error, *more])
 
     def _large_output(self, execution_id: str, name: str) -> str:
         """An output by its hash in hexadecimal digits. Raises Damaged."""
@@ -389,6 +390,23 @@ class Reader:
         and no later than `until_ms`."""
         return self._sound("select_deadlines", (after_ms, after_key, until_ms, count_max))
 
+    def parent(self, execution_key: int, shard_number: int) -> Parent | None:
+        """Who has started an execution; None if no other one has."""
+        rows = self._sound("select_parent", (execution_key,))
+        if not rows:
+            return None
+        parent_id, effect_id, depth, awaits_end = rows[0]
+        return Parent(parent_id, effect_id, shard_number, depth, bool(awaits_end))
+
+    def orders(self) -> list[tuple[str, str, int, str]]:
+        """(parent's id, execution id, number, command) of all that children are to do because their parents did it."""
+        return self._sound("select_orders", ())
+
+    def env_json(self, execution_key: int) -> bytes:
+        """The variables of an unfinished execution, as JSON."""
+        rows = self._sound("select_env", (execution_key,))
+        return bytes(rows[0][0]) if rows else b"{}"
+
     def document(self, plan_key: int) -> str:
         """The text of a stored document. Raises Damaged."""
         try:
@@ -405,10 +423,10 @@ class Reader:
         """Finished executions, fully acknowledged, that ended before a time; oldest first."""
         return [Deletion(*row) for row in self._sound("select_deletable", (finished_before_ms, count_max))]
 
-    def ended(self, execution_id: str) -> tuple[int, int, int, int, int] | None:
-        """(execution key, plan key, last durable sequence number, up to which events are settled, when it ended).
-        Raises Damaged."""
-        found: tuple[int, int, int, int, int] | None = self._one("select_ended", execution_id)
+    def ended(self, execution_id: str) -> tuple[int, int, int, int, int, int] | None:
+        """(execution key, plan key, last durable sequence number, up to which events are settled, when it ended,
+        whether its parent is still to hear of it). Raises Damaged."""
+        found: tuple[int, int, int, int, int, int] | None = self._one("select_ended", execution_id)
         return found
 
     def undeliverable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:

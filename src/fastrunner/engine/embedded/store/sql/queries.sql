@@ -90,6 +90,55 @@ insert into executions (
 -- What its caller calls it.
 insert into labels (name, value, accepted_ms, execution_id, execution_key) values (?, ?, ?, ?, ?)
 
+-- name: set_parent
+-- Of one that another execution has started.
+update executions set parent_id = ?2, parent_effect = ?3, depth = ?4, awaited = ?5 where execution_key = ?1
+
+-- name: select_parent
+-- Who has started an execution.
+select parent_id, parent_effect, depth, awaited = 2 from executions where execution_key = ? and parent_id <> ''
+
+-- name: release_child
+-- Nobody waits for it any more.
+update executions set awaited = 0 where execution_id = ? and awaited > 0
+
+-- name: release_children
+-- Of an execution that ends without its walk.
+update executions set awaited = 0 where parent_id = ? and awaited > 0
+
+-- name: put_order
+-- What an execution is to do because its parent did it; nothing for one that has ended, or never came to be.
+insert into orders (execution_key, number, command)
+select execution_key, ?2, ?3 from executions where execution_id = ?1 and finished_ms = 0
+on conflict (execution_key) do update set number = excluded.number, command = excluded.command
+
+-- name: put_orders_to_all
+-- The same for all that an execution waits for.
+insert into orders (execution_key, number, command)
+select execution_key, ?2, ?3 from executions where parent_id = ?1 and awaited > 0 and finished_ms = 0
+on conflict (execution_key) do update set number = excluded.number, command = excluded.command
+
+-- name: delete_order
+-- It has been done.
+delete from orders where execution_key = ? and number <= ?
+
+-- name: delete_orders
+-- The execution has ended.
+delete from orders where execution_key = ?
+
+-- name: select_order_number
+-- The highest there is; 0 if there are none.
+select coalesce(max(number), 0) from orders
+
+-- name: select_orders
+-- All that are to be done: whose parent, by whom, with what number.
+select x.parent_id, x.execution_id, o.number, o.command
+from orders as o cross join executions as x on x.execution_key = o.execution_key
+
+-- name: select_env
+-- The variables of an unfinished execution.
+select env_json from requests where execution_key = ?
+
 -- name: update_execution
 -- An execution that went on.
 update executions
@@ -205,7 +254,7 @@ select
     coalesce((
         select json_group_object(l.name, l.value order by l.name) from labels as l where l.execution_key = x.execution_key
     ), '{}'),
-    coalesce(cast(p.metadata_json as text), ''), x.execution_key, x.format, x.checksum
+    coalesce(cast(p.metadata_json as text), ''), x.parent_id, x.execution_key, x.format, x.checksum
 from executions as x left join plans as p using (plan_key)
 where x.execution_id = ?
 
@@ -304,6 +353,34 @@ select
         select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
     ) end
 
+-- name: list_by_parent
+-- The same of the executions that one has started.
+with range as not materialized (
+    select x.accepted_ms, x.execution_id, x.execution_key, x.plan_key, x.status
+    from executions as x indexed by executions_parent
+    where x.parent_id = :parent_id and x.parent_id <> ''
+        and x.accepted_ms >= :accepted_from_ms
+        and x.accepted_ms < :accepted_until_ms
+        and x.accepted_ms <= :before_ms
+        and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
+    order by x.accepted_ms desc, x.execution_id desc
+    limit :rows_max
+),
+found as materialized (
+    select x.accepted_ms, x.execution_id, x.execution_key
+    from range as x left join plans as p using (plan_key)
+    where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
+        and (:name = '' or p.name = :name)
+        and (:namespace = '' or p.namespace = :namespace)
+        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
+    limit :count_max
+)
+select
+    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
+    case when (select count(*) from found) < :count_max then (
+        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
+    ) end
+
 -- name: count_label
 -- How many executions have a label; beyond so many it makes no difference.
 select count(*) from (select 1 from labels where name = ? and value = ? limit ?)
@@ -357,7 +434,8 @@ select json_group_array(json_array(
     json((
         select json_group_object(l.name, l.value order by l.name) from labels as l where l.execution_key = x.execution_key
     )),
-    iif(octet_length(p.metadata_json) <= :metadata_size_bytes_max, cast(p.metadata_json as text), '')
+    iif(octet_length(p.metadata_json) <= :metadata_size_bytes_max, cast(p.metadata_json as text), ''),
+    cast(x.parent_id as text)
 ) order by k.key)
 from json_each(:keys) as k
 cross join executions as x on x.execution_key = k.value
@@ -452,19 +530,19 @@ select execution_id from executions indexed by sqlite_autoindex_executions_1
 -- name: select_deletable
 -- Finished executions whose retention time is over, oldest first.
 select execution_key, plan_key, execution_id, 0 from executions indexed by executions_deletable
-where finished_ms > 0 and acknowledged_sequence >= last_sequence and finished_ms < ?1
+where finished_ms > 0 and acknowledged_sequence >= last_sequence and awaited = 0 and finished_ms < ?1
 order by finished_ms
 limit ?2
 
 -- name: select_ended
 -- An execution that somebody wants deleted: how far its events go and have been sent, and when it ended.
-select execution_key, plan_key, last_sequence, acknowledged_sequence, finished_ms
+select execution_key, plan_key, last_sequence, acknowledged_sequence, finished_ms, awaited
 from executions where execution_id = ?
 
 -- name: select_undeliverable
 -- Finished executions whose events no receiver took in time, oldest first, with the number of events lost.
 select execution_key, plan_key, execution_id, last_sequence - acknowledged_sequence
 from executions indexed by executions_undelivered
-where finished_ms > 0 and acknowledged_sequence < last_sequence and finished_ms < ?1
+where finished_ms > 0 and acknowledged_sequence < last_sequence and awaited = 0 and finished_ms < ?1
 order by finished_ms
 limit ?2

@@ -1,0 +1,28 @@
+-- One shard, schema version 8: executions that others have started.
+begin immediate;
+
+-- Who has started it, by which effect, and how many generations of such executions there are above it. `awaited` says what
+-- that effect still waits for: 2 for its end, 1 for its acceptance, 0 for nothing; until then it is not deleted.
+alter table executions add column parent_id text not null default '';
+alter table executions add column parent_effect integer not null default 0;
+alter table executions add column depth integer not null default 0;
+alter table executions add column awaited integer not null default 0;
+create index executions_parent on executions (parent_id, accepted_ms) where parent_id <> '';
+
+-- What an execution is to do because its parent did it, until a commit has it done. Later ones have higher numbers.
+create table orders (
+    execution_key integer primary key,
+    number integer not null,
+    command text not null
+) strict;
+
+drop index executions_deletable;
+create index executions_deletable on executions (finished_ms)
+where finished_ms > 0 and acknowledged_sequence >= last_sequence and awaited = 0;
+drop index executions_undelivered;
+create index executions_undelivered on executions (finished_ms)
+where finished_ms > 0 and acknowledged_sequence < last_sequence;
+
+pragma user_version = 8;
+
+commit;
