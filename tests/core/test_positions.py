@@ -95,6 +95,7 @@ PLACES: dict[str, Any] = {
     "`call: http` `headers`": http(headers=EXPRESSION),
     "`call: http` `query`": http(query={"a": EXPRESSION}),
     "`call: http` `body`": http(body=[{"a": EXPRESSION}]),
+    "task `run`": within({"run": {"shell": {"command": EXPRESSION}}}),
     "`authentication` of a task": http(endpoint={"uri": "https://example.com", "authentication": BASIC}),
     "`authentication` `authority`": http(
         endpoint={
@@ -123,7 +124,6 @@ PLACES: dict[str, Any] = {
         {"one": {"with": {"type": "a"}, "correlate": {"a": {"from": ".", "expect": EXPRESSION}}}}
     ),
     "`listen.to.until`": listen({"any": [], "until": EXPRESSION}, do=[]),
-    "task `run`": within({"run": {"shell": {"command": EXPRESSION}}}),
     "`run.script.code`": within({"run": {"script": {"language": "js", "code": EXPRESSION}}}),
     "`run.container.lifetime.after`": within(
         {"run": {"container": {"image": "a", "lifetime": {"cleanup": "eventually", "after": EXPRESSION}}}}

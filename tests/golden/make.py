@@ -16,11 +16,13 @@ import shutil
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import apsw
 
 from fastrunner import _version
+from fastrunner.engine import Definition, DefinitionRef
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.integration.engines import CALL, SET, WAIT, Performer, document, engine_on, submission, until, until_status
 
@@ -48,6 +50,21 @@ DESCRIBED = WAIT.replace("  version: '1.0.0'\n", "  version: '1.0.0'\n  metadata
 LARGE_INPUT = b'{"text": "' + b"0123456789" * 3_500 + b'"}'
 
 
+RUN = document(
+    "  - sub:\n      run: {workflow: {namespace: tests, name: child, version: latest, input: {a: '${ . }'}}}\n"
+)
+"""Its child waits for an effect."""
+
+
+class _Registry:
+    """Has one workflow."""
+
+    def find(self, ref: DefinitionRef) -> Definition:
+        return Definition(
+            DefinitionRef(ref.namespace, ref.name, "1.0.0"), NOW_MS, True, CALL.replace("test", "child", 1)
+        )
+
+
 async def fill(path: Path) -> None:
     """Executions that are finished, failed, waiting for an effect or a timer, and paused."""
     with mock.patch.object(_version, "__version__", RUNNER_VERSION):
@@ -56,7 +73,8 @@ async def fill(path: Path) -> None:
 
 async def _fill(path: Path) -> None:
     performer = Performer()
-    async with engine_on(path, performer, listener=lambda row: None, wall_ms=lambda: NOW_MS) as engine:
+    settings: dict[str, Any] = {"listener": lambda row: None, "wall_ms": lambda: NOW_MS, "definitions": _Registry()}
+    async with engine_on(path, performer, **settings) as engine:
         await engine.submit(submission("finished", SET, metadata=b"\x0a\x00"))
         await engine.submit(submission("failed", CALL.replace("{kept: true}", "'${ error(\"no\") }'")))
         await until(lambda: len(performer.performed) == 1, "the effect to start")
@@ -73,6 +91,8 @@ async def _fill(path: Path) -> None:
         await engine.submit(submission("result", LARGE.partition("  - rest")[0]))
         await engine.submit(submission("posting", POST, input_json=b'{"a": [1, 2.5], "x": "y"}'))
         await until(lambda: len(performer.performed) == 3, "the effect to start")
+        await engine.submit(submission("parent", RUN))
+        await until(lambda: len(performer.performed) == 4, "the child's effect to start")
         await engine.submit(submission("last", SET))
         await until(lambda: _acknowledged(engine), "the acknowledgement")
 

@@ -9,9 +9,11 @@ import pytest
 
 from fastrunner._core import EffectFailure, compile  # noqa: A004 - the core's verb
 from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from fastrunner.engine import DefinitionRef, ExecutionQuery, ExecutionView
+from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.engine import EmbeddedEngine
-from fastrunner.errors import UnknownExecution, WrongState
+from fastrunner.errors import Unavailable, UnknownExecution, WrongState
 from fastrunner.registry.file import RegistryFile
 from tests.integration.engines import (
     Performer,
@@ -250,6 +252,29 @@ async def test_far_more_executions_than_clients_may_start() -> None:
         assert (error["title"], error["status"]) == ("Too Many Executions", 503)
         for each in await children(engine, "parent"):
             await until_status(engine, each.execution_id, "cancelled")
+
+
+async def test_a_child_waits_where_a_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing can be stored it is tried again and again, at pauses that grow up to a bound."""
+    monkeypatch.setattr(limits, "SUBFLOW_RETRY_S_MIN", 0.005)
+    monkeypatch.setattr(limits, "SUBFLOW_RETRY_S_MAX", 0.01)
+    registered = Registered(child("  - one:\n      set: {a: 1}\n"))
+    async with registered.engine() as engine:
+        await engine.submit(submission("parent", document(ASK + runs())))
+        tried: list[Shard] = []
+
+        def refuse(shard: Shard) -> None:
+            tried.append(shard)
+            raise Unavailable("not now")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "check_open", refuse)
+            registered.performer.gate.set()
+            began_s = monotonic_s()
+            await until(lambda: len(tried) >= 30, "thirty attempts")
+            # Without a first pause there would be no such time; without a bound on them it would be years.
+            assert monotonic_s() - began_s > 0.1
+        assert (await until_status(engine, "parent", "completed")).output_json == '{"a":1}'
 
 
 async def test_many_of_them() -> None:

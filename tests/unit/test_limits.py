@@ -22,6 +22,12 @@ REACHED = {
         "SECRET_DEPTH_MAX": "test_what_is_too_deep_is_text",
         "SECRET_SIZE_BYTES_MAX": "test_what_cannot_be_read_has_no_value",
     },
+    "integration/test_subflows.py": {
+        "SUBFLOW_DEPTH_MAX": "test_recursion_ends_at_a_bound",
+        "SUBFLOW_EXECUTIONS_RATIO_MAX": "test_far_more_executions_than_clients_may_start",
+        "SUBFLOW_RETRY_S_MAX": "test_a_child_waits_where_a_client_is_refused",
+        "SUBFLOW_RETRY_S_MIN": "test_a_child_waits_where_a_client_is_refused",
+    },
     "unit/test_registry_file.py": {
         "REGISTRY_WAIT_MS_MAX": "test_a_writer_that_does_not_end",
     },

@@ -109,6 +109,8 @@ def test_every_statement_compiles_against_the_schema() -> None:
             "label_name",
             "label_value",
             "metadata_size_bytes_max",
+            "namespaces",
+            "parent_id",
         ),
         0,
     )
@@ -297,7 +299,7 @@ def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> N
     db = apsw.Connection(str(path))
     db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(DataDirectoryRefused, match=r"schema version 8, this version of fastrunner reads up to 7"):
+    with pytest.raises(DataDirectoryRefused, match=r"schema version 9, this version of fastrunner reads up to 8"):
         Store(path, outbox=True).open()
 
 

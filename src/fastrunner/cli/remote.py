@@ -200,6 +200,7 @@ def _last_event(client: "Client", execution: Any) -> str:
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only with this label; repeatable.")
 @click.option("--failed", is_flag=True, help="Only failed ones; as --status failed.")
 @click.option("--since", "since_ms", default=None, type=Since(), metavar="10m|TIME", help="Only accepted since then.")
+@click.option("--parent", default="", metavar="ID", help="Only what this execution has started by `run: workflow`.")
 @click.option("--columns", default=None, metavar="NAMES", help=f"Which, with commas, of: {' '.join(COLUMNS)}.")
 @click.option("--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
 @json_option
@@ -211,6 +212,7 @@ def list_executions(
     labels: tuple[str, ...],
     failed: bool,
     since_ms: int | None,
+    parent: str,
     columns: str | None,
     count: int,
     as_json: bool,
@@ -232,6 +234,7 @@ def list_executions(
         workflow_namespace=namespace,
         labels=read_pairs(labels, "--label"),
         accepted_from_ms=since_ms or 0,
+        parent_execution_id=parent,
         page_size=count,
     )
     reply = client.call("ListExecutions", request)

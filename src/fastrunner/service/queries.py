@@ -163,12 +163,19 @@ def _query(request: ListExecutionsRequest, principal: Principal | None) -> Execu
         name=request.workflow_name,
         namespace=request.workflow_namespace,
         labels=sorted(check_labels(request.labels).items()),
+        parent_id=_parent_id(request),
         namespaces=None if principal is None else principal.namespaces,
         accepted_from_ms=_time_ms(request.accepted_from_ms, "accepted_from_ms"),
         accepted_until_ms=_time_ms(request.accepted_until_ms, "accepted_until_ms"),
         before=_before(request),
         count_max=_bounded(request.page_size, "page_size", _PAGE_SIZE_DEFAULT, limits.LIST_PAGE_SIZE_MAX),
     )
+
+
+def _parent_id(request: ListExecutionsRequest) -> str:
+    if request.parent_execution_id:
+        check_execution_id(request.parent_execution_id, "parent_execution_id")
+    return request.parent_execution_id
 
 
 def _time_ms(time_ms: int, field: str) -> int:
@@ -248,6 +255,7 @@ def _execution(view: ExecutionView) -> Execution:
         given_up_events=view.given_up_events,
         output_json=view.output_json,
         labels=view.labels,
+        parent_execution_id=view.parent_id,
         document_metadata_json=view.document_metadata_json,
     )
     if view.error is not None:

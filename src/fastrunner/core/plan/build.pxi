@@ -388,7 +388,7 @@ cdef str feature_of(dict definition):
         key = f"call: {definition['call']}"
         return key if key in KINDS_BY_FEATURE else "call"
     if "run" in definition:
-        return f"run: {what_runs(definition['run'])}"
+        return "run: " + what_runs(definition["run"])
     for key in definition:
         # The `do` of a loop is its body.
         if key in KINDS_BY_FEATURE and not (key == "do" and "for" in definition):

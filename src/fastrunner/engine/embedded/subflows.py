@@ -201,6 +201,7 @@ def _submission(
         timeout_s_max=0,
         debug=execution.debug,
         client=execution.client,
+        silent=execution.silent,
         ref=DefinitionRef(arguments["namespace"], arguments["name"], "" if version == LATEST else version),
         parent=parent,
     )

@@ -31,7 +31,7 @@ from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution, StartFacts
-from fastrunner.engine.embedded.run.family import Family
+from fastrunner.engine.embedded.run.family import family_of
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Accepted, Waiter
 from fastrunner.errors import Elsewhere, IdTaken, InvalidRequest, RunnerError, Stopping, UnknownWorkflow
@@ -323,7 +323,7 @@ class Submissions:
         asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
         execution.accepted = Accepted(digest, plan, now_ms, *asked, submission.labels, submission.silent, parent)
         execution.silent = submission.silent
-        execution.family = None if parent is None else Family(parent)
+        execution.family = family_of(parent)
         seed = crc32(digest, now_ms & 0xFFFFFFFF)
         timeout_ms_max = submission.timeout_s_max * 1000
         secrets = self._host.secrets_of(plan.plan)

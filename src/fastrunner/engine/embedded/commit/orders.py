@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from fastrunner._core import Cancel
 from fastrunner.engine.embedded.run.execution import Execution
-from fastrunner.engine.embedded.run.family import HandedDown, command_of
+from fastrunner.engine.embedded.run.family import KILL, HandedDown, command_of
 from fastrunner.engine.embedded.run.residency import Loader
+from fastrunner.engine.embedded.store.changes import FamilyChange
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.progress.names import FINAL_STATUSES
@@ -75,6 +76,11 @@ class Orders:
                 return
         self._waiting.setdefault(execution_key, []).append(handed)
         self._loader.requeue(execution_key)
+
+    def unaccepted(self, family: FamilyChange) -> Sequence[Execution]:
+        """Children that their parent gives up before a commit has them: none may come after the parent's."""
+        given_up = [self._live.get(child_id) for child_id, order in family.orders if order == KILL]
+        return [child for child in given_up if child is not None and child.accepted is not None]
 
     def take(self, execution_key: int) -> Sequence[HandedDown]:
         """What an execution that comes back into memory is to do."""

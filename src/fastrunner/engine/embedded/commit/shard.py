@@ -31,6 +31,7 @@ from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.embedded.commit import verdicts
+from fastrunner.engine.embedded.commit.acknowledgements import Acknowledgements
 from fastrunner.engine.embedded.commit.counting import CommitCounts
 from fastrunner.engine.embedded.commit.driver import Driver
 from fastrunner.engine.embedded.commit.ids import ShardIds
@@ -38,9 +39,9 @@ from fastrunner.engine.embedded.commit.orders import Orders
 from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
 from fastrunner.engine.embedded.run.execution import Execution
-from fastrunner.engine.embedded.run.family import KILL, Family
+from fastrunner.engine.embedded.run.family import family_of
 from fastrunner.engine.embedded.run.residency import Loader
-from fastrunner.engine.embedded.store.changes import Batch, Change, FamilyChange, Settled, Waiter
+from fastrunner.engine.embedded.store.changes import Batch, Change, Settled, Waiter
 from fastrunner.engine.embedded.store.faults import refusal_of
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import Marks, Suspect
@@ -107,8 +108,7 @@ class Shard:
         self._plans_by_key: dict[int, CachedPlan] = {}
         self._dirty: deque[Execution] = deque()
         self._verdicts: deque[Change] = deque()
-        self._acknowledgements: dict[str, Settled] = {}
-        self._acknowledgement_handle: asyncio.TimerHandle | None = None
+        self._acknowledgements = Acknowledgements(self._plan_commit)
         self._commit_planned = False
         self._commit_begun_s = 0.0
         self._flying: Batch | None = None
@@ -194,7 +194,7 @@ class Shard:
             self.number, row.execution_key, row.execution_id, row.accepted_ms, row.request_digest, row.debug
         )
         execution.silent, execution.parked = row.silent, row.parked
-        self._reunite(execution)
+        execution.family = family_of(self.store.parent(row.execution_key, self.number))
         self.live[row.execution_id] = execution
         self.marks.begin(row.execution_key, monotonic_s())
         try:
@@ -224,11 +224,6 @@ class Shard:
         finally:
             self.marks.end()
         return execution
-
-    def _reunite(self, execution: Execution) -> None:
-        parent = self.store.parent(execution.execution_key, self.number)
-        if parent is not None:
-            execution.family = Family(parent)
 
     def _stored_plan(self, plan_key: int) -> CachedPlan:
         plan = self._plans_by_key.get(plan_key)
@@ -304,7 +299,7 @@ class Shard:
         # Nobody may be waiting for one that cannot be written any more.
         landing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         execution = self.live[row.execution_id] = verdicts.outside(self.number, row, landing)
-        self._reunite(execution)
+        execution.family = family_of(self.store.parent(row.execution_key, self.number))
         return execution
 
     def _pronounce(self, verdict: Change) -> None:
@@ -342,7 +337,7 @@ class Shard:
         if execution_id in self.live:
             raise WrongState(f"execution {execution_id!r} has not ended: cancel it first, or wait for its end")
         under_way = self._flying or self._unwritten or Batch()
-        settled = (each.get(execution_id, Settled()) for each in (self._acknowledgements, under_way.acknowledgements))
+        settled = (self._acknowledgements.of(execution_id), under_way.acknowledgements.get(execution_id, Settled()))
         deleted = self._retention.ask(execution_id, max(map(max, settled)))
         self._plan_commit()
         return deleted
@@ -363,18 +358,7 @@ class Shard:
 
     def acknowledge(self, execution_id: str, acknowledged: int = 0, given_up: int = 0) -> None:
         """Takes along with the next commit what need not be sent any more, or makes one for it after a while."""
-        before = self._acknowledgements.get(execution_id, Settled())
-        self._acknowledgements[execution_id] = Settled(
-            max(before.acknowledged, acknowledged), max(before.given_up, given_up)
-        )
-        if self._acknowledgement_handle is None:
-            delay_s = limits.ACKNOWLEDGEMENT_DELAY_MS_MAX / 1000
-            self._acknowledgement_handle = asyncio.get_running_loop().call_later(delay_s, self._acknowledgements_due)
-
-    def _acknowledgements_due(self) -> None:
-        self._acknowledgement_handle = None
-        if self._acknowledgements:
-            self._plan_commit()
+        self._acknowledgements.note(execution_id, acknowledged, given_up)
 
     def retain(self) -> None:
         """Looks for executions whose retention has ended; call now and then."""
@@ -429,7 +413,8 @@ class Shard:
                 change = execution.gather(now_ms)
                 batch.changes.append(change)
                 if change.family is not None:
-                    self._drop_unaccepted(change.family)
+                    for child in self.orders.unaccepted(change.family):
+                        self._refuse(child, Stopping("its parent does not wait for this execution any more"))
             except Exception:
                 self.quarantine(execution)
                 continue
@@ -438,16 +423,9 @@ class Shard:
             if monotonic_s() >= end_s:
                 break
         self.marks.end()
-        batch.acknowledgements, self._acknowledgements = self._acknowledgements, {}
+        batch.acknowledgements = self._acknowledgements.take()
         batch.deletions = self._retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
         return batch
-
-    def _drop_unaccepted(self, family: FamilyChange) -> None:
-        """Forgets children that their parent gives up before a commit has them: none may come after this one."""
-        for child_id, order in family.orders:
-            child = self.live.get(child_id)
-            if order == KILL and child is not None and child.accepted is not None:
-                self._refuse(child, Stopping("the execution that has started this one does not wait for it any more"))
 
     def _landed(self, error: BaseException | None) -> None:
         batch, self._flying = self._flying, None
@@ -600,9 +578,9 @@ class Shard:
         # A commit under way ends in the thread; its landing must not find the file closed.
         self._writer.stop()
         await asyncio.sleep(0)
-        for handle in (self._retry_handle, self._acknowledgement_handle):
-            if handle is not None:
-                handle.cancel()
+        self._acknowledgements.close()
+        if self._retry_handle is not None:
+            self._retry_handle.cancel()
         # A commit that failed may yet turn out to be in the file; what was in none cannot.
         unknown = Unavailable(
             "the worker is stopping, and what became of the last commit is not known: look, then retry"

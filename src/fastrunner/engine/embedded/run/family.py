@@ -19,7 +19,18 @@ from fastrunner.engine import Parent
 from fastrunner.engine.embedded.run.commands import Command
 from fastrunner.engine.embedded.store.changes import FAMILY_ENDS, FamilyChange
 
-__all__ = ["CANCEL", "KILL", "PAUSE", "RESUME", "RUN_WORKFLOW", "Family", "HandedDown", "child_id_of", "command_of"]
+__all__ = [
+    "CANCEL",
+    "KILL",
+    "PAUSE",
+    "RESUME",
+    "RUN_WORKFLOW",
+    "Family",
+    "HandedDown",
+    "child_id_of",
+    "command_of",
+    "family_of",
+]
 
 RUN_WORKFLOW: Final = "run_workflow"
 """The kind of effect that is a child."""
@@ -61,6 +72,11 @@ def command_of(order: str, parent_id: str, grace_ms: int) -> Command:
     if order == CANCEL:
         return Cancel(f"its parent {parent_id} is being cancelled", False, grace_ms)
     return Cancel(f"its parent {parent_id} does not wait for it any more", True, 0)
+
+
+def family_of(parent: Parent | None) -> "Family | None":
+    """What an execution has that comes back from the file."""
+    return None if parent is None else Family(parent)
 
 
 class Family:

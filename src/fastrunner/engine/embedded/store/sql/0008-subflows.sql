@@ -16,13 +16,6 @@ create table orders (
     command text not null
 ) strict;
 
-drop index executions_deletable;
-create index executions_deletable on executions (finished_ms)
-where finished_ms > 0 and acknowledged_sequence >= last_sequence and awaited = 0;
-drop index executions_undelivered;
-create index executions_undelivered on executions (finished_ms)
-where finished_ms > 0 and acknowledged_sequence < last_sequence;
-
 pragma user_version = 8;
 
 commit;

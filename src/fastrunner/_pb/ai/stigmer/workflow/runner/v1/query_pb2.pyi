@@ -100,6 +100,7 @@ class Execution(message.Message):
     METADATA_FIELD_NUMBER: builtins.int
     ACKNOWLEDGED_SEQUENCE_NUMBER_FIELD_NUMBER: builtins.int
     GIVEN_UP_EVENTS_FIELD_NUMBER: builtins.int
+    PARENT_EXECUTION_ID_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     DOCUMENT_METADATA_JSON_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
@@ -124,6 +125,8 @@ class Execution(message.Message):
     """The sequence number up to which the receiver has acknowledged events."""
     given_up_events: builtins.int
     """How many events after that one are not sent any more: no receiver took them in time, or none was configured."""
+    parent_execution_id: builtins.str
+    """The execution whose task `run: workflow` has started it; empty if a caller has."""
     document_metadata_json: builtins.str
     """Exact JSON text of the document's own `metadata`; empty if it has none. Lists leave out what is over 4 KiB."""
     @builtins.property
@@ -154,12 +157,13 @@ class Execution(message.Message):
         metadata: messages_pb2.WorkflowMetadata | None = ...,
         acknowledged_sequence_number: builtins.int = ...,
         given_up_events: builtins.int = ...,
+        parent_execution_id: builtins.str = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
         document_metadata_json: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_ms", b"accepted_ms", "acknowledged_sequence_number", b"acknowledged_sequence_number", "document_metadata_json", b"document_metadata_json", "error", b"error", "execution_id", b"execution_id", "finished_ms", b"finished_ms", "given_up_events", b"given_up_events", "labels", b"labels", "last_sequence_number", b"last_sequence_number", "metadata", b"metadata", "output_json", b"output_json", "status", b"status", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_ms", b"accepted_ms", "acknowledged_sequence_number", b"acknowledged_sequence_number", "document_metadata_json", b"document_metadata_json", "error", b"error", "execution_id", b"execution_id", "finished_ms", b"finished_ms", "given_up_events", b"given_up_events", "labels", b"labels", "last_sequence_number", b"last_sequence_number", "metadata", b"metadata", "output_json", b"output_json", "parent_execution_id", b"parent_execution_id", "status", b"status", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,6 +201,7 @@ class ListExecutionsRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    PARENT_EXECUTION_ID_FIELD_NUMBER: builtins.int
     workflow_name: builtins.str
     """Only executions of the workflow with this name."""
     workflow_namespace: builtins.str
@@ -209,6 +214,8 @@ class ListExecutionsRequest(message.Message):
     """At most so many; 0: 100. More than 1000 counts as 1000."""
     page_token: builtins.str
     """`next_page_token` of the page before, with the same filters; empty: the first page."""
+    parent_execution_id: builtins.str
+    """Only executions that this one has started by `run: workflow`."""
     @builtins.property
     def statuses(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only executions in one of these states."""
@@ -228,10 +235,11 @@ class ListExecutionsRequest(message.Message):
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        parent_execution_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_from_ms", b"accepted_from_ms", "accepted_until_ms", b"accepted_until_ms", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_from_ms", b"accepted_from_ms", "accepted_until_ms", b"accepted_until_ms", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "parent_execution_id", b"parent_execution_id", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
