@@ -61,7 +61,7 @@ class _Registry:
 
     def find(self, ref: DefinitionRef) -> Definition:
         return Definition(
-            DefinitionRef(ref.namespace, ref.name, "1.0.0"), NOW_MS, True, CALL.replace("test", "child", 1)
+            DefinitionRef(ref.namespace, ref.name, "1.0.0"), NOW_MS, True, CALL.replace("name: test", "name: child")
         )
 
 
