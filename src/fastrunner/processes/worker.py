@@ -17,6 +17,7 @@ from fastrunner.access.egress import Egress
 from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.logs import count_library_records
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import secret_variables
@@ -42,7 +43,9 @@ def run_worker(context: ChildContext) -> int:
     """Serves until SIGTERM; the exit code. Raises StartError if it cannot serve, whatever its predecessor does."""
     descriptors.allow()
     config = context.config
-    credentials, listener = worker_credentials(config), new_listener()
+    credentials = worker_credentials(config)
+    # With fewer workers than CPUs grpcio's threads have one of their own, for which they compete as all processes do.
+    listener = new_listener(is_crowded=config.workers >= usable_cpus())
     address = address_of(config.grpc_host, config.grpc_port)
     if context.waits and config.workers == 1:
         # Nobody else listens while the predecessor drains: calls wait here until this worker answers them.

@@ -483,11 +483,11 @@ def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> No
         future.set_result(message)
 
 
-def new_listener() -> Listener:
-    """A listener for `Server`, with the bounds of the wire. Raises RuntimeError if grpcio cannot be used."""
+def new_listener(*, is_crowded: bool = False) -> Listener:
+    """A listener for `Server`, with the bounds of the wire; see `Listener`. Raises RuntimeError."""
     options = dict(_OPTIONS)
     options[_CONNECTIONS] = descriptors.for_strangers(options[_CONNECTIONS])
-    return Listener(tuple(options.items()))
+    return Listener(tuple(options.items()), is_crowded=is_crowded)
 
 
 async def serve(service: Service, metrics: Metrics, address: str, certificates: Certificates | None = None) -> Server:
