@@ -22,10 +22,14 @@ from fastrunner.cli.arguments import (
 @click.argument("files", nargs=-1, required=True, type=document_path)
 @strict_option
 @click.option("--json", "as_json", is_flag=True, help="Print problems and warnings as JSON lines on stdout.")
-def validate(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
+@click.option("--fix", is_flag=True, help="Rewrite what is often wrong and safely put right; stdin goes to stdout.")
+@click.option("--diff", is_flag=True, help="Print what --fix would change as a diff, and change nothing.")
+def validate(files: tuple[Path, ...], strict: bool, as_json: bool, fix: bool, diff: bool) -> None:
     """Check workflow documents.
 
     Prints every problem and warning as file:line:column with the line itself; exits with 1 if there is a problem.
+
+    --fix keeps comments, quotes and layout, and changes no document without problems; what it cannot fix is shown.
     """
     from fastrunner._core import validate as problems_of
     from fastrunner.cli.problems import json_row, show_problems
@@ -33,6 +37,8 @@ def validate(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
     bad = 0
     for file in files:
         document = read_document(file)
+        if fix or diff:
+            document = _fixed(file, document, diff, as_json)
         problems = problems_of(document, True)
         bad += any(strict or problem.severity == "error" for problem in problems)
         if not as_json:
@@ -46,6 +52,27 @@ def validate(files: tuple[Path, ...], strict: bool, as_json: bool) -> None:
         sys.exit(1)
     if not as_json:
         click.echo(f"{len(files)} valid", err=True)
+
+
+def _fixed(file: Path, document: bytes, diff: bool, as_json: bool) -> bytes:
+    """Fixes a document in its file, or shows how; gives what is to be judged."""
+    from difflib import unified_diff
+
+    from fastrunner.cli.fixes import fixed
+
+    after, count = fixed(document)
+    if diff:
+        old, new = (text.decode("utf-8", "replace").splitlines(keepends=True) for text in (document, after))
+        for line in unified_diff(old, new, str(file), str(file)):
+            click.echo(printable(line.rstrip("\r\n")))
+        return document
+    if str(file) == "-":
+        sys.stdout.buffer.write(after)
+    elif count:
+        file.write_bytes(after)
+    if count and not as_json:
+        click.echo(printable(f"{file}: fixed {count} problems"), err=True)
+    return after
 
 
 @click.command()

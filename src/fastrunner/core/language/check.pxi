@@ -43,6 +43,9 @@ cdef enum:
 
 cdef Bindings NO_BINDINGS = bindings_of(())
 
+# What other runners of the language have, and what it is here.
+cdef dict FOREIGN_VARIABLES = {"data": " ($data is Zigflow's; a task's input is $input, or `.` where nothing else is)"}
+
 
 @cython.internal
 @cython.final
@@ -232,6 +235,8 @@ cdef class Checker:
 
     cdef int unknown_key(self, str key, dict fields, Path* path) except -1:
         cdef str allowed = f"allowed: {listed(fields)}" if fields else "no keys are allowed here"
+        if fields is not None and "with" in fields and len(fields) == 1:
+            allowed = f"it belongs under `with`: {{with: {{{shown(key)[1:-1]}: ...}}}}"
         if key == "<<":
             allowed = "merge keys are YAML 1.1, documents are YAML 1.2: repeat the keys or alias a whole value"
         return self.problem("unknown-key", path, True,
@@ -533,9 +538,9 @@ cdef class Checker:
                 self.problem("unavailable-variable", path, False,
                              f"{where} has no value here; available: {listed(available)}")
             else:
+                hint = FOREIGN_VARIABLES.get(name) or self.suggestion("$" + name, available)
                 self.problem("unknown-variable", path, False,
-                             f"nothing binds {where}{self.suggestion('$' + name, available)}; "
-                             f"available: {listed(available)}")
+                             f"nothing binds {where}{hint}; available: {listed(available)}")
         return 0
 
 

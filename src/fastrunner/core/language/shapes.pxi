@@ -289,7 +289,7 @@ cdef dict RETRY_FIELDS = {
     "when": Field(EXPRESSION, AT_RETRY_WHEN),
     "exceptWhen": Field(EXPRESSION, AT_RETRY_EXCEPT_WHEN),
     "delay": Field(DURATION, AT_RETRY_DELAY),
-    "backoff": Shape("a backoff: an object with constant, exponential or linear", IS_OBJECT,
+    "backoff": Shape("a backoff: an object with constant, exponential or linear, such as {exponential: {}}", IS_OBJECT,
                      fields={"constant": EMPTY_MAP, "exponential": EMPTY_MAP, "linear": EMPTY_MAP},
                      choices=(("constant", "exponential", "linear"),)),
     "limit": Shape("an object", IS_OBJECT, fields={
