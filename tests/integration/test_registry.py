@@ -243,6 +243,23 @@ def test_a_folder_is_registered_at_start_and_at_sighup(tmp_path: Path) -> None:
         assert "registered with another text" in err
 
 
+def test_a_document_run_here_finds_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fastrunner run` has no registry but that folder, however deep its workflows run one another."""
+    folder = tmp_path / "workflows"
+    folder.mkdir()
+    (folder / "greeting.yaml").write_text(greeting("1.0.0"))
+    runs = "do:\n- sub: {run: {workflow: {namespace: shop, name: %s, version: latest, input: {to: you}}}}\n"
+    head = "document: {dsl: 1.0.3, namespace: shop, name: %s, version: 1.0.0}\n"
+    (folder / "middle.yaml").write_text(head % "middle" + runs % "greeting")
+    (tmp_path / "outer.yaml").write_text(head % "outer" + runs % "middle")
+    done = fastrunner("run", "--quiet", str(tmp_path / "outer.yaml"))
+    assert done.returncode == 1
+    assert "Workflow Not Registered" in done.stdout
+    monkeypatch.setenv("FASTRUNNER_WORKFLOWS_DIR", str(folder))
+    done = fastrunner("run", "--quiet", str(tmp_path / "outer.yaml"))
+    assert (done.returncode, done.stdout.strip()) == (0, '{"says":"hello","to":"you"}')
+
+
 def test_the_commands(runner: RunnerProcess, tmp_path: Path) -> None:
     """register, get, list, delete, submit --workflow; what is wrong is said with the remedy."""
     connected = ("--target", runner.target)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Submission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.store.manifest import open_data_directory
+from fastrunner.registry.registry import Registry
 from fastrunner.tasks import build_performers
 
 EXECUTION_ID = "local"
@@ -92,12 +94,16 @@ async def execute_until(local: LocalRun, interrupt: asyncio.Event, begun: Callab
 
 
 async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, begun: Callable[[], None]) -> str:
-    config = load_config(data_dir=folder, env="local", executions_max=1)
+    config = load_config(data_dir=folder, env="local")
     metrics = Metrics()
     secrets = Secrets(config.secrets_dir, secret_variables())
-    engine = EmbeddedEngine(config, metrics, build_performers(config, metrics), secrets=secrets)
+    registry = Registry(folder)
+    performers = build_performers(config, metrics)
+    engine = EmbeddedEngine(config, metrics, performers, secrets=secrets, definitions=registry)
     await engine.start()
     try:
+        if config.workflows_dir is not None:
+            await registry.load(config.workflows_dir, partial(engine.plan_of, client=""))
         await engine.submit(
             Submission(
                 execution_id=EXECUTION_ID,
@@ -117,6 +123,7 @@ async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, be
         view = await engine.get(EXECUTION_ID)
     finally:
         await engine.drain(DRAIN_TIMEOUT_S)
+        registry.close()
     print_end(view.output_json if view.status == "completed" else "", view.error)
     return view.status
 

@@ -96,6 +96,8 @@ def run(
 ) -> None:
     """Execute one document here, without a server.
 
+    `run: workflow` finds the documents of the folder that FASTRUNNER_WORKFLOWS_DIR names.
+
     Progress goes to stderr, as a tree on a terminal, else a line per step; the output (or the error) as JSON to stdout.
     Exits with 0 completed, 1 failed, 2 invalid document, 3 cancelled, 130 interrupted.
     """
