@@ -346,7 +346,7 @@ def test_worker_loads_no_client_before_an_effect_needs_it() -> None:
     calls."""
     code = (
         "import fastrunner.processes.worker, sys\n"
-        "rare = {'aiohttp', 'cryptography', 'google.protobuf.json_format', 'prometheus_client', 'rich'}\n"
+        "rare = {'aiohttp', 'cryptography', 'google.protobuf.json_format', 'joserfc', 'prometheus_client', 'rich'}\n"
         "assert not rare & {*sys.modules}, rare & {*sys.modules}\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

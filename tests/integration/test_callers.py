@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -13,6 +14,8 @@ from typing import Any
 
 import grpc
 import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
@@ -287,8 +290,9 @@ def test_shares_follow_the_principal(tmp_path: Path) -> None:
             submit(modest, "modest-1")
 
 
-def http_get(runner: RunnerProcess, path: str, name: str) -> tuple[int, str]:
-    headers = {} if name == "none" else {"Authorization": f"Bearer {token(name)}"}
+def http_get(runner: RunnerProcess, path: str, name: str, *, is_token: bool = False) -> tuple[int, str]:
+    bearer = name if is_token else token(name)
+    headers = {} if name == "none" else {"Authorization": f"Bearer {bearer}"}
     request = urllib.request.Request(f"http://127.0.0.1:{runner.ports['http_port']}{path}", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as reply:
@@ -439,3 +443,41 @@ def test_audit_log(tmp_path: Path) -> None:
     assert "five" in rotated
     assert "a-token-of-" not in file.read_text() + (tmp_path / "old.jsonl").read_text()
     assert "document:" not in file.read_text() + (tmp_path / "old.jsonl").read_text()
+
+
+def test_json_web_tokens(tmp_path: Path) -> None:
+    """On both ports, beside the tokens of a file; its claim of namespaces confines as the file's does."""
+    signing = ECKey.generate_key("P-256", {"kid": "one"})
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [signing.as_dict(private=False)]}))
+    write_callers(tmp_path / "callers")
+
+    def signed(**claims: Any) -> str:
+        given = {"iss": "https://id.example", "aud": "runner", "sub": "alice", "exp": int(time.time()) + 600}
+        return jwt.encode({"alg": "ES256", "kid": "one"}, given | claims, signing)
+
+    settings = {
+        "FASTRUNNER_CALLERS_FILE": str(tmp_path / "callers"),
+        "FASTRUNNER_JWT_ISSUER": "https://id.example",
+        "FASTRUNNER_JWT_AUDIENCE": "runner",
+        "FASTRUNNER_JWT_JWKS_FILE": str(tmp_path / "keys.json"),
+        "FASTRUNNER_JWT_NAMESPACES_CLAIM": "namespaces",
+    }
+    with running(tmp_path / "data", SERVE, **settings) as runner:
+        runner.wait_ready()
+        get = path_of("GetExecution")
+        with Caller(runner, "shop") as shop, Caller(runner, "none") as caller:
+            submit(shop, "one")
+            for claims, expected in (
+                ({"roles": ["read"], "namespaces": ["shop"]}, OK),
+                ({"roles": ["read"], "namespaces": ["billing"]}, DENIED),
+                ({"roles": ["read"]}, DENIED),
+                ({"roles": ["submit"], "namespaces": ["shop"]}, DENIED),
+                ({"roles": ["read"], "namespaces": ["shop"], "aud": "another"}, UNKNOWN),
+            ):
+                bearer = signed(**claims)
+                caller.metadata = (("authorization", f"Bearer {bearer}"),)
+                # Verified, then known.
+                assert [caller.code(get, about("", "one")) for _ in range(2)] == [expected, expected], claims
+        assert http_get(runner, "/metrics", signed(roles=["read"]), is_token=True)[0] == 200
+        assert http_get(runner, "/metrics", signed(roles=["submit"]), is_token=True)[0] == 403
+        assert runner.stop()[0] == 0
