@@ -10,7 +10,7 @@ from fastrunner.processes.worker import Worker
 from tests.simulation.pace import live
 from tests.simulation.virtual import VirtualTime
 
-_AT_ONCE = {"troubles", "memory"}
+_AT_ONCE = {"looks", "memory", "registry", "troubles"}
 """Parts whose end takes no time."""
 
 
@@ -22,7 +22,7 @@ class Part:
         self._told = told
 
     def __getattr__(self, method: str) -> Any:
-        async def take(timeout_s: float) -> None:
+        async def take(timeout_s: float = 0.0) -> None:
             self._told[f"{self._name}.{method}"] = (asyncio.get_running_loop().time(), timeout_s)
             await asyncio.sleep(timeout_s)
 
@@ -40,7 +40,7 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
 
     async def main() -> None:
         worker = Worker.__new__(Worker)
-        for name in ("server", "engine", "callbacks", "router", *_AT_ONCE):
+        for name in ("server", "engine", "callbacks", "router", "credentials", *_AT_ONCE):
             setattr(worker, f"_{name}", Part(name, told))
         await worker.drain(timeout_s)
 
