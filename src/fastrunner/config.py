@@ -167,6 +167,9 @@ class DataSettings(BaseSettings):
 
     data_dir: Folder = _variable("FASTRUNNER_DATA_DIR", factory=_state_folder)
     """Folder of all durable state; default: $XDG_STATE_HOME/fastrunner."""
+    data_key_file: FilePath | None = _variable("FASTRUNNER_DATA_KEY_FILE", None)
+    """File with the keys that seal what workflows have in the data directory; see docs/security.md. `fastrunner data
+    key` makes one; read at start."""
 
 
 class Config(DataSettings):
@@ -384,9 +387,10 @@ def load_config(**overrides: Any) -> Config:
     return _load(Config, overrides)
 
 
-def load_data_dir(data_dir: Path | None) -> Path:
-    """The data directory, given or the environment's, for what does not serve; raises ConfigurationError."""
-    return _load(DataSettings, {"data_dir": data_dir}).data_dir
+def load_data_settings(data_dir: Path | None) -> DataSettings:
+    """The data directory, given or the environment's, and its keys, for what does not serve; raises
+    ConfigurationError."""
+    return _load(DataSettings, {"data_dir": data_dir})
 
 
 def _load(settings: type[S], overrides: Mapping[str, Any]) -> S:

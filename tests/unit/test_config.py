@@ -14,7 +14,7 @@ from fastrunner.config import (
     Environment,
     LogLevel,
     load_config,
-    load_data_dir,
+    load_data_settings,
     runner_target,
     variable_of,
 )
@@ -131,7 +131,7 @@ def test_endpoints_that_are_host_and_port(monkeypatch: pytest.MonkeyPatch, endpo
 def test_name_that_nobody_reads_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
     """With the nearest one; its value is not shown, which may be a secret. So do the commands that do not serve."""
     monkeypatch.setenv(name, "sesame")
-    for load in (load_config, lambda: load_data_dir(None), runner_target):
+    for load in (load_config, lambda: load_data_settings(None), runner_target):
         with pytest.raises(ConfigurationError) as refused:
             load()
         [line] = str(refused.value).splitlines()
@@ -176,10 +176,10 @@ def test_home_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nobody)
-    for load in (load_config, lambda: load_data_dir(None)):
+    for load in (load_config, lambda: load_data_settings(None)):
         with pytest.raises(ConfigurationError, match="FASTRUNNER_DATA_DIR is not set, and there is no home directory"):
             load()
-    assert load_data_dir(Path("/somewhere")) == Path("/somewhere")
+    assert load_data_settings(Path("/somewhere")).data_dir == Path("/somewhere")
     assert load_config(data_dir=Path("/somewhere")).data_dir == Path("/somewhere")
 
 
@@ -191,7 +191,7 @@ def test_data_directory_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FASTRUNNER_DATA_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", os.fsdecode(b"/tmp/d\xff"))
     with pytest.raises(ConfigurationError, match=r"FASTRUNNER_DATA_DIR=/tmp/d.*: a path of UTF-8 text is needed"):
-        load_data_dir(None)
+        load_data_settings(None)
 
 
 def test_relative_data_directory_needs_a_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_relative_data_directory_needs_a_current_folder(monkeypatch: pytest.Monk
     monkeypatch.chdir(gone)
     gone.rmdir()
     with pytest.raises(ConfigurationError, match="FASTRUNNER_DATA_DIR=data: the current folder cannot be had"):
-        load_data_dir(Path("data"))
+        load_data_settings(Path("data"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -209,7 +209,7 @@ def test_commands_on_a_data_directory_need_nothing_else(monkeypatch: pytest.Monk
     monkeypatch.setenv("ENV", "prod")
     monkeypatch.setenv("GRPC_PORT", "ninety")
     monkeypatch.setenv("FASTRUNNER_DATA_DIR", str(tmp_path))
-    assert load_data_dir(None) == tmp_path
+    assert load_data_settings(None).data_dir == tmp_path
 
 
 def test_key_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fastrunner.access.sealing import DataKeys
 from fastrunner.base import clock
 from fastrunner.base.deaths import Death
 from fastrunner.config import Config
@@ -21,10 +22,11 @@ def build_engine(
     definitions: Definitions,
     places: Places,
     death: Death | None,
+    data_keys: DataKeys | None,
 ) -> WorkerEngine:
     """The engine of one worker, not yet opened; call on the worker's loop.
 
-    `death` is how the worker before this one died, if nobody asked it to end.
+    `death` is how the worker before this one died, if nobody asked it to end; `data_keys` seal what is stored.
     """
     return EmbeddedEngine(
         config,
@@ -35,4 +37,5 @@ def build_engine(
         places=places,
         wall_ms=clock.steady_ms,
         death=death,
+        data_keys=data_keys,
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fastrunner.access.sealing import DataKeys, KeyFileRefused
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.config import Config, Environment
@@ -86,7 +87,12 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
             stack.enter_context(ipv6)
         http = stack.enter_context(reserve_port(config.http_host, config.http_port, "FASTRUNNER_HTTP_PORT"))
         try:
-            data = open_data_directory(config.data_dir, config.workers)
+            keys = None if config.data_key_file is None else DataKeys.read(config.data_key_file)
+        except KeyFileRefused as error:
+            raise StartError(ExitCode.CONFIGURATION, str(error)) from None
+        try:
+            fingerprints = {} if keys is None else keys.fingerprints()
+            data = open_data_directory(config.data_dir, config.workers, fingerprints)
         except DataDirectoryRefused as error:
             raise StartError(ExitCode.LOCKED, str(error)) from None
         stack.callback(data.close)
@@ -102,7 +108,7 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
         (grpc_host, grpc_port), (http_host, http_port) = host_and_port_of(grpc), host_and_port_of(http)
         chosen = {"grpc_host": grpc_host, "grpc_port": grpc_port, "http_host": http_host, "http_port": http_port}
         segments = _segments(config.workers, data.shard_count)
-        shared = Shared.create(config.workers, data.shard_count, data.placement_key)
+        shared = Shared.create(config.workers, data.shard_count, data.placement_key, keys)
         reserved = Reserved(grpc, ipv6, http, folder, shared, segments, package)
         return config.model_copy(update=chosen), reserved, stack.pop_all()
 

@@ -7,6 +7,7 @@ its successor. No grpc, no thread and no event loop here.
 from dataclasses import dataclass
 from typing import Self
 
+from fastrunner.access.sealing import DataKeys
 from fastrunner._wire import Loads, Placement
 from fastrunner.routing.placement import Places
 
@@ -23,11 +24,13 @@ class Shared:
     """What ids are hashed with in the table."""
     shard_count: int
     """Shards of the data directory."""
+    data_keys: DataKeys | None = None
+    """What seals what is stored there; None if it is not sealed."""
 
     @classmethod
-    def create(cls, workers: int, shard_count: int, key: bytes) -> Self:
+    def create(cls, workers: int, shard_count: int, key: bytes, data_keys: DataKeys | None = None) -> Self:
         """New memory, for so many workers. Raises OSError."""
-        return cls(Placement.create(), Loads.create(workers), key, shard_count)
+        return cls(Placement.create(), Loads.create(workers), key, shard_count, data_keys)
 
     def places(self, worker: int, worker_count: int) -> Places:
         """What one worker sees of it."""

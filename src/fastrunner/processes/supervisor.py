@@ -37,6 +37,7 @@ from fastrunner.base.logs import configure_logs
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.processes.folder import child_identity
+from fastrunner.processes.dumps import forbid_dumps
 from fastrunner.processes.link import ExitCode, Role, StartError
 from fastrunner.processes.reserve import SUPERVISOR, Reserved, announcement, reserve, warn_of_lost_connections
 from fastrunner.processes.slots import (
@@ -482,6 +483,7 @@ def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain 
     configure_logs(config.env, config.log_level, SUPERVISOR)
     # What a runner keeps is what its callers gave it: nobody else's to read.
     os.umask(0o077)
+    forbid_dumps(config)
     try:
         config, reserved, held = reserve(config)
     except StartError as error:

@@ -86,6 +86,7 @@ class Worker:
             self._registry,
             places,
             context.death,
+            context.shared.data_keys,
         )
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = (

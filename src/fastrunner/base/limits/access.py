@@ -59,3 +59,9 @@ JWT_KEYS_ASK_INTERVAL_S: Final = 10.0
 
 JWT_CLOCK_SKEW_S_MAX: Final = 10
 """How far the issuer's clock may be from this machine's."""
+
+DATA_KEY_FILE_SIZE_BYTES_MAX: Final = 65_536
+"""The file of the keys that seal: some hundreds of them, with remarks."""
+
+DATA_KEYS_DERIVED_MAX: Final = 1_000
+"""Keys derived to open what is sealed, kept for each shard: one for each time its file was opened."""

@@ -50,6 +50,7 @@ from fastrunner.engine.embedded.store.disk import shortage
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import BEGAN_AT, KEY_AT
 from fastrunner.engine.embedded.store.reader import Unfinished
+from fastrunner.engine.embedded.store.seals import DataKeys, Seals
 from fastrunner.engine.embedded.subflows import Subflows, outcome_of_end
 from fastrunner.engine.embedded.submissions import Submissions
 from fastrunner.errors import (
@@ -85,10 +86,12 @@ class EmbeddedEngine:
         make_store: Callable[..., Store] = Store,
         make_writer: WriterFactory = Writer,
         death: Death | None = None,
+        data_keys: DataKeys | None = None,
     ) -> None:
         """`secrets` is where those come from, None if there are none; `definitions` is where registered workflows are,
         None if there are none; `places` is what this worker shares with the
-        others, None if there are none; `death` is how the worker before this one died, if nobody asked it to end.
+        others, None if there are none; `death` is how the worker before this one died, if nobody asked it to end;
+        `data_keys` seal what is stored, None if it is not sealed.
 
         The engine closes the performers when it has drained. The simulation passes a clock, stores and writers of its
         own.
@@ -102,6 +105,7 @@ class EmbeddedEngine:
         self._make_store = make_store
         self._make_writer = make_writer
         self._death = death
+        self._data_keys = data_keys
         self._plans = PlanCache(metrics)
         self._shards = Shards(places)
         self._queries = Queries(self._shards)
@@ -124,8 +128,9 @@ class EmbeddedEngine:
             executions_max=config.executions_max,
             client_executions_per_s_max=config.client_executions_per_s,
         )
+        sealed = data_keys is not None
         self._submissions = Submissions(
-            self, self._shards, places, self._admission, self._plans, definitions, metrics, wall_ms
+            self, self._shards, places, self._admission, self._plans, definitions, metrics, wall_ms, sealed
         )
         self._draining = False
         self._disk_full: StorageFull | None = None
@@ -152,6 +157,7 @@ class EmbeddedEngine:
         for number in self._places.shards:
             path = self._config.data_dir / f"shard-{number:04d}.db"
             store = self._make_store(path, outbox=self.outbox.listener is not None)
+            store.seals = Seals(self._data_keys)
             shard = Shard(
                 number,
                 store,

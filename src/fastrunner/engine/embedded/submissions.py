@@ -23,6 +23,7 @@ from fastrunner._wire import TableBusy, TableFull
 from fastrunner.access.principal import check_namespace
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
+from fastrunner.base.redaction import hide
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import DefinitionRef, Definitions, Parent, Submission
 from fastrunner.engine.embedded.admit.admission import Admission, memory_size_bytes
@@ -79,15 +80,20 @@ class _Newcomer:
     """Who hears of its acceptance, or of its end before that."""
 
 
-def _check_env(submission: Submission, plan: CachedPlan) -> None:
-    """Raises InvalidRequest for a variable that the document holds to be secret: variables are stored."""
+def _check_env(submission: Submission, plan: CachedPlan, is_sealed: bool) -> None:
+    """Raises InvalidRequest for a variable that the document holds to be secret, unless what is stored is sealed: then
+    no text for people shows it."""
     for name in plan.plan.secrets:
-        if name in submission.env_vars:
+        if name not in submission.env_vars:
+            continue
+        if not is_sealed:
             raise InvalidRequest(
                 "env_vars",
                 f"env_vars has {name!r}, which the document names in use.secrets: env_vars are data, kept in files and "
-                "shown, so give the value to the runner as a secret, or choose another name for the variable",
+                "shown, so give the value to the runner as a secret, or choose another name for the variable, or have "
+                "the runner seal its files (FASTRUNNER_DATA_KEY_FILE)",
             )
+        hide(submission.env_vars[name])
 
 
 class Submissions:
@@ -103,7 +109,9 @@ class Submissions:
         definitions: Definitions | None,
         metrics: Metrics,
         wall_ms: Callable[[], int],
+        is_sealed: bool,
     ) -> None:
+        """`is_sealed`: whether what is stored is sealed."""
         self.compiler = Compiler(plans)
         """What is on its way to a plan."""
         self._host = host
@@ -114,6 +122,7 @@ class Submissions:
         self._definitions = definitions
         self._metrics = metrics
         self._wall_ms = wall_ms
+        self._is_sealed = is_sealed
         self._waiting: dict[str, _Newcomer] = {}
         """Those that wait for their plan, by execution id."""
 
@@ -197,7 +206,7 @@ class Submissions:
         try:
             plan = self.compiler.plan_of(submission.document, client)
             if plan is not None:
-                _check_env(submission, plan)
+                _check_env(submission, plan, self._is_sealed)
         except RunnerError:
             self._give_up(home, newcomer)
             raise
@@ -300,7 +309,7 @@ class Submissions:
         self._host.waiting_changed()
         try:
             plan = outcome.result()
-            _check_env(newcomer.submission, plan)
+            _check_env(newcomer.submission, plan, self._is_sealed)
             self._shards.check_open()
             self._host.check_open(home)
         except RunnerError as refusal:

@@ -27,6 +27,7 @@ from fastrunner.base import crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint, TurnPart
 from fastrunner.base.deaths import Death
+from fastrunner.base.redaction import hide
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
@@ -204,6 +205,7 @@ class Shard:
             plan = self._stored_plan(row.plan_key).plan
             input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
             secrets = self._driver.secrets_of(plan)
+            hide([env[name] for name in plan.secrets if name in env])
             walk = Walk.restore(plan, row.execution_id, input_value, row.snapshot, env=env, secrets=secrets)
             effects = execution.restored(walk, row, self._wall_ms())
         except Unavailable:

@@ -25,7 +25,7 @@ READ: Final[Mapping[str, str]] = {
     "select_deadlines": "iis",
     "select_deletable": "iisi",
     "select_ended": "iiiiii",
-    "select_event_facts": "siiisS",
+    "select_event_facts": "ssiiisS",
     "select_events": "iibii",
     "select_env": "b",
     "select_execution": "sssssiiiiiSSbsssiii",

@@ -4,7 +4,8 @@ Rules:
 - One connection writes. The loop's thread inserts the rows of a commit, then the shard's writer thread runs COMMIT with
   its fsync; they take turns, so the interpreter lock changes hands once per commit and never once per row.
 - A file has one owner: a lock beside it is held while it is open, so a successor waits for its predecessor.
-- Every row is written with what proves it (`proofs.py`); `reader.py` checks it.
+- Every row is written with what proves it (`proofs.py`); `reader.py` checks it. With a key its values are sealed first
+  (`seals.py`), as they come: what is written in a commit is sealed on the loop's thread.
 """
 
 import fcntl
@@ -22,6 +23,7 @@ import apsw
 
 from fastrunner.base import crash, limits
 from fastrunner.base.crash import CrashPoint
+from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.store import faults, proofs, wal_check
 from fastrunner.engine.embedded.store.changes import (
     FAMILY_ENDS,
@@ -37,6 +39,7 @@ from fastrunner.engine.embedded.store.large_values import hash_of, is_large
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, FORMAT, Damage
 from fastrunner.engine.embedded.store.reader import Reader
+from fastrunner.engine.embedded.store.seals import events_place, place
 from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
 
 if TYPE_CHECKING:
@@ -324,12 +327,15 @@ class Store(Reader):
                 continue
             plan_key = self._plan_key(accepted.plan)
             plan_uses[plan_key] = plan_uses.get(plan_key, 0) + 1
-            output_json, row_format = self._output_of(change)
+            error_json, output_json, row_format = self._result_of(change)
+            digest = accepted.request_digest
+            if self.seals.sealer is not None:
+                digest = self.seals.sealer.seal(digest, place("request_digest", change.execution_id))
             executions.append(
                 (
                     change.execution_key,
                     change.execution_id,
-                    accepted.request_digest,
+                    digest,
                     plan_key,
                     change.status,
                     accepted.accepted_ms,
@@ -339,18 +345,18 @@ class Store(Reader):
                     change.last_sequence,
                     0 if self._outbox and not accepted.silent else change.last_sequence,
                     accepted.metadata,
-                    change.error_json,
+                    error_json,
                     output_json,
                     row_format,
-                    _execution_checksum(change, output_json),
+                    _execution_checksum(change, error_json, output_json),
                     accepted.silent,
                 )
             )
             if accepted.labels:
-                place = (accepted.accepted_ms, change.execution_id, change.execution_key)
-                labels += [(*label, *place) for label in accepted.labels.items()]
+                where = (accepted.accepted_ms, change.execution_id, change.execution_key)
+                labels += [(*label, *where) for label in accepted.labels.items()]
             if not change.finished_ms:
-                requests.append(self._request_row(change.execution_key, accepted))
+                requests.append(self._request_row(change, accepted))
         self._many("insert_execution", executions)
         self._many("insert_request", requests)
         self._many("insert_label", labels)
@@ -362,7 +368,7 @@ class Store(Reader):
             key = change.execution_key
             if change.accepted is None:
                 acknowledged = 0 if self._outbox else change.last_sequence
-                output_json, row_format = self._output_of(change)
+                error_json, output_json, row_format = self._result_of(change)
                 updates.append(
                     (
                         key,
@@ -372,39 +378,57 @@ class Store(Reader):
                         change.parked,
                         change.last_sequence,
                         acknowledged,
-                        change.error_json,
+                        error_json,
                         output_json,
                         row_format,
-                        _execution_checksum(change, output_json),
+                        _execution_checksum(change, error_json, output_json),
                     )
                 )
                 if change.finished_ms and not change.keeps_state:
                     ended.append((key,))
             if change.snapshot is not None:
-                snapshots.append((key, change.snapshot))
+                snapshots.append((key, self._sealed(change.snapshot, "snapshot", change.execution_id)))
             if change.events is not None:
-                row = change.events
-                checksum = proofs.events_checksum(key, row.first_sequence, row.last_sequence, row.messages)
-                events.append((key, row.first_sequence, row.last_sequence, row.messages, FORMAT, checksum))
+                events.append(self._events_row(key, change.events))
         self._many("update_execution", updates)
         self._many("put_snapshot", snapshots)
         self._many("delete_snapshot", ended)
         self._many("delete_request", ended)
         self._many("insert_events", events)
 
-    def _request_row(self, key: int, accepted: Accepted) -> tuple[Any, ...]:
-        input_json, row_format = accepted.input_json, FORMAT
-        if is_large(len(input_json)):
-            input_json, row_format = self._claim(key, input_json), CLAIMED_FORMAT
-        checksum = proofs.request_checksum(key, accepted.debug, input_json, accepted.env_json, accepted.client)
-        return (key, input_json, accepted.env_json, accepted.debug, accepted.client, row_format, checksum)
+    def _sealed(self, value: bytes, column: str, execution_id: str) -> bytes:
+        sealer = self.seals.sealer
+        return value if sealer is None else sealer.seal(value, place(column, execution_id))
 
-    def _output_of(self, change: Change) -> tuple[str | None, int]:
-        """What the row says of the output, and the row's format."""
-        output_json = change.output_json
-        if output_json is None or not is_large(len(output_json)):
-            return output_json, FORMAT
-        return self._claim(change.execution_key, output_json.encode()).hex(), CLAIMED_FORMAT
+    def _events_row(self, key: int, row: UnacknowledgedEvents) -> tuple[Any, ...]:
+        first, last, messages = row.first_sequence, row.last_sequence, row.messages
+        if self.seals.sealer is not None:
+            messages = self.seals.sealer.seal(messages, events_place(row.execution_id, first, last))
+        return (key, first, last, messages, FORMAT, proofs.events_checksum(key, first, last, messages))
+
+    def _request_row(self, change: Change, accepted: Accepted) -> tuple[Any, ...]:
+        key, row_format = change.execution_key, FORMAT
+        if is_large(len(accepted.input_json)):
+            input_json, row_format = self._claim(key, accepted.input_json), CLAIMED_FORMAT
+        else:
+            input_json = self._sealed(accepted.input_json, "input", change.execution_id)
+        env_json = self._sealed(accepted.env_json, "env", change.execution_id)
+        checksum = proofs.request_checksum(key, accepted.debug, input_json, env_json, accepted.client)
+        return (key, input_json, env_json, accepted.debug, accepted.client, row_format, checksum)
+
+    def _result_of(self, change: Change) -> tuple[str | None, str | None, int]:
+        """What the row says of error and output, and the row's format."""
+        error_json, output_json, row_format = change.error_json, change.output_json, FORMAT
+        if output_json is not None and is_large(len(output_json)):
+            output_json = self._claim(change.execution_key, output_json.encode()).hex()
+            row_format = CLAIMED_FORMAT
+        sealer = self.seals.sealer
+        if sealer is not None:
+            if error_json is not None:
+                error_json = sealer.seal_text(error_json, place("error", change.execution_id))
+            if output_json is not None and row_format == FORMAT:
+                output_json = sealer.seal_text(output_json, place("output", change.execution_id))
+        return error_json, output_json, row_format
 
     def _claim(self, execution_key: int, value: bytes) -> bytes:
         digest = hash_of(value)
@@ -426,7 +450,11 @@ class Store(Reader):
         self._many("delete_unclaimed_value", [(digest,) for _, digest in dropped])
         if claimed:
             self._has_claims = True
-            self._many("insert_large_value", [(digest, value) for _, digest, value in claimed])
+            sealer = self.seals.sealer
+            self._many(
+                "insert_large_value",
+                [(digest, value if sealer is None else sealer.seal_by_hash(value, digest)) for _, digest, value in claimed],
+            )
             self._many("insert_claim", [(key, digest) for key, digest, _ in claimed])
 
     def _release(self, keys: Sequence[tuple[int]]) -> None:
@@ -492,12 +520,12 @@ def _plan_row(plan_key: int, plan: "CachedPlan") -> tuple[Any, ...]:
     return (*proven, metadata_json)
 
 
-def _execution_checksum(change: Change, output_json: str | None) -> int:
+def _execution_checksum(change: Change, error_json: str | None, output_json: str | None) -> int:
     return proofs.execution_checksum(
         change.execution_key,
         change.status,
         change.finished_ms,
         change.last_sequence,
-        change.error_json,
+        error_json,
         output_json,
     )

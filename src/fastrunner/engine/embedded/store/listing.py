@@ -16,6 +16,7 @@ import orjson
 from fastrunner.base import limits
 from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView
 from fastrunner.engine.embedded.store.connection import read_all
+from fastrunner.engine.embedded.store.seals import Seals, place
 from fastrunner.engine.embedded.store.statements import QUERIES
 from fastrunner.engine.pages import Page, merged
 
@@ -29,7 +30,7 @@ _UNINDEXED = "completed"
 """The state that `executions_status` leaves out."""
 
 
-def page_of(db: "apsw.Connection", query: ExecutionQuery) -> ExecutionPage:
+def page_of(db: "apsw.Connection", query: ExecutionQuery, seals: Seals) -> ExecutionPage:
     """A page, newest first. Raises apsw.Error."""
     db.execute(QUERIES["begin_reading"])
     try:
@@ -50,7 +51,7 @@ def page_of(db: "apsw.Connection", query: ExecutionQuery) -> ExecutionPage:
         }
         parts = [_part(db, statement, parameters | more, query.count_max) for statement, more in sources]
         page = merged(parts, lambda found: (found[0], found[1]), query.count_max)
-        return Page(_views(db, [key for _, _, key in page.items]), page.complete_to)
+        return Page(_views(db, [key for _, _, key in page.items], seals), page.complete_to)
     finally:
         db.execute(QUERIES["rollback"])
 
@@ -86,7 +87,7 @@ def _part(db: "apsw.Connection", statement: str, parameters: dict[str, Any], cou
     return Page(found, None if read_to_text is None else tuple(orjson.loads(read_to_text)))
 
 
-def _views(db: "apsw.Connection", keys: list[int]) -> list[ExecutionView]:
+def _views(db: "apsw.Connection", keys: list[int], seals: Seals) -> list[ExecutionView]:
     if not keys:
         return []
     parameters = {
@@ -95,6 +96,16 @@ def _views(db: "apsw.Connection", keys: list[int]) -> list[ExecutionView]:
     }
     ((text,),) = read_all(db, QUERIES["list_views"], parameters)
     return [
-        ExecutionView(*[*head, "", error, bytes.fromhex(metadata), labels or {}, document_metadata or "", parent_id])
+        ExecutionView(*[*head, "", _error_of(head[0], error, seals), bytes.fromhex(metadata), labels or {}, document_metadata or "", parent_id])
         for *head, error, metadata, labels, document_metadata, parent_id in orjson.loads(text)
     ]
+
+
+def _error_of(execution_id: str, stored: Any, seals: Seals) -> Any:
+    """An error as it is shown: none if it is damaged, which hides no other execution."""
+    if not isinstance(stored, str):
+        return stored
+    try:
+        return orjson.loads(seals.opened_text(stored, place("error", execution_id)))
+    except ValueError:
+        return None

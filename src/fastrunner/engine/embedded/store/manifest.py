@@ -1,13 +1,14 @@
 """Stage 3, journal: the data directory: who may use it, what shape it has.
 
     <data_dir>/lock             held by the running process tree; says who that is: pid, host, since when
-    <data_dir>/manifest.json    format version, shard count, and the key of the table of places
+    <data_dir>/manifest.json    format version, shard count, the key of the table of places, and which keys have sealed
     <data_dir>/shard-0000.db    one SQLite file per shard (with -wal and -shm beside it)
     <data_dir>/shard-0000.lock  held by the worker that owns the shard
 
 An execution lives in the shard of the worker that accepted it. More workers than shards make more shards; fewer own
 several each, and accept into the first of theirs. Format 1 spread executions over a fixed number of shards by their
-ids; they stay where they are.
+ids; they stay where they are. Format 3 is format 2 with sealed values; the manifest has the ids of the keys that may
+have sealed any, with what tells each key from another one, before the first such value is written.
 
 Rules: the lock is an advisory file lock on an open descriptor, so it ends with its holders however they end, and a
 forked child keeps it for its parent. The manifest is written atomically. Nobody but the owner may read any of it.
@@ -20,8 +21,9 @@ import secrets
 import shlex
 import socket
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -34,12 +36,17 @@ __all__ = [
     "FORMAT_VERSION",
     "DataDirectory",
     "DataDirectoryRefused",
+    "keep_only_key",
     "open_data_directory",
+    "read_sealing_keys",
     "read_shard_count",
 ]
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 """Layout of the directory; the shards' own schema has a version of its own."""
+
+_UNSEALED_FORMAT_VERSION: Final = 2
+"""What a directory without sealed values has, so that versions that know of none read it."""
 
 _MANIFEST_NAME: Final = "manifest.json"
 _LOCK_NAME: Final = "lock"
@@ -76,14 +83,19 @@ class _Manifest:
     shard_count: int
     placement_key: bytes = b""
     """Empty in format 1, which had none."""
+    sealed_with: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints, by id, of the keys that may have sealed what is stored."""
 
 
-def open_data_directory(folder: Path, shard_count_min: int) -> DataDirectory:
+def open_data_directory(
+    folder: Path, shard_count_min: int, fingerprints: Mapping[str, str] | None = None
+) -> DataDirectory:
     """Creates or opens a data directory and locks it for this process and its children; it has at least so many shards
     afterwards.
 
-    Raises DataDirectoryRefused if another runner uses it, if it is of a newer format, if others may read it, or if it
-    cannot be written.
+    `fingerprints` are those of the keys at hand, by id, the first of which will seal; None if no value is going to be
+    read or written. Raises DataDirectoryRefused if another runner uses it, if it is of a newer format, if others may
+    read it, if it cannot be written, or if a key is missing.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,7 +107,9 @@ def open_data_directory(folder: Path, shard_count_min: int) -> DataDirectory:
         _close_to_others(folder)
         found = _read_manifest(folder) or _Manifest(0)
         manifest = _Manifest(
-            max(found.shard_count, shard_count_min), found.placement_key or secrets.token_bytes(_KEY_SIZE_BYTES)
+            max(found.shard_count, shard_count_min),
+            found.placement_key or secrets.token_bytes(_KEY_SIZE_BYTES),
+            _sealed_with(folder, found.sealed_with, fingerprints),
         )
         if manifest != found:
             _write_manifest(folder, manifest)
@@ -106,6 +120,39 @@ def open_data_directory(folder: Path, shard_count_min: int) -> DataDirectory:
         os.close(descriptor)
         raise
     return DataDirectory(folder, manifest.shard_count, manifest.placement_key, descriptor)
+
+
+def _sealed_with(folder: Path, before: Mapping[str, str], given: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The keys of what is stored and what will be. Raises DataDirectoryRefused unless those of what is stored are given."""
+    if given is None:
+        return before
+    for key_id, fingerprint in before.items():
+        if key_id in given and given[key_id] != fingerprint:
+            raise DataDirectoryRefused(
+                f"data directory {folder} was sealed with another key {key_id} than the one of that id in the file that "
+                "FASTRUNNER_DATA_KEY_FILE names: put the right one into it"
+            )
+        if key_id not in given:
+            what = "does not name a file that has it" if given else "is not set"
+            raise DataDirectoryRefused(
+                f"data directory {folder} is sealed with the key {key_id}, and FASTRUNNER_DATA_KEY_FILE {what}: set it "
+                "to the file with that key"
+            )
+    return {**before, **dict(list(given.items())[:1])}
+
+
+def keep_only_key(folder: Path, key_id: str) -> None:
+    """Writes down that one key has sealed all there is. Hold the directory's lock. Raises DataDirectoryRefused, OSError."""
+    manifest = _read_manifest(folder)
+    if manifest is not None:
+        kept = {each: value for each, value in manifest.sealed_with.items() if each == key_id}
+        _write_manifest(folder, replace(manifest, sealed_with=kept))
+
+
+def read_sealing_keys(folder: Path) -> Mapping[str, str]:
+    """Fingerprints, by id, of the keys of an existing data directory, taking no lock. Raises DataDirectoryRefused."""
+    manifest = _read_manifest(folder)
+    return {} if manifest is None else manifest.sealed_with
 
 
 def _refuse_if_open_to_others(folder: Path) -> None:
@@ -173,30 +220,32 @@ def _read_manifest(folder: Path) -> _Manifest | None:
     try:
         manifest = orjson.loads(path.read_bytes())
         version, shard_count = int(manifest["format_version"]), int(manifest["shard_count"])
-        placement_key = bytes.fromhex(manifest["placement_key"]) if version == FORMAT_VERSION else b""
-        if shard_count < 1 or len(placement_key) != (_KEY_SIZE_BYTES if version == FORMAT_VERSION else 0):
+        placement_key = bytes.fromhex(manifest["placement_key"]) if version > 1 else b""
+        sealed_with = {str(key): str(value) for key, value in manifest.get("sealed_with", {}).items()}
+        if shard_count < 1 or len(placement_key) != (_KEY_SIZE_BYTES if version > 1 else 0):
             raise ValueError(manifest)
     except FileNotFoundError:
         shards = sorted(folder.glob("shard-*.db"))
         if shards:
             raise DataDirectoryRefused(f"{path} is missing beside {shards[0].name}: restore it from a backup") from None
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataDirectoryRefused(f"{path} is damaged: restore it from a backup") from error
     if version > FORMAT_VERSION:
         raise DataDirectoryRefused(
             f"data directory {folder} has format {version}, this version of fastrunner reads up to {FORMAT_VERSION}: "
             "run the version that wrote it, or a newer one"
         )
-    return _Manifest(shard_count, placement_key)
+    return _Manifest(shard_count, placement_key, sealed_with)
 
 
 def _write_manifest(folder: Path, manifest: _Manifest) -> None:
     """Writes the manifest so that a crash leaves either the one before or all of this one."""
     facts = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if manifest.sealed_with else _UNSEALED_FORMAT_VERSION,
         "shard_count": manifest.shard_count,
         "placement_key": manifest.placement_key.hex(),
+        **({"sealed_with": manifest.sealed_with} if manifest.sealed_with else {}),
     }
     draft = folder / f"{_MANIFEST_NAME}.new"
     with draft.open("wb") as file:

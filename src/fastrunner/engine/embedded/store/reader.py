@@ -27,6 +27,7 @@ from fastrunner.engine.embedded.store.large_values import DividedSnapshot, diges
 from fastrunner.engine.embedded.store.listing import page_of
 from fastrunner.engine.embedded.store.marks import Standing
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage, EventFacts
+from fastrunner.engine.embedded.store.seals import NotOpened, Seals, events_place, place
 from fastrunner.engine.embedded.store.statements import QUERIES, script
 from fastrunner.errors import Damaged, ShardDamaged, Stopping, StorageFailed
 
@@ -84,6 +85,8 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.seals = Seals()
+        """What seals and opens values; the owner sets it before the file is opened, if there is a key."""
         self.on_damage: Callable[[Damage], None] = _ignore
         """Told of everything damaged that is found, once each."""
         self._damages: set[Damage] = set()
@@ -158,8 +161,14 @@ class Reader:
 
     def acceptance(self, execution_id: str) -> tuple[int, bytes, str] | None:
         """(execution key, request digest, status) of an id that is taken. Raises Damaged."""
-        found: tuple[int, bytes, str] | None = self._one("select_acceptance", execution_id)
-        return found
+        row = self._one("select_acceptance", execution_id)
+        if row is None:
+            return None
+        key, digest, status = row
+        try:
+            return key, self.seals.opened(digest, place("request_digest", execution_id)), status
+        except NotOpened as error:
+            raise self.damaged(execution_id, f"its request's digest {error}") from None
 
     def ids(self) -> Iterator[str]:
         """The ids of all executions."""
@@ -180,6 +189,13 @@ class Reader:
         actual = proofs.execution_checksum(key, head[1], head[6], head[7], error_json, output_json)
         if not proofs.is_proven(row_format, checksum, actual):
             raise self.damaged(execution_id, "its state does not match its checksum")
+        try:
+            if error_json is not None:
+                error_json = self.seals.opened_text(error_json, place("error", execution_id))
+            if output_json is not None and row_format != CLAIMED_FORMAT:
+                output_json = self.seals.opened_text(output_json, place("output", execution_id))
+        except NotOpened as trouble:
+            raise self.damaged(execution_id, f"its result {trouble}") from None
         if row_format == CLAIMED_FORMAT and output_json is not None:
             output_json = self._large_output(execution_id, output_json)
         error = None if error_json is None else orjson.loads(error_json)
@@ -197,8 +213,15 @@ class Reader:
         return output.decode()
 
     def _large_value(self, digest: bytes) -> bytes | None:
+        """By its hash; None if it is missing, of a wrong type, or does not open."""
         rows = self._read("select_large_value", (digest,))
-        return rows[0][0] if rows and are_sound(READ["select_large_value"], rows[0]) else None
+        if not rows or not are_sound(READ["select_large_value"], rows[0]):
+            return None
+        try:
+            return self.seals.opened(rows[0][0], digest)
+        except NotOpened as error:
+            self.report(Damage("large_values", "", f"{digest.hex()} {error}"))
+            return None
 
     def progress(self, execution_id: str) -> tuple[int, int, bool] | None:
         """(execution key, last durable sequence number, whether it has finished). Raises Damaged."""
@@ -255,8 +278,15 @@ class Reader:
             self.report(Damage("events", execution_id, "a row of its events has values of wrong types"))
             return None
         first, last, messages, row_format, checksum = row
-        if not proofs.are_events_proven(row_format, checksum, key, first, last, messages):
-            self.report(Damage("events", execution_id, f"its events {first} to {last} do not match their checksum"))
+        detail = "do not match their checksum"
+        is_proven = proofs.are_events_proven(row_format, checksum, key, first, last, messages)
+        if is_proven:
+            try:
+                messages = self.seals.opened(messages, events_place(execution_id, first, last))
+            except NotOpened as error:
+                is_proven, detail = False, f"are in a row that {error}"
+        if not is_proven:
+            self.report(Damage("events", execution_id, f"its events {first} to {last} {detail}"))
             if first not in places:
                 return None
             facts = self.event_facts(key)
@@ -269,7 +299,15 @@ class Reader:
     def event_facts(self, key: int) -> EventFacts:
         """What events of an execution say of it beside what happened; nothing of one whose row is damaged."""
         rows = self._sound("select_event_facts", (key,))
-        return EventFacts(*rows[0]) if rows else EventFacts("running", 0, 0, 0, "", None)
+        if not rows:
+            return EventFacts("running", 0, 0, 0, "", None)
+        execution_id, *facts, error_json = rows[0]
+        if error_json is not None:
+            try:
+                error_json = self.seals.opened_text(error_json, place("error", execution_id))
+            except NotOpened:
+                error_json = None
+        return EventFacts(*facts, error_json)
 
     def _lost(self, execution_id: str, key: int, first: int, last: int) -> list[UnacknowledgedEvents]:
         """Rows in place of events that are missing or cannot be read: one each, because a page may end after any."""
@@ -343,38 +381,67 @@ class Reader:
         table, damage = "snapshots", "its request or its snapshot cannot be read"
         if not are_sound(READ["select_unfinished_head"], rows[0]):
             table, damage, digest, plan_key = "executions", "its row has values of wrong types", b"", 0
+        digest = self._digest_of(execution_id, digest)
         self.report(Damage(table, execution_id, damage))
         silent, parked, aside = map(bool, flags)
         head = (key, execution_id, digest, accepted_ms, plan_key, last_sequence, silent, parked, aside)
         return Unfinished(*head, b"", b"", False, "", b"", None, damage)
 
+    def _digest_of(self, execution_id: str, stored: bytes) -> bytes:
+        """The digest of a request; one that no request has if it does not open."""
+        try:
+            return self.seals.opened(stored, place("request_digest", execution_id))
+        except NotOpened:
+            return b""
+
     def _unfinished(self, row: tuple[Any, ...]) -> Unfinished:
         *head, silent, parked, aside = row[:_HEAD_SIZE]
-        input_json, env_json, debug, client, snapshot, row_format, checksum = row[_HEAD_SIZE:]
+        *request, snapshot, row_format, checksum = row[_HEAD_SIZE:]
+        head[2] = self._digest_of(head[1], head[2])
         table, damage, divided = "snapshots", "", None
-        if snapshot is not None and is_divided(snapshot):
-            try:
-                divided = join(snapshot, self._large_value)
-                snapshot = divided.data
-            except ValueError as error:
-                damage = str(error)
+        try:
+            if snapshot is not None:
+                snapshot = self.seals.opened(snapshot, place("snapshot", head[1]))
+                if is_divided(snapshot):
+                    divided = join(snapshot, self._large_value)
+                    snapshot = divided.data
+        except NotOpened as error:
+            damage = f"its snapshot {error}"
+        except ValueError as error:
+            damage = str(error)
         damage = damage or proofs.snapshot_damage(snapshot)
-        if input_json is None:
-            table, damage = "requests", "its request is missing"
-        elif not proofs.is_proven(
-            row_format,
-            checksum,
-            proofs.request_checksum(head[0], bool(debug), input_json, env_json or b"", client or ""),
-        ):
-            table, damage = "requests", "its request does not match its checksum"
-        elif row_format == CLAIMED_FORMAT:
-            digest, input_json = input_json, self._large_value(input_json)
-            if input_json is None or hash_of(input_json) != digest:
-                table, damage = "large_values", "its input is missing or does not match its hash"
+        input_json, env_json, debug, client, trouble = self._request_of(head, request, row_format, checksum)
+        if trouble:
+            table, damage = trouble
         if damage:
             self.report(Damage(table, head[1], damage))
-        state = (input_json or b"", env_json or b"", bool(debug), client or "", snapshot or b"", divided, damage)
+        state = (input_json, env_json, debug, client, snapshot or b"", divided, damage)
         return Unfinished(*(*head, bool(silent), bool(parked), bool(aside), *state))
+
+    def _request_of(
+        self, head: Sequence[Any], row: Sequence[Any], row_format: int, checksum: int
+    ) -> tuple[bytes, bytes, bool, str, tuple[str, str] | None]:
+        """Input, env_vars, debug and client of an execution; table and damage, if it is damaged."""
+        stored_input, stored_env, debug, client = row[0], row[1] or b"", bool(row[2]), row[3] or ""
+        damage: tuple[str, str] | None = None
+        input_json, env_json = stored_input or b"", stored_env
+        if stored_input is None:
+            damage = "requests", "its request is missing"
+        elif not proofs.is_proven(
+            row_format, checksum, proofs.request_checksum(head[0], debug, stored_input, stored_env, client)
+        ):
+            damage = "requests", "its request does not match its checksum"
+        else:
+            try:
+                env_json = self.seals.opened(stored_env, place("env", head[1]))
+                input_json = self.seals.opened(stored_input, place("input", head[1]))
+            except NotOpened as error:
+                damage = "requests", f"its request {error}"
+        if damage is None and row_format == CLAIMED_FORMAT:
+            input_json = self._large_value(stored_input) or b""
+            if hash_of(input_json) != stored_input:
+                damage = "large_values", "its input is missing or does not match its hash"
+        return input_json, env_json, debug, client, damage
 
     def standing(self, execution_key: int) -> Standing | None:
         """How far an unfinished execution has come; None if there is none."""
@@ -438,7 +505,7 @@ class Reader:
     def listing(self, query: ExecutionQuery) -> ExecutionPage:
         """A page of executions, newest first. Raises StorageFailed, and Stopping if it is interrupted."""
         try:
-            return page_of(self._lister, query)
+            return page_of(self._lister, query, self.seals)
         except apsw.InterruptError:
             raise Stopping("the worker is stopping: try again") from None
         except apsw.Error as error:

@@ -422,7 +422,7 @@ select
 
 -- name: list_views
 -- Executions as lists show them, in the order of the keys given, as one JSON text. A row that is damaged, with values of other
--- types, must not hide the others.
+-- types, must not hide the others. An error that is sealed is a text.
 select json_group_array(json_array(
     coalesce(cast(x.execution_id as text), ''), coalesce(cast(x.status as text), ''),
     coalesce(cast(p.namespace as text), ''), coalesce(cast(p.name as text), ''), coalesce(cast(p.version as text), ''),
@@ -430,7 +430,7 @@ select json_group_array(json_array(
     coalesce(cast(x.last_sequence as integer), 0),
     coalesce(cast(x.acknowledged_sequence - x.given_up_events as integer), 0),
     coalesce(cast(x.given_up_events as integer), 0),
-    iif(json_valid(x.error_json), json(x.error_json), null), hex(x.metadata),
+    iif(json_valid(x.error_json), json(x.error_json), cast(x.error_json as text)), hex(x.metadata),
     json((
         select json_group_object(l.name, l.value order by l.name) from labels as l where l.execution_key = x.execution_key
     )),
@@ -484,7 +484,9 @@ select min(first_sequence) from events where execution_key = ? and first_sequenc
 
 -- name: select_event_facts
 -- What a stand-in for damaged events of an execution says.
-select x.status, x.accepted_ms, x.finished_ms, x.last_sequence, coalesce(cast(p.name as text), ''), x.error_json
+select
+    x.execution_id, x.status, x.accepted_ms, x.finished_ms, x.last_sequence, coalesce(cast(p.name as text), ''),
+    x.error_json
 from executions as x left join plans as p using (plan_key)
 where x.execution_key = ?
 
