@@ -429,7 +429,8 @@ class Walk:
         """Starts an execution and walks its first slice. `seed` feeds jitter; `timeout_ms_max` 0: no bound.
 
         `bounds` are those of BOUND_NAMES that this execution has otherwise. Raises ValueError for others.
-        `secrets` is what `$secrets` may hold; it is in no snapshot, and its texts in no error.
+        `secrets` is what `$secrets` may hold; it is in no snapshot, and its texts in no error. Nor are those of entries
+        of `env` that have the name of a secret.
         """
 
     @staticmethod

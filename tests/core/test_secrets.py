@@ -75,6 +75,16 @@ def test_declared_secrets_are_seen_everywhere(text: str) -> None:
     assert evaluated(text, input_value={"name": "key"}).output == {"v": CANARY}
 
 
+def test_variables_of_the_name_of_a_secret_are_in_no_error() -> None:
+    """They are data, and an error is for people."""
+    plan = plan_of([{"t": {"set": {"v": "${ error($runtime.metadata.env | tostring) }"}}}])
+    env = {"key": "variable-4f1d7c", "other": "variable-of-nobody"}
+    walk, _ = Walk.start(plan, "execution", None, START_MS, secrets=SECRETS, env=env)
+    assert walk.error is not None
+    assert "variable-4f1d7c" not in str(walk.error)
+    assert "variable-of-nobody" in str(walk.error)
+
+
 def test_a_condition_and_a_switch_see_secrets() -> None:
     tasks = [
         {"a": {"if": "$secrets.key | length > 3", "set": {"a": 1}}},

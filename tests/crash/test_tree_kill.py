@@ -19,6 +19,7 @@ import orjson
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
+from fastrunner.access.sealing import add_key
 from tests.integration.runner_process import ROOT, RunnerProcess, running, until
 from tests.integration.wire import path
 
@@ -56,10 +57,11 @@ def receiver(port: int, store: Path) -> Iterator["subprocess.Popen[bytes]"]:
         child.communicate(timeout=30)
 
 
-def start(data_dir: Path, receiver_port: int) -> Any:
+def start(data_dir: Path, receiver_port: int, **environment: str) -> Any:
     return running(
         data_dir,
         ["-m", "fastrunner", "serve"],
+        **environment,
         FASTRUNNER_WORKERS="2",
         STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{receiver_port}",
         STIGMER_SERVICE_API_KEY=TOKEN,
@@ -109,11 +111,14 @@ def received(store: Path) -> dict[str, dict[int, str]]:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_when_a_worker_and_then_the_tree_are_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["open", "sealed"])
+def test_nothing_is_lost_when_a_worker_and_then_the_tree_are_killed(tmp_path: Path, is_sealed: bool) -> None:
+    environment = {"FASTRUNNER_DATA_KEY_FILE": str(tmp_path / "keys")} if is_sealed else {}
+    add_key(tmp_path / "keys", "one")
     store, data_dir, port, text = tmp_path / "received.jsonl", tmp_path / "data", free_port(), document()
     half = EXECUTIONS // 2
     with receiver(port, store) as receiving:
-        with start(data_dir, port) as runner:
+        with start(data_dir, port, **environment) as runner:
             runner.wait_ready()
             until(runner.ready)
             asyncio.run(submit(runner, range(half), text))
@@ -121,7 +126,7 @@ def test_nothing_is_lost_when_a_worker_and_then_the_tree_are_killed(tmp_path: Pa
             asyncio.run(submit(runner, range(half, EXECUTIONS), text))
             os.killpg(runner.process.pid, signal.SIGKILL)
             runner.process.communicate(timeout=30)
-        with start(data_dir, port) as again:
+        with start(data_dir, port, **environment) as again:
             again.wait_ready()
             until(again.ready)
             until(lambda: again.metric("workflow_runner_active_executions") == 0, 60)

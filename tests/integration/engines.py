@@ -14,6 +14,7 @@ import orjson
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.access.sealing import DataKeys
 from fastrunner.base import clock, limits
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
@@ -123,13 +124,21 @@ async def engine_on(
     drain_timeout_s: float = 0.0,
     wall_ms: Callable[[], int] = clock.wall_ms,
     definitions: Definitions | None = None,
+    data_keys: DataKeys | None = None,
     **settings: Any,
 ) -> AsyncIterator[EmbeddedEngine]:
     """A started engine that owns all shards of `path`; drained at the end."""
     config = Config(data_dir=path, **settings)
     performers = {"call_http": performer or Performer()}
-    places = Places.alone(shards)
-    engine = EmbeddedEngine(config, Metrics(), performers, definitions=definitions, places=places, wall_ms=wall_ms)
+    engine = EmbeddedEngine(
+        config,
+        Metrics(),
+        performers,
+        definitions=definitions,
+        places=Places.alone(shards),
+        wall_ms=wall_ms,
+        data_keys=data_keys,
+    )
     if listener is not None:
         engine.outbox.listen(listener)
     await engine.start()

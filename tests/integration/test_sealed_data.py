@@ -130,7 +130,7 @@ def test_nothing_of_a_sealed_directory_can_be_read_and_all_of_it_is_served(seale
 def test_an_open_directory_is_sealed_when_it_is_resealed(
     folder: Path, key_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a key old rows are read and new ones sealed; resealing seals the rest, changes nothing, and can be resumed."""
+    """With a key old rows are read; resealing seals them, changes nothing, and can be resumed."""
     asyncio.run(fill(folder, None))
     assert found(folder) == ["shard-0000.db"]
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
@@ -222,7 +222,7 @@ def test_a_flipped_bit_is_found(
 
 
 def test_values_do_not_open_in_another_place(sealed: Path, key_file: Path) -> None:
-    """Somebody who may write the file swaps two executions' rows, with checksums that fit; a third has no such damage."""
+    """Somebody who may write the file swaps two executions' rows, with checksums that fit."""
     with closing(apsw.Connection(str(sealed / "shard-0000.db"))) as db:
         rows = {
             each: next(

@@ -7,6 +7,8 @@ and reason phrases of refusals.
 import asyncio
 import base64
 import json
+import os
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,9 +24,10 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
     GetExecutionRequest,
     GetExecutionResponse,
 )
+from fastrunner.access.sealing import add_key
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from tests.integration.http_calls import Remote, serve
-from tests.integration.runner_process import RunnerProcess, running, until
+from tests.integration.runner_process import ROOT, RunnerProcess, running, until
 
 SERVE = ("-m", "fastrunner", "serve")
 FACTS = "document: {dsl: 1.0.3, namespace: test, name: secretive, version: 1.0.0}\n"
@@ -110,7 +113,13 @@ class Caller:
         return view
 
     def _final(self, execution_id: str) -> GetExecutionResponse | None:
-        view = self.view(execution_id)
+        try:
+            view = self.view(execution_id)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                # Its worker has been killed.
+                return None
+            raise
         return view if view.execution.status in ("completed", "failed", "cancelled") else None
 
     def close(self) -> None:
@@ -218,6 +227,82 @@ async def test_no_secret_is_found_anywhere(tmp_path: Path, canaries: Canaries, g
     assert b"secretive" in files
     assert canaries.found_in(told) == []
     assert canaries.found_in(files + stopped) == []
+
+
+DATA_POSITIONS = """
+use: {secrets: [key, env]}
+input: {from: '${ {given: ., key: $secrets.key} }'}
+do:
+- set: {set: {key: '${ $secrets.key }', env: '${ $runtime.metadata.env.env }', in: '${ $input }'}}
+- taken:
+    input: {from: '${ [$secrets.key] }'}
+    set: {x: 1}
+    output: {as: '${ $secrets.key }'}
+    export: {as: '${ [$secrets.key] }'}
+- each: {for: {each: one, in: '${ [$secrets.key] }'}, do: [{keep: {set: {one: '${ $one }'}}}]}
+- chosen: {switch: [{yes: {when: '$secrets.key != ""', then: kept}}]}
+- kept: {if: '$secrets.key != ""', set: {context: '${ $context }', env: '${ $runtime.metadata.env }'}}
+- caught:
+    try: [{no: {raise: {error: {type: 'https://a.test/e', status: 400, title: '${ $secrets.key }'}}}}]
+    catch: {as: error, do: [{told: {set: {error: '${ $error }'}}}]}
+- rest:
+    set: {key: '${ $secrets.key }', env: '${ $runtime.metadata.env.env }', large: '${ [range(900) | $secrets.key] }'}
+- sleep: {wait: {milliseconds: 300}}
+- last: {set: {final: '${ $secrets.key + $runtime.metadata.env.env }', large: '${ .large }'}}
+"""
+
+
+async def test_what_becomes_data_is_in_no_file_that_is_sealed(tmp_path: Path, canaries: Canaries) -> None:
+    """With a data key: every position where a value becomes data, and env_vars that the document holds to be secret.
+
+    Clients see them, because data is exact; files, logs, metrics and errors have none.
+    """
+    canaries.file("key")
+    env = canaries.value()
+    add_key(tmp_path / "keys", "one")
+    data_dir = tmp_path / "data"
+    environment = {
+        "FASTRUNNER_SECRETS_DIR": str(canaries.folder),
+        "FASTRUNNER_DATA_KEY_FILE": str(tmp_path / "keys"),
+        "LOG_LEVEL": "debug",
+    }
+    refused = "use: {secrets: [env]}\ndo:\n- a: {set: {x: '${ error($runtime.metadata.env.env) }'}}\n"
+
+    def files() -> bytes:
+        return b"".join(path.read_bytes() for path in data_dir.rglob("*") if path.is_file())
+
+    def drive() -> tuple[bytes, bytes, bytes]:
+        seen = b""
+        with running(data_dir, SERVE, **environment) as runner:
+            runner.wait_ready()
+            caller = Caller(runner)
+            caller.execute("data", FACTS + DATA_POSITIONS, env=env)
+            until(lambda: caller.view("data").execution.status in ("running", "completed"))
+            seen += files()
+            for worker in runner.workers():
+                os.kill(worker["pid"], signal.SIGABRT)
+            # Successors read it from the files, and hide what they read there.
+            until(runner.ready)
+            view = caller.ended("data")
+            assert view.execution.status == "completed", view
+            assert json.loads(view.execution.output_json)["final"] == canaries.values[0] + env
+            told = Caller(runner)
+            told.execute("error", FACTS + refused, env=env)
+            assert told.ended("error").execution.status == "failed"
+            told.replies.append(runner.get("/metrics")[1].encode())
+            seen += files()
+            caller.close()
+            told.close()
+            _, out, err = runner.stop()
+        cores = [path for path in ROOT.glob("core*") if path.is_file()]
+        assert cores == []
+        return b"\0".join([*told.replies, out.encode(), err.encode()]), seen, b"".join(caller.replies)
+
+    told, seen, data = await asyncio.to_thread(drive)
+    assert set(canaries.found_in(data)) == set(canaries.values)
+    assert b"secretive" in seen
+    assert canaries.found_in(seen + files()) == []
+    assert canaries.found_in(told) == []
 
 
 async def test_variables_that_are_secret_are_refused(tmp_path: Path, canaries: Canaries) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,8 @@ def test_home_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nobody)
-    for load in (load_config, lambda: load_data_settings(None)):
+    loads: tuple[Callable[[], object], ...] = (load_config, lambda: load_data_settings(None))
+    for load in loads:
         with pytest.raises(ConfigurationError, match="FASTRUNNER_DATA_DIR is not set, and there is no home directory"):
             load()
     assert load_data_settings(Path("/somewhere")).data_dir == Path("/somewhere")

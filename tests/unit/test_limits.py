@@ -17,6 +17,13 @@ REACHED = {
     "core/test_secrets.py": {
         "SECRET_HIDDEN_SIZE_CHARS_MIN": "test_short_values_are_not_looked_for",
     },
+    "unit/test_sealing.py": {
+        "DATA_KEYS_DERIVED_MAX": "test_keys_derived_are_bounded",
+        "DATA_KEY_FILE_SIZE_BYTES_MAX": "test_files_that_hold_no_keys",
+    },
+    "integration/test_sealed_data.py": {
+        "RESEAL_ROWS_PER_COMMIT": "test_an_open_directory_is_sealed_when_it_is_resealed",
+    },
     "unit/test_secrets.py": {
         "SECRETS_HIDDEN_MAX": "test_the_latest_values_are_hidden",
         "SECRET_DEPTH_MAX": "test_what_is_too_deep_is_text",

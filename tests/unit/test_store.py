@@ -100,6 +100,7 @@ def test_every_statement_compiles_against_the_schema() -> None:
             "statuses",
             "name",
             "namespace",
+            "namespaces",
             "count_max",
             "rows_max",
             "status",
@@ -409,8 +410,9 @@ def test_second_runner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"format_version": 3, "shard_count": 1}', "has format 3, this version of fastrunner reads up to 2"),
+        ('{"format_version": 4, "shard_count": 1}', "has format 4, this version of fastrunner reads up to 3"),
         ('{"format_version": 2, "shard_count": 1}', "is damaged"),
+        ('{"format_version": 3, "shard_count": 1, "placement_key": "00", "sealed_with": []}', "is damaged"),
         ('{"format_version": 2, "shard_count": 1, "placement_key": "00"}', "is damaged"),
         ('{"format_version": 2, "shard_count": 0, "placement_key": "00112233445566778899aabbccddeeff"}', "is damaged"),
         ("{", "is damaged"),

@@ -11,12 +11,13 @@ A text column has the same in base64, behind a `~`, with which no JSON begins.
 
 Why no nonce repeats: a Sealer draws a salt of 128 random bits when it is made and counts from 0 under it, so within it
 no number comes twice; two Sealers share a key only if they share a salt, which among 2^32 of them happens with a
-probability of 2^-65. What is stored under its hash is sealed with a salt made of that hash and the number 0, so that the
-same value is the same bytes again; no other value has that hash. Random nonces alone would be good for 2^32 values per
+probability of 2^-65. What is stored under its hash is sealed with a salt made of that hash, and the number 0: the same
+value is the same bytes again, and no other value has that hash. Random nonces alone would be good for 2^32 values of a
 key: a busy runner's week.
 
 Rules: the context of a value (which column, whose execution) is authenticated with it, so a row opens in its place
-only. A Sealer belongs to one process and is never used across a fork. `cryptography` is loaded only when there is a key.
+only. A Sealer belongs to one process and is never used across a fork. `cryptography` is loaded
+only when there is a key.
 """
 
 import base64
@@ -44,10 +45,10 @@ __all__ = [
     "KeyFileRefused",
     "NotOpened",
     "Sealer",
+    "add_key",
     "bytes_of_text",
     "is_sealed",
     "is_sealed_text",
-    "key_line",
     "sealed_with",
 ]
 
@@ -77,13 +78,23 @@ class NotOpened(ValueError):
     """A sealed value cannot be opened; the message is half a sentence: what is wrong."""
 
 
-def key_line(key_id: str) -> str:
-    """A line of a key file with a new key. Raises KeyFileRefused for an id that is none."""
+def add_key(path: Path, key_id: str) -> None:
+    """Puts a new key before those of a file, which is made if need be. Raises KeyFileRefused, OSError."""
     if not _ID.fullmatch(key_id):
         raise KeyFileRefused(
             f"{key_id!r} is no id of a key: 1 to 32 letters, digits, `_`, `.` and `-`, the first a letter or a digit"
         )
-    return f"{key_id} {os.urandom(_KEY_SIZE_BYTES).hex()}\n"
+    before = b""
+    if path.exists():
+        if key_id in DataKeys.read(path).by_id:
+            raise KeyFileRefused(f"{path} has a key {key_id} already: give the new one another id (--id)")
+        before = path.read_bytes()
+    draft = path.with_name(f"{path.name}.new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(f"{key_id} {os.urandom(_KEY_SIZE_BYTES).hex()}\n".encode() + before)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -107,7 +118,9 @@ class DataKeys:
         except OSError as error:
             raise KeyFileRefused(f"{VARIABLE}={path}: cannot be read: {error.strerror}") from None
         if len(data) > limits.DATA_KEY_FILE_SIZE_BYTES_MAX:
-            raise KeyFileRefused(f"{VARIABLE}={path}: more than {limits.DATA_KEY_FILE_SIZE_BYTES_MAX} bytes are no keys")
+            raise KeyFileRefused(
+                f"{VARIABLE}={path}: more than {limits.DATA_KEY_FILE_SIZE_BYTES_MAX} bytes are no keys"
+            )
         return cls(_parsed(path, data))
 
     @property

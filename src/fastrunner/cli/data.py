@@ -1,4 +1,4 @@
-"""Support: `fastrunner data`: what operators do with a data directory: check it, compact it, export what is in it."""
+"""Support: `fastrunner data`: what operators do with a data directory: check, compact, export and seal it."""
 
 import os
 import sys
@@ -15,6 +15,8 @@ from fastrunner.cli.serve import EXIT_CONFIGURATION
 from fastrunner.progress.names import STATUSES
 
 if TYPE_CHECKING:
+    from fastrunner.access.sealing import DataKeys
+    from fastrunner.config import DataSettings
     from fastrunner.data.inspection import ShardFile
 
 EXIT_DAMAGED = 1
@@ -33,17 +35,18 @@ _time = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 @click.group()
 def data() -> None:
-    """Check, compact or export a data directory.
+    """Check, compact, export or reseal a data directory, and make keys for one.
 
-    check and export only read, and work beside a running runner; compact needs the runner stopped.
+    check and export only read, and work beside a running runner; compact and reseal need the runner stopped. What is
+    sealed needs the file that FASTRUNNER_DATA_KEY_FILE names.
     """
 
 
-def _folder(data_dir: Path | None) -> Path:
-    from fastrunner.config import ConfigurationError, load_data_dir
+def _settings(data_dir: Path | None) -> "DataSettings":
+    from fastrunner.config import ConfigurationError, load_data_settings
 
     try:
-        return load_data_dir(data_dir)
+        return load_data_settings(data_dir)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
 
@@ -53,6 +56,7 @@ def _refusals() -> Iterator[None]:
     """A directory or file that cannot be used is one line on stderr and exit code 2."""
     import apsw
 
+    from fastrunner.access.sealing import KeyFileRefused
     from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 
     try:
@@ -61,16 +65,26 @@ def _refusals() -> Iterator[None]:
         # Whoever reads has enough, as in `fastrunner data export | head`. Nothing is left to flush at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
-    except (DataDirectoryRefused, apsw.Error, OSError) as error:
+    except (DataDirectoryRefused, KeyFileRefused, apsw.Error, OSError) as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(EXIT_CONFIGURATION)
 
 
-def _shards(folder: Path) -> "list[ShardFile]":
-    from fastrunner.data.inspection import shard_files
-    from fastrunner.engine.embedded.store.manifest import read_shard_count
+def _keys(settings: "DataSettings") -> "DataKeys | None":
+    from fastrunner.access.sealing import DataKeys
 
-    return shard_files(folder, read_shard_count(folder))
+    return None if settings.data_key_file is None else DataKeys.read(settings.data_key_file)
+
+
+def _shards(settings: "DataSettings", *, needs_keys: bool = False) -> "list[ShardFile]":
+    """The shards of a directory, opened with the keys at hand. Raises DataDirectoryRefused, KeyFileRefused."""
+    from fastrunner.data.inspection import shard_files
+    from fastrunner.engine.embedded.store.manifest import check_keys, read_sealing_keys, read_shard_count
+
+    folder, keys = settings.data_dir, _keys(settings)
+    if needs_keys or keys is not None:
+        check_keys(folder, read_sealing_keys(folder), {} if keys is None else keys.fingerprints())
+    return shard_files(folder, read_shard_count(folder), keys)
 
 
 def _line(fields: dict[str, Any]) -> str:
@@ -89,12 +103,16 @@ def check(data_dir: Path | None, as_json: bool) -> None:
     """Look for damage: pages, checksums, what must hold between rows, and executions that live in several shards.
 
     Exits with 0 if everything is what was written, 1 with a list of what is not. Beside a running runner it holds back
-    the folding of the journal for as long as it reads a shard.
+    the folding of the journal for as long as it reads a shard. Without the keys of a sealed directory it checks
+    checksums, and says so.
     """
     from fastrunner.data.inspection import doubled
+    from fastrunner.engine.embedded.store.manifest import read_sealing_keys
 
+    settings = _settings(data_dir)
     with _refusals():
-        shards = _shards(_folder(data_dir))
+        shards = _shards(settings)
+        is_closed = settings.data_key_file is None and bool(read_sealing_keys(settings.data_dir))
         rows = sum(shard.count_rows() for shard in shards)
         found = 0
         with _progress(rows, "checking", hidden=as_json) as advance:
@@ -109,6 +127,8 @@ def check(data_dir: Path | None, as_json: bool) -> None:
             whose = f" execution {damage.execution_id}:" if damage.execution_id else ""
             click.echo(printable(f"{shard.path.name} {damage.table}:{whose} {damage.detail}"))
     click.echo(f"{len(shards)} shards, {rows} rows: {found or 'nothing'} damaged", err=True)
+    if is_closed:
+        click.echo("of sealed values only the checksums were checked: FASTRUNNER_DATA_KEY_FILE is not set", err=True)
     sys.exit(EXIT_DAMAGED if found else 0)
 
 
@@ -134,11 +154,11 @@ def compact(data_dir: Path | None, as_json: bool) -> None:
     """
     from fastrunner.engine.embedded.store.manifest import open_data_directory, read_shard_count
 
-    folder = _folder(data_dir)
+    settings = _settings(data_dir)
     with _refusals():
-        held = open_data_directory(folder, read_shard_count(folder))
+        held = open_data_directory(settings.data_dir, read_shard_count(settings.data_dir))
         try:
-            for shard in _shards(folder):
+            for shard in _shards(settings):
                 sizes = shard.compact()
                 if as_json:
                     fields = {"shard": shard.path.name, "before_bytes": sizes.before, "after_bytes": sizes.after}
@@ -151,6 +171,67 @@ def compact(data_dir: Path | None, as_json: bool) -> None:
 
 def _mib(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 20):.1f} MiB"
+
+
+# --- sealing ---
+
+
+@data.command()
+@_data_dir
+@_json
+def reseal(data_dir: Path | None, as_json: bool) -> None:
+    """Seal everything with the first key of FASTRUNNER_DATA_KEY_FILE, whatever it was sealed with, or was not.
+
+    Refused while a runner uses the directory. May be broken off and started again. Needs room for the largest shard
+    twice. Afterwards the other keys are needed no more; exits with 1, and keeps them needed, if rows were damaged.
+    """
+    from fastrunner.data.resealing import reseal as reseal_shard
+    from fastrunner.engine.embedded.store.manifest import keep_only_key, open_data_directory, read_shard_count
+
+    settings = _settings(data_dir)
+    folder = settings.data_dir
+    found = 0
+    with _refusals():
+        keys = _keys(settings)
+        if keys is None:
+            raise click.UsageError("FASTRUNNER_DATA_KEY_FILE is not set: set it to the file whose first key is to seal")
+        held = open_data_directory(folder, read_shard_count(folder), keys.fingerprints())
+        try:
+            shards = _shards(settings)
+            rows = sum(shard.count_rows() for shard in shards)
+            with _progress(rows, "sealing", hidden=as_json) as advance:
+                findings = [(shard, damage) for shard in shards for damage in reseal_shard(shard, advance)]
+            if not findings:
+                keep_only_key(folder, keys.first_id)
+        finally:
+            held.close()
+    for shard, damage in findings:
+        found += 1
+        if as_json:
+            click.echo(_line({"shard": shard.path.name, "table": damage.table, "detail": damage.detail}))
+        else:
+            click.echo(printable(f"{shard.path.name} {damage.table}: {damage.detail}"))
+    click.echo(f"{len(shards)} shards sealed with the key {keys.first_id}, {found or 'no'} rows left out", err=True)
+    sys.exit(EXIT_DAMAGED if found else 0)
+
+
+@data.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--id", "key_id", default=None, help="Its id; default: the date, as in 2026-11-29.")
+def key(file: Path, key_id: str | None) -> None:
+    """Make a key that seals data directories, as the first one of FILE; those that are there stay, to open what they
+    have sealed.
+
+    FILE is made if need be; nobody but its owner may read it. Keep a copy: without the key nothing that was sealed with
+    it can be had again.
+    """
+    from fastrunner.access.sealing import add_key
+    from fastrunner.base.clock import wall_ms
+
+    key_id = key_id or datetime.fromtimestamp(wall_ms() / 1000, UTC).date().isoformat()
+    with _refusals():
+        add_key(file, key_id)
+    click.echo(f"{file}: new values are sealed with the key {key_id} once a runner is started with this file", err=True)
 
 
 # --- export ---
@@ -191,7 +272,7 @@ def export(
     )
     damaged = count = 0
     with _refusals():
-        for shard in _shards(_folder(data_dir)):
+        for shard in _shards(_settings(data_dir), needs_keys=True):
             for fields in shard.export(query, with_events):
                 if with_events:
                     fields["events"] = [_event(message) for message in fields["events"]]

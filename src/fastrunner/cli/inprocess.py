@@ -18,9 +18,10 @@ import orjson
 import uvloop
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
+from fastrunner.access.sealing import DataKeys, KeyFileRefused
 from fastrunner.access.secrets import Secrets
 from fastrunner.cli.follow import display, print_end
-from fastrunner.config import load_config, secret_variables
+from fastrunner.config import ConfigurationError, load_config, secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Submission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
@@ -97,9 +98,13 @@ async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, be
     config = load_config(data_dir=folder, env="local")
     metrics = Metrics()
     secrets = Secrets(config.secrets_dir, secret_variables())
+    try:
+        keys = None if config.data_key_file is None else DataKeys.read(config.data_key_file)
+    except KeyFileRefused as error:
+        raise ConfigurationError(str(error)) from None
     registry = Registry(folder)
     performers = build_performers(config, metrics)
-    engine = EmbeddedEngine(config, metrics, performers, secrets=secrets, definitions=registry)
+    engine = EmbeddedEngine(config, metrics, performers, secrets=secrets, definitions=registry, data_keys=keys)
     await engine.start()
     try:
         if config.workflows_dir is not None:

@@ -1,11 +1,12 @@
 """Support: whole shard files read, checked and compacted for `fastrunner data`, without an engine.
 
 Rules: a file is read in one read-only transaction, so a running owner does not notice and nothing half-written is seen;
-only `compact` writes, and only while nobody else has the directory. Damage is a finding, never an exception.
+only `compact` writes, and only while nobody else has the directory. Damage is a finding, never an exception. Without
+the keys of a sealed file its checksums are all that can be checked.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from fastrunner.engine.embedded.store.connection import (
 from fastrunner.engine.embedded.store.large_values import claimed_by, digest_of, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage
+from fastrunner.engine.embedded.store.seals import DataKeys, NotOpened, Seals, events_place, place
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION, named
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import split
@@ -49,15 +51,16 @@ class Sizes:
     """Afterwards."""
 
 
-def shard_files(folder: Path, shard_count: int) -> "list[ShardFile]":
-    """Every shard of a data directory, whether or not its file is there."""
-    return [ShardFile(folder / f"shard-{number:04d}.db") for number in range(shard_count)]
+def shard_files(folder: Path, shard_count: int, keys: DataKeys | None = None) -> "list[ShardFile]":
+    """Every shard of a data directory, whether or not its file is there; `keys` open what is sealed."""
+    seals = Seals(keys)
+    return [ShardFile(folder / f"shard-{number:04d}.db", seals) for number in range(shard_count)]
 
 
 def doubled(shards: Sequence["ShardFile"]) -> "Iterator[tuple[ShardFile, Damage]]":
     """Executions that live in several shards, whose answers depend on who is asked. Raises DataDirectoryRefused."""
-    for place, later in enumerate(shards):
-        for earlier in shards[:place]:
+    for count, later in enumerate(shards):
+        for earlier in shards[:count]:
             try:
                 for execution_id in later.ids_also_in(earlier):
                     yield later, Damage("executions", execution_id, f"it lives in {earlier.path.name}, too")
@@ -69,13 +72,14 @@ def doubled(shards: Sequence["ShardFile"]) -> "Iterator[tuple[ShardFile, Damage]
 class ShardFile:
     """One shard's file, looked at from outside."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seals: Seals) -> None:
         self.path = path
+        self.seals = seals
 
     # --- opening ---
 
-    def _open(self, flags: int, *, still: bool = False) -> apsw.Connection:
-        """Raises DataDirectoryRefused for another schema version, apsw.Error."""
+    def open(self, flags: int, *, still: bool = False) -> apsw.Connection:
+        """A connection. Raises DataDirectoryRefused for another schema version, apsw.Error."""
         db = connect_to_still_file(self.path) if still else connect(self.path, flags)
         try:
             version = int(db.execute(_QUERIES["schema_version"]).get)
@@ -105,7 +109,7 @@ class ShardFile:
         return state.st_mtime_ns, state.st_size
 
     def _snapshot(self, *, still: bool) -> apsw.Connection:
-        db = self._open(READ_ONLY, still=still)
+        db = self.open(READ_ONLY, still=still)
         db.execute(_QUERIES["begin"])
         return db
 
@@ -150,13 +154,13 @@ class ShardFile:
         for table, look in (
             ("plans", _check_plan),
             ("executions", lambda row: self._check_execution(db, row)),
-            ("requests", lambda row: _check_request(db, row)),
-            ("snapshots", lambda row: _check_snapshot(db, row)),
-            ("large_values", _check_large_value),
+            ("requests", lambda row: _check_request(db, self.seals, row)),
+            ("snapshots", lambda row: _check_snapshot(db, self.seals, row)),
+            ("large_values", lambda row: _check_large_value(self.seals, row)),
         ):
             yield from _guarded(table, _each(db, table, look, advance))
         yield from _guarded("claims", _each(db, "claims", _check_claim, _ignore))
-        yield from _guarded("events", _check_events(db, advance))
+        yield from _guarded("events", _check_events(db, self.seals, advance))
 
     def _check_journal(self, mark: wal_check.Mark | None, index_files: ExitStack) -> Iterator[Damage]:
         if lost := wal_check.find_loss(self.path, mark, index_files):
@@ -172,7 +176,7 @@ class ShardFile:
 
     def _check_execution(self, db: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
         key, execution_id, status, finished_ms, last, acknowledged, given_up = row[:7]
-        error, output, row_format, checksum, has_plan, has_request, has_snapshot, events_last = row[7:]
+        error, output, row_format, checksum, has_plan, has_request, has_snapshot, events_last, digest = row[7:]
 
         def damage(detail: str) -> Damage:
             return Damage("executions", execution_id, detail)
@@ -182,6 +186,12 @@ class ShardFile:
             yield damage("its state does not match its checksum")
         elif row_format == CLAIMED_FORMAT and output is not None:
             yield from _unclaimed(db, "executions", key, execution_id, [digest_of(output)])
+        try:
+            self.seals.looked_at(digest, place("request_digest", execution_id))
+            self.seals.looked_at_text(error or "", place("error", execution_id))
+            self.seals.looked_at_text(output or "", place("output", execution_id))
+        except NotOpened as trouble:
+            yield damage(f"a value of its row {trouble}")
         if not has_plan:
             yield damage("its document is missing")
         if (finished_ms > 0) != (status in FINAL_STATUSES):
@@ -228,9 +238,9 @@ class ShardFile:
         state = self._state()
         with closing(self._snapshot(still=state is not None)) as db:
             for row in read_each(db, _QUERIES["export"], parameters):
-                fields = _exported(db, row)
+                fields = _exported(db, self.seals, row)
                 if with_events:
-                    fields["events"] = _exported_events(db, row[0], fields)
+                    fields["events"] = _exported_events(db, self.seals, row[:2], fields)
                 yield fields
         if state is not None and self._state() != state:
             raise DataDirectoryRefused(
@@ -243,7 +253,7 @@ class ShardFile:
     def compact(self) -> Sizes:
         """Writes the file anew without its free space. Hold the directory's lock. Raises as `export`."""
         before = self.size_bytes()
-        with closing(self._open(READ_WRITE)) as db:
+        with closing(self.open(READ_WRITE)) as db:
             db.execute(_QUERIES["vacuum"])
             db.execute(_QUERIES["checkpoint"])
         return Sizes(before, self.size_bytes())
@@ -287,39 +297,64 @@ def _check_plan(row: tuple[Any, ...]) -> Iterator[Damage]:
         yield Damage("plans", "", f"document {key} counts {uses} executions, but {used} refer to it")
 
 
-def _check_request(db: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
+def _check_request(db: apsw.Connection, seals: Seals, row: tuple[Any, ...]) -> Iterator[Damage]:
     key, execution_id, debug, input_json, env_json, client, row_format, checksum = row
     actual = proofs.request_checksum(key, bool(debug), input_json, env_json, client)
     if execution_id is None:
         yield Damage("requests", "", f"a row belongs to execution number {key}, which does not exist")
     elif not proofs.is_proven(row_format, checksum, actual):
         yield Damage("requests", execution_id, "its request does not match its checksum")
+    elif detail := _trouble_of_request(seals, execution_id, input_json, env_json):
+        yield Damage("requests", execution_id, detail)
     elif row_format == CLAIMED_FORMAT:
         yield from _unclaimed(db, "requests", key, execution_id, [input_json])
 
 
-def _check_snapshot(db: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
-    key, execution_id, snapshot = row
+def _trouble_of_request(seals: Seals, execution_id: str, input_json: bytes, env_json: bytes) -> str:
+    try:
+        seals.looked_at(input_json, place("input", execution_id))
+        seals.looked_at(env_json, place("env", execution_id))
+    except NotOpened as error:
+        return f"its request {error}"
+    return ""
+
+
+def _check_snapshot(db: apsw.Connection, seals: Seals, row: tuple[Any, ...]) -> Iterator[Damage]:
+    key, execution_id, stored = row
     if execution_id is None:
         yield Damage("snapshots", "", f"a row belongs to execution number {key}, which does not exist")
-    elif detail := _snapshot_damage(db, snapshot):
+        return
+    try:
+        snapshot = seals.looked_at(stored, place("snapshot", execution_id))
+    except NotOpened as error:
+        yield Damage("snapshots", execution_id, f"its snapshot {error}")
+        return
+    if snapshot is None:
+        return
+    if detail := _snapshot_damage(db, seals, snapshot):
         yield Damage("snapshots", execution_id, detail)
     else:
         yield from _unclaimed(db, "snapshots", key, execution_id, claimed_by(snapshot))
 
 
-def _snapshot_damage(db: apsw.Connection, snapshot: bytes) -> str:
+def _snapshot_damage(db: apsw.Connection, seals: Seals, snapshot: bytes) -> str:
     if is_divided(snapshot):
         try:
-            snapshot = join(snapshot, lambda digest: _large_value(db, digest)).data
+            snapshot = join(snapshot, lambda digest: _large_value(db, seals, digest)).data
         except ValueError as error:
             return str(error)
     return proofs.snapshot_damage(snapshot)
 
 
-def _large_value(db: apsw.Connection, digest: bytes) -> bytes | None:
+def _large_value(db: apsw.Connection, seals: Seals, digest: bytes) -> bytes | None:
+    """By its hash; None if it is missing or damaged."""
     rows = read_all(db, _QUERIES["large_value"], (digest,))
-    return rows[0][0] if rows and are_sound(INSPECTED["large_value"], rows[0]) else None
+    if not rows or not are_sound(INSPECTED["large_value"], rows[0]):
+        return None
+    try:
+        return seals.opened(rows[0][0], digest)
+    except NotOpened:
+        return None
 
 
 def _unclaimed(
@@ -331,10 +366,14 @@ def _unclaimed(
             yield Damage(table, execution_id, f"it needs the large value {digest.hex()}, but does not claim it")
 
 
-def _check_large_value(row: tuple[Any, ...]) -> Iterator[Damage]:
-    digest, value, is_claimed = row
-    if hash_of(value) != digest:
-        yield Damage("large_values", "", f"{digest.hex()} does not match its hash")
+def _check_large_value(seals: Seals, row: tuple[Any, ...]) -> Iterator[Damage]:
+    digest, stored, is_claimed = row
+    try:
+        value = seals.looked_at(stored, digest)
+        if value is not None and hash_of(value) != digest:
+            yield Damage("large_values", "", f"{digest.hex()} does not match its hash")
+    except NotOpened as error:
+        yield Damage("large_values", "", f"{digest.hex()} {error}")
     if not is_claimed:
         yield Damage("large_values", "", f"nobody needs {digest.hex()}")
 
@@ -351,7 +390,7 @@ def _ignore(count: int) -> None:
     """Claims are not rows to wait for."""
 
 
-def _check_events(db: apsw.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
+def _check_events(db: apsw.Connection, seals: Seals, advance: Callable[[int], None]) -> Iterator[Damage]:
     key_before, expected = -1, 1
     for row in read_each(db, _QUERIES["events"]):
         advance(1)
@@ -366,25 +405,32 @@ def _check_events(db: apsw.Connection, advance: Callable[[int], None]) -> Iterat
             continue
         if not proofs.are_events_proven(row_format, checksum, key, first, last, messages):
             yield Damage("events", execution_id, f"its events {first} to {last} do not match their checksum")
+        else:
+            try:
+                seals.looked_at(messages, events_place(execution_id, first, last))
+            except NotOpened as error:
+                yield Damage("events", execution_id, f"its events {first} to {last} are in a row that {error}")
         if first != expected or last < first:
             yield Damage("events", execution_id, f"its events go on at {first} where {expected} should come")
         expected = last + 1
 
 
-def _exported_events(db: apsw.Connection, key: int, fields: dict[str, Any]) -> list[bytes]:
+def _exported_events(db: apsw.Connection, seals: Seals, whose: Sequence[Any], fields: dict[str, Any]) -> list[bytes]:
     """The messages of one execution; damaged rows are left out, and `damaged` is set in the fields."""
     found: list[bytes] = []
+    key, execution_id = whose
     for row in read_each(db, _QUERIES["export_events"], (key,)):
         if are_sound(INSPECTED["export_events"], row):
             first, last, messages, row_format, checksum = row
             if proofs.are_events_proven(row_format, checksum, key, first, last, messages):
-                found += split(messages)
-                continue
+                with suppress(NotOpened):
+                    found += split(seals.opened(messages, events_place(execution_id, first, last)))
+                    continue
         fields["damaged"] = True
     return found
 
 
-def _exported(db: apsw.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
+def _exported(db: apsw.Connection, seals: Seals, row: tuple[Any, ...]) -> dict[str, Any]:
     if not are_sound(INSPECTED["export"], row):
         return {"execution_id": row[1] if isinstance(row[1], str) else "", "damaged": True}
     key, execution_id, status, namespace, name, version, accepted_ms, finished_ms, last, acknowledged = row[:10]
@@ -402,8 +448,15 @@ def _exported(db: apsw.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
     }
     if not proofs.is_proven(row_format, checksum, actual):
         return {**fields, "damaged": True}
+    try:
+        if error_json is not None:
+            error_json = seals.opened_text(error_json, place("error", execution_id))
+        if output_json is not None:
+            output_json = seals.opened_text(output_json, place("output", execution_id))
+    except NotOpened:
+        return {**fields, "damaged": True}
     if row_format == CLAIMED_FORMAT and output_json is not None:
-        output = _large_value(db, digest_of(output_json))
+        output = _large_value(db, seals, digest_of(output_json))
         if output is None or hash_of(output) != digest_of(output_json):
             return {**fields, "damaged": True}
         output_json = output.decode()

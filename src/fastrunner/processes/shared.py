@@ -7,8 +7,8 @@ its successor. No grpc, no thread and no event loop here.
 from dataclasses import dataclass
 from typing import Self
 
-from fastrunner.access.sealing import DataKeys
 from fastrunner._wire import Loads, Placement
+from fastrunner.access.sealing import DataKeys
 from fastrunner.routing.placement import Places
 
 

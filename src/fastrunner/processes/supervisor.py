@@ -36,8 +36,8 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.base.logs import configure_logs
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.processes.folder import child_identity
 from fastrunner.processes.dumps import forbid_dumps
+from fastrunner.processes.folder import child_identity
 from fastrunner.processes.link import ExitCode, Role, StartError
 from fastrunner.processes.reserve import SUPERVISOR, Reserved, announcement, reserve, warn_of_lost_connections
 from fastrunner.processes.slots import (

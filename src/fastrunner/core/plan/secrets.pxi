@@ -2,7 +2,8 @@
 
 Rules: of what a driver gives, only names in `use.secrets` are seen. A name that is asked for and not there is an
 authorization error that nothing in the expression catches. What an expression says of its failure quotes values, so of
-one that reads secrets nothing is said; what errors say beside that is searched for the values.
+one that reads secrets nothing is said; what errors say beside that is searched for the values, those of env_vars of
+such a name included.
 """
 
 from fastrunner.base.limits import SECRET_DEPTH_MAX as _SECRET_DEPTH_MAX

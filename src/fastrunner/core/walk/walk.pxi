@@ -115,7 +115,9 @@ cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour
 
 cdef int take_secrets(Walk walk, object secrets) except -1:
     walk.secrets = known_secrets(walk.plan, secrets)
-    walk.hidden = hidden_texts(walk.secrets)
+    cdef dict env = walk.facts.env
+    # A driver that takes env_vars under the name of a secret keeps them from people, too.
+    walk.hidden = hidden_texts([walk.secrets, [env[name] for name in walk.plan.secrets if name in env]])
     return 0
 
 

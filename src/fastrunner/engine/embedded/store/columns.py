@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any, Final
 
-__all__ = ["INSPECTED", "READ", "are_sound"]
+__all__ = ["INSPECTED", "READ", "RESEALED", "are_sound"]
 
 _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "i": int,
@@ -49,7 +49,7 @@ READ: Final[Mapping[str, str]] = {
 INSPECTED: Final[Mapping[str, str]] = {
     "claims": "isi",
     "events": "iSiibii",
-    "executions": "issiiiiSSiiiiiI",
+    "executions": "issiiiiSSiiiiiIb",
     "export": "isssssiiiiiSSii",
     "export_events": "iibii",
     "large_value": "b",
@@ -59,6 +59,15 @@ INSPECTED: Final[Mapping[str, str]] = {
     "snapshots": "iSb",
 }
 """The same of `inspect.sql`."""
+
+RESEALED: Final[Mapping[str, str]] = {
+    "events": "isiiibii",
+    "executions": "isbsiiSSii",
+    "large_values": "ibb",
+    "requests": "isibbsii",
+    "snapshots": "isb",
+}
+"""The same of `reseal.sql`."""
 
 
 def are_sound(types: str, row: Sequence[Any]) -> bool:

@@ -453,7 +453,10 @@ class Store(Reader):
             sealer = self.seals.sealer
             self._many(
                 "insert_large_value",
-                [(digest, value if sealer is None else sealer.seal_by_hash(value, digest)) for _, digest, value in claimed],
+                [
+                    (digest, value if sealer is None else sealer.seal_by_hash(value, digest))
+                    for _, digest, value in claimed
+                ],
             )
             self._many("insert_claim", [(key, digest) for key, digest, _ in claimed])
 

@@ -95,10 +95,11 @@ def _views(db: "apsw.Connection", keys: list[int], seals: Seals) -> list[Executi
         "metadata_size_bytes_max": limits.LIST_DOCUMENT_METADATA_SIZE_BYTES_MAX,
     }
     ((text,),) = read_all(db, QUERIES["list_views"], parameters)
-    return [
-        ExecutionView(*[*head, "", _error_of(head[0], error, seals), bytes.fromhex(metadata), labels or {}, document_metadata or "", parent_id])
-        for *head, error, metadata, labels, document_metadata, parent_id in orjson.loads(text)
-    ]
+    views = []
+    for *head, error, metadata, labels, document_metadata, parent_id in orjson.loads(text):
+        shown = (_error_of(head[0], error, seals), bytes.fromhex(metadata), labels or {}, document_metadata or "")
+        views.append(ExecutionView(*(*head, "", *shown, parent_id)))
+    return views
 
 
 def _error_of(execution_id: str, stored: Any, seals: Seals) -> Any:

@@ -36,6 +36,7 @@ __all__ = [
     "FORMAT_VERSION",
     "DataDirectory",
     "DataDirectoryRefused",
+    "check_keys",
     "keep_only_key",
     "open_data_directory",
     "read_sealing_keys",
@@ -123,14 +124,20 @@ def open_data_directory(
 
 
 def _sealed_with(folder: Path, before: Mapping[str, str], given: Mapping[str, str] | None) -> Mapping[str, str]:
-    """The keys of what is stored and what will be. Raises DataDirectoryRefused unless those of what is stored are given."""
+    """The keys of what is stored and what will be. Raises DataDirectoryRefused as `check_keys`."""
     if given is None:
         return before
-    for key_id, fingerprint in before.items():
+    check_keys(folder, before, given)
+    return {**before, **dict(list(given.items())[:1])}
+
+
+def check_keys(folder: Path, needed: Mapping[str, str], given: Mapping[str, str]) -> None:
+    """Raises DataDirectoryRefused unless the keys that are needed are given; both are fingerprints by id."""
+    for key_id, fingerprint in needed.items():
         if key_id in given and given[key_id] != fingerprint:
             raise DataDirectoryRefused(
-                f"data directory {folder} was sealed with another key {key_id} than the one of that id in the file that "
-                "FASTRUNNER_DATA_KEY_FILE names: put the right one into it"
+                f"data directory {folder} was sealed with another key {key_id} than the one of that id in the file "
+                "that FASTRUNNER_DATA_KEY_FILE names: put the right one into it"
             )
         if key_id not in given:
             what = "does not name a file that has it" if given else "is not set"
@@ -138,11 +145,11 @@ def _sealed_with(folder: Path, before: Mapping[str, str], given: Mapping[str, st
                 f"data directory {folder} is sealed with the key {key_id}, and FASTRUNNER_DATA_KEY_FILE {what}: set it "
                 "to the file with that key"
             )
-    return {**before, **dict(list(given.items())[:1])}
 
 
 def keep_only_key(folder: Path, key_id: str) -> None:
-    """Writes down that one key has sealed all there is. Hold the directory's lock. Raises DataDirectoryRefused, OSError."""
+    """Writes down that one key has sealed all there is. Hold the directory's lock. Raises as `read_sealing_keys`, and
+    OSError."""
     manifest = _read_manifest(folder)
     if manifest is not None:
         kept = {each: value for each, value in manifest.sealed_with.items() if each == key_id}
@@ -220,9 +227,10 @@ def _read_manifest(folder: Path) -> _Manifest | None:
     try:
         manifest = orjson.loads(path.read_bytes())
         version, shard_count = int(manifest["format_version"]), int(manifest["shard_count"])
-        placement_key = bytes.fromhex(manifest["placement_key"]) if version > 1 else b""
+        has_key = 1 < version <= FORMAT_VERSION
+        placement_key = bytes.fromhex(manifest["placement_key"]) if has_key else b""
         sealed_with = {str(key): str(value) for key, value in manifest.get("sealed_with", {}).items()}
-        if shard_count < 1 or len(placement_key) != (_KEY_SIZE_BYTES if version > 1 else 0):
+        if shard_count < 1 or len(placement_key) != (_KEY_SIZE_BYTES if has_key else 0):
             raise ValueError(manifest)
     except FileNotFoundError:
         shards = sorted(folder.glob("shard-*.db"))

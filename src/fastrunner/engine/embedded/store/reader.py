@@ -307,7 +307,7 @@ class Reader:
                 error_json = self.seals.opened_text(error_json, place("error", execution_id))
             except NotOpened:
                 error_json = None
-        return EventFacts(*facts, error_json)
+        return EventFacts(*(*facts, error_json))
 
     def _lost(self, execution_id: str, key: int, first: int, last: int) -> list[UnacknowledgedEvents]:
         """Rows in place of events that are missing or cannot be read: one each, because a page may end after any."""

@@ -39,7 +39,7 @@ select
     exists (select 1 from plans as p where p.plan_key = x.plan_key),
     exists (select 1 from requests as r where r.execution_key = x.execution_key),
     exists (select 1 from snapshots as s where s.execution_key = x.execution_key),
-    (select max(e.last_sequence) from events as e where e.execution_key = x.execution_key)
+    (select max(e.last_sequence) from events as e where e.execution_key = x.execution_key), x.request_digest
 from executions as x
 
 -- name: requests
