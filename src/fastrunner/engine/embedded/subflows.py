@@ -196,7 +196,7 @@ def _submission(
         document="",
         input_json=input_json,
         input_value=orjson.loads(input_json),
-        env_vars=orjson.loads(shard.store.env_json(execution.execution_key)),
+        env_vars=orjson.loads(shard.store.env_json(execution.execution_key, execution.execution_id)),
         metadata=b"",
         timeout_s_max=0,
         debug=execution.debug,

@@ -469,10 +469,13 @@ class Reader:
         """(parent's id, execution id, number, command) of all that children are to do because their parents did it."""
         return self._sound("select_orders", ())
 
-    def env_json(self, execution_key: int) -> bytes:
-        """The variables of an unfinished execution, as JSON."""
+    def env_json(self, execution_key: int, execution_id: str) -> bytes:
+        """The variables of an unfinished execution, as JSON. Raises Damaged."""
         rows = self._sound("select_env", (execution_key,))
-        return bytes(rows[0][0]) if rows else b"{}"
+        try:
+            return self.seals.opened(rows[0][0], place("env", execution_id)) if rows else b"{}"
+        except NotOpened as error:
+            raise self.damaged(execution_id, f"its request {error}") from None
 
     def document(self, plan_key: int) -> str:
         """The text of a stored document. Raises Damaged."""
