@@ -81,7 +81,7 @@ def is_open(connection: Connection) -> bool:
 
 
 def cut_count(wire: Wire) -> float:
-    return wire.registry.get_sample_value("grpc_connections_cut_total") or 0
+    return wire.registry.get_sample_value("workflow_runner_connections_cut_total") or 0
 
 
 async def test_idle_connections_give_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,6 @@ EXIT_BY_STATUS = {"completed": 0, "failed": 1, "cancelled": 3}
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
 
-EXIT_TERMINATED = 143
-"""Exit code after SIGTERM: 128 + SIGTERM."""
 
 document_path = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 """A workflow document's file; `-` is stdin."""

@@ -25,7 +25,6 @@ import click
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.printable import printable
 from fastrunner.cli.access import Access, access_options
-from fastrunner.cli.arguments import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 EXIT_RPC = 4
 _IN_FLIGHT = 32
@@ -37,6 +36,7 @@ _DELETE_S_MAX = 60.0
 _AGAIN_S = 0.1
 _TRANSIENT = {"FAILED_PRECONDITION", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 _FSYNCS = 100
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STEPS = "".join(f"- step{number}: {{set: {{counter: '${{ .counter + 1 }}'}}}}\n" for number in range(_TASKS))
 _DOCUMENT = f"document: {{dsl: 1.0.3, namespace: bench, name: self-test, version: 1.0.0}}\ndo:\n{_STEPS}"
 
@@ -66,19 +66,18 @@ def bench(target: str | None, seconds: float, data_dir: Path | None, as_json: bo
     import orjson
 
     # An end from outside is one with its `finally`: the temporary runner and its folder go.
-    signal.signal(signal.SIGTERM, _leave)
+    ends = _Ends()
+    for number in _SIGNALS:
+        signal.signal(number, ends)
     shown = Access(**access)
     folder = data_dir or Path(tempfile.gettempdir())
     try:
         result: dict[str, Figures] = {"fsync": _fsync(folder)}
         with _runner(folder) if target is None else _given(target) as where:
-            result |= asyncio.run(_measure(where, shown, seconds, keep=target is None))
+            result |= asyncio.run(_measure(where, shown, seconds, ends, keep=target is None))
     except _Interrupted as interrupted:
         click.echo("fastrunner: interrupted", err=True)
         sys.exit(128 + interrupted.number)
-    except KeyboardInterrupt:
-        click.echo("fastrunner: interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
     except grpc.RpcError as error:
         click.echo(printable(f"fastrunner: {error.code().name}: {error.details()}"), err=True)
         sys.exit(EXIT_RPC)
@@ -131,16 +130,16 @@ def _runner(folder: Path) -> Iterator[str]:
             process.wait()
 
 
-async def _measure(target: str, access: Access, seconds: float, keep: bool) -> dict[str, Figures]:
+async def _measure(target: str, access: Access, seconds: float, ends: "_Ends", keep: bool) -> dict[str, Figures]:
     import grpc
 
     access.check(target)
     opened = grpc.aio.secure_channel(target, access.credentials()) if access.tls else None
     connection: Any = opened or grpc.aio.insecure_channel(target)
     async with connection as channel:
-        load = _Load(channel, access, seconds)
+        load = _Load(channel, access, seconds, ends)
         try:
-            with _interrupts(load.end):
+            with _interrupts(ends):
                 figures = {
                     "accept": await load.run("accept", load.accept),
                     "whole": await load.run("whole", load.whole),
@@ -149,39 +148,50 @@ async def _measure(target: str, access: Access, seconds: float, keep: bool) -> d
             # A runner of one's own is gone in a moment.
             if not keep:
                 await load.delete()
-    if load.ended_by:
-        raise _Interrupted(load.ended_by)
+    if ends.number:
+        raise _Interrupted(ends.number)
     return figures
 
 
-class _Interrupted(Exception):
-    """A signal has ended the load."""
+class _Interrupted(KeyboardInterrupt):
+    """A signal has ended the load; by its base no loop and no `except` takes it for a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
 
-def _leave(*_: object) -> NoReturn:
-    sys.exit(EXIT_TERMINATED)
+class _Ends:
+    """What the signals that end a load do. Python drops what is raised in a destructor; what is noted stays."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """The signal that has ended it; 0: none."""
+
+    def note(self, number: int) -> None:
+        """Begins nothing more, because of a signal."""
+        self.number = number
+
+    def __call__(self, number: int, _: object) -> NoReturn:
+        self.note(number)
+        raise _Interrupted(number)
 
 
 @contextmanager
-def _interrupts(end: Callable[[int], None]) -> Iterator[None]:
+def _interrupts(ends: _Ends) -> Iterator[None]:
     """The first signal ends the load; one after that, whatever is under way."""
     loop = asyncio.get_running_loop()
-    afterwards = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _leave}
 
     def once(number: int) -> None:
         release()
-        end(number)
+        ends.note(number)
 
     def release() -> None:
-        for number, handler in afterwards.items():
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)
-            signal.signal(number, handler)
+            signal.signal(number, ends)
 
-    for number in afterwards:
+    for number in _SIGNALS:
         loop.add_signal_handler(number, once, number)
     try:
         yield
@@ -192,21 +202,15 @@ def _interrupts(end: Callable[[int], None]) -> Iterator[None]:
 class _Load:
     """What the test asks of a runner, and what that has of it."""
 
-    def __init__(self, channel: Any, access: Access, seconds: float) -> None:
+    def __init__(self, channel: Any, access: Access, seconds: float, ends: _Ends) -> None:
         from fastrunner.cli.client import COMMANDS, QUERIES
 
-        self.ended_by = 0
-        """The signal that has ended it; 0: none."""
-        self._seconds = seconds
+        self._seconds, self._ends = seconds, ends
         self._over = self._answered = False
         self._made: list[str] = []
         self._submit = partial(channel.unary_unary(COMMANDS + "ExecuteAsync"), metadata=access.metadata)
         self._execute = partial(channel.unary_stream(COMMANDS + "Execute"), metadata=access.metadata)
         self._delete = partial(channel.unary_unary(QUERIES + "DeleteExecution"), metadata=access.metadata)
-
-    def end(self, number: int) -> None:
-        """Begins nothing more, because of a signal."""
-        self.ended_by, self._over = number, True
 
     def _request(self) -> bytes:
         from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
@@ -245,7 +249,7 @@ class _Load:
             bar = progress.add_task(what, total=self._seconds)
 
             async def again() -> None:
-                while (passed_s := monotonic_s() - begun_s) < self._seconds and not self._over:
+                while (passed_s := monotonic_s() - begun_s) < self._seconds and not (self._over or self._ends.number):
                     progress.update(bar, completed=passed_s)
                     one_s = monotonic_s()
                     try:

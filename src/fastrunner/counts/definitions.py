@@ -243,8 +243,8 @@ class Metrics:
         self.grpc_duration = self._histograms(
             "grpc_server_handling_seconds", "Time RPCs took on the server", CALL_SECONDS, method
         )
-        self.grpc_connections_cut = self._counter(
-            "grpc_connections_cut_total", "Idle connections cut because there were nearly as many as may be"
+        self.connections_cut = self._counter(
+            "connections_cut_total", "Idle gRPC connections cut because there were nearly as many as may be"
         )
 
     # --- kinds of metrics ---

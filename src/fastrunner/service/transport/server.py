@@ -119,7 +119,7 @@ class Server:
         self._intake = Intake(_client, lambda: self._queue.empty_s)
         self._conversations_count = 0
         connections_max = self._listener.options[_CONNECTIONS]
-        self._idle = IdleConnections(connections_max, self._open_calls, metrics.grpc_connections_cut)
+        self._idle = IdleConnections(connections_max, self._open_calls, metrics.connections_cut)
 
     @property
     def port(self) -> int:
