@@ -108,8 +108,11 @@ cdef bint is_wanted(Walk walk, Resource resource) except -1:
 
 
 cdef int arrive(Walk walk, Resource resource, object value, dict error) except -1:
-    """Hands an outcome to the task, or holds it while the walk is paused. What comes from outside is made plain JSON
-    here; what cannot be kept fails the effect. The value beside an error is the least delay of its retry in ms, or None."""
+    """Hands an outcome to the task, or holds it while the walk is paused.
+
+    What comes from outside is made plain JSON here; what cannot be kept fails the effect. The value beside an error is
+    the least delay of its retry in ms, or None.
+    """
     try:
         value = json_safe(&walk.work.measure, value)
         error = json_safe(&walk.work.measure, error)

@@ -1,7 +1,7 @@
 """Stages 4 and 5: `run: workflow`: an effect that ends with another execution, or once that has been accepted.
 
-Rule: what is not awaited leaves the data as it is. The driver answers such an effect when the other execution is sure to
-happen, so that what keeps it from that is the task's fault all the same.
+Rule: what is not awaited leaves the data as it is. The driver answers such an effect when the other execution is sure
+to happen, so that what keeps it from that is the task's fault all the same.
 """
 
 cimport cython
