@@ -481,3 +481,36 @@ def test_json_web_tokens(tmp_path: Path) -> None:
         assert http_get(runner, "/metrics", signed(roles=["read"]), is_token=True)[0] == 200
         assert http_get(runner, "/metrics", signed(roles=["submit"]), is_token=True)[0] == 403
         assert runner.stop()[0] == 0
+
+
+RUNS = "{{run: {{workflow: {{namespace: {}, name: child, version: latest}}}}}}"
+"""A task that runs a workflow of a namespace."""
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        "do: [{{a: {0}}}]",
+        "do: [{{a: {{for: {{in: '${{ [1] }}'}}, do: [{{b: {0}}}]}}}}]",
+        "do: [{{a: {{fork: {{branches: [{{b: {0}}}]}}}}}}]",
+        "do: [{{a: {{try: [{{b: {{wait: {{seconds: 1}}}}}}], catch: {{do: [{{c: {0}}}]}}}}}}]",
+        "use: {{functions: {{f: {0}}}}}\ndo: [{{a: {{call: f}}}}]",
+    ],
+    ids=["task", "for", "fork", "handler", "function"],
+)
+def test_documents_run_workflows_of_own_namespaces(runner: RunnerProcess, tasks: str) -> None:
+    """Wherever it stands, by whichever worker, submitted or registered; one's own is accepted."""
+    head = "document: {dsl: 1.0.3, namespace: billing, name: parent, version: 1.0.0}\n"
+    with Caller(runner, "billing") as caller:
+        for namespace in ("shop", "'${ \"shop\" }'", "billing"):
+            expected = OK if namespace == "billing" else DENIED
+            document = head + tasks.format(RUNS.format(namespace))
+            for _ in range(2):
+                submitted = m.WorkflowExecuteInput(workflow_execution_id=str(uuid.uuid4()), workflow_yaml=document)
+                assert caller.code(path_of("ExecuteAsync"), submitted.SerializeToString()) is expected
+            batch = m.ExecuteAsyncBatchRequest(executions=[submitted])
+            results = caller.call(path_of("ExecuteAsyncBatch"), batch, m.ExecuteAsyncBatchResponse).results
+            assert results[0].refused.code == (0 if expected is OK else DENIED.value[0])
+        loose = "evaluate: {mode: loose}\n" + document
+        submitted = m.WorkflowExecuteInput(workflow_execution_id=str(uuid.uuid4()), workflow_yaml=loose)
+        assert caller.code(path_of("ExecuteAsync"), submitted.SerializeToString()) is DENIED

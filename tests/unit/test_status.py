@@ -51,6 +51,7 @@ REFUSALS: dict[str, list[errors.RunnerError]] = {
     ],
     "DATA_LOSS": [errors.Damaged("m")],
     "UNIMPLEMENTED": [errors.NotServed("m")],
+    "PERMISSION_DENIED": [errors.PermissionDenied("m")],
     "UNAUTHENTICATED": [errors.Unauthenticated("m")],
 }
 

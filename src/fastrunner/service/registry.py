@@ -22,7 +22,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.registry_pb2 import (
     RegisterWorkflowRequest,
     RegisterWorkflowResponse,
 )
-from fastrunner.access.principal import check_namespace
+from fastrunner.access.principal import check_namespace, check_references
 from fastrunner.base import limits
 from fastrunner.engine import Definition, DefinitionRef, Definitions, Engine
 from fastrunner.errors import InvalidRequest
@@ -75,6 +75,7 @@ class Registry:
         check_document(request.workflow_yaml)
         plan = await self._engine.plan_of(request.workflow_yaml, facts.peer)
         check_namespace(facts.principal, plan.namespace)
+        check_references(facts.principal, plan.document)
         definition, created = await self._registry.register(plan, request.workflow_yaml)
         return RegisterWorkflowResponse(
             workflow=_shown(definition, with_document=False), created=created, warnings=warning_lines(plan.warnings)

@@ -20,7 +20,7 @@ from zlib import crc32
 
 from fastrunner._core import Plan
 from fastrunner._wire import TableBusy, TableFull
-from fastrunner.access.principal import check_namespace
+from fastrunner.access.principal import check_namespace, check_references
 from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
 from fastrunner.base.redaction import hide
@@ -152,6 +152,7 @@ class Submissions:
             plan = self.compiler.plan_of(submission.document, client)
         if plan is not None:
             check_namespace(submission.principal, plan.plan.namespace)
+            check_references(submission.principal, plan.plan.document)
         if plan is not None or submission.ref is not None:
             self._judge(submission, answer)
             return
@@ -161,7 +162,9 @@ class Submissions:
         def compiled(outcome: "asyncio.Future[CachedPlan]") -> None:
             self._admission.release(client, size_bytes)
             try:
-                check_namespace(submission.principal, outcome.result().plan.namespace)
+                plan = outcome.result().plan
+                check_namespace(submission.principal, plan.namespace)
+                check_references(submission.principal, plan.document)
                 self._judge(submission, answer)
             except _REFUSALS as refusal:
                 self._refuse((answer,), refusal)
