@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from itertools import product
-from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -11,7 +10,7 @@ import pytest_asyncio
 from fastrunner.base import limits
 from fastrunner.engine import ExecutionQuery, ExecutionView
 from fastrunner.engine.embedded.engine import EmbeddedEngine
-from fastrunner.engine.embedded.store.statements import QUERIES
+from fastrunner.engine.embedded.store.listing import LISTINGS
 from fastrunner.errors import AtCapacity, Stopping
 from tests.integration.engines import document, engine_on, folder, submission, until, until_status
 
@@ -131,7 +130,7 @@ async def test_every_filter_finds_everything_once_in_order(engine: EmbeddedEngin
 @pytest.mark.parametrize("count_max", [1, 7, 1_000])
 async def test_labels_are_found_with_every_other_filter(engine: EmbeddedEngine, count_max: int) -> None:
     everything = sorted([await engine.get(f"e-{number}") for number in range(COUNT)], key=_place, reverse=True)
-    for labels, asked, name, until_ms in product(
+    for labels, asked, name, namespaces, until_ms in product(
         (
             {"third": "1"},
             {"third": "2", "rare": "yes"},
@@ -141,6 +140,7 @@ async def test_labels_are_found_with_every_other_filter(engine: EmbeddedEngine, 
         ),
         ((), ("completed",), ("paused", "failed")),
         ("", "name-1"),
+        (None, frozenset({"space-1", "none"}), frozenset[str]()),
         (0, NOW_MS + 9),
     ):
         pages = await _all_pages(
@@ -149,6 +149,7 @@ async def test_labels_are_found_with_every_other_filter(engine: EmbeddedEngine, 
             labels=tuple(labels.items()),
             statuses=frozenset(asked),
             name=name,
+            namespaces=namespaces,
             accepted_until_ms=until_ms,
         )
         assert [view.execution_id for page in pages for view in page] == [
@@ -157,6 +158,7 @@ async def test_labels_are_found_with_every_other_filter(engine: EmbeddedEngine, 
             if labels.items() <= view.labels.items()
             and (not asked or view.status in asked)
             and name in ("", view.name)
+            and (namespaces is None or view.namespace in namespaces)
             and (not until_ms or view.accepted_ms < until_ms)
         ]
 
@@ -219,7 +221,7 @@ async def test_listings_at_once(engine: EmbeddedEngine, monkeypatch: pytest.Monk
 async def test_stopping_waits_for_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither for one that is being read, however long that takes, nor for one behind it."""
     endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*), null from n"
-    monkeypatch.setitem(cast(dict[str, str], QUERIES), "list_all", endless)
+    monkeypatch.setitem(LISTINGS, "list_all", endless)
     async with engine_on(folder(), shards=2) as engine:
         await engine.submit(submission("one"))
         listings = [asyncio.ensure_future(engine.list(ExecutionQuery())) for _ in range(2)]

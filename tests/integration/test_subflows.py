@@ -97,6 +97,8 @@ async def test_a_child_gives_its_output() -> None:
         )
         assert (await engine.get("parent~1")).parent_id == "parent"
         assert (await engine.get("parent")).parent_id == ""
+        labelled = ExecutionQuery(parent_id="parent", labels=(("a", "b"),))
+        assert not (await engine.list(labelled)).items
         await assert_whole(engine, "parent", "workflow_completed")
         await assert_whole(engine, "parent~1", "workflow_completed")
 

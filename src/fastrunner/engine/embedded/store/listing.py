@@ -2,14 +2,14 @@
 
 Theory of operation: a query becomes one or several sources, each a run through an index in the order of the listing:
 that of the parent asked for; else of labels the rarest; else one for each state asked for, unless what has completed is
-asked for too; else one for each document of the name asked for; else everything. What an index does not decide is
-looked at row by row.
+asked for too; else one for each document of the name asked for; else everything. Every filter is looked at row by row
+in whatever a source gives, so none depends on which source it is.
 
 Rules: however much a shard holds, a page reads so many rows at most, all sources together; it ends early where that is
 not enough, and says how far it got. All of a page is one state of the file.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -23,11 +23,18 @@ from fastrunner.engine.pages import Page, merged
 if TYPE_CHECKING:
     import apsw
 
-__all__ = ["page_of"]
+__all__ = ["LISTINGS", "page_of"]
 
 _FOREVER_MS = 2**63 - 1
 _UNINDEXED = "completed"
 """The state that `executions_status` leaves out."""
+
+LISTINGS: Final = {
+    name: f"{text},\n{QUERIES['list_found']}"
+    for name, text in QUERIES.items()
+    if name == "list_all" or name.startswith("list_by_")
+}
+"""A statement for each kind of source: where it looks, and what all of them look at row by row."""
 
 
 def page_of(db: "apsw.Connection", query: ExecutionQuery, seals: Seals) -> ExecutionPage:
@@ -80,7 +87,7 @@ def _count(db: "apsw.Connection", label: tuple[str, str]) -> int:
 
 def _part(db: "apsw.Connection", statement: str, parameters: dict[str, Any], count_max: int) -> Page[Any]:
     """What one source gives: (accepted_ms, execution_id, execution_key)."""
-    ((found_text, read_to_text),) = read_all(db, QUERIES[statement], parameters)
+    ((found_text, read_to_text),) = read_all(db, LISTINGS[statement], parameters)
     found = orjson.loads(found_text)
     if len(found) == count_max:
         return Page(found, (found[-1][0], found[-1][1]))

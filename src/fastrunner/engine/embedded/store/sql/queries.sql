@@ -271,8 +271,7 @@ select plan_key from plans where name = :name and (:namespace = '' or namespace 
 select plan_key from plans where namespace = :namespace limit :count_max
 
 -- name: list_all
--- Of the newest executions, those that are asked for: at most so many, of at most so many rows, and where the last row is if
--- those were not enough. One JSON text each: one step of the database is one hand-over of the interpreter lock.
+-- Where a listing looks, one of these and `list_found` after it: the newest executions, at most so many rows.
 with range as not materialized (
     select x.accepted_ms, x.execution_id, x.execution_key, x.plan_key, x.status
     from executions as x indexed by executions_accepted
@@ -282,21 +281,7 @@ with range as not materialized (
         and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
     order by x.accepted_ms desc, x.execution_id desc
     limit :rows_max
-),
-found as materialized (
-    select x.accepted_ms, x.execution_id, x.execution_key
-    from range as x left join plans as p using (plan_key)
-    where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
-        and (:name = '' or p.name = :name)
-        and (:namespace = '' or p.namespace = :namespace)
-        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
-    limit :count_max
 )
-select
-    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
-    case when (select count(*) from found) < :count_max then (
-        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
-    ) end
 
 -- name: list_by_status
 -- The same of the executions in one state.
@@ -310,20 +295,7 @@ with range as not materialized (
         and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
     order by x.accepted_ms desc, x.execution_id desc
     limit :rows_max
-),
-found as materialized (
-    select x.accepted_ms, x.execution_id, x.execution_key
-    from range as x left join plans as p using (plan_key)
-    where (:name = '' or p.name = :name)
-        and (:namespace = '' or p.namespace = :namespace)
-        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
-    limit :count_max
 )
-select
-    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
-    case when (select count(*) from found) < :count_max then (
-        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
-    ) end
 
 -- name: list_by_plan
 -- The same of the executions of one document.
@@ -337,21 +309,7 @@ with range as not materialized (
         and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
     order by x.accepted_ms desc, x.execution_id desc
     limit :rows_max
-),
-found as materialized (
-    select x.accepted_ms, x.execution_id, x.execution_key
-    from range as x left join plans as p using (plan_key)
-    where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
-        and (:name = '' or p.name = :name)
-        and (:namespace = '' or p.namespace = :namespace)
-        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
-    limit :count_max
 )
-select
-    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
-    case when (select count(*) from found) < :count_max then (
-        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
-    ) end
 
 -- name: list_by_parent
 -- The same of the executions that one has started.
@@ -365,21 +323,7 @@ with range as not materialized (
         and (x.accepted_ms, x.execution_id) < (:before_ms, :before_id)
     order by x.accepted_ms desc, x.execution_id desc
     limit :rows_max
-),
-found as materialized (
-    select x.accepted_ms, x.execution_id, x.execution_key
-    from range as x left join plans as p using (plan_key)
-    where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
-        and (:name = '' or p.name = :name)
-        and (:namespace = '' or p.namespace = :namespace)
-        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
-    limit :count_max
 )
-select
-    (select json_group_array(json_array(accepted_ms, cast(execution_id as text), execution_key)) from found),
-    case when (select count(*) from found) < :count_max then (
-        select json_array(accepted_ms, cast(execution_id as text)) from range limit 1 offset :rows_max - 1
-    ) end
 
 -- name: count_label
 -- How many executions have a label; beyond so many it makes no difference.
@@ -388,8 +332,8 @@ select count(*) from (select 1 from labels where name = ? and value = ? limit ?)
 -- name: list_by_label
 -- The same of the executions that have one label, and perhaps more.
 with range as not materialized (
-    select l.accepted_ms, l.execution_id, l.execution_key
-    from labels as l
+    select l.accepted_ms, l.execution_id, l.execution_key, x.plan_key, x.status
+    from labels as l cross join executions as x on x.execution_key = l.execution_key
     where l.name = :label_name and l.value = :label_value
         and l.accepted_ms >= :accepted_from_ms
         and l.accepted_ms < :accepted_until_ms
@@ -397,21 +341,26 @@ with range as not materialized (
         and (l.accepted_ms, l.execution_id) < (:before_ms, :before_id)
     order by l.accepted_ms desc, l.execution_id desc
     limit :rows_max
-),
+)
+
+-- name: list_found
+-- Of those, the executions that are asked for, at most so many; and where the last row is if the rows were not enough. One JSON
+-- text each: one step of the database is one hand-over of the interpreter lock.
 found as materialized (
-    select r.accepted_ms, r.execution_id, r.execution_key
-    from range as r cross join executions as x on x.execution_key = r.execution_key left join plans as p using (plan_key)
-    where not exists (
-            select 1 from json_each(:labels) as j
-            where not exists (
-                select 1 from labels as m
-                where m.name = j.value ->> 0 and m.value = j.value ->> 1
-                    and m.accepted_ms = r.accepted_ms and m.execution_id = r.execution_id
-            )
-        )
-        and (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
+    select x.accepted_ms, x.execution_id, x.execution_key
+    from range as x left join plans as p using (plan_key)
+    where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
         and (:name = '' or p.name = :name)
         and (:namespace = '' or p.namespace = :namespace)
+        and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
+        and not exists (
+            select 1 from json_each(:labels) as j
+            where not exists (
+                select 1 from labels as l
+                where l.name = j.value ->> 0 and l.value = j.value ->> 1
+                    and l.accepted_ms = x.accepted_ms and l.execution_id = x.execution_id
+            )
+        )
     limit :count_max
 )
 select
