@@ -318,8 +318,8 @@ cdef class Plan:
     cdef readonly object document
     cdef readonly bytes digest
     """SHA-256 of the document's text."""
-    cdef readonly tuple warnings
-    cdef readonly tuple secrets
+    cdef readonly tuple warnings, secrets
+    cdef readonly frozenset namespaces_run
     cdef Behaviour behaviour
     """Of executions that start from it."""
     cdef list tasks

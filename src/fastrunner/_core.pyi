@@ -141,6 +141,8 @@ class Plan:
     """What is allowed and hardly meant, in document order, at most 100; of a stored document none."""
     secrets: tuple[str, ...]
     """The names of `use.secrets`; no others are seen by its expressions, whatever is given."""
+    namespaces_run: frozenset[str | None]
+    """The namespaces of the workflows that its tasks run in turn; None among them: one that an expression tells."""
 
     def __init__(self) -> None:
         """Raises TypeError: plans come from `compile`."""

@@ -511,6 +511,10 @@ def test_documents_run_workflows_of_own_namespaces(runner: RunnerProcess, tasks:
             batch = m.ExecuteAsyncBatchRequest(executions=[submitted])
             results = caller.call(path_of("ExecuteAsyncBatch"), batch, m.ExecuteAsyncBatchResponse).results
             assert results[0].refused.code == (0 if expected is OK else DENIED.value[0])
-        loose = "evaluate: {mode: loose}\n" + document
-        submitted = m.WorkflowExecuteInput(workflow_execution_id=str(uuid.uuid4()), workflow_yaml=loose)
-        assert caller.code(path_of("ExecuteAsync"), submitted.SerializeToString()) is DENIED
+        for namespace, expected in (('\'"sh" + "op"\'', DENIED), ("billing", OK)):
+            loose = "evaluate: {mode: loose}\n" + head + tasks.format(RUNS.format(namespace))
+            submitted = m.WorkflowExecuteInput(workflow_execution_id=str(uuid.uuid4()), workflow_yaml=loose)
+            assert caller.code(path_of("ExecuteAsync"), submitted.SerializeToString()) is expected
+        data = head + "do: [{a: {set: " + RUNS.format("shop") + "}}]"
+        submitted = m.WorkflowExecuteInput(workflow_execution_id=str(uuid.uuid4()), workflow_yaml=data)
+        assert caller.code(path_of("ExecuteAsync"), submitted.SerializeToString()) is OK

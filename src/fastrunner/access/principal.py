@@ -4,10 +4,10 @@ Rules: the name says how it was proved (`token:ci`, `jwt:alice`, `certificate:ga
 credentials are taken for one another. A principal is made once and shared by all its calls: it is immutable.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from fastrunner.errors import PermissionDenied
 
@@ -57,33 +57,18 @@ def check_namespace(principal: Principal | None, namespace: str) -> None:
     )
 
 
-def check_references(principal: Principal | None, document: Mapping[str, Any]) -> None:
+def check_references(principal: Principal | None, namespaces: Iterable[str | None]) -> None:
     """Raises PermissionDenied unless a caller may see every workflow that a document of its own runs in turn.
 
-    What is registered runs others on the word of whoever registered it. A namespace that only an expression tells is
-    refused: nobody asks again when the task begins.
+    `namespaces` are those workflows'; None is one that an expression tells, which is refused: nobody asks again when
+    the task begins. What is registered runs others on the word of whoever registered it.
     """
     if principal is None or principal.namespaces is None:
         return
-    is_loose = (document.get("evaluate") or {}).get("mode") == "loose"
-    for namespace in _namespaces_run(document):
-        if is_loose or not isinstance(namespace, str) or namespace.lstrip().startswith("${"):
+    for namespace in namespaces:
+        if namespace is None:
             raise PermissionDenied(
-                f"{principal.name} is confined to namespaces, and the document's `run.workflow.namespace` may be an "
-                "expression: write the namespace itself, without `evaluate.mode: loose`"
+                f"{principal.name} is confined to namespaces, and an expression tells a `run.workflow.namespace` of "
+                "the document: write the namespace itself"
             )
         check_namespace(principal, namespace)
-
-
-def _namespaces_run(document: Mapping[str, Any]) -> Iterator[Any]:
-    """The namespace of each `run: workflow`, in tasks and functions; and of what only looks like one."""
-    left: list[Any] = [document]
-    while left:
-        value = left.pop()
-        if isinstance(value, Mapping):
-            match value.get("run"):
-                case {"workflow": {"namespace": namespace}}:
-                    yield namespace
-            left.extend(value.values())
-        elif isinstance(value, list | tuple):
-            left.extend(value)

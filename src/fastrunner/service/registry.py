@@ -75,7 +75,7 @@ class Registry:
         check_document(request.workflow_yaml)
         plan = await self._engine.plan_of(request.workflow_yaml, facts.peer)
         check_namespace(facts.principal, plan.namespace)
-        check_references(facts.principal, plan.document)
+        check_references(facts.principal, plan.namespaces_run)
         definition, created = await self._registry.register(plan, request.workflow_yaml)
         return RegisterWorkflowResponse(
             workflow=_shown(definition, with_document=False), created=created, warnings=warning_lines(plan.warnings)

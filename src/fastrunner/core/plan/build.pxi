@@ -122,6 +122,7 @@ cdef class PlanBuilder:
         self.plan = Plan.__new__(Plan, KEY)
         self.plan.behaviour = behaviour_now()
         self.plan.secrets = declared_secrets(self.use)
+        self.plan.namespaces_run = frozenset()
         self.measure.depth_max = <int> self.plan.behaviour.data_depth_max
         self.measure.size_bytes_max = self.plan.behaviour.data_size_bytes_max
         self.cursors = []

@@ -152,7 +152,7 @@ class Submissions:
             plan = self.compiler.plan_of(submission.document, client)
         if plan is not None:
             check_namespace(submission.principal, plan.plan.namespace)
-            check_references(submission.principal, plan.plan.document)
+            check_references(submission.principal, plan.plan.namespaces_run)
         if plan is not None or submission.ref is not None:
             self._judge(submission, answer)
             return
@@ -164,7 +164,7 @@ class Submissions:
             try:
                 plan = outcome.result().plan
                 check_namespace(submission.principal, plan.namespace)
-                check_references(submission.principal, plan.document)
+                check_references(submission.principal, plan.namespaces_run)
                 self._judge(submission, answer)
             except _REFUSALS as refusal:
                 self._refuse((answer,), refusal)

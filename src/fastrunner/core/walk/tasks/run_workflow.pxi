@@ -17,6 +17,9 @@ cdef class RunWorkflowNode(TaskNode):
 cdef TaskNode build_run_workflow(PlanBuilder builder, dict definition, Siblings siblings):
     cdef RunWorkflowNode task = RunWorkflowNode.__new__(RunWorkflowNode)
     cdef dict process = definition["run"]
+    cdef Template namespace = builder.template(AT_RUN, process["workflow"]["namespace"], siblings.bindings)
+    # An expression's template has no constant.
+    builder.plan.namespaces_run |= {namespace.constant}
     task.is_awaited = process.get("await", True)
     task.fields = builder.template(AT_RUN, process["workflow"], siblings.bindings)
     return task
