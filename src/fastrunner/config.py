@@ -328,22 +328,26 @@ class Config(DataSettings):
             )
         return self
 
-    def _check_tls(self) -> None:
-        """gRPC says only that it cannot listen or connect; so what is wrong with the files is found out here."""
+    def check_callback_files(self) -> None:
+        """Raises ValueError, naming the variable, if a file of TLS for callbacks cannot be used now."""
         if self.callback_ca_file is not None:
             check_authorities("FASTRUNNER_CALLBACK_CA_FILE", self.callback_ca_file)
+        if self.callback_certificate_file is not None and self.callback_key_file is not None:
+            check_pair("FASTRUNNER_CALLBACK", self.callback_certificate_file, self.callback_key_file)
+
+    def _check_tls(self) -> None:
+        """gRPC says only that it cannot listen or connect; so what is wrong with the files is found out here."""
         if (self.callback_certificate_file is None) != (self.callback_key_file is None):
             raise ValueError(
                 "FASTRUNNER_CALLBACK_CERTIFICATE_FILE and FASTRUNNER_CALLBACK_KEY_FILE belong together: set both, or "
                 "neither for callbacks that show no certificate"
             )
-        if self.callback_certificate_file is not None and self.callback_key_file is not None:
-            if not self.stigmer_service_use_tls:
-                raise ValueError(
-                    "FASTRUNNER_CALLBACK_CERTIFICATE_FILE is set, but STIGMER_SERVICE_USE_TLS=false shows no "
-                    "certificate: unset one of them"
-                )
-            check_pair("FASTRUNNER_CALLBACK", self.callback_certificate_file, self.callback_key_file)
+        if self.callback_certificate_file is not None and not self.stigmer_service_use_tls:
+            raise ValueError(
+                "FASTRUNNER_CALLBACK_CERTIFICATE_FILE is set, but STIGMER_SERVICE_USE_TLS=false shows no certificate: "
+                "unset one of them"
+            )
+        self.check_callback_files()
         certificate, key, authorities = self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file
         if self.http_tls and certificate is None:
             raise ValueError("FASTRUNNER_HTTP_TLS needs FASTRUNNER_TLS_CERTIFICATE_FILE and FASTRUNNER_TLS_KEY_FILE")

@@ -14,7 +14,7 @@ import grpc.aio
 
 from fastrunner.access.files import signature_of
 from fastrunner.base import limits
-from fastrunner.base.checks import check_authorities, check_pair, read_key
+from fastrunner.base.checks import read_key
 from fastrunner.base.clock import monotonic_s
 from fastrunner.config import Config
 
@@ -69,7 +69,7 @@ class Credentials:
         key_changed, tls_changed = signature[0] != self._signature[0], signature[1:] != self._signature[1:]
         if tls_changed:
             try:
-                self.check()
+                self._config.check_callback_files()
             except ValueError as error:
                 _log.error("%s: the certificates of before stay", error)
                 tls_changed = False
@@ -77,14 +77,6 @@ class Credentials:
         if key_changed and self._key_file is not None:
             self._read_key(self._key_file)
         return tls_changed
-
-    def check(self) -> None:
-        """Raises ValueError, naming the variable, if a file of TLS cannot be used."""
-        config = self._config
-        if config.callback_ca_file is not None:
-            check_authorities("FASTRUNNER_CALLBACK_CA_FILE", config.callback_ca_file)
-        if config.callback_certificate_file is not None and config.callback_key_file is not None:
-            check_pair("FASTRUNNER_CALLBACK", config.callback_certificate_file, config.callback_key_file)
 
     def for_channel(self) -> grpc.ChannelCredentials:
         """What a new connection shows and trusts."""

@@ -12,7 +12,6 @@ from fastrunner.access.audit import AuditLog
 from fastrunner.access.certificates import Certificates, open_certificates
 from fastrunner.access.gate import Gate, open_gate
 from fastrunner.base import limits
-from fastrunner.base.checks import check_authorities, check_pair
 from fastrunner.config import Config
 from fastrunner.processes.link import ExitCode, StartError
 
@@ -46,10 +45,7 @@ class Credentials:
 def worker_credentials(config: Config) -> Credentials:
     """Those of a worker. Raises StartError if a file, those of callbacks included, is unusable."""
     try:
-        if config.callback_ca_file is not None:
-            check_authorities("FASTRUNNER_CALLBACK_CA_FILE", config.callback_ca_file)
-        if config.callback_certificate_file is not None and config.callback_key_file is not None:
-            check_pair("FASTRUNNER_CALLBACK", config.callback_certificate_file, config.callback_key_file)
+        config.check_callback_files()
         audit = AuditLog(config.audit_file) if config.audit_file is not None else None
         return Credentials(open_certificates(config), open_gate(config), audit)
     except ValueError as error:
