@@ -396,6 +396,27 @@ class TaskTally:
         expressions whose budget ended."""
 
 @final
+class Wait:
+    """One thing that an execution waits for."""
+
+    kind: Literal["time", "retry", "effect", "events"]
+    task: str
+    """Name of the task."""
+    reference: str
+    """JSON pointer of the task."""
+    until_ms: int
+    """When it goes on, for `time` and `retry`; else when the earliest timeout around it ends it, 0: never."""
+    retry: int
+    """For `retry`: its number, from 1."""
+    retries_max: int
+    """For `retry`: how many there may be; -1: any number."""
+    action: PerformEffect | Subscribe | None
+    """What it has asked for, for `effect` and `events`."""
+
+    def __init__(self) -> None:
+        """Raises TypeError: waits come from walks."""
+
+@final
 class Walk:
     """One execution. Deterministic: equal calls give equal turns, snapshots and event bytes."""
 
@@ -452,6 +473,9 @@ class Walk:
 
     def pending(self) -> list[PerformEffect | Subscribe]:
         """Effects performed and not yet answered, and subscriptions, to be asked for again after a restore."""
+
+    def waits(self) -> list[Wait]:
+        """What it waits for now, by its lines of control in their order; empty while it can take a step."""
 
     def snapshot(self) -> bytes:
         """The walk's state but for plan, input and env, with a format version and a checksum.

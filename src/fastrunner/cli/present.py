@@ -73,6 +73,8 @@ def show_execution(execution: query_pb2.Execution, now_ms: int, note: Note) -> N
     ]
     if not execution.finished_ms and (at := note(execution)):
         rows.append(("at", at))
+    if execution.waiting:
+        rows.append(("waiting", printable(execution.waiting)))
     if execution.parent_execution_id:
         rows.append(("parent", printable(execution.parent_execution_id)))
     if execution.labels:

@@ -165,6 +165,8 @@ class ExecutionView:
     """JSON text of the document's `metadata`; empty without one, and in lists if it is large."""
     parent_id: str = ""
     """Who has started it; empty if a client has."""
+    waiting: str = ""
+    """What it waits for, in one sentence; empty if it has work to do, and in lists."""
 
 
 @dataclass(frozen=True, slots=True)

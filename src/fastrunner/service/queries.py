@@ -257,6 +257,7 @@ def _execution(view: ExecutionView) -> Execution:
         labels=view.labels,
         parent_execution_id=view.parent_id,
         document_metadata_json=view.document_metadata_json,
+        waiting=view.waiting,
     )
     if view.error is not None:
         execution.error.CopyFrom(_error_details(view.error))

@@ -9,6 +9,7 @@
     deadlines.pxi  waits and timeouts
     effects.pxi    what is asked for outside, and outcomes
     commands.pxi   pause, resume, cancel
+    waits.pxi      what it waits for, for people
     ends.pxi       how an execution ends
     snapshot.pxi   a walk as bytes and back; sharing.pxi, earlier.pxi: values within values, earlier formats
 
@@ -90,6 +91,9 @@ cdef class Walk:
             (<Resource> resource).action
             for resource in self.resources.values() if not (<Resource> resource).is_answered
         ]
+
+    def waits(self):
+        return waits_of(self)
 
     def snapshot(self):
         return write_snapshot(self)

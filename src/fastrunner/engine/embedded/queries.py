@@ -3,11 +3,14 @@
 Rule: keyed reads are on the loop's thread; listings, which may scan for long, are not; see `listings.py`.
 """
 
+from dataclasses import replace
+
 from fastrunner.base import limits
 from fastrunner.engine import EncodedEvents, ExecutionPage, ExecutionQuery, ExecutionView, UnacknowledgedEvents
 from fastrunner.engine.embedded.listings import Listings
 from fastrunner.engine.embedded.run.subscriptions import Page
 from fastrunner.engine.embedded.shards import Shards
+from fastrunner.engine.embedded.waiting import waiting_for
 from fastrunner.errors import Stopping, UnknownExecution
 from fastrunner.progress.wire import split
 
@@ -25,10 +28,11 @@ class Queries:
 
     def get(self, execution_id: str) -> ExecutionView:
         """Raises UnknownExecution."""
-        view = self._shards.of(execution_id).store.view(execution_id)
+        shard = self._shards.of(execution_id)
+        view = shard.store.view(execution_id)
         if view is None:
             raise UnknownExecution(execution_id)
-        return view
+        return replace(view, waiting=waiting_for(shard, view))
 
     async def list(self, query: ExecutionQuery) -> ExecutionPage:
         """Newest first. Raises AtCapacity, Unavailable."""

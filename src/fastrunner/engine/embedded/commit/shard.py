@@ -202,7 +202,7 @@ class Shard:
             crash.strike(TurnPart.RESTORE, row.execution_id)
             if row.damage:
                 raise Damaged(row.damage)
-            plan = self._stored_plan(row.plan_key).plan
+            plan = self.stored_plan(row.plan_key).plan
             input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
             secrets = self._driver.secrets_of(plan)
             hide([env[name] for name in plan.secrets if name in env])
@@ -227,13 +227,13 @@ class Shard:
             self.marks.end()
         return execution
 
-    def _stored_plan(self, plan_key: int) -> CachedPlan:
+    def stored_plan(self, plan_key: int) -> CachedPlan:
+        """The plan of a document of the file. Raises Unavailable, Damaged."""
         plan = self._plans_by_key.get(plan_key)
         if plan is None:
-            plan = self._plans.get_stored(self.store.document(plan_key))
             if len(self._plans_by_key) >= limits.PLANS_BY_KEY_MAX:
                 self._plans_by_key.clear()
-            self._plans_by_key[plan_key] = plan
+            plan = self._plans_by_key[plan_key] = self._plans.get_stored(self.store.document(plan_key))
         return plan
 
     def evict(self, execution: Execution) -> None:

@@ -103,6 +103,7 @@ class Execution(message.Message):
     PARENT_EXECUTION_ID_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     DOCUMENT_METADATA_JSON_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The caller's id."""
     status: builtins.str
@@ -129,6 +130,10 @@ class Execution(message.Message):
     """The execution whose task `run: workflow` has started it; empty if a caller has."""
     document_metadata_json: builtins.str
     """Exact JSON text of the document's own `metadata`; empty if it has none. Lists leave out what is over 4 KiB."""
+    waiting: builtins.str
+    """What it waits for, in one sentence: a time, a retry, an effect, events, to be resumed, its receiver. Empty while it has
+    work to do, and in lists.
+    """
     @builtins.property
     def error(self) -> messages_pb2.ErrorDetails:
         """Its error, once failed; of a paused one, why the runner has paused it: nothing if somebody else has."""
@@ -160,10 +165,11 @@ class Execution(message.Message):
         parent_execution_id: builtins.str = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
         document_metadata_json: builtins.str = ...,
+        waiting: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_ms", b"accepted_ms", "acknowledged_sequence_number", b"acknowledged_sequence_number", "document_metadata_json", b"document_metadata_json", "error", b"error", "execution_id", b"execution_id", "finished_ms", b"finished_ms", "given_up_events", b"given_up_events", "labels", b"labels", "last_sequence_number", b"last_sequence_number", "metadata", b"metadata", "output_json", b"output_json", "parent_execution_id", b"parent_execution_id", "status", b"status", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_ms", b"accepted_ms", "acknowledged_sequence_number", b"acknowledged_sequence_number", "document_metadata_json", b"document_metadata_json", "error", b"error", "execution_id", b"execution_id", "finished_ms", b"finished_ms", "given_up_events", b"given_up_events", "labels", b"labels", "last_sequence_number", b"last_sequence_number", "metadata", b"metadata", "output_json", b"output_json", "parent_execution_id", b"parent_execution_id", "status", b"status", "waiting", b"waiting", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

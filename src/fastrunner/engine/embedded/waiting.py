@@ -1,0 +1,97 @@
+"""Stage 3, journal: what an execution waits for, in one sentence for people.
+
+Rule: asking changes nothing. An execution that is not in memory is read from its snapshot and dropped again; what
+cannot be told is left out, and never a reason not to answer.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+
+from fastrunner._core import PerformEffect, Wait, Walk
+from fastrunner.engine import ExecutionView
+from fastrunner.engine.embedded.commit.shard import Shard
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.run.family import RUN_WORKFLOW, child_id_of
+from fastrunner.errors import RunnerError
+
+__all__ = ["waiting_for"]
+
+_TOLD_MAX: Final = 3
+"""Branches of a fork that are told one by one."""
+
+
+def waiting_for(shard: Shard, view: ExecutionView) -> str:
+    """Of an execution of a shard; empty if it has work to do, or has ended and everything is told."""
+    if view.finished_ms:
+        return _callbacks(view)
+    if view.status == "paused":
+        why = "by the runner, whose error says why" if view.error is not None else "by a caller"
+        return f"paused {why}, until it is resumed or cancelled"
+    execution = shard.live.get(view.execution_id)
+    if execution is not None:
+        return _live(execution)
+    try:
+        waits = _stored(shard, view.execution_id)
+    except (RunnerError, ValueError):
+        # Whoever brings it back tells what is wrong with it.
+        return ""
+    return _sentence(waits, view.execution_id)
+
+
+def _callbacks(view: ExecutionView) -> str:
+    missing = view.last_sequence - view.given_up_events - view.acknowledged_sequence
+    return f"has ended; its receiver has still to take {missing} events" if missing > 0 else ""
+
+
+def _live(execution: Execution) -> str:
+    walk = execution.walk
+    if execution.broken:
+        return "out of service until the next start: the runner's log has the reason"
+    if walk is None or execution.more or execution.inbox:
+        return ""
+    return _sentence(walk.waits(), execution.execution_id, execution)
+
+
+def _stored(shard: Shard, execution_id: str) -> Sequence[Wait]:
+    acceptance = shard.store.acceptance(execution_id)
+    row = None if acceptance is None else shard.store.unfinished(acceptance[0])
+    if row is None or row.damage:
+        return ()
+    plan = shard.stored_plan(row.plan_key).plan
+    walk = Walk.restore(
+        plan, row.execution_id, orjson.loads(row.input_json), row.snapshot, env=orjson.loads(row.env_json)
+    )
+    return walk.waits()
+
+
+def _sentence(waits: Sequence[Wait], execution_id: str, execution: Execution | None = None) -> str:
+    told = [_told(cause, execution_id, execution) for cause in waits[:_TOLD_MAX]]
+    if len(waits) > _TOLD_MAX:
+        told.append(f"and {len(waits) - _TOLD_MAX} more")
+    return "; ".join(told)
+
+
+def _told(cause: Wait, execution_id: str, execution: Execution | None) -> str:
+    where = f"in task {cause.task!r} ({cause.reference})"
+    if cause.kind == "time":
+        return f"waits until {_time(cause.until_ms)} {where}"
+    if cause.kind == "retry":
+        bound = f" of {cause.retries_max}" if cause.retries_max >= 0 else ""
+        return f"retry {cause.retry}{bound} at {_time(cause.until_ms)} {where}"
+    until = f", until {_time(cause.until_ms)} at the latest" if cause.until_ms else ""
+    action = cause.action
+    if not isinstance(action, PerformEffect):
+        return f"listens for events {where}{until}"
+    if action.kind == RUN_WORKFLOW:
+        return f"waits for execution {child_id_of(execution_id, action.effect_id)!r} {where}{until}"
+    kind = action.kind.replace("_", ": ", 1)
+    if execution is None or action.effect_id in execution.effects_unstarted:
+        return f"waits for its turn to do {kind} {where}{until}"
+    return f"waits for the outcome of {kind} {where}{until}"
+
+
+def _time(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
