@@ -18,14 +18,14 @@ cdef class Document:
     cdef str text
     cdef object root
     cdef list problems
-    cdef dict programs
-    cdef dict schemas
+    cdef dict programs, schemas
     cdef long long steps_left
     cdef bint is_paid, is_stored
     # Whether something in it does: 1 or -1; 0 while nobody asked.
     cdef int authenticates
     cdef bint is_json
     cdef object mark  # where its values stand in the text, once something asked for it
+    cdef object refuse_run  # why something may not be run; None: everything may
 
     cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key)
 

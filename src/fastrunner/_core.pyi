@@ -4,7 +4,7 @@ The core does no I/O and knows no clock: time (`now_ms`, milliseconds since the 
 JSON values are Python objects as orjson gives them. No method modifies a value it was given.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, final
 
 Json = Any
@@ -86,12 +86,18 @@ def compile(text: str | bytes, stored: bool = False) -> Plan:
     `stored`: an execution of it was accepted before, and rules that came later are not asked of it.
     """
 
+RefuseRun = Callable[[str, str | None], str]
+
 @final
 class Compilation:
     """A document on its way to a plan, so that a large one does not hold whoever else needs the processor."""
 
-    def __init__(self, text: str | bytes, stored: bool = False) -> None:
-        """Raises InvalidWorkflow for text that is too large or no text."""
+    def __init__(self, text: str | bytes, stored: bool = False, refuse_run: RefuseRun | None = None) -> None:
+        """Raises InvalidWorkflow for text that is too large or no text.
+
+        `refuse_run` says why the runner does not let documents run something: `shell`, `script` or `container`, and the
+        language or the image, None if an expression makes it; empty if it does. Default: everything is allowed.
+        """
 
     def step(self, budget: int) -> Plan | None:
         """Goes on for about `budget` tasks or expressions, 20 us each; the plan once it is there.

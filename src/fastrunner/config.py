@@ -42,6 +42,7 @@ from fastrunner.base.checks import (
 )
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
+from fastrunner.base.run_kinds import RunPolicy
 
 _SERVICE_LINK: Final = re.compile(
     r"FASTRUNNER(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -114,6 +115,11 @@ def _crash_points(value: str) -> str:
 
 def _crash_turns(value: str) -> str:
     crash.parse_turns(value)
+    return value
+
+
+def _run_kinds(value: str) -> str:
+    RunPolicy.parse(value)
     return value
 
 
@@ -237,6 +243,21 @@ class Config(DataSettings):
     """The same for calls to https, which go through it by CONNECT."""
     no_proxy: Annotated[str, AfterValidator(_no_proxy)] = _variable("NO_PROXY", "")
     """Destinations that calls reach without a proxy, between commas: as above, but a name means all below it, too."""
+    run_allowed: Annotated[str, AfterValidator(_run_kinds)] | None = _variable("FASTRUNNER_RUN_ALLOWED", None)
+    """What documents may run: none, or a list of shell, script, script:js, script:python, container,
+    container:PATTERN; default: shell,script with ENV=local, else none. See docs/security.md."""
+    run_timeout_s: Seconds = _variable("FASTRUNNER_RUN_TIMEOUT_S", 300.0)
+    """Longest a single run of a workflow may take, in seconds, where the workflow sets no timeout."""
+    run_memory_mib: int = _variable("FASTRUNNER_RUN_MEMORY_MIB", 512, ge=32)
+    """Memory that a run may take, in MiB, with all it has started."""
+    run_processes_max: int = _variable("FASTRUNNER_RUN_PROCESSES_MAX", 256, ge=16)
+    """Processes and threads that a run may have at once."""
+    run_network: bool = _variable("FASTRUNNER_RUN_NETWORK", False)
+    """Whether what documents run has the machine's network; else it has none, where the machine can do that."""
+    run_node: FilePath | None = _variable("FASTRUNNER_RUN_NODE", None)
+    """Program that runs scripts in JavaScript; default: node on the PATH."""
+    run_python: FilePath | None = _variable("FASTRUNNER_RUN_PYTHON", None)
+    """Program that runs scripts in Python; default: the one that runs the runner."""
     callback_timeout_s: Seconds = _variable("FASTRUNNER_CALLBACK_TIMEOUT_S", 10.0)
     """Deadline of one callback attempt, in seconds."""
     callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
@@ -327,6 +348,18 @@ class Config(DataSettings):
                 "embedded engine"
             )
         return self
+
+    @property
+    def runs(self) -> RunPolicy:
+        """What documents may run."""
+        hosts = (self.grpc_host, self.http_host)
+        if self.auth is Authentication.NONE and not all(is_loopback(host) for host in hosts):
+            return RunPolicy(
+                reason="FASTRUNNER_AUTH=none lets whoever reaches the ports do everything, so nothing is run for them: "
+                "set FASTRUNNER_CALLERS_FILE or FASTRUNNER_JWT_ISSUER, or bind to loopback"
+            )
+        default = "shell,script" if self.env is Environment.LOCAL else "none"
+        return RunPolicy.parse(self.run_allowed or default)
 
     def check_callback_files(self) -> None:
         """Raises ValueError, naming the variable, if a file of TLS for callbacks cannot be used now."""

@@ -97,6 +97,9 @@ STRICTER = [
         r".*/with/endpoint(/uri)?",
         r"an HTTP endpoint",
     ),
+    Stricter(
+        "invalid-format", "a source is fetched over HTTP", r".*/script/source/endpoint(/uri)?", r"an HTTP endpoint"
+    ),
     Stricter("conflicting-keys", "one key under both its names", r".*/catch/errors/with/details?"),
     Stricter("out-of-range", "a thousand years of waiting are a mistake", message=r"a duration is at most"),
     Stricter("invalid-value", "only js and python can run (checklist 8.14.7)", r".*/script/language"),
@@ -133,7 +136,7 @@ class Dialect:
 
     def without_laxer(self, document: Any) -> Any:
         """The document without what we accept and this schema does not."""
-        return without_description(document if self.has_any_items else with_objects_only(document))
+        return with_argument_lists(without_description(document if self.has_any_items else with_objects_only(document)))
 
     def unexplained(self, problems: tuple[Problem, ...], document: Any) -> list[Problem]:
         """Problems that the schema must find as well."""
@@ -165,6 +168,20 @@ def without_description(document: Any) -> Any:
     if not isinstance(header, dict) or not isinstance(header.get("description"), str):
         return document
     return {**document, "document": {key: value for key, value in header.items() if key != "description"}}
+
+
+def with_argument_lists(value: Any) -> Any:
+    """The document without `arguments` of processes as maps, which they were up to DSL 1.0.2."""
+    if isinstance(value, list):
+        return [with_argument_lists(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {key: with_argument_lists(member) for key, member in value.items()}
+    if isinstance(process := changed.get("run"), dict):
+        for kind in ("container", "script", "shell"):
+            if isinstance(process.get(kind), dict) and isinstance(process[kind].get("arguments"), dict):
+                process[kind]["arguments"] = []
+    return changed
 
 
 def with_objects_only(value: Any) -> Any:

@@ -96,6 +96,11 @@ PLACES: dict[str, Any] = {
     "`call: http` `query`": http(query={"a": EXPRESSION}),
     "`call: http` `body`": http(body=[{"a": EXPRESSION}]),
     "task `run`": within({"run": {"shell": {"command": EXPRESSION}}}),
+    "`run.script.code`": within({"run": {"script": {"language": "js", "code": EXPRESSION}}}),
+    "`run.script.source`": within({"run": {"script": {"language": "js", "source": {"endpoint": EXPRESSION}}}}),
+    "`run.container.lifetime.after`": within(
+        {"run": {"container": {"image": "a", "lifetime": {"cleanup": "eventually", "after": EXPRESSION}}}}
+    ),
     "`authentication` of a task": http(endpoint={"uri": "https://example.com", "authentication": BASIC}),
     "`authentication` `authority`": http(
         endpoint={
@@ -108,7 +113,7 @@ PLACES: dict[str, Any] = {
         "use": {"functions": {"f": SET}},
     },
     "other calls' `with`": call("openapi", document={"endpoint": "a"}, operationId="a", parameters={"a": EXPRESSION}),
-    "other calls' endpoints and resources, `script.source`": call("a2a", method="tasks/get", server=EXPRESSION),
+    "other calls' endpoints and resources": call("a2a", method="tasks/get", server=EXPRESSION),
     "`call: mcp` `timeout`, `subscription.consume.for`": subscribe(consume={"amount": 1, "for": EXPRESSION}),
     "`subscription.filter`": subscribe(filter=EXPRESSION),
     "`subscription.consume.while`, `until`": subscribe(consume={"while": EXPRESSION}),
@@ -124,10 +129,6 @@ PLACES: dict[str, Any] = {
         {"one": {"with": {"type": "a"}, "correlate": {"a": {"from": ".", "expect": EXPRESSION}}}}
     ),
     "`listen.to.until`": listen({"any": [], "until": EXPRESSION}, do=[]),
-    "`run.script.code`": within({"run": {"script": {"language": "js", "code": EXPRESSION}}}),
-    "`run.container.lifetime.after`": within(
-        {"run": {"container": {"image": "a", "lifetime": {"cleanup": "eventually", "after": EXPRESSION}}}}
-    ),
     "`schedule.every`, `schedule.after`": workflow(SET, schedule={"every": EXPRESSION}),
     "`schedule.on` `with`": workflow(SET, schedule={"on": {"any": [{"with": {"type": EXPRESSION}}]}}),
     "`schedule.on` `correlate` `from`": workflow(

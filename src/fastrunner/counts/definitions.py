@@ -32,14 +32,15 @@ EXECUTION_SECONDS = (
 )
 """For what takes milliseconds to days; whole milliseconds, which is how the walk's clock counts."""
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-_KINDS = (
-    *("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call_http", "call_function", "run_workflow"),
-)
-_EFFECTS = ("call_http",)
 REFUSED_DESTINATIONS = (
     *("denied", "link_local", "loopback", "metadata", "no_host", "own_port", "private", "spelling"),
 )
 """Why an effect may not go somewhere: `access.egress` has them from here."""
+_KINDS = (
+    *("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call_http", "call_function", "run_workflow"),
+    *("run_shell", "run_script"),
+)
+_EFFECTS = ("call_http", "run_shell", "run_script")
 _OPEN: tuple[str, ...] = ()
 """Label values that are not known beforehand; few, though."""
 

@@ -17,6 +17,7 @@ from fastrunner.access.egress import Egress
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Authorizer, EffectPerformer
+from fastrunner.tasks.run.perform import RunPerformer, Runs
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
@@ -37,7 +38,11 @@ def build_performers(
     `egress` says where they may go; default: as the configuration does, for a process that serves nothing.
     `resolver` and `ssl_context` replace how host names are looked up and whom TLS trusts; default: as the system does.
     """
-    return {"call_http": _HttpOnDemand(config, metrics, egress or Egress.of(config), resolver, ssl_context)}
+    http = _HttpOnDemand(config, metrics, egress or Egress.of(config), resolver, ssl_context)
+    runs = Runs(config, http)
+    kinds = ("run_shell", "run_script")
+    # HTTP last: what runs may still fetch something.
+    return {**{kind: RunPerformer(kind, runs, metrics) for kind in kinds}, "call_http": http}
 
 
 _log = logging.getLogger(__name__)

@@ -48,3 +48,28 @@ HTTP_CODING_MEMBERS_MAX: Final = 1_000
 
 HTTP_SLICE_MS: Final = 2
 """Time that reading and converting a body takes from the loop before others have it: that of an engine's pass."""
+
+RUN_OUTPUT_SIZE_BYTES_MAX: Final = 4_194_304
+"""What a process may write to each of stdout and stderr: half of what a response may have, because there are two.
+Beyond it the process is killed."""
+
+RUN_STDERR_SHOWN_SIZE_CHARS_MAX: Final = 1_000
+"""The end of stderr in the error of a process that failed: enough for an exception's last lines."""
+
+RUN_STDERR_SEARCHED_SIZE_BYTES_MAX: Final = 65_536
+"""Of that end, what is searched for secrets before it is cut: far more than is shown, so that none is cut in two."""
+
+RUN_GRACE_S: Final = 2.0
+"""Between asking a process to end and killing it: time to remove a lock file, not to finish."""
+
+RUN_PROCESSES_PER_WORKER_MAX: Final = 16
+"""Processes a worker runs at once; more wait in order. Each has an interpreter's memory and two streams to hold."""
+
+RUN_DESCRIPTORS_MAX: Final = 1_024
+"""Descriptors of a process: the usual limit, where the runner has taken all it can have."""
+
+RUN_CLOSE_S_MAX: Final = 10.0
+"""How long a stopping worker waits for the processes it has killed."""
+
+RUN_COMMAND_S_MAX: Final = 60.0
+"""Longest a command that tidies up after a container may take."""

@@ -272,3 +272,14 @@ cdef bint tell_outputs(list tasks, Py_ssize_t count) except -1:
             if type(task.get("set")) is str:
                 return False
     return True
+
+
+# --- what was meant otherwise once ---
+
+cdef int doubt_arguments(Checker checker, Path* path) except -1:
+    """Arguments of a process as a map, which they were up to DSL 1.0.2."""
+    if checker.document.is_stored:
+        return 0
+    return doubt(checker, "outdated-arguments", path,
+                 "arguments are a list of strings since DSL 1.0.3; of this map each member becomes one argument, "
+                 "NAME=value, in the order written: write the list, and what is no argument into `environment`")

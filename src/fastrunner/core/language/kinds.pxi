@@ -138,7 +138,10 @@ cdef Shape CALL_FUNCTION = _task({"call": Field(CALL_NAME, unsupported="call"),
 
 # What a task may run, each a kind of its own.
 cdef tuple RUN_KINDS = ("container", "script", "shell", "workflow")
-cdef dict PROCESS_FIELDS = {"stdin": VALUE, "arguments": VALUE_LIST, "environment": TEMPLATE_MAP}
+# Up to DSL 1.0.2 it was a map, which real documents still have.
+cdef Shape ARGUMENTS = Shape("a list of strings", IS_LIST | IS_OBJECT, items=VALUE, members=ANYTHING,
+                             rule=RULE_ARGUMENTS)
+cdef dict PROCESS_FIELDS = {"stdin": VALUE, "arguments": ARGUMENTS, "environment": TEMPLATE_MAP}
 cdef Shape LIFETIME = Shape("a container lifetime: an object with cleanup", IS_OBJECT, required=("cleanup",), fields={
     "cleanup": Shape("a cleanup policy", IS_TEXT, text=TEXT_WORD, words=("never", "always", "eventually")),
     "after": Field(DURATION, AT_RUN_LIFETIME),
@@ -153,7 +156,7 @@ cdef Shape RUN = Shape("an object with container, script, shell or workflow", IS
                        unsupported="run: container"),
     "script": Field(Shape("a script: an object with language and code or source", IS_OBJECT, required=("language",),
                           fields=dict(PROCESS_FIELDS, code=Field(FREE, AT_RUN_CODE),
-                                      source=Field(RESOURCE, AT_CALL_ENDPOINT),
+                                      source=Field(CALLED_RESOURCE, AT_RUN_SOURCE),
                                       language=Shape("a script language", IS_TEXT, text=TEXT_WORD,
                                                      words=("js", "javascript", "python"))),
                           choices=(("code", "source"),)), unsupported="run: script"),
@@ -163,7 +166,7 @@ cdef Shape RUN = Shape("an object with container, script, shell or workflow", IS
                             required=("namespace", "name", "version"),
                             fields={"namespace": VALUE, "name": VALUE, "version": VALUE, "input": TEMPLATE_MAP}),
                       unsupported="run: workflow"),
-}, choices=(RUN_KINDS,))
+}, choices=(RUN_KINDS,), rule=RULE_RUN)
 
 # --- the other kinds ---
 

@@ -119,3 +119,21 @@ cdef bint authenticates(object value) except -1:
             if key not in PLAIN_KEYS and authenticates(member):
                 return True
     return False
+
+
+cdef int check_run(Checker checker, dict value, Path* path) except -1:
+    """What the runner is set up to run, as far as the document tells: an image may be an expression."""
+    cdef object what
+    cdef object refusal
+    if checker.document.is_stored or checker.document.refuse_run is None:
+        return 0
+    for kind, key in (("shell", None), ("script", "language"), ("container", "image")):
+        if kind not in value:
+            continue
+        what = value[kind].get(key) if type(value[kind]) is dict else None
+        if type(what) is not str or expression_start(what) >= 0:
+            what = None
+        refusal = checker.document.refuse_run(kind, what)
+        if refusal:
+            member_problem(checker, "not-allowed", kind, refusal, path)
+    return 0

@@ -72,7 +72,9 @@ cdef int check_uri(Checker checker, str value, Path* path) except -1:
         return fault_of(checker, fault, path)
     if "${" in value and not checker.document.is_stored:
         doubt(checker, "text-around-expression", path, TEXT_AROUND)
-    return check_origin(checker, value, path) if checker.position is AT_HTTP_ENDPOINT else 0
+    if checker.position is AT_HTTP_ENDPOINT or checker.position is AT_RUN_SOURCE:
+        return check_origin(checker, value, path)
+    return 0
 
 
 cdef int fault_of(Checker checker, tuple fault, Path* path) except -1:
@@ -389,6 +391,10 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
         return checker.problem("missing-key", path, True, "one of the keys agentCard and server is required")
     if rule == RULE_DURATION:
         return check_duration_object(checker, value, path)
+    if rule == RULE_RUN:
+        return check_run(checker, value, path)
+    if rule == RULE_ARGUMENTS:
+        return doubt_arguments(checker, path)
     if rule == RULE_FILTER and "detail" in value and "details" in value:
         return checker.conflict(value, ["detail", "details"], "`details` is another name of `detail`", path)
     return 0

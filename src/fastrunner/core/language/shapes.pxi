@@ -59,6 +59,8 @@ cdef enum:
     RULE_FUNCTIONS
     RULE_DURATION
     RULE_FILTER
+    RULE_RUN
+    RULE_ARGUMENTS
 
 
 cdef class Shape
@@ -251,6 +253,7 @@ def _data(str key, Position position):
 cdef Shape CALLED_ENDPOINT = _endpoint(AUTHENTICATION)
 cdef Shape ENDPOINT = _endpoint(LATER_AUTHENTICATION)
 cdef Shape RESOURCE = _resource(ENDPOINT)
+cdef Shape CALLED_RESOURCE = _resource(CALLED_ENDPOINT)
 # Those that belong to no task.
 cdef Shape ROOT_ENDPOINT = _endpoint(RESOURCE_AUTHENTICATION)
 cdef Shape ROOT_RESOURCE = _resource(ROOT_ENDPOINT)

@@ -42,8 +42,9 @@ cdef class Compilation:
     cdef Yaml marks
     cdef PlanBuilder builder
 
-    def __init__(self, text, bint stored=False):
+    def __init__(self, text, bint stored=False, object refuse_run=None):
         self.reading = Reading(text)
+        self.reading.document.refuse_run = refuse_run
         self.reading.document.is_stored = self.reading.document.is_paid = stored
 
     def step(self, int budget):

@@ -130,7 +130,16 @@ class EmbeddedEngine:
         )
         sealed = data_keys is not None
         self._submissions = Submissions(
-            self, self._shards, places, self._admission, self._plans, definitions, metrics, wall_ms, sealed
+            self,
+            self._shards,
+            places,
+            self._admission,
+            self._plans,
+            definitions,
+            metrics,
+            wall_ms,
+            sealed,
+            config.runs.refusal,
         )
         self._draining = False
         self._disk_full: StorageFull | None = None

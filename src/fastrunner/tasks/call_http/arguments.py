@@ -8,7 +8,6 @@ import base64
 import io
 import ipaddress
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from fastrunner.base import limits
 from fastrunner.tasks.call_http import charsets
 from fastrunner.tasks.call_http.codings import ACCEPTED
 from fastrunner.tasks.call_http.content import MediaType
+from fastrunner.tasks.scalars import json_kind, scalar_text
 
 __all__ = ["HttpRequest", "RequestProblem", "basic", "parse_uri", "prepare"]
 
@@ -119,7 +119,7 @@ def _check_head(url: URL, headers: CIMultiDict[str]) -> None:
 
 def _method(given: Any) -> str:
     if not isinstance(given, str):
-        raise RequestProblem("expression", f"method is {_kind(given)}, a string is needed")
+        raise RequestProblem("expression", f"method is {json_kind(given)}, a string is needed")
     method = given.strip().upper()
     if not _TOKEN.fullmatch(method) or method == "CONNECT" or len(method) > _METHOD_SIZE_CHARS_MAX:
         raise RequestProblem("configuration", "method is not one a call can use")
@@ -129,7 +129,7 @@ def _method(given: Any) -> str:
 def _url(uri: Any, query: Any) -> tuple[URL, str]:
     """The URL to request, and the URI's user information (empty if none)."""
     if not isinstance(uri, str):
-        raise RequestProblem("expression", f"endpoint is {_kind(uri)}, a string is needed")
+        raise RequestProblem("expression", f"endpoint is {json_kind(uri)}, a string is needed")
     pairs = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in _pairs(query, "query"))
     return parse_uri(uri.strip(), pairs)
 
@@ -228,7 +228,7 @@ def _pairs(given: Any, argument: str) -> Iterable[tuple[str, str]]:
     if given is None:
         return
     if not isinstance(given, dict):
-        raise RequestProblem("expression", f"{argument} is {_kind(given)}, a map is needed")
+        raise RequestProblem("expression", f"{argument} is {json_kind(given)}, a map is needed")
     for name, value in given.items():
         for item in value if isinstance(value, list) else (value,):
             if item is not None:
@@ -236,29 +236,7 @@ def _pairs(given: Any, argument: str) -> Iterable[tuple[str, str]]:
 
 
 def _text(value: Any, argument: str) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-    raise RequestProblem("expression", f"{argument} holds {_kind(value)}, where only scalars can be sent")
-
-
-def _kind(value: Any) -> str:
-    """A JSON value's type, for people."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
+    text = scalar_text(value)
+    if text is None:
+        raise RequestProblem("expression", f"{argument} holds {json_kind(value)}, where only scalars can be sent")
+    return text

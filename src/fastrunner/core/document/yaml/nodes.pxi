@@ -300,6 +300,9 @@ cdef int give_null(Yaml yaml) except -1:
     return give_value(yaml, None, yaml.line, column, None)
 
 
+cdef str PORTS_KEY = "ports"
+
+
 cdef int take_key(Yaml yaml, YamlFrame frame, object value, Py_ssize_t line, Py_ssize_t column) except -1:
     """A key; the text of one that is no string too, after a problem."""
     cdef str key
@@ -309,6 +312,9 @@ cdef int take_key(Yaml yaml, YamlFrame frame, object value, Py_ssize_t line, Py_
             raise key_too_long(key, line, column)
         if yaml.opens_like_json and not yaml.quoted_key and not is_mistaken(key):
             yaml.has_bare_keys = True
+    elif type(value) is int and frame.parent is not None and frame.parent.key == PORTS_KEY:
+        # Ports of a container, which everybody writes as numbers.
+        key = str(value)
     elif yaml.scalar is not None:
         key = yaml.scalar
         yaml_problem("non-string-key", yaml, line, column,

@@ -13,7 +13,7 @@ Rules:
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fastrunner._core import Compilation, InvalidWorkflow, Problem
@@ -23,7 +23,10 @@ from fastrunner.engine.embedded.admit.admission import Shares
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.errors import AtCapacity, DocumentRefused, RunnerError, Unavailable
 
-__all__ = ["Compiler"]
+__all__ = ["Compiler", "RefuseRun"]
+
+RefuseRun = Callable[[str, str | None], str]
+"""Why something is not run, by kind and by language or image; empty if it is. See `RunPolicy.refusal`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,8 +47,10 @@ class _Job:
 class Compiler:
     """What one worker compiles."""
 
-    def __init__(self, plans: PlanCache) -> None:
+    def __init__(self, plans: PlanCache, refuse_run: RefuseRun) -> None:
+        """`refuse_run` says what documents may not run."""
         self._plans = plans
+        self._refuse_run = refuse_run
         self._jobs: dict[str, _Job] = {}
         self._queues: dict[str, deque[_Job]] = {}
         """By client, in the order of the clients' turns."""
@@ -91,7 +96,7 @@ class Compiler:
                 retry_after_s=min(max(waiting_s, limits.OVERLOAD_RETRY_S_MIN), limits.OVERLOAD_RETRY_S_MAX),
             )
         try:
-            return _Job(document, Compilation(document), client)
+            return _Job(document, Compilation(document, refuse_run=self._refuse_run), client)
         except InvalidWorkflow as invalid:
             raise self._plans.refuse(document, invalid.problems) from None
 

@@ -1,0 +1,65 @@
+"""Stages 2 to 5: `run` of a shell, a script or a container: an effect whose arguments are rendered when it starts.
+
+Rules: what is text of a program (`script.code`) is never evaluated. A process nobody awaits belongs to no frame: its task
+ends at once with its input, and the process goes on after the workflow has ended, unless that is cancelled.
+"""
+
+cimport cython
+
+# Taken as they are: words, and text of a program.
+cdef tuple RUN_CONSTANTS = ("language", "code", "pullPolicy")
+
+
+@cython.final
+@cython.internal
+cdef class RunNode(TaskNode):
+    cdef dict constants
+    """What is the same for every execution."""
+    cdef Template fields
+    cdef UriTemplate source
+    cdef Duration removed_after
+    cdef bint is_awaited
+
+
+cdef TaskNode build_run(PlanBuilder builder, dict definition, Siblings siblings):
+    cdef RunNode task = RunNode.__new__(RunNode)
+    cdef dict process = definition["run"]
+    cdef dict fields = dict(process[what_runs(process)])
+    cdef object source = fields.pop("source", None)
+    cdef dict lifetime = fields.pop("lifetime", None) or {}
+    task.is_awaited = process.get("await", True)
+    task.constants = {
+        "await": bool(task.is_awaited),
+        "return": process.get("return", "stdout"),
+        "cleanup": lifetime.get("cleanup", "never"),
+        "name_parts": [builder.plan.name, builder.plan.namespace, siblings.names[siblings.position]],
+    }
+    for key in RUN_CONSTANTS:
+        if key in fields:
+            task.constants[key] = fields.pop(key)
+    if source is not None:
+        task.source = builder.uri(AT_RUN_SOURCE, source["endpoint"], siblings.bindings)
+        task.authentication = build_authentication(builder, source["endpoint"], siblings.bindings)
+    task.removed_after = builder.duration(AT_RUN_LIFETIME, lifetime.get("after"), siblings.bindings)
+    task.fields = builder.template(AT_RUN, fields, siblings.bindings)
+    return task
+
+
+cdef int begin_run(Walk walk, Place at, object data) except -1:
+    if (<RunNode> at.task).is_awaited:
+        return begin_effect(walk, at, data)
+    ask_effect(walk, at, None)
+    return complete(walk, at, data, at.task.then)
+
+
+cdef dict render_run(Place at):
+    """The fields of what is run, `return`, `await`; of scripts `code` or `source`, a URI; of containers `cleanup`,
+    `removed_after_ms` and `name_parts`: workflow, namespace, task. Raises WalkFault."""
+    cdef RunNode task = <RunNode> at.task
+    cdef dict arguments = dict(fill(at, task.fields, at.input, 0))
+    arguments.update(task.constants)
+    if task.source is not None:
+        arguments["source"] = expand_uri(at, task.source, at.input)
+    if task.removed_after is not None:
+        arguments["removed_after_ms"] = duration_of(at, task.removed_after, at.input)
+    return arguments

@@ -1,0 +1,257 @@
+"""Stage 5, tasks: one process of a run: how it is started, read and ended; the same for shells, scripts and clients.
+
+Theory of operation: the launcher is started on the loop's thread, because the kernel tells it of that thread's death.
+It gets its order and the program's input as files in memory, so that nothing is ever written to a program that does not
+read. Its end is seen through a descriptor of the process, its streams are read as they come, up to a bound.
+
+Rules: nothing here blocks; whoever starts a process stops it, whatever happens.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import marshal
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastrunner.base import limits
+from fastrunner.tasks.run.cgroups import Cgroup
+
+__all__ = ["Command", "Ended", "LaunchProblem", "Process"]
+
+_CHUNK_SIZE_BYTES = 65_536
+_LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+_PYTHON = str(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+class LaunchProblem(Exception):
+    """A program that did not start: at which step, and the system's number for why."""
+
+    def __init__(self, step: str, number: int) -> None:
+        super().__init__(f"{step}: {os.strerror(number)}" if number else step)
+        self.step = step
+        self.number = number
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start."""
+
+    argv: Sequence[bytes]
+    """The program by its path, and its arguments."""
+    environment: Mapping[bytes, bytes]
+    """All of it."""
+    folder: Path
+    """Where it starts."""
+    stdin: bytes = b""
+    """What it reads."""
+    takes_stdout: bool = True
+    """Whether anybody wants what it writes to stdout; what it writes to stderr is always read."""
+    namespaces: Sequence[str] = ()
+    """Those it gets: `pid`, `mount`, `ipc`, `network`, `user`."""
+    cgroup: Cgroup | None = None
+    """The control group it joins."""
+    limits: Sequence[tuple[str, int]] = ()
+    """Names in `resource`, and bounds."""
+    is_confined: bool = True
+    """Whether it loses all capabilities and cannot gain any."""
+    on_death: Sequence[bytes] | None = None
+    """What is run if the worker dies before it; its environment is the same."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    """Its exit code; of one that a signal killed 128 and the signal's number, as shells have it."""
+    stdout: bytes = b""
+    """What it wrote to stdout."""
+    stderr: bytes = b""
+    """What it wrote to stderr."""
+    overflowed: str = ""
+    """The stream that it wrote too much to, and was killed for."""
+    out_of_memory: bool = False
+    """Whether the kernel killed something in it for want of memory."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What has been read of one."""
+
+    name: str
+    number: int
+    parts: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+    is_open: bool = True
+
+
+class Process:
+    """A process that has been started."""
+
+    def __init__(self, command: Command) -> None:
+        """Starts it. Raises OSError for want of descriptors, memory or processes."""
+        self._loop = asyncio.get_running_loop()
+        self._cgroup = command.cgroup
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._overflowed = ""
+        self._streams: list[_Stream] = []
+        self._status = b""
+        with contextlib.ExitStack() as held:
+            self._popen = self._start(command, held)
+            self._end = os.pidfd_open(self._popen.pid)
+            self._loop.add_reader(self._end, self._exited)
+
+    def _start(self, command: Command, held: contextlib.ExitStack) -> "subprocess.Popen[bytes]":
+        order = held.enter_context(_in_memory(marshal.dumps(_order(command))))
+        stdin = held.enter_context(_in_memory(command.stdin) if command.stdin else open("/dev/null", "rb"))  # noqa: SIM115
+        ends = []
+        for name in ("status", "stdout", "stderr") if command.takes_stdout else ("status", "stderr"):
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            held.callback(os.close, writing)
+            os.set_blocking(reading, False)
+            self._streams.append(_Stream(name, reading))
+            ends.append(writing)
+        try:
+            popen = subprocess.Popen(  # noqa: S603 - our own program
+                [_PYTHON, "-I", "-S", _LAUNCHER, str(order.fileno()), str(ends[0])],
+                stdin=stdin,
+                stdout=ends[1] if command.takes_stdout else subprocess.DEVNULL,
+                stderr=ends[-1],
+                env={},
+                pass_fds=(order.fileno(), ends[0]),
+                start_new_session=True,
+            )
+        except OSError:
+            for stream in self._streams:
+                os.close(stream.number)
+            raise
+        for stream in self._streams:
+            self._loop.add_reader(stream.number, self._read, stream)
+        return popen
+
+    # --- streams ---
+
+    def _read(self, stream: _Stream) -> None:
+        try:
+            chunk = os.read(stream.number, _CHUNK_SIZE_BYTES)
+        except BlockingIOError:
+            return
+        stream.size_bytes += len(chunk)
+        if not chunk:
+            self._close(stream)
+        elif stream.size_bytes <= limits.RUN_OUTPUT_SIZE_BYTES_MAX:
+            stream.parts.append(chunk)
+        else:
+            self._overflowed = self._overflowed or stream.name
+            self._close(stream)
+            self.kill()
+
+    def _close(self, stream: _Stream) -> None:
+        if stream.is_open:
+            stream.is_open = False
+            self._loop.remove_reader(stream.number)
+            os.close(stream.number)
+
+    def _read_to_end(self) -> None:
+        """What is in the pipes once nobody writes any more."""
+        for stream in self._streams:
+            while stream.is_open and stream.size_bytes <= limits.RUN_OUTPUT_SIZE_BYTES_MAX:
+                before = stream.size_bytes
+                self._read(stream)
+                if stream.size_bytes == before:
+                    break
+            self._close(stream)
+
+    # --- the end ---
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._end)
+        os.close(self._end)
+        self._popen.wait()
+        if self._cgroup is not None:
+            self._cgroup.kill()
+        self._read_to_end()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def ended(self) -> Ended:
+        """Waits for its end, and that of all it has started. Raises LaunchProblem if the program did not start."""
+        await asyncio.shield(self._ended)
+        texts = {stream.name: b"".join(stream.parts) for stream in self._streams}
+        status: dict[str, Any] = {"code": -signal.SIGKILL}
+        if texts["status"]:
+            status = marshal.loads(texts["status"])  # noqa: S302 - the launcher wrote it
+        if "failed" in status:
+            raise LaunchProblem(status["failed"], status["errno"])
+        code = status["code"]
+        return Ended(
+            code if code >= 0 else 128 - code,
+            texts.get("stdout", b""),
+            texts["stderr"],
+            self._overflowed,
+            self._cgroup is not None and self._cgroup.was_out_of_memory,
+        )
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it and all it has started."""
+        self._signal(signal.SIGUSR1)
+
+    def _signal(self, number: int) -> None:
+        if not self._ended.done():
+            # The process is ours and not waited for yet, so its number is still its own.
+            with contextlib.suppress(OSError):
+                os.kill(self._popen.pid, number)
+
+    async def stop(self) -> None:
+        """Asks it to end, then kills it and all it has started, and waits until nothing is left."""
+        self.terminate()
+        if await self._ends_within(limits.RUN_GRACE_S):
+            return
+        self.kill()
+        if self._cgroup is not None:
+            self._cgroup.kill()
+        if not await self._ends_within(limits.RUN_GRACE_S):
+            self._signal(signal.SIGKILL)
+            await asyncio.shield(self._ended)
+
+    async def _ends_within(self, time_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._ended), time_s)
+        return self._ended.done()
+
+
+def _order(command: Command) -> dict[str, Any]:
+    return {
+        "parent": os.getpid(),
+        "argv": list(command.argv),
+        "environment": dict(command.environment),
+        "folder": os.fsencode(command.folder),
+        "cgroups": [str(folder) for folder in command.cgroup.folders] if command.cgroup is not None else [],
+        "namespaces": list(command.namespaces),
+        "limits": list(command.limits),
+        "is_confined": command.is_confined,
+        "on_death": list(command.on_death) if command.on_death is not None else None,
+    }
+
+
+def _in_memory(content: bytes) -> Any:
+    """A file that is nowhere and that nobody can change, at its start."""
+    number = os.memfd_create("fastrunner-run", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    file = os.fdopen(number, "w+b")
+    file.write(content)
+    file.flush()
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(number, fcntl.F_ADD_SEALS, seals)
+    file.seek(0)
+    return file
