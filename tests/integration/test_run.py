@@ -38,7 +38,7 @@ async def shell(performers: Performers, command: str, form: str = "stdout", **fi
 
 
 async def test_a_shell_gets_what_the_document_gives(performers: Performers) -> None:
-    fields = {"arguments": ["${ .a }", "two words"], "stdin": "${ . }", "environment": {"A": "${ .a }"}}
+    fields: dict[str, Any] = {"arguments": ["${ .a }", "two words"], "stdin": "${ . }", "environment": {"A": "${ .a }"}}
     execution = await shell(performers, 'echo "$1-$2-$A"; cat', **fields)
     assert execution.output == 'q-two words-q\n{"a":"q"}'
 
@@ -112,14 +112,18 @@ async def test_a_process_that_nobody_awaits(performers: Performers, tmp_path: Pa
     assert (await run(document(process), {"a": 1}, performers)).output == {"a": 1}
 
 
+def compiled(compilation: Compilation) -> None:
+    while compilation.step(1000) is None:
+        pass
+
+
 def test_what_is_not_allowed_is_refused() -> None:
     text = document({"shell": {"command": "true"}})
     open_to_all = {"grpc_host": "0.0.0.0", "auth": "none"}
     for settings in ({"run_allowed": "script:python"}, {"run_allowed": "none"}, open_to_all):
         compilation = Compilation(text, refuse_run=load_config(**settings).runs.refusal)
         with pytest.raises(InvalidWorkflow) as refused:
-            while compilation.step(1000) is None:
-                pass
+            compiled(compilation)
         assert [(problem.code, problem.pointer) for problem in refused.value.problems] == [
             ("not-allowed", "/do/0/x/run/shell")
         ]
