@@ -4,15 +4,13 @@ A bad value refuses to start and names the variable, the value and what is allow
 Every field but a secret is also a flag of `fastrunner serve`; `docs/configuration.md` is generated from this module.
 """
 
-import difflib
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -33,9 +31,9 @@ from fastrunner.base.checks import (
     check_pair,
     encodable,
     host_and_port,
-    is_host,
     is_loopback,
     issuer,
+    proxy,
     read_key,
     readable_folder,
     sendable,
@@ -43,11 +41,8 @@ from fastrunner.base.checks import (
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
 from fastrunner.base.run_kinds import RunPolicy
+from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, unknown_variables
 
-_SERVICE_LINK: Final = re.compile(
-    r"FASTRUNNER(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-_PREFIX: Final = "FASTRUNNER_"
 _TARGET: Final = "FASTRUNNER_TARGET"
 _OF_COMMANDS: Final = {
     _TARGET,
@@ -59,7 +54,6 @@ _OF_COMMANDS: Final = {
     "FASTRUNNER_RECEIVER_TOKEN",
 }
 """Variables that other commands than `serve` read."""
-_SECRETS_PREFIX: Final = "FASTRUNNER_SECRET_"
 S = TypeVar("S", bound=BaseSettings)
 
 
@@ -108,19 +102,14 @@ def _variable(name: str, default: Any = ..., *, factory: Any = None, **constrain
     return Field(default, validation_alias=AliasChoices(name), **constraints)
 
 
-def _crash_points(value: str) -> str:
-    crash.parse(value)
-    return value
+def _readable(parse: Callable[[str], object]) -> AfterValidator:
+    """Text that stays as it is, but must be what somebody can read."""
 
+    def check(value: str) -> str:
+        parse(value)
+        return value
 
-def _crash_turns(value: str) -> str:
-    crash.parse_turns(value)
-    return value
-
-
-def _run_kinds(value: str) -> str:
-    RunPolicy.parse(value)
-    return value
+    return AfterValidator(check)
 
 
 def _sendable(key: SecretStr) -> SecretStr:
@@ -128,33 +117,8 @@ def _sendable(key: SecretStr) -> SecretStr:
     return SecretStr(sendable(key.get_secret_value()))
 
 
-def _destinations(value: str) -> str:
-    Destinations.parse(value)
-    return value
-
-
-def _no_proxy(value: str) -> str:
-    Destinations.parse(value, are_domains=True)
-    return value
-
-
 def _proxy(given: SecretStr) -> SecretStr:
-    """Its URI with scheme and port; no text of it is in the refusal, because it may hold a password."""
-    text = given.get_secret_value().strip()
-    try:
-        uri = urlsplit(text if "://" in text else f"http://{text}")
-        port = uri.port or 80
-    except ValueError:
-        raise ValueError("expected http://host:port of a proxy, with user:password@ or without") from None
-    if uri.scheme != "http" or not is_host(f"[{uri.hostname}]" if ":" in (uri.hostname or "") else uri.hostname or ""):
-        raise ValueError(
-            "expected http://host:port of a proxy, with user:password@ or without: those of other kinds are not spoken "
-            "(https targets are reached through an http proxy as well)"
-        )
-    if not (text.isascii() and text.isprintable()) or uri.path not in ("", "/") or uri.query or uri.fragment:
-        raise ValueError("expected http://host:port of a proxy, nothing behind it, in ASCII: percent-encode the rest")
-    authority = uri.netloc if uri.port else f"{uri.netloc.removesuffix(':')}:{port}"
-    return SecretStr(f"http://{authority}")
+    return SecretStr(proxy(given.get_secret_value()))
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -232,18 +196,18 @@ class Config(DataSettings):
         "FASTRUNNER_WORKFLOWS_DIR", None
     )
     """Folder of workflow documents (.yaml, .yml, .json) that are registered at start, and anew at SIGHUP."""
-    egress_allow: Annotated[str, AfterValidator(_destinations)] = _variable("FASTRUNNER_EGRESS_ALLOW", "")
+    egress_allow: Annotated[str, _readable(Destinations.parse)] = _variable("FASTRUNNER_EGRESS_ALLOW", "")
     """Loopback and private destinations that calls may reach with ENV=staging and ENV=prod, and exceptions from
     FASTRUNNER_EGRESS_DENY: addresses, ranges, names, `*.name`, between commas; `:port` may follow all but ranges."""
-    egress_deny: Annotated[str, AfterValidator(_destinations)] = _variable("FASTRUNNER_EGRESS_DENY", "")
+    egress_deny: Annotated[str, _readable(Destinations.parse)] = _variable("FASTRUNNER_EGRESS_DENY", "")
     """Further destinations that calls may not reach, in the same form; `*`: all FASTRUNNER_EGRESS_ALLOW has not."""
     http_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = _variable("HTTP_PROXY", None)
     """http://host:port of the proxy for calls to http, with user:password@ or without; lower case is read as well."""
     https_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = _variable("HTTPS_PROXY", None)
     """The same for calls to https, which go through it by CONNECT."""
-    no_proxy: Annotated[str, AfterValidator(_no_proxy)] = _variable("NO_PROXY", "")
+    no_proxy: Annotated[str, _readable(partial(Destinations.parse, are_domains=True))] = _variable("NO_PROXY", "")
     """Destinations that calls reach without a proxy, between commas: as above, but a name means all below it, too."""
-    run_allowed: Annotated[str, AfterValidator(_run_kinds)] | None = _variable("FASTRUNNER_RUN_ALLOWED", None)
+    run_allowed: Annotated[str, _readable(RunPolicy.parse)] | None = _variable("FASTRUNNER_RUN_ALLOWED", None)
     """What documents may run: none, or a list of shell, script, script:js, script:python, container,
     container:PATTERN; default: shell,script with ENV=local, else none. See docs/security.md."""
     run_timeout_s: Seconds = _variable("FASTRUNNER_RUN_TIMEOUT_S", 300.0)
@@ -293,11 +257,11 @@ class Config(DataSettings):
     """PEM file of the certificate's private key, not encrypted; may be the same file."""
     tls_client_ca_file: FilePath | None = _variable("FASTRUNNER_TLS_CLIENT_CA_FILE", None)
     """PEM file of the authorities one of which must vouch for every client; default: clients show no certificate."""
-    crash_point: Annotated[str, AfterValidator(_crash_points)] | None = _variable(
+    crash_point: Annotated[str, _readable(crash.parse)] | None = _variable(
         "FASTRUNNER_CRASH_POINT", None, json_schema_extra={"hidden": True}
     )
     """For tests: where each worker kills itself once (see `crash.py`). In no documentation, and refused in prod."""
-    crash_turn: Annotated[str, AfterValidator(_crash_turns)] | None = _variable(
+    crash_turn: Annotated[str, _readable(crash.parse_turns)] | None = _variable(
         "FASTRUNNER_CRASH_TURN", None, json_schema_extra={"hidden": True}
     )
     """For tests: in turns of which executions every worker dies (see `crash.py`). As `crash_point`."""
@@ -432,7 +396,8 @@ def load_data_settings(data_dir: Path | None) -> DataSettings:
 
 def _load(settings: type[S], overrides: Mapping[str, Any]) -> S:
     given = {name: value for name, value in overrides.items() if value is not None}
-    refusals = _unknown_variables() + _ambiguous_proxies()
+    refusals = unknown_variables(os.environ, set(map(variable_of, Config.model_fields)), _told())
+    refusals += ambiguous_proxies(os.environ)
     try:
         loaded = settings(**given)
     except ValidationError as error:
@@ -442,61 +407,18 @@ def _load(settings: type[S], overrides: Mapping[str, Any]) -> S:
     return loaded
 
 
-def _unknown_variables() -> list[str]:
-    """A sentence for each variable that looks like ours and is none: it would be ignored in silence."""
-    known = {variable_of(field) for field in Config.model_fields} | _OF_COMMANDS
-    ours = [name for name in (*map(variable_of, shown_fields()), *sorted(_OF_COMMANDS)) if name.startswith(_PREFIX)]
-    sentences = []
-    for name, value in sorted(os.environ.items()):
-        if not name.upper().startswith(_PREFIX) or name.upper() in known or _is_service_link(name, value):
-            continue
-        if name.startswith(_SECRETS_PREFIX):
-            refusal = _secret_refusal(name)
-            sentences += [refusal] if refusal else []
-            continue
-        endings = [each.removeprefix(_PREFIX) for each in ours]
-        near = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), endings, n=1)
-        meant = f"{_PREFIX}{near[0]} is meant, perhaps" if near else "docs/configuration.md lists those there are"
-        # Its value may be a secret that was to have another name.
-        sentences.append(f"{name}: there is no such variable: {meant}; rename or unset it")
-    return sentences
-
-
-def _ambiguous_proxies() -> list[str]:
-    """A sentence for each variable that is set in capitals and in small letters: programs disagree on which counts."""
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-    return [
-        f"{name} and {name.lower()} are both set, and differ: set both to the same, or unset one"
-        for name in names
-        if os.environ.get(name) and os.environ.get(name.lower()) and os.environ[name] != os.environ[name.lower()]
-    ]
-
-
-def _secret_refusal(name: str) -> str:
-    """Why a variable is no secret; empty if it is one."""
-    if name == _SECRETS_PREFIX:
-        return f"{name}: a secret needs a name: {_SECRETS_PREFIX}<NAME>"
-    if name == f"{_SECRETS_PREFIX}DIR":
-        return (
-            f"{name}: this would be a secret called DIR; FASTRUNNER_SECRETS_DIR is meant, perhaps; rename or unset it"
-        )
-    return ""
+def _told() -> list[str]:
+    """Variables that users are told of."""
+    return [*map(variable_of, shown_fields()), *sorted(_OF_COMMANDS)]
 
 
 def secret_variables() -> dict[str, str]:
     """The values of secrets in the environment, by what follows FASTRUNNER_SECRET_ in the variables' names."""
     return {
-        name.removeprefix(_SECRETS_PREFIX): value
+        name.removeprefix(SECRETS_PREFIX): value
         for name, value in os.environ.items()
-        if name.startswith(_SECRETS_PREFIX)
+        if name.startswith(SECRETS_PREFIX)
     }
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    """Whether Kubernetes set it, as it does in every pod of a namespace with a service called `fastrunner`."""
-    if name.endswith("_PORT") and "://" in value:
-        return name.upper() not in {variable_of(field) for field in Config.model_fields}
-    return _SERVICE_LINK.fullmatch(name) is not None
 
 
 class ClientSettings(BaseSettings):

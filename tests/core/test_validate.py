@@ -329,7 +329,7 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
     document = workflow(
         {"emit": {"event": {"with": {"type": "a"}}}},
         {"listen": {"to": {"any": []}}, "foreach": {"do": [{"x": {"sett": 1}}]}},
-        {"run": {"workflow": {"namespace": "a", "name": "b", "version": "1.0.0", "foo": 1}}},
+        {"run": {"container": {"image": "a", "foo": 1}}},
         {
             "call": "openapi",
             "with": {"document": {"endpoint": "x"}, "operationId": "a", "authentication": {"bearer": {"token": "t"}}},
@@ -363,7 +363,10 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
             "expression language 'js' (supported",
         ]
     )
-    assert found(document) == [("missing-key", "/do/1/t1/foreach/do/0/x"), ("unknown-key", "/do/2/t2/run/workflow/foo")]
+    assert found(document) == [
+        ("missing-key", "/do/1/t1/foreach/do/0/x"),
+        ("unknown-key", "/do/2/t2/run/container/foo"),
+    ]
 
 
 def test_empty_groups_are_not_unsupported() -> None:

@@ -1,40 +1,22 @@
 """Runs of shells and scripts: real processes, what they are given, how they end, and what the workflow hears."""
 
-import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from fastrunner._core import Compilation, InvalidWorkflow
 from fastrunner.config import load_config
-from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import EffectPerformer
-from fastrunner.tasks import build_performers
-from tests.driver import Execution, run
-
-Performers = Mapping[str, EffectPerformer]
+from tests.driver import run
+from tests.integration.runs import Performers, document, running, shell
 
 
 @pytest.fixture
 async def performers() -> AsyncIterator[Performers]:
-    built = build_performers(load_config(), Metrics(CollectorRegistry()))
-    yield built
-    for performer in built.values():
-        await performer.close()
-
-
-def document(process: Any, **task: Any) -> str:
-    header = {"dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0"}
-    return json.dumps({"document": header, "do": [{"x": {"run": process, **task}}]})
-
-
-async def shell(performers: Performers, command: str, form: str = "stdout", **fields: Any) -> Execution:
-    process = {"return": form, "shell": {"command": command, **fields}}
-    return await run(document(process), {"a": "q"}, performers)
+    async with running() as built:
+        yield built
 
 
 async def test_a_shell_gets_what_the_document_gives(performers: Performers) -> None:

@@ -13,7 +13,7 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.engine import DefinitionRef, ExecutionQuery, ExecutionView
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.engine import EmbeddedEngine
-from fastrunner.errors import Unavailable, UnknownExecution, WrongState
+from fastrunner.errors import DocumentRefused, Unavailable, UnknownExecution, WrongState
 from fastrunner.registry.file import RegistryFile
 from tests.integration.engines import (
     Performer,
@@ -139,6 +139,18 @@ async def test_what_keeps_a_child_from_being(more: str, version: str, kind: str,
         error = await failed(engine, "parent")
         assert error["type"] == ERROR + kind
         assert says in str(error)
+
+
+async def test_a_child_may_run_what_documents_may_run() -> None:
+    """It may have been registered while more was allowed."""
+    registered = Registered(child("  - one:\n      run: {shell: {command: 'true'}}\n"))
+    async with registered.engine(run_allowed="script:python") as engine:
+        await engine.submit(submission("parent", document(runs())))
+        error = await failed(engine, "parent")
+        assert error["type"] == ERROR + "configuration"
+        assert "set FASTRUNNER_RUN_ALLOWED=script:python,shell" in error["detail"]
+        with pytest.raises(DocumentRefused):
+            await engine.plan_of(registered.file.find(DefinitionRef("tests", "child", "1.0.0")).document, "")
 
 
 async def test_what_is_not_awaited_goes_on_by_itself() -> None:

@@ -38,6 +38,17 @@ REACHED = {
     "unit/test_registry_file.py": {
         "REGISTRY_WAIT_MS_MAX": "test_a_writer_that_does_not_end",
     },
+    "integration/test_run.py": {
+        "RUN_GRACE_S": "test_a_timeout_ends_all_that_was_started",
+    },
+    "integration/test_run_limits.py": {
+        "RUN_CLOSE_S_MAX": "test_a_stopping_worker_waits_so_long",
+        "RUN_DESCRIPTORS_MAX": "test_descriptors_of_a_process",
+        "RUN_OUTPUT_SIZE_BYTES_MAX": "test_output_up_to_its_bound",
+        "RUN_PROCESSES_PER_WORKER_MAX": "test_processes_at_once",
+        "RUN_STDERR_SEARCHED_SIZE_BYTES_MAX": "test_no_part_of_a_secret_is_shown",
+        "RUN_STDERR_SHOWN_SIZE_CHARS_MAX": "test_the_end_of_stderr_is_shown",
+    },
     "integration/test_registry.py": {
         "WORKFLOW_REF_SIZE_BYTES_MAX": "test_references_that_are_refused",
     },

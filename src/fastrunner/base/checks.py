@@ -10,6 +10,7 @@ import socket
 import ssl
 from pathlib import Path
 from typing import Final, NoReturn
+from urllib.parse import urlsplit
 
 __all__ = [
     "check_authorities",
@@ -21,6 +22,7 @@ __all__ = [
     "is_loopback",
     "issuer",
     "no_password",
+    "proxy",
     "read_key",
     "readable_folder",
     "sendable",
@@ -50,6 +52,25 @@ def is_host(host: str) -> bool:
         except ValueError:
             return False
     return _HOST.fullmatch(host) is not None
+
+
+def proxy(value: str) -> str:
+    """A proxy's URI with scheme and port. Raises ValueError without any text of it, because it may hold a password."""
+    text = value.strip()
+    try:
+        uri = urlsplit(text if "://" in text else f"http://{text}")
+        port = uri.port or 80
+    except ValueError:
+        raise ValueError("expected http://host:port of a proxy, with user:password@ or without") from None
+    if uri.scheme != "http" or not is_host(f"[{uri.hostname}]" if ":" in (uri.hostname or "") else uri.hostname or ""):
+        raise ValueError(
+            "expected http://host:port of a proxy, with user:password@ or without: those of other kinds are not spoken "
+            "(https targets are reached through an http proxy as well)"
+        )
+    if not (text.isascii() and text.isprintable()) or uri.path not in ("", "/") or uri.query or uri.fragment:
+        raise ValueError("expected http://host:port of a proxy, nothing behind it, in ASCII: percent-encode the rest")
+    authority = uri.netloc if uri.port else f"{uri.netloc.removesuffix(':')}:{port}"
+    return f"http://{authority}"
 
 
 def encodable(value: Path) -> Path:

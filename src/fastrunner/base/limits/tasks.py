@@ -70,6 +70,3 @@ RUN_DESCRIPTORS_MAX: Final = 1_024
 
 RUN_CLOSE_S_MAX: Final = 10.0
 """How long a stopping worker waits for the processes it has killed."""
-
-RUN_COMMAND_S_MAX: Final = 60.0
-"""Longest a command that tidies up after a container may take."""

@@ -1,7 +1,7 @@
 """Stages 2 to 5: `run` of a shell, a script or a container: an effect whose arguments are rendered when it starts.
 
-Rules: what is text of a program (`script.code`) is never evaluated. A process nobody awaits belongs to no frame: its task
-ends at once with its input, and the process goes on after the workflow has ended, unless that is cancelled.
+Rules: what is text of a program (`script.code`) is never evaluated. A process nobody awaits belongs to no frame: its
+task ends at once with its input, and the process goes on after the workflow has ended, unless that is cancelled.
 """
 
 cimport cython
