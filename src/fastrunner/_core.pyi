@@ -86,13 +86,13 @@ def compile(text: str | bytes, stored: bool = False) -> Plan:
     `stored`: an execution of it was accepted before, and rules that came later are not asked of it.
     """
 
-RefuseRun = Callable[[str, str | None], str]
-
 @final
 class Compilation:
     """A document on its way to a plan, so that a large one does not hold whoever else needs the processor."""
 
-    def __init__(self, text: str | bytes, stored: bool = False, refuse_run: RefuseRun | None = None) -> None:
+    def __init__(
+        self, text: str | bytes, stored: bool = False, refuse_run: Callable[[str, str | None], str] | None = None
+    ) -> None:
         """Raises InvalidWorkflow for text that is too large or no text.
 
         `refuse_run` says why the runner does not let documents run something: `shell`, `script` or `container`, and the
