@@ -48,6 +48,7 @@ MAY_IMPORT = {
     | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"}
     | {"access.principal", "routing.placement"},
     "registry": STORE | {"_core", "engine"},
+    "events": STORE,
     "tasks": BELOW | {"_core", "access.egress", "engine"},
     "access": BELOW,
     "callback": BELOW | {"access.files", "engine"},

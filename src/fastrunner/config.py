@@ -188,6 +188,8 @@ class Config(DataSettings):
     """How long finished executions stay queryable, in seconds."""
     retention_count: int = _variable("FASTRUNNER_RETENTION_COUNT", 100_000, ge=0)
     """Finished executions kept per shard."""
+    event_retention_s: Seconds = _variable("FASTRUNNER_EVENT_RETENTION_S", 600.0)
+    """How long CloudEvents are kept, in seconds: for listeners that start later, and to tell duplicates."""
     http_timeout_s: Seconds = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0)
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
     secrets_dir: Annotated[Folder, AfterValidator(readable_folder)] | None = _variable("FASTRUNNER_SECRETS_DIR", None)

@@ -36,7 +36,24 @@ REACHED = {
         "SUBFLOW_RETRY_S_MIN": "test_a_child_waits_where_a_client_is_refused",
     },
     "unit/test_registry_file.py": {
-        "REGISTRY_WAIT_MS_MAX": "test_a_writer_that_does_not_end",
+        "SHARED_FILE_WAIT_MS_MAX": "test_a_writer_that_does_not_end",
+    },
+    "unit/test_event_attributes.py": {
+        "EVENT_ATTRIBUTES_COUNT_MAX": "test_sizes_of_an_event",
+        "EVENT_ATTRIBUTE_NAME_SIZE_CHARS_MAX": "test_what_is_no_event",
+        "EVENT_ATTRIBUTE_SIZE_BYTES_MAX": "test_sizes_of_an_event",
+        "EVENT_SIZE_BYTES_MAX": "test_sizes_of_an_event",
+    },
+    "integration/test_event_bus.py": {
+        "EVENTS_COMMIT_COUNT_MAX": "test_what_comes_meanwhile_shares_a_commit",
+        "EVENTS_COMMIT_SIZE_BYTES_MAX": "test_what_comes_meanwhile_shares_a_commit",
+        "EVENTS_JOURNAL_PAGES_MAX": "test_the_journal_is_folded_into_the_file",
+        "EVENTS_LOOK_INTERVAL_S": "test_keeping_goes_on_by_itself",
+        "EVENTS_PAGE_SIZE_BYTES_MAX": "test_pages_end_early_where_events_are_large",
+        "EVENTS_PENDING_SIZE_BYTES_MAX": "test_events_that_await_their_commit_are_bounded",
+        "EVENTS_PRUNED_PER_COMMIT_MAX": "test_events_are_pruned_in_slices",
+        "EVENTS_RETAINED_COUNT_MAX": "test_the_oldest_go_when_there_are_too_many",
+        "EVENTS_RETAINED_SIZE_BYTES_MAX": "test_the_oldest_go_when_there_are_too_many",
     },
     "integration/test_run.py": {
         "RUN_GRACE_S": "test_a_timeout_ends_all_that_was_started",

@@ -39,7 +39,7 @@ def test_a_damaged_document_is_told_and_comes_again(file: RegistryFile, tmp_path
 
 def test_a_writer_that_does_not_end(file: RegistryFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others read on; a registration gives up after a while, and is taken again afterwards."""
-    monkeypatch.setattr(limits, "REGISTRY_WAIT_MS_MAX", 50)
+    monkeypatch.setattr(limits, "SHARED_FILE_WAIT_MS_MAX", 50)
     file.register(REF, "text", 1)
     other = connected(tmp_path)
     other.execute("begin immediate")

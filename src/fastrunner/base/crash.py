@@ -68,6 +68,7 @@ class CrashPoint(StrEnum):
     AFTER_RESUME = "after-resume"
     BEFORE_CANCEL = "before-cancel"
     AFTER_CANCEL = "after-cancel"
+    AFTER_EVENTS_COMMIT = "after-events-commit"
 
 
 @dataclass(slots=True)

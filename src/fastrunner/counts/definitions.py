@@ -104,6 +104,7 @@ class Metrics:
         self._define_executions()
         self._define_storage()
         self._define_callbacks()
+        self._define_cloud_events()
         self._define_processes()
         self._define_rpcs()
         if registry is not None:
@@ -206,6 +207,24 @@ class Metrics:
         )
         self.callback_breaker_open = self._gauge(
             "callback_breaker_open", "Workers whose callbacks are suspended after failures"
+        )
+
+    def _define_cloud_events(self) -> None:
+        self.events_published = self._counters(
+            "cloud_events_published_total",
+            "CloudEvents that were published, and those that had been before",
+            {"outcome": ("new", "duplicate")},
+        )
+        self.events_expired = self._counter(
+            "cloud_events_expired_total", "CloudEvents deleted because they outlived the retention"
+        )
+        self.event_commit_events = self._histogram(
+            "cloud_event_commit_events", "CloudEvents written by one commit", _COUNTS
+        )
+        self.event_commit_duration = self._histogram(
+            "cloud_event_commit_duration_seconds",
+            "Time one commit of CloudEvents took, its turn and fsync included",
+            CALL_SECONDS,
         )
 
     def _define_processes(self) -> None:

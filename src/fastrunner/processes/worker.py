@@ -23,6 +23,8 @@ from fastrunner.callback import CallbackPipeline
 from fastrunner.config import secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.build import build_engine
+from fastrunner.engine.embedded.store.seals import Seals
+from fastrunner.events.bus import EventBus
 from fastrunner.processes.child import serve_child
 from fastrunner.processes.credentials import Credentials, Looks, worker_credentials
 from fastrunner.processes.link import ChildContext
@@ -78,6 +80,14 @@ class Worker:
         self._places = places = context.shared.places(context.index, context.config.workers)
         self._workflows_dir = config.workflows_dir
         self._registry = Registry(config.data_dir)
+        self._bus = EventBus(
+            config.data_dir,
+            context.shared.wakes.wake,
+            Seals(context.shared.data_keys),
+            config.event_retention_s,
+            begun_ms=context.shared.begun_ms,
+            metrics=self._metrics,
+        )
         self._engine = build_engine(
             config,
             self._metrics,
@@ -111,6 +121,7 @@ class Worker:
         worker._troubles.watch_descriptors()
         worker._memory.watch()
         worker._looks.begin(credentials.looks)
+        worker._bus.start()
         await worker._engine.open()
         if worker._workflows_dir is not None:
             await worker._registry.load(worker._workflows_dir, partial(worker._engine.plan_of, client=""))
@@ -143,6 +154,7 @@ class Worker:
         if self._callbacks is not None:
             await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
+        await self._bus.close()
         self._registry.close()
         with contextlib.suppress(OSError):
             await self._router.close(limits.DRAIN_CALLS_S_MAX)

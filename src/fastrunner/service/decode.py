@@ -18,6 +18,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput, WorkflowRef
 from fastrunner._wire import read_execution
 from fastrunner.base import limits
+from fastrunner.base.checks import is_deeper
 from fastrunner.engine import LATEST, DefinitionRef, Submission
 from fastrunner.errors import InvalidRequest, TooLarge
 
@@ -25,7 +26,6 @@ Json = Any
 
 _M = TypeVar("_M", bound=Message)
 _INT64_BOUND = 2.0**63
-_ORJSON_DEPTH_MAX = 254
 _LOOKS_MAX = 10_000
 """Fields looked at for the one that is no text: some milliseconds, for a message that is refused in any case."""
 _LOOKS_DEPTH_MAX = 50
@@ -276,25 +276,9 @@ def _checked_text(text: str) -> tuple[bytes, Json]:
             f"input_json is not JSON: {error.msg} at line {error.lineno}, column {error.colno}, offset {error.pos}",
         ) from None
     brackets = encoded.count(b"[") + encoded.count(b"{")
-    if brackets > limits.INPUT_DEPTH_MAX and _deeper(value, limits.INPUT_DEPTH_MAX):
+    if brackets > limits.INPUT_DEPTH_MAX and is_deeper(value, limits.INPUT_DEPTH_MAX):
         raise InvalidRequest("input_json", f"input_json nests deeper than {limits.INPUT_DEPTH_MAX} levels")
     return encoded, value
-
-
-def _deeper(value: Json, depth_max: int) -> bool:
-    """Whether `value` nests deeper than `depth_max`.
-
-    orjson writes a fixed number of levels and refuses one more: wrapping the value in the difference makes it the
-    judge, at the speed of C.
-    """
-    for _ in range(_ORJSON_DEPTH_MAX - depth_max):
-        value = [value]
-    try:
-        # Integers beyond 64 bits never come out of `loads`, so nothing but depth can fail here.
-        orjson.dumps(value)
-    except orjson.JSONEncodeError:
-        return True
-    return False
 
 
 class _Misfit(Exception):

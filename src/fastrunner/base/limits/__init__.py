@@ -11,6 +11,7 @@ from fastrunner.base.limits.access import *
 from fastrunner.base.limits.callback import *
 from fastrunner.base.limits.documents import *
 from fastrunner.base.limits.engine import *
+from fastrunner.base.limits.events import *
 from fastrunner.base.limits.expressions import *
 from fastrunner.base.limits.processes import *
 from fastrunner.base.limits.routing import *
@@ -70,3 +71,6 @@ assert ROUTER_RECONNECT_INTERVAL_S < DRAIN_WAITING_S_MAX < DRAIN_CALLS_S_MAX
 assert DRAIN_HAND_OVER_S_MAX <= ROUTER_OWNER_WAIT_S_MAX / 2
 assert STOPPED_LOOK_INTERVAL_S * STOPPED_LOOKS < PING_INTERVAL_S < PING_TIMEOUT_S < BOOT_S_MAX
 assert RESPAWN_DELAY_S_MIN < RESPAWN_WEB_DELAY_S_MAX < RESPAWN_DELAY_S_MAX <= RESPAWN_STABLE_S
+assert EVENT_SIZE_BYTES_MAX <= EVENTS_PAGE_SIZE_BYTES_MAX <= EVENTS_COMMIT_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
+assert 2 * REQUEST_SIZE_BYTES_MAX <= EVENTS_PENDING_SIZE_BYTES_MAX <= EVENTS_RETAINED_SIZE_BYTES_MAX // 16
+assert EVENTS_COMMIT_COUNT_MAX <= EVENTS_RETAINED_COUNT_MAX // 16

@@ -268,5 +268,5 @@ SUBFLOW_RETRY_S_MIN: Final = 0.1
 SUBFLOW_RETRY_S_MAX: Final = 5.0
 """Longest of them: the disk may be full for hours."""
 
-REGISTRY_WAIT_MS_MAX: Final = 5_000
-"""How long a registration waits for those of other workers: each takes a commit, so hundreds of them."""
+SHARED_FILE_WAIT_MS_MAX: Final = 5_000
+"""How long a write to a file of all workers waits for another program that writes it: a backup, a person."""

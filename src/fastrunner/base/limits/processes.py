@@ -92,14 +92,16 @@ FAILURE_SIZE_CHARS_MAX: Final = 500
 PORT_WATCH_INTERVAL_S: Final = 5.0
 """Between looks at who else listens on the port: as often as somebody who is told of it would act."""
 
-DESCRIPTORS_MIN: Final = 96
-"""Open files that any process needs for itself: what it imports, its loop, gRPC, a few connections."""
+DESCRIPTORS_MIN: Final = 104
+"""Open files that any process needs for itself: what it imports, its loop, gRPC, the files of all workers, a few
+connections."""
 
 DESCRIPTORS_PER_SHARD: Final = 12
 """Open files of one shard: database, journal and index of two connections, locks, marks, and room for some more."""
 
-DESCRIPTORS_PER_WORKER: Final = 4
-"""Open files for each other worker: a link there and one from there, which may be replaced before they are closed."""
+DESCRIPTORS_PER_WORKER: Final = 5
+"""Open files for each other worker: a link there and one from there, which may be replaced before they are closed; and
+what wakes it."""
 
 METRIC_CELLS_MAX: Final = 8192
 """Numbers one process counts into, with 48 bytes of names and labels each; all that are known need about 1,500."""

@@ -15,9 +15,9 @@ __all__ = ["shortage"]
 _log = logging.getLogger(__name__)
 
 
-def shortage(folder: Path, known: StorageFull | None) -> StorageFull | None:
-    """Why nothing new is taken; None while there is room. What was `known` at the last look is not logged again, and
-    stays where nothing can be found out."""
+def shortage(folder: Path, known: StorageFull | None, what: str = "executions") -> StorageFull | None:
+    """Why nothing new (of `what`) is taken; None while there is room. What was `known` at the last look is not logged
+    again, and stays where nothing can be found out."""
     try:
         disk = shutil.disk_usage(folder)
     except OSError as error:
@@ -27,6 +27,6 @@ def shortage(folder: Path, known: StorageFull | None) -> StorageFull | None:
     if disk.free >= wanted_bytes:
         return None
     if known is None:
-        _log.error("the data directory has %d bytes left: new executions are refused", disk.free)
+        _log.error("the data directory has %d bytes left: new %s are refused", disk.free, what)
     sentence = f"the disk of the data directory is nearly full: less than {wanted_bytes / (1 << 20):.3g} MiB are free"
     return StorageFull(sentence, retry_after_s=10.0)

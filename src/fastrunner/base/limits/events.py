@@ -1,0 +1,44 @@
+"""Stage 3, journal: the bounds of CloudEvents."""
+
+from typing import Final
+
+EVENT_SIZE_BYTES_MAX: Final = 262_144
+"""A CloudEvent as JSON text: four times what every CloudEvents intermediary has to forward. Whoever listens for it has
+a copy until it has taken it, so what is larger belongs elsewhere, and its address into the event."""
+
+EVENT_ATTRIBUTES_COUNT_MAX: Final = 64
+"""Attributes of a CloudEvent: eight are defined, extensions have few; each is a header of a sink's request."""
+
+EVENT_ATTRIBUTE_NAME_SIZE_CHARS_MAX: Final = 64
+"""Name of an attribute: CloudEvents asks for at most 20."""
+
+EVENT_ATTRIBUTE_SIZE_BYTES_MAX: Final = 4_096
+"""Value of an attribute: it is a header in HTTP, of which most servers take 8 KiB in all; and it is looked up by."""
+
+EVENTS_PENDING_SIZE_BYTES_MAX: Final = 33_554_432
+"""Events of a process that await their commit, as JSON text: many of the largest batches. More are refused."""
+
+EVENTS_COMMIT_COUNT_MAX: Final = 4_000
+"""Events that one commit takes: some 40 ms, in which the other processes wait for their turn."""
+
+EVENTS_COMMIT_SIZE_BYTES_MAX: Final = 8_388_608
+"""The same in bytes, which a disk takes in some 40 ms."""
+
+EVENTS_JOURNAL_PAGES_MAX: Final = 4_000
+"""Pages of the events' journal, 16 MB, from which on the commit that wrote them folds it into the file: as in a
+shard."""
+
+EVENTS_RETAINED_COUNT_MAX: Final = 2_000_000
+"""Events kept within the retention: half an hour of a thousand a second. Beyond it the oldest leave earlier."""
+
+EVENTS_RETAINED_SIZE_BYTES_MAX: Final = 1_073_741_824
+"""The same in bytes of JSON text: what a small disk has room for beside the executions."""
+
+EVENTS_PRUNED_PER_COMMIT_MAX: Final = 4_000
+"""Events deleted by one commit: as many as one adds, so that neither holds the other up for long."""
+
+EVENTS_PAGE_SIZE_BYTES_MAX: Final = 1_048_576
+"""Events read at once, as JSON text: some milliseconds of the loop."""
+
+EVENTS_LOOK_INTERVAL_S: Final = 1.0
+"""How often a process looks for what has outlived the retention, and notes how far its followers have come."""

@@ -1,0 +1,118 @@
+"""Stage 3, journal: a file of the data directory that all processes of a runner read and write.
+
+Rules:
+- Writers take turns by a lock file, in the order in which they come: SQLite alone would have them try again and again,
+  and one would starve. The lock goes with its process, so nobody waits for a killed one.
+- A write transaction is durable when it returns; it blocks for its fsync, so nobody calls it on the loop. Look-ups are
+  short keyed reads of the last commit.
+- A connection is opened when it is first needed, and again after it could not be: a disk that fails for a while refuses
+  what needs the file, and nothing else.
+"""
+
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+import apsw
+
+from fastrunner.base import limits
+from fastrunner.engine.embedded.store import faults
+from fastrunner.engine.embedded.store.connection import connect
+from fastrunner.engine.embedded.store.statements import named
+from fastrunner.errors import StorageFailed, StorageFull
+
+__all__ = ["SharedFile"]
+
+T = TypeVar("T")
+
+_QUERIES: Final[Mapping[str, str]] = named("shared")
+
+
+class SharedFile:
+    """One connection to such a file; it belongs to one thread. Every method raises StorageFailed or StorageFull."""
+
+    def __init__(self, path: Path, schema: Sequence[str]) -> None:
+        """`schema` are scripts; the n-th makes schema version n of version n - 1."""
+        self.path = path
+        self._schema = schema
+        self._connection: apsw.Connection | None = None
+        self._lock: BinaryIO | None = None
+
+    def tried(self, action: Callable[[apsw.Connection], T]) -> T:
+        """What an action on the file gives."""
+        try:
+            return action(self._db())
+        except (apsw.Error, OSError) as error:
+            raise self._refusal(error) from error
+
+    def written(self, action: Callable[[apsw.Connection], T]) -> T:
+        """The same of one whose writes are one transaction, durable now."""
+        return self.tried(lambda db: self._written(db, action))
+
+    def close(self) -> None:
+        """Gives the file back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def prepare(self, db: apsw.Connection) -> None:
+        """What a file needs beside its schema, within the lock; for whoever has such."""
+
+    def _db(self) -> apsw.Connection:
+        if self._connection is None:
+            if self._lock is None:
+                self._lock = self.path.with_suffix(".lock").open("wb")
+            # One after the other: who makes the file a journal of its kind waits for nobody who does the same.
+            with _turn(self._lock):
+                self._connection = self._prepared(connect(self.path))
+        return self._connection
+
+    def _prepared(self, connection: apsw.Connection) -> apsw.Connection:
+        try:
+            connection.set_busy_timeout(limits.SHARED_FILE_WAIT_MS_MAX)
+            version = int(connection.execute(_QUERIES["schema_version"]).get)
+            if version > len(self._schema):
+                raise StorageFailed(
+                    f"{self.path} has schema version {version}, this version of fastrunner reads up to "
+                    f"{len(self._schema)}: run the version that wrote it, or a newer one"
+                )
+            connection.execute(_QUERIES["journal"]).fetchall()
+            connection.execute(_QUERIES["durable"]).fetchall()
+            for script in self._schema[version:]:
+                connection.execute(script).fetchall()
+            self.prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _written(self, db: apsw.Connection, action: Callable[[apsw.Connection], T]) -> T:
+        assert self._lock is not None, "it is opened with the connection"
+        with _turn(self._lock):
+            db.execute(_QUERIES["begin"])
+            try:
+                outcome = action(db)
+                db.execute(_QUERIES["commit"])
+            except BaseException:
+                if db.in_transaction:
+                    db.execute(_QUERIES["rollback"])
+                raise
+        return outcome
+
+    def _refusal(self, error: Exception) -> StorageFailed | StorageFull:
+        refusal = faults.refusal_of(error, self.path.name, limits.COMMIT_RETRY_DELAY_S_MAX)
+        return refusal or StorageFailed(f"{self.path.name} cannot be used: {error}")
+
+
+@contextmanager
+def _turn(lock: BinaryIO) -> Iterator[None]:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)

@@ -1,0 +1,87 @@
+-- Named statements of the events' file: `-- name:` starts one, lines of comment under it say what it is for.
+
+-- name: has_numbers
+-- Whether a number has ever been given.
+select exists (select 1 from sqlite_sequence where name = 'events')
+
+-- name: first_number
+-- Numbers begin after this one.
+insert into sqlite_sequence (name, seq) values ('events', ?)
+
+-- name: cache
+-- The index of digests is written all over; its pages stay in memory until COMMIT (KiB, negated).
+pragma cache_size = -32768
+
+-- name: deletes
+-- What is deleted is overwritten where the page is written anyway.
+pragma secure_delete = fast
+
+-- name: last_key
+-- The last number given.
+select seq from sqlite_sequence where name = 'events'
+
+-- name: insert_event
+-- Gives its number; no row for a duplicate.
+insert into events (digest, type_hash, received_ms, size_sum, namespaces, checksum, event)
+values (?, ?, ?, ?, ?, ?, ?)
+on conflict (digest) do nothing
+returning event_key
+
+-- name: select_key
+-- The number of an event that is there.
+select event_key from events where digest = ?
+
+-- name: select_event
+-- One event.
+select event_key, received_ms, namespaces, digest, type_hash, checksum, event from events where digest = ?
+
+-- name: select_after
+-- Events in their order.
+select event_key, received_ms, namespaces, digest, type_hash, checksum, event from events
+where event_key > ?
+order by event_key
+
+-- name: select_between
+-- The same up to one.
+select event_key, received_ms, namespaces, digest, type_hash, checksum, event from events
+where event_key > ? and event_key <= ?
+order by event_key
+
+-- name: select_of_type
+-- The same of a type.
+select event_key, received_ms, namespaces, digest, type_hash, checksum, event from events
+where type_hash = ? and event_key > ? and event_key <= ?
+order by event_key
+
+-- name: oldest
+-- The number of the oldest event, and the bytes of all before it.
+select event_key, size_sum - length(event) from events order by event_key limit 1
+
+-- name: newest
+-- The number of the newest event, and the bytes of all up to it.
+select event_key, size_sum from events order by event_key desc limit 1
+
+-- name: held_from
+-- What is not deleted, because somebody has not come so far: all after this one; null if nobody follows.
+select min(event_key) from followers
+
+-- name: first_young
+-- Of so many of the oldest, the first that has not outlived the retention; what was received after now was received by
+-- another clock.
+select event_key from (select event_key, received_ms from events order by event_key limit ?3)
+where received_ms > ?1 and received_ms <= ?2
+order by event_key
+limit 1
+
+-- name: delete_oldest
+-- Events up to one, so many at most.
+delete from events where event_key in (select event_key from events where event_key <= ? order by event_key limit ?)
+
+-- name: reach
+-- How far one has come.
+insert into followers (name, event_key) values (?, ?)
+on conflict (name) do update set event_key = excluded.event_key
+
+-- name: leave
+-- It does not follow any more.
+delete from followers where name = ?
