@@ -419,7 +419,7 @@ class Wait:
     action: PerformEffect | Subscribe | None
     """What it has asked for, for `effect` and `events`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Raises TypeError: waits come from walks."""
 
 @final
