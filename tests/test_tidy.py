@@ -54,9 +54,10 @@ MAY_IMPORT = {
     "callback": BELOW | {"access.files", "engine"},
     "routing": BELOW | {"_wire", "access.principal"},
     "service": BELOW
-    | {"_core", "_wire", "access.audit", "access.principal", "access.roles", "engine", "routing.facts"},
+    | {"_core", "_wire", "access.audit", "access.principal", "access.roles", "engine", "routing.facts"}
+    | {"events.attributes"},
     "service.transport": BELOW | {"access", "routing.facts", "service"},
-    "web": BELOW | {"access"},
+    "web": BELOW | {"access", "events.attributes"},
     "data": STORE | {"access.sealing", "engine"},
     "stigmer": BELOW,
     "processes": {"*"},

@@ -150,7 +150,7 @@ class TestCommands:
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert details["BadRequest"].field_violations[0].field == "execution_id"
 
-    @pytest.mark.parametrize("method", ["SendEvents", "ReportProgress", "ReportProgressBatch"])
+    @pytest.mark.parametrize("method", ["ReportProgress", "ReportProgressBatch"])
     async def test_what_this_side_does_not_serve_says_so(self, wire: MemoryWire, method: str) -> None:
         code, message, _ = await refusal(wire.raw(path(method), b""))
         assert code is grpc.StatusCode.UNIMPLEMENTED

@@ -20,9 +20,9 @@ class Role(StrEnum):
     READ = "read"
     """Look at executions, their events and definitions, validate documents, read metrics."""
     SUBMIT = "submit"
-    """Have documents executed."""
+    """Have documents executed, send events."""
     CONTROL = "control"
-    """Cancel, pause and resume executions, send them events."""
+    """Cancel, pause and resume executions."""
     ADMIN = "admin"
     """All of that; change definitions, delete executions."""
 

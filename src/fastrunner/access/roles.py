@@ -31,7 +31,7 @@ ROLE_OF_METHOD: Final[Mapping[str, Wanted]] = {
     "CancelExecution": Role.CONTROL,
     "PauseExecution": Role.CONTROL,
     "ResumeExecution": Role.CONTROL,
-    "SendEvents": Role.CONTROL,
+    "SendEvents": Role.SUBMIT,
     # Answered with a refusal whoever calls: the runner is their client.
     "ReportProgress": Open.TO_CALLERS,
     "ReportProgressBatch": Open.TO_CALLERS,
@@ -58,6 +58,7 @@ ROLE_OF_PATH: Final[Mapping[str, Wanted]] = {
     "/healthz": Open.TO_ALL,
     "/readyz": Open.TO_ALL,
     "/metrics": Role.READ,
+    "/events": Role.SUBMIT,
 }
 """By path of the HTTP port."""
 

@@ -14,6 +14,7 @@ from fastrunner.cli.dev import dev
 from fastrunner.cli.local import run, validate
 from fastrunner.cli.protos import protos
 from fastrunner.cli.remote import cancel, delete, events, get, list_executions, pause, resume, submit
+from fastrunner.cli.send_event import send_event
 from fastrunner.cli.serve import receiver, serve
 from fastrunner.cli.status import status
 from fastrunner.cli.token import token
@@ -53,6 +54,7 @@ for command in (
     resume,
     delete,
     workflow,
+    send_event,
     receiver,
     data,
     bench,

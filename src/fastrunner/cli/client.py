@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_status import rpc_status
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2, query_pb2, registry_pb2
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import events_pb2, messages_pb2, query_pb2, registry_pb2
 from fastrunner.base.clock import monotonic_s
 from fastrunner.cli.access import Access
 from fastrunner.cli.present import say
@@ -38,6 +38,7 @@ _REPLIES: dict[str, Any] = {
     "PauseExecution": Empty,
     "ResumeExecution": Empty,
     "DeleteExecution": Empty,
+    "SendEvents": events_pb2.SendEventsResponse,
     "GetExecution": query_pb2.GetExecutionResponse,
     "ListExecutions": query_pb2.ListExecutionsResponse,
     "GetEvents": query_pb2.GetEventsResponse,

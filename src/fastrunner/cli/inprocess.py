@@ -26,6 +26,8 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Submission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.store.manifest import open_data_directory
+from fastrunner.engine.embedded.store.seals import Seals
+from fastrunner.events.bus import EventBus
 from fastrunner.registry.registry import Registry
 from fastrunner.tasks import build_performers
 
@@ -103,7 +105,8 @@ async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, be
     except KeyFileRefused as error:
         raise ConfigurationError(str(error)) from None
     registry = Registry(folder)
-    performers = build_performers(config, metrics)
+    bus = EventBus(folder, lambda: None, Seals(keys), config.event_retention_s, metrics=metrics)
+    performers = build_performers(config, metrics, event_sink=bus)
     engine = EmbeddedEngine(config, metrics, performers, secrets=secrets, definitions=registry, data_keys=keys)
     await engine.start()
     try:
@@ -128,6 +131,7 @@ async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, be
         view = await engine.get(EXECUTION_ID)
     finally:
         await engine.drain(DRAIN_TIMEOUT_S)
+        await bus.close()
         registry.close()
     print_end(view.output_json if view.status == "completed" else "", view.error)
     return view.status

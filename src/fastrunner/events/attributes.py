@@ -21,7 +21,7 @@ from fastrunner.base import limits
 from fastrunner.base.checks import is_deeper
 from fastrunner.errors import InvalidRequest, TooLarge
 
-__all__ = ["CONTENT", "checked", "is_json"]
+__all__ = ["CONTENT", "checked", "is_json", "put_bytes", "put_message", "put_text"]
 
 CONTENT: Final = ("data", "data_base64")
 """Members of an event that are no attributes."""
@@ -41,12 +41,65 @@ _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 _SHOWN_CHARS_MAX: Final = 60
 
 
-def is_json(media_type: str | None) -> bool:
+def is_json(media_type: object) -> bool:
     """Whether data of a media type (None: not told) is JSON, as CloudEvents decides it."""
-    if media_type is None:
-        return True
+    if not isinstance(media_type, str):
+        return media_type is None
     kind = media_type.partition(";")[0].strip().lower()
     return kind.endswith(("/json", "+json"))
+
+
+def put_text(event: dict[str, Any], text: str, where: str) -> None:
+    """Gives an event data that came as text: what is said to be JSON has to be, and where nothing is said what is none
+    is a text. Raises InvalidRequest."""
+    media_type = event.get("datacontenttype")
+    if not is_json(media_type):
+        event["data"] = text
+        return
+    try:
+        event["data"] = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if media_type is not None:
+            raise _not_json(where, media_type, error) from None
+        event["data"] = text
+
+
+def put_bytes(event: dict[str, Any], data: bytes, where: str) -> None:
+    """The same of data that came as bytes: what is neither JSON nor said to be text stays bytes."""
+    media_type = event.get("datacontenttype")
+    if is_json(media_type):
+        try:
+            event["data"] = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            if media_type is not None:
+                raise _not_json(where, media_type, error) from None
+            event["data_base64"] = base64.b64encode(data).decode()
+        return
+    if isinstance(media_type, str) and media_type.lower().startswith("text/"):
+        try:
+            event["data"] = data.decode()
+        except UnicodeDecodeError:
+            # In another charset: its bytes are what was sent.
+            event["data_base64"] = base64.b64encode(data).decode()
+        return
+    event["data_base64"] = base64.b64encode(data).decode()
+
+
+def put_message(event: dict[str, Any], message: bytes, type_url: str) -> None:
+    """The same of a protobuf message: its bytes, and what tells its type where the event does not."""
+    event["data_base64"] = base64.b64encode(message).decode()
+    event.setdefault("datacontenttype", "application/protobuf")
+    if type_url:
+        # Without a scheme it is https, says protobuf.
+        event.setdefault("dataschema", type_url if "://" in type_url else f"https://{type_url}")
+
+
+def _not_json(where: str, media_type: str, error: orjson.JSONDecodeError) -> InvalidRequest:
+    return InvalidRequest(
+        f"{where}.data",
+        f"{where}.data is not JSON, though its datacontenttype is {media_type}: {error.msg} at line {error.lineno}, "
+        f"column {error.colno}",
+    )
 
 
 def checked(event: Mapping[str, Any], where: str) -> bytes:

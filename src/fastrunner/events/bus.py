@@ -107,7 +107,7 @@ class EventBus:
         StorageFull, StorageFailed.
         """
         of_namespaces = None if namespaces is None else orjson.dumps(sorted(namespaces)).decode()
-        rows = [self._row(event, of_namespaces, f"events[{at}]") for at, event in enumerate(events)]
+        rows = await self._rows(events, of_namespaces)
         if not rows:
             return []
         self._check_room()
@@ -120,6 +120,25 @@ class EventBus:
         if self._publishing is None:
             self._publishing = asyncio.create_task(self._publish_pending())
         return await asyncio.shield(pending.keys)
+
+    async def emit(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Publishes one event to everybody; gives it as it is kept: a duplicate's is the first one. Raises as
+        `publish`."""
+        await self.publish([event], None)
+        stored = self.find(event["source"], event["id"])
+        # It may have been damaged, or have left for others already.
+        return event if stored is None else stored.event
+
+    async def _rows(self, events: Sequence[Mapping[str, Any]], namespaces: str | None) -> list[EventRow]:
+        rows = []
+        began_s = clock.monotonic_s()
+        for at, event in enumerate(events):
+            rows.append(self._row(event, namespaces, f"events[{at}]"))
+            # Others have the loop in between.
+            if clock.monotonic_s() - began_s > limits.BATCH_TURN_S_MAX:
+                await asyncio.sleep(0)
+                began_s = clock.monotonic_s()
+        return rows
 
     def _row(self, event: Mapping[str, Any], namespaces: str | None, where: str) -> EventRow:
         text = checked(event, where)

@@ -55,7 +55,8 @@ def worker_credentials(config: Config) -> Credentials:
 def web_credentials(config: Config) -> Credentials:
     """Those of the web process. Raises StartError if a file is unusable."""
     try:
-        return Credentials(open_certificates(config) if config.http_tls else None, open_gate(config))
+        audit = AuditLog(config.audit_file) if config.audit_file is not None else None
+        return Credentials(open_certificates(config) if config.http_tls else None, open_gate(config), audit)
     except ValueError as error:
         raise StartError(ExitCode.BOOT, str(error)) from None
 

@@ -1,22 +1,29 @@
 """Support: the web process: serves HTTP on the socket the supervisor listens on.
 
 Rules: no state of its own: metrics are read from what all processes count in, readiness is what the supervisor last
-said. It imports no grpc and no engine.
+said. It imports no grpc, and what publishes events only when the first one comes: most runners are sent none here.
 """
 
 import asyncio
+import importlib
 import logging
 import signal
 import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from fastrunner.access.certificates import RotatingContext
 from fastrunner.base import descriptors, limits
+from fastrunner.errors import Unavailable
 from fastrunner.processes.credentials import Credentials, Looks, web_credentials
 from fastrunner.processes.link import ChildContext, ExitCode
 from fastrunner.web.app import STATE, TreeState, build_app
 from fastrunner.web.connections import CONNECTIONS
+
+if TYPE_CHECKING:
+    from fastrunner.events.bus import EventBus
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +41,13 @@ async def _serve(context: ChildContext, credentials: Credentials) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    app = build_app(context.config, context.segments, credentials.gate)
+    bus = _BusOnDemand(context)
+    app = build_app(context.config, context.segments, credentials.gate, bus, credentials.audit)
     loop.add_reader(context.link.fileno(), _read_link, context, app[STATE], stopping)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    # What is packed is refused by whoever takes bodies: unpacked, it may be a thousand times as large.
+    runner = web.AppRunner(
+        app, access_log=None, handle_signals=False, shutdown_timeout=1.0, auto_decompress=False, lingering_time=1.0
+    )
     await runner.setup()
     # Until then requests wait in the backlog: a process that has just been replaced must not call the tree unready.
     await app[STATE].known.wait()
@@ -62,8 +73,55 @@ async def _serve(context: ChildContext, credentials: Credentials) -> int:
     await app[CONNECTIONS].settle(limits.HTTP_SETTLE_S_MAX)
     app[CONNECTIONS].close()
     await runner.cleanup()
+    await bus.close()
     await credentials.close()
     return ExitCode.OK
+
+
+class _BusOnDemand:
+    """Publishes events; the store and the core, which keeping them needs, are loaded for the first."""
+
+    def __init__(self, context: ChildContext) -> None:
+        self._context = context
+        self._loading: asyncio.Task[None] | None = None
+        self._bus: EventBus | None = None
+
+    async def publish(self, events: Sequence[Mapping[str, Any]], namespaces: frozenset[str] | None) -> Sequence[int]:
+        """See EventBus."""
+        if self._bus is None:
+            if self._loading is None or (self._loading.done() and self._loading.exception()):
+                self._loading = asyncio.create_task(self._load())
+            # Whoever waits for it may leave; the others go on waiting.
+            await asyncio.shield(self._loading)
+        assert self._bus is not None, "it is loaded"
+        return await self._bus.publish(events, namespaces)
+
+    async def _load(self) -> None:
+        """Raises Unavailable."""
+        try:
+            # In a thread: probes are answered meanwhile.
+            await asyncio.to_thread(importlib.import_module, "fastrunner.events.bus")
+        except (ImportError, OSError, RuntimeError) as error:
+            log.warning("events cannot be taken: %s", error)
+            raise Unavailable("events cannot be taken now: the machine is short of something") from None
+        from fastrunner.counts.definitions import Metrics
+        from fastrunner.engine.embedded.store.seals import Seals
+        from fastrunner.events.bus import EventBus
+
+        shared, config = self._context.shared, self._context.config
+        self._bus = EventBus(
+            config.data_dir,
+            shared.wakes.wake,
+            Seals(shared.data_keys),
+            config.event_retention_s,
+            begun_ms=shared.begun_ms,
+            metrics=Metrics(segment=self._context.segment),
+        )
+
+    async def close(self) -> None:
+        """Waits for what is being published."""
+        if self._bus is not None:
+            await self._bus.close()
 
 
 def _read_link(context: ChildContext, state: TreeState, stopping: asyncio.Event) -> None:

@@ -91,7 +91,7 @@ class Worker:
         self._engine = build_engine(
             config,
             self._metrics,
-            build_performers(config, self._metrics, Egress.of(config, serves=True)),
+            build_performers(config, self._metrics, Egress.of(config, serves=True), event_sink=self._bus),
             Secrets(config.secrets_dir, secret_variables()),
             self._registry,
             places,
@@ -105,7 +105,9 @@ class Worker:
             else None
         )
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
-        self._service = Service(self._engine, self._router, self._metrics, context.is_short_handed, self._registry)
+        self._service = Service(
+            self._engine, self._router, self._metrics, context.is_short_handed, self._registry, self._bus
+        )
         self._credentials = credentials
         self._server = Server(self._service, self._metrics, listener, credentials.gate, credentials.audit)
         self._troubles = Troubles(self._report_trouble)

@@ -79,6 +79,8 @@ def _about(method: str, payload: bytes) -> About:
         return [{"execution": request.execution_id} | reason]
     if method == _BATCH:
         return [{"execution": _id(item)} for item in ItemsView.FromString(payload).items]
+    if method == "SendEvents":
+        return [{"events": len(ItemsView.FromString(payload).items)}]
     if method == "DeleteWorkflow":
         ref = DeleteWorkflowRequest.FromString(payload).workflow_ref
         return [{"workflow": f"{ref.namespace}/{ref.name}:{ref.version}"}]

@@ -29,6 +29,7 @@ from fastrunner.errors import NotServed, RunnerError, Unavailable, UnknownExecut
 from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.routing.facts import CallFacts, Router, peek_execution_id
 from fastrunner.service.decode import check_execution_id, check_reason, parse
+from fastrunner.service.events import Events, Publisher
 from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
 from fastrunner.service.registry import Registry, WorkflowRegistry
@@ -52,8 +53,9 @@ class Service:
         metrics: Metrics,
         is_short_handed: Callable[[], bool] = lambda: False,
         registry: WorkflowRegistry | None = None,
+        bus: Publisher | None = None,
     ) -> None:
-        """`is_short_handed`: see `Overload`; `registry`: None where there is none, and its methods are not served."""
+        """`is_short_handed`: see `Overload`; `registry`, `bus`: None: there is none, and its methods are not served."""
         self._engine = engine
         self._router = router
         self._metrics = metrics
@@ -79,7 +81,6 @@ class Service:
             "ExecuteAsyncBatch": batches.execute,
             "ListExecutions": queries.list_executions,
             "ValidateWorkflow": queries.validate_workflow,
-            "SendEvents": _refuse("SendEvents is not served yet: this runner has no workflows that listen"),
             "ReportProgress": _refuse("ReportProgress is served by whoever receives progress; the runner calls it"),
             "ReportProgressBatch": _refuse(
                 "ReportProgressBatch is served by whoever receives progress; the runner calls it"
@@ -94,6 +95,8 @@ class Service:
                 "ListWorkflows": of_registry.list,
                 "DeleteWorkflow": of_registry.delete,
             }
+        if bus is not None:
+            self._of_anyone["SendEvents"] = Events(bus).send
 
     def handle_unary(self, method: str, payload: bytes, facts: CallFacts) -> bytes | Awaitable[bytes]:
         """The reply to a unary method by canonical name, now or later; raises RunnerError now or later."""

@@ -17,6 +17,7 @@ from fastrunner.access.egress import Egress
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Authorizer, EffectPerformer
+from fastrunner.tasks.emit.perform import Emit, EventSink
 from fastrunner.tasks.run.perform import RunPerformer, Runs
 
 if TYPE_CHECKING:
@@ -32,17 +33,20 @@ def build_performers(
     *,
     resolver: "AbstractResolver | None" = None,
     ssl_context: ssl.SSLContext | None = None,
+    event_sink: EventSink | None = None,
 ) -> dict[str, EffectPerformer]:
     """One performer per kind of effect, for one worker. Close each when its engine has drained.
 
     `egress` says where they may go; default: as the configuration does, for a process that serves nothing.
     `resolver` and `ssl_context` replace how host names are looked up and whom TLS trusts; default: as the system does.
+    `event_sink` is where events are published; without one there is no performer of `emit`.
     """
     http = _HttpOnDemand(config, metrics, egress or Egress.of(config), resolver, ssl_context)
     runs = Runs(config, http)
     kinds = ("run_shell", "run_script")
     # HTTP last: what runs may still fetch something.
-    return {**{kind: RunPerformer(kind, runs, metrics) for kind in kinds}, "call_http": http}
+    emitting: dict[str, EffectPerformer] = {} if event_sink is None else {"emit": Emit(event_sink, metrics)}
+    return {**emitting, **{kind: RunPerformer(kind, runs, metrics) for kind in kinds}, "call_http": http}
 
 
 _log = logging.getLogger(__name__)

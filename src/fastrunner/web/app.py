@@ -1,4 +1,4 @@
-"""Support: the HTTP application: /metrics, /healthz, /readyz and an index.
+"""Support: the HTTP application: /metrics, /healthz, /readyz, events in, and an index.
 
 /healthz says 200 as long as this process answers: the supervisor replaces dead workers, and restarting the whole runner
 from outside would not help. /readyz says 200 while every worker is ready and can take work, nobody else takes the
@@ -15,12 +15,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from fastrunner._version import __version__
+from fastrunner.access.audit import AuditLog
 from fastrunner.access.gate import Gate
 from fastrunner.base import descriptors, limits
 from fastrunner.config import Config
 from fastrunner.counts.cells import Segment
 from fastrunner.counts.scrape import TreeCollector
 from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
+from fastrunner.web.events import EventsIn, Publisher
 from fastrunner.web.guard import GATE, METRICS_OPEN, guard
 
 
@@ -88,10 +90,16 @@ _RECEIVER: Final = web.AppKey("receiver", Receiver)
 _CONFIG: Final = web.AppKey("config", Config)
 
 
-def build_app(config: Config, segments: Iterable[Segment], gate: Gate | None = None) -> web.Application:
+def build_app(
+    config: Config,
+    segments: Iterable[Segment],
+    gate: Gate | None = None,
+    publisher: Publisher | None = None,
+    audit: AuditLog | None = None,
+) -> web.Application:
     """The application over what all processes count in; its `STATE` is to be kept up to date.
 
-    Without a gate, callers are not told apart.
+    Without a gate, callers are not told apart; without a publisher, no events are taken.
     """
     app = web.Application(middlewares=[mark_busy, guard])
     if gate is not None:
@@ -111,6 +119,8 @@ def build_app(config: Config, segments: Iterable[Segment], gate: Gate | None = N
             web.get("/readyz", _readyz),
         ]
     )
+    if publisher is not None:
+        app.add_routes([web.post("/events", EventsIn(publisher, audit).take)])
     return app
 
 
@@ -127,7 +137,7 @@ async def _index(request: web.Request) -> web.Response:
             "version": __version__,
             "grpc_port": config.grpc_port,
             "workers": config.workers,
-            "paths": ["/metrics", "/healthz", "/readyz"],
+            "paths": ["/metrics", "/healthz", "/readyz", "/events"],
         }
     )
 

@@ -15,12 +15,15 @@ from fastrunner.access.principal import Principal
 from fastrunner.access.roles import ROLE_OF_PATH, Open, Wanted, check_role
 from fastrunner.errors import PermissionDenied, RunnerError, Unauthenticated
 
-__all__ = ["GATE", "METRICS_OPEN", "guard"]
+__all__ = ["GATE", "METRICS_OPEN", "PRINCIPAL", "guard"]
 
 GATE: Final = web.AppKey("gate", Gate)
 """Who lets callers in; there where callers are told apart."""
 METRICS_OPEN: Final = web.AppKey("metrics_open", bool)
 """Whether /metrics needs no credentials all the same."""
+
+PRINCIPAL: Final = web.RequestKey("principal", Principal)
+"""Of a request: who asks; there where callers are told apart."""
 
 
 @web.middleware
@@ -35,6 +38,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             admitted = gate.admit(request.headers.get("Authorization"), lambda: _certificate_names(request))
             principal = admitted if isinstance(admitted, Principal) else await admitted
             check_role(principal, wanted, request.path)
+            request[PRINCIPAL] = principal
         except Unauthenticated as error:
             raise web.HTTPUnauthorized(text=f"{error.message}\n", headers={"WWW-Authenticate": "Bearer"}) from None
         except PermissionDenied as error:

@@ -15,6 +15,9 @@ EVENT_ATTRIBUTE_NAME_SIZE_CHARS_MAX: Final = 64
 EVENT_ATTRIBUTE_SIZE_BYTES_MAX: Final = 4_096
 """Value of an attribute: it is a header in HTTP, of which most servers take 8 KiB in all; and it is looked up by."""
 
+EVENTS_BATCH_COUNT_MAX: Final = 1_000
+"""Events in one SendEvents, or one request of several to the HTTP port: they are published together, or none is."""
+
 EVENTS_PENDING_SIZE_BYTES_MAX: Final = 33_554_432
 """Events of a process that await their commit, as JSON text: many of the largest batches. More are refused."""
 
@@ -42,3 +45,12 @@ EVENTS_PAGE_SIZE_BYTES_MAX: Final = 1_048_576
 
 EVENTS_LOOK_INTERVAL_S: Final = 1.0
 """How often a process looks for what has outlived the retention, and notes how far its followers have come."""
+
+EVENTS_REQUEST_SIZE_BYTES_MAX: Final = 4_194_304
+"""Body of a request with events to the HTTP port: sixteen of the largest events, some ten thousand small ones."""
+
+EVENTS_REQUESTS_SIZE_BYTES_MAX: Final = 67_108_864
+"""Bodies of such requests that are read or wait for their commit: what is made of them takes several times as much."""
+
+EVENTS_REQUEST_S_MAX: Final = 30.0
+"""How long such a body may take to come: as long as a connection may be idle."""
