@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import Definitions
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.store.changes import Batch
 from fastrunner.engine.embedded.store.file import Store
@@ -92,13 +93,14 @@ class _PacedWriter:
 @asynccontextmanager
 async def engine_at(
     disk: Disk, path: Path, performer: Performer | None = None, *, listener: Callable[[Any], None] | None = None,
-    wall_ms: Callable[[], int] | None = None, **settings: Any,
+    wall_ms: Callable[[], int] | None = None, definitions: Definitions | None = None, **settings: Any,
 ) -> AsyncIterator[EmbeddedEngine]:  # fmt: skip
     """A started engine with one shard on a disk; drained at the end."""
     engine = EmbeddedEngine(
         Config(data_dir=path, **settings),
         Metrics(CollectorRegistry()),
         {"call_http": performer or Performer()},
+        definitions=definitions,
         wall_ms=wall_ms,
         make_store=disk.store,
         make_writer=disk.writer,

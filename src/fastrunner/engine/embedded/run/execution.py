@@ -254,8 +254,10 @@ class Execution:
             outcome, future = self.inbox[0]
             self.inbox = self.inbox[1:]
             if isinstance(outcome, HandedDown):
-                self._command(outcome.command, None, now_ms)
-                self._own_family().took(outcome)
+                family = self._own_family()
+                if family.obeys(outcome.command):
+                    self._command(outcome.command, None, now_ms)
+                family.took(outcome)
                 return True
             if isinstance(outcome, Cancel | Pause | Resume):
                 self._command(outcome, future, now_ms)

@@ -120,8 +120,13 @@ class Family:
         for effect_id in list(self.children):
             self.gives_up(effect_id)
 
+    def obeys(self, command: Command) -> bool:
+        """Whether the execution does what its parent does. One that nobody waits for is paused by nobody else: its
+        parent has gone on before it could be resumed."""
+        return isinstance(command, Cancel) or self.parent is None or self.parent.awaits_end
+
     def took(self, order: HandedDown) -> None:
-        """The execution has done what its parent had it do."""
+        """The execution has done what its parent had it do, if it does that at all."""
         self._order_taken = order.number
 
     def gather(self) -> FamilyChange | None:
