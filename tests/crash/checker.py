@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
-from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.stigmer.ledger import Ledger
+from tests.crash.children import CANCELLED_BY_ITSELF, broken_families
+from tests.crash.histories import broken_history, broken_pause, end_of
 from tests.crash.tree import Journal
 from tests.crash.workload import Promise
 
@@ -38,7 +39,11 @@ def judge(
     status_of: Callable[[str], str],
 ) -> Verdict:  # fmt: skip
     """Judges a runner that has come to rest; `status_of` gives the final status, or `unknown` if it was deleted."""
-    verdict = Verdict()
+    verdict, promises = Verdict(), list(promises)
+
+    def events_of(execution_id: str) -> list[WorkflowProgressEvent]:
+        return [WorkflowProgressEvent.FromString(message) for message in ledger.encoded(execution_id)]
+
     for violation in ledger.violations:
         verdict.duplicated[violation.execution_id] = f"{violation.kind}: {violation.message}"
     for sentence in journal.changed:
@@ -46,12 +51,13 @@ def judge(
         verdict.duplicated[execution_id] = what
     for promise in promises:
         received = ledger.encoded(promise.execution_id)
-        events = [WorkflowProgressEvent.FromString(message) for message in received]
-        sentence = _broken_promise(promise, events, status_of(promise.execution_id))
+        sentence = _broken_promise(promise, events_of(promise.execution_id), status_of(promise.execution_id))
         if not sentence and promise.watched and promise.watched != received:
             sentence = f"a subscriber got {len(promise.watched)} events, and not what the receiver got"
         if sentence:
             verdict.lost[promise.execution_id] = sentence
+    seen = {*ledger.executions(), *journal.shards}
+    verdict.lost.update(broken_families(promises, sorted(seen), events_of, status_of))
     verdict.lost.update(journal.differences(ledger.encoded))
     _judge_effects(verdict, journal.completed_s, calls)
     return verdict
@@ -63,37 +69,22 @@ def _broken_promise(promise: Promise, events: list[WorkflowProgressEvent], statu
         return promise.errors[0]
     if not promise.accepted:
         return ""
-    if not events or events[-1].event_type not in TERMINAL_EVENTS:
-        last = events[-1].event_type if events else "nothing"
-        return f"accepted, but the last event that arrived is {last}; its status is {status}"
-    if [event.sequence_number for event in events] != list(range(1, len(events) + 1)):
-        return "sequence numbers are not contiguous from 1"
-    terminal = events[-1].event_type.removeprefix("workflow_")
-    if status not in (terminal, "unknown"):
-        return f"ended as {terminal}, but its status is {status}"
+    if sentence := broken_history(events, status):
+        return sentence
+    terminal = end_of(events)
     if promise.cancelled and terminal != "cancelled":
         return f"its cancel was answered with OK, but it ended as {terminal}"
     if terminal == "cancelled" and not promise.cancel_sent:
         return "cancelled, and nobody asked for it"
-    if terminal == "failed":
+    if terminal == "failed" and not _has_lost_a_child(promise, events):
         return f"failed: {events[-1].error.type} {events[-1].error.detail}"
-    return _broken_pause(promise, events)
+    return broken_pause(events, promise.pause_sent)
 
 
-def _broken_pause(promise: Promise, events: list[WorkflowProgressEvent]) -> str:
-    paused = False
-    for event in events:
-        if event.event_type == "workflow_paused":
-            paused = True
-        elif event.event_type == "workflow_resumed":
-            paused = False
-        elif paused and event.event_type == "task_started":
-            return f"task {event.task_reference} started while it was paused"
-        elif paused and event.event_type == "workflow_completed":
-            return "completed while it was paused"
-    if not promise.pause_sent and any(event.event_type == "workflow_paused" for event in events):
-        return "paused, and nobody asked for it"
-    return ""
+def _has_lost_a_child(promise: Promise, events: list[WorkflowProgressEvent]) -> bool:
+    """Whether it failed because a client has cancelled its child."""
+    is_asked_for = promise.child is not None and promise.child.cancel_sent
+    return is_asked_for and events[-1].error.title == CANCELLED_BY_ITSELF
 
 
 def _judge_effects(verdict: Verdict, completed_s: dict[str, float], calls: dict[str, list[float]]) -> None:

@@ -19,8 +19,9 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
 from tests.crash.checker import Verdict, judge
+from tests.crash.documents import definitions, document, kinds
 from tests.crash.tree import Journal, Tree, until
-from tests.crash.workload import Clients, Promise, Service, document, kinds, serve_effects
+from tests.crash.workload import Clients, Promise, Service, serve_effects
 from tests.integration.engines import folder
 
 _TOKEN = "receive-only"
@@ -98,11 +99,15 @@ class Run:
             await self.tree.start(STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{port}", FASTRUNNER_CRASH_POINT=self.plan)
             clients = Clients(self.tree.target, self.chance.randrange(2**32))
             try:
+                await clients.register(definitions(service.url))
                 await self._live(service, clients, port)
             finally:
                 await clients.close()
                 await self.tree.kill()
-        return judge(self.promises, self.receiver.ledger, self.journal, service.calls, lambda each: self.statuses[each])
+        return judge(self.promises, self.receiver.ledger, self.journal, service.calls, self._status)
+
+    def _status(self, execution_id: str) -> str:
+        return self.statuses.get(execution_id, "unknown")
 
     async def _live(self, service: Service, clients: Clients, port: int) -> None:
         watching = asyncio.create_task(self._watch())
@@ -115,12 +120,11 @@ class Run:
             await self.tree.start(STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{port}")
             await asyncio.gather(*asking)
             await self._resume_what_was_paused(clients)
-            ledger = self.receiver.ledger
             with suppress(AssertionError):  # What has not ended by then is judged as lost.
-                await until(lambda: all(ledger.terminal(each.execution_id) for each in self.promises), "every end", 20)
+                await until(self._all_ended, "every end", 20)
             self.journal.read(whole=True)
-            for promise in self.promises:
-                self.statuses[promise.execution_id] = await clients.status(promise.execution_id)
+            for execution_id in self._ids():
+                self.statuses[execution_id] = await clients.status(execution_id)
             assert await self.tree.stop() == 0
             assert self.journal.problems() == []
             assert not self.tree.defects(), self.tree.said()
@@ -128,6 +132,17 @@ class Run:
             for task in (watching, *asking):
                 task.cancel()
             await asyncio.gather(watching, *asking, return_exceptions=True)
+
+    def _ids(self) -> set[str]:
+        """Of every execution that there has been, also of those that others have started."""
+        return {*(promise.execution_id for promise in self.promises), *self.journal.shards}
+
+    def _all_ended(self) -> bool:
+        ledger = self.receiver.ledger
+        if not all(ledger.terminal(promise.execution_id) for promise in self.promises):
+            return False
+        self.journal.read(whole=self.retention)
+        return all(map(ledger.terminal, self._ids()))
 
     async def _ask_until_all_are_reached(
         self, asking: list["asyncio.Task[None]"], service: Service, clients: Clients

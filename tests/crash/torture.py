@@ -23,13 +23,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastrunner.base.clock import monotonic_s
-from fastrunner.progress.names import TERMINAL_EVENTS
+from fastrunner.progress.names import FINAL_STATUSES, TERMINAL_EVENTS
 from fastrunner.stigmer.ledger import Ledger
 from tests.crash.checker import judge
+from tests.crash.children import is_child
+from tests.crash.documents import CHILDREN, DETACHED, definitions, document, kinds
 from tests.crash.monkey import Monkey, ReceiverProcess
 from tests.crash.proxy import Proxy
 from tests.crash.tree import Journal, Tree, until
-from tests.crash.workload import Clients, Promise, Service, document, kinds, serve_effects
+from tests.crash.workload import Clients, Promise, Service, serve_effects
 from tests.disk import SmallDisk
 
 __all__ = ["Report", "Torture"]
@@ -38,6 +40,7 @@ _TOKEN = "receive-only"
 _WORKERS = 4
 _AT_ONCE = 48
 _REST_S_MAX = 120.0
+_HAND_DOWN_S_MAX = 20.0
 
 
 @dataclass
@@ -49,25 +52,31 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     executions: int = 0
     by_end: Counter[str] = field(default_factory=Counter)
+    children_by_end: Counter[str] = field(default_factory=Counter)
     events: int = 0
     resent: int = 0
-    performed: int = 0
-    performed_again: int = 0
+    performed: Counter[str] = field(default_factory=Counter)
+    """Effects by kind."""
+    performed_again: Counter[str] = field(default_factory=Counter)
+    """How often, before their commit."""
     violations: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The summary, for people."""
-        faults = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
-        ends = ", ".join(f"{kind} {count}" for kind, count in sorted(self.by_end.items()))
         return [
             f"seed {self.seed}, {self.minutes:.1f} minutes",
-            f"faults: {faults}",
-            f"executions: {self.executions} ({ends})",
+            f"faults: {_listed(self.faults)}",
+            f"executions: {self.executions} ({_listed(self.by_end)})",
+            f"children of theirs: {self.children_by_end.total()} ({_listed(self.children_by_end)})",
             f"events: {self.events}, received again since the receiver's last start {self.resent}",
-            f"effects: {self.performed}, performed again before their commit {self.performed_again}",
+            f"effects: {_listed(self.performed)}; performed again before their commit: {_listed(self.performed_again)}",
             f"violations: {len(self.violations)}",
             *self.violations[:50],
         ]
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
 
 
 class Torture:
@@ -119,6 +128,7 @@ class Torture:
             await tree.start()
             clients = Clients(tree.target, self._chance.randrange(2**32), give_up_s=_REST_S_MAX)
             stack.push_async_callback(clients.close)
+            await clients.register(definitions(service.url))
             monkey = Monkey(
                 random.Random(self._chance.randrange(2**32)), tree, receiver, proxy, self._disk, self.report.faults
             )
@@ -173,31 +183,35 @@ class Torture:
                 await clients.take_id_again(promise, document(promise.kind, service.url) + " ")
             for _ in range(chance.choice((0, 0, 0, 1, 2, 4))):
                 await asyncio.sleep(chance.uniform(0, 0.3))
+                is_parent = promise.kind in CHILDREN
+                target = promise.touch_child() if is_parent and chance.random() < 0.15 else promise
                 verb = chance.choice(("pause", "pause", "resume", "resume", "cancel"))
                 if verb == "pause":
-                    await clients.pause(promise)
+                    await clients.pause(target)
                 elif verb == "resume":
-                    await clients.resume(promise)
+                    await clients.resume(target)
                 else:
-                    await clients.cancel(promise, force=chance.random() < 0.5)
+                    await clients.cancel(target, force=chance.random() < 0.5)
             await asyncio.sleep(chance.uniform(0.2, 2.0))
 
     async def _rest(self, clients: Clients, receiver: ReceiverProcess) -> None:
         """What is promised to be paused still is; then it goes on, and everything ends."""
         for promise in self._promises:
             if promise.paused:
-                status = await clients.status(promise.execution_id)
-                if status != "paused":
-                    promise.errors.append(f"its pause was answered with OK, but it is {status}")
+                await self._check_is_paused(promise, clients)
             if promise.pause_sent:
                 await clients.resume(promise)
-        waiting = {promise.execution_id for promise in self._promises if promise.accepted}
+            if promise.child is not None and promise.child.pause_sent:
+                await clients.resume(promise.child)
+        ended: set[str] = set()
 
         def all_ended() -> bool:
-            for execution_id, event_type in receiver.news():
-                if event_type in TERMINAL_EVENTS:
-                    waiting.discard(execution_id)
-            return not waiting
+            ended.update(each for each, event_type in receiver.news() if event_type in TERMINAL_EVENTS)
+            if not all(promise.execution_id in ended for promise in self._promises if promise.accepted):
+                return False
+            # Children that nobody waits for are in the files before their parents have ended.
+            self._journal.read(whole=False)
+            return self._journal.shards.keys() <= ended
 
         with suppress(AssertionError):  # What has not ended by then is judged as lost.
             await until(all_ended, "every end", _REST_S_MAX)
@@ -206,9 +220,25 @@ class Torture:
             task.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
 
+    async def _check_is_paused(self, promise: Promise, clients: Clients) -> None:
+        """So are its children, unless clients had to do with them."""
+        status = await clients.status(promise.execution_id)
+        if status != "paused":
+            promise.errors.append(f"its pause was answered with OK, but it is {status}")
+        if promise.kind not in CHILDREN or promise.kind == DETACHED or promise.child is not None:
+            return
+        give_up_s = monotonic_s() + _HAND_DOWN_S_MAX
+        while running := [each for each, status in (await clients.children(promise.execution_id)).items()
+                          if status not in FINAL_STATUSES | {"paused"}]:  # fmt: skip
+            if monotonic_s() > give_up_s:
+                promise.errors.append(f"it is paused, but its children {running} are not")
+                return
+            await asyncio.sleep(0.1)
+
     async def _compare(self, service: Service, clients: Clients, tree: Tree, receiver: ReceiverProcess) -> None:
         report = self.report
-        statuses = {each.execution_id: await clients.status(each.execution_id) for each in self._promises}
+        children = list(filter(is_child, self._journal.shards))
+        statuses = {each: await clients.status(each) for each in (*self._ids(), *children)}
         code = await tree.stop()
         if code:
             report.violations.append(f"the runner ended with exit code {code}")
@@ -216,14 +246,21 @@ class Torture:
         self._journal.read(whole=True)
         ledger = Ledger(self._path / "received.jsonl")
         report.violations += [f"the runner said: {line}" for line in tree.defects()]
-        verdict = judge(self._promises, ledger, self._journal, service.calls, lambda each: statuses[each])
+        verdict = judge(
+            self._promises, ledger, self._journal, service.calls, lambda each: statuses.get(each, "unknown")
+        )
         report.violations += verdict.violations + self._journal.problems()
         report.executions = len(self._promises)
-        report.by_end.update(statuses.values())
+        report.by_end.update(map(statuses.__getitem__, self._ids()))
+        report.children_by_end.update(map(statuses.__getitem__, children))
         report.events = ledger.summary().events
-        report.performed = len(service.calls)
-        report.performed_again = sum(len(times) - 1 for times in service.calls.values())
+        report.performed.update({"call: http": len(service.calls), "run: workflow": len(children)})
+        report.performed_again["call: http"] = sum(len(times) - 1 for times in service.calls.values())
         ledger.close()
+
+    def _ids(self) -> list[str]:
+        """Of the executions that clients have asked for."""
+        return [promise.execution_id for promise in self._promises]
 
 
 async def _main(seed: int, duration_s: float, path: Path, calm: bool) -> int:

@@ -1,7 +1,4 @@
-"""Support: what crash tests run: workflows of every kind, the service they call, clients that note what they are told.
-
-The service answers with the idempotency key it was called with, so the output of a completed call names the effect.
-"""
+"""Support: the service that the workflows of crash tests call, and clients that note what they are told."""
 
 import asyncio
 import random
@@ -12,66 +9,16 @@ from typing import Any
 
 import grpc
 import grpc.aio
-import orjson
 from aiohttp import web
 from google.protobuf.message import Message
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
 from fastrunner.base.clock import monotonic_s
 from tests.integration.wire import path
 
-__all__ = ["Clients", "Promise", "Service", "document", "kinds", "serve_effects"]
-
-_HEAD = {"dsl": "1.0.3", "namespace": "crash", "version": "1.0.0"}
-
-
-def _tasks(url: str) -> dict[str, list[Any]]:
-    call: dict[str, Any] = {"call": "http", "with": {"method": "get", "endpoint": f"{url}/work"}}
-    flaky = {"call": "http", "with": {"method": "get", "endpoint": f"{url}/flaky"}}
-    unrenderable = {"call": "http", "with": {**call["with"], "body": '${ error("no body") }'}}
-    keep = {"set": {"kept": "${ . }"}}
-    retry = {"delay": {"milliseconds": 20}, "limit": {"attempt": {"count": 5}}}
-    communication = {"with": {"type": "https://serverlessworkflow.io/spec/1.0.0/errors/communication"}}
-    branches = [{name: {"do": [{f"{name}Call": call}, {f"{name}Keep": keep}]}} for name in ("left", "middle", "right")]
-    return {
-        "set": [{"one": {"set": {"a": 1}}}, {"two": {"set": {"b": 2}}}],
-        "calls": [{f"call{number}": call} for number in range(3)] + [{"keep": keep}],
-        "loop": [
-            {"spin": {"for": {"each": "i", "in": "[range(150)]"}, "do": [{"step": {"set": {"at": "${ $i }"}}}]}},
-            {"each": {"for": {"each": "i", "in": "[1, 2, 3]"}, "do": [{"callEach": call}]}},
-        ],
-        "wait": [{"rest": {"wait": {"milliseconds": 120}}}, {"ask": call}, {"again": {"wait": {"milliseconds": 60}}}],
-        "fork": [
-            {"all": {"fork": {"branches": branches}}},
-            {"race": {"fork": {"compete": True, "branches": branches}}},
-        ],
-        "retry": [
-            {"safe": {"try": [{"ask": flaky}], "catch": {"errors": communication, "retry": retry}}},
-            {"keep": keep},
-        ],
-        "slow": [
-            {"first": call},
-            {"rest": {"wait": {"milliseconds": 1300}}},
-            {"second": call},
-            {"again": {"wait": {"milliseconds": 1700}}},
-            {"third": call},
-        ],
-        "fault": [
-            {"safe": {"try": [{"ask": unrenderable}], "catch": {"errors": {"with": {"status": 400}}}}},
-            {"again": call},
-        ],
-        "long": [{f"step{number}": call if number % 2 else keep} for number in range(16)],
-    }
-
-
-kinds = tuple(_tasks(""))
-"""Names of the workflows, one for each kind of thing that can be in flight."""
-
-
-def document(kind: str, url: str) -> str:
-    """One workflow as JSON text; `url` is the service's."""
-    return orjson.dumps({"document": {**_HEAD, "name": kind}, "do": _tasks(url)[kind]}).decode()
+__all__ = ["Clients", "Promise", "Service", "serve_effects"]
 
 
 class Service:
@@ -88,6 +35,8 @@ class Service:
         self.calls.setdefault(key, []).append(monotonic_s())
         await asyncio.sleep(self._chance.uniform(0.002, 0.03))
         if request.path == "/flaky" and key.endswith("/1"):
+            raise web.HTTPServiceUnavailable
+        if request.path == "/sulk" and key.partition("/")[0].endswith("~1"):
             raise web.HTTPServiceUnavailable
         return web.json_response({"key": key})
 
@@ -127,6 +76,14 @@ class Promise:
     """Events as a subscriber got them."""
     errors: list[str] = field(default_factory=list)
     """Answers that no client should ever get."""
+    child: "Promise | None" = None
+    """What was asked and promised of its first child, if anything was."""
+
+    def touch_child(self) -> "Promise":
+        """Its first child, for a client to command; it may not be there yet, or never."""
+        if self.child is None:
+            self.child = Promise(f"{self.execution_id}~1", "child", may_be_gone=True)
+        return self.child
 
 
 _TRY_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -242,6 +199,20 @@ class Clients:
         if code not in (grpc.StatusCode.OK, grpc.StatusCode.FAILED_PRECONDITION) and not gone:
             promise.errors.append(f"{method}: {code.name} {reply.decode()}")
         return code is grpc.StatusCode.OK
+
+    async def register(self, documents: list[str]) -> None:
+        """Registers what others run."""
+        for text in documents:
+            code, reply = await self.call("RegisterWorkflow", r.RegisterWorkflowRequest(workflow_yaml=text))
+            assert code is grpc.StatusCode.OK, reply
+
+    async def children(self, execution_id: str) -> dict[str, str]:
+        """The statuses of an execution's children by ListExecutions."""
+        request = q.ListExecutionsRequest(parent_execution_id=execution_id)
+        code, reply = await self.call("ListExecutions", request)
+        assert code is grpc.StatusCode.OK, reply
+        found = q.ListExecutionsResponse.FromString(reply).executions
+        return {each.execution_id: each.status for each in found}
 
     async def status(self, execution_id: str) -> str:
         """The status by GetExecution; `unknown` if there is no such execution."""

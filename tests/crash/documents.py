@@ -1,0 +1,129 @@
+"""Support: the workflows that crash tests run, one kind for each thing that can be in flight.
+
+The service they call answers with the idempotency key it was called with, so the output of a completed call names the
+effect. A workflow that others run ends with its own id, so the output of a completed `run: workflow` names the child.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+__all__ = ["CHILDREN", "DETACHED", "GIVEN_UP", "SUB", "SULKER", "definitions", "document", "kinds"]
+
+_NAMESPACE = "crash"
+_HEAD = {"dsl": "1.0.3", "namespace": _NAMESPACE, "version": "1.0.0"}
+
+SUB = "sub"
+"""What the names of tasks that wait for a child begin with."""
+DETACHED = "detached"
+"""The kind whose child nobody waits for."""
+GIVEN_UP = "given-up"
+"""The kind that may stop waiting for its children."""
+SULKER = "sulker"
+"""The workflow that fails if it is the first child."""
+
+CHILDREN: Mapping[str, range] = {
+    "subflow": range(2, 3),
+    "family": range(1, 2),
+    "children": range(6, 7),
+    "moody": range(2, 3),
+    DETACHED: range(1, 2),
+    # Who is given up before the first commit never comes to be.
+    GIVEN_UP: range(3),
+    "middle": range(1, 2),
+}
+"""How many children a workflow has had when it completes, by its name; those that are not here have none."""
+
+
+def _call(url: str) -> dict[str, Any]:
+    return {"call": "http", "with": {"method": "get", "endpoint": url}}
+
+
+def _run(name: str, **options: Any) -> dict[str, Any]:
+    return {"run": {"workflow": {"namespace": _NAMESPACE, "name": name, "version": "latest"}, **options}}
+
+
+def _caught(kind: str, tasks: list[Any], **options: Any) -> dict[str, Any]:
+    errors = {"with": {"type": f"https://serverlessworkflow.io/spec/1.0.0/errors/{kind}"}}
+    return {"try": tasks, "catch": {"errors": errors, **options}}
+
+
+_RETRY = {"delay": {"milliseconds": 20}, "limit": {"attempt": {"count": 5}}}
+_KEEP = {"set": {"kept": "${ . }"}}
+
+
+def _tasks(url: str) -> dict[str, list[Any]]:
+    call = _call(f"{url}/work")
+    unrenderable = {"call": "http", "with": {**call["with"], "body": '${ error("no body") }'}}
+    branches = [{name: {"do": [{f"{name}Call": call}, {f"{name}Keep": _KEEP}]}} for name in ("left", "middle", "right")]
+    return {
+        "set": [{"one": {"set": {"a": 1}}}, {"two": {"set": {"b": 2}}}],
+        "calls": [{f"call{number}": call} for number in range(3)] + [{"keep": _KEEP}],
+        "loop": [
+            {"spin": {"for": {"each": "i", "in": "[range(150)]"}, "do": [{"step": {"set": {"at": "${ $i }"}}}]}},
+            {"each": {"for": {"each": "i", "in": "[1, 2, 3]"}, "do": [{"callEach": call}]}},
+        ],
+        "wait": [{"rest": {"wait": {"milliseconds": 120}}}, {"ask": call}, {"again": {"wait": {"milliseconds": 60}}}],
+        "fork": [
+            {"all": {"fork": {"branches": branches}}},
+            {"race": {"fork": {"compete": True, "branches": branches}}},
+        ],
+        "retry": [{"safe": _caught("communication", [{"ask": _call(f"{url}/flaky")}], retry=_RETRY)}, {"keep": _KEEP}],
+        "slow": [
+            {"first": call},
+            {"rest": {"wait": {"milliseconds": 1300}}},
+            {"second": call},
+            {"again": {"wait": {"milliseconds": 1700}}},
+            {"third": call},
+        ],
+        "fault": [
+            {"safe": {"try": [{"ask": unrenderable}], "catch": {"errors": {"with": {"status": 400}}}}},
+            {"again": call},
+        ],
+        "long": [{f"step{number}": call if number % 2 else _KEEP} for number in range(16)],
+        **_parents(call),
+    }
+
+
+def _parents(call: dict[str, Any]) -> dict[str, list[Any]]:
+    leaf = _run("leaf")
+    branches = [{f"{SUB}{name}": leaf} for name in ("Left", "Middle", "Right")]
+    racers = [{f"{SUB}Slow": _run("sleeper")}, {"quick": call}]
+    late = {f"{SUB}Late": {**_run("sleeper"), "timeout": {"after": {"milliseconds": 100}}}}
+    return {
+        "subflow": [{f"{SUB}First": leaf}, {"ask": call}, {f"{SUB}Again": leaf}],
+        "family": [{SUB: _run("middle")}, {"ask": call}],
+        "children": [
+            {"all": {"fork": {"branches": branches}}},
+            {"each": {"for": {"each": "i", "in": "[1, 2, 3]"}, "do": [{f"{SUB}Each": leaf}]}},
+        ],
+        "moody": [{"safe": _caught("communication", [{SUB: _run(SULKER)}], retry=_RETRY)}, {"keep": _KEEP}],
+        DETACHED: [{"start": _run("leaf", **{"await": False})}, {"ask": call}],
+        GIVEN_UP: [{"race": {"fork": {"compete": True, "branches": racers}}}, {"safe": _caught("timeout", [late])}],
+    }
+
+
+kinds = tuple(_tasks(""))
+"""Names of the workflows that clients start."""
+
+
+def document(kind: str, url: str) -> str:
+    """One workflow as JSON text; `url` is the service's."""
+    return _text(kind, _tasks(url)[kind])
+
+
+def definitions(url: str) -> list[str]:
+    """The workflows that others run, to be registered before those are started."""
+    ask, tell = {"ask": _call(f"{url}/work")}, {"tell": {"set": {"child": "${ $workflow.id }"}}}
+    registered = {
+        "leaf": [ask, tell],
+        "sleeper": [{"rest": {"wait": {"milliseconds": 400}}}, ask, tell],
+        "middle": [{SUB: _run("leaf")}, ask, tell],
+        SULKER: [{"ask": _call(f"{url}/sulk")}, tell],
+    }
+    return [_text(name, tasks) for name, tasks in registered.items()]
+
+
+def _text(name: str, tasks: list[Any]) -> str:
+    return orjson.dumps({"document": {**_HEAD, "name": name}, "do": tasks}).decode()
