@@ -18,7 +18,8 @@ MAY_USE: dict[str, set[str]] = {
     "progress": {"errors"},
     "seam": {"errors", "progress"},
     "plan": ROOTS | {"document", "language", "schema"},
-    "walk": ROOTS | {"plan"},
+    "events": ROOTS | {"document", "language", "plan", "schema"},
+    "walk": ROOTS | {"events", "plan"},
 }
 """The rooms, and the parts below plan and walk, which use only each other."""
 

@@ -163,7 +163,8 @@ class Plan:
 
         For `call_http`: method, uri, headers, query, body, output, redirect; of a task with a policy also
         authentication: the scheme, and its fields below it. `authorization` is what `$authorization` is. For
-        `run_workflow`: namespace, name, version, await, and input unless the task gives none.
+        `run_workflow`: namespace, name, version, await, and input unless the task gives none. For `emit`: event, a
+        CloudEvent as JSON has it; whoever publishes it adds `id` and `time` where it has none, and answers with it.
         """
 
     def render_policy(self, capsule: Capsule, secrets: Mapping[str, Json] | None = None) -> dict[str, Json] | None:
@@ -257,11 +258,13 @@ class InterruptEffect:
 
 @final
 class Subscribe:
-    """Hand in an EventArrived for each event that matches the filter, until Unsubscribe."""
+    """Hand in an EventArrived for each event that matches the filter, until Unsubscribe; one at a time, as
+    `Walk.wants_event` says. One with a number that is known puts its filter in the place of the one before."""
 
     subscription_id: int
     """Stable over restarts; shares its numbers with effects."""
     filter: Json
+    """For an EventMatcher; it matches each event that the walk would take, and may match more."""
     reference: str
     """JSON pointer of the task."""
 
@@ -359,6 +362,52 @@ class Resume:
     def __init__(self, reason: str) -> None: ...
 
 Outcome = EffectResult | EffectFailure | EventArrived | TimerDue | MoreSteps | Cancel | Pause | Resume
+
+# --- events ---
+
+@final
+class EventMatcher:
+    """The filter of a Subscribe, compiled: what an index of listeners asks of an event, a CloudEvent as JSON has it."""
+
+    probes: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    """For each alternative the names of what an event must have, and the values as `extract_probe` gives them. Names
+    are attributes, `type` and `source` before others, or `from:` and an expression. ((), ()) tells nothing: only
+    `matches` does."""
+
+    def __init__(self, filter: Json) -> None:
+        """Raises ValueError for what is no filter."""
+
+    def matches(self, event: dict[str, Json]) -> bool:
+        """Whether the walk may take the event: False only if it would not."""
+
+def extract_probe(event: dict[str, Json], names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """What an event has for names of probes, as canonical JSON text; None if it lacks one of them."""
+
+@final
+class EventStrategy:
+    """Which events start a workflow (`schedule.on`); immutable, its state is the caller's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: strategies come from `compile_strategy`."""
+
+    def filter(self, state: Json) -> Json:
+        """A filter for an EventMatcher: it matches each event that changes something, and may match more."""
+
+    def take(self, state: Json, event: dict[str, Json], now_ms: int = 0) -> tuple[Json, list[Json] | None]:
+        """The state after an event, and once the strategy is satisfied what it was satisfied by, as `read` has it.
+
+        The first state, and the one after that, is None; others are plain JSON, without what the strategy itself says.
+        Raises ValueError for an event that is larger, or nested deeper, than data may be.
+        """
+
+def compile_strategy(
+    definition: dict[str, Json], read: str = "data", variables: Mapping[str, Json] | None = None
+) -> EventStrategy:
+    """The strategy of a checked document's `schedule.on`, read as `schedule.read` says: data, envelope or raw.
+
+    `variables`: what `$workflow`, `$runtime` and `$secrets` are in its expressions, by name; null otherwise. Raises
+    ValueError for a strategy that no checked document has.
+    """
 
 @final
 class Turn:
@@ -482,6 +531,11 @@ class Walk:
 
     def waits(self) -> list[Wait]:
         """What it waits for now, by its lines of control in their order; empty while it can take a step."""
+
+    def wants_event(self, subscription_id: int) -> bool:
+        """Whether an event for this subscription would be taken now: not while the tasks for the last one run, nor
+        while the execution is paused or being cancelled, nor for a subscription that is not there. One that is handed
+        in all the same changes nothing, or waits for Resume."""
 
     def snapshot(self) -> bytes:
         """The walk's state but for plan, input and env, with a format version and a checksum.

@@ -10,6 +10,8 @@ from fastrunner._core import (
     Action,
     EffectFailure,
     EffectResult,
+    EventArrived,
+    EventMatcher,
     InterruptEffect,
     MoreSteps,
     Outcome,
@@ -19,6 +21,7 @@ from fastrunner._core import (
     Subscribe,
     TimerDue,
     Turn,
+    Unsubscribe,
     Walk,
 )
 from fastrunner._core import compile as compile_document
@@ -77,6 +80,7 @@ class Run:
     encoded: bytes = b""
     open: dict[int, PerformEffect] = field(default_factory=dict)
     interrupted: list[int] = field(default_factory=list)
+    subscriptions: dict[int, Subscribe] = field(default_factory=dict)
     turns: int = 0
 
     def __post_init__(self) -> None:
@@ -111,10 +115,16 @@ class Run:
             if isinstance(action, InterruptEffect):
                 del self.open[action.effect_id]
                 self.interrupted.append(action.effect_id)
+            elif isinstance(action, Subscribe):
+                self.subscriptions[action.subscription_id] = action
+            elif isinstance(action, Unsubscribe):
+                del self.subscriptions[action.subscription_id]
             else:
-                assert isinstance(action, PerformEffect)
                 self.open[action.effect_id] = action
         assert len(self.open) == self.walk.effects_in_flight
+        if self.walk.status in ("running", "paused"):
+            asked = [action for action in self.walk.pending() if isinstance(action, Subscribe)]
+            assert [self.told(action) for action in asked] == [self.told(self.subscriptions[n]) for n in self.listens]
         if self.restoring:
             self.restore()
 
@@ -145,6 +155,23 @@ class Run:
             )
         assert isinstance(action, Subscribe)
         return (action.subscription_id, action.filter, action.reference)
+
+    @property
+    def listens(self) -> list[int]:
+        """Numbers of the subscriptions, in their order."""
+        return sorted(self.subscriptions)
+
+    def publish(self, event: dict[str, Any], after_ms: int = 0) -> list[int]:
+        """Hands an event to whoever it is for, as a driver does; the subscriptions that it was handed to."""
+        self.now_ms += after_ms
+        heard = []
+        for number in self.listens:
+            if number not in self.subscriptions or not self.walk.wants_event(number):
+                continue
+            if EventMatcher(self.subscriptions[number].filter).matches(event):
+                heard.append(number)
+                self.resume(EventArrived(number, event))
+        return heard
 
     def arguments(self, effect: PerformEffect) -> dict[str, Any]:
         """An effect's arguments, the same here and from the capsule's bytes."""

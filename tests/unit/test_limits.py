@@ -104,6 +104,13 @@ REACHED = {
     "core/test_hostile_documents.py": {
         "DOCUMENT_COMPILE_STEPS_MAX": "test_expressions_of_a_document_share_its_steps",
     },
+    "core/test_events.py": {
+        "EVENT_MATCH_STEPS_MAX": "test_time_an_index_has_for_an_expression",
+        "EVENT_PROGRAMS_KEPT_MAX": "test_compiled_expressions_that_are_kept",
+    },
+    "core/test_listen.py": {
+        "EVENT_FILTER_SIZE_BYTES_MAX": "test_large_values_are_left_to_the_walk",
+    },
     "core/test_limits.py": {
         "DOCUMENT_DEPTH_MAX": "test_depth_of_a_document",
         "DOCUMENT_KEY_SIZE_MAX": "test_size_of_a_key",

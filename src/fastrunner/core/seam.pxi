@@ -59,6 +59,8 @@ cdef class Subscribe:
     cdef readonly long long subscription_id
     cdef readonly object filter
     cdef readonly str reference
+    cdef bint replaces
+    """The driver has the number already, with another filter."""
 
     def __init__(self, long long subscription_id, object filter, str reference not None):
         self.subscription_id = subscription_id

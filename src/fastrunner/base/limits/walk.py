@@ -64,3 +64,13 @@ OUTPUT_JSON_SIZE_BYTES_MAX: Final = 65_536
 
 SNAPSHOT_SIZE_BYTES_MAX: Final = 16_777_216
 """State of one execution between commits; beyond it the execution is cancelled instead of slowing its shard."""
+
+EVENT_FILTER_SIZE_BYTES_MAX: Final = 65_536
+"""What a listener's filter holds of its workflow's data: it is journalled with the listener and kept by an index."""
+
+EVENT_MATCH_STEPS_MAX: Final = 50_000
+"""Steps of each expression of a filter outside of its walk, a millisecond: an event is asked of many. Beyond, the walk
+is asked."""
+
+EVENT_PROGRAMS_KEPT_MAX: Final = 4_096
+"""Compiled expressions and patterns of filters, each: those of all listeners of a worker, as documents are few."""

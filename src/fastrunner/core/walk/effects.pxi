@@ -46,6 +46,20 @@ cdef Resource ask_events(Walk walk, Place at, TaskFrame frame, object filter):
     return resource
 
 
+cdef int ask_other_events(Walk walk, Resource resource, object filter) except -1:
+    """Puts another filter in the place of a subscription's."""
+    cdef Subscribe before = <Subscribe> resource.action
+    cdef Subscribe action = Subscribe(resource.id, filter, before.reference)
+    resource.action = action
+    if before in walk.work.actions:
+        action.replaces = before.replaces
+        walk.work.actions[walk.work.actions.index(before)] = action
+    else:
+        action.replaces = True
+        walk.work.actions.append(action)
+    return 0
+
+
 cdef str effect_key(Walk walk, TaskNode task, int attempt):
     """An idempotency key no other effect of the execution has: a visit is a new iteration unless it is a retry."""
     cdef list visit = walk.visits.get(task.index)
@@ -189,11 +203,14 @@ cdef int give_up(Walk walk, Resource resource) except -1:
         return 0
     if isinstance(action, PerformEffect):
         walk.effects_in_flight -= 1
-    if action in walk.work.actions:
+    if action in walk.work.actions and not (isinstance(action, Subscribe) and (<Subscribe> action).replaces):
         walk.work.actions.remove(action)
     elif isinstance(action, PerformEffect):
         walk.work.actions.append(InterruptEffect(resource.id))
     else:
+        if action in walk.work.actions:
+            # It stands for one that was asked for in an earlier turn.
+            walk.work.actions.remove(action)
         walk.work.actions.append(Unsubscribe(resource.id))
     return 0
 

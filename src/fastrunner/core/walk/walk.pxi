@@ -95,6 +95,14 @@ cdef class Walk:
     def waits(self):
         return waits_of(self)
 
+    def wants_event(self, long long subscription_id):
+        cdef Resource resource = self.resources.get(subscription_id)
+        if resource is None or not isinstance(resource.action, Subscribe):
+            return False
+        return (
+            self.state == STATUS_RUNNING and self.grace_until_ms == 0 and resource.frame.position == POSITION_BLOCKED
+        )
+
     def snapshot(self):
         return write_snapshot(self)
 
