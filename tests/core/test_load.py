@@ -104,6 +104,8 @@ def test_json_equals_orjson(text: str) -> None:
         ("a: {b: 1, b: 2}", ("duplicate-key", 1, 11)),
         ("404: x", ("non-string-key", 1, 1)),
         ("a:\n  true: x", ("non-string-key", 2, 3)),
+        ("ports: {80: x}", ("non-string-key", 1, 9)),
+        ("container: {ports: {true: x}}", ("non-string-key", 1, 21)),
         ("? [a]\n: x", ("non-string-key", 1, 3)),
         ("a: !!binary eA==", ("unsupported-tag", 1, 4)),
         ("a: !!timestamp 2025-01-31", ("unsupported-tag", 1, 4)),
@@ -125,6 +127,12 @@ def test_json_equals_orjson(text: str) -> None:
 )
 def test_refusals_say_where(text: str | bytes, problem: tuple[str, int, int]) -> None:
     assert refusal(text) == [problem]
+
+
+def test_ports_of_a_container_may_be_numbers() -> None:
+    ports = load("container:\n  ports:\n    8880: 80\n    0x10: 1\n    '1': 2\n")
+    assert ports == {"container": {"ports": {"8880": 80, "16": 1, "1": 2}}}
+    assert refusal("container: {ports: {80: 1, '80': 2}}") == [("duplicate-key", 1, 28)]
 
 
 def test_duplicates_do_not_hide_other_problems() -> None:

@@ -294,3 +294,12 @@ def test_secrets_where_they_belong() -> None:
     }
     task = {"call": "http", "with": arguments, "if": "$secrets.key.on"}
     assert warned(workflow(task, {"wait": "${ $secrets.key.pause }"}, use={"secrets": ["key"]})) == []
+
+
+@pytest.mark.parametrize("kind", ["shell", "script", "container"])
+def test_arguments_as_a_map(kind: str) -> None:
+    fields = {"shell": {"command": "a"}, "script": {"language": "js", "code": "a"}, "container": {"image": "a"}}[kind]
+    process = {"run": {kind: {**fields, "arguments": {"a": 1, "b": "${ .b }"}}}}
+    assert warned(workflow(process)) == [("outdated-arguments", f"/do/0/t0/run/{kind}/arguments")]
+    process["run"][kind]["arguments"] = ["a=1"]
+    assert warned(workflow(process)) == []

@@ -30,9 +30,10 @@ async def running(**settings: Any) -> AsyncIterator[Performers]:
 
 
 def document(process: Any, **task: Any) -> str:
-    """One task `x` that runs something; `task` is what it has beside `run`."""
+    """One task `x` that runs something, or nothing; `task` is what it has beside `run`."""
     header = {"dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0"}
-    return json.dumps({"document": header, "do": [{"x": {"run": process, **task}}]})
+    running = {} if process is None else {"run": process}
+    return json.dumps({"document": header, "do": [{"x": {**running, **task}}]})
 
 
 async def shell(performers: Performers, command: str, form: str = "stdout", **fields: Any) -> Execution:

@@ -68,6 +68,7 @@ class Registered:
     async def engine(self, **settings: Any) -> AsyncIterator[EmbeddedEngine]:
         async with engine_on(self.folder, self.performer, definitions=self.file, **settings) as engine:
             yield engine
+        self.file.close()
 
 
 async def children(engine: EmbeddedEngine, parent_id: str) -> list[ExecutionView]:

@@ -85,6 +85,7 @@ def test_one_sentence_in_memory_and_out_of_it_and_after_a_start(name: str) -> No
 
     asyncio.run(live())
     asyncio.run(stored())
+    file.close()
 
 
 def test_paused_until_resumed() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from fastrunner._core import Compilation
 from fastrunner.base import clock, limits
+from fastrunner.engine.embedded.admit.compiling import RefuseRun
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import AtCapacity, DocumentRefused, IdTaken, RunnerError, StorageFull, Unavailable
 from tests.integration.engines import SET, WAIT, document, folder, submission
@@ -41,9 +42,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     class Counted:
-        def __init__(self, text: str) -> None:
+        def __init__(self, text: str, refuse_run: RefuseRun) -> None:
             self.text = text
-            self.compilation = Compilation(text)
+            self.compilation = Compilation(text, refuse_run=refuse_run)
             counts["begun"] += 1
 
         def step(self, budget: int) -> Any:

@@ -424,3 +424,41 @@ def test_command_refuses_a_bad_configuration(environment: dict[str, str], line: 
     assert completed.stdout == ""
     [said] = completed.stderr.splitlines()
     assert said.startswith(line)
+
+
+THINGS = (
+    *(("shell", None), ("script", "js"), ("script", "javascript"), ("script", "python")),
+    *(("container", "ghcr.io/acme/tool:1"), ("container", "docker.io/library/busybox"), ("container", None)),
+)
+ACME = "shell,script:python,container:ghcr.io/acme/*"
+PROD = {"env": "prod", "stigmer_service_endpoint": "localhost:50051"}
+OPEN = {"auth": "none", "grpc_host": "0.0.0.0", "http_host": "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({}, THINGS[:4]),
+        ({"run_allowed": "none"}, ()),
+        (PROD, ()),
+        ({**PROD, "env": "staging"}, ()),
+        # Of an image that is not known yet, one may be allowed.
+        ({**PROD, "run_allowed": ACME}, (THINGS[0], THINGS[3], THINGS[4], THINGS[6])),
+        ({"run_allowed": "script:javascript"}, THINGS[1:3]),
+        ({**OPEN, "run_allowed": ACME}, ()),
+        ({**OPEN, **PROD, "run_allowed": ACME}, ()),
+        ({**OPEN, "grpc_host": "127.0.0.1", "http_host": "0.0.0.0"}, ()),
+        ({**OPEN, "grpc_host": "127.0.0.1"}, THINGS[:4]),
+    ],
+)
+def test_what_documents_may_run(settings: dict[str, str], allowed: tuple[tuple[str, str | None], ...]) -> None:
+    refusals = {thing: load_config(**settings).runs.refusal(*thing) for thing in THINGS}
+    assert tuple(thing for thing, refusal in refusals.items() if not refusal) == allowed
+    assert all("FASTRUNNER_" in refusal for refusal in refusals.values() if refusal)
+
+
+def test_what_may_be_run_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("shel", "script:ruby", "container:", "workflow", "none,shell"):
+        monkeypatch.setenv("FASTRUNNER_RUN_ALLOWED", value)
+        with pytest.raises(ConfigurationError, match=r"FASTRUNNER_RUN_ALLOWED=.* expected none, or a list of shell"):
+            load_config()

@@ -26,6 +26,7 @@ __all__ = [
     "ExecutionPage",
     "ExecutionQuery",
     "ExecutionView",
+    "LingeringPerformer",
     "Outbox",
     "Parent",
     "SecretSource",
@@ -280,6 +281,14 @@ class Authorizer(EffectPerformer, Protocol):
 
     async def authorize(self, effect: PerformEffect, policy: Mapping[str, Any]) -> Mapping[str, Any] | EffectFailure:
         """What a policy as rendered resolves to, for arguments that name `$authorization`: scheme and parameter."""
+
+
+@runtime_checkable
+class LingeringPerformer(EffectPerformer, Protocol):
+    """A performer of which something may go on after the outcome."""
+
+    async def linger(self, effect: PerformEffect) -> None:
+        """Waits for what goes on of an effect that has had an outcome; cancelling it ends that."""
 
 
 class SecretSource(Protocol):

@@ -59,10 +59,10 @@ add_kind(10, "run_workflow", "run: workflow", True, False,
          build_run_workflow, plain_frame, begin_effect, never_leaves, never_wakes, answer_run_workflow,
          nothing_cut, no_times, nothing_to_write, nothing_to_read, render_run_workflow)
 add_kind(11, "run_shell", "run: shell", True, False,
-         build_run, plain_frame, begin_run, never_leaves, never_wakes, end_with_answer,
+         build_run, plain_frame, begin_effect, never_leaves, never_wakes, answer_run,
          nothing_cut, no_times, nothing_to_write, nothing_to_read, render_run)
 add_kind(12, "run_script", "run: script", True, False,
-         build_run, plain_frame, begin_run, never_leaves, never_wakes, end_with_answer,
+         build_run, plain_frame, begin_effect, never_leaves, never_wakes, answer_run,
          nothing_cut, no_times, nothing_to_write, nothing_to_read, render_run)
 add_kind(13, "emit", "emit", True, False,
          build_emit, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,

@@ -40,6 +40,16 @@ class Cgroup:
                         return True
         return False
 
+    @property
+    def was_out_of_processes(self) -> bool:
+        """Whether the kernel has refused something in it a process."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError, ValueError):
+                lines = (folder / "pids.events").read_text().splitlines()
+                if any(int(line.split()[1]) for line in lines if line.startswith("max ")):
+                    return True
+        return False
+
     def kill(self) -> None:
         """Kills whatever is in it."""
         for folder in self.folders:

@@ -4,7 +4,9 @@ Rules: found out once per worker, by doing it, before the first process; said in
 then on a process gets all of it or is not started: what has become impossible is an error, never less protection.
 """
 
+import contextlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,8 +82,19 @@ class Isolation:
         """Of each single process; more where no control group bounds them together."""
         bounds = [("RLIMIT_CORE", 0), ("RLIMIT_NOFILE", limits.RUN_DESCRIPTORS_MAX)]
         if not self._groups.are_there:
-            bounds += [("RLIMIT_DATA", self._memory_size_bytes_max), ("RLIMIT_NPROC", self._processes_max)]
+            # In a namespace of users only its own count, elsewhere all that the user has.
+            others = 0 if "user" in self.namespaces else _threads_of_user()
+            bounds += [("RLIMIT_DATA", self._memory_size_bytes_max), ("RLIMIT_NPROC", self._processes_max + others)]
         return bounds
+
+
+def _threads_of_user() -> int:
+    count = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == os.geteuid():
+                count += sum(1 for _ in (folder / "task").iterdir())
+    return count
 
 
 async def _works(namespaces: Sequence[str]) -> bool:

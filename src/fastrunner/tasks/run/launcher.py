@@ -8,8 +8,8 @@ and the init with the launcher. Without a namespace the launcher itself adopts a
 behind.
 
 Rules: no module beyond what starts in milliseconds; what to do comes through a descriptor, because command lines are
-seen by everybody on the machine. SIGTERM is passed on to the program's group; SIGUSR1 kills everything at once. How it
-went is one message through the status pipe.
+seen by everybody on the machine. SIGTERM is passed on to the program's group; SIGUSR1 kills everything at once. That
+the program runs, and how it went, are messages through the status pipe.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def furnish(order: Order) -> None:
 # --- the program ---
 
 
-def become(order: Order, status: int) -> NoReturn:
-    """Turns into the program; tells and ends if it cannot."""
+def become(order: Order, status: int, failing: int) -> NoReturn:
+    """Turns into the program, which closes `failing`; writes to that, tells and ends if it cannot."""
     step = "start"
     try:
         os.setsid()
@@ -132,11 +132,12 @@ def become(order: Order, status: int) -> NoReturn:
         tell(status, {"failed": step, "errno": error.errno})
     except Exception:
         tell(status, {"failed": step, "errno": 0})
+    os.write(failing, b"1")
     os._exit(127)
 
 
 def tell(status: int, message: dict[str, Any]) -> None:
-    """The one message of this run."""
+    """A message of this run."""
     os.write(status, marshal.dumps(message))
 
 
@@ -166,10 +167,16 @@ class Program:
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
         signal.signal(signal.SIGTERM, self.pass_on)
         signal.signal(signal.SIGUSR1, self.kill)
+        failed, failing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            become(order, status)
+            become(order, status, failing)
+        os.close(failing)
         let_go_of_streams()
+        # The kernel closes the other end when the program has taken over.
+        if not os.read(failed, 1):
+            tell(status, {"started": True})
+        os.close(failed)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1))
 
     def pass_on(self, *_: object) -> None:

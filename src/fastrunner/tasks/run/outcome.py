@@ -95,6 +95,8 @@ def _how(ended: Ended) -> str:
     how = f"the process ended with code {ended.code}"
     if ended.out_of_memory:
         how += ", and the kernel killed some of it for want of memory (see FASTRUNNER_RUN_MEMORY_MIB)"
+    if ended.out_of_processes:
+        how += ", and the kernel refused it more processes (see FASTRUNNER_RUN_PROCESSES_MAX)"
     end = ended.stderr[-limits.RUN_STDERR_SEARCHED_SIZE_BYTES_MAX :].decode("utf-8", "replace")
     shown = redact(end).strip()[-limits.RUN_STDERR_SHOWN_SIZE_CHARS_MAX :]
     return f"{how}; stderr ends with {json.dumps(shown, ensure_ascii=False)}" if shown else how

@@ -2,7 +2,8 @@
 
 Rules: an outcome is returned, never raised; cancelling the coroutine ends the process and all it has started, within
 RUN_GRACE_S and without anybody waiting for it. The number of processes at once is bounded; others wait in order. What
-is not allowed is refused here once more, because an image may be an expression, and settings change.
+is not allowed is refused here once more, because an image may be an expression, and settings change. A process that
+nobody awaits is an outcome once it runs; how it ends is logged if it fails, and counted like any other.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import os
 import shutil
 import tempfile
 from base64 import b64decode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,10 @@ class Place:
         self._process: Process | None = None
         self._command: Command | None = None
 
-    async def run(self, command: Command, timeout_s: float) -> Ended:
-        """Runs a process to its end. Raises RunProblem, OSError."""
+    async def run(self, command: Command, timeout_s: float, began: Callable[[], None]) -> Ended:
+        """Runs a process to its end; `began` is called when its program runs. Raises RunProblem, OSError."""
         self._command = command
-        self._process = Process(command)
+        self._process = Process(command, began)
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._process.ended()
@@ -133,6 +134,8 @@ class RunPerformer:
     def __init__(self, kind: str, runs: Runs, metrics: Metrics) -> None:
         self._kind = kind
         self._runs = runs
+        self._lingering: dict[str, asyncio.Task[EffectResult | EffectFailure]] = {}
+        """Processes that run and that nobody awaits, by idempotency key, until `linger` has them."""
         self._in_flight = metrics.effects_in_flight.labels(kind)
         self._duration = metrics.effect_duration.labels(kind)
         self._outcomes = {
@@ -140,12 +143,40 @@ class RunPerformer:
         }
 
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
-        """Runs it and gives the task's raw output, or the DSL error that its end means."""
+        """Runs it and gives the task's raw output, or the DSL error that its end means; with `await: false` null once
+        it runs, or the error that keeps it from that. Then `linger` has the rest."""
+        if arguments["await"]:
+            return await self._counted(effect, arguments, lambda: None)
+        began = asyncio.Event()
+        whole = asyncio.create_task(self._counted(effect, arguments, began.set))
+        beginning = asyncio.create_task(began.wait())
+        try:
+            await asyncio.wait((whole, beginning), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            whole.cancel()
+            raise
+        finally:
+            beginning.cancel()
+        if not began.is_set():
+            return whole.result()
+        self._lingering[effect.idempotency_key] = whole
+        return EffectResult(effect.effect_id, None)
+
+    async def linger(self, effect: PerformEffect) -> None:
+        """See `LingeringPerformer`."""
+        whole = self._lingering.pop(effect.idempotency_key, None)
+        outcome = None if whole is None else await whole
+        if isinstance(outcome, EffectFailure):
+            _log.warning("%s, which nobody awaits, failed: %s", effect.idempotency_key, redact(outcome.detail))
+
+    async def _counted(
+        self, effect: PerformEffect, arguments: Mapping[str, Any], began: Callable[[], None]
+    ) -> EffectResult | EffectFailure:
         outcome = "interrupted"
         started_s = clock.monotonic_s()
         self._in_flight.inc()
         try:
-            result = await self._performed(effect, arguments)
+            result = await self._performed(effect, arguments, began)
             outcome = "completed" if isinstance(result, EffectResult) else "failed"
             return result
         finally:
@@ -158,10 +189,16 @@ class RunPerformer:
         return await self._runs.http.authorize(effect, policy)
 
     async def close(self) -> None:
-        """Waits until what has been started has ended."""
+        """Ends what lingers, and waits until all that has been started has ended."""
+        for whole in self._lingering.values():
+            whole.cancel()
+        await asyncio.gather(*self._lingering.values(), return_exceptions=True)
+        self._lingering.clear()
         await self._runs.close()
 
-    async def _performed(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+    async def _performed(
+        self, effect: PerformEffect, arguments: Mapping[str, Any], began: Callable[[], None]
+    ) -> EffectResult | EffectFailure:
         try:
             self._check_allowed(arguments)
             if "source" in arguments:
@@ -169,10 +206,8 @@ class RunPerformer:
                 if isinstance(fetched, EffectFailure):
                     return fetched
                 arguments = {**arguments, "code": fetched}
-            return result_of(effect, arguments, await self._ended(effect, arguments))
+            return result_of(effect, arguments, await self._ended(effect, arguments, began))
         except RunProblem as problem:
-            if not arguments["await"]:
-                _log.warning("%s, which nobody awaits, failed: %s", effect.idempotency_key, redact(problem.detail))
             return failure_of(effect, problem)
 
     def _check_allowed(self, arguments: Mapping[str, Any]) -> None:
@@ -190,7 +225,7 @@ class RunPerformer:
         fetched = await self._runs.http.perform(effect, request)
         return b64decode(fetched.value) if isinstance(fetched, EffectResult) else fetched
 
-    async def _ended(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> Ended:
+    async def _ended(self, effect: PerformEffect, arguments: Mapping[str, Any], began: Callable[[], None]) -> Ended:
         isolation = await self._runs.isolation()
         environment = environment_of(arguments.get("environment"), effect.idempotency_key)
         environment.setdefault(b"PATH", PATH.encode())
@@ -202,12 +237,13 @@ class RunPerformer:
                     environment=environment,
                     folder=place.folder,
                     stdin=stdin,
-                    takes_stdout=arguments["return"] in ("stdout", "all"),
+                    takes_stdout=arguments["await"] and arguments["return"] in ("stdout", "all"),
                     namespaces=isolation.namespaces,
                     cgroup=isolation.cgroup(),
                     limits=isolation.limits,
                 ),
                 self._runs.config.run_timeout_s,
+                began,
             )
 
     def _argv(self, arguments: Mapping[str, Any], folder: Path) -> list[bytes]:

@@ -10,12 +10,13 @@ Rules: nothing here blocks; whoever starts a process stops it, whatever happens.
 import asyncio
 import contextlib
 import fcntl
+import io
 import marshal
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ class Ended:
     """The stream that it wrote too much to, and was killed for."""
     out_of_memory: bool = False
     """Whether the kernel killed something in it for want of memory."""
+    out_of_processes: bool = False
+    """Whether the kernel refused it a process."""
 
 
 @dataclass(slots=True)
@@ -95,14 +98,15 @@ class _Stream:
 class Process:
     """A process that has been started."""
 
-    def __init__(self, command: Command) -> None:
-        """Starts it. Raises OSError for want of descriptors, memory or processes."""
+    def __init__(self, command: Command, began: Callable[[], None] = lambda: None) -> None:
+        """Starts it; `began` is called once the program runs. Raises OSError for want of descriptors, memory or
+        processes."""
         self._loop = asyncio.get_running_loop()
+        self._began = began
         self._cgroup = command.cgroup
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._overflowed = ""
         self._streams: list[_Stream] = []
-        self._status = b""
         with contextlib.ExitStack() as held:
             self._popen = self._start(command, held)
             self._end = os.pidfd_open(self._popen.pid)
@@ -148,6 +152,8 @@ class Process:
             self._close(stream)
         elif stream.size_bytes <= limits.RUN_OUTPUT_SIZE_BYTES_MAX:
             stream.parts.append(chunk)
+            if stream.name == "status" and any("started" in message for message in _messages(stream)):
+                self._began()
         else:
             self._overflowed = self._overflowed or stream.name
             self._close(stream)
@@ -184,19 +190,19 @@ class Process:
     async def ended(self) -> Ended:
         """Waits for its end, and that of all it has started. Raises LaunchProblem if the program did not start."""
         await asyncio.shield(self._ended)
+        code = -signal.SIGKILL
+        for message in _messages(self._streams[0]):
+            if "failed" in message:
+                raise LaunchProblem(message["failed"], message["errno"])
+            code = message.get("code", code)
         texts = {stream.name: b"".join(stream.parts) for stream in self._streams}
-        status: dict[str, Any] = {"code": -signal.SIGKILL}
-        if texts["status"]:
-            status = marshal.loads(texts["status"])  # noqa: S302 - the launcher wrote it
-        if "failed" in status:
-            raise LaunchProblem(status["failed"], status["errno"])
-        code = status["code"]
         return Ended(
             code if code >= 0 else 128 - code,
             texts.get("stdout", b""),
             texts["stderr"],
             self._overflowed,
             self._cgroup is not None and self._cgroup.was_out_of_memory,
+            self._cgroup is not None and self._cgroup.was_out_of_processes,
         )
 
     def terminate(self) -> None:
@@ -229,6 +235,15 @@ class Process:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._ended), time_s)
         return self._ended.done()
+
+
+def _messages(status: _Stream) -> list[dict[str, Any]]:
+    """What the launcher has told; each message comes whole."""
+    text = io.BytesIO(b"".join(status.parts))
+    messages = []
+    while text.tell() < status.size_bytes:
+        messages.append(marshal.load(text))  # noqa: S302 - the launcher wrote it
+    return messages
 
 
 def _order(command: Command) -> dict[str, Any]:

@@ -300,7 +300,11 @@ cdef int give_null(Yaml yaml) except -1:
     return give_value(yaml, None, yaml.line, column, None)
 
 
-cdef str PORTS_KEY = "ports"
+cdef bint holds_ports(YamlFrame frame) noexcept:
+    """Whether a mapping is that of a container's ports."""
+    cdef YamlFrame parent = frame.parent
+    return (parent is not None and parent.key == "ports" and parent.parent is not None
+            and parent.parent.key == "container")
 
 
 cdef int take_key(Yaml yaml, YamlFrame frame, object value, Py_ssize_t line, Py_ssize_t column) except -1:
@@ -312,8 +316,8 @@ cdef int take_key(Yaml yaml, YamlFrame frame, object value, Py_ssize_t line, Py_
             raise key_too_long(key, line, column)
         if yaml.opens_like_json and not yaml.quoted_key and not is_mistaken(key):
             yaml.has_bare_keys = True
-    elif type(value) is int and frame.parent is not None and frame.parent.key == PORTS_KEY:
-        # Ports of a container, which everybody writes as numbers.
+    elif type(value) is int and holds_ports(frame):
+        # Everybody writes them as numbers.
         key = str(value)
     elif yaml.scalar is not None:
         key = yaml.scalar

@@ -1,7 +1,8 @@
-"""Stages 2 to 5: `run` of a shell, a script or a container: an effect whose arguments are rendered when it starts.
+"""Stages 2 to 5: `run` of a shell, a script or a container: an effect that ends with the process, or once that has begun.
 
-Rules: what is text of a program (`script.code`) is never evaluated. A process nobody awaits belongs to no frame: its
-task ends at once with its input, and the process goes on after the workflow has ended, unless that is cancelled.
+Rules: what is text of a program (`script.code`) is never evaluated. A process nobody awaits leaves the data as it is.
+The driver answers such an effect when the process runs, so that what keeps it from that is the task's fault all the
+same; from then on nothing of the workflow reaches the process.
 """
 
 cimport cython
@@ -45,11 +46,11 @@ cdef TaskNode build_run(PlanBuilder builder, dict definition, Siblings siblings)
     return task
 
 
-cdef int begin_run(Walk walk, Place at, object data) except -1:
-    if (<RunNode> at.task).is_awaited:
-        return begin_effect(walk, at, data)
-    ask_effect(walk, at, None)
-    return complete(walk, at, data, at.task.then)
+cdef int answer_run(Walk walk, Resource resource, object value, dict error) except -1:
+    cdef TaskFrame frame = resource.frame
+    if error is None and not (<RunNode> frame.task).is_awaited:
+        value = frame.input
+    return end_with_answer(walk, resource, value, error)
 
 
 cdef dict render_run(Place at):

@@ -7,6 +7,7 @@ starts hundreds of effects after one commit. Costly ones have half of the loop a
 Rules: an effect is started only when the commit that scheduled it has landed, or at recovery; clients take turns, and
 the effects of one keep their order. Its outcome goes to the execution's inbox and nowhere else; arguments that cannot
 be rendered are an outcome like any other. An interrupted effect has no outcome. Performers count and time themselves.
+What goes on after an outcome keeps its place, and a drain waits for it as for any effect; no command reaches it.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from fastrunner.base import crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint, TurnPart
 from fastrunner.base.redaction import redact
-from fastrunner.engine import Authorizer, EffectPerformer
+from fastrunner.engine import Authorizer, EffectPerformer, LingeringPerformer
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.fairness import FairQueue
 from fastrunner.engine.embedded.run.family import RUN_WORKFLOW
@@ -59,7 +60,8 @@ class EffectRunner:
         self._start_child = start_child
         self._handed_over = handed_over
         # In order, so that a drain aborts them in the same order each time.
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._tasks: dict[asyncio.Task[None], bool] = {}
+        """The flag: it has had its outcome, and something of it goes on."""
         self._queue: FairQueue[tuple[Execution, int]] = FairQueue()
         self._pass_planned = False
         self._stopped = False
@@ -111,7 +113,7 @@ class EffectRunner:
         task = loop.create_task(self._perform(execution, effect, *self._rendered(execution, effect, None)))
         crash.reach_soon(CrashPoint.AFTER_EFFECT_START, loop.call_later)
         execution.performs(effect_id, task)
-        self._tasks[task] = None
+        self._tasks[task] = False
         task.add_done_callback(self._ended)
 
     def interrupt(self, execution: Execution, effect_id: int) -> None:
@@ -162,6 +164,17 @@ class EffectRunner:
         else:
             self._deliver(execution, outcome)
         crash.reach(CrashPoint.AFTER_EFFECT_END)
+        await self._linger(execution, effect)
+
+    async def _linger(self, execution: Execution, effect: PerformEffect) -> None:
+        performer = self._performers.get(effect.kind)
+        task = asyncio.current_task()
+        if isinstance(performer, LingeringPerformer) and task is not None:
+            self._tasks[task] = True
+            try:
+                await performer.linger(effect)
+            except Exception:
+                _internal_error(execution, effect)
 
     async def _outcome(
         self, execution: Execution, effect: PerformEffect, rendered: _Rendered, is_policy: bool
@@ -188,14 +201,15 @@ class EffectRunner:
         self._queue = FairQueue()
 
     async def drain(self, timeout_s: float) -> int:
-        """Waits for effects in flight, then aborts the rest; how many it aborted."""
+        """Waits for effects in flight, then aborts the rest; how many of those had no outcome."""
         if self._tasks and timeout_s > 0:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         aborted = list(self._tasks)
+        without_outcome = sum(not had for had in self._tasks.values())
         for task in aborted:
             task.cancel()
         await asyncio.gather(*aborted, return_exceptions=True)
-        return len(aborted)
+        return without_outcome
 
 
 def _told(failure: EffectFailure) -> EffectFailure:
