@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "registry": STORE | {"_core", "engine"},
     "events": STORE,
     "tasks": BELOW | {"_core", "access.egress", "engine"},
+    "resources": BELOW | {"_core", "access.egress", "engine", "tasks"},
     "access": BELOW,
     "callback": BELOW | {"access.files", "engine"},
     "routing": BELOW | {"_wire", "access.principal"},

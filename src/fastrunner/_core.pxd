@@ -19,11 +19,11 @@ cdef class Document:
     cdef object root
     cdef list problems
     cdef dict programs, schemas
+    cdef dict functions, texts  # tasks by what calls name them by; those texts from elsewhere that they stand in
     cdef long long steps_left
-    cdef bint is_paid, is_stored
+    cdef bint is_paid, is_stored, is_function, is_json
     # Whether something in it does: 1 or -1; 0 while nobody asked.
     cdef int authenticates
-    cdef bint is_json
     cdef object mark  # where its values stand in the text, once something asked for it
     cdef object refuse_run  # why something may not be run; None: everything may
 
@@ -317,7 +317,7 @@ cdef class Plan:
     cdef readonly str dsl, namespace, name, version
     cdef readonly object document
     cdef readonly bytes digest
-    """SHA-256 of the document's text."""
+    cdef readonly dict resources
     cdef readonly tuple warnings, secrets
     cdef readonly frozenset namespaces_run
     cdef Behaviour behaviour

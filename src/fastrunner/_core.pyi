@@ -72,7 +72,8 @@ def load(text: str | bytes) -> Json:
     """The data of a YAML (1.2 core schema) or JSON document. Raises InvalidWorkflow; positions are in its problems."""
 
 def validate(text: str | bytes, warnings: bool = False) -> tuple[Problem, ...]:
-    """All problems of a document, `unsupported` ones included; empty if it would compile.
+    """All problems of a document by itself, `unsupported` ones included; empty if it would compile, or would with texts
+    from elsewhere.
 
     `warnings`: those of what compiles and is hardly meant stand among them; their `severity` tells them apart.
     """
@@ -80,10 +81,39 @@ def validate(text: str | bytes, warnings: bool = False) -> tuple[Problem, ...]:
 def validate_in_steps(text: str | bytes, budget: int) -> Generator[None, None, tuple[Problem, ...]]:
     """Validates as `validate` does and returns what it returns, but yields after each step of about `budget` tasks."""
 
-def compile(text: str | bytes, stored: bool = False) -> Plan:
-    """A document as an immutable plan. Raises InvalidWorkflow.
+@final
+class ExternalResource:
+    """A text from elsewhere that a document needs."""
 
-    `stored`: an execution of it was accepted before, and rules that came later are not asked of it.
+    kind: str
+    """What it has to be: `function`, a document with one task."""
+    reference: str
+    """How the document names it; what its text is given by."""
+    url: str
+    """Where it is: https, http or file, without user information and fragment."""
+    authentication: Mapping[str, Json] | None
+    """How to prove who asks: a scheme and its fields, no expressions; `use` in them names a secret."""
+    pointer: str
+    """JSON pointer of what needs it; of what a function from elsewhere needs, the call of that."""
+    line: int
+    column: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Raises TypeError: they come from `ResourcesMissing`."""
+
+class ResourcesMissing(Exception):
+    """A document without problems of its own needs texts that were not given."""
+
+    resources: tuple[ExternalResource, ...]
+    """Those known so far; their texts may need further ones."""
+
+    def __init__(self, resources: Sequence[ExternalResource]) -> None: ...
+
+def compile(text: str | bytes, stored: bool = False, resources: Mapping[str, str] | None = None) -> Plan:
+    """A document as an immutable plan. Raises InvalidWorkflow, ResourcesMissing.
+
+    `stored`: an execution of it was accepted before, and rules that came later are not asked of it. `resources`: texts
+    from elsewhere by reference; those that it does not need make no difference.
     """
 
 @final
@@ -91,7 +121,11 @@ class Compilation:
     """A document on its way to a plan, so that a large one does not hold whoever else needs the processor."""
 
     def __init__(
-        self, text: str | bytes, stored: bool = False, refuse_run: Callable[[str, str | None], str] | None = None
+        self,
+        text: str | bytes,
+        stored: bool = False,
+        resources: Mapping[str, str] | None = None,
+        refuse_run: Callable[[str, str | None], str] | None = None,
     ) -> None:
         """Raises InvalidWorkflow for text that is too large or no text.
 
@@ -102,7 +136,7 @@ class Compilation:
     def step(self, budget: int) -> Plan | None:
         """Goes on for about `budget` tasks or expressions, 20 us each; the plan once it is there.
 
-        Raises InvalidWorkflow.
+        Raises InvalidWorkflow, ResourcesMissing.
         """
 
 # --- JSON Schema ---
@@ -142,7 +176,10 @@ class Plan:
     version: str
     document: Mapping[str, Json]
     digest: bytes
-    """SHA-256 of the document's text; what snapshots and capsules know the document by."""
+    """SHA-256 of the document's text, or over the hashes of all texts and of their references, sorted by those; what
+    snapshots and capsules know the document by."""
+    resources: Mapping[str, str]
+    """The texts from elsewhere that it was made of, by reference."""
     warnings: tuple[Problem, ...]
     """What is allowed and hardly meant, in document order, at most 100; of a stored document none."""
     secrets: tuple[str, ...]

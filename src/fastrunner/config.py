@@ -198,6 +198,10 @@ class Config(DataSettings):
         "FASTRUNNER_WORKFLOWS_DIR", None
     )
     """Folder of workflow documents (.yaml, .yml, .json) that are registered at start, and anew at SIGHUP."""
+    resources_dir: Annotated[Folder, AfterValidator(readable_folder)] | None = _variable(
+        "FASTRUNNER_RESOURCES_DIR", None
+    )
+    """Folder of files that documents may call functions from by `file:` URLs; default: none."""
     egress_allow: Annotated[str, _readable(Destinations.parse)] = _variable("FASTRUNNER_EGRESS_ALLOW", "")
     """Loopback and private destinations that calls may reach with ENV=staging and ENV=prod, and exceptions from
     FASTRUNNER_EGRESS_DENY: addresses, ranges, names, `*.name`, between commas; `:port` may follow all but ranges."""

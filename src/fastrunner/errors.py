@@ -12,6 +12,7 @@
       IdTaken               ALREADY_EXISTS        same id, different request
       AlreadyRegistered     ALREADY_EXISTS        a version is registered with another text
       WrongState            FAILED_PRECONDITION   the execution's state does not allow the command
+      ResourceUnavailable   UNAVAILABLE           a text that the document needs cannot be fetched for the moment
       Unavailable           UNAVAILABLE           draining, or the owner did not come back in time
         Stopping            UNAVAILABLE           the worker is stopping; its successor answers
         Elsewhere           UNAVAILABLE           another worker has the id, or is just taking it
@@ -27,6 +28,8 @@ Rule: a task that fails or a workflow that faults is never one of these; events 
 """
 
 from typing import TYPE_CHECKING, ClassVar
+
+from fastrunner.base import limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,6 +155,13 @@ class WrongState(RunnerError):
     """The execution's state does not allow the command."""
 
     grpc_code = 9
+
+
+class ResourceUnavailable(RunnerError):
+    """A text from elsewhere that a document needs cannot be fetched for the moment."""
+
+    grpc_code = 14
+    retry_after_s = limits.RESOURCE_RETRY_S
 
 
 class Unavailable(RunnerError):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrunner._core import Problem, load, validate
+from fastrunner._core import Problem, ResourcesMissing, load, validate
 from fastrunner._core import compile as compile_workflow
 from tests.conformance.full_documents import FULL_DOCUMENTS
 from tests.conformance.mutations import Mutator
@@ -59,6 +59,8 @@ STRICTER = [
     Stricter("duplicate-task", "the schema cannot compare names; `then` would be ambiguous (checklist 1.10)"),
     Stricter("duplicate-default", "the schema cannot count cases without `when` (checklist 8.16.3)"),
     Stricter("unknown-target", "the schema knows no task names (checklist 5.6, T12)"),
+    Stricter("unresolved-resource", "the schema takes any URI, and what is fetched has to be a constant URL"),
+    Stricter("too-many-resources", "a bound"),
     Stricter("unknown-reference", "the schema knows no names of `use` (checklist 10.2)"),
     Stricter("invalid-expression", "the schema compiles no jq, and its pattern takes `${ .a } and ${ .b }` (T3)"),
     Stricter("unknown-variable", "an unbound variable could only fail (checklist 6.10, T8)"),
@@ -242,6 +244,8 @@ def test_documents_without_problems_compile() -> None:
             continue
         try:
             compile_workflow(text)
+        except ResourcesMissing:
+            continue
         except Exception as error:
             pytest.fail(f"seed {seed}, document {number}: {error!r}\n{text}")
         compiled += 1

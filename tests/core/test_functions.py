@@ -1,11 +1,22 @@
-"""Functions of `use.functions`: tasks that are called by name, wherever and however often."""
+"""Functions: tasks that are called by name, of `use.functions` or from elsewhere, wherever and however often."""
 
 import json
 from typing import Any
 
 import pytest
 
-from fastrunner._core import EffectResult, PerformEffect, validate
+from fastrunner._core import (
+    EffectResult,
+    InvalidWorkflow,
+    PerformEffect,
+    Plan,
+    ResourcesMissing,
+    Walk,
+    compile,  # noqa: A004 - the core's verb
+    validate,
+)
+from fastrunner.base import limits
+from fastrunner.engine.pinned import document_digest, pinned_text
 from tests.core.documents import found, workflow
 from tests.core.walking import Run, call, error_type, finish, plan_of, raising
 
@@ -222,14 +233,140 @@ def test_copies_count_against_the_bounds() -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "part"), [
-    ("https://example.com/function.yaml", "fetches no functions: copy the task to use.functions"),
-    ("log:1.0.0@default", "a function of a catalog: part of the DSL, but this version"),
+# --- from elsewhere ---
+
+URL = "https://host.test/function.yaml"
+OTHER = "https://host.test/other.yaml"
+
+
+def compiled(document: Any, texts: dict[str, str] | None = None) -> Plan:
+    return compile(json.dumps(document), False, texts)
+
+
+def missing(document: Any, texts: dict[str, str] | None = None) -> list[tuple[str, str]]:
+    with pytest.raises(ResourcesMissing) as raised:
+        compiled(document, texts)
+    return [(each.url, each.pointer) for each in raised.value.resources]
+
+
+def refused(document: Any, texts: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
+    with pytest.raises(InvalidWorkflow) as raised:
+        compiled(document, texts)
+    return [(problem.code, problem.pointer, problem.message) for problem in raised.value.problems]
+
+
+def test_the_text_that_a_url_names_is_called() -> None:
+    document = workflow({"call": URL, "with": {"n": 1}}, {"call": "mine"}, use={"functions": {"mine": {"call": OTHER}}})
+    assert missing(document) == [(URL, "/do/0/t0/call"), (OTHER, "/use/functions/mine/call")]
+    texts = {URL: f"do:\n  - inner: {{call: '{OTHER}'}}\n", OTHER: "set: '{n: ((.n // 10) + 1)}'", "unused": "{"}
+    assert missing(document, {URL: texts[URL]}) == [(OTHER, "/use/functions/mine/call")]
+    plan = compiled(document, texts)
+    assert dict(plan.resources) == {URL: texts[URL], OTHER: texts[OTHER]}
+    run = Run(plan)
+    assert (run.status, run.output) == ("completed", {"n": 3})
+    assert run.events[-2].task_reference == "/do/1/t1"
+    inner = "/do/0/t0/call/https:~1~1host.test~1function.yaml/do/0/inner"
+    assert inner in {event.task_reference for event in run.events}
+
+
+def test_a_document_is_known_by_all_of_its_texts() -> None:
+    document = workflow({"call": URL})
+    digests = {compiled(document, {URL: f"set: {{a: {value}}}", "unused": str(value)}).digest for value in (1, 2, 1)}
+    assert len(digests) == 2
+    for text in ("set: {a: 1}", "set: {a: 2}"):
+        pinned = pinned_text(compiled(document, {URL: text}).resources)
+        assert document_digest(json.dumps(document), pinned) in digests
+    plain = workflow(SET)
+    assert compiled(plain, {URL: "{"}).digest == compiled(plain).digest == document_digest(json.dumps(plain), "")
+
+
+def test_a_function_from_elsewhere_is_alone() -> None:
+    """It sees nothing of its caller's `use`, no secrets, and is strict whatever its caller is."""
+    use = {"secrets": ["key"], "functions": {"mine": SET}, "timeouts": {"short": {"after": {"seconds": 1}}}}
+    texts = [
+        "set: {a: '${ $secrets.key }'}",
+        "{call: mine}",
+        "{set: {a: 1}, timeout: short}",
+        "{call: http, with: {method: get, endpoint: {uri: 'http://host.test', authentication: {bearer: {use: key}}}}}",
+    ]
+    for text in texts:
+        ((code, pointer, message),) = refused(workflow({"call": URL}, use=use), {URL: text})
+        assert (code, pointer) == ("invalid-function", "/do/0/t0/call")
+        assert message.startswith(f"the function at {URL} is none: ")
+    loose = workflow({"call": URL}, {"set": {"b": ".a"}}, use=use, evaluate={"mode": "loose"})
+    plan = compiled(loose, {URL: "{do: [{x: {set: {a: '$secrets.key'}}}]}"})
+    walk, _ = Walk.start(plan, "execution", None, 0, secrets={"key": "hidden"})
+    assert (walk.status, walk.output) == ("completed", {"b": "$secrets.key"})
+
+
+@pytest.mark.parametrize("text", ["<html>", "", "[]", "set", "{sett: 1}", "document: {}", "a: b: c", "{call: http}"])
+def test_what_is_no_function(text: str) -> None:
+    assert {problem[:2] for problem in refused(workflow(SET, {"call": URL}), {URL: text})} == {
+        ("invalid-function", "/do/1/t1/call")
+    }
+
+
+def test_bounds_hold_across_texts() -> None:
+    assert refused(workflow({"call": URL}), {URL: f"{{call: '{OTHER}'}}", OTHER: f"{{call: '{URL}'}}"})[0][0] == (
+        "recursive-function"
+    )
+    twice = "{do: [{a: {call: '%s'}}, {b: {call: '%s'}}]}"
+    chain = {f"https://h.test/{n}": twice % ((f"https://h.test/{n + 1}",) * 2) for n in range(15)}
+    chain["https://h.test/15"] = "{set: {a: 1}}"
+    assert refused(workflow({"call": "https://h.test/0"}), chain)[0][0] == "too-many-tasks"
+    count = limits.RESOURCES_PER_DOCUMENT_MAX
+    calls = [{"call": f"https://h.test/{n}"} for n in range(count)]
+    assert len(missing(workflow(*calls))) == count
+    assert [p[:2] for p in refused(workflow(*calls, {"call": URL}))] == [
+        ("too-many-resources", f"/do/{count}/t{count}/call")
+    ]
+    texts = {f"https://h.test/{n}": f"{{call: '{URL}'}}" for n in range(count)}
+    assert refused(workflow(*calls), texts)[0][0] == "too-many-resources"
+
+
+@pytest.mark.parametrize("url", [
+    "ftp://host.test/f.yaml", "https://user:password@host.test/f", "https://{host}/f", "https://host.test/${ .a }",
+    "https:///f", "https://host.test:99999/f", "https://host.test/f#part", "https://host.test/a b",
+    "https://host.test/" + "x" * limits.RESOURCE_URL_SIZE_CHARS_MAX,
 ])  # fmt: skip
-def test_functions_from_elsewhere_are_refused(name: str, part: str) -> None:
-    ((code, pointer, message),) = sentences({}, {"call": name})
-    assert (code, pointer) == ("unsupported", "/do/0/t0/call")
-    assert part in message
+def test_urls_that_are_refused(url: str) -> None:
+    assert [p[:2] for p in sentences({}, {"call": url})] == [("unresolved-resource", "/do/0/t0/call")]
+
+
+def test_functions_of_catalogs() -> None:
+    catalogs = {
+        "own": {"endpoint": {"uri": "https://host.test/root/", "authentication": {"use": "key"}}},
+        "default": {"endpoint": "https://host.test/all"},
+    }
+    use = {"catalogs": catalogs, "authentications": {"key": {"bearer": {"token": "text"}}}}
+    document = workflow({"call": "log:1.2.0-rc.1@own"}, {"call": "a/b:1.0.0@default"}, use=use)
+    with pytest.raises(ResourcesMissing) as raised:
+        compiled(document)
+    assert [(each.reference, each.url, each.authentication) for each in raised.value.resources] == [
+        (
+            "log:1.2.0-rc.1@own",
+            "https://host.test/root/functions/log/1.2.0-rc.1/function.yaml",
+            {"bearer": {"token": "text"}},
+        ),
+        ("a/b:1.0.0@default", "https://host.test/all/functions/a%2Fb/1.0.0/function.yaml", None),
+    ]  # fmt: skip
+    run = Run(compiled(document, {"log:1.2.0-rc.1@own": "{set: {a: 1}}", "a/b:1.0.0@default": "{set: {b: '${ .a }'}}"}))
+    assert run.output == {"b": 1}
+    assert refused(workflow({"call": "log:1.0.0@default"}))[0][0] == "unresolved-resource"
+    assert "did you mean 'own'" in refused(workflow({"call": "log:1.0.0@owns"}, use=use))[0][2]
+    use["authentications"] = {"key": {"bearer": {"token": "${ $secrets.key }"}}}
+    assert refused(workflow({"call": "log:1.0.0@own"}, use={**use, "secrets": ["key"]}))[0][:2] == (
+        "unsupported", "/do/0/t0/call",
+    )  # fmt: skip
+
+
+def test_validation_by_itself_says_what_it_has_not_seen() -> None:
+    text = json.dumps(workflow({"call": URL}, {"call": URL}))
+    assert validate(text) == ()
+    assert [(p.code, p.pointer, p.severity) for p in validate(text, True)] == [
+        ("not-fetched", "/do/0/t0/call", "warning")
+    ]
+    assert compile(text, False, {URL: "{set: {a: 1}}"}).warnings == ()
 
 
 def test_mistakes_in_functions_are_told_where_they_stand() -> None:

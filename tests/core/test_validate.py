@@ -353,7 +353,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
             "authentication",
             "an external schema (`resource`)",
             "schema format 'avro' (supported",
-            "catalogs",
             "extensions",
             "schedules",
             "expression language 'js' (supported",

@@ -263,7 +263,7 @@ def test_the_official_examples_warn_where_they_are_wrong() -> None:
         (path.name, problem.line)
         for path in (CONFORMANCE / "examples").glob("*.yaml")
         for problem in validate(path.read_bytes(), True)
-        if problem.severity == "warning"
+        if problem.severity == "warning" and problem.code != "not-fetched"
     }
     assert found == {("conditional-task.yaml", 21), ("conditional-task.yaml", 22), ("try-catch-then.yaml", 30)}
 

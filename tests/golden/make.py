@@ -14,6 +14,7 @@ import asyncio
 import gzip
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from unittest import mock
 import apsw
 
 from fastrunner import _version
+from fastrunner._core import ExternalResource
 from fastrunner.engine import Definition, DefinitionRef
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.integration.engines import CALL, SET, WAIT, Performer, document, engine_on, submission, until, until_status
@@ -56,6 +58,20 @@ RUN = document(
 """Its child waits for an effect."""
 
 
+FAR = document("  - rest:\n      wait: {milliseconds: 200}\n  - then:\n      call: https://host.test/function.yaml\n")
+"""Its function was fetched."""
+
+
+class _Resources:
+    """Has one text for all URLs."""
+
+    async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str]:
+        return {resource.reference: "set: {far: true}" for resource in wanted}
+
+    async def close(self) -> None:
+        pass
+
+
 class _Registry:
     """Has one workflow."""
 
@@ -74,6 +90,7 @@ async def fill(path: Path) -> None:
 async def _fill(path: Path) -> None:
     performer = Performer()
     settings: dict[str, Any] = {"listener": lambda row: None, "wall_ms": lambda: NOW_MS, "definitions": _Registry()}
+    settings["resources"] = _Resources()
     async with engine_on(path, performer, **settings) as engine:
         await engine.submit(submission("finished", SET, metadata=b"\x0a\x00"))
         await engine.submit(submission("failed", CALL.replace("{kept: true}", "'${ error(\"no\") }'")))
@@ -93,6 +110,7 @@ async def _fill(path: Path) -> None:
         await until(lambda: len(performer.performed) == 3, "the effect to start")
         await engine.submit(submission("parent", RUN))
         await until(lambda: len(performer.performed) == 4, "the child's effect to start")
+        await engine.submit(submission("far", FAR))
         await engine.submit(submission("last", SET))
         await until(lambda: _acknowledged(engine), "the acknowledgement")
 

@@ -18,7 +18,7 @@ from fastrunner.access.sealing import DataKeys
 from fastrunner.base import clock, limits
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import Definitions, EffectPerformer, ExecutionView, Submission
+from fastrunner.engine import Definitions, EffectPerformer, ExecutionView, Resources, Submission
 from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import UnknownExecution
@@ -124,6 +124,7 @@ async def engine_on(
     drain_timeout_s: float = 0.0,
     wall_ms: Callable[[], int] = clock.wall_ms,
     definitions: Definitions | None = None,
+    resources: Resources | None = None,
     data_keys: DataKeys | None = None,
     **settings: Any,
 ) -> AsyncIterator[EmbeddedEngine]:
@@ -135,6 +136,7 @@ async def engine_on(
         Metrics(),
         performers,
         definitions=definitions,
+        resources=resources,
         places=Places.alone(shards),
         wall_ms=wall_ms,
         data_keys=data_keys,

@@ -21,7 +21,7 @@ from tests.integration.engines import engine_on, submission
 from tests.integration.runner_process import ROOT
 from tests.integration.test_cli import fastrunner
 
-UNFINISHED = {"calling", "waiting", "paused", "large", "posting", "parent", "parent~1"}
+UNFINISHED = {"calling", "far", "waiting", "paused", "large", "posting", "parent", "parent~1"}
 COMPLETED = {"finished", "result", "last"}
 
 

@@ -200,7 +200,7 @@ async def test_executions_of_earlier_versions_go_on(monkeypatch: pytest.MonkeyPa
     path = folder()
     old = document("  - rest:\n      wait: {milliseconds: 200}\n  - end:\n      set: {text: '${ .a } and ${ .b }'}\n")
     with monkeypatch.context() as earlier:
-        earlier.setattr(compiling, "Compilation", lambda text: Compilation(text, stored=True))
+        earlier.setattr(compiling, "Compilation", lambda text, **given: Compilation(text, stored=True, **given))
         async with engine_on(path) as engine:
             await engine.submit(submission("one", old))
             await engine.pause("one", "")

@@ -103,6 +103,8 @@ async def test_file_of_any_version_opens_and_everything_in_it_goes_on(
         if version >= 8:
             assert (await until_status(engine, "parent", "completed")).output_json == '{"kept":true}'
             assert (await engine.get("parent~1")).parent_id == "parent"
+        if version >= 9:
+            assert (await until_status(engine, "far", "completed")).output_json == '{"far":true}'
         await until_status(engine, "waiting", "completed")
         assert (await engine.get("paused")).status == "paused"
         if version >= 7:

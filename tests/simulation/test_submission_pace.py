@@ -11,7 +11,6 @@ import pytest
 
 from fastrunner._core import Compilation
 from fastrunner.base import clock, limits
-from fastrunner.engine.embedded.admit.compiling import RefuseRun
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import AtCapacity, DocumentRefused, IdTaken, RunnerError, StorageFull, Unavailable
 from tests.integration.engines import SET, WAIT, document, folder, submission
@@ -42,9 +41,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     class Counted:
-        def __init__(self, text: str, refuse_run: RefuseRun) -> None:
+        def __init__(self, text: str, **given: Any) -> None:
             self.text = text
-            self.compilation = Compilation(text, refuse_run=refuse_run)
+            self.compilation = Compilation(text, **given)
             counts["begun"] += 1
 
         def step(self, budget: int) -> Any:

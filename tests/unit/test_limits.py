@@ -35,6 +35,17 @@ REACHED = {
         "SUBFLOW_RETRY_S_MAX": "test_a_child_waits_where_a_client_is_refused",
         "SUBFLOW_RETRY_S_MIN": "test_a_child_waits_where_a_client_is_refused",
     },
+    "core/test_functions.py": {
+        "RESOURCES_PER_DOCUMENT_MAX": "test_bounds_hold_across_texts",
+        "RESOURCE_URL_SIZE_CHARS_MAX": "test_urls_that_are_refused",
+    },
+    "integration/test_resources.py": {
+        "RESOURCES_FETCHED_AT_ONCE_MAX": "test_requests_at_a_time_are_bounded",
+        "RESOURCES_FETCH_S_MAX": "test_a_slow_server_holds_nobody_else",
+        "RESOURCE_REDIRECTS_MAX": "test_redirects_lead_where_calls_may_go_and_a_few_times",
+        "RESOURCE_RETRY_S": "test_what_may_be_had_later_says_so",
+        "RESOURCE_SIZE_BYTES_MAX": "test_a_body_without_an_end_is_given_up",
+    },
     "unit/test_registry_file.py": {
         "SHARED_FILE_WAIT_MS_MAX": "test_a_writer_that_does_not_end",
     },

@@ -53,9 +53,9 @@ def test_a_writer_that_does_not_end(file: RegistryFile, tmp_path: Path, monkeypa
 
 def test_a_file_of_a_newer_version(tmp_path: Path) -> None:
     other = connected(tmp_path)
-    other.execute("pragma user_version = 2")
+    other.execute("pragma user_version = 3")
     file = RegistryFile(tmp_path)
-    with pytest.raises(StorageFailed, match="schema version 2, this version of fastrunner reads up to 1"):
+    with pytest.raises(StorageFailed, match="schema version 3, this version of fastrunner reads up to 2"):
         file.find(REF)
     other.execute("pragma user_version = 0")
     other.close()

@@ -44,6 +44,7 @@ REFUSALS: dict[str, list[errors.RunnerError]] = {
     "UNAVAILABLE": [
         errors.Unavailable("m"),
         errors.Stopping("m"),
+        errors.ResourceUnavailable("m"),
         errors.Elsewhere("e"),
         errors.ShortHanded(),
         errors.StorageFailed("m"),

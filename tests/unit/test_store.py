@@ -173,7 +173,7 @@ def test_rows_of_an_execution_over_its_life(store: Store) -> None:
     unfinished = store.unfinished(1)
     assert unfinished is not None
     assert (unfinished.execution_id, unfinished.snapshot, unfinished.input_json) == ("execution-1", _snapshot(), b"{}")
-    assert store.document(unfinished.plan_key) == "document"
+    assert store.document(unfinished.plan_key) == ("document", "")
     more = UnacknowledgedEvents("execution-1", 5, 6, b"\x0a\x00" * 2)
     _commit(store, _change(1, accepted=None, snapshot=_snapshot(b"later"), last_sequence=6, events=more))
     later = store.unfinished(1)
@@ -280,7 +280,7 @@ def test_plan_of_a_transaction_that_was_given_up_is_stored_again(store: Store) -
     _commit(store, _change(2, accepted=new))
     unfinished = store.unfinished(2)
     assert unfinished is not None
-    assert store.document(unfinished.plan_key) == "new"
+    assert store.document(unfinished.plan_key) == ("new", "")
     store.close()
 
 
@@ -293,7 +293,7 @@ def test_reopened_store_continues_numbering(store: Store) -> None:
     _commit(store, _change(10, accepted=Accepted(b"d", _plan("new"), 1, b"", b"{}", b"{}", False)))
     new = store.unfinished(10)
     assert new is not None
-    assert store.document(new.plan_key) == "new"
+    assert store.document(new.plan_key) == ("new", "")
     store.close()
 
 
@@ -302,7 +302,7 @@ def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> N
     db = apsw.Connection(str(path))
     db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(DataDirectoryRefused, match=r"schema version 9, this version of fastrunner reads up to 8"):
+    with pytest.raises(DataDirectoryRefused, match=r"schema version 10, this version of fastrunner reads up to 9"):
         Store(path, outbox=True).open()
 
 

@@ -82,16 +82,22 @@ class _Loop:
         from fastrunner._core import validate
         from fastrunner.cli.inprocess import execute_until
         from fastrunner.cli.present import say
-        from fastrunner.cli.problems import show_problems
-        from fastrunner.errors import DocumentRefused
+        from fastrunner.cli.problems import NOT_FETCHED, show_problems
+        from fastrunner.errors import DocumentRefused, ResourceUnavailable
 
         began_ms = wall_ms()
         try:
             local = self._local()
-            show_problems(self._file, validate(local.document, True), local.document.encode())
+            problems = [each for each in validate(local.document, True) if each.code != NOT_FETCHED]
+            show_problems(self._file, problems, local.document.encode())
             status = await execute_until(local, interrupt)
         except DocumentRefused as refusal:
+            # What validation by itself has not told.
+            unseen = [problem for problem in refusal.problems if problem not in problems]
+            show_problems(self._file, unseen, local.document.encode())
             status = f"{len(refusal.problems)} problems"
+        except ResourceUnavailable as refusal:
+            status = refusal.message
         except click.BadParameter as error:
             status = error.format_message()
         except OSError as error:

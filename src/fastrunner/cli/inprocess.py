@@ -29,6 +29,7 @@ from fastrunner.engine.embedded.store.manifest import open_data_directory
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
 from fastrunner.registry.registry import Registry
+from fastrunner.resources.resolver import Resolver
 from fastrunner.tasks import build_performers
 
 EXECUTION_ID = "local"
@@ -57,7 +58,7 @@ class LocalRun:
 
 
 def execute(local: LocalRun) -> str:
-    """Executes and prints; gives the final status. Raises DocumentRefused for a document that nobody validated."""
+    """Executes and prints; gives the final status. Raises DocumentRefused, ResourceUnavailable."""
     for number in _ENDS:
         signal.signal(number, _leave)
     return uvloop.run(_execute(local))
@@ -86,7 +87,7 @@ async def _execute(local: LocalRun) -> str:
 async def execute_until(local: LocalRun, interrupt: asyncio.Event, begun: Callable[[], None] = lambda: None) -> str:
     """Executes and prints, and cancels the execution when `interrupt` is set; gives the final status.
 
-    `begun` is called when there is something to cancel. Raises DocumentRefused.
+    `begun` is called when there is something to cancel. Raises DocumentRefused, ResourceUnavailable.
     """
     with tempfile.TemporaryDirectory(prefix="fastrunner-run-") as folder:
         directory = open_data_directory(Path(folder), 1)
@@ -107,7 +108,15 @@ async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, be
     registry = Registry(folder)
     bus = EventBus(folder, lambda: None, Seals(keys), config.event_retention_s, metrics=metrics)
     performers = build_performers(config, metrics, event_sink=bus)
-    engine = EmbeddedEngine(config, metrics, performers, secrets=secrets, definitions=registry, data_keys=keys)
+    engine = EmbeddedEngine(
+        config,
+        metrics,
+        performers,
+        secrets=secrets,
+        definitions=registry,
+        resources=Resolver(config, metrics, secrets),
+        data_keys=keys,
+    )
     await engine.start()
     try:
         if config.workflows_dir is not None:

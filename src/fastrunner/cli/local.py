@@ -30,9 +30,10 @@ def validate(files: tuple[Path, ...], strict: bool, as_json: bool, fix: bool, di
     Prints every problem and warning as file:line:column with the line itself; exits with 1 if there is a problem.
 
     --fix keeps comments, quotes and layout, and changes no document without problems; what it cannot fix is shown.
+    Nothing is fetched: a function that is called by its URL is warned of, and --strict does not count that.
     """
     from fastrunner._core import validate as problems_of
-    from fastrunner.cli.problems import json_row, show_problems
+    from fastrunner.cli.problems import json_row, refuses, show_problems
 
     bad = 0
     for file in files:
@@ -40,7 +41,7 @@ def validate(files: tuple[Path, ...], strict: bool, as_json: bool, fix: bool, di
         if fix or diff:
             document = _fixed(file, document, diff, as_json)
         problems = problems_of(document, True)
-        bad += any(strict or problem.severity == "error" for problem in problems)
+        bad += any(refuses(problem, strict=strict) for problem in problems)
         if not as_json:
             show_problems(file, problems, document)
             continue
@@ -96,13 +97,16 @@ def run(
 ) -> None:
     """Execute one document here, without a server.
 
-    `run: workflow` finds the documents of the folder that FASTRUNNER_WORKFLOWS_DIR names.
+    `run: workflow` finds the documents of the folder that FASTRUNNER_WORKFLOWS_DIR names. Functions that are called by
+    their URLs are fetched.
 
     Progress goes to stderr, as a tree on a terminal, else a line per step; the output (or the error) as JSON to stdout.
     Exits with 0 completed, 1 failed, 2 invalid document, 3 cancelled, 130 interrupted.
     """
     from fastrunner.cli.inprocess import LocalRun, execute
+    from fastrunner.cli.problems import show_problems
     from fastrunner.config import ConfigurationError
+    from fastrunner.errors import DocumentRefused, ResourceUnavailable
 
     document = read_document(file)
     _check(file, document, strict, as_json, quiet)
@@ -120,16 +124,23 @@ def run(
     except ConfigurationError as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(2)
+    except DocumentRefused as refused:
+        # For what only shows once the functions from elsewhere are there.
+        show_problems(file, refused.problems, document)
+        sys.exit(2)
+    except ResourceUnavailable as refused:
+        click.echo(printable(f"fastrunner: {refused.message}"), err=True)
+        sys.exit(2)
     sys.exit(EXIT_BY_STATUS.get(status, EXIT_INTERRUPTED))
 
 
 def _check(file: Path, document: bytes, strict: bool, as_json: bool, quiet: bool) -> None:
     """Shows what is wrong with a document, and leaves with 2 if it is not to be executed."""
     from fastrunner._core import validate as problems_of
-    from fastrunner.cli.problems import json_row, show_problems
+    from fastrunner.cli.problems import NOT_FETCHED, json_row, refuses, show_problems
 
-    problems = problems_of(document, True)
-    if any(strict or problem.severity == "error" for problem in problems):
+    problems = [problem for problem in problems_of(document, True) if problem.code != NOT_FETCHED]
+    if any(refuses(problem, strict=strict) for problem in problems):
         show_problems(file, problems, document)
         sys.exit(2)
     if as_json and not quiet:

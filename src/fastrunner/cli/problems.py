@@ -18,13 +18,21 @@ from fastrunner.base.printable import escaped_json, printable
 if TYPE_CHECKING:
     from fastrunner._core import Problem
 
-__all__ = ["json_row", "show_problems"]
+__all__ = ["NOT_FETCHED", "json_row", "refuses", "show_problems"]
+
+NOT_FETCHED: Final = "not-fetched"
+"""Code of the warning that validation has not seen a text from elsewhere."""
 
 _FIELDS: Final = ("severity", "code", "pointer", "line", "column", "message")
 _BREAK: Final = re.compile(r"\r\n|\n|\r")
 _WINDOW_CHARS: Final = 100
 _BEFORE_CHARS: Final = 60
 _INDENT: Final = "    "
+
+
+def refuses(problem: "Problem", *, strict: bool) -> bool:
+    """Whether a document is refused for it. No document is better for what a command has not looked at."""
+    return problem.severity == "error" or (strict and problem.code != NOT_FETCHED)
 
 
 def json_row(file: Path, problem: "Problem") -> str:

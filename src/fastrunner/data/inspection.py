@@ -290,8 +290,8 @@ def _wrong_types(table: str, row: tuple[Any, ...]) -> Damage:
 
 
 def _check_plan(row: tuple[Any, ...]) -> Iterator[Damage]:
-    key, digest, document, uses, *_, used = row
-    if not proofs.is_document(digest, document):
+    key, digest, document, pinned, uses, *_, used = row
+    if not proofs.is_document(digest, document, pinned):
         yield Damage("plans", "", f"document {key} does not match its hash")
     if uses != used:
         yield Damage("plans", "", f"document {key} counts {uses} executions, but {used} refer to it")

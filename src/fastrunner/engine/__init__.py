@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, Problem
+from fastrunner._core import EffectFailure, EffectResult, ExternalResource, PerformEffect, Plan, Problem
 from fastrunner.access.principal import Principal
 from fastrunner.engine.pages import Page
 
@@ -29,6 +29,7 @@ __all__ = [
     "LingeringPerformer",
     "Outbox",
     "Parent",
+    "Resources",
     "SecretSource",
     "Submission",
     "UnacknowledgedEvents",
@@ -67,6 +68,8 @@ class Definition:
     """Whether its version is the highest one."""
     document: str = ""
     """Its text; empty in lists."""
+    pinned: str = ""
+    """The texts from elsewhere that it was registered with; see `engine/pinned.py`."""
 
 
 class Definitions(Protocol):
@@ -128,6 +131,8 @@ class Submission:
     """Who starts it, if no client does."""
     warnings: Sequence[Problem] = field(default=(), compare=False)
     """What the document may do and hardly means to; known once the submission is accepted."""
+    pinned: str = field(default="", compare=False)
+    """The texts from elsewhere that a registered document has; those of others are fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,18 +228,18 @@ class Engine(Protocol):
     def submit(self, submission: Submission) -> "Future[str]":
         """Accepts durably; gives the status (`running` or `pending`) after the commit.
 
-        Raises DocumentRefused, PermissionDenied, IdTaken, AtCapacity, Unavailable. The same request again gives the
-        first answer again.
+        Raises DocumentRefused, ResourceUnavailable, PermissionDenied, IdTaken, AtCapacity, Unavailable. The same
+        request again gives the first answer again.
         """
 
     def validate(self, document: str, client: str) -> Awaitable[Sequence[Problem]]:
         """Every problem of a document, in its order, or the warnings of one that would be executed.
 
-        Raises AtCapacity, Unavailable.
+        Raises ResourceUnavailable, AtCapacity, Unavailable.
         """
 
     def plan_of(self, document: str, client: str) -> Awaitable[Plan]:
-        """A document compiled. Raises DocumentRefused, AtCapacity, Unavailable."""
+        """A document compiled. Raises DocumentRefused, ResourceUnavailable, AtCapacity, Unavailable."""
 
     def cancel(self, execution_id: str, reason: str, force: bool) -> Awaitable[None]:
         """Durable when it returns. Raises UnknownExecution, WrongState."""
@@ -289,6 +294,17 @@ class LingeringPerformer(EffectPerformer, Protocol):
 
     async def linger(self, effect: PerformEffect) -> None:
         """Waits for what goes on of an effect that has had an outcome; cancelling it ends that."""
+
+
+class Resources(Protocol):
+    """Where texts from elsewhere come from (see `resources/`)."""
+
+    async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str]:
+        """The texts by reference. Raises DocumentRefused where there is none to be had, ResourceUnavailable where there
+        may be one later."""
+
+    async def close(self) -> None:
+        """Ends what is under way."""
 
 
 class SecretSource(Protocol):

@@ -7,7 +7,7 @@ from fastrunner.base import clock
 from fastrunner.base.deaths import Death
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import Definitions, EffectPerformer, SecretSource, WorkerEngine
+from fastrunner.engine import Definitions, EffectPerformer, Resources, SecretSource, WorkerEngine
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
 
@@ -20,6 +20,7 @@ def build_engine(
     performers: Mapping[str, EffectPerformer],
     secrets: SecretSource,
     definitions: Definitions,
+    resources: Resources,
     places: Places,
     death: Death | None,
     data_keys: DataKeys | None,
@@ -34,6 +35,7 @@ def build_engine(
         performers,
         secrets=secrets,
         definitions=definitions,
+        resources=resources,
         places=places,
         wall_ms=clock.steady_ms,
         death=death,

@@ -32,6 +32,7 @@ from fastrunner.processes.memory import MemoryReturn
 from fastrunner.processes.ports import address_of
 from fastrunner.processes.troubles import Troubles
 from fastrunner.registry.registry import Registry
+from fastrunner.resources.resolver import Resolver
 from fastrunner.routing.peers import Router
 from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service
@@ -88,12 +89,14 @@ class Worker:
             begun_ms=context.shared.begun_ms,
             metrics=self._metrics,
         )
+        egress, secrets = Egress.of(config, serves=True), Secrets(config.secrets_dir, secret_variables())
         self._engine = build_engine(
             config,
             self._metrics,
-            build_performers(config, self._metrics, Egress.of(config, serves=True), event_sink=self._bus),
-            Secrets(config.secrets_dir, secret_variables()),
+            build_performers(config, self._metrics, egress, event_sink=self._bus),
+            secrets,
             self._registry,
+            Resolver(config, self._metrics, secrets, egress),
             places,
             context.death,
             context.shared.data_keys,

@@ -4,6 +4,6 @@ Its truth is one file in the data directory that every worker reads and writes. 
 worker has registered is there for all the others before its caller hears of it; plans are cached by each worker as
 those of any other document.
 
-Rules: a version never changes once it is registered. Executions keep the text they were accepted with: deleting a
-version takes nothing from them.
+Rules: a version never changes once it is registered, nor do the texts from elsewhere that it was registered with.
+Executions keep the texts they were accepted with: deleting a version takes nothing from them.
 """

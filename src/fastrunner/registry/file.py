@@ -38,7 +38,7 @@ class RegistryFile(SharedFile):
     """One connection to the registry; it belongs to one thread. Every method raises StorageFailed or StorageFull."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / FILE_NAME, (_sql("0001-definitions"),))
+        super().__init__(folder / FILE_NAME, (_sql("0001-definitions"), _sql("0002-resources")))
 
     def find(self, ref: DefinitionRef) -> Definition:
         """One version, or the highest one. Raises UnknownWorkflow, Damaged."""
@@ -47,29 +47,37 @@ class RegistryFile(SharedFile):
         rows = self.tried(lambda db: read_all(db, _QUERIES[name], parameters))
         if not rows:
             raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
-        version, registered_ms, is_latest, digest, document = rows[0]
-        if sha256(document.encode("utf-8", "replace")).digest() != digest:
+        version, registered_ms, is_latest, *proven = rows[0]
+        if not _is_whole(*proven):
             raise Damaged(
                 f"the registered document of {ref.namespace}/{ref.name}:{version} is damaged: register it again"
             )
         found = DefinitionRef(ref.namespace, ref.name, version)
-        return Definition(found, registered_ms, bool(is_latest), document)
+        return Definition(found, registered_ms, bool(is_latest), proven[1], proven[3])
 
-    def register(self, ref: DefinitionRef, document: str, now_ms: int) -> bool:
-        """Whether this call has registered it. Raises AlreadyRegistered if another text is."""
-        return self.written(lambda db: self._register(db, ref, document, now_ms))
+    def has_text(self, document: str) -> bool:
+        """Whether some version is registered with a text, and undamaged."""
+        digest = sha256(document.encode()).digest()
+        rows = self.tried(lambda db: read_all(db, _QUERIES["select_by_hash"], (digest,)))
+        return any(_is_whole(*row) for row in rows)
 
-    def _register(self, db: apsw.Connection, ref: DefinitionRef, document: str, now_ms: int) -> bool:
+    def register(self, ref: DefinitionRef, document: str, now_ms: int, pinned: str = "") -> bool:
+        """Whether this call has registered it. Of a text that is, the texts from elsewhere stay those that it was
+        registered with. Raises AlreadyRegistered if another text is."""
+        return self.written(lambda db: self._register(db, ref, document, now_ms, pinned))
+
+    def _register(self, db: apsw.Connection, ref: DefinitionRef, document: str, now_ms: int, pinned: str) -> bool:
         key = (ref.namespace, ref.name, ref.version)
         digest = sha256(document.encode()).digest()
         rows = read_all(db, _QUERIES["select_hash"], key)
         if not rows:
-            db.execute(_QUERIES["insert_definition"], (*key, rank_of(ref.version), now_ms, digest, document))
+            texts = (digest, document, _pinned_hash(pinned), pinned)
+            db.execute(_QUERIES["insert_definition"], (*key, rank_of(ref.version), now_ms, *texts))
             return True
         if rows[0][0] != digest:
             raise AlreadyRegistered(ref.namespace, ref.name, ref.version)
-        if rows[0][1] != document:
-            db.execute(_QUERIES["heal_definition"], (*key, document))
+        if not _is_whole(*rows[0]):
+            db.execute(_QUERIES["heal_definition"], (*key, document, _pinned_hash(pinned), pinned))
         return False
 
     def delete(self, ref: DefinitionRef) -> None:
@@ -98,3 +106,13 @@ class RegistryFile(SharedFile):
         }
         rows = self.tried(lambda db: read_all(db, _QUERIES["list_definitions"], parameters))
         return [Definition(DefinitionRef(*row), registered_ms, bool(latest)) for *row, registered_ms, latest in rows]
+
+
+def _pinned_hash(pinned: str) -> bytes | None:
+    return sha256(pinned.encode()).digest() if pinned else None
+
+
+def _is_whole(digest: bytes, document: str, pinned_digest: bytes | None, pinned: str) -> bool:
+    """Whether texts are those that were registered."""
+    own, others = (text.encode("utf-8", "replace") for text in (document, pinned))
+    return sha256(own).digest() == digest and pinned_digest == (sha256(others).digest() if others else None)

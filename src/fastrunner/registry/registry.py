@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastrunner.base.clock import wall_ms
 from fastrunner.engine import Definition, DefinitionRef
+from fastrunner.engine.pinned import pinned_text
 from fastrunner.errors import RunnerError
 from fastrunner.registry.file import After, RegistryFile
 
@@ -48,8 +49,8 @@ class Registry:
     async def register(self, plan: "Plan", document: str) -> tuple[Definition, bool]:
         """Registers what a document says it is; also whether this call has done it. Durable, and seen by every worker,
         when it returns. Raises AlreadyRegistered, StorageFailed, StorageFull."""
-        ref = DefinitionRef(plan.namespace, plan.name, plan.version)
-        created = await self._in_thread(lambda: self._writing.register(ref, document, wall_ms()))
+        ref, pinned = DefinitionRef(plan.namespace, plan.name, plan.version), pinned_text(plan.resources)
+        created = await self._in_thread(lambda: self._writing.register(ref, document, wall_ms(), pinned))
         return self.find(ref), created
 
     async def delete(self, ref: DefinitionRef) -> None:
@@ -70,14 +71,15 @@ class Registry:
 
     async def load(self, folder: Path, compile_document: Compile) -> None:
         """Registers every document of a folder, and of those below it. What is wrong with one is logged, and keeps none
-        of the others away."""
+        of the others away. Nothing is fetched again for a text that is registered."""
         files = await self._in_thread(lambda: sorted(_documents_in(folder)))
         registered_count = 0
         for path in files:
             try:
                 document = await self._in_thread(partial(path.read_text, encoding="utf-8"))
-                _, created = await self.register(await compile_document(document), document)
-                registered_count += created
+                if not self._reading.has_text(document):
+                    _, created = await self.register(await compile_document(document), document)
+                    registered_count += created
             except (RunnerError, OSError, UnicodeDecodeError) as error:
                 _log.error("the workflow in %s is not registered: %s", path, error)
         _log.info("%d of the %d workflows in %s are newly registered", registered_count, len(files), folder)

@@ -14,6 +14,7 @@ from fastrunner.base.limits.engine import *
 from fastrunner.base.limits.events import *
 from fastrunner.base.limits.expressions import *
 from fastrunner.base.limits.processes import *
+from fastrunner.base.limits.resources import *
 from fastrunner.base.limits.routing import *
 from fastrunner.base.limits.service import *
 from fastrunner.base.limits.tasks import *
@@ -60,6 +61,8 @@ assert EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX <= LONG_EVENTS_SIZE_BYTES <= 
 assert ADMISSION_EXECUTIONS_MIN <= ADMISSION_BURST_COUNT_MAX <= UNCOMMITTED_EXECUTIONS_MAX <= EXECUTIONS_MAX
 assert 48 * INPUT_SIZE_BYTES_MAX <= UNCOMMITTED_SIZE_BYTES_MAX
 assert DOCUMENT_SIZE_BYTES_MAX <= COMPILING_SIZE_CHARS_MAX
+assert RESOURCE_SIZE_BYTES_MAX <= DOCUMENT_SIZE_BYTES_MAX
+assert RESOURCE_REDIRECTS_MAX <= HTTP_REDIRECTS_MAX
 assert ADMISSION_LANDING_S < ADMISSION_DELAY_S_MAX < ADMISSION_BURST_S_MAX < ADMISSION_STRICT_S
 assert OVERLOAD_DELAY_S_MAX <= OVERLOAD_INTERVAL_S <= OVERLOAD_BURST_S_MAX <= OVERLOAD_PATIENCE_S
 assert GRPC_TURN_S_MIN <= GRPC_TURN_S_MAX < OVERLOAD_DELAY_S_MAX

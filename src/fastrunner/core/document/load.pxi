@@ -88,6 +88,10 @@ cdef bint looks_like_json(str text):
     return False
 
 
+# A unit of reading is far smaller than one of checking, which is a task or an expression.
+cdef Py_ssize_t READING_UNITS_PER_STEP = 20
+
+
 @cython.internal
 @cython.final
 cdef class Reading:

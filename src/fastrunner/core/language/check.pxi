@@ -96,6 +96,8 @@ cdef class Checker:
     """The document is too costly to go on."""
     cdef dict doubts
     """Messages of warnings by code and pointer."""
+    cdef dict resources
+    """What the document needs from elsewhere, by how it says so; None if nothing."""
     cdef int guesses
     """What was done only to find out whether a warning is right."""
 
@@ -119,7 +121,10 @@ cdef class Checker:
     cdef int begin(self, object root) except -1:
         """Finds what stands at the root; the rest is for `step`."""
         self.left = 0
-        if is_foreign_dialect(root):
+        if self.document.is_function:
+            self.use = {}
+            self.check(TASK, root, NULL)
+        elif is_foreign_dialect(root):
             self.problem("foreign-dialect", NULL, False,
                          "this is a Serverless Workflow 0.8 or 0.9 document (states, specVersion), a different "
                          "language; fastrunner runs DSL 1.x, whose documents have `document` and `do`: migrate it")
@@ -570,29 +575,3 @@ cdef bint is_loose_mode(object root):
 cdef bint is_foreign_dialect(object root):
     """Whether this is a document of the 0.x language: a state machine under `states`."""
     return type(root) is dict and "document" not in root and ("states" in root or "specVersion" in root)
-
-
-def validate_in_steps(text, int budget):
-    """Validates as `validate` does and returns what it returns, but yields after each step of about `budget` tasks."""
-    cdef Checker checker
-    try:
-        checker = Checker(read_document(text))
-    except InvalidWorkflow as error:
-        return error.problems
-    while not checker.step(budget):
-        yield
-    return tuple(checker.problems_found())
-
-
-def validate(text, bint warnings=False):
-    """All problems of a document, `unsupported` ones included; empty if it would compile."""
-    cdef Checker checker
-    try:
-        checker = Checker(read_document(text))
-    except InvalidWorkflow as error:
-        return error.problems
-    while not checker.step(BUDGET_MAX):
-        pass
-    if not warnings:
-        return tuple(checker.problems_found())
-    return tuple(sorted(checker.problems_found() + warnings_of(checker), key=problem_key))

@@ -88,48 +88,55 @@ cdef list lists_of(dict task):
 cdef int check_functions(Checker checker, dict functions, Path* path) except -1:
     """The names of functions are their own, none comes to itself again, and with all copies the bounds hold."""
     cdef Extents extents = Extents(functions)
-    cdef object root = checker.document.root
+    cdef str code, message, name
     for name in CALLS:
         if name in functions:
             member_problem(checker, "reserved-name", name,
                            f"`call: {name}` is the protocol, so this function could not be called; rename it", path)
-    for name in functions:
+    fault = fault_of_extents(extents, checker.document.root)
+    checker.left -= extents.looks * COST_VALUE
+    if fault is None:
+        return 0
+    code, message = fault
+    if extents.recursive is not None:
+        return member_problem(checker, code, extents.recursive, message, path)
+    return checker.problem(code, path, True, message)
+
+
+cdef tuple fault_of_extents(Extents extents, object root):
+    """Code and message of what is wrong with a document's functions as they call one another; None if nothing is."""
+    cdef object tasks, depth
+    for name in extents.functions:
         extents.of_function(name)
     tasks, depth = extents.of_list(root.get("do") if type(root) is dict else None)
-    checker.left -= extents.looks * COST_VALUE
     if extents.recursive is not None:
-        return member_problem(checker, "recursive-function", extents.recursive,
-                              f"{extents.recursion}: a function does not come to itself again, because each call is a "
-                              "copy of it; repeat with `for`, or with `then` within a list", path)
+        return ("recursive-function",
+                f"{extents.recursion}: a function does not come to itself again, because each call is a "
+                "copy of it; repeat with `for`, or with `then` within a list")
     for _, deeper in extents.known.values():
         depth = max(depth, deeper)
     if depth > TASK_NESTING_MAX:
-        return checker.problem("too-deep", path, True,
-                               f"where functions are called, task lists are nested more than {TASK_NESTING_MAX} levels "
-                               "deep: a call is a level")
+        return ("too-deep", f"where functions are called, task lists are nested more than {TASK_NESTING_MAX} levels "
+                            "deep: a call is a level")
     if tasks > TASKS_PER_DOCUMENT_MAX:
-        return checker.problem("too-many-tasks", path, True,
-                               f"with the tasks of a function at each of its calls, the document has more than the "
-                               f"{TASKS_PER_DOCUMENT_MAX} tasks that are allowed")
-    return 0
+        return ("too-many-tasks",
+                f"with the tasks of a function at each of its calls, the document has more than the "
+                f"{TASKS_PER_DOCUMENT_MAX} tasks that are allowed")
+    return None
 
 
 cdef int check_called(Checker checker, str value, Path* path) except -1:
-    """What a call may name: a protocol or a function of `use`; not yet `name:version@catalog` or a URL."""
+    """What a call may name: a protocol, a function of `use`, one of a catalog, or a URL."""
     cdef object functions = checker.use.get("functions", ())
     cdef str name, rest, version, catalog
     if value in CALLS or value in functions:
         return 0
     if "://" in value:
-        return checker.problem("unsupported", path, False,
-                               "call: <URL>: part of the DSL, but this version of fastrunner fetches no functions: "
-                               "copy the task to use.functions and call it by its name there")
+        return need_function(checker, value, value, None, path)
     name, _, rest = value.partition(":")
     version, _, catalog = rest.partition("@")
     if name and is_semver(version) and catalog:
-        if catalog != "default" and catalog not in checker.use.get("catalogs", ()):
-            return checker.problem("unknown-reference", path, False, f"use.catalogs has no {shown(catalog)}")
-        return checker.unsupported("a function of a catalog", path, False)
+        return need_of_catalog(checker, value, name, version, catalog, path)
     return checker.problem("unknown-reference", path, False,
                            f"{shown(value)} is no protocol ({listed(CALLS)}) and use.functions has no such function"
                            f"{checker.suggestion(value, [*CALLS, *functions])}")

@@ -85,7 +85,9 @@ cdef int check_provided(Checker checker, Program program, str name, int code, Pa
     """A variable of the runtime that has no value unless the document asks for one."""
     if checker.document.is_stored or is_provided(checker.document, code):
         return 0
-    remedy = ("the document declares no secrets: name them in use.secrets" if code == ARGUMENT_SECRETS
+    remedy = ("a function from elsewhere sees none: hand over what it needs in `with`"
+              if code == ARGUMENT_SECRETS and checker.document.is_function
+              else "the document declares no secrets: name them in use.secrets" if code == ARGUMENT_SECRETS
               else "nothing in the document authenticates: give an endpoint its `authentication`")
     return checker.problem("unprovided-variable", path, False,
                            f"${name} (character {program.argument_offset(name) + 1}) has no value: {remedy}")
@@ -94,6 +96,8 @@ cdef int check_provided(Checker checker, Program program, str name, int code, Pa
 cdef bint is_provided(Document document, int code) except -1:
     """Whether something in the document gives an argument its value."""
     cdef object use
+    if code == ARGUMENT_SECRETS and document.is_function:
+        return False
     if code == ARGUMENT_SECRETS:
         use = (<dict>document.root).get("use")
         return type(use) is dict and type((<dict>use).get("secrets")) is list and len((<dict>use)["secrets"]) > 0

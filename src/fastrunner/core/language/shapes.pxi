@@ -256,6 +256,7 @@ cdef Shape RESOURCE = _resource(ENDPOINT)
 cdef Shape CALLED_RESOURCE = _resource(CALLED_ENDPOINT)
 # Those that belong to no task.
 cdef Shape ROOT_ENDPOINT = _endpoint(RESOURCE_AUTHENTICATION)
+cdef Shape CATALOG_ENDPOINT = _endpoint(Field(POLICY_OR_REFERENCE, AT_RESOURCE_AUTHENTICATION))
 cdef Shape ROOT_RESOURCE = _resource(ROOT_ENDPOINT)
 cdef Shape SCHEMA = Shape("a schema: an object with document or resource", IS_OBJECT, fields={
     "format": Shape("a schema format (a string)", IS_TEXT, text=TEXT_FORMAT),

@@ -92,6 +92,16 @@ cdef bytes digest_of(str text):
     return _sha256(<const unsigned char[:size]> data).digest()
 
 
+cdef bytes digest_of_document(Document document):
+    """SHA-256 of a document's text; of one with texts from elsewhere, over the hashes of all texts and their names."""
+    cdef bytes own = digest_of(document.text)
+    if not document.texts:
+        return own
+    return _sha256(own + b"".join([
+        digest_of(reference) + digest_of(document.texts[reference]) for reference in sorted(document.texts)
+    ])).digest()
+
+
 @cython.final
 cdef class Cursor:
     """How far one list of tasks has been built."""
@@ -106,6 +116,7 @@ cdef class Cursor:
     cdef bint is_branch
     cdef bint is_function
     """Its one task is known by its name alone."""
+    cdef bint is_loose
     cdef Bindings bindings
 
 
@@ -135,7 +146,8 @@ cdef class PlanBuilder:
         cdef dict facts = root["document"]
         cdef dict section
         plan.document = root
-        plan.digest = digest_of(self.document.text)
+        plan.digest = digest_of_document(self.document)
+        plan.resources = self.document.texts
         plan.dsl, plan.namespace = facts["dsl"], facts["namespace"]
         plan.name, plan.version = facts["name"], facts["version"]
         plan.tasks = []
@@ -289,6 +301,7 @@ cdef class PlanBuilder:
         cursor.names = [next(iter(item)) for item in items]
         cursor.tasks = []
         cursor.pointer = pointer
+        cursor.is_loose = self.is_loose
         cursor.bindings = bindings_of(bindings.at(position))
         self.opened.append(cursor)
         return cursor.body
@@ -336,6 +349,7 @@ cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:
     siblings.bindings = cursor.bindings
     builder.plan.tasks.append(None)
     builder.reads = 0
+    builder.is_loose = cursor.is_loose
     task = kind.build(builder, definition, siblings)
     task.reads, task.scopes = builder.reads, <int> len(cursor.bindings.own)
     task.kind, task.index, task.name, task.reference = kind, index, name, siblings.reference

@@ -40,12 +40,15 @@ cdef class Compilation:
     cdef Reading reading
     cdef Checker checker
     cdef Yaml marks
+    cdef Linking linking
+    cdef dict texts
     cdef PlanBuilder builder
 
-    def __init__(self, text, bint stored=False, object refuse_run=None):
+    def __init__(self, text, bint stored=False, object resources=None, object refuse_run=None):
         self.reading = Reading(text)
         self.reading.document.refuse_run = refuse_run
         self.reading.document.is_stored = self.reading.document.is_paid = stored
+        self.texts = dict(resources or {})
 
     def step(self, int budget):
         cdef list problems
@@ -55,18 +58,22 @@ cdef class Compilation:
             if self.reading.step(budget * READING_UNITS_PER_STEP):
                 self.checker = Checker(self.reading.document)
             return None
-        if not self.checker.step(budget):
-            return None
-        problems = self.checker.problems_found()
-        if problems:
-            raise InvalidWorkflow(problems)
-        if not self.checker.doubts or self.mark(budget):
+        if self.linking is None:
+            if not self.checker.step(budget):
+                return None
+            problems = self.checker.problems_found()
+            if problems:
+                raise InvalidWorkflow(problems)
+            if (self.checker.doubts or self.checker.resources) and not self.mark(budget):
+                return None
+            self.linking = Linking(self.checker, self.texts)
+        if self.linking.step(budget):
             self.builder = PlanBuilder(self.reading.document)
             self.builder.plan.warnings = tuple(warnings_of(self.checker))
         return None
 
     cdef bint mark(self, int budget) except -1:
-        """Reads on for the positions of warnings; says whether they are known."""
+        """Reads on for the positions of warnings and calls; says whether they are known."""
         cdef Document document = self.reading.document
         if document.mark is None and not document.is_json:
             if self.marks is None:
@@ -77,15 +84,13 @@ cdef class Compilation:
         return document.is_json or document.mark is not None
 
 
-# A unit of reading is far smaller than one of checking, which is a task or an expression.
-cdef Py_ssize_t READING_UNITS_PER_STEP = 20
 # More than any document within the bounds needs.
 cdef int ALL_STEPS = 1 << 30
 
 
-def compile(text, bint stored=False):
-    """A document as an immutable plan. Raises InvalidWorkflow."""
-    cdef Compilation compilation = Compilation(text, stored)
+def compile(text, bint stored=False, object resources=None):
+    """A document as an immutable plan. Raises InvalidWorkflow, ResourcesMissing."""
+    cdef Compilation compilation = Compilation(text, stored, resources)
     cdef object plan = None
     while plan is None:
         plan = compilation.step(ALL_STEPS)

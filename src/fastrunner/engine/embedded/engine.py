@@ -28,6 +28,7 @@ from fastrunner.engine import (
     ExecutionQuery,
     ExecutionView,
     Parent,
+    Resources,
     SecretSource,
     Submission,
     UnacknowledgedEvents,
@@ -81,6 +82,7 @@ class EmbeddedEngine:
         *,
         secrets: SecretSource | None = None,
         definitions: Definitions | None = None,
+        resources: Resources | None = None,
         places: Places | None = None,
         wall_ms: Callable[[], int] | None = None,
         make_store: Callable[..., Store] = Store,
@@ -89,17 +91,19 @@ class EmbeddedEngine:
         data_keys: DataKeys | None = None,
     ) -> None:
         """`secrets` is where those come from, None if there are none; `definitions` is where registered workflows are,
-        None if there are none; `places` is what this worker shares with the
-        others, None if there are none; `death` is how the worker before this one died, if nobody asked it to end;
-        `data_keys` seal what is stored, None if it is not sealed.
+        None if there are none; `resources` is where texts from elsewhere come from, None if documents that need some
+        are refused; `places` is what this worker shares with the others, None if there are none; `death` is how the
+        worker before this one died, if nobody asked it to end; `data_keys` seal what is stored, None if it is not
+        sealed.
 
-        The engine closes the performers when it has drained. The simulation passes a clock, stores and writers of its
-        own.
+        The engine closes the performers and the resources when it has drained. The simulation passes a clock, stores
+        and writers of its own.
         """
         self._config = config
         self._metrics = metrics
         self._performers = performers
         self._secrets = secrets
+        self._resources = resources
         self._places = places = places or Places.alone()
         self._wall_ms = wall_ms = wall_ms or clock.SteadyClock()
         self._make_store = make_store
@@ -129,17 +133,9 @@ class EmbeddedEngine:
             client_executions_per_s_max=config.client_executions_per_s,
         )
         sealed = data_keys is not None
+        within = (self._shards, places, self._admission, self._plans)
         self._submissions = Submissions(
-            self,
-            self._shards,
-            places,
-            self._admission,
-            self._plans,
-            definitions,
-            metrics,
-            wall_ms,
-            sealed,
-            config.runs.refusal,
+            self, *within, definitions, resources, metrics, wall_ms, sealed, config.runs.refusal
         )
         self._draining = False
         self._disk_full: StorageFull | None = None
@@ -292,6 +288,8 @@ class EmbeddedEngine:
         self._subscriptions.close()
         for performer in self._performers.values():
             await performer.close()
+        if self._resources is not None:
+            await self._resources.close()
         self._shards.by_number.clear()
         self._parked_count = 0
         self.landed()

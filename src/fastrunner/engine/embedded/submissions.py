@@ -25,7 +25,7 @@ from fastrunner.base import crash
 from fastrunner.base.crash import CrashPoint
 from fastrunner.base.redaction import hide
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import DefinitionRef, Definitions, Parent, Submission
+from fastrunner.engine import Definition, DefinitionRef, Definitions, Parent, Resources, Submission
 from fastrunner.engine.embedded.admit.admission import Admission, memory_size_bytes
 from fastrunner.engine.embedded.admit.compiling import Compiler, RefuseRun
 from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_digest
@@ -107,13 +107,14 @@ class Submissions:
         admission: Admission,
         plans: PlanCache,
         definitions: Definitions | None,
+        resources: Resources | None,
         metrics: Metrics,
         wall_ms: Callable[[], int],
         is_sealed: bool,
         refuse_run: RefuseRun,
     ) -> None:
         """`is_sealed`: whether what is stored is sealed; `refuse_run` says what documents may not run."""
-        self.compiler = Compiler(plans, refuse_run)
+        self.compiler = Compiler(plans, resources, refuse_run)
         """What is on its way to a plan."""
         self._host = host
         self._shards = shards
@@ -146,16 +147,13 @@ class Submissions:
         """Judges what a caller submits that is confined to namespaces: nothing, not even whether an id is taken, is
         told of others'. Raises PermissionDenied."""
         client = submission.client
-        plan = None
         if submission.ref is not None:
             check_namespace(submission.principal, submission.ref.namespace)
-        else:
-            plan = self.compiler.plan_of(submission.document, client)
-        if plan is not None:
-            check_namespace(submission.principal, plan.plan.namespace)
-            check_references(submission.principal, plan.plan.namespaces_run)
-        if plan is not None or submission.ref is not None:
             self._judge(submission, answer)
+            return
+        plan = self.compiler.plan_of(submission.document, client)
+        if plan is not None:
+            self._judge_plan(submission, answer, plan)
             return
         size_bytes = memory_size_bytes(submission)
         self._admission.reserve(client, size_bytes)
@@ -163,14 +161,18 @@ class Submissions:
         def compiled(outcome: "asyncio.Future[CachedPlan]") -> None:
             self._admission.release(client, size_bytes)
             try:
-                plan = outcome.result().plan
-                check_namespace(submission.principal, plan.namespace)
-                check_references(submission.principal, plan.namespaces_run)
-                self._judge(submission, answer)
+                self._judge_plan(submission, answer, outcome.result())
             except _REFUSALS as refusal:
                 self._refuse((answer,), refusal)
 
         self.compiler.outcome_of(submission.document).add_done_callback(compiled)
+
+    def _judge_plan(self, submission: Submission, answer: _Answer, plan: CachedPlan) -> None:
+        """Judges it by its plan, and lets in no other: what comes from elsewhere may be different the next time."""
+        check_namespace(submission.principal, plan.plan.namespace)
+        check_references(submission.principal, plan.plan.namespaces_run)
+        submission.pinned = plan.pinned
+        self._judge(submission, answer)
 
     def _refuse(self, answers: tuple[_Answer, ...], refusal: Exception) -> None:
         self._metrics.executions_rejected.labels(type(refusal).__name__).inc()
@@ -195,7 +197,8 @@ class Submissions:
         home = self._shards.home if parent is None else self._shards.by_number[parent.shard_number]
         self._host.check_open(home)
         if ref is not None:
-            submission.document = self._registered(ref)
+            definition = self._registered(ref)
+            submission.document, submission.pinned = definition.document, definition.pinned
         if parent is None:
             self._admission.check(client)
         newcomer = _Newcomer(submission, digest, env_json, memory_size_bytes(submission), (answer,))
@@ -208,7 +211,7 @@ class Submissions:
             self._admission.release(client, newcomer.size_bytes)
             raise
         try:
-            plan = self.compiler.plan_of(submission.document, client)
+            plan = self.compiler.plan_of(submission.document, client, submission.pinned)
             if plan is not None:
                 _check_env(submission, plan, self._is_sealed)
         except RunnerError:
@@ -219,14 +222,14 @@ class Submissions:
             return
         self._waiting[submission.execution_id] = newcomer
         self._host.waiting_changed()
-        outcome = self.compiler.outcome_of(submission.document)
+        outcome = self.compiler.outcome_of(submission.document, submission.pinned)
         outcome.add_done_callback(lambda ended: self._compiled(home, newcomer, ended))
 
-    def _registered(self, ref: DefinitionRef) -> str:
-        """The text of a registered workflow. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
+    def _registered(self, ref: DefinitionRef) -> Definition:
+        """A registered workflow. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
         if self._definitions is None:
             raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
-        return self._definitions.find(ref).document
+        return self._definitions.find(ref)
 
     def _claim(self, home: Shard, submission: Submission, answer: _Answer) -> bool:
         """Whether the id is this worker's from now on; else who has taken it just now answers. Raises Elsewhere."""

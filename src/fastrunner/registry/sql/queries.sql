@@ -5,28 +5,33 @@
 select
     d.version, d.registered_ms,
     d.version = (select version from definitions where namespace = ?1 and name = ?2 order by rank desc, version desc limit 1),
-    d.hash, d.document
+    d.hash, d.document, d.resources_hash, d.resources_json
 from definitions as d
 where d.namespace = ?1 and d.name = ?2 and d.version = ?3
 
 -- name: select_latest
 -- The highest one.
-select version, registered_ms, 1, hash, document from definitions
+select version, registered_ms, 1, hash, document, resources_hash, resources_json from definitions
 where namespace = ?1 and name = ?2
 order by rank desc, version desc
 limit 1
 
 -- name: select_hash
 -- Whether a version is registered, and with which text.
-select hash, document from definitions where namespace = ?1 and name = ?2 and version = ?3
+select hash, document, resources_hash, resources_json from definitions where namespace = ?1 and name = ?2 and version = ?3
 
 -- name: insert_definition
 -- A new version.
-insert into definitions (namespace, name, version, rank, registered_ms, hash, document) values (?, ?, ?, ?, ?, ?, ?)
+insert into definitions (namespace, name, version, rank, registered_ms, hash, document, resources_hash, resources_json)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: select_by_hash
+-- Definitions with a text.
+select hash, document, resources_hash, resources_json from definitions where hash = ?
 
 -- name: heal_definition
 -- A document whose stored copy is damaged has come again.
-update definitions set document = ?4 where namespace = ?1 and name = ?2 and version = ?3
+update definitions set document = ?4, resources_hash = ?5, resources_json = ?6 where namespace = ?1 and name = ?2 and version = ?3
 
 -- name: delete_definition
 -- One version.

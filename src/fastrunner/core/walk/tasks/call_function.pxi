@@ -1,4 +1,4 @@
-"""Stage 4, walk: a call of a function of `use.functions`: a task that runs a copy of the function's one.
+"""Stage 4, walk: a call of a function, of `use.functions` or from elsewhere: a task that runs a copy of its one.
 
 Rules: `with` is evaluated where the call stands and becomes the function's raw input; without it the call's own input
 does. The function sees no variables from around the call, but tells the indices of the loops that lie there.
@@ -25,11 +25,13 @@ cdef TaskNode build_call_function(PlanBuilder builder, dict definition, Siblings
     cdef Cursor cursor
     if "with" in definition:
         task.arguments = builder.template(AT_FUNCTION_WITH, definition["with"], siblings.bindings)
-    item = {name: builder.use["functions"][name]}
+    item = {name: builder.document.functions[name]}
     # As of a branch, there is no task after it to go to.
     task.body = builder.branch(AT_DO, item, 0, siblings.reference + "/call", FUNCTION_BINDINGS)
     cursor = <Cursor> builder.opened[len(builder.opened) - 1]
     cursor.is_function = True
+    if name in builder.document.texts:
+        cursor.is_loose = False
     return task
 
 

@@ -2,38 +2,49 @@
 
     plan_of: known, or compiled at once
              \\-> kept: a slice of it in every turn of the loop -> outcome_of
+                      \\-> texts from elsewhere fetched -^
 
 Rules:
 - Compiling takes a few milliseconds of a turn of the loop, whatever comes; the longest single step of the core is all
   that can make it more.
 - A text is compiled once, however many wait for it. Clients take turns, slice by slice.
+- What a document needs from elsewhere is fetched when nothing else is wrong with it, and anew for each submission, but
+  for those that come meanwhile. A plan with the same texts is the same plan.
 - What waits is bounded; beyond the bound a new text is refused, and nothing of it is begun. What nobody waits for any
   more is given up.
 """
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fastrunner._core import Compilation, InvalidWorkflow, Problem
+from fastrunner._core import Compilation, ExternalResource, InvalidWorkflow, Problem, ResourcesMissing
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.engine import Resources
 from fastrunner.engine.embedded.admit.admission import Shares
-from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
-from fastrunner.errors import AtCapacity, DocumentRefused, RunnerError, Unavailable
+from fastrunner.engine.embedded.admit.plans import CachedPlan, Key, PlanCache, key_of
+from fastrunner.engine.pinned import pinned_text, texts_of
+from fastrunner.errors import AtCapacity, DocumentRefused, ResourceUnavailable, RunnerError, Unavailable
 
 __all__ = ["Compiler", "RefuseRun"]
 
 RefuseRun = Callable[[str, str | None], str]
 """Why something is not run, by kind and by language or image; empty if it is. See `RunPolicy.refusal`."""
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True, eq=False)
 class _Job:
     """One text on its way."""
 
+    key: Key
     document: str
+    texts: dict[str, str]
+    """What it has from elsewhere so far, by reference."""
     compilation: Compilation
     client: str
     """Whose share of what waits it takes."""
@@ -41,17 +52,23 @@ class _Job:
     """Those in whose turns it goes on."""
     outcomes: "list[asyncio.Future[CachedPlan]]" = field(default_factory=list)
     """Told in order; a job whose outcomes nobody awaits any more is given up."""
+    fetching: "asyncio.Task[None] | None" = None
+    """What waits for texts from elsewhere."""
+    fetched_s: float = 0.0
+    """How long that has taken."""
     ended: bool = False
 
 
 class Compiler:
     """What one worker compiles."""
 
-    def __init__(self, plans: PlanCache, refuse_run: RefuseRun) -> None:
-        """`refuse_run` says what documents may not run."""
+    def __init__(self, plans: PlanCache, resources: Resources | None, refuse_run: RefuseRun) -> None:
+        """`resources`: where texts from elsewhere come from; None: documents that need some are refused. `refuse_run`
+        says what documents may not run."""
         self._plans = plans
+        self._resources = resources
         self._refuse_run = refuse_run
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[Key, _Job] = {}
         self._queues: dict[str, deque[_Job]] = {}
         """By client, in the order of the clients' turns."""
         self._shares = Shares(limits.COMPILING_SIZE_CHARS_MAX)
@@ -63,15 +80,18 @@ class Compiler:
 
     # --- plans ---
 
-    def plan_of(self, document: str, client: str) -> CachedPlan | None:
+    def plan_of(self, document: str, client: str, pinned: str = "") -> CachedPlan | None:
         """The plan if it is known, or made within what is left of this turn of the loop; None if it has to be waited
-        for, with what has been done of it kept. Raises DocumentRefused, AtCapacity, Unavailable."""
-        plan = self._plans.find(document)
+        for, with what has been done of it kept. Raises DocumentRefused, AtCapacity, Unavailable.
+
+        `pinned`: the texts from elsewhere that a registered document has.
+        """
+        plan = self._plans.find(document, pinned)
         if plan is not None:
             return plan
-        job = self._jobs.get(document)
+        job = self._jobs.get(key_of(document, pinned))
         if job is None:
-            job = self._begin(document, client)
+            job = self._begin(document, client, pinned)
             self._refill_later()
             began_s = monotonic_s()
             plan = self._advance(job, began_s + self._left_s)
@@ -81,11 +101,15 @@ class Compiler:
             self._keep(job)
         if client not in job.clients:
             job.clients.add(client)
-            self._queues.setdefault(client, deque()).append(job)
-            self._plan_pass()
+            if job.fetching is None:
+                self._queue(job, client)
         return None
 
-    def _begin(self, document: str, client: str) -> _Job:
+    def _queue(self, job: _Job, client: str) -> None:
+        self._queues.setdefault(client, deque()).append(job)
+        self._plan_pass()
+
+    def _begin(self, document: str, client: str, pinned: str) -> _Job:
         if self._stopped:
             raise Unavailable("the worker is stopping: try again")
         size_chars = _size_chars(document)
@@ -95,13 +119,18 @@ class Compiler:
                 f"{len(self._jobs)} documents wait to be compiled",
                 retry_after_s=min(max(waiting_s, limits.OVERLOAD_RETRY_S_MIN), limits.OVERLOAD_RETRY_S_MAX),
             )
+        texts = texts_of(pinned)
         try:
-            return _Job(document, Compilation(document, refuse_run=self._refuse_run), client)
+            compilation = self._compilation(document, texts)
+            return _Job(key_of(document, pinned), document, texts, compilation, client)
         except InvalidWorkflow as invalid:
             raise self._plans.refuse(document, invalid.problems) from None
 
+    def _compilation(self, document: str, texts: Mapping[str, str]) -> Compilation:
+        return Compilation(document, resources=texts, refuse_run=self._refuse_run)
+
     def _keep(self, job: _Job) -> None:
-        self._jobs[job.document] = job
+        self._jobs[job.key] = job
         self._shares.take(job.client, _size_chars(job.document))
 
     def _advance(self, job: _Job, end_s: float) -> CachedPlan | None:
@@ -112,8 +141,45 @@ class Compiler:
                 if plan is not None:
                     return self._plans.keep(plan, job.document)
         except InvalidWorkflow as invalid:
+            if job.texts:
+                # What is wrong with them may be mended where they come from.
+                raise DocumentRefused(invalid.problems) from None
             raise self._plans.refuse(job.document, invalid.problems) from None
+        except ResourcesMissing as missing:
+            if self._resources is None:
+                raise DocumentRefused([_unfetched(missing.resources[0])]) from None
+            fetching = self._fetch(job, self._resources, missing.resources)
+            job.fetching = asyncio.get_running_loop().create_task(fetching)
         return None
+
+    async def _fetch(self, job: _Job, resources: Resources, wanted: Sequence[ExternalResource]) -> None:
+        """Goes on with a document as soon as the texts are there that it needs."""
+        began_s = monotonic_s()
+        try:
+            async with asyncio.timeout(max(0.0, limits.RESOURCES_FETCH_S_MAX - job.fetched_s)):
+                job.texts.update(await resources.fetch(wanted))
+            plan = self._plans.find(job.document, pinned_text(job.texts))
+            job.compilation = self._compilation(job.document, job.texts)
+        except TimeoutError:
+            urls = ", ".join(resource.url for resource in wanted)
+            refusal = f"what the document needs from elsewhere is not there within {limits.RESOURCES_FETCH_S_MAX:g} s: "
+            self._end(job, ResourceUnavailable(refusal + urls))
+        except RunnerError as refused:
+            self._end(job, refused)
+        except Exception as error:
+            _log.exception("texts that a document needs could not be fetched")
+            self._end(job, ResourceUnavailable(f"texts that the document needs could not be fetched: {error}"))
+        else:
+            job.fetched_s += monotonic_s() - began_s
+            self._fetched(job, plan)
+
+    def _fetched(self, job: _Job, plan: CachedPlan | None) -> None:
+        job.fetching = None
+        if plan is not None:
+            self._end(job, plan)
+            return
+        for client in job.clients:
+            self._queue(job, client)
 
     def _refill_later(self) -> None:
         if not self._refill_planned:
@@ -124,18 +190,20 @@ class Compiler:
         self._refill_planned = False
         self._left_s = limits.COMPILE_AT_ONCE_MS / 1000
 
-    def outcome_of(self, document: str) -> "asyncio.Future[CachedPlan]":
+    def outcome_of(self, document: str, pinned: str = "") -> "asyncio.Future[CachedPlan]":
         """What a document that `plan_of` has begun comes to; cancel it when nobody wants to know any more."""
         outcome: asyncio.Future[CachedPlan] = asyncio.get_running_loop().create_future()
-        self._jobs[document].outcomes.append(outcome)
+        self._jobs[key_of(document, pinned)].outcomes.append(outcome)
         return outcome
 
     async def compiled(self, document: str, client: str) -> CachedPlan:
-        """The plan of a document, when it is there. Raises DocumentRefused, AtCapacity, Unavailable."""
+        """The plan of a document, when it is there. Raises DocumentRefused, ResourceUnavailable, AtCapacity,
+        Unavailable."""
         return self.plan_of(document, client) or await self.outcome_of(document)
 
     async def problems_of(self, document: str, client: str) -> Sequence[Problem]:
-        """All problems of a document, or the warnings of one that would be executed. Raises AtCapacity, Unavailable."""
+        """All problems of a document, or the warnings of one that would be executed. Raises ResourceUnavailable,
+        AtCapacity, Unavailable."""
         try:
             plan = await self.compiled(document, client)
         except DocumentRefused as refused:
@@ -176,9 +244,10 @@ class Compiler:
             queue = self._queues.pop(client)
             while queue:
                 job = queue[0]
-                if not job.ended and all(outcome.cancelled() for outcome in job.outcomes):
+                is_fetching = job.fetching is not None
+                if not (job.ended or is_fetching) and all(outcome.cancelled() for outcome in job.outcomes):
                     self._end(job, None)
-                if not job.ended:
+                if not (job.ended or is_fetching):
                     # Behind the other clients.
                     self._queues[client] = queue
                     return job
@@ -187,7 +256,9 @@ class Compiler:
 
     def _end(self, job: _Job, outcome: CachedPlan | RunnerError | None) -> None:
         job.ended = True
-        del self._jobs[job.document]
+        if job.fetching is not None and job.fetching is not asyncio.current_task():
+            job.fetching.cancel()
+        del self._jobs[job.key]
         self._shares.give_back(job.client, _size_chars(job.document))
         for waiting in job.outcomes:
             if waiting.done():
@@ -196,6 +267,11 @@ class Compiler:
                 waiting.set_result(outcome)
             elif outcome is not None:
                 waiting.set_exception(outcome)
+
+
+def _unfetched(resource: ExternalResource) -> Problem:
+    what = f"nothing is fetched here, and the document needs {resource.url}"
+    return Problem("unresolved-resource", resource.pointer, resource.line, resource.column, what)
 
 
 def _size_chars(document: str) -> int:

@@ -3,6 +3,7 @@
 Rules:
 - The cache is bounded by count and by the text it holds, the least recently used plan goes first; executions keep their
   own plan alive. What is wrong with a text that is no workflow is remembered as well, of a few.
+- A document that needs texts from elsewhere has a plan for each set of them: by itself it is never known.
 - Plans are hundreds of thousands of objects, without a cycle among them. They are put where Python does not look for
   cyclic garbage any more: looking through a few large ones would hold the loop for seconds.
 """
@@ -14,15 +15,24 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from fastrunner._core import InvalidWorkflow, Plan, Problem, compile  # noqa: A004 - the core's verb
+from fastrunner._core import InvalidWorkflow, Plan, Problem, ResourcesMissing, compile  # noqa: A004 - the core's verb
 from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.pinned import pinned_text, texts_of
 from fastrunner.errors import DocumentRefused
 
 if TYPE_CHECKING:
     from _hashlib import HASH
 
-__all__ = ["CachedPlan", "PlanCache"]
+__all__ = ["CachedPlan", "Key", "PlanCache", "key_of"]
+
+Key = str | tuple[str, str]
+"""A document's text; with the texts from elsewhere that it has, as they are kept, if it has any."""
+
+
+def key_of(document: str, pinned: str) -> Key:
+    """What a plan is known by."""
+    return (document, pinned) if pinned else document
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,8 @@ class CachedPlan:
     """The text."""
     hash: "HASH"
     """What a request's digest begins with; see `PlanCache.hash_of`."""
+    pinned: str = ""
+    """The texts from elsewhere that it was made of; see `engine/pinned.py`."""
     is_stored: bool = False
     """Compiled for an execution that was accepted before: rules that came later were not asked of it."""
 
@@ -45,21 +57,22 @@ class PlanCache:
     def __init__(self, metrics: Metrics) -> None:
         # Keyed by the text itself: a dictionary compares whole texts, so no two documents can be taken for one another,
         # and looking up a known document needs no cryptographic hash.
-        self._plans: OrderedDict[str, CachedPlan] = OrderedDict()
+        self._plans: OrderedDict[Key, CachedPlan] = OrderedDict()
         self._size_chars = 0
         self._unspared_size_chars = 0
         self._refused: OrderedDict[str, DocumentRefused] = OrderedDict()
         self._hits = metrics.plan_cache_hits
         self._misses = metrics.plan_cache_misses
 
-    def find(self, document: str) -> CachedPlan | None:
+    def find(self, document: str, pinned: str = "") -> CachedPlan | None:
         """The plan of a document that is submitted, if it is known. Raises DocumentRefused."""
-        cached = self._plans.get(document)
+        key = key_of(document, pinned)
+        cached = self._plans.get(key)
         if cached is not None and not cached.is_stored:
-            self._plans.move_to_end(document)
+            self._plans.move_to_end(key)
             self._hits.inc()
             return cached
-        refused = self._refused.get(document)
+        refused = None if pinned else self._refused.get(document)
         if refused is not None:
             self._refused.move_to_end(document)
             self._hits.inc()
@@ -70,7 +83,7 @@ class PlanCache:
 
     def keep(self, plan: Plan, document: str) -> CachedPlan:
         """A document that has just been compiled."""
-        return self._keep(CachedPlan(plan, document, _prefixed(document.encode())))
+        return self._keep(_made(plan, document, is_stored=False))
 
     def refuse(self, document: str, problems: Sequence[Problem]) -> DocumentRefused:
         """A document that has just turned out to be none: what to raise."""
@@ -80,23 +93,29 @@ class PlanCache:
                 self._refused.popitem(last=False)
         return DocumentRefused(problems)
 
-    def get_stored(self, document: str) -> CachedPlan:
+    def get_stored(self, document: str, pinned: str) -> CachedPlan:
         """The plan of an execution that was accepted before, maybe by an earlier version with fewer rules.
 
         It never serves a submission. Raises DocumentRefused.
         """
-        cached = self._plans.get(document)
+        key = key_of(document, pinned)
+        cached = self._plans.get(key)
         if cached is not None:
             # Where the later rules hold, the plan is the same with and without them.
-            self._plans.move_to_end(document)
+            self._plans.move_to_end(key)
             self._hits.inc()
             return cached
         self._misses.inc()
         try:
-            plan = compile(document, True)
+            plan = compile(document, True, texts_of(pinned))
         except InvalidWorkflow as invalid:
             raise DocumentRefused(invalid.problems) from None
-        return self._keep(CachedPlan(plan, document, _prefixed(document.encode()), is_stored=True))
+        except ResourcesMissing as missing:
+            [first, *_] = missing.resources
+            what = f"the text of {first.url} is not stored with the document"
+            problem = Problem("unresolved-resource", first.pointer, first.line, first.column, what)
+            raise DocumentRefused([problem]) from None
+        return self._keep(_made(plan, document, is_stored=True))
 
     def warnings_of(self, document: str) -> Sequence[Problem]:
         """The warnings of a document, if its plan is known."""
@@ -109,13 +128,14 @@ class PlanCache:
         return _prefixed(document.encode()) if cached is None else cached.hash
 
     def _keep(self, cached: CachedPlan) -> CachedPlan:
-        if self._plans.pop(cached.document, None) is None:
-            self._size_chars += len(cached.document)
-            self._spare(len(cached.document))
-        self._plans[cached.document] = cached
+        key, size_chars = key_of(cached.document, cached.pinned), _size_chars(cached)
+        if self._plans.pop(key, None) is None:
+            self._size_chars += size_chars
+            self._spare(size_chars)
+        self._plans[key] = cached
         while len(self._plans) > limits.PLANS_CACHED_MAX or self._size_chars > limits.PLANS_CACHED_SIZE_CHARS_MAX:
-            document, _ = self._plans.popitem(last=False)
-            self._size_chars -= len(document)
+            _, oldest = self._plans.popitem(last=False)
+            self._size_chars -= _size_chars(oldest)
         return cached
 
     def _spare(self, size_chars: int) -> None:
@@ -125,6 +145,14 @@ class PlanCache:
             self._unspared_size_chars = 0
             gc.collect(1)
             gc.freeze()
+
+
+def _made(plan: Plan, document: str, *, is_stored: bool) -> CachedPlan:
+    return CachedPlan(plan, document, _prefixed(document.encode()), pinned_text(plan.resources), is_stored)
+
+
+def _size_chars(cached: CachedPlan) -> int:
+    return len(cached.document) + len(cached.pinned)
 
 
 def _prefixed(text: bytes) -> "HASH":

@@ -233,7 +233,7 @@ class Shard:
         if plan is None:
             if len(self._plans_by_key) >= limits.PLANS_BY_KEY_MAX:
                 self._plans_by_key.clear()
-            plan = self._plans_by_key[plan_key] = self._plans.get_stored(self.store.document(plan_key))
+            plan = self._plans_by_key[plan_key] = self._plans.get_stored(*self.store.document(plan_key))
         return plan
 
     def evict(self, execution: Execution) -> None:

@@ -34,7 +34,7 @@ READ: Final[Mapping[str, str]] = {
     "select_next_events": "I",
     "select_orders": "ssis",
     "select_parent": "siii",
-    "select_plan": "sb",
+    "select_plan": "ssb",
     "select_progress": "iii",
     "select_running": "i",
     "select_standing": "sii",
@@ -54,7 +54,7 @@ INSPECTED: Final[Mapping[str, str]] = {
     "export_events": "iibii",
     "large_value": "b",
     "large_values": "bbi",
-    "plans": "ibsisssi",
+    "plans": "ibssisssi",
     "requests": "iSibbsii",
     "snapshots": "iSb",
 }

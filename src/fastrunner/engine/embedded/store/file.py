@@ -519,8 +519,8 @@ def _plan_row(plan_key: int, plan: "CachedPlan") -> tuple[Any, ...]:
     metadata = compiled.document["document"].get("metadata")
     # Integers of any size are numbers in JSON.
     metadata_json = None if metadata is None else json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
-    proven = (plan_key, compiled.digest, compiled.namespace, compiled.name, compiled.version, plan.document)
-    return (*proven, metadata_json)
+    names = (compiled.namespace, compiled.name, compiled.version)
+    return (plan_key, compiled.digest, *names, plan.document, plan.pinned or None, metadata_json)
 
 
 def _execution_checksum(change: Change, error_json: str | None, output_json: str | None) -> int:

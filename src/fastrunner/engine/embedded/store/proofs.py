@@ -7,12 +7,12 @@
 Rules: a checksum covers the row's place as well as its content, so that a row that turns up elsewhere is found too.
 Damage is named by table and execution, never by content. A row of events that is damaged is replaced by stand-ins with
 the same sequence numbers: what follows it is delivered, and receivers see no gap. A snapshot has format and checksum of
-its own, within (`core/walk/snapshot.pxi`); documents and large values are proven by their SHA-256.
+its own, within (`core/walk/snapshot.pxi`); large values, and documents with what they have from elsewhere, are proven
+by their SHA-256.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final
 from zlib import crc32
 
@@ -23,6 +23,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ReportProgressBatchRequest,
     WorkflowProgressEvent,
 )
+from fastrunner.engine.pinned import document_digest
 from fastrunner.progress.wire import frames
 
 __all__ = [
@@ -133,9 +134,12 @@ def are_events_proven(format: int, checksum: int, key: int, first: int, last: in
         return False
 
 
-def is_document(digest: bytes, document: str) -> bool:
-    """Whether a stored document is the one it is stored as."""
-    return sha256(document.encode()).digest() == digest
+def is_document(digest: bytes, document: str, pinned: str) -> bool:
+    """Whether a stored document, with its texts from elsewhere, is the one it is stored as."""
+    try:
+        return document_digest(document, pinned) == digest
+    except ValueError:
+        return False
 
 
 def snapshot_damage(snapshot: bytes | None) -> str:

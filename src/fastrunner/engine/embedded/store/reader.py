@@ -477,17 +477,17 @@ class Reader:
         except NotOpened as error:
             raise self.damaged(execution_id, f"its request {error}") from None
 
-    def document(self, plan_key: int) -> str:
-        """The text of a stored document. Raises Damaged."""
+    def document(self, plan_key: int) -> tuple[str, str]:
+        """The text of a stored document, and those from elsewhere that it has. Raises Damaged."""
         try:
             rows = self._sound("select_plan", (plan_key,))
         except ShardDamaged:
             rows = []
-        if not rows or not proofs.is_document(rows[0][1], rows[0][0]):
+        if not rows or not proofs.is_document(rows[0][2], rows[0][0], rows[0][1]):
             what = "does not match its hash" if rows else "is missing or cannot be read"
             self.report(Damage("plans", "", f"document {plan_key} {what}"))
             raise Damaged(f"its document {what}")
-        return str(rows[0][0])
+        return str(rows[0][0]), str(rows[0][1])
 
     def deletable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
         """Finished executions, fully acknowledged, that ended before a time; oldest first."""

@@ -27,7 +27,7 @@ select exists (select 1 from executions where execution_id = ?)
 -- name: plans
 -- Every document with the executions that refer to it.
 select
-    p.plan_key, p.hash, p.document, p.uses, p.namespace, p.name, p.version,
+    p.plan_key, p.hash, p.document, coalesce(p.resources_json, ''), p.uses, p.namespace, p.name, p.version,
     (select count(*) from executions as x where x.plan_key = p.plan_key)
 from plans as p
 

@@ -48,24 +48,25 @@ pragma wal_checkpoint(truncate)
 
 -- name: insert_plan
 -- A document the shard has not seen.
-insert into plans (plan_key, hash, namespace, name, version, uses, document, metadata_json) values (?, ?, ?, ?, ?, 0, ?, ?)
+insert into plans (plan_key, hash, namespace, name, version, uses, document, resources_json, metadata_json)
+values (?, ?, ?, ?, ?, 0, ?, ?, ?)
 
 -- name: select_plan_key
 -- Whether the shard has a document.
 select plan_key from plans where hash = ?
 
 -- name: select_plan
--- A document to compile again, with the hash that proves it.
-select document, hash from plans where plan_key = ?
+-- A document to compile again, with its texts from elsewhere and the hash that proves all of them.
+select document, coalesce(resources_json, ''), hash from plans where plan_key = ?
 
 -- name: select_whole_plan
 -- What there is of a document in every version's files.
-select plan_key, hash, namespace, name, version, document from plans where plan_key = ?
+select plan_key, hash, namespace, name, version, document, resources_json from plans where plan_key = ?
 
 -- name: heal_plan
 -- A document whose stored copy is damaged, or gone while the index still has it, has come again.
-insert or replace into plans (plan_key, hash, namespace, name, version, uses, document, metadata_json)
-values (?1, ?2, ?3, ?4, ?5, (select count(*) from executions where plan_key = ?1), ?6, ?7)
+insert or replace into plans (plan_key, hash, namespace, name, version, uses, document, resources_json, metadata_json)
+values (?1, ?2, ?3, ?4, ?5, (select count(*) from executions where plan_key = ?1), ?6, ?7, ?8)
 
 -- name: complete_plan
 -- The metadata of a document that an earlier version has stored, now that it has come again.

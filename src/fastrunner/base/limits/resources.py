@@ -1,0 +1,25 @@
+"""Stage 2, compile: the bounds of what documents need from elsewhere."""
+
+from typing import Final
+
+RESOURCES_PER_DOCUMENT_MAX: Final = 32
+"""Texts from elsewhere that one document needs, those that they need included: each is a request before anything
+runs."""
+
+RESOURCE_URL_SIZE_CHARS_MAX: Final = 2_048
+"""A URL of one: it is the function's name in every event of it."""
+
+RESOURCE_SIZE_BYTES_MAX: Final = 262_144
+"""One text: a function is one task, and has a quarter of what a whole document may."""
+
+RESOURCE_REDIRECTS_MAX: Final = 5
+"""Redirects followed for one text: those of code hosts take one or two."""
+
+RESOURCES_FETCH_S_MAX: Final = 20.0
+"""Time in which all texts of a document are there, those that others need included: a caller waits for its answer."""
+
+RESOURCES_FETCHED_AT_ONCE_MAX: Final = 64
+"""Requests for texts that a worker makes at a time; more wait in order."""
+
+RESOURCE_RETRY_S: Final = 2.0
+"""When whoever submits a document should come again whose text could not be fetched for the moment."""

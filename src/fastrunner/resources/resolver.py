@@ -1,0 +1,143 @@
+"""Stage 2, compile: the one resolver of a worker: files here, HTTP in `http`, loaded by the first URL of it."""
+
+import asyncio
+import os
+import ssl
+import stat
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from fastrunner._core import ExternalResource, Problem
+from fastrunner.access.egress import Egress
+from fastrunner.base import limits
+from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import SecretSource
+from fastrunner.errors import DocumentRefused, ResourceUnavailable
+from fastrunner.resources.refusals import Unresolved
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
+
+    from fastrunner.resources.http import HttpTexts
+
+__all__ = ["Resolver"]
+
+
+class Resolver:
+    """Fetches what documents need; see `Resources`."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        secrets: SecretSource,
+        egress: Egress | None = None,
+        *,
+        resolver: "AbstractResolver | None" = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`egress` says where requests may go; default: as the configuration does, for a process that serves nothing.
+        `resolver` and `ssl_context` replace how host names are looked up and whom TLS trusts."""
+        self._config = config
+        self._metrics = metrics
+        self._secrets = secrets
+        self._egress = egress or Egress.of(config)
+        self._options = {"resolver": resolver, "ssl_context": ssl_context}
+        self._http: HttpTexts | None = None
+        self._turns = asyncio.Semaphore(limits.RESOURCES_FETCHED_AT_ONCE_MAX)
+
+    async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str]:
+        """The texts by reference. Raises DocumentRefused with a problem for each that cannot be had; else
+        ResourceUnavailable if one may be had later."""
+        found = await asyncio.gather(*map(self._text, wanted), return_exceptions=True)
+        problems, later = [], None
+        for resource, outcome in zip(wanted, found, strict=True):
+            if isinstance(outcome, Unresolved) and not outcome.is_transient:
+                problems.append(_problem(resource, outcome))
+            elif isinstance(outcome, Unresolved):
+                later = later or ResourceUnavailable(f"{resource.url} cannot be fetched for the moment: {outcome}")
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        if problems:
+            raise DocumentRefused(problems)
+        if later is not None:
+            raise later
+        return {resource.reference: str(text) for resource, text in zip(wanted, found, strict=True)}
+
+    async def close(self) -> None:
+        """Closes the connections; what is being fetched fails."""
+        if self._http is not None:
+            await self._http.close()
+
+    async def _text(self, resource: ExternalResource) -> str:
+        """Raises Unresolved."""
+        async with self._turns:
+            if resource.url.startswith("file:"):
+                body = await asyncio.to_thread(_read, resource.url, self._config.resources_dir)
+            else:
+                body = await (await self._loaded()).get(resource.url, self._policy(resource.authentication))
+        try:
+            return body.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise Unresolved("what is there is no text in UTF-8") from None
+
+    async def _loaded(self) -> "HttpTexts":
+        if self._http is None:
+            try:
+                # In a thread: the loop serves others meanwhile.
+                module = await asyncio.to_thread(import_module, "fastrunner.resources.http")
+            except (ImportError, OSError, RuntimeError):
+                raise Unresolved("the HTTP client could not be loaded", is_transient=True) from None
+            if self._http is None:
+                self._http = module.HttpTexts(self._config, self._metrics, self._egress, **self._options)
+        return self._http
+
+    def _policy(self, authentication: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """A policy with what a secret has in place of its name. Raises Unresolved."""
+        if authentication is None:
+            return None
+        [(scheme, fields)] = authentication.items()
+        if "use" not in fields:
+            return authentication
+        value = self._secrets.read([fields["use"]]).get(fields["use"])
+        if not isinstance(value, dict):
+            what = "has no such secret, or may not read it" if value is None else "has it as text, not as a JSON object"
+            raise Unresolved(
+                f"{scheme} authentication takes its fields from secret {fields['use']!r}: the runner {what}"
+            )
+        return {scheme: value}
+
+
+def _problem(resource: ExternalResource, refusal: Unresolved) -> Problem:
+    message = f"{resource.url} cannot be fetched: {refusal}"
+    return Problem("unresolved-resource", resource.pointer, resource.line, resource.column, message)
+
+
+def _read(url: str, folder: Path | None) -> bytes:
+    """A file below the folder that is open. Raises Unresolved."""
+    if folder is None:
+        raise Unresolved(
+            "this runner reads no files for documents: FASTRUNNER_RESOURCES_DIR names the folder it may read"
+        )
+    parts = urlsplit(url)
+    try:
+        path = Path(unquote(parts.path, errors="strict")).resolve(strict=True)
+        if parts.netloc not in ("", "localhost") or not path.is_relative_to(folder.resolve()):
+            raise Unresolved("it is outside of FASTRUNNER_RESOURCES_DIR")
+        # What is no file, such as a pipe, must not hold the thread.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Unresolved("it is no file")
+            body = file.read(limits.RESOURCE_SIZE_BYTES_MAX + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Unresolved("there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise Unresolved(f"it cannot be read ({getattr(error, 'strerror', None) or 'no path'})") from None
+    if len(body) > limits.RESOURCE_SIZE_BYTES_MAX:
+        raise Unresolved(f"it has more than {limits.RESOURCE_SIZE_BYTES_MAX} bytes")
+    return body
