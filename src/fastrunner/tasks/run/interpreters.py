@@ -25,7 +25,8 @@ def interpreter(language: str, config: Config) -> bytes:
     if language == "python":
         given = config.run_python
         # The one that the runner itself has, without the runner's packages.
-        found = getattr(sys, "_base_executable", None) or sys.executable
+        base = getattr(sys, "_base_executable", None)
+        found = base if base and os.access(base, os.X_OK) else sys.executable
     else:
         given, found = config.run_node, shutil.which("node")
     path = str(given) if given is not None else found

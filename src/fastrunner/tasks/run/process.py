@@ -28,7 +28,6 @@ __all__ = ["Command", "Ended", "LaunchProblem", "Process"]
 
 _CHUNK_SIZE_BYTES = 65_536
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
-_PYTHON = str(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 class LaunchProblem(Exception):
@@ -124,7 +123,7 @@ class Process:
             ends.append(writing)
         try:
             popen = subprocess.Popen(  # noqa: S603 - our own program
-                [_PYTHON, "-I", "-S", _LAUNCHER, str(order.fileno()), str(ends[0])],
+                [sys.executable, "-I", "-S", _LAUNCHER, str(order.fileno()), str(ends[0])],
                 stdin=stdin,
                 stdout=ends[1] if command.takes_stdout else subprocess.DEVNULL,
                 stderr=ends[-1],
