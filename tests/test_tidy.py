@@ -49,7 +49,7 @@ MAY_IMPORT = {
     | {"access.principal", "routing.placement"},
     "registry": STORE | {"_core", "engine"},
     "events": STORE,
-    "tasks": BELOW | {"_core", "access.egress", "engine"},
+    "tasks": BELOW | {"_core", "access.egress", "engine", "events.sinks.sender"},
     "resources": BELOW | {"_core", "access.egress", "engine", "tasks"},
     "access": BELOW,
     "callback": BELOW | {"access.files", "engine"},

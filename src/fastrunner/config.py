@@ -41,6 +41,7 @@ from fastrunner.base.checks import (
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
 from fastrunner.base.run_kinds import RunPolicy
+from fastrunner.base.sinks import SinkAddress
 from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, unknown_variables
 
 _TARGET: Final = "FASTRUNNER_TARGET"
@@ -117,6 +118,11 @@ def _sendable(key: SecretStr) -> SecretStr:
     return SecretStr(sendable(key.get_secret_value()))
 
 
+def _event_sinks(given: SecretStr) -> SecretStr:
+    SinkAddress.parse_all(given.get_secret_value())
+    return given
+
+
 def _proxy(given: SecretStr) -> SecretStr:
     return SecretStr(proxy(given.get_secret_value()))
 
@@ -190,6 +196,9 @@ class Config(DataSettings):
     """Finished executions kept per shard."""
     event_retention_s: Seconds = _variable("FASTRUNNER_EVENT_RETENTION_S", 600.0)
     """How long CloudEvents are kept, in seconds: for listeners that start later, and to tell duplicates."""
+    event_sinks: Annotated[SecretStr, AfterValidator(_event_sinks)] | None = _variable("FASTRUNNER_EVENT_SINKS", None)
+    """URLs, between white space, that emitted CloudEvents are sent to as well, with `binary:`, `structured:` (the
+    default) or `batch:` before each; see docs/cloudevents.md. No flag: URLs may hold passwords."""
     http_timeout_s: Seconds = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0)
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
     secrets_dir: Annotated[Folder, AfterValidator(readable_folder)] | None = _variable("FASTRUNNER_SECRETS_DIR", None)

@@ -80,8 +80,8 @@ def test_what_is_repeated_after_a_crash_is_published_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("more", "status", "words"),
     [
-        ({"time": "yesterday"}, 400, "emit: events[0].time is 'yesterday'"),
-        ({"type": ""}, 400, "emit: events[0].type is missing"),
+        ({"time": "yesterday"}, 400, "emit: event.time is 'yesterday'"),
+        ({"type": ""}, 400, "emit: event.type is missing"),
         ({"data": "x" * limits.EVENT_SIZE_BYTES_MAX}, 413, "put what is large elsewhere"),
     ],
 )

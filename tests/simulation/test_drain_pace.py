@@ -40,7 +40,7 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
 
     async def main() -> None:
         worker = Worker.__new__(Worker)
-        for name in ("server", "engine", "callbacks", "bus", "router", "credentials", *_AT_ONCE):
+        for name in ("server", "engine", "callbacks", "sinks", "bus", "router", "credentials", *_AT_ONCE):
             setattr(worker, f"_{name}", Part(name, told))
         await worker.drain(timeout_s)
 

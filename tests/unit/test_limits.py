@@ -61,6 +61,15 @@ REACHED = {
         "EVENTS_REQUEST_SIZE_BYTES_MAX": "test_requests_that_are_refused",
         "EVENTS_REQUEST_S_MAX": "test_bodies_that_do_not_end",
     },
+    "integration/test_event_sinks.py": {
+        "EVENT_SINKS_SIZE_BYTES_MAX": "test_events_for_sinks_are_given_up_in_the_end",
+        "EVENT_SINK_BATCH_COUNT_MAX": "test_batches_are_bounded",
+        "EVENT_SINK_LOOK_INTERVAL_S": "test_one_process_sends_and_another_takes_over",
+        "EVENT_SINK_PAUSE_S_MAX": "test_pauses_double_up_to_a_bound",
+        "EVENT_SINK_PAUSE_S_MIN": "test_pauses_double_up_to_a_bound",
+        "EVENT_SINK_REFUSALS_MAX": "test_an_event_that_a_sink_refuses_is_passed_over",
+        "EVENT_SINK_TIMEOUT_S": "test_a_sink_that_does_not_answer",
+    },
     "integration/test_event_bus.py": {
         "EVENTS_COMMIT_COUNT_MAX": "test_what_comes_meanwhile_shares_a_commit",
         "EVENTS_COMMIT_SIZE_BYTES_MAX": "test_what_comes_meanwhile_shares_a_commit",

@@ -218,6 +218,17 @@ class Metrics:
         self.events_expired = self._counter(
             "cloud_events_expired_total", "CloudEvents deleted because they outlived the retention"
         )
+        self.events_sent = self._counters(
+            "cloud_events_sent_total",
+            "Emitted CloudEvents by what became of them at each sink: retried as often as that happened",
+            {"outcome": ("delivered", "retried", "dropped")},
+        )
+        self.event_sinks_failing = self._gauge("cloud_event_sinks_failing", "Sinks that take no CloudEvents now")
+        self.event_sinks_oldest_age = self._gauge(
+            "cloud_event_sinks_oldest_event_age_seconds",
+            "Age of the oldest emitted CloudEvent that a sink has not taken",
+            oldest=True,
+        )
         self.event_commit_events = self._histogram(
             "cloud_event_commit_events", "CloudEvents written by one commit", _COUNTS
         )

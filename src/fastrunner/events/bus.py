@@ -67,17 +67,19 @@ class EventBus:
         retention_s: float,
         *,
         begun_ms: int | None = None,
+        has_sinks: bool = False,
         metrics: Metrics | None = None,
         wall_ms: Callable[[], int] = clock.steady_ms,
     ) -> None:
         """`folder` is the data directory; `wake` has every worker look for what is new; `begun_ms`: when the runner was
-        started (None: now)."""
+        started (None: now); `has_sinks`: whether emitted events go to sinks outside (see `sinks/`)."""
         self._folder = folder
         self._wake = wake
         self._seals = seals
         self._retention_ms = int(retention_s * 1000)
         self._wall_ms = wall_ms
         now_ms = wall_ms()
+        self._has_sinks = has_sinks
         self._begun_ms = now_ms if begun_ms is None else begun_ms
         # In microseconds: no runner publishes a million a second for long.
         self._reading = EventsFile(folder, now_ms * 1000)
@@ -94,6 +96,7 @@ class EventBus:
         metrics = metrics or Metrics()
         self._damaged = metrics.damaged_records.labels("cloud_events")
         self._outcomes = {outcome: metrics.events_published.labels(outcome) for outcome in ("new", "duplicate")}
+        self._dropped = metrics.events_sent.labels("dropped")
         self._expired = metrics.events_expired
         self._commit_events = metrics.event_commit_events
         self._commit_duration = metrics.event_commit_duration
@@ -108,8 +111,9 @@ class EventBus:
         """
         of_namespaces = None if namespaces is None else orjson.dumps(sorted(namespaces)).decode()
         rows = await self._rows(events, of_namespaces)
-        if not rows:
-            return []
+        return await self._publish(rows) if rows else []
+
+    async def _publish(self, rows: list[EventRow]) -> Sequence[int]:
         self._check_room()
         size_bytes = sum(len(row.event) for row in rows)
         if self._pending_bytes + size_bytes > limits.EVENTS_PENDING_SIZE_BYTES_MAX:
@@ -124,7 +128,8 @@ class EventBus:
     async def emit(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """Publishes one event to everybody; gives it as it is kept: a duplicate's is the first one. Raises as
         `publish`."""
-        await self.publish([event], None)
+        row = self._row(event, None, "event")
+        await self._publish([row._replace(is_outgoing=self._has_sinks)])
         stored = self.find(event["source"], event["id"])
         # It may have been damaged, or have left for others already.
         return event if stored is None else stored.event
@@ -181,7 +186,7 @@ class EventBus:
         rows = [row for each in taken for row in each.rows]
         begun_s = clock.monotonic_s()
         try:
-            keys, new_count = await self._in_thread(lambda: self._writing.append(rows, self._wall_ms()))
+            appended = await self._in_thread(lambda: self._writing.append(rows, self._wall_ms()))
         except Exception as error:
             if not isinstance(error, RunnerError):
                 _log.exception("events could not be published")
@@ -196,14 +201,17 @@ class EventBus:
         crash.reach(CrashPoint.AFTER_EVENTS_COMMIT)
         self._commit_duration.observe(clock.monotonic_s() - begun_s)
         self._commit_events.observe(len(rows))
-        self._outcomes["new"].inc(new_count)
-        self._outcomes["duplicate"].inc(len(rows) - new_count)
+        self._outcomes["new"].inc(appended.new_count)
+        self._outcomes["duplicate"].inc(len(rows) - appended.new_count)
+        if appended.dropped_count:
+            self._dropped.inc(appended.dropped_count)
+            _log.error("%d events for sinks are given up: there is no room for more", appended.dropped_count)
         at = 0
         for each in taken:
             if not each.keys.cancelled():
-                each.keys.set_result(keys[at : at + len(each.rows)])
+                each.keys.set_result(appended.keys[at : at + len(each.rows)])
             at += len(each.rows)
-        if new_count:
+        if appended.new_count:
             self._wake()
 
     # --- reading: short, on the loop ---

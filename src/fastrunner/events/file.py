@@ -25,7 +25,20 @@ from fastrunner.engine.embedded.store.shared_file import SharedFile
 from fastrunner.engine.embedded.store.statements import statements_in
 from fastrunner.errors import AtCapacity
 
-__all__ = ["FILE_NAME", "EventRow", "EventsFile", "StoredEvent", "digest_of", "event_place", "proven", "type_hash_of"]
+__all__ = [
+    "FILE_NAME",
+    "QUERIES",
+    "SCHEMA",
+    "Appended",
+    "EventRow",
+    "EventsFile",
+    "StoredEvent",
+    "checksum_of",
+    "digest_of",
+    "event_place",
+    "proven",
+    "type_hash_of",
+]
 
 FILE_NAME: Final = "events.db"
 
@@ -38,7 +51,11 @@ def _sql(name: str) -> str:
     return files(__package__).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
 
 
-_QUERIES: Final[Mapping[str, str]] = statements_in(_sql("queries"))
+QUERIES: Final[Mapping[str, str]] = statements_in(_sql("queries"))
+"""Every statement of the file by name."""
+
+SCHEMA: Final = (_sql("0001-events"), _sql("0002-outgoing"))
+"""The scripts that make it."""
 
 
 class StoredEvent(NamedTuple):
@@ -69,6 +86,19 @@ class EventRow(NamedTuple):
     """As a JSON array."""
     event: bytes
     """Its JSON text, sealed if there is a key."""
+    is_outgoing: bool = False
+    """Whether it goes to the sinks outside as well."""
+
+
+class Appended(NamedTuple):
+    """What came of events that were to be written."""
+
+    keys: list[int]
+    """The number of each; that of the first one for a duplicate."""
+    new_count: int
+    """How many are no duplicates."""
+    dropped_count: int
+    """How many for sinks had to go, because those have taken none for too long."""
 
 
 def digest_of(source: str, event_id: str) -> bytes:
@@ -88,14 +118,15 @@ def event_place(digest: bytes) -> bytes:
     return b"cloud event " + digest
 
 
-def _checksum(received_ms: int, namespaces: str | None, digest: bytes, type_hash: int, event: bytes) -> int:
+def checksum_of(received_ms: int, namespaces: str | None, digest: bytes, type_hash: int, event: bytes) -> int:
+    """What proves a row of events; one for sinks has neither namespaces nor a type's hash."""
     return crc32(event, crc32(digest, crc32(f"{received_ms} {type_hash} {namespaces}".encode())))
 
 
 def proven(row: Sequence[Any], seals: Seals) -> bytes | None:
     """The JSON text in a row of events; None if it is whole and there is no key for it. Raises NotOpened."""
     _, received_ms, namespaces, digest, type_hash, checksum, event = row
-    if _checksum(received_ms, namespaces, digest, type_hash, event) != checksum:
+    if checksum_of(received_ms, namespaces, digest, type_hash, event) != checksum:
         raise NotOpened("does not match its checksum")
     return seals.looked_at(event, event_place(digest))
 
@@ -105,41 +136,45 @@ class EventsFile(SharedFile):
 
     def __init__(self, folder: Path, first_key: int) -> None:
         """`first_key`: a number before those of a new file."""
-        super().__init__(folder / FILE_NAME, (_sql("0001-events"),))
+        super().__init__(folder / FILE_NAME, SCHEMA)
         self._first_key = first_key
 
     def prepare(self, db: apsw.Connection) -> None:
         """See SharedFile."""
-        db.execute(_QUERIES["cache"]).fetchall()
-        db.execute(_QUERIES["deletes"]).fetchall()
+        db.execute(QUERIES["cache"]).fetchall()
+        db.execute(QUERIES["deletes"]).fetchall()
         db.wal_autocheckpoint(limits.EVENTS_JOURNAL_PAGES_MAX)
-        if not db.execute(_QUERIES["has_numbers"]).get:
-            db.execute(_QUERIES["first_number"], (self._first_key,))
+        if not db.execute(QUERIES["has_numbers"]).get:
+            db.execute(QUERIES["first_number"], (self._first_key,))
 
     # --- writing ---
 
-    def append(self, rows: Sequence[EventRow], now_ms: int) -> tuple[list[int], int]:
-        """The number of each event, that of the first one for a duplicate; and how many are new. Durable now.
+    def append(self, rows: Sequence[EventRow], now_ms: int) -> Appended:
+        """Writes events. They are durable when this returns.
 
         Raises AtCapacity where there is no room, because somebody has not come far enough for old ones to go.
         """
         return self.written(lambda db: self._append(db, rows, now_ms))
 
-    def _append(self, db: apsw.Connection, rows: Sequence[EventRow], now_ms: int) -> tuple[list[int], int]:
+    def _append(self, db: apsw.Connection, rows: Sequence[EventRow], now_ms: int) -> Appended:
         size_sum = self._make_room(db, len(rows), sum(len(row.event) for row in rows))
-        keys, count = [], 0
-        insert, select = _QUERIES["insert_event"], _QUERIES["select_key"]
-        for digest, type_hash, namespaces, event in rows:
-            checksum = _checksum(now_ms, namespaces, digest, type_hash, event)
+        keys, outgoing = [], []
+        new_count = 0
+        insert, select = QUERIES["insert_event"], QUERIES["select_key"]
+        for row in rows:
+            digest, type_hash, namespaces, event, is_outgoing = row
+            checksum = checksum_of(now_ms, namespaces, digest, type_hash, event)
             values = (digest, type_hash, now_ms, size_sum + len(event), namespaces, checksum, event)
             key = db.execute(insert, values).get
             if key is None:
                 key = db.execute(select, (digest,)).get
             else:
                 size_sum += len(event)
-                count += 1
+                new_count += 1
+                if is_outgoing:
+                    outgoing.append(row)
             keys.append(int(key))
-        return keys, count
+        return Appended(keys, new_count, _put_out(db, outgoing, now_ms) if outgoing else 0)
 
     def _make_room(self, db: apsw.Connection, count: int, size_bytes: int) -> int:
         """Has the oldest go until so many more may come; the bytes of all events up to the newest."""
@@ -165,7 +200,7 @@ class EventsFile(SharedFile):
 
     def _prune(self, db: apsw.Connection, received_before_ms: int, now_ms: int) -> int:
         count_max = limits.EVENTS_PRUNED_PER_COMMIT_MAX
-        young = db.execute(_QUERIES["first_young"], (received_before_ms, now_ms, count_max)).get
+        young = db.execute(QUERIES["first_young"], (received_before_ms, now_ms, count_max)).get
         up_to = _EVERYBODY_HAS_COME if young is None else int(young) - 1
         return _delete_oldest(db, min(up_to, _held_from(db)), count_max)
 
@@ -176,7 +211,7 @@ class EventsFile(SharedFile):
             kept = _kept(db)
             if kept is None or kept[0] > _held_from(db):
                 return False
-            return db.execute(_QUERIES["first_young"], (received_before_ms, now_ms, 1)).get is None
+            return db.execute(QUERIES["first_young"], (received_before_ms, now_ms, 1)).get is None
 
         return self.tried(look)
 
@@ -185,7 +220,7 @@ class EventsFile(SharedFile):
 
         def note(db: apsw.Connection) -> None:
             for name, key in positions.items():
-                db.execute(_QUERIES["leave"], (name,)) if key is None else db.execute(_QUERIES["reach"], (name, key))
+                db.execute(QUERIES["leave"], (name,)) if key is None else db.execute(QUERIES["reach"], (name, key))
 
         self.written(note)
 
@@ -193,7 +228,7 @@ class EventsFile(SharedFile):
 
     def after(self, key: int, count_max: int, decode: Decode) -> list[StoredEvent]:
         """Events after one, in their order: so many at most, or as many as a page may have of bytes."""
-        return self.tried(lambda db: _page(read_each(db, _QUERIES["select_after"], (key,)), count_max, decode))
+        return self.tried(lambda db: _page(read_each(db, QUERIES["select_after"], (key,)), count_max, decode))
 
     def retained(
         self,
@@ -206,16 +241,16 @@ class EventsFile(SharedFile):
         """The same up to one, of a type or of all."""
         name = "select_between" if type_hash is None else "select_of_type"
         parameters = (after_key, up_to_key) if type_hash is None else (type_hash, after_key, up_to_key)
-        return self.tried(lambda db: _page(read_each(db, _QUERIES[name], parameters), count_max, decode))
+        return self.tried(lambda db: _page(read_each(db, QUERIES[name], parameters), count_max, decode))
 
     def find(self, digest: bytes) -> Sequence[Any] | None:
         """The row of one event."""
-        rows = self.tried(lambda db: read_all(db, _QUERIES["select_event"], (digest,)))
+        rows = self.tried(lambda db: read_all(db, QUERIES["select_event"], (digest,)))
         return rows[0] if rows else None
 
     def last_key(self) -> int:
         """The last number given."""
-        return self.tried(lambda db: int(db.execute(_QUERIES["last_key"]).get))
+        return self.tried(lambda db: int(db.execute(QUERIES["last_key"]).get))
 
     def size(self) -> tuple[int, int]:
         """How many numbers the events that are kept span, and their bytes: at most so many there are."""
@@ -229,19 +264,37 @@ class EventsFile(SharedFile):
 
 def _kept(db: apsw.Connection) -> tuple[int, int, int, int] | None:
     """Numbers of the oldest and the newest event; the bytes of all before the one and up to the other."""
-    oldest, newest = db.execute(_QUERIES["oldest"]).get, db.execute(_QUERIES["newest"]).get
+    oldest, newest = db.execute(QUERIES["oldest"]).get, db.execute(QUERIES["newest"]).get
     return None if oldest is None else (oldest[0], newest[0], oldest[1], newest[1])
 
 
 def _held_from(db: apsw.Connection) -> int:
     """The last event that may go."""
-    held = db.execute(_QUERIES["held_from"]).get
+    held = db.execute(QUERIES["held_from"]).get
     return _EVERYBODY_HAS_COME if held is None else int(held)
 
 
 def _delete_oldest(db: apsw.Connection, up_to: int, count_max: int) -> int:
-    db.execute(_QUERIES["delete_oldest"], (up_to, count_max))
+    db.execute(QUERIES["delete_oldest"], (up_to, count_max))
     return int(db.changes())
+
+
+def _put_out(db: apsw.Connection, rows: Sequence[EventRow], now_ms: int) -> int:
+    """Keeps events for the sinks; how many of the oldest had to go for them."""
+    added_bytes = sum(len(row.event) for row in rows)
+    dropped_count = 0
+    while True:
+        before_bytes, up_to_bytes = db.execute(QUERIES["outgoing_size"]).get
+        if before_bytes is None or up_to_bytes - before_bytes + added_bytes <= limits.EVENT_SINKS_SIZE_BYTES_MAX:
+            break
+        db.execute(QUERIES["drop_outgoing"], (max(len(rows), limits.EVENTS_PRUNED_PER_COMMIT_MAX // 16),))
+        dropped_count += db.changes()
+    size_sum = up_to_bytes or 0
+    for row in rows:
+        size_sum += len(row.event)
+        checksum = checksum_of(now_ms, None, row.digest, 0, row.event)
+        db.execute(QUERIES["insert_outgoing"], (row.digest, now_ms, size_sum, checksum, row.event))
+    return dropped_count
 
 
 def _page(rows: Iterator[Sequence[Any]], count_max: int, decode: Decode) -> list[StoredEvent]:

@@ -19,12 +19,14 @@ from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.logs import count_library_records
+from fastrunner.base.sinks import SinkAddress
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.build import build_engine
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
+from fastrunner.events.sinks.sender import Sinks
 from fastrunner.processes.child import serve_child
 from fastrunner.processes.credentials import Credentials, Looks, worker_credentials
 from fastrunner.processes.link import ChildContext
@@ -40,6 +42,7 @@ from fastrunner.service.status import status_of
 from fastrunner.service.transport.call_queue import Listener
 from fastrunner.service.transport.server import Server, new_listener
 from fastrunner.tasks import build_performers
+from fastrunner.tasks.emit.sinks import HttpPost
 
 
 def run_worker(context: ChildContext) -> int:
@@ -62,6 +65,16 @@ async def places_known(places: Places) -> None:
     give_up_s = monotonic_s() + limits.PLACEMENT_KNOWN_WAIT_S_MAX
     while places.table.unknown(places.shard_count) and monotonic_s() < give_up_s:  # noqa: ASYNC110
         await asyncio.sleep(limits.PLACEMENT_KNOWN_INTERVAL_S)  # other processes write it
+
+
+def _sinks_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Sinks | None:
+    """Who sends emitted events to the sinks that the settings name; None if there are none."""
+    config = context.config
+    if config.event_sinks is None:
+        return None
+    addresses = SinkAddress.parse_all(config.event_sinks.get_secret_value())
+    post = HttpPost(config, metrics, egress)
+    return Sinks(config.data_dir, addresses, Seals(context.shared.data_keys), post, metrics)
 
 
 class Worker:
@@ -87,9 +100,11 @@ class Worker:
             Seals(context.shared.data_keys),
             config.event_retention_s,
             begun_ms=context.shared.begun_ms,
+            has_sinks=config.event_sinks is not None,
             metrics=self._metrics,
         )
         egress, secrets = Egress.of(config, serves=True), Secrets(config.secrets_dir, secret_variables())
+        self._sinks = _sinks_of(context, self._metrics, egress)
         self._engine = build_engine(
             config,
             self._metrics,
@@ -127,6 +142,8 @@ class Worker:
         worker._memory.watch()
         worker._looks.begin(credentials.looks)
         worker._bus.start()
+        if worker._sinks is not None:
+            worker._sinks.start()
         await worker._engine.open()
         if worker._workflows_dir is not None:
             await worker._registry.load(worker._workflows_dir, partial(worker._engine.plan_of, client=""))
@@ -159,6 +176,8 @@ class Worker:
         if self._callbacks is not None:
             await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
+        if self._sinks is not None:
+            await self._sinks.close()
         await self._bus.close()
         self._registry.close()
         with contextlib.suppress(OSError):

@@ -54,3 +54,25 @@ EVENTS_REQUESTS_SIZE_BYTES_MAX: Final = 67_108_864
 
 EVENTS_REQUEST_S_MAX: Final = 30.0
 """How long such a body may take to come: as long as a connection may be idle."""
+
+EVENT_SINKS_SIZE_BYTES_MAX: Final = 1_073_741_824
+"""Emitted events kept for sinks that have not taken them, as JSON text. Beyond it the oldest are given up: a sink that
+stays away must not fill the disk."""
+
+EVENT_SINK_BATCH_COUNT_MAX: Final = 100
+"""Events in one request to a sink in batch mode, and read at once for one in another mode."""
+
+EVENT_SINK_TIMEOUT_S: Final = 30.0
+"""How long one request to a sink may take."""
+
+EVENT_SINK_PAUSE_S_MIN: Final = 0.5
+"""Pause before a request to a sink is sent again; doubles with each failure."""
+
+EVENT_SINK_PAUSE_S_MAX: Final = 30.0
+"""Longest such pause: how late a sink that is back hears from us."""
+
+EVENT_SINK_REFUSALS_MAX: Final = 3
+"""Times a sink says of an event that it is at fault before it is given up for this sink."""
+
+EVENT_SINK_LOOK_INTERVAL_S: Final = 0.2
+"""How often whoever sends looks for what other workers have emitted: a read of some microseconds."""

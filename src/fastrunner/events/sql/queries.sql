@@ -85,3 +85,53 @@ on conflict (name) do update set event_key = excluded.event_key
 -- name: leave
 -- It does not follow any more.
 delete from followers where name = ?
+
+-- name: insert_outgoing
+-- An event for the sinks.
+insert into outgoing (digest, emitted_ms, size_sum, checksum, event) values (?, ?, ?, ?, ?)
+
+-- name: outgoing_size
+-- The bytes of all events before the oldest, and up to the newest.
+select
+    (select size_sum - length(event) from outgoing order by position limit 1),
+    (select size_sum from outgoing order by position desc limit 1)
+
+-- name: outgoing_last
+-- The last position given; null if none was.
+select max(seq) from sqlite_sequence where name = 'outgoing'
+
+-- name: outgoing_oldest
+-- The oldest that a sink has not taken: when it was emitted.
+select emitted_ms from outgoing order by position limit 1
+
+-- name: outgoing_after
+-- Events for a sink.
+select position, emitted_ms, digest, checksum, event from outgoing where position > ? order by position
+
+-- name: drop_outgoing
+-- Some of the oldest.
+delete from outgoing where position in (select position from outgoing order by position limit ?)
+
+-- name: expire_outgoing
+-- Some of the oldest that were emitted before a moment.
+delete from outgoing where position in (
+    select position from (select position, emitted_ms from outgoing order by position limit ?2)
+    where emitted_ms < ?1
+)
+
+-- name: sink_positions
+-- How far each sink has come.
+select name, position from sinks
+
+-- name: advance_sink
+-- How far one has come; a new one begins there.
+insert into sinks (name, position) values (?, ?)
+on conflict (name) do update set position = excluded.position
+
+-- name: forget_sinks
+-- Those that are not there any more.
+delete from sinks where name not in (select value from json_each(?))
+
+-- name: taken_by_all
+-- What every sink has taken.
+delete from outgoing where position <= (select min(position) from sinks)
