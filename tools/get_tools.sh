@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load and openssl,
-# with Go grpcurl and ghz, with npm buf. Usage: get_tools.sh FOLDER, where the last three go. Fails if one is missing
-# afterwards.
+# Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load, openssl,
+# podman with runc, and busybox-static, of which tests make their image; with Go grpcurl and ghz, with npm buf. Usage:
+# get_tools.sh FOLDER, where the last three go. Fails if one is missing afterwards.
 set -eu
 
 GRPCURL=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
@@ -16,6 +16,8 @@ export PATH
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
+has_static_busybox() { has busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1; }
+
 refuse() {
 	echo "make tools: $1" >&2
 	exit 1
@@ -25,7 +27,7 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 # Installed, Debian's Prometheus would be started, now and at every boot, on the port of our own gRPC services.
 install_packages() {
-	has apt-get || refuse "without apt-get, install prometheus, promtool, h2load and openssl yourself"
+	has apt-get || refuse "without apt-get, install prometheus, promtool, h2load, openssl, podman and busybox-static yourself"
 	ours=
 	if [ ! -e "$POLICY" ]; then
 		ours=yes
@@ -57,12 +59,15 @@ packages=
 { has prometheus && has promtool; } || packages="$packages prometheus"
 has h2load || packages="$packages nghttp2-client"
 has openssl || packages="$packages openssl"
+has podman || packages="$packages podman runc"
+has_static_busybox || packages="$packages busybox-static"
 # shellcheck disable=SC2086
 [ -z "$packages" ] || install_packages $packages
 has grpcurl || install_program "$GRPCURL"
 has ghz || install_program "$GHZ"
 has buf || install_buf
 
-for name in prometheus promtool h2load openssl grpcurl ghz buf; do
+for name in prometheus promtool h2load openssl podman grpcurl ghz buf; do
 	has "$name" || refuse "$name is missing"
 done
+has_static_busybox || refuse "busybox-static is missing"

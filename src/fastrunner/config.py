@@ -42,7 +42,7 @@ from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
 from fastrunner.base.run_kinds import RunPolicy
 from fastrunner.base.sinks import SinkAddress
-from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, unknown_variables
+from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, is_engine_variable, unknown_variables
 
 _TARGET: Final = "FASTRUNNER_TARGET"
 _OF_COMMANDS: Final = {
@@ -237,6 +237,10 @@ class Config(DataSettings):
     """Program that runs scripts in JavaScript; default: node on the PATH."""
     run_python: FilePath | None = _variable("FASTRUNNER_RUN_PYTHON", None)
     """Program that runs scripts in Python; default: the one that runs the runner."""
+    run_engine: FilePath | None = _variable("FASTRUNNER_RUN_ENGINE", None)
+    """Program that runs containers, podman's or docker's; default: podman on the PATH, else docker."""
+    run_volumes: Annotated[Folder, AfterValidator(readable_folder)] | None = _variable("FASTRUNNER_RUN_VOLUMES", None)
+    """Folder below which the folders lie that containers may have as volumes; without it they have none."""
     callback_timeout_s: Seconds = _variable("FASTRUNNER_CALLBACK_TIMEOUT_S", 10.0)
     """Deadline of one callback attempt, in seconds."""
     callback_ca_file: FilePath | None = _variable("FASTRUNNER_CALLBACK_CA_FILE", None)
@@ -434,6 +438,11 @@ def secret_variables() -> dict[str, str]:
         for name, value in os.environ.items()
         if name.startswith(SECRETS_PREFIX)
     }
+
+
+def engine_variables() -> dict[bytes, bytes]:
+    """What a container engine's client is given of the environment."""
+    return {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items() if is_engine_variable(name)}
 
 
 class ClientSettings(BaseSettings):

@@ -327,9 +327,9 @@ def test_invalid_authentication(authentication: Any) -> None:
 
 def test_everything_unsupported_is_named_and_hides_nothing() -> None:
     document = workflow(
-        {"run": {"container": {"image": "a", "foo": 1}}},
         {
             "call": "openapi",
+            "foo": 1,
             "with": {"document": {"endpoint": "x"}, "operationId": "a", "authentication": {"bearer": {"token": "t"}}},
         },
         {"call": "mine"},
@@ -348,7 +348,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
     features = [p.message.partition(":")[0] for p in validate(json.dumps(document)) if p.code == "unsupported"]
     assert sorted(features) == sorted(
         [
-            "run",
             "call",
             "authentication",
             "an external schema (`resource`)",
@@ -358,7 +357,7 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
             "expression language 'js' (supported",
         ]
     )
-    assert found(document) == [("unknown-key", "/do/0/t0/run/container/foo")]
+    assert found(document) == [("unknown-key", "/do/0/t0/foo")]
 
 
 def test_empty_groups_are_not_unsupported() -> None:

@@ -84,6 +84,13 @@ REACHED = {
     "integration/test_run.py": {
         "RUN_GRACE_S": "test_a_timeout_ends_all_that_was_started",
     },
+    "integration/test_run_container.py": {
+        "CONTAINER_LOOK_INTERVAL_S": "test_how_often_a_container_is_looked_at",
+        "CONTAINER_NAME_PART_SIZE_CHARS": "test_long_names_are_cut",
+        "CONTAINER_NAME_SIZE_CHARS_MAX": "test_values_that_no_container_can_be_given",
+        "CONTAINER_VARIABLE_SIZE_BYTES_MAX": "test_values_that_no_container_can_be_given",
+        "RUN_COMMAND_S_MAX": "test_an_engine_that_does_not_answer",
+    },
     "integration/test_run_limits.py": {
         "RUN_CLOSE_S_MAX": "test_a_stopping_worker_waits_so_long",
         "RUN_DESCRIPTORS_MAX": "test_descriptors_of_a_process",

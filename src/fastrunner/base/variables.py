@@ -1,4 +1,4 @@
-"""Support: names of environment variables that mean nothing, or two things, to the runner.
+"""Support: names of environment variables: what means nothing, or two things, to the runner, and what it hands on.
 
 Rules: pure; a sentence names a variable and never its value, which may be a secret that was to have another name.
 """
@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-__all__ = ["SECRETS_PREFIX", "ambiguous_proxies", "unknown_variables"]
+__all__ = ["SECRETS_PREFIX", "ambiguous_proxies", "is_engine_variable", "unknown_variables"]
 
 _PREFIX: Final = "FASTRUNNER_"
 SECRETS_PREFIX: Final = "FASTRUNNER_SECRET_"
@@ -17,6 +17,11 @@ _SERVICE_LINK: Final = re.compile(
     r"FASTRUNNER(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_OF_ENGINES: Final = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "DBUS_SESSION_BUS_ADDRESS", "REGISTRY_AUTH_FILE"}
+    | {"SSL_CERT_FILE", "SSL_CERT_DIR", *_PROXIES, *(name.lower() for name in _PROXIES)}
+)
+_PREFIXES_OF_ENGINES: Final = ("CONTAINERS_", "CONTAINER_", "DOCKER_", "STORAGE_", "XDG_")
 
 
 def unknown_variables(environment: Mapping[str, str], settings: Collection[str], told: Sequence[str]) -> list[str]:
@@ -48,6 +53,11 @@ def ambiguous_proxies(environment: Mapping[str, str]) -> list[str]:
         if capital and small and capital != small:
             sentences.append(f"{name} and {name.lower()} are both set, and differ: set both to the same, or unset one")
     return sentences
+
+
+def is_engine_variable(name: str) -> bool:
+    """Whether the client of a container engine reads it: where its files, its server, its images are."""
+    return name in _OF_ENGINES or name.startswith(_PREFIXES_OF_ENGINES)
 
 
 def _secret_refusal(name: str) -> str:

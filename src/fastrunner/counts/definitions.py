@@ -38,9 +38,9 @@ REFUSED_DESTINATIONS = (
 """Why an effect may not go somewhere: `access.egress` has them from here."""
 _KINDS = (
     *("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call_http", "call_function", "run_workflow"),
-    *("run_shell", "run_script", "emit", "listen"),
+    *("run_shell", "run_script", "emit", "listen", "run_container"),
 )
-_EFFECTS = ("call_http", "run_shell", "run_script", "emit")
+_EFFECTS = ("call_http", "run_shell", "run_script", "emit", "run_container")
 _OPEN: tuple[str, ...] = ()
 """Label values that are not known beforehand; few, though."""
 

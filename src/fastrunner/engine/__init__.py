@@ -16,6 +16,7 @@ from fastrunner.engine.pages import Page
 __all__ = [
     "LATEST",
     "Authorizer",
+    "Beginner",
     "Definition",
     "DefinitionRef",
     "Definitions",
@@ -294,6 +295,14 @@ class LingeringPerformer(EffectPerformer, Protocol):
 
     async def linger(self, effect: PerformEffect) -> None:
         """Waits for what goes on of an effect that has had an outcome; cancelling it ends that."""
+
+
+@runtime_checkable
+class Beginner(EffectPerformer, Protocol):
+    """A performer that has something to do before its first effect."""
+
+    def begin(self) -> None:
+        """Called on the loop, once; nobody waits for what it starts."""
 
 
 class Resources(Protocol):

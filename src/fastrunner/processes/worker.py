@@ -23,6 +23,7 @@ from fastrunner.base.sinks import SinkAddress
 from fastrunner.callback import CallbackPipeline
 from fastrunner.config import secret_variables
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import Beginner
 from fastrunner.engine.build import build_engine
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
@@ -105,10 +106,11 @@ class Worker:
         )
         egress, secrets = Egress.of(config, serves=True), Secrets(config.secrets_dir, secret_variables())
         self._sinks = _sinks_of(context, self._metrics, egress)
+        self._performers = build_performers(config, self._metrics, egress, event_sink=self._bus)
         self._engine = build_engine(
             config,
             self._metrics,
-            build_performers(config, self._metrics, egress, event_sink=self._bus),
+            self._performers,
             secrets,
             self._registry,
             Resolver(config, self._metrics, secrets, egress),
@@ -152,6 +154,9 @@ class Worker:
             await worker._callbacks.start()
         await worker._router.start(worker._service)
         await worker._server.start(address, credentials.certificates)
+        for performer in worker._performers.values():
+            if isinstance(performer, Beginner):
+                performer.begin()
         # Last, so that a worker that dies of what it brings back has been ready: it is replaced as often as it takes.
         worker._engine.go_on()
         return worker

@@ -43,7 +43,7 @@ def build_performers(
     """
     http = _HttpOnDemand(config, metrics, egress or Egress.of(config), resolver, ssl_context)
     runs = Runs(config, http)
-    kinds = ("run_shell", "run_script")
+    kinds = ("run_shell", "run_script", "run_container")
     # HTTP last: what runs may still fetch something.
     emitting: dict[str, EffectPerformer] = {} if event_sink is None else {"emit": Emit(event_sink, metrics)}
     return {**emitting, **{kind: RunPerformer(kind, runs, metrics) for kind in kinds}, "call_http": http}

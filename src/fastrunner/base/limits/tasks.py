@@ -70,3 +70,18 @@ RUN_DESCRIPTORS_MAX: Final = 1_024
 
 RUN_CLOSE_S_MAX: Final = 10.0
 """How long a stopping worker waits for the processes it has killed."""
+
+RUN_COMMAND_S_MAX: Final = 60.0
+"""Longest a command that tidies up after a container may take."""
+
+CONTAINER_NAME_PART_SIZE_CHARS: Final = 50
+"""What the names of workflow, namespace and task each give to a container's: it goes into names of files."""
+
+CONTAINER_NAME_SIZE_CHARS_MAX: Final = 200
+"""Longest name a document may give a container: engines make names of files of it, which end at 255."""
+
+CONTAINER_VARIABLE_SIZE_BYTES_MAX: Final = 60_000
+"""A container's variable with its name: engines read files of variables by lines of 64 KiB."""
+
+CONTAINER_LOOK_INTERVAL_S: Final = 0.2
+"""Between looks at whether a container runs that nobody awaits: each is a process."""

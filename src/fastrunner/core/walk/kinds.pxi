@@ -70,5 +70,8 @@ add_kind(13, "emit", "emit", True, False,
 add_kind(14, "listen", "listen", False, False,
          build_listen, listen_frame, begin_listen, leave_listen, never_wakes, answer_listen,
          nothing_cut, no_times, write_listen, read_listen, never_rendered)
+add_kind(15, "run_container", "run: container", True, False,
+         build_run, plain_frame, begin_effect, never_leaves, never_wakes, answer_run,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_run)
 
 KINDS = tuple(kind_rows)

@@ -161,7 +161,7 @@ class Program:
     def __init__(self, order: Order, status: int, is_init: bool) -> None:
         self.status = status
         self.parent, self.on_death, self.environment = order["parent"], order["on_death"], order["environment"]
-        self.is_init = is_init
+        self.is_init, self.is_whole = is_init, order["is_whole"]
         self.pid = 0
         # What comes before the program is there is kept back for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
@@ -186,7 +186,10 @@ class Program:
     def kill(self, *_: object) -> None:
         """Ends at once: the worker wants it, or is gone."""
         if not self.is_init:
-            kill_descendants()
+            if self.is_whole:
+                kill_descendants()
+            else:
+                send(os.killpg, self.pid, signal.SIGKILL)
             if self.on_death and os.getppid() != self.parent:
                 program, *_ = self.on_death
                 os.spawnve(os.P_WAIT, program, self.on_death, self.environment)  # noqa: S606
@@ -201,7 +204,7 @@ class Program:
         code = os.waitstatus_to_exitcode(result)
         # One that could not become the program has told already.
         tell(self.status, {"code": code})
-        if not self.is_init:
+        if self.is_whole and not self.is_init:
             kill_descendants()
 
 
@@ -252,8 +255,9 @@ def run_with_namespace(order: Order, status: int) -> None:
 
 
 def run_without(order: Order, status: int) -> None:
-    """Adopts what the program leaves behind."""
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    """Adopts what the program leaves behind, if that is to end with it."""
+    if order["is_whole"]:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
     Program(order, status, False).reap()
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Authorizer
 from fastrunner.tasks.run.arguments import PATH, RunProblem, argv_of, command_of, encoded, environment_of, stdin_of
+from fastrunner.tasks.run.containers import Containers
 from fastrunner.tasks.run.interpreters import FILES, interpreter
 from fastrunner.tasks.run.isolation import Isolation
 from fastrunner.tasks.run.outcome import failure_of, problem_of_launch, problem_of_resources, result_of
@@ -51,6 +52,8 @@ class Runs:
             processes_max=config.run_processes_max,
             has_network=config.run_network,
         )
+        self.containers = Containers(config, self.place)
+        """Those of this worker."""
         self._known: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -89,6 +92,7 @@ class Runs:
         """Waits until all that has been started has ended."""
         if self._ending:
             await asyncio.wait(self._ending, timeout=limits.RUN_CLOSE_S_MAX)
+        await self.containers.close()
 
 
 class Place:
@@ -97,10 +101,12 @@ class Place:
     def __init__(self) -> None:
         """Raises OSError."""
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+        self.ending: Callable[[], Awaitable[None]] | None = None
+        """What is done once the process has ended."""
         self._process: Process | None = None
         self._command: Command | None = None
 
-    async def run(self, command: Command, timeout_s: float, began: Callable[[], None]) -> Ended:
+    async def run(self, command: Command, timeout_s: float | None, began: Callable[[], None]) -> Ended:
         """Runs a process to its end; `began` is called when its program runs. Raises RunProblem, OSError."""
         self._command = command
         self._process = Process(command, began)
@@ -125,11 +131,13 @@ class Place:
                 if cgroup.remove():
                     break
                 await asyncio.sleep(0.02)
+        if self.ending is not None:
+            await self.ending()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
 class RunPerformer:
-    """Performer of one kind of effect: `run_shell` or `run_script`."""
+    """Performer of one kind of effect: `run_shell`, `run_script` or `run_container`."""
 
     def __init__(self, kind: str, runs: Runs, metrics: Metrics) -> None:
         self._kind = kind
@@ -141,6 +149,11 @@ class RunPerformer:
         self._outcomes = {
             outcome: metrics.effects.labels(kind, outcome) for outcome in ("completed", "failed", "interrupted")
         }
+
+    def begin(self) -> None:
+        """See `Beginner`: containers that earlier workers left."""
+        if self._kind == "run_container":
+            self._runs.containers.begin()
 
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         """Runs it and gives the task's raw output, or the DSL error that its end means; with `await: false` null once
@@ -226,6 +239,8 @@ class RunPerformer:
         return b64decode(fetched.value) if isinstance(fetched, EffectResult) else fetched
 
     async def _ended(self, effect: PerformEffect, arguments: Mapping[str, Any], began: Callable[[], None]) -> Ended:
+        if self._kind == "run_container":
+            return await self._runs.containers.run(effect, arguments, began)
         isolation = await self._runs.isolation()
         environment = environment_of(arguments.get("environment"), effect.idempotency_key)
         environment.setdefault(b"PATH", PATH.encode())

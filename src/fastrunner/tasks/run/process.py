@@ -61,8 +61,10 @@ class Command:
     """Names in `resource`, and bounds."""
     is_confined: bool = True
     """Whether it loses all capabilities and cannot gain any."""
+    is_whole: bool = True
+    """Whether what it leaves behind is killed with it; a container engine's client leaves who watches the container."""
     on_death: Sequence[bytes] | None = None
-    """What is run if the worker dies before it; its environment is the same."""
+    """What is run if the worker dies before it; its environment is the same. For one without a namespace."""
 
 
 @dataclass(slots=True)
@@ -255,6 +257,7 @@ def _order(command: Command) -> dict[str, Any]:
         "namespaces": list(command.namespaces),
         "limits": list(command.limits),
         "is_confined": command.is_confined,
+        "is_whole": command.is_whole,
         "on_death": list(command.on_death) if command.on_death is not None else None,
     }
 
