@@ -522,3 +522,38 @@ def test_documents_run_workflows_of_own_namespaces(runner: RunnerProcess, tasks:
         data = head + "do: [{a: {set: " + RUNS.format("shop") + "}}]"
         submitted = m.WorkflowExecuteInput(workflow_execution_id=str(uuid.uuid4()), workflow_yaml=data)
         assert caller.code(path_of("ExecuteAsync"), submitted.SerializeToString()) is OK
+
+
+def test_tokens_without_tls_are_warned_of_where_others_may_read_them(tmp_path: Path) -> None:
+    write_callers(tmp_path / "callers")
+    settings = {"FASTRUNNER_CALLERS_FILE": str(tmp_path / "callers"), "FASTRUNNER_GRPC_HOST": "0.0.0.0"}
+    with running(tmp_path / "data", SERVE, FASTRUNNER_WORKERS="1", LOG_LEVEL="warn", **settings) as runner:
+        logged = logged_until(runner, "without TLS")
+        assert "FASTRUNNER_GRPC_HOST=0.0.0.0 takes bearer tokens from other machines without TLS" in logged
+        runner.wait_ready()
+        assert "without TLS" not in runner.stop()[2]
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({}, []),
+    ({"callers_file": None}, []),
+    ({"grpc_host": "10.0.0.1"}, ["FASTRUNNER_GRPC_HOST=10.0.0.1"]),
+    ({"grpc_host": "::", "http_host": "0.0.0.0"}, ["FASTRUNNER_GRPC_HOST=::", "FASTRUNNER_HTTP_HOST=0.0.0.0"]),
+    ({"grpc_host": "::", "tls": True}, []),
+    ({"http_host": "::", "tls": True}, ["FASTRUNNER_HTTP_HOST=::"]),
+    ({"http_host": "::", "tls": True, "http_tls": True}, []),
+    ({"stigmer_service_endpoint": "there:1", "stigmer_service_api_key": "k"}, []),
+    ({"stigmer_service_endpoint": "there:1", "stigmer_service_api_key": "k", "stigmer_service_use_tls": False},
+     ["STIGMER_SERVICE_USE_TLS=false"]),
+    ({"stigmer_service_endpoint": "[::1]:1", "stigmer_service_api_key": "k", "stigmer_service_use_tls": False}, []),
+    ({"stigmer_service_endpoint": "there:1", "stigmer_service_use_tls": False}, []),
+])  # fmt: skip
+def test_what_goes_in_clear(tmp_path: Path, changes: dict[str, Any], told: list[str]) -> None:
+    write_callers(tmp_path / "callers")
+    settings: dict[str, Any] = {"callers_file": tmp_path / "callers"} | changes
+    if settings.pop("tls", False):
+        certificate = ROOT / "tests" / "certificates" / "server.pem"
+        settings |= {"tls_certificate_file": certificate, "tls_key_file": certificate}
+    config = load_config(**settings)
+    assert [sentence.partition(" ")[0] for sentence in config.secrets_in_clear] == told
+    assert all(word != "k" for sentence in config.secrets_in_clear for word in sentence.split())

@@ -491,6 +491,8 @@ def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain 
         return error.code
     with held:
         warn_of_lost_connections(config)
+        for sentence in config.secrets_in_clear:
+            log.warning("%s", sentence)
         # What is alive now stays shared with the children: their collectors never touch its pages.
         gc.freeze()
         tree = Supervisor(config, reserved, {Role.WORKER: worker, Role.WEB: web}, announcement(config, reserved))
