@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ class Issuer:
         return jwt.encode(header, {name: value for name, value in given.items() if value is not None}, by)
 
 
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
+@asynccontextmanager
+async def serving_issuer() -> AsyncIterator[Issuer]:
     served = Issuer()
     app = web.Application()
     app.add_routes([web.get("/.well-known/openid-configuration", served.configuration), web.get("/keys", served.jwks)])
@@ -66,6 +67,12 @@ async def issuer() -> AsyncIterator[Issuer]:
     served.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     yield served
     await runner.cleanup()
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with serving_issuer() as served:
+        yield served
 
 
 @pytest.fixture

@@ -102,6 +102,10 @@ REACHED = {
     "integration/test_registry.py": {
         "WORKFLOW_REF_SIZE_BYTES_MAX": "test_references_that_are_refused",
     },
+    "integration/test_standing.py": {
+        "STREAM_CREDENTIALS_LOOK_INTERVAL_S": "test_a_stream_ends_when_its_token_has",
+        "STREAM_CREDENTIALS_SLICE": "test_streams_are_judged_in_slices",
+    },
     "integration/test_callers.py": {
         "CREDENTIALS_LOOK_INTERVAL_S": "test_callers_file_is_read_again",
     },

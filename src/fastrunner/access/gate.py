@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from fastrunner.access.callers import CallersFile, digest_of
-from fastrunner.access.jwt import JwtVerifier
+from fastrunner.access.jwt import JWT_PREFIX, JwtVerifier
 from fastrunner.access.principal import ALL_ROLES, Principal
 from fastrunner.config import Config
 from fastrunner.errors import Unauthenticated
@@ -29,6 +29,7 @@ class Gate:
         self._callers = callers
         self._jwt = jwt
         self._knows_certificates = knows_certificates
+        self._changes = 0
 
     def admit(
         self, authorization: str | bytes | None, certificate_names: Callable[[], Sequence[str]]
@@ -65,10 +66,24 @@ class Gate:
             return Principal(f"certificate:{names[0]}", ALL_ROLES)
         raise Unauthenticated("the certificate's names are no caller's: send `authorization: Bearer <token>`")
 
+    @property
+    def changes(self) -> int:
+        """A number that is another one when other credentials may be good than before."""
+        return self._changes + (0 if self._jwt is None else self._jwt.changes)
+
+    @property
+    def knows_tokens_that_end(self) -> bool:
+        """Whether some credentials are good for a time only."""
+        return self._jwt is not None
+
+    def ends_by_itself(self, principal: Principal) -> bool:
+        """Whether what proved a principal is good for a time only."""
+        return self._jwt is not None and principal.name.startswith(JWT_PREFIX)
+
     def look(self) -> None:
         """Takes up files that have changed."""
         if self._callers is not None:
-            self._callers.look()
+            self._changes += self._callers.look()
         if self._jwt is not None:
             self._jwt.look()
 

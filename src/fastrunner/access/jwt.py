@@ -28,7 +28,10 @@ from fastrunner.errors import AtCapacity, Unauthenticated, Unavailable
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-__all__ = ["JwtVerifier"]
+__all__ = ["JWT_PREFIX", "JwtVerifier"]
+
+JWT_PREFIX: Final = "jwt:"
+"""What names of principals begin with whom a token has proved."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +74,8 @@ class JwtVerifier:
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._under_way: dict[bytes, asyncio.Task[Principal]] = {}
         self._session: ClientSession | None = None
+        self.changes = 0
+        """How often the keys have become others."""
         if self._file is not None:
             try:
                 self._keys = _read(self._file)
@@ -179,7 +184,7 @@ class JwtVerifier:
         namespaces = None
         if self._namespaces_claim is not None:
             namespaces = frozenset(_texts(_at(claims, self._namespaces_claim)))
-        return Principal(f"jwt:{subject}", with_implied(roles), namespaces)
+        return Principal(f"{JWT_PREFIX}{subject}", with_implied(roles), namespaces)
 
     # --- keys ---
 
@@ -188,6 +193,7 @@ class JwtVerifier:
             # A key that is gone has been taken back.
             self._verified.clear()
             self._keys, self._key_set = keys, None
+            self.changes += 1
 
     async def _ask(self) -> None:
         """Asks the issuer for its keys; whoever wants them meanwhile waits for the same answer."""

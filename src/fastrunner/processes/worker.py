@@ -142,7 +142,7 @@ class Worker:
         worker = cls(context, listener, credentials)
         worker._troubles.watch_descriptors()
         worker._memory.watch()
-        worker._looks.begin(credentials.looks)
+        worker._looks.begin([*credentials.looks, worker._server.look])
         worker._bus.start()
         if worker._sinks is not None:
             worker._sinks.start()

@@ -29,6 +29,8 @@ class CallFacts:
     """Answer from this worker's own engine: set on calls that another worker forwarded."""
     principal: Principal | None = None
     """Who calls, by its credentials; None where callers are not told apart. Its roles cover the method already."""
+    is_turned_away: bool = False
+    """Whether the runner ends the call, a stream, by itself: then its client has not gone away."""
 
 
 class Later(Awaitable[bytes]):

@@ -274,7 +274,7 @@ class Service:
                 last = event
                 yield event
         except (GeneratorExit, asyncio.CancelledError):
-            if not self._stopping and not _is_terminal(last):
+            if not (self._stopping or facts.is_turned_away or _is_terminal(last)):
                 self._later(self._abandon(execution_id, accepted, facts))
             raise
         finally:

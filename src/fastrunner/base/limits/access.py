@@ -42,6 +42,12 @@ CALLERS_SIZE_BYTES_MAX: Final = 1_048_576
 CREDENTIALS_LOOK_INTERVAL_S: Final = 1.0
 """How often files of callers, certificates and tokens are looked at: a look is a few microseconds for each."""
 
+STREAM_CREDENTIALS_LOOK_INTERVAL_S: Final = 10.0
+"""How often open streams are judged again whose callers have tokens that end."""
+
+STREAM_CREDENTIALS_SLICE: Final = 200
+"""Streams judged at a time: a hash and a look-up each, below a millisecond together."""
+
 JWT_VERIFIED_MAX: Final = 10_000
 """Tokens that a worker keeps as verified: callers at a time; half a KiB each."""
 

@@ -23,6 +23,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined] # compiled, withou
 
 from fastrunner.access.certificates import Certificates
 from fastrunner.access.principal import Principal
+from fastrunner.access.roles import Wanted
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.service.audit import AuditEntry
@@ -82,7 +83,10 @@ def check_grpcio() -> None:
 class ServerCall:
     """One call, from its headers on. Methods that answer return at once; the answer travels on its own."""
 
-    __slots__ = ("_call", "_queue", "_started", "audit", "client", "deadline_s", "metadata", "path", "principal")
+    __slots__ = (
+        *("_call", "_queue", "_started"),
+        *("admitted", "audit", "client", "deadline_s", "metadata", "path", "principal"),
+    )
 
     def __init__(self, queue: "CallQueue", event: Any) -> None:
         details = event.call_details
@@ -96,6 +100,8 @@ class ServerCall:
         """Whom the server takes the caller for, once it has found out."""
         self.principal: Principal | None = None
         """Who calls, where callers are told apart."""
+        self.admitted: tuple[Wanted, str, int] | None = None
+        """The role and the method that the principal was admitted for, and as of which change of who is known."""
         self.audit: AuditEntry | None = None
         """What is to be told of it."""
         self._queue = queue

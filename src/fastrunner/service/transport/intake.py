@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fastrunner.base import clock, limits
-from fastrunner.errors import AtCapacity
+from fastrunner.errors import AtCapacity, RunnerError
 from fastrunner.service.transport.call_queue import Received, ServerCall
 
 __all__ = ["Intake"]
@@ -59,6 +59,12 @@ class Intake:
         call.receive(got)
         if len(self._coming) > limits.GRPC_REQUESTS_COMING_MAX and self._look is None:
             self._look_soon()
+
+    def refuse(self, call: ServerCall, error: RunnerError) -> None:
+        """Waits for the request of a call no more, if it has not come."""
+        coming = self._coming.pop(call, None)
+        if coming is not None:
+            coming.refuse(error)
 
     def _look_soon(self) -> None:
         self._look = asyncio.get_running_loop().call_later(limits.GRPC_REQUEST_LATE_S, self._refuse_late)

@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections import Counter as Counts
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ from fastrunner.service.transport.capacity import Capacity
 from fastrunner.service.transport.connections import cut_connections, stop_listening
 from fastrunner.service.transport.idle import IdleConnections
 from fastrunner.service.transport.intake import Intake
+from fastrunner.service.transport.standing import Standing, authorization_of
 
 
 def _label(code: str) -> str:
@@ -51,7 +52,6 @@ _DETAILS_KEY: Final = "grpc-status-details-bin"
 _STOPPING: Final = "the runner is stopping: executions go on; call again, and Subscribe to follow them"
 _CLIENT_KEY: Final = "fastrunner-client"
 """Metadata in which a client may name itself: several behind one address get shares of their own."""
-_AUTHORIZATION_KEY: Final = "authorization"
 _SUBMIT: Final = {"ExecuteAsync", "ExecuteAsyncBatch"}
 """Unary methods that submit executions."""
 _UNKNOWN: Final = Method("unknown", "unknown", streams=False)
@@ -112,11 +112,12 @@ class Server:
         self._pending: dict[asyncio.Future[Any], ServerCall] = {}
         self._stopping = False
         self._held: list[Callable[[], None]] | None = None
+        self._intake = Intake(_client, lambda: self._queue.empty_s)
+        self._standing = None if gate is None else Standing(gate, lambda: self._intake.coming, self._intake.refuse)
         self._unknown = _Measure(metrics, _UNKNOWN)
         self._answers = self._methods()
         self._queue = CallQueue(self._listener, self._take_up, service.overload.measured)
         self._capacity = Capacity()
-        self._intake = Intake(_client, lambda: self._queue.empty_s)
         self._conversations_count = 0
         connections_max = self._listener.options[_CONNECTIONS]
         self._idle = IdleConnections(connections_max, self._open_calls, metrics.connections_cut)
@@ -142,10 +143,17 @@ class Server:
         """Whether health says that new work is not taken although the worker serves."""
         self._health.set_troubled(troubled)
 
+    def look(self) -> None:
+        """Ends the streams of callers that may not have them any more; call after the gate has looked at its files."""
+        if self._standing is not None:
+            self._standing.look()
+
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, ends streams, lets unary calls finish within `grace_s`."""
         self.set_serving(False)
         self._idle.close()
+        if self._standing is not None:
+            self._standing.close()
         stop_listening(self.port)
         # grpcio gives up calls that have arrived but that nobody has taken up when it stops. So answers are held for a
         # moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
@@ -195,7 +203,7 @@ class Server:
 
     def _guarded(self, method: Method, answer: Answer) -> Answer:
         """Has a method answer those alone who may call it, and tells of it; where neither is asked for, at no cost."""
-        gate, audit = self._gate, self._audit
+        gate, standing, audit = self._gate, self._standing, self._audit
         if gate is None and audit is None:
             return answer
         wanted = ROLE_OF_METHOD[method.name]
@@ -203,13 +211,14 @@ class Server:
             return partial(_as_stranger, answer) if gate is not None else answer
         if audit is not None:
             answer = partial(_audited, audit, method.name, answer)
-        if gate is None:
+        if gate is None or standing is None:
             return answer
         measure = _Measure(self._metrics, method)
 
         def enter(call: ServerCall, principal: Principal) -> None:
             call.principal, call.client = principal, principal.name
             check_role(principal, wanted, method.name)
+            standing.begin(call, wanted, method.name)
             answer(call)
 
         def refuse(call: ServerCall, error: Exception) -> None:
@@ -226,7 +235,7 @@ class Server:
 
         def take_up(call: ServerCall) -> None:
             try:
-                principal = gate.admit(_authorization(call), lambda: call.certificate_names)
+                principal = gate.admit(authorization_of(call), lambda: call.certificate_names)
                 if isinstance(principal, Principal):
                     enter(call, principal)
                     return
@@ -403,11 +412,12 @@ class Server:
 
     async def _serve(self, measure: "_Measure", open_: Opened, call: ServerCall, size_bytes: int) -> None:
         started_s = clock.monotonic_s()
-        messages = open_(_facts(call))
+        facts = _facts(call)
+        messages = open_(facts)
         # It holds the request, which must go as soon as nobody needs it any more.
         del open_
         try:
-            with self._open_stream(call, size_bytes) as taken_over:
+            with self._open_stream(call, size_bytes) as taken_over, self._kept(call, facts):
                 async for message in messages:
                     taken_over()
                     if call.audit is not None:
@@ -425,6 +435,9 @@ class Server:
             measure(OK, started_s)
         finally:
             await messages.aclose()
+
+    def _kept(self, call: ServerCall, facts: CallFacts) -> AbstractContextManager[None]:
+        return nullcontext() if self._standing is None else self._standing.kept(call, facts)
 
     @contextmanager
     def _open_stream(self, call: ServerCall, size_bytes: int) -> Iterator[Callable[[], None]]:
@@ -543,10 +556,6 @@ def _type(method: Method) -> str:
 def _facts(call: ServerCall) -> CallFacts:
     deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
     return CallFacts(peer=_client(call), deadline_ms=deadline_ms, local=False, principal=call.principal)
-
-
-def _authorization(call: ServerCall) -> str | bytes | None:
-    return next((value for key, value in call.metadata if key == _AUTHORIZATION_KEY), None)
 
 
 def _audited(audit: AuditLog, method: str, answer: Answer, call: ServerCall) -> None:
