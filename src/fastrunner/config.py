@@ -290,30 +290,6 @@ class Config(DataSettings):
         """Whether callers prove who they are."""
         return bool(self.callers_file or self.jwt_issuer or self.tls_client_ca_file)
 
-    @property
-    def secrets_in_clear(self) -> list[str]:
-        """What proves somebody and goes over a network that may be read on its way: a sentence each."""
-        sentences = []
-        ports = (
-            ("GRPC", self.grpc_host, self.tls_certificate_file, "FASTRUNNER_TLS_CERTIFICATE_FILE"),
-            ("HTTP", self.http_host, self.http_tls, "FASTRUNNER_HTTP_TLS=true"),
-        )
-        for name, host, is_sealed, remedy in ports:
-            if (self.callers_file or self.jwt_issuer) and not is_sealed and not is_loopback(host):
-                sentences.append(
-                    f"FASTRUNNER_{name}_HOST={host} takes bearer tokens from other machines without TLS: whoever reads "
-                    f"them on their way can call with them; set {remedy}, or see to it that something before it has TLS"
-                )
-        endpoint = self.stigmer_service_endpoint
-        if endpoint and self.stigmer_service_api_key and not self.stigmer_service_use_tls:
-            host = endpoint.rpartition(":")[0]
-            if not is_loopback(host):
-                sentences.append(
-                    f"STIGMER_SERVICE_USE_TLS=false sends STIGMER_SERVICE_API_KEY to {host} without TLS: whoever reads "
-                    "it on its way can report progress with it; set STIGMER_SERVICE_USE_TLS=true"
-                )
-        return sentences
-
     @field_validator("log_level", "env", "auth", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
