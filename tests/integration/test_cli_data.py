@@ -13,11 +13,12 @@ import apsw
 import pytest
 
 from fastrunner.data.inspection import shard_files
-from fastrunner.engine import ExecutionQuery
+from fastrunner.engine import DefinitionRef, ExecutionQuery
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
+from fastrunner.registry.file import RegistryFile
 from tests.golden import make
-from tests.integration.engines import engine_on, submission
+from tests.integration.engines import document, engine_on, submission
 from tests.integration.runner_process import ROOT
 from tests.integration.test_cli import fastrunner
 
@@ -74,6 +75,7 @@ def test_check_finds_nothing_in_a_sound_directory(folder: Path) -> None:
         ("delete from claims where execution_key = 6", "snapshots", "but does not claim it"),
         ("delete from claims where execution_key = 7", "executions", "but does not claim it"),
         ("delete from claims where execution_key = 7", "large_values", "nobody needs"),
+        ("insert into orders values (99, 1, 'pause')", "orders", "execution number 99, which does not exist"),
         ("insert into claims values (99, x'00')", "claims", "execution number 99, which does not exist"),
     ],
 )
@@ -83,7 +85,39 @@ def test_check_names_what_is_damaged(folder: Path, statement: str, table: str, d
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 1
     assert [each for each in findings if each["table"] == table and detail in each["detail"]], findings
-    assert {each["shard"] for each in findings} == {"shard-0000.db"}
+    assert {each["file"] for each in findings} == {"shard-0000.db"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "detail"),
+    [
+        ("update definitions set document = 'x'", "definitions", "tests/child:1.0.0 does not match its hash"),
+        ("update definitions set resources_json = '{}'", "definitions", "tests/child:1.0.0 does not match its hash"),
+        ("update definitions set rank = x'00'", "definitions", "tests/child:1.0.0 is not where its version belongs"),
+        ("update definitions set version = 'x'", "definitions", "tests/child:x is not where its version belongs"),
+        ("drop table definitions", "file", "cannot be read to its end"),
+    ],
+)
+def test_check_names_what_is_damaged_in_the_registry(folder: Path, statement: str, table: str, detail: str) -> None:
+    file = RegistryFile(folder)
+    file.register(DefinitionRef("tests", "child", "1.0.0"), document("  - one:\n      set: {a: 1}\n", "child"), 1)
+    assert fastrunner("data", "check", "--data-dir", str(folder)).returncode == 0
+    file.close()
+    done = fastrunner("data", "check", "--data-dir", str(folder))
+    assert (done.returncode, "nothing damaged" in done.stderr) == (0, True)
+    with closing(apsw.Connection(str(folder / "registry.db"))) as db:
+        db.execute(statement)
+    done = fastrunner("data", "check", "--data-dir", str(folder), "--json")
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert {(each["file"], each["table"]) for each in findings} == {("registry.db", table)}
+    assert all(detail in each["detail"] for each in findings)
+
+
+def test_a_registry_that_is_no_database(folder: Path) -> None:
+    (folder / "registry.db").write_bytes(b"no database" * 1000)
+    done = fastrunner("data", "check", "--data-dir", str(folder))
+    assert (done.returncode, "registry.db file: cannot be read to its end" in done.stdout) == (1, True)
 
 
 def test_check_names_what_lives_in_two_shards(folder: Path) -> None:

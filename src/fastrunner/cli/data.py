@@ -100,7 +100,8 @@ def _line(fields: dict[str, Any]) -> str:
 @_data_dir
 @_json
 def check(data_dir: Path | None, as_json: bool) -> None:
-    """Look for damage: pages, checksums, what must hold between rows, and executions that live in several shards.
+    """Look for damage in shards and in the registry of workflows: pages, checksums, what must hold between rows, and
+    executions that live in several shards.
 
     Exits with 0 if everything is what was written, 1 with a list of what is not. Beside a running runner it holds back
     the folding of the journal for as long as it reads a shard. Without the keys of a sealed directory it checks
@@ -108,24 +109,26 @@ def check(data_dir: Path | None, as_json: bool) -> None:
     """
     from fastrunner.data.inspection import doubled
     from fastrunner.engine.embedded.store.manifest import read_sealing_keys
+    from fastrunner.registry import inspection as registry
 
     settings = _settings(data_dir)
     with _refusals():
         shards = _shards(settings)
         is_closed = settings.data_key_file is None and bool(read_sealing_keys(settings.data_dir))
-        rows = sum(shard.count_rows() for shard in shards)
+        rows = sum(shard.count_rows() for shard in shards) + registry.count_rows(settings.data_dir)
         found = 0
         with _progress(rows, "checking", hidden=as_json) as advance:
-            findings = [(shard, damage) for shard in shards for damage in shard.check(advance)]
-            findings += doubled(shards)
-    for shard, damage in findings:
+            findings = [(shard.path.name, damage) for shard in shards for damage in shard.check(advance)]
+            findings += [(shard.path.name, damage) for shard, damage in doubled(shards)]
+            findings += [(registry.FILE_NAME, damage) for damage in registry.check(settings.data_dir, advance)]
+    for file, damage in findings:
         found += 1
         if as_json:
-            fields = {"shard": shard.path.name, "table": damage.table, "execution_id": damage.execution_id}
+            fields = {"file": file, "table": damage.table, "execution_id": damage.execution_id}
             click.echo(_line({**fields, "detail": damage.detail}))
         else:
             whose = f" execution {damage.execution_id}:" if damage.execution_id else ""
-            click.echo(printable(f"{shard.path.name} {damage.table}:{whose} {damage.detail}"))
+            click.echo(printable(f"{file} {damage.table}:{whose} {damage.detail}"))
     click.echo(f"{len(shards)} shards, {rows} rows: {found or 'nothing'} damaged", err=True)
     if is_closed:
         click.echo("of sealed values only the checksums were checked: FASTRUNNER_DATA_KEY_FILE is not set", err=True)

@@ -160,6 +160,7 @@ class ShardFile:
         ):
             yield from _guarded(table, _each(db, table, look, advance))
         yield from _guarded("claims", _each(db, "claims", _check_claim, _ignore))
+        yield from _guarded("orders", _each(db, "orders", _check_order, _ignore))
         yield from _guarded("events", _check_events(db, self.seals, advance))
 
     def _check_journal(self, mark: wal_check.Mark | None, index_files: ExitStack) -> Iterator[Damage]:
@@ -386,8 +387,14 @@ def _check_claim(row: tuple[Any, ...]) -> Iterator[Damage]:
         yield Damage("claims", execution_id, "a large value it needs is missing")
 
 
+def _check_order(row: tuple[Any, ...]) -> Iterator[Damage]:
+    key, execution_id, number, _ = row
+    if execution_id is None:
+        yield Damage("orders", "", f"order {number} is for execution number {key}, which does not exist")
+
+
 def _ignore(count: int) -> None:
-    """Claims are not rows to wait for."""
+    """Claims and orders are not rows to wait for."""
 
 
 def _check_events(db: apsw.Connection, seals: Seals, advance: Callable[[int], None]) -> Iterator[Damage]:

@@ -19,7 +19,7 @@ from fastrunner.engine.embedded.store.statements import statements_in
 from fastrunner.errors import AlreadyRegistered, Damaged, UnknownWorkflow
 from fastrunner.registry.versions import rank_of
 
-__all__ = ["After", "RegistryFile"]
+__all__ = ["FILE_NAME", "QUERIES", "SCHEMA_VERSION", "After", "RegistryFile", "is_whole"]
 
 FILE_NAME: Final = "registry.db"
 
@@ -28,7 +28,11 @@ def _sql(name: str) -> str:
     return files(__package__).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
 
 
-_QUERIES: Final[Mapping[str, str]] = statements_in(_sql("queries"))
+QUERIES: Final[Mapping[str, str]] = statements_in(_sql("queries"))
+
+_SCHEMA: Final = (_sql("0001-definitions"), _sql("0002-resources"))
+SCHEMA_VERSION: Final = len(_SCHEMA)
+"""Of the file as this version writes it."""
 
 After = tuple[str, str, str]
 """(namespace, name, version) of the last definition of a page."""
@@ -38,17 +42,17 @@ class RegistryFile(SharedFile):
     """One connection to the registry; it belongs to one thread. Every method raises StorageFailed or StorageFull."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / FILE_NAME, (_sql("0001-definitions"), _sql("0002-resources")))
+        super().__init__(folder / FILE_NAME, _SCHEMA)
 
     def find(self, ref: DefinitionRef) -> Definition:
         """One version, or the highest one. Raises UnknownWorkflow, Damaged."""
         name = "select_definition" if ref.version else "select_latest"
         parameters = (ref.namespace, ref.name, ref.version) if ref.version else (ref.namespace, ref.name)
-        rows = self.tried(lambda db: read_all(db, _QUERIES[name], parameters))
+        rows = self.tried(lambda db: read_all(db, QUERIES[name], parameters))
         if not rows:
             raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
         version, registered_ms, is_latest, *proven = rows[0]
-        if not _is_whole(*proven):
+        if not is_whole(*proven):
             raise Damaged(
                 f"the registered document of {ref.namespace}/{ref.name}:{version} is damaged: register it again"
             )
@@ -58,8 +62,8 @@ class RegistryFile(SharedFile):
     def has_text(self, document: str) -> bool:
         """Whether some version is registered with a text, and undamaged."""
         digest = sha256(document.encode()).digest()
-        rows = self.tried(lambda db: read_all(db, _QUERIES["select_by_hash"], (digest,)))
-        return any(_is_whole(*row) for row in rows)
+        rows = self.tried(lambda db: read_all(db, QUERIES["select_by_hash"], (digest,)))
+        return any(is_whole(*row) for row in rows)
 
     def register(self, ref: DefinitionRef, document: str, now_ms: int, pinned: str = "") -> bool:
         """Whether this call has registered it. Of a text that is, the texts from elsewhere stay those that it was
@@ -69,15 +73,15 @@ class RegistryFile(SharedFile):
     def _register(self, db: apsw.Connection, ref: DefinitionRef, document: str, now_ms: int, pinned: str) -> bool:
         key = (ref.namespace, ref.name, ref.version)
         digest = sha256(document.encode()).digest()
-        rows = read_all(db, _QUERIES["select_hash"], key)
+        rows = read_all(db, QUERIES["select_hash"], key)
         if not rows:
             texts = (digest, document, _pinned_hash(pinned), pinned)
-            db.execute(_QUERIES["insert_definition"], (*key, rank_of(ref.version), now_ms, *texts))
+            db.execute(QUERIES["insert_definition"], (*key, rank_of(ref.version), now_ms, *texts))
             return True
         if rows[0][0] != digest:
             raise AlreadyRegistered(ref.namespace, ref.name, ref.version)
-        if not _is_whole(*rows[0]):
-            db.execute(_QUERIES["heal_definition"], (*key, document, _pinned_hash(pinned), pinned))
+        if not is_whole(*rows[0]):
+            db.execute(QUERIES["heal_definition"], (*key, document, _pinned_hash(pinned), pinned))
         return False
 
     def delete(self, ref: DefinitionRef) -> None:
@@ -85,7 +89,7 @@ class RegistryFile(SharedFile):
         self.written(lambda db: self._delete(db, ref))
 
     def _delete(self, db: apsw.Connection, ref: DefinitionRef) -> None:
-        db.execute(_QUERIES["delete_definition"], (ref.namespace, ref.name, ref.version))
+        db.execute(QUERIES["delete_definition"], (ref.namespace, ref.name, ref.version))
         if not db.changes():
             raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
 
@@ -104,7 +108,7 @@ class RegistryFile(SharedFile):
             "after_version": after_version,
             "count_max": count_max,
         }
-        rows = self.tried(lambda db: read_all(db, _QUERIES["list_definitions"], parameters))
+        rows = self.tried(lambda db: read_all(db, QUERIES["list_definitions"], parameters))
         return [Definition(DefinitionRef(*row), registered_ms, bool(latest)) for *row, registered_ms, latest in rows]
 
 
@@ -112,7 +116,7 @@ def _pinned_hash(pinned: str) -> bytes | None:
     return sha256(pinned.encode()).digest() if pinned else None
 
 
-def _is_whole(digest: bytes, document: str, pinned_digest: bytes | None, pinned: str) -> bool:
+def is_whole(digest: bytes, document: str, pinned_digest: bytes | None, pinned: str) -> bool:
     """Whether texts are those that were registered."""
     own, others = (text.encode("utf-8", "replace") for text in (document, pinned))
     return sha256(own).digest() == digest and pinned_digest == (sha256(others).digest() if others else None)

@@ -58,3 +58,21 @@ where (:namespace = '' or d.namespace = :namespace)
     )
 order by d.namespace, d.name, d.rank desc, d.version desc
 limit :count_max
+
+-- name: schema_version
+pragma user_version
+
+-- name: begin
+-- Everything read after it is one state of the file.
+begin
+
+-- name: integrity
+-- Up to a hundred sentences, or `ok`.
+pragma integrity_check
+
+-- name: count_definitions
+select count(*) from definitions
+
+-- name: inspect_definitions
+-- Every version with all that proves it.
+select namespace, name, version, rank, registered_ms, hash, document, resources_hash, resources_json from definitions

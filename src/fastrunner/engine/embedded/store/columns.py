@@ -54,6 +54,7 @@ INSPECTED: Final[Mapping[str, str]] = {
     "export_events": "iibii",
     "large_value": "b",
     "large_values": "bbi",
+    "orders": "iSis",
     "plans": "ibssisssi",
     "requests": "iSibbsii",
     "snapshots": "iSb",

@@ -60,6 +60,11 @@ select
     c.execution_key, coalesce(x.execution_id, ''), exists (select 1 from large_values as v where v.hash = c.hash)
 from claims as c left join executions as x using (execution_key)
 
+-- name: orders
+-- What children are to do, with whether they are there.
+select o.execution_key, x.execution_id, o.number, o.command
+from orders as o left join executions as x using (execution_key)
+
 -- name: unclaimed
 -- 1 if an execution does not claim a value.
 select not exists (select 1 from claims where execution_key = ? and hash = ?)
