@@ -1,6 +1,10 @@
 """Containers: real ones of podman, what they are given, how they end, what the workflow hears, what is left of them."""
 
 import asyncio
+import contextlib
+import os
+import tempfile
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -293,6 +297,62 @@ async def test_memory_is_bounded(podman: Podman, settings: dict[str, Any]) -> No
     async with running(**settings, run_memory_mib=32) as performers:
         said = await detail(performers, "head -c 400000000 /dev/zero | tail -c 300000000 >/dev/null || exit 9")
     assert "the process ended with code" in said
+
+
+@pytest.mark.parametrize(
+    ("info", "memory_size_bytes"),
+    [
+        ('{"MemoryLimit": true, "SwapLimit": true, "PidsLimit": false}', 64 << 20),
+        ('{"host": {"cgroupControllers": []}}', 0),
+    ],
+)
+async def test_engines_that_bound_less(
+    podman: Podman, settings: dict[str, Any], tmp_path: Path, info: str, memory_size_bytes: int
+) -> None:
+    """What they say they cannot is not asked of them."""
+    engine = tmp_path / "engine"
+    engine.write_text(f"#!/bin/sh\n[ $1 != info ] || exec echo '{info}'\nexec {podman.program} \"$@\"\n")
+    engine.chmod(0o755)
+    async with running(**settings, run_engine=engine, run_memory_mib=64, run_processes_max=16) as performers:
+        assert (await container(performers, "echo ran")).output == "ran\n"
+    [name] = podman.names()
+    bounds = podman.look(name)["HostConfig"]
+    assert bounds["Memory"] == memory_size_bytes
+    assert bounds["PidsLimit"] != 16
+
+
+def command_lines() -> bytes:
+    """Those of all processes."""
+    lines = b""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines += file.read_bytes()
+    return lines
+
+
+def files_of_runs() -> list[Path]:
+    """What lies in the folders of this process's runs."""
+    return list(Path(tempfile.gettempdir()).glob(f"fastrunner-run-{os.getpid()}-*/*"))
+
+
+async def test_no_secret_stands_on_a_command_line(
+    performers: Performers, podman: Podman, settings: dict[str, Any]
+) -> None:
+    """Nor in a file, nor in an error: what the environment and the input hold."""
+    folder = settings["run_volumes"]
+    secret = f"canary-{uuid.uuid4().hex}"
+    command = 'echo "$KEY" > /v/seen; while [ ! -e /v/gate ]; do sleep 0.1; done; exit 1'
+    going = asyncio.create_task(
+        container(performers, command, volumes={str(folder): "/v"}, environment={"KEY": secret}, stdin=secret)
+    )
+    await until((folder / "seen").exists, "it runs")
+    lines = command_lines()
+    assert podman.program.encode() in lines
+    assert secret.encode() not in lines
+    assert not files_of_runs()
+    (folder / "gate").touch()
+    assert secret not in str(await going)
+    assert (folder / "seen").read_text() == secret + "\n"
 
 
 async def test_processes_are_bounded(podman: Podman, settings: dict[str, Any]) -> None:

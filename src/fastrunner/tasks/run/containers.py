@@ -198,14 +198,16 @@ class Containers:
         """Removes the container of the effect's performance before. Raises RunProblem if it is somebody else's."""
         if made.arguments.get("name") is None:
             # Nobody else gives this name, and half a container is known by nothing else.
-            return await self._engine.remove(made.program, made.name)
+            await self._engine.remove(made.program, made.name)
+            return
         for container in await self._engine.look(made.program, made.name):
-            if _labels_of(container).get("effect") == made.key:
-                return await self._engine.remove(made.program, str(container["Id"]))
-        raise RunProblem.of_argument(
-            "configuration",
-            "name is that of another container: remove that one, or leave name out, and each gets one of its own",
-        )
+            if _labels_of(container).get("effect") != made.key:
+                raise RunProblem.of_argument(
+                    "configuration",
+                    "name is that of another container: remove that one, or leave name out for one of its own",
+                )
+            await self._engine.remove(made.program, str(container["Id"]))
+        # None if somebody else has just removed it, as who watched over it does.
 
     async def _look_at_end(self, program: str, container: str, ended: Ended) -> None:
         """Finds out what an exit code does not tell. Raises RunProblem for a container that never started."""

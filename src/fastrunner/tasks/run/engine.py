@@ -113,14 +113,14 @@ class ContainerEngine:
             for what, is_there in (
                 ("memory", facts.bounds_memory),
                 ("swap", facts.bounds_swap),
-                ("the number of processes", facts.bounds_processes),
+                ("number of processes", facts.bounds_processes),
             )
             if not is_there
         ]
         if missing:
-            _log.warning("containers run by %s, which does not bound %s here", facts.program, " and ".join(missing))
+            _log.warning("containers are run by %s, which bounds no %s here", facts.program, " and no ".join(missing))
         else:
-            _log.info("containers run by %s, which bounds memory and processes", facts.program)
+            _log.info("containers are run by %s, which bounds memory and processes", facts.program)
 
     def bounds(self, facts: EngineFacts) -> list[str]:
         """Options that confine a container."""
