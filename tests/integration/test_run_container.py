@@ -262,14 +262,34 @@ async def test_what_nobody_awaits(performers: Performers, podman: Podman, settin
     assert (await run(document(broken), {"a": 1}, performers)).status == "failed"
 
 
+def before_podman(podman: Podman, folder: Path, command: str) -> Path:
+    """An engine that does something, then what podman does."""
+    engine = folder / "engine"
+    engine.write_text(f'#!/bin/sh\n{command}\nexec {podman.program} "$@"\n')
+    engine.chmod(0o755)
+    return engine
+
+
+async def test_how_often_it_is_tried_to_remove_a_container(
+    podman: Podman, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    tried = tmp_path / "tried"
+    tried.write_text("")
+    for failing, left in ((limits.CONTAINER_REMOVALS_MAX - 1, 0), (limits.CONTAINER_REMOVALS_MAX, 1)):
+        count = f"[ $1 = rm ] && echo >> {tried} && [ $(wc -l < {tried}) -le {failing} ] && echo busy >&2 && exit 1"
+        async with running(**settings, run_engine=before_podman(podman, tmp_path, count)) as performers:
+            await container(performers, "true", lifetime={"cleanup": "always"})
+        assert len(podman.names()) == left
+        assert tried.read_text().count("\n") == limits.CONTAINER_REMOVALS_MAX
+        tried.write_text("")
+
+
 async def test_how_often_a_container_is_looked_at(
     podman: Podman, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that nobody awaits, until it runs."""
-    engine, looks = tmp_path / "engine", tmp_path / "looks"
-    slow = f'case $1 in inspect) echo >> {looks};; start) sleep 3;; esac; exec {podman.program} "$@"'
-    engine.write_text(f"#!/bin/sh\n{slow}\n")
-    engine.chmod(0o755)
+    looks = tmp_path / "looks"
+    engine = before_podman(podman, tmp_path, f"case $1 in inspect) echo >> {looks};; start) sleep 3;; esac")
     counts = []
     async with running(**settings, run_engine=engine) as performers:
         for interval_s in (0.05, 600.0):
@@ -310,9 +330,7 @@ async def test_engines_that_bound_less(
     podman: Podman, settings: dict[str, Any], tmp_path: Path, info: str, memory_size_bytes: int
 ) -> None:
     """What they say they cannot is not asked of them."""
-    engine = tmp_path / "engine"
-    engine.write_text(f"#!/bin/sh\n[ $1 != info ] || exec echo '{info}'\nexec {podman.program} \"$@\"\n")
-    engine.chmod(0o755)
+    engine = before_podman(podman, tmp_path, f"[ $1 != info ] || exec echo '{info}'")
     async with running(**settings, run_engine=engine, run_memory_mib=64, run_processes_max=16) as performers:
         assert (await container(performers, "echo ran")).output == "ran\n"
     [name] = podman.names()

@@ -88,6 +88,7 @@ REACHED = {
         "CONTAINER_LOOK_INTERVAL_S": "test_how_often_a_container_is_looked_at",
         "CONTAINER_NAME_PART_SIZE_CHARS": "test_long_names_are_cut",
         "CONTAINER_NAME_SIZE_CHARS_MAX": "test_values_that_no_container_can_be_given",
+        "CONTAINER_REMOVALS_MAX": "test_how_often_it_is_tried_to_remove_a_container",
         "CONTAINER_VARIABLE_SIZE_BYTES_MAX": "test_values_that_no_container_can_be_given",
         "RUN_COMMAND_S_MAX": "test_an_engine_that_does_not_answer",
     },

@@ -83,5 +83,8 @@ CONTAINER_NAME_SIZE_CHARS_MAX: Final = 200
 CONTAINER_VARIABLE_SIZE_BYTES_MAX: Final = 60_000
 """A container's variable with its name: engines read files of variables by lines of 64 KiB."""
 
+CONTAINER_REMOVALS_MAX: Final = 3
+"""Attempts to remove a container, seconds apart; after that it is left to the next start of the runner."""
+
 CONTAINER_LOOK_INTERVAL_S: Final = 0.2
 """Between looks at whether a container runs that nobody awaits: each is a process."""

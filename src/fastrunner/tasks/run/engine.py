@@ -171,11 +171,14 @@ class ContainerEngine:
 
     async def remove(self, program: str, *names: str) -> None:
         """Kills and removes containers, with volumes that have no name; those that are not there are none to worry
-        about."""
+        about. Engines fail at it at times, while something of a container is still busy."""
         with contextlib.suppress(RunProblem, OSError):
-            ended = await self.call(program, ["rm", "--force", "--volumes", *names])
-            if ended.code and "no such container" not in ended.stderr.decode("utf-8", "replace").lower():
-                _log.warning("a container could not be removed: %s", _last_line(ended))
+            for attempt in range(limits.CONTAINER_REMOVALS_MAX):
+                await asyncio.sleep(attempt)
+                ended = await self.call(program, ["rm", "--force", "--volumes", *names])
+                if ended.code == 0 or "no such container" in ended.stderr.decode("utf-8", "replace").lower():
+                    return
+            _log.warning("a container could not be removed: %s", _last_line(ended))
 
     async def look(self, program: str, *names: str) -> list[dict[str, Any]]:
         """What is known of those of the containers that are there. Raises RunProblem, OSError."""
