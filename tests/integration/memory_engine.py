@@ -8,7 +8,7 @@ from zlib import crc32
 
 from fastrunner._core import Plan, Problem, compile, validate  # noqa: A004 - the core's verb
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowProgressEvent
-from fastrunner.engine import EncodedEvents, ExecutionQuery, ExecutionView, Submission
+from fastrunner.engine import EncodedEvents, ExecutionQuery, ExecutionView, FeedItem, Submission
 from fastrunner.engine.pages import Page
 from fastrunner.errors import (
     AtCapacity,
@@ -25,6 +25,14 @@ from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
 
 FINAL = {"completed", "failed", "cancelled"}
+
+
+class MemoryFeed:
+    """Says where it stands: nobody here follows what comes."""
+
+    async def follow(self, after: Mapping[int, int]) -> AsyncIterator[FeedItem]:
+        yield FeedItem({0: after.get(0, 0)})
+        await asyncio.Event().wait()
 
 
 class MemoryExecution:
@@ -88,6 +96,7 @@ class MemoryEngine:
         self.stopped = False
         self.asked = 0
         self.is_late = False
+        self.feed = MemoryFeed()
         self.gate = asyncio.Event()
         self.gate.set()
 

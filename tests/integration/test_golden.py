@@ -24,7 +24,7 @@ from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.golden import make
 from tests.integration.engines import Performer, all_events, assert_whole, engine_on, folder, until_status
 
-VERSIONS = [int(path.name.split("-v")[1].split(".")[0]) for path in sorted(make.FOLDER.glob("shard-v*.db.gz"))]
+VERSIONS = sorted(int(path.name.split("-v")[1].split(".")[0]) for path in make.FOLDER.glob("shard-v*.db.gz"))
 
 
 _CALLED = {"method": "GET", "uri": "http://127.0.0.1:1/x", "output": "content", "redirect": False}
@@ -133,23 +133,36 @@ async def test_file_of_any_version_opens_and_everything_in_it_goes_on(
     assert _rows(path, "pragma integrity_check") == [("ok",)]
 
 
+COMPARED = (
+    "select * from plans order by plan_key",
+    "select * from executions order by execution_key",
+    "select * from requests order by execution_key",
+    "select * from snapshots order by execution_key",
+    "select * from large_values order by hash",
+    "select * from claims order by execution_key, hash",
+    "select * from labels order by name, value, execution_key",
+    "select * from orders order by execution_key",
+    "select * from events order by event_key",
+    "select * from feed",
+    "select sql from sqlite_schema order by name",
+)
+
+
 def test_rows_of_this_version_are_written_as_its_golden_file_has_them(tmp_path: Path) -> None:
-    """Snapshots, events and checksums byte for byte: a change of a format needs a version and a file of its own."""
-    asyncio.run(make.fill(tmp_path))
+    """Snapshots, events and checksums byte for byte: a change of a format needs a version and a file of its own.
+
+    On a busy machine a commit may come between two slices of `large`, whose state is then divided otherwise.
+    """
     golden = _unpacked(SCHEMA_VERSION)
-    for query in (
-        "select * from plans order by plan_key",
-        "select * from executions order by execution_key",
-        "select * from requests order by execution_key",
-        "select * from snapshots order by execution_key",
-        "select * from large_values order by hash",
-        "select * from claims order by execution_key, hash",
-        "select * from labels order by name, value, execution_key",
-        "select * from orders order by execution_key",
-        "select * from events order by event_key",
-        "select sql from sqlite_schema order by name",
-    ):
-        assert _rows(tmp_path, query) == _rows(golden, query), query
+    wanted = [_rows(golden, query) for query in COMPARED]
+    for attempt in range(3):
+        path = tmp_path / str(attempt)
+        path.mkdir()
+        asyncio.run(make.fill(path))
+        written = [_rows(path, query) for query in COMPARED]
+        if written == wanted:
+            break
+    assert written == wanted
 
 
 def test_checksums_are_what_they_were() -> None:

@@ -269,6 +269,13 @@ REACHED = {
         "LIST_DOCUMENTS_MAX": "test_name_of_many_documents_is_found_among_all",
         "LIST_ROWS_READ_MAX": "test_page_of_what_is_rare_ends_early",
     },
+    "integration/test_feed.py": {
+        "FEED_CURSOR_INTERVAL_S": "test_a_filter_that_nothing_passes_gets_cursors",
+        "FEED_INTERVAL_S": "test_a_follower_reads_now_and_then",
+        "FEED_PAGES_KEPT_MAX": "test_followers_share_what_is_read",
+        "FEED_ROWS_MAX": "test_a_reading_ends_at_its_bounds",
+        "FEED_SIZE_BYTES_MAX": "test_a_reading_ends_at_its_bounds",
+    },
     "integration/test_labels.py": {
         "LIST_DOCUMENT_METADATA_SIZE_BYTES_MAX": "test_metadata_of_a_document_is_shown",
     },

@@ -39,6 +39,7 @@ ROLE_OF_METHOD: Final[Mapping[str, Wanted]] = {
     "ListExecutions": Role.READ,
     "GetEvents": Role.READ,
     "Subscribe": Role.READ,
+    "SubscribeAll": Role.READ,
     "ValidateWorkflow": Role.READ,
     "DeleteExecution": Role.ADMIN,
     "RegisterWorkflow": Role.ADMIN,

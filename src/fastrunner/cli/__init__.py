@@ -18,6 +18,7 @@ from fastrunner.cli.send_event import send_event
 from fastrunner.cli.serve import receiver, serve
 from fastrunner.cli.status import status
 from fastrunner.cli.token import token
+from fastrunner.cli.watch import watch
 from fastrunner.cli.workflows import workflow
 
 __all__ = ["main"]
@@ -48,6 +49,7 @@ for command in (
     get,
     list_executions,
     events,
+    watch,
     status,
     cancel,
     pause,

@@ -133,6 +133,25 @@ class Client:
                 # There is no event from that number on, and there will be none: it has ended before.
                 return
 
+    def follow_all(self, request: query_pb2.SubscribeAllRequest) -> Iterator[query_pb2.StateChange]:
+        """What becomes of all executions, without end, through restarts of the runner as `follow`."""
+        away: _Away | None = None
+        invoke = self._channel.unary_stream(
+            QUERIES + "SubscribeAll",
+            request_serializer=query_pb2.SubscribeAllRequest.SerializeToString,
+            response_deserializer=query_pb2.StateChange.FromString,
+        )
+        while True:
+            try:
+                for change in invoke(request, metadata=self._metadata):
+                    if away is not None:
+                        away.end()
+                    away, request.cursor = _Away(self._target), change.cursor
+                    yield change
+            except grpc.RpcError as error:
+                if away is None or error.code() is not grpc.StatusCode.UNAVAILABLE or not away.wait():
+                    _refused(error, self._target)
+
     def _subscribe(self, execution_id: str, from_sequence: int) -> Iterator[messages_pb2.WorkflowProgressEvent]:
         invoke = self._channel.unary_stream(
             QUERIES + "Subscribe",

@@ -26,6 +26,7 @@ __all__ = [
     "event_note",
     "json_line",
     "say",
+    "show_change",
     "show_execution",
     "show_executions",
     "span",
@@ -90,6 +91,13 @@ def show_execution(execution: query_pb2.Execution, now_ms: int, note: Note) -> N
                  for index, part in enumerate(filter(None, parts))]  # fmt: skip
     for name, value in rows:
         click.echo(f"{name:<9} {value}")
+
+
+def show_change(change: query_pb2.StateChange) -> None:
+    """A change of an execution's state as a line."""
+    workflow = f"{change.workflow_namespace}/{change.workflow_name}:{change.workflow_version}"
+    status = _status(f"{change.status:<9}", change.status)
+    click.echo(f"{_time(change.timestamp_ms)}  {status}  {printable(change.execution_id)}  {printable(workflow)}")
 
 
 def event_note(event: messages_pb2.WorkflowProgressEvent, now_ms: int) -> str:

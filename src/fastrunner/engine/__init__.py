@@ -177,6 +177,34 @@ class ExecutionView:
 
 
 @dataclass(frozen=True, slots=True)
+class StateChange:
+    """An execution has been accepted, paused, resumed, or has ended."""
+
+    definition: "DefinitionRef"
+    """The workflow."""
+    execution_id: str
+    """The caller's id."""
+    status: str
+    """What it is now."""
+    sequence: int
+    """Sequence number of the event that says so."""
+    at_ms: int
+    """When that was, in milliseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedItem:
+    """A step of a feed of changes."""
+
+    positions: Mapping[int, int]
+    """From where on it goes on after this: a position for each shard of the worker."""
+    change: StateChange | None = None
+    """What has changed; None where only the positions are to be told."""
+    missed: bool = False
+    """Whether something before this is forgotten that has not been told."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionQuery:
     """Which executions to list, newest first; absent filters match all."""
 
@@ -264,10 +292,25 @@ class Engine(Protocol):
     def events(self, execution_id: str, from_sequence: int, count_max: int) -> Awaitable[EncodedEvents]:
         """Encoded WorkflowProgressEvents in sequence. Raises UnknownExecution."""
 
+    @property
+    def feed(self) -> "ChangeFeed":
+        """What becomes of all executions of this worker."""
+
     def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
         """Encoded events, replayed from the store and then followed; ends after the terminal one.
 
         Raises UnknownExecution at the first step.
+        """
+
+
+class ChangeFeed(Protocol):
+    """What becomes of all executions of a worker."""
+
+    def follow(self, after: Mapping[int, int]) -> AsyncIterator[FeedItem]:
+        """Changes after given positions, in the order of each shard's commits, without end.
+
+        `after` has positions by shard; a shard that it does not have is followed from now on. The first item has no
+        change. Raises Stopping when the worker stops.
         """
 
 

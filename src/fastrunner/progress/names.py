@@ -10,3 +10,6 @@ FINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
 
 TERMINAL_EVENTS: Final = frozenset(f"workflow_{status}" for status in FINAL_STATUSES)
 """Exactly one of them is an execution's last event."""
+
+STATE_EVENTS: Final = TERMINAL_EVENTS | {"workflow_started", "workflow_paused", "workflow_resumed"}
+"""Those that say that an execution is something else than before."""

@@ -25,6 +25,7 @@ REPEATABLE: Final = frozenset(
         "GetExecution",
         "ListExecutions",
         "Subscribe",
+        "SubscribeAll",
     }
 )
 """Methods that may be sent to a successor although the owner may have carried them out. PauseExecution and

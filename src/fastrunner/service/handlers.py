@@ -30,6 +30,7 @@ from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.routing.facts import CallFacts, Router, peek_execution_id
 from fastrunner.service.decode import check_execution_id, check_reason, parse
 from fastrunner.service.events import Events, Publisher
+from fastrunner.service.feed import Feed
 from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
 from fastrunner.service.registry import Registry, WorkflowRegistry
@@ -66,6 +67,7 @@ class Service:
         self._stopping = False
         self._afterwards: set[asyncio.Task[None]] = set()
         queries = Queries(engine, router, self._admit)
+        self._feed = Feed(engine, router)
         self._submissions = Submissions(engine, router, metrics)
         batches = Batches(router, self._submissions, self._admit)
         self._of_owner: dict[str, Handler] = {
@@ -153,6 +155,8 @@ class Service:
             return self._execute(payload, facts)
         if method == "Subscribe":
             return self._subscribe(payload, facts)
+        if method == "SubscribeAll":
+            return self._feed.subscribe_all(payload, facts)
         raise NotServed(f"there is no streaming method {method}")
 
     def stop(self) -> None:

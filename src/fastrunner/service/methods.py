@@ -44,12 +44,13 @@ _QUERIES: Final = (
     "ListExecutions",
     "GetEvents",
     "Subscribe",
+    "SubscribeAll",
     "ValidateWorkflow",
     "DeleteExecution",
 )
 _REGISTRY: Final = ("RegisterWorkflow", "GetWorkflow", "ListWorkflows", "DeleteWorkflow")
 _LATER: Final = ("ExecuteAsync", "CancelExecution", "PauseExecution", "ResumeExecution")
-STREAMING: Final = frozenset({"Execute", "Subscribe"})
+STREAMING: Final = frozenset({"Execute", "Subscribe", "SubscribeAll"})
 """Canonical names of the methods whose reply is a stream."""
 
 

@@ -270,3 +270,16 @@ SUBFLOW_RETRY_S_MAX: Final = 5.0
 
 SHARED_FILE_WAIT_MS_MAX: Final = 5_000
 """How long a write to a file of all workers waits for another program that writes it: a backup, a person."""
+
+FEED_ROWS_MAX: Final = 200
+"""Rows of events that a follower of all executions reads at once: a millisecond or two of the loop's time."""
+
+FEED_SIZE_BYTES_MAX: Final = 1_048_576
+"""Bytes of events after which such a reading ends: outputs may be large."""
+
+FEED_INTERVAL_S: Final = 0.02
+"""How long such a follower waits after a commit before it reads: nobody sees it, and a busy worker commits a thousand
+times a second."""
+
+FEED_PAGES_KEPT_MAX: Final = 16
+"""Readings that are kept for other followers who stand at the same row: nearly all stand at the end."""

@@ -54,6 +54,10 @@ BATCH_TURN_S_MAX: Final = 0.005
 SUBSCRIPTION_RESUME_INTERVAL_S_MIN: Final = 1.0
 """A forwarded subscription that broke sooner, without one event, is not opened again: its owner is not coming back."""
 
+FEED_CURSOR_INTERVAL_S: Final = 5.0
+"""How long a stream of changes goes on without a message while there are none for its filters: whoever comes back with
+its cursor reads no more than that anew."""
+
 CLIENT_NAME_SIZE_BYTES_MAX: Final = 128
 """The name a client may give itself in metadata; longer ones are not taken for names."""
 

@@ -37,6 +37,7 @@ from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.admit.plans import PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.commit.writer import Writer, WriterFactory
+from fastrunner.engine.embedded.feed import Feed
 from fastrunner.engine.embedded.outbox import ShardOutbox
 from fastrunner.engine.embedded.queries import Queries
 from fastrunner.engine.embedded.run.commands import Command, applies
@@ -126,7 +127,9 @@ class EmbeddedEngine:
         self._subflows = Subflows(self, self._shards)
         self._scheduler = Scheduler(self._take_turn, wall_ms)
         self._residents = Residents(config.parked_resident_max, limits.PARKED_RESIDENT_SIZE_BYTES_MAX)
-        self._subscriptions = Subscriptions(self._queries.page)
+        self.feed = Feed(self._shards)
+        """See Engine."""
+        self._subscriptions = Subscriptions(self._queries.page, self.feed)
         self._admission = Admission(
             places,
             executions_max=config.executions_max,

@@ -16,6 +16,7 @@ import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastrunner.base import limits
 from fastrunner.engine import UnacknowledgedEvents
@@ -38,6 +39,16 @@ class Page:
 
 
 ReadPage = Callable[[str, int], Page]
+
+
+class OfAll(Protocol):
+    """Those who follow all executions."""
+
+    def announce(self) -> None:
+        """Events are durable now."""
+
+    def close(self) -> None:
+        """Ends their following."""
 
 
 class _Row:
@@ -225,8 +236,10 @@ class _Followed:
 class Subscriptions:
     """The followers of one worker."""
 
-    def __init__(self, read_page: ReadPage) -> None:
+    def __init__(self, read_page: ReadPage, of_all: OfAll) -> None:
+        """`of_all` are those who follow all executions: they hear of everything as well."""
         self._read_page = read_page
+        self._of_all = of_all
         self._followed: dict[str, _Followed] = {}
         # The pages read last, each as of a commit: who comes to the same event before the next commit finds it.
         self._pages: OrderedDict[tuple[_Followed, int, int], _SharedPage] = OrderedDict()
@@ -242,6 +255,7 @@ class Subscriptions:
 
     def announce(self, row: UnacknowledgedEvents, finished: bool) -> None:
         """Tells followers about a row that is durable now; `finished` if it ends with the terminal event."""
+        self._of_all.announce()
         followed = self._followed.get(row.execution_id)
         if followed is None:
             return
@@ -265,6 +279,7 @@ class Subscriptions:
     def close(self) -> None:
         """Ends every follower with Stopping, after what it holds."""
         self._closed = True
+        self._of_all.close()
         if self._telling is not None:
             self._telling.cancel()
         for followed in self._followed.values():

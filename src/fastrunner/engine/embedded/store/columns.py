@@ -29,6 +29,8 @@ READ: Final[Mapping[str, str]] = {
     "select_events": "iibii",
     "select_env": "b",
     "select_execution": "sssssiiiiiSSbsssiii",
+    "select_feed": "iissssiibii",
+    "select_feed_bounds": "ii",
     "select_ids": "s",
     "select_large_value": "b",
     "select_next_events": "I",

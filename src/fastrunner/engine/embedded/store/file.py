@@ -89,7 +89,7 @@ class Store(Reader):
         self._outbox = outbox
         self._lock_descriptor = -1
         self._plan_keys: OrderedDict[bytes, int] = OrderedDict()
-        self._plan_key_last = 0
+        self._plan_key_last = self._event_key_last = 0
         self._has_claims = self._has_orders = False
         self._order_number = 0
         self._journal_pages_max = 0
@@ -152,7 +152,7 @@ class Store(Reader):
         for migration in MIGRATIONS[version:]:
             self._db.execute(script(migration)).fetchall()
         self.open_readers()
-        execution_key_last, self._plan_key_last = self._db.execute(QUERIES["select_keys"]).get
+        execution_key_last, self._plan_key_last, self._event_key_last = self._db.execute(QUERIES["select_keys"]).get
         self._has_claims = bool(self._db.execute(QUERIES["has_claims"]).get)
         self._order_number = int(self._db.execute(QUERIES["select_order_number"]).get)
         self._has_orders = self._order_number > 0
@@ -404,7 +404,9 @@ class Store(Reader):
         first, last, messages = row.first_sequence, row.last_sequence, row.messages
         if self.seals.sealer is not None:
             messages = self.seals.sealer.seal(messages, events_place(row.execution_id, first, last))
-        return (key, first, last, messages, FORMAT, proofs.events_checksum(key, first, last, messages))
+        self._event_key_last += 1
+        checksum = proofs.events_checksum(key, first, last, messages)
+        return (self._event_key_last, key, first, last, messages, FORMAT, checksum)
 
     def _request_row(self, change: Change, accepted: Accepted) -> tuple[Any, ...]:
         key, row_format = change.execution_key, FORMAT
@@ -466,6 +468,8 @@ class Store(Reader):
 
     def _write_deletions(self, deletions: Sequence[Deletion], plan_uses: dict[int, int]) -> None:
         keys = [(deletion.execution_key,) for deletion in deletions]
+        if keys:
+            self._db.execute(QUERIES["note_deleted_events"], (json.dumps([key for (key,) in keys]),))
         self._many("delete_events", keys)
         # Executions that ended because they were damaged have kept these.
         self._many("delete_snapshot", keys)

@@ -18,7 +18,14 @@ import apsw
 import orjson
 
 from fastrunner.base import limits
-from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView, Parent, UnacknowledgedEvents
+from fastrunner.engine import (
+    DefinitionRef,
+    ExecutionPage,
+    ExecutionQuery,
+    ExecutionView,
+    Parent,
+    UnacknowledgedEvents,
+)
 from fastrunner.engine.embedded.store import faults, proofs
 from fastrunner.engine.embedded.store.changes import Deletion
 from fastrunner.engine.embedded.store.columns import READ, are_sound
@@ -267,6 +274,32 @@ class Reader:
             if not last_sequence or not faults.is_corrupt(error):
                 raise _unreadable(self.path, error) from error
             rows += self._lost(execution_id, execution_key, expected, min(last_sequence, expected + count_max))
+        return rows
+
+    def feed_bounds(self) -> tuple[int, int]:
+        """The highest number of a row of events that has been deleted, and of any."""
+        ((deleted_key, last_key),) = self._read("select_feed_bounds", ())
+        return deleted_key, last_key
+
+    def feed(self, after_key: int, rows_max: int, size_bytes_max: int) -> list[tuple[int, DefinitionRef, str, bytes]]:
+        """Rows of events in the order of their commits, until a bound is passed; at least one if there is one:
+        (number, document, execution id, messages). What is damaged has no messages."""
+        rows: list[tuple[int, DefinitionRef, str, bytes]] = []
+        size_bytes = 0
+        try:
+            with closing(read_each(self._reader, QUERIES["select_feed"], (after_key, rows_max))) as cursor:
+                for row in cursor:
+                    messages = b""
+                    event_key, execution_key, execution_id, namespace, name, version, *events_row = row
+                    if are_sound(READ["select_feed"], row):
+                        events = self._proven_events(execution_id, execution_key, events_row, range(0))
+                        messages = b"" if events is None else events.messages
+                    rows.append((event_key, DefinitionRef(namespace, name, version), execution_id, messages))
+                    size_bytes += len(messages)
+                    if size_bytes >= size_bytes_max:
+                        break
+        except apsw.Error as error:
+            raise _unreadable(self.path, error) from error
         return rows
 
     def _proven_events(

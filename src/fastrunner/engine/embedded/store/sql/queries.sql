@@ -198,8 +198,8 @@ select value from large_values where hash = ?
 
 -- name: insert_events
 -- The events of one execution in one commit.
-insert into events (execution_key, first_sequence, last_sequence, messages, format, checksum)
-values (?, ?, ?, ?, ?, ?)
+insert into events (event_key, execution_key, first_sequence, last_sequence, messages, format, checksum)
+values (?, ?, ?, ?, ?, ?, ?)
 
 -- name: acknowledge
 -- The receiver has everything up to one sequence number, and what follows up to another was given up.
@@ -208,6 +208,13 @@ set acknowledged_sequence = min(max(acknowledged_sequence, ?2, ?3), last_sequenc
     given_up_events = min(max(acknowledged_sequence, ?2, ?3), last_sequence)
         - max(acknowledged_sequence - given_up_events, min(?2, last_sequence))
 where execution_id = ?1 and (acknowledged_sequence - given_up_events < ?2 or acknowledged_sequence < ?3)
+
+-- name: note_deleted_events
+-- What whoever reads the feed has missed if it has not read so far.
+update feed
+set deleted_key = max(deleted_key, coalesce(
+    (select max(event_key) from events where execution_key in (select value from json_each(?))), 0
+))
 
 -- name: delete_events
 -- Retention has ended.
@@ -225,7 +232,8 @@ delete from executions where execution_key = ?
 -- Where to continue numbering.
 select
     (select coalesce(max(execution_key), 0) from executions),
-    (select coalesce(max(plan_key), 0) from plans)
+    (select coalesce(max(plan_key), 0) from plans),
+    (select max(deleted_key, coalesce((select max(event_key) from events), 0)) from feed)
 
 -- name: count_unfinished
 -- Against the bound on unfinished executions.
@@ -427,6 +435,20 @@ from executions indexed by executions_unacknowledged
 where acknowledged_sequence < last_sequence and execution_id >= ?1
 order by execution_id
 limit ?2
+
+-- name: select_feed_bounds
+-- The highest number of a row of events that is gone, and of any.
+select deleted_key, max(deleted_key, coalesce((select max(event_key) from events), 0)) from feed
+
+-- name: select_feed
+-- What was committed after a row of events, in the order of the commits.
+select
+    e.event_key, e.execution_key, x.execution_id, p.namespace, p.name, p.version,
+    e.first_sequence, e.last_sequence, e.messages, e.format, e.checksum
+from events as e cross join executions as x using (execution_key) cross join plans as p using (plan_key)
+where e.event_key > ?
+order by e.event_key
+limit ?
 
 -- name: select_next_events
 -- Where the row after a damaged one begins.

@@ -352,6 +352,96 @@ class SubscribeRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class SubscribeAllRequest(message.Message):
+    """Asks to follow all executions; absent filters match all."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKFLOW_NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_NAME_FIELD_NUMBER: builtins.int
+    STATUSES_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    workflow_namespace: builtins.str
+    """Only executions of workflows in this namespace."""
+    workflow_name: builtins.str
+    """Only executions of the workflow with this name."""
+    cursor: builtins.str
+    """`cursor` of the last message that was read, whatever the filters were then; empty: from now on."""
+    @builtins.property
+    def statuses(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only changes to one of these states."""
+
+    def __init__(
+        self,
+        *,
+        workflow_namespace: builtins.str = ...,
+        workflow_name: builtins.str = ...,
+        statuses: abc.Iterable[builtins.str] | None = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cursor", b"cursor", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StateChange(message.Message):
+    """A change of an execution's state. The first message of a stream names no execution: it only has the cursor from which on
+    nothing is left out, so that who lists executions after it knows everything. Those of one execution come in their order.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    WORKFLOW_NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_NAME_FIELD_NUMBER: builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
+    TIMESTAMP_MS_FIELD_NUMBER: builtins.int
+    SEQUENCE_NUMBER_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    MISSED_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution; empty where only the cursor, or `missed`, is to be told."""
+    status: builtins.str
+    """What it is now: one of `running paused completed failed cancelled`."""
+    workflow_namespace: builtins.str
+    """The workflow's namespace, from its document."""
+    workflow_name: builtins.str
+    """The workflow's name, from its document."""
+    workflow_version: builtins.str
+    """The workflow's version, from its document."""
+    timestamp_ms: builtins.int
+    """When it changed, in milliseconds since the epoch."""
+    sequence_number: builtins.int
+    """The sequence number of the event that says so. After a cursor a change may come again: this tells."""
+    cursor: builtins.str
+    """Goes on from here, over restarts of the runner and of whoever follows."""
+    missed: builtins.bool
+    """Whether changes before this one are forgotten that this stream has not told: retention has ended for them. List
+    executions to know everything again.
+    """
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        status: builtins.str = ...,
+        workflow_namespace: builtins.str = ...,
+        workflow_name: builtins.str = ...,
+        workflow_version: builtins.str = ...,
+        timestamp_ms: builtins.int = ...,
+        sequence_number: builtins.int = ...,
+        cursor: builtins.str = ...,
+        missed: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cursor", b"cursor", "execution_id", b"execution_id", "missed", b"missed", "sequence_number", b"sequence_number", "status", b"status", "timestamp_ms", b"timestamp_ms", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class DeleteExecutionRequest(message.Message):
     """Asks to forget one execution. One that has not ended, or has events that its receiver is still to have, is
     FAILED_PRECONDITION.

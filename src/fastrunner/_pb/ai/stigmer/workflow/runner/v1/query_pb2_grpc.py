@@ -57,6 +57,11 @@ class WorkflowRunnerQueryControllerStub:
                 request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.SubscribeRequest.SerializeToString,
                 response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_messages__pb2.WorkflowProgressEvent.FromString,
                 _registered_method=True)
+        self.SubscribeAll = channel.unary_stream(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/SubscribeAll',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.SubscribeAllRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.StateChange.FromString,
+                _registered_method=True)
         self.ValidateWorkflow = channel.unary_unary(
                 '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/ValidateWorkflow',
                 request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ValidateWorkflowRequest.SerializeToString,
@@ -101,6 +106,13 @@ class WorkflowRunnerQueryControllerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubscribeAll(self, request, context):
+        """What becomes of all executions: which are accepted, paused, resumed, and end. Follows without end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ValidateWorkflow(self, request, context):
         """All problems of a document; executes nothing.
         """
@@ -137,6 +149,11 @@ def add_WorkflowRunnerQueryControllerServicer_to_server(servicer, server):
                     servicer.Subscribe,
                     request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.SubscribeRequest.FromString,
                     response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_messages__pb2.WorkflowProgressEvent.SerializeToString,
+            ),
+            'SubscribeAll': grpc.unary_stream_rpc_method_handler(
+                    servicer.SubscribeAll,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.SubscribeAllRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.StateChange.SerializeToString,
             ),
             'ValidateWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.ValidateWorkflow,
@@ -258,6 +275,33 @@ class WorkflowRunnerQueryController:
             '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/Subscribe',
             ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.SubscribeRequest.SerializeToString,
             ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_messages__pb2.WorkflowProgressEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubscribeAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/SubscribeAll',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.SubscribeAllRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.StateChange.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,6 +25,8 @@ class WorkflowRunnerQueryControllerStub:
     """The retained events of one execution from a sequence number on."""
     Subscribe: aio.UnaryStreamMultiCallable[query_pb2.SubscribeRequest, messages_pb2.WorkflowProgressEvent]
     """Replays events from a sequence number, then follows until the terminal event."""
+    SubscribeAll: aio.UnaryStreamMultiCallable[query_pb2.SubscribeAllRequest, query_pb2.StateChange]
+    """What becomes of all executions: which are accepted, paused, resumed, and end. Follows without end."""
     ValidateWorkflow: aio.UnaryUnaryMultiCallable[query_pb2.ValidateWorkflowRequest, query_pb2.ValidateWorkflowResponse]
     """All problems of a document; executes nothing."""
     DeleteExecution: aio.UnaryUnaryMultiCallable[query_pb2.DeleteExecutionRequest, empty_pb2.Empty]
@@ -60,6 +62,13 @@ class WorkflowRunnerQueryControllerServicer:
         context: aio.ServicerContext[query_pb2.SubscribeRequest, abc.AsyncIterator[messages_pb2.WorkflowProgressEvent]],
     ) -> abc.AsyncIterator[messages_pb2.WorkflowProgressEvent]:
         """Replays events from a sequence number, then follows until the terminal event."""
+
+    def SubscribeAll(
+        self,
+        request: query_pb2.SubscribeAllRequest,
+        context: aio.ServicerContext[query_pb2.SubscribeAllRequest, abc.AsyncIterator[query_pb2.StateChange]],
+    ) -> abc.AsyncIterator[query_pb2.StateChange]:
+        """What becomes of all executions: which are accepted, paused, resumed, and end. Follows without end."""
 
     def ValidateWorkflow(
         self,
