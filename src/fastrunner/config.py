@@ -4,9 +4,9 @@ A bad value refuses to start and names the variable, the value and what is allow
 Every field but a secret is also a flag of `fastrunner serve`; `docs/configuration.md` is generated from this module.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from fastrunner.base.checks import (
 )
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
+from fastrunner.base.ports_file import ports_in
 from fastrunner.base.run_kinds import RunPolicy
 from fastrunner.base.sinks import SinkAddress
 from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, is_engine_variable, unknown_variables
@@ -518,21 +519,15 @@ def runner_ports(target: str | None, http_target: str | None) -> tuple[str, str]
     """
     settings = _load(NeighbourSettings, {})
     target = target or settings.target
-    found = _ports_file(settings.data_dir) if target is None else {}
+    found: dict[str, Any] = {}
+    if target is None:
+        with suppress(ConfigurationError):
+            found = ports_in(settings.data_dir or _state_folder())
     target = target or f"localhost:{found.get('grpc_port', 9090)}"
     if http_target is None:
         port = settings.http_port or found.get("http_port", 8080)
         http_target = f"{target.rpartition('/')[2].rpartition(':')[0] or 'localhost'}:{port}"
     return target, http_target
-
-
-def _ports_file(data_dir: Path | None) -> dict[str, Any]:
-    """What a runner wrote into its data directory; empty if none runs there."""
-    try:
-        ports = json.loads(((data_dir or _state_folder()) / "ports.json").read_bytes())
-    except (OSError, ValueError, ConfigurationError):
-        return {}
-    return ports if isinstance(ports, dict) else {}
 
 
 def quiet_grpc() -> None:
