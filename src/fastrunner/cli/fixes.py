@@ -4,12 +4,14 @@
     $data (Zigflow's)                         $input
     errors: {type: ...}, event: {type: ...}   errors: {with: {type: ...}}
     backoff: exponential, {type: exponential} backoff: {exponential: {}}
+    arguments: {a: 1} (of a run)              arguments: ['a=1']
 
 Theory of operation: a problem says where it stands; a fix edits the text there and nowhere else, so comments, quotes
 and layout stay. Then the whole document is validated anew. An edit is kept only if what it was made for is gone and
 nothing is wrong that was not wrong before, so one that misreads a layout changes nothing.
 
-Rule: only what is wrong is edited: a document without problems stays as it is, to the byte.
+Rule: only what is wrong is edited, and what is written as in an earlier version of the DSL: any other document stays as
+it is, to the byte.
 """
 
 import re
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from fastrunner._core import Problem, validate
+from fastrunner.cli.outdated import OUTDATED, closing, listed
 
 __all__ = ["fixed"]
 
@@ -36,7 +39,7 @@ def fixed(document: bytes) -> tuple[bytes, int]:
         return document, 0
     count, refused = 0, set[tuple[str, str, str]]()
     while count < _FIXES_MAX:
-        problems = validate(text.encode())
+        problems = _problems(text)
         done = next(_edited(text, problems, refused), None)
         if done is None:
             break
@@ -45,7 +48,12 @@ def fixed(document: bytes) -> tuple[bytes, int]:
     return text.encode(), count
 
 
-def _edited(text: str, problems: tuple[Problem, ...], refused: set[tuple[str, str, str]]) -> Iterator[tuple[str, int]]:
+def _problems(text: str) -> list[Problem]:
+    """Those that refuse a document, and warnings of what is rewritten."""
+    return [each for each in validate(text.encode(), True) if each.severity == "error" or each.code == OUTDATED]
+
+
+def _edited(text: str, problems: list[Problem], refused: set[tuple[str, str, str]]) -> Iterator[tuple[str, int]]:
     """The text with one problem less, if there is one to fix; how many went with it."""
     before = {_name(problem) for problem in problems}
     for problem in problems:
@@ -54,7 +62,7 @@ def _edited(text: str, problems: tuple[Problem, ...], refused: set[tuple[str, st
             continue
         edited = fix(text, _offset(text, problem), problem)
         if edited is not None:
-            after = {_name(each) for each in validate(edited.encode())}
+            after = {_name(each) for each in _problems(edited)}
             if after < before and _name(problem) not in after:
                 yield edited, len(before) - len(after)
                 return
@@ -84,6 +92,8 @@ def _fix_of(problem: Problem) -> _Fix | None:
         return _rename
     if problem.code == "unknown-key" and "it belongs under `with`" in problem.message:
         return _wrap
+    if problem.code == OUTDATED:
+        return listed
     if "/backoff" in problem.pointer and problem.code in ("wrong-type", "unknown-key"):
         return _backoff
     return None
@@ -113,7 +123,7 @@ def _same(problem: Problem, variable: str) -> bool:
 def _wrap(text: str, at: int, problem: Problem) -> str | None:  # noqa: ARG001 - a fix
     """Puts the members of an object, whose first key is here, under `with`."""
     if text[:at].rstrip().endswith("{"):
-        end = _closing(text, at)
+        end = closing(text, at)
         # White space before the bracket stays before it.
         last = at + len(text[at:end].rstrip())
         # What is JSON stays JSON.
@@ -138,25 +148,6 @@ def _wrap_block(text: str, at: int, indent: int) -> str:
     ending = next((found[0] for found in _BREAK.finditer(text, at)), "\n")
     moved = "".join(f"  {line}" if line.strip() else line for line in lines)
     return f"{text[:at]}{' ' * indent}with:{ending}{moved}{text[last:]}"
-
-
-def _closing(text: str, at: int) -> int:
-    """The bracket that closes the one before this place; -1 if there is none."""
-    depth, quote = 1, ""
-    for place in range(at, len(text)):
-        character = text[place]
-        if quote:
-            if character == quote and not (quote == '"' and text[place - 1] == "\\"):
-                quote = ""
-        elif character in "\"'" and text[place - 1] in " \t\n[{,:":
-            quote = character
-        elif character in "{[":
-            depth += 1
-        elif character in "}]":
-            depth -= 1
-            if not depth:
-                return place
-    return -1
 
 
 def _backoff(text: str, at: int, problem: Problem) -> str | None:

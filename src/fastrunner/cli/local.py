@@ -29,7 +29,8 @@ def validate(files: tuple[Path, ...], strict: bool, as_json: bool, fix: bool, di
 
     Prints every problem and warning as file:line:column with the line itself; exits with 1 if there is a problem.
 
-    --fix keeps comments, quotes and layout, and changes no document without problems; what it cannot fix is shown.
+    --fix keeps comments, quotes and layout, and changes no document without problems, but for arguments of a run in the
+    form of DSL 1.0.2; what it cannot fix is shown.
     Nothing is fetched: a function that is called by its URL is warned of, and --strict does not count that.
     """
     from fastrunner._core import validate as problems_of
