@@ -318,7 +318,7 @@ cdef class Plan:
     cdef readonly object document
     cdef readonly bytes digest
     cdef readonly dict resources
-    cdef readonly tuple warnings, secrets
+    cdef readonly tuple warnings, submission_warnings, secrets
     cdef readonly frozenset namespaces_run
     cdef Behaviour behaviour
     """Of executions that start from it."""
@@ -329,7 +329,7 @@ cdef class Plan:
     cdef Template input_from
     cdef Template output_as
     cdef Schema output_schema
-    cdef Duration timeout
+    cdef Duration timeout, schedule_every, schedule_after
     cdef EventParts event_started, event_validating, event_validated, event_paused, event_resumed
     cdef EventParts event_completed, event_failed, event_cancelled
 

@@ -182,6 +182,8 @@ class Plan:
     """The texts from elsewhere that it was made of, by reference."""
     warnings: tuple[Problem, ...]
     """What is allowed and hardly meant, in document order, at most 100; of a stored document none."""
+    submission_warnings: tuple[Problem, ...]
+    """The same for whoever has it executed now: a `schedule` starts nothing by that."""
     secrets: tuple[str, ...]
     """The names of `use.secrets`; no others are seen by its expressions, whatever is given."""
     namespaces_run: frozenset[str | None]
@@ -189,6 +191,10 @@ class Plan:
 
     def __init__(self) -> None:
         """Raises TypeError: plans come from `compile`."""
+
+    def schedule(self, now_ms: int) -> dict[str, Json] | None:
+        """What starts it again and again: those of `every_ms`, `after_ms`, `cron`, `on` and `read` that its `schedule`
+        has; None without one. Expressions are evaluated as of `now_ms`. Raises RenderFault."""
 
     def render(
         self,

@@ -342,7 +342,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
             "extensions": [{"e": {"extend": "all"}}],
             "authentications": {"a": {"bearer": {"token": "t"}}},
         },
-        schedule={"every": "PT1H"},
         evaluate={"language": "js"},
     )
     features = [p.message.partition(":")[0] for p in validate(json.dumps(document)) if p.code == "unsupported"]
@@ -353,7 +352,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
             "an external schema (`resource`)",
             "schema format 'avro' (supported",
             "extensions",
-            "schedules",
             "expression language 'js' (supported",
         ]
     )

@@ -289,7 +289,7 @@ cdef Shape ROOT = Shape("a workflow: an object with document and do", IS_OBJECT,
     "do": Field(TASKS, AT_DO),
     "timeout": Field(TIMEOUT_OR_REFERENCE, AT_WORKFLOW_TIMEOUT),
     "output": _data("as", AT_WORKFLOW_OUTPUT_AS),
-    "schedule": Field(SCHEDULE, unsupported="schedules"),
+    "schedule": SCHEDULE,
     "evaluate": Shape("an object", IS_OBJECT, fields={
         "language": Shape("an expression language (a string)", IS_TEXT, text=TEXT_LANGUAGE),
         "mode": Shape("strict or loose", IS_TEXT, text=TEXT_WORD, words=("strict", "loose")),

@@ -158,6 +158,9 @@ cdef class PlanBuilder:
         plan.output_as = self.slot(AT_WORKFLOW_OUTPUT_AS, section.get("as"), NO_BINDINGS)
         plan.output_schema = self.schema(section.get("schema"))
         plan.timeout = self.timeout(AT_WORKFLOW_TIMEOUT, root.get("timeout"), NO_BINDINGS)
+        section = root.get("schedule") or {}
+        plan.schedule_every = self.duration(AT_SCHEDULE, section.get("every"), NO_BINDINGS)
+        plan.schedule_after = self.duration(AT_SCHEDULE, section.get("after"), NO_BINDINGS)
         add_workflow_events(plan)
         plan.root = self.tasks(AT_DO, root["do"], "/do", NO_BINDINGS)
         self.cursors = self.opened

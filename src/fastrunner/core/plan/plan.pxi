@@ -15,6 +15,9 @@ cdef class Plan:
         if key is not KEY:
             raise TypeError("plans come from compile()")
 
+    def schedule(self, long long now_ms):
+        return render_schedule(self, now_ms)
+
     def render(self, Capsule capsule not None, object secrets=None, object authorization=None):
         return render_capsule(self, capsule, secrets, authorization, False)
 
@@ -52,24 +55,29 @@ cdef class Compilation:
 
     def step(self, int budget):
         cdef list problems
+        cdef bint is_scheduled
         if self.builder is not None:
             return self.builder.plan if self.builder.step(budget) else None
         if self.checker is None:
             if self.reading.step(budget * READING_UNITS_PER_STEP):
                 self.checker = Checker(self.reading.document)
             return None
+        is_scheduled = "schedule" in self.reading.document.root and not self.reading.document.is_stored
         if self.linking is None:
             if not self.checker.step(budget):
                 return None
             problems = self.checker.problems_found()
             if problems:
                 raise InvalidWorkflow(problems)
-            if (self.checker.doubts or self.checker.resources) and not self.mark(budget):
+            if (self.checker.doubts or self.checker.resources or is_scheduled) and not self.mark(budget):
                 return None
             self.linking = Linking(self.checker, self.texts)
         if self.linking.step(budget):
             self.builder = PlanBuilder(self.reading.document)
             self.builder.plan.warnings = tuple(warnings_of(self.checker))
+            self.builder.plan.submission_warnings = self.builder.plan.warnings
+            if is_scheduled:
+                self.builder.plan.submission_warnings += (schedule_warning(self.reading.document),)
         return None
 
     cdef bint mark(self, int budget) except -1:

@@ -333,7 +333,7 @@ class Submissions:
             self._give_up(shard, newcomer)
             self._refuse(newcomer.waiters, Stopping("the execution that starts this one does not wait for it any more"))
             return
-        submission.warnings = plan.plan.warnings
+        submission.warnings = plan.plan.submission_warnings
         now_ms = self._wall_ms()
         execution = shard.admit(submission.execution_id, now_ms, digest, submission.debug)
         asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)

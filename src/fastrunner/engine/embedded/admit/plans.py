@@ -120,7 +120,7 @@ class PlanCache:
     def warnings_of(self, document: str) -> Sequence[Problem]:
         """The warnings of a document, if its plan is known."""
         cached = self._plans.get(document)
-        return () if cached is None else cached.plan.warnings
+        return () if cached is None else cached.plan.submission_warnings
 
     def hash_of(self, document: str) -> "HASH":
         """A hash that has taken in a document, whether or not it compiles: to be copied before it takes in more."""
