@@ -49,6 +49,7 @@ MAY_IMPORT = {
     | {"access.principal", "routing.placement"},
     "registry": STORE | {"_core", "engine"},
     "events": STORE,
+    "events.schedules": STORE | {"access.principal", "engine"},
     "tasks": BELOW | {"_core", "access.egress", "engine", "events.sinks.sender"},
     "resources": BELOW | {"_core", "access.egress", "engine", "tasks"},
     "access": BELOW,

@@ -8,9 +8,11 @@
         StorageFull         RESOURCE_EXHAUSTED    the disk is full or nearly so
       UnknownExecution      NOT_FOUND             no execution with this id
       UnknownWorkflow       NOT_FOUND             no such definition is registered
+      UnknownSchedule       NOT_FOUND             no schedule with this id
       UnknownService        NOT_FOUND             health of a service this runner does not have
       IdTaken               ALREADY_EXISTS        same id, different request
       AlreadyRegistered     ALREADY_EXISTS        a version is registered with another text
+      ScheduleExists        ALREADY_EXISTS        a schedule was added by another request
       WrongState            FAILED_PRECONDITION   the execution's state does not allow the command
       ResourceUnavailable   UNAVAILABLE           a text that the document needs cannot be fetched for the moment
       Unavailable           UNAVAILABLE           draining, or the owner did not come back in time
@@ -149,6 +151,31 @@ class AlreadyRegistered(RunnerError):
         )
         self.reference = f"{namespace}/{name}:{version}"
         """What was to be registered."""
+
+
+class UnknownSchedule(RunnerError):
+    """No schedule with this id exists."""
+
+    grpc_code = 5
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"no schedule with id {schedule_id!r}: `fastrunner schedule list` shows those there are")
+        self.schedule_id = schedule_id
+        """The id asked for."""
+
+
+class ScheduleExists(RunnerError):
+    """The id belongs to a schedule that another request has added."""
+
+    grpc_code = 6
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(
+            f"schedule {schedule_id!r} was added by a different request: use another id, or delete it first "
+            "(`fastrunner schedule delete`)"
+        )
+        self.schedule_id = schedule_id
+        """The id asked for."""
 
 
 class WrongState(RunnerError):

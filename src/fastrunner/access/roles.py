@@ -46,6 +46,13 @@ ROLE_OF_METHOD: Final[Mapping[str, Wanted]] = {
     "DeleteWorkflow": Role.ADMIN,
     "GetWorkflow": Role.READ,
     "ListWorkflows": Role.READ,
+    "AddSchedule": Role.SUBMIT,
+    "FireSchedule": Role.SUBMIT,
+    "BackfillSchedule": Role.SUBMIT,
+    "PauseSchedule": Role.CONTROL,
+    "ResumeSchedule": Role.CONTROL,
+    "DeleteSchedule": Role.CONTROL,
+    "ListSchedules": Role.READ,
     # Health: probes have no credentials, and learn nothing but whether it serves.
     "Check": Open.TO_ALL,
     "Watch": Open.TO_ALL,

@@ -14,6 +14,7 @@ from fastrunner.cli.dev import dev
 from fastrunner.cli.local import run, validate
 from fastrunner.cli.protos import protos
 from fastrunner.cli.remote import cancel, delete, events, get, list_executions, pause, resume, submit
+from fastrunner.cli.schedules import schedule
 from fastrunner.cli.send_event import send_event
 from fastrunner.cli.serve import receiver, serve
 from fastrunner.cli.status import status
@@ -57,6 +58,7 @@ for command in (
     delete,
     workflow,
     send_event,
+    schedule,
     receiver,
     data,
     bench,

@@ -13,7 +13,13 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_status import rpc_status
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1 import events_pb2, messages_pb2, query_pb2, registry_pb2
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import (
+    events_pb2,
+    messages_pb2,
+    query_pb2,
+    registry_pb2,
+    schedules_pb2,
+)
 from fastrunner.base.clock import monotonic_s
 from fastrunner.cli.access import Access
 from fastrunner.cli.present import say
@@ -47,12 +53,21 @@ _REPLIES: dict[str, Any] = {
     "GetWorkflow": registry_pb2.GetWorkflowResponse,
     "ListWorkflows": registry_pb2.ListWorkflowsResponse,
     "DeleteWorkflow": registry_pb2.DeleteWorkflowResponse,
+    "AddSchedule": schedules_pb2.AddScheduleResponse,
+    "ListSchedules": schedules_pb2.ListSchedulesResponse,
+    "PauseSchedule": schedules_pb2.PauseScheduleResponse,
+    "ResumeSchedule": schedules_pb2.ResumeScheduleResponse,
+    "DeleteSchedule": schedules_pb2.DeleteScheduleResponse,
+    "FireSchedule": schedules_pb2.FireScheduleResponse,
+    "BackfillSchedule": schedules_pb2.BackfillScheduleResponse,
 }
 _SERVICE_OF = {
     **dict.fromkeys(
         ("GetExecution", "ListExecutions", "GetEvents", "Subscribe", "ValidateWorkflow", "DeleteExecution"), QUERIES
     ),
     **dict.fromkeys(("RegisterWorkflow", "GetWorkflow", "ListWorkflows", "DeleteWorkflow"), REGISTRY),
+    **dict.fromkeys(("AddSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule"), REGISTRY),
+    **dict.fromkeys(("DeleteSchedule", "FireSchedule", "BackfillSchedule"), REGISTRY),
 }
 """Of the methods that are no commands."""
 

@@ -105,6 +105,7 @@ class Metrics:
         self._define_storage()
         self._define_callbacks()
         self._define_cloud_events()
+        self._define_schedules()
         self._define_processes()
         self._define_rpcs()
         if registry is not None:
@@ -236,6 +237,23 @@ class Metrics:
             "cloud_event_commit_duration_seconds",
             "Time one commit of CloudEvents took, its turn and fsync included",
             CALL_SECONDS,
+        )
+
+    def _define_schedules(self) -> None:
+        self.schedules = self._gauge("schedules", "Schedules, paused ones included")
+        self.schedule_leaders = self._gauge(
+            "schedule_leaders", "Workers that fire schedules: one, but for a moment when another one takes over"
+        )
+        self.schedule_moments = self._counters(
+            "schedule_moments_total",
+            "Moments of schedules by what became of them: started an execution, failed to, missed while nobody could "
+            "fire, left out because an execution was going on",
+            {"outcome": ("started", "failed", "missed", "overlapped")},
+        )
+        self.schedule_lateness = self._histogram(
+            "schedule_lateness_seconds",
+            "How long after their moment executions of schedules were started, put off ones included",
+            EXECUTION_SECONDS,
         )
 
     def _define_processes(self) -> None:

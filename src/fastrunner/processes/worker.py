@@ -1,10 +1,11 @@
 """Support: a worker process: assembles the parts of the data path on one event loop, and takes them down in order.
 
 Start: engine (its shards recover), the folder of workflows, what others' shards hold (no new execution lives there),
-callbacks (what the outbox holds), then the router (others may forward), then gRPC (clients may call), then `ready`.
-Stop: gRPC first, so that clients move on to other workers; then the engine comes to rest; callbacks, of its last
-commits too, while it can still write what was acknowledged; then its store; the router last, because it answers what
-others have forwarded. A request that nobody answers any more goes to this worker's successor.
+callbacks (what the outbox holds), then the router (others may forward), then gRPC (clients may call), then schedules,
+then `ready`. Stop: schedules, which another worker fires from now on; gRPC, so that clients move on to other workers;
+then the engine comes to rest; callbacks, of its last commits too, while it can still write what was acknowledged; then
+its store; the router last, because it answers what others have forwarded. A request that nobody answers any more goes
+to this worker's successor.
 
 Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
 """
@@ -14,6 +15,7 @@ import contextlib
 from functools import partial
 
 from fastrunner.access.egress import Egress
+from fastrunner.access.principal import Principal
 from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
@@ -27,6 +29,7 @@ from fastrunner.engine import Beginner
 from fastrunner.engine.build import build_engine
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
+from fastrunner.events.schedules.book import Schedules
 from fastrunner.events.sinks.sender import Sinks
 from fastrunner.processes.child import serve_child
 from fastrunner.processes.credentials import Credentials, Looks, worker_credentials
@@ -36,6 +39,7 @@ from fastrunner.processes.ports import address_of
 from fastrunner.processes.troubles import Troubles
 from fastrunner.registry.registry import Registry
 from fastrunner.resources.resolver import Resolver
+from fastrunner.routing.facts import CallFacts
 from fastrunner.routing.peers import Router
 from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service
@@ -125,8 +129,15 @@ class Worker:
             else None
         )
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
+        self._schedules = Schedules(config.data_dir, context.shared.data_keys, self._call, self._metrics)
         self._service = Service(
-            self._engine, self._router, self._metrics, context.is_short_handed, self._registry, self._bus
+            self._engine,
+            self._router,
+            self._metrics,
+            context.is_short_handed,
+            self._registry,
+            self._bus,
+            self._schedules,
         )
         self._credentials = credentials
         self._server = Server(self._service, self._metrics, listener, credentials.gate, credentials.audit)
@@ -159,7 +170,14 @@ class Worker:
                 performer.begin()
         # Last, so that a worker that dies of what it brings back has been ready: it is replaced as often as it takes.
         worker._engine.go_on()
+        worker._schedules.start()
         return worker
+
+    async def _call(self, method: str, payload: bytes, principal: Principal | None) -> bytes:
+        """A call of the runner by itself, on behalf of somebody."""
+        peer = "schedules" if principal is None else principal.name
+        reply = self._service.handle_unary(method, payload, CallFacts(peer, 0, False, principal))
+        return reply if isinstance(reply, bytes) else await reply
 
     def _report_trouble(self, trouble: str) -> None:
         """Health and readiness go red while executions cannot be taken; the supervisor is told why."""
@@ -174,6 +192,7 @@ class Worker:
         self._troubles.close()
         self._memory.close()
         self._looks.close()
+        await self._schedules.stop()
         await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
         # What the last commits bring is still called back, so some of the time is kept for that.
         left_s = max(0.0, end_s - monotonic_s())
@@ -184,6 +203,7 @@ class Worker:
         if self._sinks is not None:
             await self._sinks.close()
         await self._bus.close()
+        self._schedules.close()
         self._registry.close()
         with contextlib.suppress(OSError):
             await self._router.close(limits.DRAIN_CALLS_S_MAX)

@@ -11,6 +11,11 @@ from google.rpc.code_pb2 import OK, PERMISSION_DENIED, Code
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import CancelExecutionRequest, ExecuteAsyncBatchResponse
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.registry_pb2 import DeleteWorkflowRequest, RegisterWorkflowResponse
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.schedules_pb2 import (
+    AddScheduleResponse,
+    FireScheduleResponse,
+    PauseScheduleRequest,
+)
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
 from fastrunner.access.audit import AuditLog
 from fastrunner.access.principal import Principal, Role
@@ -23,6 +28,9 @@ __all__ = ["AuditEntry"]
 _BATCH: Final = "ExecuteAsyncBatch"
 _COMMANDS: Final = {"CancelExecution", "PauseExecution", "ResumeExecution"}
 """Their requests have a reason in one and the same place."""
+_WITH_REASON: Final = {"PauseSchedule", "ResumeSchedule"}
+_OF_SCHEDULES: Final = {*_WITH_REASON, "AddSchedule", "DeleteSchedule", "FireSchedule", "BackfillSchedule"}
+"""Field 1 of their requests names the schedule."""
 _SUBMISSIONS: Final = {"Execute", "ExecuteAsync"}
 
 About = list[dict[str, Any]]
@@ -68,6 +76,11 @@ class AuditEntry:
         elif code == OK and self._method == "RegisterWorkflow":
             workflow = RegisterWorkflowResponse.FromString(reply).workflow
             about[0]["workflow"] = f"{workflow.namespace}/{workflow.name}:{workflow.version}"
+        elif code == OK and self._method == "AddSchedule":
+            # It may have been given an id.
+            about[0]["schedule"] = AddScheduleResponse.FromString(reply).schedule.schedule_id
+        elif code == OK and self._method == "FireSchedule":
+            about[0]["execution"] = FireScheduleResponse.FromString(reply).execution_id
         self._log.tell(caller=self._caller, address=self._address, method=self._method, about=about)
 
 
@@ -77,6 +90,9 @@ def _about(method: str, payload: bytes) -> About:
         request = CancelExecutionRequest.FromString(payload)
         reason = {"reason": request.reason} if request.reason else {}
         return [{"execution": request.execution_id} | reason]
+    if method in _OF_SCHEDULES:
+        reason_given = PauseScheduleRequest.FromString(payload).reason if method in _WITH_REASON else ""
+        return [{"schedule": peek_execution_id(payload)} | ({"reason": reason_given} if reason_given else {})]
     if method == _BATCH:
         return [{"execution": _id(item)} for item in ItemsView.FromString(payload).items]
     if method == "SendEvents":

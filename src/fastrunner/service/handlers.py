@@ -25,6 +25,7 @@ from fastrunner.access.principal import check_namespace
 from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Engine
+from fastrunner.engine.schedules import ScheduleBook
 from fastrunner.errors import NotServed, RunnerError, Unavailable, UnknownExecution, code_of
 from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.routing.facts import CallFacts, Router, peek_execution_id
@@ -34,6 +35,7 @@ from fastrunner.service.feed import Feed
 from fastrunner.service.overload import Overload
 from fastrunner.service.queries import Queries, first_sequence
 from fastrunner.service.registry import Registry, WorkflowRegistry
+from fastrunner.service.schedules import Schedules
 from fastrunner.service.submissions import Batches, Submissions
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,10 @@ class Service:
         is_short_handed: Callable[[], bool] = lambda: False,
         registry: WorkflowRegistry | None = None,
         bus: Publisher | None = None,
+        schedules: ScheduleBook | None = None,
     ) -> None:
-        """`is_short_handed`: see `Overload`; `registry`, `bus`: None: there is none, and its methods are not served."""
+        """`is_short_handed`: see `Overload`; `registry`, `bus`, `schedules`: None: there is none, and its methods are
+        not served; schedules want a registry."""
         self._engine = engine
         self._router = router
         self._metrics = metrics
@@ -99,6 +103,17 @@ class Service:
             }
         if bus is not None:
             self._of_anyone["SendEvents"] = Events(bus).send
+        if registry is not None and schedules is not None:
+            of_schedules = Schedules(engine, schedules, registry, self._admit)
+            self._of_anyone |= {
+                "AddSchedule": of_schedules.add,
+                "ListSchedules": of_schedules.list,
+                "PauseSchedule": of_schedules.pause,
+                "ResumeSchedule": of_schedules.resume,
+                "DeleteSchedule": of_schedules.delete,
+                "FireSchedule": of_schedules.fire,
+                "BackfillSchedule": of_schedules.backfill,
+            }
 
     def handle_unary(self, method: str, payload: bytes, facts: CallFacts) -> bytes | Awaitable[bytes]:
         """The reply to a unary method by canonical name, now or later; raises RunnerError now or later."""

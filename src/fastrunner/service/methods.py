@@ -48,7 +48,19 @@ _QUERIES: Final = (
     "ValidateWorkflow",
     "DeleteExecution",
 )
-_REGISTRY: Final = ("RegisterWorkflow", "GetWorkflow", "ListWorkflows", "DeleteWorkflow")
+_REGISTRY: Final = (
+    "RegisterWorkflow",
+    "GetWorkflow",
+    "ListWorkflows",
+    "DeleteWorkflow",
+    "AddSchedule",
+    "ListSchedules",
+    "PauseSchedule",
+    "ResumeSchedule",
+    "DeleteSchedule",
+    "FireSchedule",
+    "BackfillSchedule",
+)
 _LATER: Final = ("ExecuteAsync", "CancelExecution", "PauseExecution", "ResumeExecution")
 STREAMING: Final = frozenset({"Execute", "Subscribe", "SubscribeAll"})
 """Canonical names of the methods whose reply is a stream."""

@@ -27,8 +27,10 @@ from fastrunner.errors import (
     IdTaken,
     InvalidRequest,
     RunnerError,
+    ScheduleExists,
     Unavailable,
     UnknownExecution,
+    UnknownSchedule,
     UnknownWorkflow,
 )
 
@@ -39,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 ERROR_DOMAIN = "fastrunner"
 RESOURCE_TYPE = "ai.stigmer.workflow.runner.v1.Execution"
+SCHEDULE_TYPE = "ai.stigmer.workflow.runner.v1.Schedule"
 WORKFLOW_TYPE = "ai.stigmer.workflow.runner.v1.RegisteredWorkflow"
 _OMITTED_SIZE_BYTES = 96
 _VIOLATION_OVERHEAD_BYTES = 16
@@ -90,6 +93,12 @@ def _details(error: RunnerError, size_bytes_max: int) -> Iterator[Message]:
         yield ResourceInfo(
             resource_type=WORKFLOW_TYPE,
             resource_name=error.reference,
+            description=_clipped(error.message, limits.STATUS_MESSAGE_SIZE_BYTES_MAX),
+        )
+    elif isinstance(error, UnknownSchedule | ScheduleExists):
+        yield ResourceInfo(
+            resource_type=SCHEDULE_TYPE,
+            resource_name=error.schedule_id,
             description=_clipped(error.message, limits.STATUS_MESSAGE_SIZE_BYTES_MAX),
         )
     elif isinstance(error, UnknownExecution | IdTaken):

@@ -16,6 +16,7 @@ from fastrunner.base.limits.expressions import *
 from fastrunner.base.limits.processes import *
 from fastrunner.base.limits.resources import *
 from fastrunner.base.limits.routing import *
+from fastrunner.base.limits.schedules import *
 from fastrunner.base.limits.service import *
 from fastrunner.base.limits.tasks import *
 from fastrunner.base.limits.walk import *
@@ -79,3 +80,6 @@ assert 2 * REQUEST_SIZE_BYTES_MAX <= EVENTS_PENDING_SIZE_BYTES_MAX <= EVENTS_RET
 assert EVENTS_BATCH_COUNT_MAX <= EVENTS_COMMIT_COUNT_MAX <= EVENTS_RETAINED_COUNT_MAX // 16
 assert EVENT_SIZE_BYTES_MAX <= EVENTS_REQUEST_SIZE_BYTES_MAX <= EVENTS_REQUESTS_SIZE_BYTES_MAX // 16
 assert EVENT_SINK_PAUSE_S_MIN < EVENT_SINK_PAUSE_S_MAX < OUTBOX_AGE_S_MAX
+assert SCHEDULE_ID_SIZE_BYTES_MAX + SCHEDULE_KEY_SIZE_BYTES_MAX + 6 <= EXECUTION_ID_SIZE_BYTES_MAX
+assert SCHEDULE_ID_SIZE_BYTES_MAX <= LABEL_VALUE_SIZE_BYTES_MAX
+assert SCHEDULE_START_S_MAX > ROUTER_OWNER_WAIT_S_MAX

@@ -55,30 +55,32 @@ cdef class Compilation:
 
     def step(self, int budget):
         cdef list problems
-        cdef bint is_scheduled
         if self.builder is not None:
             return self.builder.plan if self.builder.step(budget) else None
         if self.checker is None:
             if self.reading.step(budget * READING_UNITS_PER_STEP):
                 self.checker = Checker(self.reading.document)
             return None
-        is_scheduled = "schedule" in self.reading.document.root and not self.reading.document.is_stored
         if self.linking is None:
             if not self.checker.step(budget):
                 return None
             problems = self.checker.problems_found()
             if problems:
                 raise InvalidWorkflow(problems)
-            if (self.checker.doubts or self.checker.resources or is_scheduled) and not self.mark(budget):
+            if (self.checker.doubts or self.checker.resources or self.is_scheduled()) and not self.mark(budget):
                 return None
             self.linking = Linking(self.checker, self.texts)
         if self.linking.step(budget):
             self.builder = PlanBuilder(self.reading.document)
             self.builder.plan.warnings = tuple(warnings_of(self.checker))
             self.builder.plan.submission_warnings = self.builder.plan.warnings
-            if is_scheduled:
+            if self.is_scheduled():
                 self.builder.plan.submission_warnings += (schedule_warning(self.reading.document),)
         return None
+
+    cdef bint is_scheduled(self) except -1:
+        """Whether whoever submits the document, which is valid, is told that it is executed once."""
+        return "schedule" in self.reading.document.root and not self.reading.document.is_stored
 
     cdef bint mark(self, int budget) except -1:
         """Reads on for the positions of warnings and calls; says whether they are known."""

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_messages__pb2
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import schedules_pb2 as ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,ai/stigmer/workflow/runner/v1/registry.proto\x12\x1d\x61i.stigmer.workflow.runner.v1\x1a,ai/stigmer/workflow/runner/v1/messages.proto\"\x84\x01\n\x12RegisteredWorkflow\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x15\n\rregistered_ms\x18\x04 \x01(\x03\x12\x0e\n\x06latest\x18\x05 \x01(\x08\x12\x15\n\rworkflow_yaml\x18\x06 \x01(\t\"0\n\x17RegisterWorkflowRequest\x12\x15\n\rworkflow_yaml\x18\x01 \x01(\t\"\x82\x01\n\x18RegisterWorkflowResponse\x12\x43\n\x08workflow\x18\x01 \x01(\x0b\x32\x31.ai.stigmer.workflow.runner.v1.RegisteredWorkflow\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x10\n\x08warnings\x18\x03 \x03(\t\"V\n\x12GetWorkflowRequest\x12@\n\x0cworkflow_ref\x18\x01 \x01(\x0b\x32*.ai.stigmer.workflow.runner.v1.WorkflowRef\"Z\n\x13GetWorkflowResponse\x12\x43\n\x08workflow\x18\x01 \x01(\x0b\x32\x31.ai.stigmer.workflow.runner.v1.RegisteredWorkflow\"^\n\x14ListWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"v\n\x15ListWorkflowsResponse\x12\x44\n\tworkflows\x18\x01 \x03(\x0b\x32\x31.ai.stigmer.workflow.runner.v1.RegisteredWorkflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x15\x44\x65leteWorkflowRequest\x12@\n\x0cworkflow_ref\x18\x01 \x01(\x0b\x32*.ai.stigmer.workflow.runner.v1.WorkflowRef\"\x18\n\x16\x44\x65leteWorkflowResponse2\x93\x04\n\x1aWorkflowRegistryController\x12\x83\x01\n\x10RegisterWorkflow\x12\x36.ai.stigmer.workflow.runner.v1.RegisterWorkflowRequest\x1a\x37.ai.stigmer.workflow.runner.v1.RegisterWorkflowResponse\x12t\n\x0bGetWorkflow\x12\x31.ai.stigmer.workflow.runner.v1.GetWorkflowRequest\x1a\x32.ai.stigmer.workflow.runner.v1.GetWorkflowResponse\x12z\n\rListWorkflows\x12\x33.ai.stigmer.workflow.runner.v1.ListWorkflowsRequest\x1a\x34.ai.stigmer.workflow.runner.v1.ListWorkflowsResponse\x12}\n\x0e\x44\x65leteWorkflow\x12\x34.ai.stigmer.workflow.runner.v1.DeleteWorkflowRequest\x1a\x35.ai.stigmer.workflow.runner.v1.DeleteWorkflowResponseBn\n\x1d\x61i.stigmer.workflow.runner.v1P\x01ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,ai/stigmer/workflow/runner/v1/registry.proto\x12\x1d\x61i.stigmer.workflow.runner.v1\x1a,ai/stigmer/workflow/runner/v1/messages.proto\x1a-ai/stigmer/workflow/runner/v1/schedules.proto\"\x84\x01\n\x12RegisteredWorkflow\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x15\n\rregistered_ms\x18\x04 \x01(\x03\x12\x0e\n\x06latest\x18\x05 \x01(\x08\x12\x15\n\rworkflow_yaml\x18\x06 \x01(\t\"0\n\x17RegisterWorkflowRequest\x12\x15\n\rworkflow_yaml\x18\x01 \x01(\t\"\x82\x01\n\x18RegisterWorkflowResponse\x12\x43\n\x08workflow\x18\x01 \x01(\x0b\x32\x31.ai.stigmer.workflow.runner.v1.RegisteredWorkflow\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x10\n\x08warnings\x18\x03 \x03(\t\"V\n\x12GetWorkflowRequest\x12@\n\x0cworkflow_ref\x18\x01 \x01(\x0b\x32*.ai.stigmer.workflow.runner.v1.WorkflowRef\"Z\n\x13GetWorkflowResponse\x12\x43\n\x08workflow\x18\x01 \x01(\x0b\x32\x31.ai.stigmer.workflow.runner.v1.RegisteredWorkflow\"^\n\x14ListWorkflowsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"v\n\x15ListWorkflowsResponse\x12\x44\n\tworkflows\x18\x01 \x03(\x0b\x32\x31.ai.stigmer.workflow.runner.v1.RegisteredWorkflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x15\x44\x65leteWorkflowRequest\x12@\n\x0cworkflow_ref\x18\x01 \x01(\x0b\x32*.ai.stigmer.workflow.runner.v1.WorkflowRef\"\x18\n\x16\x44\x65leteWorkflowResponse2\xfe\n\n\x1aWorkflowRegistryController\x12\x83\x01\n\x10RegisterWorkflow\x12\x36.ai.stigmer.workflow.runner.v1.RegisterWorkflowRequest\x1a\x37.ai.stigmer.workflow.runner.v1.RegisterWorkflowResponse\x12t\n\x0bGetWorkflow\x12\x31.ai.stigmer.workflow.runner.v1.GetWorkflowRequest\x1a\x32.ai.stigmer.workflow.runner.v1.GetWorkflowResponse\x12z\n\rListWorkflows\x12\x33.ai.stigmer.workflow.runner.v1.ListWorkflowsRequest\x1a\x34.ai.stigmer.workflow.runner.v1.ListWorkflowsResponse\x12}\n\x0e\x44\x65leteWorkflow\x12\x34.ai.stigmer.workflow.runner.v1.DeleteWorkflowRequest\x1a\x35.ai.stigmer.workflow.runner.v1.DeleteWorkflowResponse\x12t\n\x0b\x41\x64\x64Schedule\x12\x31.ai.stigmer.workflow.runner.v1.AddScheduleRequest\x1a\x32.ai.stigmer.workflow.runner.v1.AddScheduleResponse\x12z\n\rListSchedules\x12\x33.ai.stigmer.workflow.runner.v1.ListSchedulesRequest\x1a\x34.ai.stigmer.workflow.runner.v1.ListSchedulesResponse\x12z\n\rPauseSchedule\x12\x33.ai.stigmer.workflow.runner.v1.PauseScheduleRequest\x1a\x34.ai.stigmer.workflow.runner.v1.PauseScheduleResponse\x12}\n\x0eResumeSchedule\x12\x34.ai.stigmer.workflow.runner.v1.ResumeScheduleRequest\x1a\x35.ai.stigmer.workflow.runner.v1.ResumeScheduleResponse\x12}\n\x0e\x44\x65leteSchedule\x12\x34.ai.stigmer.workflow.runner.v1.DeleteScheduleRequest\x1a\x35.ai.stigmer.workflow.runner.v1.DeleteScheduleResponse\x12w\n\x0c\x46ireSchedule\x12\x32.ai.stigmer.workflow.runner.v1.FireScheduleRequest\x1a\x33.ai.stigmer.workflow.runner.v1.FireScheduleResponse\x12\x83\x01\n\x10\x42\x61\x63kfillSchedule\x12\x36.ai.stigmer.workflow.runner.v1.BackfillScheduleRequest\x1a\x37.ai.stigmer.workflow.runner.v1.BackfillScheduleResponseBn\n\x1d\x61i.stigmer.workflow.runner.v1P\x01ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,24 +34,24 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ai.stigmer.workflow.runner.
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\035ai.stigmer.workflow.runner.v1P\001ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1'
-  _globals['_REGISTEREDWORKFLOW']._serialized_start=126
-  _globals['_REGISTEREDWORKFLOW']._serialized_end=258
-  _globals['_REGISTERWORKFLOWREQUEST']._serialized_start=260
-  _globals['_REGISTERWORKFLOWREQUEST']._serialized_end=308
-  _globals['_REGISTERWORKFLOWRESPONSE']._serialized_start=311
-  _globals['_REGISTERWORKFLOWRESPONSE']._serialized_end=441
-  _globals['_GETWORKFLOWREQUEST']._serialized_start=443
-  _globals['_GETWORKFLOWREQUEST']._serialized_end=529
-  _globals['_GETWORKFLOWRESPONSE']._serialized_start=531
-  _globals['_GETWORKFLOWRESPONSE']._serialized_end=621
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=623
-  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=717
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=719
-  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=837
-  _globals['_DELETEWORKFLOWREQUEST']._serialized_start=839
-  _globals['_DELETEWORKFLOWREQUEST']._serialized_end=928
-  _globals['_DELETEWORKFLOWRESPONSE']._serialized_start=930
-  _globals['_DELETEWORKFLOWRESPONSE']._serialized_end=954
-  _globals['_WORKFLOWREGISTRYCONTROLLER']._serialized_start=957
-  _globals['_WORKFLOWREGISTRYCONTROLLER']._serialized_end=1488
+  _globals['_REGISTEREDWORKFLOW']._serialized_start=173
+  _globals['_REGISTEREDWORKFLOW']._serialized_end=305
+  _globals['_REGISTERWORKFLOWREQUEST']._serialized_start=307
+  _globals['_REGISTERWORKFLOWREQUEST']._serialized_end=355
+  _globals['_REGISTERWORKFLOWRESPONSE']._serialized_start=358
+  _globals['_REGISTERWORKFLOWRESPONSE']._serialized_end=488
+  _globals['_GETWORKFLOWREQUEST']._serialized_start=490
+  _globals['_GETWORKFLOWREQUEST']._serialized_end=576
+  _globals['_GETWORKFLOWRESPONSE']._serialized_start=578
+  _globals['_GETWORKFLOWRESPONSE']._serialized_end=668
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_start=670
+  _globals['_LISTWORKFLOWSREQUEST']._serialized_end=764
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_start=766
+  _globals['_LISTWORKFLOWSRESPONSE']._serialized_end=884
+  _globals['_DELETEWORKFLOWREQUEST']._serialized_start=886
+  _globals['_DELETEWORKFLOWREQUEST']._serialized_end=975
+  _globals['_DELETEWORKFLOWRESPONSE']._serialized_start=977
+  _globals['_DELETEWORKFLOWRESPONSE']._serialized_end=1001
+  _globals['_WORKFLOWREGISTRYCONTROLLER']._serialized_start=1004
+  _globals['_WORKFLOWREGISTRYCONTROLLER']._serialized_end=2410
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_registry__pb2
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import schedules_pb2 as ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2
 
 GRPC_GENERATED_VERSION = '1.84.0'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class WorkflowRegistryControllerStub:
-    """Keeps definitions of workflows; every worker answers for all of them, from the moment of the reply on.
+    """Keeps definitions of workflows, and schedules; every worker answers for all of them, from the moment of the reply on.
     """
 
     def __init__(self, channel):
@@ -55,10 +56,45 @@ class WorkflowRegistryControllerStub:
                 request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_registry__pb2.DeleteWorkflowRequest.SerializeToString,
                 response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_registry__pb2.DeleteWorkflowResponse.FromString,
                 _registered_method=True)
+        self.AddSchedule = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/AddSchedule',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.AddScheduleRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.AddScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/ListSchedules',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/PauseSchedule',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.PauseScheduleResponse.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/ResumeSchedule',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ResumeScheduleResponse.FromString,
+                _registered_method=True)
+        self.DeleteSchedule = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/DeleteSchedule',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.DeleteScheduleRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.DeleteScheduleResponse.FromString,
+                _registered_method=True)
+        self.FireSchedule = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/FireSchedule',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.FireScheduleRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.FireScheduleResponse.FromString,
+                _registered_method=True)
+        self.BackfillSchedule = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/BackfillSchedule',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.BackfillScheduleRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.BackfillScheduleResponse.FromString,
+                _registered_method=True)
 
 
 class WorkflowRegistryControllerServicer:
-    """Keeps definitions of workflows; every worker answers for all of them, from the moment of the reply on.
+    """Keeps definitions of workflows, and schedules; every worker answers for all of them, from the moment of the reply on.
     """
 
     def RegisterWorkflow(self, request, context):
@@ -90,6 +126,56 @@ class WorkflowRegistryControllerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddSchedule(self, request, context):
+        """Adds a schedule, which starts executions from now on. The same request again is OK, another one with the same id is
+        ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """Schedules in pages, ordered by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Has a schedule start nothing until it is resumed. What it has started goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Has a paused schedule start executions again. Moments that have passed meanwhile start none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchedule(self, request, context):
+        """Removes a schedule. What it has started goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FireSchedule(self, request, context):
+        """Starts an execution of a schedule now, whatever its moments, its policies and its being paused say.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackfillSchedule(self, request, context):
+        """Starts an execution for each moment of a range that has started none yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkflowRegistryControllerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +199,41 @@ def add_WorkflowRegistryControllerServicer_to_server(servicer, server):
                     request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_registry__pb2.DeleteWorkflowRequest.FromString,
                     response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_registry__pb2.DeleteWorkflowResponse.SerializeToString,
             ),
+            'AddSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddSchedule,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.AddScheduleRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.AddScheduleResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchedule,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.DeleteScheduleRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.DeleteScheduleResponse.SerializeToString,
+            ),
+            'FireSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.FireSchedule,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.FireScheduleRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.FireScheduleResponse.SerializeToString,
+            ),
+            'BackfillSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackfillSchedule,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.BackfillScheduleRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.BackfillScheduleResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'ai.stigmer.workflow.runner.v1.WorkflowRegistryController', rpc_method_handlers)
@@ -122,7 +243,7 @@ def add_WorkflowRegistryControllerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkflowRegistryController:
-    """Keeps definitions of workflows; every worker answers for all of them, from the moment of the reply on.
+    """Keeps definitions of workflows, and schedules; every worker answers for all of them, from the moment of the reply on.
     """
 
     @staticmethod
@@ -223,6 +344,195 @@ class WorkflowRegistryController:
             '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/DeleteWorkflow',
             ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_registry__pb2.DeleteWorkflowRequest.SerializeToString,
             ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_registry__pb2.DeleteWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/AddSchedule',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.AddScheduleRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.AddScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/ListSchedules',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ListSchedulesRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/PauseSchedule',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.PauseScheduleRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.PauseScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/ResumeSchedule',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ResumeScheduleRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/DeleteSchedule',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.DeleteScheduleRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.DeleteScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FireSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/FireSchedule',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.FireScheduleRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.FireScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRegistryController/BackfillSchedule',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.BackfillScheduleRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_schedules__pb2.BackfillScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,248 @@
+"""Stage 3, journal: the schedules' file: `schedules.db` in the data directory, one for all workers.
+
+Rules: any worker adds, pauses, resumes and deletes; whoever fires notes how far schedules have come, unless somebody
+has changed them since. What is executed may hold values that are not for every eye: it is sealed where there is a key.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import orjson
+
+from fastrunner.access.principal import Principal, Role
+from fastrunner.base import limits
+from fastrunner.engine.embedded.store.connection import read_all
+from fastrunner.engine.embedded.store.seals import DataKeys, NotOpened, Seals, place
+from fastrunner.engine.embedded.store.shared_file import SharedFile
+from fastrunner.engine.embedded.store.statements import statements_in
+from fastrunner.engine.schedules import Misfire, Overlap, Schedule, ScheduleOptions, ScheduleView, Trigger
+from fastrunner.errors import AtCapacity, Damaged, ScheduleExists, UnknownSchedule
+from fastrunner.events.schedules.planner import Progress, begun, resumed
+
+__all__ = ["FILE_NAME", "Note", "Row", "SchedulesFile"]
+
+_log = logging.getLogger(__name__)
+
+FILE_NAME: Final = "schedules.db"
+
+
+def _sql(name: str) -> str:
+    return files(__package__).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+
+
+_QUERIES: Final[Mapping[str, str]] = statements_in(_sql("queries"))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A schedule and how far it has come."""
+
+    schedule: Schedule
+    """What was added."""
+    is_paused: bool
+    """Whether it fires nothing."""
+    reason: str
+    """Why."""
+    revision: int
+    """Counts what people have done to it."""
+    next_ms: int
+    """When it fires next; 0: not known, or never."""
+    progress: Progress
+    """How far it has come."""
+
+    def view(self) -> ScheduleView:
+        """As lists show it."""
+        progress = self.progress
+        return ScheduleView(
+            schedule=self.schedule,
+            is_paused=self.is_paused,
+            reason=self.reason,
+            next_ms=self.next_ms,
+            last_ms=progress.last_ms,
+            last_execution_id=progress.last_execution_id,
+            last_error=progress.last_error,
+            queued_count=len(progress.queue),
+            counts=progress.counts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a look at a schedule came to."""
+
+    row: Row
+    """As it was looked at."""
+    progress: Progress
+    """How far it is now."""
+    due_ms: int
+    """When it is to be looked at again."""
+    next_ms: int
+    """When it fires next; 0: not known, or never."""
+
+
+class SchedulesFile(SharedFile):
+    """One connection; it belongs to one thread. Every method raises StorageFailed or StorageFull."""
+
+    def __init__(self, folder: Path, keys: DataKeys | None = None) -> None:
+        """`folder` is the data directory; `keys` seal what is executed."""
+        super().__init__(folder / FILE_NAME, (_sql("0001-schedules"),))
+        self._seals = Seals(keys)
+        self._damaged: set[str] = set()
+
+    def exists(self) -> bool:
+        """Whether any schedule has ever been added: whoever only looks makes no file."""
+        return self.path.exists()
+
+    def add(self, schedule: Schedule, digest: bytes) -> bool:
+        """Whether this call has added it. Raises ScheduleExists if another request has; AtCapacity."""
+        return self.written(lambda db: self._add(db, schedule, digest))
+
+    def _add(self, db: apsw.Connection, schedule: Schedule, digest: bytes) -> bool:
+        known = read_all(db, _QUERIES["select_digest"], (schedule.schedule_id,))
+        if known:
+            if known[0][0] != digest:
+                raise ScheduleExists(schedule.schedule_id)
+            return False
+        if read_all(db, _QUERIES["count"])[0][0] >= limits.SCHEDULES_COUNT_MAX:
+            raise AtCapacity(
+                f"there are {limits.SCHEDULES_COUNT_MAX} schedules, which is as many as there may be: delete one first "
+                "(`fastrunner schedule delete`)"
+            )
+        sealer, request = self._seals.sealer, schedule.request
+        if sealer is not None:
+            request = sealer.seal(request, place("schedule", schedule.schedule_id))
+        values = (
+            *(schedule.schedule_id, schedule.namespace, schedule.name, schedule.version, schedule.added_ms),
+            *(_text(_of_principal(schedule.principal)), _text(schedule.trigger), _text(schedule.options), digest),
+            *(schedule.added_ms, None, _text(begun(schedule)), request),
+        )
+        db.execute(_QUERIES["insert"], values)
+        return True
+
+    def get(self, schedule_id: str) -> Row:
+        """One, with what it executes. Raises UnknownSchedule, Damaged."""
+        rows = self.tried(lambda db: read_all(db, _QUERIES["select"], (schedule_id,))) if self.exists() else ()
+        if not rows:
+            raise UnknownSchedule(schedule_id)
+        return self._row(rows[0])
+
+    def page(self, namespace: str, within: frozenset[str] | None, after: str, count_max: int) -> list[Row]:
+        """Those with ids after one, of some namespaces (None: of all), without what they execute."""
+        if not self.exists():
+            return []
+        parameters = {
+            "namespace": namespace,
+            "within": None if within is None else orjson.dumps(sorted(within)).decode(),
+            "after": after,
+            "count_max": count_max,
+        }
+        return [self._row(each) for each in self.tried(lambda db: read_all(db, _QUERIES["list"], parameters))]
+
+    def pause(self, schedule_id: str, reason: str) -> None:
+        """Raises UnknownSchedule."""
+        self._changed(schedule_id, "pause", lambda _: (schedule_id, reason))
+
+    def resume(self, schedule_id: str, now_ms: int) -> None:
+        """Raises UnknownSchedule."""
+        self._changed(
+            schedule_id,
+            "resume",
+            lambda row: (schedule_id, now_ms, _text(resumed(row.progress, now_ms) if row.is_paused else row.progress)),
+        )
+
+    def delete(self, schedule_id: str) -> None:
+        """Raises UnknownSchedule."""
+        self._changed(schedule_id, "delete", lambda _: (schedule_id,))
+
+    def _changed(self, schedule_id: str, statement: str, values_of: Callable[[Row], tuple[Any, ...]]) -> None:
+        if not self.exists():
+            raise UnknownSchedule(schedule_id)
+        self.written(lambda db: self._change(db, schedule_id, statement, values_of))
+
+    def _change(
+        self, db: apsw.Connection, schedule_id: str, statement: str, values_of: Callable[[Row], tuple[Any, ...]]
+    ) -> None:
+        rows = read_all(db, _QUERIES["select"], (schedule_id,))
+        if not rows:
+            raise UnknownSchedule(schedule_id)
+        db.execute(_QUERIES[statement], values_of(self._row(rows[0])))
+
+    # --- for whoever fires ---
+
+    def due(self, now_ms: int, count_max: int) -> list[Row]:
+        """Those that are to be looked at, the most urgent first; those that cannot be read are told once and left."""
+        found = []
+        for each in self.tried(lambda db: read_all(db, _QUERIES["select_due"], (now_ms, count_max))):
+            try:
+                found.append(self._row(each))
+            except Damaged as damage:
+                if each[0] not in self._damaged:
+                    self._damaged.add(each[0])
+                    _log.error("%s: delete it and add it again", damage.message)
+        return found
+
+    def first_due_ms(self, after_ms: int) -> int | None:
+        """When the next one is to be looked at; None if none is."""
+        found = self.tried(lambda db: read_all(db, _QUERIES["first_due"], (after_ms,)))[0][0]
+        return None if found is None else int(found)
+
+    def count(self) -> int:
+        """How many there are."""
+        return int(self.tried(lambda db: read_all(db, _QUERIES["count"]))[0][0])
+
+    def look_at_all(self, now_ms: int) -> None:
+        """Has all be looked at: their moments were reckoned by another clock."""
+        self.written(lambda db: db.execute(_QUERIES["look_at_all"], (now_ms,)).fetchall())
+
+    def note(self, notes: Sequence[Note]) -> None:
+        """Notes what looks came to, but of schedules that have been changed since."""
+        self.written(lambda db: _note(db, notes))
+
+    def _row(self, values: Sequence[Any]) -> Row:
+        """Raises Damaged."""
+        schedule_id, namespace, name, version, added_ms, principal, trigger, options = values[:8]
+        is_paused, reason, revision, next_ms, progress, request = values[8:]
+        try:
+            request = self._seals.opened(request, place("schedule", schedule_id)) if request else request
+            schedule = Schedule(
+                *(schedule_id, namespace, name, version, Trigger(**orjson.loads(trigger))),
+                *(_options(orjson.loads(options)), request, added_ms, _principal(orjson.loads(principal))),
+            )
+            progress = Progress.of_json(orjson.loads(progress))
+        except (NotOpened, TypeError, ValueError, LookupError) as error:
+            raise Damaged(f"what is stored of schedule {schedule_id!r} is damaged: {error}") from None
+        return Row(schedule, bool(is_paused), reason, revision, next_ms or 0, progress)
+
+
+def _note(db: apsw.Connection, notes: Iterable[Note]) -> None:
+    for note in notes:
+        of = (note.row.schedule.schedule_id, note.row.revision)
+        db.execute(_QUERIES["note"], (*of, _text(note.progress), note.due_ms, note.next_ms or None))
+
+
+def _text(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _of_principal(principal: Principal | None) -> Any:
+    if principal is None:
+        return None
+    namespaces = None if principal.namespaces is None else sorted(principal.namespaces)
+    return {"name": principal.name, "roles": sorted(principal.roles), "namespaces": namespaces}
+
+
+def _principal(values: Any) -> Principal | None:
+    if values is None:
+        return None
+    namespaces = values["namespaces"]
+    roles = frozenset(map(Role, values["roles"]))
+    return Principal(values["name"], roles, None if namespaces is None else frozenset(namespaces))
+
+
+def _options(values: dict[str, Any]) -> ScheduleOptions:
+    return ScheduleOptions(**{**values, "misfire": Misfire(values["misfire"]), "overlap": Overlap(values["overlap"])})
