@@ -117,7 +117,7 @@ class MemoryEngine:
     async def plan_of(self, document: str, client: str) -> Plan:
         return compile(document)
 
-    async def validate(self, document: str, client: str) -> Sequence[Problem]:
+    async def validate(self, document: str, client: str, *, fetches: bool = True) -> Sequence[Problem]:
         """As the real one."""
         return validate(document, True)
 

@@ -229,6 +229,17 @@ def test_submissions_are_of_own_namespaces(runner: RunnerProcess, shop: list[str
         assert admin.code(path_of("GetExecution"), about("", "billing-a")) is grpc.StatusCode.NOT_FOUND
 
 
+def test_a_reader_has_nothing_fetched(runner: RunnerProcess) -> None:
+    """A document could send a secret where its author likes: that takes the role to have documents executed."""
+    document = WAITS.format("shop").replace("{hold: {wait: {hours: 1}}}", "{far: {call: 'http://127.0.0.1:1/f.yaml'}}")
+    for strict in (False, True):
+        request = q.ValidateWorkflowRequest(workflow_yaml=document, strict=strict)
+        with Caller(runner, "read") as reader, Caller(runner, "admin") as admin:
+            reply = reader.call(path_of("ValidateWorkflow"), request, q.ValidateWorkflowResponse)
+            assert (reply.valid, [each.code for each in reply.warnings]) == (True, ["not-fetched"])
+            assert admin.code(path_of("ValidateWorkflow"), request.SerializeToString()) is grpc.StatusCode.UNAVAILABLE
+
+
 def test_definitions_are_of_own_namespaces(runner: RunnerProcess) -> None:
     document = WAITS.format("shop")
     ref = m.WorkflowRef(namespace="shop", name="waits", version="1.0.0")

@@ -370,6 +370,35 @@ async def test_namespaces_hold_for_what_comes_from_elsewhere() -> None:
         assert len(remote.requests) == 2
 
 
+async def test_who_may_only_look_has_nothing_fetched() -> None:
+    """Nor do those who may share in what was fetched for others meanwhile."""
+    async with remote_server() as remote, engine_with(folder()) as engine:
+        gate = asyncio.Event()
+
+        async def answer(request: web.Request) -> web.Response:
+            await gate.wait()
+            return web.Response(text=setting(1))
+
+        remote.answer = answer
+        text = calling(f"{remote.url}/f")
+
+        async def looked_at(document: str) -> list[tuple[str, str]]:
+            found = await engine.validate(document, "reader", fetches=False)
+            return [(problem.code, problem.severity) for problem in found]
+
+        assert await looked_at(text) == [("not-fetched", "warning")]
+        assert remote.requests == []
+        submitted = engine.submit(submission("one", text))
+        await until(lambda: remote.requests, "the request")
+        assert await looked_at(text) == [("not-fetched", "warning")]
+        gate.set()
+        await submitted
+        assert await looked_at(text) == [("not-fetched", "warning")]
+        assert await looked_at(text.replace("with:", "wiht:")) == [("unknown-key", "error")]
+        assert await looked_at(document("  - one: {set: {a: 1}}\n")) == []
+        assert len(remote.requests) == 1
+
+
 async def test_a_registered_workflow_keeps_the_text_it_was_registered_with(tmp_path: Path) -> None:
     path = folder()
     registry = Registry(path)

@@ -261,8 +261,9 @@ class Engine(Protocol):
         request again gives the first answer again.
         """
 
-    def validate(self, document: str, client: str) -> Awaitable[Sequence[Problem]]:
-        """Every problem of a document, in its order, or the warnings of one that would be executed.
+    def validate(self, document: str, client: str, *, fetches: bool = True) -> Awaitable[Sequence[Problem]]:
+        """Every problem of a document, in its order, or the warnings of one that would be executed. Without `fetches`
+        what it needs from elsewhere is not looked at, which is a warning then.
 
         Raises ResourceUnavailable, AtCapacity, Unavailable.
         """

@@ -26,7 +26,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
     WorkflowProblem,
 )
 from fastrunner._pb.fastrunner.router.v1.views_pb2 import ItemsView
-from fastrunner.access.principal import Principal, check_namespace
+from fastrunner.access.principal import Principal, Role, check_namespace
 from fastrunner.base import limits
 from fastrunner.engine import Engine, ExecutionQuery, ExecutionView
 from fastrunner.engine.pages import Page, merged
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _EVENTS_COUNT_DEFAULT: Final = 1_000
 _PAGE_SIZE_DEFAULT: Final = 100
 _FRAMING_SIZE_BYTES: Final = 6
+_NOT_FETCHED: Final = "not-fetched"
+"""Code of the warning of what was not looked at: no document is better for it."""
 _INT32_MAX: Final = 2**31 - 1
 _INT64_MAX: Final = 2**63 - 1
 _ERROR_BASE: Final = "https://open-workflow-specification.org/spec/1.0.0/errors/"
@@ -109,9 +111,12 @@ class Queries:
         self._admit(facts.peer, 1)
         request = parse(ValidateWorkflowRequest, payload)
         check_document(request.workflow_yaml)
-        found = await self._engine.validate(request.workflow_yaml, facts.peer)
-        problems = [problem for problem in found if request.strict or problem.severity == "error"]
-        warnings = () if request.strict else (problem for problem in found if problem.severity == "warning")
+        # Who may only look has nothing asked of anybody, nor a secret sent along.
+        fetches = facts.principal is None or Role.SUBMIT in facts.principal.roles
+        found = await self._engine.validate(request.workflow_yaml, facts.peer, fetches=fetches)
+        is_strict = request.strict
+        problems = [each for each in found if each.severity == "error" or (is_strict and each.code != _NOT_FETCHED)]
+        warnings = [each for each in found if each not in problems]
         return ValidateWorkflowResponse(
             valid=not problems, problems=map(_problem, problems), warnings=map(_problem, warnings)
         ).SerializeToString()

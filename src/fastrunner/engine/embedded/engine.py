@@ -356,9 +356,9 @@ class EmbeddedEngine:
         count = self._active_count + self._submissions.waiting_count
         self._places.loads.set(self._places.worker, ACTIVE, count)
 
-    async def validate(self, document: str, client: str) -> Sequence[Problem]:
+    async def validate(self, document: str, client: str, *, fetches: bool = True) -> Sequence[Problem]:
         """See Engine."""
-        return await self._submissions.compiler.problems_of(document, client)
+        return await self._submissions.compiler.problems_of(document, client, fetches=fetches)
 
     async def plan_of(self, document: str, client: str) -> Plan:
         """See Engine."""

@@ -46,6 +46,8 @@ class _Job:
     texts: dict[str, str]
     """What it has from elsewhere so far, by reference."""
     compilation: Compilation
+    fetches: bool
+    """Whether it may be fetched what the document needs from elsewhere."""
     client: str
     """Whose share of what waits it takes."""
     clients: set[str] = field(default_factory=set)
@@ -80,18 +82,19 @@ class Compiler:
 
     # --- plans ---
 
-    def plan_of(self, document: str, client: str, pinned: str = "") -> CachedPlan | None:
+    def plan_of(self, document: str, client: str, pinned: str = "", *, fetches: bool = True) -> CachedPlan | None:
         """The plan if it is known, or made within what is left of this turn of the loop; None if it has to be waited
         for, with what has been done of it kept. Raises DocumentRefused, AtCapacity, Unavailable.
 
-        `pinned`: the texts from elsewhere that a registered document has.
+        `pinned`: the texts from elsewhere that a registered document has. Without `fetches`, DocumentRefused has
+        warnings in place of problems for a document that needs such texts.
         """
         plan = self._plans.find(document, pinned)
         if plan is not None:
             return plan
-        job = self._jobs.get(key_of(document, pinned))
+        job = self._jobs.get(_job_key(document, pinned, fetches=fetches))
         if job is None:
-            job = self._begin(document, client, pinned)
+            job = self._begin(document, client, pinned, fetches=fetches)
             self._refill_later()
             began_s = monotonic_s()
             plan = self._advance(job, began_s + self._left_s)
@@ -109,7 +112,7 @@ class Compiler:
         self._queues.setdefault(client, deque()).append(job)
         self._plan_pass()
 
-    def _begin(self, document: str, client: str, pinned: str) -> _Job:
+    def _begin(self, document: str, client: str, pinned: str, *, fetches: bool) -> _Job:
         if self._stopped:
             raise Unavailable("the worker is stopping: try again")
         size_chars = _size_chars(document)
@@ -122,7 +125,8 @@ class Compiler:
         texts = texts_of(pinned)
         try:
             compilation = self._compilation(document, texts)
-            return _Job(key_of(document, pinned), document, texts, compilation, client)
+            key = _job_key(document, pinned, fetches=fetches)
+            return _Job(key, document, texts, compilation, fetches, client)
         except InvalidWorkflow as invalid:
             raise self._plans.refuse(document, invalid.problems) from None
 
@@ -146,6 +150,8 @@ class Compiler:
                 raise DocumentRefused(invalid.problems) from None
             raise self._plans.refuse(job.document, invalid.problems) from None
         except ResourcesMissing as missing:
+            if not job.fetches:
+                raise DocumentRefused([_not_fetched(each) for each in missing.resources]) from None
             if self._resources is None:
                 raise DocumentRefused([_unfetched(missing.resources[0])]) from None
             fetching = self._fetch(job, self._resources, missing.resources)
@@ -190,22 +196,23 @@ class Compiler:
         self._refill_planned = False
         self._left_s = limits.COMPILE_AT_ONCE_MS / 1000
 
-    def outcome_of(self, document: str, pinned: str = "") -> "asyncio.Future[CachedPlan]":
+    def outcome_of(self, document: str, pinned: str = "", *, fetches: bool = True) -> "asyncio.Future[CachedPlan]":
         """What a document that `plan_of` has begun comes to; cancel it when nobody wants to know any more."""
         outcome: asyncio.Future[CachedPlan] = asyncio.get_running_loop().create_future()
-        self._jobs[key_of(document, pinned)].outcomes.append(outcome)
+        self._jobs[_job_key(document, pinned, fetches=fetches)].outcomes.append(outcome)
         return outcome
 
-    async def compiled(self, document: str, client: str) -> CachedPlan:
+    async def compiled(self, document: str, client: str, *, fetches: bool = True) -> CachedPlan:
         """The plan of a document, when it is there. Raises DocumentRefused, ResourceUnavailable, AtCapacity,
         Unavailable."""
-        return self.plan_of(document, client) or await self.outcome_of(document)
+        plan = self.plan_of(document, client, fetches=fetches)
+        return plan or await self.outcome_of(document, fetches=fetches)
 
-    async def problems_of(self, document: str, client: str) -> Sequence[Problem]:
-        """All problems of a document, or the warnings of one that would be executed. Raises ResourceUnavailable,
-        AtCapacity, Unavailable."""
+    async def problems_of(self, document: str, client: str, *, fetches: bool) -> Sequence[Problem]:
+        """All problems of a document, or the warnings of one that would be executed: without `fetches` also that what
+        it needs from elsewhere was not looked at. Raises ResourceUnavailable, AtCapacity, Unavailable."""
         try:
-            plan = await self.compiled(document, client)
+            plan = await self.compiled(document, client, fetches=fetches)
         except DocumentRefused as refused:
             return refused.problems
         return plan.plan.warnings
@@ -267,6 +274,16 @@ class Compiler:
                 waiting.set_result(outcome)
             elif outcome is not None:
                 waiting.set_exception(outcome)
+
+
+def _job_key(document: str, pinned: str, *, fetches: bool) -> Key:
+    # No texts are kept as `-`.
+    return key_of(document, pinned if fetches else "-")
+
+
+def _not_fetched(resource: ExternalResource) -> Problem:
+    what = f"{resource.url} was not looked at: what a document needs is fetched for callers with the role submit"
+    return Problem("not-fetched", resource.pointer, resource.line, resource.column, what, "warning")
 
 
 def _unfetched(resource: ExternalResource) -> Problem:
