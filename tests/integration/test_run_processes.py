@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastrunner.tasks.run.cgroups import Cgroups
 from fastrunner.tasks.run.isolation import Isolation
 from fastrunner.tasks.run.process import Command, Process
 from tests.integration.runner_process import ROOT
@@ -100,3 +101,23 @@ async def test_limits_of_a_single_process(namespaces: tuple[str, ...], tmp_path:
     ended = await process.ended()
     assert ended.code != 0
     assert b"MemoryError" in ended.stderr
+
+
+async def test_groups_that_cannot_be_joined_are_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As where a part of the tree may be written, but not the part that the runner is in."""
+    monkeypatch.setattr("fastrunner.tasks.run.cgroups._parents", lambda: (tmp_path,))
+    isolation = Isolation(memory_size_bytes_max=1 << 29, processes_max=64, has_network=False)
+    await isolation.find_out()
+    assert isolation.cgroup() is None
+    assert "RLIMIT_DATA" in dict(isolation.limits)
+    assert os.listdir(tmp_path) == []
+
+
+def test_groups_that_were_left_behind_are_in_nobodys_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A container that is started anew has processes of the same numbers."""
+    monkeypatch.setattr("fastrunner.tasks.run.cgroups._parents", lambda: (tmp_path,))
+    (tmp_path / f"fastrunner-run-{os.getpid()}-1").mkdir()
+    (tmp_path / "fastrunner-run-4194305-1").mkdir()
+    cgroups = Cgroups(1 << 29, 64)
+    assert [folder.name for folder in cgroups.make().folders] == [f"fastrunner-run-{os.getpid()}-2"]
+    assert not (tmp_path / "fastrunner-run-4194305-1").exists()

@@ -9,6 +9,7 @@ stand in.
 Rules: a group is named for its worker's process, so that whoever comes later can sweep what a killed worker left.
 """
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -21,6 +22,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _OWN = Path("/proc/self/cgroup")
 _NAME = "fastrunner-run-"
 _CONTROLLERS = ("memory", "pids")
+_REMOVALS_MAX = 100
+_REMOVAL_PAUSE_S = 0.02
 
 
 class Cgroup:
@@ -54,7 +57,7 @@ class Cgroup:
         """Kills whatever is in it."""
         for folder in self.folders:
             with contextlib.suppress(OSError):
-                (folder / "cgroup.kill").write_text("1")
+                _write(folder / "cgroup.kill", "1")
                 continue
             with contextlib.suppress(OSError):
                 for line in (folder / "cgroup.procs").read_text().split():
@@ -72,6 +75,13 @@ class Cgroup:
             except OSError:
                 is_gone = False
         return is_gone
+
+    async def removed(self) -> None:
+        """Removes it once what has been killed in it is gone, which takes a moment."""
+        for _ in range(_REMOVALS_MAX):
+            if self.remove():
+                return
+            await asyncio.sleep(_REMOVAL_PAUSE_S)
 
 
 class Cgroups:
@@ -97,7 +107,7 @@ class Cgroups:
 
     def make(self) -> Cgroup:
         """A new group with the bounds. Raises OSError."""
-        name = f"{_NAME}{os.getpid()}-{next(self._numbers)}"
+        name = self._free_name()
         cgroup = Cgroup(tuple(parent / name for parent in self._parents))
         try:
             for folder in cgroup.folders:
@@ -105,11 +115,22 @@ class Cgroups:
                 for file, bound in self._bounds.items():
                     # Of swap there may be no account.
                     if (folder / file).exists():
-                        (folder / file).write_text(str(bound))
+                        _write(folder / file, str(bound))
         except OSError:
             cgroup.remove()
             raise
         return cgroup
+
+    def _free_name(self) -> str:
+        """A process of the same number, before the machine or its container was started anew, may have left some."""
+        while True:
+            name = f"{_NAME}{os.getpid()}-{next(self._numbers)}"
+            if not any((parent / name).exists() for parent in self._parents):
+                return name
+
+    def give_up(self) -> None:
+        """Makes none any more: processes cannot join them."""
+        self._parents = ()
 
 
 def _parents() -> tuple[Path, ...]:
@@ -157,7 +178,7 @@ def _can_bound(folder: Path) -> bool:
         return False
     if not set(_CONTROLLERS) <= set(_read(folder / "cgroup.subtree_control").split()):
         try:
-            (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in _CONTROLLERS))
+            _write(folder / "cgroup.subtree_control", " ".join(f"+{name}" for name in _CONTROLLERS))
         except OSError:
             return False
     return _can_make(folder)
@@ -181,6 +202,15 @@ def _sweep(parent: Path) -> None:
             left = Cgroup((folder,))
             left.kill()
             left.remove()
+
+
+def _write(path: Path, text: str) -> None:
+    """Into a file that is there."""
+    number = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(number, text.encode())
+    finally:
+        os.close(number)
 
 
 def _read(path: Path) -> str:

@@ -40,7 +40,20 @@ class Isolation:
             if await _works(namespaces):
                 self.namespaces = namespaces
                 break
+        if self._cgroups.are_there and not await self._groups_work(self._cgroups):
+            self._cgroups.give_up()
         self._say()
+
+    async def _groups_work(self, groups: Cgroups) -> bool:
+        """Whether processes may join those that can be made."""
+        try:
+            cgroup = groups.make()
+        except OSError:
+            return False
+        try:
+            return await _works(self.namespaces, cgroup)
+        finally:
+            await cgroup.removed()
 
     def _wanted(self) -> list[tuple[str, ...]]:
         """The best first. Those without privileges make a namespace of users, in which they have them."""
@@ -97,9 +110,9 @@ def _threads_of_user() -> int:
     return count
 
 
-async def _works(namespaces: Sequence[str]) -> bool:
+async def _works(namespaces: Sequence[str], cgroup: Cgroup | None = None) -> bool:
     try:
-        process = Process(Command(_TRUE, {}, Path("/"), namespaces=namespaces))
+        process = Process(Command(_TRUE, {}, Path("/"), namespaces=namespaces, cgroup=cgroup))
     except OSError:
         return False
     try:

@@ -126,11 +126,7 @@ class Place:
             await self._process.stop()
         cgroup = self._command.cgroup if self._command is not None else None
         if cgroup is not None:
-            # What has been killed takes a moment to be gone.
-            for _ in range(100):
-                if cgroup.remove():
-                    break
-                await asyncio.sleep(0.02)
+            await cgroup.removed()
         if self.ending is not None:
             await self.ending()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
