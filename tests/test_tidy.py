@@ -49,7 +49,7 @@ MAY_IMPORT = {
     | {"access.principal", "routing.placement"},
     "registry": STORE | {"_core", "engine"},
     "events": STORE,
-    "events.schedules": STORE | {"access.principal", "engine"},
+    "events.schedules": STORE | {"_core", "access.principal", "engine", "events.bus", "events.file"},
     "tasks": BELOW | {"_core", "access.egress", "engine", "events.sinks.sender"},
     "resources": BELOW | {"_core", "access.egress", "engine", "tasks"},
     "access": BELOW,

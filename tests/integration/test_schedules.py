@@ -14,6 +14,7 @@ import apsw
 import grpc
 import pytest
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import events_pb2 as e
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
@@ -287,6 +288,52 @@ def test_a_registered_workflow_and_its_input(client: Client) -> None:
     client.change("Delete", "shop.greeting")
 
 
+def test_events_start_executions(tmp_path: Path) -> None:
+    """one, any and all; as data and as envelopes; events after it was added; each once, though who fires is killed."""
+    with running(tmp_path / "data", SERVE) as runner:
+        runner.wait_ready()
+        client = Client(runner)
+        sent = 0
+
+        def send(*types: str) -> None:
+            nonlocal sent
+            events = []
+            for each in types:
+                sent += 1
+                event = e.CloudEvent(id=f"e{sent}", source="/test", spec_version="1.0", type=each)
+                event.attributes["datacontenttype"].ce_string = "application/json"
+                event.text_data = json.dumps({"n": sent})
+                events.append(event)
+            client.call(COMMANDS, "SendEvents", e.SendEventsRequest(events=events), e.SendEventsResponse)
+
+        send("a", "b")
+        task = "set: {got: '${ $workflow.input }'}"
+        client.add(document("{on: {one: {with: {type: a}}}}", task=task), "one")
+        client.add(document("{on: {any: [{with: {type: a}}, {with: {type: b}}]}, read: envelope}", task=task), "any")
+        client.add(document("{on: {all: [{with: {type: a}}, {with: {type: b}}]}}", task=task), "all")
+        send("a", "c")
+        until(lambda: [len(client.ids(of)) for of in ("one", "any", "all")] == [1, 1, 0], DEADLINE_S)
+        os.kill(until(lambda: leader_of(runner), DEADLINE_S), signal.SIGKILL)
+        send("b", "a", "b")
+        until(lambda: [len(client.ids(of)) for of in ("one", "any", "all")] == [2, 4, 2], DEADLINE_S)
+
+        def outputs(of: str) -> list[Any]:
+            found = []
+            for execution_id in client.ids(of):
+                request = q.GetExecutionRequest(execution_id=execution_id)
+                reply = client.call(QUERIES, "GetExecution", request, q.GetExecutionResponse)
+                found.append(json.loads(reply.execution.output_json or "{}").get("got"))
+            return found
+
+        until(lambda: all(outputs(of).count(None) == 0 for of in ("one", "any", "all")), DEADLINE_S)
+        assert outputs("one") == [[{"n": 3}], [{"n": 6}]]
+        assert [[each["type"] for each in got] for got in outputs("any")] == [["a"], ["b"], ["a"], ["b"]]
+        assert outputs("all") == [[{"n": 3}, {"n": 5}], [{"n": 6}, {"n": 7}]]
+        assert "~event-" in client.ids("one")[0]
+        until(lambda: client.schedules()["all"].started_count == 2, DEADLINE_S)
+        assert json.loads(client.schedules()["one"].trigger.on_json) == {"one": {"with": {"type": "a"}}}
+
+
 def test_what_is_refused(client: Client) -> None:
     text = document("{every: PT1S}")
     many = {f"label-{number}": "" for number in range(16)}
@@ -294,7 +341,15 @@ def test_what_is_refused(client: Client) -> None:
         ({"text": document()}, "has no `schedule`, and the request has no trigger"),
         ({"text": document("{}")}, "one of the keys every, cron, after and on is required"),
         ({"text": document("{every: PT1S, read: raw}")}, "`read` stands only beside `on`"),
-        ({"text": document("{on: {one: {with: {type: a}}}}")}, "schedule.on"),
+        (
+            {
+                "text": document("{on: {one: {with: {type: a}}}}"),
+                "options": s.ScheduleOptions(overlap=s.OVERLAP_POLICY_QUEUE),
+            },
+            "choose `allow` or `skip`",
+        ),
+        ({"text": text, "trigger": s.ScheduleTrigger(on_json="{")}, "trigger.on_json is not JSON"),
+        ({"text": text, "trigger": s.ScheduleTrigger(every="PT1S", read="raw")}, "`read` stands only beside `on`"),
         ({"text": document("{every: PT0.05S}")}, "schedule.every is 50 ms: at least 100 ms"),
         ({"text": document("{every: '${ 5 }'}")}, "/schedule/every: not an ISO 8601 duration"),
         ({"text": document("{cron: '0 0 30 2 *'}")}, "a day that no year has"),

@@ -48,9 +48,11 @@ REACHED = {
     },
     "unit/test_schedule_leader.py": {
         "SCHEDULES_AT_ONCE_MAX": "test_only_so_many_at_a_time",
+        "SCHEDULES_BY_EVENTS_MAX": "test_schedules_by_events_are_bounded",
         "SCHEDULES_COUNT_MAX": "test_the_same_request_and_another_one",
         "SCHEDULE_END_LOOK_MS_MAX": "test_the_end_is_looked_for_now_and_then",
         "SCHEDULE_END_LOOK_MS_MIN": "test_the_end_is_looked_for_now_and_then",
+        "SCHEDULE_EVENTS_MAX": "test_events_start_executions_once_each",
         "SCHEDULE_LOOK_INTERVAL_S": "test_one_leads_and_another_takes_over",
         "SCHEDULE_MISFIRES_DEFAULT": "test_defaults_of_policies",
         "SCHEDULE_QUEUE_DEFAULT": "test_defaults_of_policies",

@@ -14,8 +14,10 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import Execution, Ge
 from fastrunner.access.principal import Principal, Role
 from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.engine.schedules import Overlap, Schedule, ScheduleOptions, Trigger
 from fastrunner.errors import AtCapacity, InvalidRequest, ScheduleExists, StorageFailed, Unavailable, UnknownExecution
+from fastrunner.events.bus import EventBus
 from fastrunner.events.schedules.calls import Executions
 from fastrunner.events.schedules.file import Note, SchedulesFile
 from fastrunner.events.schedules.leader import Leader
@@ -77,10 +79,12 @@ def runner() -> Runner:
 
 @pytest.fixture
 async def leader(tmp_path: Path, runner: Runner) -> AsyncIterator[Leader]:
-    leading = Leader(tmp_path, SchedulesFile(tmp_path), Executions(runner.call), Metrics())
+    bus = EventBus(tmp_path, lambda: None, Seals(), 600)
+    leading = Leader(tmp_path, SchedulesFile(tmp_path), Executions(runner.call), bus, Metrics())
     leading.start()
     yield leading
     await leading.stop()
+    await bus.close()
 
 
 async def test_a_moment_is_tried_again(file: SchedulesFile, runner: Runner, leader: Leader) -> None:
@@ -181,8 +185,9 @@ async def test_one_leads_and_another_takes_over(tmp_path: Path, file: SchedulesF
     """The second one has fired nothing until the first is gone, and goes on where that one was."""
     runners = [runner, Runner()]
     leaders = []
+    bus = EventBus(tmp_path, lambda: None, Seals(), 600)
     for each in runners:
-        leaders.append(Leader(tmp_path, SchedulesFile(tmp_path), Executions(each.call), Metrics()))
+        leaders.append(Leader(tmp_path, SchedulesFile(tmp_path), Executions(each.call), bus, Metrics()))
         leaders[-1].start()
         await until(lambda: (tmp_path / "schedules.leader").exists())
         await asyncio.sleep(0)
@@ -196,6 +201,46 @@ async def test_one_leads_and_another_takes_over(tmp_path: Path, file: SchedulesF
     assert len(set(first.started) & set(second.started)) <= 1
     assert moments
     await leaders[runners.index(second)].stop()
+    await bus.close()
+
+
+async def test_events_start_executions_once_each(tmp_path: Path, file: SchedulesFile, runner: Runner) -> None:
+    """More of them than are taken at a time; while none is taken, and when another one takes over, none is lost."""
+    bus = EventBus(tmp_path, lambda: None, Seals(), 600)
+    count = limits.SCHEDULE_EVENTS_MAX + 20
+
+    def event(number: int) -> dict[str, Any]:
+        return {"specversion": "1.0", "id": f"e{number}", "source": "/s", "type": "a", "data": number}
+
+    refusals = [Unavailable("no")]
+
+    async def answer(_: str) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    runner.answer = answer
+    await bus.publish([event(-1)], None)
+    file.add(schedule("s", on={"one": {"with": {"type": "a"}}}), b"", bus.last_key())
+    await bus.publish([event(number) for number in range(count)], None)
+    await bus.publish([event(number + 1_000) for number in range(10)], frozenset({"elsewhere"}))
+    for _ in range(2):
+        leading = Leader(tmp_path, SchedulesFile(tmp_path), Executions(runner.call), bus, Metrics())
+        leading.start()
+        await until(lambda expected=count: file.get("s").progress.counts.get("started") == expected)  # type: ignore[misc]
+        await until(lambda: file.position() == bus.last_key())
+        await leading.stop()
+        count += 5
+        await bus.publish([event(number + 2_000) for number in range(5)], None)
+    assert len(set(runner.started)) == len(runner.started) == count - 5
+    await bus.close()
+
+
+def test_schedules_by_events_are_bounded(file: SchedulesFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SCHEDULES_BY_EVENTS_MAX", 1)
+    file.add(schedule("s", on={"one": {"with": {"type": "a"}}}), b"")
+    with pytest.raises(AtCapacity, match="schedules that start by events, which is as many"):
+        file.add(schedule("t", on={"one": {"with": {"type": "a"}}}), b"")
+    file.add(schedule("u"), b"")
 
 
 def test_what_people_change_counts(file: SchedulesFile) -> None:

@@ -199,5 +199,5 @@ def test_a_range_of_moments() -> None:
 
 
 def test_progress_is_what_was_written() -> None:
-    progress = Progress(1, 2, 3, 4, "a", ("b",), (Fire("cron", 5, 1),), 6, "c", "d", {"started": 7})
+    progress = Progress(1, 2, 3, 4, "a", ("b",), (Fire("cron", 5, 1),), 6, "c", "d", 8, {"started": 7})
     assert Progress.of_json(orjson.loads(orjson.dumps(progress))) == progress

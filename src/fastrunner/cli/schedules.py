@@ -45,7 +45,7 @@ class _Moment(click.ParamType[int]):
 
 @click.group()
 def schedule() -> None:
-    """Have a runner start executions again and again: at intervals, by cron, or after the execution before.
+    """Have a runner start executions again and again: at intervals, by cron, after the one before, or by events.
 
     One worker fires, whichever; when it dies another one goes on. An execution's id is made of its schedule and its
     moment, such as nightly~2026-11-29T03:00:00Z, so no moment starts two. All have the label schedule=ID:
@@ -260,12 +260,13 @@ def _line(found: Any) -> str:
     trigger = [
         f"{name} {getattr(found.trigger, name)}" for name in ("every", "cron", "after") if getattr(found.trigger, name)
     ]
+    trigger += ["on events"] if found.trigger.on_json else []
     if found.trigger.cron and found.options.timezone != "UTC":
         trigger.append(f"({found.options.timezone})")
     if found.paused:
         what = f"paused{': ' + found.reason if found.reason else ''}"
     else:
-        what = f"next {_shown(found.next_ms)}" if found.next_ms else "waits for the end of an execution"
+        what = f"next {_shown(found.next_ms)}" if found.next_ms else "waits for an event, or the end of an execution"
     counts = [
         f"{count} {name}"
         for name in ("started", "failed", "missed", "overlapped")

@@ -7,7 +7,7 @@ fires is for `events/schedules`.
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastrunner.access.principal import Principal
 from fastrunner.base import limits
@@ -47,6 +47,10 @@ class Trigger:
     """So many milliseconds after the end of the execution before; 0: not so."""
     cron: str = ""
     """At the minutes that a cron expression of five fields names; empty: not so."""
+    on: Mapping[str, Any] | None = None
+    """Whenever events satisfy it: `schedule.on` of a document; None: not so."""
+    read: str = "data"
+    """What its executions get of those events: data, envelope or raw."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ class Worker:
             else None
         )
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
-        self._schedules = Schedules(config.data_dir, context.shared.data_keys, self._call, self._metrics)
+        self._schedules = Schedules(config.data_dir, context.shared.data_keys, self._call, self._bus, self._metrics)
         self._service = Service(
             self._engine,
             self._router,

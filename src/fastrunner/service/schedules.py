@@ -92,7 +92,13 @@ class Schedules:
 
     async def _given(self, trigger: s.ScheduleTrigger, facts: CallFacts) -> "Plan":
         """A document with the trigger of a request: the rules of documents hold for it. Raises InvalidRequest."""
-        section = {name: getattr(trigger, name) for name in ("every", "cron", "after") if getattr(trigger, name)}
+        names = ("every", "cron", "after", "read")
+        section: dict[str, Any] = {name: getattr(trigger, name) for name in names if getattr(trigger, name)}
+        if trigger.on_json:
+            try:
+                section["on"] = orjson.loads(trigger.on_json)
+            except orjson.JSONDecodeError as error:
+                raise InvalidRequest("trigger.on_json", f"trigger.on_json is not JSON: {error}") from None
         document = {
             "document": {"dsl": "1.0.0", "namespace": _LABEL, "name": _LABEL, "version": "1.0.0"},
             "schedule": section,
@@ -251,11 +257,7 @@ def _of_plan(plan: "Plan", now_ms: int, where: str = "schedule") -> Trigger:
         raise InvalidRequest(
             "trigger",
             "the document has no `schedule`, and the request has no trigger: say when it is to be executed (every, "
-            "cron, after)",
-        )
-    if "on" in section:
-        raise InvalidRequest(
-            field, "schedule.on: this runner starts nothing by events yet: use every, cron or after, or a task `listen`"
+            "cron, after, on)",
         )
     for name in ("every", "after"):
         ms = section.get(f"{name}_ms")
@@ -263,7 +265,13 @@ def _of_plan(plan: "Plan", now_ms: int, where: str = "schedule") -> Trigger:
             raise InvalidRequest(
                 field, f"{where}.{name} is {ms} ms: at least {limits.SCHEDULE_INTERVAL_MS_MIN} ms are allowed"
             )
-    return Trigger(section.get("every_ms", 0), section.get("after_ms", 0), section.get("cron", ""))
+    return Trigger(
+        every_ms=section.get("every_ms", 0),
+        after_ms=section.get("after_ms", 0),
+        cron=section.get("cron", ""),
+        on=section.get("on"),
+        read=section.get("read", "data"),
+    )
 
 
 def _options(options: s.ScheduleOptions, trigger: Trigger) -> ScheduleOptions:
@@ -282,6 +290,12 @@ def _options(options: s.ScheduleOptions, trigger: Trigger) -> ScheduleOptions:
         value = getattr(options, field)
         if not 0 <= value <= highest:
             raise InvalidRequest(f"options.{field}", f"options.{field} is {value}: 0 to {highest} are allowed")
+    if trigger.on is not None and options.overlap == s.OVERLAP_POLICY_QUEUE:
+        raise InvalidRequest(
+            "options.overlap",
+            "options.overlap is `queue`, and the schedule starts by events, which are not kept for as long as an "
+            "execution may last: choose `allow` or `skip`",
+        )
     return ScheduleOptions(
         timezone=options.timezone or "UTC",
         misfire=_MISFIRES[options.misfire],
@@ -303,7 +317,11 @@ def _shown(view: ScheduleView) -> s.Schedule:
         name=schedule.name,
         version=schedule.version,
         trigger=s.ScheduleTrigger(
-            every=_duration(trigger.every_ms), cron=trigger.cron, after=_duration(trigger.after_ms)
+            every=_duration(trigger.every_ms),
+            cron=trigger.cron,
+            after=_duration(trigger.after_ms),
+            on_json="" if trigger.on is None else orjson.dumps(trigger.on).decode(),
+            read="" if trigger.on is None else trigger.read,
         ),
         options=s.ScheduleOptions(
             timezone=options.timezone,

@@ -38,6 +38,12 @@ SCHEDULE_QUEUE_MAX: Final = 1_000
 SCHEDULE_BACKFILL_MAX: Final = 1_000
 """Moments that one call makes up for: each is an execution, and the caller waits for all of them."""
 
+SCHEDULES_BY_EVENTS_MAX: Final = 200
+"""Schedules of a runner that start by events: each of them looks at each event, which takes some microseconds."""
+
+SCHEDULE_EVENTS_MAX: Final = 100
+"""Events that schedules take at a time: some tens of milliseconds; none is passed over until all have settled it."""
+
 SCHEDULE_LOOK_INTERVAL_S: Final = 0.25
 """How often whoever fires looks for schedules that others have added, and whoever does not, whether he has to."""
 

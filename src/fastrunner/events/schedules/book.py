@@ -14,11 +14,13 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.seals import DataKeys
 from fastrunner.engine.schedules import Backfilled, Schedule, ScheduleView
 from fastrunner.errors import InvalidRequest
+from fastrunner.events.bus import EventBus
 from fastrunner.events.schedules import planner
 from fastrunner.events.schedules.calls import Call, Executions
 from fastrunner.events.schedules.cron import cron_moments, zone_of
 from fastrunner.events.schedules.file import SchedulesFile
 from fastrunner.events.schedules.leader import Leader
+from fastrunner.events.schedules.occasions import strategy_of
 
 __all__ = ["Schedules"]
 
@@ -28,12 +30,13 @@ T = TypeVar("T")
 class Schedules:
     """What this worker and all the others have as schedules; see ScheduleBook."""
 
-    def __init__(self, folder: Path, keys: DataKeys | None, call: Call, metrics: Metrics) -> None:
-        """`folder` is the data directory; `keys` seal what is executed; `call` calls the runner."""
+    def __init__(self, folder: Path, keys: DataKeys | None, call: Call, bus: EventBus, metrics: Metrics) -> None:
+        """`folder` is the data directory; `keys` seal what is executed; `call` calls the runner; `bus` has events."""
         self._file = SchedulesFile(folder, keys)
+        self._bus = bus
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="schedule-book")
         self._executions = Executions(call)
-        self._leader = Leader(folder, SchedulesFile(folder, keys), self._executions, metrics)
+        self._leader = Leader(folder, SchedulesFile(folder, keys), self._executions, bus, metrics)
 
     def start(self) -> None:
         """May fire from now on."""
@@ -51,7 +54,9 @@ class Schedules:
     async def add(self, schedule: Schedule, digest: bytes) -> tuple[ScheduleView, bool]:
         """See ScheduleBook."""
         _check(schedule)
-        is_new = await self._in_thread(lambda: self._file.add(schedule, digest))
+        # Events that are there already start nothing.
+        events_key = self._bus.last_key() if schedule.trigger.on is not None else 0
+        is_new = await self._in_thread(lambda: self._file.add(schedule, digest, events_key))
         return await self.get(schedule.schedule_id), is_new
 
     async def page(
@@ -72,7 +77,8 @@ class Schedules:
 
     async def resume(self, schedule_id: str) -> ScheduleView:
         """See ScheduleBook."""
-        await self._in_thread(lambda: self._file.resume(schedule_id, clock.wall_ms()))
+        events_key = self._bus.last_key()
+        await self._in_thread(lambda: self._file.resume(schedule_id, clock.wall_ms(), events_key))
         return await self.get(schedule_id)
 
     async def delete(self, schedule_id: str) -> None:
@@ -107,6 +113,11 @@ def _check(schedule: Schedule) -> None:
         zone_of(schedule.options.timezone)
     except ValueError as error:
         raise InvalidRequest("options.timezone", f"options.timezone: {error}") from None
+    if schedule.trigger.on is not None:
+        try:
+            strategy_of(schedule.trigger)
+        except ValueError as error:
+            raise InvalidRequest("trigger.on", f"schedule.on: {error}") from None
     if schedule.trigger.cron:
         try:
             cron_moments(schedule.trigger.cron, schedule.options.timezone)

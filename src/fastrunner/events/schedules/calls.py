@@ -31,11 +31,16 @@ class Executions:
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    async def start(self, schedule: Schedule, execution_id: str) -> None:
-        """Has an execution accepted, unless it was before. Raises RunnerError."""
+    async def start(self, schedule: Schedule, execution_id: str, input_json: str = "") -> None:
+        """Has an execution accepted, unless it was before; with the schedule's input unless another one is given.
+
+        Raises RunnerError.
+        """
         request = WorkflowExecuteInput.FromString(schedule.request)
         request.workflow_execution_id = execution_id
         request.labels[LABEL] = schedule.schedule_id
+        # Of the request's inputs this one wins.
+        request.input_json = input_json or request.input_json
         try:
             await self._call("ExecuteAsync", request.SerializeToString(deterministic=True), schedule.principal)
         except RunnerError as error:

@@ -54,6 +54,8 @@ class Row:
     """When it fires next; 0: not known, or never."""
     progress: Progress
     """How far it has come."""
+    events_state: Any = None
+    """What the core remembers of events."""
 
     def view(self) -> ScheduleView:
         """As lists show it."""
@@ -83,6 +85,8 @@ class Note:
     """When it is to be looked at again."""
     next_ms: int
     """When it fires next; 0: not known, or never."""
+    events_state: Any = None
+    """What the core remembers of events."""
 
 
 class SchedulesFile(SharedFile):
@@ -98,11 +102,12 @@ class SchedulesFile(SharedFile):
         """Whether any schedule has ever been added: whoever only looks makes no file."""
         return self.path.exists()
 
-    def add(self, schedule: Schedule, digest: bytes) -> bool:
-        """Whether this call has added it. Raises ScheduleExists if another request has; AtCapacity."""
-        return self.written(lambda db: self._add(db, schedule, digest))
+    def add(self, schedule: Schedule, digest: bytes, events_key: int = 0) -> bool:
+        """Whether this call has added it; events after a number count. Raises ScheduleExists if another request has;
+        AtCapacity."""
+        return self.written(lambda db: self._add(db, schedule, digest, events_key))
 
-    def _add(self, db: apsw.Connection, schedule: Schedule, digest: bytes) -> bool:
+    def _add(self, db: apsw.Connection, schedule: Schedule, digest: bytes, events_key: int) -> bool:
         known = read_all(db, _QUERIES["select_digest"], (schedule.schedule_id,))
         if known:
             if known[0][0] != digest:
@@ -113,13 +118,19 @@ class SchedulesFile(SharedFile):
                 f"there are {limits.SCHEDULES_COUNT_MAX} schedules, which is as many as there may be: delete one first "
                 "(`fastrunner schedule delete`)"
             )
+        by_events = schedule.trigger.on is not None
+        if by_events and read_all(db, _QUERIES["count_by_events"])[0][0] >= limits.SCHEDULES_BY_EVENTS_MAX:
+            raise AtCapacity(
+                f"there are {limits.SCHEDULES_BY_EVENTS_MAX} schedules that start by events, which is as many as there "
+                "may be: delete one first (`fastrunner schedule delete`)"
+            )
         sealer, request = self._seals.sealer, schedule.request
         if sealer is not None:
             request = sealer.seal(request, place("schedule", schedule.schedule_id))
         values = (
             *(schedule.schedule_id, schedule.namespace, schedule.name, schedule.version, schedule.added_ms),
             *(_text(_of_principal(schedule.principal)), _text(schedule.trigger), _text(schedule.options), digest),
-            *(schedule.added_ms, None, _text(begun(schedule)), request),
+            *(schedule.added_ms, None, _text(begun(schedule, events_key)), by_events, request),
         )
         db.execute(_QUERIES["insert"], values)
         return True
@@ -147,13 +158,19 @@ class SchedulesFile(SharedFile):
         """Raises UnknownSchedule."""
         self._changed(schedule_id, "pause", lambda _: (schedule_id, reason))
 
-    def resume(self, schedule_id: str, now_ms: int) -> None:
-        """Raises UnknownSchedule."""
-        self._changed(
-            schedule_id,
-            "resume",
-            lambda row: (schedule_id, now_ms, _text(resumed(row.progress, now_ms) if row.is_paused else row.progress)),
-        )
+    def resume(self, schedule_id: str, now_ms: int, events_key: int = 0) -> None:
+        """One that is not paused goes on as it is. Raises UnknownSchedule."""
+        if not self.exists():
+            raise UnknownSchedule(schedule_id)
+        self.written(lambda db: self._resume(db, schedule_id, now_ms, events_key))
+
+    def _resume(self, db: apsw.Connection, schedule_id: str, now_ms: int, events_key: int) -> None:
+        rows = read_all(db, _QUERIES["select"], (schedule_id,))
+        if not rows:
+            raise UnknownSchedule(schedule_id)
+        row = self._row(rows[0])
+        if row.is_paused:
+            db.execute(_QUERIES["resume"], (schedule_id, now_ms, _text(resumed(row.progress, now_ms, events_key))))
 
     def delete(self, schedule_id: str) -> None:
         """Raises UnknownSchedule."""
@@ -176,8 +193,15 @@ class SchedulesFile(SharedFile):
 
     def due(self, now_ms: int, count_max: int) -> list[Row]:
         """Those that are to be looked at, the most urgent first; those that cannot be read are told once and left."""
+        return self._readable(self.tried(lambda db: read_all(db, _QUERIES["select_due"], (now_ms, count_max))))
+
+    def by_events(self) -> list[Row]:
+        """Those that start by events; those that cannot be read are left."""
+        return self._readable(self.tried(lambda db: read_all(db, _QUERIES["select_by_events"])))
+
+    def _readable(self, rows: Iterable[Sequence[Any]]) -> list[Row]:
         found = []
-        for each in self.tried(lambda db: read_all(db, _QUERIES["select_due"], (now_ms, count_max))):
+        for each in rows:
             try:
                 found.append(self._row(each))
             except Damaged as damage:
@@ -201,12 +225,31 @@ class SchedulesFile(SharedFile):
 
     def note(self, notes: Sequence[Note]) -> None:
         """Notes what looks came to, but of schedules that have been changed since."""
-        self.written(lambda db: _note(db, notes))
+        self.written(lambda db: self._note(db, notes))
+
+    def _note(self, db: apsw.Connection, notes: Iterable[Note]) -> None:
+        for note in notes:
+            of = (note.row.schedule.schedule_id, note.row.revision)
+            state = None
+            if note.events_state is not None:
+                state, sealer = orjson.dumps(note.events_state), self._seals.sealer
+                if sealer is not None:
+                    state = sealer.seal(state, place("schedule events", of[0]))
+            db.execute(_QUERIES["note"], (*of, _text(note.progress), note.due_ms, note.next_ms or None, state))
+
+    def position(self) -> int:
+        """The latest event that all schedules have settled."""
+        found = self.tried(lambda db: read_all(db, _QUERIES["position"]))
+        return int(found[0][0]) if found else 0
+
+    def reach(self, key: int) -> None:
+        """They have settled all events up to one."""
+        self.written(lambda db: db.execute(_QUERIES["reach"], (key,)).fetchall())
 
     def _row(self, values: Sequence[Any]) -> Row:
         """Raises Damaged."""
         schedule_id, namespace, name, version, added_ms, principal, trigger, options = values[:8]
-        is_paused, reason, revision, next_ms, progress, request = values[8:]
+        is_paused, reason, revision, next_ms, progress, state, request = values[8:]
         try:
             request = self._seals.opened(request, place("schedule", schedule_id)) if request else request
             schedule = Schedule(
@@ -214,15 +257,11 @@ class SchedulesFile(SharedFile):
                 *(_options(orjson.loads(options)), request, added_ms, _principal(orjson.loads(principal))),
             )
             progress = Progress.of_json(orjson.loads(progress))
+            if state is not None:
+                state = orjson.loads(self._seals.opened(state, place("schedule events", schedule_id)))
         except (NotOpened, TypeError, ValueError, LookupError) as error:
             raise Damaged(f"what is stored of schedule {schedule_id!r} is damaged: {error}") from None
-        return Row(schedule, bool(is_paused), reason, revision, next_ms or 0, progress)
-
-
-def _note(db: apsw.Connection, notes: Iterable[Note]) -> None:
-    for note in notes:
-        of = (note.row.schedule.schedule_id, note.row.revision)
-        db.execute(_QUERIES["note"], (*of, _text(note.progress), note.due_ms, note.next_ms or None))
+        return Row(schedule, bool(is_paused), reason, revision, next_ms or 0, progress, state)
 
 
 def _text(value: Any) -> str:

@@ -26,15 +26,18 @@ from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.schedules import Overlap
 from fastrunner.errors import RunnerError, TooLarge, code_of
-from fastrunner.events.schedules import planner
+from fastrunner.events.bus import EventBus
+from fastrunner.events.schedules import occasions, planner
 from fastrunner.events.schedules.calls import Executions
 from fastrunner.events.schedules.file import Note, Row, SchedulesFile
+from fastrunner.events.schedules.occasions import Taken
 from fastrunner.events.schedules.planner import Fire, Progress
 
 __all__ = ["Leader"]
 
 _log = logging.getLogger(__name__)
 
+_FOLLOWER: Final = "schedules"
 _LOCK_NAME: Final = "schedules.leader"
 _CLOCK_STEP_MS: Final = 1_000
 
@@ -51,6 +54,7 @@ class Leader:
         folder: Path,
         file: SchedulesFile,
         executions: Executions,
+        bus: EventBus,
         metrics: Metrics,
         wall_ms: Callable[[], int] = clock.wall_ms,
     ) -> None:
@@ -58,6 +62,8 @@ class Leader:
         self._lock_path = folder / _LOCK_NAME
         self._file = file
         self._executions = executions
+        self._bus = bus
+        self._position: int | None = None
         self._wall_ms = wall_ms
         self._fires = metrics.schedule_moments
         self._lateness = metrics.schedule_lateness
@@ -122,6 +128,7 @@ class Leader:
             await asyncio.wait(looks)
         self._looks.clear()
         self._notes.clear()
+        self._position = None
         self._not_before_s.clear()
 
     # --- while it fires ---
@@ -162,9 +169,43 @@ class Leader:
             if schedule_id not in self._looks and schedule_id not in self._not_before_s:
                 look = asyncio.create_task(self._look(row))
                 self._looks[schedule_id] = look
+        await self._follow_events()
         first_ms = self._file.first_due_ms(now_ms)
         wait_s = limits.SCHEDULE_LOOK_INTERVAL_S
         return wait_s if first_ms is None else min(wait_s, max(0.0, (first_ms - self._wall_ms()) / 1000))
+
+    async def _follow_events(self) -> None:
+        """Has schedules that start by events look at those that have come; goes on once all have settled them."""
+        if self._position is not None and self._bus.last_key() <= self._position:
+            return
+        rows = self._file.by_events()
+        if not rows:
+            if self._position is not None:
+                self._bus.reached(_FOLLOWER, None)
+                self._position = None
+            return
+        first = min(row.progress.events_key for row in rows)
+        if self._position is None:
+            self._position = max(self._file.position(), first)
+            self._bus.reached(_FOLLOWER, self._position)
+        events = self._bus.after(self._position, limits.SCHEDULE_EVENTS_MAX)
+        if not events:
+            return
+        is_settled = True
+        for row in rows:
+            schedule_id = row.schedule.schedule_id
+            if schedule_id in self._looks or schedule_id in self._not_before_s:
+                is_settled = False
+                continue
+            taken = occasions.taken(row, events)
+            if taken.event_key:
+                is_settled = False
+                self._looks[schedule_id] = asyncio.create_task(self._look(row, taken))
+        if is_settled:
+            self._position = position = events[-1].key
+            await self._in_thread(lambda: self._file.reach(position))
+            self._bus.reached(_FOLLOWER, position)
+            self._wake.set()
 
     async def _write_notes(self) -> None:
         notes = self._notes[:]
@@ -177,11 +218,11 @@ class Leader:
     async def _in_thread(self, action: Callable[[], None]) -> None:
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, action))
 
-    async def _look(self, row: Row) -> None:
-        """Fires what is due of one schedule."""
+    async def _look(self, row: Row, taken: Taken | None = None) -> None:
+        """Fires what is due of one schedule, or what events have started."""
         schedule_id = row.schedule.schedule_id
         try:
-            note = await self._looked(row)
+            note = await (self._looked(row) if taken is None else self._looked_at_events(row, taken))
         except (RunnerError, _NotNow, TimeoutError) as error:
             _log.warning("schedule %s: not now: %s", schedule_id, error or "no answer")
             note = None
@@ -212,16 +253,31 @@ class Leader:
         partly = due.before
         for fire in admitted.starts:
             try:
-                outcome = await self._fire(row, fire)
+                outcome = await self._start(row, fire.execution_id(schedule.schedule_id), fire.moment_ms)
             except (_NotNow, TimeoutError):
                 if fire is admitted.starts[0]:
                     raise
                 self._count_outcomes(known, partly)
-                return Note(row, partly, now_ms, now_ms)
+                return Note(row, partly, now_ms, now_ms, row.events_state)
             progress = self._after_fire(row, progress, fire, outcome, now_ms)
             partly = self._after_fire(row, partly, fire, outcome, now_ms)
         self._count_outcomes(known, progress)
         return self._note(row, progress, due.next_ms, now_ms)
+
+    async def _looked_at_events(self, row: Row, taken: Taken) -> Note:
+        """Raises _NotNow, after which the same events come again; RunnerError, TimeoutError."""
+        schedule, now_ms = row.schedule, self._wall_ms()
+        known = await self._with_ends(row, now_ms)
+        progress = replace(known, events_key=taken.event_key)
+        for occasion in taken.occasions:
+            if schedule.options.overlap is Overlap.SKIP and progress.running:
+                progress = progress.counted("overlapped")
+                continue
+            execution_id = occasion.execution_id(schedule.schedule_id)
+            refusal = await self._start(row, execution_id, occasion.received_ms, occasion.input_json)
+            progress = _started(row, progress, execution_id, occasion.received_ms, refusal)
+        self._count_outcomes(known, progress)
+        return Note(row, progress, now_ms, row.next_ms, taken.state)
 
     async def _with_ends(self, row: Row, now_ms: int) -> Progress:
         """The progress that knows which executions have ended."""
@@ -236,14 +292,13 @@ class Leader:
             progress = replace(progress, running=tuple(each for each, end_ms in ends if end_ms is None))
         return progress
 
-    async def _fire(self, row: Row, fire: Fire) -> str:
+    async def _start(self, row: Row, execution_id: str, moment_ms: int, input_json: str = "") -> str:
         """Starts one execution; why it cannot be started at all, empty if it has been. Raises _NotNow, TimeoutError."""
         schedule = row.schedule
-        execution_id = fire.execution_id(schedule.schedule_id)
-        self._lateness.observe(max(0.0, (self._wall_ms() - fire.moment_ms) / 1000))
+        self._lateness.observe(max(0.0, (self._wall_ms() - moment_ms) / 1000))
         try:
             async with asyncio.timeout(limits.SCHEDULE_START_S_MAX):
-                await self._executions.start(schedule, execution_id)
+                await self._executions.start(schedule, execution_id, input_json)
         except RunnerError as error:
             if code_of(error) == UNAVAILABLE or (
                 code_of(error) == RESOURCE_EXHAUSTED and not isinstance(error, TooLarge)
@@ -259,17 +314,12 @@ class Leader:
         return ""
 
     def _after_fire(self, row: Row, progress: Progress, fire: Fire, refusal: str, now_ms: int) -> Progress:
-        schedule = row.schedule
+        schedule, execution_id = row.schedule, fire.execution_id(row.schedule.schedule_id)
         if refusal:
             progress = planner.dropped(schedule, progress, fire, now_ms)
-            return replace(progress, last_error=refusal).counted("failed")
-        execution_id = fire.execution_id(schedule.schedule_id)
-        if fire not in row.progress.queue:
+        elif fire not in row.progress.queue:
             progress = planner.settled(progress, fire, execution_id)
-        running = progress.running if schedule.options.overlap is Overlap.ALLOW else (*progress.running, execution_id)
-        return replace(
-            progress, running=running, last_ms=fire.moment_ms, last_execution_id=execution_id, last_error=""
-        ).counted("started")
+        return _started(row, progress, execution_id, fire.moment_ms, refusal)
 
     def _count_outcomes(self, before: Progress, after: Progress) -> None:
         for outcome, count in after.counts.items():
@@ -284,4 +334,15 @@ class Leader:
             look_ms = min(max(patience_ms, limits.SCHEDULE_END_LOOK_MS_MIN), limits.SCHEDULE_END_LOOK_MS_MAX)
             moments.append(now_ms + (look_ms if not progress.queue else min(look_ms, 500)))
         # A cron expression that comes no more is asked again in a day.
-        return Note(row, progress, min(moments, default=now_ms + 86_400_000), next_ms)
+        return Note(row, progress, min(moments, default=now_ms + 86_400_000), next_ms, row.events_state)
+
+
+def _started(row: Row, progress: Progress, execution_id: str, moment_ms: int, refusal: str) -> Progress:
+    """After an execution that has been started, or was refused."""
+    if refusal:
+        return replace(progress, last_error=refusal).counted("failed")
+    is_free = row.schedule.options.overlap is Overlap.ALLOW
+    running = progress.running if is_free else (*progress.running, execution_id)
+    return replace(progress, running=running, last_ms=moment_ms, last_execution_id=execution_id, last_error="").counted(
+        "started"
+    )

@@ -87,6 +87,8 @@ class Progress:
     """What it has started."""
     last_error: str = ""
     """Why the latest moment has started nothing."""
+    events_key: int = 0
+    """The latest event that is settled."""
     counts: dict[str, int] = field(default_factory=dict)
     """What became of moments."""
 
@@ -125,17 +127,18 @@ class _Looked(NamedTuple):
     next_ms: int
 
 
-def begun(schedule: Schedule) -> Progress:
-    """Of a new schedule: `after` starts at once, the others at their first moment."""
+def begun(schedule: Schedule, events_key: int = 0) -> Progress:
+    """Of a new schedule: `after` starts at once, others at their first moment, or by events after one."""
     at = schedule.added_ms
-    return Progress(every_ms=at, cron_ms=at, after_due_ms=at if schedule.trigger.after_ms else 0)
+    return Progress(every_ms=at, cron_ms=at, after_due_ms=at if schedule.trigger.after_ms else 0, events_key=events_key)
 
 
-def resumed(progress: Progress, now_ms: int) -> Progress:
+def resumed(progress: Progress, now_ms: int, events_key: int = 0) -> Progress:
     """After a pause, whose moments do not count."""
     after_due_ms = max(progress.after_due_ms, now_ms) if progress.after_due_ms else 0
     every_ms, cron_ms = max(progress.every_ms, now_ms), max(progress.cron_ms, now_ms)
-    return replace(progress, every_ms=every_ms, cron_ms=cron_ms, after_due_ms=after_due_ms)
+    events_key = max(progress.events_key, events_key)
+    return replace(progress, every_ms=every_ms, cron_ms=cron_ms, after_due_ms=after_due_ms, events_key=events_key)
 
 
 def due(schedule: Schedule, progress: Progress, now_ms: int) -> Due:

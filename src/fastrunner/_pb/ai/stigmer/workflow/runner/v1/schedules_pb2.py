@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_messages__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-ai/stigmer/workflow/runner/v1/schedules.proto\x12\x1d\x61i.stigmer.workflow.runner.v1\x1a,ai/stigmer/workflow/runner/v1/messages.proto\"=\n\x0fScheduleTrigger\x12\r\n\x05\x65very\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"\xe8\x01\n\x0fScheduleOptions\x12\x10\n\x08timezone\x18\x01 \x01(\t\x12=\n\x07misfire\x18\x02 \x01(\x0e\x32,.ai.stigmer.workflow.runner.v1.MisfirePolicy\x12\x19\n\x11misfire_count_max\x18\x03 \x01(\x05\x12=\n\x07overlap\x18\x04 \x01(\x0e\x32,.ai.stigmer.workflow.runner.v1.OverlapPolicy\x12\x17\n\x0fqueue_count_max\x18\x05 \x01(\x05\x12\x11\n\tjitter_ms\x18\x06 \x01(\x03\"\xdb\x03\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12?\n\x07trigger\x18\x05 \x01(\x0b\x32..ai.stigmer.workflow.runner.v1.ScheduleTrigger\x12?\n\x07options\x18\x06 \x01(\x0b\x32..ai.stigmer.workflow.runner.v1.ScheduleOptions\x12\x0e\n\x06paused\x18\x07 \x01(\x08\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x10\n\x08\x61\x64\x64\x65\x64_ms\x18\t \x01(\x03\x12\x10\n\x08\x61\x64\x64\x65\x64_by\x18\n \x01(\t\x12\x0f\n\x07next_ms\x18\x0b \x01(\x03\x12\x0f\n\x07last_ms\x18\x0c \x01(\x03\x12\x19\n\x11last_execution_id\x18\r \x01(\t\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x14\n\x0cqueued_count\x18\x0f \x01(\x05\x12\x15\n\rstarted_count\x18\x10 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x11 \x01(\x03\x12\x14\n\x0cmissed_count\x18\x12 \x01(\x03\x12\x18\n\x10overlapped_count\x18\x13 \x01(\x03\"\xf3\x01\n\x12\x41\x64\x64ScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x46\n\texecution\x18\x02 \x01(\x0b\x32\x33.ai.stigmer.workflow.runner.v1.WorkflowExecuteInput\x12?\n\x07trigger\x18\x03 \x01(\x0b\x32..ai.stigmer.workflow.runner.v1.ScheduleTrigger\x12?\n\x07options\x18\x04 \x01(\x0b\x32..ai.stigmer.workflow.runner.v1.ScheduleOptions\"s\n\x13\x41\x64\x64ScheduleResponse\x12\x39\n\x08schedule\x18\x01 \x01(\x0b\x32\'.ai.stigmer.workflow.runner.v1.Schedule\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x10\n\x08warnings\x18\x03 \x03(\t\"P\n\x14ListSchedulesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x15ListSchedulesResponse\x12:\n\tschedules\x18\x01 \x03(\x0b\x32\'.ai.stigmer.workflow.runner.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14PauseScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"R\n\x15PauseScheduleResponse\x12\x39\n\x08schedule\x18\x01 \x01(\x0b\x32\'.ai.stigmer.workflow.runner.v1.Schedule\"<\n\x15ResumeScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"S\n\x16ResumeScheduleResponse\x12\x39\n\x08schedule\x18\x01 \x01(\x0b\x32\'.ai.stigmer.workflow.runner.v1.Schedule\",\n\x15\x44\x65leteScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse\"7\n\x13\x46ireScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\",\n\x14\x46ireScheduleResponse\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"Q\n\x17\x42\x61\x63kfillScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_ms\x18\x02 \x01(\x03\x12\x10\n\x08until_ms\x18\x03 \x01(\x03\"\\\n\x18\x42\x61\x63kfillScheduleResponse\x12@\n\x07moments\x18\x01 \x03(\x0b\x32/.ai.stigmer.workflow.runner.v1.BackfilledMoment\";\n\x10\x42\x61\x63kfilledMoment\x12\x11\n\tmoment_ms\x18\x01 \x01(\x03\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t*y\n\rMisfirePolicy\x12\x1e\n\x1aMISFIRE_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13MISFIRE_POLICY_SKIP\x10\x01\x12\x17\n\x13MISFIRE_POLICY_ONCE\x10\x02\x12\x16\n\x12MISFIRE_POLICY_ALL\x10\x03*|\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14OVERLAP_POLICY_ALLOW\x10\x01\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x02\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x03\x42n\n\x1d\x61i.stigmer.workflow.runner.v1P\x01ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-ai/stigmer/workflow/runner/v1/schedules.proto\x12\x1d\x61i.stigmer.workflow.runner.v1\x1a,ai/stigmer/workflow/runner/v1/messages.proto\"\\\n\x0fScheduleTrigger\x12\r\n\x05\x65very\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x0f\n\x07on_json\x18\x04 \x01(\t\x12\x0c\n\x04read\x18\x05 \x01(\t\"\xe8\x01\n\x0fScheduleOptions\x12\x10\n\x08timezone\x18\x01 \x01(\t\x12=\n\x07misfire\x18\x02 \x01(\x0e\x32,.ai.stigmer.workflow.runner.v1.MisfirePolicy\x12\x19\n\x11misfire_count_max\x18\x03 \x01(\x05\x12=\n\x07overlap\x18\x04 \x01(\x0e\x32,.ai.stigmer.workflow.runner.v1.OverlapPolicy\x12\x17\n\x0fqueue_count_max\x18\x05 \x01(\x05\x12\x11\n\tjitter_ms\x18\x06 \x01(\x03\"\xdb\x03\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12?\n\x07trigger\x18\x05 \x01(\x0b\x32..ai.stigmer.workflow.runner.v1.ScheduleTrigger\x12?\n\x07options\x18\x06 \x01(\x0b\x32..ai.stigmer.workflow.runner.v1.ScheduleOptions\x12\x0e\n\x06paused\x18\x07 \x01(\x08\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x10\n\x08\x61\x64\x64\x65\x64_ms\x18\t \x01(\x03\x12\x10\n\x08\x61\x64\x64\x65\x64_by\x18\n \x01(\t\x12\x0f\n\x07next_ms\x18\x0b \x01(\x03\x12\x0f\n\x07last_ms\x18\x0c \x01(\x03\x12\x19\n\x11last_execution_id\x18\r \x01(\t\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x14\n\x0cqueued_count\x18\x0f \x01(\x05\x12\x15\n\rstarted_count\x18\x10 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x11 \x01(\x03\x12\x14\n\x0cmissed_count\x18\x12 \x01(\x03\x12\x18\n\x10overlapped_count\x18\x13 \x01(\x03\"\xf3\x01\n\x12\x41\x64\x64ScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x46\n\texecution\x18\x02 \x01(\x0b\x32\x33.ai.stigmer.workflow.runner.v1.WorkflowExecuteInput\x12?\n\x07trigger\x18\x03 \x01(\x0b\x32..ai.stigmer.workflow.runner.v1.ScheduleTrigger\x12?\n\x07options\x18\x04 \x01(\x0b\x32..ai.stigmer.workflow.runner.v1.ScheduleOptions\"s\n\x13\x41\x64\x64ScheduleResponse\x12\x39\n\x08schedule\x18\x01 \x01(\x0b\x32\'.ai.stigmer.workflow.runner.v1.Schedule\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\x10\n\x08warnings\x18\x03 \x03(\t\"P\n\x14ListSchedulesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x15ListSchedulesResponse\x12:\n\tschedules\x18\x01 \x03(\x0b\x32\'.ai.stigmer.workflow.runner.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14PauseScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"R\n\x15PauseScheduleResponse\x12\x39\n\x08schedule\x18\x01 \x01(\x0b\x32\'.ai.stigmer.workflow.runner.v1.Schedule\"<\n\x15ResumeScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"S\n\x16ResumeScheduleResponse\x12\x39\n\x08schedule\x18\x01 \x01(\x0b\x32\'.ai.stigmer.workflow.runner.v1.Schedule\",\n\x15\x44\x65leteScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse\"7\n\x13\x46ireScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\",\n\x14\x46ireScheduleResponse\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"Q\n\x17\x42\x61\x63kfillScheduleRequest\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_ms\x18\x02 \x01(\x03\x12\x10\n\x08until_ms\x18\x03 \x01(\x03\"\\\n\x18\x42\x61\x63kfillScheduleResponse\x12@\n\x07moments\x18\x01 \x03(\x0b\x32/.ai.stigmer.workflow.runner.v1.BackfilledMoment\";\n\x10\x42\x61\x63kfilledMoment\x12\x11\n\tmoment_ms\x18\x01 \x01(\x03\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t*y\n\rMisfirePolicy\x12\x1e\n\x1aMISFIRE_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13MISFIRE_POLICY_SKIP\x10\x01\x12\x17\n\x13MISFIRE_POLICY_ONCE\x10\x02\x12\x16\n\x12MISFIRE_POLICY_ALL\x10\x03*|\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14OVERLAP_POLICY_ALLOW\x10\x01\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x02\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x03\x42n\n\x1d\x61i.stigmer.workflow.runner.v1P\x01ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,44 +33,44 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ai.stigmer.workflow.runner.
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\035ai.stigmer.workflow.runner.v1P\001ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1'
-  _globals['_MISFIREPOLICY']._serialized_start=2162
-  _globals['_MISFIREPOLICY']._serialized_end=2283
-  _globals['_OVERLAPPOLICY']._serialized_start=2285
-  _globals['_OVERLAPPOLICY']._serialized_end=2409
+  _globals['_MISFIREPOLICY']._serialized_start=2193
+  _globals['_MISFIREPOLICY']._serialized_end=2314
+  _globals['_OVERLAPPOLICY']._serialized_start=2316
+  _globals['_OVERLAPPOLICY']._serialized_end=2440
   _globals['_SCHEDULETRIGGER']._serialized_start=126
-  _globals['_SCHEDULETRIGGER']._serialized_end=187
-  _globals['_SCHEDULEOPTIONS']._serialized_start=190
-  _globals['_SCHEDULEOPTIONS']._serialized_end=422
-  _globals['_SCHEDULE']._serialized_start=425
-  _globals['_SCHEDULE']._serialized_end=900
-  _globals['_ADDSCHEDULEREQUEST']._serialized_start=903
-  _globals['_ADDSCHEDULEREQUEST']._serialized_end=1146
-  _globals['_ADDSCHEDULERESPONSE']._serialized_start=1148
-  _globals['_ADDSCHEDULERESPONSE']._serialized_end=1263
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1265
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1345
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1347
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1455
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1457
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1516
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1518
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1600
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1602
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1662
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1664
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1747
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1749
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1793
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1795
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1819
-  _globals['_FIRESCHEDULEREQUEST']._serialized_start=1821
-  _globals['_FIRESCHEDULEREQUEST']._serialized_end=1876
-  _globals['_FIRESCHEDULERESPONSE']._serialized_start=1878
-  _globals['_FIRESCHEDULERESPONSE']._serialized_end=1922
-  _globals['_BACKFILLSCHEDULEREQUEST']._serialized_start=1924
-  _globals['_BACKFILLSCHEDULEREQUEST']._serialized_end=2005
-  _globals['_BACKFILLSCHEDULERESPONSE']._serialized_start=2007
-  _globals['_BACKFILLSCHEDULERESPONSE']._serialized_end=2099
-  _globals['_BACKFILLEDMOMENT']._serialized_start=2101
-  _globals['_BACKFILLEDMOMENT']._serialized_end=2160
+  _globals['_SCHEDULETRIGGER']._serialized_end=218
+  _globals['_SCHEDULEOPTIONS']._serialized_start=221
+  _globals['_SCHEDULEOPTIONS']._serialized_end=453
+  _globals['_SCHEDULE']._serialized_start=456
+  _globals['_SCHEDULE']._serialized_end=931
+  _globals['_ADDSCHEDULEREQUEST']._serialized_start=934
+  _globals['_ADDSCHEDULEREQUEST']._serialized_end=1177
+  _globals['_ADDSCHEDULERESPONSE']._serialized_start=1179
+  _globals['_ADDSCHEDULERESPONSE']._serialized_end=1294
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1296
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1376
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1378
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1486
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1488
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1547
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1549
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1631
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1633
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1693
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1695
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1778
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1780
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1824
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1826
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1850
+  _globals['_FIRESCHEDULEREQUEST']._serialized_start=1852
+  _globals['_FIRESCHEDULEREQUEST']._serialized_end=1907
+  _globals['_FIRESCHEDULERESPONSE']._serialized_start=1909
+  _globals['_FIRESCHEDULERESPONSE']._serialized_end=1953
+  _globals['_BACKFILLSCHEDULEREQUEST']._serialized_start=1955
+  _globals['_BACKFILLSCHEDULEREQUEST']._serialized_end=2036
+  _globals['_BACKFILLSCHEDULERESPONSE']._serialized_start=2038
+  _globals['_BACKFILLSCHEDULERESPONSE']._serialized_end=2130
+  _globals['_BACKFILLEDMOMENT']._serialized_start=2132
+  _globals['_BACKFILLEDMOMENT']._serialized_end=2191
 # @@protoc_insertion_point(module_scope)

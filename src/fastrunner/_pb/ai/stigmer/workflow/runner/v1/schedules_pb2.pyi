@@ -83,22 +83,30 @@ class ScheduleTrigger(message.Message):
     EVERY_FIELD_NUMBER: builtins.int
     CRON_FIELD_NUMBER: builtins.int
     AFTER_FIELD_NUMBER: builtins.int
+    ON_JSON_FIELD_NUMBER: builtins.int
+    READ_FIELD_NUMBER: builtins.int
     every: builtins.str
     """Once in every such duration, in ISO 8601, counted from when the schedule was added: `PT15M`."""
     cron: builtins.str
     """At the minutes that a cron expression of five fields names: `0 3 * * mon-fri`."""
     after: builtins.str
     """So long after the end of the execution before, whatever its end, in ISO 8601; the first one starts at once."""
+    on_json: builtins.str
+    """Whenever CloudEvents satisfy it: what `schedule.on` of a document says, as JSON text: `{"one": {"with": {"type": "a.b"}}}`."""
+    read: builtins.str
+    """What an execution gets of those events, in an array: `data` (or empty), `envelope` or `raw`; only beside `on_json`."""
     def __init__(
         self,
         *,
         every: builtins.str = ...,
         cron: builtins.str = ...,
         after: builtins.str = ...,
+        on_json: builtins.str = ...,
+        read: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "cron", b"cron", "every", b"every"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["after", b"after", "cron", b"cron", "every", b"every", "on_json", b"on_json", "read", b"read"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
