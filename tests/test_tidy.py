@@ -60,7 +60,7 @@ MAY_IMPORT = {
     | {"events.attributes"},
     "service.transport": BELOW | {"access", "routing.facts", "service"},
     "web": BELOW | {"access", "events.attributes"},
-    "data": STORE | {"access.sealing", "engine"},
+    "data": STORE | {"access.sealing", "engine", "events.file"},
     "stigmer": BELOW,
     "processes": {"*"},
     "cli": {"*"},

@@ -17,7 +17,10 @@ from fastrunner.progress.names import STATUSES
 if TYPE_CHECKING:
     from fastrunner.access.sealing import DataKeys
     from fastrunner.config import DataSettings
+    from fastrunner.data.cloud_events import CloudEventsFile
+    from fastrunner.data.files import DataFile
     from fastrunner.data.inspection import ShardFile
+    from fastrunner.engine.embedded.store.proofs import Damage
 
 EXIT_DAMAGED = 1
 EXIT_BROKEN_PIPE = 141
@@ -87,6 +90,13 @@ def _shards(settings: "DataSettings", *, needs_keys: bool = False) -> "list[Shar
     return shard_files(folder, read_shard_count(folder), keys)
 
 
+def _events(settings: "DataSettings") -> "list[CloudEventsFile]":
+    """The events' file, if there is one; of the directory whose `_shards` have been taken. Raises KeyFileRefused."""
+    from fastrunner.data.cloud_events import cloud_events_file
+
+    return cloud_events_file(settings.data_dir, _keys(settings))
+
+
 def _line(fields: dict[str, Any]) -> str:
     import orjson
 
@@ -100,8 +110,8 @@ def _line(fields: dict[str, Any]) -> str:
 @_data_dir
 @_json
 def check(data_dir: Path | None, as_json: bool) -> None:
-    """Look for damage in shards and in the registry of workflows: pages, checksums, what must hold between rows, and
-    executions that live in several shards.
+    """Look for damage in shards, events and the registry of workflows: pages, checksums, what must hold between rows,
+    and executions that live in several shards.
 
     Exits with 0 if everything is what was written, 1 with a list of what is not. Beside a running runner it holds back
     the folding of the journal for as long as it reads a shard. Without the keys of a sealed directory it checks
@@ -113,12 +123,13 @@ def check(data_dir: Path | None, as_json: bool) -> None:
 
     settings = _settings(data_dir)
     with _refusals():
-        shards = _shards(settings)
+        shards, others = _shards(settings), _events(settings)
         is_closed = settings.data_key_file is None and bool(read_sealing_keys(settings.data_dir))
-        rows = sum(shard.count_rows() for shard in shards) + registry.count_rows(settings.data_dir)
+        rows = sum(file.count_rows() for file in (*shards, *others)) + registry.count_rows(settings.data_dir)
         found = 0
+        findings: list[tuple[str, Damage]] = []
         with _progress(rows, "checking", hidden=as_json) as advance:
-            findings = [(shard.path.name, damage) for shard in shards for damage in shard.check(advance)]
+            findings += [(file.path.name, damage) for file in (*shards, *others) for damage in file.check(advance)]
             findings += [(shard.path.name, damage) for shard, damage in doubled(shards)]
             findings += [(registry.FILE_NAME, damage) for damage in registry.check(settings.data_dir, advance)]
     for file, damage in findings:
@@ -161,7 +172,7 @@ def compact(data_dir: Path | None, as_json: bool) -> None:
     with _refusals():
         held = open_data_directory(settings.data_dir, read_shard_count(settings.data_dir))
         try:
-            for shard in _shards(settings):
+            for shard in (*_shards(settings), *_events(settings)):
                 sizes = shard.compact()
                 if as_json:
                     fields = {"shard": shard.path.name, "before_bytes": sizes.before, "after_bytes": sizes.after}
@@ -200,10 +211,12 @@ def reseal(data_dir: Path | None, as_json: bool) -> None:
             raise click.UsageError("FASTRUNNER_DATA_KEY_FILE is not set: set it to the file whose first key is to seal")
         held = open_data_directory(folder, read_shard_count(folder), keys.fingerprints())
         try:
-            shards = _shards(settings)
-            rows = sum(shard.count_rows() for shard in shards)
+            shards, others = _shards(settings), _events(settings)
+            rows = sum(file.count_rows() for file in (*shards, *others))
+            findings: list[tuple[DataFile, Damage]] = []
             with _progress(rows, "sealing", hidden=as_json) as advance:
-                findings = [(shard, damage) for shard in shards for damage in reseal_shard(shard, advance)]
+                findings += [(shard, damage) for shard in shards for damage in reseal_shard(shard, advance)]
+                findings += [(file, damage) for file in others for damage in file.reseal(advance)]
             if not findings:
                 keep_only_key(folder, keys.first_id)
         finally:

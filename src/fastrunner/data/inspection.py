@@ -7,21 +7,17 @@ the keys of a sealed file its checksums are all that can be checked.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import apsw
 import orjson
 
+from fastrunner.data.files import DataFile, check_integrity, guarded
 from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.store import proofs, wal_check
 from fastrunner.engine.embedded.store.columns import INSPECTED, are_sound
 from fastrunner.engine.embedded.store.connection import (
-    READ_ONLY,
-    READ_WRITE,
-    connect,
-    connect_to_still_file,
     read_all,
     read_each,
 )
@@ -33,22 +29,12 @@ from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION, named
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import split
 
-__all__ = ["ShardFile", "Sizes", "doubled", "shard_files"]
+__all__ = ["ShardFile", "doubled", "shard_files"]
 
 _QUERIES = named("inspect")
 _FOREVER_MS = 2**62
 _KEYS = {"plans": "document number", "large_values": "hash"}
 """What the first column of a query is, where it is not the number of an execution."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What a shard takes on disk, journal included, in bytes."""
-
-    before: int
-    """Before it was compacted."""
-    after: int
-    """Afterwards."""
 
 
 def shard_files(folder: Path, shard_count: int, keys: DataKeys | None = None) -> "list[ShardFile]":
@@ -69,56 +55,17 @@ def doubled(shards: Sequence["ShardFile"]) -> "Iterator[tuple[ShardFile, Damage]
                 continue
 
 
-class ShardFile:
+class ShardFile(DataFile):
     """One shard's file, looked at from outside."""
 
-    def __init__(self, path: Path, seals: Seals) -> None:
-        self.path = path
-        self.seals = seals
-
-    # --- opening ---
-
-    def open(self, flags: int, *, still: bool = False) -> apsw.Connection:
-        """A connection. Raises DataDirectoryRefused for another schema version, apsw.Error."""
-        db = connect_to_still_file(self.path) if still else connect(self.path, flags)
-        try:
-            version = int(db.execute(_QUERIES["schema_version"]).get)
-            if version > SCHEMA_VERSION:
-                raise DataDirectoryRefused(
-                    f"{self.path} has schema version {version}, this version of fastrunner reads up to "
-                    f"{SCHEMA_VERSION}: use the version that wrote it, or a newer one"
-                )
-            if version < SCHEMA_VERSION:
-                raise DataDirectoryRefused(
-                    f"{self.path} has schema version {version}, this version of fastrunner has {SCHEMA_VERSION}: start "
-                    "the runner on it once, which brings it up to date"
-                )
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _state(self) -> tuple[int, int] | None:
-        """Of a file without a journal its time and size: as long as they stay, nobody writes it. None with a journal.
-
-        To read such a file as any other would leave an empty journal beside it, or fail where nothing can be written.
-        """
-        if self.path.with_name(f"{self.path.name}-wal").exists():
-            return None
-        state = self.path.stat()
-        return state.st_mtime_ns, state.st_size
-
-    def _snapshot(self, *, still: bool) -> apsw.Connection:
-        db = self.open(READ_ONLY, still=still)
-        db.execute(_QUERIES["begin"])
-        return db
+    schema_version = SCHEMA_VERSION
 
     # --- check ---
 
     def count_rows(self) -> int:
         """How many rows `check` goes through; 0 if they cannot be counted. Raises DataDirectoryRefused."""
         try:
-            with closing(self._snapshot(still=self._state() is not None)) as db:
+            with closing(self.snapshot(still=self.state() is not None)) as db:
                 return int(db.execute(_QUERIES["count_rows"]).get)
         except (apsw.Error, FileNotFoundError):
             return 0
@@ -128,10 +75,10 @@ class ShardFile:
         if not self.path.exists():
             yield Damage("file", "", "is missing: restore it from a backup")
             return
-        state = self._state()
+        state = self.state()
         if state is not None:
             findings = list(self._check(advance, still=True))
-            if self._state() == state:
+            if self.state() == state:
                 yield from findings
                 return
         # There is an owner, perhaps only since a moment ago: what was found then may be its unfinished work.
@@ -141,7 +88,7 @@ class ShardFile:
         with ExitStack() as index_files:
             mark = wal_check.read_mark(self.path, index_files)
             try:
-                db = self._snapshot(still=still)
+                db = self.snapshot(still=still)
             except apsw.Error as error:
                 yield Damage("file", "", f"cannot be read: {error}")
                 return
@@ -150,7 +97,7 @@ class ShardFile:
                 yield from self._check_content(db, advance)
 
     def _check_content(self, db: apsw.Connection, advance: Callable[[int], None]) -> Iterator[Damage]:
-        yield from _guarded("file", self._check_integrity(db))
+        yield from guarded("file", check_integrity(db))
         for table, look in (
             ("plans", _check_plan),
             ("executions", lambda row: self._check_execution(db, row)),
@@ -158,10 +105,10 @@ class ShardFile:
             ("snapshots", lambda row: _check_snapshot(db, self.seals, row)),
             ("large_values", lambda row: _check_large_value(self.seals, row)),
         ):
-            yield from _guarded(table, _each(db, table, look, advance))
-        yield from _guarded("claims", _each(db, "claims", _check_claim, _ignore))
-        yield from _guarded("orders", _each(db, "orders", _check_order, _ignore))
-        yield from _guarded("events", _check_events(db, self.seals, advance))
+            yield from guarded(table, _each(db, table, look, advance))
+        yield from guarded("claims", _each(db, "claims", _check_claim, _ignore))
+        yield from guarded("orders", _each(db, "orders", _check_order, _ignore))
+        yield from guarded("events", _check_events(db, self.seals, advance))
 
     def _check_journal(self, mark: wal_check.Mark | None, index_files: ExitStack) -> Iterator[Damage]:
         if lost := wal_check.find_loss(self.path, mark, index_files):
@@ -169,11 +116,6 @@ class ShardFile:
         kept = wal_check.kept_journal(self.path)
         if kept.exists():
             yield Damage("journal", "", f"commits were lost before; delete {kept.name} when that has been looked into")
-
-    def _check_integrity(self, db: apsw.Connection) -> Iterator[Damage]:
-        for (sentence,) in read_each(db, _QUERIES["integrity"]):
-            if sentence != "ok":
-                yield Damage("file", "", str(sentence).replace("\n", "; "))
 
     def _check_execution(self, db: apsw.Connection, row: tuple[Any, ...]) -> Iterator[Damage]:
         key, execution_id, status, finished_ms, last, acknowledged, given_up = row[:7]
@@ -209,8 +151,8 @@ class ShardFile:
     def ids_also_in(self, other: "ShardFile") -> Iterator[str]:
         """Ids that another shard has, too. Raises as `export`, and FileNotFoundError."""
         with (
-            closing(other._snapshot(still=other._state() is not None)) as there,
-            closing(self._snapshot(still=self._state() is not None)) as here,
+            closing(other.snapshot(still=other.state() is not None)) as there,
+            closing(self.snapshot(still=self.state() is not None)) as here,
         ):
             for row in read_each(here, _QUERIES["ids"]):
                 # One that was deleted there and accepted anew here between the two is there no more.
@@ -219,7 +161,7 @@ class ShardFile:
 
     def has(self, execution_id: str) -> bool:
         """Whether an execution lives here now. Raises as `export`, and FileNotFoundError."""
-        with closing(self._snapshot(still=self._state() is not None)) as db:
+        with closing(self.snapshot(still=self.state() is not None)) as db:
             return bool(db.execute(_QUERIES["has_id"], (execution_id,)).get)
 
     # --- export ---
@@ -236,41 +178,18 @@ class ShardFile:
             "name": query.name,
             "namespace": query.namespace,
         }
-        state = self._state()
-        with closing(self._snapshot(still=state is not None)) as db:
+        state = self.state()
+        with closing(self.snapshot(still=state is not None)) as db:
             for row in read_each(db, _QUERIES["export"], parameters):
                 fields = _exported(db, self.seals, row)
                 if with_events:
                     fields["events"] = _exported_events(db, self.seals, row[:2], fields)
                 yield fields
-        if state is not None and self._state() != state:
+        if state is not None and self.state() != state:
             raise DataDirectoryRefused(
                 f"{self.path} was written while it was read, so its lines may be wrong: a runner has been started; "
                 "export it once more"
             )
-
-    # --- compact ---
-
-    def compact(self) -> Sizes:
-        """Writes the file anew without its free space. Hold the directory's lock. Raises as `export`."""
-        before = self.size_bytes()
-        with closing(self.open(READ_WRITE)) as db:
-            db.execute(_QUERIES["vacuum"])
-            db.execute(_QUERIES["checkpoint"])
-        return Sizes(before, self.size_bytes())
-
-    def size_bytes(self) -> int:
-        """What the file and its journal take."""
-        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
-
-
-def _guarded(table: str, findings: Iterator[Damage]) -> Iterator[Damage]:
-    """Findings, the last of them that the rest cannot be read."""
-    try:
-        yield from findings
-    except apsw.Error as error:
-        yield Damage(table, "", f"the rest cannot be read: {error}")
 
 
 def _each(

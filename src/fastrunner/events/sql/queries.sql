@@ -135,3 +135,25 @@ delete from sinks where name not in (select value from json_each(?))
 -- name: taken_by_all
 -- What every sink has taken.
 delete from outgoing where position <= (select min(position) from sinks)
+
+-- name: count_rows
+-- For the progress bar of whoever goes through the whole file.
+select (select count(*) from events) + (select count(*) from outgoing)
+
+-- name: all_events
+-- Every row, from a number on, so many at most.
+select event_key, received_ms, namespaces, digest, type_hash, checksum, event from events
+where event_key > ? order by event_key limit ?
+
+-- name: all_outgoing
+-- The same of those for sinks.
+select position, emitted_ms, null, digest, 0, checksum, event from outgoing
+where position > ? order by position limit ?
+
+-- name: reseal_event
+-- The same event, sealed with another key.
+update events set event = ?2, checksum = ?3 where event_key = ?1
+
+-- name: reseal_outgoing
+-- The same of one for sinks.
+update outgoing set event = ?2, checksum = ?3 where position = ?1
