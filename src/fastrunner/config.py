@@ -114,24 +114,16 @@ def _readable(parse: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _sendable(key: SecretStr) -> SecretStr:
-    """A key as a header may hold it: a mounted secret ends with a newline that is no part of it."""
-    return SecretStr(sendable(key.get_secret_value()))
-
-
-def _event_sinks(given: SecretStr) -> SecretStr:
-    SinkAddress.parse_all(given.get_secret_value())
-    return given
-
-
-def _proxy(given: SecretStr) -> SecretStr:
-    return SecretStr(proxy(given.get_secret_value()))
+def _secret(form: Callable[[str], str]) -> AfterValidator:
+    """A secret in the form that it is used in."""
+    return AfterValidator(lambda given: SecretStr(form(given.get_secret_value())))
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Endpoint = Annotated[str, AfterValidator(host_and_port)]
 Folder = Annotated[Path, AfterValidator(encodable)]
-Key = Annotated[SecretStr, AfterValidator(_sendable)]
+# A mounted secret ends with a newline that is no part of it.
+Key = Annotated[SecretStr, _secret(sendable)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -197,7 +189,7 @@ class Config(DataSettings):
     """Finished executions kept per shard."""
     event_retention_s: Seconds = _variable("FASTRUNNER_EVENT_RETENTION_S", 600.0)
     """How long CloudEvents are kept, in seconds: for listeners that start later, and to tell duplicates."""
-    event_sinks: Annotated[SecretStr, AfterValidator(_event_sinks)] | None = _variable("FASTRUNNER_EVENT_SINKS", None)
+    event_sinks: Annotated[SecretStr, _secret(SinkAddress.checked)] | None = _variable("FASTRUNNER_EVENT_SINKS", None)
     """URLs, between white space, that emitted CloudEvents are sent to as well, with `binary:`, `structured:` (the
     default) or `batch:` before each; see docs/cloudevents.md. No flag: URLs may hold passwords."""
     http_timeout_s: Seconds = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0)
@@ -217,9 +209,9 @@ class Config(DataSettings):
     FASTRUNNER_EGRESS_DENY: addresses, ranges, names, `*.name`, between commas; `:port` may follow all but ranges."""
     egress_deny: Annotated[str, _readable(Destinations.parse)] = _variable("FASTRUNNER_EGRESS_DENY", "")
     """Further destinations that calls may not reach, in the same form; `*`: all FASTRUNNER_EGRESS_ALLOW has not."""
-    http_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = _variable("HTTP_PROXY", None)
+    http_proxy: Annotated[SecretStr, _secret(proxy)] | None = _variable("HTTP_PROXY", None)
     """http://host:port of the proxy for calls to http, with user:password@ or without; lower case is read as well."""
-    https_proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = _variable("HTTPS_PROXY", None)
+    https_proxy: Annotated[SecretStr, _secret(proxy)] | None = _variable("HTTPS_PROXY", None)
     """The same for calls to https, which go through it by CONNECT."""
     no_proxy: Annotated[str, _readable(partial(Destinations.parse, are_domains=True))] = _variable("NO_PROXY", "")
     """Destinations that calls reach without a proxy, between commas: as above, but a name means all below it, too."""

@@ -39,6 +39,12 @@ class SinkAddress:
     """What it is called in messages: host and port."""
 
     @classmethod
+    def checked(cls, text: str) -> str:
+        """The text, if `parse_all` takes it. Raises ValueError as that does."""
+        cls.parse_all(text)
+        return text
+
+    @classmethod
     def parse_all(cls, text: str) -> list[Self]:
         """Sinks with white space between them. Raises ValueError without any text of it."""
         sinks = [cls._parse(word) for word in text.split()]
