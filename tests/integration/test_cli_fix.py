@@ -120,6 +120,7 @@ STAYS = {
     "arguments that are no scalars": RUN + "        arguments: {a: [1], b: 2}\n",
     "an argument that is left out": RUN + "        arguments:\n          a:\n          b: 2\n",
     "arguments in loose mode": RUN + "        arguments: {a: .b}\nevaluate: {mode: loose}\n",
+    "arguments of what is no document": RUN + "        arguments: {a: [1]}\nevaluate: [1]\n",
     "arguments of two": RUN + "        arguments: &k {a: 1}\n- b: {run: {shell: {command: x, arguments: *k}}}\n",
     "arguments with a comment among them": RUN + "        arguments: {a: 1, # one\n          b: 2}\n",
     "an expression that ends with a comment": RUN + "        arguments: {a: '${ .b # c }'}\n",

@@ -36,7 +36,7 @@ def listed(text: str, at: int, problem: Problem) -> str | None:
         return None
     items = _items_of(_at(data, problem.pointer))
     # In loose mode any text may be an expression.
-    if items is None or (data.get("evaluate") or {}).get("mode") == "loose":
+    if items is None or "loose" in json.dumps(data.get("evaluate")):
         return None
     is_json = text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[")
     scalars = [_written(item, is_json=is_json) for item in items]
