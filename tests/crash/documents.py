@@ -1,21 +1,36 @@
 """Support: the workflows that crash tests run, one kind for each thing that can be in flight.
 
-The service they call answers with the idempotency key it was called with, so the output of a completed call names the
-effect. A workflow that others run ends with its own id, so the output of a completed `run: workflow` names the child.
+The service they call answers with the idempotency key it was called with, and so do the shells they run, which also
+write it down: the output of a completed effect names it. A workflow that others run ends with its own id, so the output
+of a completed `run: workflow` names the child.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-__all__ = ["CHILDREN", "DETACHED", "GIVEN_UP", "SUB", "SULKER", "definitions", "document", "kinds"]
+__all__ = [
+    "CHILDREN",
+    "DETACHED",
+    "GIVEN_UP",
+    "LINGERS",
+    "SUB",
+    "SULKER",
+    "Outside",
+    "definitions",
+    "document",
+    "kinds",
+]
 
 _NAMESPACE = "crash"
 _HEAD = {"dsl": "1.0.3", "namespace": _NAMESPACE, "version": "1.0.0"}
 
 SUB = "sub"
 """What the names of tasks that wait for a child begin with."""
+LINGERS = "lingers"
+"""The name of tasks that run a shell and do not wait for it."""
 DETACHED = "detached"
 """The kind whose child nobody waits for."""
 GIVEN_UP = "given-up"
@@ -36,8 +51,33 @@ CHILDREN: Mapping[str, range] = {
 """How many children a workflow has had when it completes, by its name; those that are not here have none."""
 
 
+_WRITE_KEY = """printf '%s\\n' "$FASTRUNNER_IDEMPOTENCY_KEY" >> "$1"; """
+_TELL_KEY = """printf '{"key":"%s"}' "$FASTRUNNER_IDEMPOTENCY_KEY\""""
+_FAIL_AT_FIRST = """case "$FASTRUNNER_IDEMPOTENCY_KEY" in */1) exit 3;; esac; """
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What effects reach."""
+
+    url: str
+    """Of the service."""
+    file: str
+    """Where shells write their keys down."""
+
+
 def _call(url: str) -> dict[str, Any]:
     return {"call": "http", "with": {"method": "get", "endpoint": url}}
+
+
+def _shell(file: str, more: str = "") -> dict[str, Any]:
+    """`more` comes between the effect and the answer."""
+    command = {"command": _WRITE_KEY + more + _TELL_KEY, "arguments": [file]}
+    return {"run": {"shell": command}, "output": {"as": "${ fromjson }"}}
+
+
+def _lingering(file: str) -> dict[str, Any]:
+    return {"run": {"shell": {"command": _WRITE_KEY + "sleep 0.2", "arguments": [file]}, "await": False}}
 
 
 def _run(name: str, **options: Any) -> dict[str, Any]:
@@ -53,7 +93,8 @@ _RETRY = {"delay": {"milliseconds": 20}, "limit": {"attempt": {"count": 5}}}
 _KEEP = {"set": {"kept": "${ . }"}}
 
 
-def _tasks(url: str) -> dict[str, list[Any]]:
+def _tasks(outside: Outside) -> dict[str, list[Any]]:
+    url = outside.url
     call = _call(f"{url}/work")
     unrenderable = {"call": "http", "with": {**call["with"], "body": '${ error("no body") }'}}
     branches = [{name: {"do": [{f"{name}Call": call}, {f"{name}Keep": _KEEP}]}} for name in ("left", "middle", "right")]
@@ -82,7 +123,20 @@ def _tasks(url: str) -> dict[str, list[Any]]:
             {"again": call},
         ],
         "long": [{f"step{number}": call if number % 2 else _KEEP} for number in range(16)],
+        **_runs(outside.file, call),
         **_parents(call),
+    }
+
+
+def _runs(file: str, call: dict[str, Any]) -> dict[str, list[Any]]:
+    branches = [{"quick": _shell(file)}, {"slow": _shell(file, "sleep 0.3; ")}]
+    return {
+        "shell": [{"first": _shell(file)}, {"ask": call}, {"again": _shell(file)}],
+        "shells": [
+            {LINGERS: _lingering(file)},
+            {"all": {"fork": {"branches": branches}}},
+            {"safe": _caught("runtime", [{"flaky": _shell(file, _FAIL_AT_FIRST)}], retry=_RETRY)},
+        ],
     }
 
 
@@ -104,23 +158,23 @@ def _parents(call: dict[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-kinds = tuple(_tasks(""))
+kinds = tuple(_tasks(Outside("", "")))
 """Names of the workflows that clients start."""
 
 
-def document(kind: str, url: str) -> str:
-    """One workflow as JSON text; `url` is the service's."""
-    return _text(kind, _tasks(url)[kind])
+def document(kind: str, outside: Outside) -> str:
+    """One workflow as JSON text."""
+    return _text(kind, _tasks(outside)[kind])
 
 
-def definitions(url: str) -> list[str]:
+def definitions(outside: Outside) -> list[str]:
     """The workflows that others run, to be registered before those are started."""
-    ask, tell = {"ask": _call(f"{url}/work")}, {"tell": {"set": {"child": "${ $workflow.id }"}}}
+    ask, tell = {"ask": _call(f"{outside.url}/work")}, {"tell": {"set": {"child": "${ $workflow.id }"}}}
     registered = {
         "leaf": [ask, tell],
         "sleeper": [{"rest": {"wait": {"milliseconds": 400}}}, ask, tell],
-        "middle": [{SUB: _run("leaf")}, ask, tell],
-        SULKER: [{"ask": _call(f"{url}/sulk")}, tell],
+        "middle": [{SUB: _run("leaf")}, {"run": _shell(outside.file)}, tell],
+        SULKER: [{"ask": _call(f"{outside.url}/sulk")}, tell],
     }
     return [_text(name, tasks) for name, tasks in registered.items()]
 

@@ -26,11 +26,11 @@ from tests.integration.engines import folder
 
 _TOKEN = "receive-only"
 _WORKERS = 2
-_EXECUTIONS = 42
+_EXECUTIONS = 45
 _POINTS = [point for point in CrashPoint if "events" not in point]
 """Those of CloudEvents are for `integration/test_cloud_events.py`: nobody sends any here."""
 _PAIRS = list(zip(_POINTS[::2], _POINTS[1::2], strict=True))
-_KINDS = [kind for kind in kinds if kind != "slow"]
+_KINDS = [kind for kind in kinds if kind not in ("slow", "shells")]
 _RARE = {"eviction", "retention", "resume", "cancel", "forward"}
 """Parts of the names of points that one worker may reach only a few times in a run."""
 
@@ -77,6 +77,7 @@ class Run:
         self.retention = "retention" in points[0]
         self.receiver = Receiver(ReceiverOptions(port=0, token=_TOKEN))
         self.journal = Journal(path / "data")
+        self.shells = path / "shells"
         self.promises: list[Promise] = []
         self.statuses: dict[str, str] = {}
         self._points = points
@@ -87,30 +88,30 @@ class Run:
         self.tree = Tree(
             path / "data", path / "log", FASTRUNNER_WORKERS=str(_WORKERS), STIGMER_SERVICE_API_KEY=_TOKEN,
             STIGMER_SERVICE_USE_TLS="false", FASTRUNNER_RETENTION_COUNT="3" if self.retention else "100000",
-            FASTRUNNER_PARKED_RESIDENT_MAX=str(self.chance.choice((0, 2))),
+            FASTRUNNER_PARKED_RESIDENT_MAX=str(self.chance.choice((0, 2))), FASTRUNNER_RUN_ALLOWED="shell",
         )  # fmt: skip
 
     async def go(self) -> Verdict:
         options = ReceiverOptions(port=0, token=_TOKEN)
         async with (
-            serve_effects(self.chance.randrange(2**32)) as service,
+            serve_effects(self.chance.randrange(2**32), self.shells) as service,
             serve_receiver(self.receiver, options) as port,
         ):
             await self.tree.start(STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{port}", FASTRUNNER_CRASH_POINT=self.plan)
             clients = Clients(self.tree.target, self.chance.randrange(2**32))
             try:
-                await clients.register(definitions(service.url))
+                await clients.register(definitions(service.outside))
                 await self._live(service, clients, port)
             finally:
                 await clients.close()
                 await self.tree.kill()
-        return judge(self.promises, self.receiver.ledger, self.journal, service.calls, self._status)
+        return judge(self.promises, self.receiver.ledger, self.journal, service.effects(), self._status)
 
     def _status(self, execution_id: str) -> str:
         return self.statuses.get(execution_id, "unknown")
 
     async def _live(self, service: Service, clients: Clients, port: int) -> None:
-        watching = asyncio.create_task(self._watch())
+        watching = asyncio.create_task(self._watch(service))
         asking: list[asyncio.Task[None]] = []
         try:
             await self._ask_until_all_are_reached(asking, service, clients)
@@ -159,9 +160,10 @@ class Run:
         said = self.tree.said()
         return all(f"crash point {point} reached" in said for point in self._points)
 
-    async def _watch(self) -> None:
+    async def _watch(self, service: Service) -> None:
         # Until cancelled.
         while True:
+            service.shells.read()
             # Where rows are deleted, their numbers may come again.
             self.journal.read(whole=self.retention)
             await asyncio.sleep(0.03)
@@ -172,7 +174,7 @@ class Run:
         self.promises.append(promise)
         # Spread over a second, so that the points are reached in the middle of things.
         await asyncio.sleep(self.chance.uniform(0, 1.0))
-        await clients.execute(promise, document(kind, service.url))
+        await clients.execute(promise, document(kind, service.outside))
         await asyncio.sleep(self.chance.uniform(0, 0.1))
         if number % 3 == 1:
             await clients.pause(promise)

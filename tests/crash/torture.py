@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fastrunner.access.sealing import DataKeys, add_key
 from fastrunner.base.clock import monotonic_s
 from fastrunner.progress.names import FINAL_STATUSES, TERMINAL_EVENTS
 from fastrunner.stigmer.ledger import Ledger
@@ -82,7 +83,8 @@ def _listed(counts: Counter[str]) -> str:
 class Torture:
     """One run, in a folder of its own."""
 
-    def __init__(self, seed: int, duration_s: float, path: Path, *, calm: bool = False) -> None:
+    def __init__(self, seed: int, duration_s: float, path: Path, *, calm: bool = False, sealed: bool = False) -> None:
+        """`calm`: without faults; `sealed`: with a data directory whose values are sealed."""
         self.report = Report(seed, duration_s / 60)
         self.stopping = asyncio.Event()
         """Ends the torture early."""
@@ -91,7 +93,10 @@ class Torture:
         self._path = path
         self._chance = random.Random(seed)
         self._disk = SmallDisk(path / "data")
-        self._journal = Journal(path / "data")
+        self._sealing = {"FASTRUNNER_DATA_KEY_FILE": str(path / "keys")} if sealed else {}
+        if sealed:
+            add_key(path / "keys", "one")
+        self._journal = Journal(path / "data", DataKeys.read(path / "keys") if sealed else None)
         self._promises: list[Promise] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._began_s = monotonic_s()
@@ -111,7 +116,9 @@ class Torture:
             self._disk.path.mkdir(exist_ok=True)
             self._disk.mount("size=4g,mode=0700")
             stack.callback(self._disk.unmount)
-            service = await stack.enter_async_context(serve_effects(self._chance.randrange(2**32)))
+            service = await stack.enter_async_context(
+                serve_effects(self._chance.randrange(2**32), self._path / "shells")
+            )
             receiver = ReceiverProcess(self._path / "received.jsonl", self._path / "receiver.log", _TOKEN)
             await receiver.start()
             stack.push_async_callback(receiver.kill)
@@ -122,13 +129,13 @@ class Torture:
                 self._path / "data", self._path / "log", FASTRUNNER_WORKERS=str(_WORKERS), LOG_LEVEL="warn",
                 STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{proxy.port}", STIGMER_SERVICE_API_KEY=_TOKEN,
                 STIGMER_SERVICE_USE_TLS="false", FASTRUNNER_CALLBACK_TIMEOUT_S="3", FASTRUNNER_CANCEL_GRACE_S="1",
-                FASTRUNNER_PARKED_RESIDENT_MAX="3",
+                FASTRUNNER_PARKED_RESIDENT_MAX="3", FASTRUNNER_RUN_ALLOWED="shell", **self._sealing,
             )  # fmt: skip
             stack.push_async_callback(tree.kill)
             await tree.start()
             clients = Clients(tree.target, self._chance.randrange(2**32), give_up_s=_REST_S_MAX)
             stack.push_async_callback(clients.close)
-            await clients.register(definitions(service.url))
+            await clients.register(definitions(service.outside))
             monkey = Monkey(
                 random.Random(self._chance.randrange(2**32)), tree, receiver, proxy, self._disk, self.report.faults
             )
@@ -139,7 +146,7 @@ class Torture:
         return self.report
 
     async def _torture(self, monkey: Monkey, service: Service, clients: Clients) -> None:
-        watching = asyncio.create_task(self._watch())
+        watching = asyncio.create_task(self._watch(service))
         callers = [asyncio.create_task(self._call(number, service, clients)) for number in range(_AT_ONCE)]
         raging = None if self._calm else asyncio.create_task(monkey.rage(self.stopping))
         try:
@@ -161,9 +168,10 @@ class Torture:
                 task.cancel()
             await asyncio.gather(watching, *callers, return_exceptions=True)
 
-    async def _watch(self) -> None:
+    async def _watch(self, service: Service) -> None:
         # Until cancelled.
         while True:
+            service.shells.read()
             self._journal.read(whole=False)
             await asyncio.sleep(0.1)
 
@@ -175,12 +183,12 @@ class Torture:
             number += 1
             promise = Promise(f"t{caller}-{number}-{chance.randrange(2**32):08x}", chance.choice(kinds))
             self._promises.append(promise)
-            await clients.execute(promise, document(promise.kind, service.url))
+            await clients.execute(promise, document(promise.kind, service.outside))
             if chance.random() < 0.2:
                 self._watchers.append(asyncio.create_task(clients.watch(promise)))
             if chance.random() < 0.1:
-                await clients.execute(promise, document(promise.kind, service.url))
-                await clients.take_id_again(promise, document(promise.kind, service.url) + " ")
+                await clients.execute(promise, document(promise.kind, service.outside))
+                await clients.take_id_again(promise, document(promise.kind, service.outside) + " ")
             for _ in range(chance.choice((0, 0, 0, 1, 2, 4))):
                 await asyncio.sleep(chance.uniform(0, 0.3))
                 is_parent = promise.kind in CHILDREN
@@ -254,8 +262,10 @@ class Torture:
         report.by_end.update(map(statuses.__getitem__, self._ids()))
         report.children_by_end.update(map(statuses.__getitem__, children))
         report.events = ledger.summary().events
-        report.performed.update({"call: http": len(service.calls), "run: workflow": len(children)})
-        report.performed_again["call: http"] = sum(len(times) - 1 for times in service.calls.values())
+        report.performed["run: workflow"] = len(children)
+        for kind, times in (("call: http", service.calls), ("run: shell", service.shells.runs)):
+            report.performed[kind] = len(times)
+            report.performed_again[kind] = sum(len(each) - 1 for each in times.values())
         ledger.close()
 
     def _ids(self) -> list[str]:
@@ -263,8 +273,7 @@ class Torture:
         return [promise.execution_id for promise in self._promises]
 
 
-async def _main(seed: int, duration_s: float, path: Path, calm: bool) -> int:
-    torture = Torture(seed, duration_s, path, calm=calm)
+async def _main(torture: Torture, seed: int, duration_s: float, path: Path) -> int:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, torture.stopping.set)
     console = Console()
@@ -292,10 +301,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long to torture (30)")
     parser.add_argument("--seed", type=int, default=None, help="what to do, and in which order (random)")
     parser.add_argument("--calm", action="store_true", help="no faults: the workload alone")
+    parser.add_argument("--sealed", action="store_true", help="what lies in the data directory is sealed")
     arguments = parser.parse_args()
     seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
     path = Path(tempfile.mkdtemp(prefix="fastrunner-torture-"))
-    return asyncio.run(_main(seed, arguments.minutes * 60, path, arguments.calm))
+    torture = Torture(seed, arguments.minutes * 60, path, calm=arguments.calm, sealed=arguments.sealed)
+    return asyncio.run(_main(torture, seed, arguments.minutes * 60, path))
 
 
 if __name__ == "__main__":

@@ -14,15 +14,19 @@ from typing import Any
 import apsw
 import orjson
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
+from fastrunner.access.sealing import DataKeys, is_sealed
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.embedded.store.connection import READ_ONLY, connect, read_all
+from fastrunner.engine.embedded.store.seals import Seals, events_place
 from fastrunner.progress.wire import frames
+from tests.crash.documents import LINGERS
 from tests.integration.runner_process import ROOT
 
 __all__ = ["Journal", "Tree", "until"]
 
 _START_S_MAX = 60.0
+_FIRST_STEPS_S_MAX = 5.0
 _DEFECT = re.compile(
     r"killed by (?!SIGKILL)|exited with [^0]|Traceback|the core failed|ended unexpectedly|engine failed|an exception"
     r"|failed inside the runner|Check failed|Fatal Python|does not answer|did not end in time|cannot start"
@@ -137,8 +141,10 @@ class Tree:
 class Journal:
     """What the shards' files hold, read beside their owners; notes what ever changes that must not."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, keys: DataKeys | None = None) -> None:
+        """`keys` open what is sealed; with them, nothing may lie there that is not."""
         self._data_dir = data_dir
+        self._seals = Seals(keys)
         self._rows: dict[tuple[str, int], tuple[int, bytes]] = {}
         self._seen: dict[str, int] = {}
         self.completed_s: dict[str, float] = {}
@@ -163,10 +169,16 @@ class Journal:
                     (after,),
                 )
                 now_s = monotonic_s()
-                for event_key, execution_id, first_sequence, last_sequence, messages in found:
+                for event_key, execution_id, first_sequence, last_sequence, stored in found:
                     self.shards.setdefault(execution_id, set()).add(int(file.stem.removeprefix("shard-")))
                     self._seen[file.name] = event_key
+                    messages = self._opened(execution_id, first_sequence, last_sequence, stored)
                     self._note(execution_id, first_sequence, last_sequence, messages, now_s)
+
+    def _opened(self, execution_id: str, first: int, last: int, stored: bytes) -> bytes:
+        if self._seals.sealer is not None and not is_sealed(stored):
+            self.changed.append(f"{execution_id}: events from {first} on are not sealed")
+        return self._seals.opened(stored, events_place(execution_id, first, last))
 
     def _note(self, execution_id: str, first: int, last: int, messages: bytes, now_s: float) -> None:
         row = (last, digest_of(messages[start:end] for start, end in frames(messages)))
@@ -175,8 +187,10 @@ class Journal:
                 self.changed.append(f"{execution_id}: events from {first} on have changed in the file")
             return
         for event in ReportProgressBatchRequest.FromString(messages).events:
-            if event.event_type == "task_completed" and event.output_json.startswith('{"key":'):
-                self.completed_s.setdefault(orjson.loads(event.output_json)["key"], now_s)
+            if event.event_type == "task_completed" and (key := _effect_of(execution_id, event)):
+                # Of a process that nobody awaits it is only durable that it has begun.
+                late_s = _FIRST_STEPS_S_MAX if event.task_name == LINGERS else 0.0
+                self.completed_s.setdefault(key, now_s + late_s)
 
     def differences(self, received: Callable[[str], list[bytes]]) -> dict[str, str]:
         """Executions of which a receiver has not the very events that were ever seen here."""
@@ -196,6 +210,14 @@ class Journal:
                     if found != expected:
                         problems.append(f"{file.name}: {query.strip()}: {found}")
         return problems
+
+
+def _effect_of(execution_id: str, event: WorkflowProgressEvent) -> str:
+    """The key of the effect that a completed task has had; empty if it had none that can be told."""
+    if event.task_name == LINGERS:
+        # It has no loop around it, and what it failed at is not tried again.
+        return f"{execution_id}{event.task_reference}/1/1"
+    return str(orjson.loads(event.output_json)["key"]) if event.output_json.startswith('{"key":') else ""
 
 
 _SOUND = {

@@ -1,10 +1,11 @@
-"""Support: the service that the workflows of crash tests call, and clients that note what they are told."""
+"""Support: what the workflows of crash tests reach outside, and clients that note what they are told."""
 
 import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,19 +17,54 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
 from fastrunner.base.clock import monotonic_s
+from tests.crash.documents import Outside
 from tests.integration.wire import path
 
-__all__ = ["Clients", "Promise", "Service", "serve_effects"]
+__all__ = ["Clients", "Promise", "Service", "Shells", "serve_effects"]
+
+
+class Shells:
+    """What shells have written down."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        file.touch()
+        self.runs: dict[str, list[float]] = {}
+        """Monotonic times by idempotency key: each run wrote then or later, before the next look into the file."""
+        self._offset = 0
+        self._looked_s = 0.0
+
+    def read(self) -> None:
+        """Notes what was written since the last time."""
+        not_before_s, self._looked_s = self._looked_s, monotonic_s()
+        with self.file.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                self.runs.setdefault(line[:-1].decode(), []).append(not_before_s)
 
 
 class Service:
-    """What workflows call; knows when which effect was asked of it."""
+    """What workflows call; knows when which effect was asked of it, and of shells."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, shells: Shells) -> None:
         self.calls: dict[str, list[float]] = {}
         """Monotonic times of the calls by idempotency key."""
+        self.shells = shells
         self.url = ""
         self._chance = random.Random(seed)
+
+    @property
+    def outside(self) -> Outside:
+        """What documents are made for."""
+        return Outside(self.url, str(self.shells.file))
+
+    def effects(self) -> dict[str, list[float]]:
+        """Times of all effects so far, by idempotency key."""
+        self.shells.read()
+        return self.calls | self.shells.runs
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         key = request.headers["Idempotency-Key"]
@@ -42,9 +78,9 @@ class Service:
 
 
 @asynccontextmanager
-async def serve_effects(seed: int) -> AsyncIterator[Service]:
-    """The service on a free port of this machine."""
-    service = Service(seed)
+async def serve_effects(seed: int, file: Path) -> AsyncIterator[Service]:
+    """The service on a free port of this machine; `file` is for shells."""
+    service = Service(seed, Shells(file))
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", service.answer)
     runner = web.AppRunner(app, access_log=None)
