@@ -348,6 +348,21 @@ async def test_parents_take_no_memory_while_they_wait() -> None:
             assert len(await children(engine, f"p{number}")) == 1
 
 
+async def test_a_runner_stops_while_parents_wait() -> None:
+    """A parent that nothing has been committed for since it began to wait is still in memory then."""
+    registered = Registered(child(HOUR))
+    for status in ("running", "cancelled"):
+        async with registered.engine(parked_resident_max=0) as engine:
+            if status == "running":
+                await engine.submit(submission("p", document(runs())))
+                await until_status(engine, "p~1", "running")
+                live = engine._shards.home.live
+                await until(lambda: "p" in live and not live["p"].tasks, "the parent to wait")
+            else:
+                await engine.cancel("p", "", True)
+            await until_status(engine, "p~1", status)
+
+
 async def test_a_child_is_kept_until_its_parent_has_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing finished is kept, and yet no child goes, or is started anew, before its parent has taken up its end."""
     monkeypatch.setattr(limits, "RETENTION_INTERVAL_S", 0.01)

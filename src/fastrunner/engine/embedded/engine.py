@@ -295,7 +295,7 @@ class EmbeddedEngine:
             await self._resources.close()
         self._shards.by_number.clear()
         self._parked_count = 0
-        self.landed()
+        self._show_counts()
 
     # --- submissions ---
 
@@ -531,6 +531,9 @@ class EmbeddedEngine:
             # its deadline is not looked for any more.
             if execution.idle and shard.loader.may_evict(execution):
                 shard.evict(execution)
+        self._show_counts()
+
+    def _show_counts(self) -> None:
         self._metrics.active_executions.set(self._active_count)
         self._metrics.parked_executions.set(self._parked_count)
         self._metrics.resident_executions.set(self._live_count())
