@@ -30,6 +30,8 @@ def main(seeds: int, first: int) -> None:
         f"{sum(v.executions for v in verdicts)} executions, {sum(v.events for v in verdicts)} events, "
         f"{sum(v.resent for v in verdicts)} of them sent again; {len(bad)} seeds with violations"
     )
+    effects = sum((verdict.effects for verdict in verdicts), Counter[str]())
+    click.echo("effects: " + ", ".join(f"{kind} {count}" for kind, count in sorted(effects.items())))
     for fault, count in faults.most_common():
         click.echo(f"  {count:8} {fault}")
     if bad:

@@ -20,51 +20,11 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowExecuteInput,
 )
 from fastrunner.errors import RunnerError, code_of
-from tests.integration.engines import document
+from tests.simulation.documents import DOCUMENTS
 from tests.simulation.runner import Runner
 from tests.simulation.virtual import delay_s
 
-__all__ = ["DOCUMENTS", "Broken", "Job", "make_job"]
-
-_CALL = "call: http, with: {method: get, endpoint: 'http://127.0.0.1:1/x'}"
-
-DOCUMENTS = {
-    "chain": document("".join(f"  - step{n}: {{set: {{n: '${{ .n + 1 }}'}}}}\n" for n in range(12))),
-    "calls": document("".join(f"  - ask{n}: {{{_CALL}}}\n  - keep{n}: {{set: {{n: {n}}}}}\n" for n in range(4))),
-    "retry": document(
-        f"  - careful:\n      try:\n        - ask: {{{_CALL}}}\n        - done: {{set: {{n: 1}}}}\n"
-        "      catch:\n        errors: {}\n        retry: {delay: {milliseconds: 300}, limit: {attempt: {count: 4}}}\n"
-    ),
-    "waits": document(
-        "  - short: {wait: {milliseconds: 40}}\n  - long: {wait: {seconds: 20}}\n  - done: {set: {n: 1}}\n"
-    ),
-    "fork": document(
-        "  - both:\n      fork:\n        branches:\n"
-        f"          - left: {{{_CALL}}}\n          - right: {{wait: {{seconds: 2}}}}\n"
-        f"  - race:\n      fork:\n        compete: true\n        branches:\n          - call: {{{_CALL}}}\n"
-        "          - rest: {wait: {milliseconds: 30}}\n"
-        "  - done: {set: {n: 1}}\n"
-    ),
-    "loop": document(
-        "  - pages:\n      for: {each: page, in: '[range(30)]'}\n"
-        "      do:\n        - add: {set: {n: '${ .n + $page }'}}\n"
-    ),
-    "late": document(
-        f"  - slow:\n      timeout: {{after: {{milliseconds: 15}}}}\n      try:\n        - ask: {{{_CALL}}}\n"
-        "      catch: {errors: {with: {type: https://serverlessworkflow.io/spec/1.0.0/errors/none}}}\n"
-        "  - done: {set: {n: 1}}\n"
-    ),
-    "fault": document(
-        f"  - careful:\n      try:\n        - ask: {{{_CALL[:-1]}, body: '${{ error(\"no body\") }}'}}}}\n"
-        "      catch: {errors: {with: {status: 400}}}\n  - done: {set: {n: 1}}\n"
-    ),
-    "endless": document("  - again: {set: {n: 1}, then: rest}\n  - rest: {wait: {milliseconds: 500}, then: again}\n"),
-}
-"""Documents by name."""
-
-_OUTPUTS = {"chain": '{"n":12}', "loop": '{"n":435}', "fault": '{"n":1}'}
-"""Outputs of those that come to one whatever happens."""
-
+__all__ = ["Broken", "Job", "make_job"]
 
 _OTHER = 9
 """A request that nobody sends before the id is taken."""
@@ -114,11 +74,6 @@ class Job:
     def cancelled(self) -> bool:
         """Whether its end as cancelled was promised."""
         return "cancel" in self.promised or "force" in self.promised
-
-    @property
-    def output(self) -> str | None:
-        """What it must come to if it completes; None if that depends."""
-        return _OUTPUTS.get(self.kind)
 
     async def run(self, runner: Runner) -> None:
         """Goes on with what is not promised yet. Raises Broken."""

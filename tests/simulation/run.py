@@ -28,6 +28,7 @@ from fastrunner.engine.embedded.store.identities import Identities
 from fastrunner.errors import UnknownExecution
 from tests.integration.engines import TERMINAL
 from tests.simulation.clients import Broken, Job, make_job
+from tests.simulation.documents import CHILDREN, OUTPUTS
 from tests.simulation.runner import Runner
 from tests.simulation.virtual import Killed, VirtualLoop
 from tests.simulation.world import Receiver, Service, World
@@ -54,6 +55,8 @@ class Verdict:
     """Events the receiver has."""
     resent: int
     """Events it got more than once."""
+    effects: Counter[str]
+    """Effects performed, by kind; of `run_workflow` children."""
     digest: str
     """Of every event's bytes and the virtual time at the end: equal for equal seeds."""
 
@@ -84,6 +87,7 @@ class Simulation:
             executions_max=executions_max,
             parked_resident_max=rng.choice((0, 1, 1_000)),
             cancel_grace_s=rng.choice((0.0, 0.5, 30.0)),
+            run_allowed="shell",
             retention_count=rng.choice((0, 1, 3)) if self.world.forgets else 100_000,
         )
 
@@ -113,6 +117,7 @@ class Simulation:
             sum(job.accepted for job in self.jobs),
             sum(map(len, self.receiver.events.values())),
             self.receiver.resent_count,
+            self.world.effects,
             digest.hexdigest(),
         )
 
@@ -184,6 +189,7 @@ class Simulation:
             await self._until(self._ended(job), f"{job.execution_id} ({job.kind}) to be reported ended")
             if self._ended(job)():
                 await self._check_result(runner, job)
+        await self._check_families(runner)
 
     async def _check_answers(self, runner: Runner, job: Job) -> None:
         """One of its requests was accepted, and from whichever worker that is asked again the answers are the same."""
@@ -234,14 +240,46 @@ class Simulation:
             await asyncio.sleep(0.5)
 
     async def _check_result(self, runner: Runner, job: Job) -> None:
-        engine, view = await self._holder(runner, job.execution_id)
-        stored = await engine.events(job.execution_id, 1, 1_000_000)
-        if stored != self.receiver.events[job.execution_id]:
-            self.world.violations.append(f"{job.execution_id}: the receiver has other events than the store")
+        view = await self._check_end(runner, job.execution_id, job.kind)
         if job.cancelled and view.status != "cancelled":
             self.world.violations.append(f"{job.execution_id} is {view.status} though its cancel was promised")
-        if view.status == "completed" and job.output not in (None, view.output_json):
-            self.world.violations.append(f"{job.execution_id} came to {view.output_json}, not {job.output}")
+
+    async def _check_end(self, runner: Runner, execution_id: str, kind: str) -> ExecutionView:
+        """The receiver has all its events, and what it came to is what its document says."""
+        engine, view = await self._holder(runner, execution_id)
+        stored = await engine.events(execution_id, 1, 1_000_000)
+        if stored != self.receiver.events[execution_id]:
+            self.world.violations.append(f"{execution_id}: the receiver has other events than the store")
+        if view.status == "completed" and OUTPUTS.get(kind) not in (None, view.output_json):
+            self.world.violations.append(f"{execution_id} came to {view.output_json}, not {OUTPUTS[kind]}")
+        return view
+
+    async def _check_families(self, runner: Runner) -> None:
+        """Every child ends as one that a client has started does; who has completed had the children it should have."""
+        kinds = {job.execution_id: job.kind for job in self.jobs}
+        children: Counter[str] = Counter()
+        for _, execution_id, parent_id in self._rows():
+            if not parent_id:
+                continue
+            children[parent_id] += 1
+            await self._until(partial(self._last_is_terminal, execution_id), f"{execution_id} to be reported ended")
+            if self._last_is_terminal(execution_id):
+                _, child = await self._holder(runner, execution_id)
+                kinds[execution_id] = child.name
+                await self._check_end(runner, execution_id, child.name)
+        for execution_id, kind in kinds.items():
+            _, view = await self._holder(runner, execution_id)
+            if view.status == "completed" and children[execution_id] not in CHILDREN.get(kind, range(1)):
+                self.world.violations.append(f"{execution_id} completed and has had {children[execution_id]} children")
+
+    def _rows(self) -> list[tuple[int, str, str]]:
+        """(shard, execution id, its parent's) of all that there are in the files."""
+        rows = []
+        for number in range(self._shard_count):
+            with closing(apsw.Connection(str(self._folder / f"shard-{number:04d}.db"))) as db:
+                found = db.execute("select execution_id, parent_id from executions")
+                rows += [(number, execution_id, parent_id) for execution_id, parent_id in found]
+        return rows
 
     # --- the verdict ---
 
@@ -249,10 +287,11 @@ class Simulation:
         """Each execution lives in one shard; the table says what the files say, and the second copies nothing less."""
         table = self._runner.shared.places(0, 1).table
         shard_of: dict[str, int] = {}
+        rows = self._rows()
+        self.world.effects["run_workflow"] = sum(bool(parent_id) for _, _, parent_id in rows)
         for number in range(self._shard_count):
             path = self._folder / f"shard-{number:04d}.db"
-            with closing(apsw.Connection(str(path))) as db:
-                ids = [row[0] for row in db.execute("select execution_id from executions")]
+            ids = [execution_id for shard, execution_id, _ in rows if shard == number]
             for execution_id in ids:
                 first = shard_of.setdefault(execution_id, number)
                 if first != number:
@@ -263,6 +302,9 @@ class Simulation:
             copied = array("Q", Identities(path.with_suffix(".ids"), self._key).read().hashes)
             if not set(hashes) <= set(copied):
                 self.world.violations.append(f"the second copy of shard {number} lacks ids")
+        for number, execution_id, parent_id in rows:
+            if parent_id and shard_of.get(parent_id, number) != number:
+                self.world.violations.append(f"{execution_id} lives in another shard than its parent")
         missing = {job.execution_id for job in self.jobs} - set(shard_of)
         if missing and not self.world.forgets:
             self.world.violations.append(f"{sorted(missing)} were accepted and are in no file")

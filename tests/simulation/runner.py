@@ -27,7 +27,7 @@ from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service as Handlers
 from fastrunner.service.status import status_of
 from tests.simulation.virtual import Process, delay_s
-from tests.simulation.world import FaultyStore, Receiver, Service, World, Writer
+from tests.simulation.world import FaultyStore, Receiver, Registry, Service, World, Writer
 
 __all__ = ["Runner"]
 
@@ -67,7 +67,8 @@ class Worker:
         self.engine = EmbeddedEngine(
             runner.config,
             _METRICS,
-            {"call_http": runner.service},
+            dict.fromkeys(("call_http", "run_shell"), runner.service),
+            definitions=Registry(world),
             places=places,
             wall_ms=runner.wall_ms,
             make_store=self._make_store,

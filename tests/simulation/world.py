@@ -16,13 +16,15 @@ import apsw
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.callback.client import DeliveryFailed, Reaction
+from fastrunner.engine import Definition, DefinitionRef
 from fastrunner.engine.embedded.store.changes import Batch
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.errors import StorageFailed, Unavailable
 from fastrunner.progress.wire import split
+from tests.simulation.documents import DEFINITIONS
 from tests.simulation.virtual import Process, VirtualTime, delay_s
 
-__all__ = ["FaultyStore", "Receiver", "Service", "World", "Writer"]
+__all__ = ["FaultyStore", "Receiver", "Registry", "Service", "World", "Writer"]
 
 
 class World:
@@ -32,6 +34,8 @@ class World:
         self.rng = random.Random(seed)
         self.clock = VirtualTime()
         self.faults: Counter[str] = Counter()
+        self.effects: Counter[str] = Counter()
+        """Effects performed, by kind."""
         self.violations: list[str] = []
         self.forgets = self.rng.random() < 0.15
         """Whether retention deletes executions while clients still ask for them, who may get anything then."""
@@ -148,6 +152,18 @@ class Writer:
         self._landed(error)
 
 
+class Registry:
+    """The registered workflows, in a file that cannot always be read."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def find(self, ref: DefinitionRef) -> Definition:
+        if self._world.strikes("disk", "registry not read"):
+            raise StorageFailed("the registry cannot be read")
+        return Definition(ref, 0, True, DEFINITIONS[ref.name])
+
+
 class Receiver:
     """The side that is told of progress; keeps every event and checks what it gets."""
 
@@ -232,6 +248,7 @@ class Service:
         execution_id = key.split("/", 1)[0]
         if (execution_id, effect.reference) in self._receiver.completed:
             world.violations.append(f"effect {key} was performed after its task had been reported complete")
+        world.effects[effect.kind] += 1
         await asyncio.sleep(delay_s(world.rng, 0.02, 60.0))
         if world.strikes("service", "effect failed inside the runner", 0.1):
             raise RuntimeError("simulated")
