@@ -146,8 +146,8 @@ simulate: build ## Simulate a runner of several workers under faults for SEEDS s
 crash: build ## Kill at every crash point RUNS times (20) and print the table
 	$(BIN)/python -m pytest tests/crash/test_crash_points.py --crash-runs $(or $(RUNS),20) --timeout 3600
 
-torture: build ## Torture a real runner for MINUTES (30) with SEED (random), then compare everything
-	$(BIN)/python -m tests.crash.torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+torture: build ## Torture a real runner for MINUTES (30) with SEED (random), SEALED=1 with a data key; then compare everything
+	$(BIN)/python -m tests.crash.torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(SEALED),--sealed)
 
 clean: ## Remove everything built
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/_wire.c src/fastrunner/*.so

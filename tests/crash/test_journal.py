@@ -6,6 +6,8 @@ from pathlib import Path
 import apsw
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
+from fastrunner.access.sealing import DataKeys, Sealer, add_key
+from fastrunner.engine.embedded.store.seals import events_place
 from fastrunner.progress.wire import split
 from tests.crash.tree import Journal
 from tests.golden import make
@@ -69,3 +71,19 @@ async def test_execution_in_two_shards_is_a_problem(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.read(whole=True)
     assert "finished lives in shards {0, 1}" in journal.problems()
+
+
+async def test_journal_opens_what_is_sealed_and_notes_what_is_not(tmp_path: Path) -> None:
+    await make.fill(tmp_path)
+    file, execution_id = tmp_path / "shard-0000.db", "finished"
+    add_key(tmp_path / "keys", "one")
+    keys = DataKeys.read(tmp_path / "keys")
+    row = "from events join executions using (execution_key) where execution_id = ? and first_sequence = 1"
+    [(event_key, last)] = _execute(file, f"select event_key, events.last_sequence {row}", execution_id)
+    sealed = Sealer(keys).seal(_completed(f'{{"key":"{_KEY}"}}'), events_place(execution_id, 1, int(str(last))))
+    _execute(file, "update events set messages = ? where event_key = ?", sealed, event_key)
+    journal = Journal(tmp_path, keys)
+    journal.read(whole=True)
+    assert set(journal.completed_s) == {_KEY}
+    assert f"{execution_id}: events from 1 on are not sealed" not in journal.changed
+    assert any("are not sealed" in sentence for sentence in journal.changed)

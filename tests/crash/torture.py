@@ -1,10 +1,11 @@
 """Support: a real runner under a monkey that kills, freezes, cuts, refuses and fills the disk; then all is compared.
 
-    python -m tests.crash.torture --minutes 30 --seed 7
+    python -m tests.crash.torture --minutes 30 --seed 7 [--sealed]
 
-Four workers over real SQLite files, the reference receiver in a process of its own behind a proxy, workflows of every
-kind, cancels, pauses and resumes. The seed fixes what is asked and what the monkey does, in which order; what it hits
-depends on the machine's timing. Ctrl-C ends the torture early and compares what there is.
+Four workers over real SQLite files, sealed or not, the reference receiver in a process of its own behind a proxy,
+workflows of every kind and children of theirs, cancels, pauses and resumes. The seed fixes what is asked and what the
+monkey does, in which order; what it hits depends on the machine's timing. Ctrl-C ends the torture early and compares
+what there is.
 """
 
 import argparse

@@ -29,7 +29,7 @@ _START_S_MAX = 60.0
 _FIRST_STEPS_S_MAX = 5.0
 _DEFECT = re.compile(
     r"killed by (?!SIGKILL)|exited with [^0]|Traceback|the core failed|ended unexpectedly|engine failed|an exception"
-    r"|failed inside the runner|Check failed|Fatal Python|does not answer|did not end in time|cannot start"
+    r"|failed inside the runner|Check failed|Fatal Python|does not answer|(?<!effects )did not end in time|cannot start"
 )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -348,6 +349,11 @@ async def test_parents_take_no_memory_while_they_wait() -> None:
             assert len(await children(engine, f"p{number}")) == 1
 
 
+def _only_waits(engine: EmbeddedEngine, execution_id: str) -> bool:
+    live = engine._shards.home.live
+    return execution_id in live and not live[execution_id].tasks
+
+
 async def test_a_runner_stops_while_parents_wait() -> None:
     """A parent that nothing has been committed for since it began to wait is still in memory then."""
     registered = Registered(child(HOUR))
@@ -356,8 +362,7 @@ async def test_a_runner_stops_while_parents_wait() -> None:
             if status == "running":
                 await engine.submit(submission("p", document(runs())))
                 await until_status(engine, "p~1", "running")
-                live = engine._shards.home.live
-                await until(lambda: "p" in live and not live["p"].tasks, "the parent to wait")
+                await until(partial(_only_waits, engine, "p"), "the parent to wait")
             else:
                 await engine.cancel("p", "", True)
             await until_status(engine, "p~1", status)
