@@ -17,9 +17,11 @@ import orjson
 import pytest
 
 from fastrunner._core import (
+    Action,
     Cancel,
     EffectFailure,
     EffectResult,
+    EventArrived,
     InterruptEffect,
     InvalidWorkflow,
     Outcome,
@@ -28,8 +30,10 @@ from fastrunner._core import (
     Plan,
     RenderFault,
     Resume,
+    Subscribe,
     TimerDue,
     Turn,
+    Unsubscribe,
 )
 from fastrunner.base import limits
 from tests.core.snapshots import resolved
@@ -114,9 +118,9 @@ class Maker:
         return [{name: self.task(depth, names)} for name in names]
 
     def task(self, depth: int, names: list[str]) -> dict[str, Any]:
-        kinds = ["set", "raise", "switch", "wait", "wait", "call", "call", "call"]
+        kinds = ["set", "raise", "switch", "wait", "wait", "call", "call", "call", "listen", "emit"]
         if depth:
-            kinds += ["do", "for", "for", "fork", "fork", "trying", "trying", "trying"]
+            kinds += ["do", "for", "for", "fork", "fork", "trying", "trying", "trying", "listen"]
         made: dict[str, Any] = getattr(self, f"make_{self.choices.choice(kinds)}")(depth, names)
         return {**made, **self.common(names)}
 
@@ -160,6 +164,45 @@ class Maker:
         if self.odds(3):
             members["headers"] = {"h": f"${{ {self.value()} | tostring }}"}
         return call(endpoint, **members)
+
+    def make_emit(self, depth: int, names: list[str]) -> dict[str, Any]:
+        return {"emit": {"event": {"with": {"type": "a", "data": f"${{ {self.value()} }}"}}}}
+
+    def make_listen(self, depth: int, names: list[str]) -> dict[str, Any]:
+        to = self.strategy()
+        if "any" in to and self.odds(2):
+            ends = ["length >= 2", "false", ".[-1] == 1", self.condition()]
+            to["until"] = self.choices.choice(ends) if self.odds(2) else self.strategy()
+        made: dict[str, Any] = {"listen": {"to": to, "read": self.choices.choice(["data", "envelope", "raw"])}}
+        if self.odds(2):
+            made["foreach"] = self.iterator(depth)
+        return made
+
+    def strategy(self) -> dict[str, Any]:
+        kind = self.choices.choice(["one", "any", "all"])
+        filters = [self.event_filter() for _ in range(1 if kind == "one" else self.choices.randrange(3))]
+        return {kind: filters[0] if kind == "one" else filters}
+
+    def event_filter(self) -> dict[str, Any]:
+        wanted: dict[str, Any] = {"type": self.choices.choice(["a", "b", "a|b", "${ .type }"])}
+        if self.odds(4):
+            wanted["data"] = self.choices.choice([1, f"${{ . == {self.value()} }}", {"a": f"${{ {self.value()} }}"}])
+        if self.odds(2):
+            return {"with": wanted}
+        key: dict[str, Any] = {"from": ".k"}
+        if self.odds(4):
+            key["expect"] = self.choices.choice(["1", "2", f"${{ {self.value()} }}"])
+        return {"with": wanted, "correlate": {"k": key}}
+
+    def iterator(self, depth: int) -> dict[str, Any]:
+        inner = self.inside("item", "index")
+        made: dict[str, Any] = {}
+        if depth and not self.odds(3):
+            made["do"] = inner.tasks(depth - 1)
+        for part in ("output", "export"):
+            if self.odds(3):
+                made[part] = {"as": inner.value()}
+        return made
 
     def make_do(self, depth: int, names: list[str]) -> dict[str, Any]:
         return {"do": self.tasks(depth - 1)}
@@ -263,6 +306,8 @@ class Told(Run):
 
     kept: list[Any] = field(default_factory=list)
     moment: list[Any] = field(default_factory=list)
+    asked: set[int] = field(default_factory=set)
+    """What had been asked for before the moment."""
     sequence: int = 0
 
     @property
@@ -274,11 +319,19 @@ class Told(Run):
         """One moment, whatever its slices are: what was asked for and given up within it was never asked for."""
         self.moment = []
         last = super().took(turn)
-        given_up = {action.effect_id for action in self.moment if isinstance(action, InterruptEffect)}
-        asked = {action.effect_id for action in self.moment if isinstance(action, PerformEffect)}
-        net = [action for action in self.moment if action.effect_id not in given_up & asked]
-        self.kept.append(([self.shown(action) for action in net], self.state(), self.walk.wake_at_ms))
+        self.kept.append(([self.shown(action) for action in self.net()], self.state(), self.walk.wake_at_ms))
         return last
+
+    def net(self) -> list[Action]:
+        """What the moment asks for in the end, of each effect and each subscription."""
+        before = set(self.asked)
+        by_number: dict[int, Action] = {}
+        for action in self.moment:
+            by_number.pop(number_of(action), None)
+            by_number[number_of(action)] = action
+        self.asked = {*self.open, *self.subscriptions}
+        given_up = (InterruptEffect, Unsubscribe)
+        return [action for n, action in by_number.items() if n in before or not isinstance(action, given_up)]
 
     def keep(self, turn: Turn) -> None:
         self.moment += turn.actions
@@ -286,8 +339,10 @@ class Told(Run):
         self.sequence = turn.last_sequence or self.sequence
 
     def shown(self, action: Any) -> tuple[Any, ...]:
-        if isinstance(action, InterruptEffect):
-            return (action.effect_id,)
+        if isinstance(action, InterruptEffect | Unsubscribe):
+            return (number_of(action),)
+        if isinstance(action, Subscribe):
+            return self.told(action)
         try:
             return (*self.told(action), repr(self.plan.render(action.capsule)))
         except RenderFault as fault:
@@ -296,11 +351,17 @@ class Told(Run):
     def told(self, action: Any) -> tuple[Any, ...]:
         """Capsules hold the bounds as well."""
         told = list(super().told(action))
+        if isinstance(action, Subscribe):
+            return tuple(told)
         told[2] = without_bounds(told[2][1:])
         return tuple(told)
 
     def state(self) -> bytes:
         return orjson.dumps(resolved(self.walk.snapshot(), self.input))
+
+
+def number_of(action: Action) -> int:
+    return action.effect_id if isinstance(action, PerformEffect | InterruptEffect) else action.subscription_id
 
 
 def without_bounds(capsule: bytes) -> bytes:
@@ -318,6 +379,10 @@ def next_outcome(run: Run, choices: Random) -> tuple[Outcome, int] | None:
         return Resume("r"), choices.randrange(2000)
     if kind == 2 and choices.randrange(4) == 0:
         return Cancel("c", choices.randrange(2) == 0, choices.randrange(1000)), choices.randrange(3)
+    if run.subscriptions and kind < 6:
+        number = choices.choice(run.listens)
+        event = {"type": choices.choice("ab"), "k": str(choices.randrange(1, 3)), "data": choices.choice([1, {"a": 1}])}
+        return EventArrived(number, event), choices.randrange(1500)
     if run.open and kind < 8:
         effect_id = choices.choice(list(run.open))
         if choices.randrange(3):
@@ -331,6 +396,8 @@ def next_outcome(run: Run, choices: Random) -> tuple[Outcome, int] | None:
         return TimerDue(), max(0, run.walk.wake_at_ms - run.now_ms) + late
     if run.open:
         return EffectResult(next(iter(run.open)), None), 1
+    if run.subscriptions:
+        return EventArrived(run.listens[0], {"type": "a", "k": "1"}), 1
     return None
 
 

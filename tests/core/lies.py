@@ -177,7 +177,8 @@ def outcome_for(walk: Walk, choices: Random) -> Outcome:
     if pending and kind < 4:
         action = choices.choice(pending)
         if not isinstance(action, PerformEffect):
-            return EventArrived(action.subscription_id, {"e": 1})
+            walk.wants_event(action.subscription_id)
+            return EventArrived(action.subscription_id, {"type": choices.choice("ab"), "k": "1", "data": 1})
         if kind < 3:
             return EffectResult(action.effect_id, {"r": 1})
         return EffectFailure(action.effect_id, "communication", 503, "", "")
