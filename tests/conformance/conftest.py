@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -60,6 +61,13 @@ async def _basic_auth(request: web.Request) -> web.Response:
     return web.json_response({"authenticated": True, "user": request.match_info["user"]})
 
 
+class _Everybody:
+    """Takes what is published."""
+
+    async def emit(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        return event
+
+
 @pytest.fixture
 async def performers() -> AsyncIterator[Mapping[str, EffectPerformer]]:
     """Performers for which the kit's hosts are local."""
@@ -76,6 +84,7 @@ async def performers() -> AsyncIterator[Mapping[str, EffectPerformer]]:
         Metrics(CollectorRegistry()),
         resolver=_StandIn(runner.addresses[0][1]),
         ssl_context=ssl.create_default_context(cafile=_CERTIFICATES / "ca.pem"),
+        event_sink=_Everybody(),
     )
     yield performers
     for performer in performers.values():

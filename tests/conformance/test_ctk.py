@@ -21,7 +21,6 @@ Execute = Callable[[str, Any], Awaitable[Execution]]
 LATER = {
     ("call", "Call OpenAPI With Content Output"): "call: openapi",
     ("call", "Call OpenAPI With Response Output"): "call: openapi",
-    ("emit", "Emit Task"): "emit",
 }
 """Scenarios whose documents are refused as unsupported for now, and because of what."""
 

@@ -59,7 +59,7 @@ def test_tallies_know_every_kind() -> None:
 def test_whoever_has_an_effect_has_a_performer() -> None:
     """And no performer waits for a kind that is not there."""
     performers = build_performers(Config(), Metrics(CollectorRegistry()))
-    # Subflows are the engine's own; nobody publishes events yet.
+    # Subflows are the engine's own; without a bus nobody publishes events.
     assert set(performers) == {kind.name for kind in KINDS if kind.has_effect} - {"run_workflow", "emit"}
 
 

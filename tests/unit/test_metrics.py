@@ -166,7 +166,7 @@ def test_tasks_are_labelled_as_the_core_counts_them() -> None:
 def test_every_kind_with_an_effect_has_a_performer() -> None:
     """And there is none that nothing could ask."""
     performers = build_performers(load_config(), Metrics())
-    # Subflows are the engine's own; nobody publishes events yet.
+    # Subflows are the engine's own; without a bus nobody publishes events.
     assert set(performers) == {kind.name for kind in KINDS if kind.has_effect} - {"run_workflow", "emit"}
 
 

@@ -444,6 +444,8 @@ cdef TaskFrame read_frame(SnapshotReader reader, TaskFrame parent, list fields):
     check_position(frame, position)
     for entry in resources or ():
         read_resource(reader, reader.strand, frame, entry)
+    if task.kind.answer is not never_answered and not task.kind.has_effect and frame.resources is None:
+        raise ValueError("a task that events go to has no subscription")
     return frame
 
 
