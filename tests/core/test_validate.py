@@ -21,6 +21,15 @@ def with_header(**changes: Any) -> dict[str, Any]:
     return {"document": header, "do": []}
 
 
+def emit(**properties: Any) -> dict[str, Any]:
+    return {"emit": {"event": {"with": {"type": "a", **properties}}}}
+
+
+def wanting(**properties: Any) -> dict[str, Any]:
+    """A task that listens for one event."""
+    return {"listen": {"to": {"one": {"with": properties}}}}
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
@@ -104,6 +113,29 @@ def with_header(**changes: Any) -> dict[str, Any]:
         ),
         (workflow({"emit": {"event": {}}}), [("missing-key", "/do/0/t0/emit/event")]),
         (workflow({"emit": {"event": {"with": {"source": "/x"}}}}), [("missing-key", "/do/0/t0/emit/event/with")]),
+        (workflow(emit(orderId="1")), [("invalid-format", "/do/0/t0/emit/event/with/orderId")]),
+        (workflow(emit(type="")), [("empty-value", "/do/0/t0/emit/event/with/type")]),
+        (workflow(emit(specversion="0.3")), [("invalid-value", "/do/0/t0/emit/event/with/specversion")]),
+        (workflow(emit(rank=1.5)), [("wrong-type", "/do/0/t0/emit/event/with/rank")]),
+        (workflow(emit(rank=2**31)), [("wrong-type", "/do/0/t0/emit/event/with/rank")]),
+        (workflow(emit(tags={"a": 1})), [("wrong-type", "/do/0/t0/emit/event/with/tags")]),
+        (workflow(emit(type=5)), [("wrong-type", "/do/0/t0/emit/event/with/type")]),
+        (workflow(emit(time="soon")), [("invalid-format", "/do/0/t0/emit/event/with/time")]),
+        (workflow(emit(rank=-(2**31), urgent=True, data={"orderId": 1.5}, tag="${ . }")), []),
+        (workflow(wanting(room_id="1")), [("never-matches", "/do/0/t0/listen/to/one/with/room_id")]),
+        (workflow(wanting(rank=None)), [("never-matches", "/do/0/t0/listen/to/one/with/rank")]),
+        (workflow(wanting(type="")), [("empty-value", "/do/0/t0/listen/to/one/with/type")]),
+        (workflow({"listen": {"to": {"one": {}}}}), [("missing-key", "/do/0/t0/listen/to/one")]),
+        (workflow({"listen": {"to": {}}}), [("missing-key", "/do/0/t0/listen/to")]),
+        (workflow({"listen": {"to": {"any": []}, "read": "all"}}), [("invalid-value", "/do/0/t0/listen/read")]),
+        (
+            workflow({"listen": {"to": {"any": [], "until": {"any": [], "until": "true"}}}}),
+            [("unknown-key", "/do/0/t0/listen/to/until/until")],
+        ),
+        (
+            workflow({"listen": {"to": {"one": {"with": {"type": "a"}, "correlate": {"k": {"expect": "1"}}}}}}),
+            [("missing-key", "/do/0/t0/listen/to/one/correlate/k")],
+        ),
         (workflow({"listen": {"to": {"one": {"with": {}}}}}), [("empty-value", "/do/0/t0/listen/to/one/with")]),
         (workflow({"listen": {"to": {"all": [], "any": []}}}), [("conflicting-keys", "/do/0/t0/listen/to/any")]),
         (workflow({"listen": {"to": {"all": [], "until": "."}}}), [("conflicting-keys", "/do/0/t0/listen/to/until")]),

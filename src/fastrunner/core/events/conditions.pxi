@@ -29,7 +29,6 @@ from fastrunner.base.limits import (
 
 # What reads the clock is decided by the walk, which has one.
 cdef object CLOCK = _re.compile(r"\bnow\b")
-cdef object PATTERN_CHARACTERS = _re.compile(r"[*+?\[\](){}|^$\\]")
 cdef int IN_ORDER = _orjson.OPT_SORT_KEYS
 cdef dict event_programs = {}
 cdef dict event_patterns = {}

@@ -395,6 +395,9 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
         return check_run(checker, value, path)
     if rule == RULE_ARGUMENTS:
         return doubt_arguments(checker, path)
+    if rule == RULE_EMITTED or rule == RULE_WANTED:
+        check_event(checker, value, rule == RULE_EMITTED, path)
+        return doubt_patterns(checker, value, path) if rule == RULE_WANTED else 0
     if rule == RULE_FILTER and "detail" in value and "details" in value:
         return checker.conflict(value, ["detail", "details"], "`details` is another name of `detail`", path)
     return 0

@@ -59,6 +59,8 @@ cdef enum:
     RULE_FUNCTIONS
     RULE_DURATION
     RULE_FILTER
+    RULE_EMITTED
+    RULE_WANTED
     RULE_RUN
     RULE_ARGUMENTS
 
@@ -321,7 +323,7 @@ cdef dict EVENT_FIELDS = {
     "data": ANYTHING,
 }
 cdef Shape EMITTED_EVENT = Shape("the properties of an event", IS_OBJECT, fields=EVENT_FIELDS, members=ANYTHING,
-                                 required=("type",))
+                                 required=("type",), rule=RULE_EMITTED)
 cdef tuple STRATEGY_CHOICES = (("all", "any", "one"),)
 
 
@@ -330,8 +332,8 @@ def _strategy(Position properties, Position key, Position expected, Position unt
     correlation = Shape("a correlation: an object with from", IS_OBJECT, required=("from",),
                         fields={"from": Field(EXPRESSION, key), "expect": Field(VALUE, expected)})
     event = Shape("an event filter: an object with `with`", IS_OBJECT, required=("with",), fields={
-        "with": Field(Shape("the properties of an event", IS_OBJECT, fields=EVENT_FIELDS, members=ANYTHING, size_min=1),
-                      properties),
+        "with": Field(Shape("the properties of an event", IS_OBJECT, fields=EVENT_FIELDS, members=ANYTHING, size_min=1,
+                            rule=RULE_WANTED), properties),
         "correlate": Shape("an object of correlations", IS_OBJECT, members=correlation),
     })
     events = Shape("a list of event filters", IS_LIST, items=event)
