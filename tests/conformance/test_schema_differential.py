@@ -74,7 +74,9 @@ STRICTER = [
     Stricter("several-results", "a loop over results one by one is none over a list", r".*/for/in"),
     Stricter("never-matches", "the text of a filter is compared as it stands", r".*/catch/errors/with/[^/]*"),
     Stricter("never-matches", "no event has such an attribute", r".*/(one|any/\d+|all/\d+)/with/[^/]*"),
-    Stricter("wrong-type", "CloudEvents has no such attribute", r".*/emit/event/with/[^/]*", r"an attribute of an event"),
+    Stricter(
+        "wrong-type", "CloudEvents has no such attribute", r".*/emit/event/with/[^/]*", r"an attribute of an event"
+    ),
     Stricter("invalid-format", "CloudEvents has no such attribute", r".*/emit/event/with/[^/]*", r"attributes of"),
     Stricter("empty-value", "attributes of events are not empty", r".*/with/[^/]*", r"an attribute of an event"),
     Stricter("invalid-value", "there is one version of CloudEvents", r".*/emit/event/with/specversion"),

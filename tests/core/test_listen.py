@@ -1,5 +1,7 @@
 """`listen` and `emit` in a walk: what is consumed, what comes of it, and what a driver is asked for."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from fastrunner._core import (
     Subscribe,
     Walk,
 )
+from fastrunner._core import compile as compile_document
 from fastrunner.base import limits
 from tests.core.walking import Run, call, error_type, plan_of, raising
 
@@ -479,7 +482,7 @@ def test_what_the_document_gives_of_an_event_wins() -> None:
     "properties",
     [
         *({"type": "${ null }"}, {"type": "${ 5 }"}, {"id": '${ "" }'}, {"source": "${ {} }"}, {"time": '${ "soon" }'}),
-        *({"rank": "${ 1.5 }"}, {"rank": "${ 3000000000 }"}, {"tags": "${ [] }"}, {"specversion": "0.3"}),
+        *({"rank": "${ 1.5 }"}, {"rank": "${ 3000000000 }"}, {"tags": "${ [] }"}, {"specversion": '${ "0.3" }'}),
         {"datacontenttype": "text/plain", "data": {"a": 1}},
     ],
     ids=str,
@@ -502,3 +505,35 @@ def test_published_event_is_the_output() -> None:
     run = start(emit())
     run.resume(EffectFailure(1, "communication", 503, "", "the journal is full"))
     assert run.error["type"] == error_type("communication")
+
+
+# --- the example of the documentation ---
+
+APPROVAL = re.compile(r"<!-- approval -->\n```yaml\n(.*?)```", re.DOTALL)
+
+
+def approval() -> Run:
+    text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    (document,) = APPROVAL.findall(text)
+    plan = compile_document(document)
+    assert plan.warnings == ()
+    return Run(plan, {"id": 17}, restoring=True)
+
+
+def test_approval_of_ones_own_order() -> None:
+    run = approval()
+    assert run.publish(event("shop.order.decided", {"order": 18, "approved": True})) == []
+    (subscription,) = run.subscriptions.values()
+    assert EventMatcher(subscription.filter).probes == ((("type", "from:.data.order"), ('"shop.order.decided"', "17")),)
+    run.publish(event("shop.order.decided", {"order": 17, "approved": True, "by": "Grace"}), 3_600_000)
+    assert run.output == {"shipped": True, "by": "Grace"}
+
+
+def test_approval_that_is_refused_or_late() -> None:
+    run = approval()
+    run.publish(event("shop.order.decided", {"order": 17, "approved": False}))
+    assert run.output == {"order": 17, "approved": False}
+    run = approval()
+    run.tick()
+    assert run.output == {"approved": False, "by": "nobody"}
+    assert not run.subscriptions

@@ -303,3 +303,24 @@ def test_arguments_as_a_map(kind: str) -> None:
     assert warned(workflow(process)) == [("outdated-arguments", f"/do/0/t0/run/{kind}/arguments")]
     process["run"][kind]["arguments"] = ["a=1"]
     assert warned(workflow(process)) == []
+
+
+# --- patterns ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://host.test/a(b", True),
+        ("order[", True),
+        ("*.paid", True),
+        ("order.*", False),
+        ("https://host.test/a?b=1", False),
+        ("order.paid", False),
+        ("${ .type }", False),
+    ],
+)
+def test_text_of_an_event_filter_that_is_no_pattern(text: str, expected: bool) -> None:
+    document = workflow({"listen": {"to": {"any": [{"with": {"subject": text, "data": {"a": "("}}}]}}})
+    found = [("text-like-pattern", "/do/0/t0/listen/to/any/0/with/subject")]
+    assert warned(document) == (found if expected else [])

@@ -234,16 +234,6 @@ cdef Position AT_RUN_LIFETIME = at_row("`run.container.lifetime.after`", DOT_TAS
 cdef Position AT_AUTHENTICATION = at_row("`authentication` of a task", DOT_TASK_INPUT, FORM_TEXT, SEES_TASK_UNPROVEN)
 cdef Position AT_AUTHORITY = at_row("`authentication` `authority`", DOT_TASK_INPUT, FORM_URI, SEES_NOTHING)
 cdef Position AT_FUNCTION_WITH = at_row("`call` of a function: `with`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
-
-# Checked, and refused as not executed yet.
-cdef Position AT_CALL_WITH = at_row("other calls' `with`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
-cdef Position AT_CALL_ENDPOINT = at_row("other calls' endpoints and resources", DOT_TASK_INPUT,
-                                        FORM_ENDPOINT, SEES_TASK)
-cdef Position AT_CALL_DURATION = at_row("`call: mcp` `timeout`, `subscription.consume.for`", DOT_TASK_INPUT,
-                                        FORM_DURATION, SEES_TASK)
-cdef Position AT_SUBSCRIPTION_FILTER = at_row("`subscription.filter`", DOT_EVENT, FORM_WRAPPED, SEES_TASK)
-cdef Position AT_SUBSCRIPTION_CONSUME = at_row("`subscription.consume.while`, `until`", DOT_EVENT, FORM_WRAPPED,
-                                               SEES_TASK)
 cdef Position AT_FOREACH_DO = at_row("`foreach.do`", DOT_EVENT, FORM_TASKS, SEES_NOTHING, BINDS_ITEM)
 cdef Position AT_FOREACH_OUTPUT_AS = at_row("`foreach.output.as`", "the iteration's output", FORM_SLOT,
                                             SEES_TASK_OUTPUT, BINDS_ITEM)
@@ -255,6 +245,16 @@ cdef Position AT_LISTEN_CORRELATE_FROM = at_row("`listen.to` `correlate` `from`"
 cdef Position AT_LISTEN_CORRELATE_EXPECT = at_row("`listen.to` `correlate` `expect`", DOT_TASK_INPUT, FORM_TEXT,
                                                   SEES_TASK)
 cdef Position AT_LISTEN_UNTIL = at_row("`listen.to.until`", "the events so far", FORM_EXPRESSION, SEES_TASK)
+
+# Checked, and refused as not executed yet.
+cdef Position AT_CALL_WITH = at_row("other calls' `with`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
+cdef Position AT_CALL_ENDPOINT = at_row("other calls' endpoints and resources", DOT_TASK_INPUT,
+                                        FORM_ENDPOINT, SEES_TASK)
+cdef Position AT_CALL_DURATION = at_row("`call: mcp` `timeout`, `subscription.consume.for`", DOT_TASK_INPUT,
+                                        FORM_DURATION, SEES_TASK)
+cdef Position AT_SUBSCRIPTION_FILTER = at_row("`subscription.filter`", DOT_EVENT, FORM_WRAPPED, SEES_TASK)
+cdef Position AT_SUBSCRIPTION_CONSUME = at_row("`subscription.consume.while`, `until`", DOT_EVENT, FORM_WRAPPED,
+                                               SEES_TASK)
 cdef Position AT_SCHEDULE = at_row("`schedule.every`, `schedule.after`", DOT_NULL, FORM_DURATION, SEES_WORKFLOW)
 cdef Position AT_SCHEDULE_WITH = at_row("`schedule.on` `with`", DOT_EVENT, FORM_TEMPLATE, SEES_WORKFLOW)
 cdef Position AT_SCHEDULE_CORRELATE_FROM = at_row("`schedule.on` `correlate` `from`", DOT_EVENT, FORM_EXPRESSION,
