@@ -112,11 +112,6 @@ PLACES: dict[str, Any] = {
         **within({"call": "f", "with": {"a": EXPRESSION}}),
         "use": {"functions": {"f": SET}},
     },
-    "other calls' `with`": call("openapi", document={"endpoint": "a"}, operationId="a", parameters={"a": EXPRESSION}),
-    "other calls' endpoints and resources": call("a2a", method="tasks/get", server=EXPRESSION),
-    "`call: mcp` `timeout`, `subscription.consume.for`": subscribe(consume={"amount": 1, "for": EXPRESSION}),
-    "`subscription.filter`": subscribe(filter=EXPRESSION),
-    "`subscription.consume.while`, `until`": subscribe(consume={"while": EXPRESSION}),
     "`foreach.do`": listen({"any": []}, do=BODY),
     "`foreach.output.as`": listen({"any": []}, output={"as": EXPRESSION}),
     "`foreach.export.as`": subscribe(foreach={"item": "own", "at": "ownAt", "export": {"as": EXPRESSION}}),
@@ -129,6 +124,11 @@ PLACES: dict[str, Any] = {
         {"one": {"with": {"type": "a"}, "correlate": {"a": {"from": ".", "expect": EXPRESSION}}}}
     ),
     "`listen.to.until`": listen({"any": [], "until": EXPRESSION}, do=[]),
+    "other calls' `with`": call("openapi", document={"endpoint": "a"}, operationId="a", parameters={"a": EXPRESSION}),
+    "other calls' endpoints and resources": call("a2a", method="tasks/get", server=EXPRESSION),
+    "`call: mcp` `timeout`, `subscription.consume.for`": subscribe(consume={"amount": 1, "for": EXPRESSION}),
+    "`subscription.filter`": subscribe(filter=EXPRESSION),
+    "`subscription.consume.while`, `until`": subscribe(consume={"while": EXPRESSION}),
     "`schedule.every`, `schedule.after`": workflow(SET, schedule={"every": EXPRESSION}),
     "`schedule.on` `with`": workflow(SET, schedule={"on": {"any": [{"with": {"type": EXPRESSION}}]}}),
     "`schedule.on` `correlate` `from`": workflow(
