@@ -38,8 +38,13 @@ def problems(count: int, message: str = "`sett` is not allowed here: a task has 
 REFUSALS: dict[str, list[errors.RunnerError]] = {
     "INVALID_ARGUMENT": [errors.InvalidRequest("f", "m"), errors.DocumentRefused(problems(1))],
     "RESOURCE_EXHAUSTED": [errors.TooLarge("m"), errors.AtCapacity("m", 2.5), errors.StorageFull("m")],
-    "NOT_FOUND": [errors.UnknownExecution("e"), errors.UnknownService("m"), errors.UnknownWorkflow("s", "n", "")],
-    "ALREADY_EXISTS": [errors.IdTaken("e"), errors.AlreadyRegistered("s", "n", "1.0.0")],
+    "NOT_FOUND": [
+        errors.UnknownExecution("e"),
+        errors.UnknownService("m"),
+        errors.UnknownWorkflow("s", "n", ""),
+        errors.UnknownSchedule("s"),
+    ],
+    "ALREADY_EXISTS": [errors.IdTaken("e"), errors.AlreadyRegistered("s", "n", "1.0.0"), errors.ScheduleExists("s")],
     "FAILED_PRECONDITION": [errors.WrongState("m")],
     "UNAVAILABLE": [
         errors.Unavailable("m"),
