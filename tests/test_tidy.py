@@ -46,7 +46,7 @@ MAY_IMPORT = {
     | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.run", "routing.placement"},
     "engine.embedded": STORE
     | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"}
-    | {"access.principal", "routing.placement"},
+    | {"access.principal", "events.index", "routing.placement"},
     "registry": STORE | {"_core", "engine"},
     "events": STORE,
     "events.schedules": STORE | {"_core", "access.principal", "engine", "events.bus", "events.file"},

@@ -26,7 +26,18 @@ from fastrunner import _version
 from fastrunner._core import ExternalResource
 from fastrunner.engine import Definition, DefinitionRef
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
-from tests.integration.engines import CALL, SET, WAIT, Performer, document, engine_on, submission, until, until_status
+from tests.integration.engines import (
+    CALL,
+    SET,
+    WAIT,
+    Performer,
+    document,
+    engine_on,
+    send,
+    submission,
+    until,
+    until_status,
+)
 
 FOLDER = Path(__file__).parent
 NOW_MS = 1_800_000_000_000
@@ -60,6 +71,10 @@ RUN = document(
 
 FAR = document("  - rest:\n      wait: {milliseconds: 200}\n  - then:\n      call: https://host.test/function.yaml\n")
 """Its function was fetched."""
+
+
+HEAR = document("  - hear:\n      listen: {to: {one: {with: {type: t, data: '${ .n == 1 }'}}}}\n")
+"""It waits for an event."""
 
 
 class _Resources:
@@ -111,6 +126,11 @@ async def _fill(path: Path) -> None:
         await engine.submit(submission("parent", RUN))
         await until(lambda: len(performer.performed) == 4, "the child's effect to start")
         await engine.submit(submission("far", FAR))
+        await engine.submit(submission("hearing", HEAR.replace("== 1", "== 2")))
+        await engine.submit(submission("told", HEAR))
+        await engine.pause("told", "")
+        await send(engine, {"id": "e", "data": {"n": 1}})
+        await until(lambda: engine._metrics.events_matched.value == 1, "the event to be found")
         await engine.submit(submission("last", SET))
         await until(lambda: _acknowledged(engine), "the acknowledgement")
 

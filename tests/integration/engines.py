@@ -21,7 +21,9 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Definitions, EffectPerformer, ExecutionView, Resources, Submission
 from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.errors import UnknownExecution
+from fastrunner.events.bus import EventBus
 from fastrunner.routing.placement import Places
 
 __all__ = [
@@ -33,10 +35,12 @@ __all__ = [
     "Performer",
     "all_events",
     "assert_whole",
+    "bus_of",
     "document",
     "engine_on",
     "events_of",
     "folder",
+    "send",
     "submission",
     "until",
     "until_status",
@@ -131,12 +135,14 @@ async def engine_on(
     """A started engine that owns all shards of `path`; drained at the end."""
     config = Config(data_dir=path, **settings)
     performers = {"call_http": performer or Performer()}
+    bus = EventBus(path, lambda: engine.events_came(), Seals(data_keys), config.event_retention_s, wall_ms=wall_ms)
     engine = EmbeddedEngine(
         config,
         Metrics(),
         performers,
         definitions=definitions,
         resources=resources,
+        events=bus,
         places=Places.alone(shards),
         wall_ms=wall_ms,
         data_keys=data_keys,
@@ -148,6 +154,20 @@ async def engine_on(
         yield engine
     finally:
         await engine.drain(drain_timeout_s)
+        await bus.close()
+
+
+def bus_of(engine: EmbeddedEngine) -> EventBus:
+    """Where an engine's events are."""
+    bus = engine._listeners._source
+    assert isinstance(bus, EventBus)
+    return bus
+
+
+async def send(engine: EmbeddedEngine, *events: dict[str, Any], namespaces: frozenset[str] | None = None) -> list[int]:
+    """Publishes CloudEvents, from which all but `id` and `data` may be left out; their keys."""
+    common = {"specversion": "1.0", "type": "t", "source": "/tests"}
+    return list(await bus_of(engine).publish([common | event for event in events], namespaces))
 
 
 def submission(execution_id: str, text: str = SET, **changes: Any) -> Submission:

@@ -22,7 +22,7 @@ from tests.integration.engines import document, engine_on, submission
 from tests.integration.runner_process import ROOT
 from tests.integration.test_cli import fastrunner
 
-UNFINISHED = {"calling", "far", "waiting", "paused", "large", "posting", "parent", "parent~1"}
+UNFINISHED = {"calling", "far", "hearing", "waiting", "paused", "large", "posting", "parent", "parent~1", "told"}
 COMPLETED = {"finished", "result", "last"}
 
 
@@ -166,7 +166,7 @@ def test_compact_gives_space_back_and_refuses_a_directory_in_use(folder: Path) -
         db.executemany("insert into waste values (?)", [(b"x" * 8000,)] * 500)
         db.execute("drop table waste")
     done = fastrunner("data", "compact", "--data-dir", str(folder), "--json")
-    (line,) = done.stdout.splitlines()
+    (line, _) = done.stdout.splitlines()
     sizes = json.loads(line)
     assert (done.returncode, sizes["before_bytes"] > 4_000_000, sizes["after_bytes"] < 600_000) == (0, True, True)
     assert fastrunner("data", "check", "--data-dir", str(folder)).returncode == 0
@@ -193,7 +193,7 @@ def test_export_writes_executions_as_json_lines(folder: Path, tmp_path: Path) ->
     assert lines["calling"]["finished_ms"] == 0
     for arguments, expected in (
         (("--status", "completed"), COMPLETED),
-        (("--status", "paused", "--status", "failed"), {"paused", "failed"}),
+        (("--status", "paused", "--status", "failed"), {"paused", "told", "failed"}),
         (("--name", "other"), set()),
         (("--namespace", "tests", "--accepted-from", "2027-01-15"), set(lines)),
         (("--accepted-until", "2027-01-15T08:00:00"), set()),

@@ -22,7 +22,7 @@ from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from tests.golden import make
-from tests.integration.engines import Performer, all_events, assert_whole, engine_on, folder, until_status
+from tests.integration.engines import Performer, all_events, assert_whole, engine_on, folder, send, until_status
 
 VERSIONS = sorted(int(path.name.split("-v")[1].split(".")[0]) for path in make.FOLDER.glob("shard-v*.db.gz"))
 
@@ -114,6 +114,12 @@ async def test_file_of_any_version_opens_and_everything_in_it_goes_on(
             assert (await engine.get("waiting")).given_up_events > 0
         await engine.resume("paused", "")
         await until_status(engine, "paused", "completed")
+        if version >= 11:
+            assert (await engine.get("told")).status == "paused"
+            await engine.resume("told", "")
+            assert (await until_status(engine, "told", "completed")).output_json == '[{"n":1}]'
+            await send(engine, {"id": "later", "data": {"n": 2}})
+            assert (await until_status(engine, "hearing", "completed")).output_json == '[{"n":2}]'
         if version >= 4:
             await until_status(engine, "posting", "completed")
         if version >= 3:

@@ -326,7 +326,7 @@ def test_documents_that_a_shard_finds_again(disk: Disk, monkeypatch: pytest.Monk
             await until(lambda: not shard.live)
             for n in range(10):
                 await engine.pause(f"e-0-{n}", "")
-                assert 1 <= len(shard._plans_by_key) <= 3
+                assert 1 <= len(shard.plans._by_key) <= 3
                 assert (await engine.get(f"e-1-{n}")).name == f"plan-{n}"
 
     live(disk.clock, main())

@@ -289,6 +289,27 @@ REACHED = {
         "DISK_FREE_SIZE_BYTES_MIN": "test_nearly_full_disk_is_told_as_the_reason",
         "SHARD_OPENING_SIZE_BYTES_MAX": "test_start_on_a_full_disk_waits_for_room",
     },
+    "integration/test_engine_listeners.py": {
+        **dict.fromkeys(
+            (
+                "EVENTS_FOLLOWED_PER_READ_MAX",
+                "EVENTS_FOLLOW_PASS_S_MAX",
+                "EVENT_TYPES_ABSENT_MAX",
+                "INBOX_PAGE_EVENTS_MAX",
+                "INBOX_PAGE_SIZE_BYTES_MAX",
+                "INBOX_UNCOMMITTED_ROWS_MAX",
+                "LISTENERS_LOADED_PER_PASS_MAX",
+                "LISTENERS_OFFERED_TOGETHER_MAX",
+                "MATCHERS_KEPT_MAX",
+                "PASSED_FILTERS_KNOWN_MAX",
+            ),
+            "test_bounds_change_nothing_of_what_is_heard",
+        ),
+        "EVENTS_FOLLOW_INTERVAL_S": "test_event_that_nobody_was_told_of_is_found",
+        "EVENTS_OFFERED_AT_START_MAX": "test_long_loop_over_many_kept_events",
+        "EVENTS_POSITION_LAG_MAX": "test_shard_writes_down_how_far_it_has_come",
+        "INBOX_ROWS_PER_LISTENER_MAX": "test_listener_that_is_slower_than_its_events_misses_none",
+    },
     "integration/test_engine_listings.py": {
         "LISTINGS_AT_ONCE_MAX": "test_listings_at_once",
         "LISTING_RETRY_S": "test_listings_at_once",

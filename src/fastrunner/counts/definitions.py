@@ -106,6 +106,7 @@ class Metrics:
         self._define_callbacks()
         self._define_cloud_events()
         self._define_schedules()
+        self._define_listeners()
         self._define_processes()
         self._define_rpcs()
         if registry is not None:
@@ -254,6 +255,20 @@ class Metrics:
             "schedule_lateness_seconds",
             "How long after their moment executions of schedules were started, put off ones included",
             EXECUTION_SECONDS,
+        )
+
+    def _define_listeners(self) -> None:
+        self.listeners = self._gauge("listeners", "Things that executions wait for as CloudEvents")
+        self.inbox_rows = self._gauge("listener_events_waiting", "CloudEvents that listeners are still to take")
+        self.events_matched = self._counter(
+            "listener_events_matched_total", "CloudEvents found to be for a listener, once for each listener"
+        )
+        self.events_delivered = self._counter("listener_events_taken_total", "CloudEvents that executions have taken")
+        self.listeners_behind = self._counter(
+            "listeners_behind_total", "Times a listener had as many events waiting as it may have"
+        )
+        self.listener_gaps = self._counter(
+            "listener_gaps_total", "Times a listener that was behind may have missed events that had expired"
         )
 
     def _define_processes(self) -> None:

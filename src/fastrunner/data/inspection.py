@@ -14,6 +14,7 @@ import apsw
 import orjson
 
 from fastrunner.data.files import DataFile, check_integrity, guarded
+from fastrunner.data.inboxes import listener_checks
 from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.store import proofs, wal_check
 from fastrunner.engine.embedded.store.columns import INSPECTED, are_sound
@@ -33,7 +34,7 @@ __all__ = ["ShardFile", "doubled", "shard_files"]
 
 _QUERIES = named("inspect")
 _FOREVER_MS = 2**62
-_KEYS = {"plans": "document number", "large_values": "hash"}
+_KEYS = {"plans": "document number", "large_values": "hash", "inbox_events": "event number"}
 """What the first column of a query is, where it is not the number of an execution."""
 
 
@@ -104,6 +105,7 @@ class ShardFile(DataFile):
             ("requests", lambda row: _check_request(db, self.seals, row)),
             ("snapshots", lambda row: _check_snapshot(db, self.seals, row)),
             ("large_values", lambda row: _check_large_value(self.seals, row)),
+            *listener_checks(self.seals),
         ):
             yield from guarded(table, _each(db, table, look, advance))
         yield from guarded("claims", _each(db, "claims", _check_claim, _ignore))

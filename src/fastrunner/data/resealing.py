@@ -21,7 +21,14 @@ from fastrunner.engine.embedded.store.columns import RESEALED, are_sound
 from fastrunner.engine.embedded.store.connection import READ_WRITE, read_all
 from fastrunner.engine.embedded.store.large_values import hash_of
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, FORMAT, Damage
-from fastrunner.engine.embedded.store.seals import NotOpened, Seals, events_place, place
+from fastrunner.engine.embedded.store.seals import (
+    NotOpened,
+    Seals,
+    events_place,
+    filter_place,
+    inbox_place,
+    place,
+)
 from fastrunner.engine.embedded.store.statements import named
 
 __all__ = ["reseal"]
@@ -44,6 +51,8 @@ def reseal(shard: ShardFile, advance: Callable[[int], None]) -> Iterator[Damage]
             ("snapshots", "reseal_snapshot", work.snapshot),
             ("events", "reseal_events", work.events),
             ("large_values", "reseal_large_value", work.large_value),
+            ("listeners", "reseal_listener", work.listener),
+            ("inbox_events", "reseal_inbox_event", work.inbox_event),
         ):
             yield from _reseal_table(db, table, statement, renew, advance)
     # Also after a run that only had this left to do.
@@ -154,6 +163,20 @@ class _Work:
         value = self._seals.opened(stored, digest)
         _require(hash_of(value) == digest)
         return (self._sealer.seal_by_hash(value, digest),)
+
+    def listener(self, row: Sequence[Any]) -> tuple[Any, ...] | None:
+        """A row of `listeners`."""
+        _, execution_id, key, subscription_id, stored, checksum = row
+        _require(proofs.filter_checksum(key, subscription_id, stored) == checksum)
+        renewed = self._value(stored, filter_place(execution_id, subscription_id))
+        return None if renewed == stored else (renewed, proofs.filter_checksum(key, subscription_id, renewed))
+
+    def inbox_event(self, row: Sequence[Any]) -> tuple[Any, ...] | None:
+        """A row of `inbox_events`."""
+        key, stored, checksum = row
+        _require(proofs.inbox_checksum(key, stored) == checksum)
+        renewed = self._value(stored, inbox_place(key))
+        return None if renewed == stored else (renewed, proofs.inbox_checksum(key, renewed))
 
 
 def _require(is_proven: bool) -> None:

@@ -23,10 +23,12 @@ __all__ = [
     "EffectPerformer",
     "EncodedEvents",
     "Engine",
+    "EventSource",
     "EventsListener",
     "ExecutionPage",
     "ExecutionQuery",
     "ExecutionView",
+    "KeptEvent",
     "LingeringPerformer",
     "Outbox",
     "Parent",
@@ -360,6 +362,38 @@ class Resources(Protocol):
         """Ends what is under way."""
 
 
+class KeptEvent(Protocol):
+    """A CloudEvent as it is kept."""
+
+    @property
+    def key(self) -> int:
+        """Its number: later ones have higher ones."""
+
+    @property
+    def namespaces(self) -> frozenset[str] | None:
+        """Whose workflows it reaches; None: everybody's."""
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """In CloudEvents' JSON format."""
+
+
+class EventSource(Protocol):
+    """Where CloudEvents are kept (see `events/`). What reads raises StorageFailed, StorageFull."""
+
+    def after(self, key: int, count_max: int) -> Sequence[KeptEvent]:
+        """Events after a number, in their order. Empty: there are no more."""
+
+    def retained(self, type: str | None, after_key: int, up_to_key: int, count_max: int) -> Sequence[KeptEvent]:
+        """The same up to another number, of a type or (None) of all."""
+
+    def last_key(self) -> int:
+        """The last number given."""
+
+    def reached(self, follower: str, key: int | None) -> None:
+        """How far a follower has come: what it has not seen is kept for it."""
+
+
 class SecretSource(Protocol):
     """Where secrets come from (see `access/secrets.py`)."""
 
@@ -429,6 +463,9 @@ class WorkerEngine(Engine, Protocol):
 
         Raises DataDirectoryRefused, Unavailable.
         """
+
+    def events_came(self) -> None:
+        """There are CloudEvents that have not been looked at, perhaps."""
 
     def go_on(self) -> None:
         """Begins to bring back what runs."""

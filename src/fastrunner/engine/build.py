@@ -7,7 +7,7 @@ from fastrunner.base import clock
 from fastrunner.base.deaths import Death
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import Definitions, EffectPerformer, Resources, SecretSource, WorkerEngine
+from fastrunner.engine import Definitions, EffectPerformer, EventSource, Resources, SecretSource, WorkerEngine
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
 
@@ -21,6 +21,7 @@ def build_engine(
     secrets: SecretSource,
     definitions: Definitions,
     resources: Resources,
+    events: EventSource,
     places: Places,
     death: Death | None,
     data_keys: DataKeys | None,
@@ -36,6 +37,7 @@ def build_engine(
         secrets=secrets,
         definitions=definitions,
         resources=resources,
+        events=events,
         places=places,
         wall_ms=clock.steady_ms,
         death=death,

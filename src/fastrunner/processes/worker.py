@@ -93,6 +93,7 @@ class Worker:
         if config.crash_turn:
             crash.arm_turns(config.crash_turn)
         self._link = context.link
+        self._index, self._wakes = context.index, context.shared.wakes
         self._metrics = Metrics(segment=context.segment)
         records = self._metrics.library_log_records
         count_library_records(lambda library: records.labels(library).inc())
@@ -118,6 +119,7 @@ class Worker:
             secrets,
             self._registry,
             Resolver(config, self._metrics, secrets, egress),
+            self._bus,
             places,
             context.death,
             context.shared.data_keys,
@@ -157,6 +159,7 @@ class Worker:
         worker._bus.start()
         if worker._sinks is not None:
             worker._sinks.start()
+        asyncio.get_running_loop().add_reader(worker._wakes.fileno(worker._index), worker._look_for_events)
         await worker._engine.open()
         if worker._workflows_dir is not None:
             await worker._registry.load(worker._workflows_dir, partial(worker._engine.plan_of, client=""))
@@ -179,6 +182,10 @@ class Worker:
         reply = self._service.handle_unary(method, payload, CallFacts(peer, 0, False, principal))
         return reply if isinstance(reply, bytes) else await reply
 
+    def _look_for_events(self) -> None:
+        self._wakes.heard(self._index)
+        self._engine.events_came()
+
     def _report_trouble(self, trouble: str) -> None:
         """Health and readiness go red while executions cannot be taken; the supervisor is told why."""
         self._server.set_troubled(bool(trouble))
@@ -189,6 +196,7 @@ class Worker:
         end_s = monotonic_s() + timeout_s
         # In a rolling restart an owner's successor is just coming up: calls that wait for it should reach it.
         asyncio.get_running_loop().call_later(limits.DRAIN_WAITING_S_MAX, self._router.stop_waiting)
+        asyncio.get_running_loop().remove_reader(self._wakes.fileno(self._index))
         self._troubles.close()
         self._memory.close()
         self._looks.close()

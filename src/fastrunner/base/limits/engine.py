@@ -283,3 +283,48 @@ times a second."""
 
 FEED_PAGES_KEPT_MAX: Final = 16
 """Readings that are kept for other followers who stand at the same row: nearly all stand at the end."""
+
+INBOX_ROWS_PER_LISTENER_MAX: Final = 1_000
+"""Events that a listener has in its shard's file; one that is slower reads the rest from the events' file, as long as
+that keeps them."""
+
+INBOX_PAGE_EVENTS_MAX: Final = 32
+"""Of those, what an execution has in memory: one is taken in a turn, and a page costs little more to read than one."""
+
+INBOX_PAGE_SIZE_BYTES_MAX: Final = 262_144
+"""The same in bytes, but for the event that goes beyond."""
+
+INBOX_UNCOMMITTED_ROWS_MAX: Final = 2_000
+"""Rows that wait for their commit before further events are looked at: some ten milliseconds of one. An event may be
+for a hundred thousand listeners."""
+
+EVENTS_FOLLOWED_PER_READ_MAX: Final = 256
+"""Events read at a time: a few milliseconds."""
+
+EVENTS_FOLLOW_PASS_S_MAX: Final = 0.005
+"""Time spent on what they are for before the loop serves others."""
+
+EVENTS_FOLLOW_INTERVAL_S: Final = 1.0
+"""How often a worker looks for events that nobody has told it of: whoever wrote them may have died first."""
+
+EVENTS_POSITION_LAG_MAX: Final = 10_000
+"""Events for nobody after which a shard writes down how far it has come: read again after a crash in half a second."""
+
+EVENTS_OFFERED_AT_START_MAX: Final = 16
+"""Events from before that are looked at within the commit in which an execution begins to listen; where more are kept,
+all who wait for such are looked after together."""
+
+LISTENERS_OFFERED_TOGETHER_MAX: Final = 1_000
+"""Listeners for which the events from before are gone through at once: all of these are in memory meanwhile."""
+
+MATCHERS_KEPT_MAX: Final = 1_000
+"""Filters kept compiled for listeners that are not in memory; any other is read from the file, some 50 us."""
+
+EVENT_TYPES_ABSENT_MAX: Final = 1_000
+"""Types of which a worker remembers that no event is kept: who begins to wait for one is spared a look."""
+
+LISTENERS_LOADED_PER_PASS_MAX: Final = 200
+"""Listeners read from a shard at a start before the loop serves others: some five milliseconds."""
+
+PASSED_FILTERS_KNOWN_MAX: Final = 8
+"""Filters of an execution of which it is remembered up to which event it has had all: a loop has one or two."""

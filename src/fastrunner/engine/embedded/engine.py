@@ -24,6 +24,7 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import (
     Definitions,
     EffectPerformer,
+    EventSource,
     ExecutionPage,
     ExecutionQuery,
     ExecutionView,
@@ -38,6 +39,7 @@ from fastrunner.engine.embedded.admit.plans import PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.commit.writer import Writer, WriterFactory
 from fastrunner.engine.embedded.feed import Feed
+from fastrunner.engine.embedded.listeners import Listeners
 from fastrunner.engine.embedded.outbox import ShardOutbox
 from fastrunner.engine.embedded.queries import Queries
 from fastrunner.engine.embedded.run.commands import Command, applies
@@ -47,13 +49,13 @@ from fastrunner.engine.embedded.run.residency import Residents
 from fastrunner.engine.embedded.run.scheduler import Scheduler
 from fastrunner.engine.embedded.run.subscriptions import Subscriptions
 from fastrunner.engine.embedded.shards import Shards
-from fastrunner.engine.embedded.store.changes import Change
-from fastrunner.engine.embedded.store.disk import shortage
+from fastrunner.engine.embedded.storage import StorageTroubles
+from fastrunner.engine.embedded.store.changes import Change, InboxChange
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import BEGAN_AT, KEY_AT
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.engine.embedded.store.seals import DataKeys, Seals
-from fastrunner.engine.embedded.subflows import Subflows, outcome_of_end
+from fastrunner.engine.embedded.subflows import Subflows
 from fastrunner.engine.embedded.submissions import Submissions
 from fastrunner.errors import (
     Damaged,
@@ -84,6 +86,7 @@ class EmbeddedEngine:
         secrets: SecretSource | None = None,
         definitions: Definitions | None = None,
         resources: Resources | None = None,
+        events: EventSource | None = None,
         places: Places | None = None,
         wall_ms: Callable[[], int] | None = None,
         make_store: Callable[..., Store] = Store,
@@ -91,11 +94,10 @@ class EmbeddedEngine:
         death: Death | None = None,
         data_keys: DataKeys | None = None,
     ) -> None:
-        """`secrets` is where those come from, None if there are none; `definitions` is where registered workflows are,
-        None if there are none; `resources` is where texts from elsewhere come from, None if documents that need some
-        are refused; `places` is what this worker shares with the others, None if there are none; `death` is how the
-        worker before this one died, if nobody asked it to end; `data_keys` seal what is stored, None if it is not
-        sealed.
+        """`secrets` is where those come from, `definitions` where registered workflows are, `resources` where texts
+        from elsewhere come from, `events` where CloudEvents are: None if there are none. `places` is what this worker
+        shares with the others, None if there are none; `death` is how the worker before this one died, if nobody asked
+        it to; `data_keys` seal what is stored, None: it is not.
 
         The engine closes the performers and the resources when it has drained. The simulation passes a clock, stores
         and writers of its own.
@@ -126,6 +128,7 @@ class EmbeddedEngine:
         )
         self._subflows = Subflows(self, self._shards)
         self._scheduler = Scheduler(self._take_turn, wall_ms)
+        self._listeners = Listeners(self, self._shards, events, self._scheduler.enqueue, metrics)
         self._residents = Residents(config.parked_resident_max, limits.PARKED_RESIDENT_SIZE_BYTES_MAX)
         self.feed = Feed(self._shards)
         """See Engine."""
@@ -141,11 +144,7 @@ class EmbeddedEngine:
             self, *within, definitions, resources, metrics, wall_ms, sealed, config.runs.refusal
         )
         self._draining = False
-        self._disk_full: StorageFull | None = None
-        self._unopened: StorageFull | StorageFailed | None = None
-        """Why the shards cannot be opened yet."""
-        self._trouble = ""
-        self._on_trouble: Callable[[str], None] | None = None
+        self._storage = StorageTroubles(config.data_dir, self._shards, metrics)
         self._active_count = 0
         self._parked_count = 0
         self._background: list[asyncio.Task[None]] = []
@@ -192,7 +191,7 @@ class EmbeddedEngine:
             with suppress(StorageFailed):
                 shard.orders.give_all()
         self._background = [loop.create_task(shard.loader.run()) for shard in self._shards]
-        self._background.append(loop.create_task(self._retain()))
+        self._background += [loop.create_task(self._retain()), loop.create_task(self._listeners.run())]
         for task in self._background:
             task.add_done_callback(_report)
 
@@ -204,11 +203,11 @@ class EmbeddedEngine:
                 await shard.open(self._death)
                 break
             except (StorageFull, StorageFailed) as trouble:
-                self._unopened = trouble
+                self._storage.unopened = trouble
                 self.storage_changed()
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
-        self._unopened = None
+        self._storage.unopened = None
         self.storage_changed()
 
     async def _retain(self) -> None:
@@ -221,14 +220,13 @@ class EmbeddedEngine:
             self.landed()
 
     def _watch_disk(self) -> None:
-        was_full = self._disk_full is not None
-        self._disk_full = shortage(self._config.data_dir, self._disk_full)
+        was_full = self._scheduler.held
         # An endless loop would eat what is left, and with it the room to write down that somebody cancelled it.
-        self._scheduler.held = self._disk_full is not None
+        self._scheduler.held = self._storage.look_at_disk()
         if was_full and not self._scheduler.held:
             for shard in self._shards:
                 for execution in shard.live.values():
-                    self._scheduler.enqueue(execution)
+                    self.gathered(execution)
         self.storage_changed()
 
     def watch_workers(self, is_short_handed: Callable[[], bool]) -> None:
@@ -240,21 +238,11 @@ class EmbeddedEngine:
 
         Call before `start`.
         """
-        self._on_trouble = listener
+        self._storage.listener = listener
 
     def storage_changed(self) -> None:
         """See Driver."""
-        troubles = [shard.trouble for shard in self._shards if shard.trouble]
-        if self._unopened is not None:
-            troubles.append(self._unopened.message)
-        self._metrics.storage_failing.set(len(troubles))
-        if self._disk_full is not None:
-            troubles.append(self._disk_full.message)
-        trouble = "; ".join(troubles)
-        if trouble != self._trouble and not self._shards.closing:
-            self._trouble = trouble
-            if self._on_trouble is not None:
-                self._on_trouble(trouble)
+        self._storage.changed()
 
     async def quiesce(self, timeout_s: float) -> None:
         """Refuses new executions, lets effects in flight end for `timeout_s`, and waits for the commits of all that.
@@ -314,7 +302,7 @@ class EmbeddedEngine:
         """See Host."""
         if self._draining:
             raise Stopping("the worker is stopping: try again")
-        refusal = shard.refusal or self._disk_full
+        refusal = shard.refusal or self._storage.disk_full
         if refusal is not None:
             raise refusal
         unknown = self._places.table.unknown(self._places.shard_count)
@@ -336,6 +324,15 @@ class EmbeddedEngine:
     def is_stopping(self) -> bool:
         """See Subflows."""
         return self._draining
+
+    @property
+    def may_drive_on(self) -> bool:
+        """See Listeners."""
+        return not self._draining and not self._scheduler.held
+
+    def events_came(self) -> None:
+        """See WorkerEngine."""
+        self._listeners.wake()
 
     @property
     def has_room_for_subflows(self) -> bool:
@@ -434,6 +431,8 @@ class EmbeddedEngine:
         parked = execution.waits_only
         if parked is not execution.parked:
             self._set_parked(execution, parked)
+        if execution.listening is not None:
+            self._listeners.feed(execution)
         if changed:
             shard.mark(execution)
         else:
@@ -470,7 +469,16 @@ class EmbeddedEngine:
     def gathered(self, execution: Execution) -> None:
         """See Driver."""
         self._interrupt(execution)
+        self._listeners.feed(execution)
         self._scheduler.enqueue(execution)
+
+    def heard(self, execution: Execution, change: Change) -> None:
+        """See Driver."""
+        self._listeners.heard(execution, change)
+
+    def inbox_landed(self, shard_number: int, inbox: InboxChange) -> None:
+        """See Driver."""
+        self._listeners.inbox_landed(shard_number, inbox)
 
     def committed(self, execution: Execution, change: Change) -> None:
         """See Driver."""
@@ -479,7 +487,9 @@ class EmbeddedEngine:
         else:
             self._admission.left(execution)
         if execution.family is not None or change.family is not None:
-            self._tell_family(execution, change)
+            self._subflows.committed(execution, change)
+        if change.listening is not None:
+            self._listeners.committed(execution, change)
         if change.effects:
             self._start_effects(execution, change.effects)
         row = change.events
@@ -489,20 +499,6 @@ class EmbeddedEngine:
             self._settle(execution)
             if execution.landing is not None:
                 self._set_parked(execution, change.parked)
-
-    def _tell_family(self, execution: Execution, change: Change) -> None:
-        """Children hear what their parent has for them, and a parent of a child's end."""
-        shard = self._shards.by_number[execution.shard_number]
-        family, execution_id = change.family, execution.execution_id
-        if family is not None and family.is_all:
-            shard.orders.give_all()
-        elif family is not None:
-            for child_id, order in family.orders:
-                shard.orders.give(execution_id, child_id, family.number, order)
-        parent = None if execution.family is None else execution.family.parent
-        if change.finished_ms and parent is not None and parent.awaits_end:
-            asked = (parent, execution_id, change.status, change.output_json, change.error_json)
-            self._subflows.ended(shard, execution_id, parent, lambda: outcome_of_end(*asked))
 
     def _start_effects(self, execution: Execution, effect_ids: Sequence[int]) -> None:
         """Starts effects, or lets them wait for a place: a few in memory, the others in the shard's backlog."""
@@ -543,11 +539,13 @@ class EmbeddedEngine:
         for effect in effects:
             self._effects.start(execution, effect.effect_id)
         self._scheduler.arm(execution)
+        self._listeners.restored(execution)
         self._scheduler.enqueue(execution)
 
     def evicted(self, execution: Execution) -> None:
         """See Driver."""
         self._scheduler.disarm(execution)
+        self._listeners.evicted(execution)
 
     def for_timers(self) -> bool:
         """See Vacancies."""
@@ -567,6 +565,7 @@ class EmbeddedEngine:
         for effect_id in list(execution.tasks):
             self._effects.interrupt(execution, effect_id)
         self._scheduler.disarm(execution)
+        self._listeners.ended(execution)
         self._residents.leave(execution)
         if not execution.stored:
             self._admission.left(execution)

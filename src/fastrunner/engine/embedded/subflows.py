@@ -27,6 +27,7 @@ from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.family import PAUSE, child_id_of
 from fastrunner.engine.embedded.shards import Shards
+from fastrunner.engine.embedded.store.changes import Change
 from fastrunner.errors import (
     AtCapacity,
     Damaged,
@@ -156,6 +157,20 @@ class Subflows:
             )
         return None
 
+    def committed(self, execution: Execution, change: Change) -> None:
+        """A change is durable: children hear what their parent has for them, and a parent of a child's end."""
+        shard = self._shards.by_number[execution.shard_number]
+        family, execution_id = change.family, execution.execution_id
+        if family is not None and family.is_all:
+            shard.orders.give_all()
+        elif family is not None:
+            for child_id, order in family.orders:
+                shard.orders.give(execution_id, child_id, family.number, order)
+        parent = None if execution.family is None else execution.family.parent
+        if change.finished_ms and parent is not None and parent.awaits_end:
+            asked = (parent, execution_id, change.status, change.output_json, change.error_json)
+            self.ended(shard, execution_id, parent, lambda: _outcome_of_end(*asked))
+
     def ended(self, shard: Shard, child_id: str, parent: Parent, outcome_of: Callable[[], Outcome]) -> None:
         """The end of a child is durable: its parent hears of it."""
         execution = shard.live.get(parent.execution_id)
@@ -176,7 +191,7 @@ class Subflows:
         return execution is not None and parent.effect_id in execution.tasks
 
 
-def outcome_of_end(
+def _outcome_of_end(
     parent: Parent, child_id: str, status: str, output_json: str | None, error_json: str | None
 ) -> Outcome:
     """What the parent's effect is answered with."""

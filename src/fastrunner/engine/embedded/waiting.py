@@ -60,7 +60,7 @@ def _stored(shard: Shard, execution_id: str) -> Sequence[Wait]:
     row = None if acceptance is None else shard.store.unfinished(acceptance[0])
     if row is None or row.damage:
         return ()
-    plan = shard.stored_plan(row.plan_key).plan
+    plan = shard.plans.get(row.plan_key).plan
     walk = Walk.restore(
         plan, row.execution_id, orjson.loads(row.input_json), row.snapshot, env=orjson.loads(row.env_json)
     )

@@ -10,7 +10,7 @@ Rules:
 
 import gc
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from fastrunner.errors import DocumentRefused
 if TYPE_CHECKING:
     from _hashlib import HASH
 
-__all__ = ["CachedPlan", "Key", "PlanCache", "key_of"]
+__all__ = ["CachedPlan", "Key", "PlanCache", "StoredPlans", "key_of"]
 
 Key = str | tuple[str, str]
 """A document's text; with the texts from elsewhere that it has, as they are kept, if it has any."""
@@ -153,6 +153,25 @@ def _made(plan: Plan, document: str, *, is_stored: bool) -> CachedPlan:
 
 def _size_chars(cached: CachedPlan) -> int:
     return len(cached.document) + len(cached.pinned)
+
+
+class StoredPlans:
+    """The plans of the documents that one shard has, by their number in it."""
+
+    def __init__(self, plans: PlanCache, document: Callable[[int], tuple[str, str]]) -> None:
+        """`document` reads one as it is stored; what it raises is passed on."""
+        self._plans = plans
+        self._document = document
+        self._by_key: dict[int, CachedPlan] = {}
+
+    def get(self, plan_key: int) -> CachedPlan:
+        """One of them. Raises Unavailable, Damaged, DocumentRefused."""
+        plan = self._by_key.get(plan_key)
+        if plan is None:
+            if len(self._by_key) >= limits.PLANS_BY_KEY_MAX:
+                self._by_key.clear()
+            plan = self._by_key[plan_key] = self._plans.get_stored(*self._document(plan_key))
+        return plan
 
 
 def _prefixed(text: bytes) -> "HASH":

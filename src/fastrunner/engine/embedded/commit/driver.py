@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from fastrunner._core import PerformEffect, Plan
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.residency import Vacancies
-from fastrunner.engine.embedded.store.changes import Change
+from fastrunner.engine.embedded.store.changes import Change, InboxChange
 
 __all__ = ["Driver"]
 
@@ -20,6 +20,12 @@ class Driver(Vacancies, Protocol):
 
     def gathered(self, execution: Execution) -> None:
         """The execution's events are being committed: its walk may go on."""
+
+    def heard(self, execution: Execution, change: Change) -> None:
+        """What the execution waits for changes with a commit that is being gathered."""
+
+    def inbox_landed(self, shard_number: int, inbox: InboxChange) -> None:
+        """What listeners are to have is durable."""
 
     def committed(self, execution: Execution, change: Change) -> None:
         """The change is durable: start its effects, announce its events."""

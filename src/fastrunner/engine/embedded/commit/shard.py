@@ -30,12 +30,13 @@ from fastrunner.base.deaths import Death
 from fastrunner.base.redaction import hide
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
+from fastrunner.engine.embedded.admit.plans import PlanCache, StoredPlans
 from fastrunner.engine.embedded.commit import verdicts
 from fastrunner.engine.embedded.commit.acknowledgements import Acknowledgements
 from fastrunner.engine.embedded.commit.counting import CommitCounts
 from fastrunner.engine.embedded.commit.driver import Driver
 from fastrunner.engine.embedded.commit.ids import ShardIds
+from fastrunner.engine.embedded.commit.inbox import Inbox
 from fastrunner.engine.embedded.commit.orders import Orders
 from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
@@ -97,16 +98,18 @@ class Shard:
             store, self.live, self.loader, driver.gathered, self.answer, int(config.cancel_grace_s * 1000)
         )
         """What parents have their children do."""
+        self.inbox = Inbox(self._plan_commit)
+        """What listeners are to have."""
         self._driver = driver
         self._ids = ShardIds(number, store.path, places.table, places.key)
-        self._plans = plans
+        self.plans = StoredPlans(plans, store.document)
+        """Those of the documents of the file."""
         self._metrics = metrics
         self._counts = CommitCounts(metrics, number)
         self._wall_ms = wall_ms
         store.on_damage = self._damage_found
         self._retention = Retention(store, config, metrics)
         self._execution_key_last = 0
-        self._plans_by_key: dict[int, CachedPlan] = {}
         self._dirty: deque[Execution] = deque()
         self._verdicts: deque[Change] = deque()
         self._acknowledgements = Acknowledgements(self._plan_commit)
@@ -139,6 +142,7 @@ class Shard:
             await asyncio.sleep(0.01)
         counts = self.store.open()
         self._counts.recover(self.store.progress)
+        self.inbox.begin(self.store.events_position())
         self._ids.settle(self.store.ids)
         self._execution_key_last = counts.execution_key_last
         self.loader.begin(counts.execution_key_last)
@@ -154,14 +158,7 @@ class Shard:
     def _judge(self, death: Death | None) -> None:
         suspect = self.marks.judge(death, self.store.standing)
         if suspect is not None:
-            _log.warning(
-                "worker died in a turn of execution number %d of shard %d (%s): %d of %d times",
-                suspect.execution_key,
-                self.number,
-                suspect.cause_name,
-                suspect.deaths_count,
-                limits.DEATHS_IN_TURN_MAX,
-            )
+            verdicts.log_suspect(self.number, suspect)
         for condemned in self.marks.condemned(self.store.standing):
             row = self.store.unfinished(condemned.execution_key)
             if row is not None:
@@ -202,7 +199,7 @@ class Shard:
             crash.strike(TurnPart.RESTORE, row.execution_id)
             if row.damage:
                 raise Damaged(row.damage)
-            plan = self.stored_plan(row.plan_key).plan
+            plan = self.plans.get(row.plan_key).plan
             input_value, env = orjson.loads(row.input_json), orjson.loads(row.env_json)
             secrets = self._driver.secrets_of(plan)
             hide([env[name] for name in plan.secrets if name in env])
@@ -226,15 +223,6 @@ class Shard:
         finally:
             self.marks.end()
         return execution
-
-    def stored_plan(self, plan_key: int) -> CachedPlan:
-        """The plan of a document of the file. Raises Unavailable, Damaged."""
-        plan = self._plans_by_key.get(plan_key)
-        if plan is None:
-            if len(self._plans_by_key) >= limits.PLANS_BY_KEY_MAX:
-                self._plans_by_key.clear()
-            plan = self._plans_by_key[plan_key] = self._plans.get_stored(*self.store.document(plan_key))
-        return plan
 
     def evict(self, execution: Execution) -> None:
         """Lets an idle execution go on in the file only; the loader or a command brings it back."""
@@ -375,10 +363,12 @@ class Shard:
             asyncio.get_running_loop().call_soon(self._begin_commit)
 
     def _begin_commit(self) -> None:
-        self._commit_planned = False
         if self._closing:
             return
+        # What is asked for while it is gathered comes along, or follows when this one has landed.
+        self._commit_planned = True
         batch, self._unwritten = self._unwritten or self._gather(), None
+        self._commit_planned = False
         # What could not be written may have been refused by now; whether the disk is back is still to be found out.
         batch.probe = self.refusal is not None
         if not batch:
@@ -400,7 +390,7 @@ class Shard:
         now_ms = self._wall_ms()
         began_s = monotonic_s()
         end_s = began_s + limits.COMMIT_GATHER_MS_MAX / 1000
-        batch = Batch()
+        batch, begins = Batch(), False
         while self._verdicts and len(batch.changes) < limits.COMMIT_EXECUTIONS_MAX:
             batch.changes.append(self._verdicts.popleft())
         while self._dirty and len(batch.changes) < limits.COMMIT_EXECUTIONS_MAX:
@@ -413,6 +403,9 @@ class Shard:
                 if crash.blows and execution.stored:
                     crash.strike(TurnPart.SNAPSHOT, execution.execution_id)
                 change = execution.gather(now_ms)
+                if change.listening is not None:
+                    self._driver.heard(execution, change)
+                    begins = begins or bool(change.listening.started)
                 batch.changes.append(change)
                 if change.family is not None:
                     for child in self.orders.unaccepted(change.family):
@@ -425,6 +418,7 @@ class Shard:
             if monotonic_s() >= end_s:
                 break
         self.marks.end()
+        batch.inbox = self.inbox.take(begins)
         batch.acknowledgements = self._acknowledgements.take()
         batch.deletions = self._retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
         return batch
@@ -444,6 +438,8 @@ class Shard:
         self._counts.landed()
         for change in batch.changes:
             self._land(change)
+        if batch.inbox:
+            self._driver.inbox_landed(self.number, batch.inbox)
         self._driver.landed()
         if batch.acknowledgements:
             crash.reach(CrashPoint.AFTER_CALLBACK_ACK)
@@ -451,7 +447,7 @@ class Shard:
         for deletion in batch.deletions:
             self._ids.release(deletion.execution_id)
         self._landings.set()
-        if self._dirty or self._verdicts or self._retention.due:
+        if self._dirty or self._verdicts or self._retention.due or self.inbox:
             # Not here and now: what the loop has to hand out first comes along, a fifth more to a busy shard's commit.
             self._plan_commit()
 
@@ -530,6 +526,9 @@ class Shard:
         for execution_id in found.acknowledgements:
             _log.error("an acknowledgement cannot be written", extra={"execution_id": execution_id})
             del batch.acknowledgements[execution_id]
+        for row in found.inbox:
+            batch.inbox.rows.remove(row)
+            self.inbox.give_up(row)
         self._retention.skip(found.deletions)
         batch.changes = [change for position, change in enumerate(batch.changes) if position not in found.changes]
         batch.deletions = [deletion for deletion in batch.deletions if deletion not in found.deletions]

@@ -9,6 +9,7 @@ Rules: a verdict is committed like any change of an execution, with its event, a
 that is paused or resumed so has told two events its walk knows nothing of; `Execution.restored` makes up for that.
 """
 
+import logging
 from asyncio import Future
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,6 +17,7 @@ from typing import Any, Final
 import orjson
 
 from fastrunner._core import Cancel, Resume
+from fastrunner.base import limits
 from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.store import proofs
@@ -24,9 +26,23 @@ from fastrunner.engine.embedded.store.marks import Suspect
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.progress.names import FINAL_STATUSES
 
-__all__ = ["answer", "failure", "outside", "pause"]
+__all__ = ["answer", "failure", "log_suspect", "outside", "pause"]
+
+_log = logging.getLogger(__name__)
 
 _ADVICE: Final = "resume it to try again, or cancel it"
+
+
+def log_suspect(shard_number: int, suspect: Suspect) -> None:
+    """A worker has died in a turn of an execution."""
+    _log.warning(
+        "worker died in a turn of execution number %d of shard %d (%s): %d of %d times",
+        suspect.execution_key,
+        shard_number,
+        suspect.cause_name,
+        suspect.deaths_count,
+        limits.DEATHS_IN_TURN_MAX,
+    )
 
 
 def outside(shard_number: int, row: Unfinished, landing: "Future[None]") -> Execution:

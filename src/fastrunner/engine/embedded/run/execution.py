@@ -18,6 +18,7 @@ from fastrunner._core import (
     Cancel,
     EffectFailure,
     EffectResult,
+    EventArrived,
     InterruptEffect,
     MoreSteps,
     Pause,
@@ -26,6 +27,7 @@ from fastrunner._core import (
     Subscribe,
     TimerDue,
     Turn,
+    Unsubscribe,
     Walk,
 )
 from fastrunner.base import crash, limits
@@ -34,6 +36,7 @@ from fastrunner.engine import UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import CachedPlan
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.family import RUN_WORKFLOW, Family, HandedDown
+from fastrunner.engine.embedded.run.listening import Listening, Offered
 from fastrunner.engine.embedded.store.changes import Accepted, Change, Waiter
 from fastrunner.engine.embedded.store.large_values import Claims, DividedSnapshot, divide
 from fastrunner.errors import RunnerError
@@ -98,6 +101,7 @@ class Execution:
         "inbox",
         "interrupted",
         "landing",
+        "listening",
         "more",
         "parked",
         "queued",
@@ -145,7 +149,7 @@ class Execution:
         self.more = False
         """The walk has steps to take without any outcome."""
         # A deque would take 760 bytes, empty or not; more than a few deliveries hardly ever wait.
-        self.inbox: tuple[tuple[Outcome | HandedDown, Future[None] | None], ...] = ()
+        self.inbox: tuple[tuple[Outcome | HandedDown | Offered, Future[None] | None], ...] = ()
         self.queued = False
         """Whether the scheduler holds it."""
         self.dirty = False
@@ -168,6 +172,8 @@ class Execution:
         """Who submitted it."""
         self.family: Family | None = None
         """What it has to do with other executions, if it has."""
+        self.listening: Listening | None = None
+        """The events that it waits for, if it has ever waited for any since it is in memory."""
         self.events_size_bytes = 0
         self.state_size_bytes = 0
         """Its input and its last snapshot, as a measure of the memory it takes."""
@@ -187,7 +193,7 @@ class Execution:
 
     # --- what happens to it ---
 
-    def deliver(self, outcome: "Outcome | HandedDown", future: "Future[None] | None" = None) -> None:
+    def deliver(self, outcome: "Outcome | HandedDown | Offered", future: "Future[None] | None" = None) -> None:
         """What its walk takes in one of the next turns; who sent a command hears through `future`."""
         self.inbox += ((outcome, future),)
 
@@ -202,6 +208,16 @@ class Execution:
         if self.family is None:
             self.family = Family()
         return self.family
+
+    def _own_listening(self) -> Listening:
+        if self.listening is None:
+            self.listening = Listening()
+        return self.listening
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence number of its latest event."""
+        return 0 if self.walk is None else self.walk.last_sequence + self._sequence_shift
 
     @property
     def depth(self) -> int:
@@ -262,10 +278,30 @@ class Execution:
             if isinstance(outcome, Cancel | Pause | Resume):
                 self._command(outcome, future, now_ms)
                 return True
-            changed = self._resume(outcome, now_ms)
+            if isinstance(outcome, Offered):
+                changed = self._take_event(outcome, now_ms)
+            else:
+                changed = self._resume(outcome, now_ms)
             crash.reach(CrashPoint.BEFORE_OUTCOME_COMMIT)
             return changed
         return self._resume(MoreSteps(), now_ms) if self.more else False
+
+    def _take_event(self, offered: Offered, now_ms: int) -> bool:
+        """Hands an event to the walk, if that still wants it; else it stays in the inbox."""
+        walk, listening = self.walk, self._own_listening()
+        assert walk is not None
+        listening.is_offering = False
+        subscription = listening.subscriptions.get(offered.subscription_id)
+        if self.finished_ms or subscription is None or walk.status == "paused":
+            return False
+        if not walk.wants_event(offered.subscription_id):
+            return False
+        if offered.event is None or not subscription.matches(offered.event):
+            listening.drop(offered)
+            return True
+        listening.take(offered, self.last_sequence)
+        self._resume(EventArrived(offered.subscription_id, offered.event), now_ms)
+        return True
 
     def _command(self, command: Command, future: "Future[None] | None", now_ms: int) -> None:
         """Applies a command by the state the walk is in now; the caller hears when that state is durable."""
@@ -331,8 +367,10 @@ class Execution:
                 if self.family is not None:
                     self.family.gives_up(action.effect_id)
                 interrupted.append(action.effect_id)
-            else:
-                raise RuntimeError(f"this engine has no events: it cannot do {action!r}")
+            elif isinstance(action, Subscribe):
+                self._own_listening().subscribes(action, self.last_sequence)
+            elif isinstance(action, Unsubscribe):
+                self._own_listening().unsubscribes(action.subscription_id)
         self._effects_new += tuple(started)
         self.interrupted += tuple(interrupted)
 
@@ -350,7 +388,8 @@ class Execution:
         effects: list[PerformEffect] = []
         for asked in walk.pending():
             if isinstance(asked, Subscribe):
-                raise RuntimeError(f"this engine has no events: it cannot do {asked!r}")
+                self._own_listening().restores(asked)
+                continue
             self._ask(asked)
             effects.append(asked)
         if row.last_sequence > walk.last_sequence:
@@ -432,7 +471,7 @@ class Execution:
             finished_ms=self.finished_ms,
             wake_at_ms=walk.wake_at_ms,
             parked=self.waits_only,
-            last_sequence=walk.last_sequence + self._sequence_shift,
+            last_sequence=self.last_sequence,
             snapshot=snapshot,
             output_json=output,
             error_json=error,
@@ -442,6 +481,7 @@ class Execution:
             claims=claims,
             tallies=self._tallies,
             family=None if self.family is None else self.family.gather(),
+            listening=None if self.listening is None else self.listening.gather(),
         )
 
     @property

@@ -18,6 +18,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 
 from fastrunner.base import limits
@@ -106,6 +108,9 @@ class Loader:
         self._front: deque[int] = deque()
         """Of the backlog: what is brought back next."""
         self._requeued: deque[int] = deque()
+        self._recalled: dict[int, None] = {}
+        """Of the backlog: those that have events to take, if they may."""
+        self._woken = asyncio.Event()
         self._recovered_key = self._recover_until_key = 0
 
     def begin(self, until_key: int) -> None:
@@ -115,7 +120,7 @@ class Loader:
     @property
     def backlog(self) -> bool:
         """Whether executions wait to be brought back to go on."""
-        return bool(self._front or self._requeued) or self._recovered_key < self._recover_until_key
+        return bool(self._front or self._requeued or self._recalled) or self._recovered_key < self._recover_until_key
 
     def may_evict(self, execution: Execution) -> bool:
         """Whether an execution, were it evicted, would be found again in time for its deadline."""
@@ -127,9 +132,15 @@ class Loader:
         """An execution that runs has left memory: it comes back in its turn."""
         self._requeued.append(execution_key)
 
+    def recall(self, execution_key: int) -> None:
+        """There is an event for an execution: it comes back soon, unless it has ended or is paused."""
+        self._recalled[execution_key] = None
+        self._woken.set()
+
     async def run(self) -> None:
         """Loads until cancelled."""
         while True:
+            self._woken.clear()
             begun_s = monotonic_s()
             try:
                 timers_left = self._load_timers()
@@ -144,7 +155,12 @@ class Loader:
             elif backlog_left:
                 await asyncio.sleep(monotonic_s() - begun_s)
             else:
-                await asyncio.sleep(limits.BACKLOG_INTERVAL_S if self.backlog else limits.LOAD_INTERVAL_S)
+                await self._rest(limits.BACKLOG_INTERVAL_S if self.backlog else limits.LOAD_INTERVAL_S)
+
+    async def _rest(self, rest_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(rest_s):
+                await self._woken.wait()
 
     def _note(self, failure: StorageFailed | None) -> None:
         if self.failure is not failure:
@@ -194,7 +210,13 @@ class Loader:
             keys = self._store.running(self._recovered_key, self._recover_until_key, count_max)
             self._recovered_key = keys[-1] if len(keys) == count_max else self._recover_until_key
             return keys
-        return [self._requeued.popleft() for _ in range(min(count_max, len(self._requeued)))]
+        if self._requeued:
+            return [self._requeued.popleft() for _ in range(min(count_max, len(self._requeued)))]
+        recalled = list(islice(self._recalled, count_max))
+        keys = [key for key in recalled if self._store.may_take(key)]
+        for key in recalled:
+            del self._recalled[key]
+        return keys
 
     def _load(self, execution_key: int) -> None:
         try:

@@ -19,7 +19,19 @@ from fastrunner.errors import RunnerError
 if TYPE_CHECKING:
     from fastrunner.engine.embedded.admit.plans import CachedPlan
 
-__all__ = ["FAMILY_ENDS", "Accepted", "Batch", "Change", "Deletion", "FamilyChange", "Waiter"]
+__all__ = [
+    "FAMILY_ENDS",
+    "Accepted",
+    "Batch",
+    "Change",
+    "Deletion",
+    "FamilyChange",
+    "InboxChange",
+    "InboxRow",
+    "ListeningChange",
+    "Started",
+    "Waiter",
+]
 
 
 @dataclass(slots=True)
@@ -68,6 +80,70 @@ class FamilyChange:
     """Set where it ends without its walk: whatever it waited for is released, and to end."""
     number: int = 0
     """Of the orders: those that are written later have higher ones."""
+
+
+@dataclass(slots=True)
+class Started:
+    """What an execution has begun to wait for, or waits for otherwise than before."""
+
+    subscription_id: int
+    """The walk's number of it."""
+    filter_json: bytes
+    """Which events, as JSON."""
+    started_sequence: int
+    """The execution's last sequence number when it began."""
+    offered_key: int = 0
+    """Up to which key events have been offered to it; the engine sets it when the commit is gathered."""
+    is_live: bool = False
+    """Whether it gets events as they come; set in the same way."""
+
+
+@dataclass(slots=True)
+class ListeningChange:
+    """What has become of an execution's waiting for events."""
+
+    started: Sequence[Started] = ()
+    """What it waits for now."""
+    ended: Sequence[int] = ()
+    """Subscriptions it has given up."""
+    taken: Sequence[tuple[int, int, int]] = ()
+    """(subscription, key of the event, sequence number before) of the events it has taken, in order."""
+    dropped: Sequence[tuple[int, int]] = ()
+    """(subscription, key of the event) of what was offered and is not wanted any more."""
+    kept_from_key: int = 0
+    """Older events cannot be offered any more, so that it need not be remembered which of them were taken."""
+
+
+class InboxRow(NamedTuple):
+    """An event for a listener."""
+
+    execution_key: int
+    """Whose, by number in the shard."""
+    subscription_id: int
+    """For which of its subscriptions."""
+    event_key: int
+    """The event's number."""
+
+
+@dataclass(slots=True)
+class InboxChange:
+    """What the events of this moment mean to a shard's listeners."""
+
+    rows: list[InboxRow] = field(default_factory=list)
+    """Who is to have which event."""
+    events: dict[int, bytes] = field(default_factory=dict)
+    """Those events by key, as JSON."""
+    offered: dict[tuple[int, int], tuple[int, bool]] = field(default_factory=dict)
+    """By (execution, subscription): up to which key it has been offered events, and whether it is live."""
+    position: int = 0
+    """Up to which key all events have been looked at; 0: not said."""
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.offered or self.position)
+
+    def only(self, row: InboxRow) -> "InboxChange":
+        """One row of it, with its event."""
+        return InboxChange([row], {row.event_key: self.events[row.event_key]})
 
 
 @dataclass(slots=True)
@@ -134,6 +210,8 @@ class Change:
     """What became of the tasks of its turns, for the metrics."""
     family: FamilyChange | None = None
     """What concerns its parent and its children."""
+    listening: ListeningChange | None = None
+    """What concerns the events it waits for."""
     keeps_state: bool = False
     """Set where an execution ends because it is damaged: what is left of its request and state stays until retention
     ends."""
@@ -172,8 +250,10 @@ class Batch:
     """What need not be sent any more, by execution id."""
     deletions: list[Deletion] = field(default_factory=list)
     """What retention removes."""
+    inbox: InboxChange = field(default_factory=InboxChange)
+    """What listeners are to have."""
     probe: bool = False
     """Whether something is to be written in any case, to learn whether the disk takes it."""
 
     def __bool__(self) -> bool:
-        return bool(self.changes or self.acknowledgements or self.deletions or self.probe)
+        return bool(self.changes or self.acknowledgements or self.deletions or self.inbox or self.probe)

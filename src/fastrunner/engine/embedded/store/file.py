@@ -32,13 +32,14 @@ from fastrunner.engine.embedded.store.changes import (
     Change,
     Deletion,
     FamilyChange,
+    InboxRow,
     Settled,
 )
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.large_values import hash_of, is_large
+from fastrunner.engine.embedded.store.listener_rows import ListenerReader, ListenerWriter
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, FORMAT, Damage
-from fastrunner.engine.embedded.store.reader import Reader
 from fastrunner.engine.embedded.store.seals import events_place, place
 from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
 
@@ -76,12 +77,14 @@ class Unwritable:
     """Ids of the executions whose acknowledgements they are."""
     deletions: list[Deletion] = field(default_factory=list)
     """What retention cannot remove."""
+    inbox: list[InboxRow] = field(default_factory=list)
+    """Events that listeners cannot have."""
 
     def __bool__(self) -> bool:
-        return bool(self.changes or self.acknowledgements or self.deletions)
+        return bool(self.changes or self.acknowledgements or self.deletions or self.inbox)
 
 
-class Store(Reader):
+class Store(ListenerReader):
     """One shard's file, open for its owner."""
 
     def __init__(self, path: Path, *, outbox: bool) -> None:
@@ -97,6 +100,7 @@ class Store(Reader):
         """(execution key, hash, value) of the inputs and outputs that the rows being written refer to."""
         self._index_files = ExitStack()
         self._db: apsw.Connection
+        self._listeners: ListenerWriter
 
     # --- opening and closing ---
 
@@ -156,6 +160,7 @@ class Store(Reader):
         self._has_claims = bool(self._db.execute(QUERIES["has_claims"]).get)
         self._order_number = int(self._db.execute(QUERIES["select_order_number"]).get)
         self._has_orders = self._order_number > 0
+        self._listeners = ListenerWriter(self._db, self.seals)
         unfinished = self._db.execute(QUERIES["count_unfinished"]).get
         running = self._db.execute(QUERIES["count_running"]).get
         finished = self._db.execute(QUERIES["count_finished"]).get
@@ -195,14 +200,18 @@ class Store(Reader):
         try:
             self._bound_journal(len(batch.changes))
             self._db.execute(QUERIES["begin"])
-            plan_uses = self._write_changes(batch.changes)
-            self._acknowledge(batch.acknowledgements)
-            self._write_deletions(batch.deletions, plan_uses)
+            self._write_parts(batch)
             if batch.probe:
                 self._db.execute(QUERIES["probe"])
         except Exception:
             self._give_up()
             raise
+
+    def _write_parts(self, batch: Batch) -> None:
+        plan_uses = self._write_changes(batch.changes)
+        self._listeners.write(batch.changes, batch.inbox)
+        self._acknowledge(batch.acknowledgements)
+        self._write_deletions(batch.deletions, plan_uses)
 
     def _bound_journal(self, executions_count: int) -> None:
         """Has the commit of so many executions fold the journal into the file if it has become long enough for them."""
@@ -221,28 +230,25 @@ class Store(Reader):
         try:
             self._db.execute(QUERIES["begin"])
             for position, change in enumerate(batch.changes):
-                error = self._try([change], {}, ())
+                error = self._try(Batch([change]))
                 if error is not None:
                     found.changes[position] = error
             found.acknowledgements = [
-                each for each, pair in batch.acknowledgements.items() if self._try((), {each: pair}, ()) is not None
+                each for each, pair in batch.acknowledgements.items() if self._try(Batch(acknowledgements={each: pair}))
             ]
-            found.deletions = [each for each in batch.deletions if self._try((), {}, [each]) is not None]
+            found.deletions = [each for each in batch.deletions if self._try(Batch(deletions=[each]))]
+            found.inbox = [each for each in batch.inbox.rows if self._try(Batch(inbox=batch.inbox.only(each)))]
             self._db.execute(QUERIES["canary_execution"])
             self._db.execute(QUERIES["canary_events"])
         finally:
             self._give_up()
         return found
 
-    def _try(
-        self, changes: Sequence[Change], acknowledgements: Mapping[str, Settled], deletions: Sequence[Deletion]
-    ) -> Exception | None:
+    def _try(self, part: Batch) -> Exception | None:
         """Why a part of a batch cannot be written, whatever the disk does; None if it can. Raises apsw.Error."""
         self._db.execute(QUERIES["savepoint"])
         try:
-            plan_uses = self._write_changes(changes)
-            self._acknowledge(acknowledgements)
-            self._write_deletions(deletions, plan_uses)
+            self._write_parts(part)
         except Exception as error:
             if not faults.is_corrupt(error) and faults.refusal_of(error, self.path.name, 0) is not None:
                 raise

@@ -37,6 +37,8 @@ __all__ = [
     "events_checksum",
     "execution_checksum",
     "failed_event",
+    "filter_checksum",
+    "inbox_checksum",
     "is_proven",
     "request_checksum",
     "snapshot_damage",
@@ -112,6 +114,16 @@ def execution_checksum(
     if error_json is not None:
         checksum = crc32(error_json.encode(), checksum)
     return checksum if output_json is None else crc32(output_json.encode(), checksum)
+
+
+def filter_checksum(execution_key: int, subscription_id: int, filter_json: bytes) -> int:
+    """Of what a listener waits for."""
+    return crc32(filter_json, crc32(b"%d %d" % (execution_key, subscription_id)))
+
+
+def inbox_checksum(event_key: int, event: bytes) -> int:
+    """Of an event in the inbox."""
+    return crc32(event, crc32(b"%d" % event_key))
 
 
 def is_proven(format: int, checksum: int, actual: int) -> bool:

@@ -38,7 +38,7 @@ from fastrunner.engine.embedded.store.seals import NotOpened, Seals, events_plac
 from fastrunner.engine.embedded.store.statements import QUERIES, script
 from fastrunner.errors import Damaged, ShardDamaged, Stopping, StorageFailed
 
-__all__ = ["Reader", "Unfinished"]
+__all__ = ["Reader", "Unfinished", "unreadable"]
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Reader:
         try:
             return read_all(self._reader, QUERIES[name], parameters)
         except apsw.Error as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
 
     def _sound(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
         """The rows whose values are of the right types; the others are told."""
@@ -185,7 +185,7 @@ class Reader:
                     raise TypeError("an id is not text")
                 yield row[0]
         except (apsw.Error, UnicodeDecodeError, TypeError) as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
 
     def view(self, execution_id: str) -> ExecutionView | None:
         """One execution as queries show it. Raises Damaged."""
@@ -272,7 +272,7 @@ class Reader:
                     rows += self._lost(execution_id, execution_key, expected, min(last_sequence, expected + count_max))
         except apsw.Error as error:
             if not last_sequence or not faults.is_corrupt(error):
-                raise _unreadable(self.path, error) from error
+                raise unreadable(self.path, error) from error
             rows += self._lost(execution_id, execution_key, expected, min(last_sequence, expected + count_max))
         return rows
 
@@ -299,7 +299,7 @@ class Reader:
                     if size_bytes >= size_bytes_max:
                         break
         except apsw.Error as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
         return rows
 
     def _proven_events(
@@ -359,7 +359,7 @@ class Reader:
             rows = read_all(self._reader, QUERIES["select_unacknowledged"], (*after, rows_max))
         except apsw.Error as error:
             if not faults.is_corrupt(error):
-                raise _unreadable(self.path, error) from error
+                raise unreadable(self.path, error) from error
             return self._unacknowledged_singly(after, rows_max)
         found: list[UnacknowledgedEvents] = []
         for row in rows:
@@ -545,14 +545,15 @@ class Reader:
         except apsw.InterruptError:
             raise Stopping("the worker is stopping: try again") from None
         except apsw.Error as error:
-            raise _unreadable(self.path, error) from error
+            raise unreadable(self.path, error) from error
 
     def interrupt_listing(self) -> None:
         """Breaks off what the helper thread reads at this moment; call it from another one."""
         self._lister.interrupt()
 
 
-def _unreadable(path: Path, error: apsw.Error | UnicodeDecodeError | TypeError) -> StorageFailed:
+def unreadable(path: Path, error: apsw.Error | UnicodeDecodeError | TypeError) -> StorageFailed:
+    """What those hear who need a file that cannot be read now."""
     _log.error("%s cannot be read: %s", path, error)
     if not isinstance(error, apsw.Error) or faults.is_corrupt(error):
         return ShardDamaged(f"{path.name} is damaged where this is stored: `fastrunner data check` tells more")

@@ -1,8 +1,8 @@
 """Stage 3, journal: where values are sealed on their way into a shard's file, and opened on their way out.
 
-What is sealed, if there is a key: requests' digests, inputs, env_vars, snapshots, events, errors, outputs, and what is
-stored under its hash. Not: ids, clients, names, documents, metadata, statuses, times, counts and hashes, by which rows
-are found.
+What is sealed, if there is a key: requests' digests, inputs, env_vars, snapshots, events, errors, outputs, what
+listeners wait for, events that they are still to take, and what is stored under its hash. Not: ids, clients, names,
+documents, metadata, statuses, times, counts and hashes, by which rows are found.
 
 Rules: a sealed value names its place, so it opens nowhere else. Checksums of rows are over what is stored. Values of
 before the first key are read as they are.
@@ -10,7 +10,7 @@ before the first key are read as they are.
 
 from fastrunner.access.sealing import DataKeys, NotOpened, Sealer, bytes_of_text, is_sealed, is_sealed_text, sealed_with
 
-__all__ = ["DataKeys", "NotOpened", "Seals", "events_place", "place"]
+__all__ = ["DataKeys", "NotOpened", "Seals", "events_place", "filter_place", "inbox_place", "place"]
 
 
 def place(column: str, execution_id: str) -> bytes:
@@ -21,6 +21,16 @@ def place(column: str, execution_id: str) -> bytes:
 def events_place(execution_id: str, first_sequence: int, last_sequence: int) -> bytes:
     """The same of a row of events."""
     return place(f"events {first_sequence} {last_sequence}", execution_id)
+
+
+def filter_place(execution_id: str, subscription_id: int) -> bytes:
+    """The same of what a listener waits for."""
+    return place(f"filter {subscription_id}", execution_id)
+
+
+def inbox_place(event_key: int) -> bytes:
+    """What an event is bound to that is still to be taken, by whichever executions."""
+    return b"inbox %d" % event_key
 
 
 class Seals:

@@ -16,6 +16,8 @@ begin
 select
     (select count(*) from plans) + (select count(*) from executions) + (select count(*) from requests)
     + (select count(*) from snapshots) + (select count(*) from events) + (select count(*) from large_values)
+    + (select count(*) from listeners) + (select count(*) from event_inbox) + (select count(*) from inbox_events)
+    + (select count(*) from events_taken)
 
 -- name: ids
 -- Every id, from the index alone.
@@ -78,6 +80,29 @@ select
     e.execution_key, x.execution_id, e.first_sequence, e.last_sequence, e.messages, e.format, e.checksum
 from events as e left join executions as x using (execution_key)
 order by e.execution_key, e.first_sequence
+
+-- name: listeners
+-- What executions wait for, with the execution if it is unfinished.
+select l.execution_key, x.execution_id, l.subscription_id, l.filter, l.checksum
+from listeners as l left join executions as x on x.execution_key = l.execution_key and x.finished_ms = 0
+
+-- name: event_inbox
+-- What they are still to take, with whether there is such a listener, and the event.
+select
+    i.execution_key, coalesce(x.execution_id, ''), i.event_key,
+    exists (select 1 from listeners as l where l.execution_key = i.execution_key and l.subscription_id = i.subscription_id),
+    exists (select 1 from inbox_events as e where e.event_key = i.event_key)
+from event_inbox as i left join executions as x using (execution_key)
+
+-- name: inbox_events
+-- Every one of those events with whether anybody is to take it.
+select e.event_key, e.event, e.checksum, exists (select 1 from event_inbox as i where i.event_key = e.event_key)
+from inbox_events as e
+
+-- name: events_taken
+-- What executions have taken, with the execution if it is unfinished.
+select t.execution_key, x.execution_id
+from events_taken as t left join executions as x on x.execution_key = t.execution_key and x.finished_ms = 0
 
 -- name: export
 -- Executions in the order of acceptance.

@@ -520,3 +520,122 @@ from executions indexed by executions_undelivered
 where finished_ms > 0 and acknowledged_sequence < last_sequence and awaited = 0 and finished_ms < ?1
 order by finished_ms
 limit ?2
+
+-- name: has_listeners
+-- Whether anything is stored of what executions wait for, or have taken.
+select exists (select 1 from listeners) or exists (select 1 from events_taken)
+
+-- name: put_listener
+-- An execution begins to wait for events.
+insert into listeners (execution_key, subscription_id, offered_key, is_live, started_sequence, filter, checksum)
+values (?, ?, ?, ?, ?, ?, ?)
+on conflict (execution_key, subscription_id) do update set filter = excluded.filter, checksum = excluded.checksum
+
+-- name: update_listener
+-- How far it has been offered events, and whether it gets them as they come.
+update listeners set offered_key = ?3, is_live = ?4 where execution_key = ?1 and subscription_id = ?2
+
+-- name: delete_listener
+-- It waits no more.
+delete from listeners where execution_key = ? and subscription_id = ?
+
+-- name: delete_listeners
+-- The execution has finished.
+delete from listeners where execution_key = ?
+
+-- name: put_inbox
+-- An event for a listener that is still there.
+insert into event_inbox (execution_key, subscription_id, event_key)
+select ?1, ?2, ?3 where exists (select 1 from listeners where execution_key = ?1 and subscription_id = ?2)
+on conflict do nothing
+
+-- name: put_inbox_event
+-- The event itself, if anybody is to have it.
+insert into inbox_events (event_key, event, checksum)
+select ?1, ?2, ?3 where exists (select 1 from event_inbox where event_key = ?1)
+on conflict do nothing
+
+-- name: take_from_inbox
+-- It has been taken, or is not wanted any more.
+delete from event_inbox where execution_key = ? and subscription_id = ? and event_key = ?
+
+-- name: empty_inbox
+-- Of a listener that waits no more.
+delete from event_inbox where execution_key = ? and subscription_id = ? returning event_key
+
+-- name: empty_inboxes
+-- Of an execution that has finished.
+delete from event_inbox where execution_key = ? returning event_key
+
+-- name: delete_inbox_event
+-- Nobody is to have it any more.
+delete from inbox_events where event_key = ?1 and not exists (select 1 from event_inbox where event_key = ?1)
+
+-- name: put_taken
+-- An event that an execution has taken. What two of its listeners take, the first one's counts.
+insert into events_taken (execution_key, event_key, at_sequence) values (?, ?, ?) on conflict do nothing
+
+-- name: forget_taken
+-- What the events' file does not have any more.
+delete from events_taken where execution_key = ? and event_key < ?
+
+-- name: delete_taken
+-- The execution has finished.
+delete from events_taken where execution_key = ?
+
+-- name: put_position
+insert into events_position (only_row, event_key) values (1, ?)
+on conflict (only_row) do update set event_key = excluded.event_key
+
+-- name: select_position
+select coalesce(max(event_key), 0) from events_position
+
+-- name: select_listeners
+-- A page of all listeners.
+select
+    l.listener_key, l.execution_key, x.execution_id, l.subscription_id, l.offered_key, l.is_live, l.started_sequence,
+    l.filter, l.checksum, coalesce(cast(p.namespace as text), ''),
+    (select count(*) from event_inbox as i where i.execution_key = l.execution_key and i.subscription_id = l.subscription_id)
+from listeners as l
+cross join executions as x on x.execution_key = l.execution_key
+left join plans as p using (plan_key)
+where l.listener_key > ?1 and x.finished_ms = 0
+order by l.listener_key
+limit ?2
+
+-- name: select_listeners_of
+-- Those of one execution.
+select
+    l.listener_key, l.execution_key, x.execution_id, l.subscription_id, l.offered_key, l.is_live, l.started_sequence,
+    l.filter, l.checksum, coalesce(cast(p.namespace as text), ''),
+    (select count(*) from event_inbox as i where i.execution_key = l.execution_key and i.subscription_id = l.subscription_id)
+from listeners as l
+cross join executions as x on x.execution_key = l.execution_key
+left join plans as p using (plan_key)
+where l.execution_key = ?1 and x.finished_ms = 0
+
+-- name: select_filter
+-- What one of them waits for.
+select l.filter, l.checksum, x.execution_id
+from listeners as l cross join executions as x on x.execution_key = l.execution_key
+where l.execution_key = ? and l.subscription_id = ?
+
+-- name: select_inbox
+-- What a listener is to have next, after a key, in order.
+select i.event_key, e.event, e.checksum
+from event_inbox as i left join inbox_events as e using (event_key)
+where i.execution_key = ?1 and i.subscription_id = ?2 and i.event_key > ?3
+order by i.event_key
+limit ?4
+
+-- name: select_taken
+-- When an execution has taken an event.
+select at_sequence from events_taken where execution_key = ? and event_key = ?
+
+-- name: select_may_take
+-- Whether an execution could take an event: it has not ended, and is not paused.
+select execution_id from executions where execution_key = ? and finished_ms = 0 and status <> 'paused'
+
+-- name: count_inbox
+-- What waits to be taken.
+select count(*) from event_inbox

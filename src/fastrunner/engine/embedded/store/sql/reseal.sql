@@ -41,6 +41,20 @@ select rowid, hash, value from large_values where rowid > ?1 order by rowid limi
 -- name: reseal_large_value
 update large_values set value = ?2 where rowid = ?1
 
+-- name: listeners
+select l.listener_key, x.execution_id, l.execution_key, l.subscription_id, l.filter, l.checksum
+from listeners as l left join executions as x using (execution_key)
+where l.listener_key > ?1 order by l.listener_key limit ?2
+
+-- name: reseal_listener
+update listeners set filter = ?2, checksum = ?3 where listener_key = ?1
+
+-- name: inbox_events
+select event_key, event, checksum from inbox_events where event_key > ?1 order by event_key limit ?2
+
+-- name: reseal_inbox_event
+update inbox_events set event = ?2, checksum = ?3 where event_key = ?1
+
 -- name: begin
 begin immediate
 

@@ -1,0 +1,49 @@
+"""Stage 3, journal: why a worker's files cannot be used as they should be, and whom that is told.
+
+Rule: each change is told once, as one text over all shards and the disk.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.shards import Shards
+from fastrunner.engine.embedded.store.disk import shortage
+from fastrunner.errors import StorageFailed, StorageFull
+
+__all__ = ["StorageTroubles"]
+
+
+class StorageTroubles:
+    """The troubles of one worker with its data directory."""
+
+    def __init__(self, folder: Path, shards: Shards, metrics: Metrics) -> None:
+        self.disk_full: StorageFull | None = None
+        """Set while the disk is nearly full."""
+        self.unopened: StorageFull | StorageFailed | None = None
+        """Why the shards cannot be opened yet."""
+        self.listener: Callable[[str], None] | None = None
+        """Hears why executions are not taken, and an empty text when they are again."""
+        self._folder = folder
+        self._shards = shards
+        self._failing = metrics.storage_failing
+        self._told = ""
+
+    def look_at_disk(self) -> bool:
+        """Whether the disk is nearly full."""
+        self.disk_full = shortage(self._folder, self.disk_full)
+        return self.disk_full is not None
+
+    def changed(self) -> None:
+        """Something may have come or gone."""
+        troubles = [shard.trouble for shard in self._shards if shard.trouble]
+        if self.unopened is not None:
+            troubles.append(self.unopened.message)
+        self._failing.set(len(troubles))
+        if self.disk_full is not None:
+            troubles.append(self.disk_full.message)
+        trouble = "; ".join(troubles)
+        if trouble != self._told and not self._shards.closing:
+            self._told = trouble
+            if self.listener is not None:
+                self.listener(trouble)
