@@ -24,7 +24,9 @@ from fastrunner.engine.embedded.store.manifest import (
     open_data_directory,
     read_sealing_keys,
 )
+from fastrunner.engine.schedules import Schedule, ScheduleOptions, Trigger
 from fastrunner.errors import IdTaken
+from fastrunner.events.schedules.file import SchedulesFile
 from tests.integration.engines import all_events, document, engine_on, submission, until_status
 from tests.integration.runner_process import SERVE, RunnerProcess, running
 from tests.integration.test_cli import fastrunner
@@ -178,6 +180,37 @@ def test_a_new_key_takes_over_and_the_old_one_is_needed_until_all_is_resealed(se
     assert {**after, "resting": 0} == {**before, "resting": 0}
     assert (after["resting"][0], before["resting"][0]) == ("cancelled", "running")
     assert (run("check", folder=sealed).returncode, found(sealed)) == (0, [])
+
+
+def test_schedules_are_resealed_with_the_rest(sealed: Path, key_file: Path) -> None:
+    """The new key alone opens what they execute; one that does not open is told, and the old key is kept."""
+
+    def schedules(keys: DataKeys) -> SchedulesFile:
+        return SchedulesFile(sealed, keys)
+
+    def add(schedule_id: str, keys: DataKeys) -> None:
+        trigger = Trigger(every_ms=1000)
+        request = CANARY.encode()
+        with closing(schedules(keys)) as file:
+            file.add(Schedule(schedule_id, "n", "w", "1.0.0", trigger, ScheduleOptions(), request, 1), b"")
+
+    with closing(SchedulesFile(sealed)) as file:
+        file.add(
+            Schedule("open", "n", "w", "1.0.0", Trigger(every_ms=1000), ScheduleOptions(), CANARY.encode(), 1), b""
+        )
+    assert found(sealed)
+    add("one", DataKeys.read(key_file))
+    both = keys_of(key_file, "two")
+    add("two", both)
+    assert run("reseal", folder=sealed).returncode == 0
+    only_two = DataKeys({"two": both.by_id["two"]})
+    with closing(schedules(only_two)) as file:
+        assert [file.get(each).schedule.request for each in ("one", "two", "open")] == [CANARY.encode()] * 3
+    assert found(sealed) == []
+    with closing(apsw.Connection(str(sealed / "schedules.db"))) as db:
+        db.execute("update schedules set request = (select request from schedules where schedule_id = 'two')")
+    done = run("reseal", folder=sealed)
+    assert (done.returncode, "schedules.db schedules: what is stored of schedule 'one'" in done.stdout) == (1, True)
 
 
 def test_without_its_key_a_directory_is_checked_by_its_checksums_alone(

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fastrunner.access.sealing import DataKeys
     from fastrunner.config import DataSettings
     from fastrunner.data.cloud_events import CloudEventsFile
-    from fastrunner.data.files import DataFile
     from fastrunner.data.inspection import ShardFile
     from fastrunner.engine.embedded.store.proofs import Damage
 
@@ -201,6 +200,7 @@ def reseal(data_dir: Path | None, as_json: bool) -> None:
     """
     from fastrunner.data.resealing import reseal as reseal_shard
     from fastrunner.engine.embedded.store.manifest import keep_only_key, open_data_directory, read_shard_count
+    from fastrunner.events.schedules.file import SchedulesFile
 
     settings = _settings(data_dir)
     folder = settings.data_dir
@@ -213,20 +213,22 @@ def reseal(data_dir: Path | None, as_json: bool) -> None:
         try:
             shards, others = _shards(settings), _events(settings)
             rows = sum(file.count_rows() for file in (*shards, *others))
-            findings: list[tuple[DataFile, Damage]] = []
+            findings: list[tuple[str, Damage]] = []
             with _progress(rows, "sealing", hidden=as_json) as advance:
-                findings += [(shard, damage) for shard in shards for damage in reseal_shard(shard, advance)]
-                findings += [(file, damage) for file in others for damage in file.reseal(advance)]
+                findings += [(shard.path.name, each) for shard in shards for each in reseal_shard(shard, advance)]
+                findings += [(file.path.name, each) for file in others for each in file.reseal(advance)]
+            with closing(SchedulesFile(folder, keys)) as schedules:
+                findings += [(schedules.path.name, each) for each in schedules.reseal()]
             if not findings:
                 keep_only_key(folder, keys.first_id)
         finally:
             held.close()
-    for shard, damage in findings:
+    for name, damage in findings:
         found += 1
         if as_json:
-            click.echo(_line({"shard": shard.path.name, "table": damage.table, "detail": damage.detail}))
+            click.echo(_line({"shard": name, "table": damage.table, "detail": damage.detail}))
         else:
-            click.echo(printable(f"{shard.path.name} {damage.table}: {damage.detail}"))
+            click.echo(printable(f"{name} {damage.table}: {damage.detail}"))
     click.echo(f"{len(shards)} shards sealed with the key {keys.first_id}, {found or 'no'} rows left out", err=True)
     sys.exit(EXIT_DAMAGED if found else 0)
 

@@ -17,6 +17,7 @@ import orjson
 from fastrunner.access.principal import Principal, Role
 from fastrunner.base import limits
 from fastrunner.engine.embedded.store.connection import read_all
+from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.seals import DataKeys, NotOpened, Seals, place
 from fastrunner.engine.embedded.store.shared_file import SharedFile
 from fastrunner.engine.embedded.store.statements import statements_in
@@ -188,6 +189,33 @@ class SchedulesFile(SharedFile):
         if not rows:
             raise UnknownSchedule(schedule_id)
         db.execute(_QUERIES[statement], values_of(self._row(rows[0])))
+
+    def reseal(self) -> list[Damage]:
+        """Seals everything with the first of the keys, whatever it was sealed with; gives what could not be.
+
+        Nobody else may use the file.
+        """
+        if not self.exists():
+            return []
+        damages = self.written(self._reseal)
+        self.tried(lambda db: db.execute(_QUERIES["write_anew"]).fetchall())
+        return damages
+
+    def _reseal(self, db: apsw.Connection) -> list[Damage]:
+        sealer = self._seals.sealer
+        assert sealer is not None, "whoever reseals has a key"
+        damages = []
+        for schedule_id, request, state in read_all(db, _QUERIES["select_sealed"]):
+            at_request, at_state = place("schedule", schedule_id), place("schedule events", schedule_id)
+            try:
+                request = sealer.seal(self._seals.opened(request, at_request), at_request)
+                if state is not None:
+                    state = sealer.seal(self._seals.opened(state, at_state), at_state)
+            except NotOpened as error:
+                damages.append(Damage("schedules", "", f"what is stored of schedule {schedule_id!r} {error}"))
+            else:
+                db.execute(_QUERIES["reseal"], (schedule_id, request, state))
+        return damages
 
     # --- for whoever fires ---
 

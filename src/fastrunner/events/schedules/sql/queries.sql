@@ -50,6 +50,18 @@ select event_key from position
 -- How far they are now.
 insert into position (only_one, event_key) values (1, ?) on conflict (only_one) do update set event_key = excluded.event_key
 
+-- name: select_sealed
+-- What is sealed, of all.
+select schedule_id, request, events_state from schedules
+
+-- name: reseal
+-- The same with another key.
+update schedules set request = ?2, events_state = ?3 where schedule_id = ?1
+
+-- name: write_anew
+-- What was there before does not stay behind in free pages.
+vacuum
+
 -- name: first_due
 -- When the next one is to be looked at; null if none is.
 select min(due_ms) from schedules where paused = 0 and due_ms > ?
