@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry
 from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskKind, TaskTally
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.store.seals import Seals
+from fastrunner.events.bus import EventBus
 from fastrunner.tasks import build_performers
 
 TABLE = Path(__file__).resolve().parents[2] / "src/fastrunner/core/walk/kinds.pxi"
@@ -56,11 +58,12 @@ def test_tallies_know_every_kind() -> None:
     ]
 
 
-def test_whoever_has_an_effect_has_a_performer() -> None:
+def test_whoever_has_an_effect_has_a_performer(tmp_path: Path) -> None:
     """And no performer waits for a kind that is not there."""
-    performers = build_performers(Config(), Metrics(CollectorRegistry()))
-    # Subflows are the engine's own; without a bus nobody publishes events.
-    assert set(performers) == {kind.name for kind in KINDS if kind.has_effect} - {"run_workflow", "emit"}
+    bus = EventBus(tmp_path, lambda: None, Seals(), 600.0)
+    performers = build_performers(Config(), Metrics(CollectorRegistry()), event_sink=bus)
+    # Subflows are the engine's own.
+    assert set(performers) == {kind.name for kind in KINDS if kind.has_effect} - {"run_workflow"}
 
 
 def test_what_has_an_effect_may_last() -> None:

@@ -1,23 +1,36 @@
 """The performer of `emit` over a real bus: what it fills in, what a repetition comes to, what is refused."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.api import (
+    GetExecutionRequest,
+    GetExecutionResponse,
+    WorkflowExecuteInput,
+    WorkflowExecuteResponse,
+)
 from fastrunner.base import limits
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EffectPerformer
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
+from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from fastrunner.tasks import build_performers
 from fastrunner.tasks.emit.perform import Emit
+from tests.integration.engines import document
 from tests.integration.http_calls import effect as any_effect
+from tests.integration.runner_process import SERVE, running, until
 
 GIVEN = {"source": "/shop/order/1.0.0", "type": "order.placed", "data": {"order": 7}}
 
@@ -111,3 +124,79 @@ def test_events_that_find_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert [each.event for each in bus.after(0, 10)] == [first]
 
     run(tmp_path, main)
+
+
+EMITS = document(
+    "  - tell:\n      emit: {event: {with: {type: order.placed, subject: '${ .order }', data: '${ . }'}}}\n", "emits"
+)
+
+
+async def _receive(requests: list[dict[str, Any]], port: "asyncio.Future[int]") -> None:
+    async def take(request: web.Request) -> web.Response:
+        requests.append(await request.json())
+        return web.Response(status=202)
+
+    app = web.Application()
+    app.add_routes([web.post("/in", take)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port.set_result(runner.addresses[0][1])
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def _call(channel: grpc.Channel, path: str, request: Any, reply: Any) -> Any:
+    invoke = channel.unary_unary(f"/{path}", type(request).SerializeToString, response_deserializer=reply.FromString)
+    return invoke(request, timeout=10)
+
+
+@pytest.mark.parametrize("point", ["after-events-commit", "after-effect-end", "before-outcome-commit"])
+async def test_a_workflow_emits_once_whenever_its_worker_dies(tmp_path: Path, point: str) -> None:
+    """Its output is the event that everybody gets, sinks as well."""
+    received: list[dict[str, Any]] = []
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    receiving = asyncio.create_task(_receive(received, port))
+    settings = {
+        "FASTRUNNER_WORKERS": "1",
+        "FASTRUNNER_CRASH_POINT": point,
+        "FASTRUNNER_EVENT_SINKS": f"http://127.0.0.1:{await port}/in",
+    }
+
+    def live() -> dict[str, Any]:
+        with running(tmp_path / "data", SERVE, **settings) as runner:
+            runner.wait_ready()
+            [worker] = runner.workers()
+            with grpc.insecure_channel(runner.target) as channel:
+                asked = WorkflowExecuteInput(
+                    workflow_execution_id="order-1", workflow_yaml=EMITS, input_json='{"order": "o-7"}'
+                )
+
+                def ended() -> Any:
+                    with suppress(grpc.RpcError):
+                        _call(channel, f"{COMMAND_SERVICE}/ExecuteAsync", asked, WorkflowExecuteResponse)
+                        request = GetExecutionRequest(execution_id="order-1")
+                        found = _call(channel, f"{QUERY_SERVICE}/GetExecution", request, GetExecutionResponse).execution
+                        return found if found.status == "completed" else None
+                    return None
+
+                output: dict[str, Any] = json.loads(until(ended, 60.0).output_json)
+            until(lambda: runner.replaced(worker["pid"]))
+            until(lambda: received)
+            assert runner.stop()[0] == 0
+            return output
+
+    try:
+        output = await asyncio.to_thread(live)
+    finally:
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+    expected = {"source": "/tests/emits/1.0.0", "type": "order.placed", "subject": "o-7", "data": {"order": "o-7"}}
+    assert output == {"specversion": "1.0", "id": output["id"], "time": output["time"], **expected}
+    bus = EventBus(tmp_path / "data", lambda: None, Seals(), 600.0)
+    assert [each.event for each in bus.after(0, 10)] == [output]
+    await bus.close()
+    # A note of what has been sent may be lost with its worker.
+    assert received == [output] * len(received)

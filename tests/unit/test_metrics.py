@@ -11,11 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskTally
 from fastrunner.base import limits
-from fastrunner.config import load_config
 from fastrunner.counts.cells import Cells, Key, Segment
 from fastrunner.counts.definitions import CALL_SECONDS, EXECUTION_SECONDS, Metrics
 from fastrunner.counts.scrape import TreeCollector
-from fastrunner.tasks import build_performers
 
 PREFIX = "workflow_runner_"
 
@@ -161,13 +159,6 @@ def test_tasks_are_labelled_as_the_core_counts_them() -> None:
     assert definitions[f"{PREFIX}tasks_total"].labels == {"kind": kinds, "outcome": TALLIED_OUTCOMES}
     effects = tuple(kind.name for kind in KINDS if kind.has_effect and kind.name != "run_workflow")
     assert definitions[f"{PREFIX}effects_in_flight"].labels == {"kind": effects}
-
-
-def test_every_kind_with_an_effect_has_a_performer() -> None:
-    """And there is none that nothing could ask."""
-    performers = build_performers(load_config(), Metrics())
-    # Subflows are the engine's own; without a bus nobody publishes events.
-    assert set(performers) == {kind.name for kind in KINDS if kind.has_effect} - {"run_workflow", "emit"}
 
 
 def test_cells_end_at_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
