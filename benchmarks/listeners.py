@@ -77,13 +77,13 @@ async def fill(engine: EmbeddedEngine, begin: int, end: int) -> None:
 
 
 def match_times_us(engine: EmbeddedEngine, orders: Sequence[int], type: str) -> list[float]:
-    """How long it takes to find whom an event is for, for each of some."""
+    """Processor time that it takes to find whom an event is for, for each of some."""
     registry, times = engine._listeners._registry, []
     for order in orders:
         kept = StoredEvent(1, 0, None, approval(order, type))
-        begun_s = time.perf_counter()
+        begun_s = time.thread_time()
         found = [each for each in registry.candidates(kept.event) if registry.is_for(each, kept)]
-        times.append((time.perf_counter() - begun_s) * 1e6)
+        times.append((time.thread_time() - begun_s) * 1e6)
         assert len(found) == (type == "order.approved"), found
     return times
 
@@ -136,6 +136,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data-dir", type=Path, required=True, help="made anew")
     given = parser.parse_args(arguments)
     shutil.rmtree(given.data_dir, ignore_errors=True)
+    given.data_dir.mkdir()
     asyncio.run(measure(given.data_dir, given.executions))
     shutil.rmtree(given.data_dir)
     return 0
