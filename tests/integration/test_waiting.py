@@ -30,6 +30,11 @@ RETRYING = (
 )
 UNLIMITED = RETRYING.replace("          limit: {attempt: {count: 5}}\n", "")
 SUBFLOW = "  - sub:\n      run: {workflow: {namespace: tests, name: child, version: latest}}\n"
+LISTEN = (
+    "  - approved:\n      timeout: {after: {hours: 2}}\n      listen:\n        to:\n          any:\n"
+    "            - with: {type: org.approved}\n            - with: {type: org.declined, source: 'https://org.test'}\n"
+)
+ANYTHING = "  - anything:\n      listen: {to: {any: []}}\n"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
@@ -56,6 +61,12 @@ CASES = {
         rf"until {TIME} at the latest",
     ),
     "many": (MANY, rf"(waits until {TIME} in task 'wait\d' \(\S+\); ){{3}}and 2 more"),
+    "listen": (
+        LISTEN,
+        rf"listens for events of type 'org.approved' or 'org.declined' in task 'approved' \(/do/0/approved\), "
+        rf"until {TIME} at the latest",
+    ),
+    "anything": (ANYTHING, r"listens for events in task 'anything' \(/do/0/anything\)"),
     "subflow": (SUBFLOW, r"waits for execution 'subflow~1' in task 'sub' \(/do/0/sub\)"),
 }
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import orjson
 
-from fastrunner._core import PerformEffect, Wait, Walk
+from fastrunner._core import EventMatcher, PerformEffect, Subscribe, Wait, Walk
 from fastrunner.engine import ExecutionView
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution
@@ -83,14 +83,27 @@ def _told(cause: Wait, execution_id: str, execution: Execution | None) -> str:
         return f"retry {cause.retry}{bound} at {_time(cause.until_ms)} {where}"
     until = f", until {_time(cause.until_ms)} at the latest" if cause.until_ms else ""
     action = cause.action
+    assert action is not None
     if not isinstance(action, PerformEffect):
-        return f"listens for events {where}{until}"
+        return f"listens for {_listened(action)} {where}{until}"
     if action.kind == RUN_WORKFLOW:
         return f"waits for execution {child_id_of(execution_id, action.effect_id)!r} {where}{until}"
     kind = action.kind.replace("_", ": ", 1)
     if execution is None or action.effect_id in execution.effects_unstarted:
         return f"waits for its turn to do {kind} {where}{until}"
     return f"waits for the outcome of {kind} {where}{until}"
+
+
+def _listened(subscription: Subscribe) -> str:
+    """The events of a subscription by their types, where all alternatives name one."""
+    types: list[str] = []
+    for names, values in EventMatcher(subscription.filter).probes:
+        if "type" not in names:
+            return "events"
+        types.append(str(orjson.loads(values[names.index("type")])))
+    told = [repr(each) for each in dict.fromkeys(types)]
+    more = f" and {len(told) - _TOLD_MAX} more types" if len(told) > _TOLD_MAX else ""
+    return f"events of type {' or '.join(told[:_TOLD_MAX])}{more}" if told else "events"
 
 
 def _time(epoch_ms: int) -> str:
