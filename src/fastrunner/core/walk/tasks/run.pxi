@@ -1,4 +1,4 @@
-"""Stages 2 to 5: `run` of a shell, a script or a container: an effect that ends with the process, or once that has begun.
+"""Stages 2 to 5: `run` of a shell, a script or a container: an effect that ends with the process, or once it runs.
 
 Rules: what is text of a program (`script.code`) is never evaluated. A process nobody awaits leaves the data as it is.
 The driver answers such an effect when the process runs, so that what keeps it from that is the task's fault all the
