@@ -59,6 +59,17 @@ def fastrunner(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[
     )
 
 
+def test_a_document_that_is_run_hears_what_it_emits(tmp_path: Path) -> None:
+    (tmp_path / "talk.yaml").write_text(
+        "document: {dsl: 1.0.3, namespace: n, name: talk, version: 1.0.0}\ndo:\n- both:\n    fork:\n      branches:\n"
+        "      - hear: {listen: {to: {one: {with: {type: a.b}}}}}\n"
+        "      - say: {emit: {event: {with: {type: a.b, data: {n: 1}}}}}\n"
+        "- kept: {set: {heard: '${ .[0] }'}}\n"
+    )
+    done = fastrunner("run", str(tmp_path / "talk.yaml"), "--quiet")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"heard": [{"n": 1}]}), done.stderr
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name, text in (("greeting", GREETING), ("refusal", REFUSAL), ("long", LONG), ("broken", BROKEN)):

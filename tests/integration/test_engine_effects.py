@@ -9,7 +9,6 @@ from typing import Any
 import apsw
 import pytest
 
-from fastrunner._core import Subscribe, Walk
 from fastrunner.base import crash, limits
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import Damaged
@@ -19,6 +18,7 @@ from tests.integration.engines import (
     Performer,
     all_events,
     assert_whole,
+    document,
     engine_on,
     folder,
     submission,
@@ -181,46 +181,38 @@ async def test_data_that_is_no_input_is_written_once() -> None:
         assert size < order_size + 25_000
 
 
-# --- what this engine does not do ---
+# --- what the engine fails on ---
 
 
-async def test_subscription_sets_its_execution_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No kind of task makes one; if one did, nobody would ever bring its events."""
+LISTEN = "  - hear:\n      listen: {to: {any: []}}\n"
 
-    class Subscribing:
-        @staticmethod
-        def start(*arguments: Any, **options: Any) -> Any:
-            walk, turn = Walk.start(*arguments, **options)
-            actions = [Subscribe(1, {}, "/do/0/one")]
-            fields = {
-                name: getattr(turn, name) for name in ("events", "first_sequence", "last_sequence", "more", "tally")
-            }
-            return walk, SimpleNamespace(actions=actions, **fields)
 
+def _deaf(*_: object) -> None:
+    raise ValueError("nobody can be entered")
+
+
+async def test_who_waits_for_an_execution_that_cannot_listen_hears_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async with engine_on(folder()) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr("fastrunner.engine.embedded.run.execution.Walk", Subscribing)
+            patch.setattr("fastrunner.engine.embedded.listeners.registry.Registry.add", _deaf)
             with pytest.raises(RuntimeError, match="failed on this execution"):
-                await engine.submit(submission("one"))
+                await engine.submit(submission("one", document(LISTEN)))
         assert await engine.submit(submission("two")) == "running"
 
 
-async def test_stored_subscription_sets_its_execution_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Subscribing:
-        @staticmethod
-        def restore(*arguments: Any, **options: Any) -> Any:
-            return SimpleNamespace(pending=lambda: [Subscribe(1, {}, "/do/0/one")])
-
-    path, performer = folder(), Performer()
-    async with engine_on(path) as engine:
-        await engine.submit(submission("one", CALL))
-    async with engine_on(path, performer) as engine:
+async def test_one_that_cannot_listen_later_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays as its last commit has it, and whoever commands it hears so."""
+    performer = Performer()
+    async with engine_on(folder(), performer) as engine:
+        await engine.submit(submission("one", CALL.partition("  - keep")[0] + LISTEN))
+        await until(lambda: performer.performed, "the call to start")
         with monkeypatch.context() as patch:
-            patch.setattr("fastrunner.engine.embedded.commit.shard.Walk", Subscribing)
-            with pytest.raises(Damaged, match="out of service"):
-                await engine.cancel("one", "", True)
+            patch.setattr("fastrunner.engine.embedded.listeners.registry.Registry.add", _deaf)
+            performer.gate.set()
+            await until(lambda: engine._shards.by_number[0].live["one"].broken, "it to be set aside")
+        with pytest.raises(Damaged, match="out of service"):
+            await engine.cancel("one", "", True)
         assert (await engine.get("one")).status == "running"
-    assert performer.performed == []
 
 
 async def test_effect_of_an_execution_that_is_set_aside_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, be
     except KeyFileRefused as error:
         raise ConfigurationError(str(error)) from None
     registry = Registry(folder)
-    bus = EventBus(folder, lambda: None, Seals(keys), config.event_retention_s, metrics=metrics)
+    bus = EventBus(folder, lambda: engine.events_came(), Seals(keys), config.event_retention_s, metrics=metrics)
     performers = build_performers(config, metrics, event_sink=bus)
     engine = EmbeddedEngine(
         config,
@@ -115,6 +115,7 @@ async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, be
         secrets=secrets,
         definitions=registry,
         resources=Resolver(config, metrics, secrets),
+        events=bus,
         data_keys=keys,
     )
     await engine.start()

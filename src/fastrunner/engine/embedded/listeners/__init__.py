@@ -141,6 +141,14 @@ class Listeners:
 
     def heard(self, execution: Execution, change: Change) -> None:
         """See Driver. Raises RuntimeError if there are no events."""
+        try:
+            self._hear(execution, change)
+        except Exception:
+            # There will be no such commit: whoever waits for it hears that with the execution's other callers.
+            execution.waiters = (*change.waiters, *execution.waiters)
+            raise
+
+    def _hear(self, execution: Execution, change: Change) -> None:
         heard = change.listening
         assert heard is not None
         if self._source is None:
