@@ -21,6 +21,7 @@ from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.reader import Reader, unreadable
 from fastrunner.engine.embedded.store.seals import NotOpened, Seals, filter_place, inbox_place
 from fastrunner.engine.embedded.store.statements import QUERIES
+from fastrunner.errors import ShardDamaged
 
 __all__ = ["InboxEvent", "ListenerReader", "ListenerWriter", "StoredListener"]
 
@@ -130,7 +131,12 @@ class ListenerReader(Reader):
 
     def events_position(self) -> int:
         """Up to which key events have been looked at for the listeners here."""
-        rows = self._sound("select_position", ())
+        try:
+            rows = self._sound("select_position", ())
+        except ShardDamaged:
+            # Each listener knows what it has been offered.
+            self.report(Damage("events_position", "", "how far events have been looked at cannot be read"))
+            rows = []
         return int(rows[0][0]) if rows else 0
 
 
