@@ -90,6 +90,24 @@ def test_what_is_repeated_after_a_crash_is_published_once(tmp_path: Path) -> Non
     run(tmp_path, main)
 
 
+def test_what_is_published_is_not_told_as_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another attempt would publish another event: where the file is written but cannot be read, that is waited for."""
+    monkeypatch.setattr(limits, "COMMIT_RETRY_DELAY_S_MAX", 0.01)
+
+    async def main(bus: EventBus, performer: EffectPerformer, metrics: Metrics) -> None:
+        trouble = iter([True] * 3)
+        bus._reading._db().set_progress_handler(lambda: next(trouble, False), 1)
+        first = await emitted(performer, "order-1/do/0/tell//1")
+        assert len(list(trouble)) == 3, "a new one is not read"
+        trouble = iter([True] * 3)
+        assert await emitted(performer, "order-1/do/0/tell//1") == first
+        assert not list(trouble), "the first one is read as soon as it can be"
+        assert [each.event for each in bus.after(0, 10)] == [first]
+        assert metrics.effects.labels("emit", "failed").value == 0
+
+    run(tmp_path, main)
+
+
 @pytest.mark.parametrize(
     ("more", "status", "words"),
     [

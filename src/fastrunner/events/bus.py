@@ -26,7 +26,7 @@ from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.disk import shortage
 from fastrunner.engine.embedded.store.seals import NotOpened, Seals
-from fastrunner.errors import AtCapacity, RunnerError, StorageFull
+from fastrunner.errors import AtCapacity, RunnerError, ShardDamaged, StorageFailed, StorageFull
 from fastrunner.events.attributes import checked
 from fastrunner.events.file import (
     EventRow,
@@ -53,7 +53,8 @@ class _Pending:
 
     rows: list[EventRow]
     size_bytes: int
-    keys: "asyncio.Future[list[int]]"
+    written: "asyncio.Future[tuple[list[int], list[bool]]]"
+    """The number of each, and whether it is no duplicate."""
 
 
 class EventBus:
@@ -111,9 +112,12 @@ class EventBus:
         """
         of_namespaces = None if namespaces is None else orjson.dumps(sorted(namespaces)).decode()
         rows = await self._rows(events, of_namespaces)
-        return await self._publish(rows) if rows else []
+        if not rows:
+            return []
+        keys, _ = await self._publish(rows)
+        return keys
 
-    async def _publish(self, rows: list[EventRow]) -> Sequence[int]:
+    async def _publish(self, rows: list[EventRow]) -> tuple[list[int], list[bool]]:
         self._check_room()
         size_bytes = sum(len(row.event) for row in rows)
         if self._pending_bytes + size_bytes > limits.EVENTS_PENDING_SIZE_BYTES_MAX:
@@ -123,30 +127,41 @@ class EventBus:
         self._pending_bytes += size_bytes
         if self._publishing is None:
             self._publishing = asyncio.create_task(self._publish_pending())
-        return await asyncio.shield(pending.keys)
+        return await asyncio.shield(pending.written)
 
     async def emit(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """Publishes one event to everybody; gives it as it is kept: a duplicate's is the first one. Raises as
         `publish`."""
-        row = self._row(event, None, "event")
-        await self._publish([row._replace(is_outgoing=self._has_sinks)])
-        stored = self.find(event["source"], event["id"])
+        text = checked(event, "event")
+        row = self._row(event, text, None)
+        _, (is_new,) = await self._publish([row._replace(is_outgoing=self._has_sinks)])
         # It may have been damaged, or have left for others already.
-        return event if stored is None else stored.event
+        stored = None if is_new else await self._find_surely(event["source"], event["id"])
+        published: Mapping[str, Any] = orjson.loads(text) if stored is None else stored.event
+        return published
+
+    async def _find_surely(self, source: str, id: str) -> StoredEvent | None:
+        """`find`, as soon as the file can be read: what is published must not be taken for refused."""
+        while True:
+            try:
+                return self.find(source, id)
+            except ShardDamaged:
+                return None
+            except (StorageFailed, StorageFull):
+                await asyncio.sleep(limits.COMMIT_RETRY_DELAY_S_MAX)
 
     async def _rows(self, events: Sequence[Mapping[str, Any]], namespaces: str | None) -> list[EventRow]:
         rows = []
         began_s = clock.monotonic_s()
         for at, event in enumerate(events):
-            rows.append(self._row(event, namespaces, f"events[{at}]"))
+            rows.append(self._row(event, checked(event, f"events[{at}]"), namespaces))
             # Others have the loop in between.
             if clock.monotonic_s() - began_s > limits.BATCH_TURN_S_MAX:
                 await asyncio.sleep(0)
                 began_s = clock.monotonic_s()
         return rows
 
-    def _row(self, event: Mapping[str, Any], namespaces: str | None, where: str) -> EventRow:
-        text = checked(event, where)
+    def _row(self, event: Mapping[str, Any], text: bytes, namespaces: str | None) -> EventRow:
         digest = digest_of(event["source"], event["id"])
         sealer = self._seals.sealer
         stored = text if sealer is None else sealer.seal(text, event_place(digest))
@@ -191,10 +206,10 @@ class EventBus:
             if not isinstance(error, RunnerError):
                 _log.exception("events could not be published")
             for each in taken:
-                if not each.keys.cancelled():
-                    each.keys.set_exception(error)
+                if not each.written.cancelled():
+                    each.written.set_exception(error)
                     # Whoever asked may be gone.
-                    each.keys.exception()
+                    each.written.exception()
             return
         finally:
             self._pending_bytes -= sum(each.size_bytes for each in taken)
@@ -208,9 +223,10 @@ class EventBus:
             _log.error("%d events for sinks are given up: there is no room for more", appended.dropped_count)
         at = 0
         for each in taken:
-            if not each.keys.cancelled():
-                each.keys.set_result(appended.keys[at : at + len(each.rows)])
-            at += len(each.rows)
+            end = at + len(each.rows)
+            if not each.written.cancelled():
+                each.written.set_result((appended.keys[at:end], appended.are_new[at:end]))
+            at = end
         if appended.new_count:
             self._wake()
 

@@ -95,10 +95,15 @@ class Appended(NamedTuple):
 
     keys: list[int]
     """The number of each; that of the first one for a duplicate."""
-    new_count: int
-    """How many are no duplicates."""
+    are_new: list[bool]
+    """Whether each is no duplicate."""
     dropped_count: int
     """How many for sinks had to go, because those have taken none for too long."""
+
+    @property
+    def new_count(self) -> int:
+        """How many are no duplicates."""
+        return sum(self.are_new)
 
 
 def digest_of(source: str, event_id: str) -> bytes:
@@ -158,23 +163,22 @@ class EventsFile(SharedFile):
 
     def _append(self, db: apsw.Connection, rows: Sequence[EventRow], now_ms: int) -> Appended:
         size_sum = self._make_room(db, len(rows), sum(len(row.event) for row in rows))
-        keys, outgoing = [], []
-        new_count = 0
+        keys, are_new, outgoing = [], [], []
         insert, select = QUERIES["insert_event"], QUERIES["select_key"]
         for row in rows:
             digest, type_hash, namespaces, event, is_outgoing = row
             checksum = checksum_of(now_ms, namespaces, digest, type_hash, event)
             values = (digest, type_hash, now_ms, size_sum + len(event), namespaces, checksum, event)
             key = db.execute(insert, values).get
+            are_new.append(key is not None)
             if key is None:
                 key = db.execute(select, (digest,)).get
             else:
                 size_sum += len(event)
-                new_count += 1
                 if is_outgoing:
                     outgoing.append(row)
             keys.append(int(key))
-        return Appended(keys, new_count, _put_out(db, outgoing, now_ms) if outgoing else 0)
+        return Appended(keys, are_new, _put_out(db, outgoing, now_ms) if outgoing else 0)
 
     def _make_room(self, db: apsw.Connection, count: int, size_bytes: int) -> int:
         """Has the oldest go until so many more may come; the bytes of all events up to the newest."""
