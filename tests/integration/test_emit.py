@@ -108,6 +108,18 @@ def test_what_is_published_is_not_told_as_refused(tmp_path: Path, monkeypatch: p
     run(tmp_path, main)
 
 
+def test_what_was_published_before_a_crash_is_not_refused_after_it(tmp_path: Path) -> None:
+    async def main(bus: EventBus, performer: EffectPerformer, metrics: Metrics) -> None:
+        first = await emitted(performer, "order-1/do/0/tell//1")
+        bus._writing._db().set_progress_handler(lambda: True, 1)
+        assert await emitted(performer, "order-1/do/0/tell//1") == first
+        failure = await performer.perform(effect("order-1/do/1/tell//1"), {"event": GIVEN})
+        assert isinstance(failure, EffectFailure)
+        assert (failure.type, failure.status) == ("communication", 503)
+
+    run(tmp_path, main)
+
+
 @pytest.mark.parametrize(
     ("more", "status", "words"),
     [

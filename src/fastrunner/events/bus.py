@@ -134,9 +134,16 @@ class EventBus:
         `publish`."""
         text = checked(event, "event")
         row = self._row(event, text, None)
-        _, (is_new,) = await self._publish([row._replace(is_outgoing=self._has_sinks)])
-        # It may have been damaged, or have left for others already.
-        stored = None if is_new else await self._find_surely(event["source"], event["id"])
+        try:
+            _, (is_new,) = await self._publish([row._replace(is_outgoing=self._has_sinks)])
+        except (AtCapacity, StorageFailed):
+            # It may have been published before a crash.
+            stored = await self._find_surely(event["source"], event["id"])
+            if stored is None:
+                raise
+        else:
+            # It may have been damaged, or have left for others already.
+            stored = None if is_new else await self._find_surely(event["source"], event["id"])
         published: Mapping[str, Any] = orjson.loads(text) if stored is None else stored.event
         return published
 
