@@ -154,7 +154,8 @@ class EventBus:
                 return self.find(source, id)
             except ShardDamaged:
                 return None
-            except (StorageFailed, StorageFull):
+            except (StorageFailed, StorageFull) as trouble:
+                _log.warning("whether an event was published cannot be read now: %s", trouble.message)
                 await asyncio.sleep(limits.COMMIT_RETRY_DELAY_S_MAX)
 
     async def _rows(self, events: Sequence[Mapping[str, Any]], namespaces: str | None) -> list[EventRow]:
