@@ -13,6 +13,7 @@ from fastrunner.base import limits
 from fastrunner.data.inspection import shard_files
 from fastrunner.data.resealing import reseal
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.embedded.store.proofs import inbox_checksum
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
 from tests.integration.engines import assert_whole, document, engine_on, folder, send, submission, until, until_status
@@ -385,6 +386,29 @@ async def test_damage_to_what_is_stored_of_listeners_is_found_and_made_good() ->
         # The first event is lost to the inboxes, and stays where it was published.
         for each in ("filter", "event"):
             assert len((await output_of(engine, each))["heard"]) == 5
+
+
+async def test_event_that_a_crash_has_given_to_some_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an event is for many, some of them have it before the file says that it was looked at."""
+    monkeypatch.setattr(limits, "INBOX_ROWS_PER_LISTENER_MAX", 1)
+    path = folder()
+    async with engine_on(path) as engine:
+        await engine.submit(submission("x", ANY.replace(">= 2", ">= 4")))
+        await waits(engine, "x")
+        await engine.pause("x", "")
+    await publish(path, 1)
+    with closing(apsw.Connection(str(path / "events.db"))) as db:
+        key, event = db.execute("select event_key, event from events").get
+    rows(path, f"insert into event_inbox select execution_key, subscription_id, {key} from listeners")
+    rows(path, f"insert into inbox_events values ({key}, x'{event.hex()}', {inbox_checksum(key, event)})")
+    async with engine_on(path) as engine:
+        await until(lambda: engine._shards.by_number[0].inbox.position >= key, "the event to be looked at")
+        await engine.resume("x", "")
+        await until(lambda: rows(path, "select * from event_inbox") == [], "the event to be taken")
+        # From the second one on it has as many as it may.
+        await send(engine, *events(2, 3, 4))
+        assert await output_of(engine, "x") == [1, {"n": 2}, {"n": 3}, {"n": 4}]
+    assert_nothing_left(path)
 
 
 def findings(path: Path, keys: DataKeys | None) -> list[tuple[str, str]]:

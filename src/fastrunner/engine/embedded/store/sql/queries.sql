@@ -591,9 +591,12 @@ on conflict (only_row) do update set event_key = excluded.event_key
 select coalesce(max(event_key), 0) from events_position
 
 -- name: select_listeners
--- A page of all listeners.
+-- A page of all listeners. What has a row was offered, also where a crash has cut off the others that it was for.
 select
-    l.listener_key, l.execution_key, x.execution_id, l.subscription_id, l.offered_key, l.is_live, l.started_sequence,
+    l.listener_key, l.execution_key, x.execution_id, l.subscription_id,
+    (select max(l.offered_key, coalesce(max(i.event_key), 0)) from event_inbox as i
+        where i.execution_key = l.execution_key and i.subscription_id = l.subscription_id),
+    l.is_live, l.started_sequence,
     l.filter, l.checksum, coalesce(cast(p.namespace as text), ''),
     (select count(*) from event_inbox as i where i.execution_key = l.execution_key and i.subscription_id = l.subscription_id)
 from listeners as l
@@ -606,7 +609,10 @@ limit ?2
 -- name: select_listeners_of
 -- Those of one execution.
 select
-    l.listener_key, l.execution_key, x.execution_id, l.subscription_id, l.offered_key, l.is_live, l.started_sequence,
+    l.listener_key, l.execution_key, x.execution_id, l.subscription_id,
+    (select max(l.offered_key, coalesce(max(i.event_key), 0)) from event_inbox as i
+        where i.execution_key = l.execution_key and i.subscription_id = l.subscription_id),
+    l.is_live, l.started_sequence,
     l.filter, l.checksum, coalesce(cast(p.namespace as text), ''),
     (select count(*) from event_inbox as i where i.execution_key = l.execution_key and i.subscription_id = l.subscription_id)
 from listeners as l
