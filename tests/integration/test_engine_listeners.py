@@ -16,7 +16,17 @@ from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.store.proofs import inbox_checksum
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
-from tests.integration.engines import assert_whole, document, engine_on, folder, send, submission, until, until_status
+from tests.integration.engines import (
+    assert_whole,
+    bus_of,
+    document,
+    engine_on,
+    folder,
+    send,
+    submission,
+    until,
+    until_status,
+)
 
 ONE = document("  - hear:\n      listen: {to: {one: {with: {type: t}}}}\n")
 TWICE = document(
@@ -409,6 +419,20 @@ async def test_event_that_a_crash_has_given_to_some_is_counted_once(monkeypatch:
         await send(engine, *events(2, 3, 4))
         assert await output_of(engine, "x") == [1, {"n": 2}, {"n": 3}, {"n": 4}]
     assert_nothing_left(path)
+
+
+async def test_how_far_it_has_come_is_told_under_load_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or nothing would expire while there is always one more event, and there would be no room in the end."""
+    monkeypatch.setattr(limits, "EVENTS_FOLLOWED_PER_READ_MAX", 1)
+    monkeypatch.setattr(limits, "EVENTS_LOOK_INTERVAL_S", 0.001)
+    async with engine_on(folder()) as engine:
+        await engine.submit(submission("x", ONE))
+        await waits(engine, "x")
+        bus, told = bus_of(engine), list[int]()
+        monkeypatch.setattr(bus, "reached", lambda _, key: told.append(key))
+        keys = await send(engine, *events(*range(200), type="other"))
+        await until(lambda: keys[-1] in told, "all events to be looked at")
+        assert len(set(keys) & set(told)) > 1
 
 
 def findings(path: Path, keys: DataKeys | None) -> list[tuple[str, str]]:

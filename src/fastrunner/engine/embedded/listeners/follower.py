@@ -56,6 +56,7 @@ class Follower:
         self._woken = asyncio.Event()
         self._landed = asyncio.Event()
         self._pass_began_s = 0.0
+        self._told_s = 0.0
 
     def reached_key(self, listener: Listener) -> int:
         """Up to which key the events have been looked at for a listener's shard."""
@@ -76,8 +77,11 @@ class Follower:
         while True:
             self._woken.clear()
             try:
-                if not await self._follow():
+                has_more = await self._follow()
+                # Under a load that never ends, too, or nothing would expire until there is no room.
+                if not has_more or monotonic_s() - self._told_s >= limits.EVENTS_LOOK_INTERVAL_S:
                     self._tell_reached()
+                if not has_more:
                     await self._rest(limits.EVENTS_FOLLOW_INTERVAL_S)
             except (StorageFailed, StorageFull) as trouble:
                 _log.warning("events cannot be followed now: %s", trouble.message)
@@ -148,6 +152,7 @@ class Follower:
             self._pass_began_s = monotonic_s()
 
     def _tell_reached(self) -> None:
+        self._told_s = monotonic_s()
         oldest = self._source.retained(None, 0, self._begun_key, 1)
         self.oldest_key = oldest[0].key if oldest else self._begun_key
         for shard in self._shards:
