@@ -435,6 +435,25 @@ async def test_how_far_it_has_come_is_told_under_load_too(monkeypatch: pytest.Mo
         assert len(set(keys) & set(told)) > 1
 
 
+async def test_event_that_comes_while_its_execution_is_out_of_service_is_heard_after_a_start() -> None:
+    path = folder()
+    async with engine_on(path) as engine:
+        await engine.submit(submission("x", TWICE))
+        await engine.submit(submission("y", TWICE))
+        await waits(engine, "x", "y")
+        shard = engine._shards.by_number[0]
+        try:
+            raise RuntimeError("the core fails")
+        except RuntimeError:
+            shard.quarantine(shard.live["x"])
+        await send(engine, *events(1, 2))
+        assert await output_of(engine, "y") == [{"n": 2}]
+        assert (await engine.get("x")).status == "running"
+    async with engine_on(path) as engine:
+        assert await output_of(engine, "x") == [{"n": 2}]
+    assert_nothing_left(path)
+
+
 def findings(path: Path, keys: DataKeys | None) -> list[tuple[str, str]]:
     """What `fastrunner data check` finds: table and detail."""
     [shard] = shard_files(path, 1, keys)

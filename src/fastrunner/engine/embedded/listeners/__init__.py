@@ -246,6 +246,9 @@ class Listeners:
             return
         place = whose(execution.shard_number, execution.execution_key)
         self._residents.pop(place, None)
+        if self._shards.by_number[execution.shard_number].live.get(execution.execution_id) is execution:
+            # It is out of service until the next start, and has then what has come meanwhile.
+            return
         if self._is_loading:
             self._gone.add(place)
         for listener in self._registry.of(execution.shard_number, execution.execution_key):
