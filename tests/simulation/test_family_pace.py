@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from fastrunner.base import clock
 from fastrunner.engine import DefinitionRef
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.errors import StorageFailed
 from fastrunner.registry.file import RegistryFile
 from tests.integration.engines import WAIT, document, folder, submission, until_status
 from tests.simulation.pace import Disk, engine_at, live
@@ -64,5 +66,39 @@ def test_a_pause_reaches_who_is_being_accepted(disk: Disk) -> None:
             await until_status(engine, "p~1", "paused")
             await engine.resume("p", "")
             await until_status(engine, "p~1", "running")
+
+    live(disk.clock, main())
+
+
+def test_a_pause_reaches_a_child_that_cannot_be_read_at_once(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the parent's commit is not cut off by it: all who wait are told."""
+
+    async def main() -> None:
+        path = folder()
+        registry = RegistryFile(path)
+        registry.register(DefinitionRef("tests", "test", "1.0.0"), HOUR, 1)
+        text = document("  - sub:\n      run: {workflow: {namespace: tests, name: test, version: latest}}\n", "parent")
+        told: list[str] = []
+        async with engine_at(
+            disk, path, definitions=registry, parked_resident_max=0, listener=lambda row: told.append(row.execution_id)
+        ) as engine:
+            await engine.submit(submission("p", text))
+            await until_status(engine, "p~1", "running")
+            await until(lambda: not is_live(engine, "p~1"))
+            store, troubles = engine._shards.by_number[0].store, [StorageFailed("cannot be read")]
+            acceptance = store.acceptance
+
+            def fails_once(execution_id: str) -> Any:
+                if execution_id == "p~1" and troubles:
+                    raise troubles.pop()
+                return acceptance(execution_id)
+
+            monkeypatch.setattr(store, "acceptance", fails_once)
+            told.clear()
+            await engine.pause("p", "")
+            await until(lambda: "p" in told)
+            assert not troubles
+            await until_status(engine, "p~1", "paused")
+        registry.close()
 
     live(disk.clock, main())

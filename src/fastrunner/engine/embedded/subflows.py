@@ -15,6 +15,7 @@ Rules:
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 import orjson
@@ -37,6 +38,7 @@ from fastrunner.errors import (
     InvalidRequest,
     RunnerError,
     Stopping,
+    StorageFailed,
     TooLarge,
     Unavailable,
     UnknownWorkflow,
@@ -162,14 +164,24 @@ class Subflows:
         shard = self._shards.by_number[execution.shard_number]
         family, execution_id = change.family, execution.execution_id
         if family is not None and family.is_all:
-            shard.orders.give_all()
+            self._surely(shard.orders.give_all)
         elif family is not None:
             for child_id, order in family.orders:
-                shard.orders.give(execution_id, child_id, family.number, order)
+                give = partial(shard.orders.give, execution_id, child_id, family.number, order)
+                # By then there may be a later order; the file has the last one.
+                self._surely(give, shard.orders.give_all)
         parent = None if execution.family is None else execution.family.parent
         if change.finished_ms and parent is not None and parent.awaits_end:
             asked = (parent, execution_id, change.status, change.output_json, change.error_json)
-            self.ended(shard, execution_id, parent, lambda: _outcome_of_end(*asked))
+            self._surely(partial(self.ended, shard, execution_id, parent, lambda: _outcome_of_end(*asked)))
+
+    def _surely(self, action: Callable[[], None], again: Callable[[], None] | None = None) -> None:
+        """Now, or, perhaps otherwise, as soon as the file can be read: what else follows a commit must not be cut
+        off."""
+        try:
+            action()
+        except StorageFailed:
+            asyncio.get_running_loop().call_later(limits.COMMIT_RETRY_DELAY_S_MAX, self._surely, again or action)
 
     def ended(self, shard: Shard, child_id: str, parent: Parent, outcome_of: Callable[[], Outcome]) -> None:
         """The end of a child is durable: its parent hears of it."""
