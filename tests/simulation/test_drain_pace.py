@@ -29,7 +29,15 @@ class Part:
         def note() -> None:
             self._told[f"{self._name}.{method}"] = (asyncio.get_running_loop().time(), 0.0)
 
-        return note if method == "stop_waiting" or self._name in _AT_ONCE else take
+        is_at_once = method == "stop_waiting" or (self._name, method) == ("schedules", "close")
+        return note if is_at_once or self._name in _AT_ONCE else take
+
+
+class Wakes:
+    """Nobody wakes the worker any more."""
+
+    def fileno(self, _: int) -> int:
+        return 0
 
 
 @pytest.mark.parametrize("timeout_s", [30.0, 3.0])
@@ -40,8 +48,11 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
 
     async def main() -> None:
         worker = Worker.__new__(Worker)
-        for name in ("server", "engine", "callbacks", "sinks", "bus", "router", "credentials", *_AT_ONCE):
+        for name in ("server", "engine", "callbacks", "sinks", "bus", "schedules", "router", "credentials", *_AT_ONCE):
             setattr(worker, f"_{name}", Part(name, told))
+        worker._wakes, worker._index = Wakes(), 0  # type: ignore[assignment]
+        # The loop of virtual time looks at no files.
+        monkeypatch.setattr(asyncio.get_running_loop(), "remove_reader", lambda _: True, raising=False)
         await worker.drain(timeout_s)
 
     live(time, main())
