@@ -32,6 +32,8 @@ def main(seeds: int, first: int) -> None:
     )
     effects = sum((verdict.effects for verdict in verdicts), Counter[str]())
     click.echo("effects: " + ", ".join(f"{kind} {count}" for kind, count in sorted(effects.items())))
+    cloud_events = sum((verdict.cloud_events for verdict in verdicts), Counter[str]())
+    click.echo("CloudEvents: " + ", ".join(f"{what} {count}" for what, count in cloud_events.items()))
     for fault, count in faults.most_common():
         click.echo(f"  {count:8} {fault}")
     if bad:

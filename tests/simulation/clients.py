@@ -8,6 +8,7 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
+import orjson
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
 
@@ -20,14 +21,20 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowExecuteInput,
 )
 from fastrunner.errors import RunnerError, code_of
-from tests.simulation.documents import DOCUMENTS
+from tests.simulation.documents import DOCUMENTS, LISTENING, PAIRS
 from tests.simulation.runner import Runner
 from tests.simulation.virtual import delay_s
 
-__all__ = ["Broken", "Job", "make_job"]
+__all__ = ["Broken", "Job", "insist", "make_job", "make_listening_jobs"]
 
 _OTHER = 9
 """A request that nobody sends before the id is taken."""
+_ALL = {
+    **DOCUMENTS,
+    **LISTENING,
+    **{f"{kind} {number}": text for kind, pair in PAIRS.items() for number, text in enumerate(pair)},
+}
+"""Documents by kind of job."""
 _FOR_NOW = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
 
 
@@ -56,6 +63,8 @@ class Job:
     """Commands that were answered with success."""
     refused: bool = False
     """A command was refused because the execution had ended."""
+    partner_id: str = ""
+    """Whom it emits events for."""
     may_be_forgotten: bool = False
     """Whether its retention may end meanwhile; then its id may be taken again, and most promises are void."""
     _losers: set[int] = field(default_factory=set)
@@ -95,8 +104,8 @@ class Job:
     def _request(self, number: int) -> WorkflowExecuteInput:
         return WorkflowExecuteInput(
             workflow_execution_id=self.execution_id,
-            workflow_yaml=DOCUMENTS[self.kind],
-            input_json='{"n":0}',
+            workflow_yaml=_ALL[self.kind],
+            input_json=orjson.dumps({"n": 0, "to": self.partner_id}).decode(),
             env_vars={"REQUEST": str(number)},
         )
 
@@ -163,8 +172,11 @@ class Job:
 
 
 async def _insist(runner: Runner, method: str, request: Message, worker: int | None = None) -> int:
+    return await insist(runner, method, request.SerializeToString(), worker)
+
+
+async def insist(runner: Runner, method: str, payload: bytes, worker: int | None = None) -> int:
     """The code of the answer; what may be refused for now is asked again."""
-    payload = request.SerializeToString()
     while True:
         try:
             await runner.ask(method, payload, worker)
@@ -196,3 +208,19 @@ def make_job(rng: random.Random, number: int, may_be_forgotten: bool) -> Job:
         f"job-{number}", kind, delay_s(rng, 0.1, 5.0), requests, rng.random() < 0.2, script,
         may_be_forgotten=may_be_forgotten,
     )  # fmt: skip
+
+
+def make_listening_jobs(rng: random.Random, first: int, may_be_forgotten: bool, paired: bool) -> list[Job]:
+    """Clients' plans for executions that hear each other, if they are `paired`, or else what comes from outside."""
+    kind = rng.choice(list(PAIRS if paired else LISTENING))
+    commands = ("pause", "resume", "again") if paired else ("pause", "resume", "pause", "resume", "cancel", "again")
+    jobs = []
+    for number in range(2 if paired else 1):
+        script = [(delay_s(rng, 0.2, 10.0), rng.choice(commands)) for _ in range(rng.choice((0, 0, 1, 3)))]
+        partner_id = f"job-{first + 1 - number}" if paired else ""
+        jobs.append(Job(
+            f"job-{first + number}", f"{kind} {number}" if paired else kind, delay_s(rng, 0.2, 10.0),
+            list(rng.choice(((0,), (0, 0), (0, 1)))), rng.random() < 0.2, script, partner_id=partner_id,
+            may_be_forgotten=may_be_forgotten,
+        ))  # fmt: skip
+    return jobs

@@ -1,10 +1,11 @@
 """Support: what the simulated runner executes: documents that clients send, and workflows that these run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tests.integration.engines import document
 
-__all__ = ["CHILDREN", "DEFINITIONS", "DOCUMENTS", "OUTPUTS"]
+__all__ = ["CHILDREN", "DEFINITIONS", "DOCUMENTS", "HEARS", "LISTENING", "OUTPUTS", "PAIRS"]
 
 _CALL = "call: http, with: {method: get, endpoint: 'http://127.0.0.1:1/x'}"
 _SHELL = "run: {shell: {command: 'true'}"
@@ -104,3 +105,97 @@ CHILDREN: Mapping[str, range] = {
     "retried": range(1, 5),
 }
 """How many children one has had that has completed; those that are not here have none."""
+
+
+def _for_it(event_type: str) -> str:
+    """A filter of events that are for the execution itself."""
+    return f"{{with: {{type: {event_type}}}, correlate: {{job: {{from: .data.to, expect: '${{ $workflow.id }}'}}}}}}"
+
+
+def _hear(strategy: str) -> str:
+    return f"  - hear: {{listen: {{to: {{{strategy}}}}}}}\n  - told: {{set: {{heard: '${{ map(.k) }}'}}}}\n"
+
+
+def _round(count: int, *tasks: str) -> str:
+    """So many times the same."""
+    return (
+        f"  - rounds:\n      for: {{each: i, in: '[range({count})]'}}\n      do:\n"
+        + "".join(tasks)
+        + "  - told: {set: {heard: '${ $context }'}}\n"
+    )
+
+
+def _hear_in_round(event_type: str) -> str:
+    listen = f"listen: {{to: {{one: {_for_it(event_type)}}}}}"
+    return f"        - hear: {{{listen}, export: {{as: '${{ ($context // []) + map(.k) }}'}}}}\n"
+
+
+def _say(event_type: str) -> str:
+    """Emits an event for the partner, until it is published."""
+    data = "{to: '${ $workflow.input.to }', by: '${ $workflow.id }', k: '${ $i }'}"
+    return (
+        "        - say:\n            try:\n"
+        f"              - emit: {{emit: {{event: {{with: {{type: {event_type}, data: {data}}}}}}}}}\n"
+        "            catch: {errors: {}, retry: {delay: {milliseconds: 300}}}\n"
+    )
+
+
+_EACH = "foreach: {item: e, do: [{rest: {wait: {milliseconds: 20}}}, {note: {set: {k: '${ $e.k }'}}}]}"
+
+LISTENING: Mapping[str, str] = {
+    "hear-one": document(_hear(f"one: {_for_it('a')}")),
+    "hear-all": document(_hear(f"all: [{_for_it('a')}, {_for_it('b')}, {_for_it('c')}]")),
+    "hear-any": document(_hear(f"any: [{_for_it('a')}, {_for_it('b')}]")),
+    "hear-until": document(_hear(f"any: [{_for_it('a')}], until: '${{ length >= 4 }}'")),
+    "hear-stop": document(
+        f"  - hear:\n      listen: {{to: {{any: [{_for_it('a')}, {_for_it('b')}], until: {{one: {_for_it('stop')}}}}}}}\n"
+        f"      {_EACH}\n  - told: {{set: {{heard: '${{ map(.k) }}'}}}}\n"
+    ),
+    "hear-loop": document(_round(5, _hear_in_round("a"))),
+    "hear-fork": document(
+        "  - both:\n      fork:\n        branches:\n"
+        + "".join(f"          - {name}: {{listen: {{to: {{one: {_for_it('a')}}}}}}}\n" for name in ("left", "right"))
+        + f"  - hear: {{listen: {{to: {{one: {_for_it('a')}}}}}, input: {{from: .}}, "
+        "output: {as: '${ $input + [.] }'}}\n"
+        "  - told: {set: {heard: '${ map(.[].k) }'}}\n"
+    ),
+}
+"""Documents that wait for events from outside, by name."""
+
+PAIRS: Mapping[str, tuple[str, str]] = {
+    "ping": (document(_round(4, _say("a"), _hear_in_round("a"))), document(_round(4, _hear_in_round("a"), _say("a")))),
+    "emits": (document(_round(6, _say("a"))), LISTENING["hear-loop"]),
+}
+"""Documents of which one emits what the other waits for, by name."""
+
+
+def _first(count: int) -> Callable[[list[dict[str, Any]]], list[int]]:
+    return lambda events: [event["data"]["k"] for event in events if event["type"] == "a"][:count]
+
+
+def _of_each_type(events: list[dict[str, Any]]) -> list[int]:
+    first: dict[str, int] = {}
+    for event in events:
+        first.setdefault(event["type"], event["data"]["k"])
+    return list(first.values())
+
+
+def _until_stop(events: list[dict[str, Any]]) -> list[int]:
+    types = [event["type"] for event in events]
+    return [event["data"]["k"] for event in events[: types.index("stop")]]
+
+
+HEARS: Mapping[str, Callable[[list[dict[str, Any]]], list[int]]] = {
+    "hear-one": _first(1),
+    "hear-all": _of_each_type,
+    "hear-any": lambda events: [event["data"]["k"] for event in events][:1],
+    "hear-until": _first(4),
+    "hear-stop": _until_stop,
+    "hear-loop": _first(5),
+    "hear-fork": lambda events: [k for k in _first(2)(events) for _ in range(2)][:3],
+    "ping 0": _first(4),
+    "ping 1": _first(4),
+    "emits 0": lambda events: [],
+    "emits 1": _first(5),
+}
+"""What one has heard when it has completed, of all events for it in their order, by the kind of job."""

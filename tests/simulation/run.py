@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import orjson
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base import clock
@@ -27,8 +28,9 @@ from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.store.identities import Identities
 from fastrunner.errors import UnknownExecution
 from tests.integration.engines import TERMINAL
-from tests.simulation.clients import Broken, Job, make_job
-from tests.simulation.documents import CHILDREN, OUTPUTS
+from tests.simulation.clients import Broken, Job, insist, make_job, make_listening_jobs
+from tests.simulation.cloud_events import Sender, make_sender
+from tests.simulation.documents import CHILDREN, HEARS, OUTPUTS
 from tests.simulation.runner import Runner
 from tests.simulation.virtual import Killed, VirtualLoop
 from tests.simulation.world import Receiver, Service, World
@@ -57,6 +59,8 @@ class Verdict:
     """Events it got more than once."""
     effects: Counter[str]
     """Effects performed, by kind; of `run_workflow` children."""
+    cloud_events: Counter[str]
+    """What was counted of CloudEvents; see Ledger."""
     digest: str
     """Of every event's bytes and the virtual time at the end: equal for equal seeds."""
 
@@ -72,10 +76,21 @@ class Simulation:
         self.receiver = Receiver(self.world)
         self._service = Service(self.world, self.receiver)
         self.jobs = [make_job(rng, number, self.world.forgets) for number in range(rng.choice((3, 8, 20)))]
+        self._remembers = rng.random() < 0.8
+        """Whether events are kept until all is over."""
+        self.senders: list[Sender] = []
+        for _ in range(rng.choice((0, 1, 4))):
+            self._add_listening(self._remembers and rng.random() < 0.5)
         self._key = rng.randbytes(16)
         self._shard_count = rng.choice((1, 1, 2, 3))
         self._life = 0
         self._runner: Runner
+
+    def _add_listening(self, paired: bool) -> None:
+        rng = self.world.rng
+        self.jobs += (added := make_listening_jobs(rng, len(self.jobs), self.world.forgets, paired))
+        if not paired:
+            self.senders.append(make_sender(rng, added[0].execution_id, added[0].kind))
 
     def _config(self) -> Config:
         """Settings of the next life. In the last one there is room for all, also beside those that stay paused."""
@@ -86,6 +101,7 @@ class Simulation:
             stigmer_service_endpoint="localhost:1",
             executions_max=executions_max,
             parked_resident_max=rng.choice((0, 1, 1_000)),
+            event_retention_s=1e6 if self._remembers else 3.0,
             cancel_grace_s=rng.choice((0.0, 0.5, 30.0)),
             run_allowed="shell",
             retention_count=rng.choice((0, 1, 3)) if self.world.forgets else 100_000,
@@ -106,6 +122,7 @@ class Simulation:
         self._runner.close()
         if not self.world.forgets:
             self._check_events()
+            self._check_heard()
         digest = hashlib.sha256(str(self.world.clock.now_ns).encode())
         for execution_id in sorted(self.receiver.events):
             digest.update(b"".join(self.receiver.events[execution_id]))
@@ -118,6 +135,7 @@ class Simulation:
             sum(map(len, self.receiver.events.values())),
             self.receiver.resent_count,
             self.world.effects,
+            Counter(self.world.ledger.counts),
             digest.hexdigest(),
         )
 
@@ -149,6 +167,7 @@ class Simulation:
             self.world, self._config(), worker_count, self._shard_count, self._key, self._service, self.receiver
         )
         clients = [asyncio.create_task(self._client(job, runner)) for job in self.jobs if not job.settled]
+        clients += [asyncio.create_task(self._send(each, runner)) for each in self.senders if not each.settled]
         if length_s is not None:
             if rng.random() < 0.2:
                 asyncio.get_running_loop().call_later(rng.uniform(0, length_s), self._set_wall_clock)
@@ -169,6 +188,14 @@ class Simulation:
         except Exception as error:
             self.world.violations.append(f"a client failed: {error!r}")
 
+    async def _send(self, sender: Sender, runner: Runner) -> None:
+        async def send(request: bytes) -> None:
+            code = await insist(runner, "SendEvents", request)
+            if code:
+                self.world.violations.append(f"SendEvents was answered with {code}")
+
+        await sender.run(send)
+
     def _set_wall_clock(self) -> None:
         self.world.faults["wall clock set"] += 1
         self.world.clock.wall_step_ns += int(self.world.rng.uniform(-60, 3_600) * 1e9)
@@ -185,11 +212,20 @@ class Simulation:
             return
         for job in self.jobs:
             await self._check_promises(runner, job)
+        again = [] if self._remembers else [asyncio.create_task(self._send_again(each, runner)) for each in self.senders]
         for job in self.jobs:
             await self._until(self._ended(job), f"{job.execution_id} ({job.kind}) to be reported ended")
             if self._ended(job)():
                 await self._check_result(runner, job)
+        for each in again:
+            each.cancel()
         await self._check_families(runner)
+
+    async def _send_again(self, sender: Sender, runner: Runner) -> None:
+        """What was sent may have expired before it was listened for."""
+        while not self._last_is_terminal(sender.execution_id):
+            sender.begin_anew()
+            await self._send(sender, runner)
 
     async def _check_answers(self, runner: Runner, job: Job) -> None:
         """One of its requests was accepted, and from whichever worker that is asked again the answers are the same."""
@@ -241,8 +277,20 @@ class Simulation:
 
     async def _check_result(self, runner: Runner, job: Job) -> None:
         view = await self._check_end(runner, job.execution_id, job.kind)
+        if view.status == "completed" and job.kind in HEARS:
+            self._check_hearing(job, orjson.loads(view.output_json)["heard"] or [])
+        elif job.kind in HEARS and not job.cancelled:
+            self.world.violations.append(f"{job.execution_id} ({job.kind}) is {view.status}: {view.error}")
         if job.cancelled and view.status != "cancelled":
             self.world.violations.append(f"{job.execution_id} is {view.status} though its cancel was promised")
+
+    def _check_hearing(self, job: Job, heard: list[int]) -> None:
+        """It has had each event once, and in their order; if all were kept, then all of them."""
+        expected = self.world.ledger.heard(job.execution_id, job.kind)
+        if self._remembers and heard != expected:
+            self.world.violations.append(f"{job.execution_id} ({job.kind}) has heard {heard}, not {expected}")
+        if heard != sorted(heard) or len({*heard}) < len(heard) - (job.kind == "hear-fork"):
+            self.world.violations.append(f"{job.execution_id} ({job.kind}) has heard {heard}")
 
     async def _check_end(self, runner: Runner, execution_id: str, kind: str) -> ExecutionView:
         """The receiver has all its events, and what it came to is what its document says."""
@@ -312,6 +360,15 @@ class Simulation:
         missing = {job.execution_id for job in self.jobs} - set(shard_of)
         if missing and not self.world.forgets:
             self.world.violations.append(f"{sorted(missing)} were accepted and are in no file")
+
+    def _check_heard(self) -> None:
+        """Nothing is emitted twice, and nothing is left of listeners that have ended."""
+        self.world.violations += self.world.ledger.emitted_twice()
+        for number in range(self._shard_count):
+            with closing(apsw.Connection(str(self._folder / f"shard-{number:04d}.db"))) as db:
+                for table in ("listeners", "event_inbox", "inbox_events", "events_taken"):
+                    if left := db.execute(f"select * from {table}").fetchall():
+                        self.world.violations.append(f"shard {number} has {len(left)} rows left in {table}: {left}")
 
     def _check_events(self) -> None:
         for execution_id, messages in self.receiver.events.items():

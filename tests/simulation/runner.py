@@ -26,6 +26,8 @@ from fastrunner.routing.facts import CallFacts
 from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service as Handlers
 from fastrunner.service.status import status_of
+from fastrunner.tasks.emit.perform import Emit
+from tests.simulation.cloud_events import Bus, CountedEmit, raise_ghost
 from tests.simulation.virtual import Process, delay_s
 from tests.simulation.world import FaultyStore, Receiver, Registry, Service, World, Writer
 
@@ -57,6 +59,7 @@ class Worker:
         self._draining = False
         self._stores: list[FaultyStore] = []
         self._calls: dict[asyncio.Future[bytes], None] = {}
+        self._bus: Bus
         self._handlers: Handlers
         self._pipeline: CallbackPipeline
         process.run(asyncio.ensure_future, self._start())
@@ -64,11 +67,18 @@ class Worker:
     async def _start(self) -> None:
         runner, world = self._runner, self._world
         places = runner.shared.places(self.number, runner.worker_count)
+        config = runner.config
+        self._bus = bus = Bus(
+            world, config.data_dir, runner.wake, config.event_retention_s, runner.wall_ms, runner.begun_ms
+        )
+        bus.start()
+        emit = CountedEmit(world, Emit(bus, _METRICS, wall_ms=runner.wall_ms))
         self.engine = EmbeddedEngine(
-            runner.config,
+            config,
             _METRICS,
-            dict.fromkeys(("call_http", "run_shell"), runner.service),
+            {**dict.fromkeys(("call_http", "run_shell"), runner.service), "emit": emit},
             definitions=Registry(world),
+            events=bus,
             places=places,
             wall_ms=runner.wall_ms,
             make_store=self._make_store,
@@ -77,7 +87,7 @@ class Worker:
         self._pipeline = CallbackPipeline(
             runner.config, self.engine.outbox, _METRICS, make_client=lambda *_: runner.receiver
         )
-        self._handlers = Handlers(self.engine, _Links(runner, places), _METRICS)
+        self._handlers = Handlers(self.engine, _Links(runner, places), _METRICS, bus=bus)
         await self.engine.open()
         await places_known(places)
         await self._pipeline.start()
@@ -106,6 +116,7 @@ class Worker:
         for store in self._stores:
             store.kill()
         if self.engine is not None:
+            self._bus.kill()
             for shard in self.engine._shards:
                 # As the kernel does; nothing is written by that.
                 shard._ids.close()
@@ -125,6 +136,7 @@ class Worker:
         await self.engine.quiesce(timeout_s)
         await self._pipeline.drain(1.0)
         await self.engine.drain(1.0)
+        await self._bus.close()
         # What has its answer sends it.
         await asyncio.sleep(1.0)
         self._process.dead = True
@@ -137,6 +149,11 @@ class Worker:
                 answer.set_exception(_Cut("the worker went away before it answered"))
         self.gone.set()
         Process.run_outside(self._runner.ended, self)
+
+    def wake(self) -> None:
+        """There are new events."""
+        if self.engine is not None and not self._process.dead:
+            self._process.run(asyncio.get_running_loop().call_later, 0.0001, self.engine.events_came)
 
     # --- calls ---
 
@@ -246,6 +263,7 @@ class Runner:
         self.receiver = receiver
         self.shared = Shared.create(worker_count, shard_count, key)
         self.wall_ms: Callable[[], int] = clock.SteadyClock()
+        self.begun_ms = self.wall_ms()
         self._stopping = False
         self._remains: list[asyncio.Task[object]] = []
         """What the killed were at. Let go of, it would be closed by the garbage collector, at a moment nobody chose."""
@@ -290,6 +308,11 @@ class Runner:
         if not self._stopping:
             self.workers[worker.number] = self._new(worker.number)
 
+    def wake(self) -> None:
+        """Has every worker look for new events."""
+        for worker in self.workers:
+            worker.wake()
+
     async def ready(self) -> None:
         """Waits until every worker serves, or is away."""
         while not all(worker.serves_clients or worker.gone.is_set() for worker in self.workers):  # noqa: ASYNC110
@@ -309,6 +332,7 @@ class Runner:
         self._stopping = True
         for worker in self.workers:
             worker.kill()
+        raise_ghost(self.world, self.config.data_dir, self.wall_ms())
 
     def close(self) -> None:
         """Gives the shared memory up."""

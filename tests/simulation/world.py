@@ -21,6 +21,7 @@ from fastrunner.engine.embedded.store.changes import Batch
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.errors import StorageFailed, Unavailable
 from fastrunner.progress.wire import split
+from tests.simulation.cloud_events import Ledger
 from tests.simulation.documents import DEFINITIONS
 from tests.simulation.virtual import Process, VirtualTime, delay_s
 
@@ -36,6 +37,8 @@ class World:
         self.faults: Counter[str] = Counter()
         self.effects: Counter[str] = Counter()
         """Effects performed, by kind."""
+        self.ledger = Ledger()
+        """What is known of CloudEvents."""
         self.violations: list[str] = []
         self.forgets = self.rng.random() < 0.15
         """Whether retention deletes executions while clients still ask for them, who may get anything then."""
@@ -63,9 +66,12 @@ class FaultyStore(Store):
         self._world = world
         self._on_undecided = on_undecided
         self._undecided = False
+        self._batch = Batch()
 
     def write(self, batch: Batch) -> None:
         self._forget()
+        self._world.ledger.tried(self.path.name, batch)
+        self._batch = batch
         if self._world.strikes("disk", "write refused", 0.3):
             raise _disk_error(self._world)
         super().write(batch)
@@ -87,6 +93,10 @@ class FaultyStore(Store):
                 self._on_undecided()
             raise _disk_error(world)
         super().commit()
+        self._landed()
+
+    def _landed(self) -> None:
+        self._world.violations += self._world.ledger.landed(self.path.name, self._batch)
 
     def _read(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
         if self._world.strikes("disk", "read failed", 0.1):
@@ -112,6 +122,7 @@ class FaultyStore(Store):
         if self._undecided and self._world.rng.random() < 0.5:
             self._world.faults["failed commit became durable"] += 1
             self._db.execute("commit")
+            self._landed()
         for connection in (self._reader, self._lister, self._db):
             connection.close()
         self._index_files.close()
