@@ -19,7 +19,8 @@ from fastrunner.callback.client import DeliveryFailed, Reaction
 from fastrunner.engine import Definition, DefinitionRef
 from fastrunner.engine.embedded.store.changes import Batch
 from fastrunner.engine.embedded.store.file import Store
-from fastrunner.errors import StorageFailed, Unavailable
+from fastrunner.engine.embedded.store.listener_rows import InboxEvent
+from fastrunner.errors import StorageFailed
 from fastrunner.progress.wire import split
 from tests.simulation.cloud_events import Ledger
 from tests.simulation.documents import DEFINITIONS
@@ -100,8 +101,13 @@ class FaultyStore(Store):
 
     def _read(self, name: str, parameters: tuple[Any, ...]) -> list[Any]:
         if self._world.strikes("disk", "read failed", 0.1):
-            raise Unavailable(f"{self.path} cannot be read")
+            raise StorageFailed(f"{self.path} cannot be read")
         return super()._read(name, parameters)
+
+    def inbox(self, execution_id: str, execution_key: int, subscription_id: int, after_key: int) -> list[InboxEvent]:
+        if self._world.strikes("disk", "inbox not read", 0.2):
+            raise StorageFailed(f"{self.path} cannot be read")
+        return super().inbox(execution_id, execution_key, subscription_id, after_key)
 
     def ids(self) -> Iterator[str]:
         if self._world.strikes("disk", "ids not read", 0.2):
