@@ -238,10 +238,9 @@ class Sender:
 
     def _event(self, number: int) -> CloudEvent:
         k = self.rounds * len(self.types) + number
-        data = orjson.dumps({"to": self.execution_id, "k": k}).decode()
-        return CloudEvent(
-            id=f"{self.execution_id} {k}", source="/outside", spec_version="1.0", type=self.types[number], text_data=data
-        )
+        data, event_type = orjson.dumps({"to": self.execution_id, "k": k}).decode(), self.types[number]
+        named = f"{self.execution_id} {k}"
+        return CloudEvent(id=named, source="/outside", spec_version="1.0", type=event_type, text_data=data)
 
 
 def make_sender(rng: random.Random, execution_id: str, kind: str) -> Sender:

@@ -148,7 +148,8 @@ LISTENING: Mapping[str, str] = {
     "hear-any": document(_hear(f"any: [{_for_it('a')}, {_for_it('b')}]")),
     "hear-until": document(_hear(f"any: [{_for_it('a')}], until: '${{ length >= 4 }}'")),
     "hear-stop": document(
-        f"  - hear:\n      listen: {{to: {{any: [{_for_it('a')}, {_for_it('b')}], until: {{one: {_for_it('stop')}}}}}}}\n"
+        f"  - hear:\n      listen:\n        to:\n          any: [{_for_it('a')}, {_for_it('b')}]\n"
+        f"          until: {{one: {_for_it('stop')}}}\n"
         f"      {_EACH}\n  - told: {{set: {{heard: '${{ map(.k) }}'}}}}\n"
     ),
     "hear-loop": document(_round(5, _hear_in_round("a"))),
