@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.stigmer.ledger import Ledger
 from tests.crash.children import CANCELLED_BY_ITSELF, broken_families
+from tests.crash.hearing import EventLog, broken_talks, heard_by
 from tests.crash.histories import broken_history, broken_pause, end_of
 from tests.crash.tree import Journal
 from tests.crash.workload import Promise
@@ -21,6 +22,8 @@ class Verdict:
     """Accepted, and no end; or a cancel or pause forgotten; or durable events that nobody got."""
     repeated: dict[str, str] = field(default_factory=dict)
     """A completed effect performed again."""
+    heard: int = 0
+    """CloudEvents that executions have taken."""
     duplicated: dict[str, str] = field(default_factory=dict)
     """A number with other bytes, a gap, a second end, an event after the end."""
 
@@ -36,7 +39,7 @@ class Verdict:
 
 def judge(
     promises: Iterable[Promise], ledger: Ledger, journal: Journal, calls: dict[str, list[float]],
-    status_of: Callable[[str], str],
+    status_of: Callable[[str], str], log: EventLog,
 ) -> Verdict:  # fmt: skip
     """Judges a runner that has come to rest; `status_of` gives the final status, or `unknown` if it was deleted."""
     verdict, promises = Verdict(), list(promises)
@@ -58,6 +61,8 @@ def judge(
             verdict.lost[promise.execution_id] = sentence
     seen = {*ledger.executions(), *journal.shards}
     verdict.lost.update(broken_families(promises, sorted(seen), events_of, status_of))
+    verdict.duplicated.update(broken_talks(promises, log, events_of))
+    verdict.heard = sum(len(heard_by(events_of(promise.execution_id))) for promise in promises if promise.pair)
     verdict.lost.update(journal.differences(ledger.encoded))
     _judge_effects(verdict, journal.completed_s, calls)
     return verdict

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from tests.crash.hearing import PARTNERS, talks
+
 __all__ = [
     "CHILDREN",
     "DETACHED",
@@ -125,6 +127,7 @@ def _tasks(outside: Outside) -> dict[str, list[Any]]:
         "long": [{f"step{number}": call if number % 2 else _KEEP} for number in range(16)],
         **_runs(outside.file, call),
         **_parents(call),
+        **talks(),
     }
 
 
@@ -158,8 +161,8 @@ def _parents(call: dict[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-kinds = tuple(_tasks(Outside("", "")))
-"""Names of the workflows that clients start."""
+kinds = tuple(kind for kind in _tasks(Outside("", "")) if kind not in PARTNERS.values())
+"""Names of the workflows that clients start; some of them with a partner."""
 
 
 def document(kind: str, outside: Outside) -> str:

@@ -20,6 +20,7 @@ from fastrunner.base.crash import CrashPoint
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
 from tests.crash.checker import Verdict, judge
 from tests.crash.documents import definitions, document, kinds
+from tests.crash.hearing import HEARS, HEARS_A_CLIENT, PARTNERS, EventLog
 from tests.crash.tree import Journal, Tree, until
 from tests.crash.workload import Clients, Promise, Service, serve_effects
 from tests.integration.engines import folder
@@ -27,11 +28,10 @@ from tests.integration.engines import folder
 _TOKEN = "receive-only"
 _WORKERS = 2
 _EXECUTIONS = 45
-_POINTS = [point for point in CrashPoint if "events" not in point]
-"""Those of CloudEvents are for `integration/test_cloud_events.py`: nobody sends any here."""
+_POINTS = list(CrashPoint)
 _PAIRS = list(zip(_POINTS[::2], _POINTS[1::2], strict=True))
 _KINDS = [kind for kind in kinds if kind not in ("slow", "shells")]
-_RARE = {"eviction", "retention", "resume", "cancel", "forward"}
+_RARE = {"eviction", "retention", "resume", "cancel", "forward", "events", "inbox", "taking"}
 """Parts of the names of points that one worker may reach only a few times in a run."""
 
 
@@ -77,6 +77,7 @@ class Run:
         self.retention = "retention" in points[0]
         self.receiver = Receiver(ReceiverOptions(port=0, token=_TOKEN))
         self.journal = Journal(path / "data")
+        self.log = EventLog(path / "data")
         self.shells = path / "shells"
         self.promises: list[Promise] = []
         self.statuses: dict[str, str] = {}
@@ -105,7 +106,7 @@ class Run:
             finally:
                 await clients.close()
                 await self.tree.kill()
-        return judge(self.promises, self.receiver.ledger, self.journal, service.effects(), self._status)
+        return judge(self.promises, self.receiver.ledger, self.journal, service.effects(), self._status, self.log)
 
     def _status(self, execution_id: str) -> str:
         return self.statuses.get(execution_id, "unknown")
@@ -124,6 +125,7 @@ class Run:
             with suppress(AssertionError):  # What has not ended by then is judged as lost.
                 await until(self._all_ended, "every end", 20)
             self.journal.read(whole=True)
+            self.log.read()
             for execution_id in self._ids():
                 self.statuses[execution_id] = await clients.status(execution_id)
             assert await self.tree.stop() == 0
@@ -166,6 +168,7 @@ class Run:
             service.shells.read()
             # Where rows are deleted, their numbers may come again.
             self.journal.read(whole=self.retention)
+            self.log.read()
             await asyncio.sleep(0.03)
 
     async def _ask(self, number: int, service: Service, clients: Clients) -> None:
@@ -174,15 +177,28 @@ class Run:
         self.promises.append(promise)
         # Spread over a second, so that the points are reached in the middle of things.
         await asyncio.sleep(self.chance.uniform(0, 1.0))
-        await clients.execute(promise, document(kind, service.outside))
+        if kind in HEARS:
+            promise.pair = promise.execution_id
+        await asyncio.gather(
+            clients.execute(promise, document(kind, service.outside)), self._talk(promise, service, clients)
+        )
         await asyncio.sleep(self.chance.uniform(0, 0.1))
         if number % 3 == 1:
             await clients.pause(promise)
         if number % 6 == 1:
             await asyncio.sleep(self.chance.uniform(0, 0.2))
             await clients.resume(promise)
-        if number % 4 == 2 or number % 9 == 4:
+        if (number % 4 == 2 or number % 9 == 4) and kind not in PARTNERS:
             await clients.cancel(promise, force=number % 2 == 0)
+
+    async def _talk(self, promise: Promise, service: Service, clients: Clients) -> None:
+        """Whoever it hears begins."""
+        partner = promise.partner()
+        if partner is not None:
+            self.promises.append(partner)
+            await clients.execute(partner, document(partner.kind, service.outside))
+        elif promise.kind == HEARS_A_CLIENT:
+            await clients.tell(promise)
 
     async def _resume_what_was_paused(self, clients: Clients) -> None:
         """What was promised to be paused still is; from here on it goes on."""

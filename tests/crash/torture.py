@@ -30,6 +30,7 @@ from fastrunner.stigmer.ledger import Ledger
 from tests.crash.checker import judge
 from tests.crash.children import is_child
 from tests.crash.documents import CHILDREN, DETACHED, definitions, document, kinds
+from tests.crash.hearing import HEARS, HEARS_A_CLIENT, PARTNERS, EventLog
 from tests.crash.monkey import Monkey, ReceiverProcess
 from tests.crash.proxy import Proxy
 from tests.crash.tree import Journal, Tree, until
@@ -57,6 +58,9 @@ class Report:
     children_by_end: Counter[str] = field(default_factory=Counter)
     events: int = 0
     resent: int = 0
+    cloud_events: int = 0
+    heard: int = 0
+    """Of these, once for each execution."""
     performed: Counter[str] = field(default_factory=Counter)
     """Effects by kind."""
     performed_again: Counter[str] = field(default_factory=Counter)
@@ -71,6 +75,7 @@ class Report:
             f"executions: {self.executions} ({_listed(self.by_end)})",
             f"children of theirs: {self.children_by_end.total()} ({_listed(self.children_by_end)})",
             f"events: {self.events}, received again since the receiver's last start {self.resent}",
+            f"CloudEvents: {self.cloud_events}, heard by executions {self.heard}",
             f"effects: {_listed(self.performed)}; performed again before their commit: {_listed(self.performed_again)}",
             f"violations: {len(self.violations)}",
             *self.violations[:50],
@@ -97,7 +102,9 @@ class Torture:
         self._sealing = {"FASTRUNNER_DATA_KEY_FILE": str(path / "keys")} if sealed else {}
         if sealed:
             add_key(path / "keys", "one")
-        self._journal = Journal(path / "data", DataKeys.read(path / "keys") if sealed else None)
+        keys = DataKeys.read(path / "keys") if sealed else None
+        self._journal = Journal(path / "data", keys)
+        self._log = EventLog(path / "data", keys)
         self._promises: list[Promise] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._began_s = monotonic_s()
@@ -174,6 +181,7 @@ class Torture:
         while True:
             service.shells.read()
             self._journal.read(whole=False)
+            self._log.read()
             await asyncio.sleep(0.1)
 
     async def _call(self, caller: int, service: Service, clients: Clients) -> None:
@@ -184,6 +192,9 @@ class Torture:
             number += 1
             promise = Promise(f"t{caller}-{number}-{chance.randrange(2**32):08x}", chance.choice(kinds))
             self._promises.append(promise)
+            if promise.kind in HEARS:
+                promise.pair = promise.execution_id
+            talking = asyncio.create_task(self._talk(promise, service, clients))
             await clients.execute(promise, document(promise.kind, service.outside))
             if chance.random() < 0.2:
                 self._watchers.append(asyncio.create_task(clients.watch(promise)))
@@ -195,13 +206,26 @@ class Torture:
                 is_parent = promise.kind in CHILDREN
                 target = promise.touch_child() if is_parent and chance.random() < 0.15 else promise
                 verb = chance.choice(("pause", "pause", "resume", "resume", "cancel"))
+                if verb == "cancel" and promise.kind in PARTNERS:
+                    # Its partner would wait for ever.
+                    continue
                 if verb == "pause":
                     await clients.pause(target)
                 elif verb == "resume":
                     await clients.resume(target)
                 else:
                     await clients.cancel(target, force=chance.random() < 0.5)
+            await talking
             await asyncio.sleep(chance.uniform(0.2, 2.0))
+
+    async def _talk(self, promise: Promise, service: Service, clients: Clients) -> None:
+        """Whoever it hears begins, perhaps before it does."""
+        partner = promise.partner()
+        if partner is not None:
+            self._promises.append(partner)
+            await clients.execute(partner, document(partner.kind, service.outside))
+        elif promise.kind == HEARS_A_CLIENT:
+            await clients.tell(promise)
 
     async def _rest(self, clients: Clients, receiver: ReceiverProcess) -> None:
         """What is promised to be paused still is; then it goes on, and everything ends."""
@@ -253,11 +277,13 @@ class Torture:
             report.violations.append(f"the runner ended with exit code {code}")
         report.resent = await receiver.stop()
         self._journal.read(whole=True)
+        self._log.read()
         ledger = Ledger(self._path / "received.jsonl")
         report.violations += [f"the runner said: {line}" for line in tree.defects()]
         verdict = judge(
-            self._promises, ledger, self._journal, service.calls, lambda each: statuses.get(each, "unknown")
+            self._promises, ledger, self._journal, service.calls, lambda each: statuses.get(each, "unknown"), self._log
         )
+        report.cloud_events, report.heard = len(self._log.events), verdict.heard
         report.violations += verdict.violations + self._journal.problems()
         report.executions = len(self._promises)
         report.by_end.update(map(statuses.__getitem__, self._ids()))

@@ -229,6 +229,12 @@ _SOUND = {
     " where finished_ms = 0)": 0,
     "select count(*) from plans where uses != (select count(*) from executions"
     " where executions.plan_key = plans.plan_key)": 0,
+    **{
+        f"select count(*) from {table} where execution_key not in (select execution_key from executions"
+        " where finished_ms = 0)": 0
+        for table in ("listeners", "event_inbox", "events_taken")
+    },
+    "select count(*) from inbox_events where event_key not in (select event_key from event_inbox)": 0,
 }
 
 

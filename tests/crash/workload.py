@@ -10,14 +10,17 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import orjson
 from aiohttp import web
 from google.protobuf.message import Message
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.events_pb2 import CloudEvent, SendEventsRequest
 from fastrunner.base.clock import monotonic_s
 from tests.crash.documents import Outside
+from tests.crash.hearing import HEARS, PARTNERS, WORD
 from tests.integration.wire import path
 
 __all__ = ["Clients", "Promise", "Service", "Shells", "serve_effects"]
@@ -112,8 +115,15 @@ class Promise:
     """Events as a subscriber got them."""
     errors: list[str] = field(default_factory=list)
     """Answers that no client should ever get."""
+    pair: str = ""
+    """What it and its partner know their events by, if it hears any."""
     child: "Promise | None" = None
     """What was asked and promised of its first child, if anything was."""
+
+    def partner(self) -> "Promise | None":
+        """Whom it talks to, if it does."""
+        kind = PARTNERS.get(self.kind)
+        return None if kind is None else Promise(f"{self.execution_id}-{kind}", kind, self.may_be_gone, pair=self.pair)
 
     def touch_child(self) -> "Promise":
         """Its first child, for a client to command; it may not be there yet, or never."""
@@ -190,7 +200,21 @@ class Clients:
 
     async def _execute(self, promise: Promise, text: str) -> tuple[grpc.StatusCode, bytes]:
         request = m.WorkflowExecuteInput(workflow_execution_id=promise.execution_id, workflow_yaml=text)
+        if promise.pair:
+            request.input_json = orjson.dumps({"pair": promise.pair}).decode()
         return await self.call("ExecuteAsync", request)
+
+    async def tell(self, promise: Promise) -> None:
+        """Sends an execution all it waits for, event after event."""
+        for n in range(HEARS[promise.kind]):
+            await asyncio.sleep(self._chance.uniform(0, 0.2))
+            data = orjson.dumps({"pair": promise.pair, "n": n}).decode()
+            event = CloudEvent(
+                id=f"{promise.pair} {n}", source="/client", spec_version="1.0", type=WORD, text_data=data
+            )
+            code, reply = await self.call("SendEvents", SendEventsRequest(events=[event]))
+            if code is not grpc.StatusCode.OK:
+                promise.errors.append(f"SendEvents: {code.name} {reply.decode(errors='replace')}")
 
     async def watch(self, promise: Promise) -> None:
         """Follows an execution to its end, subscribing again from where it got whenever the stream breaks."""

@@ -68,6 +68,11 @@ class CrashPoint(StrEnum):
     AFTER_RESUME = "after-resume"
     BEFORE_CANCEL = "before-cancel"
     AFTER_CANCEL = "after-cancel"
+    BEFORE_INBOX_COMMIT = "before-inbox-commit"
+    AFTER_INBOX_COMMIT = "after-inbox-commit"
+    BEFORE_TAKING_COMMIT = "before-taking-commit"
+    AFTER_TAKING_COMMIT = "after-taking-commit"
+    BEFORE_EVENTS_COMMIT = "before-events-commit"
     AFTER_EVENTS_COMMIT = "after-events-commit"
 
 

@@ -208,6 +208,7 @@ class EventBus:
     async def _publish_some(self, taken: Sequence[_Pending]) -> None:
         rows = [row for each in taken for row in each.rows]
         begun_s = clock.monotonic_s()
+        crash.reach(CrashPoint.BEFORE_EVENTS_COMMIT)
         try:
             appended = await self._in_thread(lambda: self._writing.append(rows, self._wall_ms()))
         except Exception as error:

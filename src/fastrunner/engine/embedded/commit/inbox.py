@@ -7,6 +7,8 @@ one. So whoever goes on after a crash at the key that the file has gives nobody 
 import logging
 from collections.abc import Callable
 
+from fastrunner.base import crash
+from fastrunner.base.crash import CrashPoint
 from fastrunner.engine.embedded.store.changes import InboxChange, InboxRow
 
 __all__ = ["Inbox"]
@@ -69,6 +71,8 @@ class Inbox:
     def take(self, begins: bool) -> InboxChange:
         """What a commit writes; `begins`: an execution begins to listen with it, whose rows start at the position."""
         change, self._next = self._next, InboxChange()
+        if change.rows:
+            crash.reach(CrashPoint.BEFORE_INBOX_COMMIT)
         if change or begins:
             change.position = self._stored_position = self.position
         return change

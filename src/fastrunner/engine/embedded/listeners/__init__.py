@@ -18,7 +18,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from fastrunner._core import Subscribe
-from fastrunner.base import limits
+from fastrunner.base import crash, limits
+from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EventSource
 from fastrunner.engine.embedded.commit.shard import Shard
@@ -205,6 +206,8 @@ class Listeners:
         """What an execution waits for is durable."""
         heard = change.listening
         assert heard is not None
+        if heard.taken:
+            crash.reach(CrashPoint.AFTER_TAKING_COMMIT)
         if execution.listening is not None:
             execution.listening.landed(heard)
         for started in heard.started:
@@ -259,6 +262,8 @@ class Listeners:
 
     def inbox_landed(self, shard_number: int, inbox: InboxChange) -> None:
         """See Driver: executions have their rows, in memory or brought back for them."""
+        if inbox.rows:
+            crash.reach(CrashPoint.AFTER_INBOX_COMMIT)
         shard = self._shards.by_number[shard_number]
         shard.inbox.landed(inbox)
         for row in inbox.rows:

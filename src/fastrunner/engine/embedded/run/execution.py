@@ -301,6 +301,7 @@ class Execution:
             return True
         listening.take(offered, self.last_sequence)
         self._resume(EventArrived(offered.subscription_id, offered.event), now_ms)
+        crash.reach(CrashPoint.BEFORE_TAKING_COMMIT)
         return True
 
     def _command(self, command: Command, future: "Future[None] | None", now_ms: int) -> None:
