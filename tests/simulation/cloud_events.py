@@ -8,9 +8,9 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 import orjson
@@ -26,7 +26,10 @@ from fastrunner.tasks.emit.perform import Emit
 from tests.simulation.documents import HEARS
 from tests.simulation.virtual import Process, delay_s
 
-__all__ = ["Bus", "CountedEmit", "Ledger", "Sender", "make_sender"]
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["Bus", "CountedEmit", "Ledger", "Sender", "make_sender", "raise_ghost"]
 
 T = TypeVar("T")
 
@@ -119,7 +122,7 @@ def _taken(shard: str, batch: Batch) -> list[tuple[Any, ...]]:
 class _File(EventsFile):
     """The events' file on a disk that fails."""
 
-    def __init__(self, folder: Path, first_key: int, world: Any) -> None:
+    def __init__(self, folder: Path, first_key: int, world: "World") -> None:
         super().__init__(folder, first_key)
         self._world = world
 
@@ -140,7 +143,7 @@ class _File(EventsFile):
         return appended
 
 
-def raise_ghost(world: Any, folder: Path, now_ms: int) -> None:
+def raise_ghost(world: "World", folder: Path, now_ms: int) -> None:
     """Everything has died: the last commit may be in the file, though it has failed."""
     rows, world.ledger.ghost = world.ledger.ghost, ()
     if not rows or world.rng.random() < 0.5:
@@ -157,7 +160,7 @@ def raise_ghost(world: Any, folder: Path, now_ms: int) -> None:
 class Bus(EventBus):
     """A worker's bus, on the loop: what it has a thread do takes a while, and happens at some moment of that."""
 
-    def __init__(self, world: Any, folder: Path, wake: Callable[[], None], retention_s: float,
+    def __init__(self, world: "World", folder: Path, wake: Callable[[], None], retention_s: float,
                  wall_ms: Callable[[], int], begun_ms: int) -> None:  # fmt: skip
         super().__init__(folder, wake, Seals(None), retention_s, begun_ms=begun_ms, wall_ms=wall_ms)
         self._world = world
@@ -190,7 +193,7 @@ class Bus(EventBus):
 class CountedEmit:
     """Performs `emit` as workers do."""
 
-    def __init__(self, world: Any, emit: Emit) -> None:
+    def __init__(self, world: "World", emit: Emit) -> None:
         self._world = world
         self._emit = emit
 
@@ -215,8 +218,10 @@ class Sender:
     """Those it sends once more although they were acknowledged."""
     position: int = 0
     """Those that were acknowledged."""
-    rounds: int = field(default=0)
+    rounds: int = 0
     """How often it has begun anew."""
+    surely_heard: int | None = None
+    """The first event that was sent when the execution was known to listen, and is acknowledged."""
 
     @property
     def settled(self) -> bool:
@@ -227,18 +232,22 @@ class Sender:
         """From now on it sends the same, as other events."""
         self.rounds, self.position = self.rounds + 1, 0
 
-    async def run(self, send: Callable[[bytes], Any]) -> None:
+    async def run(self, send: Callable[[bytes], Any], listens: Callable[[str], bool]) -> None:
         """Goes on with what is not acknowledged yet; `send` returns once a request is."""
         while not self.settled:
             await asyncio.sleep(self.pauses_s[self.position])
+            is_sure = self.surely_heard is None and self.types[self.position] == "a" and listens(self.execution_id)
             request = SendEventsRequest(events=[self._event(self.position)]).SerializeToString()
             for _ in range(2 if self.position in self.again else 1):
                 await send(request)
+            if is_sure:
+                self.surely_heard = self.rounds * len(self.types) + self.position
             self.position += 1
 
     def _event(self, number: int) -> CloudEvent:
         k = self.rounds * len(self.types) + number
-        data, event_type = orjson.dumps({"to": self.execution_id, "k": k}).decode(), self.types[number]
+        data = orjson.dumps({"to": self.execution_id, "k": k, "room": "xyxyxxyxy"[number % 9]}).decode()
+        event_type = self.types[number]
         named = f"{self.execution_id} {k}"
         return CloudEvent(id=named, source="/outside", spec_version="1.0", type=event_type, text_data=data)
 
@@ -249,6 +258,8 @@ def make_sender(rng: random.Random, execution_id: str, kind: str) -> Sender:
         "hear-all": rng.sample(["a", "b", "c", "a"], 4),
         "hear-any": ["b", "a"],
         "hear-stop": ["a", "b", "a", "b", "stop", "a"],
+        "hear-room": ["a"] * 9,
+        "hear-late": ["a", "b", "a"],
     }.get(kind, ["a"] * rng.choice((5, 7)))
     if kind == "hear-all" and types[-1] != "a":
         types = [*types, types[0]]

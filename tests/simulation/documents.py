@@ -107,9 +107,10 @@ CHILDREN: Mapping[str, range] = {
 """How many children one has had that has completed; those that are not here have none."""
 
 
-def _for_it(event_type: str) -> str:
+def _for_it(event_type: str, more: str = "") -> str:
     """A filter of events that are for the execution itself."""
-    return f"{{with: {{type: {event_type}}}, correlate: {{job: {{from: .data.to, expect: '${{ $workflow.id }}'}}}}}}"
+    job = "job: {from: .data.to, expect: '${ $workflow.id }'}"
+    return f"{{with: {{type: {event_type}}}, correlate: {{{job}{more}}}}}"
 
 
 def _hear(strategy: str) -> str:
@@ -160,6 +161,23 @@ LISTENING: Mapping[str, str] = {
         "output: {as: '${ $input + [.] }'}}\n"
         "  - told: {set: {heard: '${ map(.[].k) }'}}\n"
     ),
+    "hear-room": document(
+        "  - room:\n      listen:\n        to:\n"
+        f"          any: [{_for_it('a', ', room: {from: .data.room}')}]\n          until: '${{ length >= 3 }}'\n"
+        "      export: {as: '${ map(.k) }'}\n"
+        f"  - rest: {{listen: {{to: {{one: {_for_it('a')}}}}}, export: {{as: '${{ $context + map(.k) }}'}}}}\n"
+        "  - told: {set: {heard: '${ $context }'}}\n"
+    ),
+    "hear-late": document(
+        f"  - early:\n      try:\n        - hear: {{listen: {{to: {{one: {_for_it('a')}}}}}, "
+        "timeout: {after: {milliseconds: 200}}, export: {as: '${ map(.k) }'}}\n"
+        "      catch: {errors: {with: {status: 408}}}\n"
+        "  - race:\n      fork:\n        compete: true\n        branches:\n"
+        f"          - hear: {{listen: {{to: {{one: {_for_it('b')}}}}}}}\n"
+        "          - rest: {wait: {milliseconds: 30}}\n"
+        f"  - hear: {{listen: {{to: {{one: {_for_it('a')}}}}}, export: {{as: '${{ ($context // []) + map(.k) }}'}}}}\n"
+        "  - told: {set: {heard: '${ $context }'}}\n"
+    ),
 }
 """Documents that wait for events from outside, by name."""
 
@@ -186,6 +204,12 @@ def _until_stop(events: list[dict[str, Any]]) -> list[int]:
     return [event["data"]["k"] for event in events[: types.index("stop")]]
 
 
+def _of_a_room(events: list[dict[str, Any]]) -> list[int]:
+    room = events[0]["data"]["room"]
+    heard = [event["data"]["k"] for event in events if event["data"]["room"] == room][:3]
+    return heard + [event["data"]["k"] for event in events if event["data"]["k"] not in heard][:1]
+
+
 HEARS: Mapping[str, Callable[[list[dict[str, Any]]], list[int]]] = {
     "hear-one": _first(1),
     "hear-all": _of_each_type,
@@ -194,6 +218,8 @@ HEARS: Mapping[str, Callable[[list[dict[str, Any]]], list[int]]] = {
     "hear-stop": _until_stop,
     "hear-loop": _first(5),
     "hear-fork": lambda events: [k for k in _first(2)(events) for _ in range(2)][:3],
+    "hear-room": _of_a_room,
+    "hear-late": _first(2),
     "ping 0": _first(4),
     "ping 1": _first(4),
     "emits 0": lambda events: [],

@@ -95,6 +95,7 @@ class Simulation:
         self.senders: list[Sender] = []
         for _ in range(rng.choice((0, 1, 4))):
             self._add_listening(self._remembers and rng.random() < 0.5)
+        self._kinds = {job.execution_id: job.kind for job in self.jobs}
         self._key = rng.randbytes(16)
         self._shard_count = rng.choice((1, 1, 2, 3))
         self._life = 0
@@ -208,7 +209,19 @@ class Simulation:
             if code:
                 self.world.violations.append(f"SendEvents was answered with {code}")
 
-        await sender.run(send)
+        await sender.run(send, self._listens)
+
+    def _listens(self, execution_id: str) -> bool:
+        """Whether the files have it that an execution listens."""
+        query = (
+            "select 1 from listeners join executions using (execution_key) where execution_id = ? and finished_ms = 0"
+        )
+        for path in self._folder.glob("shard-*.db"):
+            # One that is just made has no tables yet.
+            with closing(apsw.Connection(str(path))) as db, suppress(apsw.SQLError):
+                if db.execute(query, (execution_id,)).get:
+                    return True
+        return False
 
     def _set_wall_clock(self) -> None:
         self.world.faults["wall clock set"] += 1
@@ -237,7 +250,10 @@ class Simulation:
         await self._check_families(runner)
 
     async def _send_again(self, sender: Sender, runner: Runner) -> None:
-        """What was sent may have expired before it was listened for."""
+        """What was sent may have expired before it was listened for; but not what came later."""
+        if sender.surely_heard is not None and self._kinds[sender.execution_id] == "hear-one":
+            ended = partial(self._last_is_terminal, sender.execution_id)
+            await self._until(ended, f"{sender.execution_id} to hear its event {sender.surely_heard}")
         while not self._last_is_terminal(sender.execution_id):
             sender.begin_anew()
             await self._send(sender, runner)
@@ -302,8 +318,16 @@ class Simulation:
     def _check_hearing(self, job: Job, heard: list[int]) -> None:
         """It has had each event once, and in their order; if all were kept, then all of them."""
         expected = self.world.ledger.heard(job.execution_id, job.kind)
+        if job.kind == "hear-late":
+            # Whether the first one is heard in time is not for the document to say.
+            expected = expected[: max(len(heard), 1)]
         if self._remembers and heard != expected:
             self.world.violations.append(f"{job.execution_id} ({job.kind}) has heard {heard}, not {expected}")
+        if job.kind == "hear-room":
+            heard = sorted(heard)
+        sender = next((each for each in self.senders if each.execution_id == job.execution_id), None)
+        if sender is not None and sender.surely_heard is not None and heard[0] > sender.surely_heard:
+            self.world.violations.append(f"{job.execution_id} has not heard its event {sender.surely_heard}: {heard}")
         if not self._remembers and (heard != sorted(heard) or len({*heard}) < len(heard) - (job.kind == "hear-fork")):
             self.world.violations.append(f"{job.execution_id} ({job.kind}) has heard {heard}")
 
