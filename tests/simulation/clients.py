@@ -21,7 +21,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowExecuteInput,
 )
 from fastrunner.errors import RunnerError, code_of
-from tests.simulation.documents import DOCUMENTS, LISTENING, PAIRS
+from tests.simulation.documents import DOCUMENTS, LISTENING, NEWS, PAIRS
 from tests.simulation.runner import Runner
 from tests.simulation.virtual import delay_s
 
@@ -32,6 +32,7 @@ _OTHER = 9
 _ALL = {
     **DOCUMENTS,
     **LISTENING,
+    **NEWS,
     **{f"{kind} {number}": text for kind, pair in PAIRS.items() for number, text in enumerate(pair)},
 }
 """Documents by kind of job."""
@@ -210,9 +211,11 @@ def make_job(rng: random.Random, number: int, may_be_forgotten: bool) -> Job:
     )  # fmt: skip
 
 
-def make_listening_jobs(rng: random.Random, first: int, may_be_forgotten: bool, paired: bool) -> list[Job]:
+def make_listening_jobs(
+    rng: random.Random, first: int, may_be_forgotten: bool, *, paired: bool, kind: str = ""
+) -> list[Job]:
     """Clients' plans for executions that hear each other, if they are `paired`, or else what comes from outside."""
-    kind = rng.choice(list(PAIRS if paired else LISTENING))
+    kind = kind or rng.choice(list(PAIRS if paired else LISTENING))
     commands = ("pause", "resume", "again") if paired else ("pause", "resume", "pause", "resume", "cancel", "again")
     jobs = []
     for number in range(2 if paired else 1):

@@ -23,15 +23,17 @@ from fastrunner.errors import StorageFailed
 from fastrunner.events.bus import EventBus
 from fastrunner.events.file import Appended, EventRow, EventsFile
 from fastrunner.tasks.emit.perform import Emit
-from tests.simulation.documents import HEARS
+from tests.simulation.documents import HEARS, NEWS
 from tests.simulation.virtual import Process, delay_s
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["Bus", "CountedEmit", "Ledger", "Sender", "make_sender", "raise_ghost"]
+__all__ = ["Bus", "CountedEmit", "Ledger", "Sender", "make_news", "make_sender", "raise_ghost"]
 
 T = TypeVar("T")
+
+_EVERYBODY = "everybody"
 
 
 class Ledger:
@@ -106,7 +108,8 @@ class Ledger:
 
     def heard(self, execution_id: str, kind: str) -> list[int]:
         """What an execution should have heard: the numbers of the first events for it, in the order of all."""
-        events = [event for _, event in sorted(self.log.items()) if event["data"]["to"] == execution_id]
+        whose = _EVERYBODY if kind in NEWS else execution_id
+        events = [event for _, event in sorted(self.log.items()) if event["data"]["to"] == whose]
         return HEARS[kind](events)
 
 
@@ -250,6 +253,12 @@ class Sender:
         event_type = self.types[number]
         named = f"{self.execution_id} {k}"
         return CloudEvent(id=named, source="/outside", spec_version="1.0", type=event_type, text_data=data)
+
+
+def make_news(rng: random.Random) -> Sender:
+    """Somebody who sends what is for everybody."""
+    types = ["news"] * rng.choice((5, 8))
+    return Sender(_EVERYBODY, types, [delay_s(rng, rng.choice((0.01, 0.3)), 10.0) for _ in types], ())
 
 
 def make_sender(rng: random.Random, execution_id: str, kind: str) -> Sender:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.integration.engines import document
 
-__all__ = ["CHILDREN", "DEFINITIONS", "DOCUMENTS", "HEARS", "LISTENING", "OUTPUTS", "PAIRS"]
+__all__ = ["CHILDREN", "DEFINITIONS", "DOCUMENTS", "HEARS", "LISTENING", "NEWS", "OUTPUTS", "PAIRS"]
 
 _CALL = "call: http, with: {method: get, endpoint: 'http://127.0.0.1:1/x'}"
 _SHELL = "run: {shell: {command: 'true'}"
@@ -181,6 +181,18 @@ LISTENING: Mapping[str, str] = {
 }
 """Documents that wait for events from outside, by name."""
 
+NEWS: Mapping[str, str] = {
+    "news-loop": document(
+        _round(4, "        - hear: {listen: {to: {one: {with: {type: news}}}}, "
+               "export: {as: '${ ($context // []) + map(.k) }'}}\n")
+    ),
+    "news-slow": document(
+        "  - hear:\n      listen: {to: {any: [{with: {type: news}}], until: '${ length >= 5 }'}}\n"
+        f"      {_EACH}\n  - told: {{set: {{heard: '${{ map(.k) }}'}}}}\n"
+    ),
+}  # fmt: skip
+"""Documents that hear what is for everybody, by name."""
+
 PAIRS: Mapping[str, tuple[str, str]] = {
     "ping": (document(_round(4, _say("a"), _hear_in_round("a"))), document(_round(4, _hear_in_round("a"), _say("a")))),
     "emits": (document(_round(6, _say("a"))), LISTENING["hear-loop"]),
@@ -189,7 +201,7 @@ PAIRS: Mapping[str, tuple[str, str]] = {
 
 
 def _first(count: int) -> Callable[[list[dict[str, Any]]], list[int]]:
-    return lambda events: [event["data"]["k"] for event in events if event["type"] == "a"][:count]
+    return lambda events: [event["data"]["k"] for event in events if event["type"] in ("a", "news")][:count]
 
 
 def _of_each_type(events: list[dict[str, Any]]) -> list[int]:
@@ -219,6 +231,8 @@ HEARS: Mapping[str, Callable[[list[dict[str, Any]]], list[int]]] = {
     "hear-loop": _first(5),
     "hear-fork": lambda events: [k for k in _first(2)(events) for _ in range(2)][:3],
     "hear-room": _of_a_room,
+    "news-loop": _first(4),
+    "news-slow": _first(5),
     "hear-late": _first(2),
     "ping 0": _first(4),
     "ping 1": _first(4),

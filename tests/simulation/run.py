@@ -29,8 +29,8 @@ from fastrunner.engine.embedded.store.identities import Identities
 from fastrunner.errors import UnknownExecution
 from tests.integration.engines import TERMINAL
 from tests.simulation.clients import Broken, Job, insist, make_job, make_listening_jobs
-from tests.simulation.cloud_events import Sender, make_sender
-from tests.simulation.documents import CHILDREN, HEARS, OUTPUTS
+from tests.simulation.cloud_events import Sender, make_news, make_sender
+from tests.simulation.documents import CHILDREN, HEARS, NEWS, OUTPUTS
 from tests.simulation.runner import Runner
 from tests.simulation.virtual import Killed, VirtualLoop
 from tests.simulation.world import Receiver, Service, World
@@ -95,6 +95,11 @@ class Simulation:
         self.senders: list[Sender] = []
         for _ in range(rng.choice((0, 1, 4))):
             self._add_listening(self._remembers and rng.random() < 0.5)
+        if self._remembers and rng.random() < 0.5:
+            self.senders.append(make_news(rng))
+            for _ in range(rng.choice((1, 3, 6))):
+                kind = rng.choice(list(NEWS))
+                self.jobs += make_listening_jobs(rng, len(self.jobs), self.world.forgets, paired=False, kind=kind)
         self._kinds = {job.execution_id: job.kind for job in self.jobs}
         self._key = rng.randbytes(16)
         self._shard_count = rng.choice((1, 1, 2, 3))
@@ -103,7 +108,7 @@ class Simulation:
 
     def _add_listening(self, paired: bool) -> None:
         rng = self.world.rng
-        self.jobs += (added := make_listening_jobs(rng, len(self.jobs), self.world.forgets, paired))
+        self.jobs += (added := make_listening_jobs(rng, len(self.jobs), self.world.forgets, paired=paired))
         if not paired:
             self.senders.append(make_sender(rng, added[0].execution_id, added[0].kind))
 
