@@ -30,7 +30,7 @@ def test_promises_hold_under_faults(first: int) -> None:
         cloud_events += verdict.cloud_events
     assert len(faults) >= 10, "faults are injected"
     assert cloud_events["taken"] > 100
-    assert cloud_events["inbox rows again"] > 0, "workers die between a row and its end"
+    assert cloud_events["inbox rows again"] + cloud_events["taken again"] > 0, "workers die on the way of events"
 
 
 @pytest.mark.parametrize("seed", [3, 144])
