@@ -38,6 +38,8 @@ from tests.simulation.world import Receiver, Service, World
 __all__ = ["Verdict", "bury", "simulate"]
 
 _PATIENCE_S = 3_000.0
+_HEARS_AT_ONCE = ("hear-one", "hear-any", "hear-until")
+"""Kinds of which the first event that comes when they listen is surely heard."""
 _NARROW = {
     "EVENTS_OFFERED_AT_START_MAX": (1, 2, 16),
     "EVENTS_FOLLOWED_PER_READ_MAX": (1, 2, 256),
@@ -256,7 +258,7 @@ class Simulation:
 
     async def _send_again(self, sender: Sender, runner: Runner) -> None:
         """What was sent may have expired before it was listened for; but not what came later."""
-        if sender.surely_heard is not None and self._kinds[sender.execution_id] == "hear-one":
+        if sender.surely_heard is not None and self._kinds[sender.execution_id] in ("hear-one", "hear-any"):
             ended = partial(self._last_is_terminal, sender.execution_id)
             await self._until(ended, f"{sender.execution_id} to hear its event {sender.surely_heard}")
         while not self._last_is_terminal(sender.execution_id):
@@ -330,9 +332,10 @@ class Simulation:
             self.world.violations.append(f"{job.execution_id} ({job.kind}) has heard {heard}, not {expected}")
         if job.kind == "hear-room":
             heard = sorted(heard)
-        sender = next((each for each in self.senders if each.execution_id == job.execution_id), None)
-        if sender is not None and sender.surely_heard is not None and heard[0] > sender.surely_heard:
-            self.world.violations.append(f"{job.execution_id} has not heard its event {sender.surely_heard}: {heard}")
+        for sender in self.senders:
+            sure = sender.surely_heard if sender.execution_id == job.execution_id else None
+            if sure is not None and job.kind in _HEARS_AT_ONCE and heard[0] > sure:
+                self.world.violations.append(f"{job.execution_id} has not heard its event {sure}: {heard}")
         if not self._remembers and (heard != sorted(heard) or len({*heard}) < len(heard) - (job.kind == "hear-fork")):
             self.world.violations.append(f"{job.execution_id} ({job.kind}) has heard {heard}")
 
