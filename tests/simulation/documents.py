@@ -15,6 +15,16 @@ def _run(name: str, more: str = "", outer: str = "") -> str:
     return f"run: {{workflow: {{namespace: tests, name: {name}, version: latest{more}}}{outer}}}"
 
 
+def _for_it(event_type: str, more: str = "", whose: str = "$workflow.id") -> str:
+    """A filter of events that are for the execution itself, or for somebody else."""
+    job = f"job: {{from: .data.to, expect: '${{ {whose} }}'}}"
+    return f"{{with: {{type: {event_type}}}, correlate: {{{job}{more}}}}}"
+
+
+def _hear(strategy: str) -> str:
+    return f"  - hear: {{listen: {{to: {{{strategy}}}}}}}\n  - told: {{set: {{heard: '${{ map(.k) }}'}}}}\n"
+
+
 DEFINITIONS: Mapping[str, str] = {
     "add": document("  - add: {set: {n: '${ .n + 1 }'}}\n", "add"),
     "asks": document(f"  - ask: {{{_CALL}}}\n  - done: {{set: {{n: 1}}}}\n", "asks"),
@@ -24,6 +34,7 @@ DEFINITIONS: Mapping[str, str] = {
     "middle": document(
         f"  - sub: {{{_run('asks')}}}\n  - shell: {{{_SHELL}}}}}\n  - done: {{set: {{n: 7}}}}\n", "middle"
     ),
+    "ear": document(_hear(f"one: {_for_it('a', whose='$workflow.input.to')}"), "ear"),
 }
 """Registered workflows by name."""
 
@@ -98,23 +109,13 @@ OUTPUTS: Mapping[str, str] = {
 """Outputs of those that come to one whatever happens, of documents and registered workflows."""
 
 CHILDREN: Mapping[str, range] = {
-    **dict.fromkeys(("family", "middle", "detached"), range(1, 2)),
+    **dict.fromkeys(("family", "middle", "detached", "hear-child"), range(1, 2)),
     "subflow": range(2, 3),
     "fan": range(3, 4),
     "given-up": range(3),
     "retried": range(1, 5),
 }
 """How many children one has had that has completed; those that are not here have none."""
-
-
-def _for_it(event_type: str, more: str = "") -> str:
-    """A filter of events that are for the execution itself."""
-    job = "job: {from: .data.to, expect: '${ $workflow.id }'}"
-    return f"{{with: {{type: {event_type}}}, correlate: {{{job}{more}}}}}"
-
-
-def _hear(strategy: str) -> str:
-    return f"  - hear: {{listen: {{to: {{{strategy}}}}}}}\n  - told: {{set: {{heard: '${{ map(.k) }}'}}}}\n"
 
 
 def _round(count: int, *tasks: str) -> str:
@@ -161,6 +162,7 @@ LISTENING: Mapping[str, str] = {
         "output: {as: '${ $input + [.] }'}}\n"
         "  - told: {set: {heard: '${ map(.[].k) }'}}\n"
     ),
+    "hear-child": document("  - sub: {" + _run("ear", ", input: {to: '${ $workflow.id }'}") + "}\n"),
     "hear-room": document(
         "  - room:\n      listen:\n        to:\n"
         f"          any: [{_for_it('a', ', room: {from: .data.room}')}]\n          until: '${{ length >= 3 }}'\n"
@@ -230,6 +232,7 @@ HEARS: Mapping[str, Callable[[list[dict[str, Any]]], list[int]]] = {
     "hear-stop": _until_stop,
     "hear-loop": _first(5),
     "hear-fork": lambda events: [k for k in _first(2)(events) for _ in range(2)][:3],
+    "hear-child": _first(1),
     "hear-room": _of_a_room,
     "news-loop": _first(4),
     "news-slow": _first(5),
