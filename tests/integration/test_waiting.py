@@ -110,3 +110,15 @@ def test_paused_until_resumed() -> None:
             await told(engine, "one", rf"waits until {TIME} .*")
 
     asyncio.run(scenario(folder()))
+
+
+async def test_what_a_large_state_waits_for_is_told_in_memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder()
+    async with engine_on(path) as engine:
+        await engine.submit(submission("large", document(HOUR), input_json=b'"' + b"x" * 2_000 + b'"'))
+        await engine.submit(submission("small", document(HOUR)))
+        monkeypatch.setattr("fastrunner.base.limits.WAITING_STATE_SIZE_BYTES_MAX", 1_500)
+        await told(engine, "large", rf"waits until {TIME} .*")
+    async with engine_on(path) as engine:
+        await told(engine, "small", rf"waits until {TIME} .*")
+        assert (await engine.get("large")).waiting == ""

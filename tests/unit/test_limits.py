@@ -316,6 +316,9 @@ REACHED = {
         "LIST_DOCUMENTS_MAX": "test_name_of_many_documents_is_found_among_all",
         "LIST_ROWS_READ_MAX": "test_page_of_what_is_rare_ends_early",
     },
+    "integration/test_waiting.py": {
+        "WAITING_STATE_SIZE_BYTES_MAX": "test_what_a_large_state_waits_for_is_told_in_memory_only",
+    },
     "integration/test_feed.py": {
         "FEED_CURSOR_INTERVAL_S": "test_a_filter_that_nothing_passes_gets_cursors",
         "FEED_INTERVAL_S": "test_a_follower_reads_now_and_then",

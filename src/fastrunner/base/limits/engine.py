@@ -328,3 +328,7 @@ LISTENERS_LOADED_PER_PASS_MAX: Final = 200
 
 PASSED_FILTERS_KNOWN_MAX: Final = 8
 """Filters of an execution of which it is remembered up to which event it has had all: a loop has one or two."""
+
+WAITING_STATE_SIZE_BYTES_MAX: Final = 1_048_576
+"""State of an execution out of memory that is read to say what it waits for: some milliseconds of the loop's time, for
+each look at it."""

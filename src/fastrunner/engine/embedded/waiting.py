@@ -1,7 +1,7 @@
 """Stage 3, journal: what an execution waits for, in one sentence for people.
 
-Rule: asking changes nothing. An execution that is not in memory is read from its snapshot and dropped again; what
-cannot be told is left out, and never a reason not to answer.
+Rule: asking changes nothing. An execution that is not in memory is read from its snapshot and dropped again, unless its
+state is so large that others would wait for that; what cannot be told is left out, and never a reason not to answer.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 
 from fastrunner._core import EventMatcher, PerformEffect, Subscribe, Wait, Walk
+from fastrunner.base import limits
 from fastrunner.engine import ExecutionView
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution
@@ -58,7 +59,7 @@ def _live(execution: Execution) -> str:
 def _stored(shard: Shard, execution_id: str) -> Sequence[Wait]:
     acceptance = shard.store.acceptance(execution_id)
     row = None if acceptance is None else shard.store.unfinished(acceptance[0])
-    if row is None or row.damage:
+    if row is None or row.damage or len(row.input_json) + len(row.snapshot) > limits.WAITING_STATE_SIZE_BYTES_MAX:
         return ()
     plan = shard.plans.get(row.plan_key).plan
     walk = Walk.restore(

@@ -132,7 +132,7 @@ class Execution(message.Message):
     """Exact JSON text of the document's own `metadata`; empty if it has none. Lists leave out what is over 4 KiB."""
     waiting: builtins.str
     """What it waits for, in one sentence: a time, a retry, an effect, events, to be resumed, its receiver. Empty while it has
-    work to do, and in lists.
+    work to do, in lists, and where its state is too large to be read for that.
     """
     @builtins.property
     def error(self) -> messages_pb2.ErrorDetails:
