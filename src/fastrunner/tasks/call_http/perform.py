@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
-from fastrunner.base import clock, limits
+from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_http.arguments import RequestProblem, prepare
 from fastrunner.tasks.call_http.client import Client
@@ -22,6 +22,7 @@ from fastrunner.tasks.call_http.failures import OUT_OF_RESOURCES, CallProblem, c
 from fastrunner.tasks.call_http.outcome import Exchange, Unauthorized, failure_of, refusal_of, result_of
 from fastrunner.tasks.call_http.redirects import redirected
 from fastrunner.tasks.call_http.room import Room
+from fastrunner.tasks.counted import Counted
 
 if TYPE_CHECKING:
     from fastrunner.tasks.credentials.keyring import Keyring
@@ -51,25 +52,11 @@ class CallHttp:
         self._turn = asyncio.Lock()
         self._keyring: Keyring | None = None
         self._is_out_of_resources = False
-        self._in_flight = metrics.effects_in_flight.labels(_KIND)
-        self._duration = metrics.effect_duration.labels(_KIND)
-        self._outcomes = {
-            outcome: metrics.effects.labels(_KIND, outcome) for outcome in ("completed", "failed", "interrupted")
-        }
+        self._counted = Counted(_KIND, metrics)
 
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         """Sends the request and gives the task's raw output, or the DSL error the response or its absence means."""
-        outcome = "interrupted"
-        started_s = clock.monotonic_s()
-        self._in_flight.inc()
-        try:
-            result = await self._call(effect, arguments)
-            outcome = "completed" if isinstance(result, EffectResult) else "failed"
-            return result
-        finally:
-            self._in_flight.dec()
-            self._duration.observe(clock.monotonic_s() - started_s)
-            self._outcomes[outcome].inc()
+        return await self._counted.outcome_of(self._call(effect, arguments))
 
     async def close(self) -> None:
         """Closes the pooled connections; calls still in flight fail."""

@@ -11,6 +11,7 @@ from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base import clock
 from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import RunnerError
+from fastrunner.tasks.counted import Counted
 from fastrunner.tasks.emit.arguments import event_of
 from fastrunner.tasks.emit.outcome import failure_of
 
@@ -33,29 +34,18 @@ class Emit:
     def __init__(self, sink: EventSink, metrics: Metrics, *, wall_ms: Callable[[], int] = clock.steady_ms) -> None:
         self._sink = sink
         self._wall_ms = wall_ms
-        self._in_flight = metrics.effects_in_flight.labels(_KIND)
-        self._duration = metrics.effect_duration.labels(_KIND)
-        self._outcomes = {
-            outcome: metrics.effects.labels(_KIND, outcome) for outcome in ("completed", "failed", "interrupted")
-        }
+        self._counted = Counted(_KIND, metrics)
 
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         """Publishes the event; gives it as the task's raw output, or the DSL error of what kept it from that."""
-        outcome = "interrupted"
-        started_s = clock.monotonic_s()
-        self._in_flight.inc()
+        return await self._counted.outcome_of(self._publish(effect, arguments))
+
+    async def _publish(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         try:
             event = event_of(arguments, effect.idempotency_key, self._wall_ms())
-            published = await self._sink.emit(event)
-            outcome = "completed"
-            return EffectResult(effect.effect_id, dict(published))
+            return EffectResult(effect.effect_id, dict(await self._sink.emit(event)))
         except RunnerError as error:
-            outcome = "failed"
             return failure_of(effect, error)
-        finally:
-            self._in_flight.dec()
-            self._duration.observe(clock.monotonic_s() - started_s)
-            self._outcomes[outcome].inc()
 
     async def close(self) -> None:
         """See `EffectPerformer`; the bus is closed by whoever opened it."""

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
-from fastrunner.base import clock, limits
+from fastrunner.base import limits
 from fastrunner.base.redaction import redact
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Authorizer
+from fastrunner.tasks.counted import Counted
 from fastrunner.tasks.run.arguments import PATH, RunProblem, argv_of, command_of, encoded, environment_of, stdin_of
 from fastrunner.tasks.run.containers import Containers
 from fastrunner.tasks.run.interpreters import FILES, interpreter
@@ -140,11 +141,7 @@ class RunPerformer:
         self._runs = runs
         self._lingering: dict[str, asyncio.Task[EffectResult | EffectFailure]] = {}
         """Processes that run and that nobody awaits, by idempotency key, until `linger` has them."""
-        self._in_flight = metrics.effects_in_flight.labels(kind)
-        self._duration = metrics.effect_duration.labels(kind)
-        self._outcomes = {
-            outcome: metrics.effects.labels(kind, outcome) for outcome in ("completed", "failed", "interrupted")
-        }
+        self._counted = Counted(kind, metrics)
 
     def begin(self) -> None:
         """See `Beginner`: containers that earlier workers left."""
@@ -155,9 +152,9 @@ class RunPerformer:
         """Runs it and gives the task's raw output, or the DSL error that its end means; with `await: false` null once
         it runs, or the error that keeps it from that. Then `linger` has the rest."""
         if arguments["await"]:
-            return await self._counted(effect, arguments, lambda: None)
+            return await self._counted.outcome_of(self._performed(effect, arguments, lambda: None))
         began = asyncio.Event()
-        whole = asyncio.create_task(self._counted(effect, arguments, began.set))
+        whole = asyncio.create_task(self._counted.outcome_of(self._performed(effect, arguments, began.set)))
         beginning = asyncio.create_task(began.wait())
         try:
             await asyncio.wait((whole, beginning), return_when=asyncio.FIRST_COMPLETED)
@@ -177,21 +174,6 @@ class RunPerformer:
         outcome = None if whole is None else await whole
         if isinstance(outcome, EffectFailure):
             _log.warning("%s, which nobody awaits, failed: %s", effect.idempotency_key, redact(outcome.detail))
-
-    async def _counted(
-        self, effect: PerformEffect, arguments: Mapping[str, Any], began: Callable[[], None]
-    ) -> EffectResult | EffectFailure:
-        outcome = "interrupted"
-        started_s = clock.monotonic_s()
-        self._in_flight.inc()
-        try:
-            result = await self._performed(effect, arguments, began)
-            outcome = "completed" if isinstance(result, EffectResult) else "failed"
-            return result
-        finally:
-            self._in_flight.dec()
-            self._duration.observe(clock.monotonic_s() - started_s)
-            self._outcomes[outcome].inc()
 
     async def authorize(self, effect: PerformEffect, policy: Mapping[str, Any]) -> Mapping[str, Any] | EffectFailure:
         """See `EffectPerformer`: for the source of a script."""
