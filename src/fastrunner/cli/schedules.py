@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from fastrunner.base.moments import rfc3339
 from fastrunner.base.printable import printable
 from fastrunner.cli.arguments import WorkflowName, document_path, read_input, read_pairs
 from fastrunner.cli.remote import client_of, connection_options, json_option, text_of, workflow_ref
@@ -266,7 +267,11 @@ def _line(found: Any) -> str:
     if found.paused:
         what = f"paused{': ' + found.reason if found.reason else ''}"
     else:
-        what = f"next {_shown(found.next_ms)}" if found.next_ms else "waits for an event, or the end of an execution"
+        what = (
+            f"next {rfc3339(found.next_ms, 'seconds')}"
+            if found.next_ms
+            else "waits for an event, or the end of an execution"
+        )
     counts = [
         f"{count} {name}"
         for name in ("started", "failed", "missed", "overlapped")
@@ -277,7 +282,3 @@ def _line(found: Any) -> str:
     words = [found.schedule_id, workflow, " ".join(trigger), what, ", ".join(counts)]
     words += [f"last error: {found.last_error}"] if found.last_error else []
     return printable("  ".join(word for word in words if word))
-
-
-def _shown(moment_ms: int) -> str:
-    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

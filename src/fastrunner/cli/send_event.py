@@ -4,7 +4,6 @@ import base64
 import binascii
 import uuid
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import click
 
 from fastrunner.base import limits
 from fastrunner.base.clock import wall_ms
+from fastrunner.base.moments import rfc3339
 from fastrunner.base.printable import printable
 from fastrunner.cli.arguments import document_path, read_document, read_input, read_pairs
 from fastrunner.cli.remote import client_of, connection_options, json_option
@@ -91,8 +91,7 @@ def _read(file: Path) -> list[Mapping[str, Any]]:
 
 
 def _complete(event: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    now = datetime.fromtimestamp(wall_ms() / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    made = {"specversion": "1.0", "id": str(uuid.uuid4()), "source": _SOURCE, "time": now}
+    made = {"specversion": "1.0", "id": str(uuid.uuid4()), "source": _SOURCE, "time": rfc3339(wall_ms())}
     own = {name: value for name, value in event.items() if value is not None or name == "data"}
     if "data_base64" in own:
         options = {name: value for name, value in options.items() if name != "data"}

@@ -5,13 +5,13 @@ state is so large that others would wait for that; what cannot be told is left o
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import orjson
 
 from fastrunner._core import EventMatcher, PerformEffect, Subscribe, Wait, Walk
 from fastrunner.base import limits
+from fastrunner.base.moments import rfc3339
 from fastrunner.engine import ExecutionView
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution
@@ -78,11 +78,11 @@ def _sentence(waits: Sequence[Wait], execution_id: str, execution: Execution | N
 def _told(cause: Wait, execution_id: str, execution: Execution | None) -> str:
     where = f"in task {cause.task!r} ({cause.reference})"
     if cause.kind == "time":
-        return f"waits until {_time(cause.until_ms)} {where}"
+        return f"waits until {rfc3339(cause.until_ms)} {where}"
     if cause.kind == "retry":
         bound = f" of {cause.retries_max}" if cause.retries_max >= 0 else ""
-        return f"retry {cause.retry}{bound} at {_time(cause.until_ms)} {where}"
-    until = f", until {_time(cause.until_ms)} at the latest" if cause.until_ms else ""
+        return f"retry {cause.retry}{bound} at {rfc3339(cause.until_ms)} {where}"
+    until = f", until {rfc3339(cause.until_ms)} at the latest" if cause.until_ms else ""
     action = cause.action
     assert action is not None
     if not isinstance(action, PerformEffect):
@@ -105,7 +105,3 @@ def _listened(subscription: Subscribe) -> str:
     told = [repr(each) for each in dict.fromkeys(types)]
     more = f" and {len(told) - _TOLD_MAX} more types" if len(told) > _TOLD_MAX else ""
     return f"events of type {' or '.join(told[:_TOLD_MAX])}{more}" if told else "events"
-
-
-def _time(epoch_ms: int) -> str:
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

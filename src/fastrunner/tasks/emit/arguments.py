@@ -2,8 +2,9 @@
 
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
+
+from fastrunner.base.moments import rfc3339
 
 __all__ = ["event_of"]
 
@@ -17,6 +18,5 @@ def event_of(arguments: Mapping[str, Any], idempotency_key: str, now_ms: int) ->
     if event.get("id") is None:
         event["id"] = str(uuid.uuid5(_IDS, idempotency_key))
     if event.get("time") is None:
-        moment = datetime.fromtimestamp(now_ms / 1000, UTC)
-        event["time"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        event["time"] = rfc3339(now_ms)
     return event
