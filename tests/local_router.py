@@ -1,6 +1,6 @@
 """Support: the router of one worker alone, for tests of what stands above it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from fastrunner.errors import Unavailable
 from fastrunner.routing.facts import CallFacts
@@ -33,7 +33,7 @@ class LocalRouter:
         method: str,
         payload: bytes,
         facts: CallFacts,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Raises Unavailable at the first step: there is nobody else."""
         raise Unavailable(f"there is no worker {worker}")
         yield b""

@@ -1,7 +1,7 @@
 """An engine in memory, for tests of the wire alone: executions do what the test tells them to do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from zlib import crc32
@@ -30,7 +30,7 @@ FINAL = {"completed", "failed", "cancelled"}
 class MemoryFeed:
     """Says where it stands: nobody here follows what comes."""
 
-    async def follow(self, after: Mapping[int, int]) -> AsyncIterator[FeedItem]:
+    async def follow(self, after: Mapping[int, int]) -> AsyncGenerator[FeedItem, None]:
         yield FeedItem({0: after.get(0, 0)})
         await asyncio.Event().wait()
 
@@ -204,7 +204,7 @@ class MemoryEngine:
         """Encoded events."""
         return self.known(execution_id).events[from_sequence - 1 :][:count_max]
 
-    async def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
+    async def subscribe(self, execution_id: str, from_sequence: int) -> AsyncGenerator[bytes, None]:
         """Replays, then follows."""
         if self.stopped:
             raise Unavailable("stopping")
@@ -261,7 +261,9 @@ class DirectRouter:
         except RunnerError as error:
             raise encoded(error) from None
 
-    async def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncIterator[bytes]:
+    async def forward_stream(
+        self, worker: int, method: str, payload: bytes, facts: CallFacts
+    ) -> AsyncGenerator[bytes, None]:
         """Opens the owner's stream."""
         self.forwarded.append((worker, method))
         stream = self.services[worker].handle_stream(method, payload, replace(facts, local=True))

@@ -8,7 +8,7 @@ repeated; a refusal because the worker is stopping is asked again.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,7 +244,7 @@ class _Links:
                 raise ForwardedError(status.code, status.message, status.SerializeToString()) from None
         raise refusal
 
-    def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncIterator[bytes]:
+    def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         raise AssertionError("no client of the simulation follows anything")
 
 

@@ -8,7 +8,7 @@ without end; any other is accepted at once, has one event and stays open.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import uvloop
@@ -49,7 +49,7 @@ class ScriptedEngine(MemoryEngine):
         shown = MemoryExecution(Submission(execution_id, "open", b"null", None, {}, b"", 0, False), 0).view()
         return replace(shown, last_sequence=self.open)
 
-    async def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
+    async def subscribe(self, execution_id: str, from_sequence: int) -> AsyncGenerator[bytes, None]:
         """Follows, or floods."""
         self.open += 1
         try:

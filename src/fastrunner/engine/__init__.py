@@ -5,7 +5,7 @@ called on the worker's event loop and never blocks it.
 """
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -299,7 +299,7 @@ class Engine(Protocol):
     def feed(self) -> "ChangeFeed":
         """What becomes of all executions of this worker."""
 
-    def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
+    def subscribe(self, execution_id: str, from_sequence: int) -> AsyncGenerator[bytes, None]:
         """Encoded events, replayed from the store and then followed; ends after the terminal one.
 
         Raises UnknownExecution at the first step.
@@ -309,7 +309,7 @@ class Engine(Protocol):
 class ChangeFeed(Protocol):
     """What becomes of all executions of a worker."""
 
-    def follow(self, after: Mapping[int, int]) -> AsyncIterator[FeedItem]:
+    def follow(self, after: Mapping[int, int]) -> AsyncGenerator[FeedItem, None]:
         """Changes after given positions, in the order of each shard's commits, without end.
 
         `after` has positions by shard; a shard that it does not have is followed from now on. The first item has no

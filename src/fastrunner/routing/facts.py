@@ -5,7 +5,7 @@ a request that was forwarded once is never forwarded again.
 """
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,7 +80,7 @@ class Router(Protocol):
         the owner does not come back in time. Cancelling the wait tells the owner that nobody waits any more.
         """
 
-    def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncIterator[bytes]:
+    def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         """The stream of `worker`'s own handler; errors as in `forward`. Closing it closes the owner's stream."""
 
 

@@ -51,13 +51,9 @@ class Feed:
     ) -> AsyncGenerator[StateChange, None]:
         """What becomes of this worker's executions."""
         namespaces = None if facts.principal is None else facts.principal.namespaces
-        items = self._engine.feed.follow(positions)
-        try:
+        async with contextlib.aclosing(self._engine.feed.follow(positions)) as items:
             async for item in items:
                 yield _message(item, request, namespaces)
-        finally:
-            if isinstance(items, AsyncGenerator):
-                await items.aclose()
 
     async def _merged(
         self, request: SubscribeAllRequest, positions: dict[int, int], facts: CallFacts
@@ -95,13 +91,10 @@ class Feed:
     async def _forwarded(
         self, worker: int, request: SubscribeAllRequest, facts: CallFacts
     ) -> AsyncGenerator[StateChange, None]:
-        messages = self._router.forward_stream(worker, "SubscribeAll", request.SerializeToString(), facts)
-        try:
+        payload = request.SerializeToString()
+        async with contextlib.aclosing(self._router.forward_stream(worker, "SubscribeAll", payload, facts)) as messages:
             async for message in messages:
                 yield StateChange.FromString(message)
-        finally:
-            if isinstance(messages, AsyncGenerator):
-                await messages.aclose()
 
 
 _Open = Callable[[SubscribeAllRequest, CallFacts], AsyncGenerator[StateChange, None]]

@@ -7,7 +7,7 @@ the owner (submit, subscribe, cancel): so the end of that worker never looks lik
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
@@ -240,7 +240,7 @@ class Service:
                 last = event
                 yield event
         finally:
-            await _close(events)
+            await events.aclose()
         if last and not _is_terminal(last):
             raise Unavailable(f"the stream was interrupted: Subscribe from sequence number {_sequence(last) + 1}")
 
@@ -273,7 +273,7 @@ class Service:
                 if self._stopping or code_of(error) != Unavailable.grpc_code or (broke_early and not last):
                     raise
             finally:
-                await _close(events)
+                await events.aclose()
             if last:
                 request.from_sequence_number = _sequence(last) + 1
 
@@ -336,12 +336,6 @@ async def _reply(reply: bytes | Awaitable[bytes]) -> bytes:
 async def _emptied(command: Awaitable[None]) -> bytes:
     await command
     return _EMPTY
-
-
-async def _close(events: AsyncIterator[bytes]) -> None:
-    """Ends an iteration that may not have come to its end; iterators that need no closing have no `aclose`."""
-    if isinstance(events, AsyncGenerator):
-        await events.aclose()
 
 
 def _is_terminal(event: bytes) -> bool:

@@ -10,7 +10,7 @@ thread). This module connects the parts; what decides on a submission is `submis
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -588,7 +588,7 @@ class EmbeddedEngine:
         """See Engine."""
         return self._queries.events(execution_id, from_sequence, count_max)
 
-    def subscribe(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
+    def subscribe(self, execution_id: str, from_sequence: int) -> AsyncGenerator[bytes, None]:
         """See Engine."""
         return self._subscriptions.follow(execution_id, from_sequence)
 

@@ -11,7 +11,7 @@ not read so far is told that something is missing.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
@@ -62,7 +62,7 @@ class Feed:
         self._closed = True
         self._committed.set()
 
-    async def follow(self, after: Mapping[int, int]) -> AsyncIterator[FeedItem]:
+    async def follow(self, after: Mapping[int, int]) -> AsyncGenerator[FeedItem, None]:
         """See Engine."""
         self._shards.check_open()
         positions: dict[int, int] = {}

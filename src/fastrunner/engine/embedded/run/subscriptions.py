@@ -14,7 +14,7 @@ follower has read from the store meanwhile it is not told again.
 import asyncio
 import sys
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -288,7 +288,7 @@ class Subscriptions:
             for follower in followed.followers:
                 follower.changed.set()
 
-    async def follow(self, execution_id: str, from_sequence: int) -> AsyncIterator[bytes]:
+    async def follow(self, execution_id: str, from_sequence: int) -> AsyncGenerator[bytes, None]:
         """Encoded events from a sequence number on, until the terminal one. Raises UnknownExecution, Stopping."""
         follower = _Follower(self._budget, max(1, from_sequence))
         followed = self._followed.setdefault(execution_id, _Followed())
