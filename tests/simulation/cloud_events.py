@@ -128,9 +128,17 @@ class _File(EventsFile):
     def __init__(self, folder: Path, first_key: int, world: "World") -> None:
         super().__init__(folder, first_key)
         self._world = world
+        self._is_closed = False
+
+    def close(self) -> None:
+        super().close()
+        self._is_closed = True
 
     def tried(self, action: Callable[[apsw.Connection], T]) -> T:
         world = self._world
+        if self._is_closed:
+            # What is left of a killed process in this one opens nothing.
+            raise StorageFailed("the process has ended")
         away = not world.calm and world.clock.now_ns / 1e9 < world.disk_fails_until_s
         if away or world.strikes("disk", "events not read or written", 0.1):
             raise StorageFailed("events.db cannot be used")
@@ -170,8 +178,13 @@ class Bus(EventBus):
         first_key = wall_ms() * 1000
         self._reading, self._writing = _File(folder, first_key, world), _File(folder, first_key, world)
 
+        self._acting: set[asyncio.Future[Any]] = set()
+
     async def _in_thread(self, action: Callable[[], T]) -> T:
-        return await asyncio.shield(asyncio.ensure_future(self._act(action)))
+        acting = asyncio.ensure_future(self._act(action))
+        self._acting.add(acting)
+        acting.add_done_callback(self._acting.discard)
+        return await asyncio.shield(acting)
 
     async def _act(self, action: Callable[[], T]) -> T:
         await asyncio.sleep(delay_s(self._world.rng, 0.001, 1.0))
@@ -185,6 +198,8 @@ class Bus(EventBus):
             self._keeping.cancel()
         if self._publishing is not None:
             await self._publishing
+        # As the thread's end does: what it has begun is finished.
+        await asyncio.gather(*self._acting, return_exceptions=True)
         self.kill()
 
     def kill(self) -> None:

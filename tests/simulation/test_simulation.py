@@ -14,9 +14,6 @@ _SEEDS = 800
 _CHUNK = 100
 
 
-# Who is killed closes no file; what Python says of it in one process is no defect.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("first", range(0, _SEEDS, _CHUNK))
 def test_promises_hold_under_faults(first: int) -> None:
     """Nothing accepted is lost, no event is missing or changed, no done effect repeats, no command is forgotten; an id
