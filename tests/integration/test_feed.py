@@ -287,6 +287,7 @@ async def test_one_stream_over_workers_that_die_and_a_tree_that_does(tmp_path: P
                 await opened[0].call("PauseExecution", m.PauseExecutionRequest(execution_id="rests"), Empty)
             await until_seen(paused, {"rests": ["paused"]})
             assert set(paused.seen) == {"rests"}
+            await until_seen(feed, {"rests": ["running", "paused"]})
             assert not feed.missed
             cursor = feed.request.cursor
     with start(tmp_path / "data", 2) as runner:
