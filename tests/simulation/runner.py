@@ -335,6 +335,8 @@ class Runner:
         raise_ghost(self.world, self.config.data_dir, self.wall_ms())
 
     def close(self) -> None:
-        """Gives the shared memory up."""
+        """Gives up what the workers share."""
         os.close(self.shared.placement)
         os.close(self.shared.loads)
+        for number in range(self.worker_count):
+            os.close(self.shared.wakes.fileno(number))
