@@ -107,14 +107,15 @@ async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, be
         raise ConfigurationError(str(error)) from None
     registry = Registry(folder)
     bus = EventBus(folder, lambda: engine.events_came(), Seals(keys), config.event_retention_s, metrics=metrics)
-    performers = build_performers(config, metrics, event_sink=bus)
+    resources = Resolver(config, metrics, secrets)
+    performers = build_performers(config, metrics, event_sink=bus, descriptions=resources)
     engine = EmbeddedEngine(
         config,
         metrics,
         performers,
         secrets=secrets,
         definitions=registry,
-        resources=Resolver(config, metrics, secrets),
+        resources=resources,
         events=bus,
         data_keys=keys,
     )

@@ -111,14 +111,15 @@ class Worker:
         )
         egress, secrets = Egress.of(config, serves=True), Secrets(config.secrets_dir, secret_variables())
         self._sinks = _sinks_of(context, self._metrics, egress)
-        self._performers = build_performers(config, self._metrics, egress, event_sink=self._bus)
+        resources = Resolver(config, self._metrics, secrets, egress)
+        self._performers = build_performers(config, self._metrics, egress, event_sink=self._bus, descriptions=resources)
         self._engine = build_engine(
             config,
             self._metrics,
             self._performers,
             secrets,
             self._registry,
-            Resolver(config, self._metrics, secrets, egress),
+            resources,
             self._bus,
             places,
             context.death,

@@ -1,6 +1,7 @@
 """Stage 2, compile: the one resolver of a worker: files here, HTTP in `http`, loaded by the first URL of it."""
 
 import asyncio
+import hashlib
 import os
 import ssl
 import stat
@@ -18,6 +19,7 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import SecretSource
 from fastrunner.errors import DocumentRefused, ResourceUnavailable
 from fastrunner.resources.refusals import Unresolved
+from fastrunner.tasks.descriptions import Description, NoDescription
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
@@ -28,7 +30,7 @@ __all__ = ["Resolver"]
 
 
 class Resolver:
-    """Fetches what documents need; see `Resources`."""
+    """Fetches what documents need before they run, and what their calls need; see `Resources` and `Descriptions`."""
 
     def __init__(
         self,
@@ -68,6 +70,16 @@ class Resolver:
             raise later
         return {resource.reference: str(text) for resource, text in zip(wanted, found, strict=True)}
 
+    async def get(self, resource: Mapping[str, Any]) -> Description:
+        """See `Descriptions`."""
+        url = resource["uri"]
+        try:
+            body = await self._body(url, resource.get("authentication"))
+            return Description(url, _decoded(body), hashlib.sha256(body).digest())
+        except Unresolved as why:
+            sentence = f"{url} cannot be fetched: {why}"
+            raise NoDescription(sentence, is_transient=why.is_transient) from None
+
     async def close(self) -> None:
         """Closes the connections; what is being fetched fails."""
         if self._http is not None:
@@ -75,15 +87,14 @@ class Resolver:
 
     async def _text(self, resource: ExternalResource) -> str:
         """Raises Unresolved."""
+        return _decoded(await self._body(resource.url, self._policy(resource.authentication)))
+
+    async def _body(self, url: str, policy: Mapping[str, Any] | None) -> bytes:
+        """Raises Unresolved."""
         async with self._turns:
-            if resource.url.startswith("file:"):
-                body = await asyncio.to_thread(_read, resource.url, self._config.resources_dir)
-            else:
-                body = await (await self._loaded()).get(resource.url, self._policy(resource.authentication))
-        try:
-            return body.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise Unresolved("what is there is no text in UTF-8") from None
+            if url.startswith("file:"):
+                return await asyncio.to_thread(_read, url, self._config.resources_dir)
+            return await (await self._loaded()).get(url, policy)
 
     async def _loaded(self) -> "HttpTexts":
         if self._http is None:
@@ -115,6 +126,14 @@ class Resolver:
 def _problem(resource: ExternalResource, refusal: Unresolved) -> Problem:
     message = f"{resource.url} cannot be fetched: {refusal}"
     return Problem("unresolved-resource", resource.pointer, resource.line, resource.column, message)
+
+
+def _decoded(body: bytes) -> str:
+    """Raises Unresolved."""
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unresolved("what is there is no text in UTF-8") from None
 
 
 def _read(url: str, folder: Path | None) -> bytes:

@@ -226,8 +226,6 @@ cdef Shape POLICY = Shape("an authentication policy (an object)", IS_OBJECT, fie
 cdef Shape POLICY_OR_REFERENCE = Shape("an authentication policy (an object)", IS_OBJECT,
                                        fields=dict(SCHEMES, use=POLICY_NAME), choices=(("use", *SCHEMES),))
 cdef Field AUTHENTICATION = Field(POLICY_OR_REFERENCE, AT_AUTHENTICATION)
-# Of kinds that do not authenticate yet.
-cdef Field LATER_AUTHENTICATION = Field(POLICY_OR_REFERENCE, AT_AUTHENTICATION, unsupported="authentication")
 cdef Field RESOURCE_AUTHENTICATION = Field(POLICY_OR_REFERENCE, AT_RESOURCE_AUTHENTICATION,
                                            unsupported="authentication")
 
@@ -252,10 +250,8 @@ def _data(str key, Position position):
     return Shape("an object", IS_OBJECT, fields={"schema": SCHEMA, key: Field(TRANSFORMATION, position)})
 
 
-cdef Shape CALLED_ENDPOINT = _endpoint(AUTHENTICATION)
-cdef Shape ENDPOINT = _endpoint(LATER_AUTHENTICATION)
+cdef Shape ENDPOINT = _endpoint(AUTHENTICATION)
 cdef Shape RESOURCE = _resource(ENDPOINT)
-cdef Shape CALLED_RESOURCE = _resource(CALLED_ENDPOINT)
 # Those that belong to no task.
 cdef Shape ROOT_ENDPOINT = _endpoint(RESOURCE_AUTHENTICATION)
 cdef Shape CATALOG_ENDPOINT = _endpoint(Field(POLICY_OR_REFERENCE, AT_RESOURCE_AUTHENTICATION))

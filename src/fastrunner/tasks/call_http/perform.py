@@ -23,15 +23,24 @@ from fastrunner.tasks.call_http.outcome import Exchange, Unauthorized, failure_o
 from fastrunner.tasks.call_http.redirects import redirected
 from fastrunner.tasks.call_http.room import Room
 from fastrunner.tasks.counted import Counted
+from fastrunner.tasks.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from fastrunner.tasks.credentials.keyring import Keyring
 
-__all__ = ["CallHttp"]
+__all__ = ["CallHttp", "build"]
 
 _log = logging.getLogger(__name__)
 
 _KIND = "call_http"
+
+
+def build(around: Surroundings) -> "CallHttp":
+    """See `tasks.demand`."""
+    client = Client(
+        around.config, around.metrics, around.egress, resolver=around.resolver, ssl_context=around.ssl_context
+    )
+    return CallHttp(client, timeout_s=around.config.http_timeout_s, metrics=around.metrics)
 
 
 class CallHttp:

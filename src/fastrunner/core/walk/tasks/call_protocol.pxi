@@ -1,0 +1,58 @@
+"""Stages 4 and 5: calls of protocols that somebody describes elsewhere: an OpenAPI document, a .proto file, an agent's
+card; or that need no description. An effect whose arguments are `with`, filled.
+
+Rules: what is described elsewhere is fetched by whoever performs the effect, with the policy that is for it; the task's
+own policy is for the service that is called.
+"""
+
+cimport cython
+
+
+@cython.final
+@cython.internal
+cdef class CallProtocolNode(TaskNode):
+    cdef Template arguments
+    """All of `with` but what follows."""
+    cdef str described
+    """The key of the resource that describes the service; None without one."""
+    cdef UriTemplate resource
+    cdef Authentication resource_authentication
+    cdef UriTemplate endpoint
+    cdef Duration timeout_of_call
+
+
+cdef CallProtocolNode build_protocol(PlanBuilder builder, dict arguments, str described, object proven,
+                                     object endpoint, Siblings siblings):
+    """`arguments` is what is left of `with`; `proven` what has the policy of the calls, `endpoint` where they go unless
+    the description says so; either may be None."""
+    cdef CallProtocolNode task = CallProtocolNode.__new__(CallProtocolNode)
+    cdef Bindings bindings = siblings.bindings
+    cdef object resource = arguments.pop(described, None) if described is not None else None
+    if resource is not None:
+        task.described = described
+        task.resource = builder.uri(AT_CALL_ENDPOINT, resource["endpoint"], bindings)
+        task.resource_authentication = build_authentication(builder, resource["endpoint"], bindings)
+    if endpoint is not None:
+        task.endpoint = builder.uri(AT_CALL_ENDPOINT, endpoint, bindings)
+    task.authentication = build_authentication(builder, proven, bindings)
+    task.timeout_of_call = builder.duration(AT_CALL_DURATION, arguments.pop("timeout", None), bindings)
+    task.arguments = builder.template(AT_CALL_WITH, arguments, bindings)
+    return task
+
+
+cdef dict render_protocol(Place at):
+    """The keys of `with` as in the document, filled, but for these: the resource, by its key, is `uri` and, if it has a
+    policy, `authentication`; `endpoint` is a URI, `timeout_ms` a duration. Raises WalkFault."""
+    cdef CallProtocolNode task = <CallProtocolNode> at.task
+    cdef dict arguments = dict(fill(at, task.arguments, at.input, 0))
+    cdef dict resource
+    if task.resource is not None:
+        resource = {"uri": expand_uri(at, task.resource, at.input)}
+        if task.resource_authentication is not None:
+            resource["authentication"] = render_authentication(at, task.resource_authentication)
+        arguments[task.described] = resource
+    if task.endpoint is not None:
+        arguments["endpoint"] = expand_uri(at, task.endpoint, at.input)
+    if task.timeout_of_call is not None:
+        arguments["timeout_ms"] = duration_of(at, task.timeout_of_call, at.input)
+    return arguments
