@@ -39,8 +39,12 @@ REFUSED_DESTINATIONS = (
 _KINDS = (
     *("set", "do", "switch", "for", "fork", "try", "raise", "wait", "call_http", "call_function", "run_workflow"),
     *("run_shell", "run_script", "emit", "listen", "run_container"),
+    *("call_openapi", "call_grpc", "call_mcp", "call_a2a", "call_asyncapi"),
 )
-_EFFECTS = ("call_http", "run_shell", "run_script", "emit", "run_container")
+_EFFECTS = (
+    *("call_http", "run_shell", "run_script", "emit", "run_container"),
+    *("call_openapi", "call_grpc", "call_mcp", "call_a2a", "call_asyncapi"),
+)
 _OPEN: tuple[str, ...] = ()
 """Label values that are not known beforehand; few, though."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["build_performers"]
 
 _RUNS = ("run_shell", "run_script", "run_container")
-_ON_DEMAND: tuple[str, ...] = ()
+_ON_DEMAND = ("call_openapi", "call_grpc", "call_mcp", "call_a2a", "call_asyncapi")
 """Kinds whose folder is loaded when the first effect comes. HTTP is last: others may still fetch something."""
 
 

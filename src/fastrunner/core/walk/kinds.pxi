@@ -73,5 +73,20 @@ add_kind(14, "listen", "listen", False, False,
 add_kind(15, "run_container", "run: container", True, False,
          build_run, plain_frame, begin_effect, never_leaves, never_wakes, answer_run,
          nothing_cut, no_times, nothing_to_write, nothing_to_read, render_run)
+add_kind(16, "call_openapi", "call: openapi", True, False,
+         build_call_openapi, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_protocol)
+add_kind(17, "call_grpc", "call: grpc", True, False,
+         build_call_grpc, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_protocol)
+add_kind(18, "call_mcp", "call: mcp", True, False,
+         build_call_mcp, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_protocol)
+add_kind(19, "call_a2a", "call: a2a", True, False,
+         build_call_a2a, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_protocol)
+add_kind(20, "call_asyncapi", "call: asyncapi", True, False,
+         build_call_asyncapi, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
+         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_protocol)
 
 KINDS = tuple(kind_rows)

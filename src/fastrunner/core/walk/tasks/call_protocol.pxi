@@ -56,3 +56,40 @@ cdef dict render_protocol(Place at):
     if task.timeout_of_call is not None:
         arguments["timeout_ms"] = duration_of(at, task.timeout_of_call, at.input)
     return arguments
+
+
+# --- which parts of `with` are what ---
+
+cdef TaskNode build_call_openapi(PlanBuilder builder, dict definition, Siblings siblings):
+    cdef dict arguments = dict(definition["with"])
+    proven = {"authentication": arguments.pop("authentication", None)}
+    return build_protocol(builder, arguments, "document", proven, None, siblings)
+
+
+cdef TaskNode build_call_asyncapi(PlanBuilder builder, dict definition, Siblings siblings):
+    return build_call_openapi(builder, definition, siblings)
+
+
+cdef TaskNode build_call_grpc(PlanBuilder builder, dict definition, Siblings siblings):
+    cdef dict arguments = dict(definition["with"])
+    cdef dict service = dict(arguments["service"])
+    proven = {"authentication": service.pop("authentication", None)}
+    arguments["service"] = service
+    return build_protocol(builder, arguments, "proto", proven, None, siblings)
+
+
+cdef TaskNode build_call_mcp(PlanBuilder builder, dict definition, Siblings siblings):
+    cdef dict arguments = dict(definition["with"])
+    cdef dict transport = dict(arguments["transport"])
+    cdef object endpoint = None
+    arguments["transport"] = transport
+    if "http" in transport:
+        transport["http"] = dict(transport["http"])
+        endpoint = transport["http"].pop("endpoint")
+    return build_protocol(builder, arguments, None, endpoint, endpoint, siblings)
+
+
+cdef TaskNode build_call_a2a(PlanBuilder builder, dict definition, Siblings siblings):
+    cdef dict arguments = dict(definition["with"])
+    server = arguments.pop("server", None)
+    return build_protocol(builder, arguments, "agentCard", server, server, siblings)
