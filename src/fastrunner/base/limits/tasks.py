@@ -88,3 +88,10 @@ CONTAINER_REMOVALS_MAX: Final = 3
 
 CONTAINER_LOOK_INTERVAL_S: Final = 0.2
 """Between looks at whether a container runs that nobody awaits: each is a process."""
+
+ASYNCAPI_MESSAGE_SIZE_BYTES_MAX: Final = 2_097_152
+"""A message that is published or received: twice what Kafka and NATS take unless they are told otherwise."""
+
+ASYNCAPI_MESSAGES_AHEAD_MAX: Final = 32
+"""Messages that a subscription has received and not given yet, where the protocol lets the reader say how many: brokers
+send in batches, and each message may be of the largest."""
