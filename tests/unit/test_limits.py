@@ -39,6 +39,13 @@ REACHED = {
         "RESOURCES_PER_DOCUMENT_MAX": "test_bounds_hold_across_texts",
         "RESOURCE_URL_SIZE_CHARS_MAX": "test_urls_that_are_refused",
     },
+    "integration/test_descriptions.py": {
+        "DESCRIPTIONS_KEPT_MAX": "test_descriptions_are_bounded_in_number",
+        "DESCRIPTIONS_KEPT_SIZE_BYTES_MAX": "test_descriptions_are_bounded_in_bytes_and_equal_ones_count_once",
+        "DESCRIPTION_FRESH_S": "test_the_default_is_a_while",
+        "DESCRIPTION_FRESH_S_MAX": "test_how_long_a_text_is_good",
+        "DESCRIPTION_SIZE_BYTES_MAX": "test_a_text_without_an_end_is_given_up",
+    },
     "integration/test_resources.py": {
         "RESOURCES_FETCHED_AT_ONCE_MAX": "test_requests_at_a_time_are_bounded",
         "RESOURCES_FETCH_S_MAX": "test_a_slow_server_holds_nobody_else",

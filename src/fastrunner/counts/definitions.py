@@ -173,6 +173,12 @@ class Metrics:
             "Calls refused because of where they were to go, by the reason",
             {"reason": REFUSED_DESTINATIONS},
         )
+        self.descriptions = self._counters(
+            "descriptions_total",
+            "Times that calls needed the description of a service, by where it came from: kept in memory, shared "
+            "with others who waited for it, unchanged as its server said, fetched; or failed",
+            {"outcome": ("kept", "shared", "unchanged", "fetched", "failed")},
+        )
         self.plan_cache_hits = self._counter("plan_cache_hits_total", "Documents found compiled")
         self.plan_cache_misses = self._counter("plan_cache_misses_total", "Documents compiled")
 

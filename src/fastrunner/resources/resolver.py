@@ -1,7 +1,6 @@
 """Stage 2, compile: the one resolver of a worker: files here, HTTP in `http`, loaded by the first URL of it."""
 
 import asyncio
-import hashlib
 import os
 import ssl
 import stat
@@ -18,7 +17,9 @@ from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import SecretSource
 from fastrunner.errors import DocumentRefused, ResourceUnavailable
-from fastrunner.resources.refusals import Unresolved
+from fastrunner.resources.described import DescribedTexts, decoded
+from fastrunner.resources.kept import Kept
+from fastrunner.resources.refusals import Answer, Unresolved
 from fastrunner.tasks.descriptions import Description, NoDescription
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Resolver:
         self._options = {"resolver": resolver, "ssl_context": ssl_context}
         self._http: HttpTexts | None = None
         self._turns = asyncio.Semaphore(limits.RESOURCES_FETCHED_AT_ONCE_MAX)
+        self._described = DescribedTexts(self._description, metrics)
 
     async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str]:
         """The texts by reference. Raises DocumentRefused with a problem for each that cannot be had; else
@@ -74,27 +76,38 @@ class Resolver:
         """See `Descriptions`."""
         url = resource["uri"]
         try:
-            body = await self._body(url, resource.get("authentication"))
-            return Description(url, _decoded(body), hashlib.sha256(body).digest())
+            return await self._described.get(url, resource.get("authentication"))
         except Unresolved as why:
-            sentence = f"{url} cannot be fetched: {why}"
-            raise NoDescription(sentence, is_transient=why.is_transient) from None
+            raise NoDescription(
+                f"{url} cannot be fetched: {why}", is_transient=why.is_transient, status=why.status, type_=why.type
+            ) from None
 
     async def close(self) -> None:
         """Closes the connections; what is being fetched fails."""
+        await self._described.close()
         if self._http is not None:
             await self._http.close()
 
     async def _text(self, resource: ExternalResource) -> str:
         """Raises Unresolved."""
-        return _decoded(await self._body(resource.url, self._policy(resource.authentication)))
+        policy = self._policy(resource.authentication)
+        answer = await self._answer(resource.url, policy, None, limits.RESOURCE_SIZE_BYTES_MAX)
+        return decoded(answer.body or b"")
 
-    async def _body(self, url: str, policy: Mapping[str, Any] | None) -> bytes:
+    async def _description(self, url: str, policy: Mapping[str, Any] | None, kept: Kept | None) -> Answer:
+        """Raises Unresolved."""
+        return await self._answer(url, policy, kept, limits.DESCRIPTION_SIZE_BYTES_MAX)
+
+    async def _answer(
+        self, url: str, policy: Mapping[str, Any] | None, kept: Kept | None, size_bytes_max: int
+    ) -> Answer:
         """Raises Unresolved."""
         async with self._turns:
             if url.startswith("file:"):
-                return await asyncio.to_thread(_read, url, self._config.resources_dir)
-            return await (await self._loaded()).get(url, policy)
+                body = await asyncio.to_thread(_read, url, self._config.resources_dir, size_bytes_max)
+                # Files are asked each time: they cost little, and say nothing of how long they stay.
+                return Answer(url, body, {"Cache-Control": "no-cache"})
+            return await (await self._loaded()).get(url, policy, size_bytes_max=size_bytes_max, kept=kept)
 
     async def _loaded(self) -> "HttpTexts":
         if self._http is None:
@@ -128,15 +141,7 @@ def _problem(resource: ExternalResource, refusal: Unresolved) -> Problem:
     return Problem("unresolved-resource", resource.pointer, resource.line, resource.column, message)
 
 
-def _decoded(body: bytes) -> str:
-    """Raises Unresolved."""
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise Unresolved("what is there is no text in UTF-8") from None
-
-
-def _read(url: str, folder: Path | None) -> bytes:
+def _read(url: str, folder: Path | None, size_bytes_max: int) -> bytes:
     """A file below the folder that is open. Raises Unresolved."""
     if folder is None:
         raise Unresolved(
@@ -152,11 +157,11 @@ def _read(url: str, folder: Path | None) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise Unresolved("it is no file")
-            body = file.read(limits.RESOURCE_SIZE_BYTES_MAX + 1)
+            body = file.read(size_bytes_max + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise Unresolved("there is no such file") from None
     except (OSError, ValueError) as error:
         raise Unresolved(f"it cannot be read ({getattr(error, 'strerror', None) or 'no path'})") from None
-    if len(body) > limits.RESOURCE_SIZE_BYTES_MAX:
-        raise Unresolved(f"it has more than {limits.RESOURCE_SIZE_BYTES_MAX} bytes")
+    if len(body) > size_bytes_max:
+        raise Unresolved(f"it has more than {size_bytes_max} bytes")
     return body

@@ -25,12 +25,14 @@ class Description:
 class NoDescription(Exception):
     """A description that cannot be had; the message is a sentence that names its URL and says why."""
 
-    def __init__(self, sentence: str, *, is_transient: bool, status: int = 0) -> None:
+    def __init__(self, sentence: str, *, is_transient: bool, status: int = 0, type_: str = "communication") -> None:
         super().__init__(sentence)
         self.is_transient = is_transient
         """Whether it may be had later."""
         self.status = status
-        """What a server answered; 0 if none did."""
+        """What a server answered, or that of the error where nobody was asked; 0 if there is none."""
+        self.type = type_
+        """The DSL error's short name: `communication` but where the runner may not ask, or cannot prove who does."""
 
 
 class Descriptions(Protocol):

@@ -1,4 +1,4 @@
-"""Stage 2, compile: the bounds of what documents need from elsewhere."""
+"""Stages 2 and 5: the bounds of what documents and their calls need from elsewhere."""
 
 from typing import Final
 
@@ -23,3 +23,20 @@ RESOURCES_FETCHED_AT_ONCE_MAX: Final = 64
 
 RESOURCE_RETRY_S: Final = 2.0
 """When whoever submits a document should come again whose text could not be fetched for the moment."""
+
+DESCRIPTION_SIZE_BYTES_MAX: Final = 4_194_304
+"""What describes a service, such as an OpenAPI document: the large ones of public services have some megabytes. 64 at a
+time are 256 MiB."""
+
+DESCRIPTIONS_KEPT_MAX: Final = 256
+"""Descriptions that a worker keeps: far more services than one runner's workflows call."""
+
+DESCRIPTIONS_KEPT_SIZE_BYTES_MAX: Final = 33_554_432
+"""Memory that the texts of kept descriptions take, equal ones counted once: eight of the largest."""
+
+DESCRIPTION_FRESH_S: Final = 60.0
+"""How long a description is good without asking where its server says nothing of it: a change is seen in a minute, and
+a workflow that calls ten thousand times asks once."""
+
+DESCRIPTION_FRESH_S_MAX: Final = 3_600.0
+"""The same where its server says more: somebody who has said a year by mistake waits an hour."""
