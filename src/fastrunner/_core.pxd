@@ -25,7 +25,7 @@ cdef class Document:
     # Whether something in it does: 1 or -1; 0 while nobody asked.
     cdef int authenticates
     cdef object mark  # where its values stand in the text, once something asked for it
-    cdef object refuse_run  # why something may not be run; None: everything may
+    cdef object refuse  # why something is not performed here; None: everything is
 
     cdef (Py_ssize_t, Py_ssize_t) position(self, str pointer, bint key)
 

@@ -125,12 +125,13 @@ class Compilation:
         text: str | bytes,
         stored: bool = False,
         resources: Mapping[str, str] | None = None,
-        refuse_run: Callable[[str, str | None], str] | None = None,
+        refuse: Callable[[str, str | None], str] | None = None,
     ) -> None:
         """Raises InvalidWorkflow for text that is too large or no text.
 
-        `refuse_run` says why the runner does not let documents run something: `shell`, `script` or `container`, and the
-        language or the image, None if an expression makes it; empty if it does. Default: everything is allowed.
+        `refuse` says why the runner does not perform something; empty if it does. It is asked of what documents run,
+        `shell`, `script`, `container` or `mcp`, with the language, the image or the server's command, None if an
+        expression makes it; and of `call` with a protocol. Default: everything is performed.
         """
 
     def step(self, budget: int) -> Plan | None:

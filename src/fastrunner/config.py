@@ -40,6 +40,7 @@ from fastrunner.base.checks import (
 )
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
+from fastrunner.base.extras import extra_refusal
 from fastrunner.base.ports_file import ports_in
 from fastrunner.base.run_kinds import RunPolicy
 from fastrunner.base.sinks import SinkAddress
@@ -217,7 +218,7 @@ class Config(DataSettings):
     """Destinations that calls reach without a proxy, between commas: as above, but a name means all below it, too."""
     run_allowed: Annotated[str, _readable(RunPolicy.parse)] | None = _variable("FASTRUNNER_RUN_ALLOWED", None)
     """What documents may run: none, or a list of shell, script, script:js, script:python, container,
-    container:PATTERN; default: shell,script with ENV=local, else none. See docs/security.md."""
+    container:PATTERN, mcp, mcp:PATTERN; default: shell,script,mcp with ENV=local, else none. See docs/security.md."""
     run_timeout_s: Seconds = _variable("FASTRUNNER_RUN_TIMEOUT_S", 300.0)
     """Longest a single run of a workflow may take, in seconds, where the workflow sets no timeout."""
     run_memory_mib: int = _variable("FASTRUNNER_RUN_MEMORY_MIB", 512, ge=32)
@@ -334,8 +335,13 @@ class Config(DataSettings):
                 reason="FASTRUNNER_AUTH=none lets whoever reaches the ports do everything, so nothing is run for them: "
                 "set FASTRUNNER_CALLERS_FILE or FASTRUNNER_JWT_ISSUER, or bind to loopback"
             )
-        default = "shell,script" if self.env is Environment.LOCAL else "none"
+        default = "shell,script,mcp" if self.env is Environment.LOCAL else "none"
         return RunPolicy.parse(self.run_allowed or default)
+
+    def refusal(self, kind: str, what: str | None) -> str:
+        """Why the runner does not perform something; empty if it does: `call` with a key of `EXTRAS`, or what
+        `RunPolicy.refusal` is asked."""
+        return extra_refusal(what or "") if kind == "call" else self.runs.refusal(kind, what)
 
     def check_callback_files(self) -> None:
         """Raises ValueError, naming the variable, if a file of TLS for callbacks cannot be used now."""

@@ -119,7 +119,7 @@ def test_what_is_not_allowed_is_refused() -> None:
     text = document({"shell": {"command": "true"}})
     open_to_all = {"grpc_host": "0.0.0.0", "auth": "none"}
     for settings in ({"run_allowed": "script:python"}, {"run_allowed": "none"}, open_to_all):
-        compilation = Compilation(text, refuse_run=load_config(**settings).runs.refusal)
+        compilation = Compilation(text, refuse=load_config(**settings).runs.refusal)
         with pytest.raises(InvalidWorkflow) as refused:
             compiled(compilation)
         assert [(problem.code, problem.pointer) for problem in refused.value.problems] == [

@@ -504,7 +504,7 @@ async def test_what_is_not_allowed_is_refused(podman: Podman, settings: dict[str
     """When the document is validated, or, of an image that an expression makes, when it is to be run."""
     settings["run_allowed"] = "shell,container:ghcr.io/acme/*"
     for allowed in (settings, {}):
-        compilation = Compilation(document(process("true")), refuse_run=load_config(**allowed).runs.refusal)
+        compilation = Compilation(document(process("true")), refuse=load_config(**allowed).runs.refusal)
         with pytest.raises(InvalidWorkflow) as refused:
             compiled(compilation)
         [problem] = refused.value.problems

@@ -429,6 +429,7 @@ def test_command_refuses_a_bad_configuration(environment: dict[str, str], line: 
 THINGS = (
     *(("shell", None), ("script", "js"), ("script", "javascript"), ("script", "python")),
     *(("container", "ghcr.io/acme/tool:1"), ("container", "docker.io/library/busybox"), ("container", None)),
+    *(("mcp", "/opt/mcp/notes"), ("mcp", "npx"), ("mcp", "/opt/mcp/../../bin/sh"), ("mcp", None)),
 )
 ACME = "shell,script:python,container:ghcr.io/acme/*"
 PROD = {"env": "prod", "stigmer_service_endpoint": "localhost:50051"}
@@ -438,7 +439,7 @@ OPEN = {"auth": "none", "grpc_host": "0.0.0.0", "http_host": "127.0.0.1"}
 @pytest.mark.parametrize(
     ("settings", "allowed"),
     [
-        ({}, THINGS[:4]),
+        ({}, (*THINGS[:4], *THINGS[7:])),
         ({"run_allowed": "none"}, ()),
         (PROD, ()),
         ({**PROD, "env": "staging"}, ()),
@@ -448,7 +449,11 @@ OPEN = {"auth": "none", "grpc_host": "0.0.0.0", "http_host": "127.0.0.1"}
         ({**OPEN, "run_allowed": ACME}, ()),
         ({**OPEN, **PROD, "run_allowed": ACME}, ()),
         ({**OPEN, "grpc_host": "127.0.0.1", "http_host": "0.0.0.0"}, ()),
-        ({**OPEN, "grpc_host": "127.0.0.1"}, THINGS[:4]),
+        ({**OPEN, "grpc_host": "127.0.0.1"}, (*THINGS[:4], *THINGS[7:])),
+        ({"run_allowed": "mcp"}, THINGS[7:]),
+        # The kernel follows `..`, so a pattern never fits one.
+        ({"run_allowed": "mcp:/opt/mcp/*"}, (THINGS[7], THINGS[10])),
+        ({"run_allowed": "mcp:npx"}, (THINGS[8], THINGS[10])),
     ],
 )
 def test_what_documents_may_run(settings: dict[str, str], allowed: tuple[tuple[str, str | None], ...]) -> None:
@@ -458,7 +463,7 @@ def test_what_documents_may_run(settings: dict[str, str], allowed: tuple[tuple[s
 
 
 def test_what_may_be_run_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    for value in ("shel", "script:ruby", "container:", "workflow", "none,shell"):
+    for value in ("shel", "script:ruby", "container:", "workflow", "none,shell", "mcp:a b"):
         monkeypatch.setenv("FASTRUNNER_RUN_ALLOWED", value)
         with pytest.raises(ConfigurationError, match=r"FASTRUNNER_RUN_ALLOWED=.* expected none, or a list of shell"):
             load_config()

@@ -1,7 +1,8 @@
-"""Support: what documents may have the runner run: `shell`, scripts by language, containers by image.
+"""Support: what documents may have the runner run: `shell`, scripts by language, containers by image, MCP servers by
+command.
 
-Rules: pure; the validator asks it of every document, the performers once more of every effect, because an image may be
-an expression and a setting may have changed since. Every refusal names the variable to set.
+Rules: pure; the validator asks it of every document, the performers once more of every effect, because an image or a
+command may be an expression and a setting may have changed since. Every refusal names the variable to set.
 """
 
 import re
@@ -21,7 +22,7 @@ class RunPolicy:
     """What is allowed."""
 
     entries: tuple[str, ...] = ()
-    """`shell`, `script`, `script:js`, `script:python`, `container`, `container:PATTERN`."""
+    """`shell`, `script`, `script:js`, `script:python`, `container`, `container:PATTERN`, `mcp`, `mcp:PATTERN`."""
     reason: str = ""
     """Why nothing is, whatever the variable says; empty if the variable decides."""
 
@@ -36,15 +37,16 @@ class RunPolicy:
     def refusal(self, kind: str, what: str | None) -> str:
         """Why something is not run; empty if it is.
 
-        `kind` is `shell`, `script` or `container`; `what` the language or the image, None where it is not known yet:
-        then anything of the kind will do.
+        `kind` is `shell`, `script`, `container` or `mcp`; `what` the language, the image or the command, None where it
+        is not known yet: then anything of the kind will do.
         """
         if self.reason:
-            return f"run: {kind} is not allowed: {self.reason}"
+            named = "an MCP server over stdio" if kind == "mcp" else f"run: {kind}"
+            return f"{named} is not allowed: {self.reason}"
         what = _LANGUAGES.get(what, what) if kind == "script" and what is not None else what
         if any(_covers(entry, kind, what) for entry in self.entries):
             return ""
-        wanted = kind if what is None else f"{kind}:{what}"
+        wanted = kind if what is None or not _PATTERN.fullmatch(what) else f"{kind}:{what}"
         now = ",".join(self.entries) or "none"
         remedy = ",".join((*self.entries, wanted))
         return (
@@ -54,15 +56,16 @@ class RunPolicy:
 
 def _entry(word: str) -> str:
     kind, colon, what = word.partition(":")
-    if not colon and kind in ("shell", "script", "container"):
+    if not colon and kind in ("shell", "script", "container", "mcp"):
         return kind
     if kind == "script" and what in _LANGUAGES:
         return f"script:{_LANGUAGES[what]}"
-    if kind == "container" and _PATTERN.fullmatch(what):
+    if kind in ("container", "mcp") and _PATTERN.fullmatch(what):
         return word
     raise ValueError(
         f"{word!r} is nothing that can be allowed: expected none, or a list of shell, script, script:js, "
-        "script:python, container and container:PATTERN, as in shell,script:python,container:ghcr.io/acme/*"
+        "script:python, container, container:PATTERN, mcp and mcp:PATTERN, as in "
+        "shell,script:python,container:ghcr.io/acme/*,mcp:/opt/mcp/*"
     )
 
 
@@ -70,4 +73,7 @@ def _covers(entry: str, kind: str, what: str | None) -> bool:
     allowed, _, pattern = entry.partition(":")
     if allowed != kind:
         return False
-    return not pattern or what is None or (what == pattern if kind == "script" else fnmatchcase(what, pattern))
+    if not pattern or what is None:
+        return True
+    # The kernel follows `..`, out of what a pattern means.
+    return what == pattern if kind == "script" else ".." not in what.split("/") and fnmatchcase(what, pattern)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.base.extras import extra_refusal
 from fastrunner.engine import Authorizer
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class OnDemand:
 
     async def _performer_for(self, effect: PerformEffect) -> Authorizer | EffectFailure:
         if self._performer is None:
+            refusal = extra_refusal(self._kind.removeprefix("call_"))
+            if refusal:
+                return EffectFailure(effect.effect_id, "configuration", 400, "Not Installed", refusal)
             try:
                 module = await self._load()
             except (ImportError, OSError, RuntimeError) as error:

@@ -100,7 +100,8 @@ cdef dict CALLS = {
                          fields={"payload": TEMPLATE_MAP, "headers": TEMPLATE_MAP}),
         "subscription": SUBSCRIPTION,
         "authentication": AUTHENTICATION,
-    }, ("document",), AT_CALL_WITH, choices=(("operation", "channel"), ("message", "subscription"))),
+    }, ("document",), AT_CALL_WITH, choices=(("operation", "channel"), ("message", "subscription")),
+       rule=RULE_ASYNCAPI),
     "a2a": _call("a2a", {
         "agentCard": Field(RESOURCE, AT_CALL_ENDPOINT),
         "server": Field(ENDPOINT, AT_CALL_ENDPOINT),
@@ -129,7 +130,7 @@ cdef dict CALLS = {
         }),
         "client": Shape("an object with name and version", IS_OBJECT, required=("name", "version"),
                         fields={"name": VALUE, "version": VALUE}),
-    }, ("method", "transport"), AT_CALL_WITH),
+    }, ("method", "transport"), AT_CALL_WITH, rule=RULE_MCP),
 }
 cdef Shape CALL_FUNCTION = _task({"call": Field(CALL_NAME, unsupported="call"),
                                   "with": Field(TEMPLATE_MAP, AT_FUNCTION_WITH)}, ("call",))

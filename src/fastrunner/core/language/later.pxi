@@ -127,17 +127,36 @@ cdef bint authenticates(object value) except -1:
 
 cdef int check_run(Checker checker, dict value, Path* path) except -1:
     """What the runner is set up to run, as far as the document tells: an image may be an expression."""
-    cdef object what
-    cdef object refusal
-    if checker.document.is_stored or checker.document.refuse_run is None:
-        return 0
     for kind, key in (("shell", None), ("script", "language"), ("container", "image")):
-        if kind not in value:
-            continue
-        what = value[kind].get(key) if type(value[kind]) is dict else None
-        if type(what) is not str or expression_start(what) >= 0:
-            what = None
-        refusal = checker.document.refuse_run(kind, what)
-        if refusal:
-            member_problem(checker, "not-allowed", kind, refusal, path)
+        if kind in value:
+            check_refusal(checker, "not-allowed", kind, constant_of(value[kind], key), kind, path)
+    return 0
+
+
+cdef int check_call(Checker checker, str protocol, dict value, Path* path) except -1:
+    """Calls of a protocol need its libraries; an MCP server that the runner starts is something that it runs."""
+    cdef object transport
+    check_refusal(checker, "not-installed", "call", protocol, "call", path.parent)
+    if protocol == "asyncapi" and type(value.get("protocol")) is str:
+        check_refusal(checker, "not-installed", "call", f"asyncapi:{value['protocol']}", "protocol", path)
+    transport = value.get("transport")
+    if protocol == "mcp" and type(transport) is dict and "stdio" in transport:
+        check_refusal(checker, "not-allowed", "mcp", constant_of(transport["stdio"], "command"), "transport", path)
+    return 0
+
+
+cdef object constant_of(object value, object key):
+    """A text that the document says; None if an expression makes it."""
+    value = value.get(key) if type(value) is dict else None
+    return value if type(value) is str and expression_start(value) < 0 else None
+
+
+cdef int check_refusal(Checker checker, str code, str kind, object what, str key, Path* path) except -1:
+    """Asks the runner, unless it has accepted the document before; the problem is at a key."""
+    cdef object refusal
+    if checker.document.is_stored or checker.document.refuse is None:
+        return 0
+    refusal = checker.document.refuse(kind, what)
+    if refusal:
+        member_problem(checker, code, key, refusal, path)
     return 0

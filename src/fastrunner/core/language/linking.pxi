@@ -57,7 +57,7 @@ cdef class Linking:
                 self.reading = Reading(self.given[resource.reference])
                 self.reading.document.is_stored = self.reading.document.is_paid = self.document.is_stored
                 self.reading.document.is_function = True
-                self.reading.document.refuse_run = self.document.refuse_run
+                self.reading.document.refuse = self.document.refuse
             elif self.checker is None:
                 if self.reading.step(budget * READING_UNITS_PER_STEP):
                     self.checker = self.checker_of(self.reading.document)

@@ -387,8 +387,14 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
         return member_problem(checker, "conflicting-keys", "until", "`until` stands only beside `any`", path)
     if rule == RULE_CLIENT:
         return check_client(checker, value, path)
-    if rule == RULE_AGENT and "agentCard" not in value and "server" not in value:
-        return checker.problem("missing-key", path, True, "one of the keys agentCard and server is required")
+    if rule == RULE_AGENT:
+        if "agentCard" not in value and "server" not in value:
+            checker.problem("missing-key", path, True, "one of the keys agentCard and server is required")
+        return check_call(checker, "a2a", value, path)
+    if rule == RULE_MCP:
+        return check_call(checker, "mcp", value, path)
+    if rule == RULE_ASYNCAPI:
+        return check_call(checker, "asyncapi", value, path)
     if rule == RULE_DURATION:
         return check_duration_object(checker, value, path)
     if rule == RULE_RUN:

@@ -47,9 +47,9 @@ cdef class Compilation:
     cdef dict texts
     cdef PlanBuilder builder
 
-    def __init__(self, text, bint stored=False, object resources=None, object refuse_run=None):
+    def __init__(self, text, bint stored=False, object resources=None, object refuse=None):
         self.reading = Reading(text)
-        self.reading.document.refuse_run = refuse_run
+        self.reading.document.refuse = refuse
         self.reading.document.is_stored = self.reading.document.is_paid = stored
         self.texts = dict(resources or {})
 

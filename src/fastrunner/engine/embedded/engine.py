@@ -140,9 +140,7 @@ class EmbeddedEngine:
         )
         sealed = data_keys is not None
         within = (self._shards, places, self._admission, self._plans)
-        self._submissions = Submissions(
-            self, *within, definitions, resources, metrics, wall_ms, sealed, config.runs.refusal
-        )
+        self._submissions = Submissions(self, *within, definitions, resources, metrics, wall_ms, sealed, config.refusal)
         self._draining = False
         self._storage = StorageTroubles(config.data_dir, self._shards, metrics)
         self._active_count = 0

@@ -27,7 +27,7 @@ from fastrunner.base.redaction import hide
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Definition, DefinitionRef, Definitions, Parent, Resources, Submission
 from fastrunner.engine.embedded.admit.admission import Admission, memory_size_bytes
-from fastrunner.engine.embedded.admit.compiling import Compiler, RefuseRun
+from fastrunner.engine.embedded.admit.compiling import Compiler, Refuse
 from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_digest
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.embedded.commit.shard import Shard
@@ -111,10 +111,10 @@ class Submissions:
         metrics: Metrics,
         wall_ms: Callable[[], int],
         is_sealed: bool,
-        refuse_run: RefuseRun,
+        refuse: Refuse,
     ) -> None:
-        """`is_sealed`: whether what is stored is sealed; `refuse_run` says what documents may not run."""
-        self.compiler = Compiler(plans, resources, refuse_run)
+        """`is_sealed`: whether what is stored is sealed; `refuse` says what is not performed here."""
+        self.compiler = Compiler(plans, resources, refuse)
         """What is on its way to a plan."""
         self._host = host
         self._shards = shards

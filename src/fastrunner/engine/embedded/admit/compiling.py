@@ -29,10 +29,10 @@ from fastrunner.engine.embedded.admit.plans import CachedPlan, Key, PlanCache, k
 from fastrunner.engine.pinned import pinned_text, texts_of
 from fastrunner.errors import AtCapacity, DocumentRefused, ResourceUnavailable, RunnerError, Unavailable
 
-__all__ = ["Compiler", "RefuseRun"]
+__all__ = ["Compiler", "Refuse"]
 
-RefuseRun = Callable[[str, str | None], str]
-"""Why something is not run, by kind and by language or image; empty if it is. See `RunPolicy.refusal`."""
+Refuse = Callable[[str, str | None], str]
+"""Why something is not performed, by kind and by what it is more closely; empty if it is. See `Config.refusal`."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,12 +64,12 @@ class _Job:
 class Compiler:
     """What one worker compiles."""
 
-    def __init__(self, plans: PlanCache, resources: Resources | None, refuse_run: RefuseRun) -> None:
-        """`resources`: where texts from elsewhere come from; None: documents that need some are refused. `refuse_run`
-        says what documents may not run."""
+    def __init__(self, plans: PlanCache, resources: Resources | None, refuse: Refuse) -> None:
+        """`resources`: where texts from elsewhere come from; None: documents that need some are refused. `refuse`
+        says what is not performed here."""
         self._plans = plans
         self._resources = resources
-        self._refuse_run = refuse_run
+        self._refuse = refuse
         self._jobs: dict[Key, _Job] = {}
         self._queues: dict[str, deque[_Job]] = {}
         """By client, in the order of the clients' turns."""
@@ -131,7 +131,7 @@ class Compiler:
             raise self._plans.refuse(document, invalid.problems) from None
 
     def _compilation(self, document: str, texts: Mapping[str, str]) -> Compilation:
-        return Compilation(document, resources=texts, refuse_run=self._refuse_run)
+        return Compilation(document, resources=texts, refuse=self._refuse)
 
     def _keep(self, job: _Job) -> None:
         self._jobs[job.key] = job

@@ -1,0 +1,53 @@
+"""Support: what calls need libraries that are installed only for whoever wants them, and with which extra they come.
+
+Rules: pure but for a look at what is installed, which imports nothing. The validator asks it of every document, the
+performers once more: what a fetched document leads to is not known before. Every refusal names what to install.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Final
+
+__all__ = ["EXTRAS", "Extra", "extra_refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Libraries under one name in the project's optional dependencies."""
+
+    name: str
+    """As in `pip install 'fastrunner[NAME]'`."""
+    module: str
+    """The module that is there if the extra is."""
+
+
+_MQTT: Final = Extra("mqtt", "aiomqtt")
+
+EXTRAS: Final = {
+    "mcp": Extra("mcp", "mcp"),
+    "a2a": Extra("a2a", "a2a"),
+    "asyncapi:kafka": Extra("kafka", "aiokafka"),
+    "asyncapi:amqp": Extra("amqp", "aio_pika"),
+    "asyncapi:mqtt": _MQTT,
+    "asyncapi:mqtt5": _MQTT,
+    "asyncapi:nats": Extra("nats", "nats"),
+    "asyncapi:redis": Extra("redis", "redis"),
+}
+"""By what a document calls: a protocol, of `asyncapi` with the protocol of its server. What is not here needs none."""
+
+
+def extra_refusal(call: str) -> str:
+    """Why something cannot be called, by a key of `EXTRAS`; empty if it can."""
+    extra = EXTRAS.get(call)
+    if extra is None or _is_there(extra.module):
+        return ""
+    name, _, protocol = call.partition(":")
+    what = f"call: {name} over {protocol}" if protocol else f"call: {name}"
+    return f"{what} needs libraries that are not installed here: pip install 'fastrunner[{extra.name}]'"
+
+
+@cache
+def _is_there(module: str) -> bool:
+    # What is installed later counts from the next start, like any other change of what a process is made of.
+    return find_spec(module) is not None
