@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.outside import find_tool, require, require_tool
 
-__all__ = ["IMAGE", "IMAGE_WITH_COMMAND", "Podman", "podman_with_image"]
+__all__ = ["IMAGE", "IMAGE_WITH_COMMAND", "Podman", "layer_of", "podman_with_image", "static_busybox"]
 
 IMAGE = "localhost/fastrunner-test:1"
 IMAGE_WITH_COMMAND = "localhost/fastrunner-test-command:1"
@@ -78,7 +78,7 @@ class Podman:
     def without_programs(self) -> str:
         """An image in which nothing can be run."""
         image = "localhost/fastrunner-test-empty:1"
-        self.call("import", "-", image, content=_tar(None))
+        self.call("import", "-", image, content=layer_of(None))
         return image
 
     def remove_all(self) -> None:
@@ -102,9 +102,7 @@ class Podman:
 def podman_with_image(folder: Path) -> Iterator[Podman]:
     """Podman that has the images, and at the end nothing."""
     podman = Podman(folder)
-    busybox = Path(find_tool("busybox") or "")
-    require(busybox.is_file() and _is_static(busybox.read_bytes()), "busybox-static")
-    content = _tar(busybox.read_bytes())
+    content = layer_of(static_busybox())
     podman.call("import", "-", IMAGE, content=content)
     podman.call("import", "--change", 'CMD ["/bin/echo", "own"]', "-", IMAGE_WITH_COMMAND, content=content)
     try:
@@ -114,6 +112,13 @@ def podman_with_image(folder: Path) -> Iterator[Podman]:
         podman.call("rmi", "--all", "--force")
 
 
+def static_busybox() -> bytes:
+    """The program; ends the test if it is absent."""
+    path = Path(find_tool("busybox") or "")
+    require(path.is_file() and _is_static(path.read_bytes()), "busybox-static")
+    return path.read_bytes()
+
+
 def _is_static(program: bytes) -> bool:
     """Whether a program (ELF, 64 bits) needs no other file: no header of it names an interpreter."""
     (offset,) = struct.unpack_from("<Q", program, 32)
@@ -121,8 +126,8 @@ def _is_static(program: bytes) -> bool:
     return all(struct.unpack_from("<I", program, offset + number * size)[0] != _PT_INTERP for number in range(count))
 
 
-def _tar(busybox: bytes | None) -> bytes:
-    """The image's files."""
+def layer_of(busybox: bytes | None) -> bytes:
+    """The files of an image with that program, or with none."""
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in ("bin", "tmp"):
