@@ -185,6 +185,7 @@ cdef class Capsule:
     cdef Scope scope
     cdef object rendered
     """The arguments themselves, if an earlier format stored them; else None."""
+    cdef object asked  # what the task's frame adds to the arguments; None for most
 
 
 @cython.final
@@ -362,13 +363,10 @@ cdef class Place:
     """What surrounds the task."""
     cdef Scope own_scope
     """The same with what the task itself binds."""
-    cdef object context
-    cdef object raw_input
-    cdef object input
-    cdef object raw_output
-    cdef object output
+    cdef object context, raw_input, input, raw_output, output
     cdef dict secrets
     cdef object authorization
+    cdef object asked  # see Capsule; while arguments are rendered
     cdef long long started_at_ms
     cdef long long timeout_at_ms
     """When the task that begins has taken too long; 0: never."""

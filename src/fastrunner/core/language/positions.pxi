@@ -183,6 +183,7 @@ cdef str DOT_ITERATION = "the iteration's input"
 cdef str DOT_CAUGHT = "the error"
 cdef str DOT_NULL = "`null`"
 cdef str DOT_EVENT = "the event"
+cdef str DOT_MESSAGE = "the message"
 
 # The workflow.
 cdef Position AT_WORKFLOW_INPUT_FROM = at_row("workflow `input.from`", DOT_WORKFLOW_INPUT, FORM_SLOT, SEES_WORKFLOW)
@@ -252,8 +253,8 @@ cdef Position AT_CALL_ENDPOINT = at_row("other calls' endpoints and resources", 
                                         FORM_ENDPOINT, SEES_TASK)
 cdef Position AT_CALL_DURATION = at_row("`call: mcp` `timeout`, `subscription.consume.for`", DOT_TASK_INPUT,
                                         FORM_DURATION, SEES_TASK)
-cdef Position AT_SUBSCRIPTION_FILTER = at_row("`subscription.filter`", DOT_EVENT, FORM_WRAPPED, SEES_TASK)
-cdef Position AT_SUBSCRIPTION_CONSUME = at_row("`subscription.consume.while`, `until`", DOT_EVENT, FORM_WRAPPED,
+cdef Position AT_SUBSCRIPTION_FILTER = at_row("`subscription.filter`", DOT_MESSAGE, FORM_WRAPPED, SEES_TASK)
+cdef Position AT_SUBSCRIPTION_CONSUME = at_row("`subscription.consume.while`, `until`", DOT_MESSAGE, FORM_WRAPPED,
                                                SEES_TASK)
 cdef Position AT_SCHEDULE = at_row("`schedule.every`, `schedule.after`", DOT_NULL, FORM_DURATION, SEES_WORKFLOW)
 cdef Position AT_SCHEDULE_WITH = at_row("`schedule.on` `with`", DOT_EVENT, FORM_TEMPLATE, SEES_WORKFLOW)

@@ -4,7 +4,7 @@ Rules: a capsule holds what the arguments of its task read and nothing else; wha
 given when it is rendered and are in no capsule. Each position of the arguments has a budget of its own.
 """
 
-cdef int CAPSULE_FORMAT = 1
+cdef int CAPSULE_FORMAT = 2
 
 
 class RenderFault(Exception):
@@ -60,6 +60,7 @@ cdef dict render_capsule(Plan plan, Capsule capsule, object secrets, object auth
     at.raw_output = at.output = None
     at.started_at_ms = capsule.started_at_ms
     at.authorization = authorization
+    at.asked = capsule.asked
     try:
         arguments = {} if is_policy else task.kind.render(at)
         if task.authentication is not None:
@@ -110,6 +111,7 @@ cdef bytes dump_capsule(Plan plan, Capsule capsule):
         capsule.input,
         scope_values(capsule.scope),
         capsule.rendered,
+        capsule.asked,
     ])
 
 
@@ -122,7 +124,7 @@ cdef Capsule read_capsule(Plan plan, bytes data):
     try:
         (digest, facts.execution_id, facts.input, facts.env, facts.started_at_ms, behaviour, capsule.task_index,
          capsule.now_ms, capsule.started_at_ms, capsule.context, capsule.raw_input, capsule.input, scopes,
-         capsule.rendered) = load_json(data[1:])
+         capsule.rendered, capsule.asked) = load_json(data[1:])
         if digest != plan.digest.hex() or not 0 <= capsule.task_index < len(plan.tasks):
             raise ValueError("it belongs to another document")
         facts.behaviour = behaviour_of(behaviour, plan.behaviour)

@@ -50,7 +50,7 @@ cdef int return_workspace(Workspace work) except -1:
     enter_workflow(at, "", None)
     at.facts = None
     show_secrets(at, NO_SECRETS)
-    at.authorization = None
+    at.authorization = at.asked = None
     work.actions = None
     work.dumped = None
     work.id_field = work.time_field = None

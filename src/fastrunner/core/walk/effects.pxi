@@ -262,10 +262,12 @@ cdef int drop_strand(Walk walk, Strand strand) except -1:
 
 
 cdef bint waits_for_effects(Walk walk) except -1:
-    """Whether an effect is in flight that a task waits for."""
+    """Whether an effect is in flight that a task waits for, and that is more than waiting for messages."""
     cdef Resource resource
     for resource in walk.resources.values():
-        if resource.frame is not None and not resource.is_answered and isinstance(resource.action, PerformEffect):
+        if resource.frame is None or resource.is_answered or not isinstance(resource.action, PerformEffect):
+            continue
+        if not (isinstance(resource.frame, SubscriptionFrame) and waits_for_messages(resource.frame)):
             return True
     return False
 

@@ -86,7 +86,7 @@ add_kind(19, "call_a2a", "call: a2a", True, False,
          build_call_a2a, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
          nothing_cut, no_times, nothing_to_write, nothing_to_read, render_protocol)
 add_kind(20, "call_asyncapi", "call: asyncapi", True, False,
-         build_call_asyncapi, plain_frame, begin_effect, never_leaves, never_wakes, end_with_answer,
-         nothing_cut, no_times, nothing_to_write, nothing_to_read, render_protocol)
+         build_call_asyncapi, subscription_frame, begin_call_asyncapi, leave_call_asyncapi, never_wakes,
+         answer_call_asyncapi, nothing_cut, no_times, write_call_asyncapi, read_call_asyncapi, render_call_asyncapi)
 
 KINDS = tuple(kind_rows)

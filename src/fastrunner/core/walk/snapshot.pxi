@@ -467,6 +467,7 @@ cdef int read_resource(SnapshotReader reader, Strand strand, TaskFrame frame, li
     cdef Walk walk = reader.walk
     cdef Resource resource = Resource.__new__(Resource)
     cdef TaskNode task = None if frame is None else frame.task
+    cdef Capsule capsule
     how, number, answered, *fields = entry
     resource.id, resource.is_answered = number, answered
     resource.strand, resource.frame = strand, frame
@@ -483,9 +484,10 @@ cdef int read_resource(SnapshotReader reader, Strand strand, TaskFrame frame, li
             raise ValueError("a task has asked for an effect of another one")
         if task is None or not task.kind.has_effect:
             raise ValueError("a task has asked for an effect it does not have")
-        resource.action = PerformEffect(
-            number, task.kind.name, read_written_capsule(reader, task, frame, how, fields), fields[0], task.reference
-        )
+        capsule = read_written_capsule(reader, task, frame, how, fields)
+        if isinstance(frame, SubscriptionFrame) and (<CallAsyncapiNode> task).subscribes:
+            capsule.asked = wanted_of(strand, <SubscriptionFrame> frame)
+        resource.action = PerformEffect(number, task.kind.name, capsule, fields[0], task.reference)
         walk.effects_in_flight += not resource.is_answered
     if frame is not None:
         if frame.resources is None:

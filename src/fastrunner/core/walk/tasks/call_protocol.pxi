@@ -8,7 +8,6 @@ own policy is for the service that is called.
 cimport cython
 
 
-@cython.final
 @cython.internal
 cdef class CallProtocolNode(TaskNode):
     cdef Template arguments
@@ -26,6 +25,12 @@ cdef CallProtocolNode build_protocol(PlanBuilder builder, dict arguments, str de
     """`arguments` is what is left of `with`; `proven` what has the policy of the calls, `endpoint` where they go unless
     the description says so; either may be None."""
     cdef CallProtocolNode task = CallProtocolNode.__new__(CallProtocolNode)
+    fill_protocol(task, builder, arguments, described, proven, endpoint, siblings)
+    return task
+
+
+cdef int fill_protocol(CallProtocolNode task, PlanBuilder builder, dict arguments, str described, object proven,
+                       object endpoint, Siblings siblings) except -1:
     cdef Bindings bindings = siblings.bindings
     cdef object resource = arguments.pop(described, None) if described is not None else None
     if resource is not None:
@@ -37,7 +42,7 @@ cdef CallProtocolNode build_protocol(PlanBuilder builder, dict arguments, str de
     task.authentication = build_authentication(builder, proven, bindings)
     task.timeout_of_call = builder.duration(AT_CALL_DURATION, arguments.pop("timeout", None), bindings)
     task.arguments = builder.template(AT_CALL_WITH, arguments, bindings)
-    return task
+    return 0
 
 
 cdef dict render_protocol(Place at):
@@ -64,10 +69,6 @@ cdef TaskNode build_call_openapi(PlanBuilder builder, dict definition, Siblings 
     cdef dict arguments = dict(definition["with"])
     proven = {"authentication": arguments.pop("authentication", None)}
     return build_protocol(builder, arguments, "document", proven, None, siblings)
-
-
-cdef TaskNode build_call_asyncapi(PlanBuilder builder, dict definition, Siblings siblings):
-    return build_call_openapi(builder, definition, siblings)
 
 
 cdef TaskNode build_call_grpc(PlanBuilder builder, dict definition, Siblings siblings):

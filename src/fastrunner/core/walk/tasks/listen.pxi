@@ -5,8 +5,8 @@ least what the task would take; here it is decided. While the tasks of `foreach`
 wait outside and neither memory nor snapshots have a queue. What has been consumed is kept for the output and for
 `until`; where that is `${ false }` nothing is, because the task has no output.
 
-Rules: the output is an array, in the order of arrival. `until` is asked after each event that was consumed, once the
-tasks for it are done. An event that also ends the listen is consumed first. `exit` in the body ends the listen.
+Rules: `consume.pxi` has what becomes of an event. `until` is asked after each event that was consumed, once the tasks
+for it are done. An event that also ends the listen is consumed first. `exit` in the body ends the listen.
 """
 
 cimport cython
@@ -27,7 +27,7 @@ cdef class ListenNode(TaskNode):
 
 @cython.final
 @cython.internal
-cdef class ListenFrame(TaskFrame):
+cdef class ListenFrame(ConsumingFrame):
     cdef Strategy strategy
     """None after a restore, until an event arrives."""
     cdef Heard heard
@@ -35,13 +35,6 @@ cdef class ListenFrame(TaskFrame):
     """`$context` as it was at the beginning, for the strategy."""
     cdef list events
     """What was read, for `until`; None if it sees the output, or nothing."""
-    cdef list output
-    cdef object item
-    """What the body runs for."""
-    cdef long long count
-    """Of events consumed."""
-    cdef long long size
-    """Bytes of what is kept."""
     cdef bint is_last
     """The strategy is satisfied; the listen ends with the body."""
 
@@ -117,82 +110,26 @@ cdef int listen_to(Walk walk, Resource resource, ListenFrame frame, dict event) 
 
 cdef int consume(Walk walk, Place at, Strand strand, ListenFrame frame, object item) except -1:
     """One event more: its tasks begin, or it is done with."""
-    cdef ListenNode task = <ListenNode> frame.task
-    frame.count += 1
-    if task.iterator is not None:
-        frame.scope = make_scope(frame.parent.scope, item, frame.count - 1)
     if frame.events is not None:
-        frame.events.append(kept(at, frame, len(frame.events), item))
-    if task.iterator is None or task.iterator.body is None:
-        return end_item(walk, at, strand, frame, item)
-    frame.item = item
-    begin_list(frame, task.iterator.body, item)
-    return make_ready(walk, strand)
+        frame.events.append(kept(at, frame, len(frame.events), item, THE_LISTEN))
+    if begin_item(frame, (<ListenNode> at.task).iterator, item):
+        return make_ready(walk, strand)
+    return end_item(walk, at, strand, frame, item)
 
 
 cdef int end_item(Walk walk, Place at, Strand strand, ListenFrame frame, object output) except -1:
     """An event is done with: what it gives, and whether another one is waited for. Raises WalkFault."""
     cdef ListenNode task = <ListenNode> frame.task
-    at.own_scope = frame.scope
-    if task.iterator is not None:
-        output = item_output(at, strand, task.iterator, output)
-    if not task.is_forever:
-        frame.output.append(kept(at, frame, len(frame.output), output))
-    at.own_scope = at.scope
-    frame.item = None
-    frame.scope = frame.parent.scope
+    put_output(at, strand, frame, task.iterator, output, None if task.is_forever else THE_LISTEN)
     if frame.is_last or frame.position == POSITION_EXIT or is_until_met(at, task, frame):
         return end_listen(walk, strand, frame)
-    frame.position = POSITION_BLOCKED
-    frame.data = frame.input
-    return block(walk, strand)
-
-
-cdef object item_output(Place at, Strand strand, IteratorPlan plan, object output):
-    """`foreach.output` and `foreach.export`, in their order."""
-    cdef object context
-    at.raw_output = at.output = output
-    if plan.output_as is not None:
-        output = fill(at, plan.output_as, output, 0)
-    if plan.output_schema is not None:
-        match_schema(at, plan.output_schema, output, "the output of foreach")
-    at.output = output
-    context = at.context
-    if plan.export_as is not None:
-        context = fill(at, plan.export_as, output, 0)
-    if plan.export_schema is not None:
-        match_schema(at, plan.export_schema, context, "context")
-    if plan.export_as is not None:
-        strand.context, strand.has_exported = context, True
-        at.context = context
-    at.raw_output = at.output = None
-    return output
+    return wait_for_more(walk, strand, frame)
 
 
 cdef bint is_until_met(Place at, ListenNode task, ListenFrame frame) except -1:
     if task.strategy.condition is None or task.is_forever:
         return False
     return holds(at, task.strategy.condition, frame.output if frame.events is None else frame.events)
-
-
-cdef object kept(Place at, ListenFrame frame, Py_ssize_t count, object value):
-    """A value that is kept with others until the listen ends, within the bounds of the whole. Raises WalkFault."""
-    cdef Behaviour behaviour = at.facts.behaviour
-    cdef Measure* measure = at.measure
-    allow_data(measure)
-    try:
-        # A level less than a value of its own.
-        value = safe_part(measure, value, measure.depth_max - 1)
-    except Unkept as error:
-        raise fault_here(at, "runtime", f"an event that cannot be kept: {error}") from None
-    frame.size += measure.size_bytes_max - measure.size_left
-    if count >= behaviour.iterations_max:
-        raise fault_here(at, "runtime", f"the listen has consumed {count} events, and keeps no more for its output: "
-                         "end it sooner, or say `until: ${ false }`, which keeps none")
-    if frame.size > behaviour.data_size_bytes_max:
-        raise fault_here(at, "runtime", f"the events consumed are larger than {behaviour.data_size_bytes_max} bytes: "
-                         "end the listen sooner, or make less of each with `foreach.output.as`")
-    return value
 
 
 cdef int end_listen(Walk walk, Strand strand, ListenFrame frame) except -1:
@@ -218,10 +155,7 @@ cdef int write_listen(SnapshotWriter writer, TaskFrame frame, list fields) excep
         writer.value(listen.heard.learnt),
         writer.value(listen.context),
         writer.value(listen.events),
-        writer.value(listen.output),
-        writer.value(listen.item),
-        listen.count,
-        listen.size,
+        *written_consumed(writer, listen),
         listen.is_last,
     ]
     return 0
@@ -230,24 +164,16 @@ cdef int write_listen(SnapshotWriter writer, TaskFrame frame, list fields) excep
 cdef int read_listen(SnapshotReader reader, TaskFrame frame, list fields) except -1:
     cdef ListenFrame listen = <ListenFrame> frame
     cdef ListenNode task = <ListenNode> frame.task
-    (satisfied, ended, learnt, context, events, output, item, count, size, listen.is_last) = fields
+    (satisfied, ended, learnt, context, events, *consumed, listen.is_last) = fields
     listen.heard = new_heard()
     listen.heard.satisfied = numbers_of(satisfied, task.strategy)
     listen.heard.ended = numbers_of(ended, task.strategy.until)
     listen.heard.learnt = dict(<dict?> reader.value(learnt))
     listen.context = reader.value(context)
-    listen.output = list(<list?> reader.value(output))
+    read_consumed(reader, listen, consumed)
     if keeps_events(task):
         listen.events = list(<list?> reader.value(events))
-    listen.item = reader.value(item)
-    listen.count, listen.size = count_of(count), count_of(size)
-    if frame.position == POSITION_BLOCKED:
-        return 0
-    if task.iterator is None or task.iterator.body is None or listen.count == 0:
-        raise ValueError("a listen runs tasks for no event")
-    frame.body = task.iterator.body
-    frame.scope = make_scope(frame.parent.scope, listen.item, listen.count - 1)
-    return 0
+    return 0 if frame.position == POSITION_BLOCKED else return_to_item(listen, task.iterator)
 
 
 cdef list numbers_of(object written, StrategyPlan strategy):
