@@ -14,7 +14,7 @@ __all__ = ["find_suite", "find_tool", "require", "require_tool"]
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRED = os.environ.get("TESTS_REQUIRE_TOOLS", "") not in ("", "0")
-FOLDERS = [os.environ.get("PATH", ""), str(Path(sys.prefix, "bin")), str(ROOT / ".venv" / "bin")]
+FOLDERS = [os.environ.get("PATH", ""), str(Path(sys.prefix, "bin")), str(ROOT / ".venv" / "bin"), "/usr/sbin"]
 """Where programs are looked for; `make tools` puts those that are no packages beside Python."""
 
 

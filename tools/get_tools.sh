@@ -1,17 +1,20 @@
 #!/bin/sh
 # Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load, openssl,
-# podman with runc, and busybox-static, of which tests make their image; with Go grpcurl and ghz, with npm buf. Usage:
-# get_tools.sh FOLDER, where the last three go. Fails if one is missing afterwards.
+# podman with runc, busybox-static, of which tests make their image, and the brokers mosquitto, nats-server and
+# redis-server; with Go grpcurl and ghz, with npm buf. Usage: get_tools.sh FOLDER, where the last three go. Fails if one
+# is missing afterwards.
 set -eu
 
 GRPCURL=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 GHZ=github.com/bojand/ghz/cmd/ghz@v0.93.0
 BUF=@bufbuild/buf@1.75.0
 POLICY=/usr/sbin/policy-rc.d
+BROKERS="mosquitto nats-server redis-server"
+PROGRAMS="prometheus promtool h2load openssl podman $BROKERS"
 
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
-PATH="$folder:$PATH:/usr/local/go/bin"
+PATH="$folder:$PATH:/usr/sbin:/usr/local/go/bin"
 export PATH
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -25,9 +28,10 @@ refuse() {
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-# Installed, Debian's Prometheus would be started, now and at every boot, on the port of our own gRPC services.
+# Installed, Debian's Prometheus would be started, now and at every boot, on the port of our own gRPC services; the
+# brokers as well, on their usual ports.
 install_packages() {
-	has apt-get || refuse "without apt-get, install prometheus, promtool, h2load, openssl, podman and busybox-static yourself"
+	has apt-get || refuse "without apt-get, install $PROGRAMS and busybox-static yourself"
 	ours=
 	if [ ! -e "$POLICY" ]; then
 		ours=yes
@@ -41,7 +45,8 @@ install_packages() {
 		as_root rm -f "$POLICY"
 		trap - EXIT
 	fi
-	if has systemctl; then as_root systemctl --quiet disable prometheus 2>/dev/null || true; fi
+	# shellcheck disable=SC2086
+	if has systemctl; then as_root systemctl --quiet disable prometheus $BROKERS 2>/dev/null || true; fi
 }
 
 install_program() {
@@ -61,13 +66,16 @@ has h2load || packages="$packages nghttp2-client"
 has openssl || packages="$packages openssl"
 has podman || packages="$packages podman runc"
 has_static_busybox || packages="$packages busybox-static"
+for name in $BROKERS; do
+	has "$name" || packages="$packages $name"
+done
 # shellcheck disable=SC2086
 [ -z "$packages" ] || install_packages $packages
 has grpcurl || install_program "$GRPCURL"
 has ghz || install_program "$GHZ"
 has buf || install_buf
 
-for name in prometheus promtool h2load openssl podman grpcurl ghz buf; do
+for name in $PROGRAMS grpcurl ghz buf; do
 	has "$name" || refuse "$name is missing"
 done
 has_static_busybox || refuse "busybox-static is missing"

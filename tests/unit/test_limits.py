@@ -24,6 +24,14 @@ REACHED = {
     "integration/test_sealed_data.py": {
         "RESEAL_ROWS_PER_COMMIT": "test_an_open_directory_is_sealed_when_it_is_resealed",
     },
+    "integration/test_asyncapi_nats.py": {
+        "ASYNCAPI_ACK_WAIT_S": "test_messages_a_workflow_works_on_are_not_given_to_others",
+        "ASYNCAPI_CLOSE_S_MAX": "test_a_server_that_does_not_say_goodbye",
+        "ASYNCAPI_CONSUMER_KEPT_S": "test_a_consumer_that_is_away_is_kept_for_a_while",
+        "ASYNCAPI_MESSAGES_WAITING_SIZE_BYTES_MAX": "test_more_than_waits_for_a_workflow",
+        "ASYNCAPI_RECONNECT_INTERVAL_S": "test_a_server_that_stays_away",
+        "ASYNCAPI_RECONNECT_S_MAX": "test_a_server_that_stays_away",
+    },
     "unit/test_secrets.py": {
         "SECRETS_HIDDEN_MAX": "test_the_latest_values_are_hidden",
         "SECRET_DEPTH_MAX": "test_what_is_too_deep_is_text",

@@ -28,7 +28,7 @@ EXTRAS: Final = {
     "mcp": Extra("mcp", "mcp"),
     "a2a": Extra("a2a", "a2a"),
     "asyncapi:kafka": Extra("kafka", "aiokafka"),
-    "asyncapi:amqp": Extra("amqp", "aio_pika"),
+    "asyncapi:amqp": Extra("amqp", "aiormq"),
     "asyncapi:mqtt": _MQTT,
     "asyncapi:mqtt5": _MQTT,
     "asyncapi:nats": Extra("nats", "nats"),

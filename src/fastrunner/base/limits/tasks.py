@@ -95,3 +95,23 @@ ASYNCAPI_MESSAGE_SIZE_BYTES_MAX: Final = 2_097_152
 ASYNCAPI_MESSAGES_AHEAD_MAX: Final = 32
 """Messages that a subscription has received and not given yet, where the protocol lets the reader say how many: brokers
 send in batches, and each message may be of the largest."""
+
+ASYNCAPI_MESSAGES_WAITING_SIZE_BYTES_MAX: Final = 16_777_216
+"""Messages of one subscription that wait for the workflow, of protocols which cannot hold back: eight of the largest.
+Beyond it one would be lost, which ends the subscription."""
+
+ASYNCAPI_RECONNECT_S_MAX: Final = 60.0
+"""How long a broker may be away before the subscriptions to it fail: as long as a restart of one takes."""
+
+ASYNCAPI_RECONNECT_INTERVAL_S: Final = 1.0
+"""Between attempts to reach a broker that is away."""
+
+ASYNCAPI_CLOSE_S_MAX: Final = 2.0
+"""How long saying goodbye to a broker may take; after that the connection is cut."""
+
+ASYNCAPI_ACK_WAIT_S: Final = 30.0
+"""When a broker gives a message to somebody else that was not acknowledged, where it is told so: what a killed runner
+had comes again after it. Three times in it a subscription says that it is still there."""
+
+ASYNCAPI_CONSUMER_KEPT_S: Final = 604_800
+"""How long a broker keeps what it has for a consumer that is away, where it is told so: a week, as Kafka does."""
