@@ -71,6 +71,13 @@ POSITIONS: tuple[Position, ...]
 def load(text: str | bytes) -> Json:
     """The data of a YAML (1.2 core schema) or JSON document. Raises InvalidWorkflow; positions are in its problems."""
 
+def load_in_steps(text: str | bytes, budget: int, takes_any_key: bool = False) -> Generator[None, None, Json]:
+    """Loads as `load` does and returns what it returns, but yields after each step of about `budget` units of reading:
+    half a microsecond each. JSON, and one scalar, is one step whatever its size. Raises InvalidWorkflow.
+
+    `takes_any_key`: a key that is no string, such as the status codes of OpenAPI, is its text.
+    """
+
 def validate(text: str | bytes, warnings: bool = False) -> tuple[Problem, ...]:
     """All problems of a document by itself, `unsupported` ones included; empty if it would compile, or would with texts
     from elsewhere.

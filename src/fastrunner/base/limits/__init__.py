@@ -13,6 +13,7 @@ from fastrunner.base.limits.documents import *
 from fastrunner.base.limits.engine import *
 from fastrunner.base.limits.events import *
 from fastrunner.base.limits.expressions import *
+from fastrunner.base.limits.openapi import *
 from fastrunner.base.limits.processes import *
 from fastrunner.base.limits.resources import *
 from fastrunner.base.limits.routing import *

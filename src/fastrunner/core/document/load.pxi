@@ -187,3 +187,16 @@ def load(text):
     if document.problems:
         raise InvalidWorkflow(document.problems)
     return document.root
+
+
+def load_in_steps(text, Py_ssize_t budget, bint takes_any_key=False):
+    """Loads as `load` does and returns what it returns, but yields after each step of about `budget` units of reading.
+    JSON, and one scalar, is one step. With `takes_any_key` a key that is no string is its text."""
+    cdef Reading reading = Reading(text)
+    cdef list problems
+    while not reading.step(budget):
+        yield
+    problems = [each for each in reading.document.problems if not (takes_any_key and each.code == "non-string-key")]
+    if problems:
+        raise InvalidWorkflow(problems)
+    return reading.document.root

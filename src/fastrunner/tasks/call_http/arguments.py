@@ -74,6 +74,8 @@ class HttpRequest:
     """All but those the connection decides."""
     body: bytes | None
     """None sends no body."""
+    private_headers: tuple[str, ...] = ()
+    """Names of headers that prove the caller: they stay within the origin, and nobody is shown them."""
 
     @property
     def data(self) -> bytes | io.BytesIO | None:
@@ -84,7 +86,11 @@ class HttpRequest:
 
 
 def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
-    """The request for rendered arguments (see `Plan.render`). Raises RequestProblem."""
+    """The request for rendered arguments (see `Plan.render`). Raises RequestProblem.
+
+    Whatever else is performed as such a request may give the body as bytes, with their Content-Type, and
+    `private_headers`: names of headers that prove the caller.
+    """
     try:
         method = _method(arguments["method"])
         url, user_information = _url(arguments["uri"], arguments.get("query"))
@@ -104,7 +110,7 @@ def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
     headers.setdefault("User-Agent", f"fastrunner/{__version__}")
     headers.setdefault("Accept-Encoding", ACCEPTED)
     _check_head(url, headers)
-    return HttpRequest(method, url, headers, body)
+    return HttpRequest(method, url, headers, body, tuple(arguments.get("private_headers", ())))
 
 
 def _check_head(url: URL, headers: CIMultiDict[str]) -> None:
@@ -200,8 +206,8 @@ def _headers(given: Any) -> CIMultiDict[str]:
 
 def _body(body: Any, headers: CIMultiDict[str]) -> bytes | None:
     """The body's bytes; sets Content-Type unless the author did."""
-    if body is None:
-        return None
+    if body is None or isinstance(body, bytes):
+        return body
     media_type = MediaType.parse(headers.get("Content-Type"))
     if isinstance(body, str) and not media_type.is_json:
         headers.setdefault("Content-Type", "text/plain; charset=utf-8")

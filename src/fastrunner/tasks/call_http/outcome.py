@@ -7,6 +7,7 @@ is bounded: bodies and headers when they are read, texts of errors here.
 import asyncio
 from collections.abc import Generator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class Exchange:
         if proof is not None and proof.authorization.parameter is not None:
             headers = CIMultiDict(self.request.headers)
             headers["Authorization"] = proof.authorization.header
-            self.current = HttpRequest(self.request.method, self.request.url, headers, self.request.body)
+            self.current = replace(self.request, headers=headers)
 
     @property
     def middlewares(self) -> "tuple[aiohttp.ClientMiddlewareType, ...]":
@@ -137,11 +138,12 @@ def _value(exchange: Exchange, response: aiohttp.ClientResponse, body: bytes) ->
 def _response_object(exchange: Exchange, response: aiohttp.ClientResponse, value: Any) -> dict[str, Any]:
     """The DSL's HTTP response; after redirects, `request` is still the task's own."""
     sent = _header_map(exchange.sent_headers or response.request_info.headers)
+    hidden = _HIDDEN_HEADERS | {name.lower() for name in exchange.request.private_headers}
     return {
         "request": {
             "method": exchange.request.method,
             "uri": redact(str(exchange.request.url)),
-            "headers": {name: "***" if name in _HIDDEN_HEADERS else redact(text) for name, text in sent.items()},
+            "headers": {name: "***" if name in hidden else redact(text) for name, text in sent.items()},
         },
         "statusCode": response.status,
         "headers": _header_map(response.headers),

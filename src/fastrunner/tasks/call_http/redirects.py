@@ -45,14 +45,14 @@ def redirected(request: HttpRequest, status: int, headers: CIMultiDictProxy[str]
         raise CallProblem("Bad Redirect", "a redirect leads to no usable http or https URI") from None
     kept = CIMultiDict(request.headers)
     if url.origin() != request.url.origin():
-        _drop(kept, _OF_THE_ORIGIN)
+        _drop(kept, (*_OF_THE_ORIGIN, *request.private_headers))
     if user_information:
         kept["Authorization"] = basic(user_information)
     becomes_get = request.method == "POST" if status in (301, 302) else status == 303 and request.method != "HEAD"
     if not becomes_get:
-        return HttpRequest(request.method, url, kept, request.body)
+        return HttpRequest(request.method, url, kept, request.body, request.private_headers)
     _drop(kept, _OF_THE_BODY)
-    return HttpRequest("GET", url, kept, None)
+    return HttpRequest("GET", url, kept, None, request.private_headers)
 
 
 def _drop(headers: CIMultiDict[str], names: tuple[str, ...]) -> None:

@@ -1,0 +1,186 @@
+"""Stage 5, tasks: one document's data: its version, its operations by name, and what its references lead to.
+
+Rules: references are followed within the document, and only so far; what is not as it has to be is named by where it
+stands, never by its value.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sized
+from difflib import get_close_matches
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import unquote
+
+from fastrunner.base import limits
+from fastrunner.tasks.call_http.arguments import RequestProblem
+from fastrunner.tasks.scalars import json_kind
+
+__all__ = ["Document", "Found", "malformed"]
+
+METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+_PAUSE_PATHS: Final = 200
+"""Paths looked at before others have a turn: some tenths of a millisecond."""
+_COMPARED_MAX: Final = 1_000
+"""Names that one that is not there is compared with, which takes some microseconds each."""
+_NAMED_MAX: Final = 8
+_NAME_SIZE_CHARS_MAX: Final = 100
+
+Found = tuple[str, str]
+"""Where an operation is: its path and its method."""
+
+
+def malformed(sentence: str) -> RequestProblem:
+    """The problem of a document that is not as OpenAPI has it."""
+    return RequestProblem("configuration", f"the document is no OpenAPI document that can be used: {sentence}")
+
+
+class Document:
+    """A parsed document; never changed."""
+
+    def __init__(self, root: Any) -> None:
+        """Raises RequestProblem for what is no OpenAPI document of a known version."""
+        if not isinstance(root, dict):
+            raise malformed(f"it is {json_kind(root)}")
+        self.root: Mapping[str, Any] = root
+        self.is_version_2 = str(root.get("swagger")) in ("2.0", "2")
+        if not self.is_version_2 and not str(root.get("openapi")).startswith("3"):
+            raise malformed("it has neither swagger: '2.0' nor openapi: 3.x")
+        self._operations: dict[str, list[Found]] = {}
+        self._has_paths_elsewhere = False
+
+    def read_operations(self) -> Generator[None, None, None]:
+        """To be run to its end before `find`; yields between pieces. Raises RequestProblem."""
+        for count, (path, item) in enumerate(self.mapping(self.root.get("paths"), "paths").items(), 1):
+            if count % _PAUSE_PATHS == 0:
+                yield
+            try:
+                members = self.path_item(item)
+            except RequestProblem:
+                # Whoever calls what is elsewhere hears of it.
+                self._has_paths_elsewhere = True
+                continue
+            for method in METHODS:
+                operation = members.get(method)
+                name = operation.get("operationId") if isinstance(operation, dict) else None
+                if isinstance(name, str):
+                    self._operations.setdefault(name, []).append((path, method))
+
+    def find(self, name: str) -> Found:
+        """Where the operation of an `operationId` is. Raises RequestProblem."""
+        found = self._operations.get(name, ())
+        if len(found) == 1:
+            return found[0]
+        if found:
+            places = " and ".join(f"{method.upper()} {path[:_NAME_SIZE_CHARS_MAX]}" for path, method in found[:2])
+            raise malformed(f"operationId {name!r} names several operations, {places}")
+        raise RequestProblem("configuration", f"the document has no operationId {shown(name)}{self._hint(name)}")
+
+    def _hint(self, name: str) -> str:
+        candidates = [each for each in islice(self._operations, _COMPARED_MAX) if len(each) <= _NAME_SIZE_CHARS_MAX]
+        near = get_close_matches(name[:_NAME_SIZE_CHARS_MAX], candidates, 3, 0.6)
+        if near:
+            return f": did you mean {' or '.join(map(shown, near))}?"
+        if self._has_paths_elsewhere:
+            return "; some of its paths are in other documents, which are not read"
+        names = list(self._operations)[:_NAMED_MAX]
+        if not names:
+            return ": none of its operations has one"
+        more = "" if len(names) == len(self._operations) else f" and {len(self._operations) - len(names)} more"
+        return f": it has {', '.join(map(shown, names))}{more}"
+
+    # --- what is in it ---
+
+    def path_item(self, item: Any) -> Mapping[str, Any]:
+        """The members of a path, with those of what it refers to. Raises RequestProblem."""
+        members = self.mapping(item, "a path")
+        if "$ref" not in members:
+            return members
+        referred = self.mapping(self.resolved(members), "a path")
+        return {**referred, **{name: value for name, value in members.items() if name != "$ref"}}
+
+    def resolved(self, value: Any) -> Any:
+        """A value, or what its `$ref` leads to in the end. Raises RequestProblem."""
+        for _ in range(limits.OPENAPI_REFERENCES_MAX):
+            if not isinstance(value, dict) or not isinstance(value.get("$ref"), str):
+                return value
+            value = self._referred(value["$ref"])
+        raise malformed(f"a $ref leads to more than {limits.OPENAPI_REFERENCES_MAX} others, or to itself")
+
+    def _referred(self, reference: str) -> Any:
+        if not reference.startswith("#"):
+            raise malformed(f"{shown(reference)} is in another document, which is not read: only '#/...' is followed")
+        value: Any = self.root
+        for segment in unquote(reference[1:]).split("/")[1:]:
+            key = segment.replace("~1", "/").replace("~0", "~")
+            if isinstance(value, dict) and key in value:
+                value = value[key]
+            elif isinstance(value, list) and key.isdecimal() and len(key) < 10 and int(key) < len(value):
+                value = value[int(key)]
+            else:
+                raise malformed(f"{shown(reference)} leads nowhere")
+        return value
+
+    def mapping(self, value: Any, where: str) -> Mapping[str, Any]:
+        """An object, empty if absent. Raises RequestProblem."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise malformed(f"{where} is {json_kind(value)}, an object is needed")
+        return value
+
+    def sequence(self, value: Any, where: str) -> list[Any]:
+        """A list, empty if absent. Raises RequestProblem."""
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise malformed(f"{where} is {json_kind(value)}, a list is needed")
+        return value
+
+    def text(self, value: Any, where: str) -> str:
+        """A text, empty if absent. Raises RequestProblem."""
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise malformed(f"{where} is {json_kind(value)}, a string is needed")
+        return value
+
+    def parameters(self, *lists: Any) -> Iterator[Mapping[str, Any]]:
+        """The parameters of a path and then of its operation; a later one takes the place of one alike. Raises
+        RequestProblem."""
+        found: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for each in lists:
+            self.check_count(self.sequence(each, "parameters"), "an operation", "parameters")
+            for item in self.sequence(each, "parameters"):
+                parameter = self.mapping(self.resolved(item), "a parameter")
+                name, place = self.text(parameter.get("name"), "name"), self.text(parameter.get("in"), "in")
+                if not name or not place:
+                    raise malformed("a parameter has no name or no `in`")
+                found[name, place] = parameter
+        yield from found.values()
+
+    def check_count(self, members: Sized, whose: str, what: str) -> None:
+        """Raises RequestProblem where an operation has more of something than any service has."""
+        if len(members) > limits.OPENAPI_PARAMETERS_MAX:
+            raise malformed(f"{whose} has more than {limits.OPENAPI_PARAMETERS_MAX} {what}")
+
+    def properties(self, schema: Any) -> dict[str, Mapping[str, Any]]:
+        """The properties that a schema names, its own and those of what it is made of, as far as a bound. Raises
+        RequestProblem."""
+        found: dict[str, Mapping[str, Any]] = {}
+        pending = [schema]
+        for _ in range(limits.OPENAPI_SCHEMAS_MAX):
+            if not pending:
+                break
+            part = self.resolved(pending.pop())
+            if not isinstance(part, dict):
+                continue
+            for name, value in self.mapping(part.get("properties"), "properties").items():
+                if len(found) < limits.OPENAPI_PARAMETERS_MAX:
+                    found.setdefault(name, value)
+            for key in ("allOf", "anyOf", "oneOf"):
+                pending += self.sequence(part.get(key), key)
+        return found
+
+
+def shown(name: str) -> str:
+    """A name as texts of problems have it."""
+    return repr(name if len(name) <= _NAME_SIZE_CHARS_MAX else name[:_NAME_SIZE_CHARS_MAX] + "…")
