@@ -44,9 +44,9 @@ class Client:
         request = WorkflowExecuteInput(workflow_execution_id=execution_id, workflow_yaml=document)
         await self._ask(f"{COMMAND_SERVICE}/ExecuteAsync", request)
 
-    async def cancel(self, execution_id: str) -> None:
+    async def cancel(self, execution_id: str, *, force: bool = True) -> None:
         await self._ask(
-            f"{COMMAND_SERVICE}/CancelExecution", CancelExecutionRequest(execution_id=execution_id, force=True)
+            f"{COMMAND_SERVICE}/CancelExecution", CancelExecutionRequest(execution_id=execution_id, force=force)
         )
 
     async def end(self, execution_id: str) -> Any:

@@ -162,22 +162,30 @@ class Document:
         if len(members) > limits.OPENAPI_PARAMETERS_MAX:
             raise malformed(f"{whose} has more than {limits.OPENAPI_PARAMETERS_MAX} {what}")
 
+    def hint(self, value: Any) -> Mapping[str, Any]:
+        """A schema, or whatever else a request can be made without; empty if it is elsewhere, or not what it should
+        be."""
+        try:
+            found = self.resolved(value)
+        except RequestProblem:
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def properties(self, schema: Any) -> dict[str, Mapping[str, Any]]:
-        """The properties that a schema names, its own and those of what it is made of, as far as a bound. Raises
-        RequestProblem."""
+        """The properties that a schema names, its own and those of what it is made of, as far as a bound."""
         found: dict[str, Mapping[str, Any]] = {}
         pending = [schema]
         for _ in range(limits.OPENAPI_SCHEMAS_MAX):
             if not pending:
                 break
-            part = self.resolved(pending.pop())
-            if not isinstance(part, dict):
-                continue
-            for name, value in self.mapping(part.get("properties"), "properties").items():
+            part = self.hint(pending.pop())
+            properties = part.get("properties")
+            for name, value in properties.items() if isinstance(properties, dict) else ():
                 if len(found) < limits.OPENAPI_PARAMETERS_MAX:
-                    found.setdefault(name, value)
+                    found.setdefault(name, self.hint(value))
             for key in ("allOf", "anyOf", "oneOf"):
-                pending += self.sequence(part.get(key), key)
+                parts = part.get(key)
+                pending += parts[: limits.OPENAPI_SCHEMAS_MAX] if isinstance(parts, list) else ()
         return found
 
 

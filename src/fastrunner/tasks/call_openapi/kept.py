@@ -27,7 +27,8 @@ class Operations:
     def __init__(self) -> None:
         self._operations: OrderedDict[tuple[bytes, str, str], Operation] = OrderedDict()
         self._documents: OrderedDict[bytes, tuple[Document, int]] = OrderedDict()
-        self._documents_size_chars = 0
+        self.kept_size_chars = 0
+        """Text of the documents whose data is kept."""
         self._turn = asyncio.Lock()
 
     async def get(self, description: Description, name: str) -> Operation:
@@ -62,10 +63,10 @@ class Operations:
         if description.digest in self._documents or size_chars > limits.OPENAPI_DOCUMENTS_KEPT_SIZE_CHARS_MAX:
             return
         self._documents[description.digest] = document, size_chars
-        self._documents_size_chars += size_chars
-        while self._documents_size_chars > limits.OPENAPI_DOCUMENTS_KEPT_SIZE_CHARS_MAX:
+        self.kept_size_chars += size_chars
+        while self.kept_size_chars > limits.OPENAPI_DOCUMENTS_KEPT_SIZE_CHARS_MAX:
             _, (_, size_chars) = self._documents.popitem(last=False)
-            self._documents_size_chars -= size_chars
+            self.kept_size_chars -= size_chars
 
 
 def _operation(document: Document, url: str, name: str) -> Operation:

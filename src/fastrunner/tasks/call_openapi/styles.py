@@ -66,8 +66,9 @@ def header_text(value: Any, style: Style) -> str:
 def query_pairs(name: str, value: Any, style: Style) -> Iterator[str]:
     """`name=value` of a query or a form, percent-encoded. Raises Unwritable."""
     key = _encoded(name)
-    is_joined = isinstance(value, (list, dict)) and not style.explode
-    safe = _QUERY_RESERVED.replace(",", "") if is_joined else _QUERY_RESERVED
+    safe = _QUERY_RESERVED
+    if isinstance(value, (list, dict)):
+        safe = safe.replace("=" if style.explode else ",", "")
 
     def encode(text: str) -> str:
         return quote(text, safe=safe) if style.is_reserved_allowed else _encoded(text)

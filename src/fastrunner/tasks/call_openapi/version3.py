@@ -6,8 +6,10 @@ what a body's members are, and for nothing else.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
+from fastrunner.base import limits
 from fastrunner.tasks.call_openapi.document import Document, Found, malformed, shown
 from fastrunner.tasks.call_openapi.operation import Body, Content, Operation, Parameter, Part
 from fastrunner.tasks.call_openapi.reading import accepting, finished
@@ -44,7 +46,7 @@ def operation_of_version_3(document: Document, url: str, name: str, found: Found
             path,
             tuple(_parameter(document, each) for each in parameters),
             _body(document, members.get("requestBody")),
-            accepting(_answered(document, document.mapping(members.get("responses"), "responses"))),
+            accepting(islice(_answered(document, members), limits.OPENAPI_PARAMETERS_MAX)),
             requirements(document, members, components.get("securitySchemes")),
         )
     )
@@ -58,8 +60,7 @@ def _parameter(document: Document, given: Mapping[str, Any]) -> Parameter:
     if location == "header" and name.lower() in _IGNORED:
         is_required = False
     contents = document.mapping(given.get("content"), "content")
-    schema = document.resolved(given.get("schema"))
-    default = schema.get("default") if isinstance(schema, dict) else None
+    default = document.hint(given.get("schema")).get("default")
     style = _style(document, given, f"parameter {shown(name)}", _STYLES[location])
     media_type = str(next(iter(contents), ""))
     return Parameter(name, location, style, is_required, default, media_type)
@@ -89,16 +90,15 @@ def _body(document: Document, given: Any) -> Body | None:
         properties = document.properties(content.get("schema"))
         has_own_body = has_own_body or "body" in properties
         encoding = document.mapping(content.get("encoding"), "encoding")
-        parts = {
-            name: _part(document, name, properties.get(name), encoding.get(name)) for name in {**properties, **encoding}
-        }
+        document.check_count(encoding, "a request body", "members with an encoding")
+        names = {**properties, **encoding}
+        parts = {name: _part(document, name, properties.get(name, {}), encoding.get(name)) for name in names}
         found.append(Content(media_type, {name: part for name, part in parts.items() if part != Part()}))
     return Body(tuple(found), members.get("required") is True, "" if has_own_body else "body")
 
 
-def _part(document: Document, name: str, schema: Any, encoding: Any) -> Part:
-    schema = document.resolved(schema)
-    items = document.resolved(schema.get("items")) if isinstance(schema, dict) else None
+def _part(document: Document, name: str, schema: Mapping[str, Any], encoding: Any) -> Part:
+    items = document.hint(schema.get("items"))
     said = document.mapping(encoding, "encoding")
     content_type = document.text(said.get("contentType"), "contentType").partition(",")[0].strip()
     part = Part(
@@ -109,16 +109,12 @@ def _part(document: Document, name: str, schema: Any, encoding: Any) -> Part:
     return part
 
 
-def _is_binary(schema: Any) -> bool:
+def _is_binary(schema: Mapping[str, Any]) -> bool:
     """Whether a member is the content of a file: 3.0 says so by a format, 3.1 by a media type."""
-    if not isinstance(schema, dict):
-        return False
     return schema.get("format") == "binary" or schema.get("contentMediaType") == "application/octet-stream"
 
 
-def _answered(document: Document, answers: Mapping[str, Any]) -> Iterator[str]:
-    for status, answer in answers.items():
+def _answered(document: Document, members: Mapping[str, Any]) -> Iterator[str]:
+    for status, answer in document.hint(members.get("responses")).items():
         if status.startswith("2") or status == "default":
-            yield from document.mapping(
-                document.mapping(document.resolved(answer), "a response").get("content"), "content"
-            )
+            yield from document.hint(document.hint(answer).get("content"))
