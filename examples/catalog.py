@@ -71,6 +71,13 @@ def _is_best_offer(i: int, output: Json) -> bool:
     return bool(100 <= output["best"]["price"] < 200 and output == expected)
 
 
+def _is_bought(i: int, output: Json) -> bool:
+    order = f"described-{i}"
+    return bool(
+        output == {"orderId": order, "paid": output["paid"], "paymentId": f"pay-{order}"} and output["paid"] > 0
+    )
+
+
 def _is_report(i: int, output: Json) -> bool:
     revenue = sum(page * 10 + n for page in range(1, PAGES + 1) for n in range(SALES_PER_PAGE))
     return bool(
@@ -92,6 +99,13 @@ EXAMPLES = (
         status="completed",
         input=lambda i, url: {"service": url, "item": f"item-{i}"},
         check=_is_best_offer,
+    ),
+    Example(
+        file="described_service.yaml",
+        count=24,
+        status="completed",
+        input=lambda i, url: {"service": url, "orderId": f"described-{i}", "item": f"item-{i}"},
+        check=_is_bought,
     ),
     Example(
         file="fastest_mirror.yaml",

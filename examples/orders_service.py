@@ -15,6 +15,7 @@ import contextlib
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
@@ -37,6 +38,7 @@ CLIENT = {"id": "orders", "secret": "example-client-secret"}
 """Who may ask for tokens, and how it proves that: no secret, for it stands here."""
 
 _TOKEN = "example-access-token"
+_DESCRIPTION = Path(__file__).parent / "orders_api.json"
 _MIRROR_DELAYS_S = {"frankfurt": 0.02, "virginia": 0.4, "singapore": 0.8}
 _ANSWER_DELAY_S = 0.02
 
@@ -81,6 +83,7 @@ class OrdersService:
                 web.post("/notifications", self._once(self._notify)),
                 web.get("/rates/slow", self._slow_rate),
                 web.get("/counts", self._counts),
+                web.get("/openapi.json", self._describe),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
@@ -189,6 +192,9 @@ class OrdersService:
         self.requests += 1
         await asyncio.sleep(SLOW_S)
         return web.json_response({"rate": 3})
+
+    async def _describe(self, _: web.Request) -> web.Response:
+        return web.json_response(text=_DESCRIPTION.read_text(encoding="utf-8"))
 
     async def _counts(self, _: web.Request) -> web.Response:
         return web.json_response(

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from examples.orders_service import OrdersService
 from fastrunner.access.secrets import Secrets
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import EffectPerformer
+from fastrunner.resources.resolver import Resolver
 from fastrunner.tasks import build_performers
 from tests import durable
 from tests.driver import Execution, run
@@ -31,9 +34,22 @@ def test_every_example_is_in_the_catalog() -> None:
     assert all(example.document().count("\n") < 60 for example in EXAMPLES)
 
 
-async def _run(example: Example, number: int, service: OrdersService, *, restoring: bool = False) -> Execution:
-    performers = build_performers(load_config(), Metrics(CollectorRegistry()))
+@asynccontextmanager
+async def _performing() -> AsyncIterator[Mapping[str, EffectPerformer]]:
+    """The performers of a worker, closed at the end."""
+    config, metrics = load_config(), Metrics(CollectorRegistry())
+    descriptions = Resolver(config, metrics, Secrets(None, {}))
+    performers = build_performers(config, metrics, descriptions=descriptions)
     try:
+        yield performers
+    finally:
+        for performer in performers.values():
+            await performer.close()
+        await descriptions.close()
+
+
+async def _run(example: Example, number: int, service: OrdersService, *, restoring: bool = False) -> Execution:
+    async with _performing() as performers:
         return await run(
             example.document(),
             example.input(number, service.url),
@@ -42,9 +58,6 @@ async def _run(example: Example, number: int, service: OrdersService, *, restori
             restoring=restoring,
             secrets=secrets_for(service.url),
         )
-    finally:
-        for performer in performers.values():
-            await performer.close()
 
 
 @pytest.mark.parametrize("restoring", [False, True], ids=["in memory", "restored after every turn"])
@@ -58,9 +71,11 @@ async def test_example_ends_as_the_catalog_says(example: Example, restoring: boo
 
 
 async def test_examples_end_so_on_the_durable_engine(service: OrdersService, tmp_path: Path) -> None:
-    performers = build_performers(load_config(), Metrics(CollectorRegistry()))
     values = {name: json.dumps(value) for name, value in secrets_for(service.url).items()}
-    async with durable.open_engine(performers, tmp_path, secrets=Secrets(None, values)) as engine:
+    async with (
+        _performing() as performers,
+        durable.open_engine(performers, tmp_path, secrets=Secrets(None, values)) as engine,
+    ):
 
         async def judge(example: Example, number: int) -> str | None:
             name = f"{example.name}-{number}"
@@ -71,7 +86,7 @@ async def test_examples_end_so_on_the_durable_engine(service: OrdersService, tmp
 
         verdicts = await asyncio.gather(*(judge(example, number) for example in EXAMPLES for number in range(3)))
     assert [verdict for verdict in verdicts if verdict] == []
-    assert service.charges == {f"order-{number}": 1 for number in range(3)}
+    assert service.charges == {f"{name}-{number}": 1 for name in ("order", "described") for number in range(3)}
 
 
 async def test_an_order_is_charged_once(service: OrdersService) -> None:

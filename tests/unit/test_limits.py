@@ -580,6 +580,15 @@ REACHED = {
         "OVERLOAD_RETRY_S_MIN": "test_delay_that_a_refusal_tells",
         "OVERLOAD_RETURN": "test_pace_returns_fast_then_slowly_until_fewer_come",
     },
+    "unit/test_openapi_requests.py": {
+        "OPENAPI_PARAMETERS_MAX": "test_documents_that_are_none",
+        "OPENAPI_REFERENCES_MAX": "test_documents_that_are_none",
+        "OPENAPI_SCHEMAS_MAX": "test_circles_of_schemas_hold_nobody",
+    },
+    "integration/test_call_openapi.py": {
+        "OPENAPI_DOCUMENTS_KEPT_SIZE_CHARS_MAX": "test_the_documents_that_are_kept_are_bounded_by_their_size",
+        "OPENAPI_OPERATIONS_KEPT_MAX": "test_operations_are_kept_by_the_text_of_their_document",
+    },
     "unit/test_http_content.py": {
         "HTTP_CODINGS_COUNT_MAX": "test_codings_of_one_body",
         "HTTP_CODING_MEMBERS_MAX": "test_members_of_a_gzip_body",

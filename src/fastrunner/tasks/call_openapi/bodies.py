@@ -38,8 +38,11 @@ class _File:
     """Bytes that a task gives."""
 
     data: bytes
+    """Its content."""
     filename: str
+    """Empty if the task gives none."""
     content_type: str
+    """The same."""
 
 
 def encoded(body: Body, value: Any, wanted: str) -> tuple[Any, str]:

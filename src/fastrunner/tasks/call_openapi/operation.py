@@ -23,6 +23,7 @@ class Parameter:
     style: Style
     """How it is written."""
     is_required: bool = False
+    """Whether a request without it is none."""
     default: Any = None
     """What a required one is that is not given; None if it has to be."""
     media_type: str = ""
@@ -40,9 +41,13 @@ class Part:
     style: Style | None = None
     """None: scalars as text, arrays item by item, the rest as JSON."""
     content_type: str = ""
+    """Of a part of several; empty: what follows from its value."""
     is_binary: bool = False
+    """Whether it is the content of a file."""
     is_required: bool = False
+    """Whether a form without it is none."""
     default: Any = None
+    """What a required one is that is not given; None if it has to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Body:
     contents: tuple[Content, ...]
     """In the order of the document; at least one."""
     is_required: bool
+    """Whether a request without it is none."""
     name: str
     """What a task gives the whole body by; empty if only by its members."""
     is_closed: bool = False
@@ -87,6 +93,7 @@ class Operation:
     name: str
     """Its `operationId`."""
     method: str
+    """In lower case."""
     base: str
     """The URL of its server, without a slash at the end."""
     path: str
@@ -94,6 +101,7 @@ class Operation:
     parameters: tuple[Parameter, ...]
     """Those of the operation, then the keys of its security schemes."""
     body: Body | None
+    """None if it takes none."""
     accept: str
     """What it may answer with, JSON first; empty if the document does not say."""
     security: tuple[tuple[Requirement, ...], ...]
