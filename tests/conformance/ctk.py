@@ -14,10 +14,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.conformance.cases.all import is_performed
 from tests.driver import Execution
 
-__all__ = ["FEATURES", "Scenario", "Step", "check", "is_executable", "scenarios"]
+__all__ = ["FEATURES", "Scenario", "Step", "check", "scenarios"]
 
 FEATURES = Path(__file__).parents[3] / "shared" / "conformance" / "ctk"
 
@@ -63,11 +62,6 @@ class Scenario:
 def scenarios() -> list[Scenario]:
     """Every scenario of every feature, in the order of files and lines."""
     return [scenario for path in sorted(FEATURES.glob("*.feature")) for scenario in _read(path)]
-
-
-def is_executable(scenario: Scenario) -> bool:
-    """Whether all its kinds of task are there."""
-    return "call: openapi" not in scenario.document or is_performed("call_openapi")
 
 
 def _read(path: Path) -> list[Scenario]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from fastrunner._core import InvalidWorkflow, Problem, load, validate
+from fastrunner._core import InvalidWorkflow, Problem, load, load_in_steps, validate
 from fastrunner.base import limits
 from tests.properties import examples
 
@@ -297,3 +297,34 @@ do:
     catch: {as: e, do: [{x: {set: {e: '${ $e }'}}}]}
     then: first
 """
+
+
+# --- in steps ---
+
+
+def drained(text: str, budget: int = 1_000, takes_any_key: bool = False) -> tuple[object, int]:
+    """What is loaded, and in how many steps."""
+    loading, steps = load_in_steps(text, budget, takes_any_key), 0
+    while True:
+        try:
+            next(loading)
+        except StopIteration as stop:
+            return stop.value, steps
+        steps += 1
+
+
+def test_loading_in_steps_gives_what_loading_gives() -> None:
+    text = "a: [1, 2]\n" + "".join(f"k{n}: {{x: [{n}, y]}}\n" for n in range(500))
+    value, steps = drained(text, budget=10)
+    assert value == load(text)
+    assert steps > 20
+    assert drained('{"a": 1}', budget=10) == ({"a": 1}, 0)
+
+
+def test_keys_that_are_no_strings_are_their_text_where_they_may_be() -> None:
+    text = "responses: {200: fine, 0x1F: odd, true: x}"
+    assert drained(text, takes_any_key=True)[0] == {"responses": {"200": "fine", "0x1F": "odd", "true": "x"}}
+    with pytest.raises(InvalidWorkflow, match="keys are strings"):
+        drained("200: fine")
+    with pytest.raises(InvalidWorkflow, match="twice"):
+        drained("200: fine\n200: again", takes_any_key=True)

@@ -15,6 +15,7 @@ from tests.crash.hearing import PARTNERS, talks
 
 __all__ = [
     "CHILDREN",
+    "DESCRIPTION",
     "DETACHED",
     "GIVEN_UP",
     "LINGERS",
@@ -29,6 +30,8 @@ __all__ = [
 _NAMESPACE = "crash"
 _HEAD = {"dsl": "1.0.3", "namespace": _NAMESPACE, "version": "1.0.0"}
 
+DESCRIPTION = "/openapi.json"
+"""Where the service describes itself."""
 SUB = "sub"
 """What the names of tasks that wait for a child begin with."""
 LINGERS = "lingers"
@@ -70,6 +73,11 @@ class Outside:
 
 def _call(url: str) -> dict[str, Any]:
     return {"call": "http", "with": {"method": "get", "endpoint": url}}
+
+
+def _described(url: str, operation: str) -> dict[str, Any]:
+    """The same by what the service says of itself."""
+    return {"call": "openapi", "with": {"document": {"endpoint": f"{url}{DESCRIPTION}"}, "operationId": operation}}
 
 
 def _shell(file: str, more: str = "") -> dict[str, Any]:
@@ -125,6 +133,12 @@ def _tasks(outside: Outside) -> dict[str, list[Any]]:
             {"again": call},
         ],
         "long": [{f"step{number}": call if number % 2 else _KEEP} for number in range(16)],
+        "described": [
+            {"first": _described(url, "work")},
+            {"rest": {"wait": {"milliseconds": 60}}},
+            {"safe": _caught("communication", [{"ask": _described(url, "flaky")}], retry=_RETRY)},
+            {"again": _described(url, "work")},
+        ],
         **_runs(outside.file, call),
         **_parents(call),
         **talks(),

@@ -19,7 +19,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.events_pb2 import CloudEvent, SendEventsRequest
 from fastrunner.base.clock import monotonic_s
-from tests.crash.documents import Outside
+from tests.crash.documents import DESCRIPTION, Outside
 from tests.crash.hearing import HEARS, PARTNERS, WORD
 from tests.integration.wire import path
 
@@ -49,12 +49,22 @@ class Shells:
                 self.runs.setdefault(line[:-1].decode(), []).append(not_before_s)
 
 
+_DESCRIBED = "/described"
+"""Of the paths of operations that are called by name."""
+_OPERATIONS = {
+    "openapi": "3.1.0",
+    "paths": {f"{_DESCRIBED}/{name}": {"get": {"operationId": name}} for name in ("work", "flaky")},
+}
+
+
 class Service:
     """What workflows call; knows when which effect was asked of it, and of shells."""
 
     def __init__(self, seed: int, shells: Shells) -> None:
         self.calls: dict[str, list[float]] = {}
         """Monotonic times of the calls by idempotency key."""
+        self.described: dict[str, list[float]] = {}
+        """Those of operations that it describes."""
         self.shells = shells
         self.url = ""
         self._chance = random.Random(seed)
@@ -70,10 +80,14 @@ class Service:
         return self.calls | self.shells.runs
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path == DESCRIPTION:
+            return web.json_response(_OPERATIONS)
         key = request.headers["Idempotency-Key"]
         self.calls.setdefault(key, []).append(monotonic_s())
+        if request.path.startswith(_DESCRIBED):
+            self.described[key] = self.calls[key]
         await asyncio.sleep(self._chance.uniform(0.002, 0.03))
-        if request.path == "/flaky" and key.endswith("/1"):
+        if request.path in ("/flaky", f"{_DESCRIBED}/flaky") and key.endswith("/1"):
             raise web.HTTPServiceUnavailable
         if request.path == "/sulk" and key.partition("/")[0].endswith("~1"):
             raise web.HTTPServiceUnavailable

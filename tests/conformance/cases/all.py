@@ -12,7 +12,6 @@ __all__ = ["CASES", "LATER", "SECRETS", "is_performed"]
 CASES: Sequence[Case] = sorted((*flow.CASES, *http.CASES, *events.CASES, *runs.CASES), key=lambda case: case.example)
 
 LATER: Mapping[str, str] = {
-    **dict.fromkeys(("call-openapi", "call-openapi-redirect"), "call_openapi"),
     "call-grpc": "call_grpc",
     "call-mcp": "call_mcp",
     "mock-service-extension": "extensions",
