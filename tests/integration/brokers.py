@@ -37,6 +37,7 @@ __all__ = [
     "check_destinations",
     "check_unreachable",
     "free_port",
+    "overflown",
     "problem_of",
     "silent_server",
     "soon",
@@ -155,6 +156,13 @@ async def take(subscription: Subscription, count: int) -> list[Message]:
     messages = [await soon(subscription.next()) for _ in range(count)]
     await soon(subscription.taken(count))
     return messages
+
+
+async def overflown(subscription: Any) -> None:
+    """Waits until more has come than waits for a workflow, of which nothing may be taken meanwhile."""
+    async with asyncio.timeout(ANSWER_S):
+        while subscription._session._link.inbox._problem is None:  # noqa: ASYNC110 - another program's
+            await asyncio.sleep(0.01)
 
 
 async def problem_of(work: Awaitable[Any]) -> CallProblem:

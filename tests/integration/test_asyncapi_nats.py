@@ -198,6 +198,7 @@ async def test_more_than_waits_for_a_workflow(server: Broker, monkeypatch: pytes
     subscription = await nats.subscribe(target, "consumer")
     for number in range(6):
         await nats.publish(target, Message(b"%d" % number), KEY)
+    await brokers.overflown(subscription)
     assert [(await soon(subscription.next())).body for _ in range(4)] == [b"0", b"1", b"2", b"3"]
     problem = await problem_of(subscription.next())
     assert (problem.type, problem.title) == ("communication", "Messages Lost")

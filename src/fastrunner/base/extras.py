@@ -22,7 +22,7 @@ class Extra:
     """The module that is there if the extra is."""
 
 
-_MQTT: Final = Extra("mqtt", "aiomqtt")
+_MQTT: Final = Extra("mqtt", "paho")
 
 EXTRAS: Final = {
     "mcp": Extra("mcp", "mcp"),
