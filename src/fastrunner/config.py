@@ -216,6 +216,9 @@ class Config(DataSettings):
     """The same for calls to https, which go through it by CONNECT."""
     no_proxy: Annotated[str, _readable(partial(Destinations.parse, are_domains=True))] = _variable("NO_PROXY", "")
     """Destinations that calls reach without a proxy, between commas: as above, but a name means all below it, too."""
+    grpc_tls: Annotated[str, _readable(Destinations.parse)] = _variable("FASTRUNNER_GRPC_TLS", "")
+    """Destinations that `call: grpc` reaches by TLS, between commas, as FASTRUNNER_EGRESS_ALLOW has them; port 443, and
+    those that a document has asked by reflection at a `grpcs:` URI, are reached so in any case."""
     run_allowed: Annotated[str, _readable(RunPolicy.parse)] | None = _variable("FASTRUNNER_RUN_ALLOWED", None)
     """What documents may run: none, or a list of shell, script, script:js, script:python, container,
     container:PATTERN, mcp, mcp:PATTERN; default: shell,script,mcp with ENV=local, else none. See docs/security.md."""

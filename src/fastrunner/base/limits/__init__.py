@@ -8,6 +8,7 @@ changes what `config.py` names.
 # ruff: noqa: F403, F405 - the rooms of the bounds, seen as one
 
 from fastrunner.base.limits.access import *
+from fastrunner.base.limits.call_grpc import *
 from fastrunner.base.limits.callback import *
 from fastrunner.base.limits.documents import *
 from fastrunner.base.limits.engine import *
@@ -31,6 +32,9 @@ assert HTTP_RESPONSE_SMALL_SIZE_BYTES < HTTP_RESPONSE_SIZE_BYTES_MAX <= HTTP_RES
 assert CALLBACK_BATCH_EVENTS_MAX <= CALLBACK_CATCH_UP_EVENTS_MAX <= CALLBACK_QUEUE_EVENTS_MAX // 2
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= CALLBACK_QUEUE_SIZE_BYTES_MAX // 5
 assert CALLBACK_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
+assert GRPC_MESSAGE_SIZE_BYTES_MAX <= GRPC_STREAM_SIZE_BYTES_MAX <= HTTP_RESPONSE_SIZE_BYTES_MAX
+assert RESOURCE_SIZE_BYTES_MAX <= GRPC_PROTO_SIZE_BYTES_MAX < GRPC_COMPILED_SIZE_BYTES_MAX <= RUN_OUTPUT_SIZE_BYTES_MAX
+assert GRPC_COMPILED_SIZE_BYTES_MAX <= GRPC_COMPILED_KEPT_SIZE_BYTES_MAX // 4
 assert INPUT_SIZE_BYTES_MAX + DOCUMENT_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert REQUEST_SIZE_BYTES_MAX + ROUTER_FLUSH_SIZE_BYTES <= ROUTER_FRAME_SIZE_BYTES_MAX
 assert ROUTER_RECONNECT_INTERVAL_S < ROUTER_OWNER_WAIT_S_MAX

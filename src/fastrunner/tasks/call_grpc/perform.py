@@ -1,0 +1,253 @@
+"""Stage 5, tasks: performs `call: grpc`.
+
+Rules: an outcome is returned, never raised; cancelling the coroutine cancels the call on the wire. Nothing is shared
+between executions but connections and descriptions. A call that streams takes what comes, and waits where there is no
+room for more; it ends as a whole.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from string import punctuation
+from typing import Any, Final
+from urllib.parse import quote
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.base import clock, limits
+from fastrunner.base.destinations import Destinations
+from fastrunner.tasks.call_grpc.arguments import Call, Target, prepare
+from fastrunner.tasks.call_grpc.channels import Channels
+from fastrunner.tasks.call_grpc.compiler import Compiler
+from fastrunner.tasks.call_grpc.described import Described
+from fastrunner.tasks.call_grpc.messages import decoded, encoded, is_small, requests_of
+from fastrunner.tasks.call_grpc.outcome import STATUSES, invalid_call, problem_of_status, too_large
+from fastrunner.tasks.call_grpc.reflection import reflected
+from fastrunner.tasks.call_grpc.sources import Gatherer
+from fastrunner.tasks.call_http.failures import CallProblem
+from fastrunner.tasks.call_http.room import Room, Share
+from fastrunner.tasks.counted import Counted
+from fastrunner.tasks.surroundings import Surroundings
+
+__all__ = ["CallGrpc", "build"]
+
+_log = logging.getLogger(__name__)
+
+_KIND: Final = "call_grpc"
+_SENT_AS_IT_IS: Final = punctuation.replace("%", "")
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def build(around: Surroundings) -> "CallGrpc":
+    """See `tasks.demand`."""
+    return CallGrpc(around)
+
+
+class CallGrpc:
+    """Performer of `call_grpc` effects."""
+
+    def __init__(self, around: Surroundings) -> None:
+        assert around.descriptions is not None, "there is no performer of described calls without descriptions"
+        self._http = around.http
+        self._timeout_s = around.config.http_timeout_s
+        self._tls = Destinations.parse(around.config.grpc_tls)
+        self._counted = Counted(_KIND, around.metrics)
+        self._gatherer = Gatherer(around.descriptions)
+        self.compiler = Compiler()
+        """That of this worker."""
+        self.channels = Channels(around)
+        """Those of this worker."""
+        self._reflected: dict[tuple[Target, str, Metadata], tuple[float, Described]] = {}
+        """What servers said of services, and when."""
+        self._room = Room()
+        # One thread: of large messages one is converted at a time.
+        self._converting = ThreadPoolExecutor(1, "fastrunner-grpc")
+
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+        """Calls the method and gives the task's raw output, or the DSL error that the call's status means."""
+        return await self._counted.outcome_of(self._call(effect, arguments))
+
+    async def authorize(self, effect: PerformEffect, policy: Mapping[str, Any]) -> Mapping[str, Any] | EffectFailure:
+        """See `Authorizer`."""
+        return await self._http.authorize(effect, policy)
+
+    async def close(self) -> None:
+        """Closes the connections; calls still in flight fail."""
+        await self.compiler.close()
+        await self.channels.close()
+        self._converting.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+        shown = ""
+        try:
+            call = prepare(arguments, self._tls)
+            shown = f"{call.shown}: "
+            async with asyncio.timeout(self._timeout_s) as timeout:
+                return await self._performed(effect, call, arguments.get("authentication"), timeout)
+        except _Refused as refused:
+            return refused.failure
+        except CallProblem as problem:
+            found = problem
+        except grpc.aio.AioRpcError as error:
+            found = problem_of_status(error)
+        except TimeoutError:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+            found = CallProblem(code.name, f"{code.name}: no end within {self._timeout_s:g} s", STATUSES[code])
+        return EffectFailure(
+            effect.effect_id,
+            found.type,
+            found.status,
+            found.title,
+            shown + found.sentence,
+            retry_after_ms=found.retry_after_ms,
+        )
+
+    async def _performed(
+        self, effect: PerformEffect, call: Call, policy: Mapping[str, Any] | None, timeout: asyncio.Timeout
+    ) -> EffectResult:
+        authorization = None if policy is None else await self._authorization(effect, policy)
+        key = quote(effect.idempotency_key, safe=_SENT_AS_IT_IS)
+        metadata = (("idempotency-key", key), *_header(authorization))
+        described = await self._described(effect, call, authorization, timeout)
+        method = described.method(call.service, call.method)
+        requests = requests_of(method, call.arguments)
+        if is_small(requests):
+            messages = encoded(method, described.pool, requests)
+        else:
+            messages = await self._in_thread(encoded, method, described.pool, requests)
+        share = self._room.share()
+        try:
+            async with self.channels.channel(call.target) as channel:
+                replies = await _Exchange(channel, method, share).replies(messages, metadata, _left_s(timeout))
+            if sum(map(len, replies)) <= limits.GRPC_SMALL_SIZE_BYTES:
+                value = decoded(method, described.pool, replies)
+            else:
+                value = await self._in_thread(decoded, method, described.pool, replies)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                self._reflected = {key: kept for key, kept in self._reflected.items() if kept[1] is not described}
+            raise
+        finally:
+            share.close()
+        return EffectResult(effect.effect_id, value, authorization)
+
+    async def _in_thread(self, work: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._converting, work, *arguments)
+
+    async def _authorization(self, effect: PerformEffect, policy: Mapping[str, Any]) -> dict[str, Any]:
+        """What a policy resolves to. Raises _Refused, CallProblem."""
+        found = await self._http.authorize(effect, policy)
+        if isinstance(found, EffectFailure):
+            raise _Refused(found)
+        if found["parameter"] is None:
+            raise invalid_call(
+                "configuration", f"{found['scheme']} answers challenges, which gRPC has not: use another authentication"
+            )
+        return dict(found)
+
+    async def _described(
+        self, effect: PerformEffect, call: Call, authorization: Mapping[str, Any] | None, timeout: asyncio.Timeout
+    ) -> Described:
+        if call.reflection is None:
+            return await self.compiler.described(await self._gatherer.gather(call.proto))
+        policy = call.proto.get("authentication")
+        if policy is not None:
+            authorization = await self._authorization(effect, policy)
+        elif call.reflection != call.target:
+            authorization = None
+        metadata = _header(authorization)
+        key = (call.reflection, call.service, metadata)
+        now_s = clock.monotonic_s()
+        kept = self._reflected.get(key)
+        if kept is not None and now_s - kept[0] <= limits.GRPC_REFLECTED_S_MAX:
+            return kept[1]
+        try:
+            async with self.channels.channel(call.reflection) as channel:
+                described = await reflected(channel, call.service, metadata, _left_s(timeout))
+        except grpc.aio.AioRpcError as error:
+            problem = problem_of_status(error)
+            problem.sentence = f"reflection of {call.reflection.authority}: {problem.sentence}"
+            raise problem from None
+        self._keep_reflected(key, described)
+        return described
+
+    def _keep_reflected(self, key: tuple[Target, str, Metadata], described: Described) -> None:
+        self._reflected.pop(key, None)
+        self._reflected[key] = (clock.monotonic_s(), described)
+        sizes = [kept.size_bytes for _, kept in self._reflected.values()]
+        while len(sizes) > limits.GRPC_COMPILED_COUNT_MAX or sum(sizes) > limits.GRPC_COMPILED_KEPT_SIZE_BYTES_MAX:
+            del self._reflected[next(iter(self._reflected))]
+            sizes.pop(0)
+
+
+class _Refused(Exception):
+    """A policy that resolves to nothing, with the failure of the call."""
+
+    def __init__(self, failure: EffectFailure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
+class _Exchange:
+    """One call on the wire: messages are bytes here."""
+
+    def __init__(self, channel: grpc.aio.Channel, method: MethodDescriptor, share: Share) -> None:
+        self._channel: Any = channel
+        self._method = method
+        self._share = share
+
+    async def replies(self, messages: Sequence[bytes], metadata: Metadata, timeout_s: float) -> list[bytes]:
+        """All that the server sends. Raises CallProblem, grpc.aio.AioRpcError."""
+        kind = f"{_word(self._method.client_streaming)}_{_word(self._method.server_streaming)}"
+        assert self._method.containing_service is not None
+        path = f"/{self._method.containing_service.full_name}/{self._method.name}"
+        request = _sending(messages) if self._method.client_streaming else messages[0]
+        call = getattr(self._channel, kind)(path)(request, timeout=timeout_s, metadata=metadata)
+        try:
+            if self._method.server_streaming:
+                return await self._read(call)
+            reply: bytes = await call
+            await self._share.grow(len(reply))
+            return [reply]
+        finally:
+            call.cancel()
+
+    async def _read(self, call: Any) -> list[bytes]:
+        replies: list[bytes] = []
+        left_size_bytes = limits.GRPC_STREAM_SIZE_BYTES_MAX
+        while isinstance(reply := await call.read(), bytes):
+            left_size_bytes -= len(reply)
+            if left_size_bytes < 0:
+                raise too_large(f"the server streams more than {limits.GRPC_STREAM_SIZE_BYTES_MAX} bytes")
+            if len(replies) == limits.GRPC_STREAM_MESSAGES_MAX:
+                raise too_large(f"the server streams more than {limits.GRPC_STREAM_MESSAGES_MAX} messages")
+            await self._share.grow(len(reply))
+            replies.append(reply)
+        return replies
+
+
+async def _sending(messages: Sequence[bytes]) -> Any:
+    for message in messages:
+        yield message
+
+
+def _word(is_stream: bool) -> str:
+    return "stream" if is_stream else "unary"
+
+
+def _left_s(timeout: asyncio.Timeout) -> float:
+    """What is left of a call's time."""
+    ends_s = timeout.when()
+    assert ends_s is not None
+    return max(0.001, ends_s - asyncio.get_running_loop().time())
+
+
+def _header(authorization: Mapping[str, Any] | None) -> Metadata:
+    if authorization is None:
+        return ()
+    return (("authorization", f"{authorization['scheme']} {authorization['parameter']}"),)
