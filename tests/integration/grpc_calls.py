@@ -16,7 +16,8 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf import descriptor_pool, json_format, message_factory
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from prometheus_client import CollectorRegistry
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
@@ -29,12 +30,14 @@ from tests.integration.http_calls import KEY, effect
 __all__ = [
     "GREETER",
     "GREET_URI",
+    "KINDS",
     "Calls",
     "Greeter",
     "Texts",
     "calling",
     "described",
     "files_of",
+    "reflecting",
     "serving",
 ]
 
@@ -189,7 +192,7 @@ def _streaming(greeter: Greeter, method: Any, pool: Any) -> Any:
                 replies = await greeter.answer(asked, context)
             for reply in replies:
                 yield _made(method, pool, reply)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             greeter.cancelled += 1
             raise
 
@@ -206,11 +209,11 @@ async def serving(
     more: Sequence[Any] = (),
     host: str = "127.0.0.1",
     port: int = 0,
-    options: Sequence[tuple[str, Any]] = (),
+    compression: grpc.Compression | None = None,
 ) -> AsyncIterator[Greeter]:
     """A server of one service on a free port."""
     files = files or files_of("greet.proto", ("greet.proto", GREETER), ("kinds.proto", KINDS))
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *options])
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)], compression=compression)
     server.add_generic_rpc_handlers((_handlers(greeter, files, service), *more))
     where = f"{host}:{port}"
     greeter.port = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
@@ -219,6 +222,69 @@ async def serving(
         yield greeter
     finally:
         await server.stop(None)
+
+
+class Reflection:
+    """Server reflection over files, or lies about them."""
+
+    def __init__(self, files: FileDescriptorSet, version: str, lie: str) -> None:
+        self.asked = 0
+        """Conversations."""
+        self.authorizations: list[str | None] = []
+        self._files = {file.name: file for file in files.file if not file.name.startswith("google/protobuf/")}
+        self._lie = lie
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._handle, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
+        )
+        self.handler = grpc.method_handlers_generic_handler(
+            f"grpc.reflection.{version}.ServerReflection", {"ServerReflectionInfo": handler}
+        )
+
+    async def _handle(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        self.asked += 1
+        self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
+        async for request in requests:
+            if self._lie == "silent":
+                return
+            yield self._lied(request) if self._lie else self._reply(request)
+
+    def _reply(self, request: Any) -> Any:
+        """One file at a time, and those of protobuf's own not at all: servers differ in that."""
+        reply = ServerReflectionResponse()
+        if request.list_services:
+            reply.list_services_response.service.add(name="app.greet.Greeter")
+        elif request.file_containing_symbol == "app.greet.Greeter":
+            reply.file_descriptor_response.file_descriptor_proto.append(self._files["greet.proto"].SerializeToString())
+        elif request.file_by_filename in self._files:
+            encoded = self._files[request.file_by_filename].SerializeToString()
+            reply.file_descriptor_response.file_descriptor_proto.append(encoded)
+        else:
+            reply.error_response.error_code = 5
+        return reply
+
+    def _lied(self, request: Any) -> Any:
+        reply = ServerReflectionResponse()
+        sent = reply.file_descriptor_response.file_descriptor_proto
+        name = request.file_by_filename or "0.proto"
+        match self._lie:
+            case "nothing":
+                reply.file_descriptor_response.SetInParent()
+            case "garbage":
+                sent.append(b"\xff\xff")
+            case "endless":
+                following = f"{int(name.removesuffix('.proto')) + 1}.proto"
+                sent.append(FileDescriptorProto(name=name, dependency=[following]).SerializeToString())
+            case "circle":
+                sent.append(FileDescriptorProto(name="0.proto", dependency=["1.proto"]).SerializeToString())
+                sent.append(FileDescriptorProto(name="1.proto", dependency=["0.proto"]).SerializeToString())
+            case _:
+                sent.append(FileDescriptorProto(name="other.proto").SerializeToString())
+        return reply
+
+
+def reflecting(files: FileDescriptorSet, version: str = "v1", lie: str = "") -> Reflection:
+    """Whose `handler` is for a server."""
+    return Reflection(files, version, lie)
 
 
 class Calls:

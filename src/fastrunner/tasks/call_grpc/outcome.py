@@ -4,6 +4,7 @@ Rules: details name the service, the method, the host, the code and the server's
 an argument. Every code has one status, after google/rpc/code.proto.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -41,8 +42,8 @@ STATUSES: Final = {
 
 _DETAILS: Final = "grpc-status-details-bin"
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
-_TOO_LARGE: Final = "CLIENT: Received message larger than max"
-"""How the library begins to say that a message is larger than we take; servers that say so of ours begin otherwise."""
+_TOO_LARGE: Final = re.compile("CLIENT: Received message larger than max|Decompressed message larger than max")
+"""How the library says that a message is larger than we take; servers that say so of ours do it otherwise."""
 
 
 class GrpcProblem(CallProblem):
@@ -66,7 +67,7 @@ def too_large(sentence: str) -> CallProblem:
 def problem_of_status(error: grpc.aio.AioRpcError) -> CallProblem:
     """The problem of a call that ended with another code than OK."""
     words = error.details() or ""
-    if words.startswith(_TOO_LARGE):
+    if _TOO_LARGE.search(words):
         return too_large(f"a message exceeds {limits.GRPC_MESSAGE_SIZE_BYTES_MAX} bytes")
     code = error.code()
     shown = printable(redact(words))[: limits.GRPC_STATUS_SHOWN_SIZE_CHARS_MAX]

@@ -6,11 +6,11 @@ goes into a pool of its own. Files that come with protobuf and that a server lea
 
 import asyncio
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Final
 
 import grpc
 import grpc.aio
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
@@ -27,7 +27,14 @@ __all__ = ["reflected"]
 _METHODS: Final = tuple(
     f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
 )
-_WELL_KNOWN: Final = "google/protobuf/"
+_WELL_KNOWN: Final = {
+    f"google/protobuf/{name}.proto": f"google.protobuf.{name}_pb2"
+    for name in (
+        *("any", "api", "descriptor", "duration", "empty", "field_mask", "source_context", "struct", "timestamp"),
+        *("type", "wrappers"),
+    )
+}
+"""Files of protobuf's own, and the modules that have them."""
 _SHOWN_COUNT_MAX: Final = 20
 _SHOWN_SIZE_CHARS_MAX: Final = 500
 
@@ -134,10 +141,7 @@ class _Asking:
 
 def _well_known(name: str) -> FileDescriptorProto | None:
     """A file of protobuf's own."""
-    if not name.startswith(_WELL_KNOWN):
+    module = _WELL_KNOWN.get(name)
+    if module is None:
         return None
-    try:
-        file = descriptor_pool.Default().FindFileByName(name)
-    except KeyError:
-        return None
-    return FileDescriptorProto.FromString(file.serialized_pb)
+    return FileDescriptorProto.FromString(import_module(module).DESCRIPTOR.serialized_pb)
