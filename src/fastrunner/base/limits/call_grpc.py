@@ -12,7 +12,7 @@ GRPC_IMPORT_SIZE_CHARS_MAX: Final = 255
 """Name of an imported file: it becomes one."""
 
 GRPC_IMPORT_DEPTH_MAX: Final = 16
-"""Folders in the name of an imported file: each is tried as where it begins."""
+"""Folders in the name of an imported file: each is made."""
 
 GRPC_COMPILERS_MAX: Final = 2
 """Compilers a worker has running; further texts wait in order. Each is a process that has 50 MiB for a fifth of a

@@ -1,9 +1,9 @@
 """Stage 5, tasks: the .proto files of a description: the one that a document names, and those that it imports.
 
 Theory of operation: an import names a file from a root that no file tells. So a name is looked for beside the file
-that the document names, and then where the end of that file's folder is the beginning of the name: `app/b.proto`,
-imported by `https://host/protos/app/a.proto`, is `https://host/protos/app/b.proto`. What Google publishes for everybody
-to import is at hand.
+that the document names, and then wherever that file's folder has the beginning of the name: `app/b.proto`, imported by
+`https://host/protos/app/v1/a.proto`, is `https://host/protos/app/b.proto`. What Google publishes for everybody to import
+is at hand.
 
 Rules: files, folders, bytes are bounded; the policy of the resource goes to its own origin alone; a text whose imports
 cannot be read is the compiler's to refuse.
@@ -29,7 +29,7 @@ __all__ = ["Gatherer", "Sources", "imports_of", "invalid_proto"]
 
 _TOKEN: Final = re.compile(
     r"""//[^\n]*|/\*(?:.*?\*/|.*)"""
-    r"""|\bimport\s+(?:(?:public|weak|option)\b\s*)?(?P<name>"[^"\\\n]*"|'[^'\\\n]*')"""
+    r"""|\bimport\b\s*(?:(?:public|weak|option)\b\s*)?(?P<name>"[^"\\\n]*"|'[^'\\\n]*')"""
     r"""|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?""",
     re.DOTALL,
 )
@@ -148,12 +148,9 @@ def _check_number(count: int) -> None:
 
 def _paths(folder: str, name: str) -> list[str]:
     """Where a file may be that is imported by one of a folder, the likeliest first."""
-    paths = [f"{folder}/{name}"]
-    parts, above = name.split("/")[:-1], folder.split("/")
-    for count in range(len(parts), 0, -1):
-        if above[-count:] == parts[:count]:
-            paths.append("/".join([*above[:-count], name]))
-    return paths
+    begin, above = name.partition("/")[0], folder.split("/")
+    roots = [above[:at] for at in range(len(above) - 1, -1, -1) if above[at] == begin and "/" in name]
+    return [f"{folder}/{name}", *("/".join([*root, name]) for root in roots)]
 
 
 def _beside(resource: Mapping[str, Any], url: str, path: str) -> dict[str, Any]:
