@@ -300,7 +300,7 @@ class Calls:
         """The performer itself, once it has been loaded."""
         return self.performers["call_grpc"]._performer
 
-    async def outcome(self, port: int, method: str = "SayHello", **changed: Any) -> EffectResult | EffectFailure:
+    async def outcome(self, port: int, method: Any = "SayHello", **changed: Any) -> EffectResult | EffectFailure:
         service = {"name": "app.greet.Greeter", "host": "127.0.0.1", "port": port, **changed.pop("service", {})}
         arguments = {"proto": {"uri": GREET_URI}, "service": service, "method": method, **changed}
         asked = effect()
@@ -311,12 +311,12 @@ class Calls:
         assert outcome.effect_id == 7
         return outcome
 
-    async def value(self, port: int, method: str = "SayHello", **changed: Any) -> Any:
+    async def value(self, port: int, method: Any = "SayHello", **changed: Any) -> Any:
         outcome = await self.outcome(port, method, **changed)
         assert isinstance(outcome, EffectResult), described(outcome)
         return outcome.value
 
-    async def failure(self, port: int, method: str = "SayHello", **changed: Any) -> EffectFailure:
+    async def failure(self, port: int, method: Any = "SayHello", **changed: Any) -> EffectFailure:
         outcome = await self.outcome(port, method, **changed)
         assert isinstance(outcome, EffectFailure), outcome.value
         return outcome

@@ -40,8 +40,10 @@ class Client:
         reply: bytes = await call(request, timeout=ANSWER_S)
         return reply
 
-    async def execute(self, execution_id: str, document: str) -> None:
-        request = WorkflowExecuteInput(workflow_execution_id=execution_id, workflow_yaml=document)
+    async def execute(self, execution_id: str, document: str, input_json: str = "") -> None:
+        request = WorkflowExecuteInput(
+            workflow_execution_id=execution_id, workflow_yaml=document, input_json=input_json
+        )
         await self._ask(f"{COMMAND_SERVICE}/ExecuteAsync", request)
 
     async def cancel(self, execution_id: str, *, force: bool = True) -> None:

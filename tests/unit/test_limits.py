@@ -14,6 +14,32 @@ from fastrunner.base import limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
+    "integration/test_call_grpc.py": {
+        "GRPC_ADDRESSES_S_MAX": "test_addresses_are_looked_up_again",
+        "GRPC_CHANNELS_IDLE_MAX": "test_idle_connections_are_bounded",
+        "GRPC_CHANNEL_IDLE_S": "test_a_connection_is_kept_for_the_next_call_and_not_for_ever",
+        "GRPC_MESSAGE_SIZE_BYTES_MAX": "test_sizes_of_messages",
+        "GRPC_METADATA_SIZE_BYTES_MAX": "test_metadata_without_an_end_is_an_error",
+        "GRPC_REFLECTED_S_MAX": "test_reflection_is_believed_for_a_while",
+        "GRPC_SMALL_COUNT": "test_large_messages_leave_the_loop_to_others",
+        "GRPC_SMALL_SIZE_BYTES": "test_large_messages_leave_the_loop_to_others",
+        "GRPC_STATUS_SHOWN_SIZE_CHARS_MAX": "test_a_servers_words_are_cut_and_hold_no_secret",
+        "GRPC_STREAM_MESSAGES_MAX": "test_a_stream_without_an_end_is_given_up",
+        "GRPC_STREAM_SIZE_BYTES_MAX": "test_a_stream_without_an_end_is_given_up",
+    },
+    "integration/test_call_grpc_protos.py": {
+        "GRPC_COMPILED_COUNT_MAX": "test_texts_are_compiled_once",
+        "GRPC_COMPILED_KEPT_SIZE_BYTES_MAX": "test_texts_are_compiled_once",
+        "GRPC_COMPILED_SIZE_BYTES_MAX": "test_what_a_compiler_may_take",
+        "GRPC_COMPILERS_MAX": "test_compilers_at_once",
+        "GRPC_COMPILER_SHOWN_SIZE_CHARS_MAX": "test_texts_that_are_no_proto",
+        "GRPC_COMPILE_MEMORY_SIZE_BYTES_MAX": "test_what_a_compiler_may_take",
+        "GRPC_COMPILE_S_MAX": "test_what_a_compiler_may_take",
+        "GRPC_IMPORT_DEPTH_MAX": "test_imports_that_name_no_file",
+        "GRPC_IMPORT_SIZE_CHARS_MAX": "test_imports_that_name_no_file",
+        "GRPC_PROTO_FILES_MAX": "test_imports_that_are_too_many_or_too_deep",
+        "GRPC_PROTO_SIZE_BYTES_MAX": "test_imports_that_are_too_many_or_too_deep",
+    },
     "core/test_secrets.py": {
         "SECRET_HIDDEN_SIZE_CHARS_MIN": "test_short_values_are_not_looked_for",
     },

@@ -2,8 +2,8 @@
 
 Theory of operation: an import names a file from a root that no file tells. So a name is looked for beside the file
 that the document names, and then wherever that file's folder has the beginning of the name: `app/b.proto`, imported by
-`https://host/protos/app/v1/a.proto`, is `https://host/protos/app/b.proto`. What Google publishes for everybody to import
-is at hand.
+`https://host/protos/app/v1/a.proto`, is `https://host/protos/app/b.proto`. What Google publishes for everybody is at
+hand.
 
 Rules: files, folders, bytes are bounded; the policy of the resource goes to its own origin alone; a text whose imports
 cannot be read is the compiler's to refuse.
@@ -134,7 +134,7 @@ class Gatherer:
         except NoDescription as why:
             status = why.status or (503 if why.is_transient else 500)
             problem = GrpcProblem if why.is_transient else _Absent
-            raise problem("communication", status, "Proto Not Available", str(why)) from None
+            raise problem(why.type, status, "Proto Not Available", str(why)) from None
 
 
 class _Absent(GrpcProblem):
