@@ -230,6 +230,8 @@ async def test_imports_that_are_too_many_or_too_deep(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(limits, "GRPC_PROTO_SIZE_BYTES_MAX", 1000)
     large = await failure_of(f'{HEAD}import "a.proto";', {"file://app/a.proto": f"{HEAD}// {'x' * 1000}"})
     assert "more than 1000 bytes" in large.detail
+    alone = await failure_of(f"{PLAIN}// {'x' * 1000}")
+    assert "more than 1000 bytes" in alone.detail
 
 
 def many_messages(size_bytes: int) -> str:

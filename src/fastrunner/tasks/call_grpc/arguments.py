@@ -32,7 +32,9 @@ class Target:
     host: str
     """A name or an address, without brackets."""
     port: int
+    """From 1."""
     is_tls: bool
+    """Whether it speaks TLS."""
 
     @property
     def authority(self) -> str:
@@ -45,9 +47,11 @@ class Call:
     """What is to be called."""
 
     target: Target
+    """Where the service is."""
     service: str
     """Its name as the document has it: whole, or the end of it."""
     method: str
+    """Its name in the service."""
     arguments: Any
     """JSON, as the document's `arguments`."""
     proto: Mapping[str, Any]

@@ -87,8 +87,8 @@ class CallGrpc:
         try:
             call = prepare(arguments, self._tls)
             shown = f"{call.shown}: "
-            async with asyncio.timeout(self._timeout_s) as timeout:
-                return await self._performed(effect, call, arguments.get("authentication"), timeout)
+            async with asyncio.timeout(self._timeout_s) as bound:
+                return await self._performed(effect, call, arguments.get("authentication"), bound)
         except _Refused as refused:
             return refused.failure
         except CallProblem as problem:
@@ -108,12 +108,12 @@ class CallGrpc:
         )
 
     async def _performed(
-        self, effect: PerformEffect, call: Call, policy: Mapping[str, Any] | None, timeout: asyncio.Timeout
+        self, effect: PerformEffect, call: Call, policy: Mapping[str, Any] | None, bound: asyncio.Timeout
     ) -> EffectResult:
         authorization = None if policy is None else await self._authorization(effect, policy)
         key = quote(effect.idempotency_key, safe=_SENT_AS_IT_IS)
         metadata = (("idempotency-key", key), *_header(authorization))
-        described = await self._described(effect, call, authorization, timeout)
+        described = await self._described(effect, call, authorization, bound)
         method = described.method(call.service, call.method)
         requests = requests_of(method, call.arguments)
         if is_small(requests):
@@ -123,7 +123,7 @@ class CallGrpc:
         share = self._room.share()
         try:
             async with self.channels.channel(call.target) as channel:
-                replies = await _Exchange(channel, method, share).replies(messages, metadata, _left_s(timeout))
+                replies = await _Exchange(channel, method, share).replies(messages, metadata, _left_s(bound))
             if sum(map(len, replies)) <= limits.GRPC_SMALL_SIZE_BYTES:
                 value = decoded(method, described.pool, replies)
             else:
@@ -151,7 +151,7 @@ class CallGrpc:
         return dict(found)
 
     async def _described(
-        self, effect: PerformEffect, call: Call, authorization: Mapping[str, Any] | None, timeout: asyncio.Timeout
+        self, effect: PerformEffect, call: Call, authorization: Mapping[str, Any] | None, bound: asyncio.Timeout
     ) -> Described:
         if call.reflection is None:
             return await self.compiler.described(await self._gatherer.gather(call.proto))
@@ -168,7 +168,7 @@ class CallGrpc:
             return kept[1]
         try:
             async with self.channels.channel(call.reflection) as channel:
-                described = await reflected(channel, call.service, metadata, _left_s(timeout))
+                described = await reflected(channel, call.service, metadata, _left_s(bound))
         except grpc.aio.AioRpcError as error:
             problem = problem_of_status(error)
             problem.sentence = f"reflection of {call.reflection.authority}: {problem.sentence}"
@@ -240,9 +240,9 @@ def _word(is_stream: bool) -> str:
     return "stream" if is_stream else "unary"
 
 
-def _left_s(timeout: asyncio.Timeout) -> float:
+def _left_s(bound: asyncio.Timeout) -> float:
     """What is left of a call's time."""
-    ends_s = timeout.when()
+    ends_s = bound.when()
     assert ends_s is not None
     return max(0.001, ends_s - asyncio.get_running_loop().time())
 

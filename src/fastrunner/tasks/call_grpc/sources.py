@@ -81,15 +81,13 @@ class Gatherer:
         folder, _, name = urlsplit(main.url).path.rpartition("/")
         name = name if _NAME.fullmatch(name) else _MAIN
         texts = {name: main.text}
+        _check_size(texts)
         pending = [each for each in await self._imported(main.text, main.digest) if each not in texts]
         while pending:
             _check_number(len(texts) + len(pending))
             found = await asyncio.gather(*(self._imported_file(resource, main.url, folder, each) for each in pending))
             texts.update(zip(pending, (each.text for each in found), strict=True))
-            if sum(map(len, texts.values())) > limits.GRPC_PROTO_SIZE_BYTES_MAX:
-                raise invalid_proto(
-                    f"the file and what it imports have more than {limits.GRPC_PROTO_SIZE_BYTES_MAX} bytes"
-                )
+            _check_size(texts)
             following: dict[str, None] = {}
             for each in found:
                 following.update(dict.fromkeys(await self._imported(each.text, each.digest)))
@@ -144,6 +142,11 @@ class _Absent(GrpcProblem):
 def _check_number(count: int) -> None:
     if count > limits.GRPC_PROTO_FILES_MAX:
         raise invalid_proto(f"the file and what it imports are more than {limits.GRPC_PROTO_FILES_MAX} files")
+
+
+def _check_size(texts: Mapping[str, str]) -> None:
+    if sum(map(len, texts.values())) > limits.GRPC_PROTO_SIZE_BYTES_MAX:
+        raise invalid_proto(f"the file and what it imports have more than {limits.GRPC_PROTO_SIZE_BYTES_MAX} bytes")
 
 
 def _paths(folder: str, name: str) -> list[str]:
