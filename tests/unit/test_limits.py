@@ -148,6 +148,22 @@ REACHED = {
         "EVENTS_RETAINED_COUNT_MAX": "test_the_oldest_go_when_there_are_too_many",
         "EVENTS_RETAINED_SIZE_BYTES_MAX": "test_the_oldest_go_when_there_are_too_many",
     },
+    "integration/test_call_asyncapi.py": {
+        "ASYNCAPI_SUBSCRIPTION_CLOSE_S_MAX": "test_a_server_that_hangs_holds_no_stopping_worker",
+        "ASYNCAPI_DOCUMENTS_KEPT_MAX": "test_documents_are_read_once_and_few_are_kept",
+        "ASYNCAPI_HEARTBEAT_S": "test_a_peer_that_answers_no_ping_is_gone",
+        "ASYNCAPI_IDLE_S": "test_a_subscription_that_is_left_is_closed",
+        "ASYNCAPI_LINGER_S": "test_messages_that_come_together_are_taken_together",
+        "ASYNCAPI_MESSAGES_PER_EFFECT_MAX": "test_messages_that_come_together_are_taken_together",
+        "ASYNCAPI_MESSAGE_SIZE_BYTES_MAX": "test_messages_that_are_too_large",
+        "ASYNCAPI_POLL_INTERVAL_S": "test_a_poll_without_a_message_is_not_repeated_at_once",
+        "ASYNCAPI_REFERENCES_MAX": "test_what_leads_to_no_call",
+        "ASYNCAPI_SUBSCRIPTIONS_IDLE_MAX": "test_idle_subscriptions_are_few",
+    },
+    "integration/test_call_asyncapi_redis.py": {
+        "ASYNCAPI_CLAIM_S": "test_what_others_leave_lying_is_taken_over",
+        "ASYNCAPI_MESSAGES_AHEAD_MAX": "test_what_others_leave_lying_is_taken_over",
+    },
     "integration/test_run.py": {
         "RUN_GRACE_S": "test_a_timeout_ends_all_that_was_started",
     },

@@ -115,3 +115,36 @@ had comes again after it. Three times in it a subscription says that it is still
 
 ASYNCAPI_CONSUMER_KEPT_S: Final = 604_800
 """How long a broker keeps what it has for a consumer that is away, where it is told so: a week, as Kafka does."""
+
+ASYNCAPI_MESSAGES_PER_EFFECT_MAX: Final = 100
+"""Messages that one effect brings: each waits in the snapshot until it is done with."""
+
+ASYNCAPI_LINGER_S: Final = 0.005
+"""What further messages are waited for once there is one: those that a broker sends together come within it."""
+
+ASYNCAPI_IDLE_S: Final = 300.0
+"""A subscription that nobody asks for messages is closed: what its task does with one takes less, or holds what others
+could have. Kafka's own bound for the same."""
+
+ASYNCAPI_SUBSCRIPTIONS_IDLE_MAX: Final = 500
+"""Open subscriptions of a worker that no effect has; each holds a socket. The longest idle is closed."""
+
+ASYNCAPI_SUBSCRIPTION_CLOSE_S_MAX: Final = 5.0
+"""Time for subscriptions that are closed to say so: a server that hangs must not hold a stopping worker, or the next
+one of the same consumer."""
+
+ASYNCAPI_CLAIM_S: Final = 600.0
+"""Entries of a Redis stream that a consumer has left for so long are taken over by the next one: longer than any idle
+subscription is kept."""
+
+ASYNCAPI_HEARTBEAT_S: Final = 30.0
+"""Between pings of a WebSocket: half of what proxies leave an idle connection."""
+
+ASYNCAPI_POLL_INTERVAL_S: Final = 1.0
+"""Between requests of a poll that was answered without a message: a server that does not wait is not asked at once."""
+
+ASYNCAPI_REFERENCES_MAX: Final = 32
+"""References that one value leads over: documents have one or two, and a circle has no end."""
+
+ASYNCAPI_DOCUMENTS_KEPT_MAX: Final = 32
+"""Documents that a worker keeps as they were read: reading one takes milliseconds."""

@@ -83,6 +83,15 @@ class Client:
             method, url, headers=headers, data=data, proxy=proxy, allow_redirects=False, middlewares=middlewares
         )
 
+    async def websocket(
+        self, url: URL, *, headers: Mapping[str, str], size_bytes_max: int, heartbeat_s: float
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Opens a WebSocket; a peer that answers no ping for a heartbeat is gone. Raises as `request` does."""
+        proxy = self._proxies.of(url.with_scheme("https" if url.scheme == "wss" else "http"))
+        return await self._session(proxy is not None).ws_connect(
+            url, headers=headers, proxy=proxy, max_msg_size=size_bytes_max, heartbeat=heartbeat_s
+        )
+
     async def close(self) -> None:
         """Closes the pooled connections; requests still in flight fail."""
         sessions, self._sessions = self._sessions, {}

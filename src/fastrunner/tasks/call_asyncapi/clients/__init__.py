@@ -16,9 +16,12 @@ it opened. No library writes credentials or bodies to the log.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastrunner.tasks.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from fastrunner.tasks.call_http.client import Client
 
 __all__ = ["Message", "Subscription", "Target"]
 
@@ -48,6 +51,10 @@ class Target:
     """The performer's."""
     connect_timeout_s: float
     """How long opening a connection may take. The whole of `publish` and `subscribe` is bounded by the caller."""
+    security: tuple[Mapping[str, Any], ...] = ()
+    """The document's security schemes in force, as it has them; any of them suffices."""
+    client: "Client | None" = None
+    """The performer's HTTP client, for protocols that begin with HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
