@@ -1,6 +1,7 @@
 """Support: operations as documents describe them, as the requests that are sent: what openapi-core reads of a request
 is what the task gave; and documents that are not what they should be."""
 
+import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from fastrunner.tasks.call_openapi.security import place_of_token, with_scopes
 from fastrunner.tasks.call_openapi.version2 import operation_of_version_2
 from fastrunner.tasks.call_openapi.version3 import operation_of_version_3
 from fastrunner.tasks.documents import NoData, parsed
+from tests.properties import examples
 
 URL = "https://api.example.com/docs/openapi.yaml"
 INFO = {"title": "t", "version": "1"}
@@ -32,7 +34,9 @@ def operation_of(document: Any, name: str = "op", url: str = URL) -> Operation:
     read = Document(root)
     run(read.read_operations())
     make = operation_of_version_2 if read.is_version_2 else operation_of_version_3
-    return make(read, url, name, read.find(name))
+    found = run(read.find(name))
+    read.begin()
+    return make(read, url, name, found)
 
 
 def run(steps: Any) -> Any:
@@ -135,6 +139,7 @@ def test_parameters_are_read_back(version: str) -> None:
     document = parameters_document(version)
     oracle, operation = OpenAPI.from_dict(document), operation_of(document)
 
+    @examples(60)
     @given(st.fixed_dictionaries({name: values for name, (_, values) in PARAMETERS.items()}))
     def are_equal(values: dict[str, Any]) -> None:
         received = Received(prepare(request_of(operation, values), "key"))
@@ -153,6 +158,7 @@ JSON = st.recursive(
 )
 
 
+@examples(60)
 @given(st.dictionaries(TEXTS, JSON, min_size=1, max_size=4).filter(lambda value: "body" not in value))
 def test_json_bodies_are_read_back(value: dict[str, Any]) -> None:
     document = version_3({"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}})
@@ -165,6 +171,7 @@ def test_json_bodies_are_read_back(value: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "multipart/form-data"])
+@examples(60)
 @given(st.fixed_dictionaries({"text": TEXTS, "more": TEXTS, "tags": st.lists(TEXTS, min_size=2, max_size=4)}))
 def test_forms_are_read_back(media_type: str, value: dict[str, Any]) -> None:
     schema = {"type": "object", "properties": {"text": STRINGS, "more": STRINGS, "tags": LISTS}}
@@ -284,6 +291,17 @@ def test_a_task_chooses_the_content_type() -> None:
     request = sent(document, {"body": "<a/>", "Content-Type": "application/xml; charset=utf-8"})
     assert (request.headers.getall("Content-Type"), request.body) == (["application/xml; charset=utf-8"], b"<a/>")
     assert sent(document, {"a": 1}).headers.getall("Content-Type") == ["application/json"]
+
+
+def test_what_no_document_says_of_headers_can_be_given() -> None:
+    document = version_3({"requestBody": {"content": {"application/json": {}, "text/csv": {}}}})
+    request = sent(document, {"body": "a,b", "Content-Type": "text/csv", "Accept": "text/csv"})
+    assert (request.headers["Content-Type"], request.headers["Accept"], request.body) == (
+        "text/csv",
+        "text/csv",
+        b"a,b",
+    )
+    assert "no parameter 'Content-Type'" in refused(version_3({}), {"Content-Type": "a/b"})
 
 
 def test_members_and_the_whole_of_a_body() -> None:
@@ -526,7 +544,9 @@ def test_path_items_elsewhere_in_the_document() -> None:
         (version_3({"parameters": [query(f"a{n}") for n in range(1001)]}), "more than 1000 parameters"),
         (version_3({"requestBody": {"content": [1]}}), "content is an array"),
         (version_3({"security": [{f"s{n}": [] for n in range(1001)}]}), "more than 1000 security schemes"),
-        (version_3({"requestBody": {"content": {f"a/b{n}": {} for n in range(1001)}}}), "more than 1000 content types"),
+        (version_3({"requestBody": {"content": {f"a/b{n}": {} for n in range(21)}}}), "more than 20 content types"),
+        (version_2({"consumes": ["a/b"] * 21}), "more than 20 consumes"),
+        (version_3({"parameters": [{"$ref": "#/" + "x" * 2_048}]}), "a $ref has more than 2048 characters"),
         (version_3({"requestBody": {"$ref": "#/paths/~1op/post/requestBody"}}), "or to itself"),
         (version_3({}, path="/" + "x" * 9000), "a path has more than"),
         (version_2({"parameters": [{"name": "a", "in": "query", "collectionFormat": "x"}]}), "collectionFormat 'x'"),
@@ -545,6 +565,97 @@ def test_circles_of_schemas_hold_nobody() -> None:
     document = version_3({"requestBody": {"content": content}}, components={"schemas": {"Node": node}})
     # A member whose schema leads nowhere says nothing of the member.
     assert sent(document, {"a": 1}).body == b'{"a":1}'
+
+
+@pytest.mark.parametrize(("count", "is_too_much"), [(1, False), (3, True)])
+def test_references_are_followed_within_a_bound(count: int, is_too_much: bool) -> None:
+    """Each parameter leads through a hundred members, once or several times."""
+    far: dict[str, Any] = {f"r{n}": {"$ref": "#" + "/a" * 100 + f"/r{n + 1}"} for n in range(count - 1)}
+    deep: dict[str, Any] = {**far, f"r{count - 1}": {"name": "q", "in": "query"}}
+    for _ in range(100):
+        deep = {"a": deep}
+    document = {**version_3({"parameters": [{"$ref": "#" + "/a" * 100 + "/r0"}] * 1000}), **deep}
+    if is_too_much:
+        assert "lead through more than 200000 members" in refused(document, {"q": 1})
+    else:
+        assert sent(document, {"q": 1}).url.raw_query_string == "q=1"
+
+
+KEYS = st.sampled_from(["$ref", "name", "in", "type", "get", "url", "schema", "a/b"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats()
+VALUES = st.recursive(
+    SCALARS | st.sampled_from(["", "x", "{a}", "#/paths", "http://[::1", "form"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for key, member in members for place in places(member, (*at, key)))]
+
+
+RICH: tuple[dict[str, Any], ...] = (
+    {
+        **version_3(
+            {
+                "parameters": [query("q"), {"$ref": "#/components/parameters/P"}],
+                "servers": [{"url": "https://{h}/x", "variables": {"h": {"default": "h"}}}],
+                "security": [{"key": []}, {"oauth": ["a"]}],
+                "requestBody": {
+                    "content": {
+                        "multipart/form-data": {
+                            "schema": {"$ref": "#/components/schemas/S"},
+                            "encoding": {"a": {"contentType": "a/b"}},
+                        }
+                    }
+                },
+                "responses": {"200": {"$ref": "#/components/responses/R"}},
+            },
+            "/op/{id}",
+        ),
+        "components": {
+            "parameters": {"P": {"name": "id", "in": "path", "required": True, "schema": {"default": 1}}},
+            "schemas": {"S": {"allOf": [{"properties": {"a": {"items": {"format": "binary"}}}}]}},
+            "responses": {"R": {"content": {"application/json": {}}}},
+            "securitySchemes": {"key": {"type": "apiKey", "name": "k", "in": "query"}, "oauth": {"type": "oauth2"}},
+        },
+    },
+    {
+        **version_2(
+            {
+                "parameters": [{"name": "f", "in": "formData", "type": "array", "collectionFormat": "multi"}],
+                "consumes": ["multipart/form-data"],
+                "produces": ["application/json"],
+                "security": [{"key": []}],
+                "schemes": ["https"],
+            }
+        ),
+        "host": "h",
+        "basePath": "/v1",
+        "securityDefinitions": {"key": {"type": "apiKey", "name": "k", "in": "header"}},
+    },
+)
+
+
+@examples(60)
+@given(st.data())
+def test_damaged_documents_are_read_or_refused_and_nothing_else(data: st.DataObject) -> None:
+    document = copy.deepcopy(data.draw(st.sampled_from(RICH)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.sampled_from(places(document)[1:]))
+        holder: Any = document
+        for key in place[:-1]:
+            holder = holder[key]
+        holder[place[-1]] = data.draw(VALUES)
+    try:
+        read = Document(document)
+        run(read.read_operations())
+        make = operation_of_version_2 if read.is_version_2 else operation_of_version_3
+        operation = make(read, URL, "op", run(read.find("op")))
+        prepare(request_of(operation, {"id": 1, "q": ["a"], "f": ["b"], "k": "c"}), "key")
+    except RequestProblem:
+        pass
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "a:" + " [" * 5000, '{"a":' * 200 + "1" + "}" * 200])

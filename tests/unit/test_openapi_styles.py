@@ -18,6 +18,7 @@ from fastrunner.tasks.call_openapi.styles import (
     path_text,
     query_pairs,
 )
+from tests.properties import examples
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 NAMES = st.text("abcxyz-_0", min_size=1, max_size=6)
@@ -40,6 +41,7 @@ def read(style: str, explode: bool, kind: str, location: Any, name: str) -> Any:
 @pytest.mark.parametrize("explode", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("style", ["simple", "label", "matrix"])
+@examples(60)
 @given(data=st.data(), name=NAMES)
 def test_paths(style: str, kind: str, explode: bool, data: st.DataObject, name: str) -> None:
     value = data.draw(VALUES[kind])
@@ -54,6 +56,7 @@ def test_paths(style: str, kind: str, explode: bool, data: st.DataObject, name: 
 @pytest.mark.parametrize("is_reserved_allowed", [False, True])
 @pytest.mark.parametrize("explode", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
+@examples(60)
 @given(data=st.data(), name=NAMES)
 def test_forms(kind: str, explode: bool, is_reserved_allowed: bool, data: st.DataObject, name: str) -> None:
     value = data.draw(VALUES[kind])
@@ -67,6 +70,7 @@ def test_forms(kind: str, explode: bool, is_reserved_allowed: bool, data: st.Dat
 
 @pytest.mark.parametrize("kind", ["array", "object"])
 @pytest.mark.parametrize(("style", "delimiter"), [("spaceDelimited", "%20"), ("pipeDelimited", "%7C")])
+@examples(60)
 @given(data=st.data(), name=NAMES)
 def test_other_delimiters(style: str, delimiter: str, kind: str, data: st.DataObject, name: str) -> None:
     value: Any = data.draw(VALUES[kind])
@@ -82,6 +86,7 @@ def test_other_delimiters(style: str, delimiter: str, kind: str, data: st.DataOb
     assert read(style, False, kind, location, name) == value
 
 
+@examples(60)
 @given(name=NAMES, value=st.dictionaries(NAMES, TEXTS, min_size=1, max_size=4))
 def test_deep_objects(name: str, value: dict[str, str]) -> None:
     query = "&".join(query_pairs(name, value, Style("deepObject", True)))
@@ -101,6 +106,7 @@ def is_telling(value: Any) -> bool:
 
 @pytest.mark.parametrize("explode", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
+@examples(60)
 @given(data=st.data())
 def test_headers(kind: str, explode: bool, data: st.DataObject) -> None:
     value: Any = data.draw(VALUES[kind])
@@ -109,12 +115,16 @@ def test_headers(kind: str, explode: bool, data: st.DataObject) -> None:
         with pytest.raises(Unwritable):
             header_text(value, style)
         return
-    found = style_deserializers["simple"](explode, "X", kind, {"X": header_text(value, style)})
-    # An object that has "=" in a value is cut there by it.
-    assert found == value or (explode and kind == "object" and any("=" in text for text in value.values()))
+    text = header_text(value, style)
+    if explode and isinstance(value, dict):
+        # openapi-core takes no "=" in a value.
+        assert dict(pair.split("=", 1) for pair in text.split(",")) == value
+    else:
+        assert style_deserializers["simple"](explode, "X", kind, {"X": text}) == value
 
 
 @pytest.mark.parametrize("kind", ["string", "array"])
+@examples(60)
 @given(data=st.data(), name=NAMES)
 def test_cookies(kind: str, data: st.DataObject, name: str) -> None:
     value = data.draw(VALUES[kind])

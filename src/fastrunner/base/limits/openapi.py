@@ -5,6 +5,16 @@ from typing import Final
 OPENAPI_REFERENCES_MAX: Final = 32
 """References that one place leads through, one to the other: documents have two or three; a circle has no end."""
 
+OPENAPI_LOOKUPS_MAX: Final = 200_000
+"""Steps from one member to the next on the way of references, of all paths of a document and again of one operation:
+some tens of milliseconds. The largest public documents take a tenth of it."""
+
+OPENAPI_REFERENCE_SIZE_CHARS_MAX: Final = 2_048
+"""One reference: as long as a URL may be."""
+
+OPENAPI_CONTENTS_MAX: Final = 20
+"""Content types of one body: all of their members are looked at."""
+
 OPENAPI_PARAMETERS_MAX: Final = 1_000
 """Parameters of an operation, and members of its body that are looked at: ten times the most there are in public
 documents."""

@@ -16,7 +16,7 @@ from fastrunner.tasks.call_http.content import MediaType
 from fastrunner.tasks.call_openapi.bodies import encoded
 from fastrunner.tasks.call_openapi.document import shown
 from fastrunner.tasks.call_openapi.operation import Body, Operation, Parameter
-from fastrunner.tasks.call_openapi.reading import VARIABLE
+from fastrunner.tasks.call_openapi.reading import ACCEPT, CONTENT_TYPE, VARIABLE
 from fastrunner.tasks.call_openapi.styles import Unwritable, cookie_pairs, header_text, path_text, query_pairs
 from fastrunner.tasks.scalars import json_kind, scalar_text
 
@@ -25,8 +25,10 @@ __all__ = ["request_of"]
 Values = list[tuple[Parameter, Any]]
 
 _NAMED_MAX: Final = 12
+_COMPARED_MAX: Final = 50
+"""Names that one is compared with that the operation does not have."""
+_CHOOSING: Final = {name.lower(): name for name in (ACCEPT, CONTENT_TYPE)}
 _DOTS = re.compile(r"(?:\.|%2E){1,2}", re.IGNORECASE)
-_CONTENT_TYPE: Final = "content-type"
 
 
 def request_of(
@@ -42,9 +44,9 @@ def request_of(
     arguments: dict[str, Any] = {"method": operation.method, "uri": operation.base + path}
     content = _content(operation, _rest(operation, given))
     if content is not None and operation.body is not None:
-        body, content_type = encoded(operation.body, content, headers.pop(_CONTENT_TYPE, ""))
+        body, content_type = encoded(operation.body, content, headers.pop(CONTENT_TYPE, ""))
         arguments["body"] = body
-        headers["Content-Type"] = content_type
+        headers[CONTENT_TYPE] = content_type
     private = [each.name for each, _ in values if each.location == "header" and each.is_key]
     return {**arguments, "headers": headers, "private_headers": private}
 
@@ -84,7 +86,8 @@ def _rest(operation: Operation, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _content(operation: Operation, rest: dict[str, Any]) -> Any:
     """The body's value; None without one. Raises RequestProblem."""
-    body, names = operation.body, [each.name for each in operation.parameters]
+    body = operation.body
+    names = [each.name for each in operation.parameters if each.name not in (ACCEPT, CONTENT_TYPE)]
     if body is None:
         _refuse_unknown(rest, (), names)
         return None
@@ -124,7 +127,7 @@ def _refuse_unknown(rest: Mapping[str, Any], known: Container[str], names: Seque
     unknown = next((name for name in rest if name not in known), None)
     if unknown is None:
         return
-    near = get_close_matches(unknown[:100], names, 3, 0.6) or names[:_NAMED_MAX]
+    near = get_close_matches(unknown[:100], names[:_COMPARED_MAX], 3, 0.6) or names[:_NAMED_MAX]
     has = f": it has {', '.join(map(shown, near))}" if near else ", nor any other"
     raise RequestProblem("configuration", f"the operation has no parameter {shown(unknown)}{has}")
 
@@ -161,11 +164,10 @@ def _query(values: Values) -> str:
 
 
 def _headers(values: Values, accept: str) -> dict[str, str]:
-    """Headers; `content-type` in lower case."""
     headers: dict[str, str] = {}
     cookies: list[str] = []
     for parameter, value in values:
-        name = parameter.name.lower() if parameter.name.lower() in ("accept", _CONTENT_TYPE) else parameter.name
+        name = _CHOOSING.get(parameter.name.lower(), parameter.name)
         try:
             if parameter.location == "header":
                 headers[name] = header_text(_whole(parameter, value), parameter.style)
@@ -177,7 +179,7 @@ def _headers(values: Values, accept: str) -> dict[str, str]:
         own = next((name for name in headers if name.lower() == "cookie"), "Cookie")
         headers[own] = "; ".join([headers[own], *cookies] if own in headers else cookies)
     if accept:
-        headers.setdefault("accept", accept)
+        headers.setdefault(ACCEPT, accept)
     return headers
 
 

@@ -5,7 +5,7 @@ stands, never by its value.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sized
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from itertools import islice
 from typing import Any, Final
 from urllib.parse import unquote
@@ -17,10 +17,16 @@ from fastrunner.tasks.scalars import json_kind
 __all__ = ["Document", "Found", "malformed"]
 
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
-_PAUSE_PATHS: Final = 200
-"""Paths looked at before others have a turn: some tenths of a millisecond."""
+_MEMBERS_OF_PATHS: Final = (*METHODS, "parameters", "servers")
+_PAUSE_PATHS: Final = 20
+"""Paths looked at before others may have a turn: a millisecond or two if each leads through as much as it may."""
+_PAUSE_NAMES: Final = 5
+"""Names compared with one that is not there before others may have a turn: some tenths of a millisecond each."""
 _COMPARED_MAX: Final = 1_000
-"""Names that one that is not there is compared with, which takes some microseconds each."""
+"""Names that are compared at all."""
+_LIKE: Final = 0.6
+"""How much of two names is the same if one may be meant by the other."""
+_NEAR_MAX: Final = 3
 _NAMED_MAX: Final = 8
 _NAME_SIZE_CHARS_MAX: Final = 100
 
@@ -46,12 +52,15 @@ class Document:
             raise malformed("it has neither swagger: '2.0' nor openapi: 3.x")
         self._operations: dict[str, list[Found]] = {}
         self._has_paths_elsewhere = False
+        self._lookups_left = limits.OPENAPI_LOOKUPS_MAX
 
     def read_operations(self) -> Generator[None, None, None]:
         """To be run to its end before `find`; yields between pieces. Raises RequestProblem."""
         for count, (path, item) in enumerate(self.mapping(self.root.get("paths"), "paths").items(), 1):
             if count % _PAUSE_PATHS == 0:
                 yield
+            if path.startswith("x-"):
+                continue
             try:
                 members = self.path_item(item)
             except RequestProblem:
@@ -64,28 +73,42 @@ class Document:
                 if isinstance(name, str):
                     self._operations.setdefault(name, []).append((path, method))
 
-    def find(self, name: str) -> Found:
-        """Where the operation of an `operationId` is. Raises RequestProblem."""
+    def find(self, name: str) -> Generator[None, None, Found]:
+        """Where the operation of an `operationId` is; yields between pieces. Raises RequestProblem."""
         found = self._operations.get(name, ())
         if len(found) == 1:
             return found[0]
         if found:
             places = " and ".join(f"{method.upper()} {path[:_NAME_SIZE_CHARS_MAX]}" for path, method in found[:2])
             raise malformed(f"operationId {name!r} names several operations, {places}")
-        raise RequestProblem("configuration", f"the document has no operationId {shown(name)}{self._hint(name)}")
+        near = yield from self._near(name)
+        hint = f": did you mean {' or '.join(map(shown, near))}?" if near else self._names()
+        raise RequestProblem("configuration", f"the document has no operationId {shown(name)}{hint}")
 
-    def _hint(self, name: str) -> str:
-        candidates = [each for each in islice(self._operations, _COMPARED_MAX) if len(each) <= _NAME_SIZE_CHARS_MAX]
-        near = get_close_matches(name[:_NAME_SIZE_CHARS_MAX], candidates, 3, 0.6)
-        if near:
-            return f": did you mean {' or '.join(map(shown, near))}?"
+    def _near(self, name: str) -> Generator[None, None, list[str]]:
+        """The names most like one, the nearest first."""
+        matcher = SequenceMatcher(b=name[:_NAME_SIZE_CHARS_MAX])
+        found = []
+        for count, candidate in enumerate(islice(self._operations, _COMPARED_MAX), 1):
+            matcher.set_seq1(candidate[:_NAME_SIZE_CHARS_MAX])
+            if matcher.real_quick_ratio() >= _LIKE and matcher.quick_ratio() >= _LIKE and matcher.ratio() >= _LIKE:
+                found.append((-matcher.ratio(), candidate))
+            if count % _PAUSE_NAMES == 0:
+                yield
+        return [candidate for _, candidate in sorted(found)[:_NEAR_MAX]]
+
+    def _names(self) -> str:
         if self._has_paths_elsewhere:
             return "; some of its paths are in other documents, which are not read"
-        names = list(self._operations)[:_NAMED_MAX]
+        names = list(islice(self._operations, _NAMED_MAX))
         if not names:
             return ": none of its operations has one"
         more = "" if len(names) == len(self._operations) else f" and {len(self._operations) - len(names)} more"
         return f": it has {', '.join(map(shown, names))}{more}"
+
+    def begin(self) -> None:
+        """To be called before an operation is read: how far its references may lead counts anew."""
+        self._lookups_left = limits.OPENAPI_LOOKUPS_MAX
 
     # --- what is in it ---
 
@@ -94,8 +117,9 @@ class Document:
         members = self.mapping(item, "a path")
         if "$ref" not in members:
             return members
+        # Many paths may lead to one large one: nothing is copied.
         referred = self.mapping(self.resolved(members), "a path")
-        return {**referred, **{name: value for name, value in members.items() if name != "$ref"}}
+        return {name: each[name] for each in (referred, members) for name in _MEMBERS_OF_PATHS if name in each}
 
     def resolved(self, value: Any) -> Any:
         """A value, or what its `$ref` leads to in the end. Raises RequestProblem."""
@@ -106,10 +130,15 @@ class Document:
         raise malformed(f"a $ref leads to more than {limits.OPENAPI_REFERENCES_MAX} others, or to itself")
 
     def _referred(self, reference: str) -> Any:
+        if len(reference) > limits.OPENAPI_REFERENCE_SIZE_CHARS_MAX:
+            raise malformed(f"a $ref has more than {limits.OPENAPI_REFERENCE_SIZE_CHARS_MAX} characters")
         if not reference.startswith("#"):
             raise malformed(f"{shown(reference)} is in another document, which is not read: only '#/...' is followed")
         value: Any = self.root
         for segment in unquote(reference[1:]).split("/")[1:]:
+            self._lookups_left -= 1
+            if self._lookups_left < 0:
+                raise malformed(f"its references lead through more than {limits.OPENAPI_LOOKUPS_MAX} members")
             key = segment.replace("~1", "/").replace("~0", "~")
             if isinstance(value, dict) and key in value:
                 value = value[key]
@@ -157,10 +186,12 @@ class Document:
                 found[name, place] = parameter
         yield from found.values()
 
-    def check_count(self, members: Sized, whose: str, what: str) -> None:
-        """Raises RequestProblem where an operation has more of something than any service has."""
-        if len(members) > limits.OPENAPI_PARAMETERS_MAX:
-            raise malformed(f"{whose} has more than {limits.OPENAPI_PARAMETERS_MAX} {what}")
+    def check_count(
+        self, members: Sized, whose: str, what: str, count_max: int = limits.OPENAPI_PARAMETERS_MAX
+    ) -> None:
+        """Raises RequestProblem where there is more of something than any service has."""
+        if len(members) > count_max:
+            raise malformed(f"{whose} has more than {count_max} {what}")
 
     def hint(self, value: Any) -> Mapping[str, Any]:
         """A schema, or whatever else a request can be made without; empty if it is elsewhere, or not what it should

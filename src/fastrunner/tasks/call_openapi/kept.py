@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 from fastrunner.base import limits
 from fastrunner.tasks.call_http.slices import in_slices
-from fastrunner.tasks.call_openapi.document import Document, malformed
+from fastrunner.tasks.call_openapi.document import Document, Found, malformed
 from fastrunner.tasks.call_openapi.operation import Operation
 from fastrunner.tasks.call_openapi.version2 import operation_of_version_2
 from fastrunner.tasks.call_openapi.version3 import operation_of_version_3
@@ -37,7 +37,8 @@ class Operations:
         key = description.digest, description.url, name
         operation = self._operations.get(key)
         if operation is None:
-            operation = _operation(await self._document(description), description.url, name)
+            document = await self._document(description)
+            operation = _operation(document, description.url, name, await in_slices(document.find(name)))
             self._operations[key] = operation
             if len(self._operations) > limits.OPENAPI_OPERATIONS_KEPT_MAX:
                 self._operations.popitem(last=False)
@@ -69,6 +70,7 @@ class Operations:
             self.kept_size_chars -= size_chars
 
 
-def _operation(document: Document, url: str, name: str) -> Operation:
+def _operation(document: Document, url: str, name: str, found: Found) -> Operation:
+    document.begin()
     make = operation_of_version_2 if document.is_version_2 else operation_of_version_3
-    return make(document, url, name, document.find(name))
+    return make(document, url, name, found)

@@ -14,8 +14,10 @@ from fastrunner.tasks.call_openapi.document import malformed
 from fastrunner.tasks.call_openapi.operation import Operation, Parameter
 from fastrunner.tasks.call_openapi.styles import Style
 
-__all__ = ["VARIABLE", "accepting", "finished"]
+__all__ = ["ACCEPT", "CONTENT_TYPE", "VARIABLE", "accepting", "finished"]
 
+ACCEPT: Final = "Accept"
+CONTENT_TYPE: Final = "Content-Type"
 VARIABLE = re.compile(r"\{([^{}]+)\}")
 """What stands for a parameter in a path."""
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+/[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -35,8 +37,8 @@ def accepting(media_types: Iterable[str]) -> str:
 
 
 def finished(operation: Operation) -> Operation:
-    """An operation whose parameters are those of its path, also where the document forgets one, and those of its
-    security; with the names that tasks give each by. Raises RequestProblem."""
+    """An operation whose parameters are those of its path, also where the document forgets one, those of its security,
+    and the headers that tasks may always give; with the names that tasks give each by. Raises RequestProblem."""
     if len(operation.path) > _PATH_SIZE_CHARS_MAX:
         raise malformed(f"a path has more than {_PATH_SIZE_CHARS_MAX} characters")
     names = dict.fromkeys(VARIABLE.findall(operation.path))
@@ -53,4 +55,12 @@ def finished(operation: Operation) -> Operation:
     for each in parameters:
         keys.pop((each.location, each.name), None)
     parameters += keys.values()
+    # What chooses the form of a body and of an answer, whether the document has it or not.
+    known = {each.name.lower() for each in parameters if each.location == "header"}
+    chosen = (ACCEPT, CONTENT_TYPE) if operation.body is not None else (ACCEPT,)
+    parameters += [
+        Parameter(name, "header", Style("simple", False), given_as=(name,))
+        for name in chosen
+        if name.lower() not in known
+    ]
     return replace(operation, parameters=tuple(parameters))

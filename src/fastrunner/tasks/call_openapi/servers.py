@@ -56,11 +56,12 @@ def _first(url: str, servers: Iterable[str]) -> str:
         try:
             parts = urlsplit(urljoin(url, server))
         except ValueError:
-            parts = urlsplit("")
+            refused = refused or server
+            continue
         if parts.scheme in _SCHEMES and parts.netloc and not parts.query and not parts.fragment:
             return parts.geturl().rstrip("/")
         refused = refused or server
-    if urlsplit(url).scheme not in _SCHEMES and not urlsplit(refused).scheme:
+    if urlsplit(url).scheme not in _SCHEMES and "://" not in refused:
         raise RequestProblem(
             "configuration",
             f"the document's server {shown(refused)} is relative to the document, which came from no server",

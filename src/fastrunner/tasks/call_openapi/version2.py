@@ -7,6 +7,7 @@ body.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fastrunner.base import limits
 from fastrunner.tasks.call_openapi.document import Document, Found, malformed, shown
 from fastrunner.tasks.call_openapi.operation import Body, Content, Operation, Parameter, Part
 from fastrunner.tasks.call_openapi.reading import accepting, finished
@@ -46,8 +47,9 @@ def operation_of_version_2(document: Document, url: str, name: str, found: Found
 
 def _texts(document: Document, members: Mapping[str, Any], key: str) -> list[str]:
     """Media types of an operation, else those of the document."""
-    given = members[key] if key in members else document.root.get(key)
-    return [each for each in document.sequence(given, key) if isinstance(each, str)]
+    given = document.sequence(members[key] if key in members else document.root.get(key), key)
+    document.check_count(given, "an operation", key, limits.OPENAPI_CONTENTS_MAX)
+    return [each for each in given if isinstance(each, str)]
 
 
 def _parameter(document: Document, given: Mapping[str, Any]) -> Parameter:

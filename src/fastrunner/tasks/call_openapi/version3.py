@@ -83,7 +83,7 @@ def _body(document: Document, given: Any) -> Body | None:
     contents = document.mapping(members.get("content"), "content")
     if not contents:
         return None
-    document.check_count(contents, "a request body", "content types")
+    document.check_count(contents, "a request body", "content types", limits.OPENAPI_CONTENTS_MAX)
     found, has_own_body = [], False
     for media_type, content in contents.items():
         content = document.mapping(content, "content")
