@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -47,6 +48,8 @@ class Hosts(AbstractResolver):
         """Where else a path is, by path and query."""
         self.busy_count: dict[str, int] = {}
         """How many requests a path still answers with status 503."""
+        self.notifications: list[Any] = []
+        """What whoever subscribes is sent, in order; what is callable is called instead, and None ends it."""
         self.closing = asyncio.Event()
         """Whoever holds a request back does so until then."""
 

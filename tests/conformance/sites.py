@@ -116,6 +116,59 @@ async def github(request: web.Request, hosts: Hosts) -> web.StreamResponse:
     return web.Response(text=FUNCTION)
 
 
+async def fake(request: web.Request, hosts: Hosts) -> web.StreamResponse:
+    """A service that AsyncAPI documents describe, of either version: takes pets, and tells of what goes on."""
+    if request.path == "/docs/asyncapi.json":
+        return _said(_asyncapi_3(hosts.ports[80]))
+    if request.path == "/docs/asyncapi-2.json":
+        return _said(_asyncapi_2(hosts.ports[80]))
+    if request.path != "/notifications":
+        return _said({"taken": request.path}, 202)
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    for message in hosts.notifications:
+        if message is None:
+            await socket.close()
+            return socket
+        if callable(message):
+            message()
+        else:
+            await socket.send_json(message)
+    # Until the other side closes, or the test ends.
+    await socket.receive()
+    return socket
+
+
+def _asyncapi_3(port: int) -> dict[str, Any]:
+    def channel(address: str, server: str) -> dict[str, Any]:
+        messages = {"any": {"payload": {"type": "object"}}}
+        return {"address": address, "servers": [{"$ref": f"#/servers/{server}"}], "messages": messages}
+
+    host = f"fake.com:{port}"
+    post = {"http": {"method": "POST"}}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "Fake", "version": "1.0.0"},
+        "defaultContentType": "application/json",
+        "servers": {"staging": {"host": host, "protocol": "http"}, "live": {"host": host, "protocol": "ws"}},
+        "channels": {"pets": channel("/pets", "staging"), "notifications": channel("/notifications", "live")},
+        "operations": {
+            "findPetsByStatus": {"action": "receive", "channel": {"$ref": "#/channels/pets"}, "bindings": post},
+            "getNotifications": {"action": "send", "channel": {"$ref": "#/channels/notifications"}},
+        },
+    }
+
+
+def _asyncapi_2(port: int) -> dict[str, Any]:
+    return {
+        "asyncapi": "2.6.0",
+        "info": {"title": "Fake", "version": "1.0.0"},
+        "defaultContentType": "application/json",
+        "servers": {"live": {"url": f"fake.com:{port}", "protocol": "ws"}},
+        "channels": {"/notifications": {"subscribe": {"message": {"payload": {"type": "object"}}}}},
+    }
+
+
 async def taking(request: web.Request, hosts: Hosts) -> web.StreamResponse:
     """Takes everything, and says that it has."""
     return _said({"taken": request.path})
@@ -128,6 +181,7 @@ SITES: Mapping[str, Site] = {
     "keycloak": keycloak,
     "fake-hospital.com": hospital,
     "raw.githubusercontent.com": github,
+    "fake.com": fake,
     **dict.fromkeys(
         (
             "superbet-casinos.com",

@@ -89,7 +89,9 @@ class World:
 
     def put_file(self, name: str, text: str) -> None:
         """A file that documents may read."""
-        (self._files / name).write_text(text)
+        path = self._files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
     async def start(self) -> None:
         """Starts the parts that have to be."""

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Case", "Completed", "Failed", "Listening", "Outcome", "error_type", "event"]
+__all__ = ["CLOSE", "HOUR", "Case", "Completed", "Failed", "Listening", "Outcome", "error_type", "event"]
 
+HOUR = "an hour passes"
+CLOSE = "the service closes the connection"
 _SHOWN_CHARS_MAX = 110
 
 
@@ -39,10 +41,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """It has taken all that came, and goes on; somebody has to cancel it."""
+    """It has asked and published all that it is to, and goes on; somebody has to cancel it."""
 
     def __str__(self) -> str:
-        return "goes on listening, and is cancelled"
+        return "goes on until it is cancelled"
 
 
 Outcome = Completed | Failed | Listening
@@ -76,10 +78,12 @@ class Case:
     """See `Hosts.moved`."""
     busy_count: Mapping[str, int] = field(default_factory=dict)
     """See `Hosts.busy_count`."""
+    notifications: Sequence[Any] = ()
+    """Messages for whoever subscribes, with HOUR and CLOSE between them."""
     containers: Sequence[str] = ()
     """Names of the containers it leaves."""
-    tool: str = ""
-    """A program that it needs."""
+    needs: str = ""
+    """A program that it needs, or a stand-in that is no host: `podman`, `node`, `greeter`, `npx`."""
 
     def __str__(self) -> str:
         return f"{self.example}: {self.shows}" if self.shows else self.example

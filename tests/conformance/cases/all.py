@@ -1,34 +1,31 @@
-"""Support: all cases, and the examples that have none yet."""
+"""Support: all cases, and the examples that cannot be executed yet."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import fastrunner
-from tests.conformance.cases import Case, events, flow, http, runs
+from fastrunner._core import validate
+from tests.conformance.cases import Case, events, flow, http, protocols, runs
 from tests.conformance.cases.http import SECRETS
+from tests.core.documents import CONFORMANCE
 
-__all__ = ["CASES", "LATER", "SECRETS", "is_performed"]
+__all__ = ["CASES", "EXAMPLES", "SECRETS", "is_executable"]
 
-CASES: Sequence[Case] = sorted((*flow.CASES, *http.CASES, *events.CASES, *runs.CASES), key=lambda case: case.example)
+EXAMPLES = {path.stem: path for path in sorted((CONFORMANCE / "examples").glob("*.yaml"))}
+_TASKS = Path(fastrunner.__file__).parent / "tasks"
+_FILES = (flow, http, events, protocols, runs)
+CASES: Sequence[Case] = sorted((case for file in _FILES for case in file.CASES), key=lambda case: case.example)
 
-LATER: Mapping[str, str] = {
-    "call-grpc": "call_grpc",
+_KINDS: Mapping[str, str] = {
+    **dict.fromkeys((name for name in EXAMPLES if name.startswith("call-asyncapi")), "call_asyncapi"),
+    "call-grpc": "",  # for a folder where a host would stand in the URI of its .proto file
     "call-mcp": "call_mcp",
-    "mock-service-extension": "extensions",
-    **dict.fromkeys(
-        (
-            "call-asyncapi-publish",
-            "call-asyncapi-subscribe-consume-amount",
-            "call-asyncapi-subscribe-consume-forever-foreach",
-            "call-asyncapi-subscribe-consume-until",
-            "call-asyncapi-subscribe-consume-while",
-        ),
-        "call_asyncapi",
-    ),
 }
-"""Examples that are not executed yet, and the folder of `tasks` that they wait for."""
+"""What examples need."""
 
 
-def is_performed(kind: str) -> bool:
-    """Whether effects of a kind can be performed."""
-    return (Path(fastrunner.__file__).parent / "tasks" / kind / "perform.py").exists()
+def is_executable(example: str) -> bool:
+    """Whether all that an example needs is there. The page tells, so it is stale when something comes."""
+    if example in _KINDS and not (_TASKS / _KINDS[example] / "perform.py").exists():
+        return False
+    return all(problem.code != "unsupported" for problem in validate(EXAMPLES[example].read_bytes()))

@@ -33,13 +33,7 @@ _LUKE = {"name": "Luke Skywalker", "homeworld": "https://swapi.dev/api/planets/1
 _FOUND = {"count": 1, "results": [_LUKE]}
 _DISCOVERY = f"GET {_KEYCLOAK}/.well-known/openid-configuration"
 
-_DESCRIBED = ["GET https://petstore.swagger.io/v2/swagger.json", f"GET {_PETSTORE}/findByStatus?status=available"]
-
 CASES: Sequence[Case] = (
-    *(
-        Case(name, Completed([_pet(1), _pet(2), _pet(69)]), asked=_DESCRIBED)
-        for name in ("call-openapi", "call-openapi-redirect")
-    ),
     *(
         Case(name, Completed(_pet(1)), input={"petId": 1, "token": "abc"}, asked=[_pet_with("abc")])
         for name in ("authentication-bearer", "authentication-bearer-uri-format", "authentication-reusable")

@@ -10,7 +10,7 @@ __all__ = ["CASES"]
 
 
 def _container(name: str, output: Any = HELLO, **fields: Any) -> Case:
-    return Case(name, Completed(output), tool="podman", **fields)
+    return Case(name, Completed(output), needs="podman", **fields)
 
 
 _STDIN = "STDIN was: Hello World\nARGS are Foo Bar\n"
@@ -39,7 +39,7 @@ CASES: Sequence[Case] = (
     Case(
         "run-script-with-stdin-and-arguments",
         Completed("stdin >  Hello Workflow\narg >  hello\nenv >  bar\n"),
-        tool="node",
+        needs="node",
     ),
     Case("run-shell-stdin-and-arguments", Completed(_STDIN)),
     Case(
