@@ -19,6 +19,7 @@ __all__ = [
     "DETACHED",
     "GIVEN_UP",
     "LINGERS",
+    "PROTO",
     "SUB",
     "SULKER",
     "Outside",
@@ -32,6 +33,8 @@ _HEAD = {"dsl": "1.0.3", "namespace": _NAMESPACE, "version": "1.0.0"}
 
 DESCRIPTION = "/openapi.json"
 """Where the service describes itself."""
+PROTO = "/work.proto"
+"""Where it describes its gRPC service."""
 SUB = "sub"
 """What the names of tasks that wait for a child begin with."""
 LINGERS = "lingers"
@@ -69,6 +72,8 @@ class Outside:
     """Of the service."""
     file: str
     """Where shells write their keys down."""
+    rpc_port: int = 0
+    """Of its gRPC service."""
 
 
 def _call(url: str) -> dict[str, Any]:
@@ -78,6 +83,13 @@ def _call(url: str) -> dict[str, Any]:
 def _described(url: str, operation: str) -> dict[str, Any]:
     """The same by what the service says of itself."""
     return {"call": "openapi", "with": {"document": {"endpoint": f"{url}{DESCRIPTION}"}, "operationId": operation}}
+
+
+def _rpc(outside: Outside, method: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The same by gRPC."""
+    service = {"name": "crash.Work", "host": "127.0.0.1", "port": outside.rpc_port}
+    asked = {"proto": {"endpoint": f"{outside.url}{PROTO}"}, "service": service, "method": method}
+    return {"call": "grpc", "with": {**asked, "arguments": arguments or {}}}
 
 
 def _shell(file: str, more: str = "") -> dict[str, Any]:
@@ -139,10 +151,23 @@ def _tasks(outside: Outside) -> dict[str, list[Any]]:
             {"safe": _caught("communication", [{"ask": _described(url, "flaky")}], retry=_RETRY)},
             {"again": _described(url, "work")},
         ],
+        "remote": _remote(outside),
         **_runs(outside.file, call),
         **_parents(call),
         **talks(),
     }
+
+
+def _remote(outside: Outside) -> list[Any]:
+    branches = [{name: _rpc(outside, "Do")} for name in ("left", "right")]
+    streaming = {**_rpc(outside, "Stream", {"messages": [{}, {}]}), "output": {"as": "${ .[0] }"}}
+    return [
+        {"first": _rpc(outside, "Do")},
+        {"rest": {"wait": {"milliseconds": 60}}},
+        {"safe": _caught("communication", [{"ask": _rpc(outside, "Flaky")}], retry=_RETRY)},
+        {"race": {"fork": {"compete": True, "branches": branches}}},
+        {"stream": streaming},
+    ]
 
 
 def _runs(file: str, call: dict[str, Any]) -> dict[str, list[Any]]:

@@ -290,8 +290,13 @@ class Torture:
         report.children_by_end.update(map(statuses.__getitem__, children))
         report.events = ledger.summary().events
         report.performed["run: workflow"] = len(children)
-        plain = {key: times for key, times in service.calls.items() if key not in service.described}
-        performed = {"call: http": plain, "call: openapi": service.described, "run: shell": service.shells.runs}
+        others = service.described.keys() | service.rpcs.keys()
+        performed = {
+            "call: http": {key: times for key, times in service.calls.items() if key not in others},
+            "call: openapi": service.described,
+            "call: grpc": service.rpcs,
+            "run: shell": service.shells.runs,
+        }
         for kind, times in performed.items():
             report.performed[kind] = len(times)
             report.performed_again[kind] = sum(len(each) - 1 for each in times.values())

@@ -19,8 +19,9 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.events_pb2 import CloudEvent, SendEventsRequest
 from fastrunner.base.clock import monotonic_s
-from tests.crash.documents import DESCRIPTION, Outside
+from tests.crash.documents import DESCRIPTION, PROTO, Outside
 from tests.crash.hearing import HEARS, PARTNERS, WORD
+from tests.integration.grpc_calls import Greeter, files_of, serving
 from tests.integration.wire import path
 
 __all__ = ["Clients", "Promise", "Service", "Shells", "serve_effects"]
@@ -57,6 +58,19 @@ _OPERATIONS = {
 }
 
 
+_WORK = """
+syntax = "proto3";
+package crash;
+message Asked {}
+message Done { string key = 1; }
+service Work {
+  rpc Do(Asked) returns (Done);
+  rpc Flaky(Asked) returns (Done);
+  rpc Stream(stream Asked) returns (stream Done);
+}
+"""
+
+
 class Service:
     """What workflows call; knows when which effect was asked of it, and of shells."""
 
@@ -65,14 +79,17 @@ class Service:
         """Monotonic times of the calls by idempotency key."""
         self.described: dict[str, list[float]] = {}
         """Those of operations that it describes."""
+        self.rpcs: dict[str, list[float]] = {}
+        """Those by gRPC."""
         self.shells = shells
         self.url = ""
+        self.rpc_port = 0
         self._chance = random.Random(seed)
 
     @property
     def outside(self) -> Outside:
         """What documents are made for."""
-        return Outside(self.url, str(self.shells.file))
+        return Outside(self.url, str(self.shells.file), self.rpc_port)
 
     def effects(self) -> dict[str, list[float]]:
         """Times of all effects so far, by idempotency key."""
@@ -82,6 +99,8 @@ class Service:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == DESCRIPTION:
             return web.json_response(_OPERATIONS)
+        if request.path == PROTO:
+            return web.Response(text=_WORK)
         key = request.headers["Idempotency-Key"]
         self.calls.setdefault(key, []).append(monotonic_s())
         if request.path.startswith(_DESCRIBED):
@@ -92,6 +111,15 @@ class Service:
         if request.path == "/sulk" and key.partition("/")[0].endswith("~1"):
             raise web.HTTPServiceUnavailable
         return web.json_response({"key": key})
+
+    async def answer_rpc(self, asked: Any, context: Any) -> Any:
+        key = dict(context.invocation_metadata())["idempotency-key"]
+        self.rpcs[key] = self.calls.setdefault(key, [])
+        self.calls[key].append(monotonic_s())
+        await asyncio.sleep(self._chance.uniform(0.002, 0.03))
+        if key.endswith("/1") and "/ask/" in key:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not at first")
+        return [{"key": key}] * len(asked) if isinstance(asked, list) else {"key": key}
 
 
 @asynccontextmanager
@@ -104,8 +132,12 @@ async def serve_effects(seed: int, file: Path) -> AsyncIterator[Service]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     service.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    files = await asyncio.to_thread(files_of, "work.proto", ("work.proto", _WORK))
+    greeter = Greeter(answer=service.answer_rpc)
     try:
-        yield service
+        async with serving(greeter, files, "crash.Work") as served:
+            service.rpc_port = served.port
+            yield service
     finally:
         await runner.cleanup()
 
