@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import any_pb2, descriptor_pool, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from fastrunner._core import EffectResult
+from fastrunner._core import EffectFailure, EffectResult
 from fastrunner.access.egress import Egress
 from fastrunner.base import clock, limits
 from fastrunner.config import Environment
@@ -337,6 +337,8 @@ async def test_policies_are_sent_as_authorization(greeter: Greeter, calls: Calls
     assert refused.title != "UNAUTHENTICATED", described(refused)
     digest = await calls.failure(greeter.port, authentication={"digest": {"username": "u", "password": "p"}})
     assert (digest.type, "Digest answers challenges" in digest.detail) == ("configuration", True)
+    foreign = await calls.failure(greeter.port, authentication={"bearer": {"token": "canary-\u00e9"}})
+    assert (foreign.type, "canary" in foreign.detail) == ("configuration", False)
     assert len(greeter.metadata) == 3
     await server.cleanup()
 
@@ -474,6 +476,23 @@ do:
     assert execution.error is not None
     assert execution.error["status"] == 408
     await until(lambda: greeter.cancelled == 5, "the server knows of the timeout")
+
+
+async def test_calls_in_flight_fail_when_the_performer_is_closed(greeter: Greeter) -> None:
+    async def sleep(_: Any, __: Any) -> Any:
+        await asyncio.Event().wait()
+
+    greeter.answer = sleep
+    async with calling() as calls:
+        tasks = [
+            asyncio.create_task(calls.outcome(greeter.port, method, arguments=arguments))
+            for method, arguments in KINDS_OF_CALLS
+        ]
+        await until(partial(count_is, greeter, "asked", 4), "the calls are there")
+    for failure in await asyncio.gather(*tasks):
+        assert isinstance(failure, EffectFailure)
+        assert (failure.type, failure.title) == ("communication", "Connection Lost"), described(failure)
+    await until(partial(count_is, greeter, "cancelled", 4), "the server knows")
 
 
 # --- connections ---

@@ -204,6 +204,8 @@ async def test_texts_that_are_no_proto(text: str, told: str) -> None:
             "a/../b.proto",
             "./a.proto",
             "a//b.proto",
+            "-I/.proto",
+            "a/-b.proto",
             "a\\b.proto",
             "https://h/a.proto",
         ),

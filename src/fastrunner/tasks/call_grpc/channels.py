@@ -10,6 +10,7 @@ others. One that calls are using is not closed under them.
 
 import asyncio
 import ipaddress
+import os
 import re
 import ssl
 from collections import OrderedDict
@@ -148,7 +149,7 @@ class Channels:
         closing.add_done_callback(self._closing.discard)
 
     async def _credentials(self) -> grpc.ChannelCredentials:
-        if self._roots is None:
+        if self._roots is None or (self._roots.done() and self._roots.exception()):
             self._roots = asyncio.create_task(asyncio.to_thread(_roots, self._around.ssl_context))
         return grpc.ssl_channel_credentials(await asyncio.shield(self._roots))
 
@@ -177,5 +178,6 @@ def _roots(context: ssl.SSLContext | None) -> bytes | None:
     if found:
         return "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode()
     folder = ssl.get_default_verify_paths().capath
-    files = [path for path in Path(folder).iterdir() if _HASHED.fullmatch(path.name)] if folder else []
+    there = Path(folder).iterdir() if folder and os.path.isdir(folder) else ()
+    files = [path for path in there if _HASHED.fullmatch(path.name)]
     return b"\n".join(path.read_bytes() for path in files) or None

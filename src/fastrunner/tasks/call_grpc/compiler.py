@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,9 +64,15 @@ class Compiler:
         if task is None:
             task = asyncio.create_task(self._compiled(sources))
             self._compiling[sources.digest] = task
-            task.add_done_callback(lambda _: self._compiling.pop(sources.digest, None))
+            task.add_done_callback(partial(self._ended, sources.digest))
         # One of the calls that wait for it may be interrupted; the others go on waiting.
         return await asyncio.shield(task)
+
+    def _ended(self, digest: bytes, task: asyncio.Task[Described]) -> None:
+        del self._compiling[digest]
+        # Maybe nobody waits for it any more.
+        if not task.cancelled():
+            task.exception()
 
     async def close(self) -> None:
         """Ends what is being compiled."""

@@ -6,7 +6,8 @@ room for more; it ends as a whole.
 """
 
 import asyncio
-import logging
+import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from string import punctuation
@@ -28,16 +29,15 @@ from fastrunner.tasks.call_grpc.messages import decoded, encoded, is_small, requ
 from fastrunner.tasks.call_grpc.outcome import STATUSES, invalid_call, problem_of_status, too_large
 from fastrunner.tasks.call_grpc.reflection import reflected
 from fastrunner.tasks.call_grpc.sources import Gatherer
-from fastrunner.tasks.call_http.failures import CallProblem
+from fastrunner.tasks.call_http.failures import OUT_OF_RESOURCES, CallProblem
 from fastrunner.tasks.call_http.room import Room, Share
 from fastrunner.tasks.counted import Counted
 from fastrunner.tasks.surroundings import Surroundings
 
 __all__ = ["CallGrpc", "build"]
 
-_log = logging.getLogger(__name__)
-
 _KIND: Final = "call_grpc"
+_SENDABLE: Final = re.compile(r"[ -~]+")
 _SENT_AS_IT_IS: Final = punctuation.replace("%", "")
 
 Metadata = tuple[tuple[str, str], ...]
@@ -95,9 +95,14 @@ class CallGrpc:
             found = problem
         except grpc.aio.AioRpcError as error:
             found = problem_of_status(error)
+        except (grpc.aio.UsageError, grpc.aio.InternalError) as error:
+            found = CallProblem("Request Failed", f"gRPC could not send the request ({type(error).__name__})")
         except TimeoutError:
             code = grpc.StatusCode.DEADLINE_EXCEEDED
             found = CallProblem(code.name, f"{code.name}: no end within {self._timeout_s:g} s", STATUSES[code])
+        except (OSError, RuntimeError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+            found = CallProblem(OUT_OF_RESOURCES, f"no connection could be made ({reason})", 503)
         return EffectFailure(
             effect.effect_id,
             found.type,
@@ -148,6 +153,8 @@ class CallGrpc:
             raise invalid_call(
                 "configuration", f"{found['scheme']} answers challenges, which gRPC has not: use another authentication"
             )
+        if not _SENDABLE.fullmatch(str(found["parameter"])):
+            raise invalid_call("configuration", f"{found['scheme']}: its text has characters that metadata cannot hold")
         return dict(found)
 
     async def _described(
@@ -214,6 +221,12 @@ class _Exchange:
             reply: bytes = await call
             await self._share.grow(len(reply))
             return [reply]
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task, but its connection has been closed.
+            raise CallProblem("Connection Lost", "the connection was closed before the call ended") from None
         finally:
             call.cancel()
 

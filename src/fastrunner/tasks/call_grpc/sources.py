@@ -15,6 +15,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +36,8 @@ _TOKEN: Final = re.compile(
 )
 """What may hold an import without being one, and imports; each alternative takes what it begins with, so that no text
 takes longer than its length."""
-_PART: Final = r"[A-Za-z0-9_+\-][A-Za-z0-9_.+\-]*"
+_PART: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+\-]*"
+"""A folder or a file: no way up, nothing hidden, no option of the compiler."""
 _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*\.proto")
 _WELL_KNOWN: Final = "google/protobuf/"
 """The compiler has them."""
@@ -54,7 +56,7 @@ class Sources:
     files: Mapping[str, str]
     """All texts by name."""
     digest: bytes
-    """SHA-256 over names and texts."""
+    """SHA-256 over names and what SHA-256 makes of texts."""
 
 
 def invalid_proto(sentence: str) -> GrpcProblem:
@@ -80,19 +82,19 @@ class Gatherer:
         main = await self._fetched(resource)
         folder, _, name = urlsplit(main.url).path.rpartition("/")
         name = name if _NAME.fullmatch(name) else _MAIN
-        texts = {name: main.text}
-        _check_size(texts)
-        pending = [each for each in await self._imported(main.text, main.digest) if each not in texts]
+        files = {name: main}
+        _check_size(files)
+        pending = [each for each in await self._imported(main.text, main.digest) if each not in files]
         while pending:
-            _check_number(len(texts) + len(pending))
+            _check_number(len(files) + len(pending))
             found = await asyncio.gather(*(self._imported_file(resource, main.url, folder, each) for each in pending))
-            texts.update(zip(pending, (each.text for each in found), strict=True))
-            _check_size(texts)
+            files.update(zip(pending, found, strict=True))
+            _check_size(files)
             following: dict[str, None] = {}
             for each in found:
                 following.update(dict.fromkeys(await self._imported(each.text, each.digest)))
-            pending = [each for each in following if each not in texts]
-        return Sources(name, texts, await asyncio.to_thread(_digest, name, texts))
+            pending = [each for each in following if each not in files]
+        return Sources(name, {each: file.text for each, file in files.items()}, _digest(name, files))
 
     async def _imported(self, text: str, digest: bytes) -> Sequence[str]:
         """The names that a text imports and the compiler does not have. Raises GrpcProblem."""
@@ -113,9 +115,10 @@ class Gatherer:
         return list(kept)
 
     async def _imported_file(self, resource: Mapping[str, Any], url: str, folder: str, name: str) -> Description:
-        published = await asyncio.to_thread(_published, name)
-        if published is not None:
-            return published
+        if name.startswith(_PUBLISHED):
+            published = await asyncio.to_thread(_published, name)
+            if published is not None:
+                return published
         first: GrpcProblem | None = None
         for path in _paths(folder, name):
             try:
@@ -144,8 +147,8 @@ def _check_number(count: int) -> None:
         raise invalid_proto(f"the file and what it imports are more than {limits.GRPC_PROTO_FILES_MAX} files")
 
 
-def _check_size(texts: Mapping[str, str]) -> None:
-    if sum(map(len, texts.values())) > limits.GRPC_PROTO_SIZE_BYTES_MAX:
+def _check_size(files: Mapping[str, Description]) -> None:
+    if sum(len(file.text) for file in files.values()) > limits.GRPC_PROTO_SIZE_BYTES_MAX:
         raise invalid_proto(f"the file and what it imports have more than {limits.GRPC_PROTO_SIZE_BYTES_MAX} bytes")
 
 
@@ -166,10 +169,9 @@ def _beside(resource: Mapping[str, Any], url: str, path: str) -> dict[str, Any]:
     return beside
 
 
+@lru_cache(limits.GRPC_PROTO_FILES_MAX)
 def _published(name: str) -> Description | None:
     """A file that comes with the runner."""
-    if not name.startswith(_PUBLISHED):
-        return None
     spec = find_spec("google.rpc")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = Path(folder).parent.parent / name
@@ -179,9 +181,8 @@ def _published(name: str) -> Description | None:
     return None
 
 
-def _digest(main: str, texts: Mapping[str, str]) -> bytes:
+def _digest(main: str, files: Mapping[str, Description]) -> bytes:
     digest = hashlib.sha256(main.encode())
-    for name in sorted(texts):
-        text = texts[name].encode()
-        digest.update(f"\0{name}\0{len(text)}\0".encode() + text)
+    for name in sorted(files):
+        digest.update(f"\0{name}\0".encode() + files[name].digest)
     return digest.digest()
