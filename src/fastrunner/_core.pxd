@@ -12,6 +12,30 @@ from fastrunner._jq cimport Bounds, Machine, Program
 # --- the document and its language: core/document/, core/language/ ---
 
 @cython.final
+cdef class Catalog:
+    """Where functions lie by name and version."""
+
+    cdef str name
+    """None: the runner's own."""
+    cdef str root
+    """Its URL without a slash at the end; None where the runner has none any more."""
+    cdef object authentication
+
+
+@cython.final
+cdef class ExternalResource:
+    """A text that a document needs; `_core.pyi` has the contract."""
+
+    cdef readonly str kind, reference, url, pointer
+    cdef readonly object authentication
+    cdef readonly Py_ssize_t line, column
+    cdef Catalog catalog
+    """The one that it is a part of, if it is of any."""
+    cdef str way
+    """From the root of that."""
+
+
+@cython.final
 cdef class Document:
     """A document's data, the problems its text had, and what validation compiles for the plan."""
 
@@ -19,9 +43,15 @@ cdef class Document:
     cdef object root
     cdef list problems
     cdef dict programs, schemas
-    cdef dict functions, texts  # tasks by what calls name them by; those texts from elsewhere that they stand in
+    cdef dict use  # the well-formed groups of `use`, by name
+    cdef dict functions, origins  # tasks by what calls know them by; where those from elsewhere come from
+    cdef dict schemas_elsewhere  # data by reference
+    cdef dict texts, given  # those from elsewhere that it is made of, and those that there are, by reference
+    cdef ExternalResource origin  # where it comes from, if it is a part of another one; None: it is a workflow
+    cdef str default_catalog  # the root of the runner's own; None: there is none
+    cdef bint pins, is_pinned  # whether descriptions are asked for; whether all of them are among its texts
     cdef long long steps_left
-    cdef bint is_paid, is_stored, is_function, is_json
+    cdef bint is_paid, is_stored, is_json
     # Whether something in it does: 1 or -1; 0 while nobody asked.
     cdef int authenticates
     cdef object mark  # where its values stand in the text, once something asked for it
@@ -319,6 +349,7 @@ cdef class Plan:
     cdef readonly object document
     cdef readonly bytes digest
     cdef readonly dict resources
+    cdef readonly bint is_pinned
     cdef readonly tuple warnings, submission_warnings, secrets
     cdef readonly frozenset namespaces_run
     cdef Behaviour behaviour
@@ -435,6 +466,8 @@ cdef class PlanBuilder:
     cdef Document document
     cdef dict use
     cdef bint is_loose
+    cdef ExternalResource origin
+    """Where the task that is being built comes from; None: from the workflow."""
     cdef Plan plan
     cdef Measure measure
     cdef list cursors
@@ -449,6 +482,7 @@ cdef class PlanBuilder:
     cdef Template template(self, Position position, object value, Bindings bindings)
     cdef Template slot(self, Position position, object value, Bindings bindings)
     cdef Schema schema(self, object section)
+    cdef dict use_here(self)
     cdef Duration duration(self, Position position, object value, Bindings bindings)
     cdef Duration timeout(self, Position position, object value, Bindings bindings)
     cdef UriTemplate uri(self, Position position, object value, Bindings bindings)

@@ -93,9 +93,12 @@ class ExternalResource:
     """A text from elsewhere that a document needs."""
 
     kind: str
-    """What it has to be: `function`, a document with one task."""
+    """What it has to be: `function`, a document with one task; `schema`, a JSON Schema; or `description`, of a service,
+    which a plan can do without."""
     reference: str
     """How the document names it; what its text is given by."""
+    location_reference: str
+    """What the URL of a description is given by, if that is another one after redirects."""
     url: str
     """Where it is: https, http or file, without user information and fragment."""
     authentication: Mapping[str, Json] | None
@@ -131,10 +134,16 @@ class Compilation:
         self,
         text: str | bytes,
         stored: bool = False,
-        resources: Mapping[str, str] | None = None,
+        resources: Mapping[str, str | None] | None = None,
         refuse: Callable[[str, str | None], str] | None = None,
+        default_catalog: str | None = None,
+        pins: bool = False,
     ) -> None:
         """Raises InvalidWorkflow for text that is too large or no text.
+
+        A text among `resources` that is None cannot be had, and is not asked for again: for kinds that a plan can do
+        without. `default_catalog` is the root of the catalog `default` where the document has none of that name. With
+        `pins`, descriptions are among the resources that are missing.
 
         `refuse` says why the runner does not perform something; empty if it does. It is asked of what documents run,
         `shell`, `script`, `container` or `mcp`, with the language, the image or the server's command, None if an
@@ -187,7 +196,10 @@ class Plan:
     """SHA-256 of the document's text, or over the hashes of all texts and of their references, sorted by those; what
     snapshots and capsules know the document by."""
     resources: Mapping[str, str]
-    """The texts from elsewhere that it was made of, by reference."""
+    """The texts from elsewhere that it was made of, by reference; also where descriptions were found, by
+    `location_reference`."""
+    is_pinned: bool
+    """Whether all descriptions that constant URLs name are among them."""
     warnings: tuple[Problem, ...]
     """What is allowed and hardly meant, in document order, at most 100; of a stored document none."""
     submission_warnings: tuple[Problem, ...]

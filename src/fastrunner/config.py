@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fastrunner.base import crash, limits
 from fastrunner.base.checks import (
+    catalog,
     check_authorities,
     check_certificates,
     check_pair,
@@ -204,7 +205,10 @@ class Config(DataSettings):
     resources_dir: Annotated[Folder, AfterValidator(readable_folder)] | None = _variable(
         "FASTRUNNER_RESOURCES_DIR", None
     )
-    """Folder of files that documents may call functions from by `file:` URLs; default: none."""
+    """Folder of files that documents may name by `file:` URLs: functions, catalogs, schemas, descriptions of services.
+    Default: none."""
+    default_catalog: Annotated[str, _readable(catalog)] | None = _variable("FASTRUNNER_DEFAULT_CATALOG", None)
+    """URL (https, http or file) of the root of the catalog `default`, for documents that have none of that name."""
     egress_allow: Annotated[str, _readable(Destinations.parse)] = _variable("FASTRUNNER_EGRESS_ALLOW", "")
     """Loopback and private destinations that calls may reach with ENV=staging and ENV=prod, and exceptions from
     FASTRUNNER_EGRESS_DENY: addresses, ranges, names, `*.name`, between commas; `:port` may follow all but ranges."""

@@ -149,7 +149,8 @@ def codes(position: Position, name: str) -> list[str]:
     """The problems of using a variable at a position."""
     document = json.loads(json.dumps(PLACES[position.where]).replace(EXPRESSION, f"${{ ${name} }}"))
     document["use"] = {**document.get("use", {}), **PROVIDING}
-    return [code for code, _ in found(document)]
+    # A constant is wanted there, and what an expression would see is told all the same.
+    return [code for code, _ in found(document) if code != "unresolved-resource"]
 
 
 def is_within(position: Position) -> bool:

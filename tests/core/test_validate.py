@@ -365,7 +365,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
             "with": {"document": {"endpoint": "x"}, "operationId": "a", "authentication": {"bearer": {"token": "t"}}},
         },
         {"call": "mine"},
-        {"set": {"a": 1}, "input": {"schema": {"resource": {"endpoint": "x"}}}},
         {"set": {"a": 1}, "input": {"schema": {"format": "avro", "document": {}}}},
         use={
             "secrets": ["s"],
@@ -381,7 +380,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
         [
             "call",
             "authentication",
-            "an external schema (`resource`)",
             "schema format 'avro' (supported",
             "extensions",
             "expression language 'js' (supported",

@@ -130,11 +130,12 @@ async def engine_on(
     definitions: Definitions | None = None,
     resources: Resources | None = None,
     data_keys: DataKeys | None = None,
+    performers: Mapping[str, EffectPerformer] | None = None,
     **settings: Any,
 ) -> AsyncIterator[EmbeddedEngine]:
-    """A started engine that owns all shards of `path`; drained at the end."""
+    """A started engine that owns all shards of `path`; drained at the end. `performers` are those of further kinds."""
     config = Config(data_dir=path, **settings)
-    performers = {"call_http": performer or Performer()}
+    performers = {**(performers or {}), "call_http": performer or Performer()}
     bus = EventBus(path, lambda: engine.events_came(), Seals(data_keys), config.event_retention_s, wall_ms=wall_ms)
     engine = EmbeddedEngine(
         config,

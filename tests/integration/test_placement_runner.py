@@ -88,8 +88,8 @@ async def connections(runner: RunnerProcess, workers_min: int) -> AsyncIterator[
             await connection.channel.close()
 
 
-def start(data_dir: Path, workers: int = WORKERS) -> Any:
-    return running(data_dir, SERVE, FASTRUNNER_WORKERS=str(workers), LOG_LEVEL="warn")
+def start(data_dir: Path, workers: int = WORKERS, **environment: str) -> Any:
+    return running(data_dir, SERVE, FASTRUNNER_WORKERS=str(workers), LOG_LEVEL="warn", **environment)
 
 
 def ready(runner: RunnerProcess) -> RunnerProcess:

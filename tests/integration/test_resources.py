@@ -183,7 +183,14 @@ async def test_files_are_read_below_one_folder_only(tmp_path: Path) -> None:
             "": "it cannot be read",
         }.items():
             assert why in (await refusal(engine, calling(f"file://{allowed}/{name}")))[1], name
-        assert "outside" in (await refusal(engine, calling(f"file://elsewhere{allowed}/f%201.yaml")))[1]
+        (allowed / "shop").mkdir()
+        (allowed / "shop" / "f.yaml").write_text(setting(6))
+        # Where a host would stand is a folder of the one that is open.
+        await engine.submit(submission("two", calling("file://shop/f.yaml")))
+        assert await output(engine, "two") == {"a": 6, "n": 1}
+        assert "no such file" in (await refusal(engine, calling("file://elsewhere/f.yaml")))[1]
+        assert "outside" in (await refusal(engine, calling("file://../secret.yaml")))[1]
+        assert "outside" in (await refusal(engine, calling("file://shop/../../secret.yaml")))[1]
     async with engine_with(folder()) as engine:
         assert "reads no files" in (await refusal(engine, calling(f"file://{allowed}/f%201.yaml")))[1]
 

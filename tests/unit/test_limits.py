@@ -80,6 +80,13 @@ REACHED = {
         "DESCRIPTION_FRESH_S_MAX": "test_how_long_a_text_is_good",
         "DESCRIPTION_SIZE_BYTES_MAX": "test_a_text_without_an_end_is_given_up",
     },
+    "core/test_elsewhere.py": {
+        "DESCRIPTIONS_PER_DOCUMENT_MAX": "test_only_so_many_descriptions_are_kept",
+    },
+    "integration/test_resources_pinned.py": {
+        "DESCRIPTIONS_PINNED_SIZE_BYTES_MAX": "test_descriptions_are_kept_up_to_a_size",
+        "DESCRIPTIONS_PIN_S_MAX": "test_a_slow_description_holds_nobody_up",
+    },
     "integration/test_resources.py": {
         "RESOURCES_FETCHED_AT_ONCE_MAX": "test_requests_at_a_time_are_bounded",
         "RESOURCES_FETCH_S_MAX": "test_a_slow_server_holds_nobody_else",

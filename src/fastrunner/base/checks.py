@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 
 __all__ = [
+    "catalog",
     "check_authorities",
     "check_certificates",
     "check_pair",
@@ -35,6 +36,17 @@ __all__ = [
 _ORJSON_DEPTH_MAX: Final = 254
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+_CATALOG: Final = re.compile(r"(?:https?://[^\s/?#@{}]+|file://[^\s/?#@{}]*)(?:/[^\s?#{}]*)?")
+
+
+def catalog(value: str) -> str:
+    """The URL of a catalog's root. Raises ValueError."""
+    if not value.isascii() or _CATALOG.fullmatch(value) is None:
+        raise ValueError(
+            "expected an https, http or file URL below which functions/<name>/<version>/function.yaml lie, such as "
+            "https://catalog.example/root, without user information, query and fragment"
+        )
+    return value
 
 
 def host_and_port(value: str) -> str:

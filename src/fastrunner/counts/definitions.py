@@ -175,9 +175,9 @@ class Metrics:
         )
         self.descriptions = self._counters(
             "descriptions_total",
-            "Times that calls needed the description of a service, by where it came from: kept in memory, shared "
-            "with others who waited for it, unchanged as its server said, fetched; or failed",
-            {"outcome": ("kept", "shared", "unchanged", "fetched", "failed")},
+            "Times that the description of a service was needed, by where it came from: pinned with the execution, "
+            "kept in memory, shared with others who waited for it, unchanged as its server said, fetched; or failed",
+            {"outcome": ("pinned", "kept", "shared", "unchanged", "fetched", "failed")},
         )
         self.plan_cache_hits = self._counter("plan_cache_hits_total", "Documents found compiled")
         self.plan_cache_misses = self._counter("plan_cache_misses_total", "Documents compiled")

@@ -354,9 +354,10 @@ class Beginner(EffectPerformer, Protocol):
 class Resources(Protocol):
     """Where texts from elsewhere come from (see `resources/`)."""
 
-    async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str]:
-        """The texts by reference. Raises DocumentRefused where there is none to be had, ResourceUnavailable where there
-        may be one later."""
+    async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str | None]:
+        """The texts by reference; None for a description that cannot be had now, because its call can ask for it.
+        Raises DocumentRefused where there is none of another kind to be had, ResourceUnavailable where there may be
+        one later."""
 
     async def close(self) -> None:
         """Ends what is under way."""

@@ -12,9 +12,10 @@ import orjson
 __all__ = ["document_digest", "pinned_text", "texts_of"]
 
 
-def pinned_text(resources: Mapping[str, str]) -> str:
-    """Texts by reference as they are kept; see `Plan.resources`."""
-    return orjson.dumps(dict(resources), option=orjson.OPT_SORT_KEYS).decode() if resources else ""
+def pinned_text(resources: Mapping[str, str | None]) -> str:
+    """Texts by reference as they are kept, without those that could not be had; see `Plan.resources`."""
+    texts = {reference: text for reference, text in resources.items() if text is not None}
+    return orjson.dumps(texts, option=orjson.OPT_SORT_KEYS).decode() if texts else ""
 
 
 def texts_of(pinned: str) -> dict[str, str]:

@@ -54,12 +54,17 @@ class Resolver:
         self._turns = asyncio.Semaphore(limits.RESOURCES_FETCHED_AT_ONCE_MAX)
         self._described = DescribedTexts(self._description, metrics)
 
-    async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str]:
-        """The texts by reference. Raises DocumentRefused with a problem for each that cannot be had; else
-        ResourceUnavailable if one may be had later."""
-        found = await asyncio.gather(*map(self._text, wanted), return_exceptions=True)
+    async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str | None]:
+        """The texts by reference; None for a description that cannot be had now, or not within the bounds. Raises
+        DocumentRefused with a problem for each other text that cannot be had; else ResourceUnavailable if one may be
+        had later."""
+        described = [resource for resource in wanted if resource.kind == "description"]
+        others = [resource for resource in wanted if resource.kind != "description"]
+        pinned, found = await asyncio.gather(
+            self._pinned(described), asyncio.gather(*map(self._text, others), return_exceptions=True)
+        )
         problems, later = [], None
-        for resource, outcome in zip(wanted, found, strict=True):
+        for resource, outcome in zip(others, found, strict=True):
             if isinstance(outcome, Unresolved) and not outcome.is_transient:
                 problems.append(_problem(resource, outcome))
             elif isinstance(outcome, Unresolved):
@@ -70,11 +75,14 @@ class Resolver:
             raise DocumentRefused(problems)
         if later is not None:
             raise later
-        return {resource.reference: str(text) for resource, text in zip(wanted, found, strict=True)}
+        return {**pinned, **{resource.reference: str(text) for resource, text in zip(others, found, strict=True)}}
 
     async def get(self, resource: Mapping[str, Any]) -> Description:
         """See `Descriptions`."""
         url = resource["uri"]
+        if "text" in resource:
+            self._metrics.descriptions.labels("pinned").inc()
+            return Description(url, resource["text"], resource["digest"])
         try:
             return await self._described.get(url, resource.get("authentication"))
         except Unresolved as why:
@@ -87,6 +95,29 @@ class Resolver:
         await self._described.close()
         if self._http is not None:
             await self._http.close()
+
+    async def _pinned(self, wanted: Sequence[ExternalResource]) -> dict[str, str | None]:
+        """Descriptions by reference, and where they were found; None for those that their calls have to ask for."""
+        texts: dict[str, str | None] = {}
+        left_bytes = limits.DESCRIPTIONS_PINNED_SIZE_BYTES_MAX
+        for resource, found in zip(wanted, await asyncio.gather(*map(self._early, wanted)), strict=True):
+            size_bytes = 0 if found is None else len(found.text.encode())
+            if found is None or size_bytes > left_bytes:
+                texts[resource.reference] = None
+                continue
+            left_bytes -= size_bytes
+            texts[resource.reference] = found.text
+            if found.url != resource.url:
+                texts[resource.location_reference] = found.url
+        return texts
+
+    async def _early(self, resource: ExternalResource) -> Description | None:
+        """A description before a call needs it; None if it cannot be had now."""
+        try:
+            async with asyncio.timeout(limits.DESCRIPTIONS_PIN_S_MAX):
+                return await self._described.get(resource.url, self._policy(resource.authentication))
+        except (Unresolved, TimeoutError):
+            return None
 
     async def _text(self, resource: ExternalResource) -> str:
         """Raises Unresolved."""
@@ -148,9 +179,11 @@ def _read(url: str, folder: Path | None, size_bytes_max: int) -> bytes:
             "this runner reads no files for documents: FASTRUNNER_RESOURCES_DIR names the folder it may read"
         )
     parts = urlsplit(url)
+    # A place where a host would stand is a folder of the one that is open: `file://shop/order.proto`.
+    start = "" if parts.netloc in ("", "localhost") else f"{folder}/{parts.netloc}"
     try:
-        path = Path(unquote(parts.path, errors="strict")).resolve(strict=True)
-        if parts.netloc not in ("", "localhost") or not path.is_relative_to(folder.resolve()):
+        path = Path(unquote(start + parts.path, errors="strict")).resolve(strict=True)
+        if not path.is_relative_to(folder.resolve()):
             raise Unresolved("it is outside of FASTRUNNER_RESOURCES_DIR")
         # What is no file, such as a pipe, must not hold the thread.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

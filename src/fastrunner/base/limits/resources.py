@@ -24,6 +24,17 @@ RESOURCES_FETCHED_AT_ONCE_MAX: Final = 64
 RESOURCE_RETRY_S: Final = 2.0
 """When whoever submits a document should come again whose text could not be fetched for the moment."""
 
+DESCRIPTIONS_PER_DOCUMENT_MAX: Final = 32
+"""Descriptions that are kept with a document: the calls of what comes beyond ask for it."""
+
+DESCRIPTIONS_PINNED_SIZE_BYTES_MAX: Final = 2_097_152
+"""All descriptions that are kept with a document, which is stored with each version of them: twice its own size at
+most. The calls of what comes beyond ask for it."""
+
+DESCRIPTIONS_PIN_S_MAX: Final = 5.0
+"""Time in which descriptions are there that are kept with a document: a caller waits for its answer, and the calls can
+ask for what was late."""
+
 DESCRIPTION_SIZE_BYTES_MAX: Final = 4_194_304
 """What describes a service, such as an OpenAPI document: the large ones of public services have some megabytes. 64 at a
 time are 256 MiB."""

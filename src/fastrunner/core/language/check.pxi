@@ -97,7 +97,9 @@ cdef class Checker:
     cdef dict doubts
     """Messages of warnings by code and pointer."""
     cdef dict resources
-    """What the document needs from elsewhere, by how it says so; None if nothing."""
+    """What the document needs from elsewhere, by kind and reference; None if nothing."""
+    cdef dict described
+    """The descriptions that it can do without, by reference; None if it names none."""
     cdef int guesses
     """What was done only to find out whether a warning is right."""
 
@@ -121,15 +123,15 @@ cdef class Checker:
     cdef int begin(self, object root) except -1:
         """Finds what stands at the root; the rest is for `step`."""
         self.left = 0
-        if self.document.is_function:
-            self.use = {}
+        if self.document.origin is not None:
+            self.use = self.document.use = {}
             self.check(TASK, root, NULL)
         elif is_foreign_dialect(root):
             self.problem("foreign-dialect", NULL, False,
                          "this is a Serverless Workflow 0.8 or 0.9 document (states, specVersion), a different "
                          "language; fastrunner runs DSL 1.x, whose documents have `document` and `do`: migrate it")
         else:
-            self.use = use_groups(root)
+            self.use = self.document.use = use_groups(root)
             self.is_loose = is_loose_mode(root)
             self.check(ROOT, root, NULL)
         return self.settle(0)

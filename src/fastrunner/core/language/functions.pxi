@@ -16,7 +16,10 @@ cimport cython
 cdef class Extents:
     """How many tasks there are, and how deep their lists lie in one another, copies included."""
 
+    cdef Document document
     cdef dict functions
+    cdef ExternalResource origin
+    """Where the function that is being looked at comes from; None: it stands in the document."""
     cdef dict known
     """(tasks, depth) of each function looked at."""
     cdef list path
@@ -26,12 +29,14 @@ cdef class Extents:
     cdef str recursive
     cdef Py_ssize_t looks
 
-    def __cinit__(self, dict functions):
+    def __cinit__(self, Document document, dict functions):
+        self.document = document
         self.functions = functions
         self.known = {}
         self.path = []
 
     cdef tuple of_function(self, str name):
+        cdef ExternalResource caller = self.origin
         if name in self.known:
             return <tuple>self.known[name]
         if name in self.path:
@@ -42,7 +47,9 @@ cdef class Extents:
         if len(self.path) > TASK_NESTING_MAX:
             return (1, TASK_NESTING_MAX + 1)
         self.path.append(name)
+        self.origin = None if self.document.origins is None else self.document.origins.get(name)
         found = self.of_task(self.functions[name])
+        self.origin = caller
         self.path.pop()
         self.known[name] = found
         return found
@@ -54,9 +61,11 @@ cdef class Extents:
             return (0, 0)
         self.looks += 1
         called = task.get("call")
-        if type(called) is str and called in self.functions and called not in CALLS:
-            more, deeper = self.of_function(called)
-            tasks, depth = tasks + more, deeper + 1
+        if type(called) is str and called not in CALLS:
+            called = called_name(self.document, self.origin, called)
+            if called in self.functions:
+                more, deeper = self.of_function(called)
+                tasks, depth = tasks + more, deeper + 1
         for items in lists_of(task):
             more, deeper = self.of_list(items)
             tasks, depth = tasks + more, max(depth, deeper)
@@ -87,7 +96,7 @@ cdef list lists_of(dict task):
 
 cdef int check_functions(Checker checker, dict functions, Path* path) except -1:
     """The names of functions are their own, none comes to itself again, and with all copies the bounds hold."""
-    cdef Extents extents = Extents(functions)
+    cdef Extents extents = Extents(checker.document, functions)
     cdef str code, message, name
     for name in CALLS:
         if name in functions:
@@ -126,17 +135,24 @@ cdef tuple fault_of_extents(Extents extents, object root):
 
 
 cdef int check_called(Checker checker, str value, Path* path) except -1:
-    """What a call may name: a protocol, a function of `use`, one of a catalog, or a URL."""
+    """What a call may name: a protocol, a function of `use`, one of a catalog, a URL; from elsewhere a way, too."""
     cdef object functions = checker.use.get("functions", ())
-    cdef str name, rest, version, catalog
+    cdef object catalogs = checker.use.get("catalogs", ())
+    cdef str name, version, catalog
+    cdef ExternalResource found
     if value in CALLS or value in functions:
         return 0
-    if "://" in value:
-        return need_function(checker, value, value, None, path)
-    name, _, rest = value.partition(":")
-    version, _, catalog = rest.partition("@")
+    found = function_of(checker.document, checker.use, checker.document.origin, value)
+    if found is not None:
+        return need(checker, found, path)
+    name, _, version = value.partition(":")
+    version, _, catalog = version.partition("@")
     if name and is_semver(version) and catalog:
-        return need_of_catalog(checker, value, name, version, catalog, path)
+        if catalog in catalogs:
+            # The shape of the catalog says what is wrong.
+            return 0
+        return checker.problem("unknown-reference", path, False,
+                               f"use.catalogs has no {shown(catalog)}{checker.suggestion(catalog, catalogs)}")
     return checker.problem("unknown-reference", path, False,
                            f"{shown(value)} is no protocol ({listed(CALLS)}) and use.functions has no such function"
                            f"{checker.suggestion(value, [*CALLS, *functions])}")

@@ -255,7 +255,7 @@ cdef Shape USE = Shape("an object", IS_OBJECT, fields={
                              AT_AUTHENTICATION, is_reusable=True),
     "catalogs": Field(Shape("an object of catalogs", IS_OBJECT, members=Shape(
         "a catalog: an object with endpoint", IS_OBJECT, required=("endpoint",),
-        fields={"endpoint": Field(CATALOG_ENDPOINT, AT_RESOURCE)}))),
+        fields={"endpoint": Field(ROOT_ENDPOINT, AT_RESOURCE)}))),
     "errors": Field(Shape("an object of errors", IS_OBJECT, members=ERROR), AT_RAISE_ERROR, is_reusable=True),
     "extensions": Field(Shape("a list of extensions, each an object with one key, the extension's name", IS_LIST,
                               items=Shape("an object with one key, the extension's name", IS_OBJECT,

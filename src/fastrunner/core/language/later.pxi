@@ -86,7 +86,7 @@ cdef int check_provided(Checker checker, Program program, str name, int code, Pa
     if checker.document.is_stored or is_provided(checker.document, code):
         return 0
     remedy = ("a function from elsewhere sees none: hand over what it needs in `with`"
-              if code == ARGUMENT_SECRETS and checker.document.is_function
+              if code == ARGUMENT_SECRETS and checker.document.origin is not None
               else "the document declares no secrets: name them in use.secrets" if code == ARGUMENT_SECRETS
               else "nothing in the document authenticates: give an endpoint its `authentication`")
     return checker.problem("unprovided-variable", path, False,
@@ -96,7 +96,7 @@ cdef int check_provided(Checker checker, Program program, str name, int code, Pa
 cdef bint is_provided(Document document, int code) except -1:
     """Whether something in the document gives an argument its value."""
     cdef object use
-    if code == ARGUMENT_SECRETS and document.is_function:
+    if code == ARGUMENT_SECRETS and document.origin is not None:
         return False
     if code == ARGUMENT_SECRETS:
         use = (<dict>document.root).get("use")

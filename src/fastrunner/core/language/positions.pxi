@@ -247,7 +247,6 @@ cdef Position AT_LISTEN_CORRELATE_EXPECT = at_row("`listen.to` `correlate` `expe
                                                   SEES_TASK)
 cdef Position AT_LISTEN_UNTIL = at_row("`listen.to.until`", "the events so far", FORM_EXPRESSION, SEES_TASK)
 
-# Checked, and refused as not executed yet.
 cdef Position AT_CALL_WITH = at_row("other calls' `with`", DOT_TASK_INPUT, FORM_TEMPLATE, SEES_TASK)
 cdef Position AT_CALL_ENDPOINT = at_row("other calls' endpoints and resources", DOT_TASK_INPUT,
                                         FORM_ENDPOINT, SEES_TASK)

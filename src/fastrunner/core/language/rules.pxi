@@ -379,6 +379,10 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
                               "urn:ietf:params:oauth:grant-type:token-exchange", path)
     if rule == RULE_FUNCTIONS:
         return check_functions(checker, value, path)
+    if rule == RULE_ELSEWHERE:
+        return need_schema(checker, value, path)
+    if rule == RULE_DESCRIPTION:
+        return need_description(checker, value, path)
     if rule == RULE_LIFETIME:
         return check_lifetime(checker, value, path)
     if rule == RULE_SCHEDULE:

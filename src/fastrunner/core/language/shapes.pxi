@@ -56,6 +56,8 @@ cdef enum:
     RULE_SCHEDULE
     RULE_UNTIL
     RULE_SCHEMA
+    RULE_ELSEWHERE
+    RULE_DESCRIPTION
     RULE_CLIENT
     RULE_SCHEME
     RULE_FUNCTIONS
@@ -228,8 +230,7 @@ cdef Shape POLICY = Shape("an authentication policy (an object)", IS_OBJECT, fie
 cdef Shape POLICY_OR_REFERENCE = Shape("an authentication policy (an object)", IS_OBJECT,
                                        fields=dict(SCHEMES, use=POLICY_NAME), choices=(("use", *SCHEMES),))
 cdef Field AUTHENTICATION = Field(POLICY_OR_REFERENCE, AT_AUTHENTICATION)
-cdef Field RESOURCE_AUTHENTICATION = Field(POLICY_OR_REFERENCE, AT_RESOURCE_AUTHENTICATION,
-                                           unsupported="authentication")
+cdef Field RESOURCE_AUTHENTICATION = Field(POLICY_OR_REFERENCE, AT_RESOURCE_AUTHENTICATION)
 
 # --- endpoints, resources, schemas, data flow ---
 
@@ -242,9 +243,9 @@ def _endpoint(Field authentication):
                  })
 
 
-def _resource(Shape endpoint):
+def _resource(Shape endpoint, int rule=RULE_NONE):
     return Shape("an external resource: an object with endpoint", IS_OBJECT,
-                 fields={"name": FREE, "endpoint": endpoint}, required=("endpoint",))
+                 fields={"name": FREE, "endpoint": endpoint}, required=("endpoint",), rule=rule)
 
 
 def _data(str key, Position position):
@@ -253,16 +254,15 @@ def _data(str key, Position position):
 
 
 cdef Shape ENDPOINT = _endpoint(AUTHENTICATION)
-cdef Shape RESOURCE = _resource(ENDPOINT)
+cdef Shape RESOURCE = _resource(ENDPOINT, RULE_DESCRIPTION)
 # Those that belong to no task.
 cdef Shape ROOT_ENDPOINT = _endpoint(RESOURCE_AUTHENTICATION)
-cdef Shape CATALOG_ENDPOINT = _endpoint(Field(POLICY_OR_REFERENCE, AT_RESOURCE_AUTHENTICATION))
 cdef Shape ROOT_RESOURCE = _resource(ROOT_ENDPOINT)
 cdef Shape SCHEMA = Shape("a schema: an object with document or resource", IS_OBJECT, fields={
     "format": Shape("a schema format (a string)", IS_TEXT, text=TEXT_FORMAT),
     "document": Shape("a JSON Schema", IS_ANY, rule=RULE_SCHEMA),
-    "resource": Field(ROOT_RESOURCE, AT_RESOURCE, unsupported="an external schema (`resource`)"),
-}, choices=(("document", "resource"),))
+    "resource": Field(ROOT_RESOURCE, AT_RESOURCE),
+}, choices=(("document", "resource"),), rule=RULE_ELSEWHERE)
 cdef Shape TRANSFORMATION = Shape("an expression (a string) or an object", IS_TEXT | IS_OBJECT, text=TEXT_POSITION,
                                   is_template=True)
 cdef Shape TIMEOUT = Shape("a timeout: an object with after", IS_OBJECT, fields={"after": DURATION},

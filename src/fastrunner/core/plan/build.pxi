@@ -117,6 +117,8 @@ cdef class Cursor:
     cdef bint is_function
     """Its one task is known by its name alone."""
     cdef bint is_loose
+    cdef ExternalResource origin
+    """Where its tasks come from."""
     cdef Bindings bindings
 
 
@@ -148,6 +150,7 @@ cdef class PlanBuilder:
         plan.document = root
         plan.digest = digest_of_document(self.document)
         plan.resources = self.document.texts
+        plan.is_pinned = self.document.is_pinned
         plan.dsl, plan.namespace = facts["dsl"], facts["namespace"]
         plan.name, plan.version = facts["name"], facts["version"]
         plan.tasks = []
@@ -263,7 +266,17 @@ cdef class PlanBuilder:
         return self.template(position, value, bindings)
 
     cdef Schema schema(self, object section):
-        return None if section is None else compiled_schema(self.document, section["document"])
+        cdef ExternalResource resource
+        if section is None:
+            return None
+        if "document" in section:
+            return compiled_schema(self.document, section["document"])
+        resource = resource_of(self.use_here(), self.origin, "schema", section["resource"])
+        return compiled_schema(self.document, self.document.schemas_elsewhere[resource.reference])
+
+    cdef dict use_here(self):
+        """What the task that is being built may name: one from elsewhere knows nothing of the workflow's `use`."""
+        return self.document.use if self.origin is None else {}
 
     cdef Duration duration(self, Position position, object value, Bindings bindings):
         cdef Duration duration
@@ -305,6 +318,7 @@ cdef class PlanBuilder:
         cursor.tasks = []
         cursor.pointer = pointer
         cursor.is_loose = self.is_loose
+        cursor.origin = self.origin
         cursor.bindings = bindings_of(bindings.at(position))
         self.opened.append(cursor)
         return cursor.body
@@ -353,6 +367,7 @@ cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:
     builder.plan.tasks.append(None)
     builder.reads = 0
     builder.is_loose = cursor.is_loose
+    builder.origin = cursor.origin
     task = kind.build(builder, definition, siblings)
     task.reads, task.scopes = builder.reads, <int> len(cursor.bindings.own)
     task.kind, task.index, task.name, task.reference = kind, index, name, siblings.reference

@@ -47,11 +47,14 @@ cdef class Compilation:
     cdef dict texts
     cdef PlanBuilder builder
 
-    def __init__(self, text, bint stored=False, object resources=None, object refuse=None):
+    def __init__(self, text, bint stored=False, object resources=None, object refuse=None, default_catalog=None,
+                 bint pins=False):
         self.reading = Reading(text)
         self.reading.document.refuse = refuse
         self.reading.document.is_stored = self.reading.document.is_paid = stored
-        self.texts = dict(resources or {})
+        self.reading.document.default_catalog = None if default_catalog is None else default_catalog.rstrip("/")
+        self.reading.document.pins = pins
+        self.texts = self.reading.document.given = dict(resources or {})
 
     def step(self, int budget):
         cdef list problems

@@ -140,7 +140,8 @@ class EmbeddedEngine:
         )
         sealed = data_keys is not None
         within = (self._shards, places, self._admission, self._plans)
-        self._submissions = Submissions(self, *within, definitions, resources, metrics, wall_ms, sealed, config.refusal)
+        asked = (config.refusal, config.default_catalog)
+        self._submissions = Submissions(self, *within, definitions, resources, metrics, wall_ms, sealed, *asked)
         self._draining = False
         self._storage = StorageTroubles(config.data_dir, self._shards, metrics)
         self._active_count = 0

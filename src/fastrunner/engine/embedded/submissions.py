@@ -112,9 +112,11 @@ class Submissions:
         wall_ms: Callable[[], int],
         is_sealed: bool,
         refuse: Refuse,
+        default_catalog: str | None,
     ) -> None:
-        """`is_sealed`: whether what is stored is sealed; `refuse` says what is not performed here."""
-        self.compiler = Compiler(plans, resources, refuse)
+        """`is_sealed`: whether what is stored is sealed; `refuse` says what is not performed here;
+        `default_catalog` is the root of the catalog of that name."""
+        self.compiler = Compiler(plans, resources, refuse, default_catalog)
         """What is on its way to a plan."""
         self._host = host
         self._shards = shards

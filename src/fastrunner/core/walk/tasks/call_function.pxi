@@ -21,7 +21,7 @@ cdef class CallFunctionNode(TaskNode):
 
 cdef TaskNode build_call_function(PlanBuilder builder, dict definition, Siblings siblings):
     cdef CallFunctionNode task = CallFunctionNode.__new__(CallFunctionNode)
-    cdef str name = definition["call"]
+    cdef str name = called_name(builder.document, builder.origin, definition["call"])
     cdef Cursor cursor
     if "with" in definition:
         task.arguments = builder.template(AT_FUNCTION_WITH, definition["with"], siblings.bindings)
@@ -30,7 +30,8 @@ cdef TaskNode build_call_function(PlanBuilder builder, dict definition, Siblings
     task.body = builder.branch(AT_DO, item, 0, siblings.reference + "/call", FUNCTION_BINDINGS)
     cursor = <Cursor> builder.opened[len(builder.opened) - 1]
     cursor.is_function = True
-    if name in builder.document.texts:
+    cursor.origin = builder.document.origins.get(name)
+    if cursor.origin is not None:
         cursor.is_loose = False
     return task
 

@@ -1,8 +1,8 @@
 """Stages 4 and 5: calls of protocols that somebody describes elsewhere: an OpenAPI document, a .proto file, an agent's
 card; or that need no description. An effect whose arguments are `with`, filled.
 
-Rules: what is described elsewhere is fetched by whoever performs the effect, with the policy that is for it; the task's
-own policy is for the service that is called.
+Rules: what is described elsewhere is a part of the plan, if it could be read before anything ran; else whoever performs
+the effect fetches it, with the policy that is for it. The task's own policy is for the service that is called.
 """
 
 cimport cython
@@ -16,6 +16,9 @@ cdef class CallProtocolNode(TaskNode):
     """The key of the resource that describes the service; None without one."""
     cdef UriTemplate resource
     cdef Authentication resource_authentication
+    cdef str description
+    """The text of that, if the plan has it."""
+    cdef bytes digest
     cdef UriTemplate endpoint
     cdef Duration timeout_of_call
 
@@ -36,6 +39,7 @@ cdef int fill_protocol(CallProtocolNode task, PlanBuilder builder, dict argument
     if resource is not None:
         task.described = described
         task.resource = builder.uri(AT_CALL_ENDPOINT, resource["endpoint"], bindings)
+        add_description(builder, task, resource)
         task.resource_authentication = build_authentication(builder, resource["endpoint"], bindings)
     if endpoint is not None:
         task.endpoint = builder.uri(AT_CALL_ENDPOINT, endpoint, bindings)
@@ -45,14 +49,30 @@ cdef int fill_protocol(CallProtocolNode task, PlanBuilder builder, dict argument
     return 0
 
 
+cdef int add_description(PlanBuilder builder, CallProtocolNode task, dict resource) except -1:
+    """What the plan knows of the resource: where a constant URL leads to, and the text there."""
+    cdef ExternalResource found = description_of(builder.use_here(), builder.origin, resource)
+    cdef dict texts = builder.document.texts
+    if found is None:
+        return 0
+    task.resource = parse_uri_template(texts.get(found.location_reference, found.url))
+    task.description = texts.get(found.reference)
+    if task.description is not None:
+        task.digest = digest_of(task.description)
+    return 0
+
+
 cdef dict render_protocol(Place at):
     """The keys of `with` as in the document, filled, but for these: the resource, by its key, is `uri` and, if it has a
-    policy, `authentication`; `endpoint` is a URI, `timeout_ms` a duration. Raises WalkFault."""
+    policy, `authentication`, and if the plan has it, `text` and `digest`; `endpoint` is a URI, `timeout_ms` a duration.
+    Raises WalkFault."""
     cdef CallProtocolNode task = <CallProtocolNode> at.task
     cdef dict arguments = dict(fill(at, task.arguments, at.input, 0))
     cdef dict resource
     if task.resource is not None:
         resource = {"uri": expand_uri(at, task.resource, at.input)}
+        if task.description is not None:
+            resource["text"], resource["digest"] = task.description, task.digest
         if task.resource_authentication is not None:
             resource["authentication"] = render_authentication(at, task.resource_authentication)
         arguments[task.described] = resource

@@ -43,8 +43,8 @@ class _Job:
 
     key: Key
     document: str
-    texts: dict[str, str]
-    """What it has from elsewhere so far, by reference."""
+    texts: dict[str, str | None]
+    """What it has from elsewhere so far, by reference; None for what cannot be had, and need not."""
     compilation: Compilation
     fetches: bool
     """Whether it may be fetched what the document needs from elsewhere."""
@@ -64,12 +64,15 @@ class _Job:
 class Compiler:
     """What one worker compiles."""
 
-    def __init__(self, plans: PlanCache, resources: Resources | None, refuse: Refuse) -> None:
+    def __init__(
+        self, plans: PlanCache, resources: Resources | None, refuse: Refuse, default_catalog: str | None
+    ) -> None:
         """`resources`: where texts from elsewhere come from; None: documents that need some are refused. `refuse`
-        says what is not performed here."""
+        says what is not performed here; `default_catalog` is the root of the catalog of that name."""
         self._plans = plans
         self._resources = resources
         self._refuse = refuse
+        self._default_catalog = default_catalog
         self._jobs: dict[Key, _Job] = {}
         self._queues: dict[str, deque[_Job]] = {}
         """By client, in the order of the clients' turns."""
@@ -122,16 +125,22 @@ class Compiler:
                 f"{len(self._jobs)} documents wait to be compiled",
                 retry_after_s=min(max(waiting_s, limits.OVERLOAD_RETRY_S_MIN), limits.OVERLOAD_RETRY_S_MAX),
             )
-        texts = texts_of(pinned)
+        texts: dict[str, str | None] = {**texts_of(pinned)}
         try:
-            compilation = self._compilation(document, texts)
+            compilation = self._compilation(document, texts, fetches=fetches)
             key = _job_key(document, pinned, fetches=fetches)
             return _Job(key, document, texts, compilation, fetches, client)
         except InvalidWorkflow as invalid:
             raise self._plans.refuse(document, invalid.problems) from None
 
-    def _compilation(self, document: str, texts: Mapping[str, str]) -> Compilation:
-        return Compilation(document, resources=texts, refuse=self._refuse)
+    def _compilation(self, document: str, texts: Mapping[str, str | None], *, fetches: bool) -> Compilation:
+        return Compilation(
+            document,
+            resources=texts,
+            refuse=self._refuse,
+            default_catalog=self._default_catalog,
+            pins=fetches and self._resources is not None,
+        )
 
     def _keep(self, job: _Job) -> None:
         self._jobs[job.key] = job
@@ -165,7 +174,7 @@ class Compiler:
             async with asyncio.timeout(max(0.0, limits.RESOURCES_FETCH_S_MAX - job.fetched_s)):
                 job.texts.update(await resources.fetch(wanted))
             plan = self._plans.find(job.document, pinned_text(job.texts))
-            job.compilation = self._compilation(job.document, job.texts)
+            job.compilation = self._compilation(job.document, job.texts, fetches=job.fetches)
         except TimeoutError:
             urls = ", ".join(resource.url for resource in wanted)
             refusal = f"what the document needs from elsewhere is not there within {limits.RESOURCES_FETCH_S_MAX:g} s: "

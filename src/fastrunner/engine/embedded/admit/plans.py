@@ -48,7 +48,8 @@ class CachedPlan:
     pinned: str = ""
     """The texts from elsewhere that it was made of; see `engine/pinned.py`."""
     is_stored: bool = False
-    """Compiled for an execution that was accepted before: rules that came later were not asked of it."""
+    """Serves no submission: it was compiled for an execution that was accepted before, and rules that came later were
+    not asked of it; or it lacks a description."""
 
 
 class PlanCache:
@@ -82,8 +83,9 @@ class PlanCache:
         return None
 
     def keep(self, plan: Plan, document: str) -> CachedPlan:
-        """A document that has just been compiled."""
-        return self._keep(_made(plan, document, is_stored=False))
+        """A document that has just been compiled. One that lacks a description which might be had serves only those who
+        have waited for it: whoever comes next asks again."""
+        return self._keep(_made(plan, document, is_stored=not plan.is_pinned))
 
     def refuse(self, document: str, problems: Sequence[Problem]) -> DocumentRefused:
         """A document that has just turned out to be none: what to raise."""
