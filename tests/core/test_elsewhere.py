@@ -364,7 +364,10 @@ def test_what_the_call_alone_can_ask_for(endpoint: Any) -> None:
 
 
 def test_policies_tell_descriptions_apart() -> None:
-    use: dict[str, Any] = {"authentications": {"key": {"basic": {"username": "u", "password": "p"}}}, "secrets": ["mine"]}
+    use: dict[str, Any] = {
+        "authentications": {"key": {"basic": {"username": "u", "password": "p"}}},
+        "secrets": ["mine"],
+    }
     first = openapi({"uri": SPEC, "authentication": {"use": "key"}})
     second = openapi({"uri": SPEC, "authentication": {"bearer": {"use": "mine"}}})
     needed = missing(workflow(first, second, openapi(), use=use), pins=True)
