@@ -43,6 +43,13 @@ REACHED = {
     "core/test_secrets.py": {
         "SECRET_HIDDEN_SIZE_CHARS_MIN": "test_short_values_are_not_looked_for",
     },
+    "integration/test_call_mcp.py": {
+        "MCP_CLOSE_S_MAX": "test_nobody_waits_for_a_session_to_end",
+        "MCP_RESPONSE_SIZE_BYTES_MAX": "test_answers_up_to_their_bound",
+    },
+    "integration/test_call_a2a.py": {
+        "A2A_RESPONSE_SIZE_BYTES_MAX": "test_answers_up_to_their_bound",
+    },
     "unit/test_sealing.py": {
         "DATA_KEYS_DERIVED_MAX": "test_keys_derived_are_bounded",
         "DATA_KEY_FILE_SIZE_BYTES_MAX": "test_files_that_hold_no_keys",

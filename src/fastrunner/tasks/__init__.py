@@ -46,7 +46,7 @@ def build_performers(
     """
     around = Surroundings(config, metrics, egress or Egress.of(config), resolver, ssl_context, descriptions)
     http = around.http = OnDemand("call_http", around)
-    runs = Runs(config, http)
+    runs = around.runs = Runs(config, http)
     performers: dict[str, EffectPerformer] = {} if event_sink is None else {"emit": Emit(event_sink, metrics)}
     performers |= {kind: RunPerformer(kind, runs, metrics) for kind in _RUNS}
     if descriptions is not None:

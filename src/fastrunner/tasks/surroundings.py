@@ -13,6 +13,8 @@ from fastrunner.tasks.descriptions import Descriptions
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
+    from fastrunner.tasks.run.perform import Runs
+
 __all__ = ["Surroundings"]
 
 
@@ -34,3 +36,5 @@ class Surroundings:
     """Where descriptions of services come from."""
     http: Authorizer = field(init=False)
     """Performs `call_http`, and resolves policies: for kinds that speak HTTP underneath."""
+    runs: "Runs" = field(init=False)
+    """Starts processes: for kinds that speak to one."""

@@ -8,6 +8,7 @@ changes what `config.py` names.
 # ruff: noqa: F403, F405 - the rooms of the bounds, seen as one
 
 from fastrunner.base.limits.access import *
+from fastrunner.base.limits.call_agents import *
 from fastrunner.base.limits.call_grpc import *
 from fastrunner.base.limits.callback import *
 from fastrunner.base.limits.documents import *

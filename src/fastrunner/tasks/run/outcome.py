@@ -16,7 +16,7 @@ from fastrunner.base.redaction import redact
 from fastrunner.tasks.run.arguments import RunProblem
 from fastrunner.tasks.run.process import Ended, LaunchProblem
 
-__all__ = ["failure_of", "problem_of_launch", "problem_of_resources", "result_of"]
+__all__ = ["failure_of", "how_it_ended", "overflow_of", "problem_of_launch", "problem_of_resources", "result_of"]
 
 OUT_OF_RESOURCES = "Runner Out Of Resources"
 """Title of a run that did not start for want of descriptors, memory or processes; a moment later it may."""
@@ -48,19 +48,24 @@ def problem_of_resources(error: OSError) -> RunProblem:
     return RunProblem("runtime", 503, OUT_OF_RESOURCES, f"no process could be started ({reason})")
 
 
+def overflow_of(ended: Ended) -> RunProblem:
+    """The problem of a process that wrote too much."""
+    return RunProblem(
+        "runtime",
+        500,
+        "Output Too Large",
+        f"the process wrote more than {limits.RUN_OUTPUT_SIZE_BYTES_MAX} bytes to {ended.overflowed}, and was "
+        "killed for it",
+    )
+
+
 def result_of(effect: PerformEffect, arguments: Mapping[str, Any], ended: Ended) -> EffectResult:
     """The output of a run. Raises RunProblem."""
     form = arguments["return"]
     if ended.overflowed:
-        raise RunProblem(
-            "runtime",
-            500,
-            "Output Too Large",
-            f"the process wrote more than {limits.RUN_OUTPUT_SIZE_BYTES_MAX} bytes to {ended.overflowed}, and was "
-            "killed for it",
-        )
+        raise overflow_of(ended)
     if ended.code != 0 and form in ("stdout", "none"):
-        raise RunProblem("runtime", 500, "Process Failed", _how(ended))
+        raise RunProblem("runtime", 500, "Process Failed", how_it_ended(ended))
     return EffectResult(effect.effect_id, _value(form, ended))
 
 
@@ -91,7 +96,8 @@ def _text(output: bytes, stream: str) -> str:
         ) from None
 
 
-def _how(ended: Ended) -> str:
+def how_it_ended(ended: Ended) -> str:
+    """What a process's end means, in words: its code, what the kernel did to it, and the end of stderr."""
     how = f"the process ended with code {ended.code}"
     if ended.out_of_memory:
         how += ", and the kernel killed some of it for want of memory (see FASTRUNNER_RUN_MEMORY_MIB)"

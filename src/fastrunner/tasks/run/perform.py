@@ -109,17 +109,22 @@ class Place:
 
     async def run(self, command: Command, timeout_s: float | None, began: Callable[[], None]) -> Ended:
         """Runs a process to its end; `began` is called when its program runs. Raises RunProblem, OSError."""
-        self._command = command
-        self._process = Process(command, began)
+        process = self.start(command, began)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._process.ended()
+                return await process.ended()
         except LaunchProblem as problem:
             raise problem_of_launch(problem) from None
         except TimeoutError:
             raise RunProblem(
                 "timeout", 408, "Run Took Too Long", f"the process has not ended within {timeout_s:g} s"
             ) from None
+
+    def start(self, command: Command, began: Callable[[], None] = lambda: None) -> Process:
+        """Starts the process of this place. Raises OSError."""
+        self._command = command
+        self._process = Process(command, began)
+        return self._process
 
     async def close(self) -> None:
         """Ends what runs here, and leaves nothing."""

@@ -1,8 +1,10 @@
-"""Stage 5, tasks: one process of a run: how it is started, read and ended; the same for shells, scripts and clients.
+"""Stage 5, tasks: one process of a run: how it is started, read and ended; the same for shells, scripts, clients and
+servers that are spoken to.
 
 Theory of operation: the launcher is started on the loop's thread, because the kernel tells it of that thread's death.
 It gets its order and the program's input as files in memory, so that nothing is ever written to a program that does not
-read. Its end is seen through a descriptor of the process, its streams are read as they come, up to a bound.
+read; one that is spoken to has a pipe, and what it does not read waits in memory. Its end is seen through a descriptor
+of the process, its streams are read as they come, up to a bound.
 
 Rules: nothing here blocks; whoever starts a process stops it, whatever happens.
 """
@@ -19,12 +21,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastrunner.base import limits
 from fastrunner.tasks.run.cgroups import Cgroup
 
-__all__ = ["Command", "Ended", "LaunchProblem", "Process"]
+__all__ = ["Command", "Ended", "LaunchProblem", "Listener", "Process"]
 
 _CHUNK_SIZE_BYTES = 65_536
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
@@ -39,6 +41,13 @@ class LaunchProblem(Exception):
         self.number = number
 
 
+class Listener(Protocol):
+    """Whoever hears a process while it runs."""
+
+    def heard(self, chunk: bytes) -> None:
+        """Takes what it writes to stdout, as it comes; an empty chunk is the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """What to start."""
@@ -51,6 +60,8 @@ class Command:
     """Where it starts."""
     stdin: bytes = b""
     """What it reads."""
+    listener: Listener | None = None
+    """Hears what it writes to stdout; then it reads what it is told (`Process.say`), and not `stdin`."""
     takes_stdout: bool = True
     """Whether anybody wants what it writes to stdout; what it writes to stderr is always read."""
     namespaces: Sequence[str] = ()
@@ -108,6 +119,10 @@ class Process:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._overflowed = ""
         self._streams: list[_Stream] = []
+        self._listener = command.listener
+        self._input: int | None = None
+        """Where it is told something, until that ends."""
+        self._unsaid = bytearray()
         with contextlib.ExitStack() as held:
             self._popen = self._start(command, held)
             self._end = os.pidfd_open(self._popen.pid)
@@ -115,7 +130,7 @@ class Process:
 
     def _start(self, command: Command, held: contextlib.ExitStack) -> "subprocess.Popen[bytes]":
         order = held.enter_context(_in_memory(marshal.dumps(_order(command))))
-        stdin = held.enter_context(_in_memory(command.stdin) if command.stdin else open("/dev/null", "rb"))  # noqa: SIM115
+        stdin = self._stdin(command, held)
         ends = []
         for name in ("status", "stdout", "stderr") if command.takes_stdout else ("status", "stderr"):
             reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -136,12 +151,48 @@ class Process:
         except OSError:
             for stream in self._streams:
                 os.close(stream.number)
+            self.hang_up()
             raise
         for stream in self._streams:
             self._loop.add_reader(stream.number, self._read, stream)
         return popen
 
+    def _stdin(self, command: Command, held: contextlib.ExitStack) -> Any:
+        """What it reads from, for as long as it takes to start it."""
+        if command.listener is None:
+            content = _in_memory(command.stdin) if command.stdin else open("/dev/null", "rb")  # noqa: SIM115
+            return held.enter_context(content)
+        reading, self._input = os.pipe2(os.O_CLOEXEC)
+        held.callback(os.close, reading)
+        os.set_blocking(self._input, False)
+        return reading
+
     # --- streams ---
+
+    def say(self, data: bytes) -> None:
+        """Tells it something, once it reads; nothing if it has closed its input."""
+        self._unsaid += data
+        self._speak()
+
+    def _speak(self) -> None:
+        if self._input is None:
+            return
+        try:
+            while self._unsaid:
+                del self._unsaid[: os.write(self._input, self._unsaid[:_CHUNK_SIZE_BYTES])]
+        except BlockingIOError:
+            self._loop.add_writer(self._input, self._speak)
+        except OSError:
+            self.hang_up()
+        else:
+            self._loop.remove_writer(self._input)
+
+    def hang_up(self) -> None:
+        """Ends what it is told."""
+        if self._input is not None:
+            self._loop.remove_writer(self._input)
+            os.close(self._input)
+            self._input = None
 
     def _read(self, stream: _Stream) -> None:
         try:
@@ -151,20 +202,24 @@ class Process:
         stream.size_bytes += len(chunk)
         if not chunk:
             self._close(stream)
-        elif stream.size_bytes <= limits.RUN_OUTPUT_SIZE_BYTES_MAX:
-            stream.parts.append(chunk)
-            if stream.name == "status" and any("started" in message for message in _messages(stream)):
-                self._began()
-        else:
+        elif stream.size_bytes > limits.RUN_OUTPUT_SIZE_BYTES_MAX:
             self._overflowed = self._overflowed or stream.name
             self._close(stream)
             self.kill()
+        elif self._listener is not None and stream.name == "stdout":
+            self._listener.heard(chunk)
+        else:
+            stream.parts.append(chunk)
+            if stream.name == "status" and any("started" in message for message in _messages(stream)):
+                self._began()
 
     def _close(self, stream: _Stream) -> None:
         if stream.is_open:
             stream.is_open = False
             self._loop.remove_reader(stream.number)
             os.close(stream.number)
+            if self._listener is not None and stream.name == "stdout":
+                self._listener.heard(b"")
 
     def _read_to_end(self) -> None:
         """What is in the pipes once nobody writes any more."""
@@ -182,6 +237,7 @@ class Process:
         self._loop.remove_reader(self._end)
         os.close(self._end)
         self._popen.wait()
+        self.hang_up()
         if self._cgroup is not None:
             self._cgroup.kill()
         self._read_to_end()
@@ -221,7 +277,12 @@ class Process:
                 os.kill(self._popen.pid, number)
 
     async def stop(self) -> None:
-        """Asks it to end, then kills it and all it has started, and waits until nothing is left."""
+        """Asks it to end, one that is told things by telling it no more; then kills it and all it has started, and
+        waits until nothing is left."""
+        if self._listener is not None:
+            self.hang_up()
+            if await self._ends_within(limits.RUN_GRACE_S):
+                return
         self.terminate()
         if await self._ends_within(limits.RUN_GRACE_S):
             return
