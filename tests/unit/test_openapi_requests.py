@@ -304,6 +304,13 @@ def test_what_no_document_says_of_headers_can_be_given() -> None:
     assert "no parameter 'Content-Type'" in refused(version_3({}), {"Content-Type": "a/b"})
 
 
+def test_what_a_request_has_without_being_told_is_not_missed() -> None:
+    names = ("Idempotency-Key", "Authorization", "user-agent", "Content-Type")
+    parameters = [{"name": name, "in": "header", "required": True, "type": "string"} for name in names]
+    assert sent(version_2({"parameters": parameters}), {}).headers["Idempotency-Key"] == "key"
+    assert sent(version_2({"parameters": parameters}), {names[0]: "mine"}).headers["Idempotency-Key"] == "mine"
+
+
 def test_members_and_the_whole_of_a_body() -> None:
     plain = with_content(application__json={"schema": {"type": "object"}})
     assert sent(plain, {"a": 1, "b": None}).body == b'{"a":1,"b":null}'
@@ -315,6 +322,17 @@ def test_members_and_the_whole_of_a_body() -> None:
     own = {**with_content(application__json={"schema": schema}), "components": {"schemas": {"Letter": letter}}}
     assert sent(own, {"body": "dear", "to": "x"}).body == b'{"body":"dear","to":"x"}'
     assert refused(with_content(application__xml={}), {"a": 1}).startswith("configuration: the request body is an obj")
+
+
+def test_files_are_sent_in_parts_where_they_can_be() -> None:
+    types = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
+    document = version_3({"requestBody": {"content": {name: {} for name in types}}})
+    for value in ({"base64": "AA=="}, [{"base64": "AA=="}]):
+        request = sent(document, {"a": 1, "file": value})
+        assert request.headers["Content-Type"].startswith("multipart/form-data; boundary=")
+    assert sent(document, {"a": 1, "file": {"name": "AA=="}}).headers["Content-Type"] == "application/json"
+    plain = version_3({"requestBody": {"content": {"application/json": {}}}})
+    assert sent(plain, {"file": {"base64": "?"}}).body == b'{"file":{"base64":"?"}}'
 
 
 def test_parts_of_a_multipart_body() -> None:
@@ -670,6 +688,7 @@ SCHEMES = {
     "key": {"type": "apiKey", "name": "X-Key", "in": "header"},
     "query": {"type": "apiKey", "name": "k", "in": "query"},
     "cookie": {"type": "apiKey", "name": "c", "in": "cookie"},
+    "own": {"type": "apiKey", "name": "authorization", "in": "header"},
     "bearer": {"type": "http", "scheme": "bearer"},
     "oauth": {"type": "oauth2", "flows": {}},
 }
@@ -690,6 +709,7 @@ def secured(*security: dict[str, list[str]], **operation: Any) -> dict[str, Any]
         ([{"key": []}, {"bearer": []}], {}, None),
         ([{"key": []}, {"oauth": ["a"]}], {}, None),
         ([{"key": []}, {}], {}, None),
+        ([{"own": []}], {}, None),
         ([{"unknown": []}], {}, None),
         ([], {}, None),
     ],

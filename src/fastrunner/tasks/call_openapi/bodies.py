@@ -1,7 +1,7 @@
 """Stage 5, tasks: the body of a request, in the first of its forms that can carry what a task gives.
 
-Rules: pure. JSON comes first, then forms, then text, then what text or bytes can be sent as they are. The same value
-gives the same bytes, so that a repetition after a crash is the same request.
+Rules: pure. JSON comes first, then forms, then text, then what text or bytes can be sent as they are; what holds files
+is sent in parts where it can be. The same value gives the same bytes: a repetition after a crash is the same request.
 """
 
 import base64
@@ -53,7 +53,8 @@ def encoded(body: Body, value: Any, wanted: str) -> tuple[Any, str]:
         essence = MediaType.parse(wanted).essence
         parts = next((each.parts for each in forms if MediaType.parse(each.media_type).essence == essence), {})
         forms = [Content(wanted, parts)]
-    for form in sorted(forms, key=_rank):
+    has_files = isinstance(value, dict) and any(map(_holds_file, value.values()))
+    for form in sorted(forms, key=lambda form: _rank(form, has_files)):
         written = _written(form, value)
         if written is not None:
             return written
@@ -65,8 +66,18 @@ def encoded(body: Body, value: Any, wanted: str) -> tuple[Any, str]:
     )
 
 
-def _rank(form: Content) -> int:
+def _holds_file(value: Any) -> bool:
+    return any(map(_is_file, value if isinstance(value, list) else [value]))
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, dict) and "base64" in value and value.keys() <= _FILE_KEYS
+
+
+def _rank(form: Content, has_files: bool) -> int:
     media_type = MediaType.parse(form.media_type)
+    if has_files and media_type.essence == _MULTIPART:
+        return -1
     if media_type.is_json:
         return 0
     order = (_FORM, _MULTIPART)
@@ -141,7 +152,7 @@ def _quoted(name: str) -> str:
 
 def _file(value: Any) -> _File | None:
     """Bytes, if a value is `{base64, filename?, contentType?}`. Raises RequestProblem."""
-    if not isinstance(value, dict) or "base64" not in value or not value.keys() <= _FILE_KEYS:
+    if not _is_file(value):
         return None
     if not all(isinstance(each, str) for each in value.values()):
         raise RequestProblem("validation", "a file has base64, filename and contentType as strings, and nothing else")

@@ -20,6 +20,10 @@ ACCEPT: Final = "Accept"
 CONTENT_TYPE: Final = "Content-Type"
 VARIABLE = re.compile(r"\{([^{}]+)\}")
 """What stands for a parameter in a path."""
+_OTHERWISE_SENT: Final = frozenset(
+    {"accept", "accept-encoding", "authorization", "content-type", "host", "idempotency-key", "user-agent"}
+)
+"""Headers that a request has without being told, or that follow from its policy: a task may give them, and need not."""
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+/[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PATH_SIZE_CHARS_MAX: Final = 8_192
 """What servers take of a path; documents' own are far shorter."""
@@ -51,7 +55,14 @@ def finished(operation: Operation) -> Operation:
         for each in parameters
     ]
     keys = {(one.key.location, one.key.name): one.key for each in operation.security for one in each if one.key}
-    parameters = [replace(each, is_key=(each.location, each.name) in keys) for each in parameters]
+    parameters = [
+        replace(
+            each,
+            is_key=(each.location, each.name) in keys,
+            is_required=each.is_required and not (each.location == "header" and each.name.lower() in _OTHERWISE_SENT),
+        )
+        for each in parameters
+    ]
     for each in parameters:
         keys.pop((each.location, each.name), None)
     parameters += keys.values()

@@ -53,10 +53,19 @@ def place_of_token(operation: Operation, policy: Mapping[str, Any], given: Mappi
     nothing else, and the task's parameters have none for that place."""
     if not operation.security or not _TOKENS & policy.keys():
         return None
-    if any(not each or any(one.kind in _IN_AUTHORIZATION for one in each) for each in operation.security):
+    if any(not each or any(_is_in_authorization(one) for one in each) for each in operation.security):
         return None
     keys = [one.key for each in operation.security for one in each if one.key is not None]
     return next((key for key in keys if not any(given.get(name) is not None for name in key.given_as)), None)
+
+
+def _is_in_authorization(requirement: Requirement) -> bool:
+    """Whether the Authorization header of a policy satisfies it; Swagger 2.0 has no other word for a bearer token than
+    a key there."""
+    key = requirement.key
+    if key is not None and key.location == "header" and key.name.lower() == "authorization":
+        return True
+    return requirement.kind in _IN_AUTHORIZATION
 
 
 def with_scopes(operation: Operation, policy: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -26,8 +26,6 @@ _STYLES: Final = {
     "cookie": ("form",),
 }
 """By location; the first is the default."""
-_IGNORED: Final = frozenset({"accept", "authorization", "content-type"})
-"""Headers whose parameters mean nothing, by the specification: a task may give them, and need not."""
 
 
 def operation_of_version_3(document: Document, url: str, name: str, found: Found) -> Operation:
@@ -57,8 +55,6 @@ def _parameter(document: Document, given: Mapping[str, Any]) -> Parameter:
     if location not in _STYLES:
         raise malformed(f"parameter {shown(name)} is in {shown(location)}, which is no place for one")
     is_required = given.get("required") is True or location == "path"
-    if location == "header" and name.lower() in _IGNORED:
-        is_required = False
     contents = document.mapping(given.get("content"), "content")
     default = document.hint(given.get("schema")).get("default")
     style = _style(document, given, f"parameter {shown(name)}", _STYLES[location])
