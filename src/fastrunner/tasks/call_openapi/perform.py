@@ -74,7 +74,7 @@ class CallOpenApi:
         asked = {name: arguments[name] for name in ("output", "redirect") if name in arguments}
         for key in operation.parameters:
             if key.is_key:
-                hide(given.get(key.name))
+                hide([given.get(name) for name in key.given_as])
         policy = arguments.get("authentication")
         if policy is None:
             return await self._http.perform(effect, {**request_of(operation, given), **asked})
