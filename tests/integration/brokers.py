@@ -103,6 +103,7 @@ class Broker:
 def around(
     *addresses: str,
     environment: Environment = Environment.LOCAL,
+    allow: str = "",
     ssl_context: ssl.SSLContext | None = None,
     **config: Any,
 ) -> Surroundings:
@@ -111,7 +112,7 @@ def around(
     return Surroundings(
         settings,
         Metrics(CollectorRegistry()),
-        Egress(environment=environment),
+        Egress(environment=environment, allow=allow),
         Resolver(list(addresses or ("127.0.0.1",))),
         ssl_context or ssl.create_default_context(cafile=CERTIFICATES / "ca.pem"),
         None,
