@@ -12,30 +12,6 @@ from fastrunner._jq cimport Bounds, Machine, Program
 # --- the document and its language: core/document/, core/language/ ---
 
 @cython.final
-cdef class Catalog:
-    """Where functions lie by name and version."""
-
-    cdef str name
-    """None: the runner's own."""
-    cdef str root
-    """Its URL without a slash at the end; None where the runner has none any more."""
-    cdef object authentication
-
-
-@cython.final
-cdef class ExternalResource:
-    """A text that a document needs; `_core.pyi` has the contract."""
-
-    cdef readonly str kind, reference, url, pointer
-    cdef readonly object authentication
-    cdef readonly Py_ssize_t line, column
-    cdef Catalog catalog
-    """The one that it is a part of, if it is of any."""
-    cdef str way
-    """From the root of that."""
-
-
-@cython.final
 cdef class Document:
     """A document's data, the problems its text had, and what validation compiles for the plan."""
 
@@ -43,11 +19,9 @@ cdef class Document:
     cdef object root
     cdef list problems
     cdef dict programs, schemas
-    cdef dict use  # the well-formed groups of `use`, by name
-    cdef dict functions, origins  # tasks by what calls know them by; where those from elsewhere come from
-    cdef dict schemas_elsewhere  # data by reference
-    cdef dict texts, given  # those from elsewhere that it is made of, and those that there are, by reference
-    cdef ExternalResource origin  # where it comes from, if it is a part of another one; None: it is a workflow
+    cdef dict use, functions, origins  # groups of `use`; tasks, and where those from elsewhere come from
+    cdef dict schemas_elsewhere, texts, given  # by reference: data of schemas, the texts used, all that there are
+    cdef object origin  # the ExternalResource that it is; None: it is a workflow
     cdef str default_catalog  # the root of the runner's own; None: there is none
     cdef bint pins, is_pinned  # whether descriptions are asked for; whether all of them are among its texts
     cdef long long steps_left
@@ -64,11 +38,8 @@ cdef class Document:
 cdef class Position:
     """One row of the table of positions; `_core.pyi` has the contract."""
 
-    cdef readonly str where
-    cdef readonly str dot
-    cdef int form
-    cdef int variables
-    cdef int binds
+    cdef readonly str where, dot
+    cdef int form, variables, binds
     cdef bint is_own, is_condition
 
 
@@ -209,9 +180,7 @@ cdef class Capsule:
     cdef readonly int task_index
     cdef readonly long long now_ms
     cdef long long started_at_ms
-    cdef object context
-    cdef object raw_input
-    cdef object input
+    cdef object context, raw_input, input
     cdef Scope scope
     cdef object rendered
     """The arguments themselves, if an earlier format stored them; else None."""
@@ -221,10 +190,8 @@ cdef class Capsule:
 @cython.final
 cdef class PerformEffect:
     cdef readonly long long effect_id
-    cdef readonly str kind
     cdef readonly Capsule capsule
-    cdef readonly str idempotency_key
-    cdef readonly str reference
+    cdef readonly str kind, idempotency_key, reference
 
 
 # --- the plan: core/plan/ ---
@@ -312,8 +279,7 @@ cdef class TaskNode:
     cdef TaskKind kind
     cdef int index
     """Number of the task in the plan, in document order."""
-    cdef str name
-    cdef str reference
+    cdef str name, reference
     cdef object definition
     cdef int then
     """Position that follows: a sibling's or a negative one."""
@@ -466,8 +432,7 @@ cdef class PlanBuilder:
     cdef Document document
     cdef dict use
     cdef bint is_loose
-    cdef ExternalResource origin
-    """Where the task that is being built comes from; None: from the workflow."""
+    cdef object origin  # the ExternalResource that the task being built comes from; None: the workflow
     cdef Plan plan
     cdef Measure measure
     cdef list cursors
@@ -482,7 +447,6 @@ cdef class PlanBuilder:
     cdef Template template(self, Position position, object value, Bindings bindings)
     cdef Template slot(self, Position position, object value, Bindings bindings)
     cdef Schema schema(self, object section)
-    cdef dict use_here(self)
     cdef Duration duration(self, Position position, object value, Bindings bindings)
     cdef Duration timeout(self, Position position, object value, Bindings bindings)
     cdef UriTemplate uri(self, Position position, object value, Bindings bindings)

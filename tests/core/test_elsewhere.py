@@ -197,6 +197,24 @@ def test_references_start_from_the_text_they_stand_in() -> None:
     ])  # fmt: skip
 
 
+def test_a_script_lies_beside_its_function() -> None:
+    def script(source: Any) -> str:
+        return json.dumps({"run": {"script": {"language": "python", "source": {"endpoint": source}}}})
+
+    plan = compiled(workflow({"call": OTHER}), {OTHER: script("./lib/run.py")})
+    assert arguments_of(plan)["source"] == "https://host.test/lib/run.py"
+    use = catalogs(team={"endpoint": {"uri": ROOT, "authentication": POLICY}})
+    plan = compiled(workflow({"call": "f:1.0.0@team"}, use=use), {"f:1.0.0@team": script("run.py")})
+    asked = arguments_of(plan)
+    assert (asked["source"], asked["authentication"]) == (f"{ROOT}/functions/f/1.0.0/run.py", POLICY)
+    for url, source in {OTHER: "//evil.test/run.py", "file:///srv/f.yaml": "run.py"}.items():
+        (problem,) = refused(workflow({"call": url}), {url: script(source)})
+        assert problem.code == "invalid-function"
+    # A workflow lies nowhere.
+    (problem,) = refused(json.loads(json.dumps(workflow(json.loads(script("./run.py"))))))
+    assert problem.code == "invalid-format"
+
+
 def test_files_lie_beside_files() -> None:
     (needed,) = missing(workflow({"call": "file:///srv/a/f.yaml"}), {"file:///srv/a/f.yaml": "call: ../b/g.yaml"})
     assert needed.url == "file:///srv/b/g.yaml"

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect, ResourcesMissing
+from fastrunner._core import compile as compile_document
 from fastrunner.base import limits
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.admit.plans import PlanCache
 from fastrunner.errors import DocumentRefused, ResourceUnavailable
 from fastrunner.resources.resolver import Resolver
 from fastrunner.tasks.descriptions import NoDescription
@@ -229,6 +232,43 @@ async def test_a_fresh_description_costs_a_submission_no_request() -> None:
                 await engine.submit(submission(f"e{number}", text))
                 assert (await output(engine, f"e{number}"))["text"] == "one"
         assert len(remote.requests) == 1
+
+
+# --- submissions again ---
+
+
+async def test_what_a_function_needs_is_found_out_anew_each_time() -> None:
+    path = folder()
+    async with remote_server() as remote, engine_on(path, resources=resolver(path)) as engine:
+        texts = {"/f": "call: ./inner.yaml", "/inner.yaml": "set: {from: inner}"}
+
+        async def answer(request: web.Request) -> web.Response:
+            return web.Response(text=texts.get(request.path), status=200 if request.path in texts else 404)
+
+        remote.answer = answer
+        await engine.submit(submission("one", calling(f"{remote.url}/f")))
+        assert await output(engine, "one") == {"from": "inner"}
+        del texts["/inner.yaml"]
+        texts["/f"] = "set: {from: f}"
+        await engine.submit(submission("two", calling(f"{remote.url}/f")))
+        assert await output(engine, "two") == {"from": "f"}
+        assert [request.path for request in remote.requests] == ["/f", "/inner.yaml", "/f"]
+        texts["/f"] = "call: ./other.yaml"
+        with pytest.raises(DocumentRefused, match=r"other\.yaml cannot be fetched"):
+            await engine.submit(submission("three", calling(f"{remote.url}/f")))
+
+
+def test_what_documents_need_is_known_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DOCUMENTS_WANTING_KNOWN_MAX", 2)
+    cache = PlanCache(Metrics())
+    with pytest.raises(ResourcesMissing) as missing:
+        compile_document(calling("https://host.test/f"))
+    for text in ("a", "b"):
+        cache.remember(text, missing.value.resources)
+    assert cache.wanted_by("a") == missing.value.resources
+    cache.remember("c", missing.value.resources)
+    # The one that nobody has submitted for the longest time goes.
+    assert [bool(cache.wanted_by(text)) for text in ("a", "b", "c", "d")] == [True, False, True, False]
 
 
 # --- catalogs ---

@@ -92,6 +92,7 @@ REACHED = {
     },
     "integration/test_resources_pinned.py": {
         "DESCRIPTIONS_PINNED_SIZE_BYTES_MAX": "test_descriptions_are_kept_up_to_a_size",
+        "DOCUMENTS_WANTING_KNOWN_MAX": "test_what_documents_need_is_known_within_a_bound",
         "DESCRIPTIONS_PIN_S_MAX": "test_a_slow_description_holds_nobody_up",
     },
     "integration/test_resources.py": {

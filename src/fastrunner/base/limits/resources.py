@@ -51,3 +51,6 @@ a workflow that calls ten thousand times asks once."""
 
 DESCRIPTION_FRESH_S_MAX: Final = 3_600.0
 """The same where its server says more: somebody who has said a year by mistake waits an hour."""
+
+DOCUMENTS_WANTING_KNOWN_MAX: Final = 1_000
+"""Documents of which a worker knows what they need from elsewhere, so that the next submission asks for it at once."""

@@ -40,6 +40,8 @@ cdef int check_origin(Checker checker, str value, Path* path) except -1:
     cdef bint has_variable
     if checker.document.is_stored or checker.is_loose:
         return 0
+    if checker.position is AT_RUN_SOURCE:
+        value = located_uri(checker.document.origin, value)
     head = value.partition("{")[0]
     has_variable = len(head) < len(value)
     lowered = head.lower()

@@ -35,17 +35,29 @@ cdef object CONSTANT_URL = _re.compile(r"(?:https?|file)://[!$%&'()*+,\-./0-9:;=
 cdef str CATALOG_ROOT = "http://catalog"
 
 
+@cython.internal
 @cython.final
 cdef class Catalog:
-    """One catalog of a document, or the runner's own."""
+    """Where functions lie by name and version."""
 
-    def __init__(self):
-        raise TypeError("catalogs come from documents")
+    cdef str name
+    """None: the runner's own."""
+    cdef str root
+    """Its URL without a slash at the end; None where the runner has none any more."""
+    cdef object authentication
 
 
 @cython.final
 cdef class ExternalResource:
     """A text that a document needs; `_core.pyi` has the contract."""
+
+    cdef readonly str kind, reference, url, pointer
+    cdef readonly object authentication
+    cdef readonly Py_ssize_t line, column
+    cdef Catalog catalog
+    """The one that it is a part of, if it is of any."""
+    cdef str way
+    """From the root of that."""
 
     def __init__(self, *args, **kwargs):
         raise TypeError("external resources come from ResourcesMissing")
@@ -204,6 +216,13 @@ cdef ExternalResource resource_of(dict use, ExternalResource origin, str kind, d
     cdef object endpoint = resource.get("endpoint")
     cdef object text = endpoint.get("uri") if type(endpoint) is dict else endpoint
     return located(origin, kind, text, policy_of(use, endpoint)) if type(text) is str else None
+
+
+cdef str located_uri(ExternalResource origin, str text):
+    """A URI as it is asked for: a relative reference, which means something in texts from elsewhere alone, completed."""
+    if origin is None or "://" in text or "{" in text:
+        return text
+    return located(origin, "script", text, None).url
 
 
 cdef ExternalResource description_of(dict use, ExternalResource origin, dict resource):

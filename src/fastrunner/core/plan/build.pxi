@@ -117,9 +117,19 @@ cdef class Cursor:
     cdef bint is_function
     """Its one task is known by its name alone."""
     cdef bint is_loose
-    cdef ExternalResource origin
-    """Where its tasks come from."""
+    cdef object origin
+    """The ExternalResource that its tasks come from; None: the workflow."""
     cdef Bindings bindings
+
+
+@cython.internal
+@cython.final
+cdef class Description:
+    """What is known of a service before anything runs: where a constant URL leads, and maybe the text there."""
+
+    cdef UriTemplate resource
+    cdef str text
+    cdef bytes digest
 
 
 @cython.final
@@ -271,12 +281,8 @@ cdef class PlanBuilder:
             return None
         if "document" in section:
             return compiled_schema(self.document, section["document"])
-        resource = resource_of(self.use_here(), self.origin, "schema", section["resource"])
+        resource = resource_of(use_here(self), self.origin, "schema", section["resource"])
         return compiled_schema(self.document, self.document.schemas_elsewhere[resource.reference])
-
-    cdef dict use_here(self):
-        """What the task that is being built may name: one from elsewhere knows nothing of the workflow's `use`."""
-        return self.document.use if self.origin is None else {}
 
     cdef Duration duration(self, Position position, object value, Bindings bindings):
         cdef Duration duration
@@ -348,6 +354,36 @@ cdef class PlanBuilder:
         task.is_plain = not any([definition.get(key) for key in ("if", "input", "output", "export", "timeout")])
         add_task_events(task, self.plan.name)
         return 0
+
+
+cdef dict use_here(PlanBuilder builder):
+    """What the task that is being built may name: one from elsewhere knows nothing of the workflow's `use`."""
+    return builder.document.use if builder.origin is None else {}
+
+
+cdef object located_endpoint(PlanBuilder builder, object endpoint):
+    """An endpoint with a constant URI completed, and the policy of the catalog that it lies in."""
+    cdef str text = endpoint["uri"] if isinstance(endpoint, dict) else endpoint
+    cdef ExternalResource found
+    if builder.origin is None or "://" in text or "{" in text:
+        return endpoint
+    found = located(builder.origin, "script", text, policy_of({}, endpoint))
+    return {"uri": found.url, "authentication": found.authentication}
+
+
+cdef Description described_by(PlanBuilder builder, dict resource):
+    """What the plan has of an external resource; None if its URL is not constant."""
+    cdef ExternalResource found = description_of(use_here(builder), builder.origin, resource)
+    cdef dict texts = builder.document.texts
+    cdef Description description
+    if found is None:
+        return None
+    description = Description.__new__(Description)
+    description.resource = parse_uri_template(texts.get(found.location_reference, found.url))
+    description.text = texts.get(found.reference)
+    if description.text is not None:
+        description.digest = digest_of(description.text)
+    return description
 
 
 cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:

@@ -16,9 +16,8 @@ cdef class CallProtocolNode(TaskNode):
     """The key of the resource that describes the service; None without one."""
     cdef UriTemplate resource
     cdef Authentication resource_authentication
-    cdef str description
-    """The text of that, if the plan has it."""
-    cdef bytes digest
+    cdef Description description
+    """What the plan knows of it; None if its URL is not constant."""
     cdef UriTemplate endpoint
     cdef Duration timeout_of_call
 
@@ -39,26 +38,15 @@ cdef int fill_protocol(CallProtocolNode task, PlanBuilder builder, dict argument
     if resource is not None:
         task.described = described
         task.resource = builder.uri(AT_CALL_ENDPOINT, resource["endpoint"], bindings)
-        add_description(builder, task, resource)
+        task.description = described_by(builder, resource)
+        if task.description is not None:
+            task.resource = task.description.resource
         task.resource_authentication = build_authentication(builder, resource["endpoint"], bindings)
     if endpoint is not None:
         task.endpoint = builder.uri(AT_CALL_ENDPOINT, endpoint, bindings)
     task.authentication = build_authentication(builder, proven, bindings)
     task.timeout_of_call = builder.duration(AT_CALL_DURATION, arguments.pop("timeout", None), bindings)
     task.arguments = builder.template(AT_CALL_WITH, arguments, bindings)
-    return 0
-
-
-cdef int add_description(PlanBuilder builder, CallProtocolNode task, dict resource) except -1:
-    """What the plan knows of the resource: where a constant URL leads to, and the text there."""
-    cdef ExternalResource found = description_of(builder.use_here(), builder.origin, resource)
-    cdef dict texts = builder.document.texts
-    if found is None:
-        return 0
-    task.resource = parse_uri_template(texts.get(found.location_reference, found.url))
-    task.description = texts.get(found.reference)
-    if task.description is not None:
-        task.digest = digest_of(task.description)
     return 0
 
 
@@ -71,8 +59,8 @@ cdef dict render_protocol(Place at):
     cdef dict resource
     if task.resource is not None:
         resource = {"uri": expand_uri(at, task.resource, at.input)}
-        if task.description is not None:
-            resource["text"], resource["digest"] = task.description, task.digest
+        if task.description is not None and task.description.text is not None:
+            resource["text"], resource["digest"] = task.description.text, task.description.digest
         if task.resource_authentication is not None:
             resource["authentication"] = render_authentication(at, task.resource_authentication)
         arguments[task.described] = resource

@@ -39,8 +39,9 @@ cdef TaskNode build_run(PlanBuilder builder, dict definition, Siblings siblings)
         if key in fields:
             task.constants[key] = fields.pop(key)
     if source is not None:
-        task.source = builder.uri(AT_RUN_SOURCE, source["endpoint"], siblings.bindings)
-        task.authentication = build_authentication(builder, source["endpoint"], siblings.bindings)
+        source = located_endpoint(builder, source["endpoint"])
+        task.source = builder.uri(AT_RUN_SOURCE, source, siblings.bindings)
+        task.authentication = build_authentication(builder, source, siblings.bindings)
     task.removed_after = builder.duration(AT_RUN_LIFETIME, lifetime.get("after"), siblings.bindings)
     task.fields = builder.template(AT_RUN, fields, siblings.bindings)
     return task

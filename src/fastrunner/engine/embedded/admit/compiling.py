@@ -98,12 +98,13 @@ class Compiler:
         job = self._jobs.get(_job_key(document, pinned, fetches=fetches))
         if job is None:
             job = self._begin(document, client, pinned, fetches=fetches)
-            self._refill_later()
-            began_s = monotonic_s()
-            plan = self._advance(job, began_s + self._left_s)
-            self._left_s -= monotonic_s() - began_s
-            if plan is not None:
-                return plan
+            if not self._fetch_known(job):
+                self._refill_later()
+                began_s = monotonic_s()
+                plan = self._advance(job, began_s + self._left_s)
+                self._left_s -= monotonic_s() - began_s
+                if plan is not None:
+                    return plan
             self._keep(job)
         if client not in job.clients:
             job.clients.add(client)
@@ -163,9 +164,20 @@ class Compiler:
                 raise DocumentRefused([_not_fetched(each) for each in missing.resources]) from None
             if self._resources is None:
                 raise DocumentRefused([_unfetched(missing.resources[0])]) from None
+            if not job.texts:
+                self._plans.remember(job.document, missing.resources)
             fetching = self._fetch(job, self._resources, missing.resources)
             job.fetching = asyncio.get_running_loop().create_task(fetching)
         return None
+
+    def _fetch_known(self, job: _Job) -> bool:
+        """Begins with what the document is known to need; whether it needs anything."""
+        if not job.fetches or self._resources is None:
+            return False
+        wanted = [each for each in self._plans.wanted_by(job.document) if each.reference not in job.texts]
+        if wanted:
+            job.fetching = asyncio.get_running_loop().create_task(self._fetch(job, self._resources, wanted))
+        return bool(wanted)
 
     async def _fetch(self, job: _Job, resources: Resources, wanted: Sequence[ExternalResource]) -> None:
         """Goes on with a document as soon as the texts are there that it needs."""

@@ -3,7 +3,8 @@
 Rules:
 - The cache is bounded by count and by the text it holds, the least recently used plan goes first; executions keep their
   own plan alive. What is wrong with a text that is no workflow is remembered as well, of a few.
-- A document that needs texts from elsewhere has a plan for each set of them: by itself it is never known.
+- A document that needs texts from elsewhere has a plan for each set of them: by itself it is never known, but what it
+  needs is.
 - Plans are hundreds of thousands of objects, without a cycle among them. They are put where Python does not look for
   cyclic garbage any more: looking through a few large ones would hold the loop for seconds.
 """
@@ -15,7 +16,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from fastrunner._core import InvalidWorkflow, Plan, Problem, ResourcesMissing, compile  # noqa: A004 - the core's verb
+from fastrunner._core import (
+    ExternalResource,
+    InvalidWorkflow,
+    Plan,
+    Problem,
+    ResourcesMissing,
+    compile,  # noqa: A004 - the core's verb
+)
 from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.pinned import pinned_text, texts_of
@@ -62,6 +70,7 @@ class PlanCache:
         self._size_chars = 0
         self._unspared_size_chars = 0
         self._refused: OrderedDict[str, DocumentRefused] = OrderedDict()
+        self._wanting: OrderedDict[bytes, Sequence[ExternalResource]] = OrderedDict()
         self._hits = metrics.plan_cache_hits
         self._misses = metrics.plan_cache_misses
 
@@ -86,6 +95,23 @@ class PlanCache:
         """A document that has just been compiled. One that lacks a description which might be had serves only those who
         have waited for it: whoever comes next asks again."""
         return self._keep(_made(plan, document, is_stored=not plan.is_pinned))
+
+    def wanted_by(self, document: str) -> Sequence[ExternalResource]:
+        """What a document needs from elsewhere, if it is known: what its texts need is not among it."""
+        if not self._wanting:
+            return ()
+        key = sha256(document.encode()).digest()
+        wanted = self._wanting.get(key)
+        if wanted is None:
+            return ()
+        self._wanting.move_to_end(key)
+        return wanted
+
+    def remember(self, document: str, wanted: Sequence[ExternalResource]) -> None:
+        """What a document without problems of its own needs from elsewhere: the next time it is not read for that."""
+        self._wanting[sha256(document.encode()).digest()] = wanted
+        if len(self._wanting) > limits.DOCUMENTS_WANTING_KNOWN_MAX:
+            self._wanting.popitem(last=False)
 
     def refuse(self, document: str, problems: Sequence[Problem]) -> DocumentRefused:
         """A document that has just turned out to be none: what to raise."""
