@@ -246,7 +246,7 @@ class Reflection:
         async for request in requests:
             if self._lie == "silent":
                 return
-            yield self._lied(request) if self._lie else self._reply(request)
+            yield self._lied(request) if self._lie not in ("", "own") else self._reply(request)
 
     def _reply(self, request: Any) -> Any:
         """One file at a time, and those of protobuf's own not at all: servers differ in that."""
@@ -255,6 +255,10 @@ class Reflection:
             reply.list_services_response.service.add(name="app.greet.Greeter")
         elif request.file_containing_symbol == "app.greet.Greeter":
             reply.file_descriptor_response.file_descriptor_proto.append(self._files["greet.proto"].SerializeToString())
+        elif self._lie == "own" and request.file_by_filename == "google/protobuf/timestamp.proto":
+            own = FileDescriptorProto(name=request.file_by_filename, package="google.protobuf", syntax="proto3")
+            own.message_type.add(name="Timestamp")
+            reply.file_descriptor_response.file_descriptor_proto.append(own.SerializeToString())
         elif request.file_by_filename in self._files:
             encoded = self._files[request.file_by_filename].SerializeToString()
             reply.file_descriptor_response.file_descriptor_proto.append(encoded)

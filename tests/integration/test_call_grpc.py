@@ -521,6 +521,16 @@ async def test_idle_connections_are_bounded(calls: Calls, monkeypatch: pytest.Mo
         assert kept == [first.port, third.port]
 
 
+async def test_a_server_that_is_busy_keeps_its_connection(greeter: Greeter, calls: Calls) -> None:
+    async def refuse(_: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
+
+    greeter.answer = refuse
+    for _ in range(5):
+        assert (await calls.failure(greeter.port)).status == 503
+    assert len(greeter.peers) == 1
+
+
 async def test_a_server_that_comes_back_is_found_at_once(calls: Calls) -> None:
     async with serving(Greeter()) as first:
         port = first.port
@@ -673,15 +683,16 @@ async def test_reflection_that_fails(calls: Calls) -> None:
     assert f"reflection of 127.0.0.1:{greeter.port}" in away.detail
 
 
-@pytest.mark.parametrize("lie", ["nothing", "garbage", "endless", "circle", "unrelated", "silent"])
+@pytest.mark.parametrize("lie", ["nothing", "garbage", "endless", "circle", "unrelated", "silent", "own"])
 async def test_servers_that_lie_about_themselves(lie: str) -> None:
     files = files_of("greet.proto", ("greet.proto", GREETER), ("kinds.proto", KINDS))
     async with (
         serving(Greeter(), more=[reflecting(files, lie=lie).handler]) as greeter,
         calling(http_timeout_s=20) as calls,
     ):
-        failure = await calls.failure(greeter.port, proto={"uri": f"grpc://127.0.0.1:{greeter.port}"})
-        assert failure.type in ("configuration", "communication")
+        proto = {"uri": f"grpc://127.0.0.1:{greeter.port}"}
+        failure = await calls.failure(greeter.port, proto=proto, arguments={"at": "2020-01-01T00:00:00Z"})
+        assert failure.type in ("configuration", "communication", "validation")
         assert failure.title in ("Malformed Response", "Invalid Proto", "Invalid gRPC Call"), described(failure)
 
 

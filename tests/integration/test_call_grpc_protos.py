@@ -105,6 +105,19 @@ async def test_imports_of_imports_start_from_the_same_place(greeter: Greeter) ->
     ]
 
 
+async def test_editions_and_options_of_ones_own(greeter: Greeter) -> None:
+    text = """
+edition = "2023";
+package app.greet;
+import "google/protobuf/descriptor.proto";
+extend google.protobuf.MethodOptions { string note = 50000; }
+message Hello { string name = 1 [features.field_presence = IMPLICIT]; }
+service Greeter { rpc SayHello(Hello) returns (Hello) { option (note) = "kept"; } }
+"""
+    async with calling(plain(**{"file://app/greet.proto": text})) as calls:
+        assert await calls.value(greeter.port, arguments={"name": "Ada"}) == {"name": "Ada"}
+
+
 async def test_a_policy_does_not_go_where_a_redirect_leads(greeter: Greeter) -> None:
     class Redirected(Texts):
         async def get(self, resource: Any) -> Any:

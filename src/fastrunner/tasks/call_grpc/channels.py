@@ -74,8 +74,8 @@ class Channels:
 
     @asynccontextmanager
     async def channel(self, target: Target) -> AsyncIterator[grpc.aio.Channel]:
-        """A channel for the calls of one task. Raises CallProblem; a call that ends with UNAVAILABLE has the next one
-        connect anew."""
+        """A channel for the calls of one task. Raises CallProblem; one that could not be made, or was lost, has the
+        next one connect anew."""
         kept = await self._taken(target)
         kept.users += 1
         if kept.idle is not None:
@@ -84,7 +84,9 @@ class Channels:
         try:
             yield kept.channel
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            # What the server says over a connection that is well is no reason for another one.
+            is_down = error.code() is grpc.StatusCode.UNAVAILABLE and not kept.is_closed
+            if is_down and kept.channel.get_state() is not grpc.ChannelConnectivity.READY:
                 self._forget(target, kept)
             raise
         finally:

@@ -133,7 +133,8 @@ def _command(folder: Path, main: str) -> Command:
     bounds = [
         ("RLIMIT_AS", limits.GRPC_COMPILE_MEMORY_SIZE_BYTES_MAX),
         ("RLIMIT_CORE", 0),
-        ("RLIMIT_CPU", int(limits.GRPC_COMPILE_S_MAX)),
+        # The other bound is told apart; this one is for when nobody is left to keep that.
+        ("RLIMIT_CPU", int(limits.GRPC_COMPILE_S_MAX) + 1),
         ("RLIMIT_FSIZE", limits.RUN_OUTPUT_SIZE_BYTES_MAX),
         ("RLIMIT_NOFILE", limits.RUN_DESCRIPTORS_MAX),
     ]

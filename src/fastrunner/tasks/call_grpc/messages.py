@@ -19,7 +19,7 @@ from fastrunner.tasks.call_grpc.outcome import GrpcProblem, invalid_call, too_la
 from fastrunner.tasks.call_http.failures import CallProblem
 from fastrunner.tasks.scalars import json_kind
 
-__all__ = ["MESSAGES", "decoded", "encoded", "is_small", "requests_of"]
+__all__ = ["MESSAGES", "are_small", "decoded", "encoded", "requests_of"]
 
 MESSAGES: Final = "messages"
 """The one argument of a method that takes a stream."""
@@ -141,13 +141,14 @@ def decoded(method: MethodDescriptor, pool: DescriptorPool, replies: Sequence[by
     containers = _Containers()
     values = []
     for reply in replies:
-        message = message_factory.GetMessageClass(method.output_type)()
         try:
+            message = message_factory.GetMessageClass(method.output_type)()
             message.ParseFromString(reply)
             value = json_format.MessageToDict(message, descriptor_pool=pool)
         except DecodeError:
             raise CallProblem("Malformed Response", f"a message is no {method.output_type.full_name}") from None
-        except (json_format.Error, KeyError, OverflowError, RecursionError, TypeError, ValueError):
+        except (json_format.Error, AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
+            # Those of a description that gives protobuf's own types other fields are among them.
             raise CallProblem(
                 "Malformed Response",
                 f"a {method.output_type.full_name} cannot be told in JSON: it holds what its description does not have",
@@ -178,10 +179,10 @@ class _Containers:
         return {name: self.plain(each, depth + 1) for name, each in value.items()}
 
 
-def is_small(value: Any) -> bool:
+def are_small(requests: Sequence[Any]) -> bool:
     """Whether JSON is converted in no time."""
     left = limits.GRPC_SMALL_COUNT
-    pending: list[Iterator[Any]] = [iter((value,))]
+    pending: list[Iterator[Any]] = [iter(requests)]
     size_bytes = 0
     while pending:
         for each in pending[-1]:

@@ -25,7 +25,7 @@ from fastrunner.tasks.call_grpc.arguments import Call, Target, prepare
 from fastrunner.tasks.call_grpc.channels import Channels
 from fastrunner.tasks.call_grpc.compiler import Compiler
 from fastrunner.tasks.call_grpc.described import Described
-from fastrunner.tasks.call_grpc.messages import decoded, encoded, is_small, requests_of
+from fastrunner.tasks.call_grpc.messages import are_small, decoded, encoded, requests_of
 from fastrunner.tasks.call_grpc.outcome import STATUSES, invalid_call, problem_of_status, too_large
 from fastrunner.tasks.call_grpc.reflection import reflected
 from fastrunner.tasks.call_grpc.sources import Gatherer
@@ -121,7 +121,7 @@ class CallGrpc:
         described = await self._described(effect, call, authorization, bound)
         method = described.method(call.service, call.method)
         requests = requests_of(method, call.arguments)
-        if is_small(requests):
+        if are_small(requests):
             messages = encoded(method, described.pool, requests)
         else:
             messages = await self._in_thread(encoded, method, described.pool, requests)
@@ -129,7 +129,8 @@ class CallGrpc:
         try:
             async with self.channels.channel(call.target) as channel:
                 replies = await _Exchange(channel, method, share).replies(messages, metadata, _left_s(bound))
-            if sum(map(len, replies)) <= limits.GRPC_SMALL_SIZE_BYTES:
+            size_bytes = sum(map(len, replies))
+            if len(replies) <= limits.GRPC_SMALL_COUNT and size_bytes <= limits.GRPC_SMALL_SIZE_BYTES:
                 value = decoded(method, described.pool, replies)
             else:
                 value = await self._in_thread(decoded, method, described.pool, replies)

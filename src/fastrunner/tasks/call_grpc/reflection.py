@@ -81,11 +81,15 @@ class _Asking:
         names = self._taken(reply)
         if not names:
             raise CallProblem("Malformed Response", "the server says that it has a service, and does not describe it")
-        main = names[0]
+        main = next((name for name in names if self._serves(name, service)), names[0])
         while missing := self._missing():
             for name in missing:
                 await self._take(name)
         return in_order(self._files.values(), main)
+
+    def _serves(self, name: str, service: str) -> bool:
+        file = self._files[name]
+        return any(f".{file.package}.{each.name}".endswith(f".{service}") for each in file.service)
 
     async def _whole_name(self, service: str) -> str:
         """The one service whose name ends so."""
