@@ -462,3 +462,15 @@ async def test_servers_over_stdio_are_started_where_documents_may_run_them(tmp_p
             execution = await ask(performers, transport)
             assert (execution.status == "completed") == is_allowed
             transport["stdio"]["command"] = sys.executable
+
+
+async def test_answers_take_turns_where_memory_is_short(
+    performers: Performers, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one took the next has, and none waits for ever."""
+    monkeypatch.setattr(limits, "HTTP_RESPONSES_SIZE_BYTES_MAX", 1_000_000)
+    asked = {"name": "large", "arguments": {"count": 900_000}}
+    asking = (value(performers, at(served.url), "tools/call", asked) for _ in range(6))
+    async with asyncio.timeout(60):
+        results = await asyncio.gather(*asking)
+    assert [len(result["content"][0]["text"]) for result in results] == [900_000] * 6

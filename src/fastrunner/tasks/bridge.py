@@ -22,6 +22,7 @@ from fastrunner.base import clock
 from fastrunner.tasks.call_http.client import Client
 from fastrunner.tasks.call_http.failures import CallProblem, connection_problem
 from fastrunner.tasks.call_http.patience import retry_after_ms
+from fastrunner.tasks.call_http.room import Share
 from fastrunner.tasks.credentials.keyring import Keyring, Proof
 
 __all__ = ["Bridge"]
@@ -33,9 +34,10 @@ class Bridge:
     """The requests of one call."""
 
     def __init__(
-        self, client: Client, keyring: Keyring, policy: Mapping[str, Any] | None, *, size_bytes_max: int
+        self, client: Client, keyring: Keyring, policy: Mapping[str, Any] | None, share: Share, *, size_bytes_max: int
     ) -> None:
-        """`policy` as rendered is for the service that is called; `size_bytes_max` bounds each response's body."""
+        """`policy` as rendered is for the service that is called; `share` is what bodies take of the memory for all, to
+        be closed by who gives it; `size_bytes_max` bounds each response's body."""
         self.problem: CallProblem | None = None
         """What went wrong with a request or its response; of several the last one."""
         self.status = 0
@@ -47,6 +49,7 @@ class Bridge:
         self._client = client
         self._keyring = keyring
         self._policy = policy
+        self._share = share
         self._size_bytes_max = size_bytes_max
         self._proof: Proof | None = None
 
@@ -112,18 +115,24 @@ class Bridge:
             response = await stack.enter_async_context(
                 self._client.request(method, url, headers=sent, data=body or None, middlewares=middlewares)
             )
-            return _Answer(self, response, stack.pop_all(), self._size_bytes_max)
+            return _Answer(self, response, stack.pop_all(), self._share, self._size_bytes_max)
 
 
 class _Answer:
     """A response that is being read."""
 
     def __init__(
-        self, bridge: Bridge, response: aiohttp.ClientResponse, stack: AsyncExitStack, size_bytes_max: int
+        self,
+        bridge: Bridge,
+        response: aiohttp.ClientResponse,
+        stack: AsyncExitStack,
+        share: Share,
+        size_bytes_max: int,
     ) -> None:
         self.response = response
         self._bridge = bridge
         self._stack = stack
+        self._share = share
         self._size_bytes_max = size_bytes_max
 
     async def body(self) -> AsyncIterator[bytes]:
@@ -134,6 +143,7 @@ class _Answer:
                 size_bytes += len(chunk)
                 if size_bytes > self._size_bytes_max:
                     raise CallProblem("Response Too Large", f"the response has more than {self._size_bytes_max} bytes")
+                await self._share.grow(len(chunk))
                 yield chunk
         except CallProblem as problem:
             self._bridge.problem = problem

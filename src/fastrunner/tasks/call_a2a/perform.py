@@ -27,6 +27,7 @@ from fastrunner.tasks.call_a2a.wire import result_of
 from fastrunner.tasks.call_http.arguments import RequestProblem, prepare
 from fastrunner.tasks.call_http.client import Client
 from fastrunner.tasks.call_http.failures import CallProblem
+from fastrunner.tasks.call_http.room import Room
 from fastrunner.tasks.call_http.slices import in_slices
 from fastrunner.tasks.counted import Counted
 from fastrunner.tasks.credentials.keyring import Keyring
@@ -55,6 +56,7 @@ class CallA2a:
             around.config, around.metrics, around.egress, resolver=around.resolver, ssl_context=around.ssl_context
         )
         self._keyring = Keyring(self._client)
+        self._room = Room()
         self._counted = Counted(_KIND, around.metrics)
 
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
@@ -72,6 +74,7 @@ class CallA2a:
 
     async def _performed(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         where = "call: a2a"
+        share = self._room.share()
         timeout_s = self._around.config.http_timeout_s
         try:
             call = call_of(arguments, effect.idempotency_key)
@@ -80,7 +83,11 @@ class CallA2a:
                     agent = agent_of(call, await self._described(call))
                     where = f"call: a2a of {host_of(agent.url)}"
                     bridge = Bridge(
-                        self._client, self._keyring, agent.policy, size_bytes_max=limits.A2A_RESPONSE_SIZE_BYTES_MAX
+                        self._client,
+                        self._keyring,
+                        agent.policy,
+                        share,
+                        size_bytes_max=limits.A2A_RESPONSE_SIZE_BYTES_MAX,
                     )
                     result = await self._asked(agent, call, bridge, effect.idempotency_key)
             except TimeoutError:
@@ -90,6 +97,8 @@ class CallA2a:
             value = await in_slices(value_of(result))
         except CallProblem as problem:
             return failure_of(effect, where, problem)
+        finally:
+            share.close()
         return EffectResult(effect.effect_id, value, bridge.authorization)
 
     async def _described(self, call: A2aCall) -> Description | None:

@@ -24,6 +24,7 @@ from fastrunner.tasks.bridge import Bridge
 from fastrunner.tasks.call_http.arguments import RequestProblem, prepare
 from fastrunner.tasks.call_http.client import Client
 from fastrunner.tasks.call_http.failures import CallProblem
+from fastrunner.tasks.call_http.room import Room
 from fastrunner.tasks.call_http.slices import in_slices
 from fastrunner.tasks.call_mcp.arguments import McpCall, call_of
 from fastrunner.tasks.call_mcp.outcome import error_of, problem_in
@@ -64,6 +65,7 @@ class CallMcp:
             around.config, around.metrics, around.egress, resolver=around.resolver, ssl_context=around.ssl_context
         )
         self._keyring = Keyring(self._client)
+        self._room = Room()
         self._counted = Counted(_KIND, around.metrics)
         self._ending: set[asyncio.Task[None]] = set()
         """Sessions that are being ended."""
@@ -85,10 +87,12 @@ class CallMcp:
 
     async def _performed(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         where = "call: mcp"
+        share = self._room.share()
         bridge = Bridge(
             self._client,
             self._keyring,
             arguments.get("authentication"),
+            share,
             size_bytes_max=limits.MCP_RESPONSE_SIZE_BYTES_MAX,
         )
         try:
@@ -106,6 +110,8 @@ class CallMcp:
             value = await in_slices(value_of(result))
         except (CallProblem, RunProblem) as problem:
             return failure_of(effect, where, problem)
+        finally:
+            share.close()
         return EffectResult(effect.effect_id, value, bridge.authorization)
 
     # --- over HTTP ---
