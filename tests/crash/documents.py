@@ -14,6 +14,7 @@ import orjson
 from tests.crash.hearing import PARTNERS, talks
 
 __all__ = [
+    "CHANNELS",
     "CHILDREN",
     "DESCRIPTION",
     "DETACHED",
@@ -35,6 +36,8 @@ DESCRIPTION = "/openapi.json"
 """Where the service describes itself."""
 PROTO = "/work.proto"
 """Where it describes its gRPC service."""
+CHANNELS = "/asyncapi.json"
+"""Where it describes the streams of the broker."""
 SUB = "sub"
 """What the names of tasks that wait for a child begin with."""
 LINGERS = "lingers"
@@ -74,6 +77,8 @@ class Outside:
     """Where shells write their keys down."""
     rpc_port: int = 0
     """Of its gRPC service."""
+    broker_port: int = 0
+    """Of a Redis."""
 
 
 def _call(url: str) -> dict[str, Any]:
@@ -152,6 +157,7 @@ def _tasks(outside: Outside) -> dict[str, list[Any]]:
             {"again": _described(url, "work")},
         ],
         "remote": _remote(outside),
+        "messages": _messages(outside),
         **_runs(outside.file, call),
         **_parents(call),
         **talks(),
@@ -167,6 +173,32 @@ def _remote(outside: Outside) -> list[Any]:
         {"safe": _caught("communication", [{"ask": _rpc(outside, "Flaky")}], retry=_RETRY)},
         {"race": {"fork": {"compete": True, "branches": branches}}},
         {"stream": streaming},
+    ]
+
+
+def _messages(outside: Outside) -> list[Any]:
+    """A stream of each execution's own: what is published before a crash or after it comes, once at least, in order."""
+    variables = {"port": f"{outside.broker_port}", "id": "${ $workflow.id }"}
+    asked = {
+        "document": {"endpoint": f"{outside.url}{CHANNELS}"},
+        "operation": "work",
+        "server": {"name": "broker", "variables": variables},
+    }
+
+    def consume(how: dict[str, Any]) -> dict[str, Any]:
+        iterator = {"do": [{"each": {"set": {"n": "${ .payload.n }"}}}], "output": {"as": "${ .n }"}}
+        return {"call": "asyncapi", "with": {**asked, "subscription": {"consume": how, "foreach": iterator}}}
+
+    publish = [
+        {f"publish{n}": {"call": "asyncapi", "with": {**asked, "message": {"payload": {"n": n}}}}} for n in (1, 2, 3)
+    ]
+    lost = {"if": "${ (unique) != [1, 2, 3] }", "raise": {"error": {"type": "urn:lost", "status": 500}}}
+    return [
+        # The group begins with what comes after its first use.
+        {"begin": consume({"amount": 1, "for": {"milliseconds": 10}})},
+        *publish,
+        {"consume": consume({"while": "${ .payload.n != 3 }"})},
+        {"lost": lost},
     ]
 
 

@@ -19,8 +19,9 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.events_pb2 import CloudEvent, SendEventsRequest
 from fastrunner.base.clock import monotonic_s
-from tests.crash.documents import DESCRIPTION, PROTO, Outside
+from tests.crash.documents import CHANNELS, DESCRIPTION, PROTO, Outside
 from tests.crash.hearing import HEARS, PARTNERS, WORD
+from tests.integration.asyncapi_calls import asyncapi_3, redis_server
 from tests.integration.grpc_calls import Greeter, files_of, serving
 from tests.integration.wire import path
 
@@ -70,6 +71,11 @@ service Work {
 }
 """
 
+_STREAMS = asyncapi_3("redis", "127.0.0.1:{port}", "work-{id}", bindings={"x-type": "stream", "x-group": "crash"})
+_STREAMS["servers"] = {"broker": {**_STREAMS["servers"]["s"], "variables": {"port": {}}}}
+_STREAMS["channels"]["c"]["parameters"] = {"id": {}}
+_STREAMS["operations"] = {"work": _STREAMS["operations"]["send"]}
+
 
 class Service:
     """What workflows call; knows when which effect was asked of it, and of shells."""
@@ -83,13 +89,13 @@ class Service:
         """Those by gRPC."""
         self.shells = shells
         self.url = ""
-        self.rpc_port = 0
+        self.rpc_port = self.broker_port = 0
         self._chance = random.Random(seed)
 
     @property
     def outside(self) -> Outside:
         """What documents are made for."""
-        return Outside(self.url, str(self.shells.file), self.rpc_port)
+        return Outside(self.url, str(self.shells.file), self.rpc_port, self.broker_port)
 
     def effects(self) -> dict[str, list[float]]:
         """Times of all effects so far, by idempotency key."""
@@ -99,6 +105,8 @@ class Service:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == DESCRIPTION:
             return web.json_response(_OPERATIONS)
+        if request.path == CHANNELS:
+            return web.json_response(_STREAMS)
         if request.path == PROTO:
             return web.Response(text=_WORK)
         key = request.headers["Idempotency-Key"]
@@ -135,9 +143,10 @@ async def serve_effects(seed: int, file: Path) -> AsyncIterator[Service]:
     files = await asyncio.to_thread(files_of, "work.proto", ("work.proto", _WORK))
     greeter = Greeter(answer=service.answer_rpc)
     try:
-        async with serving(greeter, files, "crash.Work") as served:
-            service.rpc_port = served.port
-            yield service
+        with redis_server() as service.broker_port:
+            async with serving(greeter, files, "crash.Work") as served:
+                service.rpc_port = served.port
+                yield service
     finally:
         await runner.cleanup()
 
