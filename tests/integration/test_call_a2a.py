@@ -277,6 +277,40 @@ async def test_the_policy_of_a_card_is_for_where_the_card_is_from(performers: Pe
         assert [headers.get("authorization") for _, headers, _ in served.requests] == [None]
 
 
+async def test_a_card_that_has_moved_takes_its_policy_nowhere(performers: Performers) -> None:
+    """Else whoever can redirect a card is told what it was asked with."""
+    with serving_agent("0.3") as (served, _):
+
+        async def answer(_: web.Request) -> web.StreamResponse:
+            raise web.HTTPFound(f"{served.url}{WELL_KNOWN}")
+
+        remote = Remote()
+        remote.answer = answer
+        site = await serve(remote)
+        who = {"agentCard": {"endpoint": {"uri": f"{remote.url}/card", "authentication": TOKEN}}}
+        await value(performers, who, "message/send", message("say q"))
+        await site.cleanup()
+        assert remote.last.headers["Authorization"] == "Bearer t-1"
+        assert [headers.get("authorization") for _, headers, _ in served.requests] == [None, None]
+
+
+async def test_keys_that_cards_demand(performers: Performers) -> None:
+    """In a cookie, and hidden from what agents answer; in a query none is sent."""
+    cookie = {"apiKeySecurityScheme": {"location": "cookie", "name": "k"}}
+    with serving_agent("0.3", security=demanding(cookie)) as (served, _):
+        token = {"bearer": {"token": "a-long-token-7"}}
+        who = card(served, server={"uri": "http://127.0.0.1:1", "authentication": token})
+        _, _, detail = await problem(performers, who, "tasks/resubscribe", {"id": "a-long-token-7"})
+        assert "a-long-token-7" not in detail
+        assert served.requests[-1][1]["cookie"] == "k=a-long-token-7"
+    query = {"apiKeySecurityScheme": {"location": "query", "name": "k"}}
+    with serving_agent("0.3", security=demanding(query)) as (served, _):
+        who = card(served, server={"uri": "http://127.0.0.1:1", "authentication": TOKEN})
+        type_, _, detail = await problem(performers, who, "tasks/get", {"id": "1"})
+        assert (type_, "a key in the query" in detail) == ("configuration", True)
+        assert sent(served) == []
+
+
 # --- errors ---
 
 

@@ -1,8 +1,8 @@
 """Stage 5, tasks: an agent's card: where the agent is, which version of the protocol it speaks there, how callers prove
 who they are.
 
-Rules: pure. Of the agent's interfaces those by JSON-RPC count, of these one of version 0.3 before others, because that
-is the DSL's. The policy of the card is for the card: the agent gets it only where the card is from. What the card
+Rules: no I/O. Of the agent's interfaces those by JSON-RPC count, of these one of version 0.3 before others, because
+that is the DSL's. The policy of the card is for the card: the agent gets it only where the card is from. What the card
 demands and the task has not is said before anything is sent.
 """
 
@@ -17,6 +17,7 @@ from a2a.types.a2a_pb2 import AgentCard, SecurityScheme
 from google.protobuf.json_format import ParseError
 from packaging.version import InvalidVersion, Version
 
+from fastrunner.base.redaction import hide
 from fastrunner.tasks.call_a2a.arguments import A2aCall
 from fastrunner.tasks.descriptions import Description
 from fastrunner.tasks.rpc import refused, text_of
@@ -59,12 +60,15 @@ def agent_of(call: A2aCall, description: Description | None) -> Agent:
     # The JSON-RPC of 0.3 has no list of tasks.
     url, is_modern = _interface(card, description.url, prefers_modern=call.method == "tasks/list")
     policy = call.policy
-    if policy is None and call.card is not None and _origin(url) == _origin(description.url):
+    # Where the document says that the card is, wherever that has led to.
+    if policy is None and call.card is not None and _origin(url) == _origin(call.card["uri"]):
         policy = call.card.get("authentication")
     key = _api_key(card, policy)
     if key is None or policy is None:
         return Agent(url, is_modern, policy, {}, card)
-    return _with_key(Agent(url, is_modern, None, {}, card), key, text_of(policy["bearer"].get("token"), "token"))
+    token = text_of(policy["bearer"].get("token"), "token")
+    hide(token)
+    return Agent(url, is_modern, None, _key_headers(key, token), card)
 
 
 def _card(description: Description) -> AgentCard:
@@ -148,13 +152,12 @@ def _kind_of(card: AgentCard, name: str) -> str:
             return "a scheme that it does not describe"
 
 
-def _with_key(agent: Agent, scheme: SecurityScheme, token: str) -> Agent:
+def _key_headers(scheme: SecurityScheme, token: str) -> Mapping[str, str]:
     key = scheme.api_key_security_scheme
     match key.location.lower():
         case "header":
-            headers = {key.name: token}
+            return {key.name: token}
         case "cookie":
-            headers = {"Cookie": f"{key.name}={token}"}
+            return {"Cookie": f"{key.name}={token}"}
         case _:
             raise refused("configuration", "the agent's card demands a key in the query, where logs would have it")
-    return Agent(agent.url, agent.is_modern, None, headers, agent.card)

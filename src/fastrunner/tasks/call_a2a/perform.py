@@ -17,7 +17,6 @@ from a2a.utils.errors import A2AError
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base import limits
-from fastrunner.base.redaction import hide
 from fastrunner.tasks.bridge import Bridge
 from fastrunner.tasks.call_a2a.arguments import A2aCall, call_of
 from fastrunner.tasks.call_a2a.card import Agent, agent_of
@@ -113,8 +112,6 @@ class CallA2a:
 
     async def _asked(self, agent: Agent, call: A2aCall, bridge: Bridge, key: str) -> Any:
         """The result. Raises CallProblem."""
-        for secret in agent.headers.values():
-            hide(secret)
         arguments = {"method": "POST", "uri": agent.url, "headers": dict(agent.headers)}
         if agent.policy is not None:
             arguments["authentication"] = agent.policy
