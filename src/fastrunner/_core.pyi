@@ -80,7 +80,7 @@ def load_in_steps(text: str | bytes, budget: int, takes_any_key: bool = False) -
 
 def validate(text: str | bytes, warnings: bool = False) -> tuple[Problem, ...]:
     """All problems of a document by itself, `unsupported` ones included; empty if it would compile, or would with texts
-    from elsewhere.
+    from elsewhere, and where there is a default catalog.
 
     `warnings`: those of what compiles and is hardly meant stand among them; their `severity` tells them apart.
     """

@@ -287,6 +287,10 @@ def test_the_runners_default_catalog() -> None:
         assert Run(again).output == {"a": 1}
     (problem,) = refused(document)
     assert (problem.code, "FASTRUNNER_DEFAULT_CATALOG" in problem.message) == ("unresolved-resource", True)
+    # Validation by itself knows of no runner.
+    assert validate(json.dumps(document)) == ()
+    (warning,) = validate(json.dumps(document), True)
+    assert (warning.code, "in the runner's default catalog" in warning.message) == ("not-fetched", True)
 
 
 def test_a_document_has_its_own_default_and_what_it_calls_has_the_runners() -> None:

@@ -378,8 +378,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
     features = [p.message.partition(":")[0] for p in validate(json.dumps(document)) if p.code == "unsupported"]
     assert sorted(features) == sorted(
         [
-            "call",
-            "authentication",
             "schema format 'avro' (supported",
             "extensions",
             "expression language 'js' (supported",
@@ -505,7 +503,9 @@ def test_bounds_of_tasks() -> None:
 
 def test_every_code_is_documented() -> None:
     sources = "".join(path.read_text() for path in sorted((ROOT / "src" / "fastrunner" / "core").rglob("*.pxi")))
-    given = set(re.findall(r'(?:problem\(|Problem\(|doubt\()(?:checker, )?"([a-z]+(?:-[a-z]+)*)"', sources))
+    given = set(
+        re.findall(r'(?:problem\(|Problem\(|doubt\(|check_refusal\()(?:checker, )?"([a-z]+(?:-[a-z]+)*)"', sources)
+    )
     given |= set(re.findall(r'return (?:None if extra is None else )?\(?\s*"([a-z-]+)",', sources))
     documented = set(re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "docs" / "validation.md").read_text(), re.MULTILINE))
     assert documented >= {"unsupported", "duplicate-key", "invalid-expression", "unsupported-template"}

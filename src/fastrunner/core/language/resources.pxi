@@ -320,7 +320,10 @@ cdef int doubt_resources(Checker checker) except -1:
     path.index = PATH_POINTER
     for resource in (checker.resources or {}).values():
         path.key = <PyObject*>resource.pointer
+        where = "at this URL"
+        if resource.catalog is not None and resource.catalog.name is None:
+            where = "in the runner's default catalog (FASTRUNNER_DEFAULT_CATALOG)"
         doubt(checker, "not-fetched", &path,
-              f"validation fetches nothing: whether there is a {resource.kind} at this URL, and what it is, is seen "
-              "when the document is submitted")
+              f"validation fetches nothing: whether there is a {resource.kind} {where}, and what it is, is seen when "
+              "the document is submitted")
     return 0
