@@ -41,9 +41,9 @@ TURNS = 6
 class Truth:
     """A snapshot as it was written, and the document it belongs to."""
 
-    def __init__(self, case: Case, snapshot: bytes, now_ms: int) -> None:
-        self.plan: Plan = case.plan
-        self.input = case.input
+    def __init__(self, plan: Plan, input_: Any, snapshot: bytes, now_ms: int) -> None:
+        self.plan = plan
+        self.input = input_
         self.fields = fields_of(snapshot)
         self.now_ms = now_ms
 
@@ -57,7 +57,7 @@ def truths(count: int, seed: int) -> list[Truth]:
         for snapshot, now_ms in snapshots:
             fields = fields_of(snapshot)
             if fields[STRANDS] and (len(fields[STRANDS]) > 1 or len(fields[STRANDS][0][7]) > 2 or fields[HELD]):
-                found.append(Truth(case, snapshot, now_ms))
+                found.append(Truth(case.plan, case.input, snapshot, now_ms))
                 break
         if len(found) == count:
             break
@@ -180,7 +180,9 @@ def outcome_for(walk: Walk, choices: Random) -> Outcome:
             walk.wants_event(action.subscription_id)
             return EventArrived(action.subscription_id, {"type": choices.choice("ab"), "k": "1", "data": 1})
         if kind < 3:
-            return EffectResult(action.effect_id, {"r": 1})
+            # Plain results are no messages, and these are a result like any other.
+            message = {"payload": {"n": 1}, "headers": {}, "correlationId": None}
+            return EffectResult(action.effect_id, {"r": 1, "messages": [message], "position": 1})
         return EffectFailure(action.effect_id, "communication", 503, "", "")
     if kind == 7 and choices.randrange(3) == 0:
         return Cancel("c", choices.randrange(2) == 0, 5)

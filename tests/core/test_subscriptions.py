@@ -1,12 +1,15 @@
 """Subscriptions of `call: asyncapi` in a walk: what is asked for, what is consumed, and what comes of it."""
 
+from random import Random
 from typing import Any
 
 import pytest
 
 from fastrunner._core import Cancel, EffectFailure, EffectResult, InvalidWorkflow, Pause, Resume, TimerDue
 from fastrunner.base import limits
+from tests.core.lies import Truth, lie, refused
 from tests.core.walking import START_MS, Run, error_type, plan_of
+from tests.properties import factor
 
 DOCUMENT = {"endpoint": "https://host.test/asyncapi.json"}
 
@@ -319,6 +322,28 @@ def test_branches_that_call_one_function_are_two_consumers() -> None:
     run = Run(plan_of([{"k": {"fork": {"branches": branches}}}], use=use), restoring=True)
     consumers = {run.arguments(effect)["subscription"]["consumer"] for effect in run.open.values()}
     assert len(consumers) == 2
+
+
+# --- snapshots that lie ---
+
+
+def test_lies_about_a_subscription_are_refused_or_behave() -> None:
+    """Before the first message, while the tasks of one run, between messages, and at its end."""
+    iterator = {"do": [{"w": {"wait": "PT1S"}}], "export": {"as": "${ .payload }"}}
+    plan = plan_of([{"s": consuming({"amount": 2, "for": "PT9S"}, foreach=iterator, filter="${ .payload.n == 1 }")}])
+    run = Run(plan)
+    truths = [Truth(plan, None, run.walk.snapshot(), run.now_ms)]
+    for step in (lambda: bring(run, {"n": 1}), run.tick, lambda: bring(run, {"n": 0}), lambda: bring(run, {"n": 1})):
+        step()
+        truths.append(Truth(plan, None, run.walk.snapshot(), run.now_ms))
+    run.tick()
+    assert asked(run)["amount"] == 0
+    truths.append(Truth(plan, None, run.walk.snapshot(), run.now_ms))
+    choices = Random(20_261_129)
+    for truth in truths:
+        assert not refused(truth, truth.fields, Random(0))
+    outcomes = [refused(truth, lie(truth, choices), choices) for truth in truths for _ in range(300 * factor)]
+    assert 0.3 < sum(outcomes) / len(outcomes) < 0.95
 
 
 # --- what is no subscription ---
