@@ -229,7 +229,7 @@ class Reflection:
 
     def __init__(self, files: FileDescriptorSet, version: str, lie: str) -> None:
         self.asked = 0
-        """Conversations."""
+        """How often it was asked for the service."""
         self.authorizations: list[str | None] = []
         self._files = {file.name: file for file in files.file if not file.name.startswith("google/protobuf/")}
         self._lie = lie
@@ -241,9 +241,10 @@ class Reflection:
         )
 
     async def _handle(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        self.asked += 1
-        self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
         async for request in requests:
+            if request.file_containing_symbol == "app.greet.Greeter":
+                self.asked += 1
+                self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
             if self._lie == "silent":
                 return
             yield self._lied(request) if self._lie not in ("", "own") else self._reply(request)

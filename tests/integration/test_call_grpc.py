@@ -380,6 +380,36 @@ async def test_codes_are_errors(greeter: Greeter, calls: Calls, code: str, statu
         assert failure.retry_after_ms == 0
 
 
+async def test_a_server_that_does_not_read_on_is_heard(calls: Calls) -> None:
+    """Its status is the task's, and not that nothing more could be sent; also where it is content with what it has."""
+
+    async def refuse(requests: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+
+    async def enough(requests: Any, context: Any) -> Any:
+        async for request in requests:
+            yield request
+            return
+
+    def handlers(method: str, handler: Any) -> Any:
+        return grpc.method_handlers_generic_handler("app.greet.Greeter", {method: handler})
+
+    refusing = grpc.stream_unary_rpc_method_handler(refuse)
+    content = grpc.stream_stream_rpc_method_handler(enough)
+    large = {"messages": [{"name": "x" * 100_000}] * 50}
+    for _ in range(5):
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((handlers("Collect", refusing), handlers("Chat", content)))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        failure = await calls.failure(port, "Collect", arguments=large)
+        assert (failure.title, failure.status) == ("UNAUTHENTICATED", 401), described(failure)
+        assert len(await calls.value(port, "Chat", arguments=large)) == 1
+        unknown = await calls.failure(port, "Spread", arguments=large["messages"][0])
+        assert unknown.title == "UNIMPLEMENTED", described(unknown)
+        await server.stop(None)
+
+
 async def test_how_long_a_server_asks_to_be_left_alone(greeter: Greeter, calls: Calls) -> None:
     trailers: list[tuple[str, Any]] = []
 

@@ -8,7 +8,7 @@ room for more; it ends as a whole.
 import asyncio
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from string import punctuation
 from typing import Any, Final
@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor import MethodDescriptor
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base import clock, limits
@@ -25,12 +24,13 @@ from fastrunner.tasks.call_grpc.arguments import Call, Target, prepare
 from fastrunner.tasks.call_grpc.channels import Channels
 from fastrunner.tasks.call_grpc.compiler import Compiler
 from fastrunner.tasks.call_grpc.described import Described
+from fastrunner.tasks.call_grpc.exchange import Exchange, Metadata
 from fastrunner.tasks.call_grpc.messages import are_small, decoded, encoded, requests_of
-from fastrunner.tasks.call_grpc.outcome import STATUSES, invalid_call, problem_of_status, too_large
+from fastrunner.tasks.call_grpc.outcome import STATUSES, invalid_call, problem_of_status
 from fastrunner.tasks.call_grpc.reflection import reflected
 from fastrunner.tasks.call_grpc.sources import Gatherer
 from fastrunner.tasks.call_http.failures import OUT_OF_RESOURCES, CallProblem
-from fastrunner.tasks.call_http.room import Room, Share
+from fastrunner.tasks.call_http.room import Room
 from fastrunner.tasks.counted import Counted
 from fastrunner.tasks.surroundings import Surroundings
 
@@ -39,8 +39,6 @@ __all__ = ["CallGrpc", "build"]
 _KIND: Final = "call_grpc"
 _SENDABLE: Final = re.compile(r"[ -~]+")
 _SENT_AS_IT_IS: Final = punctuation.replace("%", "")
-
-Metadata = tuple[tuple[str, str], ...]
 
 
 def build(around: Surroundings) -> "CallGrpc":
@@ -128,7 +126,7 @@ class CallGrpc:
         share = self._room.share()
         try:
             async with self.channels.channel(call.target) as channel:
-                replies = await _Exchange(channel, method, share).replies(messages, metadata, _left_s(bound))
+                replies = await Exchange(channel, method, share).replies(messages, metadata, _left_s(bound))
             size_bytes = sum(map(len, replies))
             if len(replies) <= limits.GRPC_SMALL_COUNT and size_bytes <= limits.GRPC_SMALL_SIZE_BYTES:
                 value = decoded(method, described.pool, replies)
@@ -199,59 +197,6 @@ class _Refused(Exception):
     def __init__(self, failure: EffectFailure) -> None:
         super().__init__(failure.detail)
         self.failure = failure
-
-
-class _Exchange:
-    """One call on the wire: messages are bytes here."""
-
-    def __init__(self, channel: grpc.aio.Channel, method: MethodDescriptor, share: Share) -> None:
-        self._channel: Any = channel
-        self._method = method
-        self._share = share
-
-    async def replies(self, messages: Sequence[bytes], metadata: Metadata, timeout_s: float) -> list[bytes]:
-        """All that the server sends. Raises CallProblem, grpc.aio.AioRpcError."""
-        kind = f"{_word(self._method.client_streaming)}_{_word(self._method.server_streaming)}"
-        assert self._method.containing_service is not None
-        path = f"/{self._method.containing_service.full_name}/{self._method.name}"
-        request = _sending(messages) if self._method.client_streaming else messages[0]
-        call = getattr(self._channel, kind)(path)(request, timeout=timeout_s, metadata=metadata)
-        try:
-            if self._method.server_streaming:
-                return await self._read(call)
-            reply: bytes = await call
-            await self._share.grow(len(reply))
-            return [reply]
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Not this task, but its connection has been closed.
-            raise CallProblem("Connection Lost", "the connection was closed before the call ended") from None
-        finally:
-            call.cancel()
-
-    async def _read(self, call: Any) -> list[bytes]:
-        replies: list[bytes] = []
-        left_size_bytes = limits.GRPC_STREAM_SIZE_BYTES_MAX
-        while isinstance(reply := await call.read(), bytes):
-            left_size_bytes -= len(reply)
-            if left_size_bytes < 0:
-                raise too_large(f"the server streams more than {limits.GRPC_STREAM_SIZE_BYTES_MAX} bytes")
-            if len(replies) == limits.GRPC_STREAM_MESSAGES_MAX:
-                raise too_large(f"the server streams more than {limits.GRPC_STREAM_MESSAGES_MAX} messages")
-            await self._share.grow(len(reply))
-            replies.append(reply)
-        return replies
-
-
-async def _sending(messages: Sequence[bytes]) -> Any:
-    for message in messages:
-        yield message
-
-
-def _word(is_stream: bool) -> str:
-    return "stream" if is_stream else "unary"
 
 
 def _left_s(bound: asyncio.Timeout) -> float:

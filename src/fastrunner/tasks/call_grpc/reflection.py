@@ -5,7 +5,8 @@ goes into a pool of its own. Files that come with protobuf and that a server lea
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from fastrunner.base import limits
 from fastrunner.base.printable import printable
 from fastrunner.tasks.call_grpc.described import Described, in_order
+from fastrunner.tasks.call_grpc.exchange import patient
 from fastrunner.tasks.call_grpc.outcome import GrpcProblem, invalid_call
 from fastrunner.tasks.call_grpc.sources import invalid_proto
 from fastrunner.tasks.call_http.failures import CallProblem
@@ -44,18 +46,15 @@ async def reflected(
 ) -> Described:
     """What a server says of a service, named whole or by its end. Raises CallProblem, grpc.aio.AioRpcError."""
     for method in _METHODS:
-        asking: Any = channel.stream_stream(
+        asking: Any = channel.unary_stream(
             method, ServerReflectionRequest.SerializeToString, ServerReflectionResponse.FromString
         )
-        call = asking(timeout=timeout_s, metadata=metadata)
         try:
-            files = await _Asking(call).files_of(service)
+            files = await _Asking(partial(asking, timeout=timeout_s, metadata=metadata)).files_of(service)
             return await asyncio.to_thread(Described, files)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
-        finally:
-            call.cancel()
     raise GrpcProblem(
         "configuration",
         501,
@@ -66,10 +65,11 @@ async def reflected(
 
 
 class _Asking:
-    """One conversation with a server."""
+    """Questions to one server."""
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
+    def __init__(self, ask: Callable[[ServerReflectionRequest], Any]) -> None:
+        """`ask` begins a call with one question: so there is nothing to be sent to a server that has ended it."""
+        self._ask = ask
         self._files: dict[str, FileDescriptorProto] = {}
         self._size_bytes = 0
 
@@ -136,8 +136,11 @@ class _Asking:
         return names
 
     async def _asked(self, **question: str) -> ServerReflectionResponse:
-        await self._call.write(ServerReflectionRequest(**question))
-        reply = await self._call.read()
+        call = patient(self._ask(ServerReflectionRequest(**question)))
+        try:
+            reply = await call.read()
+        finally:
+            call.cancel()
         if not isinstance(reply, ServerReflectionResponse):
             raise CallProblem("Malformed Response", "the server does not answer what it is asked by reflection")
         return reply
