@@ -52,11 +52,15 @@ class Calls:
 
     def __init__(self, performers: Mapping[str, EffectPerformer], given: Given) -> None:
         self.performers = performers
-        self._given = given
+        self.given = given
+
+    def share(self, other: "Calls") -> None:
+        """Gives another worker the document."""
+        other.given.text = self.given.text
 
     async def run(self, described: Any, arguments: Mapping[str, Any], input_: Any = None, **task: Any) -> Execution:
         """A workflow of one task `m`, restored after every turn."""
-        self._given.text = described if isinstance(described, str) else json.dumps(described)
+        self.given.text = described if isinstance(described, str) else json.dumps(described)
         return await run(workflow(arguments, **task), input_, self.performers, restoring=True)
 
     async def output(self, described: Any, arguments: Mapping[str, Any], input_: Any = None, **task: Any) -> Any:

@@ -34,6 +34,16 @@ async def called() -> AsyncIterator[Calls]:
         yield made
 
 
+class Anew:
+    """Performs by a function."""
+
+    def __init__(self, perform: Any) -> None:
+        self.perform = perform
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 def described(port: int, **more: Any) -> dict[str, Any]:
     return asyncapi_3("redis", f"127.0.0.1:{port}", **more)
 
@@ -130,6 +140,32 @@ async def test_what_others_leave_lying_is_taken_over(
     assert (nothing, [each["payload"] for each in found]) == ([], [1])
     # So many at a time; the rest is left to others.
     assert (await redis.xpending("orders", "billing"))["consumers"] == [{"name": b"gone", "pending": 1}]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_another_worker_acknowledges_what_one_had(redis: Any, port: int, ends: bool) -> None:
+    """As after a crash: each effect is performed by a worker that knows nothing of those before."""
+    await redis.xgroup_create("orders", "billing", id="$", mkstream=True)
+    for number in range(4):
+        await redis.xadd("orders", {"body": f"{number}"})
+    iterator = {"do": [{"s": {"set": {"n": "${ .payload }"}}}], "output": {"as": "${ .n }"}}
+    consume = {"amount": 3} if ends else {"while": "${ .payload < 2 }"}
+    async with calls() as first:
+        performed = 0
+
+        async def anew(effect: Any, arguments: Any) -> Any:
+            nonlocal performed
+            performed += 1
+            async with calls() as other:
+                first.share(other)
+                return await other.performers["call_asyncapi"].perform(effect, arguments)
+
+        performers = {**first.performers, "call_asyncapi": Anew(anew)}
+        found = await Calls(performers, first.given).output(
+            described(port, bindings=STREAM), subscribing(consume, foreach=iterator)
+        )
+    assert (found, performed) == ([0, 1, 2], 4)
+    assert (await redis.xpending("orders", "billing"))["pending"] == 0
 
 
 async def test_an_interrupted_wait_leaves_nobody_in_the_group(called: Calls, redis: Any, port: int) -> None:

@@ -2,7 +2,7 @@
 
 Theory of operation: one effect takes some messages, the next one acknowledges those that are done with and takes
 further ones. What the messages of one effect are called says whether a subscription is still the one that gave them:
-if it is not, as after a crash, there is nothing to acknowledge, and another one is opened.
+if it is not, as after a crash, another one is opened, which acknowledges what it knows by id.
 
 Rules: a subscription is closed when its task ends, when its effect is interrupted or fails, when it is asked for by a
 new visit of the task, when nobody has asked for ASYNCAPI_IDLE_S, when too many are idle, and with the worker. What was
@@ -13,13 +13,14 @@ ends leaves alone, so no message is lost between two of them.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastrunner.base import limits
 from fastrunner.base.clock import wall_ms
-from fastrunner.tasks.call_asyncapi.clients import Message, Subscription
+from fastrunner.tasks.call_asyncapi.clients import Message, Settling, Subscription
 from fastrunner.tasks.call_http.failures import CallProblem
 
-__all__ = ["Keeper", "Kept"]
+__all__ = ["Keeper", "Kept", "is_settled_by_ids"]
 
 
 class Kept:
@@ -29,19 +30,25 @@ class Kept:
         self._subscription = subscription
         self._session = secrets.token_hex(8)
         self._outcomes = 0
+        self._ids: list[str] = []
+        """Of the latest messages."""
         self._next: asyncio.Task[Message] | None = None
         self.idle: asyncio.TimerHandle | None = None
         """What closes it unless somebody asks."""
 
     @property
-    def position(self) -> str:
+    def position(self) -> dict[str, Any]:
         """What the latest messages are called."""
-        return f"{self._session}/{self._outcomes}"
+        return {"outcome": f"{self._session}/{self._outcomes}", "ids": self._ids}
 
-    async def taken(self, count: int) -> None:
-        """So many of the latest messages are done with. Raises CallProblem."""
-        if count:
+    async def taken(self, after: Any, count: int) -> None:
+        """So many of the messages that came as `after` are done with, whoever gave them. Raises CallProblem."""
+        if count == 0:
+            return
+        if after == self.position:
             await self._subscription.taken(count)
+        elif isinstance(self._subscription, Settling) and is_settled_by_ids(after):
+            await self._subscription.settle(after["ids"][:count])
 
     async def messages(self, amount: int | None, ends_at_ms: int | None) -> list[Message]:
         """The next messages, at least one and what comes along with it; none once the time is up. Raises CallProblem
@@ -62,6 +69,7 @@ class Kept:
             size_bytes += len(message.body)
             wait_s = limits.ASYNCAPI_LINGER_S
         self._outcomes += 1
+        self._ids = [message.id for message in found if message.id]
         return found
 
     async def _received(self) -> Message:
@@ -80,6 +88,11 @@ class Kept:
         await self._subscription.close()
 
 
+def is_settled_by_ids(after: Any) -> bool:
+    """Whether another subscription than the one that gave messages can acknowledge them."""
+    return isinstance(after, dict) and bool(after["ids"])
+
+
 class Keeper:
     """The open subscriptions by their consumers."""
 
@@ -89,7 +102,7 @@ class Keeper:
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    def find(self, consumer: str, after: str | None) -> Kept | None:
+    def find(self, consumer: str, after: Any) -> Kept | None:
         """The consumer's subscription if it is the one that gave `after`; whoever gets it has it alone."""
         kept = self._idle.pop(consumer, None)
         if kept is None:
@@ -101,7 +114,7 @@ class Keeper:
         self.end(kept)
         return None
 
-    async def take(self, consumer: str, after: str | None, open_: Callable[[], Awaitable[Subscription]]) -> Kept:
+    async def take(self, consumer: str, after: Any, open_: Callable[[], Awaitable[Subscription]]) -> Kept:
         """As `find`; another one is opened where there is none. Raises CallProblem."""
         kept = self.find(consumer, after)
         if kept is None:

@@ -18,8 +18,8 @@ from fastrunner.base import limits
 from fastrunner.tasks.call_asyncapi.arguments import Route, operation_of, route_to
 from fastrunner.tasks.call_asyncapi.clients import Target
 from fastrunner.tasks.call_asyncapi.content import message_to_send, published, received
-from fastrunner.tasks.call_asyncapi.document import Application, ConfigurationProblem, read_document
-from fastrunner.tasks.call_asyncapi.keeper import Keeper
+from fastrunner.tasks.call_asyncapi.document import Application, ConfigurationProblem, Operation, read_document
+from fastrunner.tasks.call_asyncapi.keeper import Keeper, Kept, is_settled_by_ids
 from fastrunner.tasks.call_asyncapi.outcome import failure_of
 from fastrunner.tasks.call_http.client import Client
 from fastrunner.tasks.call_http.failures import CallProblem, connection_problem
@@ -114,19 +114,15 @@ class CallAsyncapi:
     ) -> Mapping[str, Any]:
         wanted = arguments["subscription"]
         if wanted["amount"] == 0:
-            await self._end(wanted)
+            await self._end(effect, arguments, where)
             return _told([], None)
         async with asyncio.timeout(self._timeout_s):
-            target, route = await self._target(effect, arguments, where)
-            kept = await self._keeper.take(
-                wanted["consumer"], wanted["after"], lambda: _client(route).subscribe(target, wanted["consumer"])
-            )
+            kept, operation = await self._opened(effect, arguments, where)
         try:
-            if kept.position == wanted["after"]:
-                async with asyncio.timeout(self._timeout_s):
-                    await kept.taken(wanted["taken"])
+            async with asyncio.timeout(self._timeout_s):
+                await kept.taken(wanted["after"], wanted["taken"])
             found = await kept.messages(wanted["amount"], wanted["ends_at_ms"])
-            told = [await received(route.operation, message) for message in found]
+            told = [await received(operation, message) for message in found]
         except BaseException:
             self._keeper.end(kept)
             raise
@@ -136,19 +132,32 @@ class CallAsyncapi:
         self._keeper.give_back(wanted["consumer"], kept)
         return _told(told, kept.position)
 
-    async def _end(self, wanted: Mapping[str, Any]) -> None:
+    async def _opened(
+        self, effect: PerformEffect, arguments: Mapping[str, Any], where: list[str]
+    ) -> tuple[Kept, Operation]:
+        wanted = arguments["subscription"]
+        target, route = await self._target(effect, arguments, where)
+        kept = await self._keeper.take(
+            wanted["consumer"], wanted["after"], lambda: _client(route).subscribe(target, wanted["consumer"])
+        )
+        return kept, route.operation
+
+    async def _end(self, effect: PerformEffect, arguments: Mapping[str, Any], where: list[str]) -> None:
         """Nothing more is wanted. What cannot be acknowledged comes again, to whoever subscribes next: the task has had
         its messages, so that is no failure of it."""
+        wanted = arguments["subscription"]
         kept = self._keeper.find(wanted["consumer"], wanted["after"])
-        if kept is None:
-            return
         try:
             async with asyncio.timeout(self._timeout_s):
-                await kept.taken(wanted["taken"])
+                if kept is None and is_settled_by_ids(wanted["after"]):
+                    kept, _ = await self._opened(effect, arguments, where)
+                if kept is not None:
+                    await kept.taken(wanted["after"], wanted["taken"])
         except (CallProblem, OSError) as problem:
             _log.warning("last messages of a subscription could not be acknowledged and may come again: %s", problem)
         finally:
-            self._keeper.end(kept)
+            if kept is not None:
+                self._keeper.end(kept)
 
     # --- where a call goes ---
 
@@ -210,7 +219,7 @@ def _client(route: Route) -> Any:
     return import_module(f"fastrunner.tasks.call_asyncapi.clients.{route.protocol.client}")
 
 
-def _told(messages: list[dict[str, Any]], position: str | None) -> Mapping[str, Any]:
+def _told(messages: list[dict[str, Any]], position: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {"messages": messages, "position": position}
 
 

@@ -14,16 +14,16 @@ messages; a message larger than `ASYNCAPI_MESSAGE_SIZE_BYTES_MAX` is a CallProbl
 it opened. No library writes credentials or bodies to the log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fastrunner.tasks.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from fastrunner.tasks.call_http.client import Client
 
-__all__ = ["Message", "Subscription", "Target"]
+__all__ = ["Message", "Settling", "Subscription", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ class Message:
     """A media type; empty: not said."""
     correlation_id: str | None = None
     """The protocol's own, where it has one."""
+    id: str = ""
+    """What the broker knows it by, where it can be acknowledged by that: see `Settling`."""
 
 
 class Subscription(Protocol):
@@ -84,3 +86,11 @@ class Subscription(Protocol):
 
     async def close(self) -> None:
         """Ends it; what was given and not taken is the broker's again, if it keeps messages. Never raises."""
+
+
+@runtime_checkable
+class Settling(Subscription, Protocol):
+    """A subscription that knows its messages by their ids, also those that one before it gave, as after a crash."""
+
+    async def settle(self, ids: Sequence[str]) -> None:
+        """Before the first `next`: these are done with, durably, and are not given again. Raises CallProblem."""

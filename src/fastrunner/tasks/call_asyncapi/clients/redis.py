@@ -11,7 +11,8 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -133,13 +134,18 @@ class _Stream:
             # Of an entry that was deleted since it was read nothing is left.
             if entries and entries[0][1]:
                 self._given.append(entries[0][0])
-                return _message(entries[0][1])
+                return replace(_message(entries[0][1]), id=entries[0][0].decode())
 
     async def taken(self, count: int) -> None:
-        done = [self._given.popleft() for _ in range(min(count, len(self._given)))]
+        await self._acknowledge([self._given.popleft() for _ in range(min(count, len(self._given)))])
+
+    async def settle(self, ids: Sequence[str]) -> None:
+        await self._acknowledge(ids)
+
+    async def _acknowledge(self, entries: Sequence[bytes | str]) -> None:
         try:
-            if done:
-                await self._client.xack(self._name, self._group, *done)
+            if entries:
+                await self._client.xack(self._name, self._group, *entries)
         except (exceptions.RedisError, OSError) as error:
             raise _problem(error) from None
 
