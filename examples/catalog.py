@@ -196,4 +196,20 @@ EXAMPLES = (
         },
         check=lambda i, output: bool(output == {"reminded": [f"{i}-1", f"{i}-2"], "open": 3}),
     ),
+    Example(
+        file="call_log.yaml",
+        count=24,
+        status="completed",
+        input=lambda i, url: {"service": url, "item": f"item-{i}"},
+        check=lambda _, output: bool(output == {"done": "reservation"}),
+    ),
+    Example(
+        file="rehearsal.yaml",
+        count=24,
+        status="completed",
+        input=lambda i, url: {"service": url, "orderId": f"rehearsal-{i}", "isRehearsal": True},
+        check=lambda i, output: bool(
+            output == {"paymentId": f"rehearsed-rehearsal-{i}", "amount": output["amount"]} and output["amount"] >= 100
+        ),
+    ),
 )

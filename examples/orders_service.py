@@ -60,7 +60,8 @@ class OrdersService:
         """Requests answered from memory because their Idempotency-Key was known."""
         self.requests = 0
         """All requests."""
-        self._notifications = 0
+        self.notified: list[Any] = []
+        """What it was notified of, in the order of the notifications."""
 
     @property
     def url(self) -> str:
@@ -183,8 +184,8 @@ class OrdersService:
 
     async def _notify(self, request: web.Request) -> tuple[int, Any]:
         about = (await request.json())["about"]
-        self._notifications += 1
-        number = self._notifications
+        self.notified.append(about)
+        number = len(self.notified)
         await self._delay()
         return 202, {"about": about, "number": number}
 

@@ -32,8 +32,9 @@ HOLDERS = {
     "for": "`for` binds `each` (`item` if it names none) and `at` (`index`)",
     "foreach": "`foreach` binds `item` (`item`) and `at` (`index`)",
     "catch": "`catch` binds `as` (`error`)",
+    "extension": "an extension binds `task` (the extended task)",
 }
-SCOPED = {"": "", "for": "`each`, `at`", "foreach": "`item`, `at`", "catch": "`as`"}
+SCOPED = {"": "", "for": "`each`, `at`", "foreach": "`item`, `at`", "catch": "`as`", "extension": "`$task`"}
 
 
 def places(positions: Iterable[Position]) -> str:

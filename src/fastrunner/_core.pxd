@@ -69,18 +69,10 @@ cdef class Behaviour:
     """The values of BOUND_NAMES."""
     cdef list written
     """All of it, for snapshots."""
-    cdef long long steps_per_slice_max
-    cdef long long expression_steps_per_step
-    cdef long long strand_steps_max
-    cdef long long events_max
-    cdef long long iterations_max
-    cdef long long data_depth_max
-    cdef long long data_size_bytes_max
-    cdef long long output_json_size_bytes_max
-    cdef long long schema_steps_max
-    cdef long long data_bytes_per_step
-    cdef long long steps_max
-    cdef long long event_error_size_max
+    cdef long long steps_per_slice_max, expression_steps_per_step, strand_steps_max
+    cdef long long events_max, iterations_max, data_depth_max, data_size_bytes_max
+    cdef long long output_json_size_bytes_max, schema_steps_max, data_bytes_per_step
+    cdef long long steps_max, event_error_size_max
     cdef Bounds expressions
 
 
@@ -201,6 +193,7 @@ cdef enum:
     POSITION_EXIT = -2      # the scope completes early
     POSITION_END = -3       # the workflow completes
     POSITION_BLOCKED = -4   # the frame waits for an effect, a timer or its branches
+    POSITION_EXTENDED = -8  # minus the position that follows: where a task leads once its extensions are done
 
 
 cdef enum:
@@ -271,6 +264,8 @@ cdef class TaskList:
 
     cdef tuple tasks
     cdef Py_ssize_t count
+    cdef Py_ssize_t outlets
+    """How many positions below POSITION_BLOCKED its task may lead to; 0 but for a task that extensions surround."""
 
 
 cdef class TaskNode:
@@ -289,16 +284,10 @@ cdef class TaskNode:
     """None of the common properties below is there."""
     cdef Expression condition
     cdef Schema input_schema
-    cdef Template input_from
-    cdef Template output_as
-    cdef Schema output_schema
-    cdef Template export_as
-    cdef Schema export_schema
+    cdef Template input_from, output_as, export_as
+    cdef Schema output_schema, export_schema
     cdef Duration timeout
-    cdef EventParts event_started
-    cdef EventParts event_retry
-    cdef EventParts event_completed
-    cdef EventParts event_failed
+    cdef EventParts event_started, event_retry, event_completed, event_failed
     cdef object authentication
     """How the calls of its effect prove who calls; None: not at all."""
     cdef int reads
@@ -392,6 +381,8 @@ cdef class TaskKind:
 
     cdef readonly int number
     """Stands in snapshots and tallies, so it never changes."""
+    cdef int written
+    """What stands in snapshots: the number, or, of what surrounds tasks of the kind with extensions, one beyond all."""
     cdef readonly str name
     """Of the kind in metrics, and of its effect."""
     cdef readonly str feature
@@ -403,14 +394,15 @@ cdef class TaskKind:
     cdef BuildFunction build
     cdef FrameFunction frame
     cdef BeginFunction begin
-    cdef LeaveFunction leave
-    cdef LeaveFunction wake
+    cdef LeaveFunction leave, wake
     cdef AnswerFunction answer
     cdef CutFunction cut
     cdef ShiftFunction shift
     cdef WriteFunction write
     cdef ReadFunction read
     cdef RenderFunction render
+    cdef TaskKind extended
+    """Of what stands in the place of a task of this kind that extensions surround."""
 
 
 @cython.final
@@ -421,6 +413,8 @@ cdef class Siblings:
     cdef int position
     cdef str reference
     cdef Bindings bindings
+    cdef bint is_extended
+    """Extensions surround the task."""
 
     cdef int target(self, object then) except? -100
 
@@ -441,6 +435,10 @@ cdef class PlanBuilder:
     """Lists that the task being built has in it."""
     cdef int reads
     """What the expressions bound so far read, as bits."""
+    cdef dict extensions
+    """By the word for a kind of task: those that surround such tasks, outermost first; None without any."""
+    cdef bint is_extended
+    """Extensions surround the tasks that are built."""
 
     cdef Expression expression(self, Position position, object text, Bindings bindings)
     cdef Expression condition(self, Position position, object value, Bindings bindings)

@@ -63,7 +63,7 @@ class Position:
 
     @property
     def sees(self) -> str:
-        """Whose scoped variables it sees beside those around: those of its for, foreach or catch; empty if of none."""
+        """Whose scoped variables it sees beside those around: its for, foreach, catch or extension; empty if none."""
 
 POSITIONS: tuple[Position, ...]
 """Every place of a document that holds something to evaluate, in the order of the documentation."""

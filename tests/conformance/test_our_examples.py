@@ -5,12 +5,13 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from examples.catalog import EXAMPLES, Example, secrets_for
-from examples.orders_service import OrdersService
+from examples.orders_service import FAILED_PAYMENTS, OrdersService
 from fastrunner.access.secrets import Secrets
 from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
@@ -48,11 +49,13 @@ async def _performing() -> AsyncIterator[Mapping[str, EffectPerformer]]:
         await descriptions.close()
 
 
-async def _run(example: Example, number: int, service: OrdersService, *, restoring: bool = False) -> Execution:
+async def _run(
+    example: Example, number: int, service: OrdersService, *, restoring: bool = False, given: Any = None
+) -> Execution:
     async with _performing() as performers:
         return await run(
             example.document(),
-            example.input(number, service.url),
+            given or example.input(number, service.url),
             performers,
             execution_id=f"{example.name}-{number}",
             restoring=restoring,
@@ -87,6 +90,26 @@ async def test_examples_end_so_on_the_durable_engine(service: OrdersService, tmp
         verdicts = await asyncio.gather(*(judge(example, number) for example in EXAMPLES for number in range(3)))
     assert [verdict for verdict in verdicts if verdict] == []
     assert service.charges == {f"{name}-{number}": 1 for name in ("order", "described") for number in range(3)}
+
+
+async def test_the_log_has_each_call_before_and_after(service: OrdersService) -> None:
+    example = next(example for example in EXAMPLES if example.name == "call_log")
+    await _run(example, 1, service, restoring=True)
+    entries = [(entry["task"], entry["is"]) for entry in service.notified]
+    assert entries == [("price", "begun"), ("price", "done"), ("reserve", "begun"), ("reserve", "done")]
+    assert service.notified[1]["output"]["item"] == "item-1"
+    assert service.notified[3]["output"] == {"done": "reservation"}
+
+
+async def test_a_rehearsal_charges_nothing_and_the_real_thing_does(service: OrdersService) -> None:
+    example = next(example for example in EXAMPLES if example.name == "rehearsal")
+    await _run(example, 1, service)
+    assert (service.requests, service.charges) == (1, {})
+    given = {**example.input(1, service.url), "isRehearsal": False}
+    # The service refuses the first payments of an order.
+    executions = [await _run(example, number, service, given=given) for number in range(FAILED_PAYMENTS + 1)]
+    assert [execution.status for execution in executions] == ["failed"] * FAILED_PAYMENTS + ["completed"]
+    assert service.charges == {"rehearsal-1": 1}
 
 
 async def test_an_order_is_charged_once(service: OrdersService) -> None:

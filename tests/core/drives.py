@@ -260,6 +260,21 @@ class Maker:
             made["when"] = handler.condition()
         return made
 
+    def extensions(self) -> list[dict[str, Any]]:
+        """What surrounds tasks; it sees nothing that surrounds those but `$task`."""
+        words = ["all", "set", "call", "composite", "for", "try", "wait", "switch", "listen", "emit", "raise"]
+        inner = Maker(self.choices, ("task",))
+        made: list[dict[str, Any]] = []
+        for number in range(1 + self.odds(3)):
+            extension: dict[str, Any] = {"extend": self.choices.choice(words)}
+            if self.odds(2):
+                extension["when"] = self.choices.choice([inner.condition(), "$task.then == null", "$task.set != null"])
+            for part in ("before", "after"):
+                if not self.odds(3):
+                    extension[part] = inner.tasks(1)
+            made.append({f"e{number}": extension})
+        return made
+
 
 # --- cases ---
 
@@ -279,6 +294,8 @@ def make_case(choices: Random) -> Case | None:
     """None for a document the validator refuses (a name that a position does not see)."""
     tasks = Maker(choices).root()
     sections = {"timeout": {"after": Maker(choices).time()}} if choices.randrange(8) == 0 else {}
+    if choices.randrange(4) == 0:
+        sections["use"] = {"extensions": Maker(choices).extensions()}
     try:
         plan = plan_of(tasks, **sections)
     except InvalidWorkflow:

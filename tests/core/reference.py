@@ -36,6 +36,12 @@ class EndError(Exception):
         self.output = output
 
 
+def word_of(task: dict[str, Any]) -> str:
+    """What `extend` calls a task's kind."""
+    (kind,) = {"set", "raise", "switch", "wait", "fork", "try"} & set(task) or {"for" if "for" in task else "do"}
+    return "composite" if kind in ("do", "fork") else kind
+
+
 @dataclass
 class Place:
     """Where a task list runs: its pointer, the variables, the attempt, and the context its tasks share."""
@@ -53,6 +59,7 @@ class Reference:
 
     tasks: list[dict[str, Any]]
     input: Any
+    extensions: list[dict[str, Any]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     now_ms: int = 0
     status: str = "running"
@@ -146,12 +153,17 @@ class Reference:
             self.events.append(("task_started", reference, attempt[0], None, place.iteration))
             started = True
             data = raw
-            if "input" in task:
+            entered, mocked = yield from self.run_before(reference, task, raw, place)
+            variables["context"] = place.context.get("value")
+            if "input" in task and not mocked:
                 data = self.slot(task["input"]["from"], raw, reference, variables)
             variables["input"] = data
-            output, then = yield from self.run_kind(reference, task, data, place, variables, attempt)
+            if mocked:
+                output, then = mocked[0], task.get("then", "continue")
+            else:
+                output, then = yield from self.run_kind(reference, task, data, place, variables, attempt)
             variables["context"] = place.context.get("value")
-            variables["output"] = output
+            raw_output = variables["output"] = output
             if "output" in task:
                 output = self.slot(task["output"]["as"], output, reference, variables)
             variables["output"] = output
@@ -164,7 +176,34 @@ class Reference:
                 self.events.append(("task_started", reference, attempt[0], None, place.iteration))
             self.events.append(("task_failed", reference, attempt[0], fault.error, place.iteration))
             raise
+        for number in reversed(entered):
+            place_after = self.place_in(number, "after", reference, task, raw, raw_output, place)
+            yield from self.run_list(self.extensions[number].get("after", []), output, place_after)
         return output, then
+
+    def run_before(self, reference: str, task: dict[str, Any], raw: Any, place: Place) -> Flow:
+        """Gives (numbers of the extensions around it, a list with the output that one has put in its place)."""
+        entered: list[int] = []
+        for number, extension in enumerate(self.extensions):
+            # Within an extension there is a variable of this name.
+            if "task" in place.variables or extension["extend"] not in ("all", word_of(task)):
+                continue
+            inside = self.place_in(number, "before", reference, task, raw, None, place)
+            seen = {**inside.variables, "context": place.context.get("value")}
+            if "when" in extension and self.slot(extension["when"], raw, reference, seen) in (None, False):
+                continue
+            data, left = yield from self.run_list(extension.get("before", []), raw, inside)
+            if left:
+                return entered, [data]
+            entered.append(number)
+        return entered, []
+
+    def place_in(
+        self, number: int, part: str, reference: str, task: dict[str, Any], raw: Any, output: Any, place: Place
+    ) -> Place:
+        facts = {**task, "name": reference.rpartition("/")[2], "input": raw, "output": output}
+        pointer = f"{reference}/use/extensions/{number}/e{number}/{part}"
+        return Place(pointer, {"task": facts}, place.attempt, place.context, place.iteration)
 
     def run_kind(
         self,

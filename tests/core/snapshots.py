@@ -11,7 +11,7 @@ FORMAT = 2
 BEHAVIOUR, OUTPUT, ERROR, HELD, STRANDS, DETACHED, NOTES = 1, 3, 4, 17, 19, 20, 21
 """Places in the list that is a snapshot; the table of values is its last."""
 
-KIND_FOR, KIND_FORK, KIND_TRY = 3, 4, 5
+KIND_FOR, KIND_FORK, KIND_TRY, KINDS_MAX = 3, 4, 5, 64
 WRITTEN_EFFECT, WRITTEN_CAPSULE, WRITTEN_RENDERED, WRITTEN_SUBSCRIPTION = range(4)
 
 
@@ -75,6 +75,9 @@ class _Values:
             frame[12] = [context and self.values(context) for context in frame[12]]
         elif frame[1] == KIND_TRY:
             frame[12] = self.value(frame[12])
+        elif frame[1] >= KINDS_MAX:
+            # Of a task that extensions surround: its output, transformed and raw.
+            frame[15:17] = self.values(frame[15:17])
 
     def resource(self, entry: list[Any]) -> None:
         if entry[0] == WRITTEN_SUBSCRIPTION:

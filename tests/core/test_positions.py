@@ -184,7 +184,7 @@ def test_scoped_variables_by_position(position: Position) -> None:
     seen = []
     if is_within(position):
         seen += ["outer", "place"]
-    if position.sees:
+    if position.sees and position.sees != "extension":
         seen += ["own"] if position.sees == "catch" else ["own", "ownAt"]
     for name in ("outer", "place", "own", "ownAt", "error", "item", "index", "nothing"):
         assert codes(position, name) == ([] if name in seen else ["unknown-variable"]), name

@@ -370,7 +370,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
             "secrets": ["s"],
             "functions": {"mine": {"set": {"a": 1}}},
             "catalogs": {"c": {"endpoint": "x"}},
-            "extensions": [{"e": {"extend": "all"}}],
             "authentications": {"a": {"bearer": {"token": "t"}}},
         },
         evaluate={"language": "js"},
@@ -379,7 +378,6 @@ def test_everything_unsupported_is_named_and_hides_nothing() -> None:
     assert sorted(features) == sorted(
         [
             "schema format 'avro' (supported",
-            "extensions",
             "expression language 'js' (supported",
         ]
     )

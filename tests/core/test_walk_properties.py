@@ -100,9 +100,25 @@ def task_list(draw: st.DrawFn, depth: int) -> list[dict[str, Any]]:
     return [{name: draw(task(depth, names))} for name in names]
 
 
-def walked(tasks: list[dict[str, Any]], restoring: bool = False) -> Run:
+@st.composite
+def extension(draw: st.DrawFn) -> dict[str, Any]:
+    words = ["all", "all", "set", "set", "composite", "for", "try", "wait", "switch", "raise"]
+    made: dict[str, Any] = {"extend": draw(st.sampled_from(words))}
+    if draw(st.booleans()):
+        whens = ["$task.set != null", '$task.name == "t0"', ". == $task.input", "$context == null", "error"]
+        made["when"] = draw(st.sampled_from(whens))
+    for part in ("before", "after"):
+        if draw(st.booleans()):
+            tell = "[$task.name, $task.input, $task.output, .]"
+            made[part] = [*draw(task_list(1)), {"tell": {"set": tell, "export": {"as": "."}}}]
+            if draw(st.integers(0, 4)) == 0:
+                made[part][-1]["tell"]["then"] = "exit"
+    return made
+
+
+def walked(tasks: list[dict[str, Any]], restoring: bool = False, **sections: Any) -> Run:
     """The walk of a workflow; endless ones, and those with large data, are given up."""
-    run = Run(plan_of(tasks), "in", restoring=restoring, events_max=EVENTS_MAX)
+    run = Run(plan_of(tasks, **sections), "in", restoring=restoring, events_max=EVENTS_MAX)
     while run.walk.status == "running":
         assume(run.walk.last_sequence <= EVENTS_MAX)
         run.tick()
@@ -183,17 +199,30 @@ RETRYING: dict[str, Any] = {
 @example(waking_at_once({"set": "."}, {"set": "."}, output={"as": "error"}))
 @example(waking_at_once({"set": "."}, {"set": "."}, then="end"))
 def test_walk_agrees_with_the_reference(tasks: list[dict[str, Any]]) -> None:
-    run = walked(tasks)
-    assume("fork" not in str(tasks) or len(run.events) < STEPS_OF_A_TURN_MAX)
+    agree(tasks, [])
+
+
+@examples(300)
+@given(workflows, st.lists(extension(), min_size=1, max_size=2))
+def test_extensions_agree_with_the_reference(tasks: list[dict[str, Any]], extensions: list[dict[str, Any]]) -> None:
+    agree(tasks, extensions)
+
+
+def agree(tasks: list[dict[str, Any]], extensions: list[dict[str, Any]]) -> None:
+    run = walked(tasks, use={"extensions": [{f"e{number}": each} for number, each in enumerate(extensions)]})
+    everything = [*tasks, *extensions]
+    assume("fork" not in str(everything) or len(run.events) < STEPS_OF_A_TURN_MAX)
     # The reference keeps data of any size and depth.
     assume(not any("data larger" in str(event[3]) or "data nested" in str(event[3]) for event in told(run)))
-    nested = forks_in_fork(tasks)
-    assume(not nested or not ("'end'" in str(tasks) or "task_failed" in {event[0] for event in told(run)}))
-    reference = Reference(tasks, "in").run()
+    # Extensions of branches stand within them.
+    nested = forks_in_fork(everything) or ("fork" in str(tasks) and "fork" in str(extensions))
+    assume(not nested or not ("'end'" in str(everything) or "task_failed" in {event[0] for event in told(run)}))
+    reference = Reference(tasks, "in", extensions).run()
     assert run.walk.status == reference.status
     assert run.walk.output == reference.output
     assert run.walk.error == reference.error
-    if nested or sleeps_in_fork(tasks):
+    sleeps = sleeps_in_fork(everything) or ("fork" in str(tasks) and "wait" in str(extensions))
+    if nested or sleeps:
         assert by_task(told(run)) == by_task(reference.events)
     else:
         assert told(run) == reference.events

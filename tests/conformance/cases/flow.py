@@ -31,6 +31,12 @@ _FORBIDDEN = {
     "title": "Access Forbidden",
     "instance": "/do/0/raiseErrorIfUnderage",
 }
+_NO_TEXT = {
+    "type": error_type("expression"),
+    "status": 400,
+    "title": "Expression Error",
+    "instance": "/do/0/callHttp",
+}
 _TRIGGER = "io.serverlessworkflow.samples.events.trigger.v1"
 _COLORS = [{"name": "red", "hex": "#FF0000"}, {"name": "green", "hex": "#00FF00"}, {"name": "blue", "hex": "#0000FF"}]
 _HEARTBEAT = {"patient": {"id": "p", "name": "Ann", "room": {"number": 7}, "vitals": {"bpm": 31}}, "timestamp": "t"}
@@ -68,6 +74,12 @@ CASES: Sequence[Case] = (
             for who in ("nurses", "doctor")
         ],
         is_asked_at_once=True,
+    ),
+    Case(
+        "mock-service-extension",
+        Failed(_NO_TEXT),
+        fault="its `when` asks an endpoint that is an object how it starts, which only text does: to go on with other "
+        'endpoints, it would say `($task.with.endpoint | type) == "string"`',
     ),
     Case("raise-inline", Failed(_NOT_IMPLEMENTED)),
     Case("raise-reusable", Failed(_NOT_IMPLEMENTED)),

@@ -385,6 +385,8 @@ cdef class Checker:
             return check_tasks(self, shape, value, path)
         if shape.rule == RULE_CASES:
             check_defaults(self, value, path)
+        if shape.rule == RULE_EXTENSIONS:
+            check_extensions(self, path)
         return self.items(shape, value, 0, path)
 
     cdef int items(self, Shape shape, list value, Py_ssize_t at, Path* path) except -1:
@@ -540,7 +542,7 @@ cdef class Checker:
             if len(self.found) >= self.room:
                 return 0
             where = f"${name} (character {program.argument_offset(name) + 1})"
-            available = [f"${other}" for other in (*self.position.arguments, *names_in(scopes))]
+            available = [f"${other}" for other in dict.fromkeys((*self.position.arguments, *names_in(scopes)))]
             if code == ARGUMENT_UNAVAILABLE:
                 self.problem("unavailable-variable", path, False,
                              f"{where} has no value here; available: {listed(available)}")

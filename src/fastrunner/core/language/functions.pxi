@@ -1,8 +1,9 @@
-"""Stage 2, compile: what a document amounts to with a copy of a function wherever it is called.
+"""Stage 2, compile: what a document amounts to with a copy of a function wherever it is called, and of an extension at
+each task that it extends.
 
 Theory of operation: a plan holds each call of a function with a copy of the function's tasks, so a walk, its snapshots
 and its events know of functions no more than of any task with tasks in it. So functions must come to an end, and the
-bounds on tasks and their nesting hold for a document with all its copies.
+bounds on tasks and their nesting hold for a document with all its copies. Extensions are copied in the same way.
 
 Rules: what is looked at here has not been checked, and shapes report what is wrong with it. A function is looked at
 once, however often it is called; how far one leads to another is bounded like nesting.
@@ -20,10 +21,15 @@ cdef class Extents:
     cdef dict functions
     cdef ExternalResource origin
     """Where the function that is being looked at comes from; None: it stands in the document."""
+    cdef list extensions
+    cdef bint is_extended
+    """Extensions extend the tasks that are being looked at."""
     cdef dict known
-    """(tasks, depth) of each function looked at."""
+    """(tasks, depth) of each function looked at, by its name and whether its tasks are extended."""
+    cdef dict added
+    """The same of the extensions of each kind of task."""
     cdef list path
-    """The functions being looked at, each called by the one before it."""
+    """The functions being looked at, each called by the one before it: an extended one by way of an extension, too."""
     cdef str recursion
     """A function that comes to itself again, and how; None if there is none."""
     cdef str recursive
@@ -32,26 +38,32 @@ cdef class Extents:
     def __cinit__(self, Document document, dict functions):
         self.document = document
         self.functions = functions
+        self.extensions = extensions_of(document.root)
+        self.is_extended = len(self.extensions) > 0
         self.known = {}
+        self.added = {}
         self.path = []
 
     cdef tuple of_function(self, str name):
         cdef ExternalResource caller = self.origin
-        if name in self.known:
-            return <tuple>self.known[name]
-        if name in self.path:
+        cdef ExternalResource origin = None if self.document.origins is None else self.document.origins.get(name)
+        cdef bint around = self.is_extended
+        cdef tuple key = (name, around and origin is None)
+        if key in self.known:
+            return <tuple>self.known[key]
+        if key in self.path:
             if self.recursive is None:
                 self.recursive = name
-                self.recursion = " calls ".join([shown(each) for each in [*self.path[self.path.index(name):], name]])
+                self.recursion = " calls ".join([shown(each) for each, _ in [*self.path[self.path.index(key):], key]])
             return (1, 1)
         if len(self.path) > TASK_NESTING_MAX:
             return (1, TASK_NESTING_MAX + 1)
-        self.path.append(name)
-        self.origin = None if self.document.origins is None else self.document.origins.get(name)
+        self.path.append(key)
+        self.origin, self.is_extended = origin, key[1]
         found = self.of_task(self.functions[name])
-        self.origin = caller
+        self.origin, self.is_extended = caller, around
         self.path.pop()
-        self.known[name] = found
+        self.known[key] = found
         return found
 
     cdef tuple of_task(self, object task):
@@ -69,7 +81,27 @@ cdef class Extents:
         for items in lists_of(task):
             more, deeper = self.of_list(items)
             tasks, depth = tasks + more, max(depth, deeper)
+        if self.is_extended:
+            more, deeper = self.of_extensions(extension_word(task))
+            tasks, depth = tasks + more, max(depth, deeper)
         return (min(tasks, TASKS_PER_DOCUMENT_MAX + 1), depth)
+
+    cdef tuple of_extensions(self, str word):
+        """What extensions add to a task of a kind. One counts for a task of its own, so that empty ones are bounded."""
+        cdef object tasks = 0
+        cdef object depth = 0
+        if word not in self.added:
+            self.is_extended = False
+            for extension in self.extensions:
+                if not extends(extension, word):
+                    continue
+                tasks += 1
+                for items in ((<dict>extension).get("before"), (<dict>extension).get("after")):
+                    more, deeper = self.of_list(items)
+                    tasks, depth = tasks + more, max(depth, deeper)
+            self.is_extended = True
+            self.added[word] = (min(tasks, TASKS_PER_DOCUMENT_MAX + 1), depth)
+        return <tuple>self.added[word]
 
     cdef tuple of_list(self, object items):
         cdef object tasks = 0
@@ -96,12 +128,18 @@ cdef list lists_of(dict task):
 
 cdef int check_functions(Checker checker, dict functions, Path* path) except -1:
     """The names of functions are their own, none comes to itself again, and with all copies the bounds hold."""
-    cdef Extents extents = Extents(checker.document, functions)
-    cdef str code, message, name
+    cdef str name
     for name in CALLS:
         if name in functions:
             member_problem(checker, "reserved-name", name,
                            f"`call: {name}` is the protocol, so this function could not be called; rename it", path)
+    return check_extents(checker, functions, path)
+
+
+cdef int check_extents(Checker checker, dict functions, Path* path) except -1:
+    """What is wrong with a document and all copies in it is told at its functions, or at its extensions."""
+    cdef Extents extents = Extents(checker.document, functions)
+    cdef str code, message
     fault = fault_of_extents(extents, checker.document.root)
     checker.left -= extents.looks * COST_VALUE
     if fault is None:
@@ -125,12 +163,12 @@ cdef tuple fault_of_extents(Extents extents, object root):
     for _, deeper in extents.known.values():
         depth = max(depth, deeper)
     if depth > TASK_NESTING_MAX:
-        return ("too-deep", f"where functions are called, task lists are nested more than {TASK_NESTING_MAX} levels "
-                            "deep: a call is a level")
+        return ("too-deep", f"where functions are called and tasks extended, task lists are nested more than "
+                            f"{TASK_NESTING_MAX} levels deep: a call is a level")
     if tasks > TASKS_PER_DOCUMENT_MAX:
         return ("too-many-tasks",
-                f"with the tasks of a function at each of its calls, the document has more than the "
-                f"{TASKS_PER_DOCUMENT_MAX} tasks that are allowed")
+                f"with the tasks of a function at each of its calls, and those of an extension at each task that it "
+                f"extends, the document has more than the {TASKS_PER_DOCUMENT_MAX} tasks that are allowed")
     return None
 
 

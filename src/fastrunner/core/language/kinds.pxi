@@ -243,13 +243,15 @@ cdef int execute(str feature, Shape shape=None) except -1:
 
 # --- the document ---
 
+# Kinds of tasks by the keys that name them; `composite` is for `do` and `fork`, `all` for every kind.
+cdef tuple EXTENDED_WORDS = ("call", "composite", "emit", "for", "listen", "raise", "run", "set", "switch", "try",
+                             "wait", "all")
 cdef Shape EXTENSION = Shape("an extension: an object with extend", IS_OBJECT, required=("extend",), fields={
-    "extend": Shape("a task kind to extend", IS_TEXT, text=TEXT_WORD, words=(
-        "call", "composite", "emit", "for", "listen", "raise", "run", "set", "switch", "try", "wait", "all")),
+    "extend": Shape("a task kind to extend (a string)", IS_TEXT, text=TEXT_EXTENDED, words=EXTENDED_WORDS),
     "when": Field(EXPRESSION, AT_EXTENSION_WHEN),
     "before": Field(TASKS, AT_EXTENSION_TASKS),
     "after": Field(TASKS, AT_EXTENSION_TASKS),
-})
+}, rule=RULE_EXTENSION, binds=BINDS_TASK)
 cdef Shape USE = Shape("an object", IS_OBJECT, fields={
     "authentications": Field(Shape("an object of authentication policies", IS_OBJECT, members=POLICY),
                              AT_AUTHENTICATION, is_reusable=True),
@@ -257,9 +259,9 @@ cdef Shape USE = Shape("an object", IS_OBJECT, fields={
         "a catalog: an object with endpoint", IS_OBJECT, required=("endpoint",),
         fields={"endpoint": Field(ROOT_ENDPOINT, AT_RESOURCE)}))),
     "errors": Field(Shape("an object of errors", IS_OBJECT, members=ERROR), AT_RAISE_ERROR, is_reusable=True),
-    "extensions": Field(Shape("a list of extensions, each an object with one key, the extension's name", IS_LIST,
-                              items=Shape("an object with one key, the extension's name", IS_OBJECT,
-                                          members=EXTENSION, rule=RULE_SINGLE_KEY)), unsupported="extensions"),
+    "extensions": Shape("a list of extensions, each an object with one key, the extension's name", IS_LIST,
+                        items=Shape("an object with one key, the extension's name", IS_OBJECT, members=EXTENSION,
+                                    rule=RULE_SINGLE_KEY), rule=RULE_EXTENSIONS),
     "functions": Shape("an object of functions", IS_OBJECT, members=TASK, rule=RULE_FUNCTIONS),
     "retries": Field(Shape("an object of retry policies", IS_OBJECT, members=RETRY), is_reusable=True),
     "secrets": Shape("a list of secret names", IS_LIST, items=FREE),

@@ -5,7 +5,8 @@ those of `use.functions`, and called like them; it may need further ones. A sche
 like one that stands in the document. What is still missing is told all at once, as far as it can be known.
 
 Rules: such a function knows nothing of its caller's `use`, and no secrets: it comes from somebody else. It means the
-same whoever calls it, so its mode is strict. Its problems are told at the call that needs it.
+same whoever calls it, so its mode is strict, and no extension extends its tasks. Its problems are told at the call that
+needs it.
 """
 
 cimport cython

@@ -69,15 +69,17 @@ cdef enum:
     BINDS_LOOP  # a `for` task: `for.each` and `for.at`
     BINDS_ITEM  # a `foreach`: `item` and `at`
     BINDS_ERROR  # a `catch`: `as`
+    BINDS_TASK  # an extension: `$task`, which is the extended one
 
-cdef tuple BINDS_WORDS = ("", "for", "foreach", "catch")
+cdef tuple BINDS_WORDS = ("", "for", "foreach", "catch", "extension")
 
 
 # --- scopes ---
 
 @cython.final
 cdef class Bindings:
-    """The scoped variables at a holder: a `for` task, a `foreach`, a `catch`, or any other task, which binds none."""
+    """The scoped variables at a holder: a `for` task, a `foreach`, a `catch`, an extension, or any other task, which
+    binds none."""
 
     cdef tuple at(self, Position position):
         """What an expression of a position sees."""
@@ -103,6 +105,8 @@ cdef Bindings bind(Bindings outer, int binds, dict holder):
         names = (bound_name(loop, "each", "item"), bound_name(loop, "at", "index"))
     elif binds == BINDS_ITEM:
         names = (bound_name(holder, "item", "item"), bound_name(holder, "at", "index"))
+    elif binds == BINDS_TASK:
+        names = ("task", None)
     else:
         names = (bound_name(holder, "as", "error"), None)
     bindings.around = outer.own
@@ -263,9 +267,9 @@ cdef Position AT_SCHEDULE_CORRELATE_EXPECT = at_row("`schedule.on` `correlate` `
                                                     SEES_WORKFLOW)
 cdef Position AT_SCHEDULE_UNTIL = at_row("`schedule.on.until`", "the events so far", FORM_EXPRESSION, SEES_WORKFLOW)
 cdef Position AT_EXTENSION_WHEN = at_row("extension `when`", "the extended task's raw input", FORM_EXPRESSION,
-                                         SEES_TASK_INPUT)
-cdef Position AT_EXTENSION_TASKS = at_row("extension `before`, `after`", "the extended task's data", FORM_TASKS,
-                                          SEES_NOTHING)
+                                         SEES_TASK_INPUT, BINDS_TASK)
+cdef Position AT_EXTENSION_TASKS = at_row("extension `before`, `after`", "the extended task's raw input, its output",
+                                          FORM_TASKS, SEES_NOTHING, BINDS_TASK)
 cdef Position AT_RESOURCE = at_row("endpoints of schemas and catalogs", DOT_NULL, FORM_ENDPOINT,
                                    SEES_WORKFLOW)
 cdef Position AT_RESOURCE_AUTHENTICATION = at_row("`authentication` of schemas' and catalogs' endpoints", DOT_NULL,

@@ -28,6 +28,8 @@ cdef int check_text(Checker checker, Shape shape, str value, Path* path) except 
         return checker.check_value(value, path)
     if rule == TEXT_WORD:
         return check_word(checker, shape, value, path)
+    if rule == TEXT_EXTENDED:
+        return check_extended(checker, shape, value, path)
     if rule == TEXT_THEN:
         return check_target(checker, value, path)
     if rule == TEXT_REFERENCE:
@@ -403,6 +405,8 @@ cdef int check_rule(Checker checker, Shape shape, dict value, Path* path) except
         return check_duration_object(checker, value, path)
     if rule == RULE_RUN:
         return check_run(checker, value, path)
+    if rule == RULE_EXTENSION:
+        return doubt_extension(checker, value, path)
     if rule == RULE_ARGUMENTS:
         return doubt_arguments(checker, path)
     if rule == RULE_EMITTED or rule == RULE_WANTED:

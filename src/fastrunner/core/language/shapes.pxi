@@ -39,6 +39,7 @@ cdef enum:
     TEXT_PATH
     TEXT_CRON
     TEXT_FORMAT
+    TEXT_EXTENDED
 
 # Rules of objects and lists beyond their keys and items.
 cdef enum:
@@ -67,6 +68,8 @@ cdef enum:
     RULE_WANTED
     RULE_RUN
     RULE_ARGUMENTS
+    RULE_EXTENSION
+    RULE_EXTENSIONS
 
 
 cdef class Shape

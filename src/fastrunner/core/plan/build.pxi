@@ -119,6 +119,7 @@ cdef class Cursor:
     cdef bint is_loose
     cdef object origin
     """The ExternalResource that its tasks come from; None: the workflow."""
+    cdef bint is_extended
     cdef Bindings bindings
 
 
@@ -175,6 +176,9 @@ cdef class PlanBuilder:
         plan.schedule_every = self.duration(AT_SCHEDULE, section.get("every"), NO_BINDINGS)
         plan.schedule_after = self.duration(AT_SCHEDULE, section.get("after"), NO_BINDINGS)
         add_workflow_events(plan)
+        if self.use.get("extensions"):
+            self.extensions = sources_of_extensions(self)
+            self.is_extended = True
         plan.root = self.tasks(AT_DO, root["do"], "/do", NO_BINDINGS)
         self.cursors = self.opened
         self.opened = []
@@ -325,6 +329,7 @@ cdef class PlanBuilder:
         cursor.pointer = pointer
         cursor.is_loose = self.is_loose
         cursor.origin = self.origin
+        cursor.is_extended = self.is_extended
         cursor.bindings = bindings_of(bindings.at(position))
         self.opened.append(cursor)
         return cursor.body
@@ -392,17 +397,32 @@ cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:
     cdef str name = cursor.names[position]
     cdef dict definition = cursor.items[position][name]
     cdef Siblings siblings = Siblings.__new__(Siblings)
-    cdef TaskKind kind = <TaskKind?> KINDS_BY_FEATURE[feature_of(definition)]
+    cdef tuple extensions = ()
     cdef TaskNode task
-    cdef int index = <int> len(builder.plan.tasks)
     siblings.names = cursor.names
     siblings.position = position
     place = "" if cursor.is_function else f"/{cursor.first + position}"
     siblings.reference = f"{cursor.pointer}{place}/{escape_pointer(name)}"
     siblings.bindings = cursor.bindings
+    builder.is_loose = cursor.is_loose
+    builder.is_extended = cursor.is_extended
+    if cursor.is_extended:
+        extensions = builder.extensions.get(extension_word(definition), ())
+        siblings.is_extended = len(extensions) > 0
+    task = build_node(builder, cursor, siblings, name, definition)
+    if siblings.is_extended:
+        task = surround(builder, cursor, siblings, task, extensions)
+    cursor.tasks.append(task)
+    return 0
+
+
+cdef TaskNode build_node(PlanBuilder builder, Cursor cursor, Siblings siblings, str name, dict definition):
+    """A task by itself."""
+    cdef TaskKind kind = <TaskKind?> KINDS_BY_FEATURE[feature_of(definition)]
+    cdef TaskNode task
+    cdef int index = <int> len(builder.plan.tasks)
     builder.plan.tasks.append(None)
     builder.reads = 0
-    builder.is_loose = cursor.is_loose
     builder.origin = cursor.origin
     task = kind.build(builder, definition, siblings)
     task.reads, task.scopes = builder.reads, <int> len(cursor.bindings.own)
@@ -413,8 +433,7 @@ cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:
     assert task.then < 0 or not cursor.is_branch, "the validator refuses names in the `then` of a branch"
     builder.add_common(task, definition, cursor.bindings)
     builder.plan.tasks[index] = task
-    cursor.tasks.append(task)
-    return 0
+    return task
 
 
 cdef int add_workflow_events(Plan plan) except -1:

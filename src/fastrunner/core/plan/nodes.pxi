@@ -92,10 +92,13 @@ cdef class Siblings:
 
     cdef int target(self, object then) except? -100:
         """The position in the list that a directive leads to."""
+        cdef int position
         if then is None or then == "continue":
-            return self.position + 1 if self.position + 1 < len(self.names) else POSITION_DONE
-        if then == "exit":
-            return POSITION_EXIT
-        if then == "end":
-            return POSITION_END
-        return self.names.index(then)
+            position = self.position + 1 if self.position + 1 < len(self.names) else POSITION_DONE
+        elif then == "exit":
+            position = POSITION_EXIT
+        elif then == "end":
+            position = POSITION_END
+        else:
+            position = self.names.index(then)
+        return POSITION_EXTENDED - position if self.is_extended else position

@@ -137,13 +137,17 @@ cdef dict task_facts(Place at):
     """`$task`; the workflow itself is none, so its places see an empty object."""
     if at.task is None:
         return {}
+    return facts_of_task(at.task, at.raw_input, at.raw_output, at.started_at_ms)
+
+
+cdef dict facts_of_task(TaskNode task, object raw_input, object raw_output, long long started_at_ms):
     return {
-        "name": at.task.name,
-        "reference": at.task.reference,
-        "definition": at.task.definition,
-        "input": at.raw_input,
-        "output": at.raw_output,
-        "startedAt": moment(at.started_at_ms),
+        "name": task.name,
+        "reference": task.reference,
+        "definition": task.definition,
+        "input": raw_input,
+        "output": raw_output,
+        "startedAt": moment(started_at_ms),
     }
 
 

@@ -43,6 +43,6 @@ cdef list strand_from_format_1(Plan plan, list entry, object answered):
 
 cdef list frame_from_format_1(Plan plan, list frame):
     index, position, data, body_attempt, raw_input, input, started_at_ms, timeout_at_ms, attempt = frame[:9]
-    kind = (<TaskNode?> plan.tasks[index]).kind.number
+    kind = (<TaskNode?> plan.tasks[index]).kind.written
     return [index, kind, position, data, body_attempt, raw_input, input, started_at_ms, timeout_at_ms, attempt, None,
             *frame[9:]]

@@ -1,7 +1,8 @@
 """Stage 4, walk: an error looks for a `try` outwards.
 
 Rules: an error goes from its task to the frames around it, from a branch to its fork, and ends the workflow if nothing
-catches it. Every task it passes has failed, says so, and gives up what it holds outside. An error in a handler, in a
+catches it. Every task it passes has failed, says so, and gives up what it holds outside; an extended task whose `after`
+fails has completed. An error in a handler, in a
 filter or in a retry policy is the `try` task's own and goes outwards from there.
 """
 
@@ -39,6 +40,10 @@ cdef int raise_from(Walk walk, Strand strand, TaskFrame frame, dict error) excep
             except WalkFault as fault:
                 error = without_secrets(walk, fault.error)
                 walk.work.retry_after_ms = 0
+        elif isinstance(frame, ExtendedFrame) and (<ExtendedFrame> frame).phase != EXTENDED_BEFORE:
+            # The task in it has told itself what became of it.
+            frame = frame.parent
+            continue
         let_go(walk, frame)
         emit_failed(walk, frame.task, frame.attempt, frame.parent.scope, error, frame.started_at_ms)
         frame = frame.parent

@@ -62,7 +62,7 @@ cdef TaskFrame push(Walk walk, Place at, object data):
     frame.position = POSITION_BLOCKED
     frame.data = frame.input = data
     frame.raw_input = at.raw_input
-    frame.started_at_ms = walk.now_ms
+    frame.started_at_ms = at.started_at_ms
     frame.timeout_at_ms = at.timeout_at_ms
     frame.scope = parent.scope
     frame.attempt = at.attempt

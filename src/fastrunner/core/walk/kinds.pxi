@@ -1,7 +1,8 @@
 """Stages 2 to 5: the table of kinds: what each kind of task is, from building to the snapshot.
 
 Rules: a new kind is one row here and one part in `walk/tasks/`; nothing else asks which kind a task is. A row has every
-column: what a kind does not do is one of the functions that say so. Numbers stand in snapshots and tallies, so they are
+column: what a kind does not do is one of the functions that say so. A task that extensions surround has another kind
+around it, made of its own one's row. Numbers stand in snapshots and tallies, so they are
 never used again for something else.
 """
 
@@ -14,13 +15,27 @@ cdef int add_kind(int number, str name, str feature, bint has_effect, bint count
     if number != len(kind_rows) or number >= TASK_KINDS_MAX or feature in KINDS_BY_FEATURE:
         raise ValueError(f"the table of kinds has another row {number} or {feature!r}")
     kind.number, kind.name, kind.feature = number, name, feature
+    kind.written = number
     kind.has_effect, kind.counts_attempts = has_effect, counts_attempts
     kind.build, kind.frame = build, frame
     kind.begin, kind.leave, kind.wake, kind.answer = begin, leave, wake, answer
     kind.cut, kind.shift, kind.write, kind.read, kind.render = cut, shift, write, read, render
+    kind.extended = extended_kind(kind)
     kind_rows.append(kind)
     KINDS_BY_FEATURE[feature] = kind
     return execute(feature, shape)
+
+
+cdef TaskKind extended_kind(TaskKind kind):
+    """What stands for tasks of a kind that extensions surround: they count as that kind, and this is done with them."""
+    cdef TaskKind extended = TaskKind.__new__(TaskKind)
+    extended.number, extended.name, extended.feature = kind.number, kind.name, kind.feature
+    extended.written, extended.counts_attempts = TASK_KINDS_MAX + kind.number, kind.counts_attempts
+    extended.build, extended.frame = never_built, extended_frame
+    extended.begin, extended.leave, extended.wake = begin_extended, leave_extended, never_wakes
+    extended.answer, extended.cut, extended.shift = never_answered, nothing_cut, no_times
+    extended.write, extended.read, extended.render = write_extended, read_extended, never_rendered
+    return extended
 
 
 #        number, name, feature, has_effect, counts_attempts,

@@ -119,7 +119,7 @@ cdef list written_frame(SnapshotWriter writer, Strand strand, TaskFrame frame):
         resources = [written_resource(writer, strand, frame, <Resource> resource) for resource in frame.resources]
     fields = [
         frame.task.index,
-        frame.task.kind.number,
+        frame.task.kind.written,
         frame.position,
         writer.value(frame.data),
         frame.body_attempt,
@@ -432,7 +432,7 @@ cdef TaskFrame read_frame(SnapshotReader reader, TaskFrame parent, list fields):
     cdef TaskFrame frame
     (index, kind, position, data, body_attempt, raw_input, input, started_at_ms, timeout_at_ms, attempt,
      resources) = fields[:11]
-    if task.kind.number != kind or parent.position < 0 or parent.body.tasks[parent.position] is not task:
+    if task.kind.written != kind or parent.position < 0 or parent.body.tasks[parent.position] is not task:
         raise ValueError("a task does not run where the document has it")
     frame = task.kind.frame()
     frame.parent, frame.task, frame.scope = parent, task, parent.scope
@@ -452,8 +452,9 @@ cdef TaskFrame read_frame(SnapshotReader reader, TaskFrame parent, list fields):
 cdef int check_position(TaskFrame frame, object position) except -1:
     """Where the frame's list goes on: at one of its tasks or at an end; blocked, if something ends that."""
     cdef TaskKind kind = None if frame.task is None else frame.task.kind
+    cdef TaskList body = NO_TASKS if frame.body is None else frame.body
     frame.position = position
-    if not POSITION_BLOCKED <= frame.position < (0 if frame.body is None else frame.body.count):
+    if not POSITION_BLOCKED - body.outlets <= frame.position < body.count:
         raise ValueError("a list goes on where it has no task")
     if frame.position == POSITION_BLOCKED:
         if kind is None:

@@ -74,20 +74,25 @@ cdef int begin(Walk walk, Strand strand, TaskFrame frame) except -1:
             return 0
         emit(walk, task.event_started, at.attempt, at.scope)
         has_started = True
-        if not task.is_plain:
-            if task.input_schema is not None:
-                match_schema(at, task.input_schema, data, "input")
-            if task.input_from is not None:
-                data = fill(at, task.input_from, data, 0)
-            at.input = data
-            at.timeout_at_ms = deadline_of(at, task.timeout, data)
-        at.input = data
-        task.kind.begin(walk, at, data)
+        begin_work(walk, at, task, data)
     except WalkFault as fault:
         if not has_started:
             emit(walk, task.event_started, at.attempt, at.scope)
         fail_task(walk, at, fault.error)
     return 0
+
+
+cdef inline int begin_work(Walk walk, Place at, TaskNode task, object data) except -1:
+    """A task that is to run: its input, its timeout, and what its kind does. Raises WalkFault."""
+    if not task.is_plain:
+        if task.input_schema is not None:
+            match_schema(at, task.input_schema, data, "input")
+        if task.input_from is not None:
+            data = fill(at, task.input_from, data, 0)
+        at.input = data
+        at.timeout_at_ms = deadline_of(at, task.timeout, data)
+    at.input = data
+    return task.kind.begin(walk, at, data)
 
 
 cdef int leave(Walk walk, Strand strand, TaskFrame frame) except -1:
@@ -123,9 +128,12 @@ cdef int complete(Walk walk, Place at, object output, int then) except -1:
     walk.work.tally.add(task.kind.number, TALLY_COMPLETED, walk.now_ms - at.started_at_ms)
     frame.data = output
     frame.position = then
-    if then == POSITION_END:
-        end_workflow(walk, strand, output)
-    return 0
+    return lead_out(walk, at, output, then) if then <= POSITION_END else 0
+
+
+cdef int lead_out(Walk walk, Place at, object output, int then) except -1:
+    """What follows a task is none of its list: the workflow ends, or extensions have the word first."""
+    return end_workflow(walk, at.strand, output) if then == POSITION_END else end_extended(at, output)
 
 
 cdef int finish(Walk walk, Strand strand, TaskFrame frame, object output, int then) except -1:

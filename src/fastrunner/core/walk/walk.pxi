@@ -3,7 +3,7 @@
     walk.pxi       start, restore, resume; the turn
     frames.pxi     strands and frames; entering and returning to places
     step.pxi       a step: a task begins, a list ends
-    tasks/         what each kind of task does
+    tasks/         what each kind of task does, and what extensions do around one
     kinds.pxi      the table of kinds
     faults.pxi     an error finds its `try`
     deadlines.pxi  waits and timeouts

@@ -32,7 +32,8 @@ cdef TaskNode build_call_function(PlanBuilder builder, dict definition, Siblings
     cursor.is_function = True
     cursor.origin = builder.document.origins.get(name)
     if cursor.origin is not None:
-        cursor.is_loose = False
+        # What comes from elsewhere knows nothing of its caller's document.
+        cursor.is_loose = cursor.is_extended = False
     return task
 
 
