@@ -17,7 +17,7 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites tools demo test languages serve build debug debug-core protos wheel-check docs lint types stubs unit bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites tools demo test languages rabbitmq serve build debug debug-core protos wheel-check docs lint types stubs unit bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ unit: build suites ## All tests
 
 languages: build ## The documented clients in Java, Go and TypeScript: needs mvn, go and npm, and fetches their packages
 	$(BIN)/python -m pytest -m languages tests/integration/test_clients.py
+
+rabbitmq: build ## The tests of AMQP against a real broker: needs Debian's rabbitmq-server
+	$(BIN)/python -m pytest -m rabbitmq tests/integration/test_asyncapi_amqp.py
 
 serve: build ## Start the runner with the environment's configuration
 	$(BIN)/fastrunner serve

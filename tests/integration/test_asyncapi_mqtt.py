@@ -115,7 +115,7 @@ async def test_waiting_may_be_given_up(server: Broker, protocol: str) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await mqtt.publish(target, Message(b"%d" % number), KEY)
-    assert [message.body for message in await take(subscription, 5)] == [b"0", b"1", b"2", b"3", b"4"]
+        assert [message.body for message in await take(subscription, 1)] == [b"%d" % number]
     await subscription.close()
 
 
