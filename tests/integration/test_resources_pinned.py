@@ -305,13 +305,28 @@ async def test_the_runners_default_catalog(tmp_path: Path) -> None:
 # --- whole runners ---
 
 
-async def test_a_killed_tree_goes_on_with_schemas_and_the_default_catalog(tmp_path: Path) -> None:
+def openapi(service: str) -> str:
+    operation = {"operationId": "far", "responses": {"200": {"description": "it"}}}
+    head = {"openapi": "3.0.3", "info": {"title": "far", "version": "1"}, "servers": [{"url": service}]}
+    return json.dumps({**head, "paths": {"/far": {"get": operation}}})
+
+
+async def test_a_killed_tree_goes_on_with_what_it_was_given(tmp_path: Path) -> None:
+    """A function of the default catalog, what that names, a schema and a description."""
+    async with remote_server() as service:
+        service.answers(text='{"far": true}', content_type="application/json")
+        await goes_on_beside(service, tmp_path)
+        assert [request.path for request in service.requests] == ["/far"]
+
+
+async def goes_on_beside(service: Remote, tmp_path: Path) -> None:
     remote = Remote()
     server = await serve(remote)
     texts = {
         "/schema": SCHEMA % "far",
+        "/openapi.json": openapi(service.url),
         "/functions/add/1.0.0/function.yaml": "call: ./inner.yaml",
-        "/functions/add/1.0.0/inner.yaml": "set: {far: true}",
+        "/functions/add/1.0.0/inner.yaml": "set: {near: true}",
     }
 
     async def answer(request: web.Request) -> web.Response:
@@ -321,6 +336,7 @@ async def test_a_killed_tree_goes_on_with_schemas_and_the_default_catalog(tmp_pa
     text = (
         "document: {dsl: 1.0.3, namespace: shop, name: far, version: 1.0.0}\ndo:\n- hold: {wait: {seconds: 2}}\n"
         "- one: {call: 'add:1.0.0@default', with: {n: 1}}\n"
+        f"- two: {{call: openapi, with: {{document: {{endpoint: '{remote.url}/openapi.json'}}, operationId: far}}}}\n"
         f"output: {{schema: {{resource: {{endpoint: '{remote.url}/schema'}}}}}}\n"
     )
     try:
@@ -338,3 +354,4 @@ async def test_a_killed_tree_goes_on_with_schemas_and_the_default_catalog(tmp_pa
         found = await ended(runner, "one")
         assert (found.status, json.loads(found.output_json)) == ("completed", {"far": True})
         stop(runner)
+    assert sorted({request.path for request in remote.requests}) == sorted(texts)
