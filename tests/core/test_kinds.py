@@ -7,10 +7,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskKind, TaskTally
+from fastrunner.access.egress import Egress
+from fastrunner.access.secrets import Secrets
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
+from fastrunner.resources.resolver import Resolver
 from fastrunner.tasks import build_performers
 
 TABLE = Path(__file__).resolve().parents[2] / "src/fastrunner/core/walk/kinds.pxi"
@@ -41,7 +44,7 @@ def lacking(rows: list[list[str]]) -> list[str]:
 def test_numbers_are_dense_and_names_unique() -> None:
     assert [kind.number for kind in KINDS] == list(range(len(KINDS)))
     assert len({kind.name for kind in KINDS}) == len({kind.feature for kind in KINDS}) == len(KINDS)
-    assert all(re.fullmatch(r"[a-z][a-z_]*", kind.name) for kind in KINDS)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", kind.name) for kind in KINDS)
 
 
 def test_tallies_know_every_kind() -> None:
@@ -61,7 +64,9 @@ def test_tallies_know_every_kind() -> None:
 def test_whoever_has_an_effect_has_a_performer(tmp_path: Path) -> None:
     """And no performer waits for a kind that is not there."""
     bus = EventBus(tmp_path, lambda: None, Seals(), 600.0)
-    performers = build_performers(Config(), Metrics(CollectorRegistry()), event_sink=bus)
+    config, metrics = Config(), Metrics(CollectorRegistry())
+    described = Resolver(config, metrics, Secrets(None, None), Egress.of(config))
+    performers = build_performers(config, metrics, event_sink=bus, descriptions=described)
     # Subflows are the engine's own.
     assert set(performers) == {kind.name for kind in KINDS if kind.has_effect} - {"run_workflow"}
 
