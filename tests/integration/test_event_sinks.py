@@ -319,7 +319,7 @@ def test_pauses_double_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyP
             await given.begin()
             monkeypatch.setattr(limits, "EVENT_SINK_PAUSE_S_MIN", 5.0)
             monkeypatch.setattr(limits, "EVENT_SINK_PAUSE_S_MAX", 12.0)
-            monkeypatch.setattr("fastrunner.events.sinks.sender.asyncio.sleep", noting)
+            monkeypatch.setattr("fastrunner.events.sinks.delivery.asyncio.sleep", noting)
             await given.emit(event(1))
             async with asyncio.timeout(30):
                 while paused.count(12.0) < 2:
