@@ -44,6 +44,8 @@ class Receiver:
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.attempts: list[list[str]] = []
         """Ids of each request."""
+        self.answers: list[int] = []
+        """Status of the answer to each request."""
         self.taken: list[str] = []
 
     async def take(self, request: web.Request) -> web.Response:
@@ -58,6 +60,7 @@ class Receiver:
         self.requests.append((dict(request.headers), body))
         self.attempts.append(ids)
         status = self.answer(ids)
+        self.answers.append(status)
         if status < 300:
             self.taken += ids
         return web.Response(status=status)
