@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +17,7 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
 from fastrunner.access.egress import Egress
+from fastrunner.access.sealing import DataKeys
 from fastrunner.base import clock, limits
 from fastrunner.base.sinks import Mode, SinkAddress
 from fastrunner.config import ConfigurationError, load_config
@@ -96,7 +98,8 @@ async def telling(
 ) -> AsyncIterator[tuple[EmbeddedEngine, Sending]]:
     """An engine whose lifecycle goes to sinks."""
     async with engine_on(path, shards=shards, lifecycle_sinks=sinks, **settings) as engine:
-        settings.pop("wall_ms", None)
+        for name in ("wall_ms", "data_keys"):
+            settings.pop(name, None)
         sending = Sending(path, sinks, **settings)
         await sending.lifecycle.begin(engine.feed.rows())
         try:
@@ -266,6 +269,35 @@ async def test_sinks_that_come_and_go() -> None:
             await until(lambda: sending.count("delivered") == 24, "both to have what is new")
         assert [*Told(first).of] == ["one", "two", "three"]
         assert [*Told(second).of] == ["two", "three"]
+
+
+async def test_a_shard_that_is_restored_to_what_it_was_before() -> None:
+    """What it executes then has numbers that a sink has had, and is sent all the same."""
+    path, backup = folder(), folder()
+    async with receiving() as receiver:
+        for execution_id in ("one", "two"):
+            async with telling(path, at(receiver.port)) as (engine, sending):
+                await engine.submit(submission(execution_id, SET))
+                await until(lambda: sending.count("delivered") == 8, "the sink to have it")
+            if execution_id == "one":
+                shutil.copytree(path, backup, dirs_exist_ok=True)
+        for file in path.glob("shard-*"):
+            file.unlink()
+        for file in backup.glob("shard-*"):
+            shutil.copy(file, path)
+        async with telling(path, at(receiver.port)) as (engine, sending):
+            await engine.submit(submission("three", SET))
+            await until(lambda: sending.count("delivered") == 8, "the sink to have what is new")
+        assert [*Told(receiver).of] == ["one", "two", "three"]
+
+
+async def test_sealed_events_are_sent_open() -> None:
+    async with receiving() as receiver:
+        keys = DataKeys({"one": bytes(32)})
+        async with telling(folder(), at(receiver.port), data_keys=keys) as (engine, sending):
+            await engine.submit(submission("one", FAULTY))
+            await until(lambda: sending.count("delivered") == 12, "all to be taken")
+        assert [*Told(receiver).of["one"].values()][-1].get_data()["error"]["detail"] == "no room"
 
 
 @pytest.mark.parametrize("mode", [Mode.STRUCTURED, Mode.BATCH])
