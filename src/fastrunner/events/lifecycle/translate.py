@@ -5,11 +5,11 @@ sequence number there, so it is the same however often it is sent. Outputs stay 
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowProgressEvent
+from fastrunner.base.moments import rfc3339
 from fastrunner.engine import DefinitionRef
 
 __all__ = ["lifecycle_of"]
@@ -47,7 +47,7 @@ _KINDS: Final[Mapping[str, tuple[_Kind, ...]]] = {
 def lifecycle_of(definition: DefinitionRef, event: WorkflowProgressEvent) -> Iterator[dict[str, Any]]:
     """What one progress event of an execution of a workflow is: CloudEvents in their JSON format, perhaps none."""
     for kind in _KINDS.get(event.event_type, ()):
-        moment = _iso(event.timestamp_ms)
+        moment = rfc3339(event.timestamp_ms)
         path = (definition.namespace, definition.name, definition.version)
         yield {
             "specversion": "1.0",
@@ -80,10 +80,3 @@ def _error(kind: _Kind, event: WorkflowProgressEvent) -> dict[str, Any]:
     texts = {"title": error.title, "detail": error.detail, "instance": error.instance}
     told = {name: text for name, text in texts.items() if text}
     return {"error": {"type": error.type, "status": error.status, **told}}
-
-
-def _iso(at_ms: int) -> str:
-    """A moment in ISO 8601, with its offset."""
-    seconds, rest_ms = divmod(at_ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ms * 1000)
-    return moment.isoformat(timespec="milliseconds")
