@@ -61,7 +61,7 @@ MAY_IMPORT = {
     | {"events.attributes"},
     "service.transport": BELOW | {"access", "routing.facts", "service"},
     "web": BELOW | {"access", "events.attributes"},
-    "data": STORE | {"access.sealing", "engine", "events.file"},
+    "data": STORE | {"access.sealing", "engine", "events.file", "events.schedules.file"},
     "stigmer": BELOW,
     "processes": {"*"},
     "cli": {"*"},
