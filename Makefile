@@ -17,7 +17,7 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites tools demo test languages rabbitmq serve build debug debug-core protos wheel-check docs lint types stubs unit bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites tools demo test languages rabbitmq serve build debug debug-core protos wheel-check docs lint types stubs unit parts integration bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,13 @@ demo: build ## Run the examples on a real runner with live progress, killing a w
 
 test: lint types stubs unit debug-core ## Lint, types and all tests; those of the core with the debug build, too
 
-unit: build suites ## All tests
-	$(BIN)/python -m pytest
+unit: parts integration ## All tests; with -j2 both halves at once
+
+parts: build suites ## The tests of the parts by themselves, under crashes and in simulation
+	$(BIN)/python -m pytest --ignore tests/integration
+
+integration: build suites ## The tests of what the parts do together
+	$(BIN)/python -m pytest tests/integration
 
 languages: build ## The documented clients in Java, Go and TypeScript: needs mvn, go and npm, and fetches their packages
 	$(BIN)/python -m pytest -m languages tests/integration/test_clients.py

@@ -194,6 +194,11 @@ class Config(DataSettings):
     event_sinks: Annotated[SecretStr, _secret(SinkAddress.checked)] | None = _variable("FASTRUNNER_EVENT_SINKS", None)
     """URLs, between white space, that emitted CloudEvents are sent to as well, with `binary:`, `structured:` (the
     default) or `batch:` before each; see docs/cloudevents.md. No flag: URLs may hold passwords."""
+    lifecycle_sinks: Annotated[SecretStr, _secret(SinkAddress.checked)] | None = _variable(
+        "FASTRUNNER_LIFECYCLE_SINKS", None
+    )
+    """URLs in the same form that the lifecycle of every execution is told to, as the DSL's CloudEvents; see
+    docs/cloudevents.md. No flag."""
     http_timeout_s: Seconds = _variable("FASTRUNNER_HTTP_TIMEOUT_S", 300.0)
     """Longest a single HTTP call of a workflow may take, in seconds, where the workflow sets no timeout."""
     secrets_dir: Annotated[Folder, AfterValidator(readable_folder)] | None = _variable("FASTRUNNER_SECRETS_DIR", None)

@@ -243,6 +243,8 @@ def test_dumps_read_back(value: Any, flow: bool) -> None:
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 2)
     yaml.default_flow_style = flow
+    # ruamel folds some texts with control characters so that it cannot read them itself.
+    yaml.width = 1 << 20
     stream = StringIO()
     yaml.dump([value], stream)
     assert load(stream.getvalue()) == [value]

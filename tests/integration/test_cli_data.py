@@ -16,6 +16,8 @@ from fastrunner.data.inspection import shard_files
 from fastrunner.engine import DefinitionRef, ExecutionQuery
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
+from fastrunner.engine.schedules import Schedule, ScheduleOptions, Trigger
+from fastrunner.events.schedules.file import SchedulesFile
 from fastrunner.registry.file import RegistryFile
 from tests.golden import make
 from tests.integration.engines import document, engine_on, submission
@@ -112,6 +114,28 @@ def test_check_names_what_is_damaged_in_the_registry(folder: Path, statement: st
     assert done.returncode == 1
     assert {(each["file"], each["table"]) for each in findings} == {("registry.db", table)}
     assert all(detail in each["detail"] for each in findings)
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "detail"),
+    [
+        ("update schedules set progress = '{'", "schedules", "'nightly' is damaged"),
+        ("update schedules set options = '{}'", "schedules", "'nightly' is damaged"),
+        ("update schedules set principal = '{}'", "schedules", "'nightly' is damaged"),
+        ("drop table schedules", "schedules", "the rest cannot be read"),
+    ],
+)
+def test_check_names_what_is_damaged_of_schedules(folder: Path, statement: str, table: str, detail: str) -> None:
+    with closing(SchedulesFile(folder)) as file:
+        trigger = Trigger(cron="0 2 * * *")
+        file.add(Schedule("nightly", "tests", "child", "1.0.0", trigger, ScheduleOptions(), b"", 1, None), b"digest")
+    assert fastrunner("data", "check", "--data-dir", str(folder)).returncode == 0
+    with closing(apsw.Connection(str(folder / "schedules.db"))) as db:
+        db.execute(statement)
+    done = fastrunner("data", "check", "--data-dir", str(folder), "--json")
+    [finding] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, finding["file"], finding["table"]) == (1, "schedules.db", table)
+    assert detail in finding["detail"]
 
 
 def test_a_registry_that_is_no_database(folder: Path) -> None:

@@ -330,16 +330,16 @@ async def test_retention_by_count_and_by_age_deletes_finished_executions_only() 
         await asyncio.gather(*(engine.submit(submission(f"execution-{number}")) for number in range(250)))
         shard = engine._shards.by_number[0]
         shard.retain()
-        await until(lambda: shard._retention.finished_count == 10, "retention by count")
+        await until(lambda: shard.retention.finished_count == 10, "retention by count")
         with pytest.raises(UnknownExecution):
             await engine.get("execution-0")
         assert (await engine.get("execution-249")).status == "completed"
     later_ms = clock.wall_ms() + 10_000
     async with engine_on(path, retention_s=5, wall_ms=lambda: later_ms) as engine:
         shard = engine._shards.by_number[0]
-        assert shard._retention.finished_count == 10
+        assert shard.retention.finished_count == 10
         shard.retain()
-        await until(lambda: shard._retention.finished_count == 0, "retention by age")
+        await until(lambda: shard.retention.finished_count == 0, "retention by age")
         assert (await engine.get("running")).status == "running"
     with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
         assert db.execute("select count(*) from events").fetchone() == (1,)
@@ -356,7 +356,7 @@ async def test_retention_keeps_what_the_receiver_has_not_acknowledged() -> None:
 
         def gone() -> bool:
             shard.retain()
-            return shard._retention.finished_count == 1
+            return shard.retention.finished_count == 1
 
         await until(gone, "the acknowledged one to be deleted")
         assert (await engine.get("two")).acknowledged_sequence == 0

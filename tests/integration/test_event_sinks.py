@@ -44,6 +44,8 @@ class Receiver:
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.attempts: list[list[str]] = []
         """Ids of each request."""
+        self.answers: list[int] = []
+        """Status of the answer to each request."""
         self.taken: list[str] = []
 
     async def take(self, request: web.Request) -> web.Response:
@@ -58,6 +60,7 @@ class Receiver:
         self.requests.append((dict(request.headers), body))
         self.attempts.append(ids)
         status = self.answer(ids)
+        self.answers.append(status)
         if status < 300:
             self.taken += ids
         return web.Response(status=status)
@@ -319,7 +322,7 @@ def test_pauses_double_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyP
             await given.begin()
             monkeypatch.setattr(limits, "EVENT_SINK_PAUSE_S_MIN", 5.0)
             monkeypatch.setattr(limits, "EVENT_SINK_PAUSE_S_MAX", 12.0)
-            monkeypatch.setattr("fastrunner.events.sinks.sender.asyncio.sleep", noting)
+            monkeypatch.setattr("fastrunner.events.sinks.delivery.asyncio.sleep", noting)
             await given.emit(event(1))
             async with asyncio.timeout(30):
                 while paused.count(12.0) < 2:

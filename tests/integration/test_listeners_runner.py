@@ -144,23 +144,24 @@ async def test_approver_that_is_faster_than_the_workflow_and_one_that_is_not(tmp
         ready(runner)
         send(runner.target, [approved("1", "early", "yes")])
         async with connections(runner, 2) as opened:
-            for connection in opened[:2]:
+            pair = [*{each.pid: each for each in opened}.values()]
+            for connection in pair:
                 for order in ("early", "late"):
                     await connection.execute(
                         f"{order}-{connection.pid}", APPROVAL, input_json=json.dumps({"order": order})
                     )
-            early = [f"early-{connection.pid}" for connection in opened[:2]]
+            early = [f"early-{connection.pid}" for connection in pair]
             assert await outputs(runner, early) == {each: ["yes"] for each in early}
             await asyncio.to_thread(until, lambda: runner.metric("workflow_runner_listeners") == 2)
-            late = [f"late-{connection.pid}" for connection in opened[:2]]
-            await opened[0].call("PauseExecution", m.PauseExecutionRequest(execution_id=late[0]), Empty)
+            late = [f"late-{connection.pid}" for connection in pair]
+            await pair[0].call("PauseExecution", m.PauseExecutionRequest(execution_id=late[0]), Empty)
             send(
                 runner.target,
                 [approved("2", "other", "no"), approved("3", "late", "yes"), approved("3", "late", "twice")],
             )
             assert await outputs(runner, late[1:]) == {late[1]: ["yes"]}
-            assert (await view_of(opened[0], late[0])).status == "paused"
-            await opened[0].call("ResumeExecution", m.ResumeExecutionRequest(execution_id=late[0]), Empty)
+            assert (await view_of(pair[0], late[0])).status == "paused"
+            await pair[0].call("ResumeExecution", m.ResumeExecutionRequest(execution_id=late[0]), Empty)
             assert await outputs(runner, late[:1]) == {late[0]: ["yes"]}
         stop(runner)
 

@@ -1,4 +1,4 @@
-"""Support: where emitted CloudEvents go beside the workflows: addresses of HTTP sinks, as the setting has them.
+"""Support: where CloudEvents go that leave a runner: addresses of HTTP sinks, as the settings have them.
 
     https://broker.example/events batch:https://archive.example/in binary:http://user:password@10.0.0.5:8080/
 

@@ -109,20 +109,22 @@ def _line(fields: dict[str, Any]) -> str:
 @_data_dir
 @_json
 def check(data_dir: Path | None, as_json: bool) -> None:
-    """Look for damage in shards, events and the registry of workflows: pages, checksums, what must hold between rows,
-    and executions that live in several shards.
+    """Look for damage in shards, events, schedules and the registry of workflows: pages, checksums, what must hold
+    between rows, and executions that live in several shards.
 
     Exits with 0 if everything is what was written, 1 with a list of what is not. Beside a running runner it holds back
     the folding of the journal for as long as it reads a shard. Without the keys of a sealed directory it checks
     checksums, and says so.
     """
     from fastrunner.data.inspection import doubled
+    from fastrunner.data.schedules import schedule_rows
     from fastrunner.engine.embedded.store.manifest import read_sealing_keys
     from fastrunner.registry import inspection as registry
 
     settings = _settings(data_dir)
     with _refusals():
-        shards, others = _shards(settings), _events(settings)
+        shards = _shards(settings)
+        others = [*_events(settings), *schedule_rows(settings.data_dir, _keys(settings))]
         is_closed = settings.data_key_file is None and bool(read_sealing_keys(settings.data_dir))
         rows = sum(file.count_rows() for file in (*shards, *others)) + registry.count_rows(settings.data_dir)
         found = 0

@@ -98,7 +98,8 @@ async def execute_until(local: LocalRun, interrupt: asyncio.Event, begun: Callab
 
 
 async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, begun: Callable[[], None]) -> str:
-    config = load_config(data_dir=folder, env="local")
+    # Nothing is sent to sinks from here: what they would be sent is not kept for them either.
+    config = load_config(data_dir=folder, env="local", lifecycle_sinks=None)
     metrics = Metrics()
     secrets = Secrets(config.secrets_dir, secret_variables())
     try:

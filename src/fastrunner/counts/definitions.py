@@ -241,6 +241,19 @@ class Metrics:
             "Age of the oldest emitted CloudEvent that a sink has not taken",
             oldest=True,
         )
+        self.lifecycle_events = self._counters(
+            "lifecycle_events_sent_total",
+            "Lifecycle CloudEvents by what became of them at each sink: retried as often as that happened",
+            {"outcome": ("delivered", "retried", "dropped")},
+        )
+        self.lifecycle_sinks_failing = self._gauge(
+            "lifecycle_sinks_failing", "Sinks that take no lifecycle CloudEvents now, as each worker counts them"
+        )
+        self.lifecycle_oldest_age = self._gauge(
+            "lifecycle_sinks_oldest_event_age_seconds",
+            "Age of the oldest lifecycle CloudEvent that a sink has not taken",
+            oldest=True,
+        )
         self.event_commit_events = self._histogram(
             "cloud_event_commit_events", "CloudEvents written by one commit", _COUNTS
         )

@@ -317,6 +317,31 @@ class ChangeFeed(Protocol):
         """
 
 
+class EventRows(Protocol):
+    """The rows of events of one shard, for whoever sends all of them elsewhere."""
+
+    @property
+    def number(self) -> int:
+        """The shard's."""
+
+    def last_key(self) -> int:
+        """The number of the last row there has been. Raises StorageFailed."""
+
+    def after(self, key: int, rows_max: int, size_bytes_max: int) -> Sequence[tuple[int, DefinitionRef, str, bytes]]:
+        """Rows after one, in the order of their commits, until a bound is passed: (number, document, execution id,
+        encoded events; none if they are damaged). Raises StorageFailed."""
+
+    def sent(self, key: int) -> None:
+        """Everybody has the rows up to one: they are not kept for this any longer."""
+
+
+class WorkerFeed(ChangeFeed, Protocol):
+    """The same for the worker itself."""
+
+    def rows(self) -> Sequence[EventRows]:
+        """Those of each shard that is open."""
+
+
 class EffectPerformer(Protocol):
     """One kind of effect (see `tasks/`). Cancelling the coroutine interrupts the effect for real."""
 
@@ -449,6 +474,10 @@ class WorkerEngine(Engine, Protocol):
     @property
     def outbox(self) -> Outbox:
         """What the callbacks read."""
+
+    @property
+    def feed(self) -> "WorkerFeed":
+        """See Engine."""
 
     def watch_storage(self, listener: Callable[[str], None]) -> None:
         """Has `listener` told on the loop why executions are not taken, and with an empty text when they are again.

@@ -1,11 +1,11 @@
 """Support: a worker process: assembles the parts of the data path on one event loop, and takes them down in order.
 
-Start: engine (its shards recover), the folder of workflows, what others' shards hold (no new execution lives there),
-callbacks (what the outbox holds), then the router (others may forward), then gRPC (clients may call), then schedules,
-then `ready`. Stop: schedules, which another worker fires from now on; gRPC, so that clients move on to other workers;
-then the engine comes to rest; callbacks, of its last commits too, while it can still write what was acknowledged; then
-its store; the router last, because it answers what others have forwarded. A request that nobody answers any more goes
-to this worker's successor.
+Start: engine (its shards recover), lifecycle sinks, the folder of workflows, what others' shards hold (no new execution
+lives there), callbacks (what the outbox holds), then the router (others may forward), then gRPC (clients may call),
+then schedules, then `ready`. Stop: schedules, which another worker fires from now on; gRPC, so that clients move on to
+other workers; then the engine comes to rest; callbacks, of its last commits too, while it can still write what was
+acknowledged; lifecycle sinks, and its store; the router last, because it answers what others have forwarded. A request
+that nobody answers any more goes to this worker's successor.
 
 Rule: this module starts and stops parts and does nothing else; what a child process owes the supervisor is in `child`.
 """
@@ -29,6 +29,7 @@ from fastrunner.engine import Beginner
 from fastrunner.engine.build import build_engine
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
+from fastrunner.events.lifecycle.sender import Lifecycle
 from fastrunner.events.schedules.book import Schedules
 from fastrunner.events.sinks.sender import Sinks
 from fastrunner.processes.child import serve_child
@@ -82,6 +83,15 @@ def _sinks_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Sinks 
     return Sinks(config.data_dir, addresses, Seals(context.shared.data_keys), post, metrics)
 
 
+def _lifecycle_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Lifecycle | None:
+    """Who sends what becomes of this worker's executions to the sinks for that; None if there are none."""
+    config = context.config
+    if config.lifecycle_sinks is None:
+        return None
+    addresses = SinkAddress.parse_all(config.lifecycle_sinks.get_secret_value())
+    return Lifecycle(config.data_dir, addresses, HttpPost(config, metrics, egress), metrics)
+
+
 class Worker:
     """The parts of one worker, started."""
 
@@ -111,6 +121,7 @@ class Worker:
         )
         egress, secrets = Egress.of(config, serves=True), Secrets(config.secrets_dir, secret_variables())
         self._sinks = _sinks_of(context, self._metrics, egress)
+        self._lifecycle = _lifecycle_of(context, self._metrics, egress)
         resources = Resolver(config, self._metrics, secrets, egress)
         self._performers = build_performers(config, self._metrics, egress, event_sink=self._bus, descriptions=resources)
         self._engine = build_engine(
@@ -162,6 +173,8 @@ class Worker:
             worker._sinks.start()
         asyncio.get_running_loop().add_reader(worker._wakes.fileno(worker._index), worker._look_for_events)
         await worker._engine.open()
+        if worker._lifecycle is not None:
+            await worker._lifecycle.begin(worker._engine.feed.rows())
         if worker._workflows_dir is not None:
             await worker._registry.load(worker._workflows_dir, partial(worker._engine.plan_of, client=""))
         await places_known(worker._places)
@@ -208,6 +221,8 @@ class Worker:
         await self._engine.quiesce(max(left_s - limits.DRAIN_CALLBACKS_S_MAX, left_s / 2))
         if self._callbacks is not None:
             await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
+        if self._lifecycle is not None:
+            await self._lifecycle.close()
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
         if self._sinks is not None:
             await self._sinks.close()

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base import limits
-from fastrunner.engine import DefinitionRef, FeedItem, StateChange
+from fastrunner.engine import DefinitionRef, EventRows, FeedItem, StateChange
+from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.reader import Reader
 from fastrunner.errors import Stopping
@@ -51,6 +52,10 @@ class Feed:
         self._commits = 0
         self._pages: OrderedDict[tuple[int, int, int], _Page] = OrderedDict()
         self._closed = False
+
+    def rows(self) -> Sequence[EventRows]:
+        """See WorkerFeed."""
+        return [_Rows(shard) for shard in self._shards]
 
     def announce(self) -> None:
         """Events are durable now."""
@@ -105,6 +110,25 @@ class Feed:
             if len(self._pages) > limits.FEED_PAGES_KEPT_MAX:
                 self._pages.popitem(last=False)
         return page
+
+
+class _Rows:
+    """The rows of events of one shard; see EventRows."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.number = shard.number
+        self._store = shard.store
+        self._unsent = shard.retention.unsent
+
+    def last_key(self) -> int:
+        _, last = self._store.feed_bounds()
+        return last
+
+    def after(self, key: int, rows_max: int, size_bytes_max: int) -> Sequence[tuple[int, DefinitionRef, str, bytes]]:
+        return self._store.feed(key, rows_max, size_bytes_max)
+
+    def sent(self, key: int) -> None:
+        self._unsent.sent_key = key
 
 
 def _read(store: Reader, position: int) -> _Page:

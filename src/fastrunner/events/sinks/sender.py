@@ -2,52 +2,33 @@
 
 Theory of operation: whoever holds a lock on a file of the data directory sends; when it dies the kernel lets go, and
 another takes over from the positions that were noted. Each sink is sent to by itself, one request at a time, in order:
-a page of the file is read, cut into requests, sent. A request that fails is sent again after a pause that doubles,
-until the sink takes it or the outbox's bound on age is reached.
-
-Rules: a sink that says that the event itself is at fault (400, 413, 415, 422) is asked again a few times, with that
-event alone, and then passes it over: one event does not hold up all others for days. Of a sink's troubles the first is
-logged, and its end; never its URL.
+a page of the file is read, cut into requests, sent (`delivery`), until the sink takes it or the outbox's bound on age
+is reached.
 """
 
 import asyncio
 import fcntl
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 from fastrunner.base import clock, limits
 from fastrunner.base.sinks import Mode, SinkAddress
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.errors import RunnerError
+from fastrunner.events.sinks.delivery import Delivery, Post
 from fastrunner.events.sinks.file import Outgoing, OutgoingFile
-from fastrunner.events.sinks.formats import request_of
 
-__all__ = ["NotSent", "Post", "Sinks"]
+__all__ = ["Sinks"]
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _LOCK_NAME: Final = "event-sinks.lock"
-_OF_THE_EVENT: Final = frozenset({400, 413, 415, 422})
-
-
-class NotSent(Exception):
-    """A request without an answer; the message is half a sentence without the URL."""
-
-
-class Post(Protocol):
-    """Sends requests (see `tasks/emit/sinks.py`)."""
-
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        """The status of the answer. Raises NotSent."""
-
-    async def close(self) -> None:
-        """Closes its connections."""
 
 
 class Sinks:
@@ -78,8 +59,7 @@ class Sinks:
             outcome: metrics.events_sent.labels(outcome) for outcome in ("delivered", "retried", "dropped")
         }
         self._oldest_age = metrics.event_sinks_oldest_age
-        self._failing = metrics.event_sinks_failing
-        self._failing_names: set[str] = set()
+        self._delivery = Delivery(post, self._outcomes, metrics.event_sinks_failing)
 
     def start(self) -> None:
         """Sends from now on, or as soon as nobody else does, until `close`."""
@@ -137,8 +117,7 @@ class Sinks:
             for each in work:
                 each.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            self._failing_names.clear()
-            self._failing.set(0)
+            self._delivery.forget()
             self._oldest_age.set(0)
             # As far as it goes: what is not noted is sent again.
             await self._note()
@@ -183,65 +162,11 @@ class Sinks:
                 self._positions[address.name] = part[-1].position
 
     async def _deliver(self, address: SinkAddress, part: Sequence[Outgoing]) -> bool:
-        """Sends events until the sink has taken them; false if it refuses them: a single one is given up then."""
+        """Whether the sink has taken what is whole of it; a single event that it refuses is given up."""
         events = [each.event for each in part if each.event is not None]
         if damaged_count := len(part) - len(events):
-            self._outcomes["dropped"].inc(damaged_count)
-            _log.error("%d events for the sink at %s are damaged, and passed over", damaged_count, address.shown)
-        if not events:
-            return True
-        headers, body = request_of(address.mode, events)
-        pause_s = limits.EVENT_SINK_PAUSE_S_MIN
-        refusals_count = 0
-        while True:
-            trouble, is_of_event = await self._attempt(address, headers, body)
-            if not trouble:
-                self._recovered(address)
-                self._outcomes["delivered"].inc(len(events))
-                return True
-            refusals_count += is_of_event
-            if is_of_event and (len(part) > 1 or refusals_count >= limits.EVENT_SINK_REFUSALS_MAX):
-                if len(part) == 1:
-                    self._give_up(address, events[0], trouble)
-                return False
-            self._failed(address, trouble)
-            self._outcomes["retried"].inc(len(events))
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, limits.EVENT_SINK_PAUSE_S_MAX)
-
-    async def _attempt(self, address: SinkAddress, headers: Mapping[str, str], body: bytes) -> tuple[str, bool]:
-        """What went wrong, if anything; and whether the event is at fault."""
-        try:
-            async with asyncio.timeout(limits.EVENT_SINK_TIMEOUT_S):
-                status = await self._post.post(address.url, headers, body)
-        except TimeoutError:
-            return f"no answer within {limits.EVENT_SINK_TIMEOUT_S:g} s", False
-        except NotSent as problem:
-            return str(problem), False
-        return ("" if 200 <= status < 300 else f"it answers with status {status}"), status in _OF_THE_EVENT
-
-    def _failed(self, address: SinkAddress, trouble: str) -> None:
-        if address.name not in self._failing_names:
-            self._failing_names.add(address.name)
-            self._failing.set(len(self._failing_names))
-            _log.warning("the sink at %s takes no events, they are kept and sent again: %s", address.shown, trouble)
-
-    def _recovered(self, address: SinkAddress) -> None:
-        if address.name in self._failing_names:
-            self._failing_names.discard(address.name)
-            self._failing.set(len(self._failing_names))
-            _log.info("the sink at %s takes events again", address.shown)
-
-    def _give_up(self, address: SinkAddress, event: Mapping[str, Any], trouble: str) -> None:
-        self._outcomes["dropped"].inc()
-        _log.error(
-            "the sink at %s refuses event %r of %r, which is passed over: %s",
-            address.shown,
-            event["id"],
-            event["source"],
-            trouble,
-        )
-        self._recovered(address)
+            self._delivery.passed_over(address, damaged_count)
+        return not events or await self._delivery.deliver(address, events, is_last=len(part) == 1)
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, action))

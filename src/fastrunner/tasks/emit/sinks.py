@@ -29,7 +29,7 @@ class HttpPost:
         import aiohttp
         from yarl import URL
 
-        from fastrunner.events.sinks.sender import NotSent
+        from fastrunner.events.sinks.delivery import NotSent
         from fastrunner.tasks.call_http.client import Client
         from fastrunner.tasks.call_http.failures import CallProblem, connection_problem
 

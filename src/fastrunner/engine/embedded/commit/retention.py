@@ -2,8 +2,8 @@
 
 Rules: what somebody asks for comes first; else by age and by count, oldest first. A commit deletes a bounded number
 beyond as many as it finishes, so that deleting keeps up with any load and never shows in anybody's latency. One with
-events that no receiver has acknowledged is kept until the outbox's own bound on age; what is lost then is counted and
-logged.
+events that no receiver has acknowledged, or that a lifecycle sink was not sent, is kept until the outbox's own bound on
+age; what is lost then is counted and logged.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from fastrunner.base import crash, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.commit.unsent import Unsent
 from fastrunner.engine.embedded.store.changes import Deletion, Waiter
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.errors import Damaged, RunnerError, Unavailable, UnknownExecution, WrongState
@@ -33,11 +34,14 @@ class Retention:
         """Finished executions in the file."""
         self.due = False
         """Whether the next commit should look for deletions."""
+        self.unsent = Unsent(store, config)
+        """What lifecycle sinks are still to be sent."""
         self._store = store
         self._count_max = config.retention_count
         self._age_ms_max = int(config.retention_s * 1000)
         self._undelivered_age_ms_max = max(self._age_ms_max, limits.OUTBOX_AGE_S_MAX * 1000)
         self._dropped = metrics.callback_events.labels("dropped")
+        self._dropped_for_sinks = metrics.lifecycle_events.labels("dropped")
         self._taken: list[Deletion] = []
         self._skipped: set[int] = set()
         self._asked: dict[int, tuple[Deletion, list[Waiter]]] = {}
@@ -48,7 +52,7 @@ class Retention:
         """Deletions that callers wait for."""
         return len(self._asked)
 
-    def ask(self, execution_id: str, settled_sequence: int) -> "asyncio.Future[None]":
+    def ask(self, execution_id: str, settled_sequence: int, now_ms: int) -> "asyncio.Future[None]":
         """Deletes an execution with the next commits, for a caller; done when that is durable.
 
         `settled_sequence`: up to which its events need not be sent any more once the next commit has landed. Raises
@@ -68,7 +72,13 @@ class Retention:
                 f"execution {execution_id!r} has {undelivered} events that its receiver is still to have: delete it "
                 "once they are delivered or given up"
             )
-        deletion = Deletion(execution_key, plan_key, execution_id, 0)
+        deletions = self.unsent.without_wanted([Deletion(execution_key, plan_key, execution_id, 0)], now_ms)
+        if not deletions:
+            raise WrongState(
+                f"execution {execution_id!r} has events that lifecycle sinks are still to have: delete it once they "
+                "are sent or given up"
+            )
+        [deletion] = deletions
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Retention may have it in the commit under way: then that is the one to wait for.
         self._asked.setdefault(execution_key, (deletion, []))[1].append(Waiter(future))
@@ -122,6 +132,10 @@ class Retention:
         if lost:
             self._dropped.inc(lost)
             _log.warning("dropped %d events that no receiver acknowledged in time", lost)
+        unsent = sum(deletion.unsent_count for deletion in deletions)
+        if unsent:
+            self._dropped_for_sinks.inc(unsent)
+            _log.warning("dropped %d events that a lifecycle sink did not take in time", unsent)
 
     def _waiters(self, deletion: Deletion) -> Sequence[Waiter]:
         """Who has waited for a deletion that has come to an end."""
@@ -143,4 +157,4 @@ class Retention:
         found = max(by_age, by_count, key=len)
         if len(found) < count_max:
             found += self._store.undeliverable(now_ms - self._undelivered_age_ms_max, count_max - len(found))
-        return found
+        return self.unsent.without_wanted(found, now_ms)

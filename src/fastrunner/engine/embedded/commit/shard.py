@@ -108,7 +108,8 @@ class Shard:
         self._counts = CommitCounts(metrics, number)
         self._wall_ms = wall_ms
         store.on_damage = self._damage_found
-        self._retention = Retention(store, config, metrics)
+        self.retention = Retention(store, config, metrics)
+        """Which of them go, and when."""
         self._execution_key_last = 0
         self._dirty: deque[Execution] = deque()
         self._verdicts: deque[Change] = deque()
@@ -148,7 +149,7 @@ class Shard:
         self.loader.begin(counts.execution_key_last)
         self.unfinished_count = counts.unfinished
         self.parked_count_at_open = counts.parked
-        self._retention.finished_count = counts.finished
+        self.retention.finished_count = counts.finished
         self._writer = self._make_writer(f"shard-{self.number}", self.store.commit, self._landed)
         self.marks.open()
         with suppress(StorageFailed):
@@ -328,7 +329,7 @@ class Shard:
             raise WrongState(f"execution {execution_id!r} has not ended: cancel it first, or wait for its end")
         under_way = self._flying or self._unwritten or Batch()
         settled = (self._acknowledgements.of(execution_id), under_way.acknowledgements.get(execution_id, Settled()))
-        deleted = self._retention.ask(execution_id, max(map(max, settled)))
+        deleted = self.retention.ask(execution_id, max(map(max, settled)), self._wall_ms())
         self._plan_commit()
         return deleted
 
@@ -352,7 +353,7 @@ class Shard:
 
     def retain(self) -> None:
         """Looks for executions whose retention has ended; call now and then."""
-        if self._retention.wake(self._wall_ms()):
+        if self.retention.wake(self._wall_ms()):
             self._plan_commit()
 
     # --- commits ---
@@ -420,7 +421,7 @@ class Shard:
         self.marks.end()
         batch.inbox = self.inbox.take(begins)
         batch.acknowledgements = self._acknowledgements.take()
-        batch.deletions = self._retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
+        batch.deletions = self.retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
         return batch
 
     def _landed(self, error: BaseException | None) -> None:
@@ -443,11 +444,11 @@ class Shard:
         self._driver.landed()
         if batch.acknowledgements:
             crash.reach(CrashPoint.AFTER_CALLBACK_ACK)
-        self._retention.deleted(batch.deletions)
+        self.retention.deleted(batch.deletions)
         for deletion in batch.deletions:
             self._ids.release(deletion.execution_id)
         self._landings.set()
-        if self._dirty or self._verdicts or self._retention.due or self.inbox:
+        if self._dirty or self._verdicts or self.retention.due or self.inbox:
             # Not here and now: what the loop has to hand out first comes along, a fifth more to a busy shard's commit.
             self._plan_commit()
 
@@ -470,7 +471,7 @@ class Shard:
         if change.finished_ms and (execution.broken or not (execution.dirty or execution.inbox)):
             del self.live[change.execution_id]
             self.unfinished_count -= 1
-            self._retention.finished_count += 1
+            self.retention.finished_count += 1
             self._driver.ended(execution)
         elif execution.landing is not None:
             # Whoever asks next finds it in the file, and what was resumed comes back like all that runs there.
@@ -529,7 +530,7 @@ class Shard:
         for row in found.inbox:
             batch.inbox.rows.remove(row)
             self.inbox.give_up(row)
-        self._retention.skip(found.deletions)
+        self.retention.skip(found.deletions)
         batch.changes = [change for position, change in enumerate(batch.changes) if position not in found.changes]
         batch.deletions = [deletion for deletion in batch.deletions if deletion not in found.deletions]
         return bool(found)
@@ -559,7 +560,7 @@ class Shard:
 
     async def flush(self, deadline_s: float) -> None:
         """Waits until every execution's changes are durable, or until a time on the monotonic clock."""
-        while self._dirty or self._verdicts or self._flying or self._unwritten or self._retention.asked_count:
+        while self._dirty or self._verdicts or self._flying or self._unwritten or self.retention.asked_count:
             self._plan_commit()
             self._landings.clear()
             try:
@@ -593,7 +594,7 @@ class Shard:
         for execution in self._dirty:
             for waiter in execution.waiters:
                 waiter.fail(Stopping("the worker is stopping: retry"))
-        self._retention.fail(unknown)
+        self.retention.fail(unknown)
         self.marks.close()
         self._ids.close()
         self.store.close()

@@ -229,6 +229,8 @@ class Deletion:
     """The caller's id."""
     events_lost_count: int
     """Events no receiver ever acknowledged."""
+    unsent_count: int = 0
+    """Events that some lifecycle sink was never sent."""
 
 
 class Settled(NamedTuple):

@@ -52,6 +52,7 @@ READ: Final[Mapping[str, str]] = {
     "select_undelivered_ids": "siii",
     "select_unfinished": "isbiiiiiiBBISBII",
     "select_unfinished_head": "isbiiiiii",
+    "select_unsent": "iii",
 }
 """One letter for each column of a statement of `queries.sql`; a capital one for what may be missing."""
 

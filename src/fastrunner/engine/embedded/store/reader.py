@@ -532,6 +532,11 @@ class Reader:
         found: tuple[int, int, int, int, int, int] | None = self._one("select_ended", execution_id)
         return found
 
+    def unsent(self, execution_keys_json: str, sent_key: int) -> list[tuple[int, int, int]]:
+        """Of some executions (a JSON array of keys) those with rows of events after one: (execution key, when it
+        ended, how many events those rows have)."""
+        return self._sound("select_unsent", (execution_keys_json, sent_key))
+
     def undeliverable(self, finished_before_ms: int, count_max: int) -> list[Deletion]:
         """Finished executions with unacknowledged events that ended before a time; oldest first."""
         return [Deletion(*row) for row in self._sound("select_undeliverable", (finished_before_ms, count_max))]

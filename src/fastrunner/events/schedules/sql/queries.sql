@@ -22,6 +22,13 @@ select
     events_state, request
 from schedules where schedule_id = ?
 
+-- name: all
+-- Every one, with what it executes.
+select
+    schedule_id, namespace, name, version, added_ms, principal, trigger, options, paused, reason, revision, next_ms, progress,
+    events_state, request
+from schedules order by schedule_id
+
 -- name: select_due
 -- Those that are to be looked at, the most urgent first.
 select

@@ -521,6 +521,14 @@ where finished_ms > 0 and acknowledged_sequence < last_sequence and awaited = 0 
 order by finished_ms
 limit ?2
 
+-- name: select_unsent
+-- Of some executions those with rows of events after one: when they ended, and how many events those rows have.
+select x.execution_key, x.finished_ms, sum(e.last_sequence - e.first_sequence + 1)
+from json_each(?1) as k cross join executions as x on x.execution_key = k.value
+cross join events as e on e.execution_key = x.execution_key
+where e.event_key > ?2
+group by x.execution_key
+
 -- name: has_listeners
 -- Whether anything is stored of what executions wait for, or have taken.
 select exists (select 1 from listeners) or exists (select 1 from events_taken)
