@@ -17,7 +17,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import schedules_pb2 as s
 from fastrunner.base import limits
 from fastrunner.progress.names import FINAL_STATUSES
 from tests.conformance.cases import CLOSE, HOUR, Case, Completed, Failed, Listening
-from tests.conformance.cases.all import CASES, EXAMPLES, SECRETS, is_executable
+from tests.conformance.cases.all import CASES, EXAMPLES, SECRETS
 from tests.conformance.hosts import Hosts, standing_in
 from tests.conformance.hub import docker_hub
 from tests.conformance.services import GREETER_PROTO, greeter, put_npx
@@ -70,8 +70,6 @@ async def others(
     case: Case, hosts: Hosts, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
     """What the case needs beside hosts."""
-    if not is_executable(case.example):
-        pytest.skip("its kind of task is not there yet")
     async with AsyncExitStack() as stack:
         if case.needs == "node":
             require_tool("node")

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["FORMAT", "fields_of", "packed", "resolved"]
+__all__ = ["FORMAT", "KINDS_MAX", "fields_of", "packed", "resolved"]
 
 FORMAT = 2
 BEHAVIOUR, OUTPUT, ERROR, HELD, STRANDS, DETACHED, NOTES = 1, 3, 4, 17, 19, 20, 21

@@ -7,7 +7,7 @@ import pytest
 
 from fastrunner._core import EffectResult, Plan, Walk
 from tests.core.lies import SCALARS, Truth, emptied, lie, refused, truths
-from tests.core.snapshots import BEHAVIOUR, HELD, STRANDS, fields_of, packed
+from tests.core.snapshots import BEHAVIOUR, HELD, KINDS_MAX, STRANDS, fields_of, packed
 from tests.core.walking import Run, call, plan_of
 from tests.properties import factor
 
@@ -19,6 +19,8 @@ def test_truths_are_of_every_kind() -> None:
     """Loops, forks, tries, waits and calls that are under way, and outcomes that are held."""
     kinds = {frame[1] for truth in TRUTHS for strand in truth.fields[STRANDS] for frame in strand[7][1:]}
     assert kinds >= {1, 3, 4, 5, 7, 8}
+    # Tasks that extensions surround are written as kinds beyond all.
+    assert max(kinds) >= KINDS_MAX
     for truth in TRUTHS:
         assert not refused(truth, truth.fields, Random(0))
 

@@ -1,4 +1,4 @@
-"""Support: examples of calls that something describes, of MCP servers, and of extensions."""
+"""Support: examples of calls that something describes, and of MCP servers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -93,10 +93,5 @@ CASES: Sequence[Case] = (
             {"content": [{"type": "text", "text": "conversations_add_message: Hello, world! :wave: in C1234567890"}]}
         ),
         needs="npx",
-    ),
-    Case(
-        "mock-service-extension",
-        Failed({"type": error_type("expression"), "status": 400, "instance": "/do/0/callHttp"}),
-        fault="its `when` takes the endpoint, an object, for text",
     ),
 )

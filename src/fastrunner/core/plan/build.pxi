@@ -397,7 +397,7 @@ cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:
     cdef str name = cursor.names[position]
     cdef dict definition = cursor.items[position][name]
     cdef Siblings siblings = Siblings.__new__(Siblings)
-    cdef tuple extensions = ()
+    cdef list extensions
     cdef TaskNode task
     siblings.names = cursor.names
     siblings.position = position
@@ -407,8 +407,8 @@ cdef int build_task(PlanBuilder builder, Cursor cursor) except -1:
     builder.is_loose = cursor.is_loose
     builder.is_extended = cursor.is_extended
     if cursor.is_extended:
-        extensions = builder.extensions.get(extension_word(definition), ())
-        siblings.is_extended = len(extensions) > 0
+        extensions = builder.extensions.get(extension_word(definition))
+        siblings.is_extended = extensions is not None
     task = build_node(builder, cursor, siblings, name, definition)
     if siblings.is_extended:
         task = surround(builder, cursor, siblings, task, extensions)

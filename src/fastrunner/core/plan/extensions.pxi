@@ -63,11 +63,11 @@ cdef dict sources_of_extensions(PlanBuilder builder):
         source.before, source.after = definition.get("before"), definition.get("after")
         for word in EXTENDED_WORDS:
             if extends(definition, word):
-                sources[word] = sources.get(word, ()) + (source,)
+                sources.setdefault(word, []).append(source)
     return sources
 
 
-cdef TaskNode surround(PlanBuilder builder, Cursor cursor, Siblings siblings, TaskNode inner, tuple sources):
+cdef TaskNode surround(PlanBuilder builder, Cursor cursor, Siblings siblings, TaskNode inner, list sources):
     """The node around a task that has been built."""
     cdef ExtendedNode task = ExtendedNode.__new__(ExtendedNode)
     siblings.is_extended = False
