@@ -219,7 +219,7 @@ cdef ExternalResource resource_of(dict use, ExternalResource origin, str kind, d
 
 
 cdef str located_uri(ExternalResource origin, str text):
-    """A URI as it is asked for: a relative reference, which means something in texts from elsewhere alone, completed."""
+    """A URI as it is asked for: a relative reference, which has a meaning in texts from elsewhere alone, completed."""
     if origin is None or "://" in text or "{" in text:
         return text
     return located(origin, "script", text, None).url

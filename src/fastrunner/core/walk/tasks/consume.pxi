@@ -1,5 +1,5 @@
-"""Stage 4, walk: what `listen` and subscriptions of calls have in common: one thing after the other is consumed, each may
-have tasks of its own, and what is made of each is kept.
+"""Stage 4, walk: what `listen` and subscriptions of calls have in common: one thing after the other is consumed, each
+may have tasks of its own, and what is made of each is kept.
 
 Rules: the output is an array, in the order of arrival. What is kept is bounded, in number and as a whole. While the
 tasks of `foreach` run for one thing, no other is consumed.
