@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from fastrunner.access.sealing import DataKeys, add_key
-from fastrunner.base import limits
+from fastrunner.base import clock, limits
 from fastrunner.data.inspection import shard_files
 from fastrunner.data.resealing import reseal
 from fastrunner.engine.embedded.engine import EmbeddedEngine
@@ -32,6 +32,12 @@ ONE = document("  - hear:\n      listen: {to: {one: {with: {type: t}}}}\n")
 TWICE = document(
     "  - first:\n      listen: {to: {one: {with: {type: t}}}}\n"
     "  - second:\n      listen: {to: {one: {with: {type: t}}}}\n"
+)
+LATE = document(
+    "  - early:\n      try:\n"
+    "        - hear: {listen: {to: {one: {with: {type: t}}}}, timeout: {after: {minutes: 1}}}\n"
+    "      catch: {errors: {with: {status: 408}}}\n"
+    "  - hear:\n      listen: {to: {one: {with: {type: t}}}}\n"
 )
 LOOP = document(
     "  - each:\n      for: {each: n, in: '${ [range(5)] }'}\n      do:\n"
@@ -223,6 +229,21 @@ async def test_events_that_come_while_the_runner_is_down_are_heard() -> None:
     await publish(path, 1)
     async with engine_on(path) as engine:
         assert await output_of(engine, "x") == [1]
+
+
+async def test_event_that_comes_after_a_timeout_is_for_who_listens_next() -> None:
+    """What was due before the event is met first, so the listen that has had its time takes nothing."""
+    late_ms = 0
+    path = folder()
+    async with engine_on(path, wall_ms=lambda: clock.wall_ms() + late_ms) as engine:
+        await engine.submit(submission("x", LATE))
+        await waits(engine, "x")
+        # Nobody has looked at the clock since.
+        late_ms = 100_000
+        await send(engine, *events(1))
+        assert await output_of(engine, "x") == [{"n": 1}]
+        await assert_whole(engine, "x", "workflow_completed")
+    assert_nothing_left(path)
 
 
 async def test_parked_listener_is_evicted_and_brought_back_alone() -> None:

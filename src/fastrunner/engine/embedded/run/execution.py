@@ -291,11 +291,13 @@ class Execution:
         walk, listening = self.walk, self._own_listening()
         assert walk is not None
         listening.is_offering = False
+        # What was due before comes first, and may end what the event is for: then that has not taken it.
+        changed = self._resume(TimerDue(), now_ms - 1)
         subscription = listening.subscriptions.get(offered.subscription_id)
         if self.finished_ms or subscription is None or walk.status == "paused":
-            return False
+            return changed
         if not walk.wants_event(offered.subscription_id):
-            return False
+            return changed
         if offered.event is None or not subscription.matches(offered.event):
             listening.drop(offered)
             return True
