@@ -90,10 +90,11 @@ wheel-check: ## Build the wheel and use it in a clean environment outside of the
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel-check .
 	tools/check_wheel.sh $(PYTHON) build/wheel-check/*.whl
 
-docs: build ## Generate docs/configuration.md, docs/metrics.md, the tables of positions and of conformance
+docs: build ## Generate docs/configuration.md, docs/metrics.md, the tables of positions, effects and conformance
 	$(BIN)/python tools/gen_docs.py
 	$(BIN)/python tools/gen_metrics.py
 	$(BIN)/python tools/gen_positions.py
+	$(BIN)/python tools/gen_effects.py
 	$(BIN)/python -m tests.conformance.table
 
 lint: build ## ruff and cython-lint

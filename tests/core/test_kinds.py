@@ -1,6 +1,8 @@
 """The table of kinds: a row lacks nothing, and others agree with it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
 from fastrunner.resources.resolver import Resolver
 from fastrunner.tasks import build_performers
+from fastrunner.tasks.registry import EFFECTS
 
-TABLE = Path(__file__).resolve().parents[2] / "src/fastrunner/core/walk/kinds.pxi"
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "src/fastrunner/core/walk/kinds.pxi"
 COLUMNS = (
     *("number", "name", "feature", "has_effect", "counts_attempts", "build", "frame", "begin", "leave", "wake"),
     *("answer", "cut", "shift", "write", "read", "render"),
@@ -69,6 +73,15 @@ def test_whoever_has_an_effect_has_a_performer(tmp_path: Path) -> None:
     performers = build_performers(config, metrics, event_sink=bus, descriptions=described)
     # Subflows are the engine's own.
     assert set(performers) == {kind.name for kind in KINDS if kind.has_effect} - {"run_workflow"}
+
+
+def test_every_effect_says_what_it_means_to_be_performed_again() -> None:
+    """Under the name that documents have for it; the page for users says the same."""
+    known = {name: effect.feature for name, effect in EFFECTS.items()}
+    assert known == {kind.name: kind.feature for kind in KINDS if kind.has_effect}
+    command = [sys.executable, str(ROOT / "tools" / "gen_effects.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_what_has_an_effect_may_last() -> None:

@@ -14,6 +14,7 @@ from fastrunner.engine import EffectPerformer
 from fastrunner.tasks.demand import OnDemand
 from fastrunner.tasks.descriptions import Descriptions
 from fastrunner.tasks.emit.perform import Emit, EventSink
+from fastrunner.tasks.registry import EFFECTS
 from fastrunner.tasks.run.perform import RunPerformer, Runs
 from fastrunner.tasks.surroundings import Surroundings
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["build_performers"]
 
 _RUNS = ("run_shell", "run_script", "run_container")
-_ON_DEMAND = ("call_openapi", "call_grpc", "call_mcp", "call_a2a", "call_asyncapi")
-"""Kinds whose folder is loaded when the first effect comes. HTTP is last: others may still fetch something."""
+_DESCRIBED = tuple(kind for kind, effect in EFFECTS.items() if effect.needs_descriptions)
 
 
 def build_performers(
@@ -50,5 +50,6 @@ def build_performers(
     performers: dict[str, EffectPerformer] = {} if event_sink is None else {"emit": Emit(event_sink, metrics)}
     performers |= {kind: RunPerformer(kind, runs, metrics) for kind in _RUNS}
     if descriptions is not None:
-        performers |= {kind: OnDemand(kind, around) for kind in _ON_DEMAND}
+        performers |= {kind: OnDemand(kind, around) for kind in _DESCRIBED}
+    # HTTP is closed last: others may still fetch something.
     return {**performers, "call_http": http}
