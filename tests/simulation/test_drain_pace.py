@@ -48,7 +48,8 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
 
     async def main() -> None:
         worker = Worker.__new__(Worker)
-        for name in ("server", "engine", "callbacks", "sinks", "bus", "schedules", "router", "credentials", *_AT_ONCE):
+        parts = ("server", "engine", "callbacks", "lifecycle", "sinks", "bus", "schedules", "router", "credentials")
+        for name in (*parts, *_AT_ONCE):
             setattr(worker, f"_{name}", Part(name, told))
         worker._wakes, worker._index = Wakes(), 0  # type: ignore[assignment]
         # The loop of virtual time looks at no files.
@@ -64,5 +65,7 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
     callbacks_s = min(limits.DRAIN_CALLBACKS_S_MAX, left_s / 2)
     assert told["engine.quiesce"][1] == pytest.approx(left_s - callbacks_s, abs=0.01)
     assert told["callbacks.drain"][1] == pytest.approx(callbacks_s, abs=0.01)
+    # Its shards must still be open.
+    assert [*told].index("lifecycle.close") < [*told].index("engine.drain")
     assert told["engine.drain"][1] == pytest.approx(0.0, abs=0.01)
     assert told["router.close"][1] == limits.DRAIN_CALLS_S_MAX
