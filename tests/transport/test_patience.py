@@ -173,11 +173,15 @@ def until_goaway(connection: Connection) -> bool:
 
 
 class Calling(threading.Thread):
-    """A client with a connection of its own that calls without a pause and retries nothing."""
+    """A client with a connection of its own that calls without a pause.
+
+    It has gRPC's usual settings, with which the library sends again what it knows to have reached no server: a call may
+    meet a connection in the instant in which that is told to go.
+    """
 
     def __init__(self, number: int, port: int) -> None:
         super().__init__(daemon=True)
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        options = [("grpc.use_local_subchannel_pool", 1)]
         self.channel: Any = grpc.insecure_channel(f"127.0.0.1:{port}", options)
         self.number, self.stopped = number, threading.Event()
         self.failed: list[grpc.RpcError] = []
