@@ -17,6 +17,7 @@ from fastrunner.config import load_config
 from tests.driver import Execution, run
 from tests.integration.callbacks import free_port
 from tests.integration.containers import IMAGE, IMAGE_WITH_COMMAND, Podman, podman_with_image
+from tests.integration.runner_process import ROOT
 from tests.integration.runs import Performers, document, running
 
 
@@ -69,6 +70,11 @@ async def until(condition: Callable[[], Any], what: str) -> None:
     while not await asyncio.to_thread(condition):
         assert clock.monotonic_s() < deadline_s, f"waited 60 s for: {what}"
         await asyncio.sleep(0.05)
+
+
+async def test_the_example(performers: Performers) -> None:
+    text = (ROOT / "examples" / "tasks" / "image.yaml").read_text(encoding="utf-8")
+    assert (await run(text, {"image": IMAGE, "name": "Ann"}, performers)).output == "Hello Ann\n"
 
 
 # --- what it gets ---
