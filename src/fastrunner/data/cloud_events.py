@@ -12,7 +12,7 @@ import apsw
 import orjson
 
 from fastrunner.base import limits
-from fastrunner.data.files import DataFile, check_integrity, guarded
+from fastrunner.data.files import SharedDataFile
 from fastrunner.engine.embedded.store.connection import READ_WRITE, read_all
 from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.seals import DataKeys, NotOpened, Seals
@@ -30,32 +30,15 @@ def cloud_events_file(folder: Path, keys: DataKeys | None = None) -> "list[Cloud
     return [CloudEventsFile(path, Seals(keys))] if path.exists() else []
 
 
-class CloudEventsFile(DataFile):
+class CloudEventsFile(SharedDataFile):
     """The file, looked at from outside."""
 
     schema_version = len(SCHEMA)
+    tables = tuple(_TABLES)
+    count_statement = QUERIES["count_rows"]
 
-    def count_rows(self) -> int:
-        """How many rows `check` goes through; 0 if they cannot be counted. Raises DataDirectoryRefused."""
-        try:
-            with closing(self.snapshot(still=self.state() is not None)) as db:
-                return int(db.execute(QUERIES["count_rows"]).get)
-        except (apsw.Error, FileNotFoundError):
-            return 0
-
-    def check(self, advance: Callable[[int], None]) -> Iterator[Damage]:
-        """Everything wrong with the file; `advance` hears of each row. Raises DataDirectoryRefused."""
-        try:
-            db = self.snapshot(still=self.state() is not None)
-        except (apsw.Error, FileNotFoundError) as error:
-            yield Damage("file", "", f"cannot be read: {error}")
-            return
-        with closing(db):
-            yield from guarded("file", check_integrity(db))
-            for table in _TABLES:
-                yield from guarded(table, self._check(db, table, advance))
-
-    def _check(self, db: apsw.Connection, table: str, advance: Callable[[int], None]) -> Iterator[Damage]:
+    def check_table(self, db: apsw.Connection, table: str, advance: Callable[[int], None]) -> Iterator[Damage]:
+        """See SharedDataFile."""
         for row in _rows(db, table):
             advance(1)
             try:

@@ -5,7 +5,7 @@ One without a journal is read without making one, and its state tells whether it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.engine.embedded.store.statements import named
 
-__all__ = ["DataFile", "Sizes", "check_integrity", "guarded"]
+__all__ = ["DataFile", "SharedDataFile", "Sizes", "check_integrity", "guarded"]
 
 _QUERIES = named("inspect")
 
@@ -106,6 +106,39 @@ class DataFile(ABC):
         """What the file and its journal take."""
         files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
+
+
+class SharedDataFile(DataFile):
+    """One that all workers write: its tables are checked one after the other."""
+
+    tables: ClassVar[Sequence[str]]
+    """What they are called in findings."""
+    count_statement: ClassVar[str]
+    """Counts what `check` goes through."""
+
+    @abstractmethod
+    def check_table(self, db: apsw.Connection, table: str, advance: Callable[[int], None]) -> Iterator[Damage]:
+        """Everything wrong with the rows of one."""
+
+    def count_rows(self) -> int:
+        """See DataFile."""
+        try:
+            with closing(self.snapshot(still=self.state() is not None)) as db:
+                return int(db.execute(self.count_statement).get)
+        except (apsw.Error, FileNotFoundError):
+            return 0
+
+    def check(self, advance: Callable[[int], None]) -> Iterator[Damage]:
+        """See DataFile."""
+        try:
+            db = self.snapshot(still=self.state() is not None)
+        except (apsw.Error, FileNotFoundError) as error:
+            yield Damage("file", "", f"cannot be read: {error}")
+            return
+        with closing(db):
+            yield from guarded("file", check_integrity(db))
+            for table in self.tables:
+                yield from guarded(table, self.check_table(db, table, advance))
 
 
 def guarded(table: str, findings: Iterator[Damage]) -> Iterator[Damage]:
