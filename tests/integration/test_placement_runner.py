@@ -51,12 +51,12 @@ class Connection:
         return str((await self.call("GetExecution", request, q.GetExecutionResponse)).execution.status)
 
 
-def _sockets(pid: int) -> set[str]:
-    """Established TCP connections of a process."""
+def _sockets(pid: int, port: int) -> set[str]:
+    """Established TCP connections that a process has taken at a port; those it has opened for effects are others."""
     found = set()
     tables = [Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
     table = [line.split() for lines in tables for line in lines]
-    established = {row[9] for row in table if row[3] == "01"}
+    established = {row[9] for row in table if row[3] == "01" and int(row[1].rpartition(":")[2], 16) == port}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             inode = _INODE.match(os.readlink(entry))
@@ -72,14 +72,15 @@ async def connections(runner: RunnerProcess, workers_min: int) -> AsyncIterator[
     """Two connections at least, to so many different workers at least."""
     pids = [worker["pid"] for worker in runner.workers()]
     opened: list[Connection] = []
-    before = {pid: _sockets(pid) for pid in pids}
+    port = int(runner.target.rpartition(":")[2])
+    before = {pid: _sockets(pid, port) for pid in pids}
     try:
         while len({each.pid for each in opened}) < workers_min or len(opened) < 2:
             assert len(opened) < 64, "the kernel spreads connections over the listeners"
             connection = Connection(runner.target)
             opened.append(connection)
             await connection.channel.channel_ready()
-            now = {pid: _sockets(pid) for pid in pids}
+            now = {pid: _sockets(pid, port) for pid in pids}
             [connection.pid] = [pid for pid in pids if now[pid] - before[pid]]
             before = now
         yield opened

@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -134,20 +134,23 @@ async def _measure(target: str, access: Access, seconds: float, ends: "_Ends", k
     import grpc
 
     access.check(target)
-    opened = grpc.aio.secure_channel(target, access.credentials()) if access.tls else None
-    connection: Any = opened or grpc.aio.insecure_channel(target)
-    async with connection as channel:
-        load = _Load(channel, access, seconds, ends)
-        try:
-            with _interrupts(ends):
+    with ExitStack() as interrupts:
+        # From before the channel is there: gRPC that is interrupted while it begins cannot end, and says so.
+        interrupts.enter_context(_interrupts(ends))
+        opened = grpc.aio.secure_channel(target, access.credentials()) if access.tls else None
+        connection: Any = opened or grpc.aio.insecure_channel(target)
+        async with connection as channel:
+            load = _Load(channel, access, seconds, ends)
+            try:
                 figures = {
                     "accept": await load.run("accept", load.accept),
                     "whole": await load.run("whole", load.whole),
                 }
-        finally:
-            # A runner of one's own is gone in a moment.
-            if not keep:
-                await load.delete()
+            finally:
+                interrupts.close()
+                # A runner of one's own is gone in a moment.
+                if not keep:
+                    await load.delete()
     if ends.number:
         raise _Interrupted(ends.number)
     return figures
