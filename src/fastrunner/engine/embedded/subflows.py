@@ -29,19 +29,16 @@ from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.family import PAUSE, child_id_of
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Change
+from fastrunner.engine.subflow_outcomes import cancelled, failed, id_taken, refused, too_deep
 from fastrunner.errors import (
     AtCapacity,
-    Damaged,
-    DocumentRefused,
     Elsewhere,
     IdTaken,
-    InvalidRequest,
     RunnerError,
     Stopping,
     StorageFailed,
     TooLarge,
     Unavailable,
-    UnknownWorkflow,
 )
 from fastrunner.progress.names import FINAL_STATUSES
 
@@ -86,8 +83,7 @@ class Subflows:
             try:
                 return await self._start(shard, execution, effect, arguments)
             except (Elsewhere, IdTaken):
-                child_id = child_id_of(execution.execution_id, effect.effect_id)
-                return _failed(effect, "runtime", "Id Taken", f"somebody else has used execution id {child_id!r}")
+                return id_taken(effect.effect_id, child_id_of(execution.execution_id, effect.effect_id))
             except Stopping:
                 if self._host.is_stopping:
                     # The next start performs the effect again.
@@ -97,7 +93,7 @@ class Subflows:
                 await asyncio.sleep(max(delay_s, getattr(refusal, "retry_after_s", 0.0)))
                 delay_s = min(2 * delay_s, limits.SUBFLOW_RETRY_S_MAX)
             except RunnerError as refusal:
-                return _refused(effect, arguments, refusal)
+                return refused(effect.effect_id, arguments, refusal)
 
     async def _start(
         self, shard: Shard, execution: Execution, effect: PerformEffect, arguments: Mapping[str, Any]
@@ -141,16 +137,10 @@ class Subflows:
 
     def _bound(self, effect: PerformEffect, parent: Parent) -> EffectFailure | None:
         if parent.depth > limits.SUBFLOW_DEPTH_MAX:
-            return _failed(
-                effect,
-                "runtime",
-                "Subflows Too Deep",
-                f"{limits.SUBFLOW_DEPTH_MAX} executions have started one another: a workflow that runs itself needs a "
-                "condition under which it does not",
-            )
+            return too_deep(effect.effect_id)
         if not self._host.has_room_for_subflows:
-            return _failed(
-                effect,
+            return failed(
+                effect.effect_id,
                 "runtime",
                 "Too Many Executions",
                 f"there are {limits.SUBFLOW_EXECUTIONS_RATIO_MAX} times as many executions as clients may start by "
@@ -239,20 +229,4 @@ def _outcome(effect_id: int, child_id: str, status: str, output_json: str, error
         return EffectResult(effect_id, orjson.loads(output_json))
     if status == "failed" and error is not None:
         return EffectFailure.whole(effect_id, dict(error))
-    return EffectFailure(effect_id, "runtime", 0, "Subflow Cancelled", f"execution {child_id!r} was cancelled")
-
-
-def _refused(effect: PerformEffect, arguments: Mapping[str, Any], refusal: RunnerError) -> EffectFailure:
-    """What a child is not accepted for."""
-    name = f"{arguments['namespace']}/{arguments['name']}:{arguments['version']}"
-    if isinstance(refusal, UnknownWorkflow):
-        return _failed(effect, "configuration", "Workflow Not Registered", refusal.message)
-    if isinstance(refusal, DocumentRefused | InvalidRequest):
-        return _failed(effect, "configuration", "Workflow Not Executable", f"{name}: {refusal.message}")
-    if isinstance(refusal, Damaged):
-        return _failed(effect, "runtime", "Workflow Damaged", refusal.message)
-    return _failed(effect, "runtime", "Subflow Refused", f"{name}: {refusal.message}")
-
-
-def _failed(effect: PerformEffect, kind: str, title: str, detail: str, status: int = 0) -> EffectFailure:
-    return EffectFailure(effect.effect_id, kind, status, title, detail)
+    return cancelled(effect_id, child_id)

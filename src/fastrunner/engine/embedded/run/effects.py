@@ -19,12 +19,12 @@ from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, R
 from fastrunner.base import crash, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.crash import CrashPoint, TurnPart
-from fastrunner.base.redaction import redact
 from fastrunner.engine import Authorizer, EffectPerformer, LingeringPerformer
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.fairness import FairQueue
 from fastrunner.engine.embedded.run.family import RUN_WORKFLOW
 from fastrunner.engine.embedded.store.marks import Marks
+from fastrunner.engine.failures import shown
 
 __all__ = ["EffectRunner"]
 
@@ -155,7 +155,7 @@ class EffectRunner:
             # Performers answer for the remote side; what escapes one is our own fault.
             outcome = _internal_error(execution, effect)
         if isinstance(outcome, EffectFailure):
-            outcome = _told(outcome)
+            outcome = shown(outcome)
         crash.reach(CrashPoint.BEFORE_EFFECT_END)
         if execution.tasks.pop(effect.effect_id, None) is None:
             pass
@@ -210,21 +210,6 @@ class EffectRunner:
             task.cancel()
         await asyncio.gather(*aborted, return_exceptions=True)
         return without_outcome
-
-
-def _told(failure: EffectFailure) -> EffectFailure:
-    """A failure as it may be stored and shown: what a remote side says may be what it was sent."""
-    if failure.error is not None:
-        texts = {key: redact(each) if isinstance(each, str) else each for key, each in failure.error.items()}
-        return failure if texts == failure.error else EffectFailure.whole(failure.effect_id, texts)
-    return EffectFailure(
-        failure.effect_id,
-        failure.type,
-        failure.status,
-        redact(failure.title),
-        redact(failure.detail),
-        retry_after_ms=failure.retry_after_ms,
-    )
 
 
 def _internal_error(execution: Execution, effect: PerformEffect) -> EffectFailure:
