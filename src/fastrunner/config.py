@@ -30,6 +30,7 @@ from fastrunner.base.checks import (
     check_authorities,
     check_certificates,
     check_pair,
+    check_temporal,
     encodable,
     host_and_port,
     is_loopback,
@@ -172,7 +173,7 @@ class Config(DataSettings):
     """local logs for people; staging and prod log JSON lines, insist on a callback endpoint, and keep calls away from
     loopback and private addresses."""
     workers: int = _variable("FASTRUNNER_WORKERS", factory=usable_cpus, ge=1, le=256)
-    """Worker processes; default: the CPUs this process may use, by affinity and control groups."""
+    """Worker processes; default: the CPUs this process may use, by affinity and control groups; 1 on Temporal."""
     executions_max: int = _variable("FASTRUNNER_EXECUTIONS_MAX", limits.EXECUTIONS_MAX, ge=1)
     """Unfinished executions before new ones are refused."""
     parked_resident_max: int = _variable("FASTRUNNER_PARKED_RESIDENT_MAX", limits.PARKED_RESIDENT_MAX, ge=0)
@@ -317,6 +318,13 @@ class Config(DataSettings):
             raise ValueError(f"STIGMER_SERVICE_API_KEY_FILE={path}: {error}") from None
         return {**values, "STIGMER_SERVICE_API_KEY": key}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _alone_on_temporal(cls, given: dict[str, Any]) -> dict[str, Any]:
+        names = {name.lower() for name in given}
+        is_chosen = "temporal_service_address" in names and not names & {"workers", "fastrunner_workers"}
+        return {**given, "workers": 1} if is_chosen else given
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.env is not Environment.LOCAL and not self.stigmer_service_endpoint:
@@ -331,12 +339,19 @@ class Config(DataSettings):
                 )
         self._check_tls()
         self._check_callers()
-        if self.temporal_service_address:
-            raise ValueError(
-                "TEMPORAL_SERVICE_ADDRESS is set, but this version has no Temporal engine: unset it to use the "
-                "embedded engine"
-            )
+        self._check_temporal()
         return self
+
+    def _check_temporal(self) -> None:
+        """Raises ValueError for what the distributed engine needs, and for what it does not do."""
+        if self.temporal_service_address is None:
+            return
+        of_one_machine = {
+            "FASTRUNNER_DATA_KEY_FILE": self.data_key_file,
+            "FASTRUNNER_EVENT_SINKS": self.event_sinks,
+            "FASTRUNNER_LIFECYCLE_SINKS": self.lifecycle_sinks,
+        }
+        check_temporal(self.workers, [name for name, value in of_one_machine.items() if value is not None])
 
     @property
     def runs(self) -> RunPolicy:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fastrunner.base import extras
 from fastrunner.config import (
     Config,
     ConfigurationError,
@@ -295,10 +296,31 @@ def test_settings_of_callers_that_are_of_no_use(settings: dict[str, str], why: s
         load_config(**settings)
 
 
-def test_temporal_engine_is_refused_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting that this version cannot honour is no silent no-op."""
+def test_temporal_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that this installation cannot honour is no silent no-op."""
+    monkeypatch.setattr(extras, "_is_there", lambda module: module != "temporalio")
     monkeypatch.setenv("TEMPORAL_SERVICE_ADDRESS", "temporal:7233")
-    with pytest.raises(ConfigurationError, match="TEMPORAL_SERVICE_ADDRESS"):
+    with pytest.raises(ConfigurationError, match=re.escape("pip install 'fastrunner[temporal]'")):
+        load_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("FASTRUNNER_WORKERS", "2", "one worker"),
+        ("FASTRUNNER_EVENT_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_EVENT_SINKS is of no use"),
+        ("FASTRUNNER_LIFECYCLE_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_LIFECYCLE_SINKS is of no use"),
+        ("FASTRUNNER_DATA_KEY_FILE", __file__, "not sealed"),
+    ],
+)
+def test_settings_that_are_of_no_use_on_temporal(
+    name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "_is_there", lambda _: True)
+    monkeypatch.setenv("TEMPORAL_SERVICE_ADDRESS", "temporal:7233")
+    assert load_config().workers == 1
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=why):
         load_config()
 
 

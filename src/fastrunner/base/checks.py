@@ -9,17 +9,21 @@ import os
 import re
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 import orjson
 
+from fastrunner.base.extras import engine_refusal
+
 __all__ = [
     "catalog",
     "check_authorities",
     "check_certificates",
     "check_pair",
+    "check_temporal",
     "encodable",
     "host_and_port",
     "is_deeper",
@@ -205,3 +209,22 @@ def is_deeper(value: Any, depth_max: int) -> bool:
     except orjson.JSONEncodeError:
         return True
     return False
+
+
+def check_temporal(workers: int, set_names: Sequence[str]) -> None:
+    """Raises ValueError for what is set beside TEMPORAL_SERVICE_ADDRESS and of no use there, or is missing."""
+    refusal = engine_refusal()
+    if refusal:
+        raise ValueError(f"TEMPORAL_SERVICE_ADDRESS is set, and {refusal}")
+    if workers != 1:
+        raise ValueError(
+            f"FASTRUNNER_WORKERS is {workers}: with TEMPORAL_SERVICE_ADDRESS a runner has one worker, and more of them "
+            "are more replicas; unset it or set it to 1"
+        )
+    why = {
+        "FASTRUNNER_DATA_KEY_FILE": "Temporal's histories are not sealed by it",
+        "FASTRUNNER_EVENT_SINKS": "documents that emit events are refused there",
+        "FASTRUNNER_LIFECYCLE_SINKS": "the lifecycle of executions is not told there",
+    }
+    for name in set_names:
+        raise ValueError(f"{name} is of no use with TEMPORAL_SERVICE_ADDRESS: {why[name]}; unset one of the two")

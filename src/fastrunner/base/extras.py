@@ -9,7 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["EXTRAS", "Extra", "extra_refusal"]
+__all__ = ["EXTRAS", "Extra", "engine_refusal", "extra_refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Extra:
     """The module that is there if the extra is."""
 
 
+_TEMPORAL: Final = Extra("temporal", "temporalio")
 _MQTT: Final = Extra("mqtt", "paho")
 
 EXTRAS: Final = {
@@ -45,6 +46,13 @@ def extra_refusal(call: str) -> str:
     name, _, protocol = call.partition(":")
     what = f"call: {name} over {protocol}" if protocol else f"call: {name}"
     return f"{what} needs libraries that are not installed here: pip install 'fastrunner[{extra.name}]'"
+
+
+def engine_refusal() -> str:
+    """Why the distributed engine cannot be used; empty if it can."""
+    if _is_there(_TEMPORAL.module):
+        return ""
+    return f"Temporal needs libraries that are not installed here: pip install 'fastrunner[{_TEMPORAL.name}]'"
 
 
 @cache

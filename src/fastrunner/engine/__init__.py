@@ -32,6 +32,8 @@ __all__ = [
     "LingeringPerformer",
     "Outbox",
     "Parent",
+    "Report",
+    "ReportRefused",
     "Resources",
     "SecretSource",
     "Submission",
@@ -468,12 +470,21 @@ class Outbox(Protocol):
         """Nothing up to `sequence` is sent any more, whether or not a receiver has it; written with the next commit."""
 
 
+class ReportRefused(Exception):
+    """No event of a report was taken; the text says why, and holds no secret."""
+
+
+Report = Callable[[str, bytes, int], Awaitable[int]]
+"""Sends events of an execution, as one row, up to a sequence number; gives the one up to which the receiver has them
+now. Raises ReportRefused."""
+
+
 class WorkerEngine(Engine, Protocol):
     """What the worker around an engine needs of it: its life, in the order of these methods."""
 
     @property
-    def outbox(self) -> Outbox:
-        """What the callbacks read."""
+    def outbox(self) -> Outbox | None:
+        """What the callbacks read; None: executions report by themselves."""
 
     @property
     def feed(self) -> "WorkerFeed":

@@ -7,7 +7,7 @@ from fastrunner.base import clock
 from fastrunner.base.deaths import Death
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import Definitions, EffectPerformer, EventSource, Resources, SecretSource, WorkerEngine
+from fastrunner.engine import Definitions, EffectPerformer, EventSource, Report, Resources, SecretSource, WorkerEngine
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
 
@@ -25,11 +25,26 @@ def build_engine(
     places: Places,
     death: Death | None,
     data_keys: DataKeys | None,
+    report: Report | None,
 ) -> WorkerEngine:
     """The engine of one worker, not yet opened; call on the worker's loop.
 
     `death` is how the worker before this one died, if nobody asked it to end; `data_keys` seal what is stored.
+    `report` is for executions that report by themselves; None: nobody receives anything.
     """
+    if config.temporal_service_address is not None:
+        # Its libraries come with an extra, and take half a second and 50 MB.
+        from fastrunner.engine.temporal.engine import TemporalEngine
+
+        return TemporalEngine(
+            config,
+            metrics,
+            performers,
+            secrets=secrets,
+            definitions=definitions,
+            resources=resources,
+            report=report,
+        )
     return EmbeddedEngine(
         config,
         metrics,

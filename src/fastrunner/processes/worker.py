@@ -23,9 +23,10 @@ from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.logs import count_library_records
 from fastrunner.base.sinks import SinkAddress
 from fastrunner.callback import CallbackPipeline
-from fastrunner.config import secret_variables
+from fastrunner.callback.direct import DirectReports
+from fastrunner.config import Config, secret_variables
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import Beginner
+from fastrunner.engine import Beginner, WorkerEngine
 from fastrunner.engine.build import build_engine
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
@@ -92,6 +93,19 @@ def _lifecycle_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Li
     return Lifecycle(config.data_dir, addresses, HttpPost(config, metrics, egress), metrics)
 
 
+def _reports_of(config: Config, metrics: Metrics) -> DirectReports | None:
+    """Who sends what executions report by themselves; None if they do not, or nobody receives it."""
+    is_wanted = config.temporal_service_address is not None and config.stigmer_service_endpoint is not None
+    return DirectReports(config, metrics) if is_wanted else None
+
+
+def _callbacks_of(config: Config, engine: WorkerEngine, metrics: Metrics) -> CallbackPipeline | None:
+    """Who delivers what the outbox holds; None if there is none, or nobody receives it."""
+    if engine.outbox is None or config.stigmer_service_endpoint is None:
+        return None
+    return CallbackPipeline(config, engine.outbox, metrics, wall_ms=clock.steady_ms)
+
+
 class Worker:
     """The parts of one worker, started."""
 
@@ -124,6 +138,8 @@ class Worker:
         self._lifecycle = _lifecycle_of(context, self._metrics, egress)
         resources = Resolver(config, self._metrics, secrets, egress)
         self._performers = build_performers(config, self._metrics, egress, event_sink=self._bus, descriptions=resources)
+        is_local = config.temporal_service_address is None
+        self._reports = _reports_of(config, self._metrics)
         self._engine = build_engine(
             config,
             self._metrics,
@@ -135,22 +151,21 @@ class Worker:
             places,
             context.death,
             context.shared.data_keys,
+            None if self._reports is None else self._reports.send,
         )
         # Registers with the engine, so it must be there before the engine starts.
-        self._callbacks = (
-            CallbackPipeline(config, self._engine.outbox, self._metrics, wall_ms=clock.steady_ms)
-            if config.stigmer_service_endpoint
-            else None
-        )
+        self._callbacks = _callbacks_of(config, self._engine, self._metrics)
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
-        self._schedules = Schedules(config.data_dir, context.shared.data_keys, self._call, self._bus, self._metrics)
+        # What a replica's own folder has is known to no other one: neither events nor schedules are taken there.
+        keeps = (config.data_dir, context.shared.data_keys)
+        self._schedules = Schedules(*keeps, self._call, self._bus, self._metrics) if is_local else None
         self._service = Service(
             self._engine,
             self._router,
             self._metrics,
             context.is_short_handed,
             self._registry,
-            self._bus,
+            self._bus if is_local else None,
             self._schedules,
         )
         self._credentials = credentials
@@ -177,7 +192,8 @@ class Worker:
             await worker._lifecycle.begin(worker._engine.feed.rows())
         if worker._workflows_dir is not None:
             await worker._registry.load(worker._workflows_dir, partial(worker._engine.plan_of, client=""))
-        await places_known(worker._places)
+        if worker._engine.outbox is not None:
+            await places_known(worker._places)
         if worker._callbacks is not None:
             await worker._callbacks.start()
         await worker._router.start(worker._service)
@@ -187,7 +203,8 @@ class Worker:
                 performer.begin()
         # Last, so that a worker that dies of what it brings back has been ready: it is replaced as often as it takes.
         worker._engine.go_on()
-        worker._schedules.start()
+        if worker._schedules is not None:
+            worker._schedules.start()
         return worker
 
     async def _call(self, method: str, payload: bytes, principal: Principal | None) -> bytes:
@@ -214,7 +231,8 @@ class Worker:
         self._troubles.close()
         self._memory.close()
         self._looks.close()
-        await self._schedules.stop()
+        if self._schedules is not None:
+            await self._schedules.stop()
         await self._server.stop(min(limits.DRAIN_CALLS_S_MAX, timeout_s))
         # What the last commits bring is still called back, so some of the time is kept for that.
         left_s = max(0.0, end_s - monotonic_s())
@@ -224,10 +242,13 @@ class Worker:
         if self._lifecycle is not None:
             await self._lifecycle.close()
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
+        if self._reports is not None:
+            await self._reports.close()
         if self._sinks is not None:
             await self._sinks.close()
         await self._bus.close()
-        self._schedules.close()
+        if self._schedules is not None:
+            self._schedules.close()
         self._registry.close()
         with contextlib.suppress(OSError):
             await self._router.close(limits.DRAIN_CALLS_S_MAX)

@@ -22,6 +22,7 @@ from fastrunner.base.limits.routing import *
 from fastrunner.base.limits.schedules import *
 from fastrunner.base.limits.service import *
 from fastrunner.base.limits.tasks import *
+from fastrunner.base.limits.temporal import *
 from fastrunner.base.limits.walk import *
 from fastrunner.base.limits.web import *
 
@@ -92,3 +93,4 @@ assert EVENT_SINK_PAUSE_S_MIN < EVENT_SINK_PAUSE_S_MAX < OUTBOX_AGE_S_MAX
 assert SCHEDULE_ID_SIZE_BYTES_MAX + SCHEDULE_KEY_SIZE_BYTES_MAX + 6 <= EXECUTION_ID_SIZE_BYTES_MAX
 assert SCHEDULE_ID_SIZE_BYTES_MAX <= LABEL_VALUE_SIZE_BYTES_MAX
 assert SCHEDULE_START_S_MAX > ROUTER_OWNER_WAIT_S_MAX
+assert TEMPORAL_REPORT_SIZE_BYTES_MAX <= TEMPORAL_EVENTS_KEPT_SIZE_BYTES_MAX <= TEMPORAL_PAYLOAD_SIZE_BYTES_MAX // 4

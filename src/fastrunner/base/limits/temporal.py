@@ -1,0 +1,48 @@
+"""Stage 3, journal: the bounds of executions that Temporal keeps."""
+
+from typing import Final
+
+TEMPORAL_TURNS_PER_ACTIVATION_MAX: Final = 100
+"""Turns of a walk in one workflow task: some hundred microseconds each, where the SDK takes 2 s for a deadlock. Never a
+time: a replay must take the same way."""
+
+TEMPORAL_HISTORY_EVENTS_MAX: Final = 2_000
+"""Events of a history before it is continued as a new one: replaying them takes some tenths of a second."""
+
+TEMPORAL_HISTORY_SIZE_BYTES_MAX: Final = 2_097_152
+"""The same for its size: a worker that takes an execution over reads all of it."""
+
+TEMPORAL_HOLD_RATIO: Final = 4
+"""How many times as many events a history has when effects that are asked for wait until it is continued: those under
+way keep it from that, and the server ends histories of 51,200 events."""
+
+TEMPORAL_PAYLOAD_SIZE_BYTES_MAX: Final = 1_048_576
+"""Whatever one payload holds: servers refuse 2 MiB, base64 takes a third more, and there is something around it."""
+
+TEMPORAL_EVENTS_UNREPORTED_MAX: Final = 1_000
+"""Events without an acknowledgement at which a walk, and its clock, rests: they are in every query and continuation."""
+
+TEMPORAL_EVENTS_KEPT_SIZE_BYTES_MAX: Final = 262_144
+"""Events that a workflow keeps for queries; of those that a receiver is still to have, at which the walk rests."""
+
+TEMPORAL_REPORT_SIZE_BYTES_MAX: Final = 262_144
+"""Events of one report, but for a single one that is larger: they are in the history."""
+
+TEMPORAL_REPORT_RETRY_S_MAX: Final = 30.0
+"""Longest pause between attempts to report: a receiver that is back is noticed within it."""
+
+TEMPORAL_HEARTBEAT_S: Final = 10.0
+"""How long an effect's worker may be silent before another one performs the effect; also how soon it hears that nobody
+wants the outcome any more."""
+
+TEMPORAL_EFFECT_S_MAX: Final = 365 * 24 * 3600.0
+"""Temporal wants a bound on an attempt; those of effects are the document's and the settings'."""
+
+TEMPORAL_WORKFLOWS_CACHED_MAX: Final = 1_000
+"""Workflows that a worker keeps in memory between their tasks: some tens of kilobytes each. Others are replayed."""
+
+TEMPORAL_ANSWER_S_MAX: Final = 10.0
+"""How long a caller waits for a workflow's answer: workers that are there answer in milliseconds."""
+
+TEMPORAL_FOLLOW_INTERVAL_S: Final = 0.2
+"""How often a follower asks for new events: each time is a query to the workflow's worker."""

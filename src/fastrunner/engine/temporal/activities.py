@@ -1,0 +1,257 @@
+"""Stage 5, tasks: the activities of executions: effects, children to prepare, reports.
+
+Rules: arguments are rendered here, from the capsule in the order and this process's own secrets, so no history has
+them. The document is that of the workflow's own first event, so any worker can perform what any other has scheduled.
+What an effect fails with is its outcome and no failure of the activity: Temporal performs it again only when its worker
+is lost or stops. Every activity sends heartbeats, by which it hears that nobody wants its outcome any more.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol, TypeVar
+from zlib import crc32
+
+import orjson
+from temporalio import activity
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, RenderFault
+from fastrunner.base import clock, limits
+from fastrunner.engine import (
+    LATEST,
+    Authorizer,
+    Definition,
+    DefinitionRef,
+    EffectPerformer,
+    LingeringPerformer,
+    Report,
+    ReportRefused,
+    SecretSource,
+)
+from fastrunner.engine.failures import shown
+from fastrunner.engine.subflow_outcomes import failed, refused
+from fastrunner.engine.temporal.messages import (
+    PERFORM,
+    PREPARE,
+    REPORT,
+    EffectOrder,
+    EffectOutcome,
+    Prepared,
+    WalkStart,
+    told,
+    unpacked,
+)
+from fastrunner.engine.temporal.plans import plan_of
+from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords
+from fastrunner.errors import AtCapacity, RunnerError, TooLarge, Unavailable
+
+__all__ = ["Activities"]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Registered(Protocol):
+    """Where children come from."""
+
+    async def compiled_ref(self, ref: DefinitionRef) -> tuple[Definition, Plan]:
+        """A registered workflow that this engine executes. Raises RunnerError."""
+
+
+class Activities:
+    """The activities of one worker."""
+
+    def __init__(
+        self,
+        client: Client,
+        performers: Mapping[str, EffectPerformer],
+        secrets: SecretSource | None,
+        registered: Registered,
+        report: Report | None,
+    ) -> None:
+        """`report`: None where no receiver is configured."""
+        self._client = client
+        self._performers = performers
+        self._secrets = secrets
+        self._registered = registered
+        self._report = report
+        self._starts: OrderedDict[str, WalkStart] = OrderedDict()
+        self._lingering: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Ends what goes on of effects that have had an outcome."""
+        for task in self._lingering:
+            task.cancel()
+        await asyncio.gather(*self._lingering, return_exceptions=True)
+
+    # --- effects ---
+
+    @activity.defn(name=PERFORM)
+    async def perform(self, order: EffectOrder) -> EffectOutcome:
+        """Performs an effect."""
+        plan = _plan(await self._start())
+        effect = _effect(plan, order)
+        try:
+            outcome = await _beating(self._outcome(plan, effect))
+        except ApplicationError:
+            raise
+        except Exception:
+            # Performers answer for the remote side; what escapes one is our own fault.
+            outcome = _internal_error(effect)
+        self._linger(effect)
+        return told(shown(outcome) if isinstance(outcome, EffectFailure) else outcome)
+
+    async def _outcome(self, plan: Plan, effect: PerformEffect) -> EffectResult | EffectFailure:
+        performer = self._performers[effect.kind]
+        authorization: Mapping[str, Any] | None = None
+        try:
+            secrets = self._secrets_of(plan)
+            policy = plan.render_policy(effect.capsule, secrets)
+            if policy is not None and isinstance(performer, Authorizer):
+                proof = await performer.authorize(effect, policy["authentication"])
+                if isinstance(proof, EffectFailure):
+                    return proof
+                authorization = proof
+            arguments = plan.render(effect.capsule, self._secrets_of(plan), authorization)
+        except RenderFault as fault:
+            return EffectFailure.whole(effect.effect_id, fault.error)
+        return await performer.perform(effect, arguments)
+
+    def _secrets_of(self, plan: Plan) -> Mapping[str, Any]:
+        return {} if self._secrets is None or not plan.secrets else self._secrets.read(plan.secrets)
+
+    def _linger(self, effect: PerformEffect) -> None:
+        performer = self._performers.get(effect.kind)
+        if isinstance(performer, LingeringPerformer):
+            task = asyncio.create_task(_lingered(performer, effect))
+            self._lingering.add(task)
+            task.add_done_callback(self._lingering.discard)
+
+    async def _start(self) -> WalkStart:
+        """The input of the workflow that has asked."""
+        info = activity.info()
+        run_id, workflow_id = info.workflow_run_id or "", info.workflow_id or ""
+        start = self._starts.get(run_id)
+        if start is None:
+            reply = await self._client.workflow_service.get_workflow_execution_history(
+                GetWorkflowExecutionHistoryRequest(
+                    namespace=self._client.namespace,
+                    execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
+                    maximum_page_size=1,
+                )
+            )
+            begun = reply.history.events[0].workflow_execution_started_event_attributes
+            [start] = await self._client.data_converter.decode(begun.input.payloads, [WalkStart])
+            self._starts[run_id] = start
+            if len(self._starts) > limits.PLANS_CACHED_MAX:
+                self._starts.popitem(last=False)
+        return start
+
+    # --- children ---
+
+    @activity.defn(name=PREPARE)
+    async def prepare(self, order: EffectOrder, depth: int) -> Prepared:
+        """Finds the workflow that an effect starts; what it is refused for is the effect's failure."""
+        given = await self._start()
+        plan = _plan(given)
+        try:
+            arguments = plan.render(_effect(plan, order).capsule, self._secrets_of(plan))
+        except RenderFault as fault:
+            return Prepared(failure=_failure(EffectFailure.whole(order.effect_id, fault.error)))
+        try:
+            return await _beating(self._prepared(given, arguments, depth, order.idempotency_key))
+        except (AtCapacity, Unavailable) as refusal:
+            raise ApplicationError(refusal.message, type=type(refusal).__name__) from None
+        except RunnerError as refusal:
+            return Prepared(failure=_failure(refused(order.effect_id, arguments, refusal)))
+
+    async def _prepared(self, given: WalkStart, arguments: Mapping[str, Any], depth: int, key: str) -> Prepared:
+        version = "" if arguments["version"] == LATEST else arguments["version"]
+        ref = DefinitionRef(arguments["namespace"], arguments["name"], version)
+        definition, plan = await self._registered.compiled_ref(ref)
+        check_env(plan, given.env)
+        input_json = orjson.dumps(arguments.get("input", {}))
+        if len(input_json) > limits.INPUT_SIZE_BYTES_MAX:
+            raise TooLarge(f"the input has {len(input_json)} bytes: at most {limits.INPUT_SIZE_BYTES_MAX} are allowed")
+        parent_id = activity.info().workflow_id or ""
+        start = WalkStart(
+            document=definition.document,
+            pinned=definition.pinned,
+            input_json=input_json.decode(),
+            env=given.env,
+            timeout_ms_max=0,
+            seed=crc32(key.encode()),
+            reports=given.reports,
+            grace_ms=given.grace_ms,
+            history_events_max=given.history_events_max,
+            depth=depth,
+            parent_id=parent_id,
+        )
+        check_size(start)
+        memo = Memo.of(plan, clock.wall_ms(), b"", b"", {}, parent_id)
+        return Prepared(start, memo.entries(), keywords(plan), bool(arguments["await"]))
+
+    # --- reports ---
+
+    @activity.defn(name=REPORT)
+    async def report(self, messages: bytes, last: int) -> int:
+        """Sends events; gives the sequence number up to which the receiver has them. Raises ApplicationError if it has
+        taken none, for Temporal to try again."""
+        if self._report is None:
+            raise ApplicationError("this worker has no STIGMER_SERVICE_ENDPOINT: set the same one for all workers")
+        try:
+            return await _beating(self._report(activity.info().workflow_id or "", messages, last))
+        except ReportRefused as error:
+            raise ApplicationError(str(error), type="NotTaken") from None
+
+
+async def _beating(work: Awaitable[T]) -> T:
+    """Waits for something, with heartbeats; cancelled, it cancels that."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=limits.TEMPORAL_HEARTBEAT_S / 4))[0]:
+            activity.heartbeat()
+        return task.result()
+    except asyncio.CancelledError:
+        if activity.is_worker_shutdown():
+            # Another worker takes it at once, and need not wait until this one is missed.
+            raise ApplicationError("the worker stops", type="Stopping") from None
+        raise
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _lingered(performer: LingeringPerformer, effect: PerformEffect) -> None:
+    try:
+        await performer.linger(effect)
+    except Exception:
+        _internal_error(effect)
+
+
+def _plan(start: WalkStart) -> Plan:
+    return plan_of(start.document, start.pinned)
+
+
+def _effect(plan: Plan, order: EffectOrder) -> PerformEffect:
+    capsule = plan.load_capsule(unpacked(order.capsule))
+    return PerformEffect(order.effect_id, order.kind, capsule, order.idempotency_key, order.reference)
+
+
+def _failure(failure: EffectFailure) -> dict[str, Any] | None:
+    return told(shown(failure)).failure
+
+
+def _internal_error(effect: PerformEffect) -> EffectFailure:
+    """Call inside an exception handler: the runner failed on an effect. The workflow must hear of it."""
+    _log.exception("effect %s failed inside the runner", effect.kind, extra={"effect": effect.idempotency_key})
+    return failed(effect.effect_id, "runtime", "Internal error", f"{effect.kind} failed in the runner", 500)

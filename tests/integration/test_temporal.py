@@ -1,0 +1,510 @@
+"""Executions on Temporal: the same events as on one machine, commands from any replica, histories that can be replayed.
+
+Everything here is against a real server.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fastrunner._core import EffectFailure
+from fastrunner.base import limits
+from fastrunner.engine import ExecutionQuery, ExecutionView, WorkerEngine
+from fastrunner.errors import DocumentRefused, IdTaken, InvalidRequest, TooLarge, UnknownExecution, WrongState
+from tests.integration.engines import (
+    CALL,
+    ENDLESS,
+    SET,
+    WAIT,
+    Performer,
+    all_events,
+    document,
+    engine_on,
+    submission,
+    until,
+    until_status,
+)
+from tests.integration.temporal_engines import Cluster, Registered, cluster_on, opened, serving_temporal, shown
+
+if TYPE_CHECKING:
+    from temporalio.client import WorkflowHistory
+
+    from fastrunner.engine.temporal.engine import TemporalEngine
+
+pytest.importorskip("temporalio", reason="temporalio is absent: pip install 'fastrunner[temporal]'")
+
+ENDED = ("completed", "failed", "cancelled")
+TIMEOUT_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving_temporal() as address:
+        yield address
+
+
+async def ended(engine: WorkerEngine, execution_id: str) -> ExecutionView:
+    return await until_status(engine, execution_id, *ENDED, timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+
+
+async def reported(cluster: Cluster, execution_id: str) -> list[str]:
+    """The events that the receiver has once it has the last one."""
+    events = cluster.events.setdefault(execution_id, [])
+    await until(lambda: events and events[-1].event_type.rpartition("_")[2] in ENDED, "the last event", TIMEOUT_S)
+    return shown(events)
+
+
+CHILD = document("  - one:\n      set: { doubled: '${ .n * 2 }' }\n", "double")
+FAILING_CHILD = document(
+    "  - bad:\n      raise: { error: { type: 'https://example.com/bad', status: 418, title: Bad } }\n", "failing"
+)
+REGISTERED = {"double": CHILD, "failing": FAILING_CHILD}
+
+SCENARIOS = {
+    "set": SET,
+    "wait": WAIT,
+    "wait zero": document("  - rest:\n      wait: { milliseconds: 0 }\n"),
+    "call": CALL,
+    "switch": document(
+        "  - look:\n      switch:\n"
+        "        - big: { when: '${ .n > 1 }', then: last }\n        - other: { then: exit }\n"
+        "  - skipped:\n      set: { a: 1 }\n"
+        "  - last:\n      set: { b: 2 }\n"
+    ),
+    "for": document(
+        "  - each:\n      for: { each: item, in: '${ [1, 2, 3] }' }\n      do:\n"
+        "        - keep:\n            set: { seen: '${ $item }' }\n"
+    ),
+    "for with calls": document(
+        "  - each:\n      for: { each: item, in: '${ [1, 2] }' }\n      do:\n"
+        "        - ask:\n            call: http\n"
+        "            with: { method: get, endpoint: '${ \"http://127.0.0.1:1/\\($item)\" }' }\n"
+    ),
+    "fork": document(
+        "  - both:\n      fork:\n        branches:\n"
+        "          - left:\n              set: { l: 1 }\n          - right:\n              set: { r: 2 }\n"
+    ),
+    "fork of calls": document(
+        "  - both:\n      fork:\n        branches:\n"
+        "          - left:\n              wait: { milliseconds: 1 }\n"
+        "          - right:\n              wait: { milliseconds: 500 }\n"
+    ),
+    "race": document(
+        "  - first:\n      fork:\n        compete: true\n        branches:\n"
+        "          - quick:\n              wait: { milliseconds: 1 }\n"
+        "          - slow:\n              wait: { minutes: 5 }\n"
+    ),
+    "raise": document(
+        "  - bad:\n      raise: { error: { type: 'https://e.org/bad', status: 400, title: Bad, detail: '${ .n }' } }\n"
+    ),
+    "catch": document(
+        "  - guard:\n      try:\n        - bad:\n"
+        "            raise: { error: { type: 'https://e.org/bad', status: 400 } }\n"
+        "      catch:\n        as: e\n        do:\n          - tell:\n              set: { status: '${ $e.status }' }\n"
+    ),
+    "retry": document(
+        "  - guard:\n      try:\n        - bad:\n"
+        "            raise: { error: { type: 'https://e.org/bad', status: 503 } }\n"
+        "      catch:\n        retry: { delay: { milliseconds: 5 }, limit: { attempt: { count: 2 } } }\n"
+    ),
+    "timeout": document("  - long:\n      wait: { minutes: 5 }\n      timeout: { after: { milliseconds: 50 } }\n"),
+    "expression error": document("  - bad:\n      set: { a: '${ error(\"no\") }' }\n"),
+    "child": document(
+        "  - run:\n      run: { workflow: { namespace: tests, name: double, version: '1.0.0', input: { n: 21 } } }\n"
+    ),
+    "failing child": document(
+        "  - run:\n      run: { workflow: { namespace: tests, name: failing, version: '1.0.0' } }\n"
+    ),
+    "unknown child": document(
+        "  - run:\n      run: { workflow: { namespace: tests, name: nobody, version: '1.0.0' } }\n"
+    ),
+    "export": document(
+        "  - keep:\n      set: { a: 1 }\n      export: { as: '${ { kept: .a } }' }\n"
+        "  - use:\n      set: { b: '${ $context.kept + 1 }' }\n      output: { as: '${ .b }' }\n"
+    ),
+}
+
+
+def failing() -> Performer:
+    performer = opened()
+    performer.failure = EffectFailure(1, "communication", 503, "Service Unavailable", "try later")
+    return performer
+
+
+async def on_one_machine(
+    path: Path, text: str, execution_id: str, performer: Performer
+) -> tuple[ExecutionView, list[str]]:
+    async with engine_on(path, performer, definitions=Registered(REGISTERED)) as engine:
+        await engine.submit(submission(execution_id, text, input_json=b'{"n": 2}'))
+        view = await until_status(engine, execution_id, *ENDED, timeout_s=TIMEOUT_S)
+        return view, shown(await all_events(engine, execution_id))
+
+
+def outcome(view: ExecutionView) -> tuple[Any, ...]:
+    return view.status, view.output_json, view.error, view.namespace, view.name, view.version, view.last_sequence
+
+
+async def test_equal_to_one_machine(address: str, tmp_path: Path) -> None:
+    """Outcome, output and events of each kind of task are those of the embedded engine."""
+    async with cluster_on(address) as cluster, cluster.engine(documents=REGISTERED) as engine:
+        ids = {name: f"{cluster.queue}-{number}" for number, name in enumerate(SCENARIOS)}
+        for name, text in SCENARIOS.items():
+            await engine.submit(submission(ids[name], text, input_json=b'{"n": 2}'))
+        for name, text in SCENARIOS.items():
+            (tmp_path / name).mkdir()
+            view, events = await on_one_machine(tmp_path / name, text, ids[name], opened())
+            assert outcome(await ended(engine, ids[name])) == outcome(view), name
+            assert await reported(cluster, ids[name]) == events, name
+
+
+async def test_a_failure_of_an_effect_is_the_tasks(address: str, tmp_path: Path) -> None:
+    async with cluster_on(address) as cluster, cluster.engine({"call_http": failing()}) as engine:
+        execution_id = f"{cluster.queue}-1"
+        view, events = await on_one_machine(tmp_path, CALL, execution_id, failing())
+        await engine.submit(submission(execution_id, CALL, input_json=b'{"n": 2}'))
+        found = await ended(engine, execution_id)
+        assert (found.status, found.error) == ("failed", view.error)
+        assert await reported(cluster, execution_id) == events
+
+
+async def histories(engine: "TemporalEngine", ids: list[str]) -> "list[WorkflowHistory]":
+    assert engine._client is not None
+    return [await engine._client.get_workflow_handle(each).fetch_history() for each in ids]
+
+
+async def replay(found: "list[WorkflowHistory]") -> None:
+    from temporalio.worker import Replayer
+
+    from fastrunner.engine.temporal.workflow import WalkWorkflow
+
+    replayer = Replayer(workflows=[WalkWorkflow])
+    for history in found:
+        await replayer.replay_workflow(history)
+
+
+async def test_histories_can_be_replayed(address: str) -> None:
+    """Every kind of task takes the same way again, without any worker's memory of the first time."""
+    async with cluster_on(address) as cluster:
+        async with cluster.engine(documents=REGISTERED, workflows_cached_max=0) as engine:
+            ids = [f"{cluster.queue}-{number}" for number in range(len(SCENARIOS))]
+            for execution_id, text in zip(ids, SCENARIOS.values(), strict=True):
+                await engine.submit(submission(execution_id, text, input_json=b'{"n": 2}'))
+            for execution_id in ids:
+                await ended(engine, execution_id)
+                await reported(cluster, execution_id)
+            found = await histories(engine, ids)
+        await replay(found)
+
+
+LONG = document(
+    "  - each:\n      for: { each: item, in: '${ [1, 2, 3] }' }\n      do:\n"
+    "        - ask:\n            call: http\n            with: { method: get, endpoint: 'http://127.0.0.1:1/' }\n"
+    "        - rest:\n            wait: { milliseconds: 1 }\n"
+    "  - last:\n      set: { n: 1 }\n"
+)
+
+
+async def test_continued_at_every_turn_equals_never(address: str) -> None:
+    """Histories that are continued as often as can be give the same events, and perform each effect once."""
+    told = {}
+    runs = {}
+    for name, events_max in (("never", limits.TEMPORAL_HISTORY_EVENTS_MAX), ("always", 1)):
+        performer = opened()
+        async with (
+            cluster_on(address) as cluster,
+            cluster.engine({"call_http": performer}, history_events_max=events_max) as engine,
+        ):
+            execution_id = f"{cluster.queue}-1"
+            await engine.submit(submission(execution_id, LONG))
+            assert (await ended(engine, execution_id)).output_json == '{"n":1}'
+            events = await reported(cluster, execution_id)
+            told[name] = [text.replace(cluster.queue, "queue") for text in events]
+            assert len(performer.performed) == 3
+            assert len({effect.idempotency_key for effect in performer.performed}) == 3
+            assert engine._client is not None
+            description = await engine._client.get_workflow_handle(execution_id).describe()
+            runs[name] = description.raw_description.workflow_execution_info.first_run_id != description.run_id
+    assert told["always"] == told["never"]
+    assert runs == {"never": False, "always": True}
+
+
+async def test_histories_of_an_endless_loop_are_bounded(address: str) -> None:
+    async with cluster_on(address) as cluster, cluster.engine(history_events_max=100) as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, ENDLESS))
+        events = cluster.events.setdefault(execution_id, [])
+        await until(lambda: len(events) > 5_000, "events of a loop", TIMEOUT_S)
+        [history] = await histories(engine, [execution_id])
+        assert len(history.events) < limits.TEMPORAL_HOLD_RATIO * 100 + 200
+        await engine.cancel(execution_id, "enough", True)
+        assert (await ended(engine, execution_id)).status == "cancelled"
+
+
+async def test_a_start_is_idempotent(address: str) -> None:
+    """The same request again is answered the same, also after the end; another one under the id is refused."""
+    async with cluster_on(address) as cluster, cluster.engine() as one, cluster.engine() as other:
+        given = submission(f"{cluster.queue}-1", SET)
+        assert await one.submit(given) == "running"
+        assert await other.submit(given) == "running"
+        await ended(one, given.execution_id)
+        assert await other.submit(given) == "running"
+        with pytest.raises(IdTaken):
+            await other.submit(replace(given, env_vars={"A": "1"}))
+        await reported(cluster, given.execution_id)
+        assert len(cluster.events[given.execution_id]) == cluster.events[given.execution_id][-1].sequence_number
+
+
+async def test_commands_from_another_replica(address: str) -> None:
+    """Pause and resume, and what each state refuses."""
+    performer = Performer()
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine({"call_http": performer}) as engine,
+        cluster.engine(works=False) as other,
+    ):
+        execution_id = f"{cluster.queue}-1"
+        with pytest.raises(UnknownExecution):
+            await other.pause(execution_id, "")
+        with pytest.raises(UnknownExecution):
+            await other.cancel(execution_id, "", False)
+        await engine.submit(submission(execution_id, CALL))
+        await until(lambda: performer.performed, "an effect", TIMEOUT_S)
+        await other.pause(execution_id, "lunch")
+        await other.pause(execution_id, "lunch")
+        assert (await other.get(execution_id)).status == "paused"
+        await other.resume(execution_id, "back")
+        await other.resume(execution_id, "back")
+        performer.gate.set()
+        assert (await ended(other, execution_id)).status == "completed"
+        for command in (other.pause, other.resume):
+            with pytest.raises(WrongState, match="has ended"):
+                await command(execution_id, "late")
+        for force in (False, True):
+            with pytest.raises(WrongState, match="has ended"):
+                await other.cancel(execution_id, "late", force)
+        types = [event.event_type for event in cluster.events[execution_id]]
+        assert (types.count("workflow_paused"), types.count("workflow_resumed")) == (1, 1)
+        assert len(performer.performed) == 1
+
+
+async def test_cancel_lets_effects_end(address: str) -> None:
+    """Graceful, an effect that runs may end; what comes after it is not begun."""
+    performer = Performer()
+    async with cluster_on(address) as cluster, cluster.engine({"call_http": performer}) as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, CALL))
+        await until(lambda: performer.performed, "an effect", TIMEOUT_S)
+        await engine.cancel(execution_id, "no more", False)
+        await engine.cancel(execution_id, "no more", False)
+        performer.gate.set()
+        assert (await ended(engine, execution_id)).status == "cancelled"
+        await reported(cluster, execution_id)
+        assert performer.interrupted == []
+        assert "keep" not in {event.task_name for event in cluster.events[execution_id]}
+        await engine.cancel(execution_id, "no more", False)
+        await engine.cancel(execution_id, "no more", True)
+        found = await histories(engine, [execution_id])
+    await replay(found)
+
+
+async def test_a_forced_cancel_interrupts_effects(address: str) -> None:
+    performer = Performer()
+    async with cluster_on(address) as cluster, cluster.engine({"call_http": performer}) as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, CALL))
+        await until(lambda: performer.performed, "an effect", TIMEOUT_S)
+        await engine.cancel(execution_id, "now", True)
+        assert (await ended(engine, execution_id)).status == "cancelled"
+        await until(lambda: performer.interrupted, "an effect that is interrupted", TIMEOUT_S)
+        found = await histories(engine, [execution_id])
+    await replay(found)
+
+
+async def test_a_parents_cancel_reaches_its_child(address: str) -> None:
+    parent = document("  - run:\n      run: { workflow: { namespace: tests, name: waits, version: '1.0.0' } }\n")
+    waits = document("  - rest:\n      wait: { minutes: 5 }\n", "waits")
+    async with cluster_on(address) as cluster, cluster.engine(documents={"waits": waits}) as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, parent))
+        child_id = f"{execution_id}~1"
+        await until_child(engine, child_id)
+        assert (await engine.get(child_id)).parent_id == execution_id
+        await engine.pause(execution_id, "lunch")
+        await until_status(engine, child_id, "paused", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+        await engine.resume(execution_id, "back")
+        await until_status(engine, child_id, "running", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+        await engine.cancel(execution_id, "no more", False)
+        assert (await ended(engine, execution_id)).status == "cancelled"
+        assert (await ended(engine, child_id)).status == "cancelled"
+
+
+async def until_child(engine: "TemporalEngine", child_id: str) -> None:
+    await until_status(engine, child_id, "running", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+
+
+async def test_an_effect_outlives_its_worker(address: str) -> None:
+    """What a worker has not ended when it stops another one performs, with the same key."""
+    first, second = Performer(), opened()
+    async with cluster_on(address) as cluster:
+        execution_id = f"{cluster.queue}-1"
+        async with cluster.engine({"call_http": first}) as engine:
+            await engine.submit(submission(execution_id, CALL))
+            await until(lambda: first.performed, "an effect", TIMEOUT_S)
+        async with cluster.engine({"call_http": second}) as engine:
+            assert (await ended(engine, execution_id)).status == "completed"
+            await reported(cluster, execution_id)
+        keys = [effect.idempotency_key for effect in (*first.performed, *second.performed)]
+        assert keys == [keys[0], keys[0]]
+
+
+async def test_a_receiver_that_fails_has_all_events_once(address: str) -> None:
+    """Reports are tried again until they are taken, in order; the ledger of the receiver is whole."""
+    async with cluster_on(address, fail_rate=0.5) as cluster, cluster.engine() as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, LONG))
+        await ended(engine, execution_id)
+        events = await reported(cluster, execution_id)
+        assert len(events) == cluster.events[execution_id][-1].sequence_number
+        view = await until_status(engine, execution_id, "completed")  # type: ignore[arg-type]
+        assert view.last_sequence == len(events)
+
+
+async def test_a_receiver_without_batches(address: str) -> None:
+    async with cluster_on(address, no_batch=True) as cluster, cluster.engine() as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, SET))
+        await ended(engine, execution_id)
+        assert len(await reported(cluster, execution_id)) == cluster.events[execution_id][-1].sequence_number
+
+
+async def test_queries_and_listings(address: str) -> None:
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        name = f"n{cluster.queue[-12:]}"
+        text = SET.replace("name: test", f"name: {name}")
+        ids = [f"{cluster.queue}-{number}" for number in range(5)]
+        for number, execution_id in enumerate(ids):
+            await engine.submit(submission(execution_id, text, labels={"parity": str(number % 2)}))
+            await ended(engine, execution_id)
+        events = await engine.events(ids[0], 2, 3)
+        assert [event.sequence_number for event in cluster.events[ids[0]][1:4]] == [2, 3, 4]
+        assert len(events) == 3
+        followed = [message async for message in engine.subscribe(ids[0], 1)]
+        assert len(followed) == cluster.events[ids[0]][-1].sequence_number
+        query = ExecutionQuery(name=name, count_max=2, statuses=frozenset({"completed"}))
+        deadline = asyncio.get_running_loop().time() + TIMEOUT_S
+        while len((await engine.list(replace(query, count_max=100))).items) < 5:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.1)
+        found: list[str] = []
+        before = None
+        while True:
+            page = await engine.list(replace(query, before=before))
+            found += [view.execution_id for view in page.items]
+            if page.complete_to is None:
+                break
+            before = page.complete_to
+        assert found == ids[::-1]
+        odd = await engine.list(replace(query, labels=[("parity", "1")], count_max=100))
+        assert [view.execution_id for view in odd.items] == [ids[3], ids[1]]
+        assert (await engine.list(replace(query, statuses=frozenset({"failed"})))).items == []
+
+
+@pytest.mark.slow
+async def test_what_is_deleted_is_forgotten(address: str) -> None:
+    """Some time after the answer: Temporal deletes when it comes to it."""
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        execution_id = f"{cluster.queue}-1"
+        with pytest.raises(UnknownExecution):
+            await engine.delete(execution_id)
+        await engine.submit(submission(execution_id, ENDLESS))
+        with pytest.raises(WrongState):
+            await engine.delete(execution_id)
+        await engine.cancel(execution_id, "enough", True)
+        await ended(engine, execution_id)
+        await until_deleted(engine, execution_id)
+
+
+async def until_deleted(engine: "TemporalEngine", execution_id: str) -> None:
+    deadline = asyncio.get_running_loop().time() + TIMEOUT_S
+    while True:
+        try:
+            await engine.delete(execution_id)
+        except WrongState:
+            # It has ended for the walk, and its last report is under way.
+            pass
+        except UnknownExecution:
+            return
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.1)
+
+
+async def test_secrets_reach_effects_and_no_history(address: str) -> None:
+    performer = opened()
+    text = CALL.replace("do:\n", "use: { secrets: [token] }\ndo:\n", 1).replace(
+        "method: get", "headers: { X-Key: '${ $secrets.token }' }, method: get"
+    )
+    secret = "a-secret-of-these-tests"
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine({"call_http": performer}, secrets={"token": secret}) as engine,
+    ):
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, text))
+        assert (await ended(engine, execution_id)).status == "completed"
+        assert performer.arguments[0]["headers"]["X-Key"] == secret
+        [history] = await histories(engine, [execution_id])
+        assert secret not in history.to_json()
+        with pytest.raises(InvalidRequest, match="token"):
+            await engine.submit(submission(f"{cluster.queue}-2", text, env_vars={"token": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "pointer"),
+    [
+        ("  - hear:\n      listen: { to: { one: { with: { type: t } } } }\n", "/do/0/hear/listen"),
+        ("  - say:\n      emit: { event: { with: { type: t, source: 'http://s' } } }\n", "/do/0/say/emit"),
+        (
+            "  - guard:\n      try:\n        - say:\n"
+            "            emit: { event: { with: { type: t, source: 'http://s' } } }\n"
+            "      catch: { do: [ { after: { set: { a: 1 } } } ] }\n",
+            "/do/0/guard/try/0/say/emit",
+        ),
+        (
+            "  - both:\n      fork:\n        branches:\n          - hear:\n"
+            "              listen: { to: { one: { with: { type: t } } } }\n",
+            "/do/0/both/fork/branches/0/hear/listen",
+        ),
+    ],
+    ids=["listen", "emit", "in a try", "in a fork"],
+)
+async def test_kinds_that_are_not_done_are_refused(address: str, tasks: str, pointer: str) -> None:
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        problems = [each for each in await engine.validate(document(tasks), "") if each.severity == "error"]
+        assert [(problem.code, problem.pointer) for problem in problems] == [("unsupported", pointer)]
+        with pytest.raises(DocumentRefused, match="TEMPORAL_SERVICE_ADDRESS"):
+            await engine.submit(submission(f"{cluster.queue}-1", document(tasks)))
+
+
+async def test_secrets_outside_of_effects_are_refused(address: str) -> None:
+    text = SET.replace("do:\n", "use: { secrets: [token] }\ndo:\n", 1).replace("{a: 1}", "{a: '${ $secrets.token }'}")
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        problems = [each for each in await engine.validate(text, "") if each.severity == "error"]
+        assert [problem.pointer for problem in problems] == ["/do/0/one/set"]
+
+
+async def test_what_no_payload_has_room_for_is_refused(address: str) -> None:
+    """Starts and results beyond the bound have an error that says so, and results up to it pass."""
+    bound = limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        large = b'{"n": "' + b"x" * bound + b'"}'
+        with pytest.raises(TooLarge, match=str(bound)):
+            await engine.submit(submission(f"{cluster.queue}-1", SET, input_json=large))
+        grown = document("  - one:\n      set: { a: '${ [range(300000)] | map(\"abcd\") }' }\n")
+        await engine.submit(submission(f"{cluster.queue}-2", grown))
+        await reported(cluster, f"{cluster.queue}-2")
+        with pytest.raises(TooLarge, match="completed"):
+            await ended(engine, f"{cluster.queue}-2")
