@@ -138,6 +138,8 @@ class Submission:
     """What the document may do and hardly means to; known once the submission is accepted."""
     pinned: str = field(default="", compare=False)
     """The texts from elsewhere that a registered document has; those of others are fetched."""
+    temporal_workflow_id: str = field(default="", compare=False)
+    """Its workflow in Temporal, where that keeps executions; known once the submission is accepted."""
 
 
 @dataclass(frozen=True, slots=True)

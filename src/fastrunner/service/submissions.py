@@ -230,6 +230,9 @@ async def _result(later: Later) -> bytes:
 
 def _accepted(submission: Submission, status: str) -> bytes:
     reply = field_1(submission.execution_id.encode()) + _ACCEPTED[status]
+    if submission.temporal_workflow_id:
+        workflow_id = submission.temporal_workflow_id
+        reply += WorkflowExecuteResponse(temporal_workflow_id=workflow_id).SerializeToString()
     return reply + _warned(submission.warnings) if submission.warnings else reply
 
 

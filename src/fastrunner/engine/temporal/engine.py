@@ -284,6 +284,7 @@ class TemporalEngine:
                 raise IdTaken(submission.execution_id) from None
         except RPCError as error:
             raise Unavailable(f"Temporal has not taken the execution ({error.message}): try again") from None
+        submission.temporal_workflow_id = submission.execution_id
         submission.warnings = plan.submission_warnings
         return _STARTED
 

@@ -7,7 +7,7 @@ moment behind; there an execution was accepted when its current history began, b
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -217,7 +217,7 @@ class Executions:
             raise UnknownExecution(execution_id)
         return description
 
-    async def _ask(self, execution_id: str, query: str, arguments: "list[Any]", kind: Any) -> Any:
+    async def _ask(self, execution_id: str, query: str, arguments: Sequence[Any], kind: Any) -> Any:
         handle = self._client.get_workflow_handle(execution_id)
         try:
             return await handle.query(query, args=arguments, result_type=kind, rpc_timeout=_ANSWER)

@@ -1,0 +1,104 @@
+"""Replicas on Temporal as real processes: one accepts and another controls, one is killed and another goes on."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import schedules_pb2 as s
+from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
+from tests.integration.runner_process import SERVE, RunnerProcess, running
+from tests.integration.temporal_engines import serving_temporal
+from tests.integration.test_placement_runner import Connection, ready
+from tests.integration.test_subflows_runner import Remote, serving
+
+pytest.importorskip("temporalio", reason="temporalio is absent: pip install 'fastrunner[temporal]'")
+
+TIMEOUT_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving_temporal() as address:
+        yield address
+
+
+def replica(data_dir: Path, address: str, port: int) -> Any:
+    return running(
+        data_dir,
+        SERVE,
+        FASTRUNNER_WORKERS="1",
+        TEMPORAL_SERVICE_ADDRESS=address,
+        STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{port}",
+        STIGMER_SERVICE_USE_TLS="false",
+    )
+
+
+def calls(remote: Remote) -> str:
+    tasks = "".join(
+        f"- ask{number}: {{call: http, with: {{method: get, endpoint: 'http://127.0.0.1:{remote.port}/?n={number}'}}}}\n"
+        for number in range(3)
+    )
+    return f"document: {{dsl: 1.0.3, namespace: shop, name: calls, version: 1.0.0}}\ndo:\n{tasks}"
+
+
+async def until_status(connection: Connection, execution_id: str, *statuses: str) -> str:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            status = await connection.status(execution_id)
+        except grpc.aio.AioRpcError as error:
+            # The one that was lost is missed by Temporal only after a while.
+            status = error.code().name
+            if status != "UNAVAILABLE":
+                raise
+        if status in statuses:
+            return status
+        assert time.monotonic() < deadline_s, status
+
+
+def kill(runner: RunnerProcess) -> None:
+    """As a machine that is lost: the whole tree at once."""
+    for worker in runner.workers():
+        os.kill(worker["pid"], signal.SIGKILL)
+    runner.process.kill()
+    runner.process.communicate(timeout=30)
+
+
+@pytest.mark.slow
+async def test_two_replicas(address: str, tmp_path: Path) -> None:
+    """What one has accepted the other pauses, resumes, and goes on with when the first is lost; no effect that has had
+    an outcome is performed again, and the receiver's ledger is whole."""
+    options = ReceiverOptions(port=0, quiet=True)
+    receiver = Receiver(options)
+    async with serve_receiver(receiver, options) as port, serving() as remote:
+        with replica(tmp_path / "one", address, port) as one, replica(tmp_path / "two", address, port) as two:
+            ready(one), ready(two)
+            first, second = Connection(one.target), Connection(two.target)
+            text = calls(remote)
+            accepted = await first.execute("e-1", text)
+            assert (accepted.status, accepted.temporal_workflow_id) == ("running", "e-1")
+            assert (await second.execute("e-1", text)).status == "running"
+            await second.call("PauseExecution", m.PauseExecutionRequest(execution_id="e-1"), q.GetExecutionResponse)
+            assert await first.status("e-1") == "paused"
+            await first.call("ResumeExecution", m.ResumeExecutionRequest(execution_id="e-1"), q.GetExecutionResponse)
+            kill(one)
+            remote.gate.set()
+            assert await until_status(second, "e-1", "completed", "failed") == "completed"
+            assert len(remote.asked) == 3
+            assert sorted(remote.asked.values())[:2] == [1, 1]
+            assert receiver.ledger.violations == []
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await second.call("AddSchedule", s.AddScheduleRequest(), s.AddScheduleResponse)
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            await first.channel.close()
+            await second.channel.close()
+            code, _, err = two.stop()
+            assert code == 0, err
