@@ -85,7 +85,7 @@ class Cluster:
         self.receiver = receiver
         self.events: dict[str, list[WorkflowProgressEvent]] = {}
         """What the receiver has taken, by execution."""
-        self._port = port
+        self.port = port
 
     @asynccontextmanager
     async def engine(
@@ -102,7 +102,7 @@ class Cluster:
 
         config = Config(
             temporal_service_address=self.address,
-            stigmer_service_endpoint=f"127.0.0.1:{self._port}",
+            stigmer_service_endpoint=f"127.0.0.1:{self.port}",
             stigmer_service_use_tls=False,
             drain_timeout_s=1.0,
             workers=1,

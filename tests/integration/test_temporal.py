@@ -4,17 +4,29 @@ Everything here is against a real server.
 """
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fastrunner._core import EffectFailure
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from fastrunner.engine import ExecutionQuery, ExecutionView, WorkerEngine
-from fastrunner.errors import DocumentRefused, IdTaken, InvalidRequest, TooLarge, UnknownExecution, WrongState
+from fastrunner.errors import (
+    DocumentRefused,
+    IdTaken,
+    InvalidRequest,
+    TooLarge,
+    Unavailable,
+    UnknownExecution,
+    WrongState,
+)
+from tests.integration.callbacks import free_port
 from tests.integration.engines import (
     CALL,
     ENDLESS,
@@ -29,13 +41,14 @@ from tests.integration.engines import (
     until_status,
 )
 from tests.integration.temporal_engines import Cluster, Registered, cluster_on, opened, serving_temporal, shown
+from tests.outside import require
 
 if TYPE_CHECKING:
     from temporalio.client import WorkflowHistory
 
     from fastrunner.engine.temporal.engine import TemporalEngine
 
-pytest.importorskip("temporalio", reason="temporalio is absent: pip install 'fastrunner[temporal]'")
+require(find_spec("temporalio"), "temporalio", module=True)
 
 ENDED = ("completed", "failed", "cancelled")
 TIMEOUT_S = 90.0
@@ -508,3 +521,114 @@ async def test_what_no_payload_has_room_for_is_refused(address: str) -> None:
         await reported(cluster, f"{cluster.queue}-2")
         with pytest.raises(TooLarge, match="completed"):
             await ended(engine, f"{cluster.queue}-2")
+
+
+async def test_bounds_of_activities(address: str) -> None:
+    """An effect is missed soon when its worker is lost, and bounded by nothing else here; reports are tried again
+    without end, and soon."""
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, CALL))
+        await ended(engine, execution_id)
+        await reported(cluster, execution_id)
+        [history] = await histories(engine, [execution_id])
+        scheduled = [
+            event.activity_task_scheduled_event_attributes
+            for event in history.events
+            if event.HasField("activity_task_scheduled_event_attributes")
+        ]
+        assert {each.activity_type.name for each in scheduled} == {"fastrunner.perform", "fastrunner.report"}
+        for each in scheduled:
+            assert each.heartbeat_timeout.ToSeconds() == limits.TEMPORAL_HEARTBEAT_S
+            assert each.start_to_close_timeout.ToSeconds() == limits.TEMPORAL_EFFECT_S_MAX
+            assert each.retry_policy.maximum_attempts == 0
+            if each.activity_type.name == "fastrunner.report":
+                assert each.retry_policy.maximum_interval.ToSeconds() == limits.TEMPORAL_REPORT_RETRY_S_MAX
+        assert engine._worker is not None
+        assert engine._worker.config()["max_cached_workflows"] == limits.TEMPORAL_WORKFLOWS_CACHED_MAX
+
+
+@dataclass
+class Generous(Performer):
+    """Answers with much."""
+
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+        self.performed.append(effect)
+        return EffectResult(effect.effect_id, "x" * (limits.TEMPORAL_HISTORY_SIZE_BYTES_MAX // 4))
+
+
+async def test_large_histories_are_continued(address: str) -> None:
+    """By their size, long before they have too many events; each effect is performed once."""
+    text = document(
+        "  - each:\n      for: { each: item, in: '${ [range(6)] }' }\n      do:\n"
+        "        - ask:\n            call: http\n            with: { method: get, endpoint: 'http://127.0.0.1:1/' }\n"
+        "            output: { as: '${ length }' }\n"
+        "        - rest:\n            wait: { milliseconds: 300 }\n"
+    )
+    performer = Generous()
+    async with cluster_on(address) as cluster, cluster.engine({"call_http": performer}) as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, text))
+        assert (await ended(engine, execution_id)).status == "completed"
+        await reported(cluster, execution_id)
+        [history] = await histories(engine, [execution_id])
+        begun = history.events[0].workflow_execution_started_event_attributes
+        assert begun.continued_execution_run_id
+        assert len(performer.performed) == 6
+
+
+async def test_a_walk_rests_while_nobody_takes_its_events(address: str) -> None:
+    """And its clock with it: its timeout does not count an outage of the receiver."""
+    text = ENDLESS.replace("do:\n", "timeout: { after: { seconds: 2 } }\ndo:\n", 1)
+    async with cluster_on(address) as cluster:
+        port, cluster.port = cluster.port, free_port()
+        execution_id = f"{cluster.queue}-1"
+        async with cluster.engine() as engine:
+            await engine.submit(submission(execution_id, text))
+            view = await engine.get(execution_id)
+            deadline_s = monotonic_s() + TIMEOUT_S
+            while view.last_sequence < limits.TEMPORAL_EVENTS_UNREPORTED_MAX:
+                assert monotonic_s() < deadline_s
+                view = await engine.get(execution_id)
+            rested_s = monotonic_s()
+            while monotonic_s() < rested_s + 3:
+                assert (await engine.get(execution_id)).last_sequence == view.last_sequence
+                await asyncio.sleep(0.1)
+            assert (await engine.get(execution_id)).status == "running"
+        cluster.port = port
+        async with cluster.engine() as engine:
+            assert (await ended(engine, execution_id)).status == "failed"
+            await reported(cluster, execution_id)
+            assert len(cluster.events[execution_id]) > view.last_sequence + 100
+
+
+@pytest.mark.slow
+async def test_without_a_worker_nobody_waits_for_long(address: str) -> None:
+    """Starts and graceful cancels are durable all the same."""
+    async with cluster_on(address) as cluster, cluster.engine(works=False) as engine:
+        execution_id = f"{cluster.queue}-1"
+        assert await engine.submit(submission(execution_id, WAIT)) == "running"
+        began_s = monotonic_s()
+        with pytest.raises(Unavailable):
+            await engine.pause(execution_id, "")
+        assert monotonic_s() - began_s >= limits.TEMPORAL_ANSWER_S_MAX - 1
+        await engine.cancel(execution_id, "no more", False)
+        async with cluster.engine() as worker:
+            assert (await ended(worker, execution_id)).status == "cancelled"
+
+
+async def test_a_running_execution_can_be_followed(address: str) -> None:
+    performer = Performer()
+    async with cluster_on(address) as cluster, cluster.engine({"call_http": performer}) as engine:
+        execution_id = f"{cluster.queue}-1"
+        with pytest.raises(UnknownExecution):
+            await anext(engine.subscribe(execution_id, 1))
+        await engine.submit(submission(execution_id, CALL))
+        messages = []
+        async for message in engine.subscribe(execution_id, 1):
+            event = WorkflowProgressEvent.FromString(message)
+            messages.append(event)
+            if event.task_name == "ask":
+                # What comes after this has not happened yet.
+                performer.gate.set()
+        assert shown(messages) == await reported(cluster, execution_id)

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from tests.integration.runner_process import SERVE, RunnerProcess, running
 from tests.integration.temporal_engines import serving_temporal
 from tests.integration.test_placement_runner import Connection, ready
 from tests.integration.test_subflows_runner import Remote, serving
+from tests.outside import require
 
-pytest.importorskip("temporalio", reason="temporalio is absent: pip install 'fastrunner[temporal]'")
+require(find_spec("temporalio"), "temporalio", module=True)
 
 TIMEOUT_S = 90.0
 

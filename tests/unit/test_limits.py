@@ -57,6 +57,24 @@ REACHED = {
     "integration/test_sealed_data.py": {
         "RESEAL_ROWS_PER_COMMIT": "test_an_open_directory_is_sealed_when_it_is_resealed",
     },
+    "integration/test_temporal.py": {
+        "TEMPORAL_ANSWER_S_MAX": "test_without_a_worker_nobody_waits_for_long",
+        "TEMPORAL_EFFECT_S_MAX": "test_bounds_of_activities",
+        "TEMPORAL_FOLLOW_INTERVAL_S": "test_a_running_execution_can_be_followed",
+        "TEMPORAL_HEARTBEAT_S": "test_bounds_of_activities",
+        "TEMPORAL_HISTORY_EVENTS_MAX": "test_continued_at_every_turn_equals_never",
+        "TEMPORAL_HISTORY_SIZE_BYTES_MAX": "test_large_histories_are_continued",
+        "TEMPORAL_HOLD_RATIO": "test_histories_of_an_endless_loop_are_bounded",
+        "TEMPORAL_REPORT_RETRY_S_MAX": "test_bounds_of_activities",
+        "TEMPORAL_TURNS_PER_ACTIVATION_MAX": "test_histories_of_an_endless_loop_are_bounded",
+        "TEMPORAL_WORKFLOWS_CACHED_MAX": "test_bounds_of_activities",
+    },
+    "unit/test_temporal_reporting.py": {
+        "TEMPORAL_EVENTS_KEPT_SIZE_BYTES_MAX": "test_the_walk_rests_with_too_much_unreported",
+        "TEMPORAL_EVENTS_UNREPORTED_MAX": "test_the_walk_rests_with_too_much_unreported",
+        "TEMPORAL_PAYLOAD_SIZE_BYTES_MAX": "test_an_event_that_no_payload_has_room_for_has_no_output",
+        "TEMPORAL_REPORT_SIZE_BYTES_MAX": "test_a_report_has_a_size",
+    },
     "integration/test_asyncapi_nats.py": {
         "ASYNCAPI_ACK_WAIT_S": "test_messages_a_workflow_works_on_are_not_given_to_others",
         "ASYNCAPI_CLOSE_S_MAX": "test_a_server_that_does_not_say_goodbye",
