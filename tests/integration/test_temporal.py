@@ -632,3 +632,33 @@ async def test_a_running_execution_can_be_followed(address: str) -> None:
                 # What comes after this has not happened yet.
                 performer.gate.set()
         assert shown(messages) == await reported(cluster, execution_id)
+
+
+async def test_a_workflow_that_is_terminated_is_cancelled(address: str) -> None:
+    """Somebody has ended it in Temporal; it is shown as what it is, and nobody follows it for ever."""
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, WAIT.replace("milliseconds: 200", "minutes: 5")))
+        await until_status(engine, execution_id, "running", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+        assert engine._client is not None
+        await engine._client.get_workflow_handle(execution_id).terminate("for a test")
+        view = await ended(engine, execution_id)
+        assert view.status == "cancelled"
+        assert view.finished_ms >= view.accepted_ms
+        followed = [message async for message in engine.subscribe(execution_id, 1)]
+        assert len(followed) == view.last_sequence
+        await engine.cancel(execution_id, "", False)
+        await engine.cancel(execution_id, "", True)
+        with pytest.raises(WrongState, match="cancelled"):
+            await engine.pause(execution_id, "")
+
+
+async def test_debug_logs_every_step_once(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the workflow is replayed at each of its tasks."""
+    caplog.set_level("INFO", "fastrunner.engine.temporal.workflow")
+    async with cluster_on(address) as cluster, cluster.engine(workflows_cached_max=0) as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, WAIT, debug=True))
+        await ended(engine, execution_id)
+        lines = [record.getMessage() for record in caplog.records if record.name.endswith("temporal.workflow")]
+        assert len(lines) == len(await reported(cluster, execution_id)) == len(set(lines))

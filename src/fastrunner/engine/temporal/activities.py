@@ -100,13 +100,14 @@ class Activities:
         effect = _effect(plan, order)
         try:
             outcome = await _beating(self._outcome(plan, effect))
+            answer = told(shown(outcome) if isinstance(outcome, EffectFailure) else outcome)
         except ApplicationError:
             raise
         except Exception:
             # Performers answer for the remote side; what escapes one is our own fault.
-            outcome = _internal_error(effect)
+            answer = told(_internal_error(effect))
         self._linger(effect)
-        return told(shown(outcome) if isinstance(outcome, EffectFailure) else outcome)
+        return answer
 
     async def _outcome(self, plan: Plan, effect: PerformEffect) -> EffectResult | EffectFailure:
         performer = self._performers[effect.kind]
@@ -191,6 +192,7 @@ class Activities:
             reports=given.reports,
             grace_ms=given.grace_ms,
             history_events_max=given.history_events_max,
+            debug=given.debug,
             depth=depth,
             parent_id=parent_id,
         )

@@ -299,6 +299,7 @@ class TemporalEngine:
             reports=self._report is not None and not submission.silent,
             grace_ms=int(self._config.cancel_grace_s * 1000),
             history_events_max=self._history_events_max,
+            debug=submission.debug,
         )
 
     def _open_client(self) -> Client:

@@ -50,6 +50,7 @@ from fastrunner.progress.wire import split
 __all__ = ["Executions"]
 
 _ANSWER: Final = timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX)
+_ENDED_FROM_OUTSIDE: Final = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT)
 _PHASE: Final = SearchAttributeKey.for_keyword(ATTRIBUTES[-1])
 
 # The class has a method called `list`, so annotations within it cannot say it.
@@ -147,12 +148,20 @@ class Executions:
 
     async def get(self, execution_id: str) -> ExecutionView:
         """Raises UnknownExecution, Unavailable; TooLarge where no payload has room for its output."""
-        memo = await self.memo(execution_id)
-        view = await self._ask(execution_id, VIEW_QUERY, [], dict[str, Any])
+        description, view = await self._look(execution_id)
         if not view.get("output_is_known", True):
             bound = limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
             raise TooLarge(f"execution {execution_id!r} is completed, and its output exceeds {bound} bytes")
-        return _view(execution_id, memo, view["status"], view)
+        return _view(execution_id, await _memo(description), view["status"], view)
+
+    async def _look(self, execution_id: str) -> tuple[WorkflowExecutionDescription, dict[str, Any]]:
+        """What Temporal has of an execution, and what its workflow answers. Raises UnknownExecution, Unavailable."""
+        description = await self._description(execution_id)
+        view: dict[str, Any] = await self._ask(execution_id, VIEW_QUERY, [], dict[str, Any])
+        if description.status in _ENDED_FROM_OUTSIDE:
+            # Its workflow has not heard of that.
+            view |= {"status": "cancelled", "finished_ms": _ms(description.close_time), "waiting": ""}
+        return description, view
 
     async def events(self, execution_id: str, from_sequence: int, count_max: int) -> _Messages:
         """Encoded events that the workflow holds, in sequence. Raises UnknownExecution, Unavailable."""
@@ -174,7 +183,7 @@ class Executions:
                 if event.event_type in TERMINAL_EVENTS:
                     return
             if not messages:
-                view = await self._ask(execution_id, VIEW_QUERY, [], dict[str, Any])
+                _, view = await self._look(execution_id)
                 if view["status"] in FINAL_STATUSES and view["last_sequence"] < sequence:
                     return
                 await asyncio.sleep(limits.TEMPORAL_FOLLOW_INTERVAL_S)
@@ -245,7 +254,7 @@ def _check_ended(execution_id: str, status: str, done: str) -> None:
 
 def _status(listed: Listed) -> str:
     """As visibility and the history have it: a workflow that somebody has terminated was cancelled."""
-    if listed.status in (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT):
+    if listed.status in _ENDED_FROM_OUTSIDE:
         return "cancelled"
     return str(listed.typed_search_attributes.get(_PHASE, "running"))
 

@@ -88,6 +88,8 @@ class WalkStart:
     """How long a graceful cancel lets running effects go on, in milliseconds."""
     history_events_max: int
     """How many events a history has when it is continued."""
+    debug: bool = False
+    """Log every step at level info."""
     depth: int = 0
     """How many generations of executions are above it."""
     parent_id: str = ""

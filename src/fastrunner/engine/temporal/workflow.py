@@ -14,6 +14,7 @@ Rules:
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -62,11 +63,14 @@ from fastrunner.engine.temporal.plans import plan_of
 from fastrunner.engine.temporal.reporting import Report
 from fastrunner.errors import WrongState
 from fastrunner.progress.names import FINAL_STATUSES
+from fastrunner.progress.wire import describe
 
 if TYPE_CHECKING:
     from fastrunner._core import Action, Outcome
 
 __all__ = ["PHASE", "WalkWorkflow"]
+
+_log = logging.getLogger(__name__)
 
 PHASE: Final = SearchAttributeKey.for_keyword("FastrunnerPhase")
 """The status of an execution, for listings."""
@@ -263,6 +267,9 @@ class WalkWorkflow:
         assert self._walk is not None
         self._more = turn.more
         self._turns += bool(turn.events or turn.actions)
+        if turn.events and self._given.debug and not workflow.unsafe.is_replaying():
+            for line in describe(turn.events):
+                _log.info(line, extra={"execution_id": self._execution_id})
         if turn.events:
             self._report.add(turn.events, turn.last_sequence)
             if self._report.is_full and not self._rests_since_ms:
