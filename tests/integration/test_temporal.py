@@ -4,12 +4,13 @@ Everything here is against a real server.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
@@ -172,6 +173,82 @@ async def test_equal_to_one_machine(address: str, tmp_path: Path) -> None:
             view, events = await on_one_machine(tmp_path / name, text, ids[name], opened())
             assert outcome(await ended(engine, ids[name])) == outcome(view), name
             assert await reported(cluster, ids[name]) == events, name
+
+
+def run_of(name: str, **more: Any) -> dict[str, Any]:
+    return {"run": {"workflow": {"namespace": "tests", "name": name, "version": "1.0.0", **more}}}
+
+
+RAISE = {
+    "raise": {"error": {"type": "https://e.org/bad", "status": 500, "title": "Bad", "detail": "${ .n | tostring }"}}
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "set": {"set": {"a": "${ .n + 1 }"}},
+    "wait": {"wait": {"milliseconds": 1}},
+    "call": {"call": "http", "with": {"method": "get", "endpoint": "http://127.0.0.1:1/"}},
+    "raise": RAISE,
+    "switch": {"switch": [{"two": {"when": "${ .n == 2 }", "then": "continue"}}, {"other": {"then": "end"}}]},
+    "do": {"do": [{"one": {"set": {"n": 3}}}, {"two": {"set": {"b": "${ .n }"}}}]},
+    "for": {"for": {"each": "i", "in": "${ [1, 2] }"}, "do": [{"keep": {"set": {"n": "${ $i }"}}}]},
+    "fork": {"fork": {"branches": [{"left": {"set": {"l": 1}}}, {"right": {"wait": {"milliseconds": 1}}}]}},
+    "catch": {"try": [{"bad": RAISE}], "catch": {"as": "e", "do": [{"tell": {"set": {"n": "${ $e.status }"}}}]}},
+    "retry": {
+        "try": [{"bad": RAISE}],
+        "catch": {"retry": {"delay": {"milliseconds": 1}, "limit": {"attempt": {"count": 1}}}},
+    },
+    "child": run_of("double", input={"n": 4}),
+    "failing child": run_of("failing"),
+    "detached child": {"run": {**run_of("double", input={"n": 4})["run"], "await": False}},
+}
+PLACES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "alone": lambda task: task,
+    "in do": lambda task: {"do": [{"inner": task}, {"after": {"set": {"after": True}}}]},
+    "in for": lambda task: {"for": {"each": "j", "in": "${ [1, 2] }"}, "do": [{"inner": task}]},
+    "in fork": lambda task: {"fork": {"branches": [{"only": task}]}},
+    "in try": lambda task: {
+        "try": [{"inner": task}],
+        "catch": {"as": "e", "do": [{"tell": {"set": {"caught": "${ $e.status }"}}}]},
+    },
+    "in catch": lambda task: {"try": [{"bad": RAISE}], "catch": {"do": [{"inner": task}]}},
+    "skipped": lambda task: {**task, "if": "${ .n > 2 }"},
+    "exported": lambda task: {
+        **task,
+        "input": {"from": "${ { n: .n } }"},
+        "output": {"as": "${ { out: . } }"},
+        "export": {"as": "${ { kept: .out } }"},
+    },
+    "within a time": lambda task: {**task, "timeout": {"after": {"minutes": 5}}},
+    "and the end": lambda task: {**task, "then": "end"},
+}
+
+
+def composed(task: dict[str, Any]) -> str:
+    head = {"dsl": "1.0.0", "namespace": "tests", "name": "test", "version": "1.0.0"}
+    tasks = [{"first": task}, {"last": {"set": {"n": "${ .n }", "context": "${ $context }"}}}]
+    return orjson.dumps({"document": head, "do": tasks}).decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("history_events_max", [limits.TEMPORAL_HISTORY_EVENTS_MAX, 1])
+async def test_every_kind_in_every_place(address: str, tmp_path: Path, history_events_max: int) -> None:
+    """Each kind of task within, behind and beside others: outcome, output and events are those of one machine, however
+    often histories are continued, and each history can be replayed."""
+    texts = {f"{kind} {place}": composed(put(task)) for place, put in PLACES.items() for kind, task in KINDS.items()}
+    assert len(texts) >= 120
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine(documents=REGISTERED, history_events_max=history_events_max) as engine,
+        engine_on(tmp_path, opened(), definitions=Registered(REGISTERED)) as local,
+    ):
+        ids = {name: f"{cluster.queue}-{number}" for number, name in enumerate(texts)}
+        for name, text in texts.items():
+            await engine.submit(submission(ids[name], text, input_json=b'{"n": 2}'))
+            await local.submit(submission(ids[name], text, input_json=b'{"n": 2}'))
+        for name, execution_id in ids.items():
+            expected = await until_status(local, execution_id, *ENDED, timeout_s=TIMEOUT_S)
+            assert outcome(await ended(engine, execution_id)) == outcome(expected), name
+            assert await reported(cluster, execution_id) == shown(await all_events(local, execution_id)), name
+        await replay(await histories(engine, list(ids.values())))
 
 
 async def test_a_failure_of_an_effect_is_the_tasks(address: str, tmp_path: Path) -> None:
