@@ -7,12 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from fastrunner.counts.cells import Key, Segment
 from fastrunner.counts.definitions import Definition, Metrics
 
-__all__ = ["TreeCollector", "families"]
+__all__ = ["TreeCollector", "encoded", "families"]
 
 Counted = Sequence[tuple[Key, Sequence[float]]]
 """What one process has counted."""
@@ -68,3 +71,11 @@ def _metric(definition: Definition, series: Mapping[tuple[str, ...], Sequence[fl
         metric.add_sample(f"{name}_count", labels, cumulated[-1])
         metric.add_sample(f"{name}_sum", labels, total)
     return metric
+
+
+def encoded(collector: Collector, accept: str) -> tuple[bytes, str]:
+    """What a collector has, in the form that an Accept header asks for, and that form's name."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

@@ -11,8 +11,6 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from fastrunner._version import __version__
 from fastrunner.access.audit import AuditLog
@@ -20,7 +18,7 @@ from fastrunner.access.gate import Gate
 from fastrunner.base import descriptors, limits
 from fastrunner.config import Config
 from fastrunner.counts.cells import Segment
-from fastrunner.counts.scrape import TreeCollector
+from fastrunner.counts.scrape import TreeCollector, encoded
 from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
 from fastrunner.web.events import EventsIn, Publisher
 from fastrunner.web.guard import GATE, METRICS_OPEN, guard
@@ -156,12 +154,5 @@ async def _readyz(request: web.Request) -> web.Response:
 async def _metrics(request: web.Request) -> web.Response:
     # Reading what every process has counted takes milliseconds, in which health checks must still be answered.
     accept = request.headers.get("Accept", "")
-    body, content_type = await asyncio.to_thread(_collect, request.app[_COLLECTOR], accept)
+    body, content_type = await asyncio.to_thread(encoded, request.app[_COLLECTOR], accept)
     return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-def _collect(collector: TreeCollector, accept: str) -> tuple[bytes, str]:
-    registry = CollectorRegistry()
-    registry.register(collector)
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
