@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "service.transport": BELOW | {"access", "routing.facts", "service"},
     "web": BELOW | {"access", "events.attributes"},
     "data": STORE | {"access.sealing", "engine", "events.file", "events.schedules.file"},
-    "stigmer": BELOW,
+    "stigmer": STORE | {"_core", "access", "registry.versions", "web"},
     "processes": {"*"},
     "cli": {"*"},
 }

@@ -100,6 +100,11 @@ def _state_folder() -> Path:
         ) from None
 
 
+def stigmer_folder() -> Path:
+    """Where a Stigmer Service keeps what it is not told to keep elsewhere. Raises ConfigurationError."""
+    return _state_folder().with_name("fastrunner-stigmer")
+
+
 def _variable(name: str, default: Any = ..., *, factory: Any = None, **constraints: Any) -> Any:
     """A field read from environment variable `name`, settable by field name as well."""
     if factory is not None:

@@ -14,6 +14,31 @@ from fastrunner.base import limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
+    "unit/test_stigmer_store.py": {
+        "STIGMER_COMMIT_EVENTS_MAX": "test_a_commit_takes_what_waits_up_to_a_bound",
+        "STIGMER_WAITING_EVENTS_MAX": "test_more_than_may_wait_is_refused",
+        "STIGMER_WAITING_SIZE_BYTES_MAX": "test_more_than_may_wait_is_refused",
+    },
+    "integration/test_stigmer_service.py": {
+        "API_EVENTS_SIZE_BYTES_MAX": "test_pages_of_a_stream_are_bounded",
+        "API_START_WAIT_S_MAX": "test_what_the_runner_cannot_take_now_is_asked_again",
+        "API_STREAM_PING_S": "test_something_is_sent_while_nothing_happens",
+        "API_STREAM_STALL_S_MAX": "test_a_client_that_does_not_read_is_cut_and_comes_back",
+        "STIGMER_EXPIRE_BATCH_MAX": "test_what_is_over_is_forgotten_by_itself",
+        "STIGMER_FOLLOWERS_MAX": "test_only_so_many_follow",
+        "STIGMER_LAUNCHES_WAITING_MAX": "test_only_so_many_wait_for_the_runner",
+        "STIGMER_LAUNCH_BATCH_MAX": "test_many_are_started_in_few_calls",
+        "STIGMER_LAUNCH_BATCH_SIZE_BYTES_MAX": "test_a_call_to_the_runner_is_bounded_in_bytes",
+        "STIGMER_LAUNCH_PAUSE_S_MAX": "test_what_the_runner_cannot_take_now_is_asked_again",
+        "STIGMER_LAUNCH_PAUSE_S_MIN": "test_what_the_runner_cannot_take_now_is_asked_again",
+        "STIGMER_RUNNER_CALL_S_MAX": "test_a_runner_that_hangs_is_asked_again",
+        "STIGMER_SWEEP_INTERVAL_S": "test_what_is_over_is_forgotten_by_itself",
+    },
+    "integration/test_http_api.py": {
+        "API_BODY_SIZE_BYTES_MAX": "test_bodies_that_are_none",
+        "API_PAGE_ROWS_DEFAULT": "test_pages_have_so_many_rows_where_nothing_is_asked",
+        "API_PAGE_ROWS_MAX": "test_what_a_query_may_not_be",
+    },
     "integration/test_call_grpc.py": {
         "GRPC_ADDRESSES_S_MAX": "test_addresses_are_looked_up_again",
         "GRPC_CHANNELS_IDLE_MAX": "test_idle_connections_are_bounded",

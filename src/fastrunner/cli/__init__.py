@@ -18,6 +18,7 @@ from fastrunner.cli.schedules import schedule
 from fastrunner.cli.send_event import send_event
 from fastrunner.cli.serve import receiver, serve
 from fastrunner.cli.status import status
+from fastrunner.cli.stigmer import stigmer
 from fastrunner.cli.token import token
 from fastrunner.cli.watch import watch
 from fastrunner.cli.workflows import workflow
@@ -60,6 +61,7 @@ for command in (
     send_event,
     schedule,
     receiver,
+    stigmer,
     data,
     bench,
     protos,

@@ -1,4 +1,5 @@
-"""Support: every metric of the runner: name, help, labels, buckets; docs/metrics.md is generated from here.
+"""Support: every metric of the runner and of the Stigmer Service: name, help, labels, buckets; docs/metrics.md is
+generated from here.
 
 Rules: no execution id in a label, and no label whose values have no end; a series whose labels are known exists from
 the start, at zero; what is counted often is looked up once. Counting is a store into shared memory (see `cells`), so it
@@ -8,7 +9,7 @@ costs a tenth of a microsecond and survives the process.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from fastrunner.base.deaths import CAUSES
 from fastrunner.base.library_logs import LIBRARIES
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["EXECUTION_SECONDS", "REFUSED_DESTINATIONS", "Definition", "Family", "Metrics"]
+__all__ = ["EXECUTION_SECONDS", "REFUSED_DESTINATIONS", "Definition", "Family", "Metrics", "StigmerMetrics"]
 
 CALL_SECONDS = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -89,14 +90,14 @@ class Family(Generic[Child]):
         return child
 
 
-class Metrics:
-    """One process's metrics."""
+class _Definitions:
+    """What counts: how metrics are defined, kept and collected."""
 
-    def __init__(self, registry: "CollectorRegistry | None" = None, segment: Segment | None = None):
-        """Counts in a segment, or in memory of its own; a registry, if given, can collect it.
+    PREFIX: ClassVar[str]
+    """What every name begins with, but those that a convention gives."""
 
-        In a segment counters go on where a predecessor stopped. No two living processes may count in the same one.
-        """
+    def __init__(self, segment: Segment | None = None):
+        """Counts in a segment, or in memory of its own."""
         self.definitions: dict[str, Definition] = {}
         """Every metric by name."""
         self._segment = segment
@@ -105,16 +106,6 @@ class Metrics:
         self._present = Cells(None if segment is None else segment.gauges)
         self.values = self._counts.values
         """The cells of counters and histograms."""
-        self._define_executions()
-        self._define_storage()
-        self._define_callbacks()
-        self._define_cloud_events()
-        self._define_schedules()
-        self._define_listeners()
-        self._define_processes()
-        self._define_rpcs()
-        if registry is not None:
-            registry.register(self)
 
     def note(self, name: str) -> Note:
         """A note of that name; the same one for a successor."""
@@ -125,6 +116,78 @@ class Metrics:
         from fastrunner.counts.scrape import families
 
         return families(self.definitions, [self._counts.read()], [self._present.read()])
+
+    # --- kinds of metrics ---
+
+    def _define(
+        self,
+        name: str,
+        kind: Literal["counter", "gauge", "histogram"],
+        text: str,
+        labels: Mapping[str, Sequence[str]],
+        bounds: tuple[float, ...] = (),
+        oldest: bool = False,
+    ) -> Definition:
+        full_name = name if name.startswith("grpc_") else f"{self.PREFIX}{name}"
+        definition = Definition(full_name, kind, text, labels, bounds, oldest)
+        self.definitions[full_name] = definition
+        return definition
+
+    def _series(
+        self, definition: Definition, make: Callable[[Cells, int], Child], cells: Cells
+    ) -> Callable[[tuple[str, ...]], Child]:
+        return lambda values: make(cells, cells.place(definition.name, values, definition.width))
+
+    def _family(self, definition: Definition, make: Callable[[Cells, int], Child], cells: Cells) -> Family[Child]:
+        family: Family[Child] = Family(self._series(definition, make, cells))
+        for values in product(*definition.labels.values()):
+            family.labels(*values)
+        return family
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return self._series(self._define(name, "counter", text, {}), Counter, self._counts)(())
+
+    def _counters(self, name: str, text: str, labels: Mapping[str, Sequence[str]]) -> Family[Counter]:
+        return self._family(self._define(name, "counter", text, labels), Counter, self._counts)
+
+    def _gauge(self, name: str, text: str, *, oldest: bool = False) -> Gauge:
+        return self._series(self._define(name, "gauge", text, {}, oldest=oldest), Gauge, self._present)(())
+
+    def _gauges(self, name: str, text: str, labels: Mapping[str, Sequence[str]]) -> Family[Gauge]:
+        return self._family(self._define(name, "gauge", text, labels), Gauge, self._present)
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+        definition = self._define(name, "histogram", text, {}, bounds)
+        return self._series(definition, lambda cells, at: Histogram(cells, at, bounds), self._counts)(())
+
+    def _histograms(
+        self, name: str, text: str, bounds: tuple[float, ...], labels: Mapping[str, Sequence[str]]
+    ) -> Family[Histogram]:
+        definition = self._define(name, "histogram", text, labels, bounds)
+        return self._family(definition, lambda cells, at: Histogram(cells, at, bounds), self._counts)
+
+
+class Metrics(_Definitions):
+    """Those of one process of a runner."""
+
+    PREFIX = "workflow_runner_"
+
+    def __init__(self, registry: "CollectorRegistry | None" = None, segment: Segment | None = None):
+        """Counts in a segment, or in memory of its own; a registry, if given, can collect it.
+
+        In a segment counters go on where a predecessor stopped. No two living processes may count in the same one.
+        """
+        super().__init__(segment)
+        self._define_executions()
+        self._define_storage()
+        self._define_callbacks()
+        self._define_cloud_events()
+        self._define_schedules()
+        self._define_listeners()
+        self._define_processes()
+        self._define_rpcs()
+        if registry is not None:
+            registry.register(self)
 
     # --- definitions ---
 
@@ -334,51 +397,38 @@ class Metrics:
             "connections_cut_total", "Idle gRPC connections cut because there were nearly as many as may be"
         )
 
-    # --- kinds of metrics ---
 
-    def _define(
-        self,
-        name: str,
-        kind: Literal["counter", "gauge", "histogram"],
-        text: str,
-        labels: Mapping[str, Sequence[str]],
-        bounds: tuple[float, ...] = (),
-        oldest: bool = False,
-    ) -> Definition:
-        full_name = name if name.startswith("grpc_") else f"workflow_runner_{name}"
-        definition = Definition(full_name, kind, text, labels, bounds, oldest)
-        self.definitions[full_name] = definition
-        return definition
+class StigmerMetrics(_Definitions):
+    """Those of a Stigmer Service."""
 
-    def _series(
-        self, definition: Definition, make: Callable[[Cells, int], Child], cells: Cells
-    ) -> Callable[[tuple[str, ...]], Child]:
-        return lambda values: make(cells, cells.place(definition.name, values, definition.width))
+    PREFIX = "stigmer_"
 
-    def _family(self, definition: Definition, make: Callable[[Cells, int], Child], cells: Cells) -> Family[Child]:
-        family: Family[Child] = Family(self._series(definition, make, cells))
-        for values in product(*definition.labels.values()):
-            family.labels(*values)
-        return family
-
-    def _counter(self, name: str, text: str) -> Counter:
-        return self._series(self._define(name, "counter", text, {}), Counter, self._counts)(())
-
-    def _counters(self, name: str, text: str, labels: Mapping[str, Sequence[str]]) -> Family[Counter]:
-        return self._family(self._define(name, "counter", text, labels), Counter, self._counts)
-
-    def _gauge(self, name: str, text: str, *, oldest: bool = False) -> Gauge:
-        return self._series(self._define(name, "gauge", text, {}, oldest=oldest), Gauge, self._present)(())
-
-    def _gauges(self, name: str, text: str, labels: Mapping[str, Sequence[str]]) -> Family[Gauge]:
-        return self._family(self._define(name, "gauge", text, labels), Gauge, self._present)
-
-    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
-        definition = self._define(name, "histogram", text, {}, bounds)
-        return self._series(definition, lambda cells, at: Histogram(cells, at, bounds), self._counts)(())
-
-    def _histograms(
-        self, name: str, text: str, bounds: tuple[float, ...], labels: Mapping[str, Sequence[str]]
-    ) -> Family[Histogram]:
-        definition = self._define(name, "histogram", text, labels, bounds)
-        return self._family(definition, lambda cells, at: Histogram(cells, at, bounds), self._counts)
+    def __init__(self) -> None:
+        super().__init__()
+        self.events_stored = self._counter("events_stored_total", "Progress events kept")
+        self.events_duplicate = self._counter("events_duplicate_total", "Progress events that were kept already")
+        self.violations = self._counters(
+            "violations_total", "What senders of progress must not do", {"kind": ("changed", "after_end")}
+        )
+        self.reports_refused = self._counters(
+            "reports_refused_total", "Calls of ReportProgress and ReportProgressBatch refused, by code", {"code": _OPEN}
+        )
+        self.executions_ended = self._counters(
+            "executions_ended_total", "Executions whose last event has come", {"status": sorted(FINAL_STATUSES)}
+        )
+        self.executions_expired = self._counter("executions_expired_total", "Executions forgotten after their time")
+        self.launches = self._counters(
+            "launches_total",
+            "Answers of the runner to executions to start, and attempts that had none",
+            {"outcome": ("accepted", "refused", "again")},
+        )
+        self.launches_waiting = self._gauge("launches_waiting", "Recorded executions on their way to the runner")
+        self.events_waiting = self._gauge("events_waiting", "Events that wait for their commit")
+        self.gap_age = self._gauge("oldest_gap_age_seconds", "Age of the oldest event that is missing", oldest=True)
+        self.followers = self._gauge("followers", "Clients that follow an execution")
+        self.followers_cut = self._counter("followers_cut_total", "Clients cut because they did not read")
+        self.requests = self._counters(
+            "http_requests_total",
+            "Requests of the HTTP API, by operation and status",
+            {"operation": _OPEN, "status": _OPEN},
+        )

@@ -21,6 +21,7 @@ from fastrunner.base.limits.resources import *
 from fastrunner.base.limits.routing import *
 from fastrunner.base.limits.schedules import *
 from fastrunner.base.limits.service import *
+from fastrunner.base.limits.stigmer import *
 from fastrunner.base.limits.tasks import *
 from fastrunner.base.limits.temporal import *
 from fastrunner.base.limits.walk import *
@@ -94,3 +95,8 @@ assert SCHEDULE_ID_SIZE_BYTES_MAX + SCHEDULE_KEY_SIZE_BYTES_MAX + 6 <= EXECUTION
 assert SCHEDULE_ID_SIZE_BYTES_MAX <= LABEL_VALUE_SIZE_BYTES_MAX
 assert SCHEDULE_START_S_MAX > ROUTER_OWNER_WAIT_S_MAX
 assert TEMPORAL_REPORT_SIZE_BYTES_MAX <= TEMPORAL_EVENTS_KEPT_SIZE_BYTES_MAX <= TEMPORAL_PAYLOAD_SIZE_BYTES_MAX // 4
+assert STIGMER_LAUNCH_PAUSE_S_MIN <= STIGMER_LAUNCH_PAUSE_S_MAX
+assert STIGMER_LAUNCH_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
+assert DOCUMENT_SIZE_BYTES_MAX + INPUT_SIZE_BYTES_MAX <= API_BODY_SIZE_BYTES_MAX
+assert API_EVENTS_SIZE_BYTES_MAX < 262_144, "with what a connection holds it is what a client that does not read costs"
+assert CALLBACK_BATCH_EVENTS_MAX <= STIGMER_COMMIT_EVENTS_MAX <= STIGMER_WAITING_EVENTS_MAX

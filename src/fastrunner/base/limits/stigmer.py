@@ -1,0 +1,63 @@
+"""Support: the bounds of the Stigmer Service and of the HTTP API."""
+
+from typing import Final
+
+STIGMER_COMMIT_EVENTS_MAX: Final = 10_000
+"""Events, and other rows, of one commit of the service's store: some tenths of a second."""
+
+STIGMER_WAITING_EVENTS_MAX: Final = 50_000
+"""Events that wait to be kept; beyond it reports are refused with RESOURCE_EXHAUSTED, and the runner sends them
+later."""
+
+STIGMER_WAITING_SIZE_BYTES_MAX: Final = 67_108_864
+"""The same in bytes: events with outputs are far larger than the usual 200 bytes."""
+
+STIGMER_FOLLOWERS_MAX: Final = 10_000
+"""Clients that follow executions at once; each takes a connection, and at most a page of events in memory."""
+
+STIGMER_LAUNCHES_WAITING_MAX: Final = 10_000
+"""Executions in memory on their way to the runner; while there are as many, new ones are refused."""
+
+STIGMER_LAUNCH_BATCH_MAX: Final = 100
+"""Executions of one call to the runner."""
+
+STIGMER_LAUNCH_BATCH_SIZE_BYTES_MAX: Final = 2_097_152
+"""The same in bytes; a single one may be larger."""
+
+STIGMER_LAUNCH_PAUSE_S_MIN: Final = 0.2
+"""Pause before the runner is asked again, in seconds; doubles."""
+
+STIGMER_LAUNCH_PAUSE_S_MAX: Final = 5.0
+"""Longest such pause: how late a runner that is back hears of what was recorded meanwhile."""
+
+STIGMER_RUNNER_CALL_S_MAX: Final = 10.0
+"""Deadline of one call to the runner."""
+
+STIGMER_EXPIRE_BATCH_MAX: Final = 100
+"""Executions forgotten in one commit, so that nobody else waits long for the store."""
+
+STIGMER_SWEEP_INTERVAL_S: Final = 1.0
+"""How often what is to be forgotten, and what is missing, is looked for."""
+
+API_BODY_SIZE_BYTES_MAX: Final = 10_485_760
+"""Body of a request of the HTTP API: a document, or an input, of the sizes that the runner takes, and some more."""
+
+API_PAGE_ROWS_MAX: Final = 500
+"""Rows of a page; events as well."""
+
+API_PAGE_ROWS_DEFAULT: Final = 50
+"""Rows of a page where nothing is asked for."""
+
+API_EVENTS_SIZE_BYTES_MAX: Final = 131_072
+"""Bytes of events, as they came, read at once for a page or a follower."""
+
+API_STREAM_STALL_S_MAX: Final = 20.0
+"""How long a client that follows may not read what is sent before its connection is cut; it comes again with its
+cursor."""
+
+API_STREAM_PING_S: Final = 15.0
+"""After how long without an event something is sent all the same: whatever is between keeps quiet connections no
+longer than that."""
+
+API_START_WAIT_S_MAX: Final = 5.0
+"""How long whoever starts an execution waits for the runner's answer before the service answers without."""

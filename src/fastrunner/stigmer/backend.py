@@ -1,0 +1,301 @@
+"""Support: the Stigmer Service behind the HTTP API: its store, the runner, and who follows.
+
+Rules: a caller that is confined to namespaces sees and does nothing outside of them; an execution elsewhere is not
+there for it. Executions that others have started, whose namespace nobody knows, are for callers of all namespaces.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Generator
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from fastrunner import _core
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
+    WorkflowExecuteInput,
+    WorkflowExecutionConfig,
+    WorkflowMetadata,
+)
+from fastrunner.access.principal import Principal, check_namespace
+from fastrunner.base import limits
+from fastrunner.base.checks import is_deeper
+from fastrunner.base.clock import wall_ms
+from fastrunner.errors import (
+    DocumentRefused,
+    ForwardedError,
+    InvalidRequest,
+    TooLarge,
+    Unavailable,
+    UnknownExecution,
+    code_of,
+)
+from fastrunner.stigmer.followers import Follower, Followers
+from fastrunner.stigmer.ids import id_refusal
+from fastrunner.stigmer.launches import Launches
+from fastrunner.stigmer.runner import RunnerClient
+from fastrunner.stigmer.store import RECORDED, Execution, Filter, NewExecution, Store, Workflow, WorkflowKey
+from fastrunner.web.api import shapes
+from fastrunner.web.api.backend import Started
+
+__all__ = ["StigmerBackend"]
+
+T = TypeVar("T")
+
+_NOT_FETCHED: Final = "not-fetched"
+"""What a document's validation says of a text from elsewhere: the runner fetches it."""
+_LOAD_STEP_UNITS: Final = 1_000
+"""Half a millisecond of reading YAML."""
+_NOT_FOUND: Final = 5
+
+
+class StigmerBackend:
+    """See web.api.backend.Backend."""
+
+    def __init__(self, store: Store, runner: RunnerClient, launches: Launches, followers: Followers) -> None:
+        self._store = store
+        self._runner = runner
+        self._launches = launches
+        self._followers = followers
+
+    # --- workflows ---
+
+    async def add_workflow(self, principal: Principal | None, new: shapes.NewWorkflow) -> tuple[shapes.Workflow, bool]:
+        """See Backend."""
+        key = await _key_of(new.document)
+        check_namespace(principal, key.namespace)
+        is_new = await self._store.add_workflow(key, new.document, wall_ms())
+        return _workflow(await self._store.find_workflow(key)), is_new
+
+    async def find_workflow(
+        self, principal: Principal | None, namespace: str, name: str, version: str
+    ) -> shapes.Workflow:
+        """See Backend."""
+        check_namespace(principal, namespace)
+        return _workflow(await self._store.find_workflow(WorkflowKey(namespace, name, version)))
+
+    async def page_workflows(
+        self, principal: Principal | None, namespace: str, name: str, after: str, count_max: int
+    ) -> shapes.WorkflowPage:
+        """See Backend."""
+        place = _place(after)
+        found = await self._store.page_workflows(namespace, name, _within(principal), place, count_max)
+        last = found[-1].key if len(found) == count_max else None
+        after_last = None if last is None else f"{last.namespace}/{last.name}/{last.version}"
+        return shapes.WorkflowPage(workflows=[_workflow(each) for each in found], next=after_last)
+
+    # --- executions ---
+
+    async def start(self, principal: Principal | None, new: shapes.StartExecution) -> Started:
+        """See Backend."""
+        check_namespace(principal, new.workflow.namespace)
+        execution_id = new.id or str(uuid.uuid4())
+        if refusal := id_refusal(execution_id):
+            raise InvalidRequest("id", f"id: {refusal}")
+        if is_deeper(new.input, limits.DATA_DEPTH_MAX):
+            raise InvalidRequest("input", f"input nests deeper than {limits.DATA_DEPTH_MAX} levels")
+        self._launches.check_room()
+        ref = new.workflow
+        workflow = await self._store.find_workflow(WorkflowKey(ref.namespace, ref.name, ref.version))
+        request = _request(execution_id, workflow, new)
+        recorded = NewExecution(
+            id=execution_id,
+            namespace=workflow.key.namespace,
+            name=workflow.key.name,
+            version=workflow.key.version,
+            labels=new.labels,
+            created_ms=wall_ms(),
+            asked_hash=sha256(orjson.dumps(new.model_dump(), option=orjson.OPT_SORT_KEYS)).digest(),
+            request=request,
+        )
+        is_new = await self._store.record(recorded)
+        if is_new:
+            has_answer = await self._launch(execution_id, request)
+        else:
+            has_answer = await self._await_launch(execution_id)
+        return Started(await self.find(None, execution_id), is_new, has_answer)
+
+    async def _launch(self, execution_id: str, request: bytes) -> bool:
+        has_answer, refusal = await self._launches.launch(execution_id, request, limits.API_START_WAIT_S_MAX)
+        if refusal is not None:
+            raise ForwardedError(refusal.code, f"the runner refuses the execution: {refusal.message}", b"")
+        return has_answer
+
+    async def _await_launch(self, execution_id: str) -> bool:
+        """Whether the runner has answered about an execution that was asked for before."""
+        execution = await self._store.find(execution_id)
+        if execution.launch != RECORDED:
+            return True
+        recorded = await self._store.unlaunched(execution.number - 1, 1)
+        if not recorded or recorded[0].id != execution_id:
+            # It has, between the two looks.
+            return True
+        return await self._launch(execution_id, recorded[0].request)
+
+    async def find(self, principal: Principal | None, execution_id: str) -> shapes.Execution:
+        """See Backend."""
+        return _execution(await self._seen(principal, execution_id))
+
+    async def page(
+        self, principal: Principal | None, which: dict[str, str], before: str, count_max: int
+    ) -> shapes.ExecutionPage:
+        """See Backend."""
+        number = 0
+        if before:
+            if not (before.isascii() and before.isdigit() and 0 < len(before) < 19):
+                raise InvalidRequest("before", f"before is {before[:40]!r}: send what `next` of the page before says")
+            number = int(before)
+        found = await self._store.page(_filter(principal, which), number, count_max)
+        following = str(found[-1].number) if len(found) == count_max else None
+        return shapes.ExecutionPage(executions=[_execution(each) for each in found], next=following)
+
+    async def counts(self, principal: Principal | None, which: dict[str, str]) -> shapes.Counts:
+        """See Backend."""
+        by_status = await self._store.counts(_filter(principal, which))
+        return shapes.Counts(by_status=dict(by_status), total=sum(by_status.values()))
+
+    async def events(
+        self, principal: Principal | None, execution_id: str, after: int, count_max: int
+    ) -> tuple[list[bytes], int, bool]:
+        """See Backend."""
+        if principal is not None and principal.namespaces is not None:
+            await self._seen(principal, execution_id)
+        page = await self._store.events_after(execution_id, after, count_max, limits.API_EVENTS_SIZE_BYTES_MAX)
+        return list(page.messages), page.last_sequence, page.has_ended
+
+    def follow(self, execution_id: str) -> AbstractContextManager[Follower]:
+        """See Backend."""
+        return self._followers.follow(execution_id)
+
+    # --- control ---
+
+    async def cancel(self, principal: Principal | None, execution_id: str, command: shapes.CancelCommand) -> None:
+        """See Backend."""
+        execution = await self._seen(principal, execution_id)
+        await self._told(execution, self._runner.cancel(execution_id, command.reason, command.force))
+
+    async def pause(self, principal: Principal | None, execution_id: str, command: shapes.Command) -> None:
+        """See Backend."""
+        execution = await self._seen(principal, execution_id)
+        await self._told(execution, self._runner.pause(execution_id, command.reason))
+
+    async def resume(self, principal: Principal | None, execution_id: str, command: shapes.Command) -> None:
+        """See Backend."""
+        execution = await self._seen(principal, execution_id)
+        await self._told(execution, self._runner.resume(execution_id, command.reason))
+
+    async def _told(self, execution: Execution, telling: Any) -> None:
+        try:
+            await telling
+        except ForwardedError as error:
+            if code_of(error) == _NOT_FOUND and execution.launch == RECORDED:
+                raise Unavailable(
+                    f"execution {execution.id!r} is on its way to the runner, which does not have it yet: try again"
+                ) from None
+            raise
+
+    async def _seen(self, principal: Principal | None, execution_id: str) -> Execution:
+        """An execution that a caller may see; for others it is not there. Raises UnknownExecution."""
+        execution = await self._store.find(execution_id)
+        if (
+            principal is not None
+            and principal.namespaces is not None
+            and (execution.namespace not in principal.namespaces)
+        ):
+            raise UnknownExecution(execution_id)
+        return execution
+
+
+async def _key_of(document: str) -> WorkflowKey:
+    """What a document says it is. Raises DocumentRefused where it would not compile."""
+    found = await _stepped(_core.validate_in_steps(document, limits.COMPILE_STEP_BUDGET))
+    problems = [each for each in found if each.code != _NOT_FETCHED]
+    if problems:
+        raise DocumentRefused(problems)
+    says = (await _stepped(_core.load_in_steps(document, _LOAD_STEP_UNITS)))["document"]
+    return WorkflowKey(says["namespace"], says["name"], says["version"])
+
+
+async def _stepped(steps: Generator[None, None, T]) -> T:
+    """What a generator returns; between its steps others have their turn."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: T = end.value
+            return outcome
+        await asyncio.sleep(0)
+
+
+def _place(after: str) -> WorkflowKey | None:
+    if not after:
+        return None
+    parts = after.split("/")
+    if len(parts) != 3 or not all(parts):
+        raise InvalidRequest("after", f"after is {after[:40]!r}: send what `next` of the page before says")
+    return WorkflowKey(*parts)
+
+
+def _request(execution_id: str, workflow: Workflow, new: shapes.StartExecution) -> bytes:
+    """The runner's request. Raises TooLarge where the runner would not take it at any time."""
+    input_json = orjson.dumps(new.input)
+    if len(input_json) > limits.INPUT_SIZE_BYTES_MAX:
+        raise TooLarge(f"input has {len(input_json)} bytes as JSON: {limits.INPUT_SIZE_BYTES_MAX} are taken at most")
+    request = WorkflowExecuteInput(
+        workflow_execution_id=execution_id,
+        workflow_yaml=workflow.document,
+        env_vars=new.env,
+        metadata=WorkflowMetadata(
+            name=workflow.key.name, version=workflow.key.version, namespace=workflow.key.namespace
+        ),
+        config=WorkflowExecutionConfig(max_timeout_seconds=new.timeout_s),
+        input_json=input_json.decode(),
+        labels=new.labels,
+    )
+    encoded: bytes = request.SerializeToString(deterministic=True)
+    if len(encoded) > limits.REQUEST_SIZE_BYTES_MAX:
+        raise TooLarge(f"the execution has {len(encoded)} bytes: {limits.REQUEST_SIZE_BYTES_MAX} are taken at most")
+    return encoded
+
+
+def _within(principal: Principal | None) -> frozenset[str] | None:
+    return None if principal is None else principal.namespaces
+
+
+def _filter(principal: Principal | None, which: dict[str, str]) -> Filter:
+    return Filter(**which, within=_within(principal))
+
+
+def _workflow(workflow: Workflow) -> shapes.Workflow:
+    return shapes.Workflow(
+        namespace=workflow.key.namespace,
+        name=workflow.key.name,
+        version=workflow.key.version,
+        created_ms=workflow.created_ms,
+        is_latest=workflow.is_latest,
+        document=workflow.document or None,
+    )
+
+
+def _execution(execution: Execution) -> shapes.Execution:
+    standing = execution.standing
+    return shapes.Execution.model_construct(
+        id=execution.id,
+        namespace=execution.namespace,
+        name=execution.name,
+        version=execution.version,
+        labels=dict(execution.labels),
+        launch=execution.launch,
+        status=standing.status,
+        last_sequence=standing.last_sequence,
+        created_ms=execution.created_ms,
+        started_ms=standing.started_ms,
+        updated_ms=standing.updated_ms,
+        ended_ms=standing.ended_ms,
+        gap_since_ms=execution.gap_since_ms,
+        message=standing.message,
+        error=orjson.loads(standing.error_json) if standing.error_json else None,
+        output_json=standing.output_json,
+    )

@@ -1,0 +1,358 @@
+"""Support: the Stigmer Service as one process: its ports, what it does by itself, how it begins and ends.
+
+    runner -> ReportProgress(Batch) -> store -> acknowledgement, followers
+    client -> /api/v1               -> store, and the runner for what starts and controls executions
+
+Theory of operation: SIGTERM and SIGINT drain. Reports are refused from then on (the runner keeps them, and sends them
+to the successor), followers are ended (they come again with their cursor), requests under way are answered, what is
+being written reaches the disk. What is recorded and not launched waits in the store.
+
+Rules: one process for a folder, held by a lock; nobody is open to a network by mistake.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import grpc
+import grpc.aio
+import orjson
+from aiohttp import web
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from fastrunner._version import __version__
+from fastrunner.access.callers import CallersFile
+from fastrunner.access.gate import Gate
+from fastrunner.access.principal import Role
+from fastrunner.base import descriptors, limits
+from fastrunner.base.checks import is_loopback
+from fastrunner.base.clock import wall_ms
+from fastrunner.counts.definitions import StigmerMetrics
+from fastrunner.counts.scrape import encoded
+from fastrunner.errors import RunnerError
+from fastrunner.stigmer.backend import StigmerBackend
+from fastrunner.stigmer.followers import Followers
+from fastrunner.stigmer.launches import Launches
+from fastrunner.stigmer.reports import SERVICE, Reports
+from fastrunner.stigmer.runner import RunnerClient
+from fastrunner.stigmer.store.sqlite import SqliteStore
+from fastrunner.web.api.app import Api, guarded
+from fastrunner.web.api.guard import Guard, HostList
+from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
+
+__all__ = ["CannotServe", "ServiceOptions", "StigmerService", "serve"]
+
+_log = logging.getLogger(__name__)
+_OPEN_PATHS: Final = {"/healthz", "/readyz"}
+
+
+class CannotServe(Exception):
+    """The service cannot begin; the message says why and what helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """How a Stigmer Service runs."""
+
+    data_dir: Path
+    """Folder of its store; made if need be."""
+    runner: str
+    """host:port of the runner's gRPC port."""
+    runner_metadata: tuple[tuple[str, str], ...] = ()
+    """What goes with each call to the runner."""
+    runner_credentials: Callable[[], grpc.ChannelCredentials] | None = None
+    """What a connection to the runner shows and trusts; None: no TLS."""
+    grpc_host: str = "127.0.0.1"
+    """Address that reports are taken at."""
+    grpc_port: int = 50051
+    """Port that reports are taken at; 0: a free one."""
+    http_host: str = "127.0.0.1"
+    """Address of the HTTP API."""
+    http_port: int = 8090
+    """Port of the HTTP API; 0: a free one."""
+    report_token: str | None = None
+    """Bearer token that reports must have; None: no check."""
+    callers_file: Path | None = None
+    """File of the HTTP API's callers; None: they are not told apart."""
+    tls_certificate: Path | None = None
+    """PEM file of the server's certificate chain; with `tls_key` reports are taken by TLS."""
+    tls_key: Path | None = None
+    """PEM file of its private key."""
+    tls_client_ca: Path | None = None
+    """PEM file of the authorities one of which must vouch for whoever reports; None: nobody shows a certificate."""
+    http_tls: bool = False
+    """Whether the HTTP API speaks TLS, too, with that certificate."""
+    allow_hosts: tuple[str, ...] = ()
+    """Further names by which the HTTP API is called."""
+    allow_origins: tuple[str, ...] = ()
+    """Further origins whose pages may call it."""
+    retention_s: float = 30 * 24 * 3600.0
+    """How long an execution is kept after its end, in seconds."""
+    drain_timeout_s: float = 10.0
+    """How long requests under way may take when it stops, in seconds."""
+
+    def check(self) -> None:
+        """Raises CannotServe where the options do not fit together."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise CannotServe("--tls-certificate and --tls-key belong together: give both, or neither")
+        if self.tls_certificate is None and (self.tls_client_ca is not None or self.http_tls):
+            raise CannotServe("--tls-client-ca and --http-tls need --tls-certificate and --tls-key")
+        if self.report_token is None and self.tls_client_ca is None and not is_loopback(self.grpc_host):
+            raise CannotServe(
+                f"--grpc-host {self.grpc_host} lets others than this machine report, and nothing tells them apart: "
+                "give --report-token-file or --tls-client-ca"
+            )
+        if self.callers_file is None and not is_loopback(self.http_host):
+            raise CannotServe(
+                f"--http-host {self.http_host} lets others than this machine call, and nothing tells them apart: give "
+                "--callers-file (see `fastrunner token`)"
+            )
+
+
+class StigmerService:
+    """One service; made and used on one loop."""
+
+    def __init__(self, options: ServiceOptions) -> None:
+        """Raises CannotServe."""
+        options.check()
+        self._options = options
+        self._lock = _hold(options.data_dir)
+        try:
+            self._gate = _gate(options)
+            hosts = HostList.of(options.http_host, options.allow_hosts, options.allow_origins)
+        except ValueError as error:
+            self._lock.close()
+            raise CannotServe(str(error)) from None
+        self.metrics = StigmerMetrics()
+        """What it counts."""
+        self._guard = Guard(hosts, self._gate)
+        self.store = SqliteStore(options.data_dir, options.retention_s)
+        """What it keeps."""
+        credentials = options.runner_credentials() if options.runner_credentials is not None else None
+        self._runner = RunnerClient(options.runner, options.runner_metadata, credentials)
+        self._followers = Followers()
+        self._launches = Launches(self.store, self._runner, self.metrics)
+        self._reports = Reports(self.store, self._followers, self.metrics, options.report_token)
+        # The stubs do not know the servicer for asyncio.
+        servicers: Any = health
+        self._health = servicers.aio.HealthServicer()
+        self._trouble = ""
+        """Why the store cannot be used now; empty if it can."""
+        self.grpc_port = self.http_port = 0
+        """The ports, once it serves."""
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Serves while the context is open, and drains. Raises CannotServe."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._lock.close)
+            stack.push_async_callback(self.store.close)
+            stack.push_async_callback(self._runner.close)
+            try:
+                # The file is made, or brought to this version's form, before anybody is answered.
+                await self.store.expire(0, 1)
+            except RunnerError as error:
+                raise CannotServe(error.message) from None
+            await stack.enter_async_context(self._grpc())
+            await stack.enter_async_context(self._http())
+            self._launches.start()
+            stack.push_async_callback(self._launches.close)
+            sweeping = asyncio.create_task(self._sweep())
+            stack.push_async_callback(_ended, sweeping)
+            for name in ("", SERVICE):
+                await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            stack.push_async_callback(self._stop_taking)
+            yield
+
+    async def _stop_taking(self) -> None:
+        await self._health.enter_graceful_shutdown()
+        self._reports.is_draining = True
+        self._followers.end()
+
+    # --- ports ---
+
+    @contextlib.asynccontextmanager
+    async def _grpc(self) -> AsyncIterator[None]:
+        options = self._options
+        server = grpc.aio.server(
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", limits.REQUEST_SIZE_BYTES_MAX)]
+        )
+        server.add_generic_rpc_handlers((self._reports.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        address = f"{options.grpc_host}:{options.grpc_port}"
+        try:
+            if options.tls_certificate is not None and options.tls_key is not None:
+                pair = (options.tls_key.read_bytes(), options.tls_certificate.read_bytes())
+                authorities = options.tls_client_ca.read_bytes() if options.tls_client_ca is not None else None
+                credentials = grpc.ssl_server_credentials([pair], authorities, authorities is not None)
+                self.grpc_port = server.add_secure_port(address, credentials)
+            else:
+                self.grpc_port = server.add_insecure_port(address)
+        except (RuntimeError, OSError):
+            raise CannotServe(
+                f"cannot listen on {address}: the port is taken, the address is not this machine's, or the certificate "
+                "is of no use"
+            ) from None
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop(options.drain_timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def _http(self) -> AsyncIterator[None]:
+        options = self._options
+        app = self._app()
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=options.drain_timeout_s,
+            auto_decompress=False,
+            lingering_time=1.0,
+        )
+        await runner.setup()
+        assert runner.server is not None
+        try:
+            server = await asyncio.get_running_loop().create_server(
+                app[CONNECTIONS].serve(runner.server), options.http_host, options.http_port, ssl=self._tls_context()
+            )
+        except OSError as error:
+            await runner.cleanup()
+            raise CannotServe(
+                f"cannot listen on {options.http_host}:{options.http_port}: {error.strerror or error}"
+            ) from None
+        self.http_port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            await app[CONNECTIONS].settle(limits.HTTP_SETTLE_S_MAX)
+            app[CONNECTIONS].close()
+            await runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[mark_busy, guarded(self._guard, _OPEN_PATHS)])
+        connections = limits.STIGMER_FOLLOWERS_MAX + limits.HTTP_CONNECTIONS_MAX
+        app[CONNECTIONS] = Connections(descriptors.for_strangers(connections))
+        backend = StigmerBackend(self.store, self._runner, self._launches, self._followers)
+        api = Api(backend, self._guard, self._count, self.metrics.followers_cut.inc)
+        api.add_to(app)
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        return app
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        if not self._options.http_tls:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        assert self._options.tls_certificate is not None, "it is checked"
+        context.load_cert_chain(self._options.tls_certificate, self._options.tls_key)
+        return context
+
+    def _count(self, operation: str, status: int) -> None:
+        self.metrics.requests.labels(operation, str(status)).inc()
+
+    # --- paths beside the API ---
+
+    async def _index(self, _request: web.Request) -> web.Response:
+        paths = ["/api/v1", "/openapi.json", "/healthz", "/readyz", "/metrics"]
+        return web.json_response({"name": "fastrunner stigmer", "version": __version__, "paths": paths})
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        reason = "draining" if self._reports.is_draining else self._trouble
+        return web.json_response({"ready": not reason, "reason": reason}, status=503 if reason else 200)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        await self._guard.admit(request, Role.READ)
+        self.metrics.events_waiting.set(self.store.waiting_events)
+        self.metrics.followers.set(self._followers.count)
+        body, content_type = encoded(self.metrics, request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    # --- by itself ---
+
+    async def _sweep(self) -> None:
+        """Forgets what is over, and looks for what is missing, again and again."""
+        while True:
+            try:
+                forgotten = await self.store.expire(wall_ms(), limits.STIGMER_EXPIRE_BATCH_MAX)
+                self.metrics.executions_expired.inc(forgotten)
+                since_ms = await self.store.oldest_gap_ms()
+                self.metrics.gap_age.set(max(0, wall_ms() - since_ms) / 1000 if since_ms else 0)
+                self._trouble = ""
+            except RunnerError as error:
+                forgotten = 0
+                if error.message != self._trouble:
+                    _log.error("the store cannot be used: %s", error.message)
+                self._trouble = error.message
+            if self._gate is not None:
+                self._gate.look()
+            if forgotten < limits.STIGMER_EXPIRE_BATCH_MAX:
+                await asyncio.sleep(limits.STIGMER_SWEEP_INTERVAL_S)
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _hold(folder: Path) -> BinaryIO:
+    """Keeps others from the folder; goes with the process. Raises CannotServe."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / "stigmer.owner").open("wb")
+    except OSError as error:
+        raise CannotServe(f"--data-dir {folder} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise CannotServe(
+            f"--data-dir {folder} is in use by another service: its followers would not hear of what this one takes; "
+            "stop that, or give another folder"
+        ) from None
+    return lock
+
+
+def _gate(options: ServiceOptions) -> Gate | None:
+    """Raises ValueError."""
+    if options.callers_file is None:
+        return None
+    return Gate(CallersFile(options.callers_file), None, knows_certificates=False)
+
+
+async def serve(options: ServiceOptions) -> None:
+    """Serves until SIGINT or SIGTERM; says on stdout, as a line of JSON, where. Raises CannotServe."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    descriptors.allow()
+    service = StigmerService(options)
+    async with service.serving():
+        said = {"grpc_port": service.grpc_port, "http_port": service.http_port, "runner": options.runner}
+        sys.stdout.buffer.write(orjson.dumps({"serving": said}) + b"\n")
+        sys.stdout.buffer.flush()
+        _log.info(
+            "serving: reports at %s:%d, /api/v1 at %s:%d", options.grpc_host, service.grpc_port, options.http_host,
+            service.http_port,
+        )  # fmt: skip
+        await stop.wait()
+        _log.info("draining")

@@ -1,0 +1,173 @@
+"""Support: the HTTP API as routes of an application: each request through the guard, then its operation.
+
+Rules: a body is bounded and whole before anything is done; what goes wrong is `application/problem+json`; a fault of
+our own is logged with its trace and told without.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, ValidationError
+
+from fastrunner.base import limits
+from fastrunner.errors import RunnerError
+from fastrunner.web.api.backend import Backend
+from fastrunner.web.api.guard import Guard, add_headers
+from fastrunner.web.api.openapi import openapi_document
+from fastrunner.web.api.operations import OPERATIONS, Call, Operation, Parameter
+from fastrunner.web.api.problems import Refused, problem, refusal_of, wrong_fields
+from fastrunner.web.api.stream import EventStream
+
+__all__ = ["PREFIX", "Api", "guarded"]
+
+PREFIX: Final = "/api/v1"
+_log = logging.getLogger(__name__)
+
+
+def guarded(guard: Guard, open_paths: Collection[str]) -> Any:
+    """A middleware: refusals are problems, for every path; strangers' names and pages are refused before anything.
+
+    `open_paths` answer whatever the Host header: probes call addresses, and learn nothing.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if request.path not in open_paths:
+                guard.check_place(request)
+            return await handler(request)
+        except Refused as refused:
+            return problem(refused)
+        except RunnerError as error:
+            return problem(refusal_of(error))
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+            return problem(Refused(error.status, f"{request.method} {request.path}: {error.reason}", headers=allowed))
+        except Exception:
+            _log.exception("%s %s failed", request.method, request.path)
+            return problem(Refused(500, "the server failed; its log says where"))
+
+    return middleware
+
+
+class Api:
+    """Everything below `PREFIX`, and the description."""
+
+    def __init__(
+        self, backend: Backend, guard: Guard, count: Callable[[str, int], object], count_cut: Callable[[], object]
+    ) -> None:
+        """`count` is told of each answer: operation and status; `count_cut` of each client that did not read."""
+        self._backend = backend
+        self._guard = guard
+        self._count = count
+        self._stream = EventStream(backend, count_cut)
+
+    def add_to(self, app: web.Application) -> None:
+        """Adds the routes, and the headers of all answers."""
+        app.on_response_prepare.append(add_headers)
+        app.router.add_get("/openapi.json", _describe)
+        for operation in OPERATIONS:
+            app.router.add_route(operation.method, f"{PREFIX}{operation.path}", self._handler(operation))
+
+    def _handler(self, operation: Operation) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            status = 500
+            try:
+                response = await self._answer(operation, request)
+                status = response.status
+            except Refused as refused:
+                status = refused.status
+                raise
+            except RunnerError as error:
+                status = refusal_of(error).status
+                raise
+            finally:
+                self._count(operation.name, status)
+            return response
+
+        return handle
+
+    async def _answer(self, operation: Operation, request: web.Request) -> web.StreamResponse:
+        principal = await self._guard.admit(request, operation.role)
+        if operation.method != "GET":
+            self._guard.check_write(request)
+        query = _query(operation, request)
+        path = dict(request.match_info)
+        if operation.perform is None:
+            return await self._stream.follow(request, principal, path["id"], query["after"])
+        body = await _body(operation, request) if operation.body is not None else None
+        answer = await operation.perform(Call(self._backend, principal, path, query, body))
+        content = answer.body
+        if isinstance(content, BaseModel):
+            content = orjson.dumps(content.model_dump())
+        return web.Response(
+            status=answer.status,
+            body=None if content is None else content + b"\n",
+            headers=answer.headers,
+            content_type="application/json" if content is not None else None,
+        )
+
+
+def _query(operation: Operation, request: web.Request) -> dict[str, Any]:
+    """Every parameter's value. Raises Refused."""
+    given = request.query
+    known = {parameter.name for parameter in operation.query}
+    for name in given:
+        if name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise Refused(400, f"there is no parameter {name[:40]!r} here: those are {names}")
+        if len(given.getall(name)) > 1:
+            raise Refused(400, f"{name} is given more than once: give it once")
+    return {parameter.name: _value(parameter, given.get(parameter.name)) for parameter in operation.query}
+
+
+def _value(parameter: Parameter, text: str | None) -> str | int:
+    if text is None:
+        return parameter.default
+    if isinstance(parameter.default, int):
+        if not (text.isascii() and text.isdigit() and len(text) < 17):
+            raise Refused(400, f"{parameter.name} is {text[:40]!r}: an integer is needed")
+        number = int(text)
+        if not parameter.minimum <= number <= parameter.maximum:
+            raise Refused(
+                400, f"{parameter.name} is {number}: from {parameter.minimum} to {parameter.maximum} is allowed"
+            )
+        return number
+    if parameter.choices and text not in ("", *parameter.choices):
+        raise Refused(400, f"{parameter.name} is {text[:40]!r}: one of {', '.join(parameter.choices)} is allowed")
+    return text
+
+
+async def _body(operation: Operation, request: web.Request) -> BaseModel:
+    """The body in its shape. Raises Refused."""
+    assert operation.body is not None, "it is asked for"
+    size_bytes_max = limits.API_BODY_SIZE_BYTES_MAX
+    too_large = Refused(413, f"the body is larger than {size_bytes_max} bytes")
+    if (request.content_length or 0) > size_bytes_max:
+        raise too_large
+    body = bytearray()
+    async for part in request.content.iter_any():
+        body += part
+        if len(body) > size_bytes_max:
+            raise too_large
+    if not body and operation.has_optional_body:
+        return operation.body()
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"the body is no JSON: {error}") from None
+    try:
+        # No conversions: a number is no text, and a text no number.
+        return operation.body.model_validate(fields, strict=True)
+    except ValidationError as error:
+        raise wrong_fields(error) from None
+
+
+async def _describe(_request: web.Request) -> web.Response:
+    return web.Response(body=openapi_document(), content_type="application/json")

@@ -1,0 +1,84 @@
+"""Support: who answers the HTTP API: the Stigmer Service from its store.
+
+Rule: a method raises RunnerError and nothing else that a client could cause; its words are told.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastrunner.access.principal import Principal
+from fastrunner.web.api import shapes
+
+__all__ = ["Backend", "Following", "Started"]
+
+
+class Following(Protocol):
+    """One who follows an execution."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether whoever serves it stops: the client is to come again."""
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether there may be more since the last time; false if nothing was said for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What became of a request to start an execution."""
+
+    execution: shapes.Execution
+    """As it stands."""
+    is_new: bool
+    """Whether this request has recorded it."""
+    has_answer: bool
+    """Whether the runner has said yes or no."""
+
+
+class Backend(Protocol):
+    """Every method: `principal` is who asks; None: callers are not told apart. Raises RunnerError."""
+
+    async def add_workflow(self, principal: Principal | None, new: shapes.NewWorkflow) -> tuple[shapes.Workflow, bool]:
+        """Keeps a version; whether it was not there. Raises DocumentRefused, AlreadyRegistered."""
+
+    async def find_workflow(
+        self, principal: Principal | None, namespace: str, name: str, version: str
+    ) -> shapes.Workflow:
+        """One version with its document; without a version the latest."""
+
+    async def page_workflows(
+        self, principal: Principal | None, namespace: str, name: str, after: str, count_max: int
+    ) -> shapes.WorkflowPage:
+        """Versions after a place, which an earlier page has told."""
+
+    async def start(self, principal: Principal | None, new: shapes.StartExecution) -> Started:
+        """Records an execution and has the runner start it."""
+
+    async def find(self, principal: Principal | None, execution_id: str) -> shapes.Execution:
+        """One execution."""
+
+    async def page(
+        self, principal: Principal | None, which: dict[str, str], before: str, count_max: int
+    ) -> shapes.ExecutionPage:
+        """Executions before a place; `which` has status, namespace, name and version, empty or not."""
+
+    async def counts(self, principal: Principal | None, which: dict[str, str]) -> shapes.Counts:
+        """How many those are."""
+
+    async def events(
+        self, principal: Principal | None, execution_id: str, after: int, count_max: int
+    ) -> tuple[list[bytes], int, bool]:
+        """Encoded events after a number; up to which number there are events; whether it has ended."""
+
+    def follow(self, execution_id: str) -> AbstractContextManager[Following]:
+        """Follows an execution while the context is open. Raises AtCapacity."""
+
+    async def cancel(self, principal: Principal | None, execution_id: str, command: shapes.CancelCommand) -> None:
+        """Ends an execution early."""
+
+    async def pause(self, principal: Principal | None, execution_id: str, command: shapes.Command) -> None:
+        """Stops an execution before its next task."""
+
+    async def resume(self, principal: Principal | None, execution_id: str, command: shapes.Command) -> None:
+        """Lets a paused execution go on."""

@@ -1,0 +1,126 @@
+"""Support: what every request of the HTTP API goes through before anybody looks at it.
+
+    Host -> Origin -> credentials and role -> the write header -> the operation
+
+- `Host` must be on a list: a name that a stranger's DNS points here (rebinding) is not.
+- `Origin`, which browsers send, must be this server's own or on a list; nothing here answers CORS.
+- Credentials are a bearer token, which no browser sends by itself; there is no cookie.
+- What changes something needs the header `X-Requested-By`, which no page of another origin can send without asking
+  first, and a body of JSON, which no form sends.
+- Every answer forbids to be framed, to be sniffed, to be kept, and to load or run anything.
+
+Rule: whoever is refused learns why, and nothing of what is behind it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from fastrunner.access.gate import Gate
+from fastrunner.access.principal import Principal
+from fastrunner.access.roles import Wanted, check_role
+from fastrunner.web.api.problems import Refused
+
+__all__ = ["WRITE_HEADER", "Guard", "HostList", "add_headers"]
+
+WRITE_HEADER: Final = "X-Requested-By"
+"""What a request that changes something has, with any text."""
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class HostList:
+    """By which names this server is called."""
+
+    names: frozenset[str]
+    """Names and addresses, in small letters, IPv6 without brackets; any port."""
+    origins: frozenset[str] = frozenset()
+    """Further origins whose pages may call, such as https://console.example."""
+
+    @classmethod
+    def of(cls, bound: str, hosts: tuple[str, ...], origins: tuple[str, ...]) -> "HostList":
+        """Of a server bound to an address: that, this machine's own names, what operators add. Raises ValueError."""
+        for origin in origins:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or not parts.hostname
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError(f"{origin!r} is no origin: give scheme, host and port alone, https://console.example")
+        for host in hosts:
+            if not host or "/" in host or "@" in host:
+                raise ValueError(f"{host!r} is no host: give a name or an address without a port, stigmer.example")
+        names = {host.lower().strip("[]") for host in (bound, *hosts)}
+        return cls(frozenset(names | _LOOPBACK), frozenset(origin.lower() for origin in origins))
+
+
+def _host_of(authority: str) -> str:
+    """The host of `host:port`, in small letters and without brackets; empty if there is none."""
+    try:
+        return (urlsplit(f"//{authority}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+class Guard:
+    """Lets requests in."""
+
+    def __init__(self, hosts: HostList, gate: Gate | None) -> None:
+        """Without a gate callers are not told apart."""
+        self._hosts = hosts
+        self._gate = gate
+
+    def check_place(self, request: web.Request) -> None:
+        """Whether it was meant for this server, and by whom a browser was told to send it. Raises Refused."""
+        authority = request.headers.get("Host", "")
+        if _host_of(authority) not in self._hosts.names:
+            raise Refused(
+                421,
+                "the Host header names no host of this server: call it by its own name, or add that with --allow-host",
+            )
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return
+        own = f"{request.scheme}://{authority}"
+        if origin.lower() != own.lower() and origin.lower() not in self._hosts.origins:
+            raise Refused(
+                403, "pages of other origins may not call: add the origin with --allow-origin if this one may"
+            )
+
+    async def admit(self, request: web.Request, wanted: Wanted) -> Principal | None:
+        """Who asks. Raises RunnerError."""
+        if self._gate is None:
+            return None
+        admitted = self._gate.admit(request.headers.get("Authorization"), lambda: ())
+        principal = admitted if isinstance(admitted, Principal) else await admitted
+        check_role(principal, wanted, f"{request.method} {request.path}")
+        return principal
+
+    def check_write(self, request: web.Request) -> None:
+        """Whether a request that changes something was meant to. Raises Refused."""
+        if WRITE_HEADER not in request.headers:
+            raise Refused(
+                403,
+                f"a request that changes something needs the header {WRITE_HEADER}, with any text: browsers do not "
+                "send it for pages of others",
+            )
+        if request.can_read_body and request.content_type != "application/json":
+            raise Refused(415, f"Content-Type {request.content_type} is not taken: send application/json")
+
+
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer has; for `on_response_prepare`."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)

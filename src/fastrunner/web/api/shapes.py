@@ -1,0 +1,226 @@
+"""Support: the bodies of the HTTP API. They check what comes, and are what `/openapi.json` tells.
+
+Rules: names and units as in the protos; a time is in milliseconds since the epoch and 0 where it has not come; a text
+that may hold any JSON exactly ends in `_json`. What is not known here is refused, not passed over.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fastrunner.base import limits
+
+__all__ = [
+    "CancelCommand",
+    "Command",
+    "Counts",
+    "Event",
+    "EventPage",
+    "Execution",
+    "ExecutionPage",
+    "FieldProblem",
+    "NewWorkflow",
+    "Problem",
+    "StartExecution",
+    "Workflow",
+    "WorkflowPage",
+    "WorkflowRef",
+]
+
+Text = Annotated[str, Field(max_length=1024)]
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+LabelName = Annotated[
+    str, Field(min_length=1, max_length=limits.LABEL_NAME_SIZE_BYTES_MAX, pattern=r"^[^=\x00-\x1f\x7f]+$")
+]
+LabelValue = Annotated[str, Field(max_length=limits.LABEL_VALUE_SIZE_BYTES_MAX, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "paused"]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class NewWorkflow(_Shape):
+    """A version of a workflow to be kept."""
+
+    document: Annotated[str, Field(min_length=1, max_length=limits.DOCUMENT_SIZE_BYTES_MAX)]
+    """The document, as YAML or JSON text. It says its namespace, name and version."""
+
+
+class Workflow(_Shape):
+    """One version of a workflow."""
+
+    namespace: str
+    """From its document."""
+    name: str
+    """From its document."""
+    version: str
+    """From its document."""
+    created_ms: int
+    """When it was created."""
+    is_latest: bool
+    """Whether no version of it is higher, in the order of semantic versions."""
+    document: str | None = None
+    """Its text; lists leave it out."""
+
+
+class WorkflowPage(_Shape):
+    """Some versions, by namespace and name, the highest version first."""
+
+    workflows: list[Workflow]
+    """Without their documents."""
+    next: str | None = None
+    """What `after` asks for to have what follows; null at the end."""
+
+
+class WorkflowRef(_Shape):
+    """Names a workflow."""
+
+    namespace: Name
+    """Of its document."""
+    name: Name
+    """Of its document."""
+    version: Annotated[str, Field(max_length=253)] = ""
+    """Of its document; empty: the latest when the execution is started."""
+
+
+class StartExecution(_Shape):
+    """An execution to be started."""
+
+    id: Annotated[str, Field(max_length=limits.EXECUTION_ID_SIZE_BYTES_MAX)] = ""
+    """The caller's id; asking for the same again is harmless, and something else under it is a conflict. Empty: one is
+    made."""
+    workflow: WorkflowRef
+    """What to execute."""
+    input: Any = None
+    """The input: any JSON."""
+    env: dict[Name, str] = Field(default_factory=dict, max_length=1000)
+    """Values that the workflow may read as `$runtime.metadata.env`."""
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=limits.LABELS_COUNT_MAX)
+    """What the caller calls the execution; shown with it."""
+    timeout_s: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Upper bound on its duration, in seconds; 0: none but the document's own."""
+
+
+class Execution(_Shape):
+    """One execution as it stands."""
+
+    id: str
+    """The caller's id."""
+    namespace: str
+    """Of its workflow; empty, as the version is, where it was started by others than this service."""
+    name: str
+    """Of its workflow."""
+    version: str
+    """Of its workflow."""
+    labels: dict[str, str]
+    """What its caller calls it."""
+    launch: Literal["recorded", "accepted", "refused", "reported"]
+    """recorded: on its way to the runner; accepted: the runner has it; refused: the runner does not want it, `error`
+    tells why; reported: others have started it."""
+    status: Status
+    """What it is, by its events."""
+    last_sequence: int
+    """Up to which number its events are shown: all of them, up to the first that is missing."""
+    created_ms: int
+    """When the service heard of it."""
+    started_ms: int
+    """When it began."""
+    updated_ms: int
+    """When the latest event happened."""
+    ended_ms: int
+    """When it ended."""
+    gap_since_ms: int
+    """Since when an event is missing, though later ones have come; 0: none is."""
+    message: str
+    """What the latest event about the whole execution says, for people."""
+    error: dict[str, Any] | None
+    """What it failed with: `code`, `message`, and what the DSL's error has."""
+    output_json: str
+    """Exact JSON text of its output; empty where it has none, or the event leaves it out."""
+
+
+class ExecutionPage(_Shape):
+    """Some executions, the newest first."""
+
+    executions: list[Execution]
+    """As they stand."""
+    next: str | None = None
+    """What `before` asks for to have what follows; null at the end."""
+
+
+class Counts(_Shape):
+    """How many executions there are. Exact for every filter there is."""
+
+    by_status: dict[str, int]
+    """Those without any are left out."""
+    total: int
+    """The sum."""
+
+
+class Event(_Shape):
+    """A progress event: the fields of WorkflowProgressEvent that have a value, by their names in the proto."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    workflow_execution_id: str
+    """The execution."""
+    sequence_number: int
+    """1 for its first event, then one more each."""
+    event_type: str
+    """Such as `task_completed`."""
+
+
+class EventPage(_Shape):
+    """Some events of an execution, in their order."""
+
+    events: list[Event]
+    """From the number that was asked for on, without a gap."""
+    last_sequence: int
+    """Up to which number there are events; ask on from the last one of this page while it is lower."""
+    has_ended: bool
+    """Whether none comes after that."""
+
+
+class Command(_Shape):
+    """What to tell an execution."""
+
+    reason: Text = ""
+    """Why; carried in the event."""
+
+
+class CancelCommand(Command):
+    """How to end an execution early."""
+
+    force: bool = False
+    """Interrupt running effects now instead of letting them end within the grace period."""
+
+
+class FieldProblem(_Shape):
+    """What is wrong with one field, or one place of a document."""
+
+    field: str
+    """The field of the body, or the JSON pointer into the document."""
+    message: str
+    """What is wrong and what is allowed."""
+    code: str | None = None
+    """Of a document: a stable code, such as `unknown-key`."""
+    line: int | None = None
+    """Of a document: from 1."""
+    column: int | None = None
+    """Of a document: from 1."""
+
+
+class Problem(_Shape):
+    """Why a request is refused (RFC 9457)."""
+
+    type: str = "about:blank"
+    """A URI of the kind of problem: the status tells it."""
+    title: str
+    """What the status means."""
+    status: int
+    """The status of the answer."""
+    detail: str
+    """What is wrong, and what helps."""
+    problems: list[FieldProblem] | None = None
+    """Every single one, where there are several."""

@@ -1,0 +1,129 @@
+"""Support: an execution's events as server-sent events: those that there are, then as they come.
+
+    id: 7
+    event: progress
+    data: {"sequence_number": 7, ...}
+
+Theory of operation: who follows subscribes, reads what there is after its cursor, sends it, and waits to be told that
+there is more. Nothing is queued for it: what it has not read lies in the store, so a slow client costs a page and what
+its connection holds.
+
+- Only stored events carry an `id:`; a client comes back with the last one (`Last-Event-ID`, else `?after=`).
+- A cursor beyond the last event, which a store that was restored may leave, gets one `reset` with the execution as it
+  stands, and the events from the first on.
+- After the last event comes `end`; a client that comes back all the same gets 204, at which browsers stop.
+- A client that does not read for a while is cut, and comes back with its cursor; at most a page and the connection's
+  buffers, less than 256 KB, were on the way to it. One whose server stops is ended in the same way.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from fastrunner.access.principal import Principal
+from fastrunner.base import limits
+from fastrunner.errors import RunnerError
+from fastrunner.web.api.backend import Backend, Following
+from fastrunner.web.api.operations import event_fields
+from fastrunner.web.api.problems import Refused
+
+__all__ = ["EventStream", "cursor_of"]
+
+_PING: Final = b": nothing new\n\n"
+_END: Final = b'event: end\ndata: {"has_ended":true}\n\n'
+_Page = tuple[bytes, int, int, bool]
+"""Text to send, number of its last event (the cursor if it is empty), number of the last one there is, whether none
+comes after that."""
+
+
+def cursor_of(request: web.Request, after: int) -> int:
+    """After which number a client goes on: what it has received last, else what it asks for. Raises Refused."""
+    last = request.headers.get("Last-Event-ID", "").strip()
+    if not last:
+        return after
+    if not (last.isascii() and last.isdigit() and len(last) < 19):
+        raise Refused(400, f"Last-Event-ID is {last[:40]!r}: send the id of the last event received, a number")
+    return int(last)
+
+
+class EventStream:
+    """Serves those who follow, for one process."""
+
+    def __init__(self, backend: Backend, count_cut: Callable[[], object]) -> None:
+        """`count_cut` is told of each client that is cut."""
+        self._backend = backend
+        self._count_cut = count_cut
+
+    async def follow(
+        self, request: web.Request, principal: Principal | None, execution_id: str, after: int
+    ) -> web.StreamResponse:
+        """Answers a request. Raises RunnerError and Refused while nothing is sent yet."""
+        cursor = cursor_of(request, after)
+        execution = await self._backend.find(principal, execution_id)
+        has_ended = execution.status in ("completed", "failed", "cancelled")
+        if has_ended and cursor == execution.last_sequence:
+            return web.Response(status=204)
+        with self._backend.follow(execution_id) as following:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+            await response.prepare(request)
+            if cursor > execution.last_sequence:
+                body = orjson.dumps(execution.model_dump())
+                if not await self._write(request, response, b"event: reset\ndata: " + body + b"\n\n"):
+                    return response
+                cursor = 0
+            await self._send(request, response, following, principal, execution_id, cursor)
+        return response
+
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        following: Following,
+        principal: Principal | None,
+        execution_id: str,
+        cursor: int,
+    ) -> None:
+        while not following.is_over:
+            try:
+                text, cursor_now, last_sequence, has_ended = await self._read(principal, execution_id, cursor)
+            except RunnerError:
+                # It has been forgotten, or cannot be read now: the client hears of it when it comes again.
+                return
+            if text and not await self._write(request, response, text):
+                return
+            cursor = cursor_now
+            if cursor < last_sequence:
+                continue
+            if has_ended:
+                await self._write(request, response, _END)
+                return
+            if not await following.wait(limits.API_STREAM_PING_S) and not await self._write(request, response, _PING):
+                return
+
+    async def _read(self, principal: Principal | None, execution_id: str, cursor: int) -> _Page:
+        messages, last_sequence, has_ended = await self._backend.events(
+            principal, execution_id, cursor, limits.API_PAGE_ROWS_MAX
+        )
+        parts: list[bytes] = []
+        for message in messages:
+            fields = event_fields(message)
+            cursor = fields["sequence_number"]
+            parts.append(b"id: %d\nevent: progress\ndata: %b\n\n" % (cursor, orjson.dumps(fields)))
+        return b"".join(parts), cursor, last_sequence, has_ended
+
+    async def _write(self, request: web.Request, response: web.StreamResponse, text: bytes) -> bool:
+        """Whether it was sent; a client that does not read is cut."""
+        try:
+            async with asyncio.timeout(limits.API_STREAM_STALL_S_MAX):
+                await response.write(text)
+        except TimeoutError:
+            self._count_cut()
+            if request.transport is not None:
+                request.transport.abort()
+            return False
+        except ConnectionError:
+            return False
+        return True

@@ -1,0 +1,242 @@
+"""Support: a Stigmer Service in a test's loop or as a process, what calls it, and a runner with a will of its own."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
+    ExecuteAsyncBatchRequest,
+    ExecuteAsyncBatchResponse,
+    ExecuteAsyncBatchResult,
+    ReportProgressBatchRequest,
+    ReportProgressBatchResponse,
+    WorkflowExecuteInput,
+    WorkflowExecuteResponse,
+    WorkflowProgressEvent,
+)
+from fastrunner.stigmer.reports import SERVICE
+from fastrunner.stigmer.server import ServiceOptions, StigmerService
+from tests.integration.runner_process import ROOT
+
+TOKEN = "report-secret"
+WRITE = {"X-Requested-By": "tests"}
+SMALL = "document: {dsl: 1.0.0, namespace: tests, name: small, version: 1.0.0}\ndo: [{one: {set: {a: 1}}}]\n"
+LONG = (
+    "document: {dsl: 1.0.0, namespace: tests, name: long, version: 1.0.0}\n"
+    "do: [{first: {set: {a: 1}}}, {second: {wait: {seconds: 3600}}}, {third: {set: {b: 2}}}]\n"
+)
+
+
+def event(execution_id: str, sequence: int, event_type: str = "task_started", **more: Any) -> WorkflowProgressEvent:
+    """One as a runner sends them."""
+    more = {"status": "running", "timestamp_ms": time.time_ns() // 1_000_000, "workflow_name": "small", **more}
+    return WorkflowProgressEvent(
+        workflow_execution_id=execution_id, sequence_number=sequence, event_type=event_type, **more
+    )
+
+
+class ScriptedRunner:
+    """Answers ExecuteAsyncBatch as it is told to, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[WorkflowExecuteInput]] = []
+        self.answers: list[Callable[[WorkflowExecuteInput], ExecuteAsyncBatchResult] | grpc.StatusCode] = []
+        """One for each call to come: of an execution, or of the whole call; then everything is accepted."""
+        self.commands: list[tuple[str, bytes]] = []
+        self.refusals: dict[str, grpc.StatusCode] = {}
+        """What commands are refused with, by method."""
+        self.port = 0
+
+    @property
+    def ids(self) -> list[str]:
+        return [each.workflow_execution_id for call in self.calls for each in call]
+
+    async def _execute(self, request: bytes, context: Any) -> bytes:
+        asked = list(ExecuteAsyncBatchRequest.FromString(request).executions)
+        self.calls.append(asked)
+        answer = self.answers.pop(0) if self.answers else _accepted
+        if isinstance(answer, grpc.StatusCode):
+            await context.abort(answer, "as scripted")
+        assert callable(answer)
+        return ExecuteAsyncBatchResponse(results=map(answer, asked)).SerializeToString()
+
+    def _command(self, method: str) -> Callable[[bytes, Any], Any]:
+        async def take(request: bytes, context: Any) -> bytes:
+            self.commands.append((method, request))
+            if method in self.refusals:
+                await context.abort(self.refusals[method], f"{method}: as scripted")
+            return b""
+
+        return take
+
+    @contextlib.asynccontextmanager
+    async def serving(self, port: int = 0) -> AsyncIterator["ScriptedRunner"]:
+        methods: dict[str, Any] = {"ExecuteAsyncBatch": self._execute}
+        methods |= {f"{name}Execution": self._command(name) for name in ("Cancel", "Pause", "Resume")}
+        handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        self.port = server.add_insecure_port(f"127.0.0.1:{port}")
+        await server.start()
+        try:
+            yield self
+        finally:
+            await server.stop(None)
+
+
+def _accepted(asked: WorkflowExecuteInput) -> ExecuteAsyncBatchResult:
+    accepted = WorkflowExecuteResponse(workflow_execution_id=asked.workflow_execution_id, status="running")
+    return ExecuteAsyncBatchResult(accepted=accepted)
+
+
+class Reporter:
+    """Reports as a runner does."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str | None = TOKEN) -> None:
+        self._channel = channel
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+
+    async def send(self, *events: WorkflowProgressEvent, method: str = "ReportProgressBatch") -> dict[str, int]:
+        """What is acknowledged."""
+        call = self._channel.unary_unary(f"/{SERVICE}/{method}", None, None)
+        request = ReportProgressBatchRequest(events=events).SerializeToString()
+        reply = ReportProgressBatchResponse.FromString(await call(request, metadata=self._metadata))
+        return {ack.workflow_execution_id: ack.sequence_number for ack in reply.acknowledgements}
+
+    async def raw(self, method: str, request: bytes) -> bytes:
+        """Any bytes."""
+        call = self._channel.unary_unary(f"/{SERVICE}/{method}", None, None)
+        reply: bytes = await call(request, metadata=self._metadata)
+        return reply
+
+
+class Client:
+    """A client of the HTTP API."""
+
+    def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
+        self.session = session
+        self.base = f"http://127.0.0.1:{port}"
+
+    async def get(self, path: str, **more: Any) -> tuple[int, Any]:
+        """Status and body."""
+        async with self.session.get(f"{self.base}/api/v1{path}", **more) as reply:
+            return reply.status, await _body(reply)
+
+    async def post(self, path: str, body: Any = None, headers: dict[str, str] = WRITE) -> tuple[int, Any]:
+        """Status and body."""
+        async with self.session.post(f"{self.base}/api/v1{path}", json=body, headers=headers) as reply:
+            return reply.status, await _body(reply)
+
+    async def follow(
+        self, execution_id: str, after: int = 0, count: int = 10**6, last_id: str = ""
+    ) -> list[dict[str, Any]]:
+        """What the stream sends, up to its end, or so many events: `event`, `id` if there is one, `data`."""
+        path = f"/api/v1/executions/{execution_id}/events/stream?after={after}"
+        found: list[dict[str, Any]] = []
+        async with self.session.get(self.base + path, headers={"Last-Event-ID": last_id} if last_id else None) as reply:
+            if reply.status != 200:
+                return [{"status": reply.status}]
+            current: dict[str, Any] = {}
+            async for line in reply.content:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name:
+                    current[name] = json.loads(value) if name == "data" else value
+                elif "data" in current:
+                    found.append(current)
+                    current = {}
+                    if len(found) >= count:
+                        break
+                else:
+                    current = {}
+        return found
+
+
+async def _body(reply: aiohttp.ClientResponse) -> Any:
+    text = await reply.text()
+    return json.loads(text) if reply.content_type.endswith("json") else text
+
+
+@contextlib.asynccontextmanager
+async def service(
+    folder: Path, runner_port: int = 1, **changes: Any
+) -> AsyncIterator[tuple[StigmerService, Reporter, Client]]:
+    """A service on this loop, and what talks to its ports."""
+    options = ServiceOptions(
+        data_dir=folder,
+        runner=f"127.0.0.1:{runner_port}",
+        **{"grpc_port": 0, "http_port": 0, "report_token": TOKEN, "drain_timeout_s": 2.0, **changes},
+    )
+    served = StigmerService(options)
+    async with (
+        served.serving(),
+        grpc.aio.insecure_channel(f"127.0.0.1:{served.grpc_port}") as channel,
+        aiohttp.ClientSession() as session,
+    ):
+        yield served, Reporter(channel), Client(session, served.http_port)
+
+
+class ServiceProcess:
+    """`fastrunner stigmer serve` as a process."""
+
+    def __init__(self, folder: Path, runner: str, grpc_port: int = 0, http_port: int = 0) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "fastrunner",
+            "stigmer",
+            "serve",
+            "--data-dir",
+            str(folder),
+            "--runner",
+            runner,
+        ]
+        command += ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "FASTRUNNER_RECEIVER_TOKEN": TOKEN}, stdout=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"it did not begin: {self.process.wait()}"
+        said = json.loads(line)["serving"]
+        self.grpc_port, self.http_port = int(said["grpc_port"]), int(said["http_port"])
+
+    def kill(self) -> None:
+        """Without a word."""
+        self.process.kill()
+        self.process.communicate(timeout=30)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+
+@contextlib.contextmanager
+def service_process(folder: Path, runner: str, **ports: int) -> Iterator[ServiceProcess]:
+    """Gone afterwards, however the test ends."""
+    served = ServiceProcess(folder, runner, **ports)
+    try:
+        yield served
+    finally:
+        if served.process.poll() is None:
+            served.kill()
+
+
+def verified(folder: Path) -> tuple[int, dict[str, int], list[dict[str, Any]]]:
+    """What `fastrunner stigmer verify` says of a store: exit code, summary, findings."""
+    command = [sys.executable, "-m", "fastrunner", "stigmer", "verify", "--data-dir", str(folder), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines, done.stderr
+    return done.returncode, lines[-1]["summary"], [line["finding"] for line in lines[:-1]]

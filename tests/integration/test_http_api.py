@@ -1,0 +1,336 @@
+"""The HTTP API on a Stigmer Service: what it refuses and how, what strangers' pages may, and that it is as told."""
+
+import re
+import ssl
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+import orjson
+import pytest
+from openapi_core import Config, OpenAPI
+from openapi_core.testing import MockRequest, MockResponse
+
+from fastrunner.access.callers import line_of
+from fastrunner.base import limits
+from fastrunner.stigmer.server import CannotServe
+from fastrunner.web.api.openapi import openapi_document
+from fastrunner.web.api.operations import OPERATIONS
+from tests.integration.runner_process import ROOT
+from tests.integration.stigmer import SMALL, WRITE, Client, Reporter, ScriptedRunner, event, service
+
+CERTIFICATES = Path(__file__).parent.parent / "certificates"
+START = {"workflow": {"namespace": "tests", "name": "small"}}
+PROBLEM = "application/problem+json"
+Headers = Mapping[str, str]
+READ: Headers = {}
+
+
+async def ask(
+    client: Client, method: str, path: str, body: Any = None, *, data: bytes | None = None, headers: Headers = READ
+) -> tuple[int, Any]:
+    """Status and body of a reply that is as the description says."""
+    sent = dict(headers)
+    if body is not None:
+        data, sent = orjson.dumps(body), {"Content-Type": "application/json", **sent}
+    async with client.session.request(method, f"{client.base}{path}", data=data, headers=sent) as reply:
+        content = await reply.read()
+        for name in ("Content-Security-Policy", "X-Content-Type-Options", "Cache-Control"):
+            assert name in reply.headers
+        assert "Access-Control-Allow-Origin" not in reply.headers
+        described(method, path, reply, content)
+        if reply.status >= 400:
+            assert reply.content_type == PROBLEM
+            assert orjson.loads(content)["status"] == reply.status
+        return reply.status, orjson.loads(content) if content and reply.content_type.endswith("json") else None
+
+
+@cache
+def description() -> OpenAPI:
+    """What openapi-core reads of `/openapi.json`."""
+    config = Config(extra_media_type_deserializers={PROBLEM: orjson.loads})
+    return OpenAPI.from_dict(orjson.loads(openapi_document()), config=config)
+
+
+def described(method: str, path: str, reply: aiohttp.ClientResponse, content: bytes) -> None:
+    """Fails if openapi-core finds a reply that is not what `/openapi.json` says of it."""
+    path = path.partition("?")[0]
+    patterns = [re.sub(r"\{\w+\}", "[^/]+", f"/api/v1{each.path}") for each in OPERATIONS if each.method == method]
+    if not any(re.fullmatch(pattern, path) for pattern in patterns):
+        return
+    request = MockRequest("http://localhost", method.lower(), path)
+    response = MockResponse(content, reply.status, dict(reply.headers), reply.content_type)
+    description().validate_response(request, response)
+
+
+def test_every_operation_is_described() -> None:
+    document = orjson.loads(openapi_document())
+    description().check_spec()
+    found = {
+        (method.upper(), path.removeprefix("/api/v1"))
+        for path, methods in document["paths"].items()
+        for method in methods
+    }
+    assert found == {(operation.method, operation.path) for operation in OPERATIONS}
+    start = document["components"]["schemas"]["StartExecution"]
+    assert start["required"] == ["workflow"]
+    assert "caller's id" in start["properties"]["id"]["description"]
+
+
+async def test_the_way_of_a_workflow(tmp_path: Path) -> None:
+    runner = ScriptedRunner()
+    async with runner.serving(), service(tmp_path, runner.port) as (_, reporter, client):
+        status, workflow = await ask(client, "POST", "/api/v1/workflows", {"document": SMALL}, headers=WRITE)
+        assert (status, workflow["namespace"], workflow["document"], workflow["is_latest"]) == (
+            201,
+            "tests",
+            SMALL,
+            True,
+        )
+        assert (await ask(client, "POST", "/api/v1/workflows", {"document": SMALL}, headers=WRITE))[0] == 200
+        other = SMALL.replace("a: 1", "a: 2")
+        assert (await ask(client, "POST", "/api/v1/workflows", {"document": other}, headers=WRITE))[0] == 409
+        newer = SMALL.replace("version: 1.0.0", "version: 1.10.0")
+        assert (await ask(client, "POST", "/api/v1/workflows", {"document": newer}, headers=WRITE))[0] == 201
+        _, page = await ask(client, "GET", "/api/v1/workflows?count=1")
+        assert ([each["version"] for each in page["workflows"]], page["next"]) == (["1.10.0"], "tests/small/1.10.0")
+        _, page = await ask(client, "GET", f"/api/v1/workflows?count=5&after={page['next']}")
+        assert ([each["version"] for each in page["workflows"]], page["next"]) == (["1.0.0"], None)
+        assert (await ask(client, "GET", "/api/v1/workflows/tests/small"))[1]["version"] == "1.10.0"
+        assert (await ask(client, "GET", "/api/v1/workflows/tests/small?version=1.0.0"))[1]["document"] == SMALL
+        assert (await ask(client, "GET", "/api/v1/workflows/tests/other"))[0] == 404
+        for number in range(3):
+            assert (await ask(client, "POST", "/api/v1/executions", {**START, "id": f"e{number}"}, headers=WRITE))[
+                0
+            ] == 201
+        await reporter.send(event("e0", 1, "workflow_started"), event("e0", 2, "workflow_failed", error={"code": "X"}))
+        _, execution = await ask(client, "GET", "/api/v1/executions/e0")
+        assert (execution["status"], execution["error"], execution["version"]) == ("failed", {"code": "X"}, "1.10.0")
+        _, page = await ask(client, "GET", "/api/v1/executions?count=2&status=pending&namespace=tests&name=small")
+        assert [each["id"] for each in page["executions"]] == ["e2", "e1"]
+        _, rest = await ask(client, "GET", f"/api/v1/executions?before={page['next']}")
+        assert ([each["id"] for each in rest["executions"]], rest["next"]) == (["e0"], None)
+        counts = (await ask(client, "GET", "/api/v1/counts?namespace=tests"))[1]
+        assert counts == {"by_status": {"failed": 1, "pending": 2}, "total": 3}
+        _, events = await ask(client, "GET", "/api/v1/executions/e0/events?after=1")
+        assert ([each["event_type"] for each in events["events"]], events["has_ended"]) == (["workflow_failed"], True)
+        assert events["events"][0]["error"] == {"code": "X"}
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/executions?count=0", "count is 0"),
+        ("/executions?count=501", "from 1 to 500"),
+        ("/executions?count=x", "an integer is needed"),
+        ("/executions?count=1&count=2", "more than once"),
+        ("/executions?state=running", "no parameter 'state'"),
+        ("/executions?status=gone", "one of pending, running"),
+        ("/executions?before=x", "`next` of the page before"),
+        ("/workflows?after=x", "`next` of the page before"),
+        ("/executions/e/events?after=-1", "an integer is needed"),
+    ],
+)
+async def test_what_a_query_may_not_be(tmp_path: Path, path: str, words: str) -> None:
+    async with service(tmp_path) as (_, reporter, client):
+        await reporter.send(event("e", 1))
+        status, problem = await ask(client, "GET", f"/api/v1{path}")
+        assert (status, words in problem["detail"]) == (400, True), problem
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/workflows", {}, "document"),
+        ("/workflows", {"document": SMALL, "more": 1}, "more"),
+        ("/workflows", {"document": 1}, "document"),
+        ("/workflows", [], "(body)"),
+        ("/executions", {"workflow": {"namespace": "tests"}}, "workflow.name"),
+        ("/executions", {**START, "timeout_s": -1}, "timeout_s"),
+        ("/executions", {**START, "timeout_s": "1"}, "timeout_s"),
+        ("/executions", {**START, "labels": {"a": 1}}, "labels.a"),
+        ("/executions", {**START, "id": "e" * 256}, "id"),
+        ("/executions/e/cancel", {"reason": "x" * 1025}, "reason"),
+    ],
+)
+async def test_what_a_body_may_not_be(tmp_path: Path, path: str, body: Any, field: str) -> None:
+    async with service(tmp_path) as (_, _, client):
+        status, problem = await ask(client, "POST", f"/api/v1{path}", body, headers=WRITE)
+        assert (status, [each["field"] for each in problem["problems"]]) == (400, [field])
+
+
+async def test_bodies_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "API_BODY_SIZE_BYTES_MAX", 1_000)
+    async with service(tmp_path) as (_, _, client):
+        for data, expected in ((b"{", 400), (b"", 400), (b'"' + b"x" * 1_000 + b'"', 413)):
+            status, _ = await ask(
+                client, "POST", "/api/v1/executions", data=data, headers={**WRITE, "Content-Type": "application/json"}
+            )
+            assert status == expected
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            status, _ = await ask(
+                client, "POST", "/api/v1/executions", data=b"{}", headers={**WRITE, "Content-Type": kind}
+            )
+            assert status == 415
+        deep: Any = 1
+        for _ in range(201):
+            deep = [deep]
+        status, problem = await ask(client, "POST", "/api/v1/executions", {**START, "input": deep}, headers=WRITE)
+        assert (status, "deeper than 200" in problem["detail"]) == (400, True)
+        status, problem = await ask(client, "POST", "/api/v1/executions", {**START, "id": "a\nb"}, headers=WRITE)
+        assert (status, "control character" in problem["detail"]) == (400, True)
+
+
+async def test_the_problems_of_a_document(tmp_path: Path) -> None:
+    async with service(tmp_path) as (_, _, client):
+        wrong = SMALL.replace("do: [{one: {set: {a: 1}}}]", "do: [{one: {set: {a: 1}, unknown: 1}}, {two: {}}]")
+        status, problem = await ask(client, "POST", "/api/v1/workflows", {"document": wrong}, headers=WRITE)
+        assert (status, len(problem["problems"]) >= 2) == (400, True)
+        assert problem["problems"][0]["field"].startswith("/do/")
+        assert {"code", "line", "column", "message"} <= set(problem["problems"][0])
+        assert (await ask(client, "GET", "/api/v1/workflows"))[1]["workflows"] == []
+
+
+async def test_pages_have_so_many_rows_where_nothing_is_asked(tmp_path: Path) -> None:
+    async with service(tmp_path) as (_, reporter, client):
+        await reporter.send(*(event(f"e{number}", 1) for number in range(60)))
+        assert len((await ask(client, "GET", "/api/v1/executions"))[1]["executions"]) == limits.API_PAGE_ROWS_DEFAULT
+        assert len((await ask(client, "GET", "/api/v1/executions?count=500"))[1]["executions"]) == 60
+
+
+async def test_only_its_own_names_reach_it(tmp_path: Path) -> None:
+    """A stranger's name that leads here (rebinding) is refused, on every path but those of probes."""
+    async with service(tmp_path, allow_hosts=("Stigmer.example",)) as (served, _, client):
+        port = served.http_port
+        for host in ("localhost", f"127.0.0.1:{port}", f"[::1]:{port}", "stigmer.example", "STIGMER.example.:8090"):
+            assert (await ask(client, "GET", "/api/v1/executions", headers={"Host": host}))[0] == 200
+        for host in (
+            "evil.example",
+            f"evil.example:{port}",
+            "localhost.evil.example",
+            "localhost@evil.example",
+            "",
+            "[",
+        ):
+            for path in ("/api/v1/executions", "/openapi.json", "/metrics", "/", "/unknown"):
+                assert (await ask(client, "GET", path, headers={"Host": host}))[0] == 421
+
+
+async def test_only_its_own_pages_call(tmp_path: Path) -> None:
+    async with service(tmp_path, allow_origins=("https://console.example",)) as (served, _, client):
+        own = f"http://127.0.0.1:{served.http_port}"
+        for origin in (own, "https://console.example"):
+            assert (await ask(client, "GET", "/api/v1/executions", headers={"Origin": origin}))[0] == 200
+        for origin in (
+            "null",
+            "https://evil.example",
+            "https://console.example.evil.example",
+            "http://127.0.0.1:1",
+            "",
+        ):
+            assert (await ask(client, "GET", "/api/v1/executions", headers={"Origin": origin}))[0] == 403
+            assert (
+                await ask(client, "POST", "/api/v1/workflows", {"document": SMALL}, headers={**WRITE, "Origin": origin})
+            )[0] == 403
+        # What browsers ask before is not answered with leave.
+        preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        assert (await ask(client, "OPTIONS", "/api/v1/workflows", headers=preflight))[0] in (403, 405)
+
+
+async def test_what_changes_something_must_be_meant(tmp_path: Path) -> None:
+    async with service(tmp_path) as (_, reporter, client):
+        await reporter.send(event("e", 1))
+        for operation in OPERATIONS:
+            if operation.method == "POST":
+                path = "/api/v1" + operation.path.replace("{id}", "e")
+                status, problem = await ask(client, "POST", path, {})
+                assert (status, "X-Requested-By" in problem["detail"]) == (403, True)
+
+
+async def test_callers_and_their_roles(tmp_path: Path) -> None:
+    """Each operation wants its role; nobody sees what is outside of its namespaces, or learns that it is there."""
+    tokens = {
+        "reader": ("read", ""),
+        "submitter": ("submit", ""),
+        "controller": ("control", ""),
+        "admin": ("admin", ""),
+        "confined": ("admin", "bank"),
+    }
+    callers = tmp_path / "callers"
+    callers.write_text("\n".join(line_of(name, *rights, f"token-{name}") for name, rights in tokens.items()))
+    runner = ScriptedRunner()
+    async with (
+        runner.serving(),
+        service(tmp_path / "data", runner.port, callers_file=callers) as (_, reporter, client),
+    ):
+
+        async def asked(name: str, method: str, path: str, body: Any = None) -> int:
+            given = {"Authorization": f"Bearer token-{name}"} if name else {}
+            return (await ask(client, method, path, body, headers={**WRITE, **given}))[0]
+
+        assert await asked("", "GET", "/api/v1/executions") == 401
+        assert await asked("stranger", "GET", "/api/v1/executions") == 401
+        assert await asked("", "GET", "/metrics") == 401
+        assert await asked("reader", "GET", "/metrics") == 200
+        assert await asked("admin", "POST", "/api/v1/workflows", {"document": SMALL}) == 201
+        await reporter.send(event("e", 1, "workflow_started"))
+        roles = {"read": "reader", "submit": "submitter", "control": "controller", "admin": "admin"}
+        for operation in OPERATIONS:
+            if operation.perform is None:
+                continue
+            path = operation.path.replace("{id}", "e").replace("{namespace}/{name}", "tests/small")
+            body = {"/workflows": {"document": SMALL}, "/executions": START}.get(path, {}) if operation.body else None
+            for role, name in roles.items():
+                status = await asked(name, operation.method, f"/api/v1{path}", body)
+                expected = role in (operation.role, "admin")
+                assert (status < 300) is expected, (operation.name, name, status)
+                assert expected or status == 403
+        for path in ("/executions/e", "/executions/e/events", "/executions/e/events/stream"):
+            assert await asked("confined", "GET", f"/api/v1{path}") == 404
+        assert await asked("confined", "POST", "/api/v1/executions/e/cancel", {}) == 404
+        assert await asked("confined", "GET", "/api/v1/workflows/tests/small") == 403
+        assert await asked("confined", "POST", "/api/v1/executions", START) == 403
+        assert await asked("confined", "POST", "/api/v1/workflows", {"document": SMALL}) == 403
+        given = {"Authorization": "Bearer token-confined"}
+        assert (await ask(client, "GET", "/api/v1/executions", headers=given))[1]["executions"] == []
+        assert (await ask(client, "GET", "/api/v1/workflows", headers=given))[1]["workflows"] == []
+        assert (await ask(client, "GET", "/api/v1/counts", headers=given))[1]["total"] == 0
+
+
+async def test_paths_and_methods_that_are_not_served(tmp_path: Path) -> None:
+    async with service(tmp_path) as (_, _, client):
+        assert (await ask(client, "GET", "/api/v1/unknown"))[0] == 404
+        assert (await ask(client, "DELETE", "/api/v1/executions"))[0] == 405
+        assert (await ask(client, "GET", "/"))[1]["paths"][0] == "/api/v1"
+        assert (await ask(client, "GET", "/openapi.json"))[1]["openapi"] == "3.1.0"
+
+
+async def test_both_ports_speak_tls(tmp_path: Path) -> None:
+    pair = CERTIFICATES / "server.pem"
+    async with service(tmp_path, tls_certificate=pair, tls_key=pair, http_tls=True) as (served, _, _):
+        authority = CERTIFICATES / "ca.pem"
+        credentials = grpc.ssl_channel_credentials(authority.read_bytes())
+        async with grpc.aio.secure_channel(f"localhost:{served.grpc_port}", credentials) as channel:
+            assert await Reporter(channel).send(event("e", 1)) == {"e": 1}
+        context = ssl.create_default_context(cafile=str(authority))
+        address = f"https://localhost:{served.http_port}/api/v1/executions/e"
+        async with aiohttp.ClientSession() as session, session.get(address, ssl=context) as reply:
+            assert (await reply.json())["last_sequence"] == 1
+
+
+async def test_a_store_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "stigmer.db").write_bytes(b"no database" * 1_000)
+    with pytest.raises(CannotServe, match=r"stigmer\.db"):
+        async with service(tmp_path):
+            pass
+
+
+def test_every_operation_has_its_row_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith(("| `GET", "| `POST"))]
+    expected = [(f"| `{operation.method} {operation.path}`", f"`{operation.role}` |") for operation in OPERATIONS]
+    assert sorted((row[0], row[-1]) for row in rows) == sorted(expected)
