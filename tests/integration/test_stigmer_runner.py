@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
+import grpc.aio
 import pytest
 
+from fastrunner.api import CancelExecutionRequest, WorkflowRunnerCommandControllerStub
 from tests.integration.callbacks import free_port
 from tests.integration.runner_process import SERVE, RunnerProcess, running
 from tests.integration.stigmer import LONG, SMALL, TOKEN, Client, ServiceProcess, service_process, verified
@@ -123,6 +126,41 @@ async def test_a_record_survives_the_death_before_its_call(tmp_path: Path) -> No
                 assert (await client.get(f"/executions/e{number}"))[1]["launch"] == "accepted"
         service.stop()
     assert verified(tmp_path / "service")[:1] == (0,)
+
+
+async def test_a_store_that_is_lost_while_executions_run(tmp_path: Path) -> None:
+    """The runner hears from what it is acknowledged that the store has lost something, and sends it again."""
+    grpc_port, service_port = free_port(), free_port()
+    address = f"127.0.0.1:{grpc_port}"
+    with runner_of(tmp_path / "runner", grpc_port, service_port) as runner:
+        runner.wait_ready()
+        with service_process(tmp_path / "lost", address, grpc_port=service_port) as service:
+            async with client_of(service) as client:
+                await client.post("/workflows", {"document": LONG})
+                for number in range(3):
+                    start = {"workflow": {"namespace": "tests", "name": "long"}, "id": f"e{number}"}
+                    assert (await client.post("/executions", start))[0] == 201
+                for number in range(3):
+                    await until(lambda number=number: waits(client, f"e{number}"), "it waits")  # type: ignore[misc]
+            assert service.stop() == 0
+        with service_process(tmp_path / "new", address, grpc_port=service_port) as service:
+            async with client_of(service) as client:
+                async with grpc.aio.insecure_channel(address) as channel:
+                    commands = WorkflowRunnerCommandControllerStub(channel)
+                    for number in range(3):
+                        request = CancelExecutionRequest(execution_id=f"e{number}", force=True)
+                        await commands.CancelExecution(request)
+                for number in range(3):
+                    found = await until(lambda number=number: has(client, f"e{number}", "cancelled"), "it has all")  # type: ignore[misc]
+                    assert found["last_sequence"] >= 7
+            assert service.stop() == 0
+    code, summary, findings = verified(tmp_path / "new")
+    assert (code, findings, summary["unfinished"]) == (0, [], 0)
+
+
+async def waits(client: Client, execution_id: str) -> bool:
+    """Whether the events up to its long wait are there."""
+    return bool((await client.get(f"/executions/{execution_id}"))[1].get("last_sequence") == 6)
 
 
 async def follow_all(port: int, execution_id: str) -> list[int]:

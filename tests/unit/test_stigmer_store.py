@@ -255,6 +255,9 @@ async def test_lists_and_counts_by_every_filter(store: SqliteStore) -> None:
     assert await ids(status="pending", namespace="shop", version="2.0.0") == ["e6", "e4", "e2"]
     assert await ids(within=frozenset({"bank"})) == ["e11", "e10", "e9", "e8"]
     assert await ids(within=frozenset()) == []
+    assert await ids(within=frozenset({"bank", "shop"}), status="completed") == ["e8", "e1", "e0"]
+    assert await ids(within=frozenset({"bank"}), namespace="shop") == []
+    assert await counted(store, within=frozenset({"bank"}), namespace="shop") == {}
     first = await store.page(Filter(), 0, 5)
     assert [each.id for each in first] == ["e11", "e10", "e9", "e8", "e7"]
     assert await ids(first[-1].number, 3) == ["e6", "e5", "e4"]

@@ -207,7 +207,9 @@ def _conditions(which: Filter) -> tuple[str, dict[str, Any]]:
     parameters: dict[str, Any] = {
         name: value for name in ("status", "namespace", "name", "version") if (value := getattr(which, name))
     }
-    if which.within is not None:
+    if which.within is not None and len(which.within) == 1 and not which.namespace:
+        [parameters["namespace"]] = which.within
+    elif which.within is not None:
         parameters["within"] = _json(sorted(which.within))
     return "".join(f" {_QUERIES[f'only_{name}']}" for name in parameters), parameters
 
