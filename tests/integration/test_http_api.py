@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import grpc
@@ -14,6 +15,7 @@ import orjson
 import pytest
 from openapi_core import Config, OpenAPI
 from openapi_core.testing import MockRequest, MockResponse
+from yarl import URL
 
 from fastrunner.access.callers import line_of
 from fastrunner.base import limits
@@ -334,3 +336,18 @@ def test_every_operation_has_its_row_in_the_documentation() -> None:
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith(("| `GET", "| `POST"))]
     expected = [(f"| `{operation.method} {operation.path}`", f"`{operation.role}` |") for operation in OPERATIONS]
     assert sorted((row[0], row[-1]) for row in rows) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "execution_id", ["parent/do/0/child", "a b", "100%", "a?b#c", "ü/ü", "%2F", "a+b", "a;b=c", "{id}"]
+)
+async def test_any_id_is_reached_as_one_part_of_the_path(tmp_path: Path, execution_id: str) -> None:
+    """Executions that workflows start have ids with slashes."""
+    async with service(tmp_path) as (_, reporter, client):
+        await reporter.send(event(execution_id, 1, "workflow_started"), event(execution_id, 2, "workflow_completed"))
+        path = f"{client.base}/api/v1/executions/{quote(execution_id, safe='')}"
+        for suffix in ("", "/events", "/events/stream"):
+            async with client.session.get(URL(path + suffix, encoded=True)) as reply:
+                assert reply.status == 200
+                text = await reply.text()
+        assert text.count("id: ") == 2

@@ -5,6 +5,7 @@ our own is logged with its trace and told without.
 """
 
 import logging
+import re
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from fastrunner.web.api.stream import EventStream
 __all__ = ["PREFIX", "Api", "guarded"]
 
 PREFIX: Final = "/api/v1"
+_PART: Final = re.compile(r"\{(\w+)\}")
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +75,9 @@ class Api:
         app.on_response_prepare.append(add_headers)
         app.router.add_get("/openapi.json", _describe)
         for operation in OPERATIONS:
-            app.router.add_route(operation.method, f"{PREFIX}{operation.path}", self._handler(operation))
+            # Left alone, a part of a path would have no braces.
+            path = _PART.sub(r"{\1:[^/]+}", f"{PREFIX}{operation.path}")
+            app.router.add_route(operation.method, path, self._handler(operation))
 
     def _handler(self, operation: Operation) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
