@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,24 @@ async def test_reports_are_acknowledged_in_every_spelling(tmp_path: Path) -> Non
         assert await reporter.send(event("e", 9), event("other", 1)) == {"e": 6, "other": 1}
         assert await reporter.send() == {}
         assert served.metrics.events_stored.value == 8
+
+
+async def test_nothing_is_acknowledged_and_nobody_told_before_it_is_kept(tmp_path: Path) -> None:
+    async with service(tmp_path) as (served, reporter, client):
+        await reporter.send(event("e", 1, "workflow_started"))
+        following = asyncio.create_task(client.follow("e"))
+        await until(lambda: served._followers.count == 1, "one follows")
+        with (tmp_path / "stigmer.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            reporting = asyncio.create_task(reporter.send(event("e", 2), event("e", 3, "workflow_completed")))
+            await until(lambda: served.store.waiting_events == 2, "they are about to be written")
+            # Others are answered meanwhile.
+            for _ in range(5):
+                assert (await client.get("/executions/e"))[1]["last_sequence"] == 1
+            assert not reporting.done()
+            assert not following.done()
+        assert await reporting == {"e": 3}
+        assert [each.get("id") for each in await following] == ["1", "2", "3", None]
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
