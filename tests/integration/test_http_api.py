@@ -1,5 +1,6 @@
 """The HTTP API on a Stigmer Service: what it refuses and how, what strangers' pages may, and that it is as told."""
 
+import random
 import re
 import ssl
 from collections.abc import Mapping
@@ -39,7 +40,9 @@ async def ask(
     sent = dict(headers)
     if body is not None:
         data, sent = orjson.dumps(body), {"Content-Type": "application/json", **sent}
-    async with client.session.request(method, f"{client.base}{path}", data=data, headers=sent) as reply:
+    async with client.session.request(
+        method, URL(f"{client.base}{path}", encoded=True), data=data, headers=sent
+    ) as reply:
         content = await reply.read()
         for name in ("Content-Security-Policy", "X-Content-Type-Options", "Cache-Control"):
             assert name in reply.headers
@@ -351,3 +354,48 @@ async def test_any_id_is_reached_as_one_part_of_the_path(tmp_path: Path, executi
                 assert reply.status == 200
                 text = await reply.text()
         assert text.count("id: ") == 2
+
+
+ODD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1.5, 2**63, 1e308, "", "\x00", "\ud7ff\ue000", "a" * 300, [], {}, [[]], {"": ""}, {"a": None}),
+    *("e", "latest", "../..", "%00", "1.0.0-", "${ . }", {"namespace": "tests", "name": "small", "version": "\n"}),
+)
+"""Values that somebody may send in the place of any other."""
+
+
+def odd(chance: random.Random, value: Any) -> Any:
+    """The value with something else in one place."""
+    if isinstance(value, dict) and value and chance.random() < 0.8:
+        name = chance.choice([*value])
+        return {**value, name: odd(chance, value[name])} if chance.random() < 0.9 else {**value, "odd": 1}
+    return chance.choice(ODD)
+
+
+async def test_whatever_is_sent_is_answered_as_described(tmp_path: Path) -> None:
+    chance = random.Random(20261129)
+    bodies = {
+        "createWorkflow": {"document": SMALL},
+        "startExecution": {**START, "id": "x", "input": {}, "env": {"a": "b"}, "labels": {"c": "d"}, "timeout_s": 1},
+        "cancelExecution": {"reason": "r", "force": True},
+        "pauseExecution": {"reason": "r"},
+        "resumeExecution": {"reason": "r"},
+    }
+    runner = ScriptedRunner()
+    async with runner.serving(), service(tmp_path, runner.port) as (_, reporter, client):
+        await reporter.send(event("e", 1, "workflow_started"), event("e", 2, "workflow_completed"))
+        await ask(client, "POST", "/api/v1/workflows", {"document": SMALL}, headers=WRITE)
+        seen = set()
+        for _ in range(400):
+            operation = chance.choice([each for each in OPERATIONS if each.perform is not None])
+            text = [quote(str(value), safe="") or "x" for value in (chance.choice(ODD), chance.choice(("tests", "e")))]
+            part = chance.choice(text)
+            path = "/api/v1" + re.sub(r"\{\w+\}", lambda _, part=part: part, operation.path)  # type: ignore[misc]
+            given = [each.name for each in operation.query if chance.random() < 0.3]
+            query = "&".join(f"{name}={quote(str(chance.choice(ODD)), safe='')}" for name in given)
+            body = odd(chance, bodies[operation.name]) if operation.body else None
+            data = None if operation.body is None else orjson.dumps(body)
+            headers = {**WRITE, "Content-Type": "application/json"} if data is not None else READ
+            status, _ = await ask(client, operation.method, f"{path}?{query}", data=data, headers=headers)
+            assert status < 500, (operation.name, path, query, body)
+            seen.add(status)
+        assert {200, 204, 400, 404} <= seen
