@@ -1,5 +1,7 @@
 """The HTTP API on a Stigmer Service: what it refuses and how, what strangers' pages may, and that it is as told."""
 
+import asyncio
+import contextlib
 import random
 import re
 import ssl
@@ -304,6 +306,29 @@ async def test_callers_and_their_roles(tmp_path: Path) -> None:
         assert (await ask(client, "GET", "/api/v1/executions", headers=given))[1]["executions"] == []
         assert (await ask(client, "GET", "/api/v1/workflows", headers=given))[1]["workflows"] == []
         assert (await ask(client, "GET", "/api/v1/counts", headers=given))[1]["total"] == 0
+
+
+async def test_a_stream_ends_with_its_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STIGMER_SWEEP_INTERVAL_S", 0.02)
+    callers = tmp_path / "callers"
+    lines = [line_of(name, "read", "", f"token-{name}") for name in ("gone", "less", "stays")]
+    callers.write_text("\n".join(lines))
+    async with service(tmp_path / "data", callers_file=callers) as (_, reporter, client):
+        await reporter.send(event("e", 1, "workflow_started"))
+        async with contextlib.AsyncExitStack() as stack:
+            replies = {}
+            for name in ("gone", "less", "stays"):
+                asking = client.session.get(
+                    f"{client.base}/api/v1/executions/e/events/stream",
+                    headers={"Authorization": f"Bearer token-{name}"},
+                )
+                replies[name] = await stack.enter_async_context(asking)
+                assert await replies[name].content.readline() == b"id: 1\n"
+            callers.write_text(f"{line_of('less', 'submit', '', 'token-less')}\n{lines[2]}\n")
+            for name in ("gone", "less"):
+                assert b"id: 2" not in await asyncio.wait_for(replies[name].content.read(), 20)
+            await reporter.send(event("e", 2, "workflow_completed"))
+            assert b"id: 2" in await asyncio.wait_for(replies["stays"].content.read(), 20)
 
 
 async def test_paths_and_methods_that_are_not_served(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ class Followers:
             for follower in self._of.get(each.execution_id, ()):
                 follower.tell()
 
+    def wake(self) -> None:
+        """Everybody is to look again: who may follow has changed."""
+        for followers in self._of.values():
+            for follower in followers:
+                follower.tell()
+
     def end(self) -> None:
         """The service stops: everybody is to come again, to its successor."""
         self._is_over = True

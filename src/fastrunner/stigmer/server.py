@@ -289,6 +289,13 @@ class StigmerService:
 
     # --- by itself ---
 
+    def _look_at_callers(self) -> None:
+        if self._gate is not None:
+            before = self._gate.changes
+            self._gate.look()
+            if self._gate.changes != before:
+                self._followers.wake()
+
     async def _sweep(self) -> None:
         """Forgets what is over, and looks for what is missing, again and again."""
         while True:
@@ -303,8 +310,7 @@ class StigmerService:
                 if error.message != self._trouble:
                     _log.error("the store cannot be used: %s", error.message)
                 self._trouble = error.message
-            if self._gate is not None:
-                self._gate.look()
+            self._look_at_callers()
             if forgotten < limits.STIGMER_EXPIRE_BATCH_MAX:
                 await asyncio.sleep(limits.STIGMER_SWEEP_INTERVAL_S)
 

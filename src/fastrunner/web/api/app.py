@@ -98,15 +98,15 @@ class Api:
         return handle
 
     async def _answer(self, operation: Operation, request: web.Request) -> web.StreamResponse:
-        principal = await self._guard.admit(request, operation.role)
+        admission = await self._guard.admit(request, operation.role)
         if operation.method != "GET":
             self._guard.check_write(request)
         query = _query(operation, request)
         path = dict(request.match_info)
         if operation.perform is None:
-            return await self._stream.follow(request, principal, path["id"], query["after"])
+            return await self._stream.follow(request, admission, path["id"], query["after"])
         body = await _body(operation, request) if operation.body is not None else None
-        answer = await operation.perform(Call(self._backend, principal, path, query, body))
+        answer = await operation.perform(Call(self._backend, admission.principal, path, query, body))
         content = answer.body
         if isinstance(content, BaseModel):
             content = orjson.dumps(content.model_dump())

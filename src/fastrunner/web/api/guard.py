@@ -12,6 +12,7 @@
 Rule: whoever is refused learns why, and nothing of what is behind it.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -21,9 +22,10 @@ from aiohttp import web
 from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Principal
 from fastrunner.access.roles import Wanted, check_role
+from fastrunner.errors import RunnerError
 from fastrunner.web.api.problems import Refused
 
-__all__ = ["WRITE_HEADER", "Guard", "HostList", "add_headers"]
+__all__ = ["WRITE_HEADER", "Admission", "Guard", "HostList", "add_headers"]
 
 WRITE_HEADER: Final = "X-Requested-By"
 """What a request that changes something has, with any text."""
@@ -74,6 +76,30 @@ def _host_of(authority: str) -> str:
         return ""
 
 
+class Admission:
+    """A request that was let in, for as long as it lasts."""
+
+    def __init__(
+        self, principal: Principal | None, gate: Gate | None, again: Callable[[], Awaitable[Principal]]
+    ) -> None:
+        """`again` looks at its credentials once more."""
+        self.principal = principal
+        """Who asks; None: callers are not told apart."""
+        self._gate = gate
+        self._again = again
+        self._changes = 0 if gate is None else gate.changes
+
+    async def holds(self) -> bool:
+        """Whether it would be let in now, and as the same; costs nothing while no credentials have changed."""
+        if self._gate is None or self._gate.changes == self._changes:
+            return True
+        self._changes = self._gate.changes
+        try:
+            return await self._again() == self.principal
+        except RunnerError:
+            return False
+
+
 class Guard:
     """Lets requests in."""
 
@@ -99,14 +125,18 @@ class Guard:
                 403, "pages of other origins may not call: add the origin with --allow-origin if this one may"
             )
 
-    async def admit(self, request: web.Request, wanted: Wanted) -> Principal | None:
-        """Who asks. Raises RunnerError."""
-        if self._gate is None:
-            return None
-        admitted = self._gate.admit(request.headers.get("Authorization"), lambda: ())
-        principal = admitted if isinstance(admitted, Principal) else await admitted
-        check_role(principal, wanted, f"{request.method} {request.path}")
-        return principal
+    async def admit(self, request: web.Request, wanted: Wanted) -> Admission:
+        """Lets a request in that has the role it wants. Raises RunnerError."""
+        gate = self._gate
+
+        async def look() -> Principal:
+            assert gate is not None, "callers are told apart"
+            admitted = gate.admit(request.headers.get("Authorization"), lambda: ())
+            principal = admitted if isinstance(admitted, Principal) else await admitted
+            check_role(principal, wanted, f"{request.method} {request.path}")
+            return principal
+
+        return Admission(None if gate is None else await look(), gate, look)
 
     def check_write(self, request: web.Request) -> None:
         """Whether a request that changes something was meant to. Raises Refused."""

@@ -13,7 +13,8 @@ its connection holds.
   stands, and the events from the first on.
 - After the last event comes `end`; a client that comes back all the same gets 204, at which browsers stop.
 - A client that does not read for a while is cut, and comes back with its cursor; at most a page and the connection's
-  buffers, less than 256 KB, were on the way to it. One whose server stops is ended in the same way.
+  buffers, less than 256 KB, were on the way to it. One whose server stops, or whose credentials are taken back, is
+  ended.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from fastrunner.access.principal import Principal
 from fastrunner.base import limits
 from fastrunner.errors import RunnerError
 from fastrunner.web.api.backend import Backend, Following
+from fastrunner.web.api.guard import Admission
 from fastrunner.web.api.operations import event_fields
 from fastrunner.web.api.problems import Refused
 
@@ -58,11 +60,11 @@ class EventStream:
         self._count_cut = count_cut
 
     async def follow(
-        self, request: web.Request, principal: Principal | None, execution_id: str, after: int
+        self, request: web.Request, admission: Admission, execution_id: str, after: int
     ) -> web.StreamResponse:
         """Answers a request. Raises RunnerError and Refused while nothing is sent yet."""
         cursor = cursor_of(request, after)
-        execution = await self._backend.find(principal, execution_id)
+        execution = await self._backend.find(admission.principal, execution_id)
         has_ended = execution.status in ("completed", "failed", "cancelled")
         if has_ended and cursor == execution.last_sequence:
             return web.Response(status=204)
@@ -74,7 +76,7 @@ class EventStream:
                 if not await self._write(request, response, b"event: reset\ndata: " + body + b"\n\n"):
                     return response
                 cursor = 0
-            await self._send(request, response, following, principal, execution_id, cursor)
+            await self._send(request, response, following, admission, execution_id, cursor)
         return response
 
     async def _send(
@@ -82,13 +84,13 @@ class EventStream:
         request: web.Request,
         response: web.StreamResponse,
         following: Following,
-        principal: Principal | None,
+        admission: Admission,
         execution_id: str,
         cursor: int,
     ) -> None:
-        while not following.is_over:
+        while not following.is_over and await admission.holds():
             try:
-                text, cursor_now, last_sequence, has_ended = await self._read(principal, execution_id, cursor)
+                text, cursor_now, last_sequence, has_ended = await self._read(admission.principal, execution_id, cursor)
             except RunnerError:
                 # It has been forgotten, or cannot be read now: the client hears of it when it comes again.
                 return
