@@ -331,6 +331,36 @@ async def test_a_stream_ends_with_its_credentials(tmp_path: Path, monkeypatch: p
             assert b"id: 2" in await asyncio.wait_for(replies["stays"].content.read(), 20)
 
 
+async def test_what_changes_something_is_in_the_audit_log(tmp_path: Path) -> None:
+    """So is what is denied to a caller who is known; strangers, and what only looks, are not."""
+    callers, audit = tmp_path / "callers", tmp_path / "audit"
+    callers.write_text(f"{line_of('boss', 'admin', '', 'token-boss')}\n{line_of('eye', 'read', '', 'token-eye')}\n")
+    runner = ScriptedRunner()
+    async with (
+        runner.serving(),
+        service(tmp_path / "data", runner.port, callers_file=callers, audit_file=audit) as (_, _, client),
+    ):
+        boss, eye = ({**WRITE, "Authorization": f"Bearer token-{name}"} for name in ("boss", "eye"))
+        await ask(client, "POST", "/api/v1/workflows", {"document": SMALL}, headers=boss)
+        _, made = await ask(client, "POST", "/api/v1/executions", {**START, "input": {"secret": 1}}, headers=boss)
+        await ask(client, "POST", f"/api/v1/executions/{made['id']}/cancel", {"reason": "paid twice"}, headers=boss)
+        await ask(client, "POST", "/api/v1/executions", {**START, "timeout_s": -1}, headers=boss)
+        await ask(client, "POST", "/api/v1/executions/e/pause", headers=eye)
+        await ask(client, "GET", "/api/v1/executions", headers=eye)
+        await ask(client, "POST", "/api/v1/executions", START, headers=WRITE)
+    lines = [orjson.loads(line) for line in audit.read_bytes().splitlines()]
+    assert [(line["caller"], line["method"].split("/v1")[1], line["outcome"]) for line in lines] == [
+        ("token:boss", "/workflows", "OK"),
+        ("token:boss", "/executions", "OK"),
+        ("token:boss", "/executions/{id}/cancel", "OK"),
+        ("token:boss", "/executions", "400"),
+        ("token:eye", "/executions/{id}/pause", "403"),
+    ]
+    assert (lines[1]["execution"], lines[1]["workflow"]) == (made["id"], "tests/small:latest")
+    assert (lines[2]["execution"], lines[2]["reason"]) == (made["id"], "paid twice")
+    assert b"secret" not in audit.read_bytes()
+
+
 async def test_paths_and_methods_that_are_not_served(tmp_path: Path) -> None:
     async with service(tmp_path) as (_, _, client):
         assert (await ask(client, "GET", "/api/v1/unknown"))[0] == 404

@@ -49,6 +49,12 @@ def stigmer() -> None:
     help="File of the bearer token that reports must have; neither this nor FASTRUNNER_RECEIVER_TOKEN: no check.",
 )
 @click.option("--callers-file", default=None, type=_file, help="File of the HTTP API's callers; none: no check.")
+@click.option(
+    "--audit-file",
+    default=None,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append a line of JSON for each request that changes something.",
+)
 @click.option("--tls-certificate", default=None, type=_file, help="PEM file; with --tls-key turns TLS on.")
 @click.option("--tls-key", default=None, type=_file, help="PEM file of the certificate's private key.")
 @click.option(

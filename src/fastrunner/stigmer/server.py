@@ -29,6 +29,7 @@ from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fastrunner._version import __version__
+from fastrunner.access.audit import AuditLog
 from fastrunner.access.callers import CallersFile
 from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Role
@@ -82,6 +83,8 @@ class ServiceOptions:
     """Bearer token that reports must have; None: no check."""
     callers_file: Path | None = None
     """File of the HTTP API's callers; None: they are not told apart."""
+    audit_file: Path | None = None
+    """File to which a line is appended for each request that changes something; None: there is none."""
     tls_certificate: Path | None = None
     """PEM file of the server's certificate chain; with `tls_key` reports are taken by TLS."""
     tls_key: Path | None = None
@@ -127,6 +130,7 @@ class StigmerService:
         self._lock = _hold(options.data_dir)
         try:
             self._gate = _gate(options)
+            self._audit = AuditLog(options.audit_file) if options.audit_file is not None else None
             hosts = HostList.of(options.http_host, options.allow_hosts, options.allow_origins)
         except ValueError as error:
             self._lock.close()
@@ -154,6 +158,8 @@ class StigmerService:
         """Serves while the context is open, and drains. Raises CannotServe."""
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._lock.close)
+            if self._audit is not None:
+                stack.callback(self._audit.close)
             stack.push_async_callback(self.store.close)
             stack.push_async_callback(self._runner.close)
             try:
@@ -244,7 +250,7 @@ class StigmerService:
         connections = limits.STIGMER_FOLLOWERS_MAX + limits.HTTP_CONNECTIONS_MAX
         app[CONNECTIONS] = Connections(descriptors.for_strangers(connections))
         backend = StigmerBackend(self.store, self._runner, self._launches, self._followers)
-        api = Api(backend, self._guard, self._count, self.metrics.followers_cut.inc)
+        api = Api(backend, self._guard, self._count, self.metrics.followers_cut.inc, self._audit)
         api.add_to(app)
         app.add_routes(
             [
@@ -289,7 +295,9 @@ class StigmerService:
 
     # --- by itself ---
 
-    def _look_at_callers(self) -> None:
+    def _look_at_files(self) -> None:
+        if self._audit is not None:
+            self._audit.look()
         if self._gate is not None:
             before = self._gate.changes
             self._gate.look()
@@ -310,7 +318,7 @@ class StigmerService:
                 if error.message != self._trouble:
                     _log.error("the store cannot be used: %s", error.message)
                 self._trouble = error.message
-            self._look_at_callers()
+            self._look_at_files()
             if forgotten < limits.STIGMER_EXPIRE_BATCH_MAX:
                 await asyncio.sleep(limits.STIGMER_SWEEP_INTERVAL_S)
 

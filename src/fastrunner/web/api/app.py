@@ -6,7 +6,8 @@ our own is logged with its trace and told without.
 
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -14,6 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
+from fastrunner.access.audit import AuditLog
 from fastrunner.base import limits
 from fastrunner.errors import RunnerError
 from fastrunner.web.api.backend import Backend
@@ -21,11 +23,15 @@ from fastrunner.web.api.guard import Guard, add_headers
 from fastrunner.web.api.openapi import openapi_document
 from fastrunner.web.api.operations import OPERATIONS, Call, Operation, Parameter
 from fastrunner.web.api.problems import Refused, problem, refusal_of, wrong_fields
+from fastrunner.web.api.shapes import Command, Execution, StartExecution
 from fastrunner.web.api.stream import EventStream
+from fastrunner.web.guard import PRINCIPAL
 
 __all__ = ["PREFIX", "Api", "guarded"]
 
 PREFIX: Final = "/api/v1"
+_ABOUT: Final = web.RequestKey("about", dict[str, str])
+"""Of a request that was meant to change something: what of."""
 _PART: Final = re.compile(r"\{(\w+)\}")
 _log = logging.getLogger(__name__)
 
@@ -62,12 +68,18 @@ class Api:
     """Everything below `PREFIX`, and the description."""
 
     def __init__(
-        self, backend: Backend, guard: Guard, count: Callable[[str, int], object], count_cut: Callable[[], object]
+        self,
+        backend: Backend,
+        guard: Guard,
+        count: Callable[[str, int], object],
+        count_cut: Callable[[], object],
+        audit: AuditLog | None = None,
     ) -> None:
         """`count` is told of each answer: operation and status; `count_cut` of each client that did not read."""
         self._backend = backend
         self._guard = guard
         self._count = count
+        self._audit = audit
         self._stream = EventStream(backend, count_cut)
 
     def add_to(self, app: web.Application) -> None:
@@ -81,33 +93,51 @@ class Api:
 
     def _handler(self, operation: Operation) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            status = 500
+            status, detail = 500, ""
             try:
                 response = await self._answer(operation, request)
                 status = response.status
             except Refused as refused:
-                status = refused.status
+                status, detail = refused.status, refused.detail
                 raise
             except RunnerError as error:
-                status = refusal_of(error).status
+                status, detail = refusal_of(error).status, error.message
                 raise
             finally:
                 self._count(operation.name, status)
+                self._tell(operation, request, status, detail)
             return response
 
         return handle
+
+    def _tell(self, operation: Operation, request: web.Request, status: int, detail: str) -> None:
+        """A line of the audit log: of what was to change something, and of what was denied to a caller who is known."""
+        principal, about = request.get(PRINCIPAL), request.get(_ABOUT)
+        if self._audit is None or (about is None and (principal is None or status != HTTPStatus.FORBIDDEN)):
+            return
+        line = (
+            (about or {}) | {"outcome": "OK" if status < 400 else str(status)} | ({"detail": detail} if detail else {})
+        )
+        caller = "" if principal is None else principal.name
+        method = f"{operation.method} {PREFIX}{operation.path}"
+        self._audit.tell(caller=caller, address=request.remote or "", method=method, about=[line])
 
     async def _answer(self, operation: Operation, request: web.Request) -> web.StreamResponse:
         admission = await self._guard.admit(request, operation.role)
         if operation.method != "GET":
             self._guard.check_write(request)
+            request[_ABOUT] = {}
         query = _query(operation, request)
         path = dict(request.match_info)
         if operation.perform is None:
             return await self._stream.follow(request, admission, path["id"], query["after"])
         body = await _body(operation, request) if operation.body is not None else None
+        if operation.method != "GET":
+            request[_ABOUT] |= _about(path, body)
         answer = await operation.perform(Call(self._backend, admission.principal, path, query, body))
         content = answer.body
+        if isinstance(content, Execution) and operation.method != "GET":
+            request[_ABOUT]["execution"] = content.id
         if isinstance(content, BaseModel):
             content = orjson.dumps(content.model_dump())
         return web.Response(
@@ -116,6 +146,16 @@ class Api:
             headers=answer.headers,
             content_type="application/json" if content is not None else None,
         )
+
+
+def _about(path: Mapping[str, str], body: BaseModel | None) -> dict[str, str]:
+    """What the audit log says of a request: which execution or workflow, and why."""
+    if isinstance(body, StartExecution):
+        ref = body.workflow
+        about = {"execution": body.id, "workflow": f"{ref.namespace}/{ref.name}:{ref.version or 'latest'}"}
+    else:
+        about = {"execution": path.get("id", ""), "reason": body.reason if isinstance(body, Command) else ""}
+    return {name: value for name, value in about.items() if value}
 
 
 def _query(operation: Operation, request: web.Request) -> dict[str, Any]:

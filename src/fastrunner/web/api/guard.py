@@ -24,6 +24,7 @@ from fastrunner.access.principal import Principal
 from fastrunner.access.roles import Wanted, check_role
 from fastrunner.errors import RunnerError
 from fastrunner.web.api.problems import Refused
+from fastrunner.web.guard import PRINCIPAL
 
 __all__ = ["WRITE_HEADER", "Admission", "Guard", "HostList", "add_headers"]
 
@@ -133,6 +134,7 @@ class Guard:
             assert gate is not None, "callers are told apart"
             admitted = gate.admit(request.headers.get("Authorization"), lambda: ())
             principal = admitted if isinstance(admitted, Principal) else await admitted
+            request[PRINCIPAL] = principal
             check_role(principal, wanted, f"{request.method} {request.path}")
             return principal
 
