@@ -1,7 +1,7 @@
 """Support: where a test may have the process killed: at named points in the code, and in turns of chosen executions.
 
 Rules: each point is reached at exactly one place; off, which is always but in tests, reaching one costs a comparison.
-A point is armed once per process, by FASTRUNNER_CRASH_POINT (see `config.py`), and kills by SIGKILL: no handler, no
+A point is armed once per process, by FASTRUNNER_CRASH_POINT (see `config`), and kills by SIGKILL: no handler, no
 `finally`, no flush comes after it. Executions, chosen by FASTRUNNER_CRASH_TURN, are the death of every process
 that comes to the chosen part of a turn of theirs.
 """

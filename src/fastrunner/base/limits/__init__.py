@@ -2,7 +2,7 @@
 at import.
 
 Rules: a bound lives here and nowhere else, and is read as `limits.NAME`; units come last in the name; configuration
-changes what `config.py` names.
+changes what `config` names.
 """
 
 # ruff: noqa: F403, F405 - the rooms of the bounds, seen as one
