@@ -17,7 +17,7 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites tools demo test languages rabbitmq serve build debug debug-core protos wheel-check docs lint types stubs unit parts integration bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: help suites tools demo console test languages rabbitmq serve build debug debug-core protos wheel-check docs lint types stubs unit parts integration bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ debug-core: build ## The tests of walks, plans, snapshots and shared memory with
 
 demo: build ## Run the examples on a real runner with live progress, killing a worker half-way
 	$(BIN)/python -m examples.demo
+
+console: ## Build the console's files in src/fastrunner/web/console from console/, test its logic: needs npm
+	cd console && npm ci --silent && npm test && npm run build
 
 test: lint types stubs unit debug-core ## Lint, types and all tests; those of the core with the debug build, too
 
