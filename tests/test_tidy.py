@@ -34,6 +34,7 @@ MAY_IMPORT = {
     **dict.fromkeys(BELOW, BELOW),
     "api": {"_pb"},
     "core": {"base"},
+    "diagram": BELOW,
     "jq": {"base"},
     "wire": {"base"},
     "progress": BELOW | {"_wire"},

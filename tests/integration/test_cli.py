@@ -91,7 +91,8 @@ def test_help_names_every_command() -> None:
     done = fastrunner("--help")
     assert done.returncode == 0
     commands = (
-        "serve run dev validate submit get list events status cancel pause resume delete receiver protos data bench"
+        "serve run dev validate graph submit get list events status cancel pause resume delete receiver protos data "
+        "bench"
     )
     for command in commands.split():
         assert f"\n  {command} " in done.stdout

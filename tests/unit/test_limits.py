@@ -14,6 +14,9 @@ from fastrunner.base import limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
+    "unit/test_diagram.py": {
+        "DIAGRAM_LABEL_SIZE_CHARS_MAX": "test_names_stay_in_their_labels",
+    },
     "unit/test_stigmer_store.py": {
         "STIGMER_COMMIT_EVENTS_MAX": "test_a_commit_takes_what_waits_up_to_a_bound",
         "STIGMER_WAITING_EVENTS_MAX": "test_more_than_may_wait_is_refused",

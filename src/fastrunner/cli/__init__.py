@@ -11,6 +11,7 @@ from fastrunner._version import __version__
 from fastrunner.cli.bench import bench
 from fastrunner.cli.data import data
 from fastrunner.cli.dev import dev
+from fastrunner.cli.graph import graph
 from fastrunner.cli.local import run, validate
 from fastrunner.cli.protos import protos
 from fastrunner.cli.remote import cancel, delete, events, get, list_executions, pause, resume, submit
@@ -35,6 +36,7 @@ def main() -> None:
     fastrunner serve                          start the runner
     fastrunner run order.yaml --input @o.json execute one document here, without a server
     fastrunner dev order.yaml                 the same again whenever the file is saved
+    fastrunner graph order.yaml               draw it, as Mermaid or SVG
     fastrunner submit order.yaml --follow     send it to a running runner and watch
     fastrunner status                         is it behind, what runs, what fails, how slow?
 
@@ -47,6 +49,7 @@ for command in (
     run,
     dev,
     validate,
+    graph,
     submit,
     get,
     list_executions,

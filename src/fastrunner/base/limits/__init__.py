@@ -11,6 +11,7 @@ from fastrunner.base.limits.access import *
 from fastrunner.base.limits.call_agents import *
 from fastrunner.base.limits.call_grpc import *
 from fastrunner.base.limits.callback import *
+from fastrunner.base.limits.diagram import *
 from fastrunner.base.limits.documents import *
 from fastrunner.base.limits.engine import *
 from fastrunner.base.limits.events import *
