@@ -65,8 +65,9 @@ MAY_IMPORT = {
     | {"events.attributes"},
     "service.transport": BELOW | {"access", "routing.facts", "service"},
     "web": BELOW | {"access", "events.attributes"},
+    "web.documents": BELOW | {"_core", "web"},
     "data": STORE | {"access.sealing", "engine", "events.file", "events.schedules.file"},
-    "stigmer": STORE | {"_core", "access", "registry.versions", "web"},
+    "stigmer": STORE | {"_core", "access", "registry.versions", "web", "web.documents"},
     "processes": {"*"},
     "cli": {"*"},
 }

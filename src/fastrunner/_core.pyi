@@ -88,6 +88,29 @@ def validate(text: str | bytes, warnings: bool = False) -> tuple[Problem, ...]:
 def validate_in_steps(text: str | bytes, budget: int) -> Generator[None, None, tuple[Problem, ...]]:
     """Validates as `validate` does and returns what it returns, but yields after each step of about `budget` tasks."""
 
+class TaskPlace:
+    """Where one task stands in the text of a document."""
+
+    __slots__ = ("column", "end_line", "kind", "line", "name", "reference")
+    reference: str
+    """Its JSON pointer, as events have it."""
+    name: str
+    """Its name."""
+    kind: str
+    """The key that says what it does, such as `set` or `call`."""
+    line: int
+    """Where its name stands, from 1."""
+    column: int
+    """The same."""
+    end_line: int
+    """Its last line."""
+
+    def __init__(self, reference: str, name: str, kind: str, line: int, column: int, end_line: int) -> None: ...
+
+def outline_in_steps(text: str | bytes, budget: int) -> Generator[None, None, list[TaskPlace]]:
+    """Where the tasks of a document stand that validates, in its order; yields after each step of about `budget` units
+    of reading: half a microsecond each. Raises InvalidWorkflow for text that does not parse."""
+
 @final
 class ExternalResource:
     """A text from elsewhere that a document needs."""

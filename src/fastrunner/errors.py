@@ -8,6 +8,7 @@
         StorageFull         RESOURCE_EXHAUSTED    the disk is full or nearly so
       UnknownExecution      NOT_FOUND             no execution with this id
       UnknownWorkflow       NOT_FOUND             no such definition is registered
+      UnknownDocument       NOT_FOUND             the document of an execution is not known here
       UnknownSchedule       NOT_FOUND             no schedule with this id
       UnknownService        NOT_FOUND             health of a service this runner does not have
       IdTaken               ALREADY_EXISTS        same id, different request
@@ -105,6 +106,12 @@ class UnknownExecution(RunnerError):
         super().__init__(f"no execution with id {execution_id!r}: it was never accepted, or it has been deleted")
         self.execution_id = execution_id
         """The id asked for."""
+
+
+class UnknownDocument(RunnerError):
+    """What an execution executes is not known to whoever was asked."""
+
+    grpc_code = 5
 
 
 class UnknownService(RunnerError):

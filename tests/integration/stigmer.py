@@ -142,23 +142,35 @@ class Client:
     ) -> list[dict[str, Any]]:
         """What the stream sends, up to its end, or so many events: `event`, `id` if there is one, `data`."""
         path = f"/api/v1/executions/{execution_id}/events/stream?after={after}"
-        found: list[dict[str, Any]] = []
         async with self.session.get(self.base + path, headers={"Last-Event-ID": last_id} if last_id else None) as reply:
             if reply.status != 200:
                 return [{"status": reply.status}]
-            current: dict[str, Any] = {}
-            async for line in reply.content:
-                name, _, value = line.decode().rstrip("\n").partition(": ")
-                if name:
-                    current[name] = json.loads(value) if name == "data" else value
-                elif "data" in current:
-                    found.append(current)
-                    current = {}
-                    if len(found) >= count:
-                        break
-                else:
-                    current = {}
-        return found
+            found: list[dict[str, Any]] = []
+            async for each in messages(reply):
+                found.append(each)
+                if len(found) >= count:
+                    break
+            return found
+
+    @contextlib.asynccontextmanager
+    async def feed(self, query: str = "") -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """What the feed of changes sends: `event`, `id`, `data`."""
+        async with self.session.get(f"{self.base}/api/v1/feed{query}") as reply:
+            assert reply.status == 200, await reply.text()
+            yield messages(reply)
+
+
+async def messages(reply: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Server-sent events as they come: `event`, `id` if there is one, `data`."""
+    current: dict[str, Any] = {}
+    async for line in reply.content:
+        name, _, value = line.decode().rstrip("\n").partition(": ")
+        if name:
+            current[name] = json.loads(value) if name == "data" else value
+        else:
+            if "data" in current:
+                yield current
+            current = {}
 
 
 async def _body(reply: aiohttp.ClientResponse) -> Any:

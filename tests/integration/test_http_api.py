@@ -21,12 +21,23 @@ from openapi_core.testing import MockRequest, MockResponse
 from yarl import URL
 
 from fastrunner.access.callers import line_of
+from fastrunner.access.roles import Open
 from fastrunner.base import limits
 from fastrunner.stigmer.server import CannotServe
 from fastrunner.web.api.openapi import openapi_document
-from fastrunner.web.api.operations import OPERATIONS
+from fastrunner.web.api.operations import OPERATIONS, Operation, Stream
 from tests.integration.runner_process import ROOT
-from tests.integration.stigmer import SMALL, WRITE, Client, Reporter, ScriptedRunner, event, service
+from tests.integration.stigmer import (
+    LONG,
+    SMALL,
+    WRITE,
+    Client,
+    Reporter,
+    ScriptedRunner,
+    event,
+    messages,
+    service,
+)
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 START = {"workflow": {"namespace": "tests", "name": "small"}}
@@ -60,7 +71,7 @@ async def ask(
 def description() -> OpenAPI:
     """What openapi-core reads of `/openapi.json`."""
     config = Config(extra_media_type_deserializers={PROBLEM: orjson.loads})
-    return OpenAPI.from_dict(orjson.loads(openapi_document()), config=config)
+    return OpenAPI.from_dict(orjson.loads(openapi_document(frozenset())), config=config)
 
 
 def described(method: str, path: str, reply: aiohttp.ClientResponse, content: bytes) -> None:
@@ -75,7 +86,7 @@ def described(method: str, path: str, reply: aiohttp.ClientResponse, content: by
 
 
 def test_every_operation_is_described() -> None:
-    document = orjson.loads(openapi_document())
+    document = orjson.loads(openapi_document(frozenset()))
     description().check_spec()
     found = {
         (method.upper(), path.removeprefix("/api/v1"))
@@ -284,16 +295,17 @@ async def test_callers_and_their_roles(tmp_path: Path) -> None:
         assert await asked("", "GET", "/metrics") == 401
         assert await asked("reader", "GET", "/metrics") == 200
         assert await asked("admin", "POST", "/api/v1/workflows", {"document": SMALL}) == 201
+        await asked("admin", "POST", "/api/v1/executions", {**START, "id": "e"})
         await reporter.send(event("e", 1, "workflow_started"))
         roles = {"read": "reader", "submit": "submitter", "control": "controller", "admin": "admin"}
         for operation in OPERATIONS:
-            if operation.perform is None:
+            if isinstance(operation.perform, Stream):
                 continue
             path = operation.path.replace("{id}", "e").replace("{namespace}/{name}", "tests/small")
             body = {"/workflows": {"document": SMALL}, "/executions": START}.get(path, {}) if operation.body else None
             for role, name in roles.items():
                 status = await asked(name, operation.method, f"/api/v1{path}", body)
-                expected = role in (operation.role, "admin")
+                expected = role in (operation.role, "admin") or isinstance(operation.role, Open)
                 assert (status < 300) is expected, (operation.name, name, status)
                 assert expected or status == 403
         for path in ("/executions/e", "/executions/e/events", "/executions/e/events/stream"):
@@ -361,6 +373,126 @@ async def test_what_changes_something_is_in_the_audit_log(tmp_path: Path) -> Non
     assert b"secret" not in audit.read_bytes()
 
 
+async def test_the_document_of_an_execution(tmp_path: Path) -> None:
+    """As it was accepted, though newer versions have come, and with the places of its tasks."""
+    async with service(tmp_path) as (_, reporter, client):
+        await ask(client, "POST", "/api/v1/workflows", {"document": LONG}, headers=WRITE)
+        start = {"workflow": {"namespace": "tests", "name": "long"}, "id": "e"}
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ask(client, "POST", "/api/v1/executions", start, headers=WRITE), 0.2)
+        newer = LONG.replace("version: 1.0.0", "version: 2.0.0")
+        await ask(client, "POST", "/api/v1/workflows", {"document": newer}, headers=WRITE)
+        status, found = await ask(client, "GET", "/api/v1/executions/e/document")
+        assert (status, found["document"], found["version"]) == (200, LONG, "1.0.0")
+        assert found["tasks"][1] == {
+            "reference": "/do/1/second",
+            "name": "second",
+            "kind": "wait",
+            "line": 2,
+            "column": 31,
+            "end_line": 2,
+        }
+        await reporter.send(event("other", 1))
+        status, problem = await ask(client, "GET", "/api/v1/executions/other/document")
+        assert (status, "others than this service" in problem["detail"]) == (404, True)
+
+
+async def test_who_answers_and_who_asks(tmp_path: Path) -> None:
+    callers = tmp_path / "callers"
+    callers.write_text(line_of("eye", "read", "", "token-eye"))
+    async with service(tmp_path / "data", callers_file=callers) as (_, _, client):
+        assert (await ask(client, "GET", "/api/v1/info"))[0] == 401
+        _, info = await ask(client, "GET", "/api/v1/info", headers={"Authorization": "Bearer token-eye"})
+        assert (info["product"], info["caller"], info["roles"]) == ("stigmer", "token:eye", ["read"])
+        assert info["features"] == [operation.name for operation in OPERATIONS]
+    async with service(tmp_path / "open") as (_, _, client):
+        _, info = await ask(client, "GET", "/api/v1/info")
+        assert (info["caller"], info["roles"]) == (None, ["admin", "control", "read", "submit"])
+
+
+async def test_the_feed_tells_what_changes(tmp_path: Path) -> None:
+    """Whoever opens it and then lists knows all, and each further change; it goes on from a cursor."""
+    runner = ScriptedRunner()
+    async with runner.serving(), service(tmp_path, runner.port) as (_, reporter, client):
+        await ask(client, "POST", "/api/v1/workflows", {"document": SMALL}, headers=WRITE)
+        await reporter.send(event("before", 1, "workflow_started"))
+        async with client.feed() as feed, asyncio.timeout(30):
+            first = await anext(feed)
+            assert (first["event"], first["data"]["cursor"]) == ("begin", first["id"])
+            await ask(client, "POST", "/api/v1/executions", {**START, "id": "e"}, headers=WRITE)
+            change = (await anext(feed))["data"]["execution"]
+            assert (change["id"], change["namespace"], change["status"]) == ("e", "tests", "pending")
+            await reporter.send(event("e", 1, "workflow_started"))
+            while change["status"] != "running":
+                change = (message := await anext(feed))["data"]["execution"]
+        await reporter.send(event("e", 2, "workflow_completed"), event("other", 1, "workflow_started"))
+        async with client.feed(f"?after={message['id']}") as feed, asyncio.timeout(30):
+            assert (await anext(feed))["event"] == "begin"
+            found = [(await anext(feed))["data"]["execution"] for _ in range(2)]
+            assert [(each["id"], each["status"]) for each in found] == [("e", "completed"), ("other", "running")]
+        async with client.feed(f"?after={message['id']}&namespace=tests") as feed, asyncio.timeout(30):
+            await anext(feed)
+            assert (await anext(feed))["data"]["execution"]["id"] == "e"
+            await reporter.send(event("e2", 1))
+            await ask(client, "POST", "/api/v1/executions", {**START, "id": "e3"}, headers=WRITE)
+            assert (await anext(feed))["data"]["execution"]["id"] == "e3"
+
+
+async def test_the_feed_begins_anew_where_it_cannot_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "API_FEED_CHANGES_MAX", 3)
+    monkeypatch.setattr(limits, "API_FEED_PAGE_MAX", 2)
+    async with service(tmp_path) as (_, reporter, client), asyncio.timeout(60):
+        async with client.feed() as feed:
+            begin = (await anext(feed))["id"]
+        await reporter.send(*(event(f"e{number}", 1) for number in range(3)))
+        async with client.feed(f"?after={begin}") as feed:
+            assert (await anext(feed))["event"] == "begin"
+            assert [(await anext(feed))["data"]["execution"]["id"] for _ in range(3)] == ["e0", "e1", "e2"]
+        await reporter.send(event("e0", 2), event("e3", 1))
+        for cursor in (begin, "gone-7", "x"):
+            async with client.feed(f"?after={cursor}") as feed:
+                first = await anext(feed)
+                assert (first["event"], first["id"] == begin) == ("reset", False)
+
+
+async def test_changes_are_gathered_for_who_follows_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "API_FEED_PAUSE_S", 1.0)
+    async with service(tmp_path) as (_, reporter, client), client.feed() as feed, asyncio.timeout(60):
+        await anext(feed)
+        for number in range(1, 20):
+            await reporter.send(event("e", number))
+        seen = [(await anext(feed))["data"]["execution"]["last_sequence"]]
+        while seen[-1] < 19:
+            seen.append((await anext(feed))["data"]["execution"]["last_sequence"])
+        assert len(seen) < 10
+
+
+async def test_a_feed_ends_with_its_credentials_and_shows_its_namespaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STIGMER_SWEEP_INTERVAL_S", 0.02)
+    callers = tmp_path / "callers"
+    callers.write_text("\n".join(line_of(name, "admin", name, f"token-{name}") for name in ("tests", "bank")))
+    runner = ScriptedRunner()
+    async with (
+        runner.serving(),
+        service(tmp_path / "data", runner.port, callers_file=callers) as (_, _, client),
+        asyncio.timeout(60),
+    ):
+        own = {"Authorization": "Bearer token-tests"}
+        await ask(client, "POST", "/api/v1/workflows", {"document": SMALL}, headers={**WRITE, **own})
+        path = f"{client.base}/api/v1/feed"
+        async with (
+            client.session.get(path, headers=own) as shown,
+            client.session.get(path, headers={"Authorization": "Bearer token-bank"}) as hidden,
+        ):
+            await ask(client, "POST", "/api/v1/executions", {**START, "id": "e"}, headers={**WRITE, **own})
+            feed = messages(shown)
+            assert [(await anext(feed))["event"] for _ in range(2)] == ["begin", "change"]
+            callers.write_text(line_of("tests", "admin", "tests", "token-tests"))
+            assert b"change" not in await hidden.content.read()
+
+
 async def test_paths_and_methods_that_are_not_served(tmp_path: Path) -> None:
     async with service(tmp_path) as (_, _, client):
         assert (await ask(client, "GET", "/api/v1/unknown"))[0] == 404
@@ -389,10 +521,15 @@ async def test_a_store_that_cannot_be_read_is_told(tmp_path: Path) -> None:
             pass
 
 
+def role_of(operation: Operation) -> str:
+    """As the documentation has it."""
+    return "any" if isinstance(operation.role, Open) else f"`{operation.role}`"
+
+
 def test_every_operation_has_its_row_in_the_documentation() -> None:
     page = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith(("| `GET", "| `POST"))]
-    expected = [(f"| `{operation.method} {operation.path}`", f"`{operation.role}` |") for operation in OPERATIONS]
+    expected = [(f"| `{operation.method} {operation.path}`", f"{role_of(operation)} |") for operation in OPERATIONS]
     assert sorted((row[0], row[-1]) for row in rows) == sorted(expected)
 
 
@@ -441,7 +578,7 @@ async def test_whatever_is_sent_is_answered_as_described(tmp_path: Path) -> None
         await ask(client, "POST", "/api/v1/workflows", {"document": SMALL}, headers=WRITE)
         seen = set()
         for _ in range(400):
-            operation = chance.choice([each for each in OPERATIONS if each.perform is not None])
+            operation = chance.choice([each for each in OPERATIONS if not isinstance(each.perform, Stream)])
             text = [quote(str(value), safe="") or "x" for value in (chance.choice(ODD), chance.choice(("tests", "e")))]
             part = chance.choice(text)
             path = "/api/v1" + re.sub(r"\{\w+\}", lambda _, part=part: part, operation.path)  # type: ignore[misc]

@@ -39,6 +39,9 @@ REACHED = {
     },
     "integration/test_http_api.py": {
         "API_BODY_SIZE_BYTES_MAX": "test_bodies_that_are_none",
+        "API_FEED_CHANGES_MAX": "test_the_feed_begins_anew_where_it_cannot_go_on",
+        "API_FEED_PAGE_MAX": "test_the_feed_begins_anew_where_it_cannot_go_on",
+        "API_FEED_PAUSE_S": "test_changes_are_gathered_for_who_follows_all",
         "API_PAGE_ROWS_DEFAULT": "test_pages_have_so_many_rows_where_nothing_is_asked",
         "API_PAGE_ROWS_MAX": "test_what_a_query_may_not_be",
     },

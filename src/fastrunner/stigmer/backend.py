@@ -4,12 +4,12 @@ Rules: a caller that is confined to namespaces sees and does nothing outside of 
 there for it. Executions that others have started, whose namespace nobody knows, are for callers of all namespaces.
 """
 
-import asyncio
+import contextlib
 import uuid
-from collections.abc import Generator
+from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import orjson
 
@@ -29,30 +29,33 @@ from fastrunner.errors import (
     InvalidRequest,
     TooLarge,
     Unavailable,
+    UnknownDocument,
     UnknownExecution,
     code_of,
 )
+from fastrunner.stigmer.feed import StoreFeed
 from fastrunner.stigmer.followers import Follower, Followers
 from fastrunner.stigmer.ids import id_refusal
 from fastrunner.stigmer.launches import Launches
 from fastrunner.stigmer.runner import RunnerClient
+from fastrunner.stigmer.shown import execution_of, workflow_of
 from fastrunner.stigmer.store import RECORDED, Execution, Filter, NewExecution, Store, Workflow, WorkflowKey
 from fastrunner.web.api import shapes
 from fastrunner.web.api.backend import Started
+from fastrunner.web.documents import LOAD_STEP_UNITS, document_of, stepped
 
 __all__ = ["StigmerBackend"]
 
-T = TypeVar("T")
-
 _NOT_FETCHED: Final = "not-fetched"
 """What a document's validation says of a text from elsewhere: the runner fetches it."""
-_LOAD_STEP_UNITS: Final = 1_000
-"""Half a millisecond of reading YAML."""
 _NOT_FOUND: Final = 5
 
 
 class StigmerBackend:
     """See web.api.backend.Backend."""
+
+    product: Final = "stigmer"
+    lacks: Final = frozenset[str]()
 
     def __init__(self, store: Store, runner: RunnerClient, launches: Launches, followers: Followers) -> None:
         self._store = store
@@ -67,14 +70,14 @@ class StigmerBackend:
         key = await _key_of(new.document)
         check_namespace(principal, key.namespace)
         is_new = await self._store.add_workflow(key, new.document, wall_ms())
-        return _workflow(await self._store.find_workflow(key)), is_new
+        return workflow_of(await self._store.find_workflow(key)), is_new
 
     async def find_workflow(
         self, principal: Principal | None, namespace: str, name: str, version: str
     ) -> shapes.Workflow:
         """See Backend."""
         check_namespace(principal, namespace)
-        return _workflow(await self._store.find_workflow(WorkflowKey(namespace, name, version)))
+        return workflow_of(await self._store.find_workflow(WorkflowKey(namespace, name, version)))
 
     async def page_workflows(
         self, principal: Principal | None, namespace: str, name: str, after: str, count_max: int
@@ -84,7 +87,7 @@ class StigmerBackend:
         found = await self._store.page_workflows(namespace, name, _within(principal), place, count_max)
         last = found[-1].key if len(found) == count_max else None
         after_last = None if last is None else f"{last.namespace}/{last.name}/{last.version}"
-        return shapes.WorkflowPage(workflows=[_workflow(each) for each in found], next=after_last)
+        return shapes.WorkflowPage(workflows=[workflow_of(each) for each in found], next=after_last)
 
     # --- executions ---
 
@@ -112,6 +115,7 @@ class StigmerBackend:
         )
         is_new = await self._store.record(recorded)
         if is_new:
+            self._followers.changed((execution_id,))
             has_answer = await self._launch(execution_id, request)
         else:
             has_answer = await self._await_launch(execution_id)
@@ -136,7 +140,7 @@ class StigmerBackend:
 
     async def find(self, principal: Principal | None, execution_id: str) -> shapes.Execution:
         """See Backend."""
-        return _execution(await self._seen(principal, execution_id))
+        return execution_of(await self._seen(principal, execution_id))
 
     async def page(
         self, principal: Principal | None, which: dict[str, str], before: str, count_max: int
@@ -149,7 +153,7 @@ class StigmerBackend:
             number = int(before)
         found = await self._store.page(_filter(principal, which), number, count_max)
         following = str(found[-1].number) if len(found) == count_max else None
-        return shapes.ExecutionPage(executions=[_execution(each) for each in found], next=following)
+        return shapes.ExecutionPage(executions=[execution_of(each) for each in found], next=following)
 
     async def counts(self, principal: Principal | None, which: dict[str, str]) -> shapes.Counts:
         """See Backend."""
@@ -165,9 +169,25 @@ class StigmerBackend:
         page = await self._store.events_after(execution_id, after, count_max, limits.API_EVENTS_SIZE_BYTES_MAX)
         return list(page.messages), page.last_sequence, page.has_ended
 
+    async def document(self, principal: Principal | None, execution_id: str) -> shapes.Document:
+        """See Backend."""
+        execution = await self._seen(principal, execution_id)
+        if not execution.version:
+            raise UnknownDocument(
+                f"what execution {execution_id!r} executes is not known here: others than this service have started it"
+            )
+        workflow = await self._store.find_workflow(WorkflowKey(execution.namespace, execution.name, execution.version))
+        return await document_of(workflow.document)
+
     def follow(self, execution_id: str) -> AbstractContextManager[Follower]:
         """See Backend."""
         return self._followers.follow(execution_id)
+
+    @contextlib.asynccontextmanager
+    async def feed(self, principal: Principal | None, which: dict[str, str], after: str) -> AsyncIterator[StoreFeed]:
+        """See Backend."""
+        with self._followers.follow() as follower:
+            yield StoreFeed(self._store, follower, self._followers.changes, _filter(principal, which), after)
 
     # --- control ---
 
@@ -210,23 +230,12 @@ class StigmerBackend:
 
 async def _key_of(document: str) -> WorkflowKey:
     """What a document says it is. Raises DocumentRefused where it would not compile."""
-    found = await _stepped(_core.validate_in_steps(document, limits.COMPILE_STEP_BUDGET))
+    found = await stepped(_core.validate_in_steps(document, limits.COMPILE_STEP_BUDGET))
     problems = [each for each in found if each.code != _NOT_FETCHED]
     if problems:
         raise DocumentRefused(problems)
-    says = (await _stepped(_core.load_in_steps(document, _LOAD_STEP_UNITS)))["document"]
+    says = (await stepped(_core.load_in_steps(document, LOAD_STEP_UNITS)))["document"]
     return WorkflowKey(says["namespace"], says["name"], says["version"])
-
-
-async def _stepped(steps: Generator[None, None, T]) -> T:
-    """What a generator returns; between its steps others have their turn."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-        await asyncio.sleep(0)
 
 
 def _place(after: str) -> WorkflowKey | None:
@@ -266,36 +275,3 @@ def _within(principal: Principal | None) -> frozenset[str] | None:
 
 def _filter(principal: Principal | None, which: dict[str, str]) -> Filter:
     return Filter(**which, within=_within(principal))
-
-
-def _workflow(workflow: Workflow) -> shapes.Workflow:
-    return shapes.Workflow(
-        namespace=workflow.key.namespace,
-        name=workflow.key.name,
-        version=workflow.key.version,
-        created_ms=workflow.created_ms,
-        is_latest=workflow.is_latest,
-        document=workflow.document or None,
-    )
-
-
-def _execution(execution: Execution) -> shapes.Execution:
-    standing = execution.standing
-    return shapes.Execution.model_construct(
-        id=execution.id,
-        namespace=execution.namespace,
-        name=execution.name,
-        version=execution.version,
-        labels=dict(execution.labels),
-        launch=execution.launch,
-        status=standing.status,
-        last_sequence=standing.last_sequence,
-        created_ms=execution.created_ms,
-        started_ms=standing.started_ms,
-        updated_ms=standing.updated_ms,
-        ended_ms=standing.ended_ms,
-        gap_since_ms=execution.gap_since_ms,
-        message=standing.message,
-        error=orjson.loads(standing.error_json) if standing.error_json else None,
-        output_json=standing.output_json,
-    )

@@ -7,12 +7,17 @@ kept for anybody: it is only said that there is more. Rule: told only after the 
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from fastrunner.base import limits
 from fastrunner.errors import AtCapacity
+from fastrunner.stigmer.changes import Changes
 from fastrunner.stigmer.store import Told
 
 __all__ = ["Follower", "Followers"]
+
+_ALL: Final = ""
+"""In the place of an id, which none is: whoever follows all executions."""
 
 
 class Follower:
@@ -43,12 +48,15 @@ class Followers:
     def __init__(self) -> None:
         self._of: dict[str, set[Follower]] = {}
         self._is_over = False
+        self.changes = Changes()
+        """What those who follow all executions read."""
         self.count = 0
         """How many there are."""
 
     @contextmanager
-    def follow(self, execution_id: str) -> Iterator[Follower]:
-        """A follower, while the context is open. Raises AtCapacity where there are as many as may be."""
+    def follow(self, execution_id: str = _ALL) -> Iterator[Follower]:
+        """A follower of one execution, or of all, while the context is open. Raises AtCapacity where there are as many
+        as may be."""
         if self.count >= limits.STIGMER_FOLLOWERS_MAX:
             raise AtCapacity(f"{self.count} clients follow executions, and no more may: try again later", 5.0)
         follower = Follower()
@@ -68,8 +76,14 @@ class Followers:
 
     def tell(self, told: Iterable[Told]) -> None:
         """Executions show more than before."""
-        for each in told:
-            for follower in self._of.get(each.execution_id, ()):
+        self.changed(each.execution_id for each in told)
+
+    def changed(self, execution_ids: Iterable[str]) -> None:
+        """Executions are others than before: the store has it."""
+        ids = tuple(execution_ids)
+        self.changes.tell(ids)
+        for execution_id in (*ids, _ALL) if ids else ():
+            for follower in self._of.get(execution_id, ()):
                 follower.tell()
 
     def wake(self) -> None:

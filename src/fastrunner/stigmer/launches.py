@@ -13,6 +13,7 @@ does not answer, is asked again, after a pause that grows. Whoever waits for an 
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,8 +49,12 @@ class _Launch:
 class Launches:
     """Those of one service; made and used on one loop."""
 
-    def __init__(self, store: Store, runner: RunnerClient, metrics: StigmerMetrics) -> None:
+    def __init__(
+        self, store: Store, runner: RunnerClient, metrics: StigmerMetrics, tell: Callable[[str], object]
+    ) -> None:
+        """`tell` hears of each execution that the runner has answered about, once that is kept."""
         self._store = store
+        self._tell = tell
         self._runner = runner
         self._metrics = metrics
         self._waiting: deque[_Launch] = deque()
@@ -177,6 +182,7 @@ class Launches:
                 "what the runner has said cannot be kept: %s", error, extra={"execution_id": launch.execution_id}
             )
             return [launch]
+        self._tell(launch.execution_id)
         self._metrics.launches.labels("accepted" if refusal is None else "refused").inc()
         self._under_way.pop(launch.execution_id, None)
         self._room.set()

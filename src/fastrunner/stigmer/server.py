@@ -143,7 +143,9 @@ class StigmerService:
         credentials = options.runner_credentials() if options.runner_credentials is not None else None
         self._runner = RunnerClient(options.runner, options.runner_metadata, credentials)
         self._followers = Followers()
-        self._launches = Launches(self.store, self._runner, self.metrics)
+        self._launches = Launches(
+            self.store, self._runner, self.metrics, lambda execution_id: self._followers.changed((execution_id,))
+        )
         self._reports = Reports(self.store, self._followers, self.metrics, options.report_token)
         # The stubs do not know the servicer for asyncio.
         servicers: Any = health

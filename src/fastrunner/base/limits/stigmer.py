@@ -61,3 +61,14 @@ longer than that."""
 
 API_START_WAIT_S_MAX: Final = 5.0
 """How long whoever starts an execution waits for the runner's answer before the service answers without."""
+
+API_FEED_CHANGES_MAX: Final = 20_000
+"""Executions whose latest change a process of the service knows for those who follow all: some MiB. A client that was
+away while more changed lists executions anew."""
+
+API_FEED_PAGE_MAX: Final = 100
+"""Executions that are read and sent at once to who follows all of them."""
+
+API_FEED_PAUSE_S: Final = 0.1
+"""How long changes are gathered for who follows all executions: of one that changes a thousand times a second ten are
+sent."""

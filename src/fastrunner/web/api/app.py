@@ -19,9 +19,10 @@ from fastrunner.access.audit import AuditLog
 from fastrunner.base import limits
 from fastrunner.errors import RunnerError
 from fastrunner.web.api.backend import Backend
+from fastrunner.web.api.feed import ExecutionFeed
 from fastrunner.web.api.guard import Guard, add_headers
 from fastrunner.web.api.openapi import openapi_document
-from fastrunner.web.api.operations import OPERATIONS, Call, Operation, Parameter
+from fastrunner.web.api.operations import Call, Operation, Parameter, Stream, operations_of
 from fastrunner.web.api.problems import Refused, problem, refusal_of, wrong_fields
 from fastrunner.web.api.shapes import Command, Execution, StartExecution
 from fastrunner.web.api.stream import EventStream
@@ -81,15 +82,19 @@ class Api:
         self._count = count
         self._audit = audit
         self._stream = EventStream(backend, count_cut)
+        self._feed = ExecutionFeed(backend, count_cut)
 
     def add_to(self, app: web.Application) -> None:
         """Adds the routes, and the headers of all answers."""
         app.on_response_prepare.append(add_headers)
-        app.router.add_get("/openapi.json", _describe)
-        for operation in OPERATIONS:
+        app.router.add_get("/openapi.json", self._describe)
+        for operation in operations_of(self._backend.lacks):
             # Left alone, a part of a path would have no braces.
             path = _PART.sub(r"{\1:[^/]+}", f"{PREFIX}{operation.path}")
             app.router.add_route(operation.method, path, self._handler(operation))
+
+    async def _describe(self, _request: web.Request) -> web.Response:
+        return web.Response(body=openapi_document(frozenset(self._backend.lacks)), content_type="application/json")
 
     def _handler(self, operation: Operation) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -129,8 +134,11 @@ class Api:
             request[_ABOUT] = {}
         query = _query(operation, request)
         path = dict(request.match_info)
-        if operation.perform is None:
+        if operation.perform is Stream.EVENTS:
             return await self._stream.follow(request, admission, path["id"], query["after"])
+        if operation.perform is Stream.FEED:
+            after = query.pop("after")
+            return await self._feed.follow(request, admission, query, after)
         body = await _body(operation, request) if operation.body is not None else None
         if operation.method != "GET":
             request[_ABOUT] |= _about(path, body)
@@ -211,7 +219,3 @@ async def _body(operation: Operation, request: web.Request) -> BaseModel:
         return operation.body.model_validate(fields, strict=True)
     except ValidationError as error:
         raise wrong_fields(error) from None
-
-
-async def _describe(_request: web.Request) -> web.Response:
-    return web.Response(body=openapi_document(), content_type="application/json")

@@ -3,14 +3,15 @@
 Rule: a method raises RunnerError and nothing else that a client could cause; its words are told.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from fastrunner.access.principal import Principal
 from fastrunner.web.api import shapes
 
-__all__ = ["Backend", "Following", "Started"]
+__all__ = ["Backend", "Changed", "Feed", "Following", "Started"]
 
 
 class Following(Protocol):
@@ -22,6 +23,35 @@ class Following(Protocol):
 
     async def wait(self, timeout_s: float) -> bool:
         """Whether there may be more since the last time; false if nothing was said for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An execution that is another one than before."""
+
+    cursor: str
+    """Goes on after it."""
+    execution: shapes.Execution
+    """As it stands."""
+
+
+class Feed(Protocol):
+    """One who follows all executions."""
+
+    @property
+    def cursor(self) -> str:
+        """From which on nothing is left out."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the feed does not go on from where the client wanted: executions are to be listed anew after it."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether whoever serves it stops: the client is to come again."""
+
+    async def read(self, timeout_s: float) -> Sequence[Changed]:
+        """What has changed since the last time, each execution once; nothing if nothing has for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +68,14 @@ class Started:
 
 class Backend(Protocol):
     """Every method: `principal` is who asks; None: callers are not told apart. Raises RunnerError."""
+
+    @property
+    def product(self) -> Literal["stigmer", "runner"]:
+        """Who answers."""
+
+    @property
+    def lacks(self) -> Collection[str]:
+        """Names of the operations that there are not here; their methods are not called."""
 
     async def add_workflow(self, principal: Principal | None, new: shapes.NewWorkflow) -> tuple[shapes.Workflow, bool]:
         """Keeps a version; whether it was not there. Raises DocumentRefused, AlreadyRegistered."""
@@ -73,6 +111,13 @@ class Backend(Protocol):
 
     def follow(self, execution_id: str) -> AbstractContextManager[Following]:
         """Follows an execution while the context is open. Raises AtCapacity."""
+
+    async def document(self, principal: Principal | None, execution_id: str) -> shapes.Document:
+        """What an execution executes, with the places of its tasks. Raises UnknownDocument."""
+
+    def feed(self, principal: Principal | None, which: dict[str, str], after: str) -> AbstractAsyncContextManager[Feed]:
+        """Follows executions while the context is open, after a cursor if there is one; `which` has namespace, name
+        and version, empty or not. Raises AtCapacity."""
 
     async def cancel(self, principal: Principal | None, execution_id: str, command: shapes.CancelCommand) -> None:
         """Ends an execution early."""

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from fastrunner._version import __version__
+from fastrunner.access.roles import Open
 from fastrunner.web.api import shapes
 from fastrunner.web.api.guard import WRITE_HEADER
-from fastrunner.web.api.operations import OPERATIONS, Operation, Parameter
+from fastrunner.web.api.operations import Operation, Parameter, Stream, operations_of
 
 __all__ = ["openapi_document"]
 
@@ -33,13 +34,13 @@ _REFUSALS: Final = {
 
 
 @cache
-def openapi_document() -> bytes:
-    """The description, as JSON text."""
+def openapi_document(lacks: frozenset[str]) -> bytes:
+    """The description, as JSON text, of what a backend serves that lacks some operations."""
     _, schemas = models_json_schema(
         [(getattr(shapes, name), "validation") for name in shapes.__all__ if _is_shape(name)], ref_template=_REF
     )
     paths: dict[str, Any] = {}
-    for operation in OPERATIONS:
+    for operation in operations_of(lacks):
         paths.setdefault(f"/api/v1{operation.path}", {})[operation.method.lower()] = _described(operation)
     document = {
         "openapi": "3.1.0",
@@ -62,11 +63,17 @@ def _is_shape(name: str) -> bool:
     return isinstance(getattr(shapes, name), type) and issubclass(getattr(shapes, name), BaseModel)
 
 
+def _wanted(operation: Operation) -> str:
+    if isinstance(operation.role, Open):
+        return "Wants any credentials where callers are told apart."
+    return f"Wants the role `{operation.role}` where callers are told apart."
+
+
 def _described(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "description": f"Wants the role `{operation.role}` where callers are told apart.",
+        "description": _wanted(operation),
         "parameters": _parameters(operation),
         "responses": _responses(operation),
     }
@@ -89,9 +96,9 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         found.append(
             {"name": WRITE_HEADER, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
         )
-    if operation.perform is None:
-        text = "The number of the last event received; wins over `after`."
-        schema = {"type": "integer", "minimum": 0}
+    if isinstance(operation.perform, Stream):
+        text = "The id of the last event received; wins over `after`."
+        schema = {"type": "string"} if operation.perform is Stream.FEED else {"type": "integer", "minimum": 0}
         found.append({"name": "Last-Event-ID", "in": "header", "description": text, "schema": schema})
     return found
 
@@ -116,7 +123,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
         responses[str(status)] = {"description": "As asked."}
         if shape is not None:
             responses[str(status)]["content"] = {"application/json": {"schema": _ref(shape)}}
-        elif operation.perform is None and status == 200:
+        elif isinstance(operation.perform, Stream) and status == 200:
             responses["200"]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
     for status, text in _REFUSALS.items():
         content = {"application/problem+json": {"schema": _ref(shapes.Problem)}}

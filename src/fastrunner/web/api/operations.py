@@ -3,8 +3,9 @@
 Rules: an operation checks nothing that its row says; it gives a status and a body, or raises a refusal.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final
 
 import orjson
@@ -12,13 +13,15 @@ from google.protobuf.json_format import MessageToDict
 from pydantic import BaseModel
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner._version import __version__
 from fastrunner.access.principal import Principal, Role
+from fastrunner.access.roles import Open, Wanted
 from fastrunner.base import limits
 from fastrunner.progress.names import STATUSES
 from fastrunner.web.api import shapes
 from fastrunner.web.api.backend import Backend
 
-__all__ = ["OPERATIONS", "Answer", "Call", "Operation", "Parameter", "event_fields"]
+__all__ = ["OPERATIONS", "Answer", "Call", "Operation", "Parameter", "Stream", "event_fields", "operations_of"]
 
 _SAFE_MAX: Final = 2**53 - 1
 """The largest integer that every reader of JSON has exactly."""
@@ -73,6 +76,15 @@ class Answer:
 Perform = Callable[[Call], Awaitable[Answer]]
 
 
+class Stream(Enum):
+    """What goes on for as long as its client likes (`stream.py`, `feed.py`)."""
+
+    EVENTS = "events"
+    """The events of an execution, as server-sent events."""
+    FEED = "feed"
+    """Executions that change, as server-sent events."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One method of one path."""
@@ -83,12 +95,12 @@ class Operation:
     """GET or POST."""
     path: str
     """Below /api/v1."""
-    role: Role
+    role: Wanted
     """Which role a caller needs."""
     summary: str
     """A sentence."""
-    perform: Perform | None
-    """What does it; None: it is a stream (`stream.py`)."""
+    perform: Perform | Stream
+    """What does it."""
     answers: Mapping[int, type[BaseModel] | None]
     """Bodies by status, but those of refusals."""
     body: type[BaseModel] | None = None
@@ -178,6 +190,22 @@ async def _get_events(call: Call) -> Answer:
     return Answer(200, orjson.dumps(fields))
 
 
+async def _get_document(call: Call) -> Answer:
+    return Answer(200, await call.backend.document(call.principal, call.path["id"]))
+
+
+async def _get_info(call: Call) -> Answer:
+    roles = Role if call.principal is None else call.principal.roles
+    info = shapes.Info(
+        product=call.backend.product,
+        version=__version__,
+        features=[operation.name for operation in operations_of(call.backend.lacks)],
+        caller=None if call.principal is None else call.principal.name,
+        roles=sorted(roles),
+    )
+    return Answer(200, info)
+
+
 async def _cancel(call: Call) -> Answer:
     await call.backend.cancel(call.principal, call.path["id"], call.body)
     return Answer(204, None)
@@ -242,7 +270,22 @@ OPERATIONS: Final = (
         "followEvents", "GET", "/executions/{id}/events/stream", Role.READ,
         "Progress events as server-sent events: those that there are, then as they come, until the last one. Goes on "
         "after the number in Last-Event-ID, else in `after`; 204 where nothing is to come.",
-        None, {200: None, 204: None}, query=(_AFTER_EVENT,),
+        Stream.EVENTS, {200: None, 204: None}, query=(_AFTER_EVENT,),
+    ),
+    Operation(
+        "getDocument", "GET", "/executions/{id}/document", Role.READ,
+        "What an execution executes, as it was accepted, and where its tasks stand in it.",
+        _get_document, {200: shapes.Document},
+    ),
+    Operation(
+        "followExecutions", "GET", "/feed", Role.READ,
+        "Executions that change, as server-sent events without an end: `begin`, or `reset` where it does not go on "
+        "from the cursor in Last-Event-ID, else in `after`; then `change` after `change`, each a Change.",
+        Stream.FEED, {200: None}, query=(*_WHICH[1:], Parameter("after", "The cursor received last.")),
+    ),
+    Operation(
+        "getInfo", "GET", "/info", Open.TO_CALLERS, "Who answers, which operations there are, and who asks.",
+        _get_info, {200: shapes.Info},
     ),
     Operation(
         "cancelExecution", "POST", "/executions/{id}/cancel", Role.CONTROL, "End an execution early.",
@@ -258,3 +301,8 @@ OPERATIONS: Final = (
     ),
 )  # fmt: skip
 """All of them, in the order of the description."""
+
+
+def operations_of(lacks: Collection[str]) -> list[Operation]:
+    """Those that a backend has which lacks some."""
+    return [operation for operation in OPERATIONS if operation.name not in lacks]

@@ -12,16 +12,20 @@ from fastrunner.base import limits
 
 __all__ = [
     "CancelCommand",
+    "Change",
     "Command",
     "Counts",
+    "Document",
     "Event",
     "EventPage",
     "Execution",
     "ExecutionPage",
     "FieldProblem",
+    "Info",
     "NewWorkflow",
     "Problem",
     "StartExecution",
+    "TaskPlace",
     "Workflow",
     "WorkflowPage",
     "WorkflowRef",
@@ -147,6 +151,63 @@ class ExecutionPage(_Shape):
     """As they stand."""
     next: str | None = None
     """What `before` asks for to have what follows; null at the end."""
+
+
+class Change(_Shape):
+    """What `data` of an event `change` of the feed holds."""
+
+    cursor: str
+    """Goes on after it."""
+    execution: Execution
+    """As it stands now."""
+
+
+class TaskPlace(_Shape):
+    """Where a task stands in its document."""
+
+    reference: str
+    """JSON pointer of the task, as `task_reference` of its events has it."""
+    name: str
+    """Its name."""
+    kind: str
+    """What it does: the key that says so, such as `set`, `call` or `for`."""
+    line: int
+    """Of its name, from 1."""
+    column: int
+    """Of its name, from 1."""
+    end_line: int
+    """Its last line."""
+
+
+class Document(_Shape):
+    """What an execution executes."""
+
+    namespace: str
+    """From the document."""
+    name: str
+    """From the document."""
+    version: str
+    """From the document."""
+    document: str
+    """The text as it was accepted."""
+    tasks: list[TaskPlace]
+    """Where its tasks stand, in its order. Tasks of functions and of what comes from elsewhere are not among them:
+    their references go on from that of the task that calls."""
+
+
+class Info(_Shape):
+    """Who answers, and what there is."""
+
+    product: Literal["stigmer", "runner"]
+    """stigmer: a Stigmer Service, from its store; runner: a runner by itself."""
+    version: str
+    """Of the program."""
+    features: list[str]
+    """The operations that are served, by their ids in the description."""
+    caller: str | None
+    """Who asks; null where callers are not told apart."""
+    roles: list[str]
+    """What the caller may do; all roles where callers are not told apart."""
 
 
 class Counts(_Shape):

@@ -17,7 +17,6 @@ its connection holds.
   ended.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -31,10 +30,10 @@ from fastrunner.web.api.backend import Backend, Following
 from fastrunner.web.api.guard import Admission
 from fastrunner.web.api.operations import event_fields
 from fastrunner.web.api.problems import Refused
+from fastrunner.web.api.sse import PING, Events, last_id
 
 __all__ = ["EventStream", "cursor_of"]
 
-_PING: Final = b": nothing new\n\n"
 _END: Final = b'event: end\ndata: {"has_ended":true}\n\n'
 _Page = tuple[bytes, int, int, bool]
 """Text to send, number of its last event (the cursor if it is empty), number of the last one there is, whether none
@@ -43,7 +42,7 @@ comes after that."""
 
 def cursor_of(request: web.Request, after: int) -> int:
     """After which number a client goes on: what it has received last, else what it asks for. Raises Refused."""
-    last = request.headers.get("Last-Event-ID", "").strip()
+    last = last_id(request)
     if not last:
         return after
     if not (last.isascii() and last.isdigit() and len(last) < 19):
@@ -69,20 +68,18 @@ class EventStream:
         if has_ended and cursor == execution.last_sequence:
             return web.Response(status=204)
         with self._backend.follow(execution_id) as following:
-            response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-            await response.prepare(request)
+            events = await Events.begin(request, self._count_cut)
             if cursor > execution.last_sequence:
                 body = orjson.dumps(execution.model_dump())
-                if not await self._write(request, response, b"event: reset\ndata: " + body + b"\n\n"):
-                    return response
+                if not await events.write(b"event: reset\ndata: " + body + b"\n\n"):
+                    return events.response
                 cursor = 0
-            await self._send(request, response, following, admission, execution_id, cursor)
-        return response
+            await self._send(events, following, admission, execution_id, cursor)
+        return events.response
 
     async def _send(
         self,
-        request: web.Request,
-        response: web.StreamResponse,
+        events: Events,
         following: Following,
         admission: Admission,
         execution_id: str,
@@ -94,15 +91,15 @@ class EventStream:
             except RunnerError:
                 # It has been forgotten, or cannot be read now: the client hears of it when it comes again.
                 return
-            if text and not await self._write(request, response, text):
+            if text and not await events.write(text):
                 return
             cursor = cursor_now
             if cursor < last_sequence:
                 continue
             if has_ended:
-                await self._write(request, response, _END)
+                await events.write(_END)
                 return
-            if not await following.wait(limits.API_STREAM_PING_S) and not await self._write(request, response, _PING):
+            if not await following.wait(limits.API_STREAM_PING_S) and not await events.write(PING):
                 return
 
     async def _read(self, principal: Principal | None, execution_id: str, cursor: int) -> _Page:
@@ -115,17 +112,3 @@ class EventStream:
             cursor = fields["sequence_number"]
             parts.append(b"id: %d\nevent: progress\ndata: %b\n\n" % (cursor, orjson.dumps(fields)))
         return b"".join(parts), cursor, last_sequence, has_ended
-
-    async def _write(self, request: web.Request, response: web.StreamResponse, text: bytes) -> bool:
-        """Whether it was sent; a client that does not read is cut."""
-        try:
-            async with asyncio.timeout(limits.API_STREAM_STALL_S_MAX):
-                await response.write(text)
-        except TimeoutError:
-            self._count_cut()
-            if request.transport is not None:
-                request.transport.abort()
-            return False
-        except ConnectionError:
-            return False
-        return True
