@@ -17,7 +17,7 @@ SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 
 .DEFAULT_GOAL := help
-.PHONY: help suites tools demo console test languages rabbitmq serve build debug debug-core protos wheel-check docs lint types stubs unit parts integration bench bench-quick bench-full outage overload hostile parked fuzz drives fuzz-wire simulate crash torture clean
+.PHONY: $(shell awk -F: '/^[a-z][a-z-]*:/ {print $$1}' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ wheel-check: ## Build the wheel and use it in a clean environment outside of the
 	@rm -rf build/wheel-check && mkdir -p build/wheel-check
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel-check .
 	tools/check_wheel.sh $(PYTHON) build/wheel-check/*.whl
+
+image-check: ## Build the image on a base of Debian's packages and use it; needs podman, buildah, runc, mmdebstrap; about 4 minutes
+	tools/check_image.sh
 
 docs: build ## Generate docs/configuration.md, docs/metrics.md, the tables of positions, effects and conformance
 	$(BIN)/python tools/gen_docs.py

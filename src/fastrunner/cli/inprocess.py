@@ -99,7 +99,8 @@ async def execute_until(local: LocalRun, interrupt: asyncio.Event, begun: Callab
 
 async def _in_folder(local: LocalRun, folder: Path, interrupt: asyncio.Event, begun: Callable[[], None]) -> str:
     # Nothing is sent to sinks from here: what they would be sent is not kept for them either.
-    config = load_config(data_dir=folder, env="local", lifecycle_sinks=None)
+    # What a runner of the same environment would listen on is of no account, and need not be allowed.
+    config = load_config(data_dir=folder, env="local", grpc_host="127.0.0.1", http_host="127.0.0.1")
     metrics = Metrics()
     secrets = Secrets(config.secrets_dir, secret_variables())
     try:
