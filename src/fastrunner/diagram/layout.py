@@ -161,15 +161,23 @@ def _middles(layers: _Layers) -> dict[str, float]:
             row = layers.rows[number]
             wanted = [_mean([middle[each] for each in links[name]], middle[name]) for name in row]
             middle.update(zip(row, _spread(wanted, gaps[number]), strict=True))
+    for row, gap in zip(layers.rows, gaps, strict=True):
+        wanted = [middle[layers.above[name][0] if _is_chained(name, layers) else name] for name in row]
+        middle.update(zip(row, _spread(wanted, gap), strict=True))
     return middle
+
+
+def _is_chained(name: str, layers: _Layers) -> bool:
+    """Whether one box leads to it, and that to no other."""
+    above = layers.above.get(name, ())
+    return len(above) == 1 and len(layers.below[above[0]]) == 1
 
 
 def _links(name: str, layers: _Layers) -> list[str]:
     """What a box is linked with, and several times if nothing else leads there or back: chains are to be straight."""
     above, below = layers.above.get(name, []), layers.below.get(name, [])
-    is_chained = len(above) == 1 and len(layers.below[above[0]]) == 1
-    leads_on = len(below) == 1 and len(layers.above[below[0]]) == 1
-    return above * (_STRAIGHT if is_chained else 1) + below * (_STRAIGHT if leads_on else 1)
+    leads_on = len(below) == 1 and _is_chained(below[0], layers)
+    return above * (_STRAIGHT if _is_chained(name, layers) else 1) + below * (_STRAIGHT if leads_on else 1)
 
 
 def _gaps(row: Sequence[str], extents: Mapping[str, tuple[float, float]]) -> list[float]:
