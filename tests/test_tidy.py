@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "engine.embedded.store": BELOW | {"_wire", "access.sealing", "engine"},
     "engine.build": BELOW | {"access.sealing", "engine", "engine.embedded", "engine.temporal", "routing.placement"},
     "engine.temporal": BELOW
-    | {"_core", "access.principal", "engine", "engine.embedded.admit"}
+    | {"_core", "access.files", "access.principal", "engine", "engine.embedded.admit"}
     | {"engine.embedded.run.commands", "engine.embedded.run.family"},
     "engine.embedded.admit": BELOW | {"_core", "_wire", "engine", "routing.placement"},
     "engine.embedded.run": BELOW | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},

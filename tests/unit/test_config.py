@@ -324,6 +324,59 @@ def test_settings_that_are_of_no_use_on_temporal(
         load_config()
 
 
+CERTIFICATES = Path(__file__).parent.parent / "certificates"
+PAIR = CERTIFICATES / "server.pem"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"TEMPORAL_TLS_CLIENT_CERT_PATH": PAIR}, "belong together"),
+        ({"TEMPORAL_TLS_CLIENT_KEY_PATH": PAIR}, "belong together"),
+        (
+            {"TEMPORAL_TLS_CLIENT_CERT_PATH": CERTIFICATES / "ca.pem", "TEMPORAL_TLS_CLIENT_KEY_PATH": PAIR},
+            "TEMPORAL_TLS_CLIENT_CERT_PATH=.*no certificate for the key in TEMPORAL_TLS_CLIENT_KEY_PATH=",
+        ),
+        ({"TEMPORAL_TLS_SERVER_CA_CERT_PATH": __file__}, "TEMPORAL_TLS_SERVER_CA_CERT_PATH=.*no certificates there"),
+        ({"TEMPORAL_TLS_SERVER_CA_CERT_PATH": "/nowhere"}, "TEMPORAL_TLS_SERVER_CA_CERT_PATH=/nowhere: there is no"),
+        ({"TEMPORAL_TLS": "false", "TEMPORAL_TLS_SERVER_NAME": "t.example"}, "TEMPORAL_TLS=false: unset one"),
+        ({"TEMPORAL_TLS": "perhaps"}, "TEMPORAL_TLS=perhaps: "),
+        ({"TEMPORAL_TLS_CLIENT_KEY_DATA": "sesame"}, "TEMPORAL_TLS_CLIENT_KEY_DATA is not read here"),
+        ({"TEMPORAL_API_KEY": "open sesame\n\x07"}, "TEMPORAL_API_KEY: expected printable ASCII"),
+        ({"TEMPORAL_API_KEY": "sesame", "TEMPORAL_API_KEY_FILE": __file__}, "are both set: unset one of them"),
+        ({"TEMPORAL_SERVICE_ADDRESS": "http://t.example:7233"}, "whether TLS is used is set by TEMPORAL_TLS$"),
+    ],
+)
+def test_a_connection_to_temporal_that_cannot_be_made(
+    given: dict[str, object], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is said at start, by the name of the variable, and without a secret."""
+    monkeypatch.setenv("TEMPORAL_SERVICE_ADDRESS", "temporal:7233")
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ConfigurationError, match=why) as refused:
+        load_config()
+    assert "sesame" not in str(refused.value)
+
+
+def test_when_temporal_is_reached_by_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a key, or anything of TLS, unless somebody says otherwise; where executions are kept here nothing counts."""
+    monkeypatch.setenv("TEMPORAL_TLS_CLIENT_CERT_DATA", "of another client")
+    assert not load_config().temporal_uses_tls
+    monkeypatch.delenv("TEMPORAL_TLS_CLIENT_CERT_DATA")
+    monkeypatch.setenv("TEMPORAL_SERVICE_ADDRESS", "temporal:7233")
+    assert not load_config().temporal_uses_tls
+    assert load_config(temporal_tls=True).temporal_uses_tls
+    assert load_config(temporal_tls_server_ca_cert_path=str(CERTIFICATES / "ca.pem")).temporal_uses_tls
+    key = tmp_path / "key"
+    key.write_text("sesame\n")
+    config = load_config(temporal_api_key_file=str(key))
+    assert config.temporal_uses_tls
+    assert config.temporal_api_key is not None
+    assert config.temporal_api_key.get_secret_value() == "sesame"
+    assert not load_config(temporal_api_key_file=str(key), temporal_tls=False).temporal_uses_tls
+
+
 def test_crash_points_are_checked_and_refused_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's own setting takes only points there are, and never runs where it could do harm."""
     monkeypatch.setenv("FASTRUNNER_CRASH_POINT", "before-commit:3,after-lunch")

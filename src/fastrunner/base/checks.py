@@ -53,13 +53,13 @@ def catalog(value: str) -> str:
     return value
 
 
-def host_and_port(value: str) -> str:
-    """Where a service is. Raises ValueError."""
+def host_and_port(value: str, tls_variable: str = "STIGMER_SERVICE_USE_TLS") -> str:
+    """Where a service is; `tls_variable` says whether it is reached by TLS. Raises ValueError."""
     host, _, port = value.rpartition(":")
     if "://" in value:
         raise ValueError(
             "expected host:port without a scheme, such as stigmer.example:443; whether TLS is used is set by "
-            "STIGMER_SERVICE_USE_TLS"
+            f"{tls_variable}"
         )
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or not is_host(host):
         raise ValueError("expected host:port, such as localhost:50051, or [::1]:50051 for an IPv6 address")
@@ -143,21 +143,20 @@ def is_loopback(host: str) -> bool:
 
 def check_certificates(certificate: Path, key: Path, authorities: Path | None) -> None:
     """Raises ValueError, naming the variable, unless what a server needs is in these files."""
-    check_pair("FASTRUNNER_TLS", certificate, key)
+    check_pair(("FASTRUNNER_TLS_CERTIFICATE_FILE", "FASTRUNNER_TLS_KEY_FILE"), certificate, key)
     if authorities is not None:
         check_authorities("FASTRUNNER_TLS_CLIENT_CA_FILE", authorities)
 
 
-def check_pair(variables: str, certificate: Path, key: Path) -> None:
-    """Raises ValueError, naming the variable, unless a certificate and its key are in these files."""
+def check_pair(variables: tuple[str, str], certificate: Path, key: Path) -> None:
+    """Raises ValueError, naming the variables, unless a certificate and its key are in these files."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # Without the function, a key that is encrypted would be asked for on the terminal.
         context.load_cert_chain(certificate, key, password=no_password)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{variables}_CERTIFICATE_FILE={certificate}: no certificate for the key in "
-            f"{variables}_KEY_FILE={key}: {error}"
+            f"{variables[0]}={certificate}: no certificate for the key in {variables[1]}={key}: {error}"
         ) from None
 
 

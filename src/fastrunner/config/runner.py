@@ -21,7 +21,7 @@ from fastrunner.base.run_kinds import RunPolicy
 from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, is_engine_variable, unknown_variables
 from fastrunner.config.fields import Authentication, ConfigurationError, DataSettings, Environment
 from fastrunner.config.settings import RunnerSettings
-from fastrunner.config.temporal import TemporalSettings
+from fastrunner.config.temporal import TemporalSettings, unread_temporal
 
 __all__ = [
     "Config",
@@ -46,6 +46,8 @@ _OF_COMMANDS: Final = {
     "FASTRUNNER_RECEIVER_TOKEN",
 }
 """Variables that other commands than `serve` read."""
+_KEYS_IN_FILES: Final = ("STIGMER_SERVICE_API_KEY", "TEMPORAL_API_KEY")
+"""Secrets that may be given as the name of a file."""
 S = TypeVar("S", bound=BaseSettings)
 
 
@@ -64,19 +66,21 @@ class Config(TemporalSettings, RunnerSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_key(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The key is what its file holds; validated as if it had been given."""
+    def _read_keys(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A key is what its file holds; validated as if it had been given."""
         given = {variable_of(name): value for name, value in values.items() if name in cls.model_fields} | values
-        path = given.get("STIGMER_SERVICE_API_KEY_FILE")
-        if not path:
-            return values
-        if given.get("STIGMER_SERVICE_API_KEY"):
-            raise ValueError("STIGMER_SERVICE_API_KEY and STIGMER_SERVICE_API_KEY_FILE are both set: unset one of them")
-        try:
-            key = read_key(Path(path))
-        except ValueError as error:
-            raise ValueError(f"STIGMER_SERVICE_API_KEY_FILE={path}: {error}") from None
-        return {**values, "STIGMER_SERVICE_API_KEY": key}
+        keys = {}
+        for name in _KEYS_IN_FILES:
+            path = given.get(f"{name}_FILE")
+            if not path:
+                continue
+            if given.get(name):
+                raise ValueError(f"{name} and {name}_FILE are both set: unset one of them")
+            try:
+                keys[name] = read_key(Path(path))
+            except ValueError as error:
+                raise ValueError(f"{name}_FILE={path}: {error}") from None
+        return {**values, **keys}
 
     @model_validator(mode="before")
     @classmethod
@@ -112,6 +116,10 @@ class Config(TemporalSettings, RunnerSettings):
             "FASTRUNNER_LIFECYCLE_SINKS": self.lifecycle_sinks,
         }
         check_temporal(self.workers, [name for name, value in of_one_machine.items() if value is not None])
+        refusals = unread_temporal({name.upper() for name, value in os.environ.items() if value})
+        if refusals:
+            raise ValueError("\n".join(refusals))
+        self.check_temporal_tls()
 
     @property
     def runs(self) -> RunPolicy:
@@ -135,7 +143,8 @@ class Config(TemporalSettings, RunnerSettings):
         if self.callback_ca_file is not None:
             check_authorities("FASTRUNNER_CALLBACK_CA_FILE", self.callback_ca_file)
         if self.callback_certificate_file is not None and self.callback_key_file is not None:
-            check_pair("FASTRUNNER_CALLBACK", self.callback_certificate_file, self.callback_key_file)
+            variables = ("FASTRUNNER_CALLBACK_CERTIFICATE_FILE", "FASTRUNNER_CALLBACK_KEY_FILE")
+            check_pair(variables, self.callback_certificate_file, self.callback_key_file)
 
     def _check_tls(self) -> None:
         """gRPC says only that it cannot listen or connect; so what is wrong with the files is found out here."""

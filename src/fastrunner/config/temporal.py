@@ -1,14 +1,89 @@
-"""Support: settings of the distributed engine."""
+"""Support: settings of the distributed engine.
 
-from fastrunner.config.fields import DataSettings, Endpoint, variable
+Those of the connection have the names that Temporal's own clients read.
+"""
 
-__all__ = ["TemporalSettings"]
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, FilePath
+
+from fastrunner.base.checks import check_authorities, check_pair, host_and_port
+from fastrunner.config.fields import DataSettings, Key, variable
+
+__all__ = ["TemporalSettings", "unread_temporal"]
+
+_TLS: Final = "TEMPORAL_TLS"
+_CERTIFICATE: Final = "TEMPORAL_TLS_CLIENT_CERT_PATH"
+_KEY: Final = "TEMPORAL_TLS_CLIENT_KEY_PATH"
+_AUTHORITIES: Final = "TEMPORAL_TLS_SERVER_CA_CERT_PATH"
+_SERVER_NAME: Final = "TEMPORAL_TLS_SERVER_NAME"
+_READ: Final = {_TLS, _CERTIFICATE, _KEY, _AUTHORITIES, _SERVER_NAME}
+
+
+def _frontend_host_and_port(value: str) -> str:
+    return host_and_port(value, _TLS)
+
+
+Frontend = Annotated[str, AfterValidator(_frontend_host_and_port)]
 
 
 class TemporalSettings(DataSettings):
     """How executions are kept by Temporal."""
 
-    temporal_service_address: Endpoint | None = variable("TEMPORAL_SERVICE_ADDRESS", None)
+    temporal_service_address: Frontend | None = variable("TEMPORAL_SERVICE_ADDRESS", None)
     """host:port of Temporal; selects the distributed engine."""
     temporal_namespace: str = variable("TEMPORAL_NAMESPACE", "default")
     """Temporal namespace."""
+    temporal_api_key: Key | None = variable("TEMPORAL_API_KEY", None)
+    """Sent to Temporal with every request as `authorization: Bearer <key>`; never logged. No flag: others see those."""
+    temporal_api_key_file: FilePath | None = variable("TEMPORAL_API_KEY_FILE", None)
+    """File with that key, read again when it changes; instead of TEMPORAL_API_KEY."""
+    temporal_tls: bool | None = variable(_TLS, None)
+    """Whether the connection to Temporal uses TLS; default: if there is a key for it or one of the settings below."""
+    temporal_tls_client_cert_path: FilePath | None = variable(_CERTIFICATE, None)
+    """PEM file of the certificate chain that is shown to Temporal; read again when it changes."""
+    temporal_tls_client_key_path: FilePath | None = variable(_KEY, None)
+    """PEM file of that certificate's private key, without a password."""
+    temporal_tls_server_ca_cert_path: FilePath | None = variable(_AUTHORITIES, None)
+    """PEM file of the authorities that vouch for Temporal; default: those of the system."""
+    temporal_tls_server_name: str | None = variable(_SERVER_NAME, None)
+    """Name in Temporal's certificate; default: the host of TEMPORAL_SERVICE_ADDRESS."""
+
+    @property
+    def temporal_uses_tls(self) -> bool:
+        """Whether the connection to Temporal uses TLS."""
+        if self.temporal_tls is not None:
+            return self.temporal_tls
+        return bool(self.temporal_api_key or self._of_tls())
+
+    def _of_tls(self) -> list[str]:
+        """Variables that only a connection with TLS heeds."""
+        given = {
+            _CERTIFICATE: self.temporal_tls_client_cert_path,
+            _KEY: self.temporal_tls_client_key_path,
+            _AUTHORITIES: self.temporal_tls_server_ca_cert_path,
+            _SERVER_NAME: self.temporal_tls_server_name,
+        }
+        return [name for name, value in given.items() if value]
+
+    def check_temporal_tls(self) -> None:
+        """Raises ValueError, naming the variable, for what does not fit together, or a file that cannot be used now."""
+        of_tls = self._of_tls()
+        if self.temporal_tls is False and of_tls:
+            raise ValueError(f"{of_tls[0]} is set, but {_TLS}=false: unset one of them")
+        certificate, key = self.temporal_tls_client_cert_path, self.temporal_tls_client_key_path
+        if (certificate is None) != (key is None):
+            raise ValueError(f"{_CERTIFICATE} and {_KEY} belong together: set both, or neither to show no certificate")
+        if certificate is not None and key is not None:
+            check_pair((_CERTIFICATE, _KEY), certificate, key)
+        if self.temporal_tls_server_ca_cert_path is not None:
+            check_authorities(_AUTHORITIES, self.temporal_tls_server_ca_cert_path)
+
+
+def unread_temporal(names: set[str]) -> list[str]:
+    """A sentence for each variable of Temporal's clients about TLS that is not read here: who sets one counts on it."""
+    return [
+        f"{name} is not read here: of TLS to Temporal these are: {', '.join(sorted(_READ))}; unset it"
+        for name in sorted(names)
+        if name.startswith(f"{_TLS}_") and name not in _READ
+    ]

@@ -18,7 +18,6 @@ import orjson
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
-from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, RenderFault
@@ -36,6 +35,7 @@ from fastrunner.engine import (
 )
 from fastrunner.engine.failures import shown
 from fastrunner.engine.subflow_outcomes import failed, refused
+from fastrunner.engine.temporal.client import Connection
 from fastrunner.engine.temporal.messages import (
     PERFORM,
     PREPARE,
@@ -70,14 +70,14 @@ class Activities:
 
     def __init__(
         self,
-        client: Client,
+        connection: Connection,
         performers: Mapping[str, EffectPerformer],
         secrets: SecretSource | None,
         registered: Registered,
         report: Report | None,
     ) -> None:
         """`report`: None where no receiver is configured."""
-        self._client = client
+        self._connection = connection
         self._performers = performers
         self._secrets = secrets
         self._registered = registered
@@ -141,15 +141,16 @@ class Activities:
         run_id, workflow_id = info.workflow_run_id or "", info.workflow_id or ""
         start = self._starts.get(run_id)
         if start is None:
-            reply = await self._client.workflow_service.get_workflow_execution_history(
+            client = self._connection.client
+            reply = await client.workflow_service.get_workflow_execution_history(
                 GetWorkflowExecutionHistoryRequest(
-                    namespace=self._client.namespace,
+                    namespace=client.namespace,
                     execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
                     maximum_page_size=1,
                 )
             )
             begun = reply.history.events[0].workflow_execution_started_event_attributes
-            [start] = await self._client.data_converter.decode(begun.input.payloads, [WalkStart])
+            [start] = await client.data_converter.decode(begun.input.payloads, [WalkStart])
             self._starts[run_id] = start
             if len(self._starts) > limits.PLANS_CACHED_MAX:
                 self._starts.popitem(last=False)

@@ -44,6 +44,7 @@ from fastrunner.engine.embedded.admit.compiling import Compiler
 from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_digest
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.temporal.activities import Activities
+from fastrunner.engine.temporal.client import Connection, sentence_of
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.messages import WALK, WalkStart
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
@@ -97,9 +98,7 @@ class TemporalEngine:
         workflows_cached_max: int = limits.TEMPORAL_WORKFLOWS_CACHED_MAX,
     ) -> None:
         """`report` sends events to the receiver, None: there is none. Raises ValueError without an address."""
-        if config.temporal_service_address is None:
-            raise ValueError("the distributed engine needs TEMPORAL_SERVICE_ADDRESS")
-        self._address = config.temporal_service_address
+        self._connection = Connection(config)
         self._config = config
         self._metrics = metrics
         self._performers = performers
@@ -115,7 +114,6 @@ class TemporalEngine:
         self.feed = _NoFeed()
         """See Engine."""
         self._executions: Executions | None = None
-        self._client: Client | None = None
         self._activities: Activities | None = None
         self._worker: Worker | None = None
         self._running: asyncio.Task[None] | None = None
@@ -134,21 +132,21 @@ class TemporalEngine:
         delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         while True:
             try:
-                self._client = await Client.connect(self._address, namespace=self._config.temporal_namespace)
-                self._executions = Executions(self._client)
+                await self._connection.connect()
+                self._executions = Executions(self._connection)
                 await self._executions.register_attributes()
                 break
-            except (RPCError, RuntimeError) as error:
-                self._listener(f"Temporal at {self._address} does not answer")
-                _log.warning("Temporal at %s does not answer: %s", self._address, error)
+            except (OSError, RPCError, RuntimeError, ValueError) as error:
+                trouble = sentence_of(error, self._config)
+                self._listener(trouble)
+                _log.warning("%s", trouble)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
         self._listener("")
 
     def go_on(self) -> None:
         """Begins to take workflow tasks and activities."""
-        assert self._client is not None
-        self._activities = Activities(self._client, self._performers, self._secrets, self, self._report)
+        self._activities = Activities(self._connection, self._performers, self._secrets, self, self._report)
         self._worker = Worker(
             self._client,
             task_queue=self._task_queue,
@@ -162,6 +160,11 @@ class TemporalEngine:
         )
         self._running = asyncio.create_task(self._worker.run())
         self._running.add_done_callback(self._ended)
+        self._connection.watch(self._replaced)
+
+    def _replaced(self, client: Client) -> None:
+        assert self._worker is not None
+        self._worker.client = client
 
     def _ended(self, running: "asyncio.Task[None]") -> None:
         if not running.cancelled() and running.exception() is not None:
@@ -190,6 +193,7 @@ class TemporalEngine:
                 self._running.cancel()
         if self._activities is not None:
             await self._activities.close()
+        await self._connection.close()
 
     async def drain(self, timeout_s: float) -> None:
         """Takes nothing new, and closes performers and resources."""
@@ -303,9 +307,13 @@ class TemporalEngine:
         )
 
     def _open_client(self) -> Client:
-        if self._draining or self._client is None:
+        if self._draining or self._executions is None:
             raise Stopping("the worker is stopping: try again")
         return self._client
+
+    @property
+    def _client(self) -> Client:
+        return self._connection.client
 
     @property
     def _all(self) -> Executions:

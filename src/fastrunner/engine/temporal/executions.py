@@ -34,6 +34,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowPr
 from fastrunner.base import limits
 from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView
 from fastrunner.engine.pages import Page
+from fastrunner.engine.temporal.client import Connection
 from fastrunner.engine.temporal.messages import (
     CONTROL_UPDATE,
     EVENTS_QUERY,
@@ -61,8 +62,12 @@ _Views = list[ExecutionView]
 class Executions:
     """All executions of a Temporal namespace."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def _client(self) -> Client:
+        return self._connection.client
 
     async def register_attributes(self) -> None:
         """Adds the search attributes that the namespace does not have. Raises RPCError."""
