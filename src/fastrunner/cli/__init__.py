@@ -8,6 +8,7 @@ news (invalid document, failed execution), 2 wrong usage or configuration, 3 and
 import click
 
 from fastrunner._version import __version__
+from fastrunner.cli.backup import backup, restore
 from fastrunner.cli.bench import bench
 from fastrunner.cli.data import data
 from fastrunner.cli.dev import dev
@@ -71,3 +72,6 @@ for command in (
     token,
 ):
     main.add_command(command)
+
+data.add_command(backup)
+data.add_command(restore)

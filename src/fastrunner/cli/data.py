@@ -1,4 +1,7 @@
-"""Support: `fastrunner data`: what operators do with a data directory: check, compact, export and seal it."""
+"""Support: `fastrunner data`: what operators do with a data directory: check, compact, export and seal it.
+
+Copying it is `backup.py`'s.
+"""
 
 import os
 import sys
@@ -25,26 +28,26 @@ EXIT_DAMAGED = 1
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE, as of a command that knows nothing of pipes."""
 
-_data_dir = click.option(
+data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default=None,
     help="The data directory.  [FASTRUNNER_DATA_DIR]",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of text.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of text.")
 _time = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
 @click.group()
 def data() -> None:
-    """Check, compact, export or reseal a data directory, and make keys for one.
+    """Check, back up, restore, compact, export or reseal a data directory, and make keys for one.
 
-    check and export only read, and work beside a running runner; compact and reseal need the runner stopped. What is
-    sealed needs the file that FASTRUNNER_DATA_KEY_FILE names.
+    check, backup and export only read, and work beside a running runner; compact and reseal need the runner stopped.
+    What is sealed needs the file that FASTRUNNER_DATA_KEY_FILE names.
     """
 
 
-def _settings(data_dir: Path | None) -> "DataSettings":
+def settings_of(data_dir: Path | None) -> "DataSettings":
     from fastrunner.config import ConfigurationError, load_data_settings
 
     try:
@@ -54,7 +57,7 @@ def _settings(data_dir: Path | None) -> "DataSettings":
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """A directory or file that cannot be used is one line on stderr and exit code 2."""
     import apsw
 
@@ -96,7 +99,7 @@ def _events(settings: "DataSettings") -> "list[CloudEventsFile]":
     return cloud_events_file(settings.data_dir, _keys(settings))
 
 
-def _line(fields: dict[str, Any]) -> str:
+def line(fields: dict[str, Any]) -> str:
     import orjson
 
     return escaped_json(orjson.dumps(fields).decode())
@@ -106,8 +109,8 @@ def _line(fields: dict[str, Any]) -> str:
 
 
 @data.command()
-@_data_dir
-@_json
+@data_dir_option
+@json_option
 def check(data_dir: Path | None, as_json: bool) -> None:
     """Look for damage in shards, events, schedules and the registry of workflows: pages, checksums, what must hold
     between rows, and executions that live in several shards.
@@ -121,15 +124,15 @@ def check(data_dir: Path | None, as_json: bool) -> None:
     from fastrunner.engine.embedded.store.manifest import read_sealing_keys
     from fastrunner.registry import inspection as registry
 
-    settings = _settings(data_dir)
-    with _refusals():
+    settings = settings_of(data_dir)
+    with refusals():
         shards = _shards(settings)
         others = [*_events(settings), *schedule_rows(settings.data_dir, _keys(settings))]
         is_closed = settings.data_key_file is None and bool(read_sealing_keys(settings.data_dir))
         rows = sum(file.count_rows() for file in (*shards, *others)) + registry.count_rows(settings.data_dir)
         found = 0
         findings: list[tuple[str, Damage]] = []
-        with _progress(rows, "checking", hidden=as_json) as advance:
+        with progress(rows, "checking", hidden=as_json) as advance:
             findings += [(file.path.name, damage) for file in (*shards, *others) for damage in file.check(advance)]
             findings += [(shard.path.name, damage) for shard, damage in doubled(shards)]
             findings += [(registry.FILE_NAME, damage) for damage in registry.check(settings.data_dir, advance)]
@@ -137,7 +140,7 @@ def check(data_dir: Path | None, as_json: bool) -> None:
         found += 1
         if as_json:
             fields = {"file": file, "table": damage.table, "execution_id": damage.execution_id}
-            click.echo(_line({**fields, "detail": damage.detail}))
+            click.echo(line({**fields, "detail": damage.detail}))
         else:
             whose = f" execution {damage.execution_id}:" if damage.execution_id else ""
             click.echo(printable(f"{file} {damage.table}:{whose} {damage.detail}"))
@@ -148,7 +151,7 @@ def check(data_dir: Path | None, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress(length: int, label: str, hidden: bool) -> Iterator[Callable[[int], None]]:
+def progress(length: int, label: str, hidden: bool) -> Iterator[Callable[[int], None]]:
     if hidden or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -160,8 +163,8 @@ def _progress(length: int, label: str, hidden: bool) -> Iterator[Callable[[int],
 
 
 @data.command()
-@_data_dir
-@_json
+@data_dir_option
+@json_option
 def compact(data_dir: Path | None, as_json: bool) -> None:
     """Give free space within the files back to the disk; rebuilds indexes.
 
@@ -169,22 +172,22 @@ def compact(data_dir: Path | None, as_json: bool) -> None:
     """
     from fastrunner.engine.embedded.store.manifest import open_data_directory, read_shard_count
 
-    settings = _settings(data_dir)
-    with _refusals():
+    settings = settings_of(data_dir)
+    with refusals():
         held = open_data_directory(settings.data_dir, read_shard_count(settings.data_dir))
         try:
             for shard in (*_shards(settings), *_events(settings)):
                 sizes = shard.compact()
                 if as_json:
                     fields = {"shard": shard.path.name, "before_bytes": sizes.before, "after_bytes": sizes.after}
-                    click.echo(_line(fields))
+                    click.echo(line(fields))
                 else:
-                    click.echo(f"{shard.path.name}  {_mib(sizes.before)} -> {_mib(sizes.after)}")
+                    click.echo(f"{shard.path.name}  {in_mib(sizes.before)} -> {in_mib(sizes.after)}")
         finally:
             held.close()
 
 
-def _mib(size_bytes: int) -> str:
+def in_mib(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 20):.1f} MiB"
 
 
@@ -192,8 +195,8 @@ def _mib(size_bytes: int) -> str:
 
 
 @data.command()
-@_data_dir
-@_json
+@data_dir_option
+@json_option
 def reseal(data_dir: Path | None, as_json: bool) -> None:
     """Seal everything with the first key of FASTRUNNER_DATA_KEY_FILE, whatever it was sealed with, or was not.
 
@@ -204,10 +207,10 @@ def reseal(data_dir: Path | None, as_json: bool) -> None:
     from fastrunner.engine.embedded.store.manifest import keep_only_key, open_data_directory, read_shard_count
     from fastrunner.events.schedules.file import SchedulesFile
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     folder = settings.data_dir
     found = 0
-    with _refusals():
+    with refusals():
         keys = _keys(settings)
         if keys is None:
             raise click.UsageError("FASTRUNNER_DATA_KEY_FILE is not set: set it to the file whose first key is to seal")
@@ -216,7 +219,7 @@ def reseal(data_dir: Path | None, as_json: bool) -> None:
             shards, others = _shards(settings), _events(settings)
             rows = sum(file.count_rows() for file in (*shards, *others))
             findings: list[tuple[str, Damage]] = []
-            with _progress(rows, "sealing", hidden=as_json) as advance:
+            with progress(rows, "sealing", hidden=as_json) as advance:
                 findings += [(shard.path.name, each) for shard in shards for each in reseal_shard(shard, advance)]
                 findings += [(file.path.name, each) for file in others for each in file.reseal(advance)]
             with closing(SchedulesFile(folder, keys)) as schedules:
@@ -228,7 +231,7 @@ def reseal(data_dir: Path | None, as_json: bool) -> None:
     for name, damage in findings:
         found += 1
         if as_json:
-            click.echo(_line({"shard": name, "table": damage.table, "detail": damage.detail}))
+            click.echo(line({"shard": name, "table": damage.table, "detail": damage.detail}))
         else:
             click.echo(printable(f"{name} {damage.table}: {damage.detail}"))
     click.echo(f"{len(shards)} shards sealed with the key {keys.first_id}, {found or 'no'} rows left out", err=True)
@@ -249,7 +252,7 @@ def key(file: Path, key_id: str | None) -> None:
     from fastrunner.base.clock import wall_ms
 
     key_id = key_id or datetime.fromtimestamp(wall_ms() / 1000, UTC).date().isoformat()
-    with _refusals():
+    with refusals():
         add_key(file, key_id)
     click.echo(f"{file}: new values are sealed with the key {key_id} once a runner is started with this file", err=True)
 
@@ -258,7 +261,7 @@ def key(file: Path, key_id: str | None) -> None:
 
 
 @data.command()
-@_data_dir
+@data_dir_option
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable.")
 @click.option("--name", default="", help="Only workflows of this name.")
 @click.option("--namespace", default="", help="Only workflows of this namespace.")
@@ -291,12 +294,12 @@ def export(
         accepted_until_ms=_epoch_ms(accepted_until),
     )
     damaged = count = 0
-    with _refusals():
-        for shard in _shards(_settings(data_dir), needs_keys=True):
+    with refusals():
+        for shard in _shards(settings_of(data_dir), needs_keys=True):
             for fields in shard.export(query, with_events):
                 if with_events:
                     fields["events"] = [_event(message) for message in fields["events"]]
-                output.write(_line(fields) + "\n")
+                output.write(line(fields) + "\n")
                 count += 1
                 damaged += "damaged" in fields
         output.flush()

@@ -21,8 +21,8 @@ import secrets
 import shlex
 import socket
 import stat
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,10 +34,12 @@ from fastrunner.base.clock import wall_ms
 
 __all__ = [
     "FORMAT_VERSION",
+    "MANIFEST_NAME",
     "DataDirectory",
     "DataDirectoryRefused",
     "check_keys",
     "keep_only_key",
+    "locked",
     "open_data_directory",
     "read_sealing_keys",
     "read_shard_count",
@@ -49,7 +51,8 @@ FORMAT_VERSION: Final = 3
 _UNSEALED_FORMAT_VERSION: Final = 2
 """What a directory without sealed values has, so that versions that know of none read it."""
 
-_MANIFEST_NAME: Final = "manifest.json"
+MANIFEST_NAME: Final = "manifest.json"
+"""A directory without it is none."""
 _LOCK_NAME: Final = "lock"
 _OTHERS: Final = 0o077
 _KEY_SIZE_BYTES: Final = 16
@@ -203,6 +206,16 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps runners away from a directory that exists, whatever is in it. Raises DataDirectoryRefused, OSError."""
+    descriptor = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _owner(descriptor: int) -> str:
     """Who holds a lock file, in words."""
     try:
@@ -217,13 +230,13 @@ def read_shard_count(folder: Path) -> int:
     """The number of shards of an existing data directory, taking no lock. Raises DataDirectoryRefused."""
     manifest = _read_manifest(folder)
     if manifest is None:
-        raise DataDirectoryRefused(f"{folder} is no data directory: it has no {_MANIFEST_NAME}")
+        raise DataDirectoryRefused(f"{folder} is no data directory: it has no {MANIFEST_NAME}")
     return manifest.shard_count
 
 
 def _read_manifest(folder: Path) -> _Manifest | None:
     """The manifest of an existing directory; None for a new one."""
-    path = folder / _MANIFEST_NAME
+    path = folder / MANIFEST_NAME
     try:
         manifest = orjson.loads(path.read_bytes())
         version, shard_count = int(manifest["format_version"]), int(manifest["shard_count"])
@@ -255,13 +268,13 @@ def _write_manifest(folder: Path, manifest: _Manifest) -> None:
         "placement_key": manifest.placement_key.hex(),
         **({"sealed_with": manifest.sealed_with} if manifest.sealed_with else {}),
     }
-    draft = folder / f"{_MANIFEST_NAME}.new"
+    draft = folder / f"{MANIFEST_NAME}.new"
     with draft.open("wb") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(orjson.dumps(facts))
         file.flush()
         os.fsync(file.fileno())
-    draft.rename(folder / _MANIFEST_NAME)
+    draft.rename(folder / MANIFEST_NAME)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -3,6 +3,10 @@
 -- name: schema_version
 pragma user_version
 
+-- name: page_count
+-- For the progress bar.
+pragma page_count
+
 -- name: integrity
 -- Up to a hundred sentences, or `ok`.
 pragma integrity_check
