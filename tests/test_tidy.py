@@ -66,7 +66,8 @@ MAY_IMPORT = {
     "service.transport": BELOW | {"access", "routing.facts", "service"},
     "web": BELOW | {"access", "events.attributes"},
     "web.documents": BELOW | {"_core", "web"},
-    "data": STORE | {"access.sealing", "engine", "events.file", "events.schedules.file"},
+    "data": STORE
+    | {"access.sealing", "engine", "events.file", "events.schedules.file", "events.lifecycle.positions", "registry.file"},
     "stigmer": STORE | {"_core", "access", "registry.versions", "web", "web.documents"},
     "processes": {"*"},
     "cli": {"*"},
