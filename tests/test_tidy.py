@@ -67,7 +67,14 @@ MAY_IMPORT = {
     "web": BELOW | {"access", "events.attributes"},
     "web.documents": BELOW | {"_core", "web"},
     "data": STORE
-    | {"access.sealing", "engine", "events.file", "events.schedules.file", "events.lifecycle.positions", "registry.file"},
+    | {
+        "access.sealing",
+        "engine",
+        "events.file",
+        "events.schedules.file",
+        "events.lifecycle.positions",
+        "registry.file",
+    },
     "stigmer": STORE | {"_core", "access", "registry.versions", "web", "web.documents"},
     "processes": {"*"},
     "cli": {"*"},
