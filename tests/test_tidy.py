@@ -65,7 +65,7 @@ MAY_IMPORT = {
     | {"events.attributes"},
     "service.transport": BELOW | {"access", "routing.facts", "service"},
     "web": BELOW | {"access", "events.attributes"},
-    "web.documents": BELOW | {"_core", "web"},
+    "web.documents": BELOW | {"_core", "diagram", "web"},
     "data": STORE
     | {
         "access.sealing",

@@ -397,6 +397,39 @@ async def test_the_document_of_an_execution(tmp_path: Path) -> None:
         assert (status, "others than this service" in problem["detail"]) == (404, True)
 
 
+async def test_the_graph_of_an_execution(tmp_path: Path) -> None:
+    """Of the version that runs: tasks by the references of their events, and the ways between them."""
+    async with service(tmp_path) as (_, reporter, client):
+        await ask(client, "POST", "/api/v1/workflows", {"document": LONG}, headers=WRITE)
+        start = {"workflow": {"namespace": "tests", "name": "long"}, "id": "e"}
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ask(client, "POST", "/api/v1/executions", start, headers=WRITE), 0.2)
+        newer = LONG.replace("version: 1.0.0", "version: 2.0.0").replace("third", "other")
+        await ask(client, "POST", "/api/v1/workflows", {"document": newer}, headers=WRITE)
+        status, found = await ask(client, "GET", "/api/v1/executions/e/graph")
+        assert (status, [node["reference"] for node in found["nodes"]]) == (
+            200,
+            ["/do/0/first", "/do/1/second", "/do/2/third"],
+        )
+        assert found["nodes"][1] == {
+            "reference": "/do/1/second",
+            "name": "second",
+            "kind": "wait",
+            "parent": "",
+            "label": "3600 s",
+        }
+        ends = [(edge["source"], edge["target"]) for edge in found["edges"]]
+        assert ends == [
+            ("start:", "/do/0/first"),
+            ("/do/0/first", "/do/1/second"),
+            ("/do/1/second", "/do/2/third"),
+            ("/do/2/third", "end:"),
+        ]
+        await reporter.send(event("other", 1))
+        status, problem = await ask(client, "GET", "/api/v1/executions/other/graph")
+        assert (status, "others than this service" in problem["detail"]) == (404, True)
+
+
 async def test_who_answers_and_who_asks(tmp_path: Path) -> None:
     callers = tmp_path / "callers"
     callers.write_text(line_of("eye", "read", "", "token-eye"))

@@ -302,7 +302,13 @@ def test_the_command_draws_files_and_stdin() -> None:
     done = command("-", "--format", "svg", text=path.read_text())
     assert (done.returncode, done.stdout.decode()) == (0, svg_of(graph, "saga"))
     done = command("-", "--format", "json", text=path.read_text())
-    assert json.loads(done.stdout) == json_of(graph)
+    assert done.stdout == json_of(graph) + b"\n"
+    assert json.loads(done.stdout)["edges"][0] == {
+        "source": "start:",
+        "target": "/do/0/fulfil",
+        "kind": "next",
+        "label": "",
+    }
 
 
 def test_the_command_shows_what_is_wrong_with_a_document() -> None:

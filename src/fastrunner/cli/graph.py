@@ -29,8 +29,6 @@ def graph(file: Path, form: str) -> None:
     The picture goes to stdout; FILE may be - for stdin. Exits with 1, and shows every problem, if the document does not
     validate. Nothing is fetched: functions that are called by their URLs are drawn as one task.
     """
-    import orjson
-
     from fastrunner._core import load
     from fastrunner._core import validate as problems_of
     from fastrunner.cli.problems import refuses, show_problems
@@ -50,6 +48,6 @@ def graph(file: Path, form: str) -> None:
     elif form == "svg":
         picture = svg_of(drawn, document["document"]["name"])
     else:
-        picture = orjson.dumps(json_of(drawn), option=orjson.OPT_INDENT_2).decode() + "\n"
+        picture = json_of(drawn).decode() + "\n"
     # Bytes: a terminal's encoding has no say in a file.
     sys.stdout.buffer.write(picture.encode())

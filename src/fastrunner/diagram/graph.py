@@ -14,9 +14,11 @@ document has been validated. Functions from elsewhere are not looked into. What 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, Literal
+
+import orjson
 
 from fastrunner.diagram.labels import label_of, shortened
 
@@ -98,9 +100,9 @@ def graph_of(document: Mapping[str, Any]) -> Graph:
     return Graph(tuple(builder.nodes), tuple(builder.edges))
 
 
-def json_of(graph: Graph) -> dict[str, list[dict[str, str]]]:
-    """The graph as JSON has it."""
-    return {"nodes": [asdict(node) for node in graph.nodes], "edges": [asdict(edge) for edge in graph.edges]}
+def json_of(graph: Graph) -> bytes:
+    """The graph as JSON: `nodes` and `edges` with the fields that they have here."""
+    return orjson.dumps(graph)
 
 
 class _Builder:

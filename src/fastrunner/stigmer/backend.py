@@ -42,7 +42,7 @@ from fastrunner.stigmer.shown import execution_of, workflow_of
 from fastrunner.stigmer.store import RECORDED, Execution, Filter, NewExecution, Store, Workflow, WorkflowKey
 from fastrunner.web.api import shapes
 from fastrunner.web.api.backend import Started
-from fastrunner.web.documents import LOAD_STEP_UNITS, document_of, stepped
+from fastrunner.web.documents import LOAD_STEP_UNITS, document_of, graph_of_document, stepped
 
 __all__ = ["StigmerBackend"]
 
@@ -171,13 +171,21 @@ class StigmerBackend:
 
     async def document(self, principal: Principal | None, execution_id: str) -> shapes.Document:
         """See Backend."""
+        return await document_of(await self._accepted(principal, execution_id))
+
+    async def graph(self, principal: Principal | None, execution_id: str) -> bytes:
+        """See Backend."""
+        return await graph_of_document(await self._accepted(principal, execution_id))
+
+    async def _accepted(self, principal: Principal | None, execution_id: str) -> str:
+        """The text that an execution executes. Raises UnknownDocument."""
         execution = await self._seen(principal, execution_id)
         if not execution.version:
             raise UnknownDocument(
                 f"what execution {execution_id!r} executes is not known here: others than this service have started it"
             )
         workflow = await self._store.find_workflow(WorkflowKey(execution.namespace, execution.name, execution.version))
-        return await document_of(workflow.document)
+        return workflow.document
 
     def follow(self, execution_id: str) -> AbstractContextManager[Follower]:
         """See Backend."""

@@ -1,4 +1,4 @@
-"""Support: documents as the HTTP API shows them: the text, and where its tasks stand.
+"""Support: documents as the HTTP API shows them: the text, where its tasks stand, and the ways between them.
 
 Rules: of what serves HTTP this alone knows the core; a large document is read in steps, between which others have
 their turn.
@@ -9,9 +9,10 @@ from collections.abc import Generator
 from typing import Final, TypeVar
 
 from fastrunner import _core
+from fastrunner.diagram.graph import graph_of, json_of
 from fastrunner.web.api import shapes
 
-__all__ = ["LOAD_STEP_UNITS", "document_of", "stepped"]
+__all__ = ["LOAD_STEP_UNITS", "document_of", "graph_of_document", "stepped"]
 
 T = TypeVar("T")
 
@@ -31,6 +32,13 @@ async def document_of(document: str) -> shapes.Document:
         document=document,
         tasks=[shapes.TaskPlace.model_construct(**{name: getattr(place, name) for name in names}) for place in places],
     )
+
+
+async def graph_of_document(document: str) -> bytes:
+    """JSON text of a Graph of a document that validates."""
+    data = await stepped(_core.load_in_steps(document, LOAD_STEP_UNITS))
+    # A thread, because a graph of thousands of tasks takes a tenth of a second, and is seldom asked for.
+    return await asyncio.to_thread(lambda: json_of(graph_of(data)))
 
 
 async def stepped(steps: Generator[None, None, T]) -> T:

@@ -115,6 +115,9 @@ class Backend(Protocol):
     async def document(self, principal: Principal | None, execution_id: str) -> shapes.Document:
         """What an execution executes, with the places of its tasks. Raises UnknownDocument."""
 
+    async def graph(self, principal: Principal | None, execution_id: str) -> bytes:
+        """The tasks of that document and the ways between them: JSON text of a Graph. Raises UnknownDocument."""
+
     def feed(self, principal: Principal | None, which: dict[str, str], after: str) -> AbstractAsyncContextManager[Feed]:
         """Follows executions while the context is open, after a cursor if there is one; `which` has namespace, name
         and version, empty or not. Raises AtCapacity."""

@@ -194,6 +194,10 @@ async def _get_document(call: Call) -> Answer:
     return Answer(200, await call.backend.document(call.principal, call.path["id"]))
 
 
+async def _get_graph(call: Call) -> Answer:
+    return Answer(200, await call.backend.graph(call.principal, call.path["id"]))
+
+
 async def _get_info(call: Call) -> Answer:
     roles = Role if call.principal is None else call.principal.roles
     info = shapes.Info(
@@ -276,6 +280,11 @@ OPERATIONS: Final = (
         "getDocument", "GET", "/executions/{id}/document", Role.READ,
         "What an execution executes, as it was accepted, and where its tasks stand in it.",
         _get_document, {200: shapes.Document},
+    ),
+    Operation(
+        "getGraph", "GET", "/executions/{id}/graph", Role.READ,
+        "The tasks of what an execution executes and the ways between them, to be drawn.",
+        _get_graph, {200: shapes.Graph},
     ),
     Operation(
         "followExecutions", "GET", "/feed", Role.READ,

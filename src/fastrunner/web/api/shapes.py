@@ -21,6 +21,9 @@ __all__ = [
     "Execution",
     "ExecutionPage",
     "FieldProblem",
+    "Graph",
+    "GraphEdge",
+    "GraphNode",
     "Info",
     "NewWorkflow",
     "Problem",
@@ -193,6 +196,45 @@ class Document(_Shape):
     tasks: list[TaskPlace]
     """Where its tasks stand, in its order. Tasks of functions and of what comes from elsewhere are not among them:
     their references go on from that of the task that calls."""
+
+
+class GraphNode(_Shape):
+    """A task, or the tasks that an extension puts before or after one."""
+
+    reference: str
+    """JSON pointer, as `task_reference` of its events has it."""
+    name: str
+    """As the document calls it."""
+    kind: str
+    """What it does, as TaskPlace has it; `extension` for the tasks of one."""
+    parent: str
+    """Reference of what it lies in; empty for the document's own list."""
+    label: str
+    """What it does, in short."""
+
+
+class GraphEdge(_Shape):
+    """A way that an execution may take."""
+
+    source: str
+    """Reference of a node, or `start:` and the reference of what holds the list that begins."""
+    target: str
+    """Reference of a node, or `end:` and the reference of what holds the list that ends; `end:` alone: all ends."""
+    kind: Literal["next", "then", "case", "branch", "catch"]
+    """next: nothing is said; then: the document says so; case: of a switch; branch: of a fork; catch: after an
+    error."""
+    label: str
+    """When it is taken; empty: always."""
+
+
+class Graph(_Shape):
+    """The tasks of a document and the ways between them."""
+
+    nodes: list[GraphNode]
+    """In the order of the document; what holds others comes before them. Tasks of functions of the document, and of
+    extensions, are there at each task that has them."""
+    edges: list[GraphEdge]
+    """Both ends of each are there."""
 
 
 class Info(_Shape):
