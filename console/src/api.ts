@@ -253,7 +253,8 @@ export const getWorkflow = (
 
 export const createWorkflow = (document: string): Promise<Workflow | null> => post("/workflows", { document });
 
-export const startExecution = (request: StartRequest): Promise<Execution | null> => post("/executions", request);
+/** `request`: StartRequest as text. */
+export const startExecutionText = (request: string): Promise<Execution | null> => post("/executions", request);
 
 export type Command = "cancel" | "pause" | "resume";
 

@@ -1,0 +1,156 @@
+import { describe, expect, it } from "vitest";
+import type { AcceptedDocument, Event, Execution } from "./api";
+import { bytes, duration, offset, relativeTime, sizeBytes } from "./format";
+import { Fold } from "./fold";
+import { merged } from "./pages/Executions";
+import { pairsOf, requestText } from "./pages/StartDialog";
+import { MessageParser, Tail } from "./stream";
+import { commandSame, quoted } from "./terminal";
+import { pretty } from "./ui/ValueView";
+import { ExactNumber, jqPath, jsonProblem, parseExact, scalarText } from "./values";
+import { eventTypesOf, waitOf, whyWaiting } from "./why";
+
+const execution = (changes: Partial<Execution>): Execution => ({
+  id: "e", namespace: "n", name: "w", version: "1.0.0", labels: {}, launch: "accepted", status: "running", last_sequence: 1,
+  created_ms: 1, started_ms: 1, updated_ms: 1, ended_ms: 0, gap_since_ms: 0, message: "", error: null, output_json: "",
+  ...changes,
+});
+
+describe("numbers and times", () => {
+  it("are said with two units at most", () => {
+    expect([12, 3210, 45_000, 245_000, 7_800_000, 200_000_000].map(duration)).toEqual([
+      "12 ms", "3.21 s", "45.0 s", "4 min 5 s", "2 h 10 min", "2 d 7 h",
+    ]);
+    expect([relativeTime(0, 9), relativeTime(1000, 1200), relativeTime(1000, 62_000), relativeTime(9000, 1000)]).toEqual([
+      "–", "now", "1 min ago", "in 8 s",
+    ]);
+    expect([offset(12), offset(62_500), offset(3_661_000)]).toEqual(["+0.012", "+1:02.500", "+1:01:01"]);
+  });
+
+  it("count bytes as UTF-8 has them", () => {
+    for (const text of ["a", "ü", "€", "😀", "a😀ü€"]) expect(sizeBytes(text)).toBe(new TextEncoder().encode(text).length);
+    expect([bytes(1), bytes(2048), bytes(3 * 1024 * 1024)]).toEqual(["1 byte", "2.0 KB", "3.0 MB"]);
+  });
+});
+
+describe("values", () => {
+  it("have paths as jq has them", () => {
+    expect(jqPath([])).toBe(".");
+    expect(jqPath(["items", 3, "name"])).toBe(".items[3].name");
+    expect(jqPath([0])).toBe(".[0]");
+    expect(jqPath(["first name", "a-b"])).toBe('.["first name"]["a-b"]');
+    expect(jqPath(["a", "b c"])).toBe('.a["b c"]');
+  });
+
+  it("keep numbers as they were written, where the browser tells", () => {
+    const value = parseExact('{"a":12345678901234567890,"b":1.50,"c":7}') as Record<string, unknown>;
+    expect(value["c"]).toBe(7);
+    if (value["a"] instanceof ExactNumber) expect(scalarText(value["a"])).toBe("12345678901234567890");
+  });
+
+  it("are indented without any change to them", () => {
+    const json = '{"a":12345678901234567890,"t":"x{,:\\"]","e":[],"o":{ },"l":[1,{"b":null}]}';
+    expect(pretty(json).replace(/\n */g, "").replaceAll('": ', '":').replace(/,\s/g, ",")).toBe(json.replace("{ }", "{}"));
+    expect(JSON.parse(pretty(json))).toEqual(JSON.parse(json));
+  });
+
+  it("that are no JSON are told where", () => {
+    expect(jsonProblem('{"a": 1}')).toBeNull();
+    expect(jsonProblem('{"a": 1,\n  b}')).toMatch(/^line 2, column 3: /);
+  });
+});
+
+describe("a start", () => {
+  it("sends the input as it is written", () => {
+    const request = { workflow: { namespace: "n", name: "w" } };
+    expect(requestText(request, ' {"a": 12345678901234567890} ')).toBe(
+      '{"workflow":{"namespace":"n","name":"w"},"input":{"a": 12345678901234567890}}',
+    );
+    expect(requestText(request, "")).toBe('{"workflow":{"namespace":"n","name":"w"}}');
+  });
+
+  it("reads a pair a line", () => {
+    expect(pairsOf("a=1\n\nb=x=y")).toEqual({ pairs: { a: "1", b: "x=y" }, problem: "" });
+    expect(pairsOf("a=1\nb").problem).toMatch(/line 2/);
+  });
+});
+
+describe("the same from a terminal", () => {
+  it("is quoted for a shell", () => {
+    expect(quoted("plain-1.0")).toBe("plain-1.0");
+    expect(quoted("it's $HOME")).toBe("'it'\\''s $HOME'");
+    const [cli, grpc, curl] = commandSame("http://here", "a b", "cancel", "too late", true);
+    expect(cli?.text).toBe("fastrunner cancel 'a b' --reason 'too late' --force");
+    expect(grpc?.text).toContain("CancelExecution");
+    expect(curl?.text).toContain("http://here/api/v1/executions/a%20b/cancel");
+  });
+});
+
+describe("the list", () => {
+  const which = { status: "running", namespace: "", name: "", version: "" };
+  const rows = [execution({ id: "b", created_ms: 20 }), execution({ id: "a", created_ms: 10 })];
+
+  it("takes changes in their place, and what is new at the top", () => {
+    expect(merged(rows, execution({ id: "a", status: "failed" }), which, true).map((each) => each.status)).toEqual(["running", "failed"]);
+    expect(merged(rows, execution({ id: "c", created_ms: 30 }), which, true).map((each) => each.id)).toEqual(["c", "b", "a"]);
+  });
+
+  it("leaves out what does not belong to it", () => {
+    expect(merged(rows, execution({ id: "c", created_ms: 30, status: "failed" }), which, true)).toBe(rows);
+    expect(merged(rows, execution({ id: "c", created_ms: 30 }), which, false)).toBe(rows);
+    expect(merged(rows, execution({ id: "old", created_ms: 5 }), which, true)).toBe(rows);
+  });
+});
+
+describe("a stream", () => {
+  it("is read however it is cut", () => {
+    const text = ': nothing new\n\nid: 1\nevent: progress\ndata: {"a":1}\n\nevent: end\ndata: {}\n\n';
+    for (let size = 1; size < text.length; size += 7) {
+      const parser = new MessageParser();
+      const found = [];
+      for (let at = 0; at < text.length; at += size) found.push(...parser.take(text.slice(at, at + size)));
+      expect(found).toEqual([{ event: "progress", data: '{"a":1}' }, { event: "end", data: "{}" }]);
+    }
+  });
+
+  it("keeps each event once and in order, and asks again where one is missing", () => {
+    const tail = new Tail("e");
+    const event = (sequence_number: number): Event => ({ workflow_execution_id: "e", sequence_number, event_type: "task_started" });
+    expect([1, 2, 2, 1, 3].map((number) => tail.add(event(number)))).toEqual([true, true, true, true, true]);
+    expect(tail.add(event(5))).toBe(false);
+    expect(tail.events.map((each) => each.sequence_number)).toEqual([1, 2, 3]);
+  });
+});
+
+describe("why it is waiting", () => {
+  const text = "do:\n- rest:\n    wait: {hours: 1}\n- hear:\n    listen: {to: {one: {with: {type: order.paid}}}}\n";
+  const document: AcceptedDocument = {
+    namespace: "n", name: "w", version: "1.0.0", document: text,
+    tasks: [
+      { reference: "/do/0/rest", name: "rest", kind: "wait", line: 2, column: 3, end_line: 3 },
+      { reference: "/do/1/hear", name: "hear", kind: "listen", line: 4, column: 3, end_line: 5 },
+    ],
+  };
+  const started = (reference: string): Fold => {
+    const fold = new Fold();
+    const task_name = reference.slice(reference.lastIndexOf("/") + 1);
+    fold.take({ workflow_execution_id: "e", sequence_number: 1, event_type: "task_started", task_reference: reference, task_name, timestamp_ms: 1000 });
+    return fold;
+  };
+
+  it("reads durations and types of events", () => {
+    expect(waitOf("wait: PT1H30M")).toBe(5_400_000);
+    expect(waitOf("  wait:\n    minutes: 2\n    seconds: 3")).toBe(123_000);
+    expect(waitOf("wait: ${ .pause }")).toBe(0);
+    expect(eventTypesOf("any: [{with: {type: a.b}}, {with: {type: 'c'}}]")).toEqual(["a.b", "c"]);
+  });
+
+  it("is one sentence", () => {
+    expect(whyWaiting(execution({}), started("/do/0/rest"), document, 601_000)).toMatch(/^Waits at rest until .*, for 50 min more\.$/);
+    expect(whyWaiting(execution({}), started("/do/1/hear"), document, 3000)).toBe("Listens at hear for an event of type order.paid, since 2.00 s.");
+    expect(whyWaiting(execution({ status: "paused", message: "stock" }), new Fold(), document, 0)).toMatch(/^Paused: stock\./);
+    expect(whyWaiting(execution({ launch: "recorded", status: "pending" }), new Fold(), null, 0)).toMatch(/^Recorded/);
+    expect(whyWaiting(execution({ gap_since_ms: 1000, last_sequence: 4 }), new Fold(), null, 4000)).toMatch(/^Event 5 has been missing for 3/);
+    expect(whyWaiting(execution({ status: "completed" }), new Fold(), null, 0)).toBe("");
+  });
+});
