@@ -33,6 +33,7 @@ STORE = BELOW | {"engine.embedded.store"}
 MAY_IMPORT = {
     **dict.fromkeys(BELOW, BELOW),
     "api": {"_pb"},
+    "blobs": BELOW,
     "core": {"base"},
     "diagram": BELOW,
     "jq": {"base"},
@@ -40,9 +41,10 @@ MAY_IMPORT = {
     "progress": BELOW | {"_wire"},
     "engine": BELOW | {"_core", "access.principal"},
     "engine.embedded.store": BELOW | {"_wire", "access.sealing", "engine"},
-    "engine.build": BELOW | {"access.sealing", "engine", "engine.embedded", "engine.temporal", "routing.placement"},
+    "engine.build": BELOW
+    | {"access.sealing", "blobs", "engine", "engine.embedded", "engine.temporal", "routing.placement"},
     "engine.temporal": BELOW
-    | {"_core", "access.files", "access.principal", "engine", "engine.embedded.admit"}
+    | {"_core", "access.files", "access.principal", "access.sealing", "blobs", "engine", "engine.embedded.admit"}
     | {"engine.embedded.run.commands", "engine.embedded.run.family"},
     "engine.embedded.admit": BELOW | {"_core", "_wire", "engine", "routing.placement"},
     "engine.embedded.run": BELOW | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},
@@ -51,7 +53,7 @@ MAY_IMPORT = {
     "engine.embedded": STORE
     | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"}
     | {"access.principal", "events.index", "routing.placement"},
-    "registry": STORE | {"_core", "engine"},
+    "registry": STORE | {"_core", "blobs", "engine"},
     "events": STORE,
     "events.schedules": STORE | {"_core", "access.principal", "engine", "events.bus", "events.file"},
     "events.lifecycle": STORE | {"engine", "events.sinks.delivery"},

@@ -75,6 +75,9 @@ class Registered:
             raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
         return Definition(ref, 0, True, document)
 
+    async def look_up(self, ref: DefinitionRef) -> Definition:
+        return self.find(ref)
+
 
 class Cluster:
     """One task queue of a server, and the receiver of what its executions report."""

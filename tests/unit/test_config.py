@@ -304,13 +304,33 @@ def test_temporal_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         load_config()
 
 
+def test_s3_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "_is_there", lambda module: module != "obstore")
+    monkeypatch.setenv("TEMPORAL_SERVICE_ADDRESS", "temporal:7233")
+    monkeypatch.setenv("FASTRUNNER_BLOB_URL", "s3://bucket/prefix")
+    with pytest.raises(ConfigurationError, match=re.escape("FASTRUNNER_BLOB_URL")) as refused:
+        load_config()
+    assert "pip install 'fastrunner[s3]'" in str(refused.value)
+    monkeypatch.setenv("FASTRUNNER_BLOB_URL", "file:///mnt/blobs")
+    assert load_config().blob_url == "file:///mnt/blobs"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("FASTRUNNER_BLOB_URL", "file:///mnt/blobs"), ("FASTRUNNER_TEMPORAL_KEY_FILE", __file__)]
+)
+def test_settings_that_are_of_use_on_temporal_alone(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name} is of use only with TEMPORAL_SERVICE_ADDRESS"):
+        load_config()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
         ("FASTRUNNER_WORKERS", "2", "one worker"),
         ("FASTRUNNER_EVENT_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_EVENT_SINKS is of no use"),
         ("FASTRUNNER_LIFECYCLE_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_LIFECYCLE_SINKS is of no use"),
-        ("FASTRUNNER_DATA_KEY_FILE", __file__, "not sealed"),
+        ("FASTRUNNER_DATA_KEY_FILE", __file__, "FASTRUNNER_TEMPORAL_KEY_FILE"),
     ],
 )
 def test_settings_that_are_of_no_use_on_temporal(

@@ -62,6 +62,10 @@ json.dump({"found": found, "performed": told}, sys.stdout)
 """
 
 
+OF_SETTINGS = {"temporal", "s3"}
+"""Extras that no document needs, but a setting."""
+
+
 def documents(**tasks: object) -> dict[str, str]:
     header = {"dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0"}
     return {name: json.dumps({"document": header, "do": [{"x": task}]}) for name, task in tasks.items()}
@@ -113,5 +117,5 @@ def test_what_is_not_installed_is_refused_with_the_extra_to_install(bare_package
 def test_every_extra_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     names = {extra.name for extra in EXTRAS.values()}
-    assert {*declared} == {*names, "all"}
+    assert {*declared} == {*names, *OF_SETTINGS, "all"}
     assert declared["all"] == [f"fastrunner[{','.join(name for name in declared if name != 'all')}]"]

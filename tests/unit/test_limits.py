@@ -100,6 +100,17 @@ REACHED = {
         "TEMPORAL_TURNS_PER_ACTIVATION_MAX": "test_histories_of_an_endless_loop_are_bounded",
         "TEMPORAL_WORKFLOWS_CACHED_MAX": "test_bounds_of_activities",
     },
+    "integration/test_blobs.py": {
+        "BLOB_REQUEST_S_MAX": "test_a_server_that_hangs",
+        "BLOB_RETRY_S_MAX": "test_a_server_that_does_not_answer",
+    },
+    "integration/test_temporal_data.py": {
+        "TEMPORAL_BLOB_PAUSE_S": "test_a_store_that_is_away_has_no_effect_performed_again",
+        "TEMPORAL_INLINE_SIZE_BYTES_MAX": "test_what_is_small_stays_in_the_history",
+    },
+    "unit/test_temporal_codec.py": {
+        "TEMPORAL_BLOBS_CACHED_SIZE_BYTES_MAX": "test_what_a_worker_keeps_of_blobs_is_bounded",
+    },
     "unit/test_temporal_reporting.py": {
         "TEMPORAL_EVENTS_KEPT_SIZE_BYTES_MAX": "test_the_walk_rests_with_too_much_unreported",
         "TEMPORAL_EVENTS_UNREPORTED_MAX": "test_the_walk_rests_with_too_much_unreported",

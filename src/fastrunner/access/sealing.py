@@ -1,4 +1,5 @@
-"""Support: what lies in the data directory is sealed: AES-256-GCM with the keys of FASTRUNNER_DATA_KEY_FILE.
+"""Support: what lies in the data directory is sealed: AES-256-GCM with the keys of FASTRUNNER_DATA_KEY_FILE; what
+Temporal keeps, with those of FASTRUNNER_TEMPORAL_KEY_FILE.
 
     bytes 0-3   FE 46 52 01: no JSON, no event, no snapshot begins so
     byte 4      size of the key's id, then the id
@@ -103,25 +104,26 @@ class DataKeys:
 
     by_id: Mapping[str, bytes]
     """In the order of the file."""
+    variable: str = VARIABLE
+    """Names the file, for what is said."""
 
     @classmethod
-    def read(cls, path: Path) -> "DataKeys":
+    def read(cls, path: Path, variable: str = VARIABLE) -> "DataKeys":
         """The keys of a file that nobody but its owner may read. Raises KeyFileRefused."""
+        where = f"{variable}={path}"
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 facts = os.fstat(descriptor)
-                _check_file(path, facts)
+                _check_file(where, facts)
                 data = os.read(descriptor, limits.DATA_KEY_FILE_SIZE_BYTES_MAX + 1)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise KeyFileRefused(f"{VARIABLE}={path}: cannot be read: {error.strerror}") from None
+            raise KeyFileRefused(f"{where}: cannot be read: {error.strerror}") from None
         if len(data) > limits.DATA_KEY_FILE_SIZE_BYTES_MAX:
-            raise KeyFileRefused(
-                f"{VARIABLE}={path}: more than {limits.DATA_KEY_FILE_SIZE_BYTES_MAX} bytes are no keys"
-            )
-        return cls(_parsed(path, data))
+            raise KeyFileRefused(f"{where}: more than {limits.DATA_KEY_FILE_SIZE_BYTES_MAX} bytes are no keys")
+        return cls(_parsed(where, data), variable)
 
     @property
     def first_id(self) -> str:
@@ -136,25 +138,25 @@ class DataKeys:
         }
 
 
-def _check_file(path: Path, facts: os.stat_result) -> None:
+def _check_file(where: str, facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):
-        raise KeyFileRefused(f"{VARIABLE}={path}: it is no file")
+        raise KeyFileRefused(f"{where}: it is no file")
     mode = stat.S_IMODE(facts.st_mode)
     if mode & _OTHERS:
         raise KeyFileRefused(
-            f"{VARIABLE}={path}: others than its owner may use it (mode {mode:04o}), and it opens all that is sealed: "
+            f"{where}: others than its owner may use it (mode {mode:04o}), and it opens all that is sealed: "
             "run `chmod 600` on it; of a mounted Kubernetes Secret set `defaultMode: 0400`"
         )
 
 
-def _parsed(path: Path, data: bytes) -> dict[str, bytes]:
+def _parsed(file: str, data: bytes) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     remedy = "`fastrunner data key` makes one"
     for number, line in enumerate(data.splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith(b"#"):
             continue
-        where = f"{VARIABLE}={path}: line {number}"
+        where = f"{file}: line {number}"
         key_id = words[0].decode("ascii", "replace")
         if len(words) != 2 or not _ID.fullmatch(key_id):
             # What is in the line may be a key.
@@ -171,7 +173,7 @@ def _parsed(path: Path, data: bytes) -> dict[str, bytes]:
             raise KeyFileRefused(f"{where}: the key {key_id} is another one again: {remedy}")
         found[key_id] = key
     if not found:
-        raise KeyFileRefused(f"{VARIABLE}={path}: there is no key in it: {remedy}")
+        raise KeyFileRefused(f"{file}: there is no key in it: {remedy}")
     return found
 
 
@@ -220,6 +222,7 @@ class Sealer:
         self._make = AESGCM
         self._invalid = InvalidTag
         self._keys = keys.by_id
+        self._variable = keys.variable
         self._id = keys.first_id
         self._head = _MAGIC + bytes([len(self._id)]) + self._id.encode()
         self._lock = Lock()
@@ -255,7 +258,7 @@ class Sealer:
         """What was sealed. Raises NotOpened."""
         key_id, salt, number, ciphertext = _parts(value)
         if key_id not in self._keys:
-            raise NotOpened(f"is sealed with the key {key_id!r}, which {VARIABLE} has not")
+            raise NotOpened(f"is sealed with the key {key_id!r}, which {self._variable} has not")
         try:
             return self._opener(key_id, salt).decrypt(_NONCE_BEGIN + number, ciphertext, context)
         except self._invalid:

@@ -24,6 +24,7 @@ __all__ = [
     "check_certificates",
     "check_pair",
     "check_temporal",
+    "check_without_temporal",
     "encodable",
     "host_and_port",
     "is_deeper",
@@ -221,9 +222,15 @@ def check_temporal(workers: int, set_names: Sequence[str]) -> None:
             "are more replicas; unset it or set it to 1"
         )
     why = {
-        "FASTRUNNER_DATA_KEY_FILE": "Temporal's histories are not sealed by it",
+        "FASTRUNNER_DATA_KEY_FILE": "what Temporal keeps is sealed by FASTRUNNER_TEMPORAL_KEY_FILE",
         "FASTRUNNER_EVENT_SINKS": "documents that emit events are refused there",
         "FASTRUNNER_LIFECYCLE_SINKS": "the lifecycle of executions is not told there",
     }
     for name in set_names:
         raise ValueError(f"{name} is of no use with TEMPORAL_SERVICE_ADDRESS: {why[name]}; unset one of the two")
+
+
+def check_without_temporal(set_names: Sequence[str]) -> None:
+    """Raises ValueError for what is set of the distributed engine where that is not used."""
+    for name in set_names:
+        raise ValueError(f"{name} is of use only with TEMPORAL_SERVICE_ADDRESS: set that, too, or unset it")

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["EXTRAS", "Extra", "engine_refusal", "extra_refusal"]
+__all__ = ["EXTRAS", "Extra", "engine_refusal", "extra_refusal", "store_refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Extra:
 
 
 _TEMPORAL: Final = Extra("temporal", "temporalio")
+_S3: Final = Extra("s3", "obstore")
 _MQTT: Final = Extra("mqtt", "paho")
 
 EXTRAS: Final = {
@@ -53,6 +54,13 @@ def engine_refusal() -> str:
     if _is_there(_TEMPORAL.module):
         return ""
     return f"Temporal needs libraries that are not installed here: pip install 'fastrunner[{_TEMPORAL.name}]'"
+
+
+def store_refusal() -> str:
+    """Why blobs cannot lie in S3; empty if they can."""
+    if _is_there(_S3.module):
+        return ""
+    return f"S3 needs libraries that are not installed here: pip install 'fastrunner[{_S3.name}]'"
 
 
 @cache

@@ -13,6 +13,7 @@ from fastrunner.base.checks import (
     check_certificates,
     check_pair,
     check_temporal,
+    check_without_temporal,
     is_loopback,
     read_key,
 )
@@ -109,6 +110,8 @@ class Config(TemporalSettings, RunnerSettings):
     def _check_temporal(self) -> None:
         """Raises ValueError for what the distributed engine needs, and for what it does not do."""
         if self.temporal_service_address is None:
+            of_temporal = {"FASTRUNNER_TEMPORAL_KEY_FILE": self.temporal_key_file, "FASTRUNNER_BLOB_URL": self.blob_url}
+            check_without_temporal([name for name, value in of_temporal.items() if value is not None])
             return
         of_one_machine = {
             "FASTRUNNER_DATA_KEY_FILE": self.data_key_file,

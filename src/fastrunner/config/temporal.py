@@ -8,7 +8,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, FilePath
 
 from fastrunner.base.checks import check_authorities, check_pair, host_and_port
-from fastrunner.config.fields import DataSettings, Key, variable
+from fastrunner.base.stores import checked_url
+from fastrunner.config.fields import DataSettings, Key, readable, variable
 
 __all__ = ["TemporalSettings", "unread_temporal"]
 
@@ -34,6 +35,12 @@ class TemporalSettings(DataSettings):
     """host:port of Temporal; selects the distributed engine."""
     temporal_namespace: str = variable("TEMPORAL_NAMESPACE", "default")
     """Temporal namespace."""
+    temporal_key_file: FilePath | None = variable("FASTRUNNER_TEMPORAL_KEY_FILE", None)
+    """File with the keys that seal what Temporal keeps of executions, in the form of FASTRUNNER_DATA_KEY_FILE, the same
+    for all replicas. Read at start."""
+    blob_url: Annotated[str, readable(checked_url)] | None = variable("FASTRUNNER_BLOB_URL", None)
+    """Where large values and registered workflows of executions on Temporal lie, for all replicas: file:///folder or
+    s3://bucket/prefix; see docs/temporal.md."""
     temporal_api_key: Key | None = variable("TEMPORAL_API_KEY", None)
     """Sent to Temporal with every request as `authorization: Bearer <key>`; never logged. No flag: others see those."""
     temporal_api_key_file: FilePath | None = variable("TEMPORAL_API_KEY_FILE", None)

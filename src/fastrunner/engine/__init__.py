@@ -84,6 +84,13 @@ class Definitions(Protocol):
         """One version, or the highest one. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
 
 
+class Lookups(Protocol):
+    """The same for whoever may wait: registered workflows that other replicas see, too."""
+
+    async def look_up(self, ref: DefinitionRef) -> Definition:
+        """One version, or the highest one. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parent:
     """The execution that has started another one by `run: workflow`."""

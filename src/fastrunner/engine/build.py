@@ -5,9 +5,19 @@ from collections.abc import Mapping
 from fastrunner.access.sealing import DataKeys
 from fastrunner.base import clock
 from fastrunner.base.deaths import Death
+from fastrunner.blobs import BlobStore
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine import Definitions, EffectPerformer, EventSource, Report, Resources, SecretSource, WorkerEngine
+from fastrunner.engine import (
+    Definitions,
+    EffectPerformer,
+    EventSource,
+    Lookups,
+    Report,
+    Resources,
+    SecretSource,
+    WorkerEngine,
+)
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
 
@@ -19,18 +29,23 @@ def build_engine(
     metrics: Metrics,
     performers: Mapping[str, EffectPerformer],
     secrets: SecretSource,
-    definitions: Definitions,
+    definitions: Definitions | None,
+    lookups: Lookups,
     resources: Resources,
     events: EventSource,
     places: Places,
     death: Death | None,
     data_keys: DataKeys | None,
     report: Report | None,
+    blobs: BlobStore | None,
+    temporal_keys: DataKeys | None,
 ) -> WorkerEngine:
     """The engine of one worker, not yet opened; call on the worker's loop.
 
     `death` is how the worker before this one died, if nobody asked it to end; `data_keys` seal what is stored.
-    `report` is for executions that report by themselves; None: nobody receives anything.
+    Registered workflows are found on one machine in `definitions`, else in `lookups`. `report` is for executions that
+    report by themselves; None: nobody receives anything. `blobs` and `temporal_keys` are the distributed engine's: what
+    takes large values, what seals histories.
     """
     if config.temporal_service_address is not None:
         # Its libraries come with an extra, and take half a second and 50 MB.
@@ -41,9 +56,11 @@ def build_engine(
             metrics,
             performers,
             secrets=secrets,
-            definitions=definitions,
+            definitions=lookups,
             resources=resources,
             report=report,
+            blobs=blobs,
+            keys=temporal_keys,
         )
     return EmbeddedEngine(
         config,

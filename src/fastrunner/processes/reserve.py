@@ -88,6 +88,8 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
         http = stack.enter_context(reserve_port(config.http_host, config.http_port, "FASTRUNNER_HTTP_PORT"))
         try:
             keys = None if config.data_key_file is None else DataKeys.read(config.data_key_file)
+            sealing = config.temporal_key_file
+            temporal_keys = None if sealing is None else DataKeys.read(sealing, "FASTRUNNER_TEMPORAL_KEY_FILE")
         except KeyFileRefused as error:
             raise StartError(ExitCode.CONFIGURATION, str(error)) from None
         try:
@@ -108,7 +110,7 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
         (grpc_host, grpc_port), (http_host, http_port) = host_and_port_of(grpc), host_and_port_of(http)
         chosen = {"grpc_host": grpc_host, "grpc_port": grpc_port, "http_host": http_host, "http_port": http_port}
         segments = _segments(config.workers, data.shard_count)
-        shared = Shared.create(config.workers, data.shard_count, data.placement_key, keys)
+        shared = Shared.create(config.workers, data.shard_count, data.placement_key, keys, temporal_keys)
         reserved = Reserved(grpc, ipv6, http, folder, shared, segments, package)
         return config.model_copy(update=chosen), reserved, stack.pop_all()
 

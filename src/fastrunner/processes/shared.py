@@ -57,12 +57,22 @@ class Shared:
     """When the runner was started, by the steady clock."""
     data_keys: DataKeys | None = None
     """What seals what is stored there; None if it is not sealed."""
+    temporal_keys: DataKeys | None = None
+    """What seals Temporal's histories; None if nothing does."""
 
     @classmethod
-    def create(cls, workers: int, shard_count: int, key: bytes, data_keys: DataKeys | None = None) -> Self:
+    def create(
+        cls,
+        workers: int,
+        shard_count: int,
+        key: bytes,
+        data_keys: DataKeys | None = None,
+        temporal_keys: DataKeys | None = None,
+    ) -> Self:
         """New memory, for so many workers. Raises OSError."""
         wakes = Wakes([os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(workers)])
-        return cls(Placement.create(), Loads.create(workers), key, shard_count, wakes, steady_ms(), data_keys)
+        memory = (Placement.create(), Loads.create(workers))
+        return cls(*memory, key, shard_count, wakes, steady_ms(), data_keys, temporal_keys)
 
     def places(self, worker: int, worker_count: int) -> Places:
         """What one worker sees of it."""

@@ -22,6 +22,7 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.logs import count_library_records
 from fastrunner.base.sinks import SinkAddress
+from fastrunner.blobs import BlobStore, open_store
 from fastrunner.callback import CallbackPipeline
 from fastrunner.callback.direct import DirectReports
 from fastrunner.config import Config, secret_variables
@@ -40,6 +41,7 @@ from fastrunner.processes.memory import MemoryReturn
 from fastrunner.processes.ports import address_of
 from fastrunner.processes.troubles import Troubles
 from fastrunner.registry.registry import Registry
+from fastrunner.registry.shared import SharedRegistry
 from fastrunner.resources.resolver import Resolver
 from fastrunner.routing.facts import CallFacts
 from fastrunner.routing.peers import Router
@@ -93,6 +95,14 @@ def _lifecycle_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Li
     return Lifecycle(config.data_dir, addresses, HttpPost(config, metrics, egress), metrics)
 
 
+def _registry_of(local: Registry | None, blobs: BlobStore | None) -> Registry | SharedRegistry:
+    """Where registered workflows lie: in the data directory, or for all replicas in their blob store."""
+    if local is not None:
+        return local
+    assert blobs is not None
+    return SharedRegistry(blobs)
+
+
 def _reports_of(config: Config, metrics: Metrics) -> DirectReports | None:
     """Who sends what executions report by themselves; None if they do not, or nobody receives it."""
     is_wanted = config.temporal_service_address is not None and config.stigmer_service_endpoint is not None
@@ -123,7 +133,9 @@ class Worker:
         count_library_records(lambda library: records.labels(library).inc())
         self._places = places = context.shared.places(context.index, context.config.workers)
         self._workflows_dir = config.workflows_dir
-        self._registry = Registry(config.data_dir)
+        blobs = None if config.blob_url is None else open_store(config.blob_url)
+        local = Registry(config.data_dir) if blobs is None else None
+        self._registry = _registry_of(local, blobs)
         self._bus = EventBus(
             config.data_dir,
             context.shared.wakes.wake,
@@ -145,6 +157,7 @@ class Worker:
             self._metrics,
             self._performers,
             secrets,
+            local,
             self._registry,
             resources,
             self._bus,
@@ -152,6 +165,8 @@ class Worker:
             context.death,
             context.shared.data_keys,
             None if self._reports is None else self._reports.send,
+            blobs,
+            context.shared.temporal_keys,
         )
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = _callbacks_of(config, self._engine, self._metrics)

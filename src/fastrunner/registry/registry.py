@@ -5,32 +5,23 @@ RegisterWorkflow -> the engine compiles -> register -> durable in the file -> re
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fastrunner.base.clock import wall_ms
 from fastrunner.engine import Definition, DefinitionRef
 from fastrunner.engine.pinned import pinned_text
-from fastrunner.errors import RunnerError
 from fastrunner.registry.file import After, RegistryFile
+from fastrunner.registry.folder import Compile, load_folder
 
 if TYPE_CHECKING:
     from fastrunner._core import Plan
 
-__all__ = ["Compile", "Registry"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Registry"]
 
 T = TypeVar("T")
-
-_SUFFIXES: Final = frozenset((".yaml", ".yml", ".json"))
-
-Compile = Callable[[str], "Awaitable[Plan]"]
-"""Makes a plan of a document. Raises DocumentRefused and other refusals."""
 
 
 class Registry:
@@ -45,6 +36,10 @@ class Registry:
     def find(self, ref: DefinitionRef) -> Definition:
         """One version, or the highest one. Raises UnknownWorkflow, Damaged, StorageFailed, StorageFull."""
         return self._reading.find(ref)
+
+    async def look_up(self, ref: DefinitionRef) -> Definition:
+        """See Lookups."""
+        return self.find(ref)
 
     async def register(self, plan: "Plan", document: str) -> tuple[Definition, bool]:
         """Registers what a document says it is; also whether this call has done it. Durable, and seen by every worker,
@@ -70,30 +65,15 @@ class Registry:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, action))
 
     async def load(self, folder: Path, compile_document: Compile) -> None:
-        """Registers every document of a folder, and of those below it. What is wrong with one is logged, and keeps none
-        of the others away. Nothing is fetched again for a text that is registered."""
-        files = await self._in_thread(lambda: sorted(_documents_in(folder)))
-        registered_count = 0
-        for path in files:
-            try:
-                document = await self._in_thread(partial(path.read_text, encoding="utf-8"))
-                if not self._reading.has_text(document):
-                    _, created = await self.register(await compile_document(document), document)
-                    registered_count += created
-            except (RunnerError, OSError, UnicodeDecodeError) as error:
-                _log.error("the workflow in %s is not registered: %s", path, error)
-        _log.info("%d of the %d workflows in %s are newly registered", registered_count, len(files), folder)
+        """Registers every document of a folder, as `load_folder` does."""
+        await load_folder(self, folder, compile_document)
+
+    async def has_text(self, document: str) -> bool:
+        """Whether some version is registered with a text, and undamaged. Raises StorageFailed."""
+        return self._reading.has_text(document)
 
     def close(self) -> None:
         """Waits for what is being written, and gives the file back."""
         self._thread.shutdown(wait=True)
         self._writing.close()
         self._reading.close()
-
-
-def _documents_in(folder: Path) -> Iterator[Path]:
-    """Files of workflows by their names. Kubernetes mounts files as links, beside folders that begin with two dots."""
-    for path in folder.rglob("*"):
-        inside = path.relative_to(folder).parts
-        if path.suffix.lower() in _SUFFIXES and not any(part.startswith(".") for part in inside) and path.is_file():
-            yield path

@@ -24,7 +24,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.registry_pb2 import (
 )
 from fastrunner.access.principal import check_namespace, check_references
 from fastrunner.base import limits
-from fastrunner.engine import Definition, DefinitionRef, Definitions, Engine
+from fastrunner.engine import Definition, DefinitionRef, Engine, Lookups
 from fastrunner.errors import InvalidRequest
 from fastrunner.routing.facts import CallFacts
 from fastrunner.service.decode import check_document, checked_ref, parse
@@ -38,7 +38,7 @@ __all__ = ["Registry", "WorkflowRegistry"]
 _PAGE_SIZE_DEFAULT: Final = 100
 
 
-class WorkflowRegistry(Definitions, Protocol):
+class WorkflowRegistry(Lookups, Protocol):
     """What the service needs of the registry (see `registry/`)."""
 
     async def register(self, plan: "Plan", document: str) -> tuple[Definition, bool]:
@@ -85,7 +85,7 @@ class Registry:
         """Answers GetWorkflow. Raises UnknownWorkflow."""
         ref = checked_ref(parse(GetWorkflowRequest, payload).workflow_ref)
         check_namespace(facts.principal, ref.namespace)
-        definition = self._registry.find(ref)
+        definition = await self._registry.look_up(ref)
         return GetWorkflowResponse(workflow=_shown(definition, with_document=True)).SerializeToString()
 
     async def list(self, payload: bytes, facts: CallFacts) -> bytes:

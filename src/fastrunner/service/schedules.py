@@ -17,7 +17,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import schedules_pb2 as s
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.access.principal import check_namespace, check_references
 from fastrunner.base import clock, limits
-from fastrunner.engine import Definitions, Engine, Submission
+from fastrunner.engine import Engine, Lookups, Submission
 from fastrunner.engine.schedules import Misfire, Overlap, Schedule, ScheduleBook, ScheduleOptions, ScheduleView, Trigger
 from fastrunner.errors import DocumentRefused, InvalidRequest, TooLarge
 from fastrunner.routing.facts import CallFacts
@@ -42,7 +42,7 @@ class Schedules:
     """Answers the methods of schedules."""
 
     def __init__(
-        self, engine: Engine, book: ScheduleBook, definitions: Definitions, admit: Callable[[str, int], None]
+        self, engine: Engine, book: ScheduleBook, definitions: Lookups, admit: Callable[[str, int], None]
     ) -> None:
         self._engine = engine
         self._book = book
@@ -59,7 +59,7 @@ class Schedules:
         document = submission.document
         if submission.ref is not None:
             check_namespace(facts.principal, submission.ref.namespace)
-            document = self._definitions.find(submission.ref).document
+            document = (await self._definitions.look_up(submission.ref)).document
         plan = await self._engine.plan_of(document, facts.peer)
         check_namespace(facts.principal, plan.namespace)
         if submission.ref is None:

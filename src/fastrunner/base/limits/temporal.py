@@ -46,3 +46,19 @@ TEMPORAL_ANSWER_S_MAX: Final = 10.0
 
 TEMPORAL_FOLLOW_INTERVAL_S: Final = 0.2
 """How often a follower asks for new events: each time is a query to the workflow's worker."""
+
+TEMPORAL_INLINE_SIZE_BYTES_MAX: Final = 262_144
+"""Payloads that are larger lie in the blob store, where there is one: a history is 2 MiB before it is continued, and a
+message to the server 4 MiB."""
+
+TEMPORAL_BLOBS_CACHED_SIZE_BYTES_MAX: Final = 67_108_864
+"""Blobs that a worker keeps in memory: what one has written it is mostly the next to read."""
+
+TEMPORAL_BLOB_PAUSE_S: Final = 1.0
+"""Between two attempts to put an effect's large result into a blob store that is away, each of which takes seconds."""
+
+BLOB_REQUEST_S_MAX: Final = 30.0
+"""Longest a request to the blob store takes: of 64 MB at 20 Mbit/s and more."""
+
+BLOB_RETRY_S_MAX: Final = 20.0
+"""How long a request to the blob store is repeated before who wants it hears of it, and repeats it."""

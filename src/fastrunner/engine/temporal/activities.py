@@ -18,6 +18,7 @@ import orjson
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
+from temporalio.converter import WorkflowSerializationContext
 from temporalio.exceptions import ApplicationError
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, RenderFault
@@ -49,7 +50,7 @@ from fastrunner.engine.temporal.messages import (
 )
 from fastrunner.engine.temporal.plans import plan_of
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords
-from fastrunner.errors import AtCapacity, RunnerError, TooLarge, Unavailable
+from fastrunner.errors import AtCapacity, RunnerError, StorageFailed, TooLarge, Unavailable
 
 __all__ = ["Activities"]
 
@@ -75,13 +76,15 @@ class Activities:
         secrets: SecretSource | None,
         registered: Registered,
         report: Report | None,
+        is_sealed: bool,
     ) -> None:
-        """`report`: None where no receiver is configured."""
+        """`report`: None where no receiver is configured; `is_sealed`: whether histories are."""
         self._connection = connection
         self._performers = performers
         self._secrets = secrets
         self._registered = registered
         self._report = report
+        self._is_sealed = is_sealed
         self._starts: OrderedDict[str, WalkStart] = OrderedDict()
         self._lingering: set[asyncio.Task[None]] = set()
 
@@ -96,18 +99,35 @@ class Activities:
     @activity.defn(name=PERFORM)
     async def perform(self, order: EffectOrder) -> EffectOutcome:
         """Performs an effect."""
-        plan = _plan(await self._start())
+        given = await self._start()
+        plan = _plan(given)
         effect = _effect(plan, order)
         try:
             outcome = await _beating(self._outcome(plan, effect))
-            answer = told(shown(outcome) if isinstance(outcome, EffectFailure) else outcome)
+            answer = told(shown(outcome) if isinstance(outcome, EffectFailure) else outcome, given.has_blobs)
         except ApplicationError:
             raise
         except Exception:
             # Performers answer for the remote side; what escapes one is our own fault.
-            answer = told(_internal_error(effect))
+            answer = told(_internal_error(effect), given.has_blobs)
         self._linger(effect)
+        if given.has_blobs and len(orjson.dumps(answer.value)) > limits.TEMPORAL_INLINE_SIZE_BYTES_MAX // 2:
+            await _beating(self._kept(answer))
         return answer
+
+    async def _kept(self, answer: EffectOutcome) -> None:
+        """Puts what is large into the blob store before the activity ends, however long that is away: an activity that
+        cannot tell its outcome is performed again."""
+        info = activity.info()
+        belongs = WorkflowSerializationContext(info.namespace, info.workflow_id or "")
+        converter = self._connection.client.data_converter.with_context(belongs)
+        while True:
+            try:
+                await converter.encode([answer])
+                return
+            except StorageFailed as error:
+                _log.warning("the result of an effect waits for the blob store: %s", error)
+                await asyncio.sleep(limits.TEMPORAL_BLOB_PAUSE_S)
 
     async def _outcome(self, plan: Plan, effect: PerformEffect) -> EffectResult | EffectFailure:
         performer = self._performers[effect.kind]
@@ -178,7 +198,7 @@ class Activities:
         version = "" if arguments["version"] == LATEST else arguments["version"]
         ref = DefinitionRef(arguments["namespace"], arguments["name"], version)
         definition, plan = await self._registered.compiled_ref(ref)
-        check_env(plan, given.env)
+        check_env(plan, given.env, self._is_sealed)
         input_json = orjson.dumps(arguments.get("input", {}))
         if len(input_json) > limits.INPUT_SIZE_BYTES_MAX:
             raise TooLarge(f"the input has {len(input_json)} bytes: at most {limits.INPUT_SIZE_BYTES_MAX} are allowed")
@@ -196,6 +216,7 @@ class Activities:
             debug=given.debug,
             depth=depth,
             parent_id=parent_id,
+            has_blobs=given.has_blobs,
         )
         check_size(start)
         memo = Memo.of(plan, clock.wall_ms(), b"", b"", {}, parent_id)
@@ -251,7 +272,7 @@ def _effect(plan: Plan, order: EffectOrder) -> PerformEffect:
 
 
 def _failure(failure: EffectFailure) -> dict[str, Any] | None:
-    return told(shown(failure)).failure
+    return told(shown(failure), False).failure
 
 
 def _internal_error(effect: PerformEffect) -> EffectFailure:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from temporalio.client import Client, TLSConfig
+from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from fastrunner.access.files import signature_of
@@ -35,13 +36,14 @@ _HUNG_UP: Final = ("close_notify", "broken pipe", "connection reset", "Certifica
 class Connection:
     """Temporal, as one worker reaches it. Construct it on the worker's loop, then `connect`."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises ValueError without an address."""
+    def __init__(self, config: Config, converter: DataConverter) -> None:
+        """`converter` makes payloads of values. Raises ValueError without an address."""
         if config.temporal_service_address is None:
             raise ValueError("the distributed engine needs TEMPORAL_SERVICE_ADDRESS")
         self.address = config.temporal_service_address
         """host:port."""
         self._config = config
+        self._converter = converter
         self._client: Client | None = None
         self._key_file = config.temporal_api_key_file
         self._tls_files: tuple[Path | None, ...] = (
@@ -65,7 +67,11 @@ class Connection:
     async def _connected(self) -> Client:
         self._config.check_temporal_tls()
         return await Client.connect(
-            self.address, namespace=self._config.temporal_namespace, api_key=self._key(), tls=self._tls()
+            self.address,
+            namespace=self._config.temporal_namespace,
+            api_key=self._key(),
+            tls=self._tls(),
+            data_converter=self._converter,
         )
 
     def _key(self) -> str | None:

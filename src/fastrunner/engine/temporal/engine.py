@@ -22,19 +22,21 @@ from temporalio.worker import Worker
 
 from fastrunner._core import Plan, Problem
 from fastrunner.access.principal import check_namespace, check_references
+from fastrunner.access.sealing import DataKeys, Sealer
 from fastrunner.base import clock, limits
+from fastrunner.blobs import BlobStore
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import (
     Definition,
     DefinitionRef,
-    Definitions,
     EffectPerformer,
     EventRows,
     ExecutionPage,
     ExecutionQuery,
     ExecutionView,
     FeedItem,
+    Lookups,
     Report,
     Resources,
     SecretSource,
@@ -45,12 +47,22 @@ from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.temporal.activities import Activities
 from fastrunner.engine.temporal.client import Connection, sentence_of
+from fastrunner.engine.temporal.codec import converter_of
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.messages import WALK, WalkStart
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
 from fastrunner.engine.temporal.supported import problems_of
 from fastrunner.engine.temporal.workflow import WalkWorkflow
-from fastrunner.errors import DocumentRefused, IdTaken, NotServed, RunnerError, Stopping, Unavailable, UnknownWorkflow
+from fastrunner.errors import (
+    DocumentRefused,
+    IdTaken,
+    NotServed,
+    RunnerError,
+    Stopping,
+    StorageFailed,
+    Unavailable,
+    UnknownWorkflow,
+)
 
 __all__ = ["TASK_QUEUE", "TemporalEngine"]
 
@@ -90,15 +102,18 @@ class TemporalEngine:
         performers: Mapping[str, EffectPerformer],
         *,
         secrets: SecretSource | None = None,
-        definitions: Definitions | None = None,
+        definitions: Lookups | None = None,
         resources: Resources | None = None,
         report: Report | None = None,
+        blobs: BlobStore | None = None,
+        keys: DataKeys | None = None,
         task_queue: str = TASK_QUEUE,
         history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX,
         workflows_cached_max: int = limits.TEMPORAL_WORKFLOWS_CACHED_MAX,
     ) -> None:
-        """`report` sends events to the receiver, None: there is none. Raises ValueError without an address."""
-        self._connection = Connection(config)
+        """`report` sends events to the receiver, None: there is none; `blobs` take large values, `keys` seal histories.
+        Raises ValueError without an address."""
+        self._connection = Connection(config, converter_of(None if keys is None else Sealer(keys), blobs))
         self._config = config
         self._metrics = metrics
         self._performers = performers
@@ -106,6 +121,8 @@ class TemporalEngine:
         self._definitions = definitions
         self._resources = resources
         self._report = report
+        self._blobs = blobs
+        self._is_sealed = keys is not None
         self._task_queue = task_queue
         self._history_events_max = history_events_max
         self._workflows_cached_max = workflows_cached_max
@@ -128,16 +145,19 @@ class TemporalEngine:
         self.go_on()
 
     async def open(self) -> None:
-        """Connects, waiting for a server that does not answer; from here on executions are taken, and commands."""
+        """Connects, waiting for what does not answer; from here on executions are taken, and commands."""
         delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         while True:
             try:
                 await self._connection.connect()
                 self._executions = Executions(self._connection)
                 await self._executions.register_attributes()
+                if self._blobs is not None:
+                    # What cannot be written is told now, and not by the first large value.
+                    await self._blobs.put("about.json", b'{"written_by": "fastrunner", "format": 1}')
                 break
-            except (OSError, RPCError, RuntimeError, ValueError) as error:
-                trouble = sentence_of(error, self._config)
+            except (OSError, RPCError, RuntimeError, StorageFailed, ValueError) as error:
+                trouble = error.message if isinstance(error, StorageFailed) else sentence_of(error, self._config)
                 self._listener(trouble)
                 _log.warning("%s", trouble)
             await asyncio.sleep(delay_s)
@@ -146,7 +166,8 @@ class TemporalEngine:
 
     def go_on(self) -> None:
         """Begins to take workflow tasks and activities."""
-        self._activities = Activities(self._connection, self._performers, self._secrets, self, self._report)
+        given = (self._connection, self._performers, self._secrets, self, self._report, self._is_sealed)
+        self._activities = Activities(*given)
         self._worker = Worker(
             self._client,
             task_queue=self._task_queue,
@@ -223,13 +244,13 @@ class TemporalEngine:
 
     async def compiled_ref(self, ref: DefinitionRef) -> tuple[Definition, Plan]:
         """See Registered."""
-        definition = self._registered(ref)
+        definition = await self._registered(ref)
         return definition, (await self._compiled(definition.document, "", definition.pinned)).plan
 
-    def _registered(self, ref: DefinitionRef) -> Definition:
+    async def _registered(self, ref: DefinitionRef) -> Definition:
         if self._definitions is None:
             raise UnknownWorkflow(ref.namespace, ref.name, ref.version)
-        return self._definitions.find(ref)
+        return await self._definitions.look_up(ref)
 
     async def _compiled(self, document: str, client: str, pinned: str) -> CachedPlan:
         """The plan of a document that is executed here. Raises DocumentRefused, ResourceUnavailable, AtCapacity,
@@ -259,13 +280,13 @@ class TemporalEngine:
         client, ref = self._open_client(), submission.ref
         if ref is not None:
             check_namespace(submission.principal, ref.namespace)
-            definition = self._registered(ref)
+            definition = await self._registered(ref)
             submission.document, submission.pinned = definition.document, definition.pinned
         cached = await self._compiled(submission.document, submission.client, submission.pinned)
         plan = cached.plan
         check_namespace(submission.principal, plan.namespace)
         check_references(submission.principal, plan.namespaces_run)
-        check_env(plan, submission.env_vars)
+        check_env(plan, submission.env_vars, self._is_sealed)
         hashed = self._plans.hash_of(submission.document) if ref is None else ref_hash(ref)
         digest = request_digest(submission, hashed, env_text(submission.env_vars))
         start = self._start_of(submission, cached, digest)
@@ -304,6 +325,7 @@ class TemporalEngine:
             grace_ms=int(self._config.cancel_grace_s * 1000),
             history_events_max=self._history_events_max,
             debug=submission.debug,
+            has_blobs=self._blobs is not None,
         )
 
     def _open_client(self) -> Client:

@@ -104,6 +104,8 @@ class WalkStart:
     """Sequence number up to which the receiver has everything."""
     rested_ms: int = 0
     """For how long the walk's clock has stood still."""
+    has_blobs: bool = False
+    """Whether large values have room, in a blob store; what is decided by it must be decided alike in every replay."""
 
     @property
     def size_bytes(self) -> int:
@@ -171,15 +173,15 @@ def order_of(plan: Plan, effect: PerformEffect) -> EffectOrder:
     return EffectOrder(effect.effect_id, effect.kind, capsule, effect.idempotency_key, effect.reference)
 
 
-def told(outcome: EffectResult | EffectFailure) -> EffectOutcome:
-    """An outcome for the history; a result that is too large for it is a failure."""
+def told(outcome: EffectResult | EffectFailure, has_blobs: bool) -> EffectOutcome:
+    """An outcome for the history; a result that nothing has room for is a failure."""
     if isinstance(outcome, EffectResult):
-        size_bytes = len(orjson.dumps(outcome.value))
+        size_bytes = 0 if has_blobs else len(orjson.dumps(outcome.value))
         if size_bytes <= limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX:
             return EffectOutcome(outcome.value)
         detail = (
             f"the result has {size_bytes} bytes: at most {limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX} are kept where "
-            "Temporal keeps them"
+            "Temporal keeps them without a blob store (FASTRUNNER_BLOB_URL)"
         )
         outcome = EffectFailure(outcome.effect_id, "runtime", 0, "Result Too Large", detail)
     if outcome.error is not None:

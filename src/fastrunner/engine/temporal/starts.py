@@ -91,22 +91,22 @@ def typed(words: Mapping[str, str], labels: Mapping[str, str]) -> TypedSearchAtt
 
 
 def check_size(start: WalkStart) -> None:
-    """Raises TooLarge for what no payload has room for."""
-    size_bytes, bound = start.size_bytes, limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+    """Raises TooLarge for what nothing has room for; with a blob store the service's own bounds hold."""
+    size_bytes, bound = 0 if start.has_blobs else start.size_bytes, limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
     if size_bytes > bound:
         raise TooLarge(
             f"document, input and env_vars have {size_bytes} bytes together: at most {bound} are allowed where "
-            "Temporal keeps executions (TEMPORAL_SERVICE_ADDRESS)"
+            "Temporal keeps executions (TEMPORAL_SERVICE_ADDRESS) without a blob store (FASTRUNNER_BLOB_URL)"
         )
 
 
-def check_env(plan: Plan, env: Mapping[str, str]) -> None:
-    """Raises InvalidRequest for a variable that the document holds to be secret: histories are not sealed."""
-    for name in plan.secrets:
+def check_env(plan: Plan, env: Mapping[str, str], is_sealed: bool) -> None:
+    """Raises InvalidRequest for a variable that the document holds to be secret, where histories are not sealed."""
+    for name in () if is_sealed else plan.secrets:
         if name in env:
             raise InvalidRequest(
                 "env_vars",
                 f"env_vars has {name!r}, which the document names in use.secrets: env_vars are data, kept in histories "
-                "and shown, so give the value to the runner as a secret, or choose another name for the "
-                "variable",
+                "that nothing seals, so give the value to the runner as a secret, choose another name for the "
+                "variable, or have histories sealed (FASTRUNNER_TEMPORAL_KEY_FILE)",
             )

@@ -383,17 +383,20 @@ class WalkWorkflow:
         if self._finished_ms or not self._may_continue or not workflow.all_handlers_finished():
             return
         assert self._walk is not None
+        snapshot = self._walk.snapshot()
         start = replace(
             self._given,
-            snapshot=packed(self._walk.snapshot()),
+            snapshot=packed(snapshot),
             events=packed(self._report.held()),
             events_last=self._report.last,
             acknowledged=self._report.acknowledged,
             rested_ms=self._rested_ms,
         )
-        size_bytes = start.size_bytes
-        if size_bytes > limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX:
-            bound = limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+        if start.has_blobs:
+            size_bytes, bound = len(snapshot), limits.SNAPSHOT_SIZE_BYTES_MAX
+        else:
+            size_bytes, bound = start.size_bytes, limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+        if size_bytes > bound:
             self._resume(Cancel(f"the execution's state of {size_bytes} bytes exceeds {bound}", True, 0))
             return
         workflow.continue_as_new(start)
@@ -416,12 +419,13 @@ class WalkWorkflow:
         raise ApplicationError(f"execution {self._execution_id!r} was cancelled", type="cancelled", non_retryable=True)
 
     def _output_json(self) -> str:
-        """The output of one that is completed; empty if a payload has no room for it."""
+        """The output of one that is completed; empty if nothing has room for it."""
         assert self._walk is not None
         if self._walk.status != "completed":
             return ""
         output = orjson.dumps(self._walk.output).decode()
-        return output if len(orjson.dumps(output)) <= limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX else ""
+        has_room = self._given.has_blobs or len(orjson.dumps(output)) <= limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+        return output if has_room else ""
 
     # --- from outside ---
 

@@ -1,0 +1,198 @@
+"""What Temporal keeps of executions: large values in a blob store, sealed histories, against a real server."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner.access.sealing import DataKeys
+from fastrunner.base import limits
+from fastrunner.blobs.directory import Directory
+from fastrunner.errors import Unavailable
+from tests.integration.engines import Performer, document, submission, until
+from tests.integration.temporal_engines import cluster_on, serving_temporal
+from tests.integration.test_temporal import ended, histories, reported
+from tests.outside import require
+
+if TYPE_CHECKING:
+    from temporalio.client import WorkflowHistory
+
+require(find_spec("temporalio"), "temporalio", module=True)
+
+SECRET = "a-secret-of-these-tests"
+OF_ENV = "another-one-of-these-tests"
+KEY_FILE = "FASTRUNNER_TEMPORAL_KEY_FILE"
+OLD, NEW = DataKeys({"old": bytes(32)}, KEY_FILE), DataKeys({"new": bytes(range(32)), "old": bytes(32)}, KEY_FILE)
+MIB = 1_048_576
+ASK = "        - ask:\n            call: http\n            with: { method: get, endpoint: 'http://127.0.0.1:1/' }\n"
+LARGE = document(
+    "  - each:\n      for: { each: item, in: '${ [1, 2] }' }\n      do:\n" + ASK
+    + "        - rest:\n            wait: { milliseconds: 1 }\n"
+    "  - sum:\n      set: { answer: '${ . }', remark: '" + "r" * 300_000 + "' }\n"
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving_temporal() as address:
+        yield address
+
+
+@dataclass
+class Large(Performer):
+    """Answers with so many bytes, and something that is told again."""
+
+    size_bytes: int = 0
+
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+        await super().perform(effect, arguments)
+        return EffectResult(effect.effect_id, SECRET + "x" * self.size_bytes)
+
+
+def largest_payload(history: "WorkflowHistory") -> int:
+    return max(event.ByteSize() for event in history.events)
+
+
+def blobs_in(folder: Path) -> list[Path]:
+    return [path for path in (folder / "payloads").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "keys"),
+    [(2 * MIB - 1000, None), (2 * MIB + 1000, NEW), (7 * MIB, NEW)],
+    ids=["less", "more", "much more"],
+)
+async def test_values_on_both_sides_of_two_mebibytes(
+    address: str, tmp_path: Path, size_bytes: int, keys: DataKeys | None
+) -> None:
+    """Documents, inputs, results, states and outputs that no payload has room for lie in the blob store, through
+    histories that are continued; any replica shows them."""
+    performer = Large(size_bytes=size_bytes)
+    performer.gate.set()
+    options: dict[str, Any] = {"blobs": Directory(tmp_path), "keys": keys}
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine({"call_http": performer}, history_events_max=1, **options) as engine,
+        cluster.engine(works=False, **options) as other,
+    ):
+        execution_id = f"{cluster.queue}-1"
+        given = {"n": SECRET + "y" * min(size_bytes, limits.INPUT_SIZE_BYTES_MAX - 1000)}
+        await engine.submit(submission(execution_id, LARGE, input_json=orjson.dumps(given)))
+        view = await ended(other, execution_id)
+        assert view.status == "completed"
+        output = orjson.loads(view.output_json)
+        assert output == {"answer": SECRET + "x" * size_bytes, "remark": "r" * 300_000}
+        assert len(performer.performed) == 2
+        await reported(cluster, execution_id)
+        [history] = await histories(engine, [execution_id])
+        assert history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
+        assert largest_payload(history) < limits.TEMPORAL_INLINE_SIZE_BYTES_MAX
+        shows = [SECRET.encode() in path.read_bytes() for path in blobs_in(tmp_path)]
+        assert len(shows) > 4
+        assert any(shows) is (keys is None)
+        assert SECRET not in history.to_json()
+
+
+async def test_what_is_small_stays_in_the_history(address: str, tmp_path: Path) -> None:
+    """A blob store gets what is large alone."""
+    bound = limits.TEMPORAL_INLINE_SIZE_BYTES_MAX
+    performer = Large(size_bytes=bound - 1000)
+    performer.gate.set()
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine({"call_http": performer}, blobs=Directory(tmp_path)) as engine,
+    ):
+        text = document("  - ask:\n      call: http\n      with: { method: get, endpoint: 'http://127.0.0.1:1/' }\n")
+        await engine.submit(submission(f"{cluster.queue}-1", text))
+        assert (await ended(engine, f"{cluster.queue}-1")).status == "completed"
+        assert blobs_in(tmp_path) == []
+        performer.size_bytes = bound
+        await engine.submit(submission(f"{cluster.queue}-2", text))
+        assert (await ended(engine, f"{cluster.queue}-2")).status == "completed"
+        # The result and the output; the state has not become an input of anything.
+        assert len(blobs_in(tmp_path)) >= 2
+
+
+async def test_a_store_that_is_away_has_no_effect_performed_again(
+    address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large result waits for it, with heartbeats."""
+    monkeypatch.setattr(limits, "TEMPORAL_BLOB_PAUSE_S", 0.1)
+    performer, folder = Large(size_bytes=MIB), tmp_path / "blobs"
+    folder.mkdir()
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine({"call_http": performer}, blobs=Directory(folder)) as engine,
+    ):
+        text = document("  - ask:\n      call: http\n      with: { method: get, endpoint: 'http://127.0.0.1:1/' }\n")
+        await engine.submit(submission(f"{cluster.queue}-1", text))
+        await until(lambda: performer.performed, "the effect", 60)
+        folder.rename(tmp_path / "aside")
+        folder.write_text("no folder")
+        with caplog.at_level(logging.WARNING):
+            performer.gate.set()
+            await until(lambda: caplog.text.count("waits for the blob store") > 2, "attempts", 60)
+        folder.unlink()
+        assert (await ended(engine, f"{cluster.queue}-1")).status == "completed"
+        assert len(performer.performed) == 1
+
+
+async def test_sealed_histories(address: str) -> None:
+    """Documents, env, inputs, results, memos and errors are in no history to be read."""
+    performer = Large()
+    performer.gate.set()
+    text = document(
+        "  - ask:\n      call: http\n      with: { method: get, endpoint: 'http://127.0.0.1:1/' }\n"
+        "  - bad:\n"
+        "      raise: { error: { type: 'https://e.org/bad', status: 400, title: '${ . }', detail: '${ . }' } }\n"
+    ).replace("do:\n", "use: { secrets: [token] }\ndo:\n", 1)
+    async with cluster_on(address) as cluster, cluster.engine({"call_http": performer}, keys=OLD) as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(
+            submission(
+                execution_id,
+                text,
+                # Its document names it a secret, which no history that is not sealed takes.
+                env_vars={"token": OF_ENV},
+                input_json=orjson.dumps({"n": SECRET}),
+                metadata=SECRET.encode(),
+            )
+        )
+        view = await ended(engine, execution_id)
+        assert view.status == "failed"
+        assert view.error is not None
+        assert view.error["detail"] == SECRET
+        await reported(cluster, execution_id)
+        [history] = await histories(engine, [execution_id])
+        kept = b"".join(event.SerializeToString() for event in history.events)
+        for what in (SECRET, OF_ENV, "do:", "call_http", "e.org/bad"):
+            assert what.encode() not in kept
+
+
+async def test_keys_that_are_replaced(address: str) -> None:
+    """With an earlier key among others everything is read; without a key nothing is."""
+    async with cluster_on(address) as cluster:
+        # Nobody waits for a worker that had it in its memory.
+        async with cluster.engine(keys=OLD, workflows_cached_max=0) as engine:
+            await engine.submit(submission(f"{cluster.queue}-1", input_json=b'{"n": 1}'))
+            view = await ended(engine, f"{cluster.queue}-1")
+            await reported(cluster, f"{cluster.queue}-1")
+        async with (
+            cluster.engine(keys=NEW) as successor,
+            cluster.engine(keys=OLD, works=False) as predecessor,
+            cluster.engine(works=False) as without,
+        ):
+            assert (await successor.get(f"{cluster.queue}-1")).output_json == view.output_json
+            await successor.submit(submission(f"{cluster.queue}-2", input_json=b'{"n": 1}'))
+            assert (await ended(successor, f"{cluster.queue}-2")).output_json == view.output_json
+            with pytest.raises(Unavailable, match="'new', which FASTRUNNER_TEMPORAL_KEY_FILE has not"):
+                await predecessor.get(f"{cluster.queue}-2")
+            with pytest.raises(Unavailable, match="give this runner the FASTRUNNER_TEMPORAL_KEY_FILE"):
+                await without.get(f"{cluster.queue}-1")
+            await reported(cluster, f"{cluster.queue}-2")
