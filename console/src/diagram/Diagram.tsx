@@ -6,12 +6,12 @@
 import type { JSX } from "preact";
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Graph } from "../api";
+import { duration } from "../format";
 import "./diagram.css";
 import { WAY_LABEL_CHARS_MAX, type Line } from "./layout";
 import { cut, LABEL_CHARS_MAX, NAME_CHARS_MAX, sceneOf, type Box, type Dot, type Scene } from "./scene";
 import { wordOf, type NodeState, type NodeStatus, type States } from "./states";
 import { usePanZoom, type Range } from "./view";
-import { shortDuration } from "./words";
 
 export interface DiagramProps {
   graph: Graph;
@@ -282,9 +282,9 @@ function BoxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
   const { node } = box;
   const status = state?.status ?? "idle";
   const hits = state?.hits ?? 0;
-  const duration = state && state.duration_ms > 0 ? shortDuration(state.duration_ms) : "";
+  const took = state && state.duration_ms > 0 ? duration(state.duration_ms) : "";
   const word = wordOf(state);
-  const says = [`${node.kind} ${node.name}`, node.label, word, hits > 1 ? `${hits} times` : "", duration, state?.error ?? ""];
+  const says = [`${node.kind} ${node.name}`, node.label, word, hits > 1 ? `${hits} times` : "", took, state?.error ?? ""];
   const classes = ["diagram-box", `is-${status}`, box.isList ? "is-list" : "", isSelected ? "is-selected" : ""];
   const right = box.width - 12 - (box.isList ? 16 : 0);
   return (
@@ -319,7 +319,7 @@ function BoxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
         <tspan class="kind">{node.kind}</tspan> {cut(node.label, LABEL_CHARS_MAX)}
       </text>
       <text class="duration" x={box.width - 12} y={39} text-anchor="end">
-        {box.isFolded ? `${box.count} tasks` : duration}
+        {box.isFolded ? `${box.count} tasks` : took}
       </text>
       {box.isList && (
         <g

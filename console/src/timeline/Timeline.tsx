@@ -8,7 +8,7 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import type { Event, Graph } from "../api";
 import { StateMark } from "../diagram/Diagram";
 import type { NodeStatus } from "../diagram/states";
-import { shortDuration } from "../diagram/words";
+import { duration } from "../format";
 import { barsOf, geometryOf, rowAt, spanAt, type Geometry } from "./geometry";
 import { timelineOf, type Row, type Span, type TimelineModel } from "./model";
 import { placed, ticksOf, warpOf, zoomed, type View, type Warp } from "./scale";
@@ -253,9 +253,9 @@ function tell(row: Row | undefined, index: number, model: TimelineModel, until: 
     span.iteration.length ? `iteration ${span.iteration.join(".")}` : "",
     row.attempts > 1 ? `attempt ${span.attempt}` : "",
     wordOf(row, span),
-    `at ${shortDuration(span.from_ms - model.start_ms)}`,
-    `took ${shortDuration((span.to_ms ?? until) - span.from_ms)}`,
-    waited ? `waited ${shortDuration(waited)} of it` : "",
+    `at ${duration(span.from_ms - model.start_ms)}`,
+    `took ${duration((span.to_ms ?? until) - span.from_ms)}`,
+    waited ? `waited ${duration(waited)} of it` : "",
     span.first === span.last ? `event ${span.first}` : `events ${span.first} to ${span.last}`,
     span.error,
   ];
@@ -298,8 +298,8 @@ function Axis({ model, warp, view, width, ticks, idle }: AxisProps): JSX.Element
         if (middle < 0 || middle > width || isCrowded) return null;
         return (
           <text key={from_ms} class="idle" x={Math.min(middle, width - 20)} y={17} text-anchor="middle">
-            {shortDuration(to_ms - from_ms)}
-            <title>idle for {shortDuration(to_ms - from_ms)}</title>
+            {duration(to_ms - from_ms)}
+            <title>idle for {duration(to_ms - from_ms)}</title>
           </text>
         );
       })}
@@ -423,7 +423,7 @@ function Label({ row, top, height, until, position, count, isFocused, isSelected
       aria-posinset={position}
       aria-setsize={count}
       aria-selected={isSelected}
-      aria-label={[row.name, row.kind, word, times > 1 ? `${times} times` : "", shortDuration(took)].filter(Boolean).join(", ")}
+      aria-label={[row.name, row.kind, word, times > 1 ? `${times} times` : "", duration(took)].filter(Boolean).join(", ")}
       title={row.reference}
       onClick={onPick}
     >
@@ -432,7 +432,7 @@ function Label({ row, top, height, until, position, count, isFocused, isSelected
       </svg>
       <span class="name">{row.name}</span>
       {times > 1 && <span class="times">×{times}</span>}
-      <span class="took">{shortDuration(took)}</span>
+      <span class="took">{duration(took)}</span>
     </div>
   );
 }
