@@ -284,7 +284,12 @@ function BoxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
   const hits = state?.hits ?? 0;
   const took = state && state.duration_ms > 0 ? duration(state.duration_ms) : "";
   const word = wordOf(state);
-  const says = [`${node.kind} ${node.name}`, node.label, word, hits > 1 ? `${hits} times` : "", took, state?.error ?? ""];
+  const name = cut(node.name, NAME_CHARS_MAX);
+  const stands = `${status === "idle" ? "" : word}${hits > 1 ? ` ×${hits}` : ""}`;
+  const label = cut(node.label, LABEL_CHARS_MAX);
+  const end = box.isFolded ? `${box.count} tasks` : took;
+  // What is seen, in its order, and then what is not.
+  const says = [name, stands, node.kind, label, end, status === "idle" ? word : "", state?.error ?? ""];
   const classes = ["diagram-box", `is-${status}`, box.isList ? "is-list" : "", isSelected ? "is-selected" : ""];
   const right = box.width - 12 - (box.isList ? 16 : 0);
   return (
@@ -292,11 +297,11 @@ function BoxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
       class={classes.join(" ")}
       transform={`translate(${px(box.x)} ${px(box.y)})`}
       role="treeitem"
-      tabIndex={isFocused ? 0 : -1}
+      tabindex={isFocused ? 0 : -1}
       aria-level={box.depth + 1}
       aria-selected={isSelected}
       aria-expanded={box.isList ? !box.isFolded : undefined}
-      aria-label={says.filter(Boolean).join(", ")}
+      aria-label={says.filter(Boolean).join(" ")}
       data-reference={box.reference}
       onClick={(event) => {
         event.stopPropagation();
@@ -309,17 +314,16 @@ function BoxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
         <StateMark status={status} />
       </g>
       <text class="name" x={31} y={22}>
-        {cut(node.name, NAME_CHARS_MAX)}
-      </text>
+        {name}
+      </text>{" "}
       <text class="word" x={right} y={22} text-anchor="end">
-        {status === "idle" ? "" : word}
-        {hits > 1 ? ` ×${hits}` : ""}
-      </text>
+        {stands}
+      </text>{" "}
       <text class="label" x={12} y={39}>
-        <tspan class="kind">{node.kind}</tspan> {cut(node.label, LABEL_CHARS_MAX)}
-      </text>
+        <tspan class="kind">{node.kind}</tspan> {label}
+      </text>{" "}
       <text class="duration" x={box.width - 12} y={39} text-anchor="end">
-        {box.isFolded ? `${box.count} tasks` : took}
+        {end}
       </text>
       {box.isList && (
         <g

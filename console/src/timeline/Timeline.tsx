@@ -139,7 +139,9 @@ export function Timeline({ events, now_ms, selected, onSelect, graph = null }: T
     const middle = place ? warp.at(model.rows[place.row]?.spans[place.span]?.from_ms ?? 0) : (view.from + view.to) / 2;
     const along = (span: number): void => {
       const found = spans[Math.min(spans.length - 1, Math.max(0, span))];
-      if (found) onSelect(found.first);
+      if (!found) return;
+      setPointed(null);
+      onSelect(found.first);
     };
     const actions: Record<string, () => void> = {
       ArrowDown: () => step(current + 1),
@@ -423,16 +425,14 @@ function Label({ row, top, height, until, position, count, isFocused, isSelected
       aria-posinset={position}
       aria-setsize={count}
       aria-selected={isSelected}
-      aria-label={[row.name, row.kind, word, times > 1 ? `${times} times` : "", duration(took)].filter(Boolean).join(", ")}
       title={row.reference}
       onClick={onPick}
     >
       <svg width={16} height={16} viewBox="-8 -8 16 16" aria-hidden="true">
         <StateMark status={status} />
       </svg>
-      <span class="name">{row.name}</span>
-      {times > 1 && <span class="times">×{times}</span>}
-      <span class="took">{duration(took)}</span>
+      <span class="name">{row.name}</span> {times > 1 && <span class="times">×{times}</span>}{" "}
+      <span class="took">{duration(took)}</span> <span class="timeline-unseen">{word}</span>
     </div>
   );
 }
