@@ -36,7 +36,8 @@ const ENDS = /^workflow_(completed|failed|cancelled)$/;
 export function Timeline({ events, now_ms, selected, onSelect, graph = null }: TimelineProps): JSX.Element {
   const last = events[events.length - 1];
   const now = last && ENDS.test(last.event_type) ? 0 : now_ms;
-  const model = useMemo(() => timelineOf(events, graph, now), [events, graph, now]);
+  // The list may be one that grows.
+  const model = useMemo(() => timelineOf(events, graph, now), [events, events.length, graph, now]);
   const [isShort, setShort] = useState(true);
   const until = model.end_ms ?? Math.max(now, model.last_ms);
   const idle = isShort ? model.idle : NONE;
