@@ -78,6 +78,7 @@ MAY_IMPORT = {
         "registry.file",
     },
     "stigmer": STORE | {"_core", "access", "registry.versions", "web", "web.documents"},
+    "scenarios": BELOW | {"_core", "tasks.emit.arguments"},
     "processes": {"*"},
     "cli": {"*"},
 }

@@ -21,6 +21,7 @@ from fastrunner.cli.send_event import send_event
 from fastrunner.cli.serve import receiver, serve
 from fastrunner.cli.status import status
 from fastrunner.cli.stigmer import stigmer
+from fastrunner.cli.test import test
 from fastrunner.cli.token import token
 from fastrunner.cli.watch import watch
 from fastrunner.cli.workflows import workflow
@@ -38,6 +39,7 @@ def main() -> None:
     fastrunner run order.yaml --input @o.json execute one document here, without a server
     fastrunner dev order.yaml                 the same again whenever the file is saved
     fastrunner graph order.yaml               draw it, as Mermaid or SVG
+    fastrunner test order.yaml                what its scenarios expect, in virtual time
     fastrunner submit order.yaml --follow     send it to a running runner and watch
     fastrunner status                         is it behind, what runs, what fails, how slow?
 
@@ -50,6 +52,7 @@ for command in (
     run,
     dev,
     validate,
+    test,
     graph,
     submit,
     get,
