@@ -44,7 +44,8 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
                 failure.text = _text("\n".join(verdict.faults))
     for name, value in _totals(verdicts).items():
         root.set(name, value)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
 
 
 def _totals(verdicts: Sequence[Verdict]) -> dict[str, str]:
