@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load, openssl,
-# podman with runc, busybox-static, of which tests make their image, and the brokers mosquitto, nats-server and
+# podman with runc, busybox-static, of which tests make their image, chromium, and the brokers mosquitto, nats-server and
 # redis-server; with Go grpcurl and ghz, with npm buf. Usage: get_tools.sh FOLDER, where the last three go. Fails if one
 # is missing afterwards.
 set -eu
@@ -10,7 +10,7 @@ GHZ=github.com/bojand/ghz/cmd/ghz@v0.93.0
 BUF=@bufbuild/buf@1.75.0
 POLICY=/usr/sbin/policy-rc.d
 BROKERS="mosquitto nats-server redis-server"
-PROGRAMS="prometheus promtool h2load openssl podman $BROKERS"
+PROGRAMS="prometheus promtool h2load openssl podman chromium $BROKERS"
 
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
@@ -65,6 +65,7 @@ packages=
 has h2load || packages="$packages nghttp2-client"
 has openssl || packages="$packages openssl"
 has podman || packages="$packages podman runc"
+has chromium || packages="$packages chromium"
 has_static_busybox || packages="$packages busybox-static"
 for name in $BROKERS; do
 	has "$name" || packages="$packages $name"

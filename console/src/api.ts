@@ -124,6 +124,10 @@ export interface Info {
   product: "stigmer" | "runner";
   version: string;
   features: string[];
+  /** Who asks; null where callers are not told apart. */
+  caller: string | null;
+  /** What the caller may do. */
+  roles: string[];
 }
 
 export interface StartRequest {
@@ -262,5 +266,9 @@ export const tell = (id: string, command: Command, reason: string, force = false
   post(`${at(id)}/${command}`, command === "cancel" ? { reason, force } : { reason });
 
 export const sendEvent = (event: unknown): Promise<unknown> => post("/events", event);
+
+export async function signOut(): Promise<void> {
+  await ask("/session", { method: "DELETE", headers: { "X-Requested-By": "console" } });
+}
 
 export const signIn = (token: string): Promise<null> => post("/session", "", { Authorization: `Bearer ${token}` });

@@ -104,6 +104,7 @@ abstract class Follower {
   }
 
   private async run(): Promise<void> {
+    // Who was stopped before it began stays so.
     while (!this.stopped) {
       this.abort = new AbortController();
       try {
@@ -157,9 +158,9 @@ export class Tail extends Follower {
     super();
   }
 
+  /** How it stands comes first: a long stream would keep it waiting. */
   override start(): void {
-    super.start();
-    void this.look();
+    void this.look().finally(() => super.start());
   }
 
   /** How many events the service is known to have that are not here. */

@@ -59,7 +59,10 @@ export function DocumentPane({ document, states, lit, selected, version, onSelec
   const target = document.tasks.find((each) => each.reference === selected);
   const litTasks = document.tasks.filter((each) => lit.has(each.reference));
   const litLines = new Set(litTasks.map((each) => each.line));
-  const litRange = (at: number): boolean => litTasks.some((each) => at >= each.line && at <= each.end_line);
+  const glowOf = (at: number): string => {
+    const around = litTasks.find((each) => at >= each.line && at <= each.end_line);
+    return around ? (states.get(around.reference)?.status === "waiting" ? "glow waits" : "glow") : "";
+  };
   const firstLit = litTasks[0];
   const keep = target ? target.line - 1 : firstLit ? firstLit.line - 1 : null;
   const width = Math.max(...lines.map((line) => line.length));
@@ -97,7 +100,7 @@ export function DocumentPane({ document, states, lit, selected, version, onSelec
           const state = task ? states.get(task.reference) : undefined;
           const classes = ["line"];
           if (litLines.has(number)) classes.push(state?.status === "waiting" ? "lit waits" : "lit");
-          else if (litRange(number)) classes.push("glow");
+          else classes.push(glowOf(number));
           if (target && number >= target.line && number <= target.end_line) classes.push("chosen");
           if (state?.status === "failed") classes.push("failed");
           const error = state?.status === "failed" ? state.error : state?.retry?.error;

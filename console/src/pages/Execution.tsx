@@ -6,8 +6,9 @@ import { Diagram } from "../diagram/Diagram";
 import type { States } from "../diagram/states";
 import { Fold } from "../fold";
 import { count, counted, duration } from "../format";
+import { Timeline } from "../timeline/Timeline";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
-import { dialog, has, now, viewActions } from "../state";
+import { dialog, has, may, now, viewActions } from "../state";
 import { Tail } from "../stream";
 import { followSame } from "../terminal";
 import { allowed, openCommand } from "../ui/CommandDialog";
@@ -15,17 +16,18 @@ import { DialogFrame } from "../ui/Dialog";
 import { onKeys } from "../ui/Keys";
 import { openSendEvent } from "../ui/SendEventDialog";
 import { State } from "../ui/State";
+import { Waiting } from "../ui/Waiting";
 import { Terminal } from "../ui/Terminal";
 import { eventTypesOf, linesOf, whyWaiting } from "../why";
 import { Detail } from "./Detail";
 import { DocumentPane } from "./DocumentPane";
 import { EventList, withinTask } from "./EventList";
 
-const PANES = ["document", "diagram", "events", "value"] as const;
+const PANES = ["document", "diagram", "timeline", "events", "value"] as const;
 type Pane = (typeof PANES)[number];
 
 /** Those in the place of the document, where there is room for all. */
-const isMain = (pane: Pane): boolean => pane === "document" || pane === "diagram";
+const isMain = (pane: Pane): boolean => pane !== "events" && pane !== "value";
 
 /** Follows an execution while it is looked at. */
 function useTail(id: string) {
@@ -36,13 +38,13 @@ function useTail(id: string) {
     const abort = new AbortController();
     document.value = null;
     noDocument.value = "";
-    tail.start();
     getDocument(id, abort.signal).then(
       (found) => { document.value = found; },
       (error: unknown) => {
         if (!abort.signal.aborted) noDocument.value = error instanceof Error ? error.message : String(error);
       },
     );
+    tail.start();
     return () => {
       abort.abort();
       tail.stop();
@@ -75,9 +77,20 @@ function beganAt(events: readonly Event[], event: Event | undefined): number {
   return 0;
 }
 
-function DiagramPane({ id, fold, version, selected, onSelect }: {
-  id: string; fold: Fold; version: number; selected: string; onSelect: (reference: string | null) => void;
-}) {
+interface PictureProps {
+  id: string;
+  kind: "diagram" | "timeline";
+  tail: Tail;
+  fold: Fold;
+  version: number;
+  task: string;
+  sequence: number | null;
+  onTask: (reference: string | null) => void;
+  onEvent: (sequence: number | null) => void;
+}
+
+/** The diagram or the timeline; both need the graph, which is asked for once. */
+function Picture({ id, kind, tail, fold, version, task, sequence, onTask, onEvent }: PictureProps) {
   const graph = useSignal<Graph | null>(null);
   const fault = useSignal("");
   useEffect(() => {
@@ -90,12 +103,22 @@ function DiagramPane({ id, fold, version, selected, onSelect }: {
     );
     return () => abort.abort();
   }, [id]);
+  // Whoever draws tells by identity whether there is anything new.
   const states = useMemo<States>(() => Object.fromEntries(fold.states), [fold, version]);
+  const events = useMemo(() => tail.events.slice(), [tail, version]);
+  if (kind === "timeline") {
+    const at_ms = fold.hasEnded ? 0 : now.value;
+    return (
+      <div class="pane">
+        <Timeline events={events} graph={graph.value} now_ms={at_ms} selected={sequence} onSelect={onEvent} />
+      </div>
+    );
+  }
   if (fault.value) return <p class="empty">{fault.value}</p>;
-  if (!graph.value) return null;
+  if (!graph.value) return <Waiting />;
   return (
     <div class="pane">
-      <Diagram graph={graph.value} states={states} selected={selected || null} onSelect={onSelect} />
+      <Diagram graph={graph.value} states={states} selected={task || null} onSelect={onTask} />
     </div>
   );
 }
@@ -139,7 +162,7 @@ function Head({ execution, tail, why, types }: { execution: Standing; tail: Tail
             </button>
           ) : null,
         )}
-        {has("sendEvent") ? <button type="button" onClick={() => openSendEvent(types)}>Send event…</button> : null}
+        {has("sendEvent") && may("control") ? <button type="button" onClick={() => openSendEvent(types)}>Send event…</button> : null}
         <button type="button" title="Follow from a terminal" aria-label="Follow from a terminal" onClick={same}>›_</button>
       </div>
       <p class="execution-facts">
@@ -216,6 +239,7 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
       },
       "1": show("document"),
       "2": show("diagram"),
+      "3": show("timeline"),
       "4": show("events"),
       "5": show("value"),
       Escape: () => state.current.at(null, { task: undefined, only: undefined }),
@@ -238,7 +262,7 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
 
   const refusal = tail.refusal.value;
   if (refusal) return <Refused id={id} refusal={refusal} />;
-  if (!execution) return <main class="execution-page" aria-busy="true" />;
+  if (!execution) return <main class="execution-page"><Waiting /></main>;
   const lit = new Set(fold.leaves().map((each) => each.reference));
   for (const [reference, each] of fold.states) if (each.retry) lit.add(reference);
   const why = whyWaiting(execution, fold, document, now.value);
@@ -249,29 +273,35 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
       <Head execution={execution} tail={tail} why={why} types={types} />
       <div class="pane-tabs" role="group" aria-label="Panes">
         {panes.map((each) => (
-          <button key={each} type="button" data-pane={each} aria-pressed={pane === each || (each === "document" && !isMain(pane))} onClick={() => at(sequence, { pane: each })}>
+          <button key={each} type="button" data-pane={each} class={each === "document" && !isMain(pane) ? "stands" : ""} aria-pressed={pane === each} onClick={() => at(sequence, { pane: each })}>
             {each}
           </button>
         ))}
       </div>
       <div class="panes">
         <section class="main-pane" aria-label="Workflow">
-          {pane === "diagram" ? (
-            <DiagramPane
+          {pane === "diagram" || pane === "timeline" ? (
+            <Picture
               id={id}
+              kind={pane}
+              tail={tail}
               fold={fold}
               version={version}
-              selected={task}
-              onSelect={(reference) => {
+              task={task}
+              sequence={sequence}
+              onTask={(reference) => {
                 if (reference) selectTask(reference);
                 else at(null, { task: undefined, only: undefined });
               }}
+              onEvent={select}
             />
           ) : document ? (
             <DocumentPane document={document} states={fold.states} lit={lit} selected={task} version={version} onSelect={selectTask} />
           ) : noDocument ? (
             <p class="empty">{noDocument}</p>
-          ) : null}
+          ) : (
+            <Waiting />
+          )}
         </section>
         <section class="events-pane" aria-label="Events">
           <div class="value-bar">

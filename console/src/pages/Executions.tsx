@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { countExecutions, listExecutions, STATUSES, type Counts, type Execution, type Which } from "../api";
 import { count, counted, duration } from "../format";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
-import { dialog, has, now, viewActions } from "../state";
+import { dialog, has, may, now, viewActions } from "../state";
 import { Feed } from "../stream";
 import { listSame } from "../terminal";
 import { allowed, openCommand } from "../ui/CommandDialog";
@@ -14,6 +14,7 @@ import { openSendEvent } from "../ui/SendEventDialog";
 import { Shape, State } from "../ui/State";
 import { Terminal } from "../ui/Terminal";
 import { Time } from "../ui/Time";
+import { Waiting } from "../ui/Waiting";
 import { openStart } from "./StartDialog";
 
 const ROWS = 50;
@@ -295,7 +296,8 @@ export function Executions() {
           </button>
         ))}
         <button type="button" onClick={() => openSame(which)} title="This list from a terminal">›_</button>
-        <button type="button" class="primary" onClick={() => openStart(which)}>Start…</button>
+        {has("sendEvent") && may("control") ? <button type="button" onClick={() => openSendEvent([])}>Send event…</button> : null}
+        {may("submit") ? <button type="button" class="primary" onClick={() => openStart(which)}>Start…</button> : null}
       </div>
       <div class="toolbar">
         <StatusTabs which={which} counts={counts.value} set={(status) => set({ status })} />
@@ -338,6 +340,7 @@ export function Executions() {
             ))}
           </tbody>
         </table>
+        {all === null && !fault.value ? <Waiting /> : null}
         {all?.length === 0 ? <Nothing which={which} /> : null}
       </div>
       <nav class="pages" aria-label="Pages">

@@ -3,12 +3,13 @@ import { useEffect, useState } from "preact/hooks";
 import { ApiError, createWorkflow, getWorkflow, listWorkflows, type FieldProblem, type Workflow } from "../api";
 import { count } from "../format";
 import { addressOf, go, place, workflowPath } from "../router";
-import { say, viewActions } from "../state";
+import { may, say, viewActions } from "../state";
 import { createSame } from "../terminal";
 import { CopyButton } from "../ui/Copy";
 import { onKeys } from "../ui/Keys";
 import { Terminal } from "../ui/Terminal";
 import { Time } from "../ui/Time";
+import { Waiting } from "../ui/Waiting";
 import { Line } from "../ui/Yaml";
 import { openStart } from "./StartDialog";
 
@@ -44,7 +45,7 @@ export function Workflows() {
       <div class="page-head">
         <h1>Workflows</h1>
         <span class="grow" />
-        <a class="button primary" href="/workflows/new">Create…</a>
+        {may("admin") ? <a class="button primary" href="/workflows/new">Create…</a> : null}
       </div>
       <div class="toolbar">
         <div class="filters" role="search" aria-label="Workflows">
@@ -82,13 +83,14 @@ export function Workflows() {
                   <td class="num"><Time at_ms={latest.created_ms} /></td>
                   <td class="right nowrap">
                     <a href={addressOf("/", { namespace: latest.namespace, name: latest.name })}>executions</a>{" "}
-                    <button type="button" class="small" onClick={() => openStart({ namespace: latest.namespace, name: latest.name, version: "" })}>Start…</button>
+                    {may("submit") ? <button type="button" class="small" onClick={() => openStart({ namespace: latest.namespace, name: latest.name, version: "" })}>Start…</button> : null}
                   </td>
                 </tr>
               );
             })}
           </tbody>
         </table>
+        {pages === null && !fault ? <Waiting /> : null}
         {pages?.workflows.length === 0 ? (
           <div class="empty">
             <p>There is no workflow here. <a href="/workflows/new">Create one</a> from its document.</p>
@@ -129,8 +131,8 @@ export function WorkflowPage({ namespace, name }: { namespace: string; name: str
         {workflow ? <span class="soft num">{workflow.version}{workflow.is_latest ? ", the latest" : ""}</span> : null}
         <span class="grow" />
         <a class="button" href={addressOf("/", { namespace, name, version: wanted })}>Executions</a>
-        <a class="button" href={addressOf("/workflows/new", { from: `${namespace}/${name}` })}>New version…</a>
-        <button type="button" class="primary" onClick={() => openStart({ namespace, name, version: wanted })}>Start…</button>
+        {may("admin") ? <a class="button" href={addressOf("/workflows/new", { from: `${namespace}/${name}` })}>New version…</a> : null}
+        {may("submit") ? <button type="button" class="primary" onClick={() => openStart({ namespace, name, version: wanted })}>Start…</button> : null}
       </div>
       {fault ? <p class="refusal" role="alert">{fault}</p> : null}
       <div class="workflow-body">

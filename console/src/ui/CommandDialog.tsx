@@ -1,7 +1,7 @@
 // Cancel, pause, resume: with a reason, and what does the same from a terminal.
 import { useState } from "preact/hooks";
 import { tell, type Command } from "../api";
-import { closeDialog, dialog, say } from "../state";
+import { closeDialog, dialog, may, say } from "../state";
 import { commandSame } from "../terminal";
 import { DialogFrame } from "./Dialog";
 import { Terminal } from "./Terminal";
@@ -61,8 +61,9 @@ export function openCommand(id: string, command: Command, done: () => void = () 
   dialog.value = () => <Body key={`${command} ${id}`} id={id} command={command} done={done} />;
 }
 
-/** What may be told to an execution in this state. */
+/** What the caller may tell an execution in this state. */
 export function allowed(status: string): Command[] {
+  if (!may("control")) return [];
   if (status === "running") return ["pause", "cancel"];
   if (status === "paused") return ["resume", "cancel"];
   if (status === "pending") return ["cancel"];

@@ -1,17 +1,22 @@
 // The command palette: everything there is to do here, found by typing.
 import { useMemo, useRef, useState } from "preact/hooks";
 import { executionPath, go } from "../router";
-import { closeDialog, dialog, nextTheme, viewActions, type Action } from "../state";
-import { STATUSES } from "../api";
+import { STATUSES, signOut } from "../api";
+import { closeDialog, dialog, has, info, may, needsLogin, nextTheme, sayError, viewActions, type Action } from "../state";
 import { openKeys } from "./Keys";
+
+function leave(): void {
+  signOut().then(() => { needsLogin.value = true; }, sayError);
+}
 
 function everywhere(): Action[] {
   return [
     { name: "Go to executions", run: () => go("/") },
     { name: "Go to workflows", run: () => go("/workflows") },
-    { name: "Create a workflow", run: () => go("/workflows/new") },
+    ...(may("admin") ? [{ name: "Create a workflow", run: () => go("/workflows/new") }] : []),
     ...STATUSES.map((status) => ({ name: `Show ${status} executions`, run: () => go(`/?status=${status}`) })),
     { name: "Change colours: system, light, dark", run: nextTheme },
+    ...(info.value?.caller && has("endSession") ? [{ name: `Sign out ${info.value.caller}`, run: leave }] : []),
     { name: "Show the keyboard", hint: "?", run: openKeys },
   ];
 }
