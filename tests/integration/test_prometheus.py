@@ -259,6 +259,17 @@ def test_rules_and_dashboard_name_metrics_that_exist() -> None:
             assert base in definitions, f"{file.name}: {name}"
 
 
+def test_every_alert_has_a_runbook() -> None:
+    """By the anchor that its annotation names, and none is left of an alert that is gone."""
+    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    sections = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    lines = [line.strip() for line in (RULES / "alerts.yml").read_text(encoding="utf-8").splitlines()]
+    alerts = [line.removeprefix("- alert: ") for line in lines if line.startswith("- alert: ")]
+    named = [line.removeprefix("runbook: ") for line in lines if line.startswith("runbook: ")]
+    assert sections == alerts
+    assert named == [f"docs/runbooks.md#{alert.lower()}" for alert in alerts]
+
+
 def test_documentation_is_generated() -> None:
     """docs/metrics.md says what metrics.py says."""
     command = ["tools/gen_metrics.py", "--check"]
