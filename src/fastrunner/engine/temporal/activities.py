@@ -11,7 +11,8 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Final, Protocol, TypeVar
 from zlib import crc32
 
 import orjson
@@ -56,6 +57,8 @@ __all__ = ["Activities"]
 
 _log = logging.getLogger(__name__)
 
+_NO_RECEIVER: Final = "this worker has no STIGMER_SERVICE_ENDPOINT: set the same one for all workers"
+
 T = TypeVar("T")
 
 
@@ -98,7 +101,16 @@ class Activities:
 
     @activity.defn(name=PERFORM)
     async def perform(self, order: EffectOrder) -> EffectOutcome:
-        """Performs an effect."""
+        """Performs an effect, and sends the events that its order has meanwhile."""
+        reporting = self._sent(order) if order.events else None
+        try:
+            answer = await self._performed(order)
+            return answer if reporting is None else replace(answer, acknowledged=await _soon(reporting))
+        finally:
+            if reporting is not None:
+                reporting.cancel()
+
+    async def _performed(self, order: EffectOrder) -> EffectOutcome:
         given = await self._start()
         plan = _plan(given)
         effect = _effect(plan, order)
@@ -224,12 +236,17 @@ class Activities:
 
     # --- reports ---
 
+    def _sent(self, order: EffectOrder) -> "asyncio.Task[int]":
+        if self._report is None:
+            raise ApplicationError(_NO_RECEIVER)
+        return asyncio.create_task(_taken(self._report, unpacked(order.events), order.events_last))
+
     @activity.defn(name=REPORT)
     async def report(self, messages: bytes, last: int) -> int:
         """Sends events; gives the sequence number up to which the receiver has them. Raises ApplicationError if it has
         taken none, for Temporal to try again."""
         if self._report is None:
-            raise ApplicationError("this worker has no STIGMER_SERVICE_ENDPOINT: set the same one for all workers")
+            raise ApplicationError(_NO_RECEIVER)
         try:
             return await _beating(self._report(activity.info().workflow_id or "", messages, last))
         except ReportRefused as error:
@@ -253,6 +270,21 @@ async def _beating(work: Awaitable[T]) -> T:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+
+
+async def _taken(report: Report, messages: bytes, last: int) -> int:
+    """Up to where the receiver has everything; 0 if that is not known."""
+    try:
+        return await report(activity.info().workflow_id or "", messages, last)
+    except ReportRefused:
+        # The workflow still has them.
+        return 0
+
+
+async def _soon(reporting: "asyncio.Task[int]") -> int:
+    """What the receiver answers, unless it takes its time: the outcome of an effect does not wait for that."""
+    done, _ = await asyncio.wait({reporting}, timeout=limits.TEMPORAL_REPORT_WAIT_S_MAX)
+    return reporting.result() if done else 0
 
 
 async def _lingered(performer: LingeringPerformer, effect: PerformEffect) -> None:

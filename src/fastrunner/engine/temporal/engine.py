@@ -302,6 +302,7 @@ class TemporalEngine:
                 memo=memo.entries(),
                 search_attributes=typed(keywords(plan), submission.labels),
                 static_summary=f"{plan.namespace}/{plan.name}:{plan.version}",
+                request_eager_start=self._worker is not None,
                 rpc_timeout=timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX),
             )
         except WorkflowAlreadyStartedError:

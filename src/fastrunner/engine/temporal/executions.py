@@ -52,6 +52,12 @@ __all__ = ["Executions"]
 
 _ANSWER: Final = timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX)
 _ENDED_FROM_OUTSIDE: Final = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT)
+_BY_END: Final = {
+    WorkflowExecutionStatus.COMPLETED: "completed",
+    WorkflowExecutionStatus.FAILED: "failed",
+    WorkflowExecutionStatus.CANCELED: "cancelled",
+}
+"""What an execution came to, where its workflow has not said otherwise."""
 _PHASE: Final = SearchAttributeKey.for_keyword(ATTRIBUTES[-1])
 
 # The class has a method called `list`, so annotations within it cannot say it.
@@ -261,7 +267,10 @@ def _status(listed: Listed) -> str:
     """As visibility and the history have it: a workflow that somebody has terminated was cancelled."""
     if listed.status in _ENDED_FROM_OUTSIDE:
         return "cancelled"
-    return str(listed.typed_search_attributes.get(_PHASE, "running"))
+    phase = str(listed.typed_search_attributes.get(_PHASE, "running"))
+    if phase in FINAL_STATUSES or listed.status is None:
+        return phase
+    return _BY_END.get(listed.status, phase)
 
 
 async def _memo(listed: Listed) -> Memo:
@@ -299,7 +308,9 @@ def _visibility(query: ExecutionQuery) -> str:
     parts = [f"WorkflowType = {_quoted(WALK)}", "ExecutionStatus != 'ContinuedAsNew'"]
     parts += [f"{key} = {_quoted(value)}" for key, value in ((namespace, query.namespace), (name, query.name)) if value]
     if query.statuses and "cancelled" not in query.statuses:
-        parts.append(f"{phase} IN ({', '.join(_quoted(status) for status in sorted(query.statuses))})")
+        ends = [_quoted(end.name.title()) for end, status in _BY_END.items() if status in query.statuses]
+        phases = f"{phase} IN ({', '.join(_quoted(status) for status in sorted(query.statuses))})"
+        parts.append(f"({phases} OR ExecutionStatus IN ({', '.join(ends)}))" if ends else phases)
     parts += [f"{LABELS} = {_quoted(f'{key}={value}')}" for key, value in query.labels]
     ends_ms = [query.accepted_until_ms] if query.accepted_until_ms else []
     if query.before is not None:

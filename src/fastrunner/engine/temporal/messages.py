@@ -129,6 +129,10 @@ class EffectOrder:
     """See `PerformEffect`."""
     reference: str
     """JSON pointer of the task."""
+    events: str = ""
+    """Events for the receiver, packed, which whoever performs the effect sends meanwhile."""
+    events_last: int = 0
+    """Sequence number of the last of them."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ class EffectOutcome:
     """The result of one that succeeded."""
     failure: dict[str, Any] | None = None
     """type, status, title, detail and retry_after_ms of one that failed, or `error`, a whole DSL error."""
+    acknowledged: int = 0
+    """Sequence number up to which the receiver is known to have everything; 0: nothing is known."""
 
 
 @dataclass(frozen=True)

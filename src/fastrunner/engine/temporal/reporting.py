@@ -67,6 +67,11 @@ class Report:
                 messages.append(frame)
         return b"".join(messages), self.acknowledged + len(messages)
 
+    def rest(self) -> tuple[bytes, int]:
+        """What an effect can take along: as `batch`, if that is all there is and nothing waits for its answer."""
+        messages, last = self.batch()
+        return (messages, last) if last == self.last and not self.is_full else (b"", 0)
+
     def acknowledge(self, sequence: int) -> None:
         """The receiver has everything up to here."""
         self.acknowledged = max(self.acknowledged, min(sequence, self.last))

@@ -52,6 +52,7 @@ from fastrunner.engine.temporal.messages import (
     WALK,
     WRONG_STATE,
     Control,
+    EffectOrder,
     EffectOutcome,
     WalkStart,
     order_of,
@@ -95,11 +96,15 @@ class WalkWorkflow:
         self._walk: Walk | None = None
         self._report = Report(given.reports, unpacked(given.events), given.events_last, given.acknowledged)
         self._reporting: asyncio.Task[None] | None = None
+        self._is_reporting = False
+        """Whether a report is under way, rather than about to be made."""
         self._rested_ms = given.rested_ms
         self._rests_since_ms = 0
         self._inbox: list[tuple[Outcome, asyncio.Future[None] | None]] = []
         self._effects: dict[int, asyncio.Task[None]] = {}
         """Effects that are under way."""
+        self._carrying: tuple[int, int] | None = None
+        """The effect that has taken events along, and the number of the last of them."""
         self._held: list[PerformEffect] = []
         """Effects that wait until the history is continued; the walk asks for them again."""
         self._children = Children(given, self._execution_id)
@@ -283,9 +288,15 @@ class WalkWorkflow:
         self._show_phase(self._walk.status)
 
     def _show_phase(self, status: str) -> None:
-        if status not in (self._phase, "pending"):
+        """Tells visibility what the workflow's own end will not: how it ends is there by itself, in one write less."""
+        if status not in (self._phase, "pending") and not self._is_shown_by_end(status):
             self._phase = status
             workflow.upsert_search_attributes([PHASE.value_set(status)])
+
+    def _is_shown_by_end(self, status: str) -> bool:
+        if status == "cancelled":
+            return self._is_cancelled
+        return status == "failed" or (status == "completed" and bool(self._output_json()))
 
     def _act(self, actions: "Sequence[Action]") -> None:
         for action in actions:
@@ -306,6 +317,7 @@ class WalkWorkflow:
 
     def _interrupt(self, effect_id: int) -> None:
         """Nobody wants an effect's outcome any more; unknown ones are over."""
+        self._set_down(effect_id)
         task = self._effects.pop(effect_id, None)
         if task is not None and not self._children.give_up(effect_id):
             task.cancel()
@@ -313,36 +325,55 @@ class WalkWorkflow:
     async def _perform(self, effect: PerformEffect) -> None:
         assert self._walk is not None
         order = order_of(self._walk.plan, effect)
+        acknowledged = 0
         try:
             if effect.kind == RUN_WORKFLOW:
                 outcome = await self._children.perform(effect, order, self._walk.status == "paused")
             else:
                 told: EffectOutcome = await workflow.execute_activity(
                     PERFORM,
-                    order,
+                    self._carried(order),
                     result_type=EffectOutcome,
                     start_to_close_timeout=_EFFECT_TIMEOUT,
                     heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                     summary=f"{effect.kind} {effect.reference}",
                 )
                 outcome = outcome_of(effect.effect_id, told)
+                acknowledged = told.acknowledged
         except ActivityError:
             detail = f"{effect.kind} failed in the runner"
             outcome = EffectFailure(effect.effect_id, "runtime", 500, "Internal error", detail)
         if self._effects.pop(effect.effect_id, None) is not None:
+            self._set_down(effect.effect_id)
+            self._acknowledge(acknowledged)
             self._inbox.append((outcome, None))
 
     # --- reports ---
 
-    def _report_events(self) -> None:
-        if self._reporting is None:
-            messages, last = self._report.batch()
-            if messages:
-                self._reporting = asyncio.create_task(self._send(messages, last))
+    def _carried(self, order: EffectOrder) -> EffectOrder:
+        """An order that takes along what there is to report, which saves an activity and a workflow task."""
+        if self._is_reporting or self._carrying is not None:
+            return order
+        messages, last = self._report.rest()
+        if not messages:
+            return order
+        self._carrying = (order.effect_id, last)
+        return replace(order, events=packed(messages), events_last=last)
 
-    async def _send(self, messages: bytes, last: int) -> None:
+    def _set_down(self, effect_id: int) -> None:
+        if self._carrying is not None and self._carrying[0] == effect_id:
+            self._carrying = None
+
+    def _report_events(self) -> None:
+        """Begins to report, after the effects of this turn have had the opportunity to take events along."""
+        if self._reporting is None and self._report.unreported_count:
+            self._reporting = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
         """Reports events, and what has come meanwhile: whatever is tried again is tried by Temporal."""
-        while messages:
+        while self._is_to_report():
+            self._is_reporting = True
+            messages, last = self._report.batch()
             acknowledged = await workflow.execute_activity(
                 REPORT,
                 args=[messages, last],
@@ -352,12 +383,19 @@ class WalkWorkflow:
                 retry_policy=_REPORT_RETRY,
                 summary=f"events up to {last}",
             )
-            self._report.acknowledge(acknowledged)
-            if self._rests_since_ms and not self._report.is_full:
-                self._rested_ms += int(workflow.now().timestamp() * 1000) - self._rests_since_ms
-                self._rests_since_ms = 0
-            messages, last = self._report.batch()
-        self._reporting = None
+            self._acknowledge(acknowledged)
+        self._is_reporting, self._reporting = False, None
+
+    def _is_to_report(self) -> bool:
+        """Whether there is something that no effect has taken along. What one has is reported again with more."""
+        carried = 0 if self._carrying is None else self._carrying[1]
+        return self._report.unreported_count > 0 and self._report.last > carried
+
+    def _acknowledge(self, sequence: int) -> None:
+        self._report.acknowledge(sequence)
+        if self._rests_since_ms and not self._report.is_full:
+            self._rested_ms += int(workflow.now().timestamp() * 1000) - self._rests_since_ms
+            self._rests_since_ms = 0
 
     # --- a history that is long enough ---
 
@@ -376,7 +414,7 @@ class WalkWorkflow:
 
     @property
     def _may_continue(self) -> bool:
-        busy = self._inbox or self._effects or self._reporting or self._children.telling or self._report.batch()[0]
+        busy = self._inbox or self._effects or self._reporting or self._children.telling or self._report.unreported_count
         return not (self._finished_ms or self._turns == 0 or busy) and self._is_long(1)
 
     def _continue_if_due(self) -> None:
