@@ -98,18 +98,20 @@ class Cluster:
         documents: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         works: bool = True,
+        settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> "AsyncIterator[TemporalEngine]":
         """A replica; one that does not work only takes calls."""
         from fastrunner.engine.temporal.engine import TemporalEngine
 
-        config = Config(
-            temporal_service_address=self.address,
-            stigmer_service_endpoint=f"127.0.0.1:{self.port}",
-            stigmer_service_use_tls=False,
-            drain_timeout_s=1.0,
-            workers=1,
-        )
+        given: dict[str, Any] = {
+            "temporal_service_address": self.address,
+            "stigmer_service_endpoint": f"127.0.0.1:{self.port}",
+            "stigmer_service_use_tls": False,
+            "drain_timeout_s": 1.0,
+            "workers": 1,
+        }
+        config = Config(**{**given, **(settings or {})})
         metrics = Metrics(CollectorRegistry())
         reports = DirectReports(config, metrics)
         engine = TemporalEngine(

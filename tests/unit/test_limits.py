@@ -111,6 +111,9 @@ REACHED = {
     "unit/test_temporal_codec.py": {
         "TEMPORAL_BLOBS_CACHED_SIZE_BYTES_MAX": "test_what_a_worker_keeps_of_blobs_is_bounded",
     },
+    "integration/test_temporal_reports.py": {
+        "TEMPORAL_REPORT_WAIT_S_MAX": "test_a_slow_receiver_slows_no_effect_down",
+    },
     "unit/test_temporal_reporting.py": {
         "TEMPORAL_EVENTS_KEPT_SIZE_BYTES_MAX": "test_the_walk_rests_with_too_much_unreported",
         "TEMPORAL_EVENTS_UNREPORTED_MAX": "test_the_walk_rests_with_too_much_unreported",

@@ -37,6 +37,7 @@ from fastrunner.config.runner import (
     shown_fields,
     variable_of,
 )
+from fastrunner.config.temporal import Reporting
 
 __all__ = [
     "Authentication",
@@ -48,6 +49,7 @@ __all__ = [
     "LogLevel",
     "NeighbourSettings",
     "ReceiverSettings",
+    "Reporting",
     "engine_variables",
     "flag_fields",
     "load_client",

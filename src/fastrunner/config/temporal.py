@@ -3,6 +3,7 @@
 Those of the connection have the names that Temporal's own clients read.
 """
 
+from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, FilePath
@@ -11,7 +12,7 @@ from fastrunner.base.checks import check_authorities, check_pair, host_and_port
 from fastrunner.base.stores import checked_url
 from fastrunner.config.fields import DataSettings, Key, readable, variable
 
-__all__ = ["TemporalSettings", "unread_temporal"]
+__all__ = ["Reporting", "TemporalSettings", "unread_temporal"]
 
 _TLS: Final = "TEMPORAL_TLS"
 _CERTIFICATE: Final = "TEMPORAL_TLS_CLIENT_CERT_PATH"
@@ -26,6 +27,13 @@ def _frontend_host_and_port(value: str) -> str:
 
 
 Frontend = Annotated[str, AfterValidator(_frontend_host_and_port)]
+
+
+class Reporting(StrEnum):
+    """Which workflow reports the last events of an execution."""
+
+    ATTACHED = "attached"
+    DETACHED = "detached"
 
 
 class TemporalSettings(DataSettings):
@@ -55,6 +63,10 @@ class TemporalSettings(DataSettings):
     """PEM file of the authorities that vouch for Temporal; default: those of the system."""
     temporal_tls_server_name: str | None = variable(_SERVER_NAME, None)
     """Name in Temporal's certificate; default: the host of TEMPORAL_SERVICE_ADDRESS."""
+
+    temporal_report: Reporting = variable("FASTRUNNER_TEMPORAL_REPORT", Reporting.ATTACHED)
+    """attached: a workflow in Temporal ends when the receiver has its execution's last event; detached: when the
+    execution ends, and another workflow reports what is left."""
 
     @property
     def temporal_uses_tls(self) -> bool:

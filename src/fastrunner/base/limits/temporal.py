@@ -32,8 +32,8 @@ TEMPORAL_REPORT_RETRY_S_MAX: Final = 30.0
 """Longest pause between attempts to report: a receiver that is back is noticed within it."""
 
 TEMPORAL_REPORT_WAIT_S_MAX: Final = 0.25
-"""How long an effect that has an outcome waits for the receiver of the events that were sent meanwhile: one that is slow
-must not slow walks down; the events are sent again with what comes next."""
+"""How long an effect that has an outcome waits for the receiver of the events that were sent meanwhile: a slow one must
+not slow walks down; the events are sent again with what comes next."""
 
 TEMPORAL_HEARTBEAT_S: Final = 10.0
 """How long an effect's worker may be silent before another one performs the effect; also how soon it hears that nobody

@@ -224,6 +224,7 @@ class Activities:
             seed=crc32(key.encode()),
             reports=given.reports,
             grace_ms=given.grace_ms,
+            detached=given.detached,
             history_events_max=given.history_events_max,
             debug=given.debug,
             depth=depth,
@@ -242,13 +243,13 @@ class Activities:
         return asyncio.create_task(_taken(self._report, unpacked(order.events), order.events_last))
 
     @activity.defn(name=REPORT)
-    async def report(self, messages: bytes, last: int) -> int:
-        """Sends events; gives the sequence number up to which the receiver has them. Raises ApplicationError if it has
-        taken none, for Temporal to try again."""
+    async def report(self, execution_id: str, messages: bytes, last: int) -> int:
+        """Sends events of an execution; gives the sequence number up to which the receiver has them. Raises
+        ApplicationError if it has taken none, for Temporal to try again."""
         if self._report is None:
             raise ApplicationError(_NO_RECEIVER)
         try:
-            return await _beating(self._report(activity.info().workflow_id or "", messages, last))
+            return await _beating(self._report(execution_id, messages, last))
         except ReportRefused as error:
             raise ApplicationError(str(error), type="NotTaken") from None
 

@@ -25,7 +25,7 @@ from fastrunner.access.principal import check_namespace, check_references
 from fastrunner.access.sealing import DataKeys, Sealer
 from fastrunner.base import clock, limits
 from fastrunner.blobs import BlobStore
-from fastrunner.config import Config
+from fastrunner.config import Config, Reporting
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import (
     Definition,
@@ -49,6 +49,7 @@ from fastrunner.engine.temporal.activities import Activities
 from fastrunner.engine.temporal.client import Connection, sentence_of
 from fastrunner.engine.temporal.codec import converter_of
 from fastrunner.engine.temporal.executions import Executions
+from fastrunner.engine.temporal.handover import ReportWorkflow
 from fastrunner.engine.temporal.messages import WALK, WalkStart
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
 from fastrunner.engine.temporal.supported import problems_of
@@ -171,7 +172,7 @@ class TemporalEngine:
         self._worker = Worker(
             self._client,
             task_queue=self._task_queue,
-            workflows=[WalkWorkflow],
+            workflows=[WalkWorkflow, ReportWorkflow],
             activities=[self._activities.perform, self._activities.prepare, self._activities.report],
             max_cached_workflows=self._workflows_cached_max,
             max_concurrent_activities=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
@@ -327,6 +328,7 @@ class TemporalEngine:
             history_events_max=self._history_events_max,
             debug=submission.debug,
             has_blobs=self._blobs is not None,
+            detached=self._config.temporal_report is Reporting.DETACHED,
         )
 
     def _open_client(self) -> Client:

@@ -35,6 +35,7 @@ from fastrunner.base import limits
 from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView
 from fastrunner.engine.pages import Page
 from fastrunner.engine.temporal.client import Connection
+from fastrunner.engine.temporal.handover import report_id_of
 from fastrunner.engine.temporal.messages import (
     CONTROL_UPDATE,
     EVENTS_QUERY,
@@ -52,6 +53,7 @@ __all__ = ["Executions"]
 
 _ANSWER: Final = timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX)
 _ENDED_FROM_OUTSIDE: Final = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT)
+_STILL_NEEDED: Final = "execution {!r} has not ended, or its events are still to be reported"
 _BY_END: Final = {
     WorkflowExecutionStatus.COMPLETED: "completed",
     WorkflowExecutionStatus.FAILED: "failed",
@@ -139,17 +141,36 @@ class Executions:
     async def delete(self, execution_id: str) -> None:
         """Forgets a finished execution. Raises UnknownExecution, WrongState, Unavailable."""
         if _is_open(await self._description(execution_id)):
-            raise WrongState(f"execution {execution_id!r} has not ended, or its events are still to be reported")
+            raise WrongState(_STILL_NEEDED.format(execution_id))
+        report_id = report_id_of(execution_id)
+        is_reported = await self._is_ended(report_id)
+        if is_reported is False:
+            raise WrongState(_STILL_NEEDED.format(execution_id))
+        if is_reported:
+            await self._delete(report_id)
+        await self._delete(execution_id)
+
+    async def _is_ended(self, workflow_id: str) -> bool | None:
+        """Whether a workflow has ended; None if there is none. Raises Unavailable."""
+        try:
+            return not _is_open(await self._client.get_workflow_handle(workflow_id).describe(rpc_timeout=_ANSWER))
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise _unavailable(error) from None
+
+    async def _delete(self, workflow_id: str) -> None:
         try:
             await self._client.workflow_service.delete_workflow_execution(
                 DeleteWorkflowExecutionRequest(
                     namespace=self._client.namespace,
-                    workflow_execution=WorkflowExecution(workflow_id=execution_id),
+                    workflow_execution=WorkflowExecution(workflow_id=workflow_id),
                 ),
                 timeout=_ANSWER,
             )
         except RPCError as error:
-            raise _unavailable(error) from None
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise _unavailable(error) from None
 
     # --- queries ---
 
@@ -169,10 +190,21 @@ class Executions:
         """What Temporal has of an execution, and what its workflow answers. Raises UnknownExecution, Unavailable."""
         description = await self._description(execution_id)
         view: dict[str, Any] = await self._ask(execution_id, VIEW_QUERY, [], dict[str, Any])
+        if view.get("is_handed_over"):
+            view["acknowledged"] = await self._acknowledged(execution_id, view["last_sequence"])
         if description.status in _ENDED_FROM_OUTSIDE:
             # Its workflow has not heard of that.
             view |= {"status": "cancelled", "finished_ms": _ms(description.close_time), "waiting": ""}
         return description, view
+
+    async def _acknowledged(self, execution_id: str, last: int) -> int:
+        """How much the receiver has of one whose last events another workflow reports."""
+        try:
+            view: dict[str, Any] = await self._ask(report_id_of(execution_id), VIEW_QUERY, [], dict[str, Any])
+        except UnknownExecution:
+            # It had reported everything when the namespace forgot it.
+            return last
+        return int(view["acknowledged"])
 
     async def events(self, execution_id: str, from_sequence: int, count_max: int) -> _Messages:
         """Encoded events that the workflow holds, in sequence. Raises UnknownExecution, Unavailable."""

@@ -21,6 +21,7 @@ __all__ = [
     "PERFORM",
     "PREPARE",
     "REPORT",
+    "REPORT_REST",
     "VIEW_QUERY",
     "WALK",
     "WRONG_STATE",
@@ -37,7 +38,9 @@ __all__ = [
 ]
 
 WALK: Final = "fastrunner.Walk"
-"""The type of workflow."""
+"""The type of workflow that is an execution."""
+REPORT_REST: Final = "fastrunner.Report"
+"""The type of workflow that reports what an execution has left."""
 PERFORM: Final = "fastrunner.perform"
 """The activity that is an effect."""
 PREPARE: Final = "fastrunner.prepare"
@@ -90,6 +93,8 @@ class WalkStart:
     """How many events a history has when it is continued."""
     debug: bool = False
     """Log every step at level info."""
+    detached: bool = False
+    """Whether another workflow reports what is left when the walk has ended."""
     depth: int = 0
     """How many generations of executions are above it."""
     parent_id: str = ""

@@ -93,6 +93,10 @@ class Report:
         """Everything, for the history that continues this one."""
         return b"".join(self._frames)
 
+    def left(self) -> bytes:
+        """What is unreported, for another workflow to report."""
+        return b"".join(list(self._frames)[self.acknowledged + 1 - self.first :]) if self.unreported_count else b""
+
     def _forget(self) -> None:
         while self._frames and (
             self._size_bytes > limits.TEMPORAL_EVENTS_KEPT_SIZE_BYTES_MAX

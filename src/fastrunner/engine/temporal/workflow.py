@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.common import SearchAttributeKey, WorkflowIDReusePolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from fastrunner._core import (
@@ -41,13 +41,14 @@ from fastrunner.base import limits
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.family import CANCEL, PAUSE, RESUME, RUN_WORKFLOW, command_of
 from fastrunner.engine.temporal.children import Children
+from fastrunner.engine.temporal.handover import ReportStart, report_id_of, reported
 from fastrunner.engine.temporal.messages import (
     CONTROL_UPDATE,
     EVENTS_QUERY,
     FAMILY_SIGNAL,
     OUTPUT_TOO_LARGE,
     PERFORM,
-    REPORT,
+    REPORT_REST,
     VIEW_QUERY,
     WALK,
     WRONG_STATE,
@@ -78,10 +79,6 @@ PHASE: Final = SearchAttributeKey.for_keyword("FastrunnerPhase")
 
 _EFFECT_TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT_TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
-_REPORT_RETRY: Final = RetryPolicy(
-    initial_interval=timedelta(milliseconds=200),
-    maximum_interval=timedelta(seconds=limits.TEMPORAL_REPORT_RETRY_S_MAX),
-)
 
 
 @workflow.defn(name=WALK, sandboxed=False)
@@ -116,13 +113,15 @@ class WalkWorkflow:
         self._turns_in_a_row = 0
         self._finished_ms = 0
         self._is_cancelled = False
+        self._has_handed_over = False
+        """Whether another workflow has what there is to report."""
         self._phase = "running"
         """What Temporal's visibility has for its status."""
 
     @workflow.run
     async def run(self, given: WalkStart) -> Any:
-        """Walks to the end and until the receiver has all events; gives the output. Raises ApplicationError with the
-        DSL error, or CancelledError."""
+        """Walks to the end and until all events are reported, or another workflow does that; gives the output. Raises
+        ApplicationError with the DSL error, or CancelledError."""
         self._begin(given)
         while not self._is_over:
             if not self._take_turn():
@@ -132,6 +131,8 @@ class WalkWorkflow:
                 self._report_events()
                 await self._obeying(workflow.sleep(0.001, summary="more steps"))
             self._continue_if_due()
+        if self._report.unreported_count:
+            await self._hand_over()
         return self._outcome()
 
     def _begin(self, given: WalkStart) -> None:
@@ -165,7 +166,8 @@ class WalkWorkflow:
     @property
     def _is_over(self) -> bool:
         """Whether nothing is left to be done."""
-        done = not (self._inbox or self._reporting or self._report.unreported_count or self._children.telling)
+        is_told = self._given.detached or not (self._reporting or self._report.unreported_count)
+        done = is_told and not (self._inbox or self._children.telling)
         return bool(self._finished_ms) and done and workflow.all_handlers_finished()
 
     def _due(self) -> bool:
@@ -366,7 +368,8 @@ class WalkWorkflow:
 
     def _report_events(self) -> None:
         """Begins to report, after the effects of this turn have had the opportunity to take events along."""
-        if self._reporting is None and self._report.unreported_count:
+        is_left = self._given.detached and self._finished_ms
+        if self._reporting is None and self._report.unreported_count and not is_left:
             self._reporting = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
@@ -374,16 +377,7 @@ class WalkWorkflow:
         while self._is_to_report():
             self._is_reporting = True
             messages, last = self._report.batch()
-            acknowledged = await workflow.execute_activity(
-                REPORT,
-                args=[messages, last],
-                result_type=int,
-                start_to_close_timeout=_EFFECT_TIMEOUT,
-                heartbeat_timeout=_HEARTBEAT_TIMEOUT,
-                retry_policy=_REPORT_RETRY,
-                summary=f"events up to {last}",
-            )
-            self._acknowledge(acknowledged)
+            self._acknowledge(await reported(self._execution_id, messages, last))
         self._is_reporting, self._reporting = False, None
 
     def _is_to_report(self) -> bool:
@@ -396,6 +390,30 @@ class WalkWorkflow:
         if self._rests_since_ms and not self._report.is_full:
             self._rested_ms += int(workflow.now().timestamp() * 1000) - self._rests_since_ms
             self._rests_since_ms = 0
+
+    async def _hand_over(self) -> None:
+        """Has another workflow report what is left; meanwhile those who ask are answered."""
+        if self._reporting is not None:
+            # What it sends is sent again.
+            self._reporting.cancel()
+        self._has_handed_over = True
+        starting = asyncio.create_task(self._start_report())
+        while not (starting.done() and not self._inbox and workflow.all_handlers_finished()):
+            if not self._take_turn():
+                await self._obeying(workflow.wait_condition(lambda: starting.done() or bool(self._inbox)))
+        await starting
+
+    async def _start_report(self) -> None:
+        report = self._report
+        await workflow.start_child_workflow(
+            REPORT_REST,
+            ReportStart(self._execution_id, packed(report.left()), report.last, report.acknowledged),
+            id=report_id_of(self._execution_id),
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+            static_summary=f"events up to {report.last}",
+        )
 
     # --- a history that is long enough ---
 
@@ -414,7 +432,8 @@ class WalkWorkflow:
 
     @property
     def _may_continue(self) -> bool:
-        busy = self._inbox or self._effects or self._reporting or self._children.telling or self._report.unreported_count
+        reports = self._reporting or self._report.unreported_count
+        busy = self._inbox or self._effects or reports or self._children.telling
         return not (self._finished_ms or self._turns == 0 or busy) and self._is_long(1)
 
     def _continue_if_due(self) -> None:
@@ -499,6 +518,7 @@ class WalkWorkflow:
             "last_sequence": self._report.last,
             "first_sequence": self._report.first,
             "acknowledged": self._report.acknowledged,
+            "is_handed_over": self._has_handed_over,
             "finished_ms": self._finished_ms,
             "output_json": self._output_json(),
             "output_is_known": is_known,

@@ -1,0 +1,97 @@
+"""Stage 6, events: the workflow that reports what an execution has left when it ends, where reports are detached.
+
+    the walk ends -> this one is started, abandoned -> the walk's workflow ends -> reports, until all is acknowledged
+
+Rule: it knows no walk: it has the events as they were made, and what the receiver had of them. Nobody ends it but by
+force: a cancel made in Temporal's own UI would leave the receiver without the last events, so it is not heeded.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+from fastrunner.base import limits
+from fastrunner.engine.temporal.messages import REPORT, REPORT_REST, VIEW_QUERY, unpacked
+from fastrunner.engine.temporal.reporting import Report
+
+__all__ = ["ReportStart", "ReportWorkflow", "report_id_of", "reported"]
+
+_TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
+_HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
+_RETRY: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    maximum_interval=timedelta(seconds=limits.TEMPORAL_REPORT_RETRY_S_MAX),
+)
+
+
+@dataclass(frozen=True)
+class ReportStart:
+    """The input of the workflow."""
+
+    execution_id: str
+    """Whose events they are."""
+    events: str
+    """Those that nobody has acknowledged, packed."""
+    last: int
+    """Sequence number of the last of them."""
+    acknowledged: int
+    """Sequence number up to which the receiver has everything."""
+
+
+def report_id_of(execution_id: str) -> str:
+    """The id of the workflow that reports what an execution has left."""
+    return f"{execution_id}~report"
+
+
+async def reported(execution_id: str, messages: bytes, last: int) -> int:
+    """Has a worker report events, and gives the number up to which the receiver has everything: tried without end."""
+    acknowledged: int = await workflow.execute_activity(
+        REPORT,
+        args=[execution_id, messages, last],
+        result_type=int,
+        start_to_close_timeout=_TIMEOUT,
+        heartbeat_timeout=_HEARTBEAT,
+        retry_policy=_RETRY,
+        summary=f"events up to {last}",
+    )
+    return acknowledged
+
+
+@workflow.defn(name=REPORT_REST, sandboxed=False)
+class ReportWorkflow:
+    """The reports that one execution has left."""
+
+    @workflow.init
+    def __init__(self, given: ReportStart) -> None:
+        """Reads what there is."""
+        self._execution_id = given.execution_id
+        self._report = Report(True, unpacked(given.events), given.last, given.acknowledged)
+
+    @workflow.run
+    async def run(self, given: ReportStart) -> int:  # noqa: ARG002 - see __init__
+        """Reports; gives the sequence number of the last event."""
+        sending = asyncio.create_task(self._send())
+        is_cancelled = False
+        while not sending.done():
+            try:
+                await workflow.wait_condition(sending.done)
+            except asyncio.CancelledError:
+                if workflow.cancellation_reason() is None or is_cancelled:
+                    raise
+                is_cancelled = True
+        await sending
+        return self._report.acknowledged
+
+    async def _send(self) -> None:
+        while self._report.unreported_count:
+            messages, last = self._report.batch()
+            self._report.acknowledge(await reported(self._execution_id, messages, last))
+
+    @workflow.query(name=VIEW_QUERY)
+    def view(self) -> dict[str, Any]:
+        """What it knows of the execution: how much the receiver has."""
+        return {"acknowledged": self._report.acknowledged}

@@ -1,0 +1,124 @@
+"""How executions on Temporal report: along with effects, and by a workflow of their own where that is configured."""
+
+import asyncio
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fastrunner.base import limits
+from fastrunner.errors import UnknownExecution, WrongState
+from tests.integration.callbacks import free_port
+from tests.integration.engines import SET, document, submission, until, until_status
+from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal, shown
+from tests.outside import require
+
+if TYPE_CHECKING:
+    from fastrunner.engine.temporal.engine import TemporalEngine
+
+require(find_spec("temporalio"), "temporalio", module=True)
+
+TIMEOUT_S = 90.0
+ENDED = ("completed", "failed", "cancelled")
+ASK = "      call: http\n      with: { method: get, endpoint: 'http://127.0.0.1:1/' }\n"
+CALLS = document("".join(f"  - ask{number}:\n{ASK}" for number in range(5)))
+DETACHED = {"temporal_report": "detached"}
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving_temporal() as address:
+        yield address
+
+
+async def kinds(engine: "TemporalEngine", execution_id: str) -> list[str]:
+    """The events of a history that has ended."""
+    from temporalio.api.enums.v1 import EventType
+
+    handle = engine._client.get_workflow_handle(execution_id)
+    await handle.result()
+    found = (await handle.fetch_history()).events
+    return [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in found]
+
+
+async def reported(cluster: Cluster, execution_id: str) -> list[str]:
+    events = cluster.events.setdefault(execution_id, [])
+    await until(lambda: events and events[-1].event_type.rpartition("_")[2] in ENDED, "the last event", TIMEOUT_S)
+    return shown(events)
+
+
+async def test_what_a_history_costs(address: str) -> None:
+    """Tasks that only compute cost nothing; effects an activity each; reports one at the end."""
+    many = document("".join(f"  - keep{number}:\n      set: {{ n: {number} }}\n" for number in range(20)))
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        await engine.submit(submission(f"{cluster.queue}-sets", many))
+        await engine.submit(submission(f"{cluster.queue}-calls", CALLS))
+        task = ["WORKFLOW_TASK_SCHEDULED", "WORKFLOW_TASK_STARTED", "WORKFLOW_TASK_COMPLETED"]
+        step = ["ACTIVITY_TASK_SCHEDULED", "ACTIVITY_TASK_STARTED", "ACTIVITY_TASK_COMPLETED", *task]
+        expected = ["WORKFLOW_EXECUTION_STARTED", *task, *step, "WORKFLOW_EXECUTION_COMPLETED"]
+        assert await kinds(engine, f"{cluster.queue}-sets") == expected
+        found = await kinds(engine, f"{cluster.queue}-calls")
+        # A receiver that takes its time is told again with the next effect, and that is no activity more.
+        assert found.count("ACTIVITY_TASK_SCHEDULED") == 5 + 1
+        for execution_id in (f"{cluster.queue}-sets", f"{cluster.queue}-calls"):
+            sequences = [event.sequence_number for event in cluster.events[execution_id]]
+            assert sequences == list(range(1, len(sequences) + 1))
+
+
+async def test_a_slow_receiver_slows_no_effect_down(address: str) -> None:
+    """It has answered nothing yet when the last effect is performed."""
+    performer = opened()
+    async with (
+        cluster_on(address, delay_ms=int(100_000 * limits.TEMPORAL_REPORT_WAIT_S_MAX)) as cluster,
+        cluster.engine({"call_http": performer}) as engine,
+    ):
+        await engine.submit(submission(f"{cluster.queue}-1", CALLS))
+        await until(lambda: len(performer.performed) == 5, "all effects", TIMEOUT_S)
+        assert (await engine.get(f"{cluster.queue}-1")).acknowledged_sequence == 0
+
+
+@pytest.mark.parametrize("text", [SET, CALLS], ids=["set", "calls"])
+async def test_detached_reports_are_those_of_attached_ones(address: str, text: str) -> None:
+    """All events in their order, from the end of the walk on by a workflow of their own; both answer who asks."""
+    told = []
+    for settings in ({}, DETACHED):
+        async with cluster_on(address) as cluster, cluster.engine(settings=settings) as engine:
+            execution_id = f"{cluster.queue}-1"
+            await engine.submit(submission(execution_id, text))
+            events = await reported(cluster, execution_id)
+            view = await until_status(engine, execution_id, "completed", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+            while view.acknowledged_sequence != len(events):
+                view = await engine.get(execution_id)
+            assert view.last_sequence == len(events)
+            assert len(await engine.events(execution_id, 1, 100)) == len(events)
+            told.append([text.replace(execution_id, "e-1") for text in events])
+            found = await kinds(engine, execution_id)
+            assert ("START_CHILD_WORKFLOW_EXECUTION_INITIATED" in found) == bool(settings)
+    assert told[0] == told[1]
+
+
+async def test_a_detached_workflow_ends_without_the_receiver(address: str) -> None:
+    """Its events are not lost: what reports them is no one's to cancel, nor is the execution to be deleted."""
+    from temporalio.client import WorkflowExecutionStatus
+
+    nobody = {**DETACHED, "stigmer_service_endpoint": f"127.0.0.1:{free_port()}"}
+    async with cluster_on(address) as cluster:
+        execution_id = f"{cluster.queue}-1"
+        async with cluster.engine(settings=nobody) as engine:
+            await engine.submit(submission(execution_id, CALLS))
+            assert "WORKFLOW_EXECUTION_COMPLETED" in await kinds(engine, execution_id)
+            view = await engine.get(execution_id)
+            assert (view.status, view.acknowledged_sequence) == ("completed", 0)
+            await engine._client.get_workflow_handle(f"{execution_id}~report").cancel()
+            with pytest.raises(WrongState, match="still to be reported"):
+                await engine.delete(execution_id)
+            with pytest.raises(UnknownExecution):
+                await engine.get(f"{execution_id}~report")
+        async with cluster.engine(settings=DETACHED) as engine:
+            events = await reported(cluster, execution_id)
+            handle = engine._client.get_workflow_handle(f"{execution_id}~report")
+            await asyncio.wait_for(handle.result(), TIMEOUT_S)
+            assert (await handle.describe()).status is WorkflowExecutionStatus.COMPLETED
+            assert (await engine.get(execution_id)).acknowledged_sequence == len(events)
+            await engine.delete(execution_id)
