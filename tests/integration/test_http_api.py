@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from functools import cache
@@ -26,6 +27,7 @@ from fastrunner.base import limits
 from fastrunner.stigmer.server import CannotServe
 from fastrunner.web.api.openapi import openapi_document
 from fastrunner.web.api.operations import OPERATIONS, Operation, Stream
+from tests.integration.callbacks import until
 from tests.integration.runner_process import ROOT
 from tests.integration.stigmer import (
     LONG,
@@ -526,6 +528,205 @@ async def test_a_feed_ends_with_its_credentials_and_shows_its_namespaces(
             assert b"change" not in await hidden.content.read()
 
 
+def cookie_of(reply: aiohttp.ClientResponse) -> tuple[str, str]:
+    """The cookie of a reply as a client sends it, and what the server says of it."""
+    whole = reply.headers["Set-Cookie"]
+    return whole.partition(";")[0], whole
+
+
+async def test_a_cookie_stands_for_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what the token is good for, as long as it is good, and no longer than its own time."""
+    monkeypatch.setattr(limits, "STIGMER_SWEEP_INTERVAL_S", 0.02)
+    callers = tmp_path / "callers"
+    callers.write_text("\n".join(line_of(name, name, "", f"token-{name}") for name in ("read", "control")))
+    async with service(tmp_path / "data", callers_file=callers) as (_, reporter, client):
+        path = f"{client.base}/api/v1/session"
+        await reporter.send(event("e", 1, "workflow_started"))
+
+        async def begun(**given: str) -> tuple[str, str]:
+            async with client.session.post(path, headers={**WRITE, **given}) as reply:
+                assert (reply.status, (await reply.json())["ends_ms"] > 0) == (200, True), await reply.text()
+                return cookie_of(reply)
+
+        assert (await ask(client, "POST", "/api/v1/session", headers=WRITE))[0] == 401
+        wrong = {**WRITE, "Authorization": "Bearer nobody"}
+        assert (await ask(client, "POST", "/api/v1/session", headers=wrong))[0] == 401
+        cookie, whole = await begun(Authorization="Bearer token-read")
+        assert all(part in whole for part in ("HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=3"))
+        assert "Secure" not in whole
+        assert "token-read" not in whole
+        given = {"Cookie": cookie}
+        assert (await ask(client, "GET", "/api/v1/executions/e", headers=given))[0] == 200
+        # Its roles are the token's, and a cookie does not make a request meant.
+        assert (await ask(client, "POST", "/api/v1/executions/e/pause", headers={**given, **WRITE}))[0] == 403
+        control, _ = await begun(Authorization="Bearer token-control")
+        status, problem = await ask(client, "POST", "/api/v1/executions/e/pause", headers={"Cookie": control})
+        assert (status, "X-Requested-By" in problem["detail"]) == (403, True)
+        # Renewed by itself; by TLS at a proxy it is for TLS alone.
+        renewed, _ = await begun(Cookie=cookie)
+        assert renewed != cookie
+        for changed in (cookie[:-2] + "AA", cookie.partition("=")[0] + "=", cookie.partition("=")[0] + "=\u00e4"):
+            assert (await ask(client, "GET", "/api/v1/executions/e", headers={"Cookie": changed}))[0] == 401
+        # Ended, copies of it are of no use.
+        async with client.session.delete(path, headers={**WRITE, **given}) as reply:
+            assert (reply.status, "Max-Age=0" in cookie_of(reply)[1]) == (204, True)
+        assert (await ask(client, "GET", "/api/v1/executions/e", headers=given))[0] == 401
+        assert (await ask(client, "GET", "/api/v1/executions/e", headers={"Cookie": renewed}))[0] == 200
+        # The stream that it has opened ends with the token.
+        stream = client.session.get(f"{client.base}/api/v1/executions/e/events/stream", headers={"Cookie": renewed})
+        async with stream as reply:
+            assert await reply.content.readline() == b"id: 1\n"
+            callers.write_text(line_of("control", "control", "", "token-control"))
+            assert b"id: 2" not in await asyncio.wait_for(reply.content.read(), 20)
+        assert (await ask(client, "GET", "/api/v1/executions/e", headers={"Cookie": renewed}))[0] == 401
+    async with service(tmp_path / "data") as (_, _, client):
+        status, session = await ask(client, "POST", "/api/v1/session", headers=WRITE)
+        assert (status, session) == (200, {"ends_ms": 0})
+
+
+async def test_a_session_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callers = tmp_path / "callers"
+    callers.write_text(line_of("eye", "read", "", "token-eye"))
+    own = {**WRITE, "Authorization": "Bearer token-eye", "Origin": "https://console.example"}
+    settings: dict[str, Any] = {"callers_file": callers, "allow_origins": ("https://console.example",)}
+
+    async def shown(client: Client, cookie: str) -> int:
+        return (await ask(client, "GET", "/api/v1/executions", headers={"Cookie": cookie}))[0]
+
+    async with (
+        service(tmp_path / "data", **settings) as (_, _, client),
+        client.session.post(f"{client.base}/api/v1/session", headers=own) as reply,
+    ):
+        cookie, whole = cookie_of(reply)
+        assert (cookie.startswith("__Host-"), "Secure" in whole) == (True, True)
+    # The key stays with the folder: another process knows it.
+    async with service(tmp_path / "data", **settings) as (_, _, client):
+        assert await shown(client, cookie) == 200
+        monkeypatch.setattr(limits, "API_SESSION_S", -1.0)
+        async with client.session.post(f"{client.base}/api/v1/session", headers=own) as reply:
+            assert await shown(client, cookie_of(reply)[0]) == 401
+        monkeypatch.setattr(limits, "API_SESSION_S", 60.0)
+        monkeypatch.setattr(limits, "API_SESSION_AGE_S_MAX", -1.0)
+        async with client.session.post(f"{client.base}/api/v1/session", headers={**WRITE, "Cookie": cookie}) as reply:
+            assert await shown(client, cookie_of(reply)[0]) == 401
+        monkeypatch.setattr(limits, "API_SESSION_TOKEN_SIZE_CHARS_MAX", 8)
+        status, problem = await ask(client, "POST", "/api/v1/session", headers=own)
+        assert (status, "at most" in problem["detail"]) == (400, True)
+        monkeypatch.setattr(limits, "API_SESSIONS_ENDED_MAX", 0)
+        assert (await ask(client, "DELETE", "/api/v1/session", headers={**WRITE, "Cookie": cookie}))[0] == 204
+        assert await shown(client, cookie) == 200
+    (tmp_path / "data" / "session.key").unlink()
+    async with service(tmp_path / "data", **settings) as (_, _, client):
+        assert await shown(client, cookie) == 401
+
+
+async def test_events_over_a_socket(tmp_path: Path) -> None:
+    async with service(tmp_path) as (served, reporter, client), asyncio.timeout(60):
+        await reporter.send(event("e", 1, "workflow_started"), event("e", 2))
+        path = f"{client.base}/api/v1/executions/e/events/socket"
+        async with client.session.ws_connect(path) as talk:
+            first = await talk.receive_json()
+            assert (first["type"], first["id"], first["event"]["event_type"]) == ("progress", 1, "workflow_started")
+            assert (await talk.receive_json())["id"] == 2
+            await talk.send_str("whatever it says")
+            await reporter.send(event("e", 3))
+            assert (await talk.receive_json())["id"] == 3
+        async with client.session.ws_connect(f"{path}?after=2") as talk:
+            assert (await talk.receive_json())["id"] == 3
+            await reporter.send(event("e", 4, "workflow_completed"))
+            assert [(await talk.receive_json())["type"] for _ in range(2)] == ["progress", "end"]
+            assert (await talk.receive()).type is aiohttp.WSMsgType.CLOSE
+        async with client.session.ws_connect(f"{path}?after=4") as talk:
+            assert await talk.receive_json() == {"type": "end"}
+        async with client.session.ws_connect(f"{path}?after=9") as talk:
+            reset = await talk.receive_json()
+            assert (reset["type"], reset["execution"]["last_sequence"]) == ("reset", 4)
+            assert [(await talk.receive_json())["id"] for _ in range(4)] == [1, 2, 3, 4]
+        # Who goes away is not followed by anybody any more.
+        await reporter.send(event("other", 1))
+        async with client.session.ws_connect(path.replace("/e/", "/other/")) as talk:
+            await talk.receive_json()
+            assert served._followers.count == 1
+        await until(lambda: served._followers.count == 0, "nobody follows any more")
+
+
+async def test_what_is_no_socket_and_whose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callers = tmp_path / "callers"
+    callers.write_text(line_of("eye", "read", "", "token-eye"))
+    async with service(tmp_path / "data", callers_file=callers) as (_, reporter, client):
+        await reporter.send(event("e", 1))
+        path = "/api/v1/executions/e/events/socket"
+        own = {"Authorization": "Bearer token-eye"}
+        assert (await ask(client, "GET", path, headers=own))[0] == 400
+        for given, status in (
+            ({}, 401),
+            ({**own, "Origin": "https://evil.example"}, 403),
+            ({**own, "Host": "evil.example"}, 421),
+        ):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await client.session.ws_connect(f"{client.base}{path}", headers=given)
+            assert refused.value.status == status
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await client.session.ws_connect(f"{client.base}{path.replace('/e/', '/other/')}", headers=own)
+        assert refused.value.status == 404
+        async with client.session.ws_connect(f"{client.base}{path}", headers=own) as talk:
+            await talk.send_str("x" * (limits.API_SOCKET_MESSAGE_SIZE_BYTES_MAX + 1))
+            assert (await talk.receive_json())["id"] == 1
+            closing = await asyncio.wait_for(talk.receive(), 30)
+            assert closing.data == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+
+
+async def test_a_socket_that_nobody_reads_is_closed_with_its_cursor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "API_STREAM_STALL_S_MAX", 0.3)
+    monkeypatch.setattr(limits, "API_SOCKET_CLOSE_S_MAX", 30.0)
+    request = (
+        b"GET /api/v1/executions/e/events/socket HTTP/1.1\r\nHost: localhost\r\n"
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+    async with service(tmp_path) as (served, reporter, _):
+        large = [event("e", number, output_json="x" * 60_000) for number in range(1, 201)]
+        for at in range(0, 200, 50):
+            await reporter.send(*large[at : at + 50])
+        with socket.create_connection(("127.0.0.1", served.http_port)) as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            slow.sendall(request)
+            await until(lambda: served.metrics.followers_cut.value == 1, "it is cut")
+            slow.settimeout(30)
+            rest = part = b"-"
+            while part and b"too slow: go on after" not in rest:
+                part = await asyncio.to_thread(slow.recv, 65_536)
+                rest = rest[-100:] + part
+            assert part, rest
+        await until(lambda: served._followers.count == 0, "it follows no more")
+
+
+async def test_the_console_is_served_to_browsers(tmp_path: Path) -> None:
+    """Its page at each of its addresses, to whoever asks for a page, and its files; nothing else of the package."""
+    page = {"Accept": "text/html,*/*"}
+    callers = tmp_path / "callers"
+    callers.write_text(line_of("eye", "read", "", "token-eye"))
+    async with service(tmp_path / "data", callers_file=callers) as (_, _, client):
+        for path in ("/", "/x/parent%2Fdo%2F0", "/workflows", "/workflows/tests/small"):
+            async with client.session.get(URL(client.base + path, encoded=True), headers=page) as reply:
+                text = await reply.text()
+                assert (reply.status, reply.content_type, "<div id=" in text) == (200, "text/html", True)
+                policy = reply.headers["Content-Security-Policy"]
+                assert ("default-src 'none'" in policy, "http" in policy, "unsafe" in policy) == (True, False, False)
+                tag = reply.headers["ETag"]
+        async with client.session.get(client.base, headers={**page, "If-None-Match": tag}) as reply:
+            assert reply.status == 304
+        for name in re.findall(r'(?:src|href)="(/assets/[^"]+)"', text):
+            async with client.session.get(client.base + name) as reply:
+                assert (reply.status, "immutable" in reply.headers["Cache-Control"]) == (200, True)
+        assert (await ask(client, "GET", "/"))[1]["paths"][0] == "/api/v1"
+        for path in ("/x/e", "/assets/none.js", "/assets/../index.html", "/index.html", "/session.key"):
+            assert (await ask(client, "GET", path))[0] == 404
+        assert (await ask(client, "GET", "/", headers={**page, "Host": "evil.example"}))[0] == 421
+
+
 async def test_paths_and_methods_that_are_not_served(tmp_path: Path) -> None:
     async with service(tmp_path) as (_, _, client):
         assert (await ask(client, "GET", "/api/v1/unknown"))[0] == 404
@@ -556,12 +757,14 @@ async def test_a_store_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 def role_of(operation: Operation) -> str:
     """As the documentation has it."""
-    return "any" if isinstance(operation.role, Open) else f"`{operation.role}`"
+    if isinstance(operation.role, Open):
+        return "none" if operation.role is Open.TO_ALL else "any"
+    return f"`{operation.role}`"
 
 
 def test_every_operation_has_its_row_in_the_documentation() -> None:
     page = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ") for line in page.splitlines() if line.startswith(("| `GET", "| `POST"))]
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith(("| `GET", "| `POST", "| `DELETE"))]
     expected = [(f"| `{operation.method} {operation.path}`", f"{role_of(operation)} |") for operation in OPERATIONS]
     assert sorted((row[0], row[-1]) for row in rows) == sorted(expected)
 

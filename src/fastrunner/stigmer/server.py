@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -47,12 +48,15 @@ from fastrunner.stigmer.runner import RunnerClient
 from fastrunner.stigmer.store.sqlite import SqliteStore
 from fastrunner.web.api.app import Api, guarded
 from fastrunner.web.api.guard import Guard, HostList
+from fastrunner.web.api.sessions import Sessions
 from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
+from fastrunner.web.static import add_console
 
 __all__ = ["CannotServe", "ServiceOptions", "StigmerService", "serve"]
 
 _log = logging.getLogger(__name__)
 _OPEN_PATHS: Final = {"/healthz", "/readyz"}
+_SESSION_KEY_SIZE_BYTES: Final = 32
 
 
 class CannotServe(Exception):
@@ -132,12 +136,13 @@ class StigmerService:
             self._gate = _gate(options)
             self._audit = AuditLog(options.audit_file) if options.audit_file is not None else None
             hosts = HostList.of(options.http_host, options.allow_hosts, options.allow_origins)
-        except ValueError as error:
+            session_key = _session_key(options.data_dir)
+        except (OSError, ValueError) as error:
             self._lock.close()
             raise CannotServe(str(error)) from None
         self.metrics = StigmerMetrics()
         """What it counts."""
-        self._guard = Guard(hosts, self._gate)
+        self._guard = Guard(hosts, self._gate, Sessions(session_key))
         self.store = SqliteStore(options.data_dir, options.retention_s)
         """What it keeps."""
         credentials = options.runner_credentials() if options.runner_credentials is not None else None
@@ -254,9 +259,9 @@ class StigmerService:
         backend = StigmerBackend(self.store, self._runner, self._launches, self._followers)
         api = Api(backend, self._guard, self._count, self.metrics.followers_cut.inc, self._audit)
         api.add_to(app)
+        add_console(app, self._index)
         app.add_routes(
             [
-                web.get("/", self._index),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
@@ -346,6 +351,23 @@ def _hold(folder: Path) -> BinaryIO:
             "stop that, or give another folder"
         ) from None
     return lock
+
+
+def _session_key(folder: Path) -> bytes:
+    """What browsers' cookies are sealed with: made once, so that they outlive the process. Raises OSError and
+    ValueError."""
+    path = folder / "session.key"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        key = path.read_bytes()
+        if len(key) != _SESSION_KEY_SIZE_BYTES:
+            raise ValueError(f"{path} is no key: delete it, and browsers sign in again") from None
+        return key
+    with os.fdopen(descriptor, "wb") as file:
+        key = os.urandom(_SESSION_KEY_SIZE_BYTES)
+        file.write(key)
+    return key
 
 
 def _gate(options: ServiceOptions) -> Gate | None:

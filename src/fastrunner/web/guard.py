@@ -15,7 +15,7 @@ from fastrunner.access.principal import Principal
 from fastrunner.access.roles import ROLE_OF_PATH, Open, Wanted, check_role
 from fastrunner.errors import PermissionDenied, RunnerError, Unauthenticated
 
-__all__ = ["GATE", "METRICS_OPEN", "PRINCIPAL", "guard"]
+__all__ = ["GATE", "METRICS_OPEN", "PRINCIPAL", "certificate_names", "guard"]
 
 GATE: Final = web.AppKey("gate", Gate)
 """Who lets callers in; there where callers are told apart."""
@@ -35,7 +35,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     wanted = _wanted(request.app, resource.canonical)
     if wanted is not Open.TO_ALL:
         try:
-            admitted = gate.admit(request.headers.get("Authorization"), lambda: _certificate_names(request))
+            admitted = gate.admit(request.headers.get("Authorization"), lambda: certificate_names(request))
             principal = admitted if isinstance(admitted, Principal) else await admitted
             check_role(principal, wanted, request.path)
             request[PRINCIPAL] = principal
@@ -52,7 +52,7 @@ def _wanted(app: web.Application, path: str) -> Wanted:
     return Open.TO_ALL if path == "/metrics" and app[METRICS_OPEN] else ROLE_OF_PATH[path]
 
 
-def _certificate_names(request: web.Request) -> Sequence[str]:
+def certificate_names(request: web.Request) -> Sequence[str]:
     """As `ServerCall.certificate_names`."""
     shown = request.get_extra_info("peercert") or {}
     names = [str(name) for _, name in shown.get("subjectAltName", ())]

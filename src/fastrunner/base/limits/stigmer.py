@@ -72,3 +72,23 @@ API_FEED_PAGE_MAX: Final = 100
 API_FEED_PAUSE_S: Final = 0.1
 """How long changes are gathered for who follows all executions: of one that changes a thousand times a second ten are
 sent."""
+
+API_SESSION_S: Final = 3_600.0
+"""How long a browser's cookie is good unless it is renewed: whoever leaves a console open comes back to it within that,
+and a copy of the cookie is of no use after it."""
+
+API_SESSION_AGE_S_MAX: Final = 43_200.0
+"""For how long it can be renewed before the token is to be shown again: a working day."""
+
+API_SESSION_TOKEN_SIZE_CHARS_MAX: Final = 2_900
+"""Token in a cookie: browsers keep 4,096 bytes of a cookie, with its name and attributes, and sealing takes a third
+more."""
+
+API_SESSIONS_ENDED_MAX: Final = 10_000
+"""Sessions that were ended early and are remembered, so that a copy of the cookie is of no use."""
+
+API_SOCKET_MESSAGE_SIZE_BYTES_MAX: Final = 4_096
+"""Message that a WebSocket's client may send: none is needed."""
+
+API_SOCKET_CLOSE_S_MAX: Final = 2.0
+"""How long the closing handshake of a WebSocket may take."""

@@ -22,7 +22,7 @@ from fastrunner.web.api.backend import Backend
 from fastrunner.web.api.feed import ExecutionFeed
 from fastrunner.web.api.guard import Guard, add_headers
 from fastrunner.web.api.openapi import openapi_document
-from fastrunner.web.api.operations import Call, Operation, Parameter, Stream, operations_of
+from fastrunner.web.api.operations import Call, Operation, Parameter, SessionStep, Stream, operations_of
 from fastrunner.web.api.problems import Refused, problem, refusal_of, wrong_fields
 from fastrunner.web.api.shapes import Command, Execution, StartExecution
 from fastrunner.web.api.stream import EventStream
@@ -139,6 +139,15 @@ class Api:
         if operation.perform is Stream.FEED:
             after = query.pop("after")
             return await self._feed.follow(request, admission, query, after)
+        if operation.perform is Stream.SOCKET:
+            return await self._stream.talk(request, admission, path["id"], query["after"])
+        if operation.perform is SessionStep.BEGIN:
+            return self._begin_session(request)
+        if operation.perform is SessionStep.END:
+            response = web.Response(status=204)
+            self._guard.end_session(request, response)
+            return response
+        assert callable(operation.perform), "the others are above"
         body = await _body(operation, request) if operation.body is not None else None
         if operation.method != "GET":
             request[_ABOUT] |= _about(path, body)
@@ -154,6 +163,12 @@ class Api:
             headers=answer.headers,
             content_type="application/json" if content is not None else None,
         )
+
+    def _begin_session(self, request: web.Request) -> web.Response:
+        response = web.Response(content_type="application/json")
+        session = self._guard.begin_session(request, response)
+        response.body = orjson.dumps({"ends_ms": 0 if session is None else session.ends_ms}) + b"\n"
+        return response
 
 
 def _about(path: Mapping[str, str], body: BaseModel | None) -> dict[str, str]:

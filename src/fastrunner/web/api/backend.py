@@ -21,6 +21,9 @@ class Following(Protocol):
     def is_over(self) -> bool:
         """Whether whoever serves it stops: the client is to come again."""
 
+    def tell(self) -> None:
+        """Ends a wait, as if there were more."""
+
     async def wait(self, timeout_s: float) -> bool:
         """Whether there may be more since the last time; false if nothing was said for so long."""
 

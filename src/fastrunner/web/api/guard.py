@@ -4,7 +4,8 @@
 
 - `Host` must be on a list: a name that a stranger's DNS points here (rebinding) is not.
 - `Origin`, which browsers send, must be this server's own or on a list; nothing here answers CORS.
-- Credentials are a bearer token, which no browser sends by itself; there is no cookie.
+- Credentials are a bearer token, which no browser sends by itself, or a session's cookie (`sessions.py`), which holds
+  one, or a client's certificate.
 - What changes something needs the header `X-Requested-By`, which no page of another origin can send without asking
   first, and a body of JSON, which no form sends.
 - Every answer forbids to be framed, to be sniffed, to be kept, and to load or run anything.
@@ -21,10 +22,11 @@ from aiohttp import web
 
 from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Principal
-from fastrunner.access.roles import Wanted, check_role
+from fastrunner.access.roles import Open, Wanted, check_role
 from fastrunner.errors import RunnerError
 from fastrunner.web.api.problems import Refused
-from fastrunner.web.guard import PRINCIPAL
+from fastrunner.web.api.sessions import Session, Sessions
+from fastrunner.web.guard import PRINCIPAL, certificate_names
 
 __all__ = ["WRITE_HEADER", "Admission", "Guard", "HostList", "add_headers"]
 
@@ -81,18 +83,24 @@ class Admission:
     """A request that was let in, for as long as it lasts."""
 
     def __init__(
-        self, principal: Principal | None, gate: Gate | None, again: Callable[[], Awaitable[Principal]]
+        self,
+        principal: Principal | None,
+        gate: Gate | None,
+        again: Callable[[], Awaitable[Principal]],
+        *,
+        ends_by_itself: bool = False,
     ) -> None:
-        """`again` looks at its credentials once more."""
+        """`again` looks at its credentials once more; `ends_by_itself`: they are good for a time only."""
         self.principal = principal
         """Who asks; None: callers are not told apart."""
         self._gate = gate
         self._again = again
+        self._ends_by_itself = ends_by_itself
         self._changes = 0 if gate is None else gate.changes
 
     async def holds(self) -> bool:
         """Whether it would be let in now, and as the same; costs nothing while no credentials have changed."""
-        if self._gate is None or self._gate.changes == self._changes:
+        if self._gate is None or (self._gate.changes == self._changes and not self._ends_by_itself):
             return True
         self._changes = self._gate.changes
         try:
@@ -104,10 +112,11 @@ class Admission:
 class Guard:
     """Lets requests in."""
 
-    def __init__(self, hosts: HostList, gate: Gate | None) -> None:
+    def __init__(self, hosts: HostList, gate: Gate | None, sessions: Sessions) -> None:
         """Without a gate callers are not told apart."""
         self._hosts = hosts
         self._gate = gate
+        self._sessions = sessions
 
     def check_place(self, request: web.Request) -> None:
         """Whether it was meant for this server, and by whom a browser was told to send it. Raises Refused."""
@@ -128,17 +137,44 @@ class Guard:
 
     async def admit(self, request: web.Request, wanted: Wanted) -> Admission:
         """Lets a request in that has the role it wants. Raises RunnerError."""
-        gate = self._gate
+        gate = None if wanted is Open.TO_ALL else self._gate
 
         async def look() -> Principal:
             assert gate is not None, "callers are told apart"
-            admitted = gate.admit(request.headers.get("Authorization"), lambda: ())
+            admitted = gate.admit(self._authorization(request), lambda: certificate_names(request))
             principal = admitted if isinstance(admitted, Principal) else await admitted
             request[PRINCIPAL] = principal
             check_role(principal, wanted, f"{request.method} {request.path}")
             return principal
 
-        return Admission(None if gate is None else await look(), gate, look)
+        principal = None if gate is None else await look()
+        has_cookie = request.headers.get("Authorization") is None and self._sessions.find(request) is not None
+        ends = has_cookie or (gate is not None and principal is not None and gate.ends_by_itself(principal))
+        return Admission(principal, gate, look, ends_by_itself=ends)
+
+    def _authorization(self, request: web.Request) -> str | None:
+        """The header, or what stands in its place: a session."""
+        given = request.headers.get("Authorization")
+        if given is None and (session := self._sessions.find(request)) is not None:
+            return f"Bearer {session.token}"
+        return given
+
+    def begin_session(self, request: web.Request, response: web.StreamResponse) -> Session | None:
+        """A cookie for a request that was let in; with one already it is a new one of the same session. None where a
+        cookie is of no use: callers are not told apart, or by certificates. Raises RunnerError."""
+        if self._gate is None:
+            return None
+        given = request.headers.get("Authorization")
+        if given is not None:
+            return self._sessions.begin(request, response, given.partition(" ")[2].strip())
+        session = self._sessions.find(request)
+        if session is None:
+            return None
+        return self._sessions.begin(request, response, session.token, session.begun_ms)
+
+    def end_session(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Takes the cookie back."""
+        self._sessions.end(request, response)
 
     def check_write(self, request: web.Request) -> None:
         """Whether a request that changes something was meant to. Raises Refused."""

@@ -52,9 +52,12 @@ def openapi_document(lacks: frozenset[str]) -> bytes:
         "paths": paths,
         "components": {
             "schemas": schemas["$defs"],
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "fastrunner_*"},
+            },
         },
-        "security": [{"bearer": []}, {}],
+        "security": [{"bearer": []}, {"session": []}, {}],
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
@@ -64,7 +67,9 @@ def _is_shape(name: str) -> bool:
 
 
 def _wanted(operation: Operation) -> str:
-    if isinstance(operation.role, Open):
+    if operation.role is Open.TO_ALL:
+        return "Wants no credentials."
+    if operation.role is Open.TO_CALLERS:
         return "Wants any credentials where callers are told apart."
     return f"Wants the role `{operation.role}` where callers are told apart."
 
@@ -91,14 +96,16 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         for name in _PLACES.findall(operation.path)
     ]
     found += [_query(parameter) for parameter in operation.query]
-    if operation.method == "POST":
+    if operation.method != "GET":
         text = "Any text; browsers do not send it for pages of other origins."
         found.append(
             {"name": WRITE_HEADER, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
         )
-    if isinstance(operation.perform, Stream):
+    if operation.perform in (Stream.EVENTS, Stream.FEED):
         text = "The id of the last event received; wins over `after`."
-        schema = {"type": "string"} if operation.perform is Stream.FEED else {"type": "integer", "minimum": 0}
+        schema: dict[str, Any] = (
+            {"type": "string"} if operation.perform is Stream.FEED else {"type": "integer", "minimum": 0}
+        )
         found.append({"name": "Last-Event-ID", "in": "header", "description": text, "schema": schema})
     return found
 
@@ -121,6 +128,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, shape in operation.answers.items():
         responses[str(status)] = {"description": "As asked."}
+        if status == 101:
+            responses[str(status)] = {"description": "A WebSocket follows."}
         if shape is not None:
             responses[str(status)]["content"] = {"application/json": {"schema": _ref(shape)}}
         elif isinstance(operation.perform, Stream) and status == 200:

@@ -21,7 +21,17 @@ from fastrunner.progress.names import STATUSES
 from fastrunner.web.api import shapes
 from fastrunner.web.api.backend import Backend
 
-__all__ = ["OPERATIONS", "Answer", "Call", "Operation", "Parameter", "Stream", "event_fields", "operations_of"]
+__all__ = [
+    "OPERATIONS",
+    "Answer",
+    "Call",
+    "Operation",
+    "Parameter",
+    "SessionStep",
+    "Stream",
+    "event_fields",
+    "operations_of",
+]
 
 _SAFE_MAX: Final = 2**53 - 1
 """The largest integer that every reader of JSON has exactly."""
@@ -83,6 +93,17 @@ class Stream(Enum):
     """The events of an execution, as server-sent events."""
     FEED = "feed"
     """Executions that change, as server-sent events."""
+    SOCKET = "socket"
+    """The events of an execution over a WebSocket."""
+
+
+class SessionStep(Enum):
+    """What a browser's session does (`sessions.py`)."""
+
+    BEGIN = "begin"
+    """It begins, or is renewed."""
+    END = "end"
+    """It ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +113,14 @@ class Operation:
     name: str
     """What it is called in the description and in metrics."""
     method: str
-    """GET or POST."""
+    """GET, POST or DELETE."""
     path: str
     """Below /api/v1."""
     role: Wanted
     """Which role a caller needs."""
     summary: str
     """A sentence."""
-    perform: Perform | Stream
+    perform: Perform | Stream | SessionStep
     """What does it."""
     answers: Mapping[int, type[BaseModel] | None]
     """Bodies by status, but those of refusals."""
@@ -277,6 +298,12 @@ OPERATIONS: Final = (
         Stream.EVENTS, {200: None, 204: None}, query=(_AFTER_EVENT,),
     ),
     Operation(
+        "followEventsBySocket", "GET", "/executions/{id}/events/socket", Role.READ,
+        "The same over a WebSocket, each message a JSON object: `type` is `progress`, with `id` and `event`; `reset`, "
+        "with `execution`; or `end`. Goes on after the number in `after`.",
+        Stream.SOCKET, {101: None}, query=(_AFTER_EVENT,),
+    ),
+    Operation(
         "getDocument", "GET", "/executions/{id}/document", Role.READ,
         "What an execution executes, as it was accepted, and where its tasks stand in it.",
         _get_document, {200: shapes.Document},
@@ -295,6 +322,15 @@ OPERATIONS: Final = (
     Operation(
         "getInfo", "GET", "/info", Open.TO_CALLERS, "Who answers, which operations there are, and who asks.",
         _get_info, {200: shapes.Info},
+    ),
+    Operation(
+        "beginSession", "POST", "/session", Open.TO_CALLERS,
+        "Have the bearer token of this request kept in a cookie for some time, sealed; a request with such a cookie "
+        "renews it.",
+        SessionStep.BEGIN, {200: shapes.Session},
+    ),
+    Operation(
+        "endSession", "DELETE", "/session", Open.TO_ALL, "Take the cookie back.", SessionStep.END, {204: None},
     ),
     Operation(
         "cancelExecution", "POST", "/executions/{id}/cancel", Role.CONTROL, "End an execution early.",

@@ -27,6 +27,7 @@ __all__ = [
     "Info",
     "NewWorkflow",
     "Problem",
+    "Session",
     "StartExecution",
     "TaskPlace",
     "Workflow",
@@ -250,6 +251,13 @@ class Info(_Shape):
     """Who asks; null where callers are not told apart."""
     roles: list[str]
     """What the caller may do; all roles where callers are not told apart."""
+
+
+class Session(_Shape):
+    """Of a browser."""
+
+    ends_ms: int
+    """Until when the cookie is good: renew it before; 0 where there is none, because none is needed."""
 
 
 class Counts(_Shape):
