@@ -265,6 +265,9 @@ def test_names_stay_in_their_labels(text: str) -> None:
     ]
     graph = graph_of(document)
     check(graph, text)
+    assert "$$" not in mermaid_of(graph).replace("#36;", "$"), "it would be a formula"
+    for picture in (mermaid_of(graph), svg_of(graph, text)):
+        assert all(line.isprintable() for line in picture.splitlines())
     assert all(len(node.label) <= limits.DIAGRAM_LABEL_SIZE_CHARS_MAX for node in graph.nodes)
     assert {node.name for node in graph.nodes} >= {text}
 

@@ -60,6 +60,17 @@ export function Diagram({ graph, states, selected, onSelect }: DiagramProps): JS
     });
   }, []);
 
+  const latest = useRef({ selected, onSelect });
+  latest.current = { selected, onSelect };
+  const { hasMoved } = view;
+  const pick = useCallback(
+    (reference: string): void => {
+      if (hasMoved()) return;
+      setFocused(reference);
+      latest.current.onSelect(reference === latest.current.selected ? null : reference);
+    },
+    [hasMoved],
+  );
   const boxes = scene.boxes.filter(
     (box) => box.reference === at || isIn(view.range, box.x, box.y, box.width, box.height),
   );
@@ -135,11 +146,7 @@ export function Diagram({ graph, states, selected, onSelect }: DiagramProps): JS
                 isSelected={box.reference === selected}
                 isFocused={box.reference === at}
                 onFold={fold}
-                onPick={(reference) => {
-                  if (view.hasMoved()) return;
-                  setFocused(reference);
-                  onSelect(reference === selected ? null : reference);
-                }}
+                onPick={pick}
               />
             ))}
           <Labels scene={scene} range={view.range} />
@@ -278,7 +285,16 @@ interface BoxProps {
   onPick: (reference: string) => void;
 }
 
-function BoxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps): JSX.Element {
+/** Made anew only when what it shows is another: a thousand others stay when an event comes. */
+function BoxPart(props: BoxProps): JSX.Element {
+  const { box, state, isSelected, isFocused, onFold, onPick } = props;
+  return useMemo(
+    () => boxPart(props),
+    [box, state?.status, state?.hits, state?.duration_ms, state?.error, isSelected, isFocused, onFold, onPick],
+  );
+}
+
+function boxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps): JSX.Element {
   const { node } = box;
   const status = state?.status ?? "idle";
   const hits = state?.hits ?? 0;

@@ -4,7 +4,7 @@
 // sight leaves the range that is rendered, which is larger than the sight by its own size on each side.
 
 import type { RefObject } from "preact";
-import { useCallback, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Point, Size } from "./layout";
 
 export interface Range {
@@ -116,8 +116,9 @@ export function usePanZoom(scene: Size, whole: unknown): PanZoom {
     return element ? listen(element, place, apply, zoomAt, moved) : undefined;
   }, [apply, zoomAt]);
 
-  return useMemo(() => {
-    const reveal = (box: Point & Size): void => {
+  const hasMoved = useCallback((): boolean => moved.current, []);
+  const reveal = useCallback(
+    (box: Point & Size): void => {
       const { x, y, k } = place.current;
       const { width, height } = size.current;
       if (!width) return;
@@ -128,17 +129,15 @@ export function usePanZoom(scene: Size, whole: unknown): PanZoom {
         return high > sight - MARGIN ? offset - (high - sight + MARGIN) : offset;
       };
       apply({ k, x: along(box.x, box.width, x, width), y: along(box.y, box.height, y, height) });
-    };
-    return {
-      svg,
-      content,
-      range,
-      zoom: (factor: number) => zoomAt(factor, { x: size.current.width / 2, y: size.current.height / 2 }),
-      fit: () => fitTo(0),
-      reveal,
-      hasMoved: () => moved.current,
-    };
-  }, [range, apply, zoomAt, fitTo]);
+    },
+    [apply],
+  );
+  const zoom = useCallback(
+    (factor: number): void => zoomAt(factor, { x: size.current.width / 2, y: size.current.height / 2 }),
+    [zoomAt],
+  );
+  const fit = useCallback((): void => fitTo(0), [fitTo]);
+  return { svg, content, range, zoom, fit, reveal, hasMoved };
 }
 
 /** Pointers and the wheel; gives what ends it. */

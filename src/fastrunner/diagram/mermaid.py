@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from fastrunner.base.printable import printable
 from fastrunner.diagram.graph import Edge, Graph, Node
 
 __all__ = ["mermaid_of"]
@@ -65,4 +66,6 @@ def _edge_line(edge: Edge, ids: Mapping[str, str]) -> str:
 
 
 def _coded(text: str) -> str:
-    return _MEANT.sub(lambda found: f"#{ord(found[0])};", " ".join(text.split()))
+    # Two of them would make a formula, also as codes.
+    line = printable(" ".join(text.split())).replace("$$", "$\u200b$")
+    return _MEANT.sub(lambda found: f"#{ord(found[0])};", line)

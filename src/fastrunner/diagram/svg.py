@@ -1,7 +1,7 @@
 """Support: a graph as an SVG picture that stands alone: no scripts, no links, no fonts of its own; light and dark.
 
-Rules: text of the document is escaped, and stripped of what XML cannot hold; all else is ours. Widths are estimated by
-the number of characters, so the same document gives the same bytes everywhere.
+Rules: text of the document is escaped, what cannot be seen in it is told, and what XML cannot hold is replaced; all
+else is ours. Widths are estimated by the number of characters, so the same document gives the same bytes everywhere.
 """
 
 import re
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
+from fastrunner.base.printable import printable
 from fastrunner.diagram.graph import Graph, Node
 from fastrunner.diagram.layout import WAY_LABEL_CHARS_MAX, Line, Picture, Way, laid_out
 
@@ -206,7 +207,7 @@ def _cells(text: str) -> int:
 
 
 def _clean(text: str) -> str:
-    return " ".join(_NOT_XML.sub("�", text).split())
+    return _NOT_XML.sub("�", printable(" ".join(text.split())))
 
 
 def _xml(text: str) -> str:
