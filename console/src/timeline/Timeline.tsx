@@ -10,7 +10,7 @@ import { StateMark } from "../diagram/Diagram";
 import type { NodeStatus } from "../diagram/states";
 import { duration } from "../format";
 import { barsOf, geometryOf, rowAt, spanAt, type Geometry } from "./geometry";
-import { timelineOf, type Row, type Span, type TimelineModel } from "./model";
+import { TimelineFold, type Row, type Span, type TimelineModel } from "./model";
 import { placed, ticksOf, warpOf, zoomed, type View, type Warp } from "./scale";
 import "./timeline.css";
 
@@ -36,8 +36,12 @@ const ENDS = /^workflow_(completed|failed|cancelled)$/;
 export function Timeline({ events, now_ms, selected, onSelect, graph = null }: TimelineProps): JSX.Element {
   const last = events[events.length - 1];
   const now = last && ENDS.test(last.event_type) ? 0 : now_ms;
-  // The list may be one that grows.
-  const model = useMemo(() => timelineOf(events, graph, now), [events, events.length, graph, now]);
+  const kept = useRef(new TimelineFold(null));
+  const model = useMemo(() => {
+    if (kept.current.graph !== graph || !kept.current.isPartOf(events)) kept.current = new TimelineFold(graph);
+    kept.current.takeAll(events);
+    return kept.current.model(now);
+  }, [events, events.length, graph, now]);
   const [isShort, setShort] = useState(true);
   const until = model.end_ms ?? Math.max(now, model.last_ms);
   const idle = isShort ? model.idle : NONE;
@@ -56,7 +60,7 @@ export function Timeline({ events, now_ms, selected, onSelect, graph = null }: T
   const [drag, setDrag] = useState<{ from: number; to: number } | null>(null);
   const isFocusing = useRef(false);
 
-  const place = selected === null ? null : (model.places.get(selected) ?? null);
+  const place = selected === null ? null : model.placeOf(selected);
   const at = Math.max(0, model.rows.findIndex((row) => row.reference === focused));
   const current = focused ? at : (place?.row ?? 0);
 
@@ -270,7 +274,7 @@ function tell(row: Row | undefined, index: number, model: TimelineModel, until: 
 }
 
 function wordOf(row: Row, span: Span): string {
-  if (span.state === "running") return row.isWaiting || span.isRetrying ? "waiting" : "running";
+  if (span.state === "running") return row.isWaiting || span.retrying_ms !== null ? "waiting" : "running";
   return span.state === "cut" ? "cut off" : span.state === "completed" ? "done" : "failed";
 }
 

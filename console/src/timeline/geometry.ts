@@ -136,7 +136,9 @@ export function barsOf(
       const to_ms = span.to_ms ?? sight.until;
       const state = row?.isWaiting && span.state !== "failed" && span.state !== "cut" ? "waiting" : span.state;
       add(row?.hasChildren ? `holder is-${state}` : state, span.from_ms, to_ms, lane);
-      for (const wait of span.waits) add("waiting", wait.from_ms, wait.to_ms, { y: lane.y - 3, height: lane.height + 6 });
+      const waits =
+        span.retrying_ms === null ? span.waits : [...span.waits, { from_ms: span.retrying_ms, to_ms: sight.until }];
+      for (const wait of waits) add("waiting", wait.from_ms, wait.to_ms, { y: lane.y - 3, height: lane.height + 6 });
     }
   }
   return Object.fromEntries(Object.entries(paths).map(([kind, parts]) => [kind, parts.join("")]));

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Event, Graph } from "../api";
-import { timelineOf } from "./model";
+import { TimelineFold, timelineOf } from "./model";
 import { placed, ticksOf, warpOf, zoomed } from "./scale";
 
 /** Events from lines such as "started /do/0/a 5 2 0,1": type, task, milliseconds, attempt, iteration. */
@@ -48,7 +48,7 @@ describe("a timeline", () => {
   });
 
   it("folds iterations into a row, and tells attempts apart", () => {
-    const { rows, places } = timelineOf(
+    const { rows, placeOf } = timelineOf(
       events(
         "started /do/0/t 0",
         "started /do/0/t/try/0/x 1 1 0",
@@ -69,8 +69,8 @@ describe("a timeline", () => {
     ]);
     expect(rows[0]?.spans[0]?.waits).toEqual([{ from_ms: 1002, to_ms: 1012 }]);
     expect(rows[0]?.attempts).toBe(1);
-    expect(rows[0]?.spans[0]?.isRetrying).toBe(false);
-    expect(places.get(6)).toEqual({ row: 1, span: 1 });
+    expect(rows[0]?.spans[0]?.retrying_ms).toBeNull();
+    expect(placeOf(6)).toEqual({ row: 1, span: 1 });
   });
 
   it("cuts off what an end leaves open", () => {
@@ -107,6 +107,35 @@ describe("a timeline", () => {
     // A call that takes long runs: that is no idle time.
     const long = timelineOf(events("started /do/2/b 0", "completed /do/2/b 60000"), kinds, 0);
     expect(long.idle).toEqual([]);
+  });
+
+  it("goes on with a list that grows, as if it had come at once", () => {
+    const lines = [
+      "started 0",
+      "started /do/0/t 0",
+      "started /do/0/t/try/0/x 1",
+      "failed /do/0/t/try/0/x 2",
+      "retry /do/0/t 2 2",
+      "started /do/0/t/try/0/x 700 2",
+      "paused 710",
+      "completed /do/0/t/try/0/x 720 2",
+      "resumed 730",
+      "started /do/0/t/try/1/y 740",
+      "completed /do/0/t 750",
+      "completed 760",
+    ];
+    const all = events(...lines);
+    const fold = new TimelineFold(null);
+    for (let length = 0; length <= all.length; length++) {
+      const grown = all.slice(0, length);
+      expect(fold.isPartOf(grown)).toBe(true);
+      fold.takeAll(grown);
+      const { placeOf, ...rest } = fold.model(5000);
+      const { placeOf: placeOfAll, ...restOfAll } = timelineOf(grown, null, 5000);
+      expect(rest).toEqual(restOfAll);
+      for (const event of grown) expect(placeOf(event.sequence_number)).toEqual(placeOfAll(event.sequence_number));
+    }
+    expect(fold.isPartOf(events(...lines))).toBe(false);
   });
 
   it("takes many events at once", () => {

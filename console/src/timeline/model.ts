@@ -1,7 +1,8 @@
 // What the events of an execution say of time: a row for each task, with a span for each time that it ran.
 //
-// Rules: pure, one pass over the events. Rows are in the order of a tree: what a task holds comes below it, in the order in
-// which it began. A time in which nothing runs, all that is open waits, is idle; the scale can leave it out.
+// Rules: a fold that goes forward, so that what came before is never looked at again. Rows are in the order of a tree: what
+// a task holds comes below it, in the order in which it began. A time in which nothing runs, all that is open waits, is
+// idle; the scale can leave it out.
 
 import type { Event, Graph } from "../api";
 
@@ -25,8 +26,8 @@ export interface Span {
   last: number;
   /** Between attempts. */
   waits: Interval[];
-  /** Whether it waits for its next attempt now. */
-  isRetrying: boolean;
+  /** Since when it waits for its next attempt; null: it does not. */
+  retrying_ms: number | null;
   error: string;
 }
 
@@ -43,6 +44,8 @@ export interface Row {
   /** Whether its spans are nothing but waiting. */
   isWaiting: boolean;
   hasChildren: boolean;
+  /** Its place among all. */
+  index: number;
 }
 
 export interface TimelineModel {
@@ -54,17 +57,14 @@ export interface TimelineModel {
   last_ms: number;
   paused: Interval[];
   idle: Interval[];
-  /** Where the span of an event is, by its number: row and span. */
-  places: Map<number, { row: number; span: number }>;
+  /** Where the span of an event is, by its number. */
+  placeOf: (sequence: number) => { row: number; span: number } | null;
 }
 
 interface Open {
   row: Row;
   span: Span;
-  reference: string;
   iteration: readonly number[];
-  /** Since when it waits for its next attempt. */
-  retry_ms: number | null;
 }
 
 const WAITING_KINDS: ReadonlySet<string> = new Set(["wait", "listen"]);
@@ -75,63 +75,107 @@ const IDLE_SHARE_MIN = 0.04;
 
 /** Without a graph, only what lies between attempts is known to wait. `now_ms` is what open spans reach to. */
 export function timelineOf(events: readonly Event[], graph: Graph | null, now_ms: number): TimelineModel {
-  const kinds = new Map((graph?.nodes ?? []).map((node) => [node.reference, node.kind]));
-  const rows = new Map<string, Row>();
-  const open = new Map<string, Open>();
-  const retrying = new Set<Open>();
-  const paused: Interval[] = [];
-  let pause_ms: number | null = null;
-  let start_ms = 0;
-  let end_ms: number | null = null;
-  let last_ms = 0;
-
-  for (const event of events) {
-    const at = event.timestamp_ms ?? last_ms;
-    start_ms ||= at;
-    last_ms = Math.max(last_ms, at);
-    if (event.event_type === "workflow_paused") pause_ms ??= at;
-    else if (event.event_type === "workflow_resumed" || ENDS.has(event.event_type)) {
-      if (pause_ms !== null) paused.push({ from_ms: pause_ms, to_ms: at });
-      pause_ms = null;
-    }
-    if (ENDS.has(event.event_type)) {
-      end_ms = at;
-      for (const each of open.values()) cut(each, at);
-      open.clear();
-    } else if (event.task_reference) takeTask(event, event.task_reference, at, rows, open, retrying, kinds);
-  }
-  const until_ms = end_ms ?? Math.max(now_ms, last_ms);
-  for (const each of open.values()) {
-    if (each.retry_ms === null) continue;
-    each.span.waits.push({ from_ms: each.retry_ms, to_ms: until_ms });
-    each.span.isRetrying = true;
-  }
-  if (pause_ms !== null) paused.push({ from_ms: pause_ms, to_ms: until_ms });
-  const ordered = inTreeOrder(rows);
-  return {
-    rows: ordered,
-    start_ms,
-    end_ms,
-    last_ms,
-    paused,
-    idle: idleOf(ordered, start_ms, until_ms),
-    places: placesOf(ordered),
-  };
+  const fold = new TimelineFold(graph);
+  fold.takeAll(events);
+  return fold.model(now_ms);
 }
 
-function takeTask(
-  event: Event,
-  reference: string,
-  at: number,
-  rows: Map<string, Row>,
-  open: Map<string, Open>,
-  retrying: Set<Open>,
-  kinds: ReadonlyMap<string, string>,
-): void {
-  const iteration = event.iteration ?? [];
-  const key = `${iteration.join(",")} ${reference}`;
-  if (event.event_type === "task_started") {
-    const row = rowOf(rows, event, reference, kinds);
+export class TimelineFold {
+  private readonly kinds: ReadonlyMap<string, string>;
+  private readonly rows = new Map<string, Row>();
+  private readonly open = new Map<string, Open>();
+  private readonly retrying = new Set<Open>();
+  private readonly places = new Map<number, { row: Row; span: number }>();
+  private readonly paused: Interval[] = [];
+  private ordered: Row[] = [];
+  private pause_ms: number | null = null;
+  private start_ms = 0;
+  private end_ms: number | null = null;
+  private last_ms = 0;
+  private taken = 0;
+  private first: Event | undefined;
+  private latest: Event | undefined;
+
+  constructor(readonly graph: Graph | null) {
+    this.kinds = new Map((graph?.nodes ?? []).map((node) => [node.reference, node.kind]));
+  }
+
+  /** Whether a list goes on from what was taken. */
+  isPartOf(events: readonly Event[]): boolean {
+    return this.taken <= events.length && (this.taken === 0 || (events[0] === this.first && events[this.taken - 1] === this.latest));
+  }
+
+  /** Takes what is new of a list that only grows. */
+  takeAll(events: readonly Event[]): void {
+    this.first ??= events[0];
+    for (; this.taken < events.length; this.taken++) {
+      this.latest = events[this.taken];
+      if (this.latest) this.take(this.latest);
+    }
+  }
+
+  model(now_ms: number): TimelineModel {
+    const { start_ms, end_ms, last_ms, pause_ms } = this;
+    const until_ms = end_ms ?? Math.max(now_ms, last_ms);
+    if (this.ordered.length !== this.rows.size) this.ordered = inTreeOrder(this.rows);
+    return {
+      rows: this.ordered,
+      start_ms,
+      end_ms,
+      last_ms,
+      paused: pause_ms === null ? this.paused : [...this.paused, { from_ms: pause_ms, to_ms: until_ms }],
+      idle: idleOf(this.ordered, start_ms, until_ms),
+      placeOf: (sequence) => {
+        const place = this.places.get(sequence);
+        return place ? { row: place.row.index, span: place.span } : null;
+      },
+    };
+  }
+
+  private take(event: Event): void {
+    const at = event.timestamp_ms ?? this.last_ms;
+    this.start_ms ||= at;
+    this.last_ms = Math.max(this.last_ms, at);
+    if (event.event_type === "workflow_paused") this.pause_ms ??= at;
+    else if (event.event_type === "workflow_resumed" || ENDS.has(event.event_type)) {
+      if (this.pause_ms !== null) this.paused.push({ from_ms: this.pause_ms, to_ms: at });
+      this.pause_ms = null;
+    }
+    if (ENDS.has(event.event_type)) {
+      this.end_ms = at;
+      for (const each of this.open.values()) cut(each.span, at);
+      this.open.clear();
+    } else if (event.task_reference) this.takeTask(event, event.task_reference, at);
+  }
+
+  private takeTask(event: Event, reference: string, at: number): void {
+    const iteration = event.iteration ?? [];
+    const key = `${iteration.join(",")} ${reference}`;
+    if (event.event_type === "task_started") {
+      this.begin(event, reference, iteration, key, at);
+      return;
+    }
+    const found = this.open.get(key);
+    if (!found) return;
+    const { row, span } = found;
+    span.last = event.sequence_number;
+    this.places.set(event.sequence_number, this.places.get(span.first) ?? { row, span: 0 });
+    this.cutInside(found, at);
+    if (event.event_type === "task_retry") {
+      span.retrying_ms = at;
+      this.retrying.add(found);
+      return;
+    }
+    endRetry(span, at);
+    span.to_ms = at;
+    span.state = event.event_type === "task_failed" ? "failed" : "completed";
+    if (span.state === "failed") span.error = event.error?.message ?? event.message ?? "";
+    this.open.delete(key);
+    this.retrying.delete(found);
+  }
+
+  private begin(event: Event, reference: string, iteration: readonly number[], key: string, at: number): void {
+    const row = this.rowOf(event, reference);
     const span: Span = {
       state: "running",
       from_ms: at,
@@ -141,81 +185,70 @@ function takeTask(
       first: event.sequence_number,
       last: event.sequence_number,
       waits: [],
-      isRetrying: false,
+      retrying_ms: null,
       error: "",
     };
     // A `try` counts its own attempts: it is one span with waits in it.
     if (row.kind !== "try") row.attempts = Math.max(row.attempts, span.attempt);
-    row.spans.push(span);
-    for (const each of retrying) {
-      if (each.retry_ms !== null && isInside(reference, iteration, each)) {
-        each.span.waits.push({ from_ms: each.retry_ms, to_ms: at });
-        each.retry_ms = null;
-        retrying.delete(each);
-      }
+    this.places.set(span.first, { row, span: row.spans.push(span) - 1 });
+    for (const each of this.retrying) {
+      if (!isInside(reference, iteration, each)) continue;
+      endRetry(each.span, at);
+      this.retrying.delete(each);
     }
-    open.set(key, { row, span, reference, iteration, retry_ms: null });
-    return;
+    this.open.set(key, { row, span, iteration });
   }
-  const found = open.get(key);
-  if (!found) return;
-  found.span.last = event.sequence_number;
-  cutInside(found, at, open);
-  if (event.event_type === "task_retry") {
-    found.retry_ms = at;
-    retrying.add(found);
-    return;
-  }
-  if (found.retry_ms !== null) found.span.waits.push({ from_ms: found.retry_ms, to_ms: at });
-  found.span.to_ms = at;
-  found.span.state = event.event_type === "task_failed" ? "failed" : "completed";
-  if (found.span.state === "failed") found.span.error = event.error?.message ?? event.message ?? "";
-  open.delete(key);
-  retrying.delete(found);
-}
 
-function rowOf(rows: Map<string, Row>, event: Event, reference: string, kinds: ReadonlyMap<string, string>): Row {
-  let row = rows.get(reference);
-  if (!row) {
-    const kind = kinds.get(reference) ?? "";
-    row = {
-      reference,
-      name: event.task_name ?? reference,
-      kind,
-      depth: 0,
-      spans: [],
-      attempts: 1,
-      isWaiting: WAITING_KINDS.has(kind),
-      hasChildren: false,
-    };
-    rows.set(reference, row);
-    const holder = rows.get(parentOf(reference, rows));
-    if (holder) holder.hasChildren = true;
+  private rowOf(event: Event, reference: string): Row {
+    let row = this.rows.get(reference);
+    if (!row) {
+      const kind = this.kinds.get(reference) ?? "";
+      row = {
+        reference,
+        name: event.task_name ?? reference,
+        kind,
+        depth: 0,
+        spans: [],
+        attempts: 1,
+        isWaiting: WAITING_KINDS.has(kind),
+        hasChildren: false,
+        index: 0,
+      };
+      this.rows.set(reference, row);
+      const holder = this.rows.get(parentOf(reference, this.rows));
+      if (holder) holder.hasChildren = true;
+    }
+    return row;
   }
-  return row;
+
+  /** Whatever still ran within a task that has ended, or begins anew. */
+  private cutInside(outer: Open, at: number): void {
+    // Most tasks hold no others; to look for some each time would be quadratic in wide forks.
+    if (!outer.row.hasChildren) return;
+    for (const [key, each] of this.open) {
+      if (each === outer || !isInside(each.row.reference, each.iteration, outer)) continue;
+      cut(each.span, at);
+      this.open.delete(key);
+      this.retrying.delete(each);
+    }
+  }
 }
 
 function isInside(reference: string, iteration: readonly number[], outer: Open): boolean {
   return (
-    reference.startsWith(`${outer.reference}/`) && outer.iteration.every((index, depth) => iteration[depth] === index)
+    reference.startsWith(`${outer.row.reference}/`) && outer.iteration.every((index, depth) => iteration[depth] === index)
   );
 }
 
-function cut(each: Open, at: number): void {
-  if (each.retry_ms !== null) each.span.waits.push({ from_ms: each.retry_ms, to_ms: at });
-  each.span.to_ms = at;
-  each.span.state = "cut";
+function endRetry(span: Span, at: number): void {
+  if (span.retrying_ms !== null) span.waits.push({ from_ms: span.retrying_ms, to_ms: at });
+  span.retrying_ms = null;
 }
 
-function cutInside(outer: Open, at: number, open: Map<string, Open>): void {
-  // Most tasks hold no others; to look for some each time would be quadratic in wide forks.
-  if (!outer.row.hasChildren) return;
-  for (const [key, each] of open) {
-    if (each !== outer && isInside(each.reference, each.iteration, outer)) {
-      cut(each, at);
-      open.delete(key);
-    }
-  }
+function cut(span: Span, at: number): void {
+  endRetry(span, at);
+  span.to_ms = at;
+  span.state = "cut";
 }
 
 /** What holds others comes before them. */
@@ -230,7 +263,7 @@ function inTreeOrder(rows: Map<string, Row>): Row[] {
   const ordered: Row[] = [];
   const pending = [...(children.get("") ?? [])].reverse();
   for (let row = pending.pop(); row; row = pending.pop()) {
-    ordered.push(row);
+    row.index = ordered.push(row) - 1;
     for (const child of [...(children.get(row.reference) ?? [])].reverse()) {
       child.depth = row.depth + 1;
       pending.push(child);
@@ -263,15 +296,4 @@ function idleOf(rows: readonly Row[], start_ms: number, until_ms: number): Inter
     reached = Math.max(reached, to_ms);
   }
   return idle;
-}
-
-function placesOf(rows: readonly Row[]): Map<number, { row: number; span: number }> {
-  const places = new Map<number, { row: number; span: number }>();
-  for (const [row, { spans }] of rows.entries()) {
-    for (const [span, { first, last }] of spans.entries()) {
-      places.set(first, { row, span });
-      places.set(last, { row, span });
-    }
-  }
-  return places;
 }
