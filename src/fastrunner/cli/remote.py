@@ -22,6 +22,7 @@ from fastrunner.cli.arguments import (
     read_pairs,
     strict_option,
 )
+from fastrunner.cli.bulk import bulk_of, bulk_options, perform
 from fastrunner.progress.names import STATUSES, TERMINAL_EVENTS
 
 if TYPE_CHECKING:
@@ -314,46 +315,64 @@ def _begun_ms(client: "Client", execution_id: str, from_sequence: int) -> int:
 
 
 @click.command()
-@click.argument("execution_id")
+@click.argument("execution_id", required=False)
 @click.option("--reason", default="", help="Carried in the event.")
 @click.option("--force", is_flag=True, help="Interrupt running effects now.")
+@bulk_options
 @connection_options
-def cancel(execution_id: str, reason: str, force: bool, **connection: Any) -> None:
-    """End an execution early."""
+def cancel(execution_id: str | None, reason: str, force: bool, **options: Any) -> None:
+    """End an execution early, or with --where all that it finds.
+
+    \b
+    fastrunner cancel --where name=order --where label=tenant=acme          counts them
+    fastrunner cancel --where name=order --where since=10m --rate 50 --yes  cancels them
+    """
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
-    request = messages_pb2.CancelExecutionRequest(execution_id=execution_id, reason=reason, force=force)
-    client = client_of(**connection)
-    client.call("CancelExecution", request)
-    _tell(client, "cancel", execution_id)
+    request = messages_pb2.CancelExecutionRequest(reason=reason, force=force)
+    _command("cancel", "CancelExecution", request, execution_id, options)
 
 
 @click.command()
-@click.argument("execution_id")
+@click.argument("execution_id", required=False)
 @click.option("--reason", default="", help="Carried in the event.")
+@bulk_options
 @connection_options
-def pause(execution_id: str, reason: str, **connection: Any) -> None:
-    """Stop an execution before its next task."""
+def pause(execution_id: str | None, reason: str, **options: Any) -> None:
+    """Stop an execution before its next task, or with --where all that it finds."""
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
-    request = messages_pb2.PauseExecutionRequest(execution_id=execution_id, reason=reason)
-    client = client_of(**connection)
-    client.call("PauseExecution", request)
-    _tell(client, "pause", execution_id)
+    _command("pause", "PauseExecution", messages_pb2.PauseExecutionRequest(reason=reason), execution_id, options)
 
 
 @click.command()
-@click.argument("execution_id")
+@click.argument("execution_id", required=False)
 @click.option("--reason", default="", help="Carried in the event.")
+@bulk_options
 @connection_options
-def resume(execution_id: str, reason: str, **connection: Any) -> None:
-    """Let a paused execution go on."""
+def resume(execution_id: str | None, reason: str, **options: Any) -> None:
+    """Let a paused execution go on, or with --where all that it finds."""
     from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
-    request = messages_pb2.ResumeExecutionRequest(execution_id=execution_id, reason=reason)
-    client = client_of(**connection)
-    client.call("ResumeExecution", request)
-    _tell(client, "resume", execution_id)
+    _command("resume", "ResumeExecution", messages_pb2.ResumeExecutionRequest(reason=reason), execution_id, options)
+
+
+def _command(command: str, method: str, request: Any, execution_id: str | None, options: dict[str, Any]) -> None:
+    """Has a command carried out for one execution, or for all that are meant."""
+    bulk = bulk_of(execution_id, options)
+    client = client_of(**options)
+    if bulk is not None:
+
+        def invoke(each: str) -> None:
+            request.execution_id = each
+            client.invoke(method, request)
+
+        perform(client, command, bulk, invoke)
+        return
+    assert execution_id is not None
+    request.execution_id = execution_id
+    client.call(method, request)
+    _tell(client, command, execution_id)
 
 
 @click.command()
