@@ -21,6 +21,8 @@ export interface DiagramProps {
   onSelect: (reference: string | null) => void;
 }
 
+const ACTIVE: ReadonlySet<NodeStatus> = new Set(["running", "waiting"]);
+
 export function Diagram({ graph, states, selected, onSelect }: DiagramProps): JSX.Element {
   const [folded, setFolded] = useState<ReadonlySet<string>>(new Set());
   const scene = useMemo(() => sceneOf(graph, folded), [graph, folded]);
@@ -36,6 +38,15 @@ export function Diagram({ graph, states, selected, onSelect }: DiagramProps): JS
     const box = selected === null ? undefined : scene.boxes[places.get(selected) ?? -1];
     if (box) reveal(box);
   }, [selected, scene, places, reveal]);
+
+  // What runs when the states are first known is in sight; after that nothing moves by itself.
+  const seen = useRef<Graph | null>(null);
+  useEffect(() => {
+    if (seen.current === graph || Object.keys(states).length === 0) return;
+    seen.current = graph;
+    const active = scene.boxes.findLast((box) => !box.isList && ACTIVE.has(states[box.reference]?.status ?? "idle"));
+    if (active && selected === null) reveal(active);
+  });
 
   useLayoutEffect(() => {
     if (!isFocusing.current) return;

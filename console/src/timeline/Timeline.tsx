@@ -10,7 +10,7 @@ import { StateMark } from "../diagram/Diagram";
 import type { NodeStatus } from "../diagram/states";
 import { duration } from "../format";
 import { barsOf, geometryOf, rowAt, spanAt, type Geometry } from "./geometry";
-import { TimelineFold, type Row, type Span, type TimelineModel } from "./model";
+import { TimelineFold, type Interval, type Row, type Span, type TimelineModel } from "./model";
 import { placed, ticksOf, warpOf, zoomed, type View, type Warp } from "./scale";
 import "./timeline.css";
 
@@ -243,12 +243,12 @@ const NONE: never[] = [];
 
 const LEGEND = (
   <span class="timeline-legend">
-    <span class="key is-completed">done</span>
-    <span class="key is-running">running</span>
-    <span class="key is-waiting">waiting</span>
-    <span class="key is-failed">failed</span>
-    <span class="key is-cut">cut off</span>
-    <span class="hint">drag to choose a range</span>
+    <span class="timeline-key is-completed">done</span>
+    <span class="timeline-key is-running">running</span>
+    <span class="timeline-key is-waiting">waiting</span>
+    <span class="timeline-key is-failed">failed</span>
+    <span class="timeline-key is-cut">cut off</span>
+    <span class="timeline-hint">drag to choose a range</span>
   </span>
 );
 
@@ -284,13 +284,13 @@ interface AxisProps {
   view: View;
   width: number;
   ticks: number[];
-  idle: readonly { from_ms: number; to_ms: number }[];
+  idle: readonly Interval[];
 }
 
 function Axis({ model, warp, view, width, ticks, idle }: AxisProps): JSX.Element {
   const x = (ms: number): number => ((warp.at(ms) - view.from) / (view.to - view.from)) * width;
-  const gaps = idle.map(({ from_ms, to_ms }) => (x(from_ms) + x(to_ms)) / 2);
-  const isFree = (place: number): boolean => gaps.every((gap) => Math.abs(gap - place) > IDLE_LABEL_PX);
+  const told = toldIdle(idle, (each) => (x(each.from_ms) + x(each.to_ms)) / 2, width);
+  const isFree = (place: number): boolean => told.every((gap) => Math.abs(gap.place - place) > IDLE_LABEL_PX);
   return (
     <svg class="timeline-axis" width={width + 12} height={AXIS_PX} aria-hidden="true">
       {ticks.filter((tick) => isFree(x(tick))).map((tick) => (
@@ -298,20 +298,30 @@ function Axis({ model, warp, view, width, ticks, idle }: AxisProps): JSX.Element
           {tickText(tick - model.start_ms)}
         </text>
       ))}
-      {idle.map(({ from_ms, to_ms }, index) => {
-        const middle = gaps[index] ?? 0;
-        const before = gaps[index - 1];
-        const isCrowded = before !== undefined && middle - before < IDLE_LABEL_PX * 1.2;
-        if (middle < 0 || middle > width || isCrowded) return null;
-        return (
-          <text key={from_ms} class="idle" x={Math.min(middle, width - 20)} y={17} text-anchor="middle">
-            {duration(to_ms - from_ms)}
-            <title>idle for {duration(to_ms - from_ms)}</title>
-          </text>
-        );
-      })}
+      {told.map(({ place, length_ms }) => (
+        <text key={place} class="idle" x={Math.min(place, width - 20)} y={17} text-anchor="middle">
+          {duration(length_ms)}
+          <title>idle for {duration(length_ms)}</title>
+        </text>
+      ))}
     </svg>
   );
+}
+
+/** Idle times that are told on the axis: the longest ones that have room. */
+function toldIdle(
+  idle: readonly Interval[],
+  placeOf: (each: Interval) => number,
+  width: number,
+): { place: number; length_ms: number }[] {
+  const told: { place: number; length_ms: number }[] = [];
+  const longest = [...idle].sort((one, other) => other.to_ms - other.from_ms - (one.to_ms - one.from_ms));
+  for (const each of longest) {
+    const place = placeOf(each);
+    if (place < 0 || place > width || told.some((other) => Math.abs(other.place - place) < IDLE_LABEL_PX * 1.2)) continue;
+    told.push({ place, length_ms: each.to_ms - each.from_ms });
+  }
+  return told;
 }
 
 function tickText(ms: number): string {
