@@ -88,9 +88,9 @@ describe("a scene", () => {
   });
 
   it("holds thousands of tasks, one after the other, with ways over many", () => {
-    const { boxes, lines } = sceneOf(chain(10_000), new Set());
-    expect(boxes.length).toBe(10_000);
-    expect(lines.length).toBeGreaterThan(14_000);
+    const { boxes, lines } = sceneOf(chain(4_000), new Set());
+    expect(boxes.length).toBe(4_000);
+    expect(lines.length).toBeGreaterThan(5_500);
     expect(boxes.every((box, place) => place === 0 || box.y > (boxes[place - 1]?.y ?? Infinity))).toBe(true);
   }, 60_000);
 });
