@@ -12,6 +12,7 @@ from fastrunner.cli.backup import backup, restore
 from fastrunner.cli.bench import bench
 from fastrunner.cli.data import data
 from fastrunner.cli.dev import dev
+from fastrunner.cli.doctor import doctor
 from fastrunner.cli.graph import graph
 from fastrunner.cli.local import run, validate
 from fastrunner.cli.protos import protos
@@ -71,6 +72,7 @@ for command in (
     stigmer,
     data,
     bench,
+    doctor,
     protos,
     token,
 ):
