@@ -1,5 +1,6 @@
 """What Temporal keeps of executions: large values in a blob store, sealed histories, against a real server."""
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ import pytest
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.access.sealing import DataKeys
-from fastrunner.base import limits
+from fastrunner.base import clock, limits
 from fastrunner.blobs.directory import Directory
 from fastrunner.errors import Unavailable
-from tests.integration.engines import Performer, document, submission, until
+from tests.integration.engines import SET, Performer, document, submission, until, until_status
 from tests.integration.temporal_engines import cluster_on, serving_temporal
 from tests.integration.test_temporal import ended, histories, reported
 from tests.outside import require
@@ -196,3 +197,48 @@ async def test_keys_that_are_replaced(address: str) -> None:
             with pytest.raises(Unavailable, match="give this runner the FASTRUNNER_TEMPORAL_KEY_FILE"):
                 await without.get(f"{cluster.queue}-1")
             await reported(cluster, f"{cluster.queue}-2")
+
+
+async def test_blobs_go_with_their_executions_alone(address: str, tmp_path: Path) -> None:
+    """Those of an execution that Temporal has forgotten, and of none that is open or kept; nothing that is new."""
+    from temporalio.converter import WorkflowSerializationContext
+
+    from fastrunner.engine.temporal.codec import owner_of
+    from fastrunner.engine.temporal.sweeping import Sweep
+
+    store, now_ms = Directory(tmp_path), clock.wall_ms()
+    later_ms = now_ms + (limits.BLOB_GRACE_DAYS + 1) * 24 * 3_600_000
+    large = orjson.dumps({"n": "x" * limits.TEMPORAL_INLINE_SIZE_BYTES_MAX})
+    registered = {"inner": document("  - one: { set: { a: '${ .n }' } }\n", "inner")}
+    parent = document(
+        "  - child: { run: { workflow: { namespace: tests, name: inner, version: 1.0.0, input: { n: '${ .n }' } } } }\n"
+        "  - rest: { wait: { hours: 1 } }\n"
+    )
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine(blobs=store, documents=registered) as one,
+    ):
+        client = one._connection.client
+        gone, open_, kept = (f"{cluster.queue}/{name}" for name in ("gone", "open", "kept"))
+        for execution_id, text in ((open_, parent), (kept, SET)):
+            await one.submit(submission(execution_id, text, input_json=large))
+        await ended(one, kept)
+        await reported(cluster, kept)
+        await until_status(one, f"{open_}~1", "completed", timeout_s=60)  # type: ignore[arg-type]
+        await client.data_converter.encode([large.decode()])
+        # As of one that was deleted, which takes a server half a minute.
+        of_gone = WorkflowSerializationContext("default", f"{gone}~2~1")
+        await client.data_converter.with_context(of_gone).encode([large.decode()])
+
+        async def unwanted(at_ms: int) -> set[str]:
+            return {name.split("/", 2)[2].rpartition("/")[0] async for name in Sweep(client, store, at_ms).unwanted()}
+
+        deadline_s = clock.monotonic_s() + 60
+        while await unwanted(later_ms) != {owner_of(gone)}:
+            assert clock.monotonic_s() < deadline_s, await unwanted(later_ms)
+            await asyncio.sleep(0.2)
+        assert await unwanted(now_ms) == set()
+        assert {path.parent.name for path in blobs_in(tmp_path)} > {owner_of(open_), owner_of(kept), "shared"}
+        await one.cancel(open_, "over", True)
+        await ended(one, open_)
+        await reported(cluster, open_)

@@ -1,7 +1,10 @@
 """Replicas on Temporal as real processes: one accepts and another controls, one is killed and another goes on."""
 
+import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -9,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import orjson
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as g
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import schedules_pb2 as s
+from fastrunner.access.sealing import add_key
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
+from tests.blob_stores import serving_s3
 from tests.integration.runner_process import SERVE, RunnerProcess, running
 from tests.integration.temporal_engines import serving_temporal
 from tests.integration.test_placement_runner import Connection, ready
@@ -32,7 +39,7 @@ def address() -> Iterator[str]:
         yield address
 
 
-def replica(data_dir: Path, address: str, port: int) -> Any:
+def replica(data_dir: Path, address: str, port: int, **more: str) -> Any:
     return running(
         data_dir,
         SERVE,
@@ -40,6 +47,7 @@ def replica(data_dir: Path, address: str, port: int) -> Any:
         TEMPORAL_SERVICE_ADDRESS=address,
         STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{port}",
         STIGMER_SERVICE_USE_TLS="false",
+        **more,
     )
 
 
@@ -104,3 +112,44 @@ async def test_two_replicas(address: str, tmp_path: Path) -> None:
             await second.channel.close()
             code, _, err = two.stop()
             assert code == 0, err
+
+
+@pytest.mark.slow
+async def test_replicas_share_what_is_large_and_what_is_registered(address: str, tmp_path: Path) -> None:
+    """By a store that speaks S3 and keys: what one has registered another executes, with values that no payload has
+    room for; the command finds nothing to delete of it."""
+    add_key(tmp_path / "keys", "one")
+    text = "document: {dsl: 1.0.3, namespace: shop, name: large, version: 1.0.0}\ndo:\n- one: {set: {all: '${ .n }'}}\n"
+    options = ReceiverOptions(port=0, quiet=True)
+    receiver = Receiver(options)
+    with serving_s3() as url:
+        shared = {"FASTRUNNER_BLOB_URL": url, "FASTRUNNER_TEMPORAL_KEY_FILE": str(tmp_path / "keys")}
+        async with serve_receiver(receiver, options) as port:
+            with (
+                replica(tmp_path / "one", address, port, **shared) as one,
+                replica(tmp_path / "two", address, port, **shared) as two,
+            ):
+                ready(one), ready(two)
+                first, second = Connection(one.target), Connection(two.target)
+                registering = g.RegisterWorkflowRequest(workflow_yaml=text)
+                assert (await first.call("RegisterWorkflow", registering, g.RegisterWorkflowResponse)).created
+                ref = m.WorkflowRef(namespace="shop", name="large")
+                large = orjson.dumps({"n": "x" * 3_000_000}).decode()
+                await second.execute("large-1", "", workflow_ref=ref, input_json=large)
+                assert await until_status(first, "large-1", "completed", "failed") == "completed"
+                asked = q.GetExecutionRequest(execution_id="large-1")
+                shown = (await first.call("GetExecution", asked, q.GetExecutionResponse)).execution
+                assert orjson.loads(shown.output_json) == {"all": "x" * 3_000_000}
+                listed = await second.call("ListWorkflows", g.ListWorkflowsRequest(), g.ListWorkflowsResponse)
+                assert [(each.name, each.latest) for each in listed.workflows] == [("large", True)]
+                command = [sys.executable, "-m", "fastrunner", "temporal", "sweep", "--delete", "--json"]
+                environment = {**os.environ, **shared, "TEMPORAL_SERVICE_ADDRESS": address}
+                swept = await asyncio.to_thread(
+                    subprocess.run, command, env=environment, capture_output=True, text=True, check=True
+                )
+                counted = orjson.loads(swept.stdout)
+                assert counted["deleted"] == 0
+                assert counted["kept"] >= 2
+                await first.channel.close()
+                await second.channel.close()
+                assert receiver.ledger.violations == []

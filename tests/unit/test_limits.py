@@ -110,7 +110,11 @@ REACHED = {
         "BLOB_REQUEST_S_MAX": "test_a_server_that_hangs",
         "BLOB_RETRY_S_MAX": "test_a_server_that_does_not_answer",
     },
+    "integration/test_codec_server.py": {
+        "CODEC_BODY_SIZE_BYTES_MAX": "test_the_ui_is_shown_what_is_sealed",
+    },
     "integration/test_temporal_data.py": {
+        "BLOB_GRACE_DAYS": "test_blobs_go_with_their_executions_alone",
         "TEMPORAL_BLOB_PAUSE_S": "test_a_store_that_is_away_has_no_effect_performed_again",
         "TEMPORAL_INLINE_SIZE_BYTES_MAX": "test_what_is_small_stays_in_the_history",
     },

@@ -38,9 +38,10 @@ def damage(folder: Path) -> None:
 )
 def test_whose_blobs_are_whose(execution_id: str, owner: str) -> None:
     """Children's are their first parent's; ids lead to no other folder, and no two to one."""
-    from fastrunner.engine.temporal.codec import owner_of
+    from fastrunner.engine.temporal.codec import execution_of, owner_of
 
     assert owner_of(execution_id) == owner
+    assert execution_of(owner) == (None if owner == "shared" else execution_id.partition("~")[0])
 
 
 async def test_a_large_value_is_written_once_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from fastrunner.cli.send_event import send_event
 from fastrunner.cli.serve import receiver, serve
 from fastrunner.cli.status import status
 from fastrunner.cli.stigmer import stigmer
+from fastrunner.cli.temporal import temporal
 from fastrunner.cli.test import test
 from fastrunner.cli.token import token
 from fastrunner.cli.watch import watch
@@ -70,6 +71,7 @@ for command in (
     schedule,
     receiver,
     stigmer,
+    temporal,
     data,
     bench,
     doctor,

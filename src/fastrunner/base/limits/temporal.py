@@ -66,3 +66,10 @@ BLOB_REQUEST_S_MAX: Final = 30.0
 
 BLOB_RETRY_S_MAX: Final = 20.0
 """How long a request to the blob store is repeated before who wants it hears of it, and repeats it."""
+
+BLOB_GRACE_DAYS: Final = 2
+"""How old, in days, a blob is before it may be deleted: visibility is behind, clocks differ, and an execution begins
+after its input was written."""
+
+CODEC_BODY_SIZE_BYTES_MAX: Final = 16_777_216
+"""A request to the codec server: the payloads of an event, or of some, in base64; each is up to 2 MiB."""

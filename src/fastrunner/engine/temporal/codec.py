@@ -14,6 +14,7 @@ Rules:
 - A large value is sealed by its hash, so that the same one is the same blob again.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ from fastrunner.base import clock, limits
 from fastrunner.blobs import BlobMissing, BlobStore
 from fastrunner.errors import Unavailable
 
-__all__ = ["PAYLOADS", "Codec", "NotReadable", "converter_of", "day_of", "owner_of"]
+__all__ = ["PAYLOADS", "Codec", "NotReadable", "converter_of", "day_of", "execution_of", "owner_of"]
 
 PAYLOADS: Final = "payloads/"
 """Below it lie the blobs of payloads."""
@@ -51,6 +52,7 @@ _CLAIM: Final = b"fastrunner/claim"
 _CONTEXT: Final = b"temporal payload"
 _SHARED: Final = "shared"
 """The owner of what belongs to no execution."""
+_ESCAPED: Final = re.compile("_([0-9a-f]{2})")
 _SEGMENT_SIZE_CHARS_MAX: Final = 200
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-")
 
@@ -195,3 +197,11 @@ def owner_of(execution_id: str) -> str:
     text = "".join(char if char in _PLAIN else "".join(f"_{byte:02x}" for byte in char.encode()) for char in root)
     text = f"{text}_"
     return "/".join(text[at : at + _SEGMENT_SIZE_CHARS_MAX] for at in range(0, len(text), _SEGMENT_SIZE_CHARS_MAX))
+
+
+def execution_of(owner: str) -> str | None:
+    """Whose blobs an owner's are, again; None if they are nobody's in particular."""
+    if owner == _SHARED:
+        return None
+    text = owner.replace("/", "").removesuffix("_")
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text).encode("latin-1").decode()

@@ -49,7 +49,7 @@ from fastrunner.errors import RunnerError, Stopping, TooLarge, Unavailable, Unkn
 from fastrunner.progress.names import FINAL_STATUSES, TERMINAL_EVENTS
 from fastrunner.progress.wire import split
 
-__all__ = ["Executions"]
+__all__ = ["Executions", "quoted"]
 
 _ANSWER: Final = timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX)
 _ENDED_FROM_OUTSIDE: Final = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT)
@@ -337,13 +337,13 @@ def _view(execution_id: str, memo: Memo, status: str, more: Mapping[str, Any]) -
 def _visibility(query: ExecutionQuery) -> str:
     """The filter as Temporal's visibility has it; of what is left `_matches` decides."""
     namespace, name, _, phase = ATTRIBUTES
-    parts = [f"WorkflowType = {_quoted(WALK)}", "ExecutionStatus != 'ContinuedAsNew'"]
-    parts += [f"{key} = {_quoted(value)}" for key, value in ((namespace, query.namespace), (name, query.name)) if value]
+    parts = [f"WorkflowType = {quoted(WALK)}", "ExecutionStatus != 'ContinuedAsNew'"]
+    parts += [f"{key} = {quoted(value)}" for key, value in ((namespace, query.namespace), (name, query.name)) if value]
     if query.statuses and "cancelled" not in query.statuses:
-        ends = [_quoted(end.name.title()) for end, status in _BY_END.items() if status in query.statuses]
-        phases = f"{phase} IN ({', '.join(_quoted(status) for status in sorted(query.statuses))})"
+        ends = [quoted(end.name.title()) for end, status in _BY_END.items() if status in query.statuses]
+        phases = f"{phase} IN ({', '.join(quoted(status) for status in sorted(query.statuses))})"
         parts.append(f"({phases} OR ExecutionStatus IN ({', '.join(ends)}))" if ends else phases)
-    parts += [f"{LABELS} = {_quoted(f'{key}={value}')}" for key, value in query.labels]
+    parts += [f"{LABELS} = {quoted(f'{key}={value}')}" for key, value in query.labels]
     ends_ms = [query.accepted_until_ms] if query.accepted_until_ms else []
     if query.before is not None:
         ends_ms.append(query.before[0] + 1)
@@ -368,12 +368,13 @@ def _place_of(view: ExecutionView) -> tuple[int, str]:
     return view.accepted_ms, view.execution_id
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as queries to visibility have it."""
     return orjson.dumps(text).decode()
 
 
 def _moment(at_ms: int) -> str:
-    return _quoted(datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds"))
+    return quoted(datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds"))
 
 
 def _ms(at: datetime | None) -> int:
