@@ -105,7 +105,10 @@ class Activities:
         reporting = self._sent(order) if order.events else None
         try:
             answer = await self._performed(order)
-            return answer if reporting is None else replace(answer, acknowledged=await _soon(reporting))
+            if reporting is not None:
+                answer = replace(answer, acknowledged=await _soon(reporting))
+            await self._keep(answer)
+            return answer
         finally:
             if reporting is not None:
                 reporting.cancel()
@@ -123,13 +126,16 @@ class Activities:
             # Performers answer for the remote side; what escapes one is our own fault.
             answer = told(_internal_error(effect), given.has_blobs)
         self._linger(effect)
-        if given.has_blobs and len(orjson.dumps(answer.value)) > limits.TEMPORAL_INLINE_SIZE_BYTES_MAX // 2:
-            await _beating(self._kept(answer))
         return answer
 
-    async def _kept(self, answer: EffectOutcome) -> None:
+    async def _keep(self, answer: EffectOutcome) -> None:
         """Puts what is large into the blob store before the activity ends, however long that is away: an activity that
         cannot tell its outcome is performed again."""
+        has_blobs = (await self._start()).has_blobs
+        if has_blobs and len(orjson.dumps(answer.value)) > limits.TEMPORAL_INLINE_SIZE_BYTES_MAX // 2:
+            await _beating(self._kept(answer))
+
+    async def _kept(self, answer: EffectOutcome) -> None:
         info = activity.info()
         belongs = WorkflowSerializationContext(info.namespace, info.workflow_id or "")
         converter = self._connection.client.data_converter.with_context(belongs)
