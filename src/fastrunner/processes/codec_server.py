@@ -9,6 +9,7 @@ namespace of documents, so callers who are kept to some are refused.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from fastrunner.processes.link import StartError
 from fastrunner.web.api.app import guarded
 from fastrunner.web.api.guard import Guard, HostList, add_headers
 from fastrunner.web.api.problems import Refused
+from fastrunner.web.api.sessions import Sessions
 from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
 
 __all__ = ["CodecOptions", "serve_codec"]
@@ -143,7 +145,8 @@ async def serve_codec(config: Config, options: CodecOptions) -> None:
             f"--host {options.host} lets others than this machine read what is sealed, and nothing tells them apart: "
             "set FASTRUNNER_CALLERS_FILE or FASTRUNNER_JWT_ISSUER"
         )
-    guard = Guard(hosts, credentials.gate)
+    # Nobody has its key: there are no sessions here.
+    guard = Guard(hosts, credentials.gate, Sessions(os.urandom(32)))
     app = _app(_Pages(_codec_of(config), guard, hosts.origins), guard)
     tls = RotatingContext(credentials.certificates) if credentials.certificates is not None else None
     looks = Looks()
