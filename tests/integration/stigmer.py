@@ -29,6 +29,7 @@ from fastrunner.stigmer.server import ServiceOptions, StigmerService
 from tests.integration.runner_process import ROOT
 
 TOKEN = "report-secret"
+REGISTRY = "ai.stigmer.workflow.runner.v1.WorkflowRegistryController"
 WRITE = {"X-Requested-By": "tests"}
 SMALL = "document: {dsl: 1.0.0, namespace: tests, name: small, version: 1.0.0}\ndo: [{one: {set: {a: 1}}}]\n"
 LONG = (
@@ -83,9 +84,17 @@ class ScriptedRunner:
     async def serving(self, port: int = 0) -> AsyncIterator["ScriptedRunner"]:
         methods: dict[str, Any] = {"ExecuteAsyncBatch": self._execute}
         methods |= {f"{name}Execution": self._command(name) for name in ("Cancel", "Pause", "Resume")}
+        methods["SendEvents"] = self._command("SendEvents")
+        names = ("AddSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule", "DeleteSchedule")
+        of_registry = {name: grpc.unary_unary_rpc_method_handler(self._command(name)) for name in names}
         handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE, handlers),
+                grpc.method_handlers_generic_handler(REGISTRY, of_registry),
+            )
+        )
         self.port = server.add_insecure_port(f"127.0.0.1:{port}")
         await server.start()
         try:

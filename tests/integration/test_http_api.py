@@ -44,6 +44,18 @@ from tests.integration.stigmer import (
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 START = {"workflow": {"namespace": "tests", "name": "small"}}
 PROBLEM = "application/problem+json"
+BODIES: Mapping[str, Any] = {
+    "createWorkflow": {"document": SMALL},
+    "startExecution": {**START, "input": {}, "env": {"a": "b"}, "labels": {"c": "d"}, "timeout_s": 1},
+    "cancelExecution": {"reason": "r", "force": True},
+    "pauseExecution": {"reason": "r"},
+    "resumeExecution": {"reason": "r"},
+    "addSchedule": {**START, "id": "s", "trigger": {"every": "PT1H"}, "options": {"overlap": "skip"}},
+    "pauseSchedule": {"reason": "r"},
+    "resumeSchedule": {"reason": "r"},
+    "sendEvent": {"specversion": "1.0", "id": "1", "source": "/tests", "type": "a.b", "data": {"a": 1}, "more": 1},
+}
+"""What operations take."""
 Headers = Mapping[str, str]
 READ: Headers = {}
 
@@ -304,7 +316,7 @@ async def test_callers_and_their_roles(tmp_path: Path) -> None:
             if isinstance(operation.perform, Stream):
                 continue
             path = operation.path.replace("{id}", "e").replace("{namespace}/{name}", "tests/small")
-            body = {"/workflows": {"document": SMALL}, "/executions": START}.get(path, {}) if operation.body else None
+            body = BODIES.get(operation.name, {}) if operation.body else None
             for role, name in roles.items():
                 status = await asked(name, operation.method, f"/api/v1{path}", body)
                 expected = role in (operation.role, "admin") or isinstance(operation.role, Open)
@@ -316,6 +328,11 @@ async def test_callers_and_their_roles(tmp_path: Path) -> None:
         assert await asked("confined", "GET", "/api/v1/workflows/tests/small") == 403
         assert await asked("confined", "POST", "/api/v1/executions", START) == 403
         assert await asked("confined", "POST", "/api/v1/workflows", {"document": SMALL}) == 403
+        assert await asked("confined", "POST", "/api/v1/events", BODIES["sendEvent"]) == 403
+        assert await asked("confined", "POST", "/api/v1/schedules", BODIES["addSchedule"]) == 403
+        assert await asked("confined", "GET", "/api/v1/schedules?namespace=tests") == 403
+        for command in ("pause", "resume", "delete"):
+            assert await asked("confined", "POST", f"/api/v1/schedules/s/{command}") == 404
         given = {"Authorization": "Bearer token-confined"}
         assert (await ask(client, "GET", "/api/v1/executions", headers=given))[1]["executions"] == []
         assert (await ask(client, "GET", "/api/v1/workflows", headers=given))[1]["workflows"] == []
@@ -801,13 +818,6 @@ def odd(chance: random.Random, value: Any) -> Any:
 
 async def test_whatever_is_sent_is_answered_as_described(tmp_path: Path) -> None:
     chance = random.Random(20261129)
-    bodies = {
-        "createWorkflow": {"document": SMALL},
-        "startExecution": {**START, "id": "x", "input": {}, "env": {"a": "b"}, "labels": {"c": "d"}, "timeout_s": 1},
-        "cancelExecution": {"reason": "r", "force": True},
-        "pauseExecution": {"reason": "r"},
-        "resumeExecution": {"reason": "r"},
-    }
     runner = ScriptedRunner()
     async with runner.serving(), service(tmp_path, runner.port) as (_, reporter, client):
         await reporter.send(event("e", 1, "workflow_started"), event("e", 2, "workflow_completed"))
@@ -820,7 +830,7 @@ async def test_whatever_is_sent_is_answered_as_described(tmp_path: Path) -> None
             path = "/api/v1" + re.sub(r"\{\w+\}", lambda _, part=part: part, operation.path)  # type: ignore[misc]
             given = [each.name for each in operation.query if chance.random() < 0.3]
             query = "&".join(f"{name}={quote(str(chance.choice(ODD)), safe='')}" for name in given)
-            body = odd(chance, bodies[operation.name]) if operation.body else None
+            body = odd(chance, BODIES[operation.name]) if operation.body else None
             data = None if operation.body is None else orjson.dumps(body)
             headers = {**WRITE, "Content-Type": "application/json"} if data is not None else READ
             status, _ = await ask(client, operation.method, f"{path}?{query}", data=data, headers=headers)

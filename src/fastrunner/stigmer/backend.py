@@ -14,11 +14,7 @@ from typing import Any, Final
 import orjson
 
 from fastrunner import _core
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
-    WorkflowExecuteInput,
-    WorkflowExecutionConfig,
-    WorkflowMetadata,
-)
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowMetadata
 from fastrunner.access.principal import Principal, check_namespace
 from fastrunner.base import limits
 from fastrunner.base.checks import is_deeper
@@ -27,10 +23,12 @@ from fastrunner.errors import (
     DocumentRefused,
     ForwardedError,
     InvalidRequest,
+    PermissionDenied,
     TooLarge,
     Unavailable,
     UnknownDocument,
     UnknownExecution,
+    UnknownSchedule,
     code_of,
 )
 from fastrunner.stigmer.feed import StoreFeed
@@ -42,6 +40,7 @@ from fastrunner.stigmer.shown import execution_of, workflow_of
 from fastrunner.stigmer.store import RECORDED, Execution, Filter, NewExecution, Store, Workflow, WorkflowKey
 from fastrunner.web.api import shapes
 from fastrunner.web.api.backend import Started
+from fastrunner.web.api.runner import RunnerSide, execution_input
 from fastrunner.web.documents import LOAD_STEP_UNITS, document_of, graph_of_document, stepped
 
 __all__ = ["StigmerBackend"]
@@ -59,7 +58,7 @@ class StigmerBackend:
 
     def __init__(self, store: Store, runner: RunnerClient, launches: Launches, followers: Followers) -> None:
         self._store = store
-        self._runner = runner
+        self._side = RunnerSide(runner)
         self._launches = launches
         self._followers = followers
 
@@ -202,17 +201,17 @@ class StigmerBackend:
     async def cancel(self, principal: Principal | None, execution_id: str, command: shapes.CancelCommand) -> None:
         """See Backend."""
         execution = await self._seen(principal, execution_id)
-        await self._told(execution, self._runner.cancel(execution_id, command.reason, command.force))
+        await self._told(execution, self._side.cancel(None, execution_id, command))
 
     async def pause(self, principal: Principal | None, execution_id: str, command: shapes.Command) -> None:
         """See Backend."""
         execution = await self._seen(principal, execution_id)
-        await self._told(execution, self._runner.pause(execution_id, command.reason))
+        await self._told(execution, self._side.pause(None, execution_id, command))
 
     async def resume(self, principal: Principal | None, execution_id: str, command: shapes.Command) -> None:
         """See Backend."""
         execution = await self._seen(principal, execution_id)
-        await self._told(execution, self._runner.resume(execution_id, command.reason))
+        await self._told(execution, self._side.resume(None, execution_id, command))
 
     async def _told(self, execution: Execution, telling: Any) -> None:
         try:
@@ -223,6 +222,62 @@ class StigmerBackend:
                     f"execution {execution.id!r} is on its way to the runner, which does not have it yet: try again"
                 ) from None
             raise
+
+    # --- schedules and events, which the runner has ---
+
+    async def page_schedules(
+        self, principal: Principal | None, namespace: str, after: str, count_max: int
+    ) -> shapes.SchedulePage:
+        """See Backend. The runner knows no caller of ours: what a caller may not see is left out of its page."""
+        if namespace:
+            check_namespace(principal, namespace)
+        page = await self._side.page_schedules(None, namespace, after, count_max)
+        within = _within(principal)
+        if within is None:
+            return page
+        return page.model_copy(update={"schedules": [each for each in page.schedules if each.namespace in within]})
+
+    async def add_schedule(self, principal: Principal | None, new: shapes.NewSchedule) -> tuple[shapes.Schedule, bool]:
+        """See Backend."""
+        ref = new.workflow
+        check_namespace(principal, ref.namespace)
+        workflow = await self._store.find_workflow(WorkflowKey(ref.namespace, ref.name, ref.version))
+        execution = execution_input("", new)
+        execution.workflow_yaml = workflow.document
+        return await self._side.add_schedule(None, new, execution)
+
+    async def pause_schedule(self, principal: Principal | None, schedule_id: str, command: shapes.Command) -> None:
+        """See Backend."""
+        await self._check_schedule(principal, schedule_id)
+        await self._side.pause_schedule(None, schedule_id, command)
+
+    async def resume_schedule(self, principal: Principal | None, schedule_id: str, command: shapes.Command) -> None:
+        """See Backend."""
+        await self._check_schedule(principal, schedule_id)
+        await self._side.resume_schedule(None, schedule_id, command)
+
+    async def delete_schedule(self, principal: Principal | None, schedule_id: str) -> None:
+        """See Backend."""
+        await self._check_schedule(principal, schedule_id)
+        await self._side.delete_schedule(None, schedule_id)
+
+    async def _check_schedule(self, principal: Principal | None, schedule_id: str) -> None:
+        """Raises UnknownSchedule where a schedule is not of a namespace that a caller may see."""
+        for namespace in sorted(_within(principal) or ()):
+            after: str | None = ""
+            while after is not None:
+                page = await self._side.page_schedules(None, namespace, after, limits.API_PAGE_ROWS_MAX)
+                if any(each.id == schedule_id for each in page.schedules):
+                    return
+                after = page.next
+        if _within(principal) is not None:
+            raise UnknownSchedule(schedule_id)
+
+    async def send_event(self, principal: Principal | None, event: shapes.CloudEvent) -> None:
+        """See Backend. Whom an event reaches, the runner alone decides, which knows no caller of ours."""
+        if _within(principal) is not None:
+            raise PermissionDenied("an event sent here reaches all namespaces: callers that are confined send none")
+        await self._side.send_event(None, event)
 
     async def _seen(self, principal: Principal | None, execution_id: str) -> Execution:
         """An execution that a caller may see; for others it is not there. Raises UnknownExecution."""
@@ -257,20 +312,10 @@ def _place(after: str) -> WorkflowKey | None:
 
 def _request(execution_id: str, workflow: Workflow, new: shapes.StartExecution) -> bytes:
     """The runner's request. Raises TooLarge where the runner would not take it at any time."""
-    input_json = orjson.dumps(new.input)
-    if len(input_json) > limits.INPUT_SIZE_BYTES_MAX:
-        raise TooLarge(f"input has {len(input_json)} bytes as JSON: {limits.INPUT_SIZE_BYTES_MAX} are taken at most")
-    request = WorkflowExecuteInput(
-        workflow_execution_id=execution_id,
-        workflow_yaml=workflow.document,
-        env_vars=new.env,
-        metadata=WorkflowMetadata(
-            name=workflow.key.name, version=workflow.key.version, namespace=workflow.key.namespace
-        ),
-        config=WorkflowExecutionConfig(max_timeout_seconds=new.timeout_s),
-        input_json=input_json.decode(),
-        labels=new.labels,
-    )
+    request = execution_input(execution_id, new)
+    request.workflow_yaml = workflow.document
+    names = WorkflowMetadata(name=workflow.key.name, version=workflow.key.version, namespace=workflow.key.namespace)
+    request.metadata.CopyFrom(names)
     encoded: bytes = request.SerializeToString(deterministic=True)
     if len(encoded) > limits.REQUEST_SIZE_BYTES_MAX:
         raise TooLarge(f"the execution has {len(encoded)} bytes: {limits.REQUEST_SIZE_BYTES_MAX} are taken at most")

@@ -9,17 +9,15 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
-    CancelExecutionRequest,
     ExecuteAsyncBatchRequest,
     ExecuteAsyncBatchResponse,
     ExecuteAsyncBatchResult,
-    PauseExecutionRequest,
-    ResumeExecutionRequest,
     WorkflowExecuteInput,
 )
+from fastrunner.access.principal import Principal
 from fastrunner.base import limits
 from fastrunner.errors import ForwardedError, RunnerError, Unavailable
 from fastrunner.stigmer.reports import SERVICE
@@ -37,6 +35,13 @@ _OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.max_send_message_length", limits.REQUEST_SIZE_BYTES_MAX),
 )
+
+
+_REGISTRY: Final = "ai.stigmer.workflow.runner.v1.WorkflowRegistryController"
+_SERVICES: Final = dict.fromkeys(
+    ("AddSchedule", "DeleteSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule"), _REGISTRY
+)
+"""Of methods that the command service does not have."""
 
 
 class RunnerClient:
@@ -63,25 +68,16 @@ class RunnerClient:
         except DecodeError:
             raise Unavailable(f"what the runner at {self._target} answers is no reply: is it a runner?") from None
 
-    async def cancel(self, execution_id: str, reason: str, force: bool) -> None:
-        """Ends an execution early. Raises RunnerError."""
-        request = CancelExecutionRequest(execution_id=execution_id, reason=reason, force=force)
-        await self._call("CancelExecution", request)
-
-    async def pause(self, execution_id: str, reason: str) -> None:
-        """Stops an execution before its next task. Raises RunnerError."""
-        await self._call("PauseExecution", PauseExecutionRequest(execution_id=execution_id, reason=reason))
-
-    async def resume(self, execution_id: str, reason: str) -> None:
-        """Lets a paused execution go on. Raises RunnerError."""
-        await self._call("ResumeExecution", ResumeExecutionRequest(execution_id=execution_id, reason=reason))
+    async def call(self, method: str, request: Message, _principal: Principal | None) -> bytes:
+        """See web.api.runner.Calls. Who calls is the service, whoever asks it. Raises RunnerError."""
+        return await self._call(method, request)
 
     async def close(self) -> None:
         """Ends the connection."""
         await self._channel.close(None)
 
     async def _call(self, method: str, request: Any) -> bytes:
-        call: Any = self._channel.unary_unary(f"/{SERVICE}/{method}", None, None)
+        call: Any = self._channel.unary_unary(f"/{_SERVICES.get(method, SERVICE)}/{method}", None, None)
         try:
             reply: bytes = await call(
                 request.SerializeToString(), timeout=limits.STIGMER_RUNNER_CALL_S_MAX, metadata=self._metadata

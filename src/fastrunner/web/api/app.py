@@ -24,7 +24,7 @@ from fastrunner.web.api.guard import Guard, add_headers
 from fastrunner.web.api.openapi import openapi_document
 from fastrunner.web.api.operations import Call, Operation, Parameter, SessionStep, Stream, operations_of
 from fastrunner.web.api.problems import Refused, problem, refusal_of, wrong_fields
-from fastrunner.web.api.shapes import Command, Execution, StartExecution
+from fastrunner.web.api.shapes import Command, Execution, NewSchedule, StartExecution
 from fastrunner.web.api.stream import EventStream
 from fastrunner.web.guard import PRINCIPAL
 
@@ -150,7 +150,7 @@ class Api:
         assert callable(operation.perform), "the others are above"
         body = await _body(operation, request) if operation.body is not None else None
         if operation.method != "GET":
-            request[_ABOUT] |= _about(path, body)
+            request[_ABOUT] |= _about(path, body, is_schedule=operation.path.startswith("/schedules"))
         answer = await operation.perform(Call(self._backend, admission.principal, path, query, body))
         content = answer.body
         if isinstance(content, Execution) and operation.method != "GET":
@@ -171,13 +171,15 @@ class Api:
         return response
 
 
-def _about(path: Mapping[str, str], body: BaseModel | None) -> dict[str, str]:
-    """What the audit log says of a request: which execution or workflow, and why."""
-    if isinstance(body, StartExecution):
+def _about(path: Mapping[str, str], body: BaseModel | None, *, is_schedule: bool) -> dict[str, str]:
+    """What the audit log says of a request: which execution, workflow or schedule, and why."""
+    if isinstance(body, StartExecution | NewSchedule):
         ref = body.workflow
-        about = {"execution": body.id, "workflow": f"{ref.namespace}/{ref.name}:{ref.version or 'latest'}"}
+        kind = "execution" if isinstance(body, StartExecution) else "schedule"
+        about = {kind: body.id, "workflow": f"{ref.namespace}/{ref.name}:{ref.version or 'latest'}"}
     else:
-        about = {"execution": path.get("id", ""), "reason": body.reason if isinstance(body, Command) else ""}
+        kind = "schedule" if is_schedule else "execution"
+        about = {kind: path.get("id", ""), "reason": body.reason if isinstance(body, Command) else ""}
     return {name: value for name, value in about.items() if value}
 
 

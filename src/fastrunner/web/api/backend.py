@@ -125,6 +125,26 @@ class Backend(Protocol):
         """Follows executions while the context is open, after a cursor if there is one; `which` has namespace, name
         and version, empty or not. Raises AtCapacity."""
 
+    async def page_schedules(
+        self, principal: Principal | None, namespace: str, after: str, count_max: int
+    ) -> shapes.SchedulePage:
+        """Schedules after a place, which an earlier page has told."""
+
+    async def add_schedule(self, principal: Principal | None, new: shapes.NewSchedule) -> tuple[shapes.Schedule, bool]:
+        """Adds a schedule; whether it was not there."""
+
+    async def pause_schedule(self, principal: Principal | None, schedule_id: str, command: shapes.Command) -> None:
+        """Has a schedule start nothing until it is resumed."""
+
+    async def resume_schedule(self, principal: Principal | None, schedule_id: str, command: shapes.Command) -> None:
+        """Has a paused schedule start executions again."""
+
+    async def delete_schedule(self, principal: Principal | None, schedule_id: str) -> None:
+        """Removes a schedule."""
+
+    async def send_event(self, principal: Principal | None, event: shapes.CloudEvent) -> None:
+        """Sends an event to whatever listens."""
+
     async def cancel(self, principal: Principal | None, execution_id: str, command: shapes.CancelCommand) -> None:
         """Ends an execution early."""
 

@@ -246,6 +246,37 @@ async def _resume(call: Call) -> Answer:
     return Answer(204, None)
 
 
+async def _list_schedules(call: Call) -> Answer:
+    query = call.query
+    page = await call.backend.page_schedules(call.principal, query["namespace"], query["after"], query["count"])
+    return Answer(200, page)
+
+
+async def _add_schedule(call: Call) -> Answer:
+    schedule, is_new = await call.backend.add_schedule(call.principal, call.body)
+    return Answer(201 if is_new else 200, schedule)
+
+
+async def _pause_schedule(call: Call) -> Answer:
+    await call.backend.pause_schedule(call.principal, call.path["id"], call.body)
+    return Answer(204, None)
+
+
+async def _resume_schedule(call: Call) -> Answer:
+    await call.backend.resume_schedule(call.principal, call.path["id"], call.body)
+    return Answer(204, None)
+
+
+async def _delete_schedule(call: Call) -> Answer:
+    await call.backend.delete_schedule(call.principal, call.path["id"])
+    return Answer(204, None)
+
+
+async def _send_event(call: Call) -> Answer:
+    await call.backend.send_event(call.principal, call.body)
+    return Answer(202, None)
+
+
 _AFTER_EVENT: Final = Parameter("after", "Only events with higher numbers.", 0)
 
 OPERATIONS: Final = (
@@ -343,6 +374,38 @@ OPERATIONS: Final = (
     Operation(
         "resumeExecution", "POST", "/executions/{id}/resume", Role.CONTROL, "Let a paused execution go on.",
         _resume, {204: None}, body=shapes.Command, has_optional_body=True,
+    ),
+    Operation(
+        "listSchedules", "GET", "/schedules", Role.READ, "Schedules, by id, in pages.",
+        _list_schedules, {200: shapes.SchedulePage},
+        query=(
+            Parameter("namespace", "Only those of workflows of this namespace."),
+            Parameter("after", "What `next` of the page before says."), _COUNT,
+        ),
+    ),
+    Operation(
+        "addSchedule", "POST", "/schedules", Role.SUBMIT,
+        "Add a schedule, which starts executions from now on: 201 if it is new, 200 if the same request has added it "
+        "before.",
+        _add_schedule, {201: shapes.Schedule, 200: shapes.Schedule}, body=shapes.NewSchedule,
+    ),
+    Operation(
+        "pauseSchedule", "POST", "/schedules/{id}/pause", Role.CONTROL,
+        "Have a schedule start nothing until it is resumed.",
+        _pause_schedule, {204: None}, body=shapes.Command, has_optional_body=True,
+    ),
+    Operation(
+        "resumeSchedule", "POST", "/schedules/{id}/resume", Role.CONTROL, "Have a paused schedule go on.",
+        _resume_schedule, {204: None}, body=shapes.Command, has_optional_body=True,
+    ),
+    Operation(
+        "deleteSchedule", "POST", "/schedules/{id}/delete", Role.CONTROL,
+        "Remove a schedule; what it has started goes on.",
+        _delete_schedule, {204: None},
+    ),
+    Operation(
+        "sendEvent", "POST", "/events", Role.SUBMIT, "Send a CloudEvent to what listens: 202 once it is durable.",
+        _send_event, {202: None}, body=shapes.CloudEvent,
     ),
 )  # fmt: skip
 """All of them, in the order of the description."""

@@ -13,6 +13,7 @@ from fastrunner.base import limits
 __all__ = [
     "CancelCommand",
     "Change",
+    "CloudEvent",
     "Command",
     "Counts",
     "Document",
@@ -25,11 +26,16 @@ __all__ = [
     "GraphEdge",
     "GraphNode",
     "Info",
+    "NewSchedule",
     "NewWorkflow",
     "Problem",
+    "Schedule",
+    "ScheduleOptions",
+    "SchedulePage",
     "Session",
     "StartExecution",
     "TaskPlace",
+    "Trigger",
     "Workflow",
     "WorkflowPage",
     "WorkflowRef",
@@ -251,6 +257,130 @@ class Info(_Shape):
     """Who asks; null where callers are not told apart."""
     roles: list[str]
     """What the caller may do; all roles where callers are not told apart."""
+
+
+Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Trigger(_Shape):
+    """What starts executions. Several at once start them each by itself."""
+
+    every: Text = ""
+    """Once in every such duration, in ISO 8601."""
+    cron: Text = ""
+    """At the minutes that a cron expression of five fields names."""
+    after: Text = ""
+    """So long after the end of the execution before, in ISO 8601."""
+    on_json: Annotated[str, Field(max_length=65_536)] = ""
+    """Whenever CloudEvents satisfy it: what `schedule.on` of a document says, as JSON text."""
+    read: Text = ""
+    """What an execution gets of those events: `data`, `envelope` or `raw`."""
+
+
+class ScheduleOptions(_Shape):
+    """How a schedule deals with its moments."""
+
+    timezone: Text = ""
+    """Whose clock cron expressions read; empty: UTC."""
+    misfire: Literal["", "skip", "once", "all"] = ""
+    """What becomes of moments at which nobody could start an execution; empty: once."""
+    misfire_count_max: Int32 = 0
+    """How many are made up for with `all`; 0: 100."""
+    overlap: Literal["", "allow", "skip", "queue"] = ""
+    """What becomes of moments while an execution is going on; empty: allow."""
+    queue_count_max: Int32 = 0
+    """How many wait with `queue`; 0: 100."""
+    jitter_ms: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+    """By how much each moment is put off at most."""
+
+
+class NewSchedule(_Shape):
+    """A schedule to add."""
+
+    id: Annotated[str, Field(max_length=200)] = ""
+    """Its id; empty: namespace and name of the workflow."""
+    workflow: WorkflowRef
+    """What is executed each time. A Stigmer Service takes the version that is there now, also where the latest is
+    meant."""
+    input: Any = None
+    """The input: any JSON."""
+    env: dict[Name, str] = Field(default_factory=dict, max_length=1000)
+    """As of an execution."""
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=limits.LABELS_COUNT_MAX)
+    """As of an execution."""
+    timeout_s: Int32 = 0
+    """As of an execution."""
+    trigger: Trigger | None = None
+    """What starts executions; null: what the `schedule` of the document says."""
+    options: ScheduleOptions = ScheduleOptions()
+    """How moments are dealt with."""
+
+
+class Schedule(_Shape):
+    """A schedule."""
+
+    id: str
+    """Its id."""
+    namespace: str
+    """Of its workflow."""
+    name: str
+    """Of its workflow."""
+    version: str
+    """Of its workflow; empty: the latest when it starts an execution."""
+    trigger: Trigger
+    """What starts executions."""
+    options: ScheduleOptions
+    """How it deals with its moments."""
+    paused: bool
+    """Whether it is paused."""
+    reason: str
+    """Why it is paused."""
+    added_ms: int
+    """When it was added."""
+    added_by: str
+    """Who has added it; empty where callers are not told apart."""
+    next_ms: int
+    """When it starts an execution next; 0: not known, or never."""
+    last_ms: int
+    """The moment that has started the latest execution."""
+    last_execution_id: str
+    """The id of that execution."""
+    last_error: str
+    """Why the latest moment has started nothing."""
+    queued_count: int
+    """Moments that wait for the end of an execution."""
+    started_count: int
+    """Moments that have started one."""
+    failed_count: int
+    """Moments for which the runner refused one."""
+    missed_count: int
+    """Missed moments that have started none."""
+    overlapped_count: int
+    """Moments that have started none because one was going on."""
+
+
+class SchedulePage(_Shape):
+    """Some schedules, by id."""
+
+    schedules: list[Schedule]
+    """As they are."""
+    next: str | None = None
+    """What `after` asks for to have what follows; null at the end."""
+
+
+class CloudEvent(_Shape):
+    """A CloudEvent 1.0 in its JSON format. Further attributes are texts, integers or booleans."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    specversion: Literal["1.0"]
+    """1.0"""
+    id: Name
+    """Unique together with `source`."""
+    source: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Where it comes from, a URI reference."""
+    type: Annotated[str, Field(min_length=1, max_length=1024)]
+    """What happened."""
 
 
 class Session(_Shape):
