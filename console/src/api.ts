@@ -271,4 +271,7 @@ export async function signOut(): Promise<void> {
   await ask("/session", { method: "DELETE", headers: { "X-Requested-By": "console" } });
 }
 
-export const signIn = (token: string): Promise<null> => post("/session", "", { Authorization: `Bearer ${token}` });
+export const signIn = (token: string): Promise<unknown> => post("/session", "", { Authorization: `Bearer ${token}` });
+
+/** Has the cookie last longer. */
+export const renewSession = (): Promise<unknown> => post("/session", "");

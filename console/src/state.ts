@@ -1,7 +1,7 @@
 // What all views share: the time, who answers, messages, dialogs, the theme.
 import { effect, signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { getInfo, whenUnauthorized, type Info } from "./api";
+import { getInfo, renewSession, whenUnauthorized, type Info } from "./api";
 
 /** Moves once a second; one clock for all, so that what is shown together agrees. */
 export const now = signal(Date.now());
@@ -75,8 +75,14 @@ export function begin(): void {
   whenUnauthorized(() => {
     needsLogin.value = true;
   });
+  setInterval(() => {
+    if (info.value?.caller && !needsLogin.value) void renewSession().catch(() => undefined);
+  }, RENEW_MS);
   void look();
 }
+
+/** A cookie lasts for an hour, and as long as its token if it is renewed. */
+const RENEW_MS = 15 * 60_000;
 
 /** Asks who answers. */
 export async function look(): Promise<void> {
