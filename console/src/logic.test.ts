@@ -90,15 +90,22 @@ describe("the list", () => {
   const which = { status: "running", namespace: "", name: "", version: "" };
   const rows = [execution({ id: "b", created_ms: 20 }), execution({ id: "a", created_ms: 10 })];
 
-  it("takes changes in their place, and what is new at the top", () => {
-    expect(merged(rows, execution({ id: "a", status: "failed" }), which, true).map((each) => each.status)).toEqual(["running", "failed"]);
-    expect(merged(rows, execution({ id: "c", created_ms: 30 }), which, true).map((each) => each.id)).toEqual(["c", "b", "a"]);
+  const take = (changes: Partial<Execution>, takesNew = true, isAll = false): string[] =>
+    merged(rows, execution(changes), which, takesNew, isAll).map((each) => `${each.id} ${each.status}`);
+
+  it("takes changes in their place, and what is new where it belongs", () => {
+    expect(take({ id: "a", status: "failed" })).toEqual(["b running", "a failed"]);
+    expect(take({ id: "c", created_ms: 30 })).toEqual(["c running", "b running", "a running"]);
+    expect(take({ id: "c", created_ms: 15 })).toEqual(["b running", "c running", "a running"]);
+    expect(take({ id: "c", created_ms: 5 }, true, true)).toEqual(["b running", "a running", "c running"]);
   });
 
-  it("leaves out what does not belong to it", () => {
-    expect(merged(rows, execution({ id: "c", created_ms: 30, status: "failed" }), which, true)).toBe(rows);
-    expect(merged(rows, execution({ id: "c", created_ms: 30 }), which, false)).toBe(rows);
-    expect(merged(rows, execution({ id: "old", created_ms: 5 }), which, true)).toBe(rows);
+  it("leaves out what does not belong to it, and what is older than what it has", () => {
+    const same = ["b running", "a running"];
+    expect(take({ id: "c", created_ms: 30, status: "failed" })).toEqual(same);
+    expect(take({ id: "c", created_ms: 30 }, false)).toEqual(same);
+    expect(take({ id: "c", created_ms: 5 })).toEqual(same);
+    expect(take({ id: "a", status: "failed", last_sequence: 0 })).toEqual(same);
   });
 });
 

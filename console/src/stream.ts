@@ -235,11 +235,17 @@ export class Tail extends Follower {
   }
 }
 
-/** Changes of all executions, from now on. */
+/**
+ * Changes of all executions, from now on. What changed before a connection stood is in what is listed after it: `begun`
+ * asks for that, unless the connection goes on where the one before ended.
+ */
 export class Feed extends Follower {
   private cursor = "";
 
-  constructor(private readonly changed: (execution: Execution) => void) {
+  constructor(
+    private readonly changed: (execution: Execution) => void,
+    private readonly begun: () => void,
+  ) {
     super();
   }
 
@@ -253,10 +259,11 @@ export class Feed extends Follower {
 
   protected take(messages: Message[]): void {
     for (const message of messages) {
-      if (message.event !== "change") continue;
-      const change = JSON.parse(message.data) as { cursor: string; execution: Execution };
+      const change = JSON.parse(message.data) as { cursor: string; execution?: Execution };
+      const goesOn = this.cursor !== "" && message.event === "begin";
       this.cursor = change.cursor;
-      this.changed(change.execution);
+      if (change.execution) this.changed(change.execution);
+      else if (!goesOn) this.begun();
     }
   }
 }

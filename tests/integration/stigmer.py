@@ -209,7 +209,7 @@ async def service(
 class ServiceProcess:
     """`fastrunner stigmer serve` as a process."""
 
-    def __init__(self, folder: Path, runner: str, grpc_port: int = 0, http_port: int = 0) -> None:
+    def __init__(self, folder: Path, runner: str, *flags: str, grpc_port: int = 0, http_port: int = 0) -> None:
         command = [
             sys.executable,
             "-m",
@@ -221,7 +221,7 @@ class ServiceProcess:
             "--runner",
             runner,
         ]
-        command += ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
+        command += ["--grpc-port", str(grpc_port), "--http-port", str(http_port), *flags]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, "FASTRUNNER_RECEIVER_TOKEN": TOKEN}, stdout=subprocess.PIPE
         )
@@ -244,9 +244,9 @@ class ServiceProcess:
 
 
 @contextlib.contextmanager
-def service_process(folder: Path, runner: str, **ports: int) -> Iterator[ServiceProcess]:
+def service_process(folder: Path, runner: str, *flags: str, **ports: int) -> Iterator[ServiceProcess]:
     """Gone afterwards, however the test ends."""
-    served = ServiceProcess(folder, runner, **ports)
+    served = ServiceProcess(folder, runner, *flags, **ports)
     try:
         yield served
     finally:

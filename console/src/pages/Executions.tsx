@@ -30,18 +30,23 @@ function matches(execution: Execution, which: Which): boolean {
   );
 }
 
-/** Takes a change into the rows: in its place, else at the top if it belongs here; whether anything moved. */
-export function merged(rows: Execution[], changed: Execution, which: Which, takesNew: boolean): Execution[] {
+/**
+ * Takes a change into the rows: in its place, else where it belongs by its creation, the newest first. What is older than
+ * the last row is of a later page, unless the rows are all there are. What is older than what is known is passed over.
+ */
+export function merged(rows: Execution[], changed: Execution, which: Which, takesNew: boolean, isAll: boolean): Execution[] {
   const at = rows.findIndex((each) => each.id === changed.id);
   if (at >= 0) {
+    if (changed.last_sequence < (rows[at]?.last_sequence ?? 0)) return rows;
     const next = rows.slice();
     next[at] = changed;
     return next;
   }
   if (!takesNew || !matches(changed, which)) return rows;
-  const newest = rows[0];
-  if (newest && changed.created_ms < newest.created_ms) return rows;
-  return [changed, ...rows].slice(0, ROWS_MAX);
+  const below = rows.findIndex((each) => each.created_ms <= changed.created_ms);
+  if (below < 0 && !isAll) return rows;
+  const place = below < 0 ? rows.length : below;
+  return [...rows.slice(0, place), changed, ...rows.slice(place)].slice(0, ROWS_MAX);
 }
 
 function tookOf(execution: Execution, now_ms: number): string {
@@ -161,30 +166,45 @@ function useExecutions(which: Which, before: string) {
           .catch(() => undefined);
       }, counts.value ? COUNTS_PAUSE_MS : 0);
     };
+    const take = (changed: Execution, takesNew: boolean) => {
+      rows.value = merged(rows.value ?? [], changed, which, takesNew, next.value === null);
+    };
+    let loads = 0;
+    let meanwhile: Execution[] = [];
     const load = async () => {
+      const mine = ++loads;
+      meanwhile = [];
       try {
         const page = await listExecutions(which, before, ROWS, abort.signal);
+        // A later one is on its way; until it is there this one is better than nothing.
+        if (mine !== loads && rows.value) return;
         rows.value = page.executions;
         next.value = page.next;
         fresh.value = [];
         fault.value = "";
+        // What was told while the page was on its way may not be in it.
+        for (const each of meanwhile) take(each, before === "");
       } catch (error) {
         if (!abort.signal.aborted) fault.value = error instanceof Error ? error.message : String(error);
       }
       recount();
     };
-    const feed = new Feed((changed) => {
-      recount();
-      const isKnown = rows.value?.some((each) => each.id === changed.id);
-      const atTop = before === "" && (document.querySelector(".table-box")?.scrollTop ?? 0) < 40;
-      if (isKnown || atTop) rows.value = merged(rows.value ?? [], changed, which, atTop);
-      else if (before === "" && merged([], changed, which, true).length) {
-        fresh.value = [changed, ...fresh.value.filter((each) => each.id !== changed.id)];
-      }
-    });
-    // What changed before the connection stood is in the page that is read after it.
+    const feed = new Feed(
+      (changed) => {
+        recount();
+        meanwhile.push(changed);
+        if (meanwhile.length > ROWS_MAX) meanwhile.shift();
+        const isKnown = rows.value?.some((each) => each.id === changed.id);
+        const atTop = before === "" && (document.querySelector(".table-box")?.scrollTop ?? 0) < 40;
+        if (isKnown || atTop) take(changed, atTop);
+        else if (before === "" && matches(changed, which) && changed.created_ms >= (rows.value?.[0]?.created_ms ?? 0)) {
+          fresh.value = [changed, ...fresh.value.filter((each) => each.id !== changed.id)];
+        }
+      },
+      () => void load(),
+    );
     const unsubscribe = feed.connection.subscribe((connection) => {
-      if (connection === "live" || connection === "refused") void load();
+      if (connection === "refused") void load();
     });
     void load();
     feed.start();
@@ -197,7 +217,7 @@ function useExecutions(which: Which, before: string) {
   }, [key]);
 
   const showFresh = () => {
-    rows.value = fresh.value.reduceRight((all, each) => merged(all, each, which, true), rows.value ?? []);
+    rows.value = fresh.value.reduceRight((all, each) => merged(all, each, which, true, false), rows.value ?? []);
     fresh.value = [];
     document.querySelector(".table-box")?.scrollTo({ top: 0 });
   };

@@ -1,0 +1,318 @@
+"""The console in a real browser, before a real service and a real runner: what it shows, does, and how it goes on."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+
+from fastrunner.access.callers import line_of
+from tests.integration.callbacks import free_port
+from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, running
+from tests.integration.stigmer import TOKEN, ServiceProcess, service_process
+from tests.outside import require_tool
+
+WAIT_MS = 30_000
+WRONG = """\
+document: {dsl: '1.0.3', namespace: tests, name: greet, version: 1.0.0}
+do:
+  - hello:
+      sett: {text: hello}
+  - rest:
+      wait: {milliseconds: 300}
+"""
+STEPS = """\
+document: {dsl: '1.0.3', namespace: tests, name: steps, version: 1.0.0}
+do:
+  - each:
+      for: {in: '${ [range(40)] }'}
+      do:
+        - rest:
+            wait: {milliseconds: 80}
+"""
+LONG = """\
+document: {dsl: '1.0.3', namespace: tests, name: long, version: 1.0.0}
+do:
+  - nap:
+      wait: {hours: 1}
+  - after:
+      set: {a: 1}
+"""
+
+
+@dataclass
+class Place:
+    """A service before a runner, each on ports that its successor has, too."""
+
+    folder: Path
+    service: ServiceProcess
+    runner: RunnerProcess
+    runner_address: str
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.service.http_port}"
+
+    def restart_service(self) -> None:
+        """As after a crash."""
+        ports = {"grpc_port": self.service.grpc_port, "http_port": self.service.http_port}
+        self.service.kill()
+        self.service = ServiceProcess(self.folder / "service", self.runner_address, **ports)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("console")
+    grpc_port = free_port()
+    address = f"127.0.0.1:{grpc_port}"
+    with (
+        service_process(folder / "service", address) as service,
+        running(
+            folder / "runner",
+            SERVE,
+            GRPC_PORT=str(grpc_port),
+            FASTRUNNER_WORKERS="1",
+            STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{service.grpc_port}",
+            STIGMER_SERVICE_USE_TLS="false",
+            STIGMER_SERVICE_API_KEY=TOKEN,
+        ) as runner,
+    ):
+        runner.wait_ready()
+        found = Place(folder, service, runner, address)
+        yield found
+        if found.service is not service:
+            found.service.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = require_tool("chromium")
+    with sync_playwright() as playwright:
+        # As root, as in containers, there is no sandbox; what is shown is our own.
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, place: Place) -> Iterator[Page]:
+    with opened(browser, place.address) as shown:
+        yield shown
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, address: str) -> Iterator[Page]:
+    """A page; nothing that it runs may go wrong, and nothing may be asked of others."""
+    # Nothing moves: colours that are between two are neither.
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=address, reduced_motion="reduce")
+    context.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    shown = context.new_page()
+    faults: list[str] = []
+    asked: set[str] = set()
+
+    def hear(message: ConsoleMessage) -> None:
+        # The browser itself tells of answers that refuse, and of services that are away.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            faults.append(message.text)
+
+    shown.on("console", hear)
+    shown.on("pageerror", lambda error: faults.append(str(error)))
+    shown.on("request", lambda request: asked.add("/".join(request.url.split("/")[:3])))
+    yield shown
+    context.close()
+    assert faults == []
+    assert asked <= {address}
+
+
+def check_accessible(page: Page) -> None:
+    """What axe finds wrong, as lines."""
+    violations = Axe().run(page).response["violations"]
+    found = [f"{each['id']}: {node['html'][:160]}" for each in violations for node in each["nodes"]]
+    assert found == []
+
+
+def event_numbers(page: Page) -> list[int]:
+    """The numbers of the events in sight."""
+    return [int(text) for text in page.locator(".event-number").all_inner_texts()]
+
+
+def create(page: Page, document: str) -> None:
+    page.goto("/workflows/new")
+    page.get_by_label("Document, YAML or JSON").fill(document)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("region", name="Document")).to_be_visible()
+
+
+def start(page: Page, execution_id: str, input_json: str = "") -> None:
+    """From a workflow's page."""
+    page.get_by_role("button", name="Start…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Input (JSON)").fill(input_json)
+    dialog.get_by_label("Id", exact=True).fill(execution_id)
+    dialog.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("heading", name=execution_id)).to_be_visible()
+
+
+def status(page: Page) -> Locator:
+    return page.locator(".execution-head .state")
+
+
+def test_a_workflow_from_its_document_to_its_end(place: Place, page: Page) -> None:
+    page.goto("/")
+    expect(page.get_by_text("Nothing has been started yet.")).to_be_visible()
+    check_accessible(page)
+    page.goto("/workflows/new")
+    page.get_by_label("Document, YAML or JSON").fill(WRONG)
+    page.get_by_role("button", name="Create").click()
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("did you mean 'set'?")
+    expect(problem.get_by_role("button")).to_have_text("3:5")
+    check_accessible(page)
+    page.get_by_label("Document, YAML or JSON").fill(WRONG.replace("sett", "set"))
+    page.get_by_role("button", name="Create").click()
+    expect(page).to_have_url(f"{place.address}/workflows/tests/greet?version=1.0.0")
+    check_accessible(page)
+
+    page.keyboard.press("s")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Input (JSON)").fill('{"a": 1,}')
+    expect(dialog.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    dialog.get_by_label("Input (JSON)").fill('{"a": 1}')
+    dialog.get_by_label("Labels").fill("tenant=acme")
+    dialog.get_by_label("Id", exact=True).fill("greet-1")
+    dialog.get_by_text("The same from a terminal").click()
+    expect(dialog.locator("pre")).to_contain_text('"input":{"a": 1}')
+    check_accessible(page)
+    dialog.get_by_role("button", name="Start", exact=True).click()
+
+    expect(page).to_have_url(f"{place.address}/x/greet-1")
+    expect(status(page)).to_have_text("completed")
+    expect(page.locator(".connection")).to_have_text("all 8 events")
+    assert event_numbers(page) == list(range(1, 9))
+    # A click on a task shows its last event, and the other way round.
+    page.locator(".lines .line", has_text="hello:").click()
+    expect(page).to_have_url(f"{place.address}/x/greet-1@5?task=%2Fdo%2F0%2Fhello")
+    expect(page.locator(".value .json")).to_contain_text('"hello"')
+    page.locator("#event-6").click()
+    expect(page.locator(".lines .chosen").first).to_contain_text("rest:")
+    check_accessible(page)
+
+    page.goto("/x/greet-1@5")
+    expect(page.get_by_role("region", name="Event 5")).to_be_visible()
+    page.goto("/?status=completed")
+    expect(page.get_by_role("row").filter(has_text="greet-1")).to_contain_text("tenant=acme")
+    expect(page.get_by_role("button", name="completed 1")).to_have_attribute("aria-pressed", "true")
+    page.emulate_media(color_scheme="dark")
+    check_accessible(page)
+    for pane, shows in (("diagram", ".diagram"), ("timeline", ".timeline")):
+        page.goto(f"/x/greet-1@5?pane={pane}")
+        expect(page.locator(shows).first).to_contain_text("hello")
+        check_accessible(page)
+
+
+def test_paused_resumed_and_cancelled_from_the_page(place: Place, page: Page) -> None:
+    create(page, LONG)
+    start(page, "long-1")
+    expect(page.locator(".why")).to_contain_text("Waits at nap until")
+    expect(page.locator(".lines .lit")).to_contain_text("nap:")
+    steps = {"Pause": "paused", "Resume": "running", "Cancel execution": "cancelled"}
+    for name, after in steps.items():
+        page.keyboard.press(name[0].lower())
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Reason").fill(f"{after} by a test")
+        if after == "paused":
+            check_accessible(page)
+        dialog.get_by_role("button", name=name).click()
+        expect(status(page)).to_have_text(after)
+        if after == "paused":
+            expect(page.locator(".why")).to_contain_text("paused by a test")
+    expect(page.locator(".event-message").last).to_contain_text("cancelled by a test")
+    expect(page.get_by_role("button", name="Pause…")).to_have_count(0)
+
+
+def test_the_list_is_live_and_answers_to_keys(place: Place, page: Page) -> None:
+    create(page, STEPS.replace("name: steps", "name: live").replace("range(40)", "range(2)"))
+    page.goto("/?name=live")
+    expect(page.get_by_text("Nothing is like this.")).to_be_visible()
+    for number in range(3):
+        body = {"id": f"live-{number}", "workflow": {"namespace": "tests", "name": "live"}}
+        reply = page.request.post("/api/v1/executions", data=body, headers={"X-Requested-By": "tests"})
+        assert reply.status == 201
+    # Nobody asks for the page again: rows and counts come by themselves.
+    expect(page.locator("tbody tr")).to_have_count(3)
+    expect(page.get_by_role("button", name="completed 3")).to_be_visible()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.locator('tr[aria-selected="true"]')).to_have_attribute("data-id", "live-1")
+    page.keyboard.press("o")
+    expect(page).to_have_url(f"{place.address}/x/live-1")
+    page.go_back()
+    expect(page).to_have_url(f"{place.address}/?name=live")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("go to workflows")
+    check_accessible(page)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Workflows")).to_be_visible()
+    check_accessible(page)
+
+
+def test_no_gap_and_no_double_over_a_death_of_the_service(place: Place, page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 6000})
+    create(page, STEPS)
+    start(page, "steps-1")
+    expect(page.locator("#event-20")).to_be_attached()
+    place.restart_service()
+    expect(status(page)).to_have_text("completed")
+    expect(page.locator(".connection")).to_have_text("all 86 events")
+    assert event_numbers(page) == list(range(1, 87))
+    reply = page.request.get("/api/v1/executions/steps-1/events?count=500")
+    times = [each["timestamp_ms"] for each in reply.json()["events"]]
+    assert len(times) == 86
+
+
+def test_callers_sign_in_and_see_what_they_may(browser: Browser, tmp_path: Path) -> None:
+    callers = tmp_path / "callers"
+    callers.write_text(line_of("eye", "read", "", "token-eye") + "\n")
+    flags = ("--callers-file", str(callers))
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(service_process(tmp_path / "service", "127.0.0.1:1", *flags))
+        page = stack.enter_context(opened(browser, f"http://127.0.0.1:{service.http_port}"))
+        page.goto("/workflows")
+        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_be_visible()
+        check_accessible(page)
+        page.get_by_label("Token").fill("token-eye")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", name="Workflows")).to_be_visible()
+        # Only readers: what they may not do is not offered.
+        expect(page.get_by_role("link", name="Create…")).to_have_count(0)
+        assert page.evaluate("document.cookie") == ""
+        page.reload()
+        expect(page.get_by_role("heading", name="Workflows")).to_be_visible()
+        page.keyboard.press("Control+k")
+        page.keyboard.type("sign out")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_the_files_are_those_of_the_sources(tmp_path: Path) -> None:
+    """What is shipped is what the sources give, to the byte; and the logic's own tests pass."""
+    npm = require_tool("npm")
+    shutil.copytree(ROOT / "console", tmp_path / "console", ignore=shutil.ignore_patterns("node_modules"))
+    for command in (["ci", "--prefer-offline"], ["test"], ["run", "build"]):
+        done = subprocess.run([npm, *command], cwd=tmp_path / "console", capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    built, kept = (contents(root / "src/fastrunner/web/console") for root in (tmp_path, ROOT))
+    assert sorted(built) == sorted(kept), "make console"
+    assert built == kept, "make console"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
