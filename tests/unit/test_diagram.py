@@ -17,6 +17,7 @@ from fastrunner.diagram.layout import Way, laid_out
 from fastrunner.diagram.mermaid import mermaid_of
 from fastrunner.diagram.svg import svg_of
 from tests.core.documents import CONFORMANCE, needs_conformance, workflow
+from tests.core.drives import documents, drive
 from tests.core.walking import Run, call, plan_of, raising
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,65 +194,82 @@ def test_ways_of_branches_and_of_errors() -> None:
     check(graph)
 
 
-WALKED: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [
-    ([{"a": {**SET, "then": "c"}}, {"b": SET}, {"c": {"do": [{"d": {**SET, "then": "exit"}}, {"e": SET}]}}], {}),
-    ([{"a": {"for": {"in": "[1, 2]"}, "do": [{"b": {**SET, "if": "$index == 1"}}, {"c": SET}]}}, {"d": SET}], {}),
-    ([{"f": {"fork": {"branches": [{"a": {"do": [{"b": SET}]}}, {"c": {"wait": {"seconds": 1}}}]}}}, {"d": SET}], {}),
-    ([{"t": {"try": [{"a": SET}, {"b": raising()}], "catch": {"do": [{"c": SET}, {"d": SET}]}}}, {"e": SET}], {}),
-    (
-        [{"n": {"set": {"i": "${ (.i // 0) + 1 }"}}}, {"s": {"switch": [{"m": {"when": ".i < 3", "then": "n"}}]}}],
-        {},
-    ),
-    ([{"a": {"call": "twice"}}, {"b": SET}], {"use": {"functions": {"twice": {"do": [{"x": SET}, {"y": SET}]}}}}),
-    (
-        [{"a": {**SET, "then": "c"}}, {"b": SET}, {"c": {"do": [{"d": SET}]}}],
-        {
-            "use": {
-                "extensions": [
-                    {"out/er": {"extend": "all", "before": [{"p": SET}], "after": [{"q": SET}]}},
-                    {"mock": {"extend": "set", "before": [{"r": {**SET, "then": "exit"}}], "after": [{"s": SET}]}},
-                ]
-            }
-        },
-    ),
-]
-
-
-@pytest.mark.parametrize(("tasks", "sections"), WALKED)
-def test_what_is_walked_is_drawn(tasks: list[dict[str, Any]], sections: dict[str, Any]) -> None:
-    """Events name nodes, and within a list one task follows the other by a way: past those that `if` leaves out, or
-    whose place an extension takes."""
-    graph = graph_of({"do": tasks, **sections})
+def test_ways_around_extended_tasks() -> None:
+    """A box before the task and one after it; `exit` in the first leads past the task and what is within."""
+    extensions = [
+        {"out/er": {"extend": "all", "when": ".x", "before": [{"p": SET}], "after": [{"q": SET}]}},
+        {"mock": {"extend": "set", "before": [{"r": {**SET, "then": "exit"}}], "after": [{"s": SET}]}},
+        {"other": {"extend": "call", "before": [{"t": SET}]}},
+    ]
+    graph = drawn({"na": {**SET, "then": "nc"}}, {"nb": SET}, {"nc": SET}, use={"extensions": extensions})
+    a, c = "/do/0/na", "/do/2/nc"
+    outer, mock = "/use/extensions/0/out~1er", "/use/extensions/1/mock"
+    assert ways(graph) >= {
+        ("start:", f"{a}{outer}/before", "next", ""),
+        (f"{a}{outer}/before", f"{a}{mock}/before", "next", ""),
+        (f"{a}{mock}/before", a, "next", ""),
+        (f"{a}{mock}/before", f"{a}{outer}/after", "then", "exit"),
+        (a, f"{a}{mock}/after", "next", ""),
+        (f"{a}{mock}/after", f"{a}{outer}/after", "next", ""),
+        (f"{a}{outer}/after", f"{c}{outer}/before", "then", ""),
+        (f"start:{a}{mock}/before", f"{a}{mock}/before/0/r", "next", ""),
+        (f"{a}{mock}/before/0/r", f"end:{a}{mock}/before", "then", "exit"),
+    }
+    labels = {node.label for node in graph.nodes if node.kind == "extension"}
+    assert labels == {"before", "after", "before, when .x", "after, when .x"}
+    assert not [node for node in graph.nodes if "other" in node.reference]
     check(graph)
+
+
+def test_a_function_is_drawn_at_each_of_its_calls() -> None:
+    functions = {"twice": {"do": [{"x": SET}, {"y": {**SET, "then": "exit"}}]}}
+    tasks = [{"a": {"call": "twice"}}, {"b": {"call": "twice", "then": "end"}}]
+    run = Run(plan_of(tasks, use={"functions": functions})).finish()
+    graph = graph_of(run.plan.document)
+    check(graph)
+    assert len(graph.nodes) == 8
+    assert wrong_ways(graph, run) == []
+
+
+def test_what_is_walked_is_drawn() -> None:
+    """Of random documents, driven at random: events name nodes, and a task follows another one by a way."""
+    starts = 0
+    for case in documents(100, 7):
+        graph = graph_of(case.plan.document)
+        check(graph)
+        run = drive(case)
+        assert wrong_ways(graph, run) == [], case.plan.document
+        starts += len(started(run))
+    assert starts > 1_000
+
+
+def started(run: Run) -> list[str]:
+    return [event.task_reference for event in run.events if event.event_type == "task_started"]
+
+
+def wrong_ways(graph: Graph, run: Run) -> list[tuple[str, str]]:
+    """Tasks that began where no way leads: neither from the one before in their list nor from its start, over what
+    starts no task by itself, which is what `if` leaves out, and the boxes of extensions."""
     nodes = {node.reference: node for node in graph.nodes}
+    passed = {node.reference for node in graph.nodes if node.kind == "extension" or "if " in node.label}
     following: dict[str, set[str]] = {}
     for edge in graph.edges:
         following.setdefault(edge.source, set()).add(edge.target)
-    run = Run(plan_of(tasks, **sections)).finish()
-    assert run.status == "completed"
-    started = [event.task_reference for event in run.events if event.event_type == "task_started"]
-    assert set(started) <= set(nodes)
+    wrong = []
     before: dict[str, str] = {}
-    for reference in started:
+    for reference in started(run):
         parent = nodes[reference].parent
-        source = before.get(parent, f"start:{parent}")
-        if nodes[reference].parent and nodes[nodes[reference].parent].kind == "fork":
-            source = f"start:{parent}"
-        assert reference in reached(source, following, nodes) | reached(f"start:{parent}", following, nodes)
+        sources = {f"start:{parent}", before.get(parent, f"start:{parent}")}
+        reached, pending = set[str](), list(sources)
+        while pending:
+            for target in following.get(pending.pop(), set()) - reached:
+                reached.add(target)
+                if target in passed:
+                    pending.append(target)
+        if reference not in reached:
+            wrong.append((before.get(parent, ""), reference))
         before[parent] = reference
-
-
-def reached(source: str, following: dict[str, set[str]], nodes: dict[str, Any]) -> set[str]:
-    """Nodes that a way leads to, over what starts no task by itself."""
-    found, pending = set[str](), [source]
-    while pending:
-        for target in following.get(pending.pop(), ()):
-            if target in found:
-                continue
-            found.add(target)
-            if target in nodes and (nodes[target].kind == "extension" or "if " in nodes[target].label):
-                pending.append(target)
-    return found
+    return wrong
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

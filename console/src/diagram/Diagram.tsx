@@ -309,6 +309,8 @@ function boxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
   const { node } = box;
   const status = state?.status ?? "idle";
   const hits = state?.hits ?? 0;
+  // What an extension adds is tasks; it does not begin or end by itself.
+  const isTask = node.kind !== "extension";
   const took = state && state.duration_ms > 0 ? duration(state.duration_ms) : "";
   const word = wordOf(state);
   const name = cut(node.name, NAME_CHARS_MAX);
@@ -316,8 +318,8 @@ function boxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
   const label = cut(node.label, LABEL_CHARS_MAX);
   const end = box.isFolded ? `${box.count} tasks` : took;
   // What is seen, in its order, and then what is not.
-  const says = [name, stands, node.kind, label, end, status === "idle" ? word : "", state?.error ?? ""];
-  const classes = ["diagram-box", `is-${status}`, box.isList ? "is-list" : "", isSelected ? "is-selected" : ""];
+  const says = [name, stands, node.kind, label, end, isTask && status === "idle" ? word : "", state?.error ?? ""];
+  const classes = ["diagram-box", `is-${status}`, box.isList ? "is-list" : "", isTask ? "" : "is-extension", isSelected ? "is-selected" : ""];
   const right = box.width - 12 - (box.isList ? 16 : 0);
   return (
     <g
@@ -337,10 +339,12 @@ function boxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
     >
       <title>{[node.reference, state?.error ?? "", node.label].filter(Boolean).join("\n")}</title>
       <rect class="frame" width={px(box.width)} height={px(box.height)} rx={7} />
-      <g transform="translate(17 18)">
-        <StateMark status={status} />
-      </g>
-      <text class="name" x={31} y={22}>
+      {isTask && (
+        <g transform="translate(17 18)">
+          <StateMark status={status} />
+        </g>
+      )}
+      <text class="name" x={isTask ? 31 : 12} y={22}>
         {name}
       </text>{" "}
       <text class="word" x={right} y={22} text-anchor="end">
