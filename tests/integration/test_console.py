@@ -43,6 +43,12 @@ do:
   - after:
       set: {a: 1}
 """
+LISTENS = """\
+document: {dsl: '1.0.3', namespace: tests, name: listens, version: 1.0.0}
+do:
+  - hear:
+      listen: {to: {one: {with: {type: tests.heard}}}}
+"""
 
 
 @dataclass
@@ -234,6 +240,20 @@ def test_paused_resumed_and_cancelled_from_the_page(place: Place, page: Page) ->
             expect(page.locator(".why")).to_contain_text("paused by a test")
     expect(page.locator(".event-message").last).to_contain_text("cancelled by a test")
     expect(page.get_by_role("button", name="Pause…")).to_have_count(0)
+
+
+def test_an_event_from_the_page_reaches_who_listens(place: Place, page: Page) -> None:
+    create(page, LISTENS)
+    start(page, "listens-1")
+    expect(page.locator(".why")).to_contain_text("Listens at hear for an event of type tests.heard")
+    page.get_by_role("button", name="Send event…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Type")).to_have_value("tests.heard")
+    dialog.get_by_label("Data (JSON)").fill('{"text": "psst ***"}')
+    check_accessible(page)
+    dialog.get_by_role("button", name="Send", exact=True).click()
+    expect(status(page)).to_have_text("completed")
+    expect(page.locator(".value .json")).to_contain_text('"psst ***" hidden')
 
 
 def test_the_list_is_live_and_answers_to_keys(place: Place, page: Page) -> None:

@@ -162,7 +162,7 @@ function Head({ execution, tail, why, types }: { execution: Standing; tail: Tail
             </button>
           ) : null,
         )}
-        {has("sendEvent") && may("control") ? <button type="button" onClick={() => openSendEvent(types)}>Send event…</button> : null}
+        {has("sendEvent") && may("submit") ? <button type="button" onClick={() => openSendEvent(types)}>Send event…</button> : null}
         <button type="button" title="Follow from a terminal" aria-label="Follow from a terminal" onClick={same}>›_</button>
       </div>
       <p class="execution-facts">
@@ -255,7 +255,7 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
         run: () => openCommand(id, name, () => void tail.look()),
       })),
       { name: "Follow the latest event", hint: "f", run: () => { state.current.at(null); isFollowing.value = true; } },
-      ...(has("sendEvent") ? [{ name: "Send an event", run: () => openSendEvent(types) }] : []),
+      ...(has("sendEvent") && may("submit") ? [{ name: "Send an event", run: () => openSendEvent(types) }] : []),
     ];
     return () => { viewActions.value = []; };
   }, [status, types, tail]);

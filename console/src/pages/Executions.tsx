@@ -273,7 +273,7 @@ export function Executions() {
     const start = (): void => openStart(which);
     viewActions.value = [
       { name: "Start an execution", hint: "s", run: start },
-      ...(has("sendEvent") ? [{ name: "Send an event", run: () => openSendEvent([]) }] : []),
+      ...(has("sendEvent") && may("submit") ? [{ name: "Send an event", run: () => openSendEvent([]) }] : []),
       { name: "Show this list as a command", run: () => openSame(which) },
     ];
     const off = onKeys({
@@ -316,7 +316,7 @@ export function Executions() {
           </button>
         ))}
         <button type="button" onClick={() => openSame(which)} title="This list from a terminal">›_</button>
-        {has("sendEvent") && may("control") ? <button type="button" onClick={() => openSendEvent([])}>Send event…</button> : null}
+        {has("sendEvent") && may("submit") ? <button type="button" onClick={() => openSendEvent([])}>Send event…</button> : null}
         {may("submit") ? <button type="button" class="primary" onClick={() => openStart(which)}>Start…</button> : null}
       </div>
       <div class="toolbar">
