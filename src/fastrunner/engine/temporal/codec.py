@@ -38,6 +38,7 @@ from temporalio.converter import (
 from fastrunner.access.sealing import NotOpened, Sealer
 from fastrunner.base import clock, limits
 from fastrunner.blobs import BlobMissing, BlobStore
+from fastrunner.engine.temporal.payloads import Values
 from fastrunner.errors import Unavailable
 
 __all__ = ["PAYLOADS", "Codec", "NotReadable", "converter_of", "day_of", "execution_of", "owner_of"]
@@ -179,7 +180,7 @@ class Codec(PayloadCodec, WithSerializationContext):
 def converter_of(sealer: Sealer | None, blobs: BlobStore | None) -> DataConverter:
     """How a client of Temporal makes payloads of values. With keys the messages of failures are sealed, too."""
     failures = DefaultFailureConverter if sealer is None else DefaultFailureConverterWithEncodedAttributes
-    return DataConverter(payload_codec=Codec(sealer, blobs), failure_converter_class=failures)
+    return DataConverter(Values, payload_codec=Codec(sealer, blobs), failure_converter_class=failures)
 
 
 def day_of(at_ms: int) -> str:

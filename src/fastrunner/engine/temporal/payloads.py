@@ -1,0 +1,43 @@
+"""Stage 3, journal: values as Temporal's histories have them: JSON whose objects keep the order of their keys.
+
+Rule: what comes back is what was given, to the byte of its JSON: a result that has been in a history looks in outputs,
+events and `to_entries` as it does on one machine. The library's own converter sorts keys.
+"""
+
+import json
+from typing import Any
+
+import orjson
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import (
+    AdvancedJSONEncoder,
+    CompositePayloadConverter,
+    DefaultPayloadConverter,
+    JSONPlainPayloadConverter,
+)
+
+__all__ = ["Values"]
+
+
+class _OrderedJson(JSONPlainPayloadConverter):
+    def to_payload(self, value: Any) -> Payload:
+        """See PayloadConverter."""
+        try:
+            data = orjson.dumps(value)
+        except TypeError:
+            # Such as a lone surrogate, or something of the library's own.
+            data = json.dumps(value, cls=AdvancedJSONEncoder, separators=(",", ":")).encode()
+        return Payload(metadata={"encoding": self.encoding.encode()}, data=data)
+
+
+class Values(CompositePayloadConverter):
+    """What makes payloads of values, and values of payloads."""
+
+    def __init__(self) -> None:
+        """Like the library's own but for JSON."""
+        others = [
+            each
+            for each in DefaultPayloadConverter.default_encoding_payload_converters
+            if each.encoding != "json/plain"
+        ]
+        super().__init__(*others, _OrderedJson())
