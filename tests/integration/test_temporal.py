@@ -4,7 +4,7 @@ Everything here is against a real server.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from fastrunner._core import EffectFailure, EffectResult, PerformEffect
+from fastrunner._core import EffectFailure, EffectResult, ExternalResource, PerformEffect, Plan
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
-from fastrunner.engine import ExecutionQuery, ExecutionView, WorkerEngine
+from fastrunner.engine import Definition, DefinitionRef, ExecutionQuery, ExecutionView, WorkerEngine
 from fastrunner.errors import (
     DocumentRefused,
     IdTaken,
@@ -182,6 +182,7 @@ def run_of(name: str, **more: Any) -> dict[str, Any]:
 RAISE = {
     "raise": {"error": {"type": "https://e.org/bad", "status": 500, "title": "Bad", "detail": "${ .n | tostring }"}}
 }
+ELSEWHERE = {"endpoint": "http://127.0.0.1:1/"}
 KINDS: dict[str, dict[str, Any]] = {
     "set": {"set": {"a": "${ .n + 1 }"}},
     "wait": {"wait": {"milliseconds": 1}},
@@ -195,6 +196,24 @@ KINDS: dict[str, dict[str, Any]] = {
     "retry": {
         "try": [{"bad": RAISE}],
         "catch": {"retry": {"delay": {"milliseconds": 1}, "limit": {"attempt": {"count": 1}}}},
+    },
+    "function": {"call": "ask", "with": {"number": "${ .n }"}},
+    "shell": {"run": {"shell": {"command": "echo", "arguments": ["${ .n | tostring }"]}}},
+    "script": {"run": {"script": {"language": "python", "code": "print(1)"}, "return": "all"}},
+    "container": {"run": {"container": {"image": "busybox"}}},
+    "openapi": {"call": "openapi", "with": {"document": ELSEWHERE, "operationId": "ask"}},
+    "grpc": {
+        "call": "grpc",
+        "with": {"proto": ELSEWHERE, "service": {"name": "a.Asked", "host": "127.0.0.1", "port": 1}, "method": "Ask"},
+    },
+    "mcp": {"call": "mcp", "with": {"method": "tools/list", "transport": {"http": ELSEWHERE}}},
+    "a2a": {
+        "call": "a2a",
+        "with": {"method": "tasks/get", "server": {"uri": "http://127.0.0.1:1/"}, "parameters": {"id": "${ .n }"}},
+    },
+    "asyncapi": {
+        "call": "asyncapi",
+        "with": {"document": ELSEWHERE, "operation": "tell", "message": {"payload": {"n": "${ .n }"}}},
     },
     "child": run_of("double", input={"n": 4}),
     "failing child": run_of("failing"),
@@ -224,21 +243,67 @@ PLACES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 def composed(task: dict[str, Any]) -> str:
     head = {"dsl": "1.0.0", "namespace": "tests", "name": "test", "version": "1.0.0"}
-    tasks = [{"first": task}, {"last": {"set": {"n": "${ .n }", "context": "${ $context }"}}}]
-    return orjson.dumps({"document": head, "do": tasks}).decode()
+    ask = {"call": "http", "with": {"method": "post", "body": {"number": "${ .number }"}, **ELSEWHERE}}
+    tasks = [{"first": task}, {"last": {"set": {"got": "${ . }", "context": "${ $context }"}}}]
+    return orjson.dumps({"document": head, "use": {"functions": {"ask": ask}}, "do": tasks}).decode()
+
+
+class Answers(Performer):
+    """Answers any effect as its kind does."""
+
+    async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
+        self.performed.append(effect)
+        is_process = effect.kind.startswith("run_")
+        return EffectResult(effect.effect_id, {"code": 0, "stdout": "1\n", "stderr": ""} if is_process else {"n": 42})
+
+
+class NoDescriptions:
+    """Services that do not tell what they are: their calls ask again."""
+
+    async def fetch(self, wanted: Sequence[ExternalResource]) -> Mapping[str, str | None]:
+        return {each.reference: None for each in wanted}
+
+    async def close(self) -> None:
+        """Nothing is under way."""
+
+
+async def times_continued(engine: "TemporalEngine", ids: list[str]) -> int:
+    """How many of the executions have been continued as new histories."""
+    found = [await engine._client.get_workflow_handle(each).describe() for each in ids]
+    return sum(each.raw_description.workflow_execution_info.first_run_id != each.run_id for each in found)
+
+
+EFFECTS = (*("call_http", "call_openapi", "call_grpc", "call_mcp", "call_a2a", "call_asyncapi"),
+           *("run_shell", "run_script", "run_container"))  # fmt: skip
+ALLOWED: dict[str, Any] = {"run_allowed": "shell,script,mcp,container:*"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("history_events_max", [limits.TEMPORAL_HISTORY_EVENTS_MAX, 1])
 async def test_every_kind_in_every_place(address: str, tmp_path: Path, history_events_max: int) -> None:
-    """Each kind of task within, behind and beside others: outcome, output and events are those of one machine, however
-    often histories are continued, and each history can be replayed."""
+    """Each kind of task within, behind and beside others: outcome, output and events are those of one machine, byte for
+    byte but for their times, however often histories are continued; each effect is performed once, and each history can
+    be replayed."""
     texts = {f"{kind} {place}": composed(put(task)) for place, put in PLACES.items() for kind, task in KINDS.items()}
-    assert len(texts) >= 120
+    assert len(texts) >= 200
+    here, there = Answers(), Answers()
     async with (
         cluster_on(address) as cluster,
-        cluster.engine(documents=REGISTERED, history_events_max=history_events_max) as engine,
-        engine_on(tmp_path, opened(), definitions=Registered(REGISTERED)) as local,
+        cluster.engine(
+            dict.fromkeys(EFFECTS, there),
+            documents=REGISTERED,
+            settings=ALLOWED,
+            resources=NoDescriptions(),
+            history_events_max=history_events_max,
+        ) as engine,
+        engine_on(
+            tmp_path,
+            here,
+            performers=dict.fromkeys(EFFECTS, here),
+            definitions=Registered(REGISTERED),
+            resources=NoDescriptions(),
+            **ALLOWED,
+        ) as local,
     ):
         ids = {name: f"{cluster.queue}-{number}" for number, name in enumerate(texts)}
         for name, text in texts.items():
@@ -248,6 +313,11 @@ async def test_every_kind_in_every_place(address: str, tmp_path: Path, history_e
             expected = await until_status(local, execution_id, *ENDED, timeout_s=TIMEOUT_S)
             assert outcome(await ended(engine, execution_id)) == outcome(expected), name
             assert await reported(cluster, execution_id) == shown(await all_events(local, execution_id)), name
+        keys = [effect.idempotency_key for effect in there.performed]
+        assert sorted(keys) == sorted(effect.idempotency_key for effect in here.performed)
+        assert len(keys) == len(set(keys)) >= 100
+        continued = await times_continued(engine, list(ids.values()))
+        assert (continued > 0) == (history_events_max == 1)
         await replay(await histories(engine, list(ids.values())))
 
 
@@ -262,7 +332,6 @@ async def test_a_failure_of_an_effect_is_the_tasks(address: str, tmp_path: Path)
 
 
 async def histories(engine: "TemporalEngine", ids: list[str]) -> "list[WorkflowHistory]":
-    assert engine._client is not None
     return [await engine._client.get_workflow_handle(each).fetch_history() for each in ids]
 
 
@@ -315,11 +384,9 @@ async def test_continued_at_every_turn_equals_never(address: str) -> None:
             told[name] = [text.replace(cluster.queue, "queue") for text in events]
             assert len(performer.performed) == 3
             assert len({effect.idempotency_key for effect in performer.performed}) == 3
-            assert engine._client is not None
-            description = await engine._client.get_workflow_handle(execution_id).describe()
-            runs[name] = description.raw_description.workflow_execution_info.first_run_id != description.run_id
+            runs[name] = await times_continued(engine, [execution_id])
     assert told["always"] == told["never"]
-    assert runs == {"never": False, "always": True}
+    assert runs == {"never": 0, "always": 1}
 
 
 async def test_histories_of_an_endless_loop_are_bounded(address: str) -> None:
@@ -381,6 +448,19 @@ async def test_commands_from_another_replica(address: str) -> None:
         assert len(performer.performed) == 1
 
 
+async def test_many_commands_are_answered(address: str) -> None:
+    """Each one that waits has its own answer, though a workflow keeps only the latest ones."""
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, WAIT.replace("milliseconds: 200", "minutes: 5")))
+        for command in (engine.pause, engine.resume, engine.pause):
+            half = limits.TEMPORAL_ANSWERS_KEPT_MAX // 2 + 1
+            await asyncio.gather(*(command(execution_id, "") for _ in range(half)))
+        assert (await engine.get(execution_id)).status == "paused"
+        await engine.cancel(execution_id, "", True)
+        assert (await ended(engine, execution_id)).status == "cancelled"
+
+
 async def test_cancel_lets_effects_end(address: str) -> None:
     """Graceful, an effect that runs may end; what comes after it is not begun."""
     performer = Performer()
@@ -399,6 +479,22 @@ async def test_cancel_lets_effects_end(address: str) -> None:
         await engine.cancel(execution_id, "no more", True)
         found = await histories(engine, [execution_id])
     await replay(found)
+
+
+async def test_a_cancel_that_comes_too_late_is_refused(address: str) -> None:
+    """Also while the workflow only waits for the receiver: nothing is answered with OK that does not end as asked."""
+    async with cluster_on(address) as cluster:
+        port, cluster.port = cluster.port, free_port()
+        execution_id = f"{cluster.queue}-1"
+        async with cluster.engine() as engine:
+            await engine.submit(submission(execution_id, SET))
+            assert (await ended(engine, execution_id)).status == "completed"
+            for force in (False, True):
+                with pytest.raises(WrongState, match="has ended"):
+                    await engine.cancel(execution_id, "late", force)
+        cluster.port = port
+        async with cluster.engine():
+            assert "workflow_completed" in (await reported(cluster, execution_id))[-1]
 
 
 async def test_a_forced_cancel_interrupts_effects(address: str) -> None:
@@ -430,6 +526,42 @@ async def test_a_parents_cancel_reaches_its_child(address: str) -> None:
         await engine.cancel(execution_id, "no more", False)
         assert (await ended(engine, execution_id)).status == "cancelled"
         assert (await ended(engine, child_id)).status == "cancelled"
+
+
+@pytest.mark.parametrize("verbs", ["pause", "pause resume", "pause resume pause", "cancel"])
+async def test_a_child_that_is_about_to_begin_hears_of_it(
+    address: str, verbs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its parent is told while nothing of the child is there yet reaches the child all the same, in order."""
+    parent = document("  - run:\n      run: { workflow: { namespace: tests, name: waits, version: '1.0.0' } }\n")
+    waits = document("  - rest:\n      wait: { minutes: 5 }\n", "waits")
+    looked_for, found = asyncio.Event(), asyncio.Event()
+    async with cluster_on(address) as cluster, cluster.engine(documents={"waits": waits}) as engine:
+        find = engine.compiled_ref
+
+        async def find_later(ref: DefinitionRef) -> tuple[Definition, Plan]:
+            looked_for.set()
+            await found.wait()
+            return await find(ref)
+
+        monkeypatch.setattr(engine, "compiled_ref", find_later)
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, parent))
+        await until(looked_for.is_set, "a child that is looked for", TIMEOUT_S)
+        for verb in verbs.split():
+            if verb == "cancel":
+                await engine.cancel(execution_id, "", False)
+            else:
+                await getattr(engine, verb)(execution_id, "")
+        found.set()
+        child_id = f"{execution_id}~1"
+        status = {"pause": "paused", "resume": "running", "cancel": "cancelled"}[verbs.split()[-1]]
+        await until_status(engine, child_id, status, timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+        if status != "cancelled":
+            await engine.cancel(execution_id, "", True)
+        await reported(cluster, child_id)
+        types = [event.event_type for event in cluster.events[child_id]]
+        assert types.count("workflow_paused") == (1 if status == "paused" else 0)
 
 
 async def until_child(engine: "TemporalEngine", child_id: str) -> None:
@@ -689,7 +821,9 @@ async def test_without_a_worker_nobody_waits_for_long(address: str) -> None:
         with pytest.raises(Unavailable):
             await engine.pause(execution_id, "")
         assert monotonic_s() - began_s >= limits.TEMPORAL_ANSWER_S_MAX - 1
+        began_s = monotonic_s()
         await engine.cancel(execution_id, "no more", False)
+        assert limits.TEMPORAL_CANCEL_LOOK_S_MAX - 0.1 <= monotonic_s() - began_s < limits.TEMPORAL_ANSWER_S_MAX - 1
         async with cluster.engine() as worker:
             assert (await ended(worker, execution_id)).status == "cancelled"
 
@@ -717,7 +851,6 @@ async def test_a_workflow_that_is_terminated_is_cancelled(address: str) -> None:
         execution_id = f"{cluster.queue}-1"
         await engine.submit(submission(execution_id, WAIT.replace("milliseconds: 200", "minutes: 5")))
         await until_status(engine, execution_id, "running", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
-        assert engine._client is not None
         await engine._client.get_workflow_handle(execution_id).terminate("for a test")
         view = await ended(engine, execution_id)
         assert view.status == "cancelled"

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-TEMPORAL_TURNS_PER_ACTIVATION_MAX: Final = 100
-"""Turns of a walk in one workflow task: some hundred microseconds each, where the SDK takes 2 s for a deadlock. Never a
+TEMPORAL_TURNS_PER_ACTIVATION_MAX: Final = 20
+"""Turns of a walk in one workflow task: up to ten milliseconds each, where the SDK takes 2 s for a deadlock. Never a
 time: a replay must take the same way."""
 
 TEMPORAL_HISTORY_EVENTS_MAX: Final = 2_000
@@ -73,3 +73,10 @@ after its input was written."""
 
 CODEC_BODY_SIZE_BYTES_MAX: Final = 16_777_216
 """A request to the codec server: the payloads of an event, or of some, in base64; each is up to 2 MiB."""
+
+TEMPORAL_CANCEL_LOOK_S_MAX: Final = 1.0
+"""How long a graceful cancel waits for a worker to say that the execution has ended before it: without a worker it is
+durable all the same."""
+
+TEMPORAL_ANSWERS_KEPT_MAX: Final = 64
+"""Commands of which a workflow knows what they came to: who waits for one asks at once."""

@@ -2,10 +2,12 @@
 
 Rules: a child's id follows from its parent's and the effect's number. What the registry says is found by an activity,
 so that a replay finds the same. A child that nobody waits for any more is told so by a signal, and never dropped: its
-events and its end are its own.
+events and its end are its own. What a child is told it is told in order, one signal after the other; one that begins
+while its parent is paused or being cancelled is told that first.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -20,7 +22,7 @@ from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureE
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base import limits
-from fastrunner.engine.embedded.run.family import KILL, PAUSE, child_id_of
+from fastrunner.engine.embedded.run.family import CANCEL, KILL, PAUSE, child_id_of
 from fastrunner.engine.subflow_outcomes import cancelled, id_taken, too_deep
 from fastrunner.engine.temporal.messages import (
     FAMILY_SIGNAL,
@@ -51,18 +53,22 @@ class Children:
         self._handles: dict[int, workflow.ChildWorkflowHandle[Any, Any] | None] = {}
         """Those that effects wait for; None: not started yet."""
         self._given_up: set[int] = set()
+        self._told: dict[int, asyncio.Task[None]] = {}
+        """The latest signal to each, by effect."""
+        self._is_cancelling = False
         self.telling: set[asyncio.Task[None]] = set()
         """Signals under way."""
 
-    async def perform(self, effect: PerformEffect, order: EffectOrder, is_paused: bool) -> Outcome:
-        """Starts a child, and waits for its end if the document does."""
+    async def perform(self, effect: PerformEffect, order: EffectOrder, is_paused: Callable[[], bool]) -> Outcome:
+        """Starts a child, and waits for its end if the document does; `is_paused` tells whether its parent is."""
         self._handles[effect.effect_id] = None
         try:
             return await self._perform(effect, order, is_paused)
         finally:
             self._handles.pop(effect.effect_id, None)
+            self._told.pop(effect.effect_id, None)
 
-    async def _perform(self, effect: PerformEffect, order: EffectOrder, is_paused: bool) -> Outcome:
+    async def _perform(self, effect: PerformEffect, order: EffectOrder, is_paused: Callable[[], bool]) -> Outcome:
         if self._given.depth + 1 > limits.SUBFLOW_DEPTH_MAX:
             return too_deep(effect.effect_id)
         prepared: Prepared = await workflow.execute_activity(
@@ -101,9 +107,11 @@ class Children:
             return EffectResult(effect.effect_id, None)
         self._handles[effect.effect_id] = handle
         if effect.effect_id in self._given_up:
-            self._tell(handle, KILL)
-        elif is_paused:
-            self._tell(handle, PAUSE)
+            self._tell(effect.effect_id, handle, KILL)
+        elif self._is_cancelling:
+            self._tell(effect.effect_id, handle, CANCEL)
+        elif is_paused():
+            self._tell(effect.effect_id, handle, PAUSE)
         return await _end(effect.effect_id, child_id, handle)
 
     def give_up(self, effect_id: int) -> bool:
@@ -113,22 +121,29 @@ class Children:
         self._given_up.add(effect_id)
         handle = self._handles[effect_id]
         if handle is not None:
-            self._tell(handle, KILL)
+            self._tell(effect_id, handle, KILL)
         return True
 
     def hand_down(self, order: str) -> None:
         """The execution itself has been told something."""
+        self._is_cancelling = self._is_cancelling or order == CANCEL
         for effect_id, handle in self._handles.items():
             if handle is not None and effect_id not in self._given_up:
-                self._tell(handle, order)
+                self._tell(effect_id, handle, order)
 
-    def _tell(self, handle: "workflow.ChildWorkflowHandle[Any, Any]", order: str) -> None:
-        task = asyncio.create_task(_signal(handle, order))
+    def _tell(self, effect_id: int, handle: "workflow.ChildWorkflowHandle[Any, Any]", order: str) -> None:
+        task = asyncio.create_task(_signal(self._told.get(effect_id), handle, order))
+        self._told[effect_id] = task
         self.telling.add(task)
         task.add_done_callback(self.telling.discard)
 
 
-async def _signal(handle: "workflow.ChildWorkflowHandle[Any, Any]", order: str) -> None:
+async def _signal(
+    before: "asyncio.Task[None] | None", handle: "workflow.ChildWorkflowHandle[Any, Any]", order: str
+) -> None:
+    """Temporal keeps no order among signals under way to another workflow."""
+    if before is not None:
+        await before
     try:
         await handle.signal(FAMILY_SIGNAL, order)
     except FailureError:

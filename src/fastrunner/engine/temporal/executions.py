@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 import orjson
 from temporalio.api.common.v1 import WorkflowExecution
@@ -22,12 +23,9 @@ from temporalio.client import (
     WorkflowExecutionDescription,
     WorkflowExecutionStatus,
     WorkflowQueryFailedError,
-    WorkflowUpdateFailedError,
-    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.client import WorkflowExecution as Listed
 from temporalio.common import SearchAttributeKey
-from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
@@ -37,11 +35,11 @@ from fastrunner.engine.pages import Page
 from fastrunner.engine.temporal.client import Connection
 from fastrunner.engine.temporal.handover import report_id_of
 from fastrunner.engine.temporal.messages import (
-    CONTROL_UPDATE,
+    ANSWER_QUERY,
+    CONTROL_SIGNAL,
     EVENTS_QUERY,
     VIEW_QUERY,
     WALK,
-    WRONG_STATE,
     Control,
 )
 from fastrunner.engine.temporal.starts import ATTRIBUTES, LABELS, Memo
@@ -97,46 +95,67 @@ class Executions:
     # --- commands ---
 
     async def cancel(self, execution_id: str, reason: str) -> None:
-        """Asks for a graceful cancel; durable when it returns. Raises UnknownExecution, WrongState, Unavailable."""
+        """Asks for a graceful cancel; durable when it returns. Without a worker that confirms it, what came before may
+        still end the execution in another way. Raises UnknownExecution, WrongState, Unavailable."""
         description = await self._description(execution_id)
-        if _is_open(description):
+        if _is_open(description) and _status(description) not in FINAL_STATUSES:
             try:
                 handle = self._client.get_workflow_handle(execution_id)
                 await handle.cancel(reason=reason, rpc_timeout=_ANSWER)
-                return
             except RPCError as error:
-                if error.status is RPCStatusCode.ALREADY_EXISTS:
-                    # Somebody has asked before.
-                    return
-                if error.status is not RPCStatusCode.NOT_FOUND:
+                # Somebody may have asked before, or it has ended meanwhile.
+                if error.status not in (RPCStatusCode.ALREADY_EXISTS, RPCStatusCode.NOT_FOUND):
                     raise _unavailable(error) from None
-            description = await self._description(execution_id)
-        _check_ended(execution_id, _status(description), "cancelled")
+            await self._check_came_in_time(execution_id)
+        else:
+            _check_ended(execution_id, _status(description), "cancelled")
+
+    async def _check_came_in_time(self, execution_id: str) -> None:
+        """A worker may have been about to end it: if one answers, it is known. Raises WrongState."""
+        try:
+            async with asyncio.timeout(limits.TEMPORAL_CANCEL_LOOK_S_MAX):
+                _, view = await self._look(execution_id)
+        except (TimeoutError, Unavailable):
+            return
+        if view["status"] in FINAL_STATUSES:
+            _check_ended(execution_id, view["status"], "cancelled")
 
     async def control(self, execution_id: str, verb: str, reason: str, done: str) -> None:
         """Has an execution do something, and waits until it has. `done`: what it cannot be once it has ended. Raises
         UnknownExecution, WrongState, Unavailable."""
-        handle = self._client.get_workflow_handle(execution_id)
+        description = await self._description(execution_id)
+        if not _is_open(description) or _status(description) in FINAL_STATUSES:
+            _check_ended(execution_id, _status(description), done)
+            return
+        command = Control(verb, reason, uuid4().hex)
         try:
-            await handle.execute_update(CONTROL_UPDATE, Control(verb, reason), rpc_timeout=_ANSWER)
-        except WorkflowUpdateFailedError as error:
-            cause = error.cause
-            if isinstance(cause, ApplicationError) and cause.type == WRONG_STATE:
-                raise WrongState(cause.message) from None
-            # It has ended, or was continued, before it took the command.
-            await self._ended(execution_id, done)
-        except WorkflowUpdateRPCTimeoutOrCancelledError:
-            raise Unavailable("no worker of the runner has answered in time: try again") from None
+            handle = self._client.get_workflow_handle(execution_id)
+            await handle.signal(CONTROL_SIGNAL, command, rpc_timeout=_ANSWER)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise _unavailable(error) from None
-            await self._ended(execution_id, done)
+        try:
+            async with asyncio.timeout(limits.TEMPORAL_ANSWER_S_MAX):
+                await self._check_answer(execution_id, command, done)
+        except TimeoutError:
+            raise Unavailable("no worker of the runner has answered in time: try again") from None
 
-    async def _ended(self, execution_id: str, done: str) -> None:
-        description = await self._description(execution_id)
-        if _is_open(description):
-            raise Unavailable(f"execution {execution_id!r} has not taken the command: try again")
-        _check_ended(execution_id, _status(description), done)
+    async def _check_answer(self, execution_id: str, command: Control, done: str) -> None:
+        """Waits until a command has been taken. Raises UnknownExecution, WrongState, Unavailable."""
+        delay_s = limits.TEMPORAL_FOLLOW_INTERVAL_S / 16
+        while True:
+            answer: str | None = await self._ask(execution_id, ANSWER_QUERY, [command.command_id], str)
+            if answer:
+                raise WrongState(answer)
+            if answer is not None:
+                return
+            description = await self._description(execution_id)
+            if not _is_open(description):
+                # It has ended before it could take the command.
+                _check_ended(execution_id, _status(description), done)
+                return
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, limits.TEMPORAL_FOLLOW_INTERVAL_S)
 
     async def delete(self, execution_id: str) -> None:
         """Forgets a finished execution. Raises UnknownExecution, WrongState, Unavailable."""

@@ -14,7 +14,8 @@ from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan
 from fastrunner.base import limits
 
 __all__ = [
-    "CONTROL_UPDATE",
+    "ANSWER_QUERY",
+    "CONTROL_SIGNAL",
     "EVENTS_QUERY",
     "FAMILY_SIGNAL",
     "OUTPUT_TOO_LARGE",
@@ -24,7 +25,6 @@ __all__ = [
     "REPORT_REST",
     "VIEW_QUERY",
     "WALK",
-    "WRONG_STATE",
     "Control",
     "EffectOrder",
     "EffectOutcome",
@@ -47,14 +47,14 @@ PREPARE: Final = "fastrunner.prepare"
 """The activity that finds the workflow that `run: workflow` names."""
 REPORT: Final = "fastrunner.report"
 """The activity that sends events to the receiver."""
-CONTROL_UPDATE: Final = "control"
+CONTROL_SIGNAL: Final = "control"
 """Pauses, resumes, or cancels by force."""
+ANSWER_QUERY: Final = "answer"
+"""What a command came to."""
 FAMILY_SIGNAL: Final = "family"
 """What a parent has its child do."""
 VIEW_QUERY: Final = "view"
 EVENTS_QUERY: Final = "events"
-WRONG_STATE: Final = "WrongState"
-"""The type of an error: the execution's state does not allow the command."""
 OUTPUT_TOO_LARGE: Final = "OutputTooLarge"
 """The type of an error: the execution is completed, and no payload has room for its output."""
 
@@ -111,6 +111,8 @@ class WalkStart:
     """For how long the walk's clock has stood still."""
     has_blobs: bool = False
     """Whether large values have room, in a blob store; what is decided by it must be decided alike in every replay."""
+    answers: dict[str, str] = field(default_factory=dict)
+    """What the latest commands came to, by id: why they were refused, or nothing."""
 
     @property
     def size_bytes(self) -> int:
@@ -176,6 +178,8 @@ class Control:
     """pause, resume or kill."""
     reason: str
     """Why, for events."""
+    command_id: str
+    """By which its answer is asked for."""
 
 
 def order_of(plan: Plan, effect: PerformEffect) -> EffectOrder:

@@ -8,9 +8,12 @@ Rules:
   of the workflow task, less what the walk has rested.
 - A history is continued as a new one between turns when nothing is under way: what is pending in the snapshot is then
   asked for again, and nothing has had two outcomes.
+- Nothing comes in by an update. It leaves no event before the task that brings it, and where the task before wrote none
+  the SDK puts both into one for a worker that replays, and tells of the update first; later replays do not, and fail.
 - What the core raises fails the workflow *task*, which Temporal tries again for ever: an execution is suspended by a
   fault of ours, and goes on with the version that mends it.
-- A cancelled task of asyncio is Temporal's cancel once; again it is the worker that lets go of the workflow.
+- A cancelled task of asyncio is Temporal's cancel once; again it is the worker that lets go of the workflow. Whatever
+  comes in one task with a cancel is heard after it, so that nothing ends an execution whose cancel was durable before.
 """
 
 import asyncio
@@ -43,7 +46,8 @@ from fastrunner.engine.embedded.run.family import CANCEL, PAUSE, RESUME, RUN_WOR
 from fastrunner.engine.temporal.children import Children
 from fastrunner.engine.temporal.handover import ReportStart, report_id_of, reported
 from fastrunner.engine.temporal.messages import (
-    CONTROL_UPDATE,
+    ANSWER_QUERY,
+    CONTROL_SIGNAL,
     EVENTS_QUERY,
     FAMILY_SIGNAL,
     OUTPUT_TOO_LARGE,
@@ -51,7 +55,6 @@ from fastrunner.engine.temporal.messages import (
     REPORT_REST,
     VIEW_QUERY,
     WALK,
-    WRONG_STATE,
     Control,
     EffectOrder,
     EffectOutcome,
@@ -97,7 +100,10 @@ class WalkWorkflow:
         """Whether a report is under way, rather than about to be made."""
         self._rested_ms = given.rested_ms
         self._rests_since_ms = 0
-        self._inbox: list[tuple[Outcome, asyncio.Future[None] | None]] = []
+        self._inbox: list[tuple[Outcome, str]] = []
+        """What the walk is to be told; with commands that somebody waits for, their id."""
+        self._answers = dict(given.answers)
+        """What commands came to, by id: why they were refused, or nothing."""
         self._effects: dict[int, asyncio.Task[None]] = {}
         """Effects that are under way."""
         self._carrying: tuple[int, int] | None = None
@@ -115,6 +121,8 @@ class WalkWorkflow:
         self._is_cancelled = False
         self._has_handed_over = False
         """Whether another workflow has what there is to report."""
+        self._is_interrupted = False
+        """Whether asyncio has told of Temporal's cancel."""
         self._phase = "running"
         """What Temporal's visibility has for its status."""
 
@@ -167,8 +175,7 @@ class WalkWorkflow:
     def _is_over(self) -> bool:
         """Whether nothing is left to be done."""
         is_told = self._given.detached or not (self._reporting or self._report.unreported_count)
-        done = is_told and not (self._inbox or self._children.telling)
-        return bool(self._finished_ms) and done and workflow.all_handlers_finished()
+        return bool(self._finished_ms) and is_told and not (self._inbox or self._children.telling)
 
     def _due(self) -> bool:
         walk = self._walk
@@ -185,13 +192,14 @@ class WalkWorkflow:
 
     def _take_turn(self) -> bool:
         """Takes one turn of the walk, if there is something for it; of one that rests only commands."""
-        for index, (outcome, future) in enumerate(self._inbox):
+        self._hear_cancel()
+        for index, (outcome, command_id) in enumerate(self._inbox):
             is_command = isinstance(outcome, Command)
             if is_command or not self._rests_since_ms:
                 del self._inbox[index]
                 self._turns_in_a_row += 1
                 if isinstance(outcome, Command):
-                    self._command(outcome, future)
+                    self._command(outcome, command_id)
                 else:
                     self._resume(outcome)
                 return True
@@ -219,11 +227,15 @@ class WalkWorkflow:
         try:
             await waiting
         except asyncio.CancelledError:
-            reason = workflow.cancellation_reason()
-            if reason is None or self._is_cancelled:
+            if workflow.cancellation_reason() is None or self._is_interrupted:
                 raise
+            self._is_interrupted = True
+
+    def _hear_cancel(self) -> None:
+        reason = workflow.cancellation_reason()
+        if reason is not None and not self._is_cancelled:
             self._is_cancelled = True
-            self._inbox.append((Cancel(reason, False, self._given.grace_ms), None))
+            self._inbox.insert(0, (Cancel(reason, False, self._given.grace_ms), ""))
 
     def _set_timer(self) -> None:
         """Sees to it that one timer runs, for when the walk wants to be woken."""
@@ -245,10 +257,10 @@ class WalkWorkflow:
 
     # --- what the walk is told, and what it says ---
 
-    def _command(self, command: Command, future: "asyncio.Future[None] | None") -> None:
+    def _command(self, command: Command, command_id: str) -> None:
         """Applies a command by the state the walk is in now."""
         assert self._walk is not None
-        refusal: WrongState | None = None
+        answer = ""
         try:
             if applies(command, self._execution_id, self._walk.status):
                 self._resume(command)
@@ -258,12 +270,11 @@ class WalkWorkflow:
                     # A deadline that was due may have ended the execution before the command could.
                     applies(command, self._execution_id, self._walk.status)
         except WrongState as error:
-            refusal = error
-        if future is not None and not future.done():
-            if refusal is None:
-                future.set_result(None)
-            else:
-                future.set_exception(ApplicationError(refusal.message, type=WRONG_STATE, non_retryable=True))
+            answer = error.message
+        if command_id:
+            self._answers[command_id] = answer
+            while len(self._answers) > limits.TEMPORAL_ANSWERS_KEPT_MAX:
+                del self._answers[next(iter(self._answers))]
 
     def _resume(self, outcome: "Outcome") -> None:
         if not self._finished_ms:
@@ -325,12 +336,13 @@ class WalkWorkflow:
             task.cancel()
 
     async def _perform(self, effect: PerformEffect) -> None:
-        assert self._walk is not None
-        order = order_of(self._walk.plan, effect)
+        walk = self._walk
+        assert walk is not None
+        order = order_of(walk.plan, effect)
         acknowledged = 0
         try:
             if effect.kind == RUN_WORKFLOW:
-                outcome = await self._children.perform(effect, order, self._walk.status == "paused")
+                outcome = await self._children.perform(effect, order, lambda: walk.status == "paused")
             else:
                 told: EffectOutcome = await workflow.execute_activity(
                     PERFORM,
@@ -348,7 +360,7 @@ class WalkWorkflow:
         if self._effects.pop(effect.effect_id, None) is not None:
             self._set_down(effect.effect_id)
             self._acknowledge(acknowledged)
-            self._inbox.append((outcome, None))
+            self._inbox.append((outcome, ""))
 
     # --- reports ---
 
@@ -398,7 +410,7 @@ class WalkWorkflow:
             self._reporting.cancel()
         self._has_handed_over = True
         starting = asyncio.create_task(self._start_report())
-        while not (starting.done() and not self._inbox and workflow.all_handlers_finished()):
+        while self._inbox or not starting.done():
             if not self._take_turn():
                 await self._obeying(workflow.wait_condition(lambda: starting.done() or bool(self._inbox)))
         await starting
@@ -437,7 +449,7 @@ class WalkWorkflow:
         return not (self._finished_ms or self._turns == 0 or busy) and self._is_long(1)
 
     def _continue_if_due(self) -> None:
-        if self._finished_ms or not self._may_continue or not workflow.all_handlers_finished():
+        if self._finished_ms or not self._may_continue:
             return
         assert self._walk is not None
         snapshot = self._walk.snapshot()
@@ -448,6 +460,7 @@ class WalkWorkflow:
             events_last=self._report.last,
             acknowledged=self._report.acknowledged,
             rested_ms=self._rested_ms,
+            answers=self._answers,
         )
         if start.has_blobs:
             size_bytes, bound = len(snapshot), limits.SNAPSHOT_SIZE_BYTES_MAX
@@ -486,9 +499,9 @@ class WalkWorkflow:
 
     # --- from outside ---
 
-    @workflow.update(name=CONTROL_UPDATE)
-    async def control(self, given: Control) -> None:
-        """Pauses, resumes, or cancels by force; answers when that is done. Raises ApplicationError."""
+    @workflow.signal(name=CONTROL_SIGNAL)
+    def control(self, given: Control) -> None:
+        """Pauses, resumes, or cancels by force; `answer` tells what that came to."""
         command: Command
         if given.verb == "pause":
             command = Pause(given.reason)
@@ -496,14 +509,17 @@ class WalkWorkflow:
             command = Resume(given.reason)
         else:
             command = Cancel(given.reason, True, 0)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._inbox.append((command, future))
-        await future
+        self._inbox.append((command, given.command_id))
+
+    @workflow.query(name=ANSWER_QUERY)
+    def answer(self, command_id: str) -> str | None:
+        """Why a command was refused, nothing if it was done; None: it has not been taken yet."""
+        return self._answers.get(command_id)
 
     @workflow.signal(name=FAMILY_SIGNAL)
     def family(self, order: str) -> None:
         """The parent has something for this child to do."""
-        self._inbox.append((command_of(order, self._given.parent_id, self._given.grace_ms), None))
+        self._inbox.append((command_of(order, self._given.parent_id, self._given.grace_ms), ""))
 
     @workflow.query(name=VIEW_QUERY)
     def view(self) -> dict[str, Any]:
