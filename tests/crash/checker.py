@@ -2,16 +2,31 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.stigmer.ledger import Ledger
 from tests.crash.children import CANCELLED_BY_ITSELF, broken_families
 from tests.crash.hearing import EventLog, broken_talks, heard_by
 from tests.crash.histories import broken_history, broken_pause, end_of
-from tests.crash.tree import Journal
 from tests.crash.workload import Promise
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Kept", "Verdict", "judge"]
+
+
+class Kept(Protocol):
+    """What an engine's own store has had."""
+
+    completed_s: dict[str, float]
+    """When the completion of an effect was first known to be durable, by idempotency key."""
+    changed: list[str]
+    """What was durable and is not the same any more."""
+
+    def executions(self) -> Iterable[str]:
+        """The ids of all that were seen."""
+
+    def differences(self, received: Callable[[str], list[bytes]]) -> dict[str, str]:
+        """Executions of which a receiver has not the very events that were ever seen there."""
 
 
 @dataclass
@@ -38,10 +53,11 @@ class Verdict:
 
 
 def judge(
-    promises: Iterable[Promise], ledger: Ledger, journal: Journal, calls: dict[str, list[float]],
-    status_of: Callable[[str], str], log: EventLog,
+    promises: Iterable[Promise], ledger: Ledger, journal: Kept, calls: dict[str, list[float]],
+    status_of: Callable[[str], str], log: EventLog | None = None,
 ) -> Verdict:  # fmt: skip
-    """Judges a runner that has come to rest; `status_of` gives the final status, or `unknown` if it was deleted."""
+    """Judges a runner that has come to rest. `status_of` gives the final status, or `unknown` if it was deleted; `log`
+    has the CloudEvents, None: nobody hears any."""
     verdict, promises = Verdict(), list(promises)
 
     def events_of(execution_id: str) -> list[WorkflowProgressEvent]:
@@ -59,9 +75,10 @@ def judge(
             sentence = f"a subscriber got {len(promise.watched)} events, and not what the receiver got"
         if sentence:
             verdict.lost[promise.execution_id] = sentence
-    seen = {*ledger.executions(), *journal.shards}
+    seen = {*ledger.executions(), *journal.executions()}
     verdict.lost.update(broken_families(promises, sorted(seen), events_of, status_of))
-    verdict.duplicated.update(broken_talks(promises, log, events_of))
+    if log is not None:
+        verdict.duplicated.update(broken_talks(promises, log, events_of))
     verdict.heard = sum(len(heard_by(events_of(promise.execution_id))) for promise in promises if promise.pair)
     verdict.lost.update(journal.differences(ledger.encoded))
     _judge_effects(verdict, journal.completed_s, calls)

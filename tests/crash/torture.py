@@ -12,78 +12,32 @@ import argparse
 import asyncio
 import random
 import secrets
-import signal
 import sys
 import tempfile
-from collections import Counter
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastrunner.access.sealing import DataKeys, add_key
 from fastrunner.base.clock import monotonic_s
-from fastrunner.progress.names import FINAL_STATUSES, TERMINAL_EVENTS
+from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.stigmer.ledger import Ledger
 from tests.crash.checker import judge
 from tests.crash.children import is_child
-from tests.crash.documents import CHILDREN, DETACHED, definitions, document, kinds
+from tests.crash.documents import CHILDREN, definitions, document, kinds
 from tests.crash.hearing import HEARS, HEARS_A_CLIENT, PARTNERS, EventLog
 from tests.crash.monkey import Monkey, ReceiverProcess
 from tests.crash.proxy import Proxy
+from tests.crash.report import Report, shown
 from tests.crash.tree import Journal, Tree, until
 from tests.crash.workload import Clients, Promise, Service, serve_effects
 from tests.disk import SmallDisk
 
-__all__ = ["Report", "Torture"]
+__all__ = ["Torture"]
 
 _TOKEN = "receive-only"
 _WORKERS = 4
 _AT_ONCE = 48
 _REST_S_MAX = 120.0
-_HAND_DOWN_S_MAX = 20.0
-
-
-@dataclass
-class Report:
-    """What came of it."""
-
-    seed: int
-    minutes: float
-    faults: Counter[str] = field(default_factory=Counter)
-    executions: int = 0
-    by_end: Counter[str] = field(default_factory=Counter)
-    children_by_end: Counter[str] = field(default_factory=Counter)
-    events: int = 0
-    resent: int = 0
-    cloud_events: int = 0
-    heard: int = 0
-    """Of these, once for each execution."""
-    performed: Counter[str] = field(default_factory=Counter)
-    """Effects by kind."""
-    performed_again: Counter[str] = field(default_factory=Counter)
-    """How often, before their commit."""
-    violations: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """The summary, for people."""
-        return [
-            f"seed {self.seed}, {self.minutes:.1f} minutes",
-            f"faults: {_listed(self.faults)}",
-            f"executions: {self.executions} ({_listed(self.by_end)})",
-            f"children of theirs: {self.children_by_end.total()} ({_listed(self.children_by_end)})",
-            f"events: {self.events}, received again since the receiver's last start {self.resent}",
-            f"CloudEvents: {self.cloud_events}, heard by executions {self.heard}",
-            f"effects: {_listed(self.performed)}; performed again before their commit: {_listed(self.performed_again)}",
-            f"violations: {len(self.violations)}",
-            *self.violations[:50],
-        ]
-
-
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
 
 
 class Torture:
@@ -91,7 +45,7 @@ class Torture:
 
     def __init__(self, seed: int, duration_s: float, path: Path, *, calm: bool = False, sealed: bool = False) -> None:
         """`calm`: without faults; `sealed`: with a data directory whose values are sealed."""
-        self.report = Report(seed, duration_s / 60)
+        self.report = Report(seed)
         self.stopping = asyncio.Event()
         """Ends the torture early."""
         self._duration_s = duration_s
@@ -110,9 +64,9 @@ class Torture:
         self._began_s = monotonic_s()
 
     @property
-    def elapsed_s(self) -> float:
-        """Since it began."""
-        return monotonic_s() - self._began_s
+    def done_ratio(self) -> float:
+        """How much of it is over, from 0 to 1."""
+        return min((monotonic_s() - self._began_s) / self._duration_s, 1.0)
 
     def state(self) -> str:
         """One line on what has happened so far."""
@@ -149,6 +103,7 @@ class Torture:
             )
             self._began_s = monotonic_s()
             await self._torture(monkey, service, clients)
+            self.report.duration_s = monotonic_s() - self._began_s
             await self._rest(clients, receiver)
             await self._compare(service, clients, tree, receiver)
         return self.report
@@ -231,7 +186,7 @@ class Torture:
         """What is promised to be paused still is; then it goes on, and everything ends."""
         for promise in self._promises:
             if promise.paused:
-                await self._check_is_paused(promise, clients)
+                await clients.check_is_paused(promise)
             if promise.pause_sent:
                 await clients.resume(promise)
             if promise.child is not None and promise.child.pause_sent:
@@ -252,21 +207,6 @@ class Torture:
         for task in late:
             task.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
-
-    async def _check_is_paused(self, promise: Promise, clients: Clients) -> None:
-        """So are its children, unless clients had to do with them."""
-        status = await clients.status(promise.execution_id)
-        if status != "paused":
-            promise.errors.append(f"its pause was answered with OK, but it is {status}")
-        if promise.kind not in CHILDREN or promise.kind == DETACHED or promise.child is not None:
-            return
-        give_up_s = monotonic_s() + _HAND_DOWN_S_MAX
-        while running := [each for each, status in (await clients.children(promise.execution_id)).items()
-                          if status not in FINAL_STATUSES | {"paused"}]:  # fmt: skip
-            if monotonic_s() > give_up_s:
-                promise.errors.append(f"it is paused, but its children {running} are not")
-                return
-            await asyncio.sleep(0.1)
 
     async def _compare(self, service: Service, clients: Clients, tree: Tree, receiver: ReceiverProcess) -> None:
         report = self.report
@@ -291,42 +231,17 @@ class Torture:
         report.events = ledger.summary().events
         report.performed["run: workflow"] = len(children)
         others = service.described.keys() | service.rpcs.keys()
-        performed = {
+        report.count_effects({
             "call: http": {key: times for key, times in service.calls.items() if key not in others},
             "call: openapi": service.described,
             "call: grpc": service.rpcs,
             "run: shell": service.shells.runs,
-        }
-        for kind, times in performed.items():
-            report.performed[kind] = len(times)
-            report.performed_again[kind] = sum(len(each) - 1 for each in times.values())
+        })  # fmt: skip
         ledger.close()
 
     def _ids(self) -> list[str]:
         """Of the executions that clients have asked for."""
         return [promise.execution_id for promise in self._promises]
-
-
-async def _main(torture: Torture, seed: int, duration_s: float, path: Path) -> int:
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, torture.stopping.set)
-    console = Console()
-    console.print(f"seed {seed}, files in {path}; Ctrl-C stops the torture and compares")
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("torturing", total=duration_s, state="starting")
-        running = asyncio.create_task(torture.run())
-        while not running.done():
-            await asyncio.wait([running], timeout=0.5)
-            resting = torture.stopping.is_set()
-            progress.update(
-                bar, completed=min(torture.elapsed_s, duration_s), state=torture.state(),
-                description="coming to rest" if resting else "torturing",
-            )  # fmt: skip
-    report = running.result()
-    for line in report.lines():
-        console.print(line, soft_wrap=True, highlight=False)
-    return 1 if report.violations else 0
 
 
 def main() -> int:
@@ -340,7 +255,7 @@ def main() -> int:
     seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
     path = Path(tempfile.mkdtemp(prefix="fastrunner-torture-"))
     torture = Torture(seed, arguments.minutes * 60, path, calm=arguments.calm, sealed=arguments.sealed)
-    return asyncio.run(_main(torture, seed, arguments.minutes * 60, path))
+    return asyncio.run(shown(torture, seed, path))
 
 
 if __name__ == "__main__":

@@ -154,6 +154,10 @@ class Journal:
         self.changed: list[str] = []
         """Events that were durable and are not the same any more."""
 
+    def executions(self) -> Iterable[str]:
+        """The ids of all that were seen."""
+        return self.shards.keys()
+
     def read(self, *, whole: bool) -> None:
         """Looks at the files as they are now: at everything, or only at what has come since the last look."""
         for file in sorted(self._data_dir.glob("shard-*.db")):

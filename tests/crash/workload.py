@@ -19,7 +19,8 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.events_pb2 import CloudEvent, SendEventsRequest
 from fastrunner.base.clock import monotonic_s
-from tests.crash.documents import CHANNELS, DESCRIPTION, PROTO, Outside
+from fastrunner.progress.names import FINAL_STATUSES
+from tests.crash.documents import CHANNELS, CHILDREN, DESCRIPTION, DETACHED, PROTO, Outside
 from tests.crash.hearing import HEARS, PARTNERS, WORD
 from tests.integration.asyncapi_calls import asyncapi_3, redis_server
 from tests.integration.grpc_calls import Greeter, files_of, serving
@@ -187,6 +188,7 @@ class Promise:
         return self.child
 
 
+_HAND_DOWN_S_MAX = 20.0
 _TRY_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -328,6 +330,21 @@ class Clients:
         assert code is grpc.StatusCode.OK, reply
         found = q.ListExecutionsResponse.FromString(reply).executions
         return {each.execution_id: each.status for each in found}
+
+    async def check_is_paused(self, promise: Promise) -> None:
+        """What is promised to be paused still is. So are its children, unless clients had to do with them."""
+        status = await self.status(promise.execution_id)
+        if status != "paused":
+            promise.errors.append(f"its pause was answered with OK, but it is {status}")
+        if promise.kind not in CHILDREN or promise.kind == DETACHED or promise.child is not None:
+            return
+        give_up_s = monotonic_s() + _HAND_DOWN_S_MAX
+        while running := [each for each, status in (await self.children(promise.execution_id)).items()
+                          if status not in FINAL_STATUSES | {"paused"}]:  # fmt: skip
+            if monotonic_s() > give_up_s:
+                promise.errors.append(f"it is paused, but its children {running} are not")
+                return
+            await asyncio.sleep(0.1)
 
     async def status(self, execution_id: str) -> str:
         """The status by GetExecution; `unknown` if there is no such execution."""
