@@ -20,7 +20,7 @@ RESULTS ?= benchmarks/results
 .PHONY: $(shell awk -F: '/^[a-z][a-z-]*:/ {print $$1}' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	@echo "creating $(VENV) and installing what pyproject.toml names"
@@ -164,6 +164,15 @@ crash: build ## Kill at every crash point RUNS times (20) and print the table
 
 torture: build ## Torture a real runner for MINUTES (30) with SEED (random), SEALED=1 with a data key; then compare everything
 	$(BIN)/python -m tests.crash.torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(SEALED),--sealed)
+
+torture-temporal: build ## Kill two replicas on Temporal KILLS times (50), the server SERVER_KILLS times (5), with SEED (random); then compare everything
+	$(BIN)/python -m tests.crash.temporal_torture --kills $(or $(KILLS),50) --server-kills $(or $(SERVER_KILLS),5) $(if $(SEED),--seed $(SEED))
+
+loop-temporal: build ## A loop of ITERATIONS (1000000) on Temporal, each with a wait of 0, SILENT=1 without a receiver: histories are bounded
+	$(BIN)/python -m benchmarks.temporal_loop --iterations $(or $(ITERATIONS),1000000) $(if $(SILENT),--silent)
+
+bench-temporal: build ## Workflows per second beside peers on one Temporal server: ROUNDS (5) of COUNT (100), MEMORY=1 without a file
+	$(BIN)/python -m benchmarks.temporal --rounds $(or $(ROUNDS),5) --count $(or $(COUNT),100) $(if $(MEMORY),--memory)
 
 clean: ## Remove everything built
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/_wire.c src/fastrunner/*.so
