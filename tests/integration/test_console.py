@@ -1,6 +1,7 @@
 """The console in a real browser, before a real service and a real runner: what it shows, does, and how it goes on."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -34,6 +35,26 @@ do:
       do:
         - rest:
             wait: {milliseconds: 80}
+"""
+PICTURED = """\
+document: {dsl: '1.0.3', namespace: tests, name: pictured, version: 1.0.0}
+do:
+  - each:
+      for: {in: '${ [range(3)] }'}
+      do:
+        - rest:
+            wait: {milliseconds: 80}
+        - count:
+            set: {a: 1}
+  - odd:
+      switch: [{yes: {when: .b, then: never}}, {no: {then: both}}]
+  - never:
+      set: {c: 1}
+  - both:
+      fork:
+        branches:
+          - left: {set: {l: 1}}
+          - right: {raise: {error: {type: https://example.com/odd, status: 400, title: Odd}}}
 """
 LONG = """\
 document: {dsl: '1.0.3', namespace: tests, name: long, version: 1.0.0}
@@ -254,6 +275,66 @@ def test_an_event_from_the_page_reaches_who_listens(place: Place, page: Page) ->
     dialog.get_by_role("button", name="Send", exact=True).click()
     expect(status(page)).to_have_text("completed")
     expect(page.locator(".value .json")).to_contain_text('"psst ***" hidden')
+
+
+def test_the_diagram_answers_to_clicks_and_keys(place: Place, page: Page) -> None:
+    create(page, PICTURED)
+    start(page, "pictured-1")
+    expect(status(page)).to_have_text("failed")
+    page.get_by_role("button", name="Diagram").click()
+
+    def task(name: str) -> Locator:
+        return page.locator(f'.diagram [role="treeitem"][data-reference$="/{name}"]')
+
+    expect(task("count")).to_have_accessible_name("count done ×3 set")
+    expect(task("right")).to_have_accessible_name(re.compile("right failed raise odd 400 .*Odd"))
+    expect(task("never")).to_have_accessible_name("never set not begun")
+    task("count").click()
+    expect(page).to_have_url(re.compile(r"/x/pictured-1@\d+\?.*task=%2Fdo%2F0%2Feach%2Fdo%2F1%2Fcount"))
+    expect(task("count")).to_have_attribute("aria-selected", "true")
+    task("each").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(task("each")).to_have_attribute("aria-expanded", "false")
+    expect(task("count")).to_have_count(0)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(task("rest")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(task("rest")).to_have_attribute("aria-selected", "true")
+    picture = page.locator(".diagram > svg > g")
+    before = picture.get_attribute("transform") or ""
+    page.keyboard.press("+")
+    expect(picture).not_to_have_attribute("transform", before)
+    check_accessible(page)
+
+
+def test_the_timeline_answers_to_clicks_and_keys(place: Place, page: Page) -> None:
+    create(page, PICTURED.replace("name: pictured", "name: timed"))
+    start(page, "timed-1")
+    expect(status(page)).to_have_text("failed")
+    page.get_by_role("button", name="Timeline").click()
+    row = page.locator('.timeline [role="treeitem"]')
+    expect(row).to_have_count(7)
+    expect(row.nth(1)).to_contain_text("rest ×3")
+    axis = page.locator(".timeline-axis")
+    whole = axis.text_content() or ""
+    row.nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile(r"/x/timed-1@5\b"))
+    expect(page.locator(".timeline-told")).to_contain_text("iteration 0")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".timeline-told")).to_contain_text("iteration 1")
+    plot = page.locator(".timeline-plot")
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 60, steps=4)
+    page.mouse.up()
+    expect(axis).not_to_have_text(whole)
+    page.get_by_role("button", name="fit").click()
+    expect(axis).to_have_text(whole)
+    check_accessible(page)
 
 
 def test_the_list_is_live_and_answers_to_keys(place: Place, page: Page) -> None:

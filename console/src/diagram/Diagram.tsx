@@ -128,6 +128,10 @@ export function Diagram({ graph, states, selected, onSelect }: DiagramProps): JS
         role="tree"
         aria-label="Tasks of the workflow"
         onKeyDown={onKeyDown}
+        onFocusIn={(event) => {
+          const box = event.target instanceof Element ? event.target.closest("[data-reference]") : null;
+          if (box) setFocused(box.getAttribute("data-reference") ?? "");
+        }}
         onClick={(event) => {
           if (event.target === event.currentTarget && !view.hasMoved()) onSelect(null);
         }}

@@ -206,6 +206,10 @@ export function Timeline({ events, now_ms, selected, onSelect, graph = null }: T
         role="tree"
         aria-label="Tasks over time"
         onKeyDown={onKeyDown}
+        onFocusIn={(event) => {
+          const row = event.target instanceof HTMLElement ? event.target.dataset["reference"] : undefined;
+          if (row) setFocused(row);
+        }}
         onScroll={(event) => setSight({ ...sight, top: event.currentTarget.scrollTop })}
       >
         <div class="timeline-rows" style={{ height: `${geometry.height}px` }}>
@@ -441,6 +445,7 @@ function Label({ row, top, height, until, position, count, isFocused, isSelected
       aria-setsize={count}
       aria-selected={isSelected}
       title={row.reference}
+      data-reference={row.reference}
       onClick={onPick}
     >
       <svg width={16} height={16} viewBox="-8 -8 16 16" aria-hidden="true">
