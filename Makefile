@@ -60,7 +60,7 @@ debug-core: build ## The tests of walks, plans, snapshots and shared memory with
 	FASTRUNNER_DEBUG=1 $(BIN)/python setup.py --quiet build --build-base build/debug-base --build-lib build/debug
 	PYTHONPATH=build/debug $(BIN)/python -m pytest $(DEBUG_TESTS) --timeout 600
 
-demo: build ## Run the examples on a real runner with live progress, killing a worker half-way
+demo: build ## Run the examples on a real runner and service with live progress, killing a worker half-way; prints the console's address
 	$(BIN)/python -m examples.demo
 
 console: ## Build the console's files in src/fastrunner/web/console from console/, test its logic: needs npm

@@ -1,10 +1,11 @@
-"""The demo: a real runner, real callbacks, a killed worker, and a check that every execution ended as it should.
+"""The demo: a real runner, a real Stigmer Service with its console, a killed worker, and a check that all ended well.
 
     python -m examples.demo [--workers 2] [--scale 1.0] [--plain]
 
-Starts the orders service, the reference receiver and the runner on free ports of this machine with a temporary data
-directory; submits the workflows of `catalog.py` over gRPC; pauses and resumes some; kills one worker half-way; and
-exits with 0 only if every execution ended as its example says and the receiver saw every event once and in order.
+Starts the orders service, the reference Stigmer Service and the runner on free ports of this machine with temporary
+data directories; starts the workflows of `catalog.py` over the HTTP API and follows them; pauses and resumes some;
+kills one worker half-way; and is right only if every execution ended as its example says and the service's store is
+whole. On a terminal it then stays, with the console, until Ctrl-C. Exits with 0 if all was right.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -25,15 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import grpc
 import orjson
 
 from examples.catalog import EXAMPLES, Example, secrets_for
 from examples.demo_view import DemoView
 from examples.orders_service import OrdersService
-from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2
 
-COMMANDS = "/ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController/"
+WRITE = {"X-Requested-By": "demo"}
+"""What the HTTP API wants of requests that change something."""
 START_TIMEOUT_S = 30.0
 RUN_TIMEOUT_S = 180.0
 REPLY_TIMEOUT_S = 30.0
@@ -112,7 +113,9 @@ README.md goes on from there"""
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, folder: Path, workers: int, scale: float, view: DemoView) -> None:
+    def __init__(self, folder: Path, workers: int, scale: float, stays: bool, view: DemoView) -> None:
+        self.stays = stays
+        self.is_right = False
         self.folder = folder
         self.workers = workers
         self.view = view
@@ -137,49 +140,61 @@ class Demo:
         """Events received so far."""
         return sum(run.events for run in self.runs.values())
 
-    async def run(self) -> bool:
-        """Runs it all; whether everything was right."""
+    async def run(self) -> None:
+        """Runs it all; `is_right` tells how it went."""
         data_dir = self.folder / "data"
         async with AsyncExitStack() as stack:
-            service = await stack.enter_async_context(OrdersService())
-            arguments = ("fastrunner", "receiver", "--port", "0", "--json")
-            log = self.folder / "receiver.log"
-            key = {"FASTRUNNER_RECEIVER_TOKEN": self.token}
-            receiver = await stack.enter_async_context(process(*arguments, log=log, stdout=PIPE, settings=key))
+            orders = await stack.enter_async_context(OrdersService())
+            runner_port = free_port()
+            service, ports = await self._start_service(stack, runner_port)
             settings = {
-                "GRPC_PORT": "0",
+                "GRPC_PORT": str(runner_port),
                 "FASTRUNNER_GRPC_HOST": "127.0.0.1",
                 "FASTRUNNER_HTTP_PORT": "0",
                 "FASTRUNNER_HTTP_HOST": "127.0.0.1",
                 "FASTRUNNER_WORKERS": str(self.workers),
                 "FASTRUNNER_DATA_DIR": str(data_dir),
-                "STIGMER_SERVICE_ENDPOINT": await self._listening(receiver),
+                "STIGMER_SERVICE_ENDPOINT": f"127.0.0.1:{ports['grpc_port']}",
                 "STIGMER_SERVICE_API_KEY": self.token,
                 "STIGMER_SERVICE_USE_TLS": "false",
             }
-            for name, value in secrets_for(service.url).items():
+            for name, value in secrets_for(orders.url).items():
                 settings[f"FASTRUNNER_SECRET_{name.upper()}"] = json.dumps(value)
             log = self.folder / "runner.log"
             runner = await stack.enter_async_context(process("fastrunner", "serve", log=log, settings=settings))
-            reading = asyncio.create_task(self._read(receiver))
-            try:
-                grpc_port, http_port = await self._ready(runner, data_dir / "ports.json")
-                self.view.say(f"the runner is ready: {self.workers} workers, gRPC on port {grpc_port}")
-                async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-                    await self._drive(channel, service.url, http_port)
-            finally:
-                receiver.terminate()
-                await receiver.wait()
-                reading.cancel()
-            return self._verdict(receiver.returncode)
+            grpc_port, http_port = await self._ready(runner, data_dir / "ports.json")
+            console = f"http://127.0.0.1:{ports['http_port']}"
+            self.view.say(f"the runner is ready: {self.workers} workers, gRPC on port {grpc_port}")
+            self.view.say(f"the console is at {console}/")
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(f"{console}/api/v1/", connector=connector) as api:
+                await self._drive(api, orders.url, http_port)
+            self.is_right = self._verdict(await self._verify(service.returncode))
+            if self.is_right and self.stays:
+                self.view.say(f"all is right; look at it in the console: {console}/ (Ctrl-C ends the demo)")
+                await asyncio.Event().wait()
 
-    async def _listening(self, receiver: Process) -> str:
-        """Where the receiver listens, as its first line says."""
-        assert receiver.stdout is not None
-        line = await asyncio.wait_for(receiver.stdout.readline(), START_TIMEOUT_S)
+    async def _start_service(self, stack: AsyncExitStack, runner_port: int) -> tuple[Process, dict[str, int]]:
+        """The Stigmer Service, and its ports, as its first line says."""
+        arguments = ("fastrunner", "stigmer", "serve", "--data-dir", str(self.folder / "service"))
+        arguments += ("--runner", f"127.0.0.1:{runner_port}", "--grpc-port", "0", "--http-port", "0")
+        log = self.folder / "service.log"
+        key = {"FASTRUNNER_RECEIVER_TOKEN": self.token}
+        service = await stack.enter_async_context(process(*arguments, log=log, stdout=PIPE, settings=key))
+        assert service.stdout is not None
+        line = await asyncio.wait_for(service.stdout.readline(), START_TIMEOUT_S)
         if not line:
-            raise DemoFailed(f"the receiver ended; see {self.folder / 'receiver.log'}")
-        return str(orjson.loads(line)["listening"])
+            raise DemoFailed(f"the service ended; see {log}")
+        ports: dict[str, int] = orjson.loads(line)["serving"]
+        return service, ports
+
+    async def _verify(self, service_code: int | None) -> bool:
+        """Whether the service is there and its store is whole: nothing missing, nothing twice, one end each."""
+        arguments = ("fastrunner", "stigmer", "verify", "--data-dir", str(self.folder / "service"))
+        async with process(*arguments, log=self.folder / "verify.log", stdout=PIPE) as verifying:
+            said, _ = await verifying.communicate()
+        self.view.say(f"the service's store: {said.decode().strip()}")
+        return service_code is None and verifying.returncode == 0
 
     async def _ready(self, runner: Process, ports_file: Path) -> tuple[int, int]:
         deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -199,65 +214,79 @@ class Demo:
         except aiohttp.ClientError:
             return {"ready": False, "workers": []}
 
-    async def _drive(self, channel: grpc.aio.Channel, url: str, http_port: int) -> None:
+    async def _drive(self, api: aiohttp.ClientSession, url: str, http_port: int) -> None:
         self.submitted_s = time.monotonic()
-        tasks = [asyncio.create_task(self._pause_and_resume(channel, execution_id)) for execution_id in self._paused]
+        tasks = [asyncio.create_task(self._pause_and_resume(api, execution_id)) for execution_id in self._paused]
         tasks.append(asyncio.create_task(self._kill_half_way(http_port)))
-        await self._submit_all(channel, url)
-        self.view.say(f"{len(self.runs)} executions submitted in {time.monotonic() - self.submitted_s:.1f} s")
-        deadline_s = time.monotonic() + RUN_TIMEOUT_S
+        following: list[asyncio.Task[None]] = []
         try:
+            following = await self._start_all(api, url)
+            self.view.say(f"{len(self.runs)} executions started in {time.monotonic() - self.submitted_s:.1f} s")
+            deadline_s = time.monotonic() + RUN_TIMEOUT_S
             while not all(run.ended for run in self.runs.values()):
                 if time.monotonic() > deadline_s:
                     raise DemoFailed(f"not all executions ended within {RUN_TIMEOUT_S:.0f} s")
                 self.view.refresh(self.runs.values(), self.events, time.monotonic() - self.submitted_s)
                 await asyncio.sleep(0.1)
             self.ended_s = time.monotonic()
-            await asyncio.gather(*tasks)
+            await asyncio.gather(*tasks, *following)
         finally:
-            for task in tasks:
+            for task in (*tasks, *following):
                 task.cancel()
             self.view.refresh(self.runs.values(), self.events, time.monotonic() - self.submitted_s)
 
-    async def _call(self, channel: grpc.aio.Channel, method: str, request: Any) -> None:
-        """One call, repeated while the worker behind the connection is away: every method here may be repeated."""
-        call = channel.unary_unary(
-            COMMANDS + method, request_serializer=type(request).SerializeToString, response_deserializer=bytes
-        )
+    async def _post(self, api: aiohttp.ClientSession, path: str, body: Any) -> Any:
+        """One request, repeated while the worker it leads to is away: every one here may be repeated."""
         deadline_s = time.monotonic() + REPLY_TIMEOUT_S
         while True:
-            try:
-                await call(request, timeout=REPLY_TIMEOUT_S)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline_s:
-                    raise DemoFailed(f"{method}: {error.code().name}: {error.details()}") from None
-                await asyncio.sleep(0.1)
-            else:
-                return
+            async with api.post(path, json=body, headers=WRITE) as reply:
+                text = await reply.read()
+            if reply.status < 400:
+                return orjson.loads(text) if text else None
+            if reply.status not in (429, 503) or time.monotonic() > deadline_s:
+                raise DemoFailed(f"{path}: {reply.status}: {text.decode()}")
+            await asyncio.sleep(0.1)
 
-    async def _submit_all(self, channel: grpc.aio.Channel, url: str) -> None:
+    async def _start_all(self, api: aiohttp.ClientSession, url: str) -> list[asyncio.Task[None]]:
+        """Creates the workflows, starts all executions; gives who follows them."""
+        workflows: dict[str, Any] = {}
+        for example in EXAMPLES:
+            kept = await self._post(api, "workflows", {"document": example.document()})
+            workflows[example.name] = {key: kept[key] for key in ("namespace", "name", "version")}
         places = asyncio.Semaphore(SUBMISSIONS_IN_FLIGHT)
 
-        async def submit(run: Run) -> None:
-            request = messages_pb2.WorkflowExecuteInput(
-                workflow_execution_id=run.execution_id,
-                workflow_yaml=run.example.document(),
-                input_json=orjson.dumps(run.example.input(run.number, url)).decode(),
-            )
+        async def start(run: Run) -> asyncio.Task[None]:
+            body = {
+                "id": run.execution_id,
+                "workflow": workflows[run.example.name],
+                "input": run.example.input(run.number, url),
+                "labels": {"example": run.example.name},
+            }
             async with places:
-                await self._call(channel, "ExecuteAsync", request)
+                await self._post(api, "executions", body)
                 self.view.refresh(self.runs.values(), self.events, time.monotonic() - self.submitted_s)
+            return asyncio.create_task(self._follow(api, run))
 
         # Round robin over the examples, so that all of them are under way when the worker is killed.
-        await asyncio.gather(*(submit(run) for run in sorted(self.runs.values(), key=lambda run: run.number)))
+        return await asyncio.gather(*(start(run) for run in sorted(self.runs.values(), key=lambda run: run.number)))
 
-    async def _pause_and_resume(self, channel: grpc.aio.Channel, execution_id: str) -> None:
+    async def _follow(self, api: aiohttp.ClientSession, run: Run) -> None:
+        """Reads an execution's events as they come; a stream that ends early goes on after the last one."""
+        while not run.ended:
+            path = f"executions/{run.execution_id}/events/stream?after={run.events}"
+            async with api.get(path, timeout=aiohttp.ClientTimeout(total=None)) as reply:
+                is_event = False
+                async for line in reply.content:
+                    if line.startswith(b"event: "):
+                        is_event = line == b"event: progress\n"
+                    elif is_event and line.startswith(b"data: "):
+                        self._take(run, orjson.loads(line[len(b"data: ") :]))
+
+    async def _pause_and_resume(self, api: aiohttp.ClientSession, execution_id: str) -> None:
         await self._waiting[execution_id].wait()
-        pause = messages_pb2.PauseExecutionRequest(execution_id=execution_id, reason="the demo pauses it")
-        await self._call(channel, "PauseExecution", pause)
+        await self._post(api, f"executions/{execution_id}/pause", {"reason": "the demo pauses it"})
         await self._paused[execution_id].wait()
-        resume = messages_pb2.ResumeExecutionRequest(execution_id=execution_id, reason="the demo resumes it")
-        await self._call(channel, "ResumeExecution", resume)
+        await self._post(api, f"executions/{execution_id}/resume", {"reason": "the demo resumes it"})
 
     async def _kill_half_way(self, http_port: int) -> None:
         await self._half_way.wait()
@@ -266,42 +295,40 @@ class Demo:
         os.kill(self.killed_pid, signal.SIGKILL)
         self.view.say(f"killed worker 0 (process {self.killed_pid}) while {unfinished} executions were unfinished")
 
-    async def _read(self, receiver: Process) -> None:
-        assert receiver.stdout is not None
-        while line := await receiver.stdout.readline():
-            event = orjson.loads(line)
-            run = self.runs.get(event.get("workflowExecutionId", ""))
-            if run is None:
-                continue
-            self._take(run, event)
-
     def _take(self, run: Run, event: dict[str, Any]) -> None:
         run.events += 1
-        if not event.get("taskName"):
+        if not event.get("task_name"):
             run.status = event["status"]
-        kind = event["eventType"]
+        kind = event["event_type"]
         self.view.step(event)
         if run.execution_id in self._paused:
-            if kind == "task_started" and event["taskName"] == "objectionPeriod":
+            if kind == "task_started" and event["task_name"] == "objectionPeriod":
                 self._waiting[run.execution_id].set()
             elif kind == "workflow_paused":
                 self._paused[run.execution_id].set()
         if kind == "workflow_completed":
-            run.result = orjson.loads(event["outputJson"])
+            run.result = orjson.loads(event["output_json"])
         elif kind == "workflow_failed":
             error = event["error"]
             run.result = {key: error[key] for key in ("type", "status", "title", "detail", "instance") if key in error}
         if run.ended and sum(run.ended for run in self.runs.values()) >= len(self.runs) // 2:
             self._half_way.set()
 
-    def _verdict(self, receiver_code: int | None) -> bool:
+    def _verdict(self, is_whole: bool) -> bool:
         wrong = [run for run in self.runs.values() if not run.right]
         self.view.summary(self.runs.values(), self.events, self.ended_s - self.submitted_s, self.killed_pid)
         for run in wrong[:10]:
             self.view.say(f"{run.execution_id} ended {run.status} with {run.result}: not as {run.example.file} says")
-        if receiver_code:
-            self.view.say(f"the receiver found violations; see {self.folder / 'receiver.log'}")
-        return not wrong and not receiver_code
+        if not is_whole:
+            self.view.say(f"the service's store is not whole; see {self.folder}")
+        return not wrong and is_whole
+
+
+def free_port() -> int:
+    """A port that nobody has: the service is told of the runner's before there is a runner."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
 
 
 def main() -> None:
@@ -312,22 +339,20 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="lines instead of a live display")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fastrunner-demo-"))
-    right = False
-    try:
-        with DemoView(live=not options.plain) as view:
-            try:
-                right = asyncio.run(Demo(folder, options.workers, options.scale, view).run())
-            except DemoFailed as failure:
-                view.say(f"the demo failed: {failure}")
-            except KeyboardInterrupt:
-                view.say("interrupted; everything the demo started is stopped")
-            view.say(f"data and logs: {folder}" + (" (removed now)" if right else ""))
-            if right:
-                view.say(NEXT)
-    finally:
-        if right:
+    stays = sys.stdout.isatty() and sys.stdin.isatty()
+    with DemoView(live=not options.plain) as view:
+        demo = Demo(folder, options.workers, options.scale, stays, view)
+        try:
+            asyncio.run(demo.run())
+        except DemoFailed as failure:
+            view.say(f"the demo failed: {failure}")
+        except KeyboardInterrupt:
+            view.say("everything the demo started is stopped")
+        view.say(f"data and logs: {folder}" + (" (removed now)" if demo.is_right else ""))
+        if demo.is_right:
+            view.say(NEXT)
             shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(0 if right else 1)
+    sys.exit(0 if demo.is_right else 1)
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ class DemoView:
 
     def step(self, event: dict[str, Any]) -> None:
         """An event has arrived; the view watches one execution at a time, the next when that has ended."""
-        execution_id = event["workflowExecutionId"]
-        if not self._watched and int(event["sequenceNumber"]) == 1:
+        execution_id = event["workflow_execution_id"]
+        if not self._watched and event["sequence_number"] == 1:
             self._watched, self._tree = execution_id, ExecutionTree()
         if execution_id == self._watched:
             self._tree.take(ParseDict(event, messages_pb2.WorkflowProgressEvent()))
