@@ -176,8 +176,8 @@ class Demo:
 
     async def _start_service(self, stack: AsyncExitStack, runner_port: int) -> tuple[Process, dict[str, int]]:
         """The Stigmer Service, and its ports, as its first line says."""
-        arguments = ("fastrunner", "stigmer", "serve", "--data-dir", str(self.folder / "service"))
-        arguments += ("--runner", f"127.0.0.1:{runner_port}", "--grpc-port", "0", "--http-port", "0")
+        arguments = ["fastrunner", "stigmer", "serve", "--data-dir", str(self.folder / "service")]
+        arguments += ["--runner", f"127.0.0.1:{runner_port}", "--grpc-port", "0", "--http-port", "0"]
         log = self.folder / "service.log"
         key = {"FASTRUNNER_RECEIVER_TOKEN": self.token}
         service = await stack.enter_async_context(process(*arguments, log=log, stdout=PIPE, settings=key))
