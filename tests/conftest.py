@@ -2,10 +2,12 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from tests import properties
+from tests.mongodb import MongoServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,3 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"jq differential: --jq-seed {config.getoption('--jq-seed')}"
+
+
+@pytest.fixture(scope="session")
+def mongo_url() -> Iterator[str]:
+    """Of a server in memory, without a database."""
+    server = MongoServer().start()
+    yield server.url
+    server.kill()

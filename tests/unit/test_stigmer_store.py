@@ -1,20 +1,16 @@
-"""The Stigmer Service's store: what is kept of events, what follows from them, and what a second time changes."""
+"""The Stigmer Service's stores: what is kept of events, what follows from them, and what a second time changes."""
 
 import asyncio
-import fcntl
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowProgressEvent
-from fastrunner.base import limits
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails
 from fastrunner.base.clock import wall_ms
-from fastrunner.engine.embedded.store.shared_file import SharedFile
-from fastrunner.errors import AlreadyRegistered, AtCapacity, Damaged, IdTaken, UnknownExecution, UnknownWorkflow
+from fastrunner.errors import AlreadyRegistered, IdTaken, UnknownExecution, UnknownWorkflow
 from fastrunner.stigmer.store import (
     ACCEPTED,
     RECORDED,
@@ -22,67 +18,44 @@ from fastrunner.stigmer.store import (
     REPORTED,
     Arrived,
     Filter,
-    NewExecution,
     Refusal,
+    Store,
     Taken,
     WorkflowKey,
 )
-from fastrunner.stigmer.store.sqlite import FILE_NAME, SqliteStore
-from fastrunner.stigmer.verify import Verified, verify
+from fastrunner.stigmer.store.mongodb.store import MongoStore
+from fastrunner.stigmer.store.sqlite import SqliteStore
+from tests.mongodb import fresh_url
+from tests.unit.stigmer_stores import arrived, counted, findings, new, whole
+
+Opening = Callable[[], Awaitable[Store]]
+
+
+@pytest.fixture(params=["sqlite", "mongodb"])
+def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
+    """Opens the same store, each time."""
+    if request.param == "sqlite":
+        make: Callable[[], Store] = lambda: SqliteStore(tmp_path, retention_s=3600.0)  # noqa: E731
+    else:
+        url = fresh_url(request.getfixturevalue("mongo_url"))
+        make = lambda: MongoStore(url, retention_s=3600.0)  # noqa: E731
+
+    async def opened() -> Store:
+        store = make()
+        await store.open()
+        return store
+
+    return opened
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_path, retention_s=3600.0)
+async def store(opening: Opening) -> AsyncIterator[Store]:
+    store = await opening()
     yield store
     await store.close()
 
 
-def arrived(execution_id: str, sequence: int, event_type: str = "task_started", **more: Any) -> Arrived:
-    more.setdefault("timestamp_ms", 1_000 + sequence)
-    event = WorkflowProgressEvent(
-        workflow_execution_id=execution_id,
-        workflow_name="order",
-        sequence_number=sequence,
-        event_type=event_type,
-        status="running",
-        **more,
-    )
-    return Arrived(event, event.SerializeToString())
-
-
-def whole(execution_id: str, tasks: int = 2, end: str = "workflow_completed", **more: Any) -> list[Arrived]:
-    """All events of an execution."""
-    types = ["workflow_started", "workflow_validating", "workflow_validated"]
-    types += ["task_started", "task_completed"] * tasks
-    events = [arrived(execution_id, number, event_type) for number, event_type in enumerate(types, 1)]
-    return [*events, arrived(execution_id, len(types) + 1, end, **more)]
-
-
-def new(execution_id: str, *, asked: bytes = b"asked", **more: Any) -> NewExecution:
-    fields: dict[str, Any] = {"namespace": "shop", "name": "order", "version": "1.0.0", "labels": {"a": "b"}, **more}
-    return NewExecution(
-        id=execution_id, created_ms=wall_ms(), asked_hash=asked, request=execution_id.encode(), **fields
-    )
-
-
-def changed(folder: Path, *statements: str) -> None:
-    """Has a hand in the file that is not the service's."""
-    db = apsw.Connection(str(folder / FILE_NAME))
-    for statement in statements:
-        db.execute(statement)
-    db.close()
-
-
-async def findings(store: SqliteStore) -> list[str]:
-    return [f"{each.kind} {each.about}" async for each in verify(store, Verified())]
-
-
-async def counted(store: SqliteStore, **which: Any) -> dict[str, int]:
-    return dict(await store.counts(Filter(**which)))
-
-
-async def test_an_execution_is_what_its_events_say(store: SqliteStore) -> None:
+async def test_an_execution_is_what_its_events_say(store: Store) -> None:
     events = whole("e", output_json='{"a":1}', message="done")
     taken = await store.take(events[:4])
     assert (taken.acknowledged, taken.stored, taken.duplicates) == ({"e": 4}, 4, 0)
@@ -102,12 +75,12 @@ async def test_an_execution_is_what_its_events_say(store: SqliteStore) -> None:
     assert await findings(store) == []
 
 
-async def test_an_error_is_kept(store: SqliteStore) -> None:
+async def test_an_error_is_kept(store: Store) -> None:
     await store.take(whole("e", end="workflow_failed", error=ErrorDetails(code="TIMEOUT_ERROR", status=408)))
     assert (await store.find("e")).standing.error_json == '{"code":"TIMEOUT_ERROR","status":408}'
 
 
-async def test_equal_bytes_again_are_acknowledged_and_other_bytes_are_a_violation(store: SqliteStore) -> None:
+async def test_equal_bytes_again_are_acknowledged_and_other_bytes_are_a_violation(store: Store) -> None:
     events = whole("e")
     await store.take(events)
     taken = await store.take(events)
@@ -120,7 +93,7 @@ async def test_equal_bytes_again_are_acknowledged_and_other_bytes_are_a_violatio
     assert await findings(store) == ["changed e"]
 
 
-async def test_an_event_that_differs_behind_a_gap_counts_as_it_came_first(store: SqliteStore) -> None:
+async def test_an_event_that_differs_behind_a_gap_counts_as_it_came_first(store: Store) -> None:
     events = whole("e")
     await store.take([events[7]])
     taken = await store.take([*events[:7], arrived("e", 8, "workflow_failed")])
@@ -128,7 +101,7 @@ async def test_an_event_that_differs_behind_a_gap_counts_as_it_came_first(store:
     assert (await store.find("e")).standing.status == "completed"
 
 
-async def test_only_the_prefix_without_a_gap_is_shown(store: SqliteStore) -> None:
+async def test_only_the_prefix_without_a_gap_is_shown(store: Store) -> None:
     events = whole("e")
     taken = await store.take([events[0], *events[2:]])
     assert taken.acknowledged == {"e": 1}
@@ -144,7 +117,7 @@ async def test_only_the_prefix_without_a_gap_is_shown(store: SqliteStore) -> Non
     assert await findings(store) == []
 
 
-async def test_what_follows_the_last_event_is_kept_and_changes_nothing(store: SqliteStore) -> None:
+async def test_what_follows_the_last_event_is_kept_and_changes_nothing(store: Store) -> None:
     await store.take(whole("e"))
     taken = await store.take([arrived("e", 9, "workflow_failed")])
     assert (taken.acknowledged, taken.violations) == ({"e": 9}, {"after_end": 1})
@@ -154,7 +127,7 @@ async def test_what_follows_the_last_event_is_kept_and_changes_nothing(store: Sq
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_any_order_in_any_portions_any_number_of_times_is_the_same(store: SqliteStore, seed: int) -> None:
+async def test_any_order_in_any_portions_any_number_of_times_is_the_same(store: Store, seed: int) -> None:
     """Also from many at once, and over events that come while the first ones are written."""
     chance = random.Random(seed)
     ends = ["workflow_completed", "workflow_failed", "workflow_cancelled"]
@@ -180,7 +153,7 @@ async def test_any_order_in_any_portions_any_number_of_times_is_the_same(store: 
     assert await findings(store) == []
 
 
-async def test_pages_of_events_end_at_their_size(store: SqliteStore) -> None:
+async def test_pages_of_events_end_at_their_size(store: Store) -> None:
     events = whole("e", 20)
     await store.take(events)
     page = await store.events_after("e", 0, 1000, 3 * len(events[3].message))
@@ -192,7 +165,7 @@ async def test_pages_of_events_end_at_their_size(store: SqliteStore) -> None:
         await store.events_after("other", 0, 1, 1)
 
 
-async def test_recorded_once_and_launched_once(store: SqliteStore) -> None:
+async def test_recorded_once_and_launched_once(store: Store) -> None:
     assert await store.record(new("e"))
     assert not await store.record(new("e"))
     with pytest.raises(IdTaken):
@@ -209,7 +182,7 @@ async def test_recorded_once_and_launched_once(store: SqliteStore) -> None:
     assert await findings(store) == []
 
 
-async def test_a_refused_execution_has_failed_unless_its_events_say_otherwise(store: SqliteStore) -> None:
+async def test_a_refused_execution_has_failed_unless_its_events_say_otherwise(store: Store) -> None:
     await store.record(new("refused"))
     await store.record(new("running"))
     await store.take(whole("running")[:4])
@@ -228,7 +201,7 @@ async def test_a_refused_execution_has_failed_unless_its_events_say_otherwise(st
     assert await findings(store) == []
 
 
-async def test_events_that_come_before_the_record_are_the_records(store: SqliteStore) -> None:
+async def test_events_that_come_before_the_record_are_the_records(store: Store) -> None:
     await store.take(whole("e")[:4])
     assert await counted(store, namespace="shop") == {}
     assert await store.record(new("e"))
@@ -238,7 +211,7 @@ async def test_events_that_come_before_the_record_are_the_records(store: SqliteS
     assert await findings(store) == []
 
 
-async def test_lists_and_counts_by_every_filter(store: SqliteStore) -> None:
+async def test_lists_and_counts_by_every_filter(store: Store) -> None:
     for number in range(12):
         version = "1.0.0" if number % 2 else "2.0.0"
         await store.record(new(f"e{number}", namespace="shop" if number < 8 else "bank", version=version))
@@ -263,7 +236,7 @@ async def test_lists_and_counts_by_every_filter(store: SqliteStore) -> None:
     assert await ids(first[-1].number, 3) == ["e6", "e5", "e4"]
 
 
-async def test_workflows_and_their_versions(store: SqliteStore, tmp_path: Path) -> None:
+async def test_workflows_and_their_versions(store: Store) -> None:
     for version in ("1.9.0", "1.10.0", "1.10.0-beta"):
         assert await store.add_workflow(WorkflowKey("shop", "order", version), f"text {version}", 5)
     assert not await store.add_workflow(WorkflowKey("shop", "order", "1.9.0"), "text 1.9.0", 6)
@@ -284,12 +257,9 @@ async def test_workflows_and_their_versions(store: SqliteStore, tmp_path: Path) 
     assert pages == [("pay", "1.0.0"), ("order", "1.10.0"), ("order", "1.10.0-beta"), ("order", "1.9.0")]
     assert len(await store.page_workflows("", "", frozenset({"bank"}), None, 10)) == 1
     assert len(await store.page_workflows("shop", "order", None, None, 10)) == 3
-    changed(tmp_path, "update workflows set document = 'damaged' where version = '1.9.0'")
-    with pytest.raises(Damaged, match="restore a backup"):
-        await store.find_workflow(WorkflowKey("shop", "order", "1.9.0"))
 
 
-async def test_what_has_ended_is_forgotten_after_its_time(store: SqliteStore) -> None:
+async def test_what_has_ended_is_forgotten_after_its_time(store: Store) -> None:
     await store.take([*whole("old"), *whole("other"), *whole("running")[:4]])
     await store.take([arrived("old", 2, "task_failed")])
     assert await store.expire(wall_ms(), 100) == 0
@@ -301,68 +271,9 @@ async def test_what_has_ended_is_forgotten_after_its_time(store: SqliteStore) ->
     assert await findings(store) == []
 
 
-async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+async def test_everything_is_there_after_a_restart(opening: Opening) -> None:
     for times in range(2):
-        store = SqliteStore(tmp_path, retention_s=3600.0)
+        store = await opening()
         taken = await store.take(whole("e"))
         assert taken.duplicates == 8 * times
         await store.close()
-
-
-async def test_verify_finds_what_is_wrong(store: SqliteStore, tmp_path: Path) -> None:
-    await store.take([*whole("lost"), *whole("status"), *whole("counted"), *whole("mixed"), *whole("torn")])
-    changed(
-        tmp_path,
-        "delete from events where execution_id = 'lost' and sequence = 3",
-        "update executions set status = 'running' where id = 'status'",
-        "update counters set executions = executions + 1 where status = 'completed'",
-        "update events set message = (select message from events where execution_id = 'torn' and sequence = 2)"
-        " where execution_id = 'mixed' and sequence = 2",
-        "update events set message = x'ff' where execution_id = 'torn' and sequence = 4",
-        "insert into events values ('stray', 1, x'')",
-    )
-    found = await findings(store)
-    assert {"gap lost", "fold status", "unreadable mixed", "unreadable torn", "stray stray"} <= set(found)
-    assert "counter /order//completed" in found
-
-
-async def test_a_commit_takes_what_waits_up_to_a_bound(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused write takes none of the others of its commit with it."""
-    monkeypatch.setattr(limits, "STIGMER_COMMIT_EVENTS_MAX", 20)
-    commits: list[int] = []
-    written = SharedFile.written
-
-    def counting(file: SharedFile, action: Any) -> Any:
-        commits.append(1)
-        return written(file, action)
-
-    monkeypatch.setattr(SharedFile, "written", counting)
-    await store.record(new("taken"))
-    outcomes = await asyncio.gather(
-        *(store.take(whole(f"e{number}")) for number in range(10)),
-        store.record(new("taken", asked=b"other")),
-        return_exceptions=True,
-    )
-    assert isinstance(outcomes[-1], IdTaken)
-    assert all(isinstance(each, Taken) for each in outcomes[:-1])
-    # Two takes of eight events fit into a commit; the first one went alone.
-    assert 5 <= len(commits) - 1 <= 7
-    assert await counted(store) == {"pending": 1, "completed": 10}
-    assert await findings(store) == []
-
-
-@pytest.mark.parametrize("limit", ["STIGMER_WAITING_EVENTS_MAX", "STIGMER_WAITING_SIZE_BYTES_MAX"])
-async def test_more_than_may_wait_is_refused(
-    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
-    await store.take(whole("first"))
-    monkeypatch.setattr(limits, limit, 20)
-    with (tmp_path / FILE_NAME).with_suffix(".lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # However many they are, those who come first are taken.
-        waiting = asyncio.create_task(store.take(whole("second", 20)))
-        await asyncio.sleep(0)
-        with pytest.raises(AtCapacity, match="send it again later"):
-            await store.take(whole("third"))
-    assert (await waiting).stored == 44
-    assert (await store.take(whole("third"))).stored == 8

@@ -170,8 +170,7 @@ class StigmerService:
             stack.push_async_callback(self.store.close)
             stack.push_async_callback(self._runner.close)
             try:
-                # The file is made, or brought to this version's form, before anybody is answered.
-                await self.store.expire(0, 1)
+                await self.store.open()
             except RunnerError as error:
                 raise CannotServe(error.message) from None
             await stack.enter_async_context(self._grpc())

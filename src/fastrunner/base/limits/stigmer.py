@@ -39,6 +39,25 @@ STIGMER_EXPIRE_BATCH_MAX: Final = 100
 STIGMER_SWEEP_INTERVAL_S: Final = 1.0
 """How often what is to be forgotten, and what is missing, is looked for."""
 
+STIGMER_STORE_CALL_S_MAX: Final = 10.0
+"""How long one call to a database may take, finding it included: shorter than a runner waits for its answer twice."""
+
+STIGMER_DOCUMENT_EVENT_SIZE_BYTES_MAX: Final = 3_145_728
+"""An event on MongoDB: its output is kept with the execution, too, in one document of at most 16 MiB beside the
+request."""
+
+STIGMER_DOCUMENT_REQUEST_SIZE_BYTES_MAX: Final = 12_582_912
+"""The request of an execution on MongoDB: the rest of such a document."""
+
+STIGMER_MOVES_MAX: Final = 500
+"""Executions of one batch that moves counters on MongoDB: the plan of one is a document of some 100 KB."""
+
+STIGMER_COUNTING_PAUSE_S: Final = 0.05
+"""How long changes of executions are gathered before they are counted together on MongoDB."""
+
+STIGMER_COUNTING_INTERVAL_S: Final = 1.0
+"""How often it is looked for what another service has left uncounted: how late counts on MongoDB are after a death."""
+
 API_BODY_SIZE_BYTES_MAX: Final = 10_485_760
 """Body of a request of the HTTP API: a document, or an input, of the sizes that the runner takes, and some more."""
 

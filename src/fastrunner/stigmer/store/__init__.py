@@ -33,6 +33,7 @@ __all__ = [
     "Launch",
     "NewExecution",
     "Refusal",
+    "SharedStore",
     "Standing",
     "Store",
     "Taken",
@@ -283,6 +284,13 @@ class Store(Protocol):
     """Everything the service keeps. Every method raises StorageFailed or StorageFull where it cannot be read or
     written."""
 
+    @property
+    def waiting_events(self) -> int:
+        """Events that wait to be kept."""
+
+    async def open(self) -> None:
+        """Makes what it is kept in, if need be, before anybody is answered."""
+
     async def take(self, events: Sequence[Arrived]) -> Taken:
         """Keeps events, folds what follows what is folded, and moves the counters. Executions that are not known come
         into being as reported ones. Raises AtCapacity, having kept none, where more wait to be kept than may."""
@@ -341,3 +349,10 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Waits for what is being written, and gives everything back."""
+
+
+class SharedStore(Store, Protocol):
+    """A store of several services at once."""
+
+    async def last_sequences(self, execution_ids: Sequence[str]) -> Mapping[str, int]:
+        """How far executions are shown, of those that are there."""

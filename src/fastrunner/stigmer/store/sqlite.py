@@ -40,7 +40,7 @@ from fastrunner.stigmer.store import (
     WorkflowKey,
 )
 from fastrunner.stigmer.store.taking import Taking, move_counter
-from fastrunner.stigmer.store.writer import GroupWriter
+from fastrunner.stigmer.store.writer import FileWriter
 
 __all__ = ["FILE_NAME", "SqliteStore"]
 
@@ -66,7 +66,7 @@ class SqliteStore:
     def __init__(self, folder: Path, retention_s: float) -> None:
         """`retention_s`: how long after its end an execution is kept, in seconds."""
         self._retention_ms = int(retention_s * 1000)
-        self._writer = GroupWriter(
+        self._writer = FileWriter(
             SharedFile(folder / FILE_NAME, _SCHEMA), (_QUERIES["savepoint"], _QUERIES["release"], _QUERIES["undo"])
         )
         self._file = SharedFile(folder / FILE_NAME, _SCHEMA)
@@ -76,6 +76,10 @@ class SqliteStore:
     def waiting_events(self) -> int:
         """Events that wait to be kept."""
         return self._writer.waiting_count
+
+    async def open(self) -> None:
+        """See Store."""
+        await self._reading(lambda db: None)
 
     # --- writing ---
 

@@ -1,0 +1,284 @@
+"""The Stigmer Service's store on MongoDB: deaths between any two writes, several services at once, hands that are not its."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure
+
+from fastrunner.base import limits
+from fastrunner.base.clock import wall_ms
+from fastrunner.errors import Damaged, StorageFailed, StorageFull, TooLarge
+from fastrunner.stigmer.store import Arrived, Filter, Refusal, Store, WorkflowKey
+from fastrunner.stigmer.store.mongodb.database import refusal_of
+from fastrunner.stigmer.store.mongodb.store import MongoStore
+from tests.mongodb import fresh_url
+from tests.unit.stigmer_stores import arrived, counted, findings, new, whole
+
+
+@pytest.fixture
+def url(mongo_url: str) -> str:
+    return fresh_url(mongo_url)
+
+
+async def opened(url: str) -> MongoStore:
+    store = MongoStore(url, retention_s=3600.0)
+    await store.open()
+    return store
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[MongoStore]:
+    store = await opened(url)
+    yield store
+    await store.close()
+
+
+class Died(Exception):
+    """The service, in the middle of something."""
+
+
+class Mortal:
+    """A collection whose client dies after so many single writes, in the middle of a bulk as well."""
+
+    def __init__(self, collection: Any, life: "Life") -> None:
+        self._collection = collection
+        self._life = life
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._collection, name)
+        if name in ("insert_many", "bulk_write"):
+            return lambda works, **more: self._several(method, works, **more)
+        if name.startswith(("insert", "update", "delete", "find_one_and")):
+            return lambda *args, **more: self._single(method, *args, **more)
+        self._life.check()
+        return method
+
+    async def _single(self, method: Any, *args: Any, **more: Any) -> Any:
+        self._life.check()
+        found = await method(*args, **more)
+        self._life.spend(1)
+        return found
+
+    async def _several(self, method: Any, works: Sequence[Any], **more: Any) -> Any:
+        self._life.check()
+        count = min(len(works), self._life.left)
+        try:
+            found = await method(works[:count], **more)
+        except BulkWriteError:
+            self._life.spend(count)
+            raise
+        self._life.spend(count)
+        return found
+
+
+class Life:
+    """How many writes are left."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def check(self) -> None:
+        if self.left <= 0:
+            raise Died
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        self.check()
+
+
+def bound(store: MongoStore, life: Life) -> None:
+    """Lets a store live so long."""
+    for name in ("events", "executions", "counters", "violations", "workflows", "service"):
+        setattr(store._database, name, Mortal(getattr(store._database, name), life))
+
+
+def day(store: Store) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+    """What happens, step by step; whoever asked for a step that died asks again."""
+    first, second = whole("first"), whole("second", 6)
+    refusal = Refusal(3, "no")
+    return [
+        lambda: store.add_workflow(WorkflowKey("shop", "order", "1.0.0"), "text", 5),
+        lambda: store.record(new("first")),
+        lambda: store.record(new("refused")),
+        lambda: store.take(first[:4]),
+        lambda: store.launched("first", None, wall_ms()),
+        lambda: store.launched("refused", refusal, wall_ms()),
+        lambda: store.take([*second[:3], *second[5:9], *first[6:]]),
+        lambda: store.record(new("second")),
+        lambda: store.take([*first[4:], *second[3:5], arrived("third", 1, "workflow_started")]),
+        lambda: store.expire(wall_ms() + 3_700_000, 10),
+        lambda: store.take(second),
+    ]
+
+
+async def test_a_service_may_die_between_any_two_writes(mongo_url: str) -> None:
+    """Its successor, who is asked for the same again, and for what was to come, has everything once."""
+    deaths = 0
+    while True:
+        deaths += 1
+        url = fresh_url(mongo_url)
+        store = await opened(url)
+        bound(store, Life(deaths))
+        at = 0
+        try:
+            for at, step in enumerate(day(store)):  # noqa: B007
+                await step()
+            await store.reconcile()
+        except Died:
+            pass
+        else:
+            await store.close()
+            break
+        await store.close()
+        store = await opened(url)
+        for step in day(store)[at:]:
+            await step()
+        assert await counted(store) == {"completed": 1, "running": 1}, deaths
+        assert await findings(store) == [], deaths
+        await store.close()
+    assert deaths > 60
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_several_services_that_take_at_once_have_everything_once(url: str, seed: int) -> None:
+    """Parts of the same executions, in any order, some of them to several."""
+    chance = random.Random(seed)
+    stores = [await opened(url) for _ in range(3)]
+    executions = {f"e{number}": whole(f"e{number}", chance.randrange(20)) for number in range(10)}
+    sent = [event for each in executions.values() for event in each]
+    sent += chance.choices(sent, k=len(sent) // 2)
+    chance.shuffle(sent)
+
+    async def report(store: MongoStore, events: Sequence[Arrived]) -> int:
+        """As a runner does: again, until it is acknowledged."""
+        stored, at = 0, 0
+        while at < len(events):
+            size = chance.randrange(1, 30)
+            stored += (await store.take(events[at : at + size])).stored
+            at += size
+        return stored
+
+    outcomes = await asyncio.gather(
+        *(report(store, sent[place :: len(stores)]) for place, store in enumerate(stores)),
+        *(stores[0].record(new(each)) for each in executions),
+    )
+    assert sum(outcomes[:3]) == sum(map(len, executions.values()))
+    for execution_id, events in executions.items():
+        # No one had to look again: whoever came last has folded all.
+        page = await stores[1].events_after(execution_id, 0, 1000, 10**7)
+        assert (page.messages, page.has_ended) == ([each.message for each in events], True)
+    assert await counted(stores[2]) == {"completed": 10}
+    assert await counted(stores[2], namespace="shop") == {"completed": 10}
+    assert await findings(stores[0]) == []
+    for store in stores:
+        await store.close()
+
+
+async def test_counters_move_by_themselves_also_those_of_a_dead_service(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STIGMER_COUNTING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(limits, "STIGMER_MOVES_MAX", 2)
+    dead = MongoStore(url, retention_s=3600.0)
+    await dead._database.open()
+    for number in range(5):
+        await dead.record(new(f"e{number}"))
+    # It planned a batch, and performed half of it.
+    bound(dead, Life(2))
+    with pytest.raises(Died):
+        await dead.reconcile()
+    await dead.close()
+    store = await opened(url)
+    async with asyncio.timeout(30):
+        while dict(await store.counts(Filter())) != {"pending": 5}:
+            await asyncio.sleep(0.01)
+    assert await findings(store) == []
+    await store.close()
+
+
+async def test_what_is_forgotten_late_spares_a_later_one_of_the_same_id(url: str) -> None:
+    slow, quick = await opened(url), await opened(url)
+    await slow.take(whole("e"))
+    # The slow one dies after it has marked it, before it removes anything.
+    bound(slow, Life(1))
+    with pytest.raises(Died):
+        await slow.expire(wall_ms() + 3_700_000, 10)
+    await slow.close()
+    assert (await quick.take(whole("e", 4))).acknowledged == {"e": 12}
+    assert await quick.expire(wall_ms(), 10) == 0
+    assert await counted(quick) == {"completed": 1}
+    assert await findings(quick) == []
+    await quick.close()
+
+
+async def test_verify_finds_what_is_wrong(store: MongoStore) -> None:
+    for execution_id in ("lost", "status", "counted", "mixed", "torn"):
+        await store.take(whole(execution_id))
+    await store.add_workflow(WorkflowKey("shop", "order", "1.0.0"), "text", 5)
+    await store.reconcile()
+    database = store._database
+
+    async def key(execution_id: str, sequence: int) -> str:
+        return f"{(await store.find(execution_id)).number:016x}-{sequence:016x}"
+
+    await database.events.delete_one({"_id": await key("lost", 3)})
+    await database.executions.update_one({"_id": "status"}, {"$set": {"status": "running"}})
+    await database.counters.update_one({"status": "completed"}, {"$inc": {"executions": 1}})
+    other = await database.events.find_one({"_id": await key("torn", 2)})
+    assert other is not None
+    message = {"$set": {"message": other["message"]}}
+    await database.events.update_one({"_id": await key("mixed", 2)}, message)
+    await database.events.update_one({"_id": await key("torn", 4)}, {"$set": {"message": b"\xff"}})
+    await database.events.insert_one({"_id": f"{999:016x}-{1:016x}", "message": arrived("stray", 1).message})
+    await database.workflows.update_one({"name": "order"}, {"$set": {"document": "damaged"}})
+    found = await findings(store)
+    assert {"gap lost", "fold status", "unreadable mixed", "unreadable torn", "stray stray"} <= set(found)
+    assert "counter /order//completed" in found
+    with pytest.raises(Damaged, match="restore a backup"):
+        await store.find_workflow(WorkflowKey("shop", "order", "1.0.0"))
+
+
+async def test_what_a_document_cannot_hold_is_refused(store: MongoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STIGMER_DOCUMENT_EVENT_SIZE_BYTES_MAX", 1000)
+    monkeypatch.setattr(limits, "STIGMER_DOCUMENT_REQUEST_SIZE_BYTES_MAX", 3)
+    with pytest.raises(TooLarge, match="an event has"):
+        await store.take([*whole("e"), arrived("e", 9, message="x" * 1000)])
+    with pytest.raises(TooLarge, match="the execution has 4 bytes"):
+        await store.record(new("long"))
+    assert await store.page(Filter(), 0, 10) == []
+
+
+async def test_a_server_that_is_not_there_is_told_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "STIGMER_STORE_CALL_S_MAX", 0.2)
+    store = MongoStore("mongodb://me:secret-word@127.0.0.1:1/stigmer", retention_s=1.0)
+    with pytest.raises(StorageFailed, match=r"MongoDB cannot be used .*127\.0\.0\.1:1") as refusal:
+        await store.open()
+    await store.close()
+    assert "secret-word" not in str(refusal.value) + caplog.text
+
+
+@pytest.mark.parametrize("url", ["mongo://secret-word", "mongodb://me:secret-word@host:port", "mongodb://a/?secret-word"])
+def test_what_is_no_url_is_told_without_it(url: str) -> None:
+    with pytest.raises(ValueError, match="no URL of a MongoDB") as refusal:
+        MongoStore(url, retention_s=1.0)
+    assert "secret-word" not in str(refusal.value)
+
+
+async def test_a_database_of_a_later_version_is_left_alone(url: str) -> None:
+    async with AsyncMongoClient[dict[str, Any]](url) as client:
+        await client.get_default_database()["service"].insert_one({"_id": "schema", "version": 99})
+    store = MongoStore(url, retention_s=1.0)
+    with pytest.raises(StorageFailed, match="schema 99"):
+        await store.open()
+    await store.close()
+
+
+def test_failures_are_told_by_what_helps() -> None:
+    assert isinstance(refusal_of(OperationFailure("no space left", 14031)), StorageFull)
+    assert isinstance(refusal_of(AutoReconnect("connection closed")), StorageFailed)
