@@ -3,8 +3,11 @@
 Rule: on loopback, on a port of the kernel's choice, ended by its process id; a test has databases of its own.
 """
 
+import contextlib
+import signal
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.outside import find_suite, find_tool, require
@@ -43,6 +46,16 @@ class MongoServer:
         assert line, f"it did not begin: {self._process.wait()}"
         self.port = int(line)
         return self
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It is there and does nothing meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Without a word."""

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from fastrunner.config import ClientSettings, Config, flag_fields, shown_fields, variable_of
+from fastrunner.config import ClientSettings, Config, StigmerSettings, flag_fields, shown_fields, variable_of
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 INTRODUCTION = """\
@@ -37,6 +37,15 @@ where `--target` says, else where `FASTRUNNER_TARGET` does (host:port), else at
 that host with `FASTRUNNER_HTTP_PORT`. With no target at all it takes both ports from `ports.json` in
 `FASTRUNNER_DATA_DIR`.
 """
+STIGMER = """
+## Stigmer Service
+
+`fastrunner stigmer serve` reads these in the same way; each is a flag of it. Where the runner is, and how to prove
+itself to it: `FASTRUNNER_TARGET`, `FASTRUNNER_TOKEN` and the other variables of clients. See [stigmer](stigmer.md).
+
+| variable | flag | value | default | meaning |
+|---|---|---|---|---|
+"""
 _BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
 _NAMES = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path", SecretStr: "text, secret"}
 
@@ -44,7 +53,21 @@ _NAMES = {bool: "true or false", int: "integer", float: "number", str: "text", P
 def document() -> str:
     """The whole page."""
     rows = [_row(field, Config.model_fields[field]) for field in shown_fields()]
-    return INTRODUCTION + "".join(f"| {' | '.join(row)} |\n" for row in rows) + COMMANDS
+    of_stigmer = [_stigmer_row(field, info) for field, info in StigmerSettings.model_fields.items()]
+    return INTRODUCTION + _table(rows) + COMMANDS + STIGMER + _table(of_stigmer)
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _stigmer_row(field: str, info: FieldInfo) -> tuple[str, ...]:
+    is_list = typing.get_origin(info.annotation) is tuple
+    flag = f"--{field.removesuffix('s' if is_list else '').replace('_', '-')}"
+    value = "text, between commas; the flag repeated" if is_list else _value(info)
+    default = "none" if is_list else _default(info)
+    text = (info.description or "").replace("\n", " ").replace("|", "\\|")
+    return f"`{variable_of(field, StigmerSettings)}`", f"`{flag}`", value, default, text
 
 
 def _row(field: str, info: FieldInfo) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load, openssl,
 # podman with runc, busybox-static, of which tests make their image, chromium, and the brokers mosquitto, nats-server and
-# redis-server; with Go grpcurl and ghz, with npm buf. Usage: get_tools.sh FOLDER, where the last three go. Fails if one
-# is missing afterwards.
+# redis-server; with Go grpcurl and ghz, with npm buf, with Maven what tests have in the place of MongoDB. Usage:
+# get_tools.sh FOLDER, where what is of Go and npm goes; what is of Java goes to share/ beside it. Fails if one is missing
+# afterwards.
 set -eu
 
 GRPCURL=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
@@ -12,8 +13,10 @@ POLICY=/usr/sbin/policy-rc.d
 BROKERS="mosquitto nats-server redis-server"
 PROGRAMS="prometheus promtool h2load openssl podman chromium $BROKERS"
 
+here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
+mongodb="$(dirname "$folder")/share/mongodb-stand-in"
 PATH="$folder:$PATH:/usr/sbin:/usr/local/go/bin"
 export PATH
 
@@ -60,6 +63,11 @@ install_buf() {
 	ln -sf "../share/buf/node_modules/.bin/buf" "$folder/buf"
 }
 
+install_mongodb() {
+	mvn -q -B -f "$here/mongodb/pom.xml" dependency:copy-dependencies -DoutputDirectory="$mongodb" >/dev/null
+	javac -cp "$mongodb/*" -d "$mongodb" "$here/mongodb/MongoStandIn.java"
+}
+
 packages=
 { has prometheus && has promtool; } || packages="$packages prometheus"
 has h2load || packages="$packages nghttp2-client"
@@ -67,6 +75,7 @@ has openssl || packages="$packages openssl"
 has podman || packages="$packages podman runc"
 has chromium || packages="$packages chromium"
 has_static_busybox || packages="$packages busybox-static"
+{ has mvn && has javac; } || packages="$packages maven default-jdk-headless"
 for name in $BROKERS; do
 	has "$name" || packages="$packages $name"
 done
@@ -75,8 +84,10 @@ done
 has grpcurl || install_program "$GRPCURL"
 has ghz || install_program "$GHZ"
 has buf || install_buf
+[ -e "$mongodb/MongoStandIn.class" ] || install_mongodb
 
 for name in $PROGRAMS grpcurl ghz buf; do
 	has "$name" || refuse "$name is missing"
 done
 has_static_busybox || refuse "busybox-static is missing"
+[ -e "$mongodb/MongoStandIn.class" ] || refuse "the stand-in for MongoDB is missing"

@@ -1,5 +1,6 @@
 """Support: a Stigmer Service in a test's loop or as a process, what calls it, and a runner with a will of its own."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -182,6 +183,20 @@ async def messages(reply: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any
             current = {}
 
 
+async def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+    """The first true value of a coroutine function; connection errors count as not yet."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + timeout_s
+    while True:
+        value = None
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            value = await condition()
+        if value:
+            return value
+        assert loop.time() < deadline_s, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(0.05)
+
+
 async def _body(reply: aiohttp.ClientResponse) -> Any:
     text = await reply.text()
     return json.loads(text) if reply.content_type.endswith("json") else text
@@ -207,9 +222,11 @@ async def service(
 
 
 class ServiceProcess:
-    """`fastrunner stigmer serve` as a process."""
+    """`fastrunner stigmer serve` as a process; `settings` are variables."""
 
-    def __init__(self, folder: Path, runner: str, *flags: str, grpc_port: int = 0, http_port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, runner: str, *flags: str, grpc_port: int = 0, http_port: int = 0, **settings: Any
+    ) -> None:
         command = [
             sys.executable,
             "-m",
@@ -223,7 +240,10 @@ class ServiceProcess:
         ]
         command += ["--grpc-port", str(grpc_port), "--http-port", str(http_port), *flags]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "FASTRUNNER_RECEIVER_TOKEN": TOKEN}, stdout=subprocess.PIPE
+            command,
+            cwd=ROOT,
+            env={**os.environ, "FASTRUNNER_RECEIVER_TOKEN": TOKEN, **settings},
+            stdout=subprocess.PIPE,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -244,9 +264,9 @@ class ServiceProcess:
 
 
 @contextlib.contextmanager
-def service_process(folder: Path, runner: str, *flags: str, **ports: int) -> Iterator[ServiceProcess]:
-    """Gone afterwards, however the test ends."""
-    served = ServiceProcess(folder, runner, *flags, **ports)
+def service_process(folder: Path, runner: str, *flags: str, **more: Any) -> Iterator[ServiceProcess]:
+    """Gone afterwards, however the test ends; `more` are ports and variables."""
+    served = ServiceProcess(folder, runner, *flags, **more)
     try:
         yield served
     finally:
@@ -254,10 +274,11 @@ def service_process(folder: Path, runner: str, *flags: str, **ports: int) -> Ite
             served.kill()
 
 
-def verified(folder: Path) -> tuple[int, dict[str, int], list[dict[str, Any]]]:
-    """What `fastrunner stigmer verify` says of a store: exit code, summary, findings."""
+def verified(folder: Path, **settings: str) -> tuple[int, dict[str, int], list[dict[str, Any]]]:
+    """What `fastrunner stigmer verify` says of a store: exit code, summary, findings; `settings` are variables."""
     command = [sys.executable, "-m", "fastrunner", "stigmer", "verify", "--data-dir", str(folder), "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, **settings}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines, done.stderr
     return done.returncode, lines[-1]["summary"], [line["finding"] for line in lines[:-1]]

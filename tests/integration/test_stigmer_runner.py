@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from fastrunner.api import CancelExecutionRequest, WorkflowRunnerCommandControllerStub
 from tests.integration.callbacks import free_port
 from tests.integration.runner_process import SERVE, RunnerProcess, running
-from tests.integration.stigmer import LONG, SMALL, TOKEN, Client, ServiceProcess, service_process, verified
+from tests.integration.stigmer import LONG, SMALL, TOKEN, Client, ServiceProcess, service_process, until, verified
 
 STEPS = (
     "document: {dsl: 1.0.0, namespace: tests, name: steps, version: 1.0.0}\n"
@@ -41,20 +41,6 @@ def runner_of(folder: Path, grpc_port: int, service_port: int) -> contextlib.Abs
 async def client_of(service: ServiceProcess) -> AsyncIterator[Client]:
     async with aiohttp.ClientSession() as session:
         yield Client(session, service.http_port)
-
-
-async def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-    """The first true value of a coroutine function; connection errors count as not yet."""
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + timeout_s
-    while True:
-        value = None
-        with contextlib.suppress(aiohttp.ClientError, OSError):
-            value = await condition()
-        if value:
-            return value
-        assert loop.time() < deadline_s, f"not within {timeout_s} s: {what}"
-        await asyncio.sleep(0.05)
 
 
 async def has(client: Client, execution_id: str, status: str) -> Any:

@@ -17,10 +17,28 @@ REACHED = {
     "unit/test_diagram.py": {
         "DIAGRAM_LABEL_SIZE_CHARS_MAX": "test_names_stay_in_their_labels",
     },
-    "unit/test_stigmer_store.py": {
+    "unit/test_stigmer_sqlite.py": {
         "STIGMER_COMMIT_EVENTS_MAX": "test_a_commit_takes_what_waits_up_to_a_bound",
         "STIGMER_WAITING_EVENTS_MAX": "test_more_than_may_wait_is_refused",
         "STIGMER_WAITING_SIZE_BYTES_MAX": "test_more_than_may_wait_is_refused",
+    },
+    "unit/test_stigmer_mongodb.py": {
+        "STIGMER_COUNTING_INTERVAL_S": "test_counters_move_by_themselves_also_those_of_a_dead_service",
+        "STIGMER_DOCUMENT_EVENT_SIZE_BYTES_MAX": "test_what_a_document_cannot_hold_is_refused",
+        "STIGMER_DOCUMENT_REQUEST_SIZE_BYTES_MAX": "test_what_a_document_cannot_hold_is_refused",
+        "STIGMER_MOVES_MAX": "test_counters_move_by_themselves_also_those_of_a_dead_service",
+    },
+    "integration/test_stigmer_shared.py": {
+        "STIGMER_STORE_CALL_S_MAX": "test_a_store_that_is_away_is_told_and_comes_back",
+        "STIGMER_FOLLOWED_BATCH_MAX": "test_without_redis_it_is_shown_a_moment_later",
+        "STIGMER_FOLLOWED_INTERVAL_S": "test_without_redis_it_is_shown_a_moment_later",
+        "STIGMER_HEARD_MAX": "test_what_one_takes_the_other_shows_at_once",
+        "STIGMER_LAUNCH_LOOK_INTERVAL_S": "test_what_one_has_recorded_another_has_started",
+        "STIGMER_REDIS_CALL_S_MAX": "test_a_redis_that_hangs_is_told",
+        "STIGMER_REDIS_PAUSE_S": "test_redis_may_be_away_and_come_back",
+        "STIGMER_REDIS_WAIT_S": "test_a_redis_that_hangs_is_told",
+        "STIGMER_STREAM_LENGTH": "test_streams_keep_about_so_much",
+        "STIGMER_UNSAID_MAX": "test_news_that_wait_for_redis_are_bounded",
     },
     "integration/test_stigmer_service.py": {
         "API_EVENTS_SIZE_BYTES_MAX": "test_pages_of_a_stream_are_bounded",

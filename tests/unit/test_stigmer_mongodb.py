@@ -1,4 +1,4 @@
-"""The Stigmer Service's store on MongoDB: deaths between any two writes, several services at once, hands that are not its."""
+"""The Stigmer Service's store on MongoDB: deaths between any two writes, several services at once, others' hands."""
 
 import asyncio
 import random
@@ -15,6 +15,7 @@ from fastrunner.errors import Damaged, StorageFailed, StorageFull, TooLarge
 from fastrunner.stigmer.store import Arrived, Filter, Refusal, Store, WorkflowKey
 from fastrunner.stigmer.store.mongodb.database import refusal_of
 from fastrunner.stigmer.store.mongodb.store import MongoStore
+from tests.integration.stigmer import until
 from tests.mongodb import fresh_url
 from tests.unit.stigmer_stores import arrived, counted, findings, new, whole
 
@@ -193,9 +194,11 @@ async def test_counters_move_by_themselves_also_those_of_a_dead_service(
         await dead.reconcile()
     await dead.close()
     store = await opened(url)
-    async with asyncio.timeout(30):
-        while dict(await store.counts(Filter())) != {"pending": 5}:
-            await asyncio.sleep(0.01)
+
+    async def are_counted() -> bool:
+        return dict(await store.counts(Filter())) == {"pending": 5}
+
+    await until(are_counted, "all are counted")
     assert await findings(store) == []
     await store.close()
 
@@ -252,18 +255,24 @@ async def test_what_a_document_cannot_hold_is_refused(store: MongoStore, monkeyp
     assert await store.page(Filter(), 0, 10) == []
 
 
-async def test_a_server_that_is_not_there_is_told_without_the_password(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(limits, "STIGMER_STORE_CALL_S_MAX", 0.2)
-    store = MongoStore("mongodb://me:secret-word@127.0.0.1:1/stigmer", retention_s=1.0)
-    with pytest.raises(StorageFailed, match=r"MongoDB cannot be used .*127\.0\.0\.1:1") as refusal:
-        await store.open()
+async def test_changes_are_counted_together(url: str) -> None:
+    """Executions that have changed several times are one batch, of one move each."""
+    store = MongoStore(url, retention_s=3600.0)
+    await store._database.open()
+    for number in range(5):
+        events = whole(f"e{number}")
+        for at in range(0, len(events), 2):
+            await store.take(events[at : at + 2])
+    assert await counted(store) == {"completed": 5}
+    moves = await store._database.service.find_one({"_id": "moves"})
+    assert moves is not None
+    assert moves["batch"] == 1
     await store.close()
-    assert "secret-word" not in str(refusal.value) + caplog.text
 
 
-@pytest.mark.parametrize("url", ["mongo://secret-word", "mongodb://me:secret-word@host:port", "mongodb://a/?secret-word"])
+@pytest.mark.parametrize(
+    "url", ["mongo://secret-word", "mongodb://me:secret-word@host:port", "mongodb://a/?secret-word"]
+)
 def test_what_is_no_url_is_told_without_it(url: str) -> None:
     with pytest.raises(ValueError, match="no URL of a MongoDB") as refusal:
         MongoStore(url, retention_s=1.0)

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["EXTRAS", "Extra", "engine_refusal", "extra_refusal", "store_refusal"]
+__all__ = ["EXTRAS", "Extra", "engine_refusal", "extra_refusal", "stigmer_refusal", "store_refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Extra:
 
 _TEMPORAL: Final = Extra("temporal", "temporalio")
 _S3: Final = Extra("s3", "obstore")
+_STIGMER: Final = Extra("stigmer", "pymongo")
 _MQTT: Final = Extra("mqtt", "paho")
 
 EXTRAS: Final = {
@@ -61,6 +62,13 @@ def store_refusal() -> str:
     if _is_there(_S3.module):
         return ""
     return f"S3 needs libraries that are not installed here: pip install 'fastrunner[{_S3.name}]'"
+
+
+def stigmer_refusal() -> str:
+    """Why a Stigmer Service cannot use MongoDB and Redis; empty if it can."""
+    if _is_there(_STIGMER.module) and _is_there(EXTRAS["asyncapi:redis"].module):
+        return ""
+    return f"it needs libraries that are not installed here: pip install 'fastrunner[{_STIGMER.name}]'"
 
 
 @cache

@@ -10,29 +10,15 @@ from typing import Any
 import click
 
 from fastrunner.base.printable import printable
-from fastrunner.config import Config, ConfigurationError, flag_fields, load_config, receiver_token, variable_of
+from fastrunner.cli.flags import by_flag, settings_flags
+from fastrunner.config import Config, ConfigurationError, flag_fields, load_config, receiver_token
 
 EXIT_CONFIGURATION = 2
 _pem = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def _flags(command: Any) -> Any:
-    for field in reversed(flag_fields()):
-        text = f"{Config.model_fields[field].description}  [{variable_of(field)}]"
-        command = click.option(f"--{field.replace('_', '-')}", field, metavar="VALUE", default=None, help=text)(command)
-    return command
-
-
-def _by_flag(line: str, flags: dict[str, str | None]) -> str:
-    """A sentence about a variable's value, as one about the flag that gave it."""
-    for field, value in flags.items():
-        if value is not None:
-            line = line.replace(f"{variable_of(field)}={value}: ", f"--{field.replace('_', '-')}={value}: ", 1)
-    return line
-
-
 @click.command()
-@_flags
+@settings_flags(Config, flag_fields())
 def serve(**flags: str | None) -> None:
     """Start the runner: a supervisor, its workers and the web process.
 
@@ -43,7 +29,7 @@ def serve(**flags: str | None) -> None:
         config = load_config(**flags)
     except ConfigurationError as error:
         for line in str(error).splitlines():
-            click.echo(printable(f"fastrunner: {_by_flag(line, flags)}"), err=True)
+            click.echo(printable(f"fastrunner: {by_flag(line, flags, Config)}"), err=True)
         sys.exit(EXIT_CONFIGURATION)
     from fastrunner.processes.supervisor import run
 

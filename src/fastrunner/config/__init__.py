@@ -4,6 +4,7 @@
     settings.py  those of a runner        temporal.py  those of its distributed engine
     runner.py    all of them: what must fit together, loading
     clients.py   those of the commands that talk to a runner
+    stigmer.py   those of a Stigmer Service
 
 A bad value refuses to start and names the variable, the value and what is allowed; so does a name that nobody reads.
 Every field but a secret is also a flag of `fastrunner serve`; `docs/configuration.md` is generated from this package.
@@ -14,6 +15,7 @@ from fastrunner.config.clients import (
     NeighbourSettings,
     ReceiverSettings,
     load_client,
+    load_stigmer,
     receiver_token,
     runner_ports,
     runner_target,
@@ -37,6 +39,7 @@ from fastrunner.config.runner import (
     shown_fields,
     variable_of,
 )
+from fastrunner.config.stigmer import StigmerSettings
 from fastrunner.config.temporal import Reporting
 
 __all__ = [
@@ -50,11 +53,13 @@ __all__ = [
     "NeighbourSettings",
     "ReceiverSettings",
     "Reporting",
+    "StigmerSettings",
     "engine_variables",
     "flag_fields",
     "load_client",
     "load_config",
     "load_data_settings",
+    "load_stigmer",
     "quiet_grpc",
     "receiver_token",
     "runner_ports",

@@ -11,12 +11,14 @@ from fastrunner.base.checks import read_key
 from fastrunner.base.ports_file import ports_in
 from fastrunner.config.fields import ConfigurationError, Folder, Key, Port, state_folder, variable
 from fastrunner.config.runner import load
+from fastrunner.config.stigmer import StigmerSettings
 
 __all__ = [
     "ClientSettings",
     "NeighbourSettings",
     "ReceiverSettings",
     "load_client",
+    "load_stigmer",
     "receiver_token",
     "runner_ports",
     "runner_target",
@@ -57,6 +59,12 @@ def load_client(**overrides: Any) -> ClientSettings:
     if settings.token_file is None:
         return settings
     return settings.model_copy(update={"token": SecretStr(_key_in(settings.token_file))})
+
+
+def load_stigmer(**overrides: Any) -> StigmerSettings:
+    """The environment's settings of a Stigmer Service, with `overrides` by field name on top. Raises
+    ConfigurationError."""
+    return load(StigmerSettings, overrides)
 
 
 def receiver_token(file: Path | None) -> str | None:

@@ -22,6 +22,7 @@ from fastrunner.base.run_kinds import RunPolicy
 from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, is_engine_variable, unknown_variables
 from fastrunner.config.fields import Authentication, ConfigurationError, DataSettings, Environment
 from fastrunner.config.settings import RunnerSettings
+from fastrunner.config.stigmer import StigmerSettings
 from fastrunner.config.temporal import TemporalSettings, unread_temporal
 
 __all__ = [
@@ -219,7 +220,7 @@ def load(settings: type[S], overrides: Mapping[str, Any]) -> S:
     try:
         loaded = settings(**given)
     except ValidationError as error:
-        refusals += map(_sentence, error.errors())
+        refusals += [_sentence(problem, settings) for problem in error.errors()]
     if refusals:
         raise ConfigurationError("\n".join(refusals))
     return loaded
@@ -227,7 +228,8 @@ def load(settings: type[S], overrides: Mapping[str, Any]) -> S:
 
 def _told() -> list[str]:
     """Variables that users are told of."""
-    return [*map(variable_of, shown_fields()), *sorted(_OF_COMMANDS)]
+    of_stigmer = [variable_of(field, StigmerSettings) for field in StigmerSettings.model_fields]
+    return [*map(variable_of, shown_fields()), *sorted(_OF_COMMANDS), *of_stigmer]
 
 
 def secret_variables() -> dict[str, str]:
@@ -252,23 +254,24 @@ def quiet_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, settings: type[BaseSettings]) -> str:
     """One line for one pydantic problem; names the variable, the value and what is allowed, but no secret."""
     if not problem["loc"]:
         return str(problem["ctx"]["error"])
     key = str(problem["loc"][0])
-    variable = variable_of(key) if key in Config.model_fields else key
+    variable = variable_of(key, settings) if key in settings.model_fields else key
     # pydantic's words are about inputs and parsing, which only its own users know.
     allowed = str(problem["msg"]).removeprefix("Value error, ").partition(", unable to ")[0]
     allowed = allowed.replace("Input should be ", "expected ").replace("Path does not point to a", "there is no such")
-    if variable in map(variable_of, filter(_is_secret, Config.model_fields)):
+    secrets = [field for field in settings.model_fields if _is_secret(field, settings)]
+    if variable in [variable_of(field, settings) for field in secrets]:
         return f"{variable}: {allowed}"
     return f"{variable}={problem['input']}: {allowed}"
 
 
-def variable_of(field: str) -> str:
+def variable_of(field: str, settings: type[BaseSettings] = Config) -> str:
     """The environment variable that sets `field`."""
-    alias = Config.model_fields[field].validation_alias
+    alias = settings.model_fields[field].validation_alias
     assert isinstance(alias, AliasChoices)
     return str(alias.choices[0])
 
@@ -284,5 +287,5 @@ def flag_fields() -> list[str]:
     return [field for field in shown_fields() if not _is_secret(field)]
 
 
-def _is_secret(field: str) -> bool:
-    return "SecretStr" in str(Config.model_fields[field].annotation)
+def _is_secret(field: str, settings: type[BaseSettings] = Config) -> bool:
+    return "SecretStr" in str(settings.model_fields[field].annotation)

@@ -426,6 +426,11 @@ class StigmerMetrics(_Definitions):
         self.events_waiting = self._gauge("events_waiting", "Events that wait for their commit")
         self.gap_age = self._gauge("oldest_gap_age_seconds", "Age of the oldest event that is missing", oldest=True)
         self.followers = self._gauge("followers", "Clients that follow an execution")
+        self.followers_late = self._counter(
+            "followers_late_total", "Followed executions whose news a look at the store had to find"
+        )
+        self.fanout_up = self._gauge("fanout_up", "Whether Redis says what other services take: 1 or 0")
+        self.fanout_dropped = self._counter("fanout_dropped_total", "News that was not said to other services")
         self.followers_cut = self._counter("followers_cut_total", "Clients cut because they did not read")
         self.requests = self._counters(
             "http_requests_total",

@@ -37,6 +37,13 @@ class Changes:
         while len(numbers) > limits.API_FEED_CHANGES_MAX:
             self._forgotten = numbers.popitem(last=False)[1]
 
+    def begin_anew(self) -> None:
+        """Nobody goes on from a number that was given before now."""
+        self._process = secrets.token_hex(4)
+        self.last += 1
+        self._forgotten = self.last
+        self._numbers.clear()
+
     def cursor(self, number: int) -> str:
         """A number as a client has it."""
         return f"{self._process}-{number}"

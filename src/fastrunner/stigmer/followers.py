@@ -1,11 +1,14 @@
 """Support: fan-out within one process: who follows an execution learns that there is more of it, and reads it.
 
+    taken here -> tell -> followers, and whoever announces it to other services
+    taken there        -> hear -> followers
+
 A follower subscribes, reads what there is, and drops what it has; so nothing is lost between the two, and nothing is
 kept for anybody: it is only said that there is more. Rule: told only after the commit.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -50,6 +53,12 @@ class Followers:
         self._is_over = False
         self.changes = Changes()
         """What those who follow all executions read."""
+        self._told_of: dict[str, int] = {}
+        """How far followers were told that an execution is, of those that are followed."""
+        self.announce: Callable[[Sequence[Told]], object] = lambda _: None
+        """Hears of all that has changed here, for other services."""
+        self.is_anew = asyncio.Event()
+        """Set where something may not have been told."""
         self.count = 0
         """How many there are."""
 
@@ -73,18 +82,44 @@ class Followers:
             followers.discard(follower)
             if not followers:
                 del self._of[execution_id]
+                self._told_of.pop(execution_id, None)
 
-    def tell(self, told: Iterable[Told]) -> None:
-        """Executions show more than before."""
-        self.changed(each.execution_id for each in told)
+    def tell(self, told: Sequence[Told]) -> None:
+        """Executions show more than before, by what was taken here."""
+        self.hear(told)
+        if told:
+            self.announce(told)
 
     def changed(self, execution_ids: Iterable[str]) -> None:
-        """Executions are others than before: the store has it."""
-        ids = tuple(execution_ids)
-        self.changes.tell(ids)
-        for execution_id in (*ids, _ALL) if ids else ():
-            for follower in self._of.get(execution_id, ()):
-                follower.tell()
+        """Executions are others than before, though they show no more: the store has it."""
+        self.tell([Told(execution_id, 0) for execution_id in execution_ids])
+
+    def hear(self, told: Sequence[Told]) -> None:
+        """The same, by what was taken anywhere."""
+        self.changes.tell(each.execution_id for each in told)
+        for each in told:
+            followers = self._of.get(each.execution_id)
+            if followers is not None:
+                self._told_of[each.execution_id] = max(each.last_sequence, self.told_of(each.execution_id))
+                for follower in followers:
+                    follower.tell()
+        for follower in self._of.get(_ALL, ()) if told else ():
+            follower.tell()
+
+    def followed(self) -> list[str]:
+        """Executions that somebody follows."""
+        return [execution_id for execution_id in self._of if execution_id != _ALL]
+
+    def told_of(self, execution_id: str) -> int:
+        """How far followers were told that an execution is; 0 if they were told nothing."""
+        return self._told_of.get(execution_id, 0)
+
+    def begin_anew(self) -> None:
+        """Something may not have been told: who follows all executions begins anew, and the others are looked after."""
+        self.changes.begin_anew()
+        for follower in self._of.get(_ALL, ()):
+            follower.tell()
+        self.is_anew.set()
 
     def wake(self) -> None:
         """Everybody is to look again: who may follow has changed."""

@@ -23,6 +23,7 @@ from fastrunner.base import limits
 from fastrunner.base.clock import wall_ms
 from fastrunner.counts.definitions import StigmerMetrics
 from fastrunner.errors import AtCapacity, RunnerError, code_of
+from fastrunner.stigmer.ending import ended
 from fastrunner.stigmer.runner import RunnerClient
 from fastrunner.stigmer.store import Refusal, Store, Unlaunched
 
@@ -50,10 +51,13 @@ class Launches:
     """Those of one service; made and used on one loop."""
 
     def __init__(
-        self, store: Store, runner: RunnerClient, metrics: StigmerMetrics, tell: Callable[[str], object]
-    ) -> None:
-        """`tell` hears of each execution that the runner has answered about, once that is kept."""
+        self, store: Store, runner: RunnerClient, metrics: StigmerMetrics, tell: Callable[[str], object], *,
+        is_shared: bool = False,
+    ) -> None:  # fmt: skip
+        """`tell` hears of each execution that the runner has answered about, once that is kept; `is_shared`: others
+        record executions in the same store, and may leave them."""
         self._store = store
+        self._is_shared = is_shared
         self._tell = tell
         self._runner = runner
         self._metrics = metrics
@@ -70,9 +74,7 @@ class Launches:
 
     async def close(self) -> None:
         """Sends nothing more; what is recorded waits for the next start."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
 
     def check_room(self) -> None:
         """Raises AtCapacity where as many executions wait for the runner as may."""
@@ -97,20 +99,30 @@ class Launches:
         return launch
 
     async def _load(self) -> None:
-        """Takes up what is recorded and not launched, while there is room."""
-        after = 0
+        """Takes up what is recorded and not launched, while there is room; of a store that others use as well, again
+        and again, what was so the time before, too: whoever recorded it has had time enough."""
+        before: set[int] | None = None
         while True:
             try:
-                recorded = await self._store.unlaunched(after, limits.STIGMER_LAUNCH_BATCH_MAX)
+                before = await self._look(before)
             except RunnerError as error:
                 _log.error("what is to be started cannot be read: %s", error)
-                await asyncio.sleep(limits.STIGMER_LAUNCH_PAUSE_S_MAX)
-                continue
-            if not recorded:
-                return
+            else:
+                if not self._is_shared:
+                    return
+            await asyncio.sleep(limits.STIGMER_LAUNCH_LOOK_INTERVAL_S)
+
+    async def _look(self, before: set[int] | None) -> set[int]:
+        """Takes up those of `before`, None: all; gives the numbers of all that there are."""
+        there: set[int] = set()
+        after = 0
+        while recorded := await self._store.unlaunched(after, limits.STIGMER_LAUNCH_BATCH_MAX):
             for each in recorded:
-                await self._take_up(each)
+                there.add(each.number)
+                if before is None or each.number in before:
+                    await self._take_up(each)
             after = recorded[-1].number
+        return there
 
     async def _take_up(self, recorded: Unlaunched) -> None:
         while len(self._under_way) >= limits.STIGMER_LAUNCHES_WAITING_MAX:

@@ -7,21 +7,19 @@ Theory of operation: SIGTERM and SIGINT drain. Reports are refused from then on 
 to the successor), followers are ended (they come again with their cursor), requests under way are answered, what is
 being written reaches the disk. What is recorded and not launched waits in the store.
 
-Rules: one process for a folder, held by a lock; nobody is open to a network by mistake.
+Rules: one process for a folder, held by a lock, any number for a database; nobody is open to a network by mistake.
 """
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -41,11 +39,14 @@ from fastrunner.counts.definitions import StigmerMetrics
 from fastrunner.counts.scrape import encoded
 from fastrunner.errors import RunnerError
 from fastrunner.stigmer.backend import StigmerBackend
+from fastrunner.stigmer.ending import ended
 from fastrunner.stigmer.followers import Followers
 from fastrunner.stigmer.launches import Launches
+from fastrunner.stigmer.opening import CannotServe, hold, session_key, store_of
 from fastrunner.stigmer.reports import SERVICE, Reports
 from fastrunner.stigmer.runner import RunnerClient
-from fastrunner.stigmer.store.sqlite import SqliteStore
+from fastrunner.stigmer.sharing import sharing
+from fastrunner.stigmer.store import Store
 from fastrunner.web.api.app import Api, guarded
 from fastrunner.web.api.guard import Guard, HostList
 from fastrunner.web.api.sessions import Sessions
@@ -56,11 +57,6 @@ __all__ = ["CannotServe", "ServiceOptions", "StigmerService", "serve"]
 
 _log = logging.getLogger(__name__)
 _OPEN_PATHS: Final = {"/healthz", "/readyz"}
-_SESSION_KEY_SIZE_BYTES: Final = 32
-
-
-class CannotServe(Exception):
-    """The service cannot begin; the message says why and what helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +64,15 @@ class ServiceOptions:
     """How a Stigmer Service runs."""
 
     data_dir: Path
-    """Folder of its store; made if need be."""
+    """Folder of its store, unless that is a database; made if need be."""
     runner: str
     """host:port of the runner's gRPC port."""
+    mongodb_url: str | None = field(default=None, repr=False)
+    """The database that is its store; others may use it at the same time."""
+    redis_url: str | None = field(default=None, repr=False)
+    """By which it tells others of the same database what is new, and hears of it; None: it looks itself."""
+    redis_publish: bool = False
+    """Whether it tells everybody who listens there, too."""
     runner_metadata: tuple[tuple[str, str], ...] = ()
     """What goes with each call to the runner."""
     runner_credentials: Callable[[], grpc.ChannelCredentials] | None = None
@@ -108,6 +110,13 @@ class ServiceOptions:
 
     def check(self) -> None:
         """Raises CannotServe where the options do not fit together."""
+        if self.redis_url is not None and self.mongodb_url is None:
+            raise CannotServe(
+                "FASTRUNNER_STIGMER_REDIS_URL is set without FASTRUNNER_STIGMER_MONGODB_URL: a service with a folder "
+                "is alone with it, and has nobody to tell; set both, or neither"
+            )
+        if self.redis_publish and self.redis_url is None:
+            raise CannotServe("--redis-publish needs FASTRUNNER_STIGMER_REDIS_URL")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise CannotServe("--tls-certificate and --tls-key belong together: give both, or neither")
         if self.tls_certificate is None and (self.tls_client_ca is not None or self.http_tls):
@@ -131,26 +140,24 @@ class StigmerService:
         """Raises CannotServe."""
         options.check()
         self._options = options
-        self._lock = _hold(options.data_dir)
         try:
             self._gate = _gate(options)
             self._audit = AuditLog(options.audit_file) if options.audit_file is not None else None
-            hosts = HostList.of(options.http_host, options.allow_hosts, options.allow_origins)
-            session_key = _session_key(options.data_dir)
-        except (OSError, ValueError) as error:
-            self._lock.close()
+            self._hosts = HostList.of(options.http_host, options.allow_hosts, options.allow_origins)
+        except ValueError as error:
             raise CannotServe(str(error)) from None
         self.metrics = StigmerMetrics()
         """What it counts."""
-        self._guard = Guard(hosts, self._gate, Sessions(session_key))
-        self.store = SqliteStore(options.data_dir, options.retention_s)
+        self._lock = hold(options.data_dir) if options.mongodb_url is None else None
+        self.store: Store = store_of(options.data_dir, options.mongodb_url, options.retention_s)
         """What it keeps."""
         credentials = options.runner_credentials() if options.runner_credentials is not None else None
         self._runner = RunnerClient(options.runner, options.runner_metadata, credentials)
         self._followers = Followers()
         self._launches = Launches(
-            self.store, self._runner, self.metrics, lambda execution_id: self._followers.changed((execution_id,))
-        )
+            self.store, self._runner, self.metrics, lambda execution_id: self._followers.changed((execution_id,)),
+            is_shared=options.mongodb_url is not None,
+        )  # fmt: skip
         self._reports = Reports(self.store, self._followers, self.metrics, options.report_token)
         # The stubs do not know the servicer for asyncio.
         servicers: Any = health
@@ -164,21 +171,30 @@ class StigmerService:
     async def serving(self) -> AsyncIterator[None]:
         """Serves while the context is open, and drains. Raises CannotServe."""
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(self._lock.close)
+            if self._lock is not None:
+                stack.callback(self._lock.close)
             if self._audit is not None:
                 stack.callback(self._audit.close)
             stack.push_async_callback(self.store.close)
             stack.push_async_callback(self._runner.close)
             try:
                 await self.store.open()
+                key = await session_key(self.store, self._options.data_dir)
             except RunnerError as error:
                 raise CannotServe(error.message) from None
+            self._guard = Guard(self._hosts, self._gate, Sessions(key))
             await stack.enter_async_context(self._grpc())
             await stack.enter_async_context(self._http())
             self._launches.start()
             stack.push_async_callback(self._launches.close)
             sweeping = asyncio.create_task(self._sweep())
-            stack.push_async_callback(_ended, sweeping)
+            stack.push_async_callback(ended, sweeping)
+            await stack.enter_async_context(
+                sharing(
+                    self.store, self._options.redis_url, self._followers, self.metrics,
+                    publishes=self._options.redis_publish,
+                )
+            )  # fmt: skip
             for name in ("", SERVICE):
                 await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
             stack.push_async_callback(self._stop_taking)
@@ -327,46 +343,6 @@ class StigmerService:
             self._look_at_files()
             if forgotten < limits.STIGMER_EXPIRE_BATCH_MAX:
                 await asyncio.sleep(limits.STIGMER_SWEEP_INTERVAL_S)
-
-
-async def _ended(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def _hold(folder: Path) -> BinaryIO:
-    """Keeps others from the folder; goes with the process. Raises CannotServe."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / "stigmer.owner").open("wb")
-    except OSError as error:
-        raise CannotServe(f"--data-dir {folder} cannot be used: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise CannotServe(
-            f"--data-dir {folder} is in use by another service: its followers would not hear of what this one takes; "
-            "stop that, or give another folder"
-        ) from None
-    return lock
-
-
-def _session_key(folder: Path) -> bytes:
-    """What browsers' cookies are sealed with: made once, so that they outlive the process. Raises OSError and
-    ValueError."""
-    path = folder / "session.key"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = path.read_bytes()
-        if len(key) != _SESSION_KEY_SIZE_BYTES:
-            raise ValueError(f"{path} is no key: delete it, and browsers sign in again") from None
-        return key
-    with os.fdopen(descriptor, "wb") as file:
-        key = os.urandom(_SESSION_KEY_SIZE_BYTES)
-        file.write(key)
-    return key
 
 
 def _gate(options: ServiceOptions) -> Gate | None:

@@ -39,8 +39,9 @@ STIGMER_EXPIRE_BATCH_MAX: Final = 100
 STIGMER_SWEEP_INTERVAL_S: Final = 1.0
 """How often what is to be forgotten, and what is missing, is looked for."""
 
-STIGMER_STORE_CALL_S_MAX: Final = 10.0
-"""How long one call to a database may take, finding it included: shorter than a runner waits for its answer twice."""
+STIGMER_STORE_CALL_S_MAX: Final = 3.0
+"""How long one call to a database may take, finding it and the driver's own attempts included: several are made of one
+report, which its runner gives up after ten."""
 
 STIGMER_DOCUMENT_EVENT_SIZE_BYTES_MAX: Final = 3_145_728
 """An event on MongoDB: its output is kept with the execution, too, in one document of at most 16 MiB beside the
@@ -52,11 +53,36 @@ STIGMER_DOCUMENT_REQUEST_SIZE_BYTES_MAX: Final = 12_582_912
 STIGMER_MOVES_MAX: Final = 500
 """Executions of one batch that moves counters on MongoDB: the plan of one is a document of some 100 KB."""
 
-STIGMER_COUNTING_PAUSE_S: Final = 0.05
-"""How long changes of executions are gathered before they are counted together on MongoDB."""
-
 STIGMER_COUNTING_INTERVAL_S: Final = 1.0
 """How often it is looked for what another service has left uncounted: how late counts on MongoDB are after a death."""
+
+STIGMER_REDIS_CALL_S_MAX: Final = 5.0
+"""How long a call to Redis may take before it counts as away."""
+
+STIGMER_REDIS_WAIT_S: Final = 5.0
+"""How long one XREAD waits; a connection that is dead without a word is noticed after this and a call."""
+
+STIGMER_REDIS_PAUSE_S: Final = 2.0
+"""Pause before Redis is tried again, and how often who follows all executions begins anew while it is away."""
+
+STIGMER_STREAM_LENGTH: Final = 10_000
+"""Entries of one of the 64 streams, about: who is further behind looks at the store instead."""
+
+STIGMER_HEARD_MAX: Final = 1_000
+"""Entries of each stream read at once."""
+
+STIGMER_UNSAID_MAX: Final = 10_000
+"""Executions whose news wait for Redis; beyond it the oldest are left to the others' sweeps."""
+
+STIGMER_FOLLOWED_INTERVAL_S: Final = 2.0
+"""How often the store is asked how far followed executions are: how late followers hear while Redis is away."""
+
+STIGMER_FOLLOWED_BATCH_MAX: Final = 1_000
+"""Executions of one such question."""
+
+STIGMER_LAUNCH_LOOK_INTERVAL_S: Final = 5.0
+"""How often services that share a store look for executions that another one has left unlaunched; those that are there
+twice are taken up."""
 
 API_BODY_SIZE_BYTES_MAX: Final = 10_485_760
 """Body of a request of the HTTP API: a document, or an input, of the sizes that the runner takes, and some more."""

@@ -14,7 +14,7 @@ Rules that every store keeps:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 
@@ -351,8 +351,12 @@ class Store(Protocol):
         """Waits for what is being written, and gives everything back."""
 
 
+@runtime_checkable
 class SharedStore(Store, Protocol):
     """A store of several services at once."""
 
     async def last_sequences(self, execution_ids: Sequence[str]) -> Mapping[str, int]:
         """How far executions are shown, of those that are there."""
+
+    async def session_key(self, new: bytes) -> bytes:
+        """What browsers' cookies are sealed with, the same for all services: `new` if there is none yet."""

@@ -79,7 +79,7 @@ class SqliteStore:
 
     async def open(self) -> None:
         """See Store."""
-        await self._reading(lambda db: None)
+        await self._reading(lambda _: None)
 
     # --- writing ---
 

@@ -42,9 +42,7 @@ _INDEXES: Final[Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]] = {
         (("expires_ms", ASCENDING),),
         (("gap_since_ms", ASCENDING),),
     ),
-    "workflows": (
-        (("namespace", ASCENDING), ("name", ASCENDING), ("rank", DESCENDING), ("version", DESCENDING)),
-    ),
+    "workflows": ((("namespace", ASCENDING), ("name", ASCENDING), ("rank", DESCENDING), ("version", DESCENDING)),),
     "violations": ((("execution_id", ASCENDING), ("sequence", ASCENDING)),),
 }
 
@@ -67,8 +65,8 @@ class Database:
             )
         except (InvalidURI, ConfigurationError, ValueError, TypeError):
             raise ValueError(
-                "is no URL of a MongoDB: expected mongodb://user:password@host:port/database or mongodb+srv://..., with "
-                "user and password escaped as in URLs"
+                "is no URL of a MongoDB: expected mongodb://user:password@host:port/database or mongodb+srv://..., "
+                "with user and password escaped as in URLs"
             ) from None
         self.events: Collection = found["events"]
         self.executions: Collection = found["executions"]
@@ -80,15 +78,15 @@ class Database:
 
     async def open(self) -> None:
         """Makes what is missing of indexes and single documents."""
-        await self._seed({"_id": "schema", "version": _SCHEMA_VERSION})
+        await self.seed({"_id": "schema", "version": _SCHEMA_VERSION})
         schema = await self.service.find_one({"_id": "schema"})
         if schema is None or schema["version"] != _SCHEMA_VERSION:
             raise StorageFailed(
                 f"the database {self._database.name} has schema {schema and schema['version']}, and this version of "
                 f"fastrunner has {_SCHEMA_VERSION}: run the version that wrote it, or a newer one"
             )
-        await self._seed({"_id": "numbers", "value": 0})
-        await self._seed({"_id": "moves", "batch": 0, "plan": None})
+        await self.seed({"_id": "numbers", "value": 0})
+        await self.seed({"_id": "moves", "batch": 0, "plan": None})
         for name, keys in _INDEXES.items():
             for key in keys:
                 await self._database[name].create_index(list(key))
@@ -103,7 +101,8 @@ class Database:
         """Ends the connections."""
         await self._client.close()
 
-    async def _seed(self, document: Document) -> None:
+    async def seed(self, document: Document) -> None:
+        """Keeps one of the service's documents, unless it is there."""
         try:
             await self.service.insert_one(document)
         except DuplicateKeyError:

@@ -5,7 +5,7 @@
     counters    {_id: group as JSON, namespace, name, version, status, executions, batch}
     violations  {_id: event's key and kind, execution_id, sequence, kind, seen_ms, times}
     workflows   {_id: names as JSON, namespace, name, version, rank, created_ms, hash, document}
-    service     {_id: "numbers", value}   {_id: "moves", batch, plan}   {_id: "schema", version}
+    service     {_id: "numbers", value}  {_id: "moves", batch, plan}  {_id: "schema", version}  {_id: "sessions", key}
 
 Rules: events belong to an execution's number, which no other one has ever had: whoever removes what is to be forgotten,
 however late, cannot touch those of a later one of the same id. Text that clients choose is never the name of a field.
@@ -32,8 +32,8 @@ __all__ = [
     "recorded",
     "reported",
     "sequence_of",
-    "standing_of",
     "standing_fields",
+    "standing_of",
 ]
 
 Document = dict[str, Any]

@@ -16,6 +16,7 @@ from fastrunner.base import limits
 from fastrunner.base.clock import wall_ms
 from fastrunner.errors import IdTaken, StorageFailed, TooLarge, UnknownExecution
 from fastrunner.progress.names import FINAL_STATUSES
+from fastrunner.stigmer.ending import ended
 from fastrunner.stigmer.store import (
     RECORDED,
     REFUSED,
@@ -57,6 +58,8 @@ __all__ = ["MongoStore"]
 
 _log = logging.getLogger(__name__)
 _THERE: Final = {"is_expired": False}
+_GATHER_S: Final = 0.05
+"""How long changes are gathered, to be counted together."""
 _LOOKS_MAX: Final = 50
 _LOOK_PAUSE_S: Final = 0.1
 
@@ -111,8 +114,7 @@ class MongoStore:
         """See Store."""
         await self._takes.close()
         if self._counting is not None:
-            self._counting.cancel()
-            await asyncio.gather(self._counting, return_exceptions=True)
+            await ended(self._counting)
         await self._database.close()
 
     # --- writing ---
@@ -216,7 +218,7 @@ class MongoStore:
                 async with asyncio.timeout(limits.STIGMER_COUNTING_INTERVAL_S):
                     await self._due.wait()
             # What changes now is counted together.
-            await asyncio.sleep(limits.STIGMER_COUNTING_PAUSE_S)
+            await asyncio.sleep(_GATHER_S)
 
     @failing
     async def reconcile(self) -> None:
@@ -281,6 +283,13 @@ class MongoStore:
         those = {"_id": {"$in": list(execution_ids)}, **_THERE}
         found = self._database.executions.find(those, ("last_sequence",))
         return {document["_id"]: document["last_sequence"] async for document in found}
+
+    @failing
+    async def session_key(self, new: bytes) -> bytes:
+        """See SharedStore."""
+        await self._database.seed({"_id": "sessions", "key": new})
+        found = await self._database.service.find_one({"_id": "sessions"})
+        return bytes(found["key"]) if found is not None else new
 
     @failing
     async def oldest_gap_ms(self) -> int:
@@ -352,9 +361,7 @@ class MongoStore:
     async def inspect_violations(self) -> Sequence[Violation]:
         """See Store."""
         found = self._database.violations.find().sort([("execution_id", ASCENDING), ("sequence", ASCENDING)])
-        return [
-            Violation(each["execution_id"], each["sequence"], each["kind"], each["times"]) async for each in found
-        ]
+        return [Violation(each["execution_id"], each["sequence"], each["kind"], each["times"]) async for each in found]
 
     @failing
     async def inspect_strays(self) -> Mapping[str, int]:

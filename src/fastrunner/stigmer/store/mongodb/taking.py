@@ -2,8 +2,8 @@
 
 Theory of operation: whoever dies between two of these writes has acknowledged nothing, so the runner sends the events
 again, and the second time goes on where the first one ended. Others may write the same execution meanwhile. What is
-folded is written only where the execution is as it was read, gap and all; who finds it changed reads and folds again, so
-of two that store different events of one execution at the same time the later one sees both. An execution that is
+folded is written only where the execution is as it was read, gap and all; who finds it changed reads and folds again,
+so of two that store different events of one execution at the same time the later one sees both. An execution that is
 forgotten meanwhile is made anew, with its events.
 
 Rules: events are stored before they are folded, and what is folded is what is stored. What is acknowledged is what the
@@ -89,7 +89,9 @@ class Taking:
                 return
             if lost := {each: names[each] for each, head in heads.items() if head["is_expired"]}:
                 heads |= await self._heads(lost)
-                await self._inserted([self._row(each) for each in self._events if each.event.workflow_execution_id in lost])
+                await self._inserted(
+                    [self._row(each) for each in self._events if each.event.workflow_execution_id in lost]
+                )
         raise StorageFailed("others write the same executions at the same time, again and again: send it again")
 
     # --- executions ---
@@ -191,9 +193,7 @@ class Taking:
             await self._database.executions.bulk_write(updates, ordered=False)
         return await self._look_again(heads, expected)
 
-    async def _look_again(
-        self, heads: Mapping[str, Document], expected: Mapping[str, int]
-    ) -> dict[str, Document]:
+    async def _look_again(self, heads: Mapping[str, Document], expected: Mapping[str, int]) -> dict[str, Document]:
         """Notes what has become of executions; gives those that others have changed meanwhile, or that are gone."""
         again: dict[str, Document] = {}
         found = await self._look(list(heads))
