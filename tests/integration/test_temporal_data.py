@@ -18,7 +18,7 @@ from fastrunner.blobs.directory import Directory
 from fastrunner.errors import Unavailable
 from tests.integration.engines import SET, Performer, document, submission, until, until_status
 from tests.integration.temporal_engines import cluster_on, serving_temporal
-from tests.integration.test_temporal import ended, histories, reported
+from tests.integration.test_temporal import ended, histories, replay, reported
 from tests.outside import require
 
 if TYPE_CHECKING:
@@ -178,25 +178,21 @@ async def test_sealed_histories(address: str) -> None:
 
 async def test_keys_that_are_replaced(address: str) -> None:
     """With an earlier key among others everything is read; without a key nothing is."""
-    async with cluster_on(address) as cluster:
-        # Nobody waits for a worker that had it in its memory.
-        async with cluster.engine(keys=OLD, workflows_cached_max=0) as engine:
-            await engine.submit(submission(f"{cluster.queue}-1", input_json=b'{"n": 1}'))
-            view = await ended(engine, f"{cluster.queue}-1")
-            await reported(cluster, f"{cluster.queue}-1")
-        async with (
-            cluster.engine(keys=NEW) as successor,
-            cluster.engine(keys=OLD, works=False) as predecessor,
-            cluster.engine(works=False) as without,
-        ):
-            assert (await successor.get(f"{cluster.queue}-1")).output_json == view.output_json
-            await successor.submit(submission(f"{cluster.queue}-2", input_json=b'{"n": 1}'))
-            assert (await ended(successor, f"{cluster.queue}-2")).output_json == view.output_json
-            with pytest.raises(Unavailable, match="'new', which FASTRUNNER_TEMPORAL_KEY_FILE has not"):
-                await predecessor.get(f"{cluster.queue}-2")
-            with pytest.raises(Unavailable, match="give this runner the FASTRUNNER_TEMPORAL_KEY_FILE"):
-                await without.get(f"{cluster.queue}-1")
-            await reported(cluster, f"{cluster.queue}-2")
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine(keys=OLD, works=False) as predecessor,
+        cluster.engine(keys=NEW) as successor,
+        cluster.engine(works=False) as without,
+    ):
+        execution_id = f"{cluster.queue}-1"
+        await predecessor.submit(submission(execution_id))
+        view = await ended(successor, execution_id)
+        assert (view.status, orjson.loads(view.output_json)) == ("completed", {"a": 1})
+        with pytest.raises(Unavailable, match="'new', which FASTRUNNER_TEMPORAL_KEY_FILE has not"):
+            await predecessor.get(execution_id)
+        with pytest.raises(Unavailable, match="give this runner the FASTRUNNER_TEMPORAL_KEY_FILE"):
+            await without.get(execution_id)
+        await reported(cluster, execution_id)
 
 
 async def test_blobs_go_with_their_executions_alone(address: str, tmp_path: Path) -> None:
@@ -242,3 +238,54 @@ async def test_blobs_go_with_their_executions_alone(address: str, tmp_path: Path
         await one.cancel(open_, "over", True)
         await ended(one, open_)
         await reported(cluster, open_)
+
+
+async def test_much_that_is_begun_at_once(address: str) -> None:
+    """Effects and children whose data together no message has room for begin one after the other, in replays, too."""
+    each = "          - {0}: {{ call: http, with: {{ method: post, endpoint: 'http://e.org/', body: '${{ .n }}' }} }}\n"
+    child = (
+        "          - {0}: {{ run: {{ workflow: {{ namespace: tests, name: inner, version: 1.0.0, "
+        "input: {{ n: '${{ .n }}' }} }} }} }}\n"
+    )
+    branches = "".join(each.format(f"a{number}") + child.format(f"b{number}") for number in range(4))
+    text = document(f"  - all:\n      fork:\n        branches:\n{branches}")
+    registered = {"inner": document("  - one: { set: { a: 1 } }\n", "inner")}
+    performer = Large()
+    performer.gate.set()
+    async with (
+        cluster_on(address) as cluster,
+        cluster.engine({"call_http": performer}, documents=registered) as engine,
+    ):
+        execution_id = f"{cluster.queue}-1"
+        await engine.submit(submission(execution_id, text, input_json=orjson.dumps({"n": "x" * 700_000})))
+        assert (await ended(engine, execution_id)).status == "completed"
+        assert len(performer.performed) == 4
+        await reported(cluster, execution_id)
+        [history] = await histories(engine, [execution_id])
+        begun_size_bytes: dict[int, int] = {}
+        for event in history.events:
+            scheduled = event.activity_task_scheduled_event_attributes
+            if scheduled.activity_type.name in ("fastrunner.perform", "fastrunner.prepare"):
+                task = scheduled.workflow_task_completed_event_id
+                begun_size_bytes[task] = begun_size_bytes.get(task, 0) + scheduled.ByteSize()
+        assert len(begun_size_bytes) > 2
+        assert max(begun_size_bytes.values()) < limits.TEMPORAL_TASK_SIZE_BYTES_MAX
+        await replay([history])
+
+
+async def test_data_that_no_payload_has_room_for(address: str, tmp_path: Path) -> None:
+    """Are a failure of the task that has grown them, and none with a blob store."""
+    grown = document(
+        "  - grow: { set: { a: '${ [range(300000)] | map(\"abcd\") }' } }\n"
+        "  - ask: { call: http, with: { method: post, endpoint: 'http://127.0.0.1:1/', body: '${ .a }' } }\n"
+        "  - after: { set: { b: 1 } }\n"
+    )
+    async with cluster_on(address) as cluster:
+        for number, store in enumerate((None, Directory(tmp_path))):
+            async with cluster.engine(blobs=store) as engine:
+                execution_id = f"{cluster.queue}-{number}"
+                await engine.submit(submission(execution_id, grown))
+                view = await ended(engine, execution_id)
+                await reported(cluster, execution_id)
+                assert view.status == ("failed" if store is None else "completed"), view.error
+                assert store is not None or (view.error or {})["title"] == "Data Too Large"

@@ -134,6 +134,7 @@ REACHED = {
         "CODEC_BODY_SIZE_BYTES_MAX": "test_the_ui_is_shown_what_is_sealed",
     },
     "integration/test_temporal_data.py": {
+        "TEMPORAL_TASK_SIZE_BYTES_MAX": "test_much_that_is_begun_at_once",
         "BLOB_GRACE_DAYS": "test_blobs_go_with_their_executions_alone",
         "TEMPORAL_BLOB_PAUSE_S": "test_a_store_that_is_away_has_no_effect_performed_again",
         "TEMPORAL_INLINE_SIZE_BYTES_MAX": "test_what_is_small_stays_in_the_history",

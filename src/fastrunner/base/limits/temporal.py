@@ -19,6 +19,10 @@ way keep it from that, and the server ends histories of 51,200 events."""
 TEMPORAL_PAYLOAD_SIZE_BYTES_MAX: Final = 1_048_576
 """Whatever one payload holds: servers refuse 2 MiB, base64 takes a third more, and there is something around it."""
 
+TEMPORAL_TASK_SIZE_BYTES_MAX: Final = 2_097_152
+"""What effects and children that are begun in one workflow task have together, but for a single one: the message that
+begins them has 4 MiB at most, and events in it."""
+
 TEMPORAL_EVENTS_UNREPORTED_MAX: Final = 1_000
 """Events without an acknowledgement at which a walk, and its clock, rests: they are in every query and continuation."""
 

@@ -35,6 +35,7 @@ from fastrunner.engine.temporal.messages import (
     outcome_of,
 )
 from fastrunner.engine.temporal.messages import EffectOutcome as Told
+from fastrunner.engine.temporal.room import Room
 
 __all__ = ["Children"]
 
@@ -47,8 +48,10 @@ Outcome = EffectResult | EffectFailure
 class Children:
     """The children of one execution."""
 
-    def __init__(self, given: WalkStart, execution_id: str) -> None:
+    def __init__(self, given: WalkStart, execution_id: str, room: Room) -> None:
+        """`room` is what the workflow's tasks have for what is sent."""
         self._given = given
+        self._room = room
         self._execution_id = execution_id
         self._handles: dict[int, workflow.ChildWorkflowHandle[Any, Any] | None] = {}
         """Those that effects wait for; None: not started yet."""
@@ -71,6 +74,7 @@ class Children:
     async def _perform(self, effect: PerformEffect, order: EffectOrder, is_paused: Callable[[], bool]) -> Outcome:
         if self._given.depth + 1 > limits.SUBFLOW_DEPTH_MAX:
             return too_deep(effect.effect_id)
+        await self._room.take(len(order.capsule))
         prepared: Prepared = await workflow.execute_activity(
             PREPARE,
             args=[order, self._given.depth + 1],
@@ -82,6 +86,7 @@ class Children:
         if prepared.start is None:
             return outcome_of(effect.effect_id, Told(failure=prepared.failure))
         child_id = child_id_of(self._execution_id, effect.effect_id)
+        await self._room.take(prepared.start.size_bytes)
         if effect.effect_id in self._given_up:
             return cancelled(effect.effect_id, child_id)
         pairs = [

@@ -30,6 +30,7 @@ __all__ = [
     "EffectOutcome",
     "Prepared",
     "WalkStart",
+    "no_room",
     "order_of",
     "outcome_of",
     "packed",
@@ -186,6 +187,16 @@ def order_of(plan: Plan, effect: PerformEffect) -> EffectOrder:
     """An effect for another process."""
     capsule = packed(plan.dump_capsule(effect.capsule))
     return EffectOrder(effect.effect_id, effect.kind, capsule, effect.idempotency_key, effect.reference)
+
+
+def no_room(effect_id: int, size_bytes: int) -> EffectFailure:
+    """The failure of an effect whose data nothing has room for."""
+    bound = limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
+    detail = (
+        f"the data of the task have {size_bytes} bytes: at most {bound} are kept where Temporal keeps them without a "
+        "blob store (FASTRUNNER_BLOB_URL)"
+    )
+    return EffectFailure(effect_id, "runtime", 0, "Data Too Large", detail)
 
 
 def told(outcome: EffectResult | EffectFailure, has_blobs: bool) -> EffectOutcome:

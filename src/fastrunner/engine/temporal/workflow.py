@@ -31,6 +31,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from fastrunner._core import (
     Cancel,
     EffectFailure,
+    EffectResult,
     InterruptEffect,
     MoreSteps,
     Pause,
@@ -59,6 +60,7 @@ from fastrunner.engine.temporal.messages import (
     EffectOrder,
     EffectOutcome,
     WalkStart,
+    no_room,
     order_of,
     outcome_of,
     packed,
@@ -66,6 +68,7 @@ from fastrunner.engine.temporal.messages import (
 )
 from fastrunner.engine.temporal.plans import plan_of
 from fastrunner.engine.temporal.reporting import Report
+from fastrunner.engine.temporal.room import Room
 from fastrunner.errors import WrongState
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import describe
@@ -110,7 +113,8 @@ class WalkWorkflow:
         """The effect that has taken events along, and the number of the last of them."""
         self._held: list[PerformEffect] = []
         """Effects that wait until the history is continued; the walk asks for them again."""
-        self._children = Children(given, self._execution_id)
+        self._room = Room(given.has_blobs)
+        self._children = Children(given, self._execution_id, self._room)
         self._timer: asyncio.Task[None] | None = None
         self._timer_ms = 0
         self._more = False
@@ -340,10 +344,14 @@ class WalkWorkflow:
         assert walk is not None
         order = order_of(walk.plan, effect)
         acknowledged = 0
+        outcome: EffectResult | EffectFailure
         try:
-            if effect.kind == RUN_WORKFLOW:
+            if not self._given.has_blobs and len(order.capsule) > limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX:
+                outcome = no_room(effect.effect_id, len(order.capsule))
+            elif effect.kind == RUN_WORKFLOW:
                 outcome = await self._children.perform(effect, order, lambda: walk.status == "paused")
             else:
+                await self._room.take(len(order.capsule))
                 told: EffectOutcome = await workflow.execute_activity(
                     PERFORM,
                     self._carried(order),
