@@ -187,7 +187,7 @@ async def test_keys_that_are_replaced(address: str) -> None:
         execution_id = f"{cluster.queue}-1"
         await predecessor.submit(submission(execution_id))
         view = await ended(successor, execution_id)
-        assert (view.status, orjson.loads(view.output_json)) == ("completed", {"a": 1})
+        assert (view.status, orjson.loads(view.output_json)) == ("completed", {"b": 2})
         with pytest.raises(Unavailable, match="'new', which FASTRUNNER_TEMPORAL_KEY_FILE has not"):
             await predecessor.get(execution_id)
         with pytest.raises(Unavailable, match="give this runner the FASTRUNNER_TEMPORAL_KEY_FILE"):
