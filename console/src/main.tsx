@@ -1,6 +1,6 @@
 // The console: one page, whose address says what it shows.
 import { render } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect } from "preact/hooks";
 import "./theme.css";
 import "./app.css";
 import { listenToAddress, place } from "./router";
@@ -64,7 +64,8 @@ function Bar() {
 }
 
 function App() {
-  useEffect(() => {
+  // Whoever sees something may press keys: they are heard before it is painted.
+  useLayoutEffect(() => {
     const listen = (event: KeyboardEvent): void => {
       if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
         event.preventDefault();

@@ -356,9 +356,9 @@ def test_the_list_is_live_and_answers_to_keys(place: Place, page: Page) -> None:
     page.go_back()
     expect(page).to_have_url(f"{place.address}/?name=live")
     page.keyboard.press("Control+k")
-    page.keyboard.type("go to workflows")
+    page.get_by_role("combobox").fill("go to workflows")
     check_accessible(page)
-    page.keyboard.press("Enter")
+    page.get_by_role("combobox").press("Enter")
     expect(page.get_by_role("heading", name="Workflows")).to_be_visible()
     check_accessible(page)
 
@@ -398,8 +398,8 @@ def test_callers_sign_in_and_see_what_they_may(browser: Browser, tmp_path: Path)
         page.reload()
         expect(page.get_by_role("heading", name="Workflows")).to_be_visible()
         page.keyboard.press("Control+k")
-        page.keyboard.type("sign out")
-        page.keyboard.press("Enter")
+        page.get_by_role("combobox").fill("sign out")
+        page.get_by_role("combobox").press("Enter")
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 

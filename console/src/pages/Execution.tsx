@@ -1,6 +1,6 @@
 // One execution, live: its document, its events, its values; what it waits for; what can be done with it.
 import { useSignal } from "@preact/signals";
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { ApiError, getDocument, getGraph, type AcceptedDocument, type Event, type Execution as Standing, type Graph } from "../api";
 import { Diagram } from "../diagram/Diagram";
 import type { States } from "../diagram/states";
@@ -216,7 +216,7 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
     return document ? listening.flatMap((each) => eventTypesOf(linesOf(document, each))) : [];
   }, [document]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const step = (by: number): void => {
       const { sequence: current, events: all } = state.current;
       const next = current === null ? (by > 0 ? 1 : all.length) : Math.max(1, Math.min(all.length, current + by));

@@ -1,6 +1,6 @@
 // The list: filters in the address, exact counts, live rows, pages by key.
 import { useComputed, useSignal } from "@preact/signals";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { countExecutions, listExecutions, STATUSES, type Counts, type Execution, type Which } from "../api";
 import { count, counted, duration } from "../format";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
@@ -251,7 +251,7 @@ export function Executions() {
   const state = useRef({ rows, selected });
   state.current = { rows, selected };
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const move = (step: number): void => {
       const all = state.current.rows.value ?? [];
       const at = all.findIndex((each) => each.id === state.current.selected);

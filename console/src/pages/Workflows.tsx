@@ -1,5 +1,5 @@
 // Workflows: what there is, its versions, a new one from its document's text.
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { ApiError, createWorkflow, getWorkflow, listWorkflows, type FieldProblem, type Workflow } from "../api";
 import { count } from "../format";
 import { addressOf, go, place, workflowPath } from "../router";
@@ -114,7 +114,7 @@ export function WorkflowPage({ namespace, name }: { namespace: string; name: str
     getWorkflow(namespace, name, wanted).then(setWorkflow, (error: unknown) => setFault(error instanceof Error ? error.message : String(error)));
     listWorkflows({ namespace, name }, "", 500).then((page) => setVersions(page.workflows), () => undefined);
   }, [namespace, name, wanted]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const start = (): void => openStart({ namespace, name, version: wanted });
     viewActions.value = [{ name: `Start ${name}`, hint: "s", run: start }];
     const off = onKeys({ s: start });

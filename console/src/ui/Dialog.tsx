@@ -1,12 +1,13 @@
 // A modal dialog: the browser's own, which holds the focus and gives it back; Escape and a click beside it close it.
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { closeDialog, dialog } from "../state";
 
 export function DialogHost() {
   const content = dialog.value;
   const element = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  // Before anything is painted: what is typed next goes into it.
+  useLayoutEffect(() => {
     const shown = element.current;
     if (!shown) return;
     if (content && !shown.open) shown.showModal();
@@ -16,7 +17,10 @@ export function DialogHost() {
     <dialog
       ref={element}
       aria-labelledby="dialog-title"
-      onClose={closeDialog}
+      onClose={() => {
+        // The next one may be open already.
+        if (!element.current?.open) closeDialog();
+      }}
       onMouseDown={(event) => {
         if (event.target === element.current) closeDialog();
       }}
