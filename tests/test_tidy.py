@@ -45,7 +45,7 @@ MAY_IMPORT = {
     | {"access.sealing", "blobs", "engine", "engine.embedded", "engine.temporal", "routing.placement"},
     "engine.temporal": BELOW
     | {"_core", "access.files", "access.principal", "access.sealing", "blobs", "engine", "engine.embedded.admit"}
-    | {"engine.embedded.run.commands", "engine.embedded.run.family"},
+    | {"engine.embedded.run.commands", "engine.embedded.run.family", "events.attributes", "events.index"},
     "engine.embedded.admit": BELOW | {"_core", "_wire", "engine", "routing.placement"},
     "engine.embedded.run": BELOW | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},
     "engine.embedded.commit": STORE

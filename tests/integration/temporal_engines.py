@@ -13,12 +13,14 @@ from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.access.secrets import Secrets
+from fastrunner.base import limits
 from fastrunner.callback.direct import DirectReports
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Definition, DefinitionRef, EffectPerformer
 from fastrunner.errors import UnknownWorkflow
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
+from fastrunner.tasks.emit.perform import Emit
 from tests.integration.engines import Performer
 from tests.integration.temporal_server import TemporalServer
 
@@ -75,10 +77,12 @@ class Cluster:
         secrets: Mapping[str, str] | None = None,
         works: bool = True,
         settings: Mapping[str, Any] | None = None,
+        bus_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX,
         **options: Any,
     ) -> "AsyncIterator[TemporalEngine]":
         """A replica; one that does not work only takes calls. `settings` are further ones of its configuration."""
         from fastrunner.engine.temporal.engine import TemporalEngine
+        from fastrunner.engine.temporal.events import TemporalEvents
 
         given: dict[str, Any] = {
             "temporal_service_address": self.address,
@@ -90,10 +94,12 @@ class Cluster:
         config = Config(**{**given, **(settings or {})})
         metrics = Metrics(CollectorRegistry())
         reports = DirectReports(config, metrics)
+        door = TemporalEvents(config.event_retention_s, metrics, history_events_max=bus_events_max)
         engine = TemporalEngine(
             config,
             metrics,
-            performers or {"call_http": opened()},
+            {"call_http": opened(), "emit": Emit(door, metrics), **(performers or {})},
+            events=door,
             definitions=Registered(documents or {}),
             secrets=Secrets(variables=secrets),
             report=reports.send,

@@ -684,24 +684,33 @@ async def test_secrets_reach_effects_and_no_history(address: str) -> None:
             await engine.submit(submission(f"{cluster.queue}-2", text, env_vars={"token": "x"}))
 
 
+SUBSCRIBING = (
+    "{indent}- hear: {{ call: asyncapi, with: {{ document: {{ endpoint: 'https://e.org/a.yaml' }}, channel: c,"
+    " subscription: {{ consume: {{ amount: 1 }} }} }} }}\n"
+)
+
+
 @pytest.mark.parametrize(
     ("tasks", "pointer"),
     [
-        ("  - hear:\n      listen: { to: { one: { with: { type: t } } } }\n", "/do/0/hear/listen"),
-        ("  - say:\n      emit: { event: { with: { type: t, source: 'http://s' } } }\n", "/do/0/say/emit"),
+        (SUBSCRIBING.format(indent="  "), "/do/0/hear/with/subscription"),
         (
-            "  - guard:\n      try:\n        - say:\n"
-            "            emit: { event: { with: { type: t, source: 'http://s' } } }\n"
-            "      catch: { do: [ { after: { set: { a: 1 } } } ] }\n",
-            "/do/0/guard/try/0/say/emit",
+            "  - guard:\n      try:\n"
+            + SUBSCRIBING.format(indent="        ")
+            + "      catch: { do: [ { after: { set: { a: 1 } } } ] }\n",
+            "/do/0/guard/try/0/hear/with/subscription",
         ),
         (
-            "  - both:\n      fork:\n        branches:\n          - hear:\n"
-            "              listen: { to: { one: { with: { type: t } } } }\n",
-            "/do/0/both/fork/branches/0/hear/listen",
+            "  - both:\n      fork:\n        branches:\n" + SUBSCRIBING.format(indent="          "),
+            "/do/0/both/fork/branches/0/hear/with/subscription",
+        ),
+        (
+            "  - all:\n      listen: { to: { any: [{ with: { type: t } }], until: '${ false }' } }\n"
+            "      foreach:\n        do:\n" + SUBSCRIBING.format(indent="          "),
+            "/do/0/all/foreach/do/0/hear/with/subscription",
         ),
     ],
-    ids=["listen", "emit", "in a try", "in a fork"],
+    ids=["alone", "in a try", "in a fork", "in a listen"],
 )
 async def test_kinds_that_are_not_done_are_refused(address: str, tasks: str, pointer: str) -> None:
     async with cluster_on(address) as cluster, cluster.engine() as engine:

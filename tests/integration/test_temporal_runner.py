@@ -1,6 +1,7 @@
 """Replicas on Temporal as real processes: one accepts and another controls, one is killed and another goes on."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc.aio
 import orjson
 import pytest
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import events_pb2 as ev
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as g
@@ -153,3 +156,68 @@ async def test_replicas_share_what_is_large_and_what_is_registered(address: str,
                 await first.channel.close()
                 await second.channel.close()
                 assert receiver.ledger.violations == []
+
+
+LISTENS = (
+    "document: {dsl: 1.0.3, namespace: shop, name: listens, version: 1.0.0}\ndo:\n"
+    "- each:\n    for: {each: n, in: '${ [range(6)] }'}\n    do:\n"
+    "    - hear:\n        listen: {to: {one: {with: {type: t}}}}\n"
+    "        export: {as: '${ ($context // []) + . }'}\n"
+    "- told: {set: '${ $context }'}\n"
+)
+
+
+async def post(runner: RunnerProcess, n: int) -> None:
+    """One event by HTTP, until it is taken."""
+    event = {"specversion": "1.0", "id": str(n), "source": "/tests", "type": "t", "data": n}
+    deadline_s = time.monotonic() + TIMEOUT_S
+    async with aiohttp.ClientSession() as session:
+        while True:
+            headers = {"Content-Type": "application/cloudevents+json"}
+            url = f"http://127.0.0.1:{runner.ports['http_port']}/events"
+            async with session.post(url, data=json.dumps(event), headers=headers) as reply:
+                if reply.status == 202:
+                    return
+                assert (reply.status, time.monotonic() < deadline_s) == (503, True), await reply.text()
+
+
+async def send(connection: Connection, n: int) -> None:
+    """One event by gRPC, until it is taken."""
+    event = ev.CloudEvent(spec_version="1.0", id=str(n), source="/tests", type="t", text_data=str(n))
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            await connection.call("SendEvents", ev.SendEventsRequest(events=[event]), ev.SendEventsResponse)
+            return
+        except grpc.aio.AioRpcError as error:
+            if error.code().name != "UNAVAILABLE" or time.monotonic() > deadline_s:
+                raise
+
+
+@pytest.mark.slow
+async def test_no_acknowledged_event_is_lost_with_a_replica(address: str, tmp_path: Path) -> None:
+    """Whichever replica takes an event, and is killed then: all are heard, once each and in order."""
+    options = ReceiverOptions(port=0, quiet=True)
+    receiver = Receiver(options)
+    async with serve_receiver(receiver, options) as port:
+        with replica(tmp_path / "one", address, port) as one, replica(tmp_path / "two", address, port) as two:
+            ready(one), ready(two)
+            first, second = Connection(one.target), Connection(two.target)
+            await first.execute("l-1", LISTENS)
+            await post(two, 0)
+            await send(second, 1)
+            await post(one, 2)
+            await send(first, 3)
+            kill(one)
+            await send(second, 4)
+            await post(two, 5)
+            await post(two, 5)
+            assert await until_status(second, "l-1", "completed", "failed") == "completed"
+            asked = q.GetExecutionRequest(execution_id="l-1")
+            execution = (await second.call("GetExecution", asked, q.GetExecutionResponse)).execution
+            assert json.loads(execution.output_json) == [0, 1, 2, 3, 4, 5]
+            assert receiver.ledger.violations == []
+            await first.channel.close()
+            await second.channel.close()
+            code, _, err = two.stop()
+            assert code == 0, err

@@ -14,6 +14,21 @@ from fastrunner.base import limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
+    "unit/test_temporal_bus.py": {
+        "TEMPORAL_BUS_EVENTS_SIZE_BYTES_MAX": "test_what_is_not_heard_yet_keeps_new_events_out",
+        "TEMPORAL_BUS_KNOWN_COUNT_MAX": "test_as_many_duplicates_are_known_as_may",
+        "TEMPORAL_BUS_LISTENERS_SIZE_BYTES_MAX": "test_there_is_room_for_so_many_listeners",
+        "TEMPORAL_BUS_OVERHEAD_SIZE_BYTES": "test_what_is_not_heard_yet_keeps_new_events_out",
+        "TEMPORAL_DELIVERY_LOOKS_MAX": "test_a_delivery_is_bounded",
+        "TEMPORAL_DELIVERY_SIZE_BYTES_MAX": "test_a_delivery_is_bounded",
+        "TEMPORAL_DELIVERY_TARGETS_MAX": "test_a_delivery_is_bounded",
+        "TEMPORAL_INBOX_SIZE_BYTES_MAX": "test_more_than_may_lie_here_is_offered_later",
+        "TEMPORAL_SIGNALS_AT_ONCE_MAX": "test_so_many_are_told_at_once",
+    },
+    "integration/test_temporal_events.py": {
+        "TEMPORAL_BUS_CALLS_MAX": "test_many_who_publish_cost_few_updates",
+        "TEMPORAL_PUBLISH_S_MAX": "test_without_a_worker_nobody_waits_for_the_bus_for_long",
+    },
     "unit/test_diagram.py": {
         "DIAGRAM_LABEL_SIZE_CHARS_MAX": "test_names_stay_in_their_labels",
     },

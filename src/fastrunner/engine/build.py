@@ -1,6 +1,7 @@
 """Stage 3, journal: makes the engine of a worker; the one place that knows which there are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from fastrunner.access.sealing import DataKeys
 from fastrunner.base import clock
@@ -21,7 +22,31 @@ from fastrunner.engine import (
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
 
-__all__ = ["build_engine"]
+__all__ = ["EventDoor", "build_engine", "event_door"]
+
+
+class EventDoor(Protocol):
+    """Where CloudEvents are published: by senders, and by `emit`."""
+
+    async def publish(self, events: Sequence[Mapping[str, Any]], namespaces: frozenset[str] | None) -> Sequence[int]:
+        """Durable when it returns. Raises InvalidRequest, TooLarge, AtCapacity, StorageFailed, Unavailable."""
+
+    async def emit(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The event as it was published, durably: a duplicate's is the first one. Raises InvalidRequest, TooLarge,
+        AtCapacity, StorageFailed."""
+
+
+class EventBus(EventSource, EventDoor, Protocol):
+    """The bus of one machine (see `events/`)."""
+
+
+def event_door(config: Config, metrics: Metrics, bus: EventBus) -> EventDoor:
+    """Where this worker publishes events: on the bus of its machine, or of Temporal's."""
+    if config.temporal_service_address is None:
+        return bus
+    from fastrunner.engine.temporal.events import TemporalEvents
+
+    return TemporalEvents(config.event_retention_s, metrics)
 
 
 def build_engine(
@@ -33,6 +58,7 @@ def build_engine(
     lookups: Lookups,
     resources: Resources,
     events: EventSource,
+    door: EventDoor,
     places: Places,
     death: Death | None,
     data_keys: DataKeys | None,
@@ -50,7 +76,9 @@ def build_engine(
     if config.temporal_service_address is not None:
         # Its libraries come with an extra, and take half a second and 50 MB.
         from fastrunner.engine.temporal.engine import TemporalEngine
+        from fastrunner.engine.temporal.events import TemporalEvents
 
+        assert isinstance(door, TemporalEvents), "it is made by `event_door`"
         return TemporalEngine(
             config,
             metrics,
@@ -61,6 +89,7 @@ def build_engine(
             report=report,
             blobs=blobs,
             keys=temporal_keys,
+            events=door,
         )
     return EmbeddedEngine(
         config,

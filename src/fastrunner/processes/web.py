@@ -23,6 +23,7 @@ from fastrunner.web.app import STATE, TreeState, build_app
 from fastrunner.web.connections import CONNECTIONS
 
 if TYPE_CHECKING:
+    from fastrunner.engine.temporal.events import TemporalEvents
     from fastrunner.events.bus import EventBus
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class _BusOnDemand:
     def __init__(self, context: ChildContext) -> None:
         self._context = context
         self._loading: asyncio.Task[None] | None = None
-        self._bus: EventBus | None = None
+        self._bus: EventBus | TemporalEvents | None = None
 
     async def publish(self, events: Sequence[Mapping[str, Any]], namespaces: frozenset[str] | None) -> Sequence[int]:
         """See EventBus."""
@@ -98,24 +99,34 @@ class _BusOnDemand:
 
     async def _load(self) -> None:
         """Raises Unavailable."""
+        is_local = self._context.config.temporal_service_address is None
         try:
             # In a thread: probes are answered meanwhile.
-            await asyncio.to_thread(importlib.import_module, "fastrunner.events.bus")
+            name = "fastrunner.events.bus" if is_local else "fastrunner.engine.temporal.events"
+            await asyncio.to_thread(importlib.import_module, name)
         except (ImportError, OSError, RuntimeError) as error:
             log.warning("events cannot be taken: %s", error)
             raise Unavailable("events cannot be taken now: the machine is short of something") from None
         from fastrunner.counts.definitions import Metrics
+
+        shared, config = self._context.shared, self._context.config
+        metrics = Metrics(segment=self._context.segment)
+        if config.temporal_service_address is not None:
+            # Its libraries come with an extra.
+            from fastrunner.engine.temporal.events import TemporalEvents
+
+            self._bus = await TemporalEvents.connected(config, shared.temporal_keys, metrics)
+            return
         from fastrunner.engine.embedded.store.seals import Seals
         from fastrunner.events.bus import EventBus
 
-        shared, config = self._context.shared, self._context.config
         self._bus = EventBus(
             config.data_dir,
             shared.wakes.wake,
             Seals(shared.data_keys),
             config.event_retention_s,
             begun_ms=shared.begun_ms,
-            metrics=Metrics(segment=self._context.segment),
+            metrics=metrics,
         )
 
     async def close(self) -> None:

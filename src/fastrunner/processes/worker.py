@@ -28,7 +28,7 @@ from fastrunner.callback.direct import DirectReports
 from fastrunner.config import Config, secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Beginner, WorkerEngine
-from fastrunner.engine.build import build_engine
+from fastrunner.engine.build import build_engine, event_door
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
 from fastrunner.events.lifecycle.sender import Lifecycle
@@ -74,6 +74,20 @@ async def places_known(places: Places) -> None:
     give_up_s = monotonic_s() + limits.PLACEMENT_KNOWN_WAIT_S_MAX
     while places.table.unknown(places.shard_count) and monotonic_s() < give_up_s:  # noqa: ASYNC110
         await asyncio.sleep(limits.PLACEMENT_KNOWN_INTERVAL_S)  # other processes write it
+
+
+def _bus_of(context: ChildContext, metrics: Metrics) -> EventBus:
+    """The bus of this machine; where Temporal keeps executions nobody publishes there."""
+    config = context.config
+    return EventBus(
+        config.data_dir,
+        context.shared.wakes.wake,
+        Seals(context.shared.data_keys),
+        config.event_retention_s,
+        begun_ms=context.shared.begun_ms,
+        has_sinks=config.event_sinks is not None,
+        metrics=metrics,
+    )
 
 
 def _sinks_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Sinks | None:
@@ -136,20 +150,13 @@ class Worker:
         blobs = None if config.blob_url is None else open_store(config.blob_url)
         local = Registry(config.data_dir) if blobs is None else None
         self._registry = _registry_of(local, blobs)
-        self._bus = EventBus(
-            config.data_dir,
-            context.shared.wakes.wake,
-            Seals(context.shared.data_keys),
-            config.event_retention_s,
-            begun_ms=context.shared.begun_ms,
-            has_sinks=config.event_sinks is not None,
-            metrics=self._metrics,
-        )
+        self._bus = _bus_of(context, self._metrics)
         egress, secrets = Egress.of(config, serves=True), Secrets(config.secrets_dir, secret_variables())
         self._sinks = _sinks_of(context, self._metrics, egress)
         self._lifecycle = _lifecycle_of(context, self._metrics, egress)
         resources = Resolver(config, self._metrics, secrets, egress)
-        self._performers = build_performers(config, self._metrics, egress, event_sink=self._bus, descriptions=resources)
+        door = event_door(config, self._metrics, self._bus)
+        self._performers = build_performers(config, self._metrics, egress, event_sink=door, descriptions=resources)
         is_local = config.temporal_service_address is None
         self._reports = _reports_of(config, self._metrics)
         self._engine = build_engine(
@@ -161,6 +168,7 @@ class Worker:
             self._registry,
             resources,
             self._bus,
+            door,
             places,
             context.death,
             context.shared.data_keys,
@@ -171,7 +179,7 @@ class Worker:
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = _callbacks_of(config, self._engine, self._metrics)
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
-        # What a replica's own folder has is known to no other one: neither events nor schedules are taken there.
+        # What a replica's own folder has is known to no other one: no schedules are taken there.
         keeps = (config.data_dir, context.shared.data_keys)
         self._schedules = Schedules(*keeps, self._call, self._bus, self._metrics) if is_local else None
         self._service = Service(
@@ -180,7 +188,7 @@ class Worker:
             self._metrics,
             context.is_short_handed,
             self._registry,
-            self._bus if is_local else None,
+            door,
             self._schedules,
         )
         self._credentials = credentials

@@ -84,3 +84,37 @@ durable all the same."""
 
 TEMPORAL_ANSWERS_KEPT_MAX: Final = 64
 """Commands of which a workflow knows what they came to: who waits for one asks at once."""
+
+TEMPORAL_BUS_EVENTS_SIZE_BYTES_MAX: Final = 524_288
+"""CloudEvents that the bus keeps, and that are published at once: with the bound on listeners they are the bus's next
+input, of which servers refuse 2 MiB. Beyond it the oldest leave early; what nobody has heard yet keeps new ones out."""
+
+TEMPORAL_BUS_LISTENERS_SIZE_BYTES_MAX: Final = 655_360
+"""Filters that the bus looks for, some thousands: see above."""
+
+TEMPORAL_BUS_OVERHEAD_SIZE_BYTES: Final = 64
+"""What an event, or a filter, takes in the bus's state beside its text."""
+
+TEMPORAL_BUS_KNOWN_COUNT_MAX: Final = 10_000
+"""Events by which the bus knows duplicates, within the retention: some 15 bytes each."""
+
+TEMPORAL_BUS_CALLS_MAX: Final = 500
+"""Calls of one update of the bus: a workflow task that takes them ends in some tens of milliseconds."""
+
+TEMPORAL_PUBLISH_S_MAX: Final = 25.0
+"""How long whoever publishes waits for the bus: longer than Temporal takes to miss the worker that had it."""
+
+TEMPORAL_DELIVERY_TARGETS_MAX: Final = 200
+"""Executions that one delivery tells, but for those of one event: it takes some tenths of a second."""
+
+TEMPORAL_DELIVERY_SIZE_BYTES_MAX: Final = 262_144
+"""Events of one delivery, but for the last: it lies in the bus's history, and is sent to whom it is for."""
+
+TEMPORAL_DELIVERY_LOOKS_MAX: Final = 20_000
+"""Looks of listeners at events for one delivery: some microseconds each, where the SDK takes 2 s for a deadlock."""
+
+TEMPORAL_SIGNALS_AT_ONCE_MAX: Final = 20
+"""Executions that are told at once: more requests only wait for one another in the server."""
+
+TEMPORAL_INBOX_SIZE_BYTES_MAX: Final = 131_072
+"""Events that an execution has heard and not taken: its state has to have room for them. It is offered others later."""

@@ -53,7 +53,7 @@ from fastrunner.engine.temporal.plans import plan_of
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords
 from fastrunner.errors import AtCapacity, RunnerError, StorageFailed, TooLarge, Unavailable
 
-__all__ = ["Activities"]
+__all__ = ["Activities", "beating"]
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Activities:
         plan = _plan(given)
         effect = _effect(plan, order)
         try:
-            outcome = await _beating(self._outcome(plan, effect))
+            outcome = await beating(self._outcome(plan, effect))
             answer = told(shown(outcome) if isinstance(outcome, EffectFailure) else outcome, given.has_blobs)
         except ApplicationError:
             raise
@@ -133,7 +133,7 @@ class Activities:
         cannot tell its outcome is performed again."""
         has_blobs = (await self._start()).has_blobs
         if has_blobs and len(orjson.dumps(answer.value)) > limits.TEMPORAL_INLINE_SIZE_BYTES_MAX // 2:
-            await _beating(self._kept(answer))
+            await beating(self._kept(answer))
 
     async def _kept(self, answer: EffectOutcome) -> None:
         info = activity.info()
@@ -206,7 +206,7 @@ class Activities:
         except RenderFault as fault:
             return Prepared(failure=_failure(EffectFailure.whole(order.effect_id, fault.error)))
         try:
-            return await _beating(self._prepared(given, arguments, depth, order.idempotency_key))
+            return await beating(self._prepared(given, arguments, depth, order.idempotency_key))
         except (AtCapacity, Unavailable) as refusal:
             raise ApplicationError(refusal.message, type=type(refusal).__name__) from None
         except RunnerError as refusal:
@@ -255,12 +255,12 @@ class Activities:
         if self._report is None:
             raise ApplicationError(_NO_RECEIVER)
         try:
-            return await _beating(self._report(execution_id, messages, last))
+            return await beating(self._report(execution_id, messages, last))
         except ReportRefused as error:
             raise ApplicationError(str(error), type="NotTaken") from None
 
 
-async def _beating(work: Awaitable[T]) -> T:
+async def beating(work: Awaitable[T]) -> T:
     """Waits for something, with heartbeats; cancelled, it cancels that."""
     task = asyncio.ensure_future(work)
     try:

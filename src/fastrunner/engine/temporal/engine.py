@@ -46,11 +46,13 @@ from fastrunner.engine.embedded.admit.compiling import Compiler
 from fastrunner.engine.embedded.admit.digest import env_text, ref_hash, request_digest
 from fastrunner.engine.embedded.admit.plans import CachedPlan, PlanCache
 from fastrunner.engine.temporal.activities import Activities
+from fastrunner.engine.temporal.bus_workflow import EventsWorkflow
 from fastrunner.engine.temporal.client import Connection, sentence_of
 from fastrunner.engine.temporal.codec import converter_of
+from fastrunner.engine.temporal.events import EventActivities, TemporalEvents
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.handover import ReportWorkflow
-from fastrunner.engine.temporal.messages import WALK, WalkStart
+from fastrunner.engine.temporal.messages import TASK_QUEUE, WALK, WalkStart
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
 from fastrunner.engine.temporal.supported import problems_of
 from fastrunner.engine.temporal.workflow import WalkWorkflow
@@ -62,15 +64,13 @@ from fastrunner.errors import (
     Stopping,
     StorageFailed,
     Unavailable,
+    UnknownExecution,
     UnknownWorkflow,
 )
 
-__all__ = ["TASK_QUEUE", "TemporalEngine"]
+__all__ = ["TemporalEngine"]
 
 _log = logging.getLogger(__name__)
-
-TASK_QUEUE = "fastrunner"
-"""Of workflows and activities: all replicas take from it."""
 
 _STARTED = "running"
 
@@ -108,12 +108,13 @@ class TemporalEngine:
         report: Report | None = None,
         blobs: BlobStore | None = None,
         keys: DataKeys | None = None,
+        events: TemporalEvents | None = None,
         task_queue: str = TASK_QUEUE,
         history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX,
         workflows_cached_max: int = limits.TEMPORAL_WORKFLOWS_CACHED_MAX,
     ) -> None:
-        """`report` sends events to the receiver, None: there is none; `blobs` take large values, `keys` seal histories.
-        Raises ValueError without an address."""
+        """`report` sends events to the receiver, None: there is none; `blobs` take large values, `keys` seal histories;
+        `events` is its door to the bus, None: one of its own. Raises ValueError without an address."""
         self._connection = Connection(config, converter_of(None if keys is None else Sealer(keys), blobs))
         self._config = config
         self._metrics = metrics
@@ -124,6 +125,8 @@ class TemporalEngine:
         self._report = report
         self._blobs = blobs
         self._is_sealed = keys is not None
+        self.events_door = events or TemporalEvents(config.event_retention_s, metrics)
+        """Where CloudEvents are published."""
         self._task_queue = task_queue
         self._history_events_max = history_events_max
         self._workflows_cached_max = workflows_cached_max
@@ -156,6 +159,7 @@ class TemporalEngine:
                 if self._blobs is not None:
                     # What cannot be written is told now, and not by the first large value.
                     await self._blobs.put("about.json", b'{"written_by": "fastrunner", "format": 1}')
+                await self.events_door.connect(self._connection, self._task_queue)
                 break
             except (OSError, RPCError, RuntimeError, StorageFailed, ValueError) as error:
                 trouble = error.message if isinstance(error, StorageFailed) else sentence_of(error, self._config)
@@ -169,11 +173,15 @@ class TemporalEngine:
         """Begins to take workflow tasks and activities."""
         given = (self._connection, self._performers, self._secrets, self, self._report, self._is_sealed)
         self._activities = Activities(*given)
+        events = EventActivities(self._connection, self.events_door)
         self._worker = Worker(
             self._client,
             task_queue=self._task_queue,
-            workflows=[WalkWorkflow, ReportWorkflow],
-            activities=[self._activities.perform, self._activities.prepare, self._activities.report],
+            workflows=[WalkWorkflow, ReportWorkflow, EventsWorkflow],
+            activities=[
+                *(self._activities.perform, self._activities.prepare, self._activities.report),
+                *(events.listen, events.deliver),
+            ],
             max_cached_workflows=self._workflows_cached_max,
             max_concurrent_activities=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
             max_heartbeat_throttle_interval=timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5),
@@ -201,12 +209,13 @@ class TemporalEngine:
         """See WorkerEngine; other replicas are there while a worker is replaced, so nothing depends on it."""
 
     def events_came(self) -> None:
-        """See WorkerEngine; documents that listen are refused, so nobody waits for any."""
+        """See WorkerEngine; the bus that Temporal keeps delivers by itself."""
 
     async def quiesce(self, timeout_s: float) -> None:
         """Takes nothing new; effects in flight may end for `timeout_s`, then another worker performs them again."""
         self._draining = True
         self._compiler.stop()
+        await self.events_door.close()
         if self._worker is not None and self._running is not None and not self._running.done():
             try:
                 async with asyncio.timeout(timeout_s + limits.TEMPORAL_ANSWER_S_MAX):
@@ -307,13 +316,21 @@ class TemporalEngine:
                 rpc_timeout=timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX),
             )
         except WorkflowAlreadyStartedError:
-            if (await self._all.memo(submission.execution_id)).digest != digest.hex():
-                raise IdTaken(submission.execution_id) from None
+            await self._check_same(submission.execution_id, digest)
         except RPCError as error:
             raise Unavailable(f"Temporal has not taken the execution ({error.message}): try again") from None
         submission.temporal_workflow_id = submission.execution_id
         submission.warnings = plan.submission_warnings
         return _STARTED
+
+    async def _check_same(self, execution_id: str, digest: bytes) -> None:
+        """Raises IdTaken if another request, or another workflow, has the id."""
+        try:
+            known = (await self._all.memo(execution_id)).digest
+        except UnknownExecution:
+            known = ""
+        if known != digest.hex():
+            raise IdTaken(execution_id) from None
 
     def _start_of(self, submission: Submission, cached: CachedPlan, digest: bytes) -> WalkStart:
         return WalkStart(

@@ -23,6 +23,7 @@ __all__ = [
     "PREPARE",
     "REPORT",
     "REPORT_REST",
+    "TASK_QUEUE",
     "VIEW_QUERY",
     "WALK",
     "Control",
@@ -38,6 +39,8 @@ __all__ = [
     "unpacked",
 ]
 
+TASK_QUEUE: Final = "fastrunner"
+"""Of workflows and activities: all replicas take from it."""
 WALK: Final = "fastrunner.Walk"
 """The type of workflow that is an execution."""
 REPORT_REST: Final = "fastrunner.Report"
@@ -114,11 +117,13 @@ class WalkStart:
     """Whether large values have room, in a blob store; what is decided by it must be decided alike in every replay."""
     answers: dict[str, str] = field(default_factory=dict)
     """What the latest commands came to, by id: why they were refused, or nothing."""
+    listening: str = ""
+    """What it has heard and taken of events; see `Listening.state`."""
 
     @property
     def size_bytes(self) -> int:
         """About what its payload takes."""
-        texts = (self.document, self.pinned, self.input_json, self.snapshot, self.events)
+        texts = (self.document, self.pinned, self.input_json, self.snapshot, self.events, self.listening)
         size_bytes = sum(len(orjson.dumps(text)) for text in texts)
         return size_bytes + len(orjson.dumps(self.env))
 

@@ -71,9 +71,6 @@ def _of_tasks(tasks: Any, pointer: str) -> Iterator[tuple[str, str]]:
 def _of_task(task: Any, pointer: str) -> Iterator[tuple[str, str]]:
     if not isinstance(task, Mapping):
         return
-    for key in ("listen", "emit"):
-        if key in task:
-            yield f"{pointer}/{key}", f"`{key}`"
     arguments = task.get("with")
     if task.get("call") == "asyncapi" and isinstance(arguments, Mapping) and "subscription" in arguments:
         yield f"{pointer}/with/subscription", "a subscription of `call: asyncapi`"
@@ -81,6 +78,10 @@ def _of_task(task: Any, pointer: str) -> Iterator[tuple[str, str]]:
         where = f"{pointer}/{key}"
         if key in _TASK_LISTS and isinstance(part, list):
             yield from _of_tasks(part, where)
+        elif key == "foreach" and isinstance(part, Mapping):
+            yield from _of_tasks(part.get("do"), f"{where}/do")
+            for what in _reads_hidden({name: each for name, each in part.items() if name != "do"}):
+                yield where, what
         elif key == "fork" and isinstance(part, Mapping):
             yield from _of_tasks(part.get("branches"), f"{where}/branches")
         elif key == "catch" and isinstance(part, Mapping):

@@ -37,15 +37,19 @@ from fastrunner._core import (
     Pause,
     PerformEffect,
     Resume,
+    Subscribe,
     TimerDue,
     Turn,
+    Unsubscribe,
     Walk,
 )
 from fastrunner.base import limits
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.family import CANCEL, PAUSE, RESUME, RUN_WORKFLOW, command_of
 from fastrunner.engine.temporal.children import Children
+from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, Heard
 from fastrunner.engine.temporal.handover import ReportStart, report_id_of, reported
+from fastrunner.engine.temporal.hearing import Hearing
 from fastrunner.engine.temporal.messages import (
     ANSWER_QUERY,
     CONTROL_SIGNAL,
@@ -115,6 +119,7 @@ class WalkWorkflow:
         """Effects that wait until the history is continued; the walk asks for them again."""
         self._room = Room(given.has_blobs)
         self._children = Children(given, self._execution_id, self._room)
+        self._hearing = Hearing(self._execution_id, given.listening)
         self._timer: asyncio.Task[None] | None = None
         self._timer_ms = 0
         self._more = False
@@ -154,7 +159,9 @@ class WalkWorkflow:
             self._walk = Walk.restore(plan, self._execution_id, value, unpacked(given.snapshot), env=given.env)
             self._more, self._phase = True, self._walk.status
             for action in self._walk.pending():
-                self._ask(action)
+                if isinstance(action, PerformEffect):
+                    self._ask(action)
+            self._hearing.restore(self._walk)
             return
         self._walk, turn = Walk.start(
             plan,
@@ -179,7 +186,8 @@ class WalkWorkflow:
     def _is_over(self) -> bool:
         """Whether nothing is left to be done."""
         is_told = self._given.detached or not (self._reporting or self._report.unreported_count)
-        return bool(self._finished_ms) and is_told and not (self._inbox or self._children.telling)
+        done = is_told and not (self._inbox or self._children.telling or self._hearing.telling)
+        return bool(self._finished_ms) and done
 
     def _due(self) -> bool:
         walk = self._walk
@@ -192,7 +200,7 @@ class WalkWorkflow:
         if self._rests_since_ms:
             return any(isinstance(outcome, Command) for outcome, _ in self._inbox)
         fired = self._timer is not None and self._timer.done()
-        return bool(self._inbox) or fired or self._due() or (self._more and not self._holds)
+        return bool(self._inbox) or fired or self._due() or self._has_event() or (self._more and not self._holds)
 
     def _take_turn(self) -> bool:
         """Takes one turn of the walk, if there is something for it; of one that rests only commands."""
@@ -213,11 +221,28 @@ class WalkWorkflow:
             self._turns_in_a_row += 1
             self._resume(TimerDue())
             return True
+        if self._has_event() and self._take_event():
+            self._turns_in_a_row += 1
+            return True
         if self._more and not self._holds:
             self._turns_in_a_row += 1
             self._resume(MoreSteps())
             return True
         return False
+
+    def _has_event(self) -> bool:
+        walk = self._walk
+        return (
+            walk is not None and not self._finished_ms and not self._holds and self._hearing.listening.has_event(walk)
+        )
+
+    def _take_event(self) -> bool:
+        """Hands the walk an event, if one of those that are here is for it."""
+        assert self._walk is not None
+        arrived = self._hearing.take(self._walk)
+        if arrived is not None:
+            self._resume(arrived)
+        return arrived is not None
 
     async def _rest(self) -> None:
         """Lets others work until there is something to do."""
@@ -302,6 +327,7 @@ class WalkWorkflow:
             self._more = False
             for effect_id in list(self._effects):
                 self._interrupt(effect_id)
+            self._hearing.close(self._walk)
         self._show_phase(self._walk.status)
 
     def _show_phase(self, status: str) -> None:
@@ -316,8 +342,11 @@ class WalkWorkflow:
         return status == "failed" or (status == "completed" and bool(self._output_json()))
 
     def _act(self, actions: "Sequence[Action]") -> None:
+        assert self._walk is not None
         for action in actions:
-            if isinstance(action, InterruptEffect):
+            if isinstance(action, Subscribe | Unsubscribe):
+                self._hearing.change(action, self._walk)
+            elif isinstance(action, InterruptEffect):
                 self._held = [effect for effect in self._held if effect.effect_id != action.effect_id]
                 self._interrupt(action.effect_id)
             elif isinstance(action, PerformEffect) and self._holds:
@@ -325,11 +354,16 @@ class WalkWorkflow:
             else:
                 self._ask(action)
 
+    # --- events from others ---
+
+    @workflow.signal(name=HEAR_SIGNAL)
+    def hear(self, heard: Heard) -> None:
+        """The bus has events for it."""
+        self._hearing.listening.hear(heard)
+
     # --- effects ---
 
-    def _ask(self, action: "Action") -> None:
-        if not isinstance(action, PerformEffect):
-            raise RuntimeError(f"documents with {type(action).__name__} are refused when they are validated")
+    def _ask(self, action: PerformEffect) -> None:
         self._effects[action.effect_id] = asyncio.create_task(self._perform(action))
 
     def _interrupt(self, effect_id: int) -> None:
@@ -453,7 +487,7 @@ class WalkWorkflow:
     @property
     def _may_continue(self) -> bool:
         reports = self._reporting or self._report.unreported_count
-        busy = self._inbox or self._effects or reports or self._children.telling
+        busy = self._inbox or self._effects or reports or self._children.telling or self._hearing.telling
         return not (self._finished_ms or self._turns == 0 or busy) and self._is_long(1)
 
     def _continue_if_due(self) -> None:
@@ -469,6 +503,7 @@ class WalkWorkflow:
             acknowledged=self._report.acknowledged,
             rested_ms=self._rested_ms,
             answers=self._answers,
+            listening=self._hearing.listening.state(),
         )
         if start.has_blobs:
             size_bytes, bound = len(snapshot), limits.SNAPSHOT_SIZE_BYTES_MAX
@@ -535,6 +570,7 @@ class WalkWorkflow:
         walk = self._walk
         if walk is None:
             return {"status": "pending", "last_sequence": 0, "acknowledged": 0, "finished_ms": 0}
+        known = self._hearing.is_known
         is_known = walk.status != "completed" or bool(self._output_json())
         return {
             "status": walk.status,
@@ -547,7 +583,7 @@ class WalkWorkflow:
             "output_json": self._output_json(),
             "output_is_known": is_known,
             "error": dict(walk.error) if walk.status == "failed" and walk.error is not None else None,
-            "waiting": "; ".join(f"{wait.kind} of task {wait.task!r}" for wait in walk.waits()),
+            "waiting": "; ".join(f"{each.kind} of task {each.task!r}" for each in walk.waits() if known(each)),
         }
 
     @workflow.query(name=EVENTS_QUERY)

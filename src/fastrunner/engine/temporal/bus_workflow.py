@@ -1,0 +1,92 @@
+"""Stage 3, journal: the workflow that is the bus of events (see `bus`): takes what replicas have, and has it delivered.
+
+Rules: those of `workflow`: every replay takes the same way, and a history is continued when nothing is under way. One
+delivery is under way at a time; it is an activity, tried again until it is made.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+
+from fastrunner.base import limits
+from fastrunner.engine.temporal.bus import Bus
+from fastrunner.engine.temporal.event_messages import (
+    DELIVER,
+    EVENTS,
+    PUBLISH_UPDATE,
+    BusStart,
+    Publishing,
+    Receipt,
+)
+
+__all__ = ["EventsWorkflow", "is_long"]
+
+_TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
+_HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
+_RETRY: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    maximum_interval=timedelta(seconds=limits.TEMPORAL_REPORT_RETRY_S_MAX),
+)
+
+
+def is_long(history_events_max: int) -> bool:
+    """Whether the history of the workflow that asks is to be continued."""
+    info = workflow.info()
+    return (
+        info.is_continue_as_new_suggested()
+        or info.get_current_history_length() >= history_events_max
+        or info.get_current_history_size() >= limits.TEMPORAL_HISTORY_SIZE_BYTES_MAX
+    )
+
+
+@workflow.defn(name=EVENTS, sandboxed=False)
+class EventsWorkflow:
+    """The bus of a task queue."""
+
+    @workflow.init
+    def __init__(self, given: BusStart) -> None:
+        """Goes on with what there was. Raises ValueError."""
+        self._bus = Bus(given, _now_ms())
+        self._history_events_max = given.history_events_max
+        self._has_changed = False
+        """Whether anything has, since the history began."""
+
+    @workflow.run
+    async def run(self, given: BusStart) -> None:  # noqa: ARG002 - read by `__init__`
+        """Delivers for ever."""
+        while True:
+            if self._may_continue() and workflow.all_handlers_finished():
+                workflow.continue_as_new(self._bus.continued())
+            delivery = self._bus.delivery()
+            if delivery is not None:
+                gone = await workflow.execute_activity(
+                    DELIVER,
+                    delivery,
+                    result_type=list[str],
+                    start_to_close_timeout=_TIMEOUT,
+                    heartbeat_timeout=_HEARTBEAT,
+                    retry_policy=_RETRY,
+                    summary=f"{len(delivery.events)} events for {len(delivery.targets)}",
+                )
+                self._bus.settle(gone)
+                # The SDK confuses a task of the workflow that has written nothing with that of an update which follows.
+                workflow.upsert_memo({"delivered": self._bus.cursor})
+            elif self._bus.has_more:
+                await workflow.sleep(0.001, summary="more to look at")
+            else:
+                await workflow.wait_condition(lambda: self._bus.has_more or self._may_continue())
+
+    def _may_continue(self) -> bool:
+        return self._has_changed and not self._bus.is_delivering and is_long(self._history_events_max)
+
+    @workflow.update(name=PUBLISH_UPDATE)
+    async def publish(self, given: Publishing) -> list[Receipt]:
+        """Takes what a replica has; what is answered is durable."""
+        self._has_changed = True
+        return [self._bus.publish(call, given.retention_ms, _now_ms()) for call in given.calls]
+
+
+def _now_ms() -> int:
+    return int(workflow.now().timestamp() * 1000)
