@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import orjson
 from rich.console import Console
 from rich.progress import Progress
@@ -89,14 +90,19 @@ async def _ended(connection: Connection, iterations: int) -> Any:
     with Progress() as progress:
         bar = progress.add_task("rounds", total=iterations)
         while True:
-            reply = await connection.call(
-                "GetExecution", q.GetExecutionRequest(execution_id=ID), q.GetExecutionResponse
-            )
-            execution = reply.execution
-            # Each round has an event for the beginning and the end of three tasks.
-            progress.update(bar, completed=min(execution.last_sequence_number // 6, iterations))
-            if execution.status in FINAL_STATUSES:
-                return execution
+            request = q.GetExecutionRequest(execution_id=ID)
+            try:
+                reply = await connection.call("GetExecution", request, q.GetExecutionResponse)
+            except grpc.aio.AioRpcError as error:
+                # A workflow that is busy may be asked in vain.
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+            else:
+                execution = reply.execution
+                # Each round has an event for the beginning and the end of three tasks.
+                progress.update(bar, completed=min(execution.last_sequence_number // 6, iterations))
+                if execution.status in FINAL_STATUSES:
+                    return execution
             await asyncio.sleep(1)
 
 
