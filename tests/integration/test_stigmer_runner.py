@@ -88,56 +88,6 @@ async def test_started_followed_paused_resumed_cancelled(tmp_path: Path) -> None
     assert (summary["executions"], summary["unfinished"]) == (2, 0)
 
 
-async def test_schedules_and_events_of_the_runner(tmp_path: Path) -> None:
-    """Added, listed, paused, resumed and deleted over HTTP; what fires is reported; an event reaches what listens."""
-    grpc_port = free_port()
-    listens = (
-        "document: {dsl: 1.0.0, namespace: tests, name: listens, version: 1.0.0}\n"
-        "do: [{hear: {listen: {to: {one: {with: {type: tests.order, priority: 3}}}}}}]\n"
-    )
-    with (
-        service_process(tmp_path / "service", f"127.0.0.1:{grpc_port}") as service,
-        runner_of(tmp_path / "runner", grpc_port, service.grpc_port) as runner,
-    ):
-        runner.wait_ready()
-        async with client_of(service) as client:
-            for document in (SMALL, listens):
-                assert (await client.post("/workflows", {"document": document}))[0] == 201
-            small = {"namespace": "tests", "name": "small"}
-            adding = {"id": "s/1", "workflow": small, "trigger": {"after": "PT1H"}, "options": {"overlap": "skip"}}
-            status, schedule = await client.post("/schedules", adding)
-            assert (status, schedule["id"], schedule["version"]) == (201, "s/1", "1.0.0"), schedule
-            assert (schedule["options"]["overlap"], schedule["options"]["misfire"]) == ("skip", "once")
-            assert (await client.post("/schedules", adding))[0] == 200
-            assert (await client.post("/schedules", {**adding, "timeout_s": 7}))[0] == 409
-            status, problem = await client.post("/schedules", {**adding, "id": "x", "trigger": {"cron": "nonsense"}})
-            assert (status, "cron" in problem["detail"]) == (400, True)
-            # The first one starts at once.
-            has_fired = "/executions?status=completed&namespace="
-            await until(lambda: ended(client, has_fired), "it has fired")
-            assert (await client.post("/schedules/s%2F1/pause", {"reason": "rest"}))[0] == 204
-            [shown] = (await client.get("/schedules?namespace=tests"))[1]["schedules"]
-            assert (shown["paused"], shown["reason"], shown["started_count"]) == (True, "rest", 1)
-            assert (await client.post("/schedules/s%2F1/resume"))[0] == 204
-            assert (await client.get("/schedules"))[1]["schedules"][0]["paused"] is False
-            assert (await client.post("/schedules/s%2F1/delete"))[0] == 204
-            assert (await client.get("/schedules"))[1] == {"schedules": [], "next": None}
-            assert (await client.post("/schedules/s%2F1/delete"))[0] == 404
-            start = {"workflow": {"namespace": "tests", "name": "listens"}, "id": "l"}
-            assert (await client.post("/executions", start))[0] == 201
-            await until(lambda: has(client, "l", "running"), "it listens")
-            order = {"specversion": "1.0", "id": "1", "source": "/tests", "type": "tests.order", "priority": 3}
-            assert (await client.post("/events", {**order, "data": {"a": 1}}))[0] == 202
-            await until(lambda: has(client, "l", "completed"), "it has heard")
-            assert (await client.get("/executions/l"))[1]["output_json"] == '[{"a":1}]'
-            status, problem = await client.post("/events", {**order, "odd": [1]})
-            assert (status, "odd" in problem["detail"]) == (400, True)
-
-
-async def ended(client: Client, path: str) -> Any:
-    return (await client.get(path))[1]["executions"]
-
-
 async def test_a_record_survives_the_death_before_its_call(tmp_path: Path) -> None:
     """The service dies between the record and the runner's answer; its successor has the execution started, once."""
     grpc_port, service_port = free_port(), free_port()

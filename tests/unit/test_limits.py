@@ -70,6 +70,10 @@ REACHED = {
         "STIGMER_RUNNER_CALL_S_MAX": "test_a_runner_that_hangs_is_asked_again",
         "STIGMER_SWEEP_INTERVAL_S": "test_what_is_over_is_forgotten_by_itself",
     },
+    "integration/test_http_backends.py": {
+        "API_RUNNER_CALL_S_MAX": "test_what_a_web_process_takes_on",
+        "API_RUNNER_FOLLOWERS_MAX": "test_what_a_web_process_takes_on",
+    },
     "integration/test_http_api.py": {
         "API_BODY_SIZE_BYTES_MAX": "test_bodies_that_are_none",
         "API_FEED_CHANGES_MAX": "test_the_feed_begins_anew_where_it_cannot_go_on",

@@ -234,3 +234,22 @@ def check_without_temporal(set_names: Sequence[str]) -> None:
     """Raises ValueError for what is set of the distributed engine where that is not used."""
     for name in set_names:
         raise ValueError(f"{name} is of use only with TEMPORAL_SERVICE_ADDRESS: set that, too, or unset it")
+
+
+def host_names(text: str) -> tuple[str, ...]:
+    """Names or addresses without ports, with commas or spaces between. Raises ValueError."""
+    hosts = tuple(text.replace(",", " ").split())
+    for host in hosts:
+        if "/" in host or "@" in host:
+            raise ValueError(f"{host!r} is no host: give a name or an address without a port, runner.example")
+    return hosts
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Origins of pages, with commas or spaces between. Raises ValueError."""
+    found = tuple(text.replace(",", " ").split())
+    for origin in found:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError(f"{origin!r} is no origin: give scheme, host and port alone, https://console.example")
+    return found

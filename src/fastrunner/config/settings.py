@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 
 from fastrunner.base import crash, limits
-from fastrunner.base.checks import catalog, issuer, proxy, readable_folder
+from fastrunner.base.checks import catalog, host_names, issuer, origins, proxy, readable_folder
 from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
 from fastrunner.base.run_kinds import RunPolicy
@@ -40,6 +40,11 @@ class RunnerSettings(DataSettings):
     """Port of /metrics, /healthz and /readyz; 0 chooses a free one."""
     http_host: str = variable("FASTRUNNER_HTTP_HOST", "127.0.0.1")
     """Address the HTTP process binds to, in the same way."""
+    http_allow_hosts: Annotated[str, readable(host_names)] = variable("FASTRUNNER_HTTP_ALLOW_HOSTS", "")
+    """Names by which callers reach the HTTP API beside this machine's own and the address it is bound to, with commas
+    between: a request with another Host is refused."""
+    http_allow_origins: Annotated[str, readable(origins)] = variable("FASTRUNNER_HTTP_ALLOW_ORIGINS", "")
+    """Origins whose pages may call the HTTP API beside its own, with commas between: https://console.example"""
     stigmer_service_endpoint: Endpoint | None = variable("STIGMER_SERVICE_ENDPOINT", None)
     """host:port progress is reported to; none turns callbacks off. Required with ENV=staging and ENV=prod."""
     stigmer_service_api_key: Key | None = variable("STIGMER_SERVICE_API_KEY", None)

@@ -1,7 +1,8 @@
 """Support: the web process: serves HTTP on the socket the supervisor listens on.
 
 Rules: no state of its own: metrics are read from what all processes count in, readiness is what the supervisor last
-said. It imports no grpc, and what publishes events only when the first one comes: most runners are sent none here.
+said, the HTTP API asks the workers. It imports no grpc, and what publishes events only when the first one comes: most
+runners are sent none here.
 """
 
 import asyncio
@@ -9,18 +10,24 @@ import importlib
 import logging
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from google.protobuf.message import Message
 
 from fastrunner.access.certificates import RotatingContext
+from fastrunner.access.principal import Principal
 from fastrunner.base import descriptors, limits
+from fastrunner.base.clock import wall_ms
 from fastrunner.errors import Unavailable
 from fastrunner.processes.credentials import Credentials, Looks, web_credentials
 from fastrunner.processes.link import ChildContext, ExitCode
+from fastrunner.routing.asking import Asking
+from fastrunner.routing.facts import CallFacts
 from fastrunner.web.app import STATE, TreeState, build_app
 from fastrunner.web.connections import CONNECTIONS
+from fastrunner.web.runner import RunnerBackend
 
 if TYPE_CHECKING:
     from fastrunner.engine.temporal.events import TemporalEvents
@@ -43,7 +50,11 @@ async def _serve(context: ChildContext, credentials: Credentials) -> int:
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     bus = _BusOnDemand(context)
-    app = build_app(context.config, context.segments, credentials.gate, bus, credentials.audit)
+    workers = _Workers(context)
+    backend = RunnerBackend(workers, is_alone=context.config.temporal_service_address is None)
+    app = build_app(
+        context.config, context.segments, credentials.gate, bus, credentials.audit, backend, context.shared.key
+    )
     loop.add_reader(context.link.fileno(), _read_link, context, app[STATE], stopping)
     # What is packed is refused by whoever takes bodies: unpacked, it may be a thousand times as large.
     runner = web.AppRunner(
@@ -69,14 +80,44 @@ async def _serve(context: ChildContext, credentials: Credentials) -> int:
     context.link.send("ready")
     await stopping.wait()
     looks.close()
+    backend.end()
     server.close()
     # Whoever has been accepted is answered; who comes now waits for the successor.
     await app[CONNECTIONS].settle(limits.HTTP_SETTLE_S_MAX)
     app[CONNECTIONS].close()
     await runner.cleanup()
+    workers.close()
     await bus.close()
     await credentials.close()
     return ExitCode.OK
+
+
+class _Workers:
+    """Asks the workers, on behalf of callers of the HTTP API."""
+
+    def __init__(self, context: ChildContext) -> None:
+        self._asking = Asking(context.config.workers, context.folder.socket_of)
+
+    async def call(self, method: str, request: Message, principal: Principal | None) -> bytes:
+        """See web.api.runner.Calls."""
+        deadline_ms = wall_ms() + int(limits.API_RUNNER_CALL_S_MAX * 1000)
+        try:
+            async with asyncio.timeout(limits.API_RUNNER_CALL_S_MAX):
+                return await self._asking.call(method, request.SerializeToString(), _facts(principal, deadline_ms))
+        except TimeoutError:
+            raise Unavailable(f"{method}: no worker has answered within {limits.API_RUNNER_CALL_S_MAX:g} s") from None
+
+    def stream(self, method: str, request: Message, principal: Principal | None) -> AsyncGenerator[bytes, None]:
+        """See web.runner.StreamingCalls."""
+        return self._asking.stream(method, request.SerializeToString(), _facts(principal, 0))
+
+    def close(self) -> None:
+        """Closes all links."""
+        self._asking.close()
+
+
+def _facts(principal: Principal | None, deadline_ms: int) -> CallFacts:
+    return CallFacts("http" if principal is None else principal.name, deadline_ms, local=False, principal=principal)
 
 
 class _BusOnDemand:

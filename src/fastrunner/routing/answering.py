@@ -1,10 +1,11 @@
 """Stage 1, router: the answering side of a link: the calls that another worker has forwarded to this one.
 
 Rules: a forwarded request is answered by the same handlers as a client's, with `local` set: it is never forwarded
-again. A stream sends no more than the credit that its reader grants, and nothing while the asking worker does not read;
-large replies that would pile up then are refused. The asking worker's end cancels its streams; its unary requests go on
-unheard, because a durable request cannot be taken back. Only a refusal because this process is stopping, which is
-nothing about the request, is marked to be asked again.
+again. Only what a client asks by way of the web process (see `asking`) may go on to another worker. A stream sends no
+more than the credit that its reader grants, and nothing while the asking worker does not read; large replies that
+would pile up then are refused. The asking worker's end cancels its streams; its unary requests go on unheard, because
+a durable request cannot be taken back. Only a refusal because this process is stopping, which is nothing about the
+request, is marked to be asked again.
 """
 
 import asyncio
@@ -92,7 +93,7 @@ class Incoming(Channel):
             return
         # Nothing keeps the request: its whole frame would be kept with it.
         deadline_ms = wall_ms() + message.remaining_ms if message.remaining_ms else 0
-        facts = CallFacts(message.peer, deadline_ms, local=True, principal=_principal(message))
+        facts = CallFacts(message.peer, deadline_ms, local=not message.is_from_client, principal=_principal(message))
         if message.credit:
             self._start_stream(message.request_id, message.method, message.payload, facts, _Credit(message.credit))
         else:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 class _Outgoing(Channel):
     """The connection of a peer."""
 
-    def __init__(self, peer: "_Peer") -> None:
+    def __init__(self, peer: "Peer") -> None:
         super().__init__()
         self._peer = peer
         self.incarnation = 0
@@ -74,7 +74,7 @@ class _Outgoing(Channel):
         self._peer.disconnected(self)
 
 
-class _Peer:
+class Peer:
     """Another worker: the calls it has not answered, and the link to it while there is one."""
 
     def __init__(self, worker: int, path: str, has_claimed: Callable[[int, Call], bool]) -> None:
@@ -326,7 +326,7 @@ class Router:
         # Looking a label up costs as much as counting.
         self._forwarded = metrics.router_forwards.labels("OK")
         others = [other for other in self._workers if other != worker]
-        self._peers = {other: _Peer(other, str(socket_of(other)), self._has_claimed) for other in others}
+        self._peers = {other: Peer(other, str(socket_of(other)), self._has_claimed) for other in others}
         self._server: asyncio.AbstractServer | None = None
         self._incoming: set[Incoming] = set()
 

@@ -186,7 +186,9 @@ class StigmerBackend:
         workflow = await self._store.find_workflow(WorkflowKey(execution.namespace, execution.name, execution.version))
         return workflow.document
 
-    def follow(self, execution_id: str) -> AbstractContextManager[Follower]:
+    def follow(
+        self, _principal: Principal | None, execution_id: str, _after: int, /
+    ) -> AbstractContextManager[Follower]:
         """See Backend."""
         return self._followers.follow(execution_id)
 
@@ -244,7 +246,7 @@ class StigmerBackend:
         workflow = await self._store.find_workflow(WorkflowKey(ref.namespace, ref.name, ref.version))
         execution = execution_input("", new)
         execution.workflow_yaml = workflow.document
-        return await self._side.add_schedule(None, new, execution)
+        return await self._side.send_schedule(None, new, execution)
 
     async def pause_schedule(self, principal: Principal | None, schedule_id: str, command: shapes.Command) -> None:
         """See Backend."""

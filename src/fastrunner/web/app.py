@@ -1,4 +1,4 @@
-"""Support: the HTTP application: /metrics, /healthz, /readyz, events in, and an index.
+"""Support: the HTTP application: /metrics, /healthz, /readyz, events in, the HTTP API and the console, and an index.
 
 /healthz says 200 as long as this process answers: the supervisor replaces dead workers, and restarting the whole runner
 from outside would not help. /readyz says 200 while every worker is ready and can take work, nobody else takes the
@@ -16,12 +16,18 @@ from fastrunner._version import __version__
 from fastrunner.access.audit import AuditLog
 from fastrunner.access.gate import Gate
 from fastrunner.base import descriptors, limits
+from fastrunner.base.checks import host_names, origins
 from fastrunner.config import Config
 from fastrunner.counts.cells import Segment
 from fastrunner.counts.scrape import TreeCollector, encoded
+from fastrunner.web.api.app import PREFIX, Api, guarded
+from fastrunner.web.api.backend import Backend
+from fastrunner.web.api.guard import Guard, HostList
+from fastrunner.web.api.sessions import Sessions
 from fastrunner.web.connections import CONNECTIONS, Connections, mark_busy
 from fastrunner.web.events import EventsIn, Publisher
 from fastrunner.web.guard import GATE, METRICS_OPEN, guard
+from fastrunner.web.static import add_console
 
 
 class TreeState:
@@ -80,6 +86,8 @@ class Receiver:
         )
 
 
+_OF_API: Final = (PREFIX, "/openapi.json", "/x/", "/workflows", "/schedules", "/assets/")
+"""Where paths of the HTTP API and of the console begin; the others answer whatever the Host header."""
 _SUSPENDED: Final = "workflow_runner_callback_breaker_open"
 _OLDEST: Final = "workflow_runner_callback_oldest_event_age_seconds"
 STATE: Final = web.AppKey("state", TreeState)
@@ -94,12 +102,17 @@ def build_app(
     gate: Gate | None = None,
     publisher: Publisher | None = None,
     audit: AuditLog | None = None,
+    backend: Backend | None = None,
+    session_key: bytes = b"",
 ) -> web.Application:
     """The application over what all processes count in; its `STATE` is to be kept up to date.
 
-    Without a gate, callers are not told apart; without a publisher, no events are taken.
+    Without a gate, callers are not told apart; without a publisher, no events are taken; without a backend there is no
+    HTTP API. `session_key` is what browsers' sessions are sealed with.
     """
-    app = web.Application(middlewares=[mark_busy, guard])
+    bound, hosts, pages = config.http_host, host_names(config.http_allow_hosts), origins(config.http_allow_origins)
+    api_guard = Guard(HostList.of(bound, hosts, pages), gate, Sessions(session_key))
+    app = web.Application(middlewares=[mark_busy, guarded(api_guard, (), _OF_API), guard])
     if gate is not None:
         app[GATE] = gate
         app[METRICS_OPEN] = config.metrics_open
@@ -111,12 +124,14 @@ def build_app(
     app[_CONFIG] = config
     app.add_routes(
         [
-            web.get("/", _index),
             web.get("/metrics", _metrics),
             web.get("/healthz", _healthz),
             web.get("/readyz", _readyz),
         ]
     )
+    add_console(app, _index)
+    if backend is not None:
+        Api(backend, api_guard, lambda _operation, _status: None, lambda: None, audit).add_to(app)
     if publisher is not None:
         app.add_routes([web.post("/events", EventsIn(publisher, audit).take)])
     return app
@@ -135,7 +150,7 @@ async def _index(request: web.Request) -> web.Response:
             "version": __version__,
             "grpc_port": config.grpc_port,
             "workers": config.workers,
-            "paths": ["/metrics", "/healthz", "/readyz", "/events"],
+            "paths": ["/api/v1", "/openapi.json", "/metrics", "/healthz", "/readyz", "/events"],
         }
     )
 

@@ -14,6 +14,7 @@ from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Principal
 from fastrunner.access.roles import ROLE_OF_PATH, Open, Wanted, check_role
 from fastrunner.errors import PermissionDenied, RunnerError, Unauthenticated
+from fastrunner.web.static import wants_page
 
 __all__ = ["GATE", "METRICS_OPEN", "PRINCIPAL", "certificate_names", "guard"]
 
@@ -30,7 +31,7 @@ PRINCIPAL: Final = web.RequestKey("principal", Principal)
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers 401 and 403 where a caller may not ask for a path."""
     gate, resource = request.app.get(GATE), request.match_info.route.resource
-    if gate is None or resource is None:
+    if gate is None or resource is None or _has_own_guard(request, resource.canonical):
         return await handler(request)
     wanted = _wanted(request.app, resource.canonical)
     if wanted is not Open.TO_ALL:
@@ -46,6 +47,13 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         except RunnerError as error:
             raise web.HTTPServiceUnavailable(text=f"{error.message}\n") from None
     return await handler(request)
+
+
+def _has_own_guard(request: web.Request, canonical: str) -> bool:
+    """Whether a path is the HTTP API's, which looks at credentials itself, or a page or file of the console, which is
+    open."""
+    is_of_console = canonical == "/{path}" or (canonical == "/" and wants_page(request))
+    return is_of_console or canonical.startswith(("/api/", "/openapi.json"))
 
 
 def _wanted(app: web.Application, path: str) -> Wanted:

@@ -20,7 +20,7 @@ from typing import Final
 
 from aiohttp import web
 
-__all__ = ["CONSOLE_PATHS", "add_console"]
+__all__ = ["CONSOLE_PATHS", "add_console", "wants_page"]
 
 CONSOLE_PATHS: Final = ("/{path:(?:x|workflows|schedules)(?:/.*)?}", "/{path:assets/.+}")
 """Routes of the console beside `/`: the pages of `console/src/router.ts`, and its files."""
@@ -69,7 +69,7 @@ def add_console(app: web.Application, index: Handler) -> None:
 
     async def root(request: web.Request) -> web.StreamResponse:
         page = _files().get(_PAGE)
-        if page is None or not _wants_page(request):
+        if page is None or not wants_page(request):
             return await index(request)
         return _answer(request, _PAGE, page)
 
@@ -82,12 +82,13 @@ async def _find(request: web.Request) -> web.StreamResponse:
     path = request.match_info["path"]
     name = path if path.startswith("assets/") else _PAGE
     file = _files().get(name)
-    if file is None or (name == _PAGE and not _wants_page(request)):
+    if file is None or (name == _PAGE and not wants_page(request)):
         raise web.HTTPNotFound
     return _answer(request, name, file)
 
 
-def _wants_page(request: web.Request) -> bool:
+def wants_page(request: web.Request) -> bool:
+    """Whether a browser asks for something to show."""
     return "text/html" in request.headers.get("Accept", "")
 
 

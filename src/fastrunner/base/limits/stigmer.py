@@ -137,3 +137,10 @@ API_SOCKET_MESSAGE_SIZE_BYTES_MAX: Final = 4_096
 
 API_SOCKET_CLOSE_S_MAX: Final = 2.0
 """How long the closing handshake of a WebSocket may take."""
+
+API_RUNNER_FOLLOWERS_MAX: Final = 256
+"""Clients that follow something at a runner's web process at once: each takes a connection and a stream of a worker,
+and half of its connections are for probes, scrapes and requests."""
+
+API_RUNNER_CALL_S_MAX: Final = 20.0
+"""How long a worker may take to answer what the web process asks: restarts take less."""

@@ -37,14 +37,17 @@ _PART: Final = re.compile(r"\{(\w+)\}")
 _log = logging.getLogger(__name__)
 
 
-def guarded(guard: Guard, open_paths: Collection[str]) -> Any:
-    """A middleware: refusals are problems, for every path; strangers' names and pages are refused before anything.
+def guarded(guard: Guard, open_paths: Collection[str], below: tuple[str, ...] = ("/",)) -> Any:
+    """A middleware: refusals are problems; strangers' names and pages are refused before anything.
 
-    `open_paths` answer whatever the Host header: probes call addresses, and learn nothing.
+    `open_paths` answer whatever the Host header: probes call addresses, and learn nothing. What is not `below` one of
+    those paths has rules of its own.
     """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not request.path.startswith(below):
+            return await handler(request)
         try:
             if request.path not in open_paths:
                 guard.check_place(request)

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from fastrunner.access.principal import Principal
 from fastrunner.web.api import shapes
 
-__all__ = ["Backend", "Changed", "Feed", "Following", "Started"]
+__all__ = ["Backend", "Changed", "Feed", "Following", "FullBackend", "Started"]
 
 
 class Following(Protocol):
@@ -104,22 +104,13 @@ class Backend(Protocol):
     ) -> shapes.ExecutionPage:
         """Executions before a place; `which` has status, namespace, name and version, empty or not."""
 
-    async def counts(self, principal: Principal | None, which: dict[str, str]) -> shapes.Counts:
-        """How many those are."""
-
     async def events(
         self, principal: Principal | None, execution_id: str, after: int, count_max: int
     ) -> tuple[list[bytes], int, bool]:
         """Encoded events after a number; up to which number there are events; whether it has ended."""
 
-    def follow(self, execution_id: str) -> AbstractContextManager[Following]:
-        """Follows an execution while the context is open. Raises AtCapacity."""
-
-    async def document(self, principal: Principal | None, execution_id: str) -> shapes.Document:
-        """What an execution executes, with the places of its tasks. Raises UnknownDocument."""
-
-    async def graph(self, principal: Principal | None, execution_id: str) -> bytes:
-        """The tasks of that document and the ways between them: JSON text of a Graph. Raises UnknownDocument."""
+    def follow(self, principal: Principal | None, execution_id: str, after: int) -> AbstractContextManager[Following]:
+        """Follows an execution while the context is open: hears of events after a number. Raises AtCapacity."""
 
     def feed(self, principal: Principal | None, which: dict[str, str], after: str) -> AbstractAsyncContextManager[Feed]:
         """Follows executions while the context is open, after a cursor if there is one; `which` has namespace, name
@@ -153,3 +144,16 @@ class Backend(Protocol):
 
     async def resume(self, principal: Principal | None, execution_id: str, command: shapes.Command) -> None:
         """Lets a paused execution go on."""
+
+
+class FullBackend(Backend, Protocol):
+    """One that has what a store of all executions can do."""
+
+    async def counts(self, principal: Principal | None, which: dict[str, str]) -> shapes.Counts:
+        """How many those are."""
+
+    async def document(self, principal: Principal | None, execution_id: str) -> shapes.Document:
+        """What an execution executes, with the places of its tasks. Raises UnknownDocument."""
+
+    async def graph(self, principal: Principal | None, execution_id: str) -> bytes:
+        """The tasks of that document and the ways between them: JSON text of a Graph. Raises UnknownDocument."""

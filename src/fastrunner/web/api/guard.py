@@ -23,6 +23,7 @@ from aiohttp import web
 from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Principal
 from fastrunner.access.roles import Open, Wanted, check_role
+from fastrunner.base import checks
 from fastrunner.errors import RunnerError
 from fastrunner.web.api.problems import Refused
 from fastrunner.web.api.sessions import Session, Sessions
@@ -56,17 +57,7 @@ class HostList:
     @classmethod
     def of(cls, bound: str, hosts: tuple[str, ...], origins: tuple[str, ...]) -> "HostList":
         """Of a server bound to an address: that, this machine's own names, what operators add. Raises ValueError."""
-        for origin in origins:
-            parts = urlsplit(origin)
-            if (
-                parts.scheme not in ("http", "https")
-                or not parts.hostname
-                or origin != f"{parts.scheme}://{parts.netloc}"
-            ):
-                raise ValueError(f"{origin!r} is no origin: give scheme, host and port alone, https://console.example")
-        for host in hosts:
-            if not host or "/" in host or "@" in host:
-                raise ValueError(f"{host!r} is no host: give a name or an address without a port, stigmer.example")
+        hosts, origins = checks.host_names(" ".join(hosts)), checks.origins(" ".join(origins))
         names = {host.lower().strip("[]") for host in (bound, *hosts)}
         return cls(frozenset(names | _LOOPBACK), frozenset(origin.lower() for origin in origins))
 

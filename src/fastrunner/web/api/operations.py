@@ -4,9 +4,9 @@ Rules: an operation checks nothing that its row says; it gives a status and a bo
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from google.protobuf.json_format import MessageToDict
@@ -19,7 +19,7 @@ from fastrunner.access.roles import Open, Wanted
 from fastrunner.base import limits
 from fastrunner.progress.names import STATUSES
 from fastrunner.web.api import shapes
-from fastrunner.web.api.backend import Backend
+from fastrunner.web.api.backend import Backend, FullBackend
 
 __all__ = [
     "OPERATIONS",
@@ -69,6 +69,11 @@ class Call:
     """Values of the operation's parameters."""
     body: Any
     """As the operation's shape; None if it has none."""
+
+    @property
+    def full(self) -> FullBackend:
+        """Who answers, for an operation that not everybody has."""
+        return cast(FullBackend, self.backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ def event_fields(message: bytes) -> dict[str, Any]:
 
 
 def _which(call: Call) -> dict[str, str]:
-    return {parameter.name: call.query[parameter.name] for parameter in _WHICH}
+    return {parameter.name: call.query.get(parameter.name, "") for parameter in _WHICH}
 
 
 async def _add_workflow(call: Call) -> Answer:
@@ -192,7 +197,7 @@ async def _list_executions(call: Call) -> Answer:
 
 
 async def _count_executions(call: Call) -> Answer:
-    return Answer(200, await call.backend.counts(call.principal, _which(call)))
+    return Answer(200, await call.full.counts(call.principal, _which(call)))
 
 
 async def _get_execution(call: Call) -> Answer:
@@ -212,11 +217,11 @@ async def _get_events(call: Call) -> Answer:
 
 
 async def _get_document(call: Call) -> Answer:
-    return Answer(200, await call.backend.document(call.principal, call.path["id"]))
+    return Answer(200, await call.full.document(call.principal, call.path["id"]))
 
 
 async def _get_graph(call: Call) -> Answer:
-    return Answer(200, await call.backend.graph(call.principal, call.path["id"]))
+    return Answer(200, await call.full.graph(call.principal, call.path["id"]))
 
 
 async def _get_info(call: Call) -> Answer:
@@ -412,5 +417,11 @@ OPERATIONS: Final = (
 
 
 def operations_of(lacks: Collection[str]) -> list[Operation]:
-    """Those that a backend has which lacks some."""
-    return [operation for operation in OPERATIONS if operation.name not in lacks]
+    """Those that a backend has which lacks some, and some parameters (`listExecutions.version`)."""
+    return [
+        replace(
+            operation, query=tuple(each for each in operation.query if f"{operation.name}.{each.name}" not in lacks)
+        )
+        for operation in OPERATIONS
+        if operation.name not in lacks
+    ]

@@ -113,7 +113,7 @@ class RunnerSide:
             schedules=[_schedule(each) for each in page.schedules], next=page.next_page_token or None
         )
 
-    async def add_schedule(
+    async def send_schedule(
         self, principal: Principal | None, new: shapes.NewSchedule, execution: WorkflowExecuteInput
     ) -> tuple[shapes.Schedule, bool]:
         """Of what `execution` says; whether it was not there."""

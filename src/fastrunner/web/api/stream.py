@@ -21,6 +21,7 @@ its connection holds.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 import orjson
@@ -118,7 +119,7 @@ class EventStream:
         execution = await self._backend.find(admission.principal, execution_id)
         if execution.status in _ENDED and cursor == execution.last_sequence:
             return web.Response(status=204)
-        with self._backend.follow(execution_id) as following:
+        with self._follow(admission, execution) as following:
             events = await Events.begin(request, self._count_cut)
             await self._send(_SseReader(events), following, admission, execution, cursor)
         return events.response
@@ -128,10 +129,13 @@ class EventStream:
     ) -> web.StreamResponse:
         """Answers a request by a WebSocket. Raises RunnerError and Refused while it is none yet."""
         execution = await self._backend.find(admission.principal, execution_id)
-        with self._backend.follow(execution_id) as following:
+        with self._follow(admission, execution) as following:
             async with Socket.open(request, self._count_cut, following.tell) as socket:
                 await self._send(socket, following, admission, execution, after)
         return socket.response
+
+    def _follow(self, admission: Admission, execution: shapes.Execution) -> AbstractContextManager[Following]:
+        return self._backend.follow(admission.principal, execution.id, execution.last_sequence)
 
     async def _send(
         self, reader: _Reader, following: Following, admission: Admission, execution: shapes.Execution, cursor: int

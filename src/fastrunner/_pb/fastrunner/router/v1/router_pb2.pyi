@@ -73,6 +73,7 @@ class Request(message.Message):
     REMAINING_MS_FIELD_NUMBER: builtins.int
     CREDIT_FIELD_NUMBER: builtins.int
     CALLER_FIELD_NUMBER: builtins.int
+    IS_FROM_CLIENT_FIELD_NUMBER: builtins.int
     request_id: builtins.int
     """Matches answers to requests; unique per connection."""
     method: builtins.str
@@ -89,6 +90,8 @@ class Request(message.Message):
     """How much of a stream the asking side has room for, beyond what it granted before; 0 for a unary call. A message
     costs one credit, and one more for each whole KiB of it.
     """
+    is_from_client: builtins.bool
+    """Whether a client calls, by way of a process that owns no executions: the worker answers as it would its own clients."""
     @builtins.property
     def caller(self) -> Caller:
         """Who calls, by its credentials; absent where callers are not told apart."""
@@ -103,10 +106,11 @@ class Request(message.Message):
         remaining_ms: builtins.int = ...,
         credit: builtins.int = ...,
         caller: Caller | None = ...,
+        is_from_client: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["caller", b"caller"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "credit", b"credit", "method", b"method", "payload", b"payload", "peer", b"peer", "remaining_ms", b"remaining_ms", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "credit", b"credit", "is_from_client", b"is_from_client", "method", b"method", "payload", b"payload", "peer", b"peer", "remaining_ms", b"remaining_ms", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
