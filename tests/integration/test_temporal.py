@@ -197,6 +197,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "try": [{"bad": RAISE}],
         "catch": {"retry": {"delay": {"milliseconds": 1}, "limit": {"attempt": {"count": 1}}}},
     },
+    "emit": {"emit": {"event": {"with": {"type": "t", "source": "http://s", "data": {"n": "${ .n }"}}}}},
     "function": {"call": "ask", "with": {"number": "${ .n }"}},
     "shell": {"run": {"shell": {"command": "echo", "arguments": ["${ .n | tostring }"]}}},
     "script": {"run": {"script": {"language": "python", "code": "print(1)"}, "return": "all"}},
@@ -273,7 +274,7 @@ async def times_continued(engine: "TemporalEngine", ids: list[str]) -> int:
     return sum(each.raw_description.workflow_execution_info.first_run_id != each.run_id for each in found)
 
 
-EFFECTS = (*("call_http", "call_openapi", "call_grpc", "call_mcp", "call_a2a", "call_asyncapi"),
+EFFECTS = (*("emit", "call_http", "call_openapi", "call_grpc", "call_mcp", "call_a2a", "call_asyncapi"),
            *("run_shell", "run_script", "run_container"))  # fmt: skip
 ALLOWED: dict[str, Any] = {"run_allowed": "shell,script,mcp,container:*"}
 
