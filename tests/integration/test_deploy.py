@@ -4,8 +4,10 @@ import asyncio
 import ipaddress
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -254,3 +256,14 @@ def test_the_unit_of_systemd_has_the_time_that_a_drain_takes() -> None:
     settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
     assert float(settings["TimeoutStopSec"]) >= float(Config.model_fields["drain_timeout_s"].default) + MARGIN_S
     assert settings["RestartPreventExitStatus"] == "2"
+
+
+def test_the_image_pins_every_dependency() -> None:
+    """Extras included; `uv pip compile --generate-hashes --extra all` writes the lock anew."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [each for name, extra in project["optional-dependencies"].items() if name != "all" for each in extra]
+    wanted = {re.split(r"[\[<>=~!;]", each)[0].lower() for each in (*project["dependencies"], *extras)}
+    lock = (ROOT / "deploy" / "container" / "requirements.lock").read_text()
+    pinned = set(re.findall(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==", lock, re.MULTILINE))
+    assert wanted <= pinned
+    assert lock.count("==") <= lock.count("--hash=sha256:")
