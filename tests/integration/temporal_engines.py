@@ -12,8 +12,10 @@ from uuid import uuid4
 from prometheus_client import CollectorRegistry
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
+from fastrunner.access.egress import Egress
 from fastrunner.access.secrets import Secrets
 from fastrunner.base import limits
+from fastrunner.base.sinks import SinkAddress
 from fastrunner.callback.direct import DirectReports
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
@@ -21,6 +23,7 @@ from fastrunner.engine import Definition, DefinitionRef, EffectPerformer
 from fastrunner.errors import UnknownWorkflow
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
 from fastrunner.tasks.emit.perform import Emit
+from fastrunner.tasks.emit.sinks import HttpPost
 from tests.integration.engines import Performer
 from tests.integration.temporal_server import TemporalServer
 
@@ -78,6 +81,7 @@ class Cluster:
         works: bool = True,
         settings: Mapping[str, Any] | None = None,
         bus_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX,
+        sinks: str = "",
         **options: Any,
     ) -> "AsyncIterator[TemporalEngine]":
         """A replica; one that does not work only takes calls. `settings` are further ones of its configuration."""
@@ -94,7 +98,13 @@ class Cluster:
         config = Config(**{**given, **(settings or {})})
         metrics = Metrics(CollectorRegistry())
         reports = DirectReports(config, metrics)
-        door = TemporalEvents(config.event_retention_s, metrics, history_events_max=bus_events_max)
+        door = TemporalEvents(
+            config.event_retention_s,
+            metrics,
+            sinks=SinkAddress.parse_all(sinks),
+            post=HttpPost(config, metrics, Egress.of(config)),
+            history_events_max=bus_events_max,
+        )
         engine = TemporalEngine(
             config,
             metrics,

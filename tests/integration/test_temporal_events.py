@@ -21,6 +21,7 @@ from fastrunner.errors import IdTaken, InvalidRequest, TooLarge, Unavailable
 from fastrunner.tasks.emit.perform import Emit
 from tests.integration.engines import all_events, bus_of, document, engine_on, submission, until, until_status
 from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal, shown
+from tests.integration.test_event_sinks import receiving
 from tests.outside import require
 
 if TYPE_CHECKING:
@@ -362,3 +363,22 @@ async def test_without_a_worker_nobody_waits_for_the_bus_for_long(
         with pytest.raises(Unavailable, match="no worker"):
             await engine.events_door.publish([event(1)], None)
         assert monotonic_s() - began_s >= limits.TEMPORAL_PUBLISH_S_MAX - 1
+
+
+@pytest.mark.parametrize("mode", ["structured", "batch"])
+async def test_what_is_emitted_reaches_its_sinks(address: str, mode: str) -> None:
+    """In order, through trouble, past an event that is at fault; what others send does not."""
+    async with receiving() as receiver:
+        receiver.answer = lambda ids: 500 if len(receiver.attempts) < 2 else 400 if "3" in ids else 202
+        urls = f"{mode}:http://me:a-password@127.0.0.1:{receiver.port}/in"
+        async with cluster_on(address) as cluster, cluster.engine(sinks=urls) as engine:
+            await engine.events_door.publish([event(9)], None)
+            for n in range(5):
+                await engine.events_door.emit(event(n, id=str(n)))
+            await until(lambda: len(receiver.taken) >= 4, "events at the sink", TIMEOUT_S)
+            assert list(dict.fromkeys(receiver.taken)) == ["0", "1", "2", "4"]
+            assert engine._client is not None
+            names = list(engine.events_door.sinks)
+            assert len(names) == 1
+            history = await engine._client.get_workflow_handle(f"{cluster.queue}-sink-{names[0]}").fetch_history()
+            assert "a-password" not in history.to_json()

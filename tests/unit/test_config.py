@@ -328,7 +328,6 @@ def test_settings_that_are_of_use_on_temporal_alone(name: str, value: str, monke
     ("name", "value", "why"),
     [
         ("FASTRUNNER_WORKERS", "2", "one worker"),
-        ("FASTRUNNER_EVENT_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_EVENT_SINKS is of no use"),
         ("FASTRUNNER_LIFECYCLE_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_LIFECYCLE_SINKS is of no use"),
         ("FASTRUNNER_DATA_KEY_FILE", __file__, "FASTRUNNER_TEMPORAL_KEY_FILE"),
     ],

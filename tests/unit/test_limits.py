@@ -24,6 +24,7 @@ REACHED = {
         "TEMPORAL_DELIVERY_TARGETS_MAX": "test_a_delivery_is_bounded",
         "TEMPORAL_INBOX_SIZE_BYTES_MAX": "test_more_than_may_lie_here_is_offered_later",
         "TEMPORAL_SIGNALS_AT_ONCE_MAX": "test_so_many_are_told_at_once",
+        "TEMPORAL_SINK_SIZE_BYTES_MAX": "test_there_is_room_for_so_much_for_a_sink",
     },
     "integration/test_temporal_events.py": {
         "TEMPORAL_BUS_CALLS_MAX": "test_many_who_publish_cost_few_updates",

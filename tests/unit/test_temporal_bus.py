@@ -27,10 +27,12 @@ from fastrunner.engine.temporal.event_messages import (  # noqa: E402
     Published,
     Receipt,
     Registration,
+    SinkStart,
     Target,
 )
 from fastrunner.engine.temporal.events import EventActivities  # noqa: E402
 from fastrunner.engine.temporal.listening import Listening  # noqa: E402
+from fastrunner.engine.temporal.sinks import SinkWorkflow  # noqa: E402
 
 RETENTION_MS = 600_000
 NOW_MS = 1_000
@@ -253,9 +255,17 @@ async def test_so_many_are_told_at_once() -> None:
     counting = Counting()
     activities = EventActivities(counting, None)  # type: ignore[arg-type]
     targets = [Target(f"l{number}", [[1, [[1, 0]]]]) for number in range(3 * limits.TEMPORAL_SIGNALS_AT_ONCE_MAX)]
-    given = Delivery({"1": [0, event(1)]}, targets, 1)
+    given = Delivery({"1": event(1)}, targets, 1)
     assert await ActivityEnvironment().run(activities.deliver, given) == []
     assert counting.most == limits.TEMPORAL_SIGNALS_AT_ONCE_MAX
+
+
+def test_there_is_room_for_so_much_for_a_sink() -> None:
+    sink, size_bytes = SinkWorkflow(SinkStart("x")), limits.TEMPORAL_SINK_SIZE_BYTES_MAX // 4
+    sink.hear(Heard([HeardEvent(key, [[]], event(key, size_bytes=size_bytes)) for key in range(1, 6)]))
+    sink.hear(Heard([HeardEvent(5, [[]], event(5, size_bytes=size_bytes))]))
+    sending = sink._next()
+    assert (orjson.loads(sending.events[0])["id"], sending.dropped_count) == ("3", 2)
 
 
 # --- what an execution hears ---

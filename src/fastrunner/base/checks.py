@@ -223,7 +223,6 @@ def check_temporal(workers: int, set_names: Sequence[str]) -> None:
         )
     why = {
         "FASTRUNNER_DATA_KEY_FILE": "what Temporal keeps is sealed by FASTRUNNER_TEMPORAL_KEY_FILE",
-        "FASTRUNNER_EVENT_SINKS": "documents that emit events are refused there",
         "FASTRUNNER_LIFECYCLE_SINKS": "the lifecycle of executions is not told there",
     }
     for name in set_names:

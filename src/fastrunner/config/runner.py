@@ -116,7 +116,6 @@ class Config(TemporalSettings, RunnerSettings):
             return
         of_one_machine = {
             "FASTRUNNER_DATA_KEY_FILE": self.data_key_file,
-            "FASTRUNNER_EVENT_SINKS": self.event_sinks,
             "FASTRUNNER_LIFECYCLE_SINKS": self.lifecycle_sinks,
         }
         check_temporal(self.workers, [name for name, value in of_one_machine.items() if value is not None])

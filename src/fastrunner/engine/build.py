@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from fastrunner.access.sealing import DataKeys
 from fastrunner.base import clock
 from fastrunner.base.deaths import Death
+from fastrunner.base.sinks import SinkAddress
 from fastrunner.blobs import BlobStore
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
@@ -20,6 +21,7 @@ from fastrunner.engine import (
     WorkerEngine,
 )
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.events.sinks.delivery import Post
 from fastrunner.routing.placement import Places
 
 __all__ = ["EventDoor", "build_engine", "event_door"]
@@ -40,13 +42,15 @@ class EventBus(EventSource, EventDoor, Protocol):
     """The bus of one machine (see `events/`)."""
 
 
-def event_door(config: Config, metrics: Metrics, bus: EventBus) -> EventDoor:
-    """Where this worker publishes events: on the bus of its machine, or of Temporal's."""
+def event_door(config: Config, metrics: Metrics, bus: EventBus, post: Post) -> EventDoor:
+    """Where this worker publishes events: on the bus of its machine, or of Temporal's, whose sinks are sent to by
+    `post`."""
     if config.temporal_service_address is None:
         return bus
     from fastrunner.engine.temporal.events import TemporalEvents
 
-    return TemporalEvents(config.event_retention_s, metrics)
+    urls = "" if config.event_sinks is None else config.event_sinks.get_secret_value()
+    return TemporalEvents(config.event_retention_s, metrics, sinks=SinkAddress.parse_all(urls), post=post)
 
 
 def build_engine(

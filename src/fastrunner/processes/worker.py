@@ -91,9 +91,9 @@ def _bus_of(context: ChildContext, metrics: Metrics) -> EventBus:
 
 
 def _sinks_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Sinks | None:
-    """Who sends emitted events to the sinks that the settings name; None if there are none."""
+    """Who sends emitted events of this machine to the sinks that the settings name; None if there are none."""
     config = context.config
-    if config.event_sinks is None:
+    if config.event_sinks is None or config.temporal_service_address is not None:
         return None
     addresses = SinkAddress.parse_all(config.event_sinks.get_secret_value())
     post = HttpPost(config, metrics, egress)
@@ -155,7 +155,7 @@ class Worker:
         self._sinks = _sinks_of(context, self._metrics, egress)
         self._lifecycle = _lifecycle_of(context, self._metrics, egress)
         resources = Resolver(config, self._metrics, secrets, egress)
-        door = event_door(config, self._metrics, self._bus)
+        door = event_door(config, self._metrics, self._bus, HttpPost(config, self._metrics, egress))
         self._performers = build_performers(config, self._metrics, egress, event_sink=door, descriptions=resources)
         is_local = config.temporal_service_address is None
         self._reports = _reports_of(config, self._metrics)

@@ -113,6 +113,10 @@ TEMPORAL_DELIVERY_SIZE_BYTES_MAX: Final = 262_144
 TEMPORAL_DELIVERY_LOOKS_MAX: Final = 20_000
 """Looks of listeners at events for one delivery: some microseconds each, where the SDK takes 2 s for a deadlock."""
 
+TEMPORAL_SINK_SIZE_BYTES_MAX: Final = 524_288
+"""Emitted events that wait for one sink on Temporal: they are the next input of its workflow. Beyond it the oldest are
+given up."""
+
 TEMPORAL_SIGNALS_AT_ONCE_MAX: Final = 20
 """Executions that are told at once: more requests only wait for one another in the server."""
 

@@ -87,7 +87,7 @@ class _Batch:
     """A delivery in the making."""
 
     def __init__(self) -> None:
-        self.events: dict[str, list[Any]] = {}
+        self.events: dict[str, str] = {}
         self.heard: dict[tuple[str, bool], dict[int, list[list[int]]]] = {}
         self.size_bytes = 0
         self.looks = 0
@@ -106,7 +106,7 @@ class _Batch:
     def add(self, listener_id: str, kept: _Kept, subscription: list[int], *, sink: bool = False) -> None:
         """An event for somebody."""
         if str(kept.key) not in self.events:
-            self.events[str(kept.key)] = [kept.received_ms, kept.text]
+            self.events[str(kept.key)] = kept.text
             self.size_bytes += kept.size_bytes
         of_listener = self.heard.setdefault((listener_id, sink), {})
         of_listener.setdefault(kept.key, []).append(subscription)

@@ -53,6 +53,7 @@ from fastrunner.engine.temporal.events import EventActivities, TemporalEvents
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.handover import ReportWorkflow
 from fastrunner.engine.temporal.messages import TASK_QUEUE, WALK, WalkStart
+from fastrunner.engine.temporal.sinks import SinkWorkflow
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
 from fastrunner.engine.temporal.supported import problems_of
 from fastrunner.engine.temporal.workflow import WalkWorkflow
@@ -177,10 +178,10 @@ class TemporalEngine:
         self._worker = Worker(
             self._client,
             task_queue=self._task_queue,
-            workflows=[WalkWorkflow, ReportWorkflow, EventsWorkflow],
+            workflows=[WalkWorkflow, ReportWorkflow, EventsWorkflow, SinkWorkflow],
             activities=[
                 *(self._activities.perform, self._activities.prepare, self._activities.report),
-                *(events.listen, events.deliver),
+                *(events.listen, events.deliver, events.send),
             ],
             max_cached_workflows=self._workflows_cached_max,
             max_concurrent_activities=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
@@ -224,6 +225,7 @@ class TemporalEngine:
                 self._running.cancel()
         if self._activities is not None:
             await self._activities.close()
+        await self.events_door.close_sinks()
         await self._connection.close()
 
     async def drain(self, timeout_s: float) -> None:

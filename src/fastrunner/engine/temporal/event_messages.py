@@ -14,6 +14,8 @@ __all__ = [
     "HEAR_SIGNAL",
     "LISTEN",
     "PUBLISH_UPDATE",
+    "SEND",
+    "SINK",
     "BusStart",
     "Change",
     "Delivery",
@@ -23,12 +25,19 @@ __all__ = [
     "Publishing",
     "Receipt",
     "Registration",
+    "Sending",
+    "SinkStart",
     "Target",
     "bus_id_of",
+    "sink_id_of",
 ]
 
 EVENTS: Final = "fastrunner.Events"
 """The type of the workflow that is the bus."""
+SINK: Final = "fastrunner.Sink"
+"""The type of the workflows that send to sinks."""
+SEND: Final = "fastrunner.send"
+"""The activity that sends events to a sink."""
 DELIVER: Final = "fastrunner.deliver"
 """The activity that tells listeners of events."""
 LISTEN: Final = "fastrunner.listen"
@@ -42,6 +51,11 @@ HEAR_SIGNAL: Final = "hear"
 def bus_id_of(task_queue: str) -> str:
     """The id of the bus of the executions of a task queue."""
     return f"{task_queue}-events"
+
+
+def sink_id_of(task_queue: str, name: str) -> str:
+    """The id of the workflow that sends to a sink."""
+    return f"{task_queue}-sink-{name}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class Published:
     wants_first: bool = False
     """Whether the answer has the first one of a duplicate."""
     sinks: list[str] = field(default_factory=list)
-    """Ids of the workflows that send them to sinks."""
+    """Names of the sinks that are to have them."""
     registration: Registration | None = None
     """What somebody listens for."""
 
@@ -120,8 +134,6 @@ class HeardEvent:
     """Number and generation of each."""
     event: str
     """Its JSON text."""
-    received_ms: int = 0
-    """When it was received, in milliseconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -139,19 +151,19 @@ class Target:
     """What one workflow is to hear."""
 
     listener_id: str
-    """The workflow."""
+    """The workflow, or the name of a sink."""
     events: list[list[Any]]
     """Number of each event, and the subscriptions it is for."""
     sink: bool = False
-    """Whether it is one that sends to a sink, and is started where there is none."""
+    """Whether it is a sink: its workflow is started where there is none."""
 
 
 @dataclass(frozen=True)
 class Delivery:
     """Events to deliver."""
 
-    events: dict[str, list[Any]]
-    """By number: time of receipt and JSON text."""
+    events: dict[str, str]
+    """JSON text by number."""
     targets: list[Target]
     """Who hears what."""
     oldest_key: int
@@ -166,3 +178,29 @@ class BusStart:
     """What it remembers, packed; empty for one that begins."""
     history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX
     """How many events a history has when it is continued."""
+
+
+@dataclass(frozen=True)
+class SinkStart:
+    """The input of the workflow of a sink; of one that goes on with what came before it."""
+
+    name: str
+    """Which sink; see SinkAddress."""
+    events: list[str] = field(default_factory=list)
+    """JSON text of what waits."""
+    last_key: int = 0
+    """The last event that it has had."""
+    dropped_count: int = 0
+    """Events that were given up for want of room, and not told yet."""
+
+
+@dataclass(frozen=True)
+class Sending:
+    """Events for a sink."""
+
+    name: str
+    """Which sink."""
+    events: list[str]
+    """JSON text of each, in order."""
+    dropped_count: int
+    """Events before them that were given up."""

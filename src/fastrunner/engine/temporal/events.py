@@ -28,6 +28,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from fastrunner.access.sealing import DataKeys, Sealer
 from fastrunner.base import clock, limits
+from fastrunner.base.sinks import Mode, SinkAddress
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.temporal.activities import beating
@@ -40,6 +41,8 @@ from fastrunner.engine.temporal.event_messages import (
     HEAR_SIGNAL,
     LISTEN,
     PUBLISH_UPDATE,
+    SEND,
+    SINK,
     BusStart,
     Delivery,
     Heard,
@@ -48,12 +51,17 @@ from fastrunner.engine.temporal.event_messages import (
     Publishing,
     Receipt,
     Registration,
+    Sending,
+    SinkStart,
     Target,
     bus_id_of,
+    sink_id_of,
 )
 from fastrunner.engine.temporal.messages import TASK_QUEUE
 from fastrunner.errors import AtCapacity, RunnerError, Stopping, TooLarge, Unavailable
 from fastrunner.events.attributes import checked
+from fastrunner.events.sinks.delivery import Delivery as SinkDelivery
+from fastrunner.events.sinks.delivery import Post
 
 __all__ = ["EventActivities", "TemporalEvents"]
 
@@ -75,9 +83,23 @@ class TemporalEvents:
     """The events of all executions of a task queue, as one replica has them."""
 
     def __init__(
-        self, retention_s: float, metrics: Metrics, *, history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX
+        self,
+        retention_s: float,
+        metrics: Metrics,
+        *,
+        sinks: Sequence[SinkAddress] = (),
+        post: Post | None = None,
+        history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX,
     ) -> None:
-        """Not connected yet: until then, nothing is taken."""
+        """Not connected yet: until then, nothing is taken. `sinks` have what is emitted, by `post`, which is closed
+        with this."""
+        self.sinks = {address.name: address for address in sinks}
+        """Who has what is emitted, by name."""
+        self._post = post
+        self.sent = {outcome: metrics.events_sent.labels(outcome) for outcome in ("delivered", "retried", "dropped")}
+        """What became of events for sinks."""
+        self.delivery = None if post is None else SinkDelivery(post, self.sent, metrics.event_sinks_failing)
+        """Sends to them; None where none are configured."""
         self._begun = BusStart(history_events_max=history_events_max)
         self._retention_ms = int(retention_s * 1000)
         self._outcomes = {outcome: metrics.events_published.labels(outcome) for outcome in ("new", "duplicate")}
@@ -134,7 +156,7 @@ class TemporalEvents:
         delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         while True:
             try:
-                receipt = await self._told(Published([text], wants_first=True))
+                receipt = await self._told(Published([text], wants_first=True, sinks=list(self.sinks)))
             except Stopping as stopping:
                 # Another worker takes the activity, and publishes the event, maybe again.
                 raise ApplicationError(stopping.message, type="Stopping") from None
@@ -272,6 +294,11 @@ class TemporalEvents:
         self._answer(list(self._pending), Stopping("the worker is stopping: try again"))
         self._pending.clear()
 
+    async def close_sinks(self) -> None:
+        """Closes what sends to sinks. Call when workers work no more."""
+        if self._post is not None:
+            await self._post.close()
+
 
 class EventActivities:
     """The activities of events, of one worker."""
@@ -293,6 +320,42 @@ class EventActivities:
         """Tells listeners of events; gives those that are not there any more. Raises RPCError."""
         return await beating(self._deliver(delivery))
 
+    async def _start_sink(self, name: str, heard: Heard) -> None:
+        """Has the workflow of a sink hear of events, and be there. Raises RPCError."""
+        task_queue = activity.info().task_queue
+        await self._connection.client.start_workflow(
+            SINK,
+            SinkStart(name),
+            id=sink_id_of(task_queue, name),
+            task_queue=task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal=HEAR_SIGNAL,
+            start_signal_args=[heard],
+            rpc_timeout=_ANSWER,
+        )
+
+    @activity.defn(name=SEND)
+    async def send(self, sending: Sending) -> None:
+        """Sends events to a sink until it has taken them."""
+        await beating(self._send(sending))
+
+    async def _send(self, sending: Sending) -> None:
+        address, delivery = self._events.sinks.get(sending.name), self._events.delivery
+        if sending.dropped_count:
+            self._events.sent["dropped"].inc(sending.dropped_count)
+            _log.error("%d events for a sink are given up: there is no room for more", sending.dropped_count)
+        if address is None or delivery is None:
+            self._events.sent["dropped"].inc(len(sending.events))
+            _log.error("%d events are given up: their sink is not in FASTRUNNER_EVENT_SINKS", len(sending.events))
+            return
+        events = [orjson.loads(text) for text in sending.events]
+        is_batch = address.mode is Mode.BATCH and len(events) > 1
+        if is_batch and await delivery.deliver(address, events, is_last=False):
+            return
+        # One of them is at fault, or the sink takes them one by one.
+        for each in events:
+            await delivery.deliver(address, [each], is_last=True)
+
     async def _deliver(self, delivery: Delivery) -> list[str]:
         room = asyncio.Semaphore(limits.TEMPORAL_SIGNALS_AT_ONCE_MAX)
 
@@ -309,9 +372,11 @@ class EventActivities:
         """Whether somebody is there."""
         events = []
         for key, subscriptions in target.events:
-            received_ms, text = delivery.events[str(key)]
-            events.append(HeardEvent(key, subscriptions, text, received_ms))
+            events.append(HeardEvent(key, subscriptions, delivery.events[str(key)]))
         heard = Heard(events, delivery.oldest_key)
+        if target.sink:
+            await self._start_sink(target.listener_id, heard)
+            return True
         try:
             handle = self._connection.client.get_workflow_handle(target.listener_id)
             await handle.signal(HEAR_SIGNAL, heard, rpc_timeout=_ANSWER)
