@@ -94,6 +94,7 @@ function Picture({ id, kind, tail, fold, version, task, sequence, onTask, onEven
   const graph = useSignal<Graph | null>(null);
   const fault = useSignal("");
   useEffect(() => {
+    if (!has("getGraph")) return undefined;
     const abort = new AbortController();
     getGraph(id, abort.signal).then(
       (found) => { graph.value = found; },
@@ -190,8 +191,10 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
   const event = sequence === null ? undefined : events[sequence - 1];
   const task = query["task"] ?? event?.task_reference ?? "";
   const only = query["only"] ? task : "";
-  const panes = PANES.filter((each) => each !== "diagram" || has("getGraph"));
-  const pane: Pane = panes.find((each) => each === query["pane"]) ?? "document";
+  // A runner by itself has no documents: its events show what there is.
+  const first: Pane = has("getDocument") ? "document" : "timeline";
+  const panes = PANES.filter((each) => (each !== "diagram" || has("getGraph")) && (each !== "document" || has("getDocument")));
+  const pane: Pane = panes.find((each) => each === query["pane"]) ?? first;
   const isRaw = query["raw"] === "1";
 
   const at = (number: number | null, changes: Record<string, string | undefined> = {}): void =>
@@ -273,17 +276,17 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
       <Head execution={execution} tail={tail} why={why} types={types} />
       <div class="pane-tabs" role="group" aria-label="Panes">
         {panes.map((each) => (
-          <button key={each} type="button" data-pane={each} class={each === "document" && !isMain(pane) ? "stands" : ""} aria-pressed={pane === each} onClick={() => at(sequence, { pane: each })}>
+          <button key={each} type="button" data-pane={each} class={each === first && !isMain(pane) ? "stands" : ""} aria-pressed={pane === each} onClick={() => at(sequence, { pane: each })}>
             {each}
           </button>
         ))}
       </div>
       <div class="panes">
         <section class="main-pane" aria-label="Workflow">
-          {pane === "diagram" || pane === "timeline" ? (
+          {pane === "diagram" || pane === "timeline" || first === "timeline" ? (
             <Picture
               id={id}
-              kind={pane}
+              kind={pane === "diagram" ? "diagram" : "timeline"}
               tail={tail}
               fold={fold}
               version={version}

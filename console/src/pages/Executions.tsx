@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import { countExecutions, listExecutions, STATUSES, type Counts, type Execution, type Which } from "../api";
 import { count, counted, duration } from "../format";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
-import { dialog, has, may, now, viewActions } from "../state";
+import { dialog, findsVersions, has, may, now, viewActions } from "../state";
 import { Feed } from "../stream";
 import { listSame } from "../terminal";
 import { allowed, openCommand } from "../ui/CommandDialog";
@@ -72,7 +72,7 @@ function Filters({ which, set }: { which: Which; set: (changes: Partial<Which>) 
     <div class="filters" role="search" aria-label="Executions">
       {field("name", "Workflow")}
       {field("namespace", "Namespace")}
-      {field("version", "Version")}
+      {findsVersions() ? field("version", "Version") : null}
     </div>
   );
 }
@@ -82,7 +82,7 @@ function StatusTabs({ which, counts, set }: { which: Which; counts: Counts | nul
     <button type="button" key={status} aria-pressed={which.status === status} onClick={() => set(status)}>
       {status ? <Shape status={status} /> : null}
       <span>{status || "all"}</span>
-      <span class="num count">{counts === null ? "·" : count(number ?? 0)}</span>
+      {has("countExecutions") ? <span class="num count">{counts === null ? "·" : count(number ?? 0)}</span> : null}
     </button>
   );
   return (
@@ -159,6 +159,7 @@ function useExecutions(which: Which, before: string) {
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const recount = () => {
+      if (!has("countExecutions")) return;
       timer ??= setTimeout(() => {
         timer = undefined;
         countExecutions(which, abort.signal)
