@@ -38,7 +38,7 @@ LACKS: Final = frozenset(
 """Operations, and parameters of some, that a runner by itself has not."""
 _OF_ONE_MACHINE: Final = frozenset(
     {
-        *("listSchedules", "addSchedule", "pauseSchedule", "resumeSchedule", "deleteSchedule", "sendEvent"),
+        *("listSchedules", "addSchedule", "pauseSchedule", "resumeSchedule", "deleteSchedule"),
         "followExecutions",
     }
 )
