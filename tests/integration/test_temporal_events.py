@@ -233,28 +233,11 @@ async def replayed(engine: "TemporalEngine", *ids: str) -> None:
         await replayer.replay_workflow(await engine._client.get_workflow_handle(each).fetch_history())
 
 
-LOOP = SCENARIOS["one after the other"][0].replace("range(4)", "range(3)").replace("type: T", "type: t")
 FOREVER = document(
     "  - hear:\n      listen: {to: {any: [{with: {type: t}}], until: {one: {with: {type: stop}}}}}\n"
     "      foreach:\n        item: e\n        do:\n          - note: {set: {n: '${ $e.n }'}}\n"
     "        output: {as: .n}\n"
 )
-
-
-async def test_what_is_acknowledged_outlives_workers(address: str) -> None:
-    """Each event is taken by one replica, which stops at once; the next one goes on: each is heard once, in order."""
-    async with cluster_on(address) as cluster:
-        execution_id = f"{cluster.queue}-1"
-        for n in range(3):
-            async with cluster.engine() as engine:
-                if n == 0:
-                    await engine.submit(submission(execution_id, LOOP))
-                await engine.events_door.publish([event(n)], None)
-        async with cluster.engine() as engine:
-            await engine.events_door.publish([event(n) for n in range(3)], None)
-            view = await ended(engine, execution_id)
-            assert orjson.loads(view.output_json) == {"heard": [{"n": n} for n in range(3)]}
-            await reported(cluster, execution_id)
 
 
 async def test_an_event_from_before_is_heard_once(address: str) -> None:
@@ -329,7 +312,7 @@ async def test_a_bus_that_somebody_has_ended_begins_anew(address: str) -> None:
         (after,) = await engine.events_door.publish([event(2)], None)
         assert after > before
         with pytest.raises(IdTaken):
-            await engine.submit(submission(bus_id_of(cluster.queue), LOOP))
+            await engine.submit(submission(bus_id_of(cluster.queue), FOREVER))
 
 
 async def test_many_who_publish_cost_few_updates(address: str) -> None:

@@ -71,12 +71,17 @@ class EventsWorkflow:
                     summary=f"{len(delivery.events)} events for {len(delivery.targets)}",
                 )
                 self._bus.settle(gone)
-                # The SDK confuses a task of the workflow that has written nothing with that of an update which follows.
-                workflow.upsert_memo({"delivered": self._bus.cursor})
+                self._note()
             elif self._bus.has_more:
                 await workflow.sleep(0.001, summary="more to look at")
+                self._note()
             else:
                 await workflow.wait_condition(lambda: self._bus.has_more or self._may_continue())
+
+    def _note(self) -> None:
+        """Writes something into the history: the SDK confuses a task of the workflow that has written nothing with that
+        of an update which follows, and then replays fail."""
+        workflow.upsert_memo({"delivered": self._bus.cursor})
 
     def _may_continue(self) -> bool:
         return self._has_changed and not self._bus.is_delivering and is_long(self._history_events_max)
