@@ -174,6 +174,9 @@ loop-temporal: build ## A loop of ITERATIONS (1000000) on Temporal, each with a 
 bench-temporal: build ## Workflows per second beside peers on one Temporal server: ROUNDS (5) of COUNT (100), MEMORY=1 without a file
 	$(BIN)/python -m benchmarks.temporal --rounds $(or $(ROUNDS),5) --count $(or $(COUNT),100) $(if $(MEMORY),--memory)
 
+torture-stigmer: build ## Kill services, runner, Redis and the store of two Stigmer Services for MINUTES (30) with SEED; then compare everything
+	$(BIN)/python -m tests.crash.stigmer_torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
 clean: ## Remove everything built
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/_wire.c src/fastrunner/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,7 @@ from tests.crash.tree import Tree
 from tests.disk import SmallDisk
 from tests.integration.runner_process import ROOT
 
-__all__ = ["Monkey", "ReceiverProcess"]
+__all__ = ["Monkey", "ReceiverProcess", "ready_workers"]
 
 
 class ReceiverProcess:
@@ -79,6 +79,24 @@ class ReceiverProcess:
                     yield event["workflowExecutionId"], event["eventType"]
 
 
+async def ready_workers(tree: Tree) -> list[int]:
+    """Process ids of the workers that are ready."""
+
+    def ask() -> list[int]:
+        url = f"http://127.0.0.1:{tree.ports['http_port']}/readyz"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                state = orjson.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                state = orjson.loads(error.read())
+        return [worker["pid"] for worker in state["workers"] if worker["state"] == "ready"]
+
+    with suppress(OSError, orjson.JSONDecodeError):
+        return await asyncio.to_thread(ask)
+    return []
+
+
 class Monkey:
     """Chooses faults and does them, one after the other."""
 
@@ -135,25 +153,8 @@ class Monkey:
             self.complaints.append("the runner has ended by itself; its log says why")
             await self._tree.start()
 
-    async def _workers(self) -> list[int]:
-        """Process ids of the workers that are ready."""
-
-        def ask() -> list[int]:
-            url = f"http://127.0.0.1:{self._tree.ports['http_port']}/readyz"
-            try:
-                with urllib.request.urlopen(url, timeout=5) as reply:
-                    state = orjson.loads(reply.read())
-            except urllib.error.HTTPError as error:
-                with error:
-                    state = orjson.loads(error.read())
-            return [worker["pid"] for worker in state["workers"] if worker["state"] == "ready"]
-
-        with suppress(OSError, orjson.JSONDecodeError):
-            return await asyncio.to_thread(ask)
-        return []
-
     async def _kill_worker(self) -> None:
-        pids = await self._workers()
+        pids = await ready_workers(self._tree)
         if pids:
             with suppress(ProcessLookupError):
                 os.kill(self._chance.choice(pids), signal.SIGKILL)
@@ -176,7 +177,7 @@ class Monkey:
         await self._receiver.start(*self._chance.choice(((), (), ("--no-batch",), ("--fail-rate", "0.2"))))
 
     async def _freeze_worker(self) -> None:
-        pids = await self._workers()
+        pids = await ready_workers(self._tree)
         if not pids:
             return
         pid = self._chance.choice(pids)

@@ -17,7 +17,8 @@ class Proxy:
         self.refusing = False
         """Whether connections are closed as soon as they are made."""
         self.port = 0
-        self._target_port = target_port
+        self.target_port = target_port
+        """Where connections to come lead."""
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
@@ -56,7 +57,7 @@ class Proxy:
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, writers: list[asyncio.StreamWriter]
     ) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+        there, back = await asyncio.open_connection("127.0.0.1", self.target_port)
         writers.append(back)
         ways = [asyncio.create_task(self._copy(reader, back)), asyncio.create_task(self._copy(there, writer))]
         try:
