@@ -143,6 +143,9 @@ hostile: build ## Hostile documents, data, schemas and expressions on a runner w
 parked: build ## Park EXECUTIONS (100000) in DIR (.parked), then measure memory, late timers, recovery
 	$(BIN)/python -m benchmarks.parked --executions $(or $(EXECUTIONS),100000) --data-dir $(or $(DIR),.parked)
 
+stigmer: build ## Rates of a Stigmer Service on both stores, EVENTS (200000), and CLIENTS (10000) that follow for SECONDS (60)
+	$(BIN)/python -m benchmarks.stigmer --events $(or $(EVENTS),200000) --clients $(or $(CLIENTS),10000) --seconds $(or $(SECONDS),60)
+
 fuzz: build ## Fuzz targets for FUZZ_SECONDS (60) each, then property tests with 50 times the examples
 	$(BIN)/python -m pip install --quiet --group fuzz
 	for target in tests/fuzz/fuzz_*.py; do \

@@ -278,7 +278,7 @@ def verified(folder: Path, **settings: str) -> tuple[int, dict[str, int], list[d
     """What `fastrunner stigmer verify` says of a store: exit code, summary, findings; `settings` are variables."""
     command = [sys.executable, "-m", "fastrunner", "stigmer", "verify", "--data-dir", str(folder), "--json"]
     environment = {**os.environ, **settings}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines, done.stderr
     return done.returncode, lines[-1]["summary"], [line["finding"] for line in lines[:-1]]

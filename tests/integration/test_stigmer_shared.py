@@ -260,6 +260,25 @@ async def test_what_one_has_recorded_another_has_started(url: str, monkeypatch: 
         assert len({call.SerializeToString() for calls in runner.calls for call in calls}) == 3
 
 
+async def test_a_store_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STIGMER_STORE_CALL_S_MAX", 1.0)
+    mongo = MongoServer().start()
+    try:
+        async with replica(fresh_url(mongo.url)) as (_, reporter, _):
+            assert await reporter.send(event("e", 1, "workflow_started")) == {"e": 1}
+            with mongo.stopped(), pytest.raises(grpc.aio.AioRpcError, match="MongoDB cannot be used"):
+                await reporter.send(event("e", 2))
+
+            async def is_taken() -> bool:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    return bool(await reporter.send(event("e", 2)) == {"e": 2})
+                return False
+
+            await until(is_taken, "it goes on")
+    finally:
+        mongo.kill()
+
+
 async def test_a_store_that_is_away_is_told_and_comes_back(tmp_path: Path) -> None:
     mongo = MongoServer(tmp_path / "store").start()
     served = ServiceProcess(tmp_path, "127.0.0.1:1", FASTRUNNER_STIGMER_MONGODB_URL=mongo.url)
@@ -270,10 +289,10 @@ async def test_a_store_that_is_away_is_told_and_comes_back(tmp_path: Path) -> No
         ):
             reporter, client = Reporter(channel), Client(session, served.http_port)
             assert await reporter.send(event("e", 1, "workflow_started")) == {"e": 1}
-            with mongo.stopped(), pytest.raises(grpc.aio.AioRpcError, match="MongoDB cannot be used") as refusal:
+            mongo.kill()
+            with pytest.raises(grpc.aio.AioRpcError, match="MongoDB cannot be used") as refusal:
                 await reporter.send(event("e", 2))
             assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
-            mongo.kill()
 
             async def is_ready(ready: bool) -> bool:
                 async with session.get(f"{client.base}/readyz") as reply:

@@ -45,7 +45,8 @@ REACHED = {
         "STIGMER_MOVES_MAX": "test_counters_move_by_themselves_also_those_of_a_dead_service",
     },
     "integration/test_stigmer_shared.py": {
-        "STIGMER_STORE_CALL_S_MAX": "test_a_store_that_is_away_is_told_and_comes_back",
+        "STIGMER_STORE_CALL_S_MAX": "test_a_store_that_hangs_is_told",
+        "STIGMER_STORE_FIND_S_MAX": "test_a_store_that_is_away_is_told_and_comes_back",
         "STIGMER_FOLLOWED_BATCH_MAX": "test_without_redis_it_is_shown_a_moment_later",
         "STIGMER_FOLLOWED_INTERVAL_S": "test_without_redis_it_is_shown_a_moment_later",
         "STIGMER_HEARD_MAX": "test_what_one_takes_the_other_shows_at_once",

@@ -39,9 +39,11 @@ STIGMER_EXPIRE_BATCH_MAX: Final = 100
 STIGMER_SWEEP_INTERVAL_S: Final = 1.0
 """How often what is to be forgotten, and what is missing, is looked for."""
 
-STIGMER_STORE_CALL_S_MAX: Final = 3.0
-"""How long one call to a database may take, finding it and the driver's own attempts included: several are made of one
-report, which its runner gives up after ten."""
+STIGMER_STORE_CALL_S_MAX: Final = 10.0
+"""How long a database may take for one call, a commit of events included, before its connection counts as dead."""
+
+STIGMER_STORE_FIND_S_MAX: Final = 3.0
+"""How long a database that is not there is looked for, so that whoever reports hears of it and comes again."""
 
 STIGMER_DOCUMENT_EVENT_SIZE_BYTES_MAX: Final = 3_145_728
 """An event on MongoDB: its output is kept with the execution, too, in one document of at most 16 MiB beside the

@@ -52,11 +52,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Raises ValueError, without the URL, if it is none."""
-        timeout_ms = int(limits.STIGMER_STORE_CALL_S_MAX * 1000)
+        call_ms = int(limits.STIGMER_STORE_CALL_S_MAX * 1000)
+        find_ms = int(limits.STIGMER_STORE_FIND_S_MAX * 1000)
         try:
             self._client: AsyncMongoClient[Document] = AsyncMongoClient(
-                url, appname="fastrunner-stigmer", timeoutMS=timeout_ms, serverSelectionTimeoutMS=timeout_ms,
-                tz_aware=False,
+                url, appname="fastrunner-stigmer", socketTimeoutMS=call_ms, connectTimeoutMS=find_ms,
+                serverSelectionTimeoutMS=find_ms, waitQueueTimeoutMS=call_ms,
             )  # fmt: skip
             found: AsyncDatabase[Document] = self._client.get_default_database(_NAME).with_options(
                 read_preference=ReadPreference.PRIMARY,
