@@ -764,7 +764,10 @@ async def test_bounds_of_activities(address: str) -> None:
             if each.activity_type.name == "fastrunner.report":
                 assert each.retry_policy.maximum_interval.ToSeconds() == limits.TEMPORAL_REPORT_RETRY_S_MAX
         assert engine._worker is not None
-        assert engine._worker.config()["max_cached_workflows"] == limits.TEMPORAL_WORKFLOWS_CACHED_MAX
+        options = engine._worker.config()
+        assert options["max_cached_workflows"] == limits.TEMPORAL_WORKFLOWS_CACHED_MAX
+        assert options["max_concurrent_workflow_tasks"] == limits.TEMPORAL_WORKFLOW_TASKS_MAX
+        assert options["workflow_task_poller_behavior"].maximum == limits.TEMPORAL_POLLERS_MAX
 
 
 @dataclass

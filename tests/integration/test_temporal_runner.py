@@ -46,11 +46,10 @@ def replica(data_dir: Path, address: str, port: int, **more: str) -> Any:
     return running(
         data_dir,
         SERVE,
-        FASTRUNNER_WORKERS="1",
         TEMPORAL_SERVICE_ADDRESS=address,
         STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{port}",
         STIGMER_SERVICE_USE_TLS="false",
-        **more,
+        **{"FASTRUNNER_WORKERS": "1", **more},
     )
 
 
@@ -87,15 +86,19 @@ def kill(runner: RunnerProcess) -> None:
 
 @pytest.mark.slow
 async def test_two_replicas(address: str, tmp_path: Path) -> None:
-    """What one has accepted the other pauses, resumes, and goes on with when the first is lost; no effect that has had
-    an outcome is performed again, and the receiver's ledger is whole."""
+    """What any worker of one has accepted the other pauses, resumes, and goes on with when the first is lost; no effect
+    that has had an outcome is performed again, and the receiver's ledger is whole."""
     options = ReceiverOptions(port=0, quiet=True)
     receiver = Receiver(options)
     async with serve_receiver(receiver, options) as port, serving() as remote:
-        with replica(tmp_path / "one", address, port) as one, replica(tmp_path / "two", address, port) as two:
+        with (
+            replica(tmp_path / "one", address, port, FASTRUNNER_WORKERS="2") as one,
+            replica(tmp_path / "two", address, port) as two,
+        ):
             ready(one), ready(two)
             first, second = Connection(one.target), Connection(two.target)
             text = calls(remote)
+            assert len(one.workers()) == 2
             accepted = await first.execute("e-1", text)
             assert (accepted.status, accepted.temporal_workflow_id) == ("running", "e-1")
             assert (await second.execute("e-1", text)).status == "running"

@@ -327,7 +327,7 @@ def test_settings_that_are_of_use_on_temporal_alone(name: str, value: str, monke
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("FASTRUNNER_WORKERS", "2", "one worker"),
+        ("TEMPORAL_DEPLOYMENT_NAME", "runner.example", "without dots"),
         ("FASTRUNNER_LIFECYCLE_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_LIFECYCLE_SINKS is of no use"),
         ("FASTRUNNER_DATA_KEY_FILE", __file__, "FASTRUNNER_TEMPORAL_KEY_FILE"),
     ],
@@ -337,7 +337,7 @@ def test_settings_that_are_of_no_use_on_temporal(
 ) -> None:
     monkeypatch.setattr(extras, "_is_there", lambda _: True)
     monkeypatch.setenv("TEMPORAL_SERVICE_ADDRESS", "temporal:7233")
-    assert load_config().workers == 1
+    assert load_config(workers=3).workers == 3
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=why):
         load_config()

@@ -145,7 +145,9 @@ REACHED = {
         "TEMPORAL_HOLD_RATIO": "test_histories_of_an_endless_loop_are_bounded",
         "TEMPORAL_REPORT_RETRY_S_MAX": "test_bounds_of_activities",
         "TEMPORAL_TURNS_PER_ACTIVATION_MAX": "test_histories_of_an_endless_loop_are_bounded",
+        "TEMPORAL_POLLERS_MAX": "test_bounds_of_activities",
         "TEMPORAL_WORKFLOWS_CACHED_MAX": "test_bounds_of_activities",
+        "TEMPORAL_WORKFLOW_TASKS_MAX": "test_bounds_of_activities",
     },
     "integration/test_blobs.py": {
         "BLOB_REQUEST_S_MAX": "test_a_server_that_hangs",

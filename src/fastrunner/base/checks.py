@@ -211,16 +211,11 @@ def is_deeper(value: Any, depth_max: int) -> bool:
     return False
 
 
-def check_temporal(workers: int, set_names: Sequence[str]) -> None:
+def check_temporal(set_names: Sequence[str]) -> None:
     """Raises ValueError for what is set beside TEMPORAL_SERVICE_ADDRESS and of no use there, or is missing."""
     refusal = engine_refusal()
     if refusal:
         raise ValueError(f"TEMPORAL_SERVICE_ADDRESS is set, and {refusal}")
-    if workers != 1:
-        raise ValueError(
-            f"FASTRUNNER_WORKERS is {workers}: with TEMPORAL_SERVICE_ADDRESS a runner has one worker, and more of them "
-            "are more replicas; unset it or set it to 1"
-        )
     why = {
         "FASTRUNNER_DATA_KEY_FILE": "what Temporal keeps is sealed by FASTRUNNER_TEMPORAL_KEY_FILE",
         "FASTRUNNER_LIFECYCLE_SINKS": "the lifecycle of executions is not told there",

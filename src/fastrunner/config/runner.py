@@ -84,13 +84,6 @@ class Config(TemporalSettings, RunnerSettings):
                 raise ValueError(f"{name}_FILE={path}: {error}") from None
         return {**values, **keys}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _alone_on_temporal(cls, given: dict[str, Any]) -> dict[str, Any]:
-        names = {name.lower() for name in given}
-        is_chosen = "temporal_service_address" in names and not names & {"workers", "fastrunner_workers"}
-        return {**given, "workers": 1} if is_chosen else given
-
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.env is not Environment.LOCAL and not self.stigmer_service_endpoint:
@@ -118,7 +111,7 @@ class Config(TemporalSettings, RunnerSettings):
             "FASTRUNNER_DATA_KEY_FILE": self.data_key_file,
             "FASTRUNNER_LIFECYCLE_SINKS": self.lifecycle_sinks,
         }
-        check_temporal(self.workers, [name for name, value in of_one_machine.items() if value is not None])
+        check_temporal([name for name, value in of_one_machine.items() if value is not None])
         refusals = unread_temporal({name.upper() for name, value in os.environ.items() if value})
         if refusals:
             raise ValueError("\n".join(refusals))

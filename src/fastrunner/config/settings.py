@@ -59,7 +59,7 @@ class RunnerSettings(DataSettings):
     """local logs for people; staging and prod log JSON lines, insist on a callback endpoint, and keep calls away from
     loopback and private addresses."""
     workers: int = variable("FASTRUNNER_WORKERS", factory=usable_cpus, ge=1, le=256)
-    """Worker processes; default: the CPUs this process may use, by affinity and control groups; 1 on Temporal."""
+    """Worker processes; default: the CPUs this process may use, by affinity and control groups."""
     executions_max: int = variable("FASTRUNNER_EXECUTIONS_MAX", limits.EXECUTIONS_MAX, ge=1)
     """Unfinished executions before new ones are refused."""
     parked_resident_max: int = variable("FASTRUNNER_PARKED_RESIDENT_MAX", limits.PARKED_RESIDENT_MAX, ge=0)

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, FilePath
 
+from fastrunner._version import __version__
 from fastrunner.base.checks import check_authorities, check_pair, host_and_port
 from fastrunner.base.stores import checked_url
 from fastrunner.config.fields import DataSettings, Key, readable, variable
@@ -27,6 +28,12 @@ def _frontend_host_and_port(value: str) -> str:
 
 
 Frontend = Annotated[str, AfterValidator(_frontend_host_and_port)]
+
+
+def _deployment(value: str) -> str:
+    if "." in value:
+        raise ValueError("expected a name without dots: Temporal puts one between it and the build")
+    return value
 
 
 class Reporting(StrEnum):
@@ -64,6 +71,12 @@ class TemporalSettings(DataSettings):
     temporal_tls_server_name: str | None = variable(_SERVER_NAME, None)
     """Name in Temporal's certificate; default: the host of TEMPORAL_SERVICE_ADDRESS."""
 
+    temporal_deployment_name: Annotated[str, AfterValidator(_deployment)] | None = variable(
+        "TEMPORAL_DEPLOYMENT_NAME", None
+    )
+    """Worker deployment that this replica is of: executions stay with its build; default: any replica takes any."""
+    temporal_worker_build_id: str = variable("TEMPORAL_WORKER_BUILD_ID", __version__)
+    """Its build, in that deployment; default: the version of the runner."""
     temporal_report: Reporting = variable("FASTRUNNER_TEMPORAL_REPORT", Reporting.ATTACHED)
     """attached: a workflow in Temporal ends when the receiver has its execution's last event; detached: when the
     execution ends, and another workflow reports what is left."""

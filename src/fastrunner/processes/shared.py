@@ -13,7 +13,7 @@ from typing import Self
 from fastrunner._wire import Loads, Placement
 from fastrunner.access.sealing import DataKeys
 from fastrunner.base.clock import steady_ms
-from fastrunner.routing.placement import Places
+from fastrunner.routing.placement import Anywhere, Places
 
 
 class Wakes:
@@ -74,7 +74,8 @@ class Shared:
         memory = (Placement.create(), Loads.create(workers))
         return cls(*memory, key, shard_count, wakes, steady_ms(), data_keys, temporal_keys)
 
-    def places(self, worker: int, worker_count: int) -> Places:
-        """What one worker sees of it."""
+    def places(self, worker: int, worker_count: int, *, anywhere: bool = False) -> Places:
+        """What one worker sees of it; `anywhere`: executions are kept outside of the runner."""
         table = Placement(self.placement, self.key)
-        return Places(worker, worker_count, self.shard_count, table, Loads(self.loads), self.key)
+        kind = Anywhere if anywhere else Places
+        return kind(worker, worker_count, self.shard_count, table, Loads(self.loads), self.key)

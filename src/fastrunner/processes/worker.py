@@ -145,7 +145,8 @@ class Worker:
         self._metrics = Metrics(segment=context.segment)
         records = self._metrics.library_log_records
         count_library_records(lambda library: records.labels(library).inc())
-        self._places = places = context.shared.places(context.index, context.config.workers)
+        is_local = config.temporal_service_address is None
+        self._places = places = context.shared.places(context.index, config.workers, anywhere=not is_local)
         self._workflows_dir = config.workflows_dir
         blobs = None if config.blob_url is None else open_store(config.blob_url)
         local = Registry(config.data_dir) if blobs is None else None
@@ -157,7 +158,6 @@ class Worker:
         resources = Resolver(config, self._metrics, secrets, egress)
         door = event_door(config, self._metrics, self._bus, HttpPost(config, self._metrics, egress))
         self._performers = build_performers(config, self._metrics, egress, event_sink=door, descriptions=resources)
-        is_local = config.temporal_service_address is None
         self._reports = _reports_of(config, self._metrics)
         self._engine = build_engine(
             config,

@@ -318,7 +318,7 @@ class Router:
         """`socket_of`: where the worker of a number listens for the others."""
         self._places = places
         self._worker = worker = places.worker
-        self._workers = tuple(range(places.worker_count))
+        self._workers = places.workers
         self._path = socket_of(worker)
         self._incarnation = int.from_bytes(os.urandom(8), "big") | 1  # Never 0.
         self._status_of = status_of

@@ -15,7 +15,7 @@ from fastrunner._wire import Loads, Placement
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 
-__all__ = ["ACTIVE", "BACKLOG", "BACKLOG_PEAK", "BACKLOG_PEAK_AT_S", "BATCHED", "Places"]
+__all__ = ["ACTIVE", "BACKLOG", "BACKLOG_PEAK", "BACKLOG_PEAK_AT_S", "BATCHED", "Anywhere", "Places"]
 
 ACTIVE: Final = 0
 """Cell of a worker: executions it has accepted that have not ended."""
@@ -66,6 +66,11 @@ class Places:
             # What is mapped stays; nobody else maps it.
             os.close(placement)
             os.close(loads)
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """Who has a part of the executions."""
+        return tuple(range(self.worker_count))
 
     def owner_of(self, shard: int) -> int:
         """The worker that owns a shard."""
@@ -126,3 +131,20 @@ class Places:
         self._assigned[worker] += count
         if worker == self.worker:
             self.loads.set(worker, BATCHED, self._assigned[worker])
+
+
+class Anywhere(Places):
+    """Where executions are kept outside of the runner: every worker has all of them, and asks no other one."""
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """See Places."""
+        return (self.worker,)
+
+    def owners_of(self, execution_id: str) -> tuple[int, ...]:  # noqa: ARG002 - see Places
+        """See Places."""
+        return (self.worker,)
+
+    def choose(self, count: int) -> int:  # noqa: ARG002 - see Places
+        """See Places."""
+        return self.worker

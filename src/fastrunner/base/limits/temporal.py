@@ -49,6 +49,13 @@ TEMPORAL_EFFECT_S_MAX: Final = 365 * 24 * 3600.0
 TEMPORAL_WORKFLOWS_CACHED_MAX: Final = 1_000
 """Workflows that a worker keeps in memory between their tasks: some tens of kilobytes each. Others are replayed."""
 
+TEMPORAL_WORKFLOW_TASKS_MAX: Final = 16
+"""Workflow tasks that a worker has in hand: they are computed, so more make nothing faster, and each has to end within
+the SDK's 2 s while the others share the interpreter with it."""
+
+TEMPORAL_POLLERS_MAX: Final = 16
+"""Requests for tasks that a worker has open of each kind: the server says when more or fewer are good, from 2 on."""
+
 TEMPORAL_ANSWER_S_MAX: Final = 10.0
 """How long a caller waits for a workflow's answer: workers that are there answer in milliseconds."""
 

@@ -231,6 +231,8 @@ class Activities:
             reports=given.reports,
             grace_ms=given.grace_ms,
             detached=given.detached,
+            accepted_ms=clock.wall_ms(),
+            is_pinned=given.is_pinned,
             history_events_max=given.history_events_max,
             debug=given.debug,
             depth=depth,

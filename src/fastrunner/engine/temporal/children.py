@@ -7,7 +7,7 @@ while its parent is paused or being cancelled is told that first.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base import limits
 from fastrunner.engine.embedded.run.family import CANCEL, KILL, PAUSE, child_id_of
 from fastrunner.engine.subflow_outcomes import cancelled, id_taken, too_deep
+from fastrunner.engine.temporal.counting import WalkCounts, count
 from fastrunner.engine.temporal.messages import (
     FAMILY_SIGNAL,
     OUTPUT_TOO_LARGE,
@@ -43,13 +44,15 @@ _TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
 
 Outcome = EffectResult | EffectFailure
+Beside = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 class Children:
     """The children of one execution."""
 
-    def __init__(self, given: WalkStart, execution_id: str, room: Room) -> None:
-        """`room` is what the workflow's tasks have for what is sent."""
+    def __init__(self, given: WalkStart, execution_id: str, room: Room, beside: Beside) -> None:
+        """`room` is what the workflow's tasks have for what is sent; `beside` does what nobody waits for."""
+        self._beside = beside
         self._given = given
         self._room = room
         self._execution_id = execution_id
@@ -108,6 +111,7 @@ class Children:
             )
         except WorkflowAlreadyStartedError:
             return id_taken(effect.effect_id, child_id)
+        count(WalkCounts.accepted)
         if not prepared.awaits_end:
             return EffectResult(effect.effect_id, None)
         self._handles[effect.effect_id] = handle
@@ -137,7 +141,7 @@ class Children:
                 self._tell(effect_id, handle, order)
 
     def _tell(self, effect_id: int, handle: "workflow.ChildWorkflowHandle[Any, Any]", order: str) -> None:
-        task = asyncio.create_task(_signal(self._told.get(effect_id), handle, order))
+        task = self._beside(_signal(self._told.get(effect_id), handle, order))
         self._told[effect_id] = task
         self.telling.add(task)
         task.add_done_callback(self.telling.discard)

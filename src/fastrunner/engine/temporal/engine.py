@@ -15,10 +15,10 @@ from datetime import timedelta
 from zlib import crc32
 
 from temporalio.client import Client
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
 from fastrunner._core import Plan, Problem
 from fastrunner.access.principal import check_namespace, check_references
@@ -49,6 +49,7 @@ from fastrunner.engine.temporal.activities import Activities
 from fastrunner.engine.temporal.bus_workflow import EventsWorkflow
 from fastrunner.engine.temporal.client import Connection, sentence_of
 from fastrunner.engine.temporal.codec import converter_of
+from fastrunner.engine.temporal.counting import WalkCounts
 from fastrunner.engine.temporal.events import EventActivities, TemporalEvents
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.handover import ReportWorkflow
@@ -74,9 +75,19 @@ __all__ = ["TemporalEngine"]
 _log = logging.getLogger(__name__)
 
 _STARTED = "running"
+_POLLERS = PollerBehaviorAutoscaling(minimum=2, maximum=limits.TEMPORAL_POLLERS_MAX, initial=5)
 
 # The engine has a method called `list`, so annotations within the class cannot say it.
 _Messages = list[bytes]
+
+
+def _deployment_of(config: Config) -> WorkerDeploymentConfig | None:
+    """Which version of the runner a worker is; None: executions go from any version to any other."""
+    name, build_id = config.temporal_deployment_name, config.temporal_worker_build_id
+    if name is None:
+        return None
+    version = WorkerDeploymentVersion(name, build_id)
+    return WorkerDeploymentConfig(version, True, VersioningBehavior.PINNED)
 
 
 class _NoFeed:
@@ -184,6 +195,11 @@ class TemporalEngine:
                 *(events.listen, events.deliver, events.send),
             ],
             max_cached_workflows=self._workflows_cached_max,
+            interceptors=[WalkCounts(self._metrics)],
+            deployment_config=_deployment_of(self._config),
+            workflow_task_poller_behavior=_POLLERS,
+            activity_task_poller_behavior=_POLLERS,
+            max_concurrent_workflow_tasks=limits.TEMPORAL_WORKFLOW_TASKS_MAX,
             max_concurrent_activities=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
             max_heartbeat_throttle_interval=timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5),
             default_heartbeat_throttle_interval=timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5),
@@ -314,9 +330,11 @@ class TemporalEngine:
                 memo=memo.entries(),
                 search_attributes=typed(keywords(plan), submission.labels),
                 static_summary=f"{plan.namespace}/{plan.name}:{plan.version}",
-                request_eager_start=self._worker is not None,
+                # Where builds keep their executions Temporal says which of them takes a new one.
+                request_eager_start=self._worker is not None and not start.is_pinned,
                 rpc_timeout=timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX),
             )
+            self._metrics.executions_accepted.inc()
         except WorkflowAlreadyStartedError:
             await self._check_same(submission.execution_id, digest)
         except RPCError as error:
@@ -348,6 +366,8 @@ class TemporalEngine:
             debug=submission.debug,
             has_blobs=self._blobs is not None,
             detached=self._config.temporal_report is Reporting.DETACHED,
+            accepted_ms=clock.wall_ms(),
+            is_pinned=self._config.temporal_deployment_name is not None,
         )
 
     def _open_client(self) -> Client:

@@ -23,6 +23,7 @@ __all__ = [
     "PREPARE",
     "REPORT",
     "REPORT_REST",
+    "SEMANTICS",
     "TASK_QUEUE",
     "VIEW_QUERY",
     "WALK",
@@ -43,6 +44,8 @@ TASK_QUEUE: Final = "fastrunner"
 """Of workflows and activities: all replicas take from it."""
 WALK: Final = "fastrunner.Walk"
 """The type of workflow that is an execution."""
+SEMANTICS: Final = 1
+"""By which rules a workflow drives its walk: a change that replays otherwise makes another one of it."""
 REPORT_REST: Final = "fastrunner.Report"
 """The type of workflow that reports what an execution has left."""
 PERFORM: Final = "fastrunner.perform"
@@ -113,6 +116,12 @@ class WalkStart:
     """Sequence number up to which the receiver has everything."""
     rested_ms: int = 0
     """For how long the walk's clock has stood still."""
+    accepted_ms: int = 0
+    """When the execution was accepted, in milliseconds since the epoch; 0: when its workflow began."""
+    is_pinned: bool = False
+    """Whether it stays with its version of the runner until its history is continued, which a new version asks for."""
+    semantics: int = SEMANTICS
+    """By which rules it began; those of the snapshot are in the snapshot."""
     has_blobs: bool = False
     """Whether large values have room, in a blob store; what is decided by it must be decided alike in every replay."""
     answers: dict[str, str] = field(default_factory=dict)

@@ -18,7 +18,7 @@ Rules:
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +47,7 @@ from fastrunner.base import limits
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.family import CANCEL, PAUSE, RESUME, RUN_WORKFLOW, command_of
 from fastrunner.engine.temporal.children import Children
+from fastrunner.engine.temporal.counting import count
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, Heard
 from fastrunner.engine.temporal.handover import ReportStart, report_id_of, reported
 from fastrunner.engine.temporal.hearing import Hearing
@@ -58,6 +59,7 @@ from fastrunner.engine.temporal.messages import (
     OUTPUT_TOO_LARGE,
     PERFORM,
     REPORT_REST,
+    SEMANTICS,
     VIEW_QUERY,
     WALK,
     Control,
@@ -105,6 +107,7 @@ class WalkWorkflow:
         self._reporting: asyncio.Task[None] | None = None
         self._is_reporting = False
         """Whether a report is under way, rather than about to be made."""
+        self._accepted_ms = given.accepted_ms or int(workflow.info().workflow_start_time.timestamp() * 1000)
         self._rested_ms = given.rested_ms
         self._rests_since_ms = 0
         self._inbox: list[tuple[Outcome, str]] = []
@@ -117,8 +120,10 @@ class WalkWorkflow:
         """The effect that has taken events along, and the number of the last of them."""
         self._held: list[PerformEffect] = []
         """Effects that wait until the history is continued; the walk asks for them again."""
+        self._fault: BaseException | None = None
+        """What has gone wrong beside the walk."""
         self._room = Room(given.has_blobs)
-        self._children = Children(given, self._execution_id, self._room)
+        self._children = Children(given, self._execution_id, self._room, self._beside)
         self._hearing = Hearing(self._execution_id, given.listening)
         self._timer: asyncio.Task[None] | None = None
         self._timer_ms = 0
@@ -141,6 +146,7 @@ class WalkWorkflow:
         ApplicationError with the DSL error, or CancelledError."""
         self._begin(given)
         while not self._is_over:
+            self._check_fault()
             if not self._take_turn():
                 await self._rest()
             elif self._turns_in_a_row >= limits.TEMPORAL_TURNS_PER_ACTIVATION_MAX:
@@ -152,7 +158,25 @@ class WalkWorkflow:
             await self._hand_over()
         return self._outcome()
 
+    def _beside(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Has something done beside the walk; what fails there is the walk's own fault, and nothing goes on without."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._heed)
+        return task
+
+    def _heed(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._fault = task.exception()
+
+    def _check_fault(self) -> None:
+        if self._fault is not None:
+            # Whatever it is, it fails the task of the workflow, and not the workflow.
+            raise RuntimeError(f"the workflow of execution {self._execution_id!r} has a fault") from self._fault
+
     def _begin(self, given: WalkStart) -> None:
+        if given.semantics > SEMANTICS:
+            # An older version must not take it further: it rests until a version is there that knows how.
+            raise RuntimeError(f"execution {self._execution_id!r} is that of a newer version of the runner")
         plan = plan_of(given.document, given.pinned)
         value = orjson.loads(given.input_json)
         if given.snapshot:
@@ -195,7 +219,7 @@ class WalkWorkflow:
 
     def _has_work(self) -> bool:
         """Whether a turn would find something to do, or the loop has to look again."""
-        if self._is_over or self._may_continue:
+        if self._fault is not None or self._is_over or self._may_continue:
             return True
         if self._rests_since_ms:
             return any(isinstance(outcome, Command) for outcome, _ in self._inbox)
@@ -278,7 +302,7 @@ class WalkWorkflow:
         self._timer_ms = due_ms
         if due_ms:
             delay_s = max(due_ms - self._now_ms, 1) / 1000
-            self._timer = asyncio.create_task(workflow.sleep(delay_s, summary=self._waits_for(self._walk)))
+            self._timer = self._beside(workflow.sleep(delay_s, summary=self._waits_for(self._walk)))
 
     @staticmethod
     def _waits_for(walk: Walk) -> str:
@@ -322,12 +346,17 @@ class WalkWorkflow:
             if self._report.is_full and not self._rests_since_ms:
                 self._rests_since_ms = int(workflow.now().timestamp() * 1000)
         self._act(turn.actions)
+        ended = ""
         if self._walk.status in FINAL_STATUSES:
             self._finished_ms = self._now_ms
+            ended = self._walk.status
             self._more = False
             for effect_id in list(self._effects):
                 self._interrupt(effect_id)
             self._hearing.close(self._walk)
+        if turn.tally or ended:
+            tally, duration_ms = turn.tally, int(workflow.now().timestamp() * 1000) - self._accepted_ms
+            count(lambda counts: counts.turn(tally, ended, duration_ms))
         self._show_phase(self._walk.status)
 
     def _show_phase(self, status: str) -> None:
@@ -364,7 +393,7 @@ class WalkWorkflow:
     # --- effects ---
 
     def _ask(self, action: PerformEffect) -> None:
-        self._effects[action.effect_id] = asyncio.create_task(self._perform(action))
+        self._effects[action.effect_id] = self._beside(self._perform(action))
 
     def _interrupt(self, effect_id: int) -> None:
         """Nobody wants an effect's outcome any more; unknown ones are over."""
@@ -424,7 +453,7 @@ class WalkWorkflow:
         """Begins to report, after the effects of this turn have had the opportunity to take events along."""
         is_left = self._given.detached and self._finished_ms
         if self._reporting is None and self._report.unreported_count and not is_left:
-            self._reporting = asyncio.create_task(self._send())
+            self._reporting = self._beside(self._send())
 
     async def _send(self) -> None:
         """Reports events, and what has come meanwhile: whatever is tried again is tried by Temporal."""
@@ -451,11 +480,11 @@ class WalkWorkflow:
             # What it sends is sent again.
             self._reporting.cancel()
         self._has_handed_over = True
-        starting = asyncio.create_task(self._start_report())
+        starting = self._beside(self._start_report())
         while self._inbox or not starting.done():
             if not self._take_turn():
                 await self._obeying(workflow.wait_condition(lambda: starting.done() or bool(self._inbox)))
-        await starting
+        self._check_fault()
 
     async def _start_report(self) -> None:
         report = self._report
@@ -474,7 +503,8 @@ class WalkWorkflow:
     def _is_long(self, ratio: int) -> bool:
         info = workflow.info()
         return (
-            info.is_continue_as_new_suggested()
+            (self._given.is_pinned and info.is_target_worker_deployment_version_changed())
+            or info.is_continue_as_new_suggested()
             or info.get_current_history_length() >= ratio * self._given.history_events_max
             or info.get_current_history_size() >= ratio * limits.TEMPORAL_HISTORY_SIZE_BYTES_MAX
         )
@@ -504,6 +534,7 @@ class WalkWorkflow:
             rested_ms=self._rested_ms,
             answers=self._answers,
             listening=self._hearing.listening.state(),
+            accepted_ms=self._accepted_ms,
         )
         if start.has_blobs:
             size_bytes, bound = len(snapshot), limits.SNAPSHOT_SIZE_BYTES_MAX
@@ -512,7 +543,8 @@ class WalkWorkflow:
         if size_bytes > bound:
             self._resume(Cancel(f"the execution's state of {size_bytes} bytes exceeds {bound}", True, 0))
             return
-        workflow.continue_as_new(start)
+        upgrades = workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE if self._given.is_pinned else None
+        workflow.continue_as_new(start, initial_versioning_behavior=upgrades)
 
     # --- the end ---
 

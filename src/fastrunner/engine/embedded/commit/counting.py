@@ -14,10 +14,10 @@ from contextlib import suppress
 
 import orjson
 
-from fastrunner._core import KINDS, TALLIED_OUTCOMES, TaskTally
 from fastrunner.counts.definitions import EXECUTION_SECONDS, Metrics
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.store.changes import Batch
+from fastrunner.engine.tallies import TaskSums
 from fastrunner.errors import RunnerError
 from fastrunner.progress.names import FINAL_STATUSES
 
@@ -39,8 +39,7 @@ class CommitCounts:
             status: (metrics.executions_finished.labels(status).at, duration.at, duration.sum_at)
             for status, duration in ((each, metrics.execution_duration.labels(each)) for each in FINAL_STATUSES)
         }
-        self._tally = TaskTally([round(bound * 1000) for bound in EXECUTION_SECONDS])
-        self._task_cells = _task_cells(metrics)
+        self._tasks = TaskSums(metrics)
         self._deltas: dict[int, float] = {}
 
     def begin(self, batch: Batch, live: Mapping[str, Execution]) -> None:
@@ -62,10 +61,9 @@ class CommitCounts:
                 deltas[finished_at] += 1
                 deltas[buckets_at + bisect_left(EXECUTION_SECONDS, duration_s)] += 1
                 deltas[sum_at] += duration_s
-        self._tally.add(b"".join(tallies))
-        for cell, amount in self._tally.take():
-            at, unit = self._task_cells[cell]
-            deltas[at] += amount * unit
+        self._tasks.add(b"".join(tallies))
+        for at, amount in self._tasks.take():
+            deltas[at] += amount
         self._deltas = deltas
         if witness is not None:
             self._note.write(orjson.dumps((witness.execution_id, witness.last_sequence, list(deltas.items()))))
@@ -91,14 +89,3 @@ class CommitCounts:
                 if found is not None and found[1] >= sequence:
                     self._deltas = dict(deltas)
         self.landed()
-
-
-def _task_cells(metrics: Metrics) -> list[tuple[int, float]]:
-    """The cell of the metrics, and the factor, for each cell of a TaskTally."""
-    cells: list[tuple[int, float]] = [(metrics.expressions_over_budget.at, 1)]
-    for kind in KINDS:
-        cells += [(metrics.tasks.labels(kind.name, outcome).at, 1) for outcome in TALLIED_OUTCOMES]
-        duration = metrics.task_duration.labels(kind.name)
-        cells += [(duration.at + bucket, 1) for bucket in range(len(EXECUTION_SECONDS) + 1)]
-        cells.append((duration.sum_at, 0.001))
-    return cells

@@ -1,0 +1,63 @@
+"""Stage 3, journal: what workflows count: executions accepted and finished, tasks ended.
+
+Rules: a replay counts nothing. A turn is counted when it is taken, which is a moment before Temporal has it: a worker
+that is lost in between has it counted once more by another one. Workflows run in threads, and metrics belong to the
+loop.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from temporalio import workflow
+from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowInterceptorClassInput
+
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.tallies import TaskSums
+
+__all__ = ["WalkCounts", "count"]
+
+_COUNT: Final = "fastrunner.count"
+
+
+class WalkCounts(Interceptor):
+    """Counts for the workflows of one worker. Construct it on the worker's loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._sums = TaskSums(metrics)
+        self._loop = asyncio.get_running_loop()
+
+    def workflow_interceptor_class(
+        self, input: WorkflowInterceptorClassInput
+    ) -> type[WorkflowInboundInterceptor] | None:
+        """See Interceptor; nothing is intercepted."""
+        input.unsafe_extern_functions[_COUNT] = self._count_soon
+        return None
+
+    def accepted(self) -> None:
+        """An execution has been accepted. Call on the loop."""
+        self._metrics.executions_accepted.inc()
+
+    def _count_soon(self, counted: Callable[["WalkCounts"], None]) -> None:
+        # A worker that is about to end counts no more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(counted, self)
+
+    def turn(self, tally: bytes, status: str, duration_ms: int) -> None:
+        """A turn has been taken; `status`: that of an execution which it has ended, else empty. Call on the loop."""
+        if tally:
+            self._sums.add(tally)
+            for at, amount in self._sums.take():
+                self._metrics.values[at] += amount
+        if status:
+            self._metrics.executions_finished.labels(status).inc()
+            self._metrics.execution_duration.labels(status).observe(duration_ms / 1000)
+
+
+def count(counted: Callable[[WalkCounts], Any]) -> None:
+    """Call in a workflow: has its worker count something, unless this is a replay."""
+    count_soon = workflow.extern_functions().get(_COUNT)
+    if count_soon is not None and not workflow.unsafe.is_replaying():
+        count_soon(counted)
