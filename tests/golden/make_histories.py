@@ -1,0 +1,176 @@
+"""Support: records histories of Temporal, of executions of every kind; run once for each new SEMANTICS, never again.
+
+    python -m tests.golden.make_histories
+
+`histories-v<SEMANTICS>.json.gz` has them by name; `tests/integration/test_temporal_golden.py` replays those of every
+version. Which kinds there are is the table of the equality tests, `KINDS` below, and what commands and outages do. A
+version that is not released yet may be recorded anew.
+"""
+
+import asyncio
+import gzip
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from socket import gethostname
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
+from tests.golden.make import FOLDER
+from tests.integration.callbacks import free_port
+from tests.integration.engines import CALL, ENDLESS, SET, WAIT, Performer, document, submission, until
+from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal
+from tests.integration.test_temporal import LONG, REGISTERED, SCENARIOS
+
+if TYPE_CHECKING:
+    from fastrunner.engine.temporal.engine import TemporalEngine
+
+__all__ = ["KINDS", "path_of"]
+
+_ASK: Final = "{call: http, with: {method: get, endpoint: 'http://127.0.0.1:1/'}}"
+
+KINDS: Final = {
+    "calls in branches": document(f"  - all: {{fork: {{branches: [{{a: {_ASK}}}, {{b: {_ASK}}}, {{c: {_ASK}}}]}}}}\n"),
+    "retried call": document(
+        f"  - guard: {{try: [{{ask: {_ASK}}}], catch: {{retry: {{delay: {{milliseconds: 5}}, limit: {{attempt: "
+        "{count: 2}}}}}\n"
+    ),
+}
+"""Documents beside those of the table."""
+_TIMEOUT_S: Final = 60.0
+
+Recorded = dict[str, list[Any]]
+
+
+def path_of(semantics: int) -> Path:
+    """Where the histories of a version are."""
+    return FOLDER / f"histories-v{semantics}.json.gz"
+
+
+class _Recorder:
+    """Records what executions on one server leave."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.recorded: Recorded = {}
+
+    async def record(
+        self,
+        name: str,
+        text: str,
+        meanwhile: "Callable[[TemporalEngine, str, Cluster], Awaitable[None]] | None" = None,
+        performer: Performer | None = None,
+        **options: Any,
+    ) -> None:
+        """Executes one; `meanwhile` does something to it."""
+        async with (
+            cluster_on(self._address) as cluster,
+            cluster.engine({"call_http": performer or opened()}, documents=REGISTERED, **options) as engine,
+        ):
+            execution_id = f"e-{name.replace(' ', '-')}"
+            await engine.submit(submission(execution_id, text, input_json=b'{"n": 2}'))
+            if meanwhile is not None:
+                await meanwhile(engine, execution_id, cluster)
+            await self._keep(engine, name, execution_id)
+            if options.get("settings"):
+                await self._keep(engine, f"{name} report", f"{execution_id}~report")
+
+    async def _keep(self, engine: "TemporalEngine", name: str, workflow_id: str) -> None:
+        """All histories of an execution, the last one first, once it has ended."""
+        handle = engine._client.get_workflow_handle(workflow_id)
+        await until(_has_ended(handle), f"the end of {workflow_id}", _TIMEOUT_S)
+        run_id, found = (await handle.describe()).run_id, []
+        while run_id:
+            history = await engine._client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+            found.append(_scrubbed(orjson.loads(history.to_json())))
+            run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
+        self.recorded[name] = found
+
+
+def _has_ended(handle: Any) -> Callable[[], bool]:
+    """Asks beside; true once the last run has closed."""
+    waiting = asyncio.ensure_future(asyncio.gather(handle.result(), return_exceptions=True))
+    return lambda: waiting.done()
+
+
+def _scrubbed(value: Any) -> Any:
+    """Without what says whose machine it was."""
+    if isinstance(value, dict):
+        return {key: _scrubbed(each) for key, each in value.items() if key not in ("identity", "stackTrace")}
+    if isinstance(value, list):
+        return [_scrubbed(each) for each in value]
+    return value.replace(gethostname(), "host") if isinstance(value, str) else value
+
+
+async def _paused(engine: "TemporalEngine", execution_id: str, _: Cluster) -> None:
+    await engine.pause(execution_id, "for a while")
+    await engine.resume(execution_id, "again")
+
+
+async def _cancelled(engine: "TemporalEngine", execution_id: str, _: Cluster) -> None:
+    await engine.cancel(execution_id, "no more", False)
+
+
+async def _killed(engine: "TemporalEngine", execution_id: str, _: Cluster) -> None:
+    await engine.cancel(execution_id, "no more", True)
+
+
+async def _outage(recorder: _Recorder) -> None:
+    """A walk that rests while its receiver is away, then ends by a cancel."""
+    async with cluster_on(recorder._address) as cluster:
+        port, cluster.port = cluster.port, free_port()
+        execution_id = "e-outage"
+        async with cluster.engine() as engine:
+            await engine.submit(submission(execution_id, ENDLESS))
+            await _until_sequence(engine, execution_id, "last_sequence")
+        cluster.port = port
+        async with cluster.engine() as engine:
+            await _until_sequence(engine, execution_id, "acknowledged_sequence")
+            await engine.cancel(execution_id, "enough", True)
+            await recorder._keep(engine, "outage", execution_id)
+
+
+async def _until_sequence(engine: "TemporalEngine", execution_id: str, name: str) -> None:
+    deadline_s = monotonic_s() + _TIMEOUT_S
+    while getattr(await engine.get(execution_id), name) < limits.TEMPORAL_EVENTS_UNREPORTED_MAX:
+        assert monotonic_s() < deadline_s
+        await asyncio.sleep(0.05)
+
+
+async def histories(address: str) -> Recorded:
+    """A history of each kind, made on a server."""
+    recorder = _Recorder(address)
+    for name, text in (SCENARIOS | KINDS).items():
+        failing = Performer() if name != "retried call" else _failing()
+        failing.gate.set()
+        await recorder.record(name, text, performer=failing)
+    await recorder.record("paused", WAIT.replace("200", "2000"), _paused)
+    await recorder.record("cancelled", WAIT.replace("milliseconds: 200", "minutes: 5"), _cancelled)
+    await recorder.record("cancelled call", CALL, _killed, performer=Performer())
+    await recorder.record("continued", LONG, history_events_max=1)
+    await recorder.record("detached", SET, settings={"temporal_report": "detached"})
+    await _outage(recorder)
+    return recorder.recorded
+
+
+def _failing() -> Performer:
+    from tests.integration.test_temporal import failing
+
+    return failing()
+
+
+def main() -> None:
+    """Writes the file of this version."""
+    from fastrunner.engine.temporal.messages import SEMANTICS
+
+    with serving_temporal() as address:
+        recorded = asyncio.run(histories(address))
+    path = path_of(SEMANTICS)
+    path.write_bytes(gzip.compress(orjson.dumps(recorded, option=orjson.OPT_SORT_KEYS), 9, mtime=0))
+    print(f"{path}: {len(recorded)} executions, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
