@@ -141,12 +141,11 @@ async def test_what_the_runner_cannot_do_suspends_an_execution(address: str, mon
 
 
 async def test_what_is_counted(address: str) -> None:
-    """Executions and tasks, once each however often a history is replayed."""
-    async with cluster_on(address) as cluster, cluster.engine(workflows_cached_max=0, history_events_max=1) as engine:
+    """Executions and tasks; what is only replayed, as for each query here, counts nothing."""
+    async with cluster_on(address) as cluster, cluster.engine(workflows_cached_max=0) as engine:
         execution_id = f"{cluster.queue}-1"
         await engine.submit(submission(execution_id, CALLS))
         await engine.submit(submission(execution_id, CALLS))
-        await completed(engine, execution_id)
         metrics = engine._metrics
 
         def counted() -> tuple[float, ...]:
@@ -156,4 +155,12 @@ async def test_what_is_counted(address: str) -> None:
                 metrics.tasks.labels("call_http", "completed").value,
             )
 
-        await until(lambda: counted() == (1, 1, 3), f"counts, {counted()}", TIMEOUT_S)
+        # A workflow task that comes too late on a busy machine is taken and counted again.
+        await until(lambda: counted()[1] >= 1 and counted()[2] >= 3, "counts", TIMEOUT_S)
+        await completed(engine, execution_id)
+        await asyncio.wait_for(engine._client.get_workflow_handle(execution_id).result(), TIMEOUT_S)
+        before = counted()
+        assert before[0] == 1
+        for _ in range(5):
+            assert (await engine.get(execution_id)).status == "completed"
+        assert counted() == before

@@ -36,6 +36,7 @@ def is_long(history_events_max: int) -> bool:
     info = workflow.info()
     return (
         info.is_continue_as_new_suggested()
+        or info.is_target_worker_deployment_version_changed()
         or info.get_current_history_length() >= history_events_max
         or info.get_current_history_size() >= limits.TEMPORAL_HISTORY_SIZE_BYTES_MAX
     )
@@ -58,7 +59,10 @@ class EventsWorkflow:
         """Delivers for ever."""
         while True:
             if self._may_continue() and workflow.all_handlers_finished():
-                workflow.continue_as_new(self._bus.continued())
+                # The bus has no end: a new build goes on with it.
+                is_new = workflow.info().is_target_worker_deployment_version_changed()
+                upgrades = workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE if is_new else None
+                workflow.continue_as_new(self._bus.continued(), initial_versioning_behavior=upgrades)
             delivery = self._bus.delivery()
             if delivery is not None:
                 gone = await workflow.execute_activity(

@@ -38,7 +38,7 @@ from fastrunner.engine.temporal.messages import (
 from fastrunner.engine.temporal.messages import EffectOutcome as Told
 from fastrunner.engine.temporal.room import Room
 
-__all__ = ["Children"]
+__all__ = ["Beside", "Children"]
 
 _TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)

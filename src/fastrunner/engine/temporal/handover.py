@@ -12,13 +12,13 @@ from datetime import timedelta
 from typing import Any, Final
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
 
 from fastrunner.base import limits
-from fastrunner.engine.temporal.messages import REPORT, REPORT_REST, VIEW_QUERY, unpacked
+from fastrunner.engine.temporal.messages import REPORT, REPORT_REST, VIEW_QUERY, packed, unpacked
 from fastrunner.engine.temporal.reporting import Report
 
-__all__ = ["ReportStart", "ReportWorkflow", "report_id_of", "reported"]
+__all__ = ["ReportStart", "ReportWorkflow", "report_id_of", "reported", "start_report"]
 
 _TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
@@ -59,6 +59,19 @@ async def reported(execution_id: str, messages: bytes, last: int) -> int:
         summary=f"events up to {last}",
     )
     return acknowledged
+
+
+async def start_report(execution_id: str, report: Report) -> None:
+    """Starts the workflow that reports what is left."""
+    await workflow.start_child_workflow(
+        REPORT_REST,
+        ReportStart(execution_id, packed(report.left()), report.last, report.acknowledged),
+        id=report_id_of(execution_id),
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+        static_summary=f"events up to {report.last}",
+    )
 
 
 @workflow.defn(name=REPORT_REST, sandboxed=False)

@@ -13,6 +13,7 @@ from temporalio.common import RetryPolicy
 
 from fastrunner._core import EventArrived, Subscribe, Unsubscribe, Wait, Walk
 from fastrunner.base import limits
+from fastrunner.engine.temporal.children import Beside
 from fastrunner.engine.temporal.event_messages import LISTEN, Change, Registration
 from fastrunner.engine.temporal.listening import Listening
 
@@ -29,8 +30,9 @@ _RETRY: Final = RetryPolicy(
 class Hearing:
     """The ear of one execution."""
 
-    def __init__(self, execution_id: str, state_json: str) -> None:
-        """`state_json`: see Listening."""
+    def __init__(self, execution_id: str, state_json: str, beside: Beside) -> None:
+        """`state_json`: see Listening; `beside` does what nobody waits for."""
+        self._beside = beside
         self.listening = Listening(state_json)
         self.telling: asyncio.Task[None] | None = None
         """That the bus is being told."""
@@ -66,7 +68,7 @@ class Hearing:
 
     def _tell_of(self, walk: Walk) -> None:
         if self.listening.changes and self.telling is None:
-            self.telling = asyncio.create_task(self._tell(walk.plan.namespace))
+            self.telling = self._beside(self._tell(walk.plan.namespace))
 
     async def _tell(self, namespace: str) -> None:
         while self.listening.changes:

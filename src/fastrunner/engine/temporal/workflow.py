@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey, WorkflowIDReusePolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ActivityError
 
 from fastrunner._core import (
     Cancel,
@@ -48,17 +48,16 @@ from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.family import CANCEL, PAUSE, RESUME, RUN_WORKFLOW, command_of
 from fastrunner.engine.temporal.children import Children
 from fastrunner.engine.temporal.counting import count
+from fastrunner.engine.temporal.ends import output_json_of, result_of
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, Heard
-from fastrunner.engine.temporal.handover import ReportStart, report_id_of, reported
+from fastrunner.engine.temporal.handover import reported, start_report
 from fastrunner.engine.temporal.hearing import Hearing
 from fastrunner.engine.temporal.messages import (
     ANSWER_QUERY,
     CONTROL_SIGNAL,
     EVENTS_QUERY,
     FAMILY_SIGNAL,
-    OUTPUT_TOO_LARGE,
     PERFORM,
-    REPORT_REST,
     SEMANTICS,
     VIEW_QUERY,
     WALK,
@@ -124,7 +123,7 @@ class WalkWorkflow:
         """What has gone wrong beside the walk."""
         self._room = Room(given.has_blobs)
         self._children = Children(given, self._execution_id, self._room, self._beside)
-        self._hearing = Hearing(self._execution_id, given.listening)
+        self._hearing = Hearing(self._execution_id, given.listening, self._beside)
         self._timer: asyncio.Task[None] | None = None
         self._timer_ms = 0
         self._more = False
@@ -156,7 +155,8 @@ class WalkWorkflow:
             self._continue_if_due()
         if self._report.unreported_count:
             await self._hand_over()
-        return self._outcome()
+        assert self._walk is not None
+        return result_of(self._walk, self._execution_id, self._given.has_blobs, self._is_cancelled)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Has something done beside the walk; what fails there is the walk's own fault, and nothing goes on without."""
@@ -480,23 +480,11 @@ class WalkWorkflow:
             # What it sends is sent again.
             self._reporting.cancel()
         self._has_handed_over = True
-        starting = self._beside(self._start_report())
+        starting = self._beside(start_report(self._execution_id, self._report))
         while self._inbox or not starting.done():
             if not self._take_turn():
                 await self._obeying(workflow.wait_condition(lambda: starting.done() or bool(self._inbox)))
         self._check_fault()
-
-    async def _start_report(self) -> None:
-        report = self._report
-        await workflow.start_child_workflow(
-            REPORT_REST,
-            ReportStart(self._execution_id, packed(report.left()), report.last, report.acknowledged),
-            id=report_id_of(self._execution_id),
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
-            static_summary=f"events up to {report.last}",
-        )
 
     # --- a history that is long enough ---
 
@@ -548,29 +536,9 @@ class WalkWorkflow:
 
     # --- the end ---
 
-    def _outcome(self) -> Any:
-        walk = self._walk
-        assert walk is not None
-        if walk.status == "completed" and self._output_json():
-            return walk.output
-        if walk.status == "completed":
-            bound = limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
-            raise ApplicationError(f"the output exceeds {bound} bytes", type=OUTPUT_TOO_LARGE, non_retryable=True)
-        if walk.status == "failed" and walk.error is not None:
-            error = dict(walk.error)
-            raise ApplicationError(str(error.get("title") or error["type"]), error, type="failed", non_retryable=True)
-        if self._is_cancelled:
-            raise asyncio.CancelledError
-        raise ApplicationError(f"execution {self._execution_id!r} was cancelled", type="cancelled", non_retryable=True)
-
     def _output_json(self) -> str:
-        """The output of one that is completed; empty if nothing has room for it."""
         assert self._walk is not None
-        if self._walk.status != "completed":
-            return ""
-        output = orjson.dumps(self._walk.output).decode()
-        has_room = self._given.has_blobs or len(orjson.dumps(output)) <= limits.TEMPORAL_PAYLOAD_SIZE_BYTES_MAX
-        return output if has_room else ""
+        return output_json_of(self._walk, self._given.has_blobs)
 
     # --- from outside ---
 
