@@ -48,8 +48,8 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
 
     async def main() -> None:
         worker = Worker.__new__(Worker)
-        parts = ("server", "engine", "callbacks", "lifecycle", "sinks", "bus", "schedules", "router", "credentials")
-        for name in (*parts, *_AT_ONCE):
+        parts = ("server", "engine", "callbacks", "lifecycle", "reports", "sinks", "bus", "schedules", "router")
+        for name in (*parts, "credentials", *_AT_ONCE):
             setattr(worker, f"_{name}", Part(name, told))
         worker._wakes, worker._index = Wakes(), 0  # type: ignore[assignment]
         # The loop of virtual time looks at no files.
