@@ -68,13 +68,18 @@ console: ## Build the console's files in src/fastrunner/web/console from console
 
 test: lint types stubs unit debug-core ## Lint, types and all tests; those of the core with the debug build, too
 
-unit: parts integration ## All tests; with -j2 both halves at once
+unit: parts integration ## All tests; with -j3 all parts of them at once
 
 parts: build suites ## The tests of the parts by themselves, under crashes and in simulation
 	$(BIN)/python -m pytest --ignore tests/integration
 
-integration: build suites ## The tests of what the parts do together
-	$(BIN)/python -m pytest tests/integration
+integration: integration-a-d integration-e-z ## The tests of what the parts do together
+
+integration-a-d: build suites
+	$(BIN)/python -m pytest tests/integration/test_[a-d]*.py
+
+integration-e-z: build suites
+	$(BIN)/python -m pytest tests/integration/test_[e-z]*.py
 
 languages: build ## The documented clients in Java, Go and TypeScript: needs mvn, go and npm, and fetches their packages
 	$(BIN)/python -m pytest -m languages tests/integration/test_clients.py
