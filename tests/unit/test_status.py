@@ -40,6 +40,7 @@ REFUSALS: dict[str, list[errors.RunnerError]] = {
     "RESOURCE_EXHAUSTED": [errors.TooLarge("m"), errors.AtCapacity("m", 2.5), errors.StorageFull("m")],
     "NOT_FOUND": [
         errors.UnknownExecution("e"),
+        errors.UnknownDocument("m"),
         errors.UnknownService("m"),
         errors.UnknownWorkflow("s", "n", ""),
         errors.UnknownSchedule("s"),
