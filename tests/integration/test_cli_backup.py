@@ -38,13 +38,6 @@ async def load(connection: Connection, prefix: str, stop: asyncio.Event) -> list
     return made
 
 
-async def done(command: list[str]) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
-    _, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, err.decode()
-
-
 def broken_off(folder: Path, target: Path) -> None:
     """A backup that is killed as soon as it has begun; one that was quicker is put away."""
     with subprocess.Popen([*_COMMAND, str(target), "--data-dir", str(folder)], cwd=ROOT) as process:
@@ -76,7 +69,8 @@ async def test_a_backup_under_load_has_all_that_was_acknowledged(tmp_path: Path)
             loads = [asyncio.create_task(load(each, str(at), stop)) for at, each in enumerate(opened)]
             await asyncio.to_thread(broken_off, folder, target)
             acknowledged = [f"before-{number}" for number in range(20)]
-            assert await done([*_COMMAND, str(target), "--data-dir", str(folder)]) == (0, "")
+            made = await asyncio.to_thread(fastrunner, "data", "backup", str(target), "--data-dir", str(folder))
+            assert (made.returncode, made.stderr) == (0, "")
             assert not target.with_name("one.partial").exists()
             stop.set()
             later = [execution_id for made in await asyncio.gather(*loads) for execution_id in made]

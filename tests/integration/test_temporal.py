@@ -27,6 +27,7 @@ from fastrunner.errors import (
     UnknownExecution,
     WrongState,
 )
+from fastrunner.progress.names import TERMINAL_EVENTS
 from tests.integration.callbacks import free_port
 from tests.integration.engines import (
     CALL,
@@ -68,7 +69,7 @@ async def ended(engine: WorkerEngine, execution_id: str) -> ExecutionView:
 async def reported(cluster: Cluster, execution_id: str) -> list[str]:
     """The events that the receiver has once it has the last one."""
     events = cluster.events.setdefault(execution_id, [])
-    await until(lambda: events and events[-1].event_type.rpartition("_")[2] in ENDED, "the last event", TIMEOUT_S)
+    await until(lambda: events and events[-1].event_type in TERMINAL_EVENTS, "the last event", TIMEOUT_S)
     return shown(events)
 
 

@@ -18,6 +18,7 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import ExecutionView, WorkerEngine
 from fastrunner.errors import IdTaken, InvalidRequest, TooLarge, Unavailable
+from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.tasks.emit.perform import Emit
 from tests.integration.engines import all_events, bus_of, document, engine_on, submission, until, until_status
 from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal, shown
@@ -180,7 +181,7 @@ async def ended(engine: WorkerEngine, execution_id: str) -> ExecutionView:
 
 async def reported(cluster: Cluster, execution_id: str) -> list[str]:
     events = cluster.events.setdefault(execution_id, [])
-    await until(lambda: events and events[-1].event_type.rpartition("_")[2] in ENDED, "the last event", TIMEOUT_S)
+    await until(lambda: events and events[-1].event_type in TERMINAL_EVENTS, "the last event", TIMEOUT_S)
     return shown(events)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from fastrunner.base import limits
 from fastrunner.errors import UnknownExecution, WrongState
+from fastrunner.progress.names import TERMINAL_EVENTS
 from tests.integration.callbacks import free_port
 from tests.integration.engines import SET, document, submission, until, until_status
 from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal, shown
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 require(find_spec("temporalio"), "temporalio", module=True)
 
 TIMEOUT_S = 90.0
-ENDED = ("completed", "failed", "cancelled")
 ASK = "      call: http\n      with: { method: get, endpoint: 'http://127.0.0.1:1/' }\n"
 CALLS = document("".join(f"  - ask{number}:\n{ASK}" for number in range(5)))
 DETACHED = {"temporal_report": "detached"}
@@ -44,7 +44,7 @@ async def kinds(engine: "TemporalEngine", execution_id: str) -> list[str]:
 
 async def reported(cluster: Cluster, execution_id: str) -> list[str]:
     events = cluster.events.setdefault(execution_id, [])
-    await until(lambda: events and events[-1].event_type.rpartition("_")[2] in ENDED, "the last event", TIMEOUT_S)
+    await until(lambda: events and events[-1].event_type in TERMINAL_EVENTS, "the last event", TIMEOUT_S)
     return shown(events)
 
 

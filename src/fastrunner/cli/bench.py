@@ -74,6 +74,8 @@ def bench(target: str | None, seconds: float, data_dir: Path | None, as_json: bo
     try:
         result: dict[str, Figures] = {"fsync": _fsync(folder)}
         with _runner(folder) if target is None else _given(target) as where:
+            # What is raised while a loop is made, or ends, leaves half of one.
+            ends.only_note()
             result |= asyncio.run(_measure(where, shown, seconds, ends, keep=target is None))
     except _Interrupted as interrupted:
         click.echo("fastrunner: interrupted", err=True)
@@ -175,6 +177,11 @@ class _Ends:
         """Begins nothing more, because of a signal."""
         self.number = number
 
+    def only_note(self) -> None:
+        """Has the first signal from here on noted, and nothing raised."""
+        for number in _SIGNALS:
+            signal.signal(number, lambda number, _: self.note(number))
+
     def __call__(self, number: int, _: object) -> NoReturn:
         self.note(number)
         raise _Interrupted(number)
@@ -199,7 +206,9 @@ def _interrupts(ends: _Ends) -> Iterator[None]:
     try:
         yield
     finally:
-        release()
+        if not ends.number:
+            release()
+            ends.only_note()
 
 
 class _Load:
