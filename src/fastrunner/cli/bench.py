@@ -7,7 +7,6 @@ load first and lets calls on their way come back.
 """
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any, NoReturn
 import click
 
 from fastrunner.base.clock import monotonic_s
+from fastrunner.base.fsync import fsync_times_s
 from fastrunner.base.printable import printable
 from fastrunner.cli.access import Access, access_options
 
@@ -72,7 +72,7 @@ def bench(target: str | None, seconds: float, data_dir: Path | None, as_json: bo
     shown = Access(**access)
     folder = data_dir or Path(tempfile.gettempdir())
     try:
-        result: dict[str, Figures] = {"fsync": _fsync(folder)}
+        result: dict[str, Figures] = {"fsync": _quantiles(fsync_times_s(folder, _FSYNCS))}
         with _runner(folder) if target is None else _given(target) as where:
             # What is raised while a loop is made, or ends, leaves half of one.
             ends.only_note()
@@ -87,17 +87,6 @@ def bench(target: str | None, seconds: float, data_dir: Path | None, as_json: bo
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(1)
     click.echo(orjson.dumps(result) if as_json else _sentences(result))
-
-
-def _fsync(folder: Path) -> Figures:
-    spent_s = []
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for _ in range(_FSYNCS):
-            os.write(file.fileno(), bytes(8192))
-            begun_s = monotonic_s()
-            os.fdatasync(file.fileno())
-            spent_s.append(monotonic_s() - begun_s)
-    return _quantiles(spent_s)
 
 
 def _quantiles(spent_s: list[float]) -> Figures:

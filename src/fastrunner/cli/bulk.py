@@ -14,7 +14,7 @@ import click
 
 from fastrunner.base.clock import monotonic_s
 from fastrunner.cli.arguments import EXIT_INTERRUPTED, Since
-from fastrunner.progress.names import STATUSES
+from fastrunner.progress.names import FINAL_STATUSES, STATUSES
 
 if TYPE_CHECKING:
     from fastrunner.cli.client import Client
@@ -23,7 +23,7 @@ __all__ = ["Bulk", "bulk_of", "bulk_options", "perform"]
 
 _PAGE_SIZE: Final = 1000
 _SHOWN: Final = 5
-_UNFINISHED: Final = ("pending", "running", "paused")
+_UNFINISHED: Final = tuple(status for status in STATUSES if status not in FINAL_STATUSES)
 _MEANT: Final = {"cancel": _UNFINISHED, "pause": ("pending", "running"), "resume": ("paused",)}
 """What a command is for, where the filter names no status."""
 _KEYS: Final = ("status", "name", "namespace", "label", "since", "until", "parent")

@@ -8,7 +8,6 @@ import asyncio
 import ctypes
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Final, Literal
 
 from cryptography import x509
 
-from fastrunner.base.clock import monotonic_s, wall_ms
+from fastrunner.base.clock import wall_ms
+from fastrunner.base.fsync import fsync_times_s
 from fastrunner.base.ports_file import ports_in
 from fastrunner.callback.client import DeliveryFailed, ProgressClient
 from fastrunner.config import Config
@@ -118,7 +118,7 @@ def _disk(config: Config) -> Iterator[Finding]:
     else:
         yield Finding("disk space", "good", free)
     try:
-        took_s = _fsync_s(folder)
+        took_s = fsync_times_s(folder, _FSYNCS)[_FSYNCS // 2]
     except OSError as error:
         yield Finding("fsync", "bad", f"{folder}: {error.strerror}", "see what the kernel says of the disk (dmesg)")
         return
@@ -129,18 +129,6 @@ def _disk(config: Config) -> Iterator[Finding]:
         yield Finding("fsync", "doubtful", f"{text}: no disk is that fast", "a power cut may lose what was accepted")
     else:
         yield Finding("fsync", "good", text)
-
-
-def _fsync_s(folder: Path) -> float:
-    """How long a sync of 8 KiB takes, in the middle of some."""
-    spent_s = []
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for _ in range(_FSYNCS):
-            os.write(file.fileno(), bytes(8192))
-            begun_s = monotonic_s()
-            os.fdatasync(file.fileno())
-            spent_s.append(monotonic_s() - begun_s)
-    return sorted(spent_s)[_FSYNCS // 2]
 
 
 def _files(config: Config) -> Iterator[Finding]:

@@ -33,6 +33,7 @@ from fastrunner._core import (
 )
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
 from fastrunner.base.moments import rfc3339
+from fastrunner.config import Config
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.scenarios.files import Happening, Scenario, Stub
 from fastrunner.scenarios.stubs import NoStub, Stubs
@@ -41,8 +42,8 @@ from fastrunner.tasks.emit.arguments import event_of
 __all__ = ["Outcome", "execute"]
 
 _EXECUTION_ID: Final = "scenario"
-_EVENT_RETENTION_MS: Final = 600_000
-_CANCEL_GRACE_MS: Final = 30_000
+_EVENT_RETENTION_MS: Final = int(1000 * Config.model_fields["event_retention_s"].default)
+_CANCEL_GRACE_MS: Final = int(1000 * Config.model_fields["cancel_grace_s"].default)
 _TURNS_MAX: Final = 2_000_000
 """Some minutes of an endless loop."""
 _STUBBED: Final = "stubbed"
