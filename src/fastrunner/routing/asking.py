@@ -8,14 +8,15 @@ Rules: nothing waits for a certain worker. What one that went away had, and may 
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.errors import RunnerError, Unavailable, code_of
-from fastrunner.routing.calls import REPEATABLE, Call, StreamCall, UnaryCall, cost_of
+from fastrunner.routing.calls import REPEATABLE, Call, StreamCall, UnaryCall
 from fastrunner.routing.facts import CallFacts
-from fastrunner.routing.peers import Peer
+from fastrunner.routing.peers import Peer, messages_of
 
 __all__ = ["Asking"]
 
@@ -49,27 +50,10 @@ class Asking:
     async def stream(self, method: str, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         """The messages of a streaming method. Raises RunnerError; closing it ends the stream."""
         call = StreamCall(method, payload, facts)
-        peer = await self._submit(call)
-        read = 0
-        try:
-            # Ends with the stream's last word, or when the reader closes this generator.
-            while True:
-                while call.messages:
-                    message = call.messages.popleft()
-                    read += cost_of(message)
-                    if read >= call.window // 2:
-                        peer.tell(call, credit=read)
-                        read = 0
-                    yield message
-                if call.ended:
-                    break
-                call.wakeup.clear()
-                await call.wakeup.wait()
-            if call.error is not None:
-                raise call.error
-        finally:
-            if not call.ended:
-                peer.tell(call, credit=0)
+        call.request.is_from_client = True
+        async with aclosing(messages_of(await self._linked(), call)) as messages:
+            async for message in messages:
+                yield message
 
     async def _submit(self, call: Call) -> Peer:
         call.request.is_from_client = True

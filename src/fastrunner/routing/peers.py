@@ -305,6 +305,35 @@ class Peer:
             self._link.finish()
 
 
+async def messages_of(
+    peer: Peer, call: StreamCall, over: Callable[[BaseException | None], None] = lambda _: None
+) -> AsyncGenerator[bytes, None]:
+    """Has a peer answer a stream, and gives its messages; `over` hears once what it failed with. Raises RunnerError;
+    closing it ends the stream."""
+    peer.submit(call)
+    read = 0
+    try:
+        # Ends with the stream's last word, or when the reader closes this generator.
+        while True:
+            while call.messages:
+                message = call.messages.popleft()
+                read += cost_of(message)
+                if read >= call.window // 2:
+                    peer.tell(call, credit=read)
+                    read = 0
+                yield message
+            if call.ended:
+                break
+            call.wakeup.clear()
+            await call.wakeup.wait()
+        if call.error is not None:
+            raise call.error
+    finally:
+        over(call.error)
+        if not call.ended:
+            peer.tell(call, credit=0)
+
+
 class Router:
     """The links of one worker; see `facts.Router`."""
 
@@ -410,34 +439,9 @@ class Router:
         self._metrics.router_duration.observe(monotonic_s() - began_s)
         self._count(None if future.cancelled() else future.exception())
 
-    async def forward_stream(
-        self, worker: int, method: str, payload: bytes, facts: CallFacts
-    ) -> AsyncGenerator[bytes, None]:
+    def forward_stream(self, worker: int, method: str, payload: bytes, facts: CallFacts) -> AsyncGenerator[bytes, None]:
         """See `facts.Router`."""
-        call = StreamCall(method, payload, facts)
-        owner = self._peers[worker]
-        owner.submit(call)
-        read = 0
-        try:
-            # Ends with the stream's last word, or when the reader closes this generator.
-            while True:
-                while call.messages:
-                    message = call.messages.popleft()
-                    read += cost_of(message)
-                    if read >= call.window // 2:
-                        owner.tell(call, credit=read)
-                        read = 0
-                    yield message
-                if call.ended:
-                    break
-                call.wakeup.clear()
-                await call.wakeup.wait()
-            if call.error is not None:
-                raise call.error
-        finally:
-            self._count(call.error)
-            if not call.ended:
-                owner.tell(call, credit=0)
+        return messages_of(self._peers[worker], StreamCall(method, payload, facts), self._count)
 
     def _count(self, error: BaseException | None) -> None:
         if error is None:
