@@ -218,6 +218,77 @@ async def test_what_is_forgotten_late_spares_a_later_one_of_the_same_id(url: str
     await quick.close()
 
 
+class Watched:
+    """A collection after whose every use something else happens, as another service does it meanwhile."""
+
+    def __init__(self, collection: Any, meanwhile: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._collection = collection
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._collection, name)
+        if name == "find":
+            return method
+
+        async def used(*args: Any, **more: Any) -> Any:
+            try:
+                return await method(*args, **more)
+            finally:
+                await self._meanwhile()
+
+        return used
+
+
+def between(store: MongoStore, meanwhile: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Lets something happen after each of a store's calls of the database."""
+    for name in ("events", "executions", "counters", "violations", "service"):
+        setattr(store._database, name, Watched(getattr(store._database, name), meanwhile))
+
+
+async def test_what_is_forgotten_is_gone_whoever_counts_meanwhile(url: str) -> None:
+    store, other = MongoStore(url, retention_s=3600.0), await opened(url)
+    await store._database.open()
+    await other.take(whole("e"))
+    between(store, other.reconcile)
+    assert await store.expire(wall_ms() + 3_700_000, 10) == 1
+    assert await findings(other) == []
+    assert await counted(other) == {}
+    await store.close()
+    await other.close()
+
+
+async def test_events_that_come_while_theirs_is_forgotten_are_kept(url: str) -> None:
+    """Those who send it again begin it anew: everything is there once, and nothing that nobody finds."""
+    for calls in range(1, 12):
+        store, other = MongoStore(url, retention_s=3600.0), await opened(url)
+        await store._database.open()
+        execution_id = f"e{calls}"
+        await other.take(whole(execution_id))
+        left = [calls]
+
+        async def forgotten(
+            other: MongoStore = other, left: list[int] = left, execution_id: str = execution_id
+        ) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                assert await other.expire(wall_ms() + 3_700_000, 10) == 1
+                # And another one has had a part of it already.
+                await other.take(whole(execution_id)[:2])
+
+        between(store, forgotten)
+        taken = await store.take(whole(execution_id))
+        await store.close()
+        page = await other.events_after(execution_id, 0, 100, 10**7)
+        if left[0] <= 0 and len(page.messages) == 2:
+            # It was forgotten after it was acknowledged.
+            assert taken.acknowledged == {execution_id: 8}
+        else:
+            assert page.messages == [each.message for each in whole(execution_id)], calls
+        assert await findings(other) == [], calls
+        await other.expire(wall_ms() + 3_700_000, 10)
+        await other.close()
+
+
 async def test_verify_finds_what_is_wrong(store: MongoStore) -> None:
     for execution_id in ("lost", "status", "counted", "mixed", "torn"):
         await store.take(whole(execution_id))

@@ -49,7 +49,7 @@ from fastrunner.stigmer.store.mongodb.documents import (
     reported,
     sequence_of,
 )
-from fastrunner.stigmer.store.mongodb.forgetting import forget
+from fastrunner.stigmer.store.mongodb.forgetting import forget, mark
 from fastrunner.stigmer.store.mongodb.taking import Taking
 from fastrunner.stigmer.store.mongodb.workflows import add_workflow, find_workflow, page_workflows
 from fastrunner.stigmer.store.writer import GroupWriter
@@ -201,7 +201,7 @@ class MongoStore:
         ids = [document["_id"] async for document in found]
         if not ids:
             return 0
-        await self._database.executions.update_many({**over, "_id": {"$in": ids}}, {"$set": {"is_expired": True}})
+        await mark(self._database, ids, over)
         await forget(self._database, ids)
         return len(ids)
 

@@ -33,7 +33,7 @@ from fastrunner.stigmer.store.mongodb.documents import (
     standing_fields,
     standing_of,
 )
-from fastrunner.stigmer.store.mongodb.forgetting import forget
+from fastrunner.stigmer.store.mongodb.forgetting import forget, forget_events
 
 __all__ = ["Fate", "Taking"]
 
@@ -88,6 +88,8 @@ class Taking:
                 await self._violate(late, "after_end")
                 return
             if lost := {each: names[each] for each, head in heads.items() if head["is_expired"]}:
+                # They may have been stored after all else of it was removed: nobody would find them any more.
+                await forget_events(self._database, [heads[each]["number"] for each in lost])
                 heads |= await self._heads(lost)
                 await self._inserted(
                     [self._row(each) for each in self._events if each.event.workflow_execution_id in lost]
@@ -133,8 +135,9 @@ class Taking:
         there = await self._inserted(rows)
         messages = await self._stored([str(rows[place]["_id"]) for place in there])
         for place in there:
-            same = messages.get(str(rows[place]["_id"])) == rows[place]["message"]
-            self.outcomes[place] = "duplicate" if same else "changed"
+            # One that is there no more has been forgotten since, with its execution: see `perform`.
+            kept = messages.get(str(rows[place]["_id"]), rows[place]["message"])
+            self.outcomes[place] = "duplicate" if kept == rows[place]["message"] else "changed"
         for place in places:
             event = self._events[place].event
             if self.outcomes.get(place) != "changed":
@@ -199,7 +202,7 @@ class Taking:
         found = await self._look(list(heads))
         for execution_id, before in heads.items():
             head = found.get(execution_id)
-            if head is None or head["is_expired"]:
+            if head is None or head["is_expired"] or head["number"] != before["number"]:
                 again[execution_id] = {**before, "is_expired": True}
                 continue
             fate = self.fates[execution_id]
