@@ -1,6 +1,7 @@
 """An engine in memory, for tests of the wire alone: executions do what the test tells them to do."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -199,6 +200,14 @@ class MemoryEngine:
         shown = found[: query.count_max]
         is_full = len(shown) == query.count_max
         return Page(shown, (shown[-1].accepted_ms, shown[-1].execution_id) if is_full else None)
+
+    async def count(self, query: ExecutionQuery) -> Mapping[str, int]:
+        """By state."""
+        return Counter(view.status for view in (await self.list(replace(query, count_max=10_000))).items)
+
+    async def document(self, execution_id: str) -> str:
+        """As it was submitted."""
+        return self.known(execution_id).submission.document
 
     async def events(self, execution_id: str, from_sequence: int, count_max: int) -> EncodedEvents:
         """Encoded events."""

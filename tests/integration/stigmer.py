@@ -86,7 +86,7 @@ class ScriptedRunner:
         methods: dict[str, Any] = {"ExecuteAsyncBatch": self._execute}
         methods |= {f"{name}Execution": self._command(name) for name in ("Cancel", "Pause", "Resume")}
         methods["SendEvents"] = self._command("SendEvents")
-        names = ("AddSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule", "DeleteSchedule")
+        names = ("AddSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule", "DeleteSchedule", "FireSchedule")
         of_registry = {name: grpc.unary_unary_rpc_method_handler(self._command(name)) for name in names}
         handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])

@@ -1,6 +1,7 @@
 """Listings: every filter, in pages of every size, over several shards; bounded in what a page reads."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from itertools import product
 
@@ -161,6 +162,41 @@ async def test_labels_are_found_with_every_other_filter(engine: EmbeddedEngine, 
             and (namespaces is None or view.namespace in namespaces)
             and (not until_ms or view.accepted_ms < until_ms)
         ]
+
+
+async def test_counts_are_what_listings_list(engine: EmbeddedEngine) -> None:
+    """Of every filter; also of documents whose executions are fewer than those that have not completed, and after
+    some are gone."""
+    await engine.delete("e-0")
+    everything = [await engine.get(f"e-{number}") for number in range(1, COUNT)]
+    for asked, name, namespace, version, namespaces in product(
+        ((), ("completed",), ("paused", "failed"), ("pending",)),
+        ("", "name-1", "none"),
+        ("", "space-0"),
+        ("", "1.0.2"),
+        (None, frozenset({"space-1", "none"}), frozenset[str]()),
+    ):
+        query = ExecutionQuery(frozenset(asked), name, namespace, version, namespaces=namespaces, count_max=COUNT)
+        expected = Counter(
+            view.status
+            for view in everything
+            if (not asked or view.status in asked)
+            and name in ("", view.name)
+            and namespace in ("", view.namespace)
+            and version in ("", view.version)
+            and (namespaces is None or view.namespace in namespaces)
+        )
+        assert await engine.count(query) == expected
+        pages = await _all_pages(
+            engine,
+            COUNT,
+            statuses=query.statuses,
+            name=name,
+            namespace=namespace,
+            version=version,
+            namespaces=namespaces,
+        )
+        assert Counter(view.status for page in pages for view in page) == expected
 
 
 async def test_a_label_has_an_index(engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ BODIES: Mapping[str, Any] = {
     "addSchedule": {**START, "id": "s", "trigger": {"every": "PT1H"}, "options": {"overlap": "skip"}},
     "pauseSchedule": {"reason": "r"},
     "resumeSchedule": {"reason": "r"},
+    "fireSchedule": {"key": "k"},
     "sendEvent": {"specversion": "1.0", "id": "1", "source": "/tests", "type": "a.b", "data": {"a": 1}, "more": 1},
 }
 """What operations take."""

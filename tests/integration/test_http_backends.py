@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -62,12 +63,13 @@ async def test_each_operation(tmp_path: Path, product: str) -> None:
         await workflows(client)
         async with client.feed() as feed:
             assert (await anext(feed))["event"] == "begin"
-            await executions(client, info["features"])
+            await executions(client, product)
             seen: dict[str, str] = {}
             while seen.get("long") != "cancelled":
                 execution = (await anext(feed))["data"]["execution"]
                 seen[execution["id"]] = execution["status"]
             assert seen["small"] == "completed"
+            await counted(client, product)
         await schedules(client)
         await events_in(client)
         await described(client, info["features"])
@@ -91,7 +93,7 @@ async def workflows(client: Client) -> None:
     assert (await client.get("/workflows/tests/none"))[0] == 404
 
 
-async def executions(client: Client, features: list[str]) -> None:
+async def executions(client: Client, product: str) -> None:
     start = {
         "workflow": {"namespace": "tests", "name": "small"},
         "id": "small",
@@ -114,6 +116,9 @@ async def executions(client: Client, features: list[str]) -> None:
     start = {"workflow": {"namespace": "tests", "name": "long"}, "id": "long"}
     assert (await client.post("/executions", start))[0] == 201
     await until(lambda: has(client, "long", "running"), "it runs")
+    if product == "runner":
+        _, execution = await client.get("/executions/long")
+        assert re.fullmatch(r"waits until 20.* in task 'second' \(/do/1/second\)", execution["waiting"])
     async with client.session.ws_connect(f"{client.base}/api/v1/executions/long/events/socket") as socket:
         assert (await socket.receive_json())["event"]["event_type"] == "workflow_started"
         for command, status_after in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
@@ -132,10 +137,36 @@ async def executions(client: Client, features: list[str]) -> None:
     assert ([each["id"] for each in page["executions"]], page["next"]) == (["long"], None)
     page = (await client.get("/executions?count=1"))[1]
     assert ([each["id"] for each in page["executions"]], page["next"] is None) == (["long"], False)
-    if "countExecutions" in features:
-        assert (await client.get("/counts"))[1]["by_status"] == {"completed": 1, "cancelled": 1}
-    if "getDocument" in features:
-        assert (await client.get("/executions/small/document"))[1]["document"] == SMALL
+    await looked_at(client)
+
+
+async def looked_at(client: Client) -> None:
+    """Counts, versions, documents, and what one waits for."""
+    assert (await client.get("/counts"))[1] == {"by_status": {"completed": 1, "cancelled": 1}, "total": 2}
+    for query, count in (("name=long", 1), ("version=1.0.0", 2), ("version=2.0.0", 0), ("status=completed", 1)):
+        assert (await client.get(f"/counts?{query}"))[1]["total"] == count, query
+        assert len((await client.get(f"/executions?{query}"))[1]["executions"]) == count, query
+    _, document = await client.get("/executions/small/document")
+    assert (document["document"], document["name"], document["version"]) == (SMALL, "small", "1.0.0")
+    assert [(each["reference"], each["line"]) for each in document["tasks"]] == [("/do/0/one", 2)]
+    _, graph = await client.get("/executions/small/graph")
+    assert [each["reference"] for each in graph["nodes"]] == ["/do/0/one"]
+    for path in ("document", "graph"):
+        assert (await client.get(f"/executions/none/{path}"))[0] == 404
+
+
+async def counted(client: Client, product: str) -> None:
+    """Requests are among the metrics, by operation and status; how long they took; who follows."""
+    async with client.session.get(f"{client.base}/metrics") as reply:
+        text = await reply.text()
+    prefix = "stigmer" if product == "stigmer" else "workflow_runner"
+    found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+    assert found[f'{prefix}_http_requests_total{{operation="getExecution",status="200"}}'] >= 3
+    assert found[f'{prefix}_http_requests_total{{operation="getDocument",status="404"}}'] == 1
+    assert found[f'{prefix}_http_requests_total{{operation="followEvents",status="204"}}'] >= 1
+    assert found[f'{prefix}_http_request_duration_seconds_count{{operation="getDocument"}}'] >= 2
+    assert f'{prefix}_http_request_duration_seconds_count{{operation="followEvents"}}' not in found
+    assert found[f"{prefix}_followers"] == 1
 
 
 async def schedules(client: Client) -> None:
@@ -156,6 +187,9 @@ async def schedules(client: Client) -> None:
         return shown["started_count"] == 1
 
     await until(fired, "it has fired")
+    firing = [await client.post("/schedules/s%2F1/fire", {"key": "k"}) for _ in range(2)]
+    assert firing == [(200, {"execution_id": "s/1~fire-k"})] * 2
+    await until(lambda: has(client, "s/1~fire-k".replace("/", "%2F"), "completed"), "what was fired")
     assert (await client.post("/schedules/s%2F1/pause", {"reason": "rest"}))[0] == 204
     [shown] = (await client.get("/schedules"))[1]["schedules"]
     assert (shown["paused"], shown["reason"]) == (True, "rest")

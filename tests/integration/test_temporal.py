@@ -635,6 +635,21 @@ async def test_queries_and_listings(address: str) -> None:
         odd = await engine.list(replace(query, labels=[("parity", "1")], count_max=100))
         assert [view.execution_id for view in odd.items] == [ids[3], ids[1]]
         assert (await engine.list(replace(query, statuses=frozenset({"failed"})))).items == []
+        assert (await engine.list(replace(query, version="9.0.0"))).items == []
+        everything = ExecutionQuery(name=name)
+        assert {status: count for status, count in (await engine.count(everything)).items() if count} == {
+            "completed": 5
+        }
+        for other in (
+            {"version": "9.0.0"},
+            {"namespaces": frozenset[str]({"none"})},
+            {"namespaces": frozenset[str]()},
+            {"statuses": frozenset({"failed"})},
+        ):
+            assert sum((await engine.count(replace(everything, **other))).values()) == 0
+        assert await engine.document(ids[0]) == text
+        with pytest.raises(UnknownExecution):
+            await engine.document("nobody")
 
 
 @pytest.mark.slow
@@ -863,10 +878,17 @@ async def test_a_workflow_that_is_terminated_is_cancelled(address: str) -> None:
     """Somebody has ended it in Temporal; it is shown as what it is, and nobody follows it for ever."""
     async with cluster_on(address) as cluster, cluster.engine() as engine:
         execution_id = f"{cluster.queue}-1"
-        await engine.submit(submission(execution_id, WAIT.replace("milliseconds: 200", "minutes: 5")))
+        text = WAIT.replace("milliseconds: 200", "minutes: 5").replace("name: test", f"name: t{cluster.queue[-12:]}")
+        await engine.submit(submission(execution_id, text))
         await until_status(engine, execution_id, "running", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
         await engine._client.get_workflow_handle(execution_id).terminate("for a test")
         view = await ended(engine, execution_id)
+        # Visibility is a moment behind.
+        deadline = asyncio.get_running_loop().time() + TIMEOUT_S
+        while (await engine.count(ExecutionQuery(name=view.name)))["cancelled"] != 1:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.1)
+        assert sum((await engine.count(ExecutionQuery(name=view.name))).values()) == 1
         assert view.status == "cancelled"
         assert view.finished_ms >= view.accepted_ms
         followed = [message async for message in engine.subscribe(execution_id, 1)]

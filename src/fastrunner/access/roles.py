@@ -37,6 +37,8 @@ ROLE_OF_METHOD: Final[Mapping[str, Wanted]] = {
     "ReportProgressBatch": Open.TO_CALLERS,
     "GetExecution": Role.READ,
     "ListExecutions": Role.READ,
+    "CountExecutions": Role.READ,
+    "GetDocument": Role.READ,
     "GetEvents": Role.READ,
     "Subscribe": Role.READ,
     "SubscribeAll": Role.READ,

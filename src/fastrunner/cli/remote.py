@@ -198,6 +198,7 @@ def _last_event(client: "Client", execution: Any) -> str:
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable.")
 @click.option("--name", default="", help="Only workflows of this name.")
 @click.option("--namespace", default="", help="Only workflows of this namespace.")
+@click.option("--version", default="", help="Only this version of workflows.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only with this label; repeatable.")
 @click.option("--failed", is_flag=True, help="Only failed ones; as --status failed.")
 @click.option("--since", "since_ms", default=None, type=Since(), metavar="10m|TIME", help="Only accepted since then.")
@@ -210,6 +211,7 @@ def list_executions(
     statuses: tuple[str, ...],
     name: str,
     namespace: str,
+    version: str,
     labels: tuple[str, ...],
     failed: bool,
     since_ms: int | None,
@@ -233,6 +235,7 @@ def list_executions(
         statuses={*statuses, *(["failed"] if failed else [])},
         workflow_name=name,
         workflow_namespace=namespace,
+        workflow_version=version,
         labels=read_pairs(labels, "--label"),
         accepted_from_ms=since_ms or 0,
         parent_execution_id=parent,

@@ -144,6 +144,28 @@ class _Definitions:
             family.labels(*values)
         return family
 
+    def _define_api(self) -> None:
+        """The HTTP API's, the same for whoever serves it."""
+        self.requests = self._counters(
+            "http_requests_total",
+            "Requests of the HTTP API, by operation and status",
+            {"operation": _OPEN, "status": _OPEN},
+        )
+        self.request_duration = self._histograms(
+            "http_request_duration_seconds",
+            "Time requests of the HTTP API took, by operation; those that follow are counted and not timed",
+            CALL_SECONDS,
+            {"operation": _OPEN},
+        )
+        self.followers = self._gauge("followers", "Clients that follow an execution, or all of them")
+        self.followers_cut = self._counter("followers_cut_total", "Clients cut because they did not read")
+
+    def count_request(self, operation: str, status: int, took_s: float | None) -> None:
+        """An answer of the HTTP API; None: it is no matter of time."""
+        self.requests.labels(operation, str(status)).inc()
+        if took_s is not None:
+            self.request_duration.labels(operation).observe(took_s)
+
     def _counter(self, name: str, text: str) -> Counter:
         return self._series(self._define(name, "counter", text, {}), Counter, self._counts)(())
 
@@ -186,6 +208,7 @@ class Metrics(_Definitions):
         self._define_listeners()
         self._define_processes()
         self._define_rpcs()
+        self._define_api()
         if registry is not None:
             registry.register(self)
 
@@ -425,15 +448,9 @@ class StigmerMetrics(_Definitions):
         self.launches_waiting = self._gauge("launches_waiting", "Recorded executions on their way to the runner")
         self.events_waiting = self._gauge("events_waiting", "Events that wait for their commit")
         self.gap_age = self._gauge("oldest_gap_age_seconds", "Age of the oldest event that is missing", oldest=True)
-        self.followers = self._gauge("followers", "Clients that follow an execution")
         self.followers_late = self._counter(
             "followers_late_total", "Followed executions whose news a look at the store had to find"
         )
         self.fanout_up = self._gauge("fanout_up", "Whether Redis says what other services take: 1 or 0")
         self.fanout_dropped = self._counter("fanout_dropped_total", "News that was not said to other services")
-        self.followers_cut = self._counter("followers_cut_total", "Clients cut because they did not read")
-        self.requests = self._counters(
-            "http_requests_total",
-            "Requests of the HTTP API, by operation and status",
-            {"operation": _OPEN, "status": _OPEN},
-        )
+        self._define_api()

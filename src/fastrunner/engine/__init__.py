@@ -227,6 +227,8 @@ class ExecutionQuery:
     """Only workflows of this name."""
     namespace: str = ""
     """Only workflows of this namespace."""
+    version: str = ""
+    """Only workflows of this version."""
     labels: Sequence[tuple[str, str]] = ()
     """Only executions with each of these labels."""
     namespaces: frozenset[str] | None = None
@@ -302,6 +304,13 @@ class Engine(Protocol):
 
     def list(self, query: ExecutionQuery) -> Awaitable[ExecutionPage]:
         """Newest first; a page may hold fewer than there are, even none, and says how far it got. Raises AtCapacity."""
+
+    def count(self, query: ExecutionQuery) -> Awaitable[Mapping[str, int]]:
+        """How many there are in each state, of those that match states, workflow and namespaces of a query; states
+        without any may be left out. Raises AtCapacity."""
+
+    def document(self, execution_id: str) -> Awaitable[str]:
+        """The text that it executes, as it was accepted. Raises UnknownExecution, Damaged."""
 
     def events(self, execution_id: str, from_sequence: int, count_max: int) -> Awaitable[EncodedEvents]:
         """Encoded WorkflowProgressEvents in sequence. Raises UnknownExecution."""

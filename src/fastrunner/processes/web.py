@@ -20,6 +20,7 @@ from fastrunner.access.certificates import RotatingContext
 from fastrunner.access.principal import Principal
 from fastrunner.base import descriptors, limits
 from fastrunner.base.clock import wall_ms
+from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import Unavailable
 from fastrunner.processes.credentials import Credentials, Looks, web_credentials
 from fastrunner.processes.link import ChildContext, ExitCode
@@ -49,12 +50,14 @@ async def _serve(context: ChildContext, credentials: Credentials) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    bus = _BusOnDemand(context)
+    metrics = Metrics(segment=context.segment)
+    bus = _BusOnDemand(context, metrics)
     workers = _Workers(context)
-    backend = RunnerBackend(workers, is_alone=context.config.temporal_service_address is None)
-    app = build_app(
-        context.config, context.segments, credentials.gate, bus, credentials.audit, backend, context.shared.key
+    backend = RunnerBackend(
+        workers, is_alone=context.config.temporal_service_address is None, followers=metrics.followers
     )
+    shared = (credentials.audit, backend, context.shared.key, metrics)
+    app = build_app(context.config, context.segments, credentials.gate, bus, *shared)
     loop.add_reader(context.link.fileno(), _read_link, context, app[STATE], stopping)
     # What is packed is refused by whoever takes bodies: unpacked, it may be a thousand times as large.
     runner = web.AppRunner(
@@ -123,8 +126,9 @@ def _facts(principal: Principal | None, deadline_ms: int) -> CallFacts:
 class _BusOnDemand:
     """Publishes events; the store and the core, which keeping them needs, are loaded for the first."""
 
-    def __init__(self, context: ChildContext) -> None:
+    def __init__(self, context: ChildContext, metrics: Metrics) -> None:
         self._context = context
+        self._metrics = metrics
         self._loading: asyncio.Task[None] | None = None
         self._bus: EventBus | TemporalEvents | None = None
 
@@ -148,10 +152,7 @@ class _BusOnDemand:
         except (ImportError, OSError, RuntimeError) as error:
             log.warning("events cannot be taken: %s", error)
             raise Unavailable("events cannot be taken now: the machine is short of something") from None
-        from fastrunner.counts.definitions import Metrics
-
-        shared, config = self._context.shared, self._context.config
-        metrics = Metrics(segment=self._context.segment)
+        shared, config, metrics = self._context.shared, self._context.config, self._metrics
         if config.temporal_service_address is not None:
             # Its libraries come with an extra.
             from fastrunner.engine.temporal.events import TemporalEvents

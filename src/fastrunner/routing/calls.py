@@ -21,6 +21,8 @@ REPEATABLE: Final = frozenset(
         "CancelExecution",  # what is cancelled stays so
         "ExecuteAsync",  # the same id and the same request give the same answer
         "ExecuteAsyncBatch",
+        "CountExecutions",
+        "GetDocument",
         "GetEvents",
         "GetExecution",
         "ListExecutions",

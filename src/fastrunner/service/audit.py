@@ -31,6 +31,7 @@ _COMMANDS: Final = {"CancelExecution", "PauseExecution", "ResumeExecution"}
 _WITH_REASON: Final = {"PauseSchedule", "ResumeSchedule"}
 _OF_SCHEDULES: Final = {*_WITH_REASON, "AddSchedule", "DeleteSchedule", "FireSchedule", "BackfillSchedule"}
 """Field 1 of their requests names the schedule."""
+_OF_EXECUTIONS: Final = {"DeleteExecution", "GetExecution", "GetDocument", "GetEvents", "Subscribe"}
 _SUBMISSIONS: Final = {"Execute", "ExecuteAsync"}
 
 About = list[dict[str, Any]]
@@ -100,7 +101,7 @@ def _about(method: str, payload: bytes) -> About:
     if method == "DeleteWorkflow":
         ref = DeleteWorkflowRequest.FromString(payload).workflow_ref
         return [{"workflow": f"{ref.namespace}/{ref.name}:{ref.version}"}]
-    if method in _SUBMISSIONS or method in ("DeleteExecution", "GetExecution", "GetEvents", "Subscribe"):
+    if method in _SUBMISSIONS or method in _OF_EXECUTIONS:
         return [{"execution": peek_execution_id(payload)}]
     return [{}]
 

@@ -167,6 +167,7 @@ def _message(item: FeedItem, request: SubscribeAllRequest, namespaces: frozenset
     wanted = (
         request.workflow_namespace in ("", definition.namespace)
         and request.workflow_name in ("", definition.name)
+        and request.workflow_version in ("", definition.version)
         and (not request.statuses or change.status in request.statuses)
         and (namespaces is None or definition.namespace in namespaces)
     )

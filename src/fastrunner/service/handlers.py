@@ -80,11 +80,13 @@ class Service:
             "ResumeExecution": self._resume,
             "DeleteExecution": self._delete,
             "GetExecution": queries.get_execution,
+            "GetDocument": queries.get_document,
             "GetEvents": queries.get_events,
         }
         self._of_anyone: dict[str, Handler] = {
             "ExecuteAsync": self._submissions.execute_async,
             "ExecuteAsyncBatch": batches.execute,
+            "CountExecutions": queries.count_executions,
             "ListExecutions": queries.list_executions,
             "ValidateWorkflow": queries.validate_workflow,
             "ReportProgress": _refuse("ReportProgress is served by whoever receives progress; the runner calls it"),

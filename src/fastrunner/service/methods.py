@@ -42,6 +42,8 @@ _COMMANDS: Final = (
 _QUERIES: Final = (
     "GetExecution",
     "ListExecutions",
+    "CountExecutions",
+    "GetDocument",
     "GetEvents",
     "Subscribe",
     "SubscribeAll",

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,11 @@ import orjson
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails, WorkflowMetadata
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import (
+    CountExecutionsRequest,
+    CountExecutionsResponse,
     Execution,
+    GetDocumentRequest,
+    GetDocumentResponse,
     GetEventsRequest,
     GetExecutionRequest,
     GetExecutionResponse,
@@ -103,6 +108,30 @@ class Queries:
         page = await self._engine.list(query)
         return Page([_execution(view) for view in page.items], page.complete_to)
 
+    async def count_executions(self, payload: bytes, facts: CallFacts) -> bytes:
+        """Answers CountExecutions: the sums of what every worker counts. Raises AtCapacity."""
+        request = parse(CountExecutionsRequest, payload)
+        query = _counted(request, facts.principal)
+        workers = [self._router.worker] if facts.local else self._router.workers
+        total: Counter[str] = Counter()
+        for counts in await asyncio.gather(*(self._counts(worker, query, payload, facts) for worker in workers)):
+            total.update(counts)
+        return CountExecutionsResponse(by_status=total).SerializeToString()
+
+    async def _counts(self, worker: int, query: ExecutionQuery, payload: bytes, facts: CallFacts) -> Mapping[str, int]:
+        """Those of one worker."""
+        if worker == self._router.worker:
+            return await self._engine.count(query)
+        reply = await self._router.forward(worker, "CountExecutions", payload, facts)
+        return CountExecutionsResponse.FromString(reply).by_status
+
+    async def get_document(self, payload: bytes, facts: CallFacts) -> bytes:  # noqa: ARG002 - a Handler
+        """Answers GetDocument. Raises UnknownExecution, Damaged."""
+        request = parse(GetDocumentRequest, payload)
+        check_execution_id(request.execution_id, "execution_id")
+        document = await self._engine.document(request.execution_id)
+        return GetDocumentResponse(workflow_yaml=document).SerializeToString()
+
     async def validate_workflow(self, payload: bytes, facts: CallFacts) -> bytes:
         """Answers ValidateWorkflow: every problem, whether the document would be executed, and warnings if so.
 
@@ -160,13 +189,11 @@ def _fitting(events: list[bytes]) -> list[bytes]:
 def _query(request: ListExecutionsRequest, principal: Principal | None) -> ExecutionQuery:
     if request.workflow_namespace:
         check_namespace(principal, request.workflow_namespace)
-    unknown = sorted(set(request.statuses).difference(STATUSES))
-    if unknown:
-        raise InvalidRequest("statuses", f"statuses has {unknown[0]!r}: allowed are {', '.join(STATUSES)}")
     return ExecutionQuery(
-        statuses=frozenset(request.statuses),
+        statuses=_statuses(request),
         name=request.workflow_name,
         namespace=request.workflow_namespace,
+        version=request.workflow_version,
         labels=sorted(check_labels(request.labels).items()),
         parent_id=_parent_id(request),
         namespaces=None if principal is None else principal.namespaces,
@@ -175,6 +202,25 @@ def _query(request: ListExecutionsRequest, principal: Principal | None) -> Execu
         before=_before(request),
         count_max=_bounded(request.page_size, "page_size", _PAGE_SIZE_DEFAULT, limits.LIST_PAGE_SIZE_MAX),
     )
+
+
+def _counted(request: CountExecutionsRequest, principal: Principal | None) -> ExecutionQuery:
+    if request.workflow_namespace:
+        check_namespace(principal, request.workflow_namespace)
+    return ExecutionQuery(
+        statuses=_statuses(request),
+        name=request.workflow_name,
+        namespace=request.workflow_namespace,
+        version=request.workflow_version,
+        namespaces=None if principal is None else principal.namespaces,
+    )
+
+
+def _statuses(request: ListExecutionsRequest | CountExecutionsRequest) -> frozenset[str]:
+    unknown = sorted(set(request.statuses).difference(STATUSES))
+    if unknown:
+        raise InvalidRequest("statuses", f"statuses has {unknown[0]!r}: allowed are {', '.join(STATUSES)}")
+    return frozenset(request.statuses)
 
 
 def _parent_id(request: ListExecutionsRequest) -> str:

@@ -263,6 +263,13 @@ class StigmerBackend:
         await self._check_schedule(principal, schedule_id)
         await self._side.delete_schedule(None, schedule_id)
 
+    async def fire_schedule(
+        self, principal: Principal | None, schedule_id: str, command: shapes.FireCommand
+    ) -> shapes.Fired:
+        """See Backend."""
+        await self._check_schedule(principal, schedule_id)
+        return await self._side.fire_schedule(None, schedule_id, command)
+
     async def _check_schedule(self, principal: Principal | None, schedule_id: str) -> None:
         """Raises UnknownSchedule where a schedule is not of a namespace that a caller may see."""
         for namespace in sorted(_within(principal) or ()):

@@ -39,7 +39,7 @@ _OPTIONS: Final = (
 
 _REGISTRY: Final = "ai.stigmer.workflow.runner.v1.WorkflowRegistryController"
 _SERVICES: Final = dict.fromkeys(
-    ("AddSchedule", "DeleteSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule"), _REGISTRY
+    ("AddSchedule", "DeleteSchedule", "FireSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule"), _REGISTRY
 )
 """Of methods that the command service does not have."""
 

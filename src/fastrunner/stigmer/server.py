@@ -272,7 +272,7 @@ class StigmerService:
         connections = limits.STIGMER_FOLLOWERS_MAX + limits.HTTP_CONNECTIONS_MAX
         app[CONNECTIONS] = Connections(descriptors.for_strangers(connections))
         backend = StigmerBackend(self.store, self._runner, self._launches, self._followers)
-        api = Api(backend, self._guard, self._count, self.metrics.followers_cut.inc, self._audit)
+        api = Api(backend, self._guard, self.metrics.count_request, self.metrics.followers_cut.inc, self._audit)
         api.add_to(app)
         add_console(app, self._index)
         app.add_routes(
@@ -291,9 +291,6 @@ class StigmerService:
         assert self._options.tls_certificate is not None, "it is checked"
         context.load_cert_chain(self._options.tls_certificate, self._options.tls_key)
         return context
-
-    def _count(self, operation: str, status: int) -> None:
-        self.metrics.requests.labels(operation, str(status)).inc()
 
     # --- paths beside the API ---
 

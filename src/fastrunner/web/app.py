@@ -19,6 +19,7 @@ from fastrunner.base import descriptors, limits
 from fastrunner.base.checks import host_names, origins
 from fastrunner.config import Config
 from fastrunner.counts.cells import Segment
+from fastrunner.counts.definitions import Metrics
 from fastrunner.counts.scrape import TreeCollector, encoded
 from fastrunner.web.api.app import PREFIX, Api, guarded
 from fastrunner.web.api.backend import Backend
@@ -104,11 +105,12 @@ def build_app(
     audit: AuditLog | None = None,
     backend: Backend | None = None,
     session_key: bytes = b"",
+    metrics: Metrics | None = None,
 ) -> web.Application:
     """The application over what all processes count in; its `STATE` is to be kept up to date.
 
     Without a gate, callers are not told apart; without a publisher, no events are taken; without a backend there is no
-    HTTP API. `session_key` is what browsers' sessions are sealed with.
+    HTTP API. `session_key` is what browsers' sessions are sealed with; `metrics` count what is asked.
     """
     bound, hosts, pages = config.http_host, host_names(config.http_allow_hosts), origins(config.http_allow_origins)
     api_guard = Guard(HostList.of(bound, hosts, pages), gate, Sessions(session_key))
@@ -131,7 +133,8 @@ def build_app(
     )
     add_console(app, _index)
     if backend is not None:
-        Api(backend, api_guard, lambda _operation, _status: None, lambda: None, audit).add_to(app)
+        metrics = metrics or Metrics()
+        Api(backend, api_guard, metrics.count_request, metrics.followers_cut.inc, audit).add_to(app)
     if publisher is not None:
         app.add_routes([web.post("/events", EventsIn(publisher, audit).take)])
     return app

@@ -1,14 +1,15 @@
 """Support: a runner by itself behind the HTTP API: every request is asked of a worker, as a client would ask it.
 
-Rules: nothing is kept here; what a caller may see and do the workers decide, who are told who it is. What a runner does
-not have (counts of executions, filters by version) is not served.
+Rules: nothing is kept here; what a caller may see and do the workers decide, who are told who it is. The core, which
+reading documents needs, is loaded for the first one that somebody looks at.
 """
 
 import asyncio
 import contextlib
+import importlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -21,6 +22,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 )
 from fastrunner.access.principal import Principal
 from fastrunner.base import limits
+from fastrunner.counts.cells import Gauge
 from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, UnknownExecution, code_of
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.web.api import shapes
@@ -29,13 +31,6 @@ from fastrunner.web.api.runner import Calls, RunnerSide, execution_input, parsed
 
 __all__ = ["RunnerBackend", "StreamingCalls"]
 
-LACKS: Final = frozenset(
-    {
-        *("countExecutions", "getDocument", "getGraph"),
-        *("listExecutions.version", "followExecutions.version"),
-    }
-)
-"""Operations, and parameters of some, that a runner by itself has not."""
 _OF_ONE_MACHINE: Final = frozenset(
     {
         *("listSchedules", "addSchedule", "pauseSchedule", "resumeSchedule", "deleteSchedule"),
@@ -43,6 +38,16 @@ _OF_ONE_MACHINE: Final = frozenset(
     }
 )
 """What needs stores that replicas do not share."""
+
+
+class Documents(Protocol):
+    """The functions of `web.documents`."""
+
+    async def document_of(self, document: str, /) -> shapes.Document:
+        """With the places of its tasks."""
+
+    async def graph_of_document(self, document: str, /) -> bytes:
+        """JSON text of a Graph."""
 
 
 class StreamingCalls(Calls, Protocol):
@@ -57,13 +62,15 @@ class RunnerBackend(RunnerSide):
 
     product: Final = "runner"
 
-    def __init__(self, calls: StreamingCalls, *, is_alone: bool) -> None:
-        """`is_alone`: whether this machine's folder has everything; else replicas share a Temporal."""
+    def __init__(self, calls: StreamingCalls, *, is_alone: bool, followers: Gauge) -> None:
+        """`is_alone`: whether this machine's folder has everything; else replicas share a Temporal. `followers` says
+        how many follow."""
         super().__init__(calls)
         self._streams = calls
         self._following: set[_Following | _RunnerFeed] = set()
         self._is_over = False
-        self.lacks: Collection[str] = LACKS if is_alone else LACKS | _OF_ONE_MACHINE
+        self._followers = followers
+        self.lacks: Collection[str] = frozenset() if is_alone else _OF_ONE_MACHINE
 
     def end(self) -> None:
         """Everybody who follows is to come again, to the successor."""
@@ -140,6 +147,7 @@ class RunnerBackend(RunnerSide):
             statuses=[which["status"]] if which["status"] else [],
             workflow_namespace=which["namespace"],
             workflow_name=which["name"],
+            workflow_version=which["version"],
             page_size=count_max,
             page_token=before,
         )
@@ -147,6 +155,34 @@ class RunnerBackend(RunnerSide):
         return shapes.ExecutionPage(
             executions=[_execution(each) for each in page.executions], next=page.next_page_token or None
         )
+
+    async def counts(self, principal: Principal | None, which: dict[str, str]) -> shapes.Counts:
+        """See Backend."""
+        request = query_pb2.CountExecutionsRequest(
+            statuses=[which["status"]] if which["status"] else [],
+            workflow_namespace=which["namespace"],
+            workflow_name=which["name"],
+            workflow_version=which["version"],
+        )
+        reply = await self._calls.call("CountExecutions", request, principal)
+        counted = dict(parsed(query_pb2.CountExecutionsResponse, reply).by_status)
+        by_status = {status: count for status, count in counted.items() if count}
+        return shapes.Counts(by_status=by_status, total=sum(by_status.values()))
+
+    async def document(self, principal: Principal | None, execution_id: str) -> shapes.Document:
+        """See Backend."""
+        document = await self._accepted(principal, execution_id)
+        return await (await _documents()).document_of(document)
+
+    async def graph(self, principal: Principal | None, execution_id: str) -> bytes:
+        """See Backend."""
+        document = await self._accepted(principal, execution_id)
+        return await (await _documents()).graph_of_document(document)
+
+    async def _accepted(self, principal: Principal | None, execution_id: str) -> str:
+        request = query_pb2.GetDocumentRequest(execution_id=execution_id)
+        reply = await self._calls.call("GetDocument", request, principal)
+        return parsed(query_pb2.GetDocumentResponse, reply).workflow_yaml
 
     async def events(
         self, principal: Principal | None, execution_id: str, after: int, count_max: int
@@ -187,7 +223,10 @@ class RunnerBackend(RunnerSide):
         """See Backend."""
         self._check_room()
         request = query_pb2.SubscribeAllRequest(
-            workflow_namespace=which["namespace"], workflow_name=which["name"], cursor=after
+            workflow_namespace=which["namespace"],
+            workflow_name=which["name"],
+            workflow_version=which["version"],
+            cursor=after,
         )
         changes = self._streams.stream("SubscribeAll", request, principal)
         feed = _RunnerFeed(self, principal, changes, has_cursor=bool(after))
@@ -204,10 +243,12 @@ class RunnerBackend(RunnerSide):
         if self._is_over:
             each.end()
         self._following.add(each)
+        self._followers.set(len(self._following))
         try:
             yield
         finally:
             self._following.discard(each)
+            self._followers.set(len(self._following))
             each.close()
 
     async def add_schedule(self, principal: Principal | None, new: shapes.NewSchedule) -> tuple[shapes.Schedule, bool]:
@@ -344,6 +385,11 @@ class _RunnerFeed:
             return None
 
 
+async def _documents() -> "Documents":
+    """What reads documents; loaded in a thread, for probes are answered meanwhile."""
+    return cast("Documents", await asyncio.to_thread(importlib.import_module, "fastrunner.web.documents"))
+
+
 def _workflow(workflow: registry_pb2.RegisteredWorkflow) -> shapes.Workflow:
     return shapes.Workflow(
         namespace=workflow.namespace,
@@ -376,4 +422,5 @@ def _execution(execution: query_pb2.Execution) -> shapes.Execution:
         message="",
         error=error,
         output_json=execution.output_json,
+        waiting=execution.waiting,
     )

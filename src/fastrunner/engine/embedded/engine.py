@@ -25,9 +25,6 @@ from fastrunner.engine import (
     Definitions,
     EffectPerformer,
     EventSource,
-    ExecutionPage,
-    ExecutionQuery,
-    ExecutionView,
     Parent,
     Resources,
     SecretSource,
@@ -41,7 +38,7 @@ from fastrunner.engine.embedded.commit.writer import Writer, WriterFactory
 from fastrunner.engine.embedded.feed import Feed
 from fastrunner.engine.embedded.listeners import Listeners
 from fastrunner.engine.embedded.outbox import ShardOutbox
-from fastrunner.engine.embedded.queries import Queries
+from fastrunner.engine.embedded.queries import Answers, Queries
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.effects import EffectRunner
 from fastrunner.engine.embedded.run.execution import Execution
@@ -74,7 +71,7 @@ _log = logging.getLogger(__name__)
 _Messages = list[bytes]
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(Answers):
     """The durable engine of one worker. Construct it on the worker's loop, `outbox.listen`, then `start`."""
 
     def __init__(
@@ -573,19 +570,7 @@ class EmbeddedEngine:
             execution.parked = False
             self._parked_count -= 1
 
-    # --- queries ---
-
-    async def get(self, execution_id: str) -> ExecutionView:
-        """See Engine."""
-        return self._queries.get(execution_id)
-
-    async def list(self, query: ExecutionQuery) -> ExecutionPage:
-        """See Engine."""
-        return await self._queries.list(query)
-
-    async def events(self, execution_id: str, from_sequence: int, count_max: int) -> _Messages:
-        """See Engine."""
-        return self._queries.events(execution_id, from_sequence, count_max)
+    # --- queries, beside those of Answers ---
 
     def subscribe(self, execution_id: str, from_sequence: int) -> AsyncGenerator[bytes, None]:
         """See Engine."""

@@ -6,8 +6,10 @@ long queue of them: who comes too late is told to come again, and a worker that 
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from fastrunner.base import limits
 from fastrunner.engine import ExecutionPage, ExecutionQuery
@@ -18,6 +20,7 @@ from fastrunner.errors import AtCapacity, Stopping
 __all__ = ["Listings"]
 
 _INTERRUPT_AGAIN_S = 0.01
+T = TypeVar("T")
 
 
 class Listings:
@@ -34,28 +37,38 @@ class Listings:
 
     async def page(self, query: ExecutionQuery, stores: Sequence[Reader]) -> ExecutionPage:
         """A page of all shards together. Raises AtCapacity, StorageFailed, Stopping."""
+        pages = await self._of_each(stores, lambda store: store.listing(query))
+        return merged(pages, lambda view: (view.accepted_ms, view.execution_id), query.count_max)
+
+    async def counts(self, query: ExecutionQuery, stores: Sequence[Reader]) -> Mapping[str, int]:
+        """How many there are in each state, of all shards together. Raises AtCapacity, StorageFailed, Stopping."""
+        total: Counter[str] = Counter()
+        for counts in await self._of_each(stores, lambda store: store.counts(query)):
+            total.update(counts)
+        return total
+
+    async def _of_each(self, stores: Sequence[Reader], read: Callable[[Reader], T]) -> list[T]:
         if self._under_way_count >= limits.LISTINGS_AT_ONCE_MAX:
             raise AtCapacity(
                 f"{self._under_way_count} listings are under way in this worker", retry_after_s=limits.LISTING_RETRY_S
             )
         self._under_way_count += 1
         try:
-            pages = [await self._page(query, store) for store in stores]
+            return [await self._of_one(store, read) for store in stores]
         finally:
             self._under_way_count -= 1
-        return merged(pages, lambda view: (view.accepted_ms, view.execution_id), query.count_max)
 
-    async def _page(self, query: ExecutionQuery, store: Reader) -> ExecutionPage:
+    async def _of_one(self, store: Reader, read: Callable[[Reader], T]) -> T:
         self._refuse_if_closed()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._listing, query, store)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reading, store, read)
 
-    def _listing(self, query: ExecutionQuery, store: Reader) -> ExecutionPage:
+    def _reading(self, store: Reader, read: Callable[[Reader], T]) -> T:
         """Runs in the thread. It says what it reads before it looks whether it may: `close` does it the other way."""
         self._read.clear()
         self._being_read = store
         try:
             self._refuse_if_closed()
-            return store.listing(query)
+            return read(store)
         finally:
             self._being_read = None
             self._read.set()

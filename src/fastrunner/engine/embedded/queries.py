@@ -3,6 +3,7 @@
 Rule: keyed reads are on the loop's thread; listings, which may scan for long, are not; see `listings.py`.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fastrunner.base import limits
@@ -14,7 +15,7 @@ from fastrunner.engine.embedded.waiting import waiting_for
 from fastrunner.errors import Stopping, UnknownExecution
 from fastrunner.progress.wire import split
 
-__all__ = ["Queries", "Rows"]
+__all__ = ["Answers", "Queries", "Rows"]
 
 Rows = list[UnacknowledgedEvents]
 
@@ -39,6 +40,19 @@ class Queries:
         if self._shards.closing:
             raise Stopping("the worker is stopping: try again")
         return await self._listings.page(query, [shard.store for shard in self._shards])
+
+    async def count(self, query: ExecutionQuery) -> Mapping[str, int]:
+        """How many there are in each state. Raises AtCapacity, Unavailable."""
+        self._shards.check_open()
+        return await self._listings.counts(query, [shard.store for shard in self._shards])
+
+    def document(self, execution_id: str) -> str:
+        """The text that it executes. Raises UnknownExecution, Damaged."""
+        store = self._shards.of(execution_id).store
+        plan_key = store.plan_key(execution_id)
+        if plan_key is None:
+            raise UnknownExecution(execution_id)
+        return store.document(plan_key)[0]
 
     def events(self, execution_id: str, from_sequence: int, count_max: int) -> EncodedEvents:
         """Encoded events, in sequence. Raises UnknownExecution."""
@@ -67,3 +81,29 @@ class Queries:
     def close(self) -> None:
         """Ends the listings under way."""
         self._listings.close()
+
+
+class Answers:
+    """What an engine answers of them; see Engine."""
+
+    _queries: Queries
+
+    async def get(self, execution_id: str) -> ExecutionView:
+        """See Engine."""
+        return self._queries.get(execution_id)
+
+    async def list(self, query: ExecutionQuery) -> ExecutionPage:
+        """See Engine."""
+        return await self._queries.list(query)
+
+    async def count(self, query: ExecutionQuery) -> Mapping[str, int]:
+        """See Engine."""
+        return await self._queries.count(query)
+
+    async def document(self, execution_id: str) -> str:
+        """See Engine."""
+        return self._queries.document(execution_id)
+
+    async def events(self, execution_id: str, from_sequence: int, count_max: int) -> EncodedEvents:
+        """See Engine."""
+        return self._queries.events(execution_id, from_sequence, count_max)

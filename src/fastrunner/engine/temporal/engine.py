@@ -417,6 +417,14 @@ class TemporalEngine:
         """See Engine; from visibility, which is a moment behind."""
         return self._all.list(query)
 
+    def count(self, query: ExecutionQuery) -> Awaitable[Mapping[str, int]]:
+        """See Engine; from visibility, which is a moment behind."""
+        return self._all.count(query)
+
+    def document(self, execution_id: str) -> Awaitable[str]:
+        """See Engine; from the history, which needs no worker."""
+        return self._all.document(execution_id)
+
     def events(self, execution_id: str, from_sequence: int, count_max: int) -> Awaitable[_Messages]:
         """See Engine; those that the workflow still holds."""
         return self._all.events(execution_id, from_sequence, count_max)

@@ -41,10 +41,11 @@ from fastrunner.engine.temporal.messages import (
     VIEW_QUERY,
     WALK,
     Control,
+    WalkStart,
 )
 from fastrunner.engine.temporal.starts import ATTRIBUTES, LABELS, Memo
 from fastrunner.errors import RunnerError, Stopping, TooLarge, Unavailable, UnknownExecution, WrongState
-from fastrunner.progress.names import FINAL_STATUSES, TERMINAL_EVENTS
+from fastrunner.progress.names import FINAL_STATUSES, STATUSES, TERMINAL_EVENTS
 from fastrunner.progress.wire import split
 
 __all__ = ["Executions", "quoted"]
@@ -52,6 +53,8 @@ __all__ = ["Executions", "quoted"]
 _ANSWER: Final = timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX)
 _ENDED_FROM_OUTSIDE: Final = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT)
 _STILL_NEEDED: Final = "execution {!r} has not ended, or its events are still to be reported"
+_OUTSIDE: Final = "('Terminated', 'TimedOut')"
+"""The same in queries to visibility."""
 _BY_END: Final = {
     WorkflowExecutionStatus.COMPLETED: "completed",
     WorkflowExecutionStatus.FAILED: "failed",
@@ -275,6 +278,37 @@ class Executions:
         views = views[: query.count_max]
         return Page(views, _place_of(views[-1]))
 
+    async def count(self, query: ExecutionQuery) -> Mapping[str, int]:
+        """How many there are in each state. Raises Unavailable."""
+        if query.namespaces is not None and not query.namespaces:
+            return {}
+        wanted = sorted(query.statuses) or sorted(STATUSES)
+        try:
+            found = await asyncio.gather(
+                *(
+                    self._client.count_workflows(
+                        _visible_in(replace(query, statuses=frozenset((each,)))), rpc_timeout=_ANSWER
+                    )
+                    for each in wanted
+                )
+            )
+        except RPCError as error:
+            raise _unavailable(error) from None
+        return {status: counted.count for status, counted in zip(wanted, found, strict=True)}
+
+    async def document(self, execution_id: str) -> str:
+        """The text that it executes. Raises UnknownExecution, Unavailable."""
+        await self._description(execution_id)
+        events = self._client.get_workflow_handle(execution_id).fetch_history_events(page_size=1, rpc_timeout=_ANSWER)
+        try:
+            async for event in events:
+                given = event.workflow_execution_started_event_attributes.input.payloads
+                [start] = await self._client.data_converter.decode(given, [WalkStart])
+                return str(start.document)
+        except RPCError as error:
+            raise _unavailable(error) from None
+        raise Unavailable(f"the history of execution {execution_id!r} is not there: try again")
+
     async def _description(self, execution_id: str) -> WorkflowExecutionDescription:
         handle = self._client.get_workflow_handle(execution_id)
         try:
@@ -355,9 +389,10 @@ def _view(execution_id: str, memo: Memo, status: str, more: Mapping[str, Any]) -
 
 def _visibility(query: ExecutionQuery) -> str:
     """The filter as Temporal's visibility has it; of what is left `_matches` decides."""
-    namespace, name, _, phase = ATTRIBUTES
+    namespace, name, version, phase = ATTRIBUTES
     parts = [f"WorkflowType = {quoted(WALK)}", "ExecutionStatus != 'ContinuedAsNew'"]
-    parts += [f"{key} = {quoted(value)}" for key, value in ((namespace, query.namespace), (name, query.name)) if value]
+    wanted = ((namespace, query.namespace), (name, query.name), (version, query.version))
+    parts += [f"{key} = {quoted(value)}" for key, value in wanted if value]
     if query.statuses and "cancelled" not in query.statuses:
         ends = [quoted(end.name.title()) for end, status in _BY_END.items() if status in query.statuses]
         phases = f"{phase} IN ({', '.join(quoted(status) for status in sorted(query.statuses))})"
@@ -370,6 +405,26 @@ def _visibility(query: ExecutionQuery) -> str:
         parts.append(f"StartTime < {_moment(min(ends_ms))}")
     if query.accepted_from_ms:
         parts.append(f"StartTime >= {_moment(query.accepted_from_ms)}")
+    return " AND ".join(parts)
+
+
+def _visible_in(query: ExecutionQuery) -> str:
+    """The filter of a count, which nothing is looked at after: of one state, exactly as `_status` has it."""
+    [status] = query.statuses
+    namespace, *_, phase = ATTRIBUTES
+    parts = [_visibility(replace(query, statuses=frozenset()))]
+    if status in FINAL_STATUSES:
+        [end] = [quoted(each.name.title()) for each, end_status in _BY_END.items() if end_status == status]
+        finals = ", ".join(quoted(each) for each in sorted(FINAL_STATUSES))
+        unsaid = f"ExecutionStatus = {end} AND {phase} NOT IN ({finals})"
+        from_within = f"ExecutionStatus NOT IN {_OUTSIDE} AND ({phase} = {quoted(status)} OR ({unsaid}))"
+        parts.append(
+            f"({from_within})" if status != "cancelled" else f"(({from_within}) OR ExecutionStatus IN {_OUTSIDE})"
+        )
+    else:
+        parts.append(f"{phase} = {quoted(status)} AND ExecutionStatus = 'Running'")
+    if query.namespaces is not None:
+        parts.append(f"{namespace} IN ({', '.join(map(quoted, sorted(query.namespaces)))})")
     return " AND ".join(parts)
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from fastrunner.access.audit import AuditLog
 from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from fastrunner.errors import RunnerError
 from fastrunner.web.api.backend import Backend
 from fastrunner.web.api.feed import ExecutionFeed
@@ -75,11 +76,12 @@ class Api:
         self,
         backend: Backend,
         guard: Guard,
-        count: Callable[[str, int], object],
+        count: Callable[[str, int, float | None], object],
         count_cut: Callable[[], object],
         audit: AuditLog | None = None,
     ) -> None:
-        """`count` is told of each answer: operation and status; `count_cut` of each client that did not read."""
+        """`count` is told of each answer: operation, status, seconds unless somebody followed; `count_cut` of each
+        client that did not read."""
         self._backend = backend
         self._guard = guard
         self._count = count
@@ -101,7 +103,7 @@ class Api:
 
     def _handler(self, operation: Operation) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            status, detail = 500, ""
+            status, detail, begun_s = 500, "", monotonic_s()
             try:
                 response = await self._answer(operation, request)
                 status = response.status
@@ -112,7 +114,8 @@ class Api:
                 status, detail = refusal_of(error).status, error.message
                 raise
             finally:
-                self._count(operation.name, status)
+                took_s = None if isinstance(operation.perform, Stream) else monotonic_s() - begun_s
+                self._count(operation.name, status, took_s)
                 self._tell(operation, request, status, detail)
             return response
 

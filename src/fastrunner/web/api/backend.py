@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from fastrunner.access.principal import Principal
 from fastrunner.web.api import shapes
 
-__all__ = ["Backend", "Changed", "Feed", "Following", "FullBackend", "Started"]
+__all__ = ["Backend", "Changed", "Feed", "Following", "Started"]
 
 
 class Following(Protocol):
@@ -133,6 +133,11 @@ class Backend(Protocol):
     async def delete_schedule(self, principal: Principal | None, schedule_id: str) -> None:
         """Removes a schedule."""
 
+    async def fire_schedule(
+        self, principal: Principal | None, schedule_id: str, command: shapes.FireCommand
+    ) -> shapes.Fired:
+        """Has a schedule start an execution now, whatever its moments and whether or not it is paused."""
+
     async def send_event(self, principal: Principal | None, event: shapes.CloudEvent) -> None:
         """Sends an event to whatever listens."""
 
@@ -144,10 +149,6 @@ class Backend(Protocol):
 
     async def resume(self, principal: Principal | None, execution_id: str, command: shapes.Command) -> None:
         """Lets a paused execution go on."""
-
-
-class FullBackend(Backend, Protocol):
-    """One that has what a store of all executions can do."""
 
     async def counts(self, principal: Principal | None, which: dict[str, str]) -> shapes.Counts:
         """How many those are."""

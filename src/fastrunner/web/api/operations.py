@@ -4,9 +4,9 @@ Rules: an operation checks nothing that its row says; it gives a status and a bo
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 from google.protobuf.json_format import MessageToDict
@@ -19,7 +19,7 @@ from fastrunner.access.roles import Open, Wanted
 from fastrunner.base import limits
 from fastrunner.progress.names import STATUSES
 from fastrunner.web.api import shapes
-from fastrunner.web.api.backend import Backend, FullBackend
+from fastrunner.web.api.backend import Backend
 
 __all__ = [
     "OPERATIONS",
@@ -69,11 +69,6 @@ class Call:
     """Values of the operation's parameters."""
     body: Any
     """As the operation's shape; None if it has none."""
-
-    @property
-    def full(self) -> FullBackend:
-        """Who answers, for an operation that not everybody has."""
-        return cast(FullBackend, self.backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +192,7 @@ async def _list_executions(call: Call) -> Answer:
 
 
 async def _count_executions(call: Call) -> Answer:
-    return Answer(200, await call.full.counts(call.principal, _which(call)))
+    return Answer(200, await call.backend.counts(call.principal, _which(call)))
 
 
 async def _get_execution(call: Call) -> Answer:
@@ -217,11 +212,11 @@ async def _get_events(call: Call) -> Answer:
 
 
 async def _get_document(call: Call) -> Answer:
-    return Answer(200, await call.full.document(call.principal, call.path["id"]))
+    return Answer(200, await call.backend.document(call.principal, call.path["id"]))
 
 
 async def _get_graph(call: Call) -> Answer:
-    return Answer(200, await call.full.graph(call.principal, call.path["id"]))
+    return Answer(200, await call.backend.graph(call.principal, call.path["id"]))
 
 
 async def _get_info(call: Call) -> Answer:
@@ -275,6 +270,10 @@ async def _resume_schedule(call: Call) -> Answer:
 async def _delete_schedule(call: Call) -> Answer:
     await call.backend.delete_schedule(call.principal, call.path["id"])
     return Answer(204, None)
+
+
+async def _fire_schedule(call: Call) -> Answer:
+    return Answer(200, await call.backend.fire_schedule(call.principal, call.path["id"], call.body))
 
 
 async def _send_event(call: Call) -> Answer:
@@ -409,6 +408,11 @@ OPERATIONS: Final = (
         _delete_schedule, {204: None},
     ),
     Operation(
+        "fireSchedule", "POST", "/schedules/{id}/fire", Role.SUBMIT,
+        "Have a schedule start an execution now, also where it is paused.",
+        _fire_schedule, {200: shapes.Fired}, body=shapes.FireCommand, has_optional_body=True,
+    ),
+    Operation(
         "sendEvent", "POST", "/events", Role.SUBMIT, "Send a CloudEvent to what listens: 202 once it is durable.",
         _send_event, {202: None}, body=shapes.CloudEvent,
     ),
@@ -417,11 +421,5 @@ OPERATIONS: Final = (
 
 
 def operations_of(lacks: Collection[str]) -> list[Operation]:
-    """Those that a backend has which lacks some, and some parameters (`listExecutions.version`)."""
-    return [
-        replace(
-            operation, query=tuple(each for each in operation.query if f"{operation.name}.{each.name}" not in lacks)
-        )
-        for operation in OPERATIONS
-        if operation.name not in lacks
-    ]
+    """Those that a backend has which lacks some."""
+    return [operation for operation in OPERATIONS if operation.name not in lacks]

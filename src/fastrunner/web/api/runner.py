@@ -21,6 +21,8 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.schedules_pb2 import (
     AddScheduleRequest,
     AddScheduleResponse,
     DeleteScheduleRequest,
+    FireScheduleRequest,
+    FireScheduleResponse,
     ListSchedulesRequest,
     ListSchedulesResponse,
     MisfirePolicy,
@@ -144,6 +146,14 @@ class RunnerSide:
     async def delete_schedule(self, principal: Principal | None, schedule_id: str) -> None:
         """See Backend."""
         await self._calls.call("DeleteSchedule", DeleteScheduleRequest(schedule_id=schedule_id), principal)
+
+    async def fire_schedule(
+        self, principal: Principal | None, schedule_id: str, command: shapes.FireCommand
+    ) -> shapes.Fired:
+        """See Backend."""
+        request = FireScheduleRequest(schedule_id=schedule_id, key=command.key)
+        reply = parsed(FireScheduleResponse, await self._calls.call("FireSchedule", request, principal))
+        return shapes.Fired(execution_id=reply.execution_id)
 
 
 def _schedule(schedule: Schedule) -> shapes.Schedule:

@@ -22,6 +22,8 @@ __all__ = [
     "Execution",
     "ExecutionPage",
     "FieldProblem",
+    "FireCommand",
+    "Fired",
     "Graph",
     "GraphEdge",
     "GraphNode",
@@ -152,6 +154,9 @@ class Execution(_Shape):
     """What it failed with: `code`, `message`, and what the DSL's error has."""
     output_json: str
     """Exact JSON text of its output; empty where it has none, or the event leaves it out."""
+    waiting: str = ""
+    """What it waits for, in one sentence; empty while it has work to do, in lists, and of a Stigmer Service, which
+    knows events alone."""
 
 
 class ExecutionPage(_Shape):
@@ -368,6 +373,20 @@ class SchedulePage(_Shape):
     """What `after` asks for to have what follows; null at the end."""
 
 
+class Fired(_Shape):
+    """What a schedule has started."""
+
+    execution_id: str
+    """The id of the execution."""
+
+
+class FireCommand(_Shape):
+    """A firing by hand."""
+
+    key: Annotated[str, Field(max_length=limits.SCHEDULE_KEY_SIZE_BYTES_MAX)] = ""
+    """Makes asking again harmless: the same key is the same execution. Empty: each request starts one."""
+
+
 class CloudEvent(_Shape):
     """A CloudEvent 1.0 in its JSON format. Further attributes are texts, integers or booleans."""
 
@@ -391,7 +410,8 @@ class Session(_Shape):
 
 
 class Counts(_Shape):
-    """How many executions there are. Exact for every filter there is."""
+    """How many executions there are. Exact for every filter there is; where Temporal keeps executions, as of some
+    moments ago."""
 
     by_status: dict[str, int]
     """Those without any are left out."""

@@ -42,6 +42,7 @@ READ: Final[Mapping[str, str]] = {
     "select_orders": "ssis",
     "select_parent": "siii",
     "select_plan": "ssb",
+    "select_plan_key_of": "i",
     "select_position": "i",
     "select_progress": "iii",
     "select_running": "i",

@@ -9,6 +9,7 @@ Rules: however much a shard holds, a page reads so many rows at most, all source
 not enough, and says how far it got. All of a page is one state of the file.
 """
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -23,7 +24,7 @@ from fastrunner.engine.pages import Page, merged
 if TYPE_CHECKING:
     import apsw
 
-__all__ = ["LISTINGS", "page_of"]
+__all__ = ["LISTINGS", "counts_of", "page_of"]
 
 _FOREVER_MS = 2**63 - 1
 _UNINDEXED = "completed"
@@ -51,8 +52,9 @@ def page_of(db: "apsw.Connection", query: ExecutionQuery, seals: Seals) -> Execu
             "statuses": orjson.dumps(sorted(query.statuses)).decode(),
             "name": query.name,
             "namespace": query.namespace,
+            "version": query.version,
             "labels": orjson.dumps(query.labels).decode(),
-            "namespaces": None if query.namespaces is None else orjson.dumps(sorted(query.namespaces)).decode(),
+            "namespaces": _json_or_none(query.namespaces),
             "count_max": query.count_max,
             "rows_max": max(query.count_max, limits.LIST_ROWS_READ_MAX // max(1, len(sources))),
         }
@@ -73,11 +75,39 @@ def _sources(db: "apsw.Connection", query: ExecutionQuery) -> list[tuple[str, di
     if query.statuses and _UNINDEXED not in query.statuses:
         return [("list_by_status", {"status": status}) for status in sorted(query.statuses)]
     if query.name or query.namespace:
-        names = {"name": query.name, "namespace": query.namespace, "count_max": limits.LIST_DOCUMENTS_MAX + 1}
+        names: dict[str, Any] = {"name": query.name, "namespace": query.namespace, "version": query.version}
+        names["count_max"] = limits.LIST_DOCUMENTS_MAX + 1
         plans = read_all(db, QUERIES["select_plans_by_name" if query.name else "select_plans_by_namespace"], names)
         if len(plans) <= limits.LIST_DOCUMENTS_MAX:
             return [("list_by_plan", {"plan_key": plan_key}) for (plan_key,) in plans]
     return [("list_all", {})]
+
+
+def counts_of(db: "apsw.Connection", query: ExecutionQuery) -> Mapping[str, int]:
+    """How many executions there are in each state, by what of a query names states, workflow and namespaces. Raises
+    apsw.Error.
+
+    Those that have completed are most of all, and no index has them: they are what is left of all uses of documents.
+    """
+    documents: dict[str, Any] = {"name": query.name, "namespace": query.namespace, "version": query.version}
+    documents["namespaces"] = _json_or_none(query.namespaces)
+    db.execute(QUERIES["begin_reading"])
+    try:
+        ((uses_count,),) = read_all(db, QUERIES["count_uses"], documents)
+        counts = dict(read_all(db, QUERIES["count_by_status"], ()))
+        if any(documents.values()) or query.namespaces is not None:
+            is_few = uses_count < sum(counts.values())
+            counts = dict(read_all(db, QUERIES["count_by_plan" if is_few else "count_by_status_of_some"], documents))
+        counts.setdefault(_UNINDEXED, max(0, uses_count - sum(counts.values())))
+    finally:
+        db.execute(QUERIES["rollback"])
+    return {
+        status: count for status, count in counts.items() if count and (status in query.statuses or not query.statuses)
+    }
+
+
+def _json_or_none(names: Collection[str] | None) -> str | None:
+    return None if names is None else orjson.dumps(sorted(names)).decode()
 
 
 def _count(db: "apsw.Connection", label: tuple[str, str]) -> int:

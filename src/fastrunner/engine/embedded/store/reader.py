@@ -8,7 +8,7 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from fastrunner.engine.embedded.store.changes import Deletion
 from fastrunner.engine.embedded.store.columns import READ, are_sound
 from fastrunner.engine.embedded.store.connection import connect, read_all, read_each
 from fastrunner.engine.embedded.store.large_values import DividedSnapshot, digest_of, hash_of, is_divided, join
-from fastrunner.engine.embedded.store.listing import page_of
+from fastrunner.engine.embedded.store.listing import counts_of, page_of
 from fastrunner.engine.embedded.store.marks import Standing
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage, EventFacts
 from fastrunner.engine.embedded.store.seals import NotOpened, Seals, events_place, place
@@ -510,6 +510,11 @@ class Reader:
         except NotOpened as error:
             raise self.damaged(execution_id, f"its request {error}") from None
 
+    def plan_key(self, execution_id: str) -> int | None:
+        """The number of the document that an execution executes; None if there is no such execution. Raises Damaged."""
+        row = self._one("select_plan_key_of", execution_id)
+        return None if row is None else row[0]
+
     def document(self, plan_key: int) -> tuple[str, str]:
         """The text of a stored document, and those from elsewhere that it has. Raises Damaged."""
         try:
@@ -547,6 +552,15 @@ class Reader:
         """A page of executions, newest first. Raises StorageFailed, and Stopping if it is interrupted."""
         try:
             return page_of(self._lister, query, self.seals)
+        except apsw.InterruptError:
+            raise Stopping("the worker is stopping: try again") from None
+        except apsw.Error as error:
+            raise unreadable(self.path, error) from error
+
+    def counts(self, query: ExecutionQuery) -> Mapping[str, int]:
+        """How many executions there are in each state. Raises as `listing` does."""
+        try:
+            return counts_of(self._lister, query)
         except apsw.InterruptError:
             raise Stopping("the worker is stopping: try again") from None
         except apsw.Error as error:

@@ -267,17 +267,22 @@ select
 from executions as x left join plans as p using (plan_key)
 where x.execution_id = ?
 
+-- name: select_plan_key_of
+-- Which document an execution executes.
+select plan_key from executions where execution_id = ?
+
 -- name: begin_reading
 -- Everything read until `rollback` is one state of the file.
 begin
 
 -- name: select_plans_by_name
 -- Documents of a name; beyond so many they are no short cut.
-select plan_key from plans where name = :name and (:namespace = '' or namespace = :namespace) limit :count_max
+select plan_key from plans where name = :name and (:namespace = '' or namespace = :namespace) and (:version = '' or version = :version)
+limit :count_max
 
 -- name: select_plans_by_namespace
 -- The same of a namespace.
-select plan_key from plans where namespace = :namespace limit :count_max
+select plan_key from plans where namespace = :namespace and (:version = '' or version = :version) limit :count_max
 
 -- name: list_all
 -- Where a listing looks, one of these and `list_found` after it: the newest executions, at most so many rows.
@@ -334,6 +339,39 @@ with range as not materialized (
     limit :rows_max
 )
 
+-- name: count_by_status
+-- How many executions are in each state but the one that the index leaves out; read off the index alone.
+select status, count(*) from executions indexed by executions_status where status <> 'completed' group by status
+
+-- name: count_uses
+-- How many executions there are of some documents, in any state.
+select coalesce(sum(uses), 0) from plans
+where (:name = '' or name = :name)
+    and (:namespace = '' or namespace = :namespace)
+    and (:version = '' or version = :version)
+    and (:namespaces is null or namespace in (select value from json_each(:namespaces)))
+
+-- name: count_by_status_of_some
+-- The same as `count_by_status` of the executions of those documents.
+select x.status, count(*)
+from executions as x indexed by executions_status cross join plans as p on p.plan_key = x.plan_key
+where x.status <> 'completed'
+    and (:name = '' or p.name = :name)
+    and (:namespace = '' or p.namespace = :namespace)
+    and (:version = '' or p.version = :version)
+    and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
+group by x.status
+
+-- name: count_by_plan
+-- All states of the executions of those documents, where these are fewer.
+select x.status, count(*)
+from plans as p cross join executions as x indexed by executions_plan on x.plan_key = p.plan_key
+where (:name = '' or p.name = :name)
+    and (:namespace = '' or p.namespace = :namespace)
+    and (:version = '' or p.version = :version)
+    and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
+group by x.status
+
 -- name: count_label
 -- How many executions have a label; beyond so many it makes no difference.
 select count(*) from (select 1 from labels where name = ? and value = ? limit ?)
@@ -361,6 +399,7 @@ found as materialized (
     where (:statuses = '[]' or x.status in (select value from json_each(:statuses)))
         and (:name = '' or p.name = :name)
         and (:namespace = '' or p.namespace = :namespace)
+        and (:version = '' or p.version = :version)
         and (:namespaces is null or p.namespace in (select value from json_each(:namespaces)))
         and not exists (
             select 1 from json_each(:labels) as j

@@ -26,7 +26,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as ai_dot_
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)ai/stigmer/workflow/runner/v1/query.proto\x12\x1d\x61i.stigmer.workflow.runner.v1\x1a,ai/stigmer/workflow/runner/v1/messages.proto\x1a\x1bgoogle/protobuf/empty.proto\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"S\n\x14GetExecutionResponse\x12;\n\texecution\x18\x01 \x01(\x0b\x32(.ai.stigmer.workflow.runner.v1.Execution\"\xdc\x04\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x1a\n\x12workflow_namespace\x18\x03 \x01(\t\x12\x15\n\rworkflow_name\x18\x04 \x01(\t\x12\x18\n\x10workflow_version\x18\x05 \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65pted_ms\x18\x06 \x01(\x03\x12\x13\n\x0b\x66inished_ms\x18\x07 \x01(\x03\x12\x1c\n\x14last_sequence_number\x18\x08 \x01(\x03\x12\x13\n\x0boutput_json\x18\t \x01(\t\x12:\n\x05\x65rror\x18\n \x01(\x0b\x32+.ai.stigmer.workflow.runner.v1.ErrorDetails\x12\x41\n\x08metadata\x18\x0b \x01(\x0b\x32/.ai.stigmer.workflow.runner.v1.WorkflowMetadata\x12$\n\x1c\x61\x63knowledged_sequence_number\x18\x0c \x01(\x03\x12\x17\n\x0fgiven_up_events\x18\r \x01(\x03\x12\x1b\n\x13parent_execution_id\x18\x0e \x01(\t\x12\x44\n\x06labels\x18\x0f \x03(\x0b\x32\x34.ai.stigmer.workflow.runner.v1.Execution.LabelsEntry\x12\x1e\n\x16\x64ocument_metadata_json\x18\x10 \x01(\t\x12\x0f\n\x07waiting\x18\x11 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd6\x02\n\x15ListExecutionsRequest\x12\x10\n\x08statuses\x18\x01 \x03(\t\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\x12\x1a\n\x12workflow_namespace\x18\x03 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_from_ms\x18\x04 \x01(\x03\x12\x19\n\x11\x61\x63\x63\x65pted_until_ms\x18\x05 \x01(\x03\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12P\n\x06labels\x18\x08 \x03(\x0b\x32@.ai.stigmer.workflow.runner.v1.ListExecutionsRequest.LabelsEntry\x12\x1b\n\x13parent_execution_id\x18\t \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"o\n\x16ListExecutionsResponse\x12<\n\nexecutions\x18\x01 \x03(\x0b\x32(.ai.stigmer.workflow.runner.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x10GetEventsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x1c\n\x14\x66rom_sequence_number\x18\x02 \x01(\x03\x12\x11\n\tcount_max\x18\x03 \x01(\x05\"Y\n\x11GetEventsResponse\x12\x44\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x34.ai.stigmer.workflow.runner.v1.WorkflowProgressEvent\"F\n\x10SubscribeRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x1c\n\x14\x66rom_sequence_number\x18\x02 \x01(\x03\"j\n\x13SubscribeAllRequest\x12\x1a\n\x12workflow_namespace\x18\x01 \x01(\t\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\x12\x10\n\x08statuses\x18\x03 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"\xcf\x01\n\x0bStateChange\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x1a\n\x12workflow_namespace\x18\x03 \x01(\t\x12\x15\n\rworkflow_name\x18\x04 \x01(\t\x12\x18\n\x10workflow_version\x18\x05 \x01(\t\x12\x14\n\x0ctimestamp_ms\x18\x06 \x01(\x03\x12\x17\n\x0fsequence_number\x18\x07 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x08 \x01(\t\x12\x0e\n\x06missed\x18\t \x01(\x08\".\n\x16\x44\x65leteExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"@\n\x17ValidateWorkflowRequest\x12\x15\n\rworkflow_yaml\x18\x01 \x01(\t\x12\x0e\n\x06strict\x18\x02 \x01(\x08\"\xad\x01\n\x18ValidateWorkflowResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12@\n\x08problems\x18\x02 \x03(\x0b\x32..ai.stigmer.workflow.runner.v1.WorkflowProblem\x12@\n\x08warnings\x18\x03 \x03(\x0b\x32..ai.stigmer.workflow.runner.v1.WorkflowProblem\"q\n\x0fWorkflowProblem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x10\n\x08severity\x18\x06 \x01(\t2\xd7\x06\n\x1dWorkflowRunnerQueryController\x12w\n\x0cGetExecution\x12\x32.ai.stigmer.workflow.runner.v1.GetExecutionRequest\x1a\x33.ai.stigmer.workflow.runner.v1.GetExecutionResponse\x12}\n\x0eListExecutions\x12\x34.ai.stigmer.workflow.runner.v1.ListExecutionsRequest\x1a\x35.ai.stigmer.workflow.runner.v1.ListExecutionsResponse\x12n\n\tGetEvents\x12/.ai.stigmer.workflow.runner.v1.GetEventsRequest\x1a\x30.ai.stigmer.workflow.runner.v1.GetEventsResponse\x12t\n\tSubscribe\x12/.ai.stigmer.workflow.runner.v1.SubscribeRequest\x1a\x34.ai.stigmer.workflow.runner.v1.WorkflowProgressEvent0\x01\x12p\n\x0cSubscribeAll\x12\x32.ai.stigmer.workflow.runner.v1.SubscribeAllRequest\x1a*.ai.stigmer.workflow.runner.v1.StateChange0\x01\x12\x83\x01\n\x10ValidateWorkflow\x12\x36.ai.stigmer.workflow.runner.v1.ValidateWorkflowRequest\x1a\x37.ai.stigmer.workflow.runner.v1.ValidateWorkflowResponse\x12`\n\x0f\x44\x65leteExecution\x12\x35.ai.stigmer.workflow.runner.v1.DeleteExecutionRequest\x1a\x16.google.protobuf.EmptyBn\n\x1d\x61i.stigmer.workflow.runner.v1P\x01ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)ai/stigmer/workflow/runner/v1/query.proto\x12\x1d\x61i.stigmer.workflow.runner.v1\x1a,ai/stigmer/workflow/runner/v1/messages.proto\x1a\x1bgoogle/protobuf/empty.proto\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"S\n\x14GetExecutionResponse\x12;\n\texecution\x18\x01 \x01(\x0b\x32(.ai.stigmer.workflow.runner.v1.Execution\"\xdc\x04\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x1a\n\x12workflow_namespace\x18\x03 \x01(\t\x12\x15\n\rworkflow_name\x18\x04 \x01(\t\x12\x18\n\x10workflow_version\x18\x05 \x01(\t\x12\x13\n\x0b\x61\x63\x63\x65pted_ms\x18\x06 \x01(\x03\x12\x13\n\x0b\x66inished_ms\x18\x07 \x01(\x03\x12\x1c\n\x14last_sequence_number\x18\x08 \x01(\x03\x12\x13\n\x0boutput_json\x18\t \x01(\t\x12:\n\x05\x65rror\x18\n \x01(\x0b\x32+.ai.stigmer.workflow.runner.v1.ErrorDetails\x12\x41\n\x08metadata\x18\x0b \x01(\x0b\x32/.ai.stigmer.workflow.runner.v1.WorkflowMetadata\x12$\n\x1c\x61\x63knowledged_sequence_number\x18\x0c \x01(\x03\x12\x17\n\x0fgiven_up_events\x18\r \x01(\x03\x12\x1b\n\x13parent_execution_id\x18\x0e \x01(\t\x12\x44\n\x06labels\x18\x0f \x03(\x0b\x32\x34.ai.stigmer.workflow.runner.v1.Execution.LabelsEntry\x12\x1e\n\x16\x64ocument_metadata_json\x18\x10 \x01(\t\x12\x0f\n\x07waiting\x18\x11 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf0\x02\n\x15ListExecutionsRequest\x12\x10\n\x08statuses\x18\x01 \x03(\t\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\x12\x1a\n\x12workflow_namespace\x18\x03 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pted_from_ms\x18\x04 \x01(\x03\x12\x19\n\x11\x61\x63\x63\x65pted_until_ms\x18\x05 \x01(\x03\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12P\n\x06labels\x18\x08 \x03(\x0b\x32@.ai.stigmer.workflow.runner.v1.ListExecutionsRequest.LabelsEntry\x12\x1b\n\x13parent_execution_id\x18\t \x01(\t\x12\x18\n\x10workflow_version\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"o\n\x16ListExecutionsResponse\x12<\n\nexecutions\x18\x01 \x03(\x0b\x32(.ai.stigmer.workflow.runner.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x16\x43ountExecutionsRequest\x12\x10\n\x08statuses\x18\x01 \x03(\t\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\x12\x1a\n\x12workflow_namespace\x18\x03 \x01(\t\x12\x18\n\x10workflow_version\x18\x04 \x01(\t\"\xa3\x01\n\x17\x43ountExecutionsResponse\x12W\n\tby_status\x18\x01 \x03(\x0b\x32\x44.ai.stigmer.workflow.runner.v1.CountExecutionsResponse.ByStatusEntry\x1a/\n\rByStatusEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"*\n\x12GetDocumentRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\",\n\x13GetDocumentResponse\x12\x15\n\rworkflow_yaml\x18\x01 \x01(\t\"Y\n\x10GetEventsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x1c\n\x14\x66rom_sequence_number\x18\x02 \x01(\x03\x12\x11\n\tcount_max\x18\x03 \x01(\x05\"Y\n\x11GetEventsResponse\x12\x44\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x34.ai.stigmer.workflow.runner.v1.WorkflowProgressEvent\"F\n\x10SubscribeRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x1c\n\x14\x66rom_sequence_number\x18\x02 \x01(\x03\"\x84\x01\n\x13SubscribeAllRequest\x12\x1a\n\x12workflow_namespace\x18\x01 \x01(\t\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\x12\x10\n\x08statuses\x18\x03 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x18\n\x10workflow_version\x18\x05 \x01(\t\"\xcf\x01\n\x0bStateChange\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x1a\n\x12workflow_namespace\x18\x03 \x01(\t\x12\x15\n\rworkflow_name\x18\x04 \x01(\t\x12\x18\n\x10workflow_version\x18\x05 \x01(\t\x12\x14\n\x0ctimestamp_ms\x18\x06 \x01(\x03\x12\x17\n\x0fsequence_number\x18\x07 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x08 \x01(\t\x12\x0e\n\x06missed\x18\t \x01(\x08\".\n\x16\x44\x65leteExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"@\n\x17ValidateWorkflowRequest\x12\x15\n\rworkflow_yaml\x18\x01 \x01(\t\x12\x0e\n\x06strict\x18\x02 \x01(\x08\"\xad\x01\n\x18ValidateWorkflowResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12@\n\x08problems\x18\x02 \x03(\x0b\x32..ai.stigmer.workflow.runner.v1.WorkflowProblem\x12@\n\x08warnings\x18\x03 \x03(\x0b\x32..ai.stigmer.workflow.runner.v1.WorkflowProblem\"q\n\x0fWorkflowProblem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x10\n\x08severity\x18\x06 \x01(\t2\xd0\x08\n\x1dWorkflowRunnerQueryController\x12w\n\x0cGetExecution\x12\x32.ai.stigmer.workflow.runner.v1.GetExecutionRequest\x1a\x33.ai.stigmer.workflow.runner.v1.GetExecutionResponse\x12}\n\x0eListExecutions\x12\x34.ai.stigmer.workflow.runner.v1.ListExecutionsRequest\x1a\x35.ai.stigmer.workflow.runner.v1.ListExecutionsResponse\x12\x80\x01\n\x0f\x43ountExecutions\x12\x35.ai.stigmer.workflow.runner.v1.CountExecutionsRequest\x1a\x36.ai.stigmer.workflow.runner.v1.CountExecutionsResponse\x12t\n\x0bGetDocument\x12\x31.ai.stigmer.workflow.runner.v1.GetDocumentRequest\x1a\x32.ai.stigmer.workflow.runner.v1.GetDocumentResponse\x12n\n\tGetEvents\x12/.ai.stigmer.workflow.runner.v1.GetEventsRequest\x1a\x30.ai.stigmer.workflow.runner.v1.GetEventsResponse\x12t\n\tSubscribe\x12/.ai.stigmer.workflow.runner.v1.SubscribeRequest\x1a\x34.ai.stigmer.workflow.runner.v1.WorkflowProgressEvent0\x01\x12p\n\x0cSubscribeAll\x12\x32.ai.stigmer.workflow.runner.v1.SubscribeAllRequest\x1a*.ai.stigmer.workflow.runner.v1.StateChange0\x01\x12\x83\x01\n\x10ValidateWorkflow\x12\x36.ai.stigmer.workflow.runner.v1.ValidateWorkflowRequest\x1a\x37.ai.stigmer.workflow.runner.v1.ValidateWorkflowResponse\x12`\n\x0f\x44\x65leteExecution\x12\x35.ai.stigmer.workflow.runner.v1.DeleteExecutionRequest\x1a\x16.google.protobuf.EmptyBn\n\x1d\x61i.stigmer.workflow.runner.v1P\x01ZKgithub.com/stigmer/fastrunner/gen/go/ai/stigmer/workflow/runner/v1;runnerv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTEXECUTIONSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTEXECUTIONSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_COUNTEXECUTIONSRESPONSE_BYSTATUSENTRY']._loaded_options = None
+  _globals['_COUNTEXECUTIONSRESPONSE_BYSTATUSENTRY']._serialized_options = b'8\001'
   _globals['_GETEXECUTIONREQUEST']._serialized_start=151
   _globals['_GETEXECUTIONREQUEST']._serialized_end=194
   _globals['_GETEXECUTIONRESPONSE']._serialized_start=196
@@ -47,29 +49,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTION_LABELSENTRY']._serialized_start=841
   _globals['_EXECUTION_LABELSENTRY']._serialized_end=886
   _globals['_LISTEXECUTIONSREQUEST']._serialized_start=889
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1231
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1257
   _globals['_LISTEXECUTIONSREQUEST_LABELSENTRY']._serialized_start=841
   _globals['_LISTEXECUTIONSREQUEST_LABELSENTRY']._serialized_end=886
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=1233
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1344
-  _globals['_GETEVENTSREQUEST']._serialized_start=1346
-  _globals['_GETEVENTSREQUEST']._serialized_end=1435
-  _globals['_GETEVENTSRESPONSE']._serialized_start=1437
-  _globals['_GETEVENTSRESPONSE']._serialized_end=1526
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=1528
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=1598
-  _globals['_SUBSCRIBEALLREQUEST']._serialized_start=1600
-  _globals['_SUBSCRIBEALLREQUEST']._serialized_end=1706
-  _globals['_STATECHANGE']._serialized_start=1709
-  _globals['_STATECHANGE']._serialized_end=1916
-  _globals['_DELETEEXECUTIONREQUEST']._serialized_start=1918
-  _globals['_DELETEEXECUTIONREQUEST']._serialized_end=1964
-  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_start=1966
-  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_end=2030
-  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_start=2033
-  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_end=2206
-  _globals['_WORKFLOWPROBLEM']._serialized_start=2208
-  _globals['_WORKFLOWPROBLEM']._serialized_end=2321
-  _globals['_WORKFLOWRUNNERQUERYCONTROLLER']._serialized_start=2324
-  _globals['_WORKFLOWRUNNERQUERYCONTROLLER']._serialized_end=3179
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=1259
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1370
+  _globals['_COUNTEXECUTIONSREQUEST']._serialized_start=1372
+  _globals['_COUNTEXECUTIONSREQUEST']._serialized_end=1491
+  _globals['_COUNTEXECUTIONSRESPONSE']._serialized_start=1494
+  _globals['_COUNTEXECUTIONSRESPONSE']._serialized_end=1657
+  _globals['_COUNTEXECUTIONSRESPONSE_BYSTATUSENTRY']._serialized_start=1610
+  _globals['_COUNTEXECUTIONSRESPONSE_BYSTATUSENTRY']._serialized_end=1657
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=1659
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=1701
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=1703
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=1747
+  _globals['_GETEVENTSREQUEST']._serialized_start=1749
+  _globals['_GETEVENTSREQUEST']._serialized_end=1838
+  _globals['_GETEVENTSRESPONSE']._serialized_start=1840
+  _globals['_GETEVENTSRESPONSE']._serialized_end=1929
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=1931
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=2001
+  _globals['_SUBSCRIBEALLREQUEST']._serialized_start=2004
+  _globals['_SUBSCRIBEALLREQUEST']._serialized_end=2136
+  _globals['_STATECHANGE']._serialized_start=2139
+  _globals['_STATECHANGE']._serialized_end=2346
+  _globals['_DELETEEXECUTIONREQUEST']._serialized_start=2348
+  _globals['_DELETEEXECUTIONREQUEST']._serialized_end=2394
+  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_start=2396
+  _globals['_VALIDATEWORKFLOWREQUEST']._serialized_end=2460
+  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_start=2463
+  _globals['_VALIDATEWORKFLOWRESPONSE']._serialized_end=2636
+  _globals['_WORKFLOWPROBLEM']._serialized_start=2638
+  _globals['_WORKFLOWPROBLEM']._serialized_end=2751
+  _globals['_WORKFLOWRUNNERQUERYCONTROLLER']._serialized_start=2754
+  _globals['_WORKFLOWRUNNERQUERYCONTROLLER']._serialized_end=3858
 # @@protoc_insertion_point(module_scope)

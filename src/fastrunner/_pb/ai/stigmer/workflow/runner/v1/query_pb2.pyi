@@ -208,6 +208,7 @@ class ListExecutionsRequest(message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     PARENT_EXECUTION_ID_FIELD_NUMBER: builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
     workflow_name: builtins.str
     """Only executions of the workflow with this name."""
     workflow_namespace: builtins.str
@@ -222,6 +223,8 @@ class ListExecutionsRequest(message.Message):
     """`next_page_token` of the page before, with the same filters; empty: the first page."""
     parent_execution_id: builtins.str
     """Only executions that this one has started by `run: workflow`."""
+    workflow_version: builtins.str
+    """Only executions of workflows of this version."""
     @builtins.property
     def statuses(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only executions in one of these states."""
@@ -242,10 +245,11 @@ class ListExecutionsRequest(message.Message):
         page_token: builtins.str = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
         parent_execution_id: builtins.str = ...,
+        workflow_version: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_from_ms", b"accepted_from_ms", "accepted_until_ms", b"accepted_until_ms", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "parent_execution_id", b"parent_execution_id", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["accepted_from_ms", b"accepted_from_ms", "accepted_until_ms", b"accepted_until_ms", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "parent_execution_id", b"parent_execution_id", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +276,122 @@ class ListExecutionsResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["executions", b"executions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CountExecutionsRequest(message.Message):
+    """Asks how many executions there are; absent filters match all."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: builtins.int
+    WORKFLOW_NAME_FIELD_NUMBER: builtins.int
+    WORKFLOW_NAMESPACE_FIELD_NUMBER: builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
+    workflow_name: builtins.str
+    """Only executions of the workflow with this name."""
+    workflow_namespace: builtins.str
+    """Only executions of workflows in this namespace."""
+    workflow_version: builtins.str
+    """Only executions of workflows of this version."""
+    @builtins.property
+    def statuses(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only executions in one of these states."""
+
+    def __init__(
+        self,
+        *,
+        statuses: abc.Iterable[builtins.str] | None = ...,
+        workflow_name: builtins.str = ...,
+        workflow_namespace: builtins.str = ...,
+        workflow_version: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CountExecutionsResponse(message.Message):
+    """How many executions there are, each worker's as of one moment."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class ByStatusEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BY_STATUS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def by_status(self) -> containers.ScalarMap[builtins.str, builtins.int]:
+        """By state; states without any are left out."""
+
+    def __init__(
+        self,
+        *,
+        by_status: abc.Mapping[builtins.str, builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["by_status", b"by_status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetDocumentRequest(message.Message):
+    """Asks for the document of one execution."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetDocumentResponse(message.Message):
+    """The document of one execution."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKFLOW_YAML_FIELD_NUMBER: builtins.int
+    workflow_yaml: builtins.str
+    """The text as it was accepted; of a registered workflow that of the version that was meant then."""
+    def __init__(
+        self,
+        *,
+        workflow_yaml: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["workflow_yaml", b"workflow_yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -361,12 +481,15 @@ class SubscribeAllRequest(message.Message):
     WORKFLOW_NAME_FIELD_NUMBER: builtins.int
     STATUSES_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
     workflow_namespace: builtins.str
     """Only executions of workflows in this namespace."""
     workflow_name: builtins.str
     """Only executions of the workflow with this name."""
     cursor: builtins.str
     """`cursor` of the last message that was read, whatever the filters were then; empty: from now on."""
+    workflow_version: builtins.str
+    """Only executions of workflows of this version."""
     @builtins.property
     def statuses(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only changes to one of these states."""
@@ -378,10 +501,11 @@ class SubscribeAllRequest(message.Message):
         workflow_name: builtins.str = ...,
         statuses: abc.Iterable[builtins.str] | None = ...,
         cursor: builtins.str = ...,
+        workflow_version: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cursor", b"cursor", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cursor", b"cursor", "statuses", b"statuses", "workflow_name", b"workflow_name", "workflow_namespace", b"workflow_namespace", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

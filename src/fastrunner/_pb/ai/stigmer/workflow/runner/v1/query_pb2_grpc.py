@@ -47,6 +47,16 @@ class WorkflowRunnerQueryControllerStub:
                 request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ListExecutionsRequest.SerializeToString,
                 response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ListExecutionsResponse.FromString,
                 _registered_method=True)
+        self.CountExecutions = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/CountExecutions',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.CountExecutionsRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.CountExecutionsResponse.FromString,
+                _registered_method=True)
+        self.GetDocument = channel.unary_unary(
+                '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/GetDocument',
+                request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.GetDocumentRequest.SerializeToString,
+                response_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.GetDocumentResponse.FromString,
+                _registered_method=True)
         self.GetEvents = channel.unary_unary(
                 '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/GetEvents',
                 request_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.GetEventsRequest.SerializeToString,
@@ -87,6 +97,20 @@ class WorkflowRunnerQueryControllerServicer:
 
     def ListExecutions(self, request, context):
         """Executions, newest first, filtered and in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountExecutions(self, request, context):
+        """How many executions there are in each state, of those that a filter matches.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDocument(self, request, context):
+        """The document that an execution executes, as it was accepted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,6 +163,16 @@ def add_WorkflowRunnerQueryControllerServicer_to_server(servicer, server):
                     servicer.ListExecutions,
                     request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ListExecutionsRequest.FromString,
                     response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ListExecutionsResponse.SerializeToString,
+            ),
+            'CountExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountExecutions,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.CountExecutionsRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.CountExecutionsResponse.SerializeToString,
+            ),
+            'GetDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDocument,
+                    request_deserializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.GetDocumentRequest.FromString,
+                    response_serializer=ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.GetDocumentResponse.SerializeToString,
             ),
             'GetEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvents,
@@ -221,6 +255,60 @@ class WorkflowRunnerQueryController:
             '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/ListExecutions',
             ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ListExecutionsRequest.SerializeToString,
             ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.ListExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/CountExecutions',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.CountExecutionsRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.CountExecutionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController/GetDocument',
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.GetDocumentRequest.SerializeToString,
+            ai_dot_stigmer_dot_workflow_dot_runner_dot_v1_dot_query__pb2.GetDocumentResponse.FromString,
             options,
             channel_credentials,
             insecure,

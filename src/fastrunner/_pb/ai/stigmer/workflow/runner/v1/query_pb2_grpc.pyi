@@ -21,6 +21,10 @@ class WorkflowRunnerQueryControllerStub:
     """One execution as it stands."""
     ListExecutions: aio.UnaryUnaryMultiCallable[query_pb2.ListExecutionsRequest, query_pb2.ListExecutionsResponse]
     """Executions, newest first, filtered and in pages."""
+    CountExecutions: aio.UnaryUnaryMultiCallable[query_pb2.CountExecutionsRequest, query_pb2.CountExecutionsResponse]
+    """How many executions there are in each state, of those that a filter matches."""
+    GetDocument: aio.UnaryUnaryMultiCallable[query_pb2.GetDocumentRequest, query_pb2.GetDocumentResponse]
+    """The document that an execution executes, as it was accepted."""
     GetEvents: aio.UnaryUnaryMultiCallable[query_pb2.GetEventsRequest, query_pb2.GetEventsResponse]
     """The retained events of one execution from a sequence number on."""
     Subscribe: aio.UnaryStreamMultiCallable[query_pb2.SubscribeRequest, messages_pb2.WorkflowProgressEvent]
@@ -48,6 +52,20 @@ class WorkflowRunnerQueryControllerServicer:
         context: aio.ServicerContext[query_pb2.ListExecutionsRequest, abc.Awaitable[query_pb2.ListExecutionsResponse]],
     ) -> abc.Awaitable[query_pb2.ListExecutionsResponse]:
         """Executions, newest first, filtered and in pages."""
+
+    def CountExecutions(
+        self,
+        request: query_pb2.CountExecutionsRequest,
+        context: aio.ServicerContext[query_pb2.CountExecutionsRequest, abc.Awaitable[query_pb2.CountExecutionsResponse]],
+    ) -> abc.Awaitable[query_pb2.CountExecutionsResponse]:
+        """How many executions there are in each state, of those that a filter matches."""
+
+    def GetDocument(
+        self,
+        request: query_pb2.GetDocumentRequest,
+        context: aio.ServicerContext[query_pb2.GetDocumentRequest, abc.Awaitable[query_pb2.GetDocumentResponse]],
+    ) -> abc.Awaitable[query_pb2.GetDocumentResponse]:
+        """The document that an execution executes, as it was accepted."""
 
     def GetEvents(
         self,
