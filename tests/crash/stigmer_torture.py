@@ -44,6 +44,7 @@ __all__ = ["StigmerTorture"]
 
 _AT_ONCE = 16
 _REST_S_MAX = 180.0
+_SETTLE_S_MAX = 60.0
 _HEADER = "document: {dsl: 1.0.0, namespace: torture, name: %s, version: 1.0.0}\n"
 _TASKS = {
     "short": "do: [{one: {set: {a: 1}}}]\n",
@@ -304,6 +305,13 @@ class StigmerTorture:
                 if promise.kind == "long":
                     await self._cancel(promise)
             await asyncio.sleep(0.2)
+        # What is half-done is finished by the services, not by `verify`.
+        give_up_s = monotonic_s() + _SETTLE_S_MAX
+        while left := await store._database.commits.count_documents({}):
+            if monotonic_s() > give_up_s:
+                self.report.violations.append(f"{left} commits have not been settled")
+                break
+            await asyncio.sleep(0.5)
         await store.close()
         # What has not ended by then is judged as lost.
         if self._followers:
@@ -340,11 +348,12 @@ class StigmerTorture:
         store = MongoStore(f"{self._mongo.url}/torture", retention_s=3600.0)
         ledger, statuses = Ledger(), {}
         after = 0
-        while (found := await store.inspect(after)) is not None:
-            after = found.execution.number
-            statuses[found.execution.id] = found.execution.standing.status
-            for _, message in found.events:
-                ledger.take(WorkflowProgressEvent.FromString(message), message)
+        while some := await store.inspect(after):
+            after = some[-1].execution.number
+            for found in some:
+                statuses[found.execution.id] = found.execution.standing.status
+                for _, message in found.events:
+                    ledger.take(WorkflowProgressEvent.FromString(message), message)
         await store.close()
         return ledger, statuses
 

@@ -19,6 +19,8 @@ from redis.asyncio import Redis
 from fastrunner.base import limits
 from fastrunner.stigmer.fanout import CHANNEL
 from fastrunner.stigmer.server import CannotServe, ServiceOptions, StigmerService
+from fastrunner.stigmer.store import Arrived
+from fastrunner.stigmer.store.mongodb.store import MongoStore
 from tests.integration.stigmer import (
     SMALL,
     Client,
@@ -32,6 +34,7 @@ from tests.integration.stigmer import (
 )
 from tests.mongodb import MongoServer, fresh_url
 from tests.redis import RedisServer, redis_server
+from tests.unit.stigmer_deaths import Died, Life, bound
 
 Served = tuple[StigmerService, Reporter, Client]
 START = {"workflow": {"namespace": "tests", "name": "small"}}
@@ -356,3 +359,39 @@ async def test_what_is_no_url_of_a_redis_is_told_without_it(url: str) -> None:
         async with service(Path("/nowhere"), mongodb_url=url, redis_url="http://me:secret-word@localhost"):
             pass
     assert "secret-word" not in str(refusal.value)
+
+
+async def test_what_a_dead_one_left_half_done_is_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sends it again: who follows has it all the same, and so has the feed."""
+    monkeypatch.setattr(limits, "STIGMER_SETTLE_INTERVAL_S", 0.05)
+    async with replica(url) as (served, reporter, client):
+        await reporter.send(event("e", 1, "workflow_started"))
+        async with client.feed() as changes:
+            dead = MongoStore(url, retention_s=3600.0)
+            # It notes what it begins, and stores the events.
+            bound(dead, Life(1 + 2))
+            late = [event("e", 2), event("e", 3, "workflow_completed", status="completed")]
+            with pytest.raises(Died):
+                await dead.take([Arrived(each, each.SerializeToString()) for each in late])
+            await dead.close()
+            assert ids(await client.follow("e", after=1)) == [2, 3]
+            async for change in changes:
+                if json.dumps(change).count("completed"):
+                    break
+        assert served.metrics.executions_settled.value >= 1
+        assert served.metrics.executions_ended.labels("completed").value == 1
+    assert verified(Path("/nowhere"), FASTRUNNER_STIGMER_MONGODB_URL=url)[0] == 0
+
+
+async def test_verify_finishes_what_nobody_is_there_to_finish(url: str) -> None:
+    dead = MongoStore(url, retention_s=3600.0)
+    await dead._database.open()
+    bound(dead, Life(1 + 1 + 1 + 1))
+    first = event("e", 1, "workflow_started")
+    with pytest.raises(Died):
+        await dead.take([Arrived(first, first.SerializeToString())])
+    await dead.close()
+    assert verified(Path("/nowhere"), FASTRUNNER_STIGMER_MONGODB_URL=url)[:2] == (
+        0,
+        {"executions": 1, "events": 1, "unfinished": 1, "findings": 0},
+    )

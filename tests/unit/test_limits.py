@@ -44,7 +44,15 @@ REACHED = {
         "STIGMER_DOCUMENT_REQUEST_SIZE_BYTES_MAX": "test_what_a_document_cannot_hold_is_refused",
         "STIGMER_MOVES_MAX": "test_counters_move_by_themselves_also_those_of_a_dead_service",
     },
+    "unit/test_stigmer_settling.py": {
+        "STIGMER_INSPECTED_EVENTS_MAX": "test_only_so_much_is_inspected_at_once",
+        "STIGMER_INSPECTED_MAX": "test_only_so_much_is_inspected_at_once",
+        "STIGMER_SETTLED_AT_ONCE_MAX": "test_only_so_much_is_settled_at_one_look",
+        "STIGMER_SETTLED_COMMITS_MAX": "test_only_so_much_is_settled_at_one_look",
+        "STIGMER_SETTLE_AGAIN_S": "test_a_note_is_settled_twice_before_it_goes",
+    },
     "integration/test_stigmer_shared.py": {
+        "STIGMER_SETTLE_INTERVAL_S": "test_what_a_dead_one_left_half_done_is_shown",
         "STIGMER_STORE_CALL_S_MAX": "test_a_store_that_hangs_is_told",
         "STIGMER_STORE_FIND_S_MAX": "test_a_store_that_is_away_is_told_and_comes_back",
         "STIGMER_FOLLOWED_BATCH_MAX": "test_without_redis_it_is_shown_a_moment_later",

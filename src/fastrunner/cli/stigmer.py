@@ -135,6 +135,7 @@ async def _verify(make: "Callable[[], Store]", as_json: bool) -> int:
 
     import orjson
 
+    from fastrunner.stigmer.store import SharedStore
     from fastrunner.stigmer.verify import Verified
     from fastrunner.stigmer.verify import verify as findings_of
 
@@ -142,6 +143,8 @@ async def _verify(make: "Callable[[], Store]", as_json: bool) -> int:
     verified = Verified()
     try:
         await store.open()
+        if isinstance(store, SharedStore):
+            await store.settle_all()
         async for finding in findings_of(store, verified):
             if as_json:
                 click.echo(orjson.dumps({"finding": asdict(finding)}).decode())

@@ -439,6 +439,9 @@ class StigmerMetrics(_Definitions):
         self.executions_ended = self._counters(
             "executions_ended_total", "Executions whose last event has come", {"status": sorted(FINAL_STATUSES)}
         )
+        self.executions_settled = self._counter(
+            "executions_settled_total", "Executions looked after because nobody knew whether their commit was whole"
+        )
         self.executions_expired = self._counter("executions_expired_total", "Executions forgotten after their time")
         self.launches = self._counters(
             "launches_total",

@@ -22,6 +22,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 from fastrunner.counts.definitions import StigmerMetrics
 from fastrunner.errors import RunnerError, code_of
 from fastrunner.progress.wire import frames
+from fastrunner.stigmer.counted import count_taken
 from fastrunner.stigmer.followers import Followers
 from fastrunner.stigmer.ids import id_refusal
 from fastrunner.stigmer.store import Arrived, Store, Taken
@@ -110,13 +111,7 @@ class Reports:
             taken = await self._store.take(events)
         except RunnerError as error:
             await self._refuse(context, _CODES[code_of(error)], error.message)
-        metrics = self._metrics
-        metrics.events_stored.inc(taken.stored)
-        metrics.events_duplicate.inc(taken.duplicates)
-        for kind, count in taken.violations.items():
-            metrics.violations.labels(kind).inc(count)
-        for status, count in taken.ended.items():
-            metrics.executions_ended.labels(status).inc(count)
+        count_taken(self._metrics, taken)
         self._followers.tell(taken.told)
         return taken
 

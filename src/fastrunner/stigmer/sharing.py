@@ -1,5 +1,7 @@
 """Support: what a service does about others that use the same store: hears of them by Redis, and looks itself.
 
+What a service leaves half-done, whichever of them is there finishes.
+
 Rules: only executions that are followed are looked at, many at once; who knows as much already hears nothing.
 """
 
@@ -13,6 +15,7 @@ from fastrunner.base import limits
 from fastrunner.base.extras import stigmer_refusal
 from fastrunner.counts.definitions import StigmerMetrics
 from fastrunner.errors import RunnerError
+from fastrunner.stigmer.counted import count_taken
 from fastrunner.stigmer.ending import ended
 from fastrunner.stigmer.followers import Followers
 from fastrunner.stigmer.opening import CannotServe
@@ -41,7 +44,8 @@ async def sharing(
             fanout.start()
             stack.push_async_callback(fanout.close)
         sweeping = asyncio.create_task(_keep_sweeping(store, followers, metrics))
-        stack.push_async_callback(ended, sweeping)
+        settling = asyncio.create_task(_keep_settling(store, followers, metrics))
+        stack.push_async_callback(ended, sweeping, settling)
         yield
 
 
@@ -68,6 +72,20 @@ async def _keep_sweeping(store: SharedStore, followers: Followers, metrics: Stig
             metrics.followers_late.inc(await _sweep(store, followers))
         except RunnerError as error:
             _log.warning("what is followed cannot be looked at: %s", error.message)
+
+
+async def _keep_settling(store: SharedStore, followers: Followers, metrics: StigmerMetrics) -> None:
+    """Again and again, until cancelled."""
+    while True:
+        await asyncio.sleep(limits.STIGMER_SETTLE_INTERVAL_S)
+        try:
+            settled = await store.settle()
+        except RunnerError as error:
+            _log.warning("what is left half-done cannot be finished: %s", error.message)
+            continue
+        metrics.executions_settled.inc(len(settled.told))
+        count_taken(metrics, settled)
+        followers.tell(settled.told)
 
 
 async def _sweep(store: SharedStore, followers: Followers) -> int:

@@ -51,14 +51,15 @@ class Verified:
 async def verify(store: Store, verified: Verified) -> AsyncIterator[Finding]:
     """Everything that is wrong; counts what it looks at in `verified`. Raises StorageFailed."""
     after = 0
-    while (found := await store.inspect(after)) is not None:
-        after = found.execution.number
-        verified.executions += 1
-        verified.events += len(found.events)
-        verified.unfinished += found.execution.standing.status not in FINAL_STATUSES
-        for finding in _inspect(found):
-            verified.findings += 1
-            yield finding
+    while some := await store.inspect(after):
+        after = some[-1].execution.number
+        for found in some:
+            verified.executions += 1
+            verified.events += len(found.events)
+            verified.unfinished += found.execution.standing.status not in FINAL_STATUSES
+            for finding in _inspect(found):
+                verified.findings += 1
+                yield finding
     for violation in await store.inspect_violations():
         verified.findings += 1
         words = "came again with other bytes" if violation.kind == "changed" else "came after the last one"

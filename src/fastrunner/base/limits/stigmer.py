@@ -58,6 +58,24 @@ STIGMER_MOVES_MAX: Final = 500
 STIGMER_COUNTING_INTERVAL_S: Final = 1.0
 """How often it is looked for what another service has left uncounted: how late counts on MongoDB are after a death."""
 
+STIGMER_SETTLE_INTERVAL_S: Final = 1.0
+"""How often it is looked for what another service has left half-done: it is finished the second time it is there."""
+
+STIGMER_SETTLE_AGAIN_S: Final = 20.0
+"""When it is looked at for the last time: a call of who left it may be under way so long, and its server be slow."""
+
+STIGMER_SETTLED_COMMITS_MAX: Final = 20
+"""Commits that are finished at one look, the oldest first."""
+
+STIGMER_SETTLED_AT_ONCE_MAX: Final = 100
+"""Executions that are read at once for it: an output may have some MiB."""
+
+STIGMER_INSPECTED_MAX: Final = 100
+"""Executions that `verify` reads at once from a database: a scan for each is slow."""
+
+STIGMER_INSPECTED_EVENTS_MAX: Final = 10_000
+"""Events of theirs, about: one execution may have more."""
+
 STIGMER_REDIS_CALL_S_MAX: Final = 5.0
 """How long a call to Redis may take before it counts as away."""
 

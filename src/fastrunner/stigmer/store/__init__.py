@@ -335,8 +335,8 @@ class Store(Protocol):
     async def expire(self, now_ms: int, count_max: int) -> int:
         """Forgets executions, with their events, whose time is over; how many."""
 
-    async def inspect(self, after: int) -> Inspected | None:
-        """The execution with the next number after one; None after the last."""
+    async def inspect(self, after: int) -> Sequence[Inspected]:
+        """Executions with the next numbers after one, in their order; none after the last."""
 
     async def inspect_counters(self) -> Sequence[Drift]:
         """Counters that are wrong."""
@@ -354,6 +354,13 @@ class Store(Protocol):
 @runtime_checkable
 class SharedStore(Store, Protocol):
     """A store of several services at once."""
+
+    async def settle(self) -> Taken:
+        """Finishes some of what a service that is dead, or whose commit has failed, has left between two writes; what
+        became of it, all of which is to be told. To be called again and again."""
+
+    async def settle_all(self) -> None:
+        """Finishes all that is left, for whoever wants to look at the store."""
 
     async def last_sequences(self, execution_ids: Sequence[str]) -> Mapping[str, int]:
         """How far executions are shown, of those that are there."""

@@ -171,7 +171,7 @@ class SqliteStore:
         rows = await self._read("list_workflows", parameters)
         return [Workflow(WorkflowKey(*names), created_ms, bool(latest)) for *names, created_ms, latest in rows]
 
-    async def inspect(self, after: int) -> Inspected | None:
+    async def inspect(self, after: int) -> Sequence[Inspected]:
         """See Store."""
         return await self._reading(lambda db: _inspect(db, after))
 
@@ -321,13 +321,13 @@ def _events_after(
     return EventsPage(messages, max(last_sequence, after + len(messages)), status in FINAL_STATUSES)
 
 
-def _inspect(db: apsw.Connection, after: int) -> Inspected | None:
+def _inspect(db: apsw.Connection, after: int) -> Sequence[Inspected]:
     db.execute(_QUERIES["begin_reading"])
     try:
         rows = read_all(db, _QUERIES["inspect_execution"].replace("{columns}", _COLUMNS), (after,))
         if not rows:
-            return None
+            return []
         execution = _execution(rows[0])
-        return Inspected(execution, read_all(db, _QUERIES["select_following"], (execution.id, -(2**63))))
+        return [Inspected(execution, read_all(db, _QUERIES["select_following"], (execution.id, -(2**63))))]
     finally:
         db.execute(_QUERIES["end_reading"])

@@ -71,6 +71,7 @@ class Database:
             ) from None
         self.events: Collection = found["events"]
         self.executions: Collection = found["executions"]
+        self.commits: Collection = found["commits"]
         self.counters: Collection = found["counters"]
         self.violations: Collection = found["violations"]
         self.workflows: Collection = found["workflows"]

@@ -2,6 +2,7 @@
 
     events      {_id: "<number of the execution>-<sequence>", message}  16 hexadecimal digits each
     executions  {_id: execution, number, ..., the fold, counted, counted_in, is_due, is_expired}
+    commits     {_id: lane of a service, turn, numbers of executions}
     counters    {_id: group as JSON, namespace, name, version, status, executions, batch}
     violations  {_id: event's key and kind, execution_id, sequence, kind, seen_ms, times}
     workflows   {_id: names as JSON, namespace, name, version, rank, created_ms, hash, document}
@@ -29,6 +30,7 @@ __all__ = [
     "execution_of",
     "group_of",
     "key_of",
+    "number_of",
     "recorded",
     "reported",
     "sequence_of",
@@ -47,6 +49,11 @@ _STANDING: Final = tuple(field.name for field in fields(Standing))
 def event_key(number: int, sequence: int) -> str:
     """The key of an event, by the number of its execution."""
     return f"{number:016x}-{sequence:016x}"
+
+
+def number_of(key: str) -> int:
+    """The number of the execution whose event has a key."""
+    return int(key[:16], 16)
 
 
 def sequence_of(key: str) -> int:

@@ -45,11 +45,13 @@ from fastrunner.stigmer.store.mongodb.documents import (
     events_of,
     execution_of,
     group_of,
+    number_of,
     recorded,
     reported,
-    sequence_of,
 )
 from fastrunner.stigmer.store.mongodb.forgetting import forget, mark
+from fastrunner.stigmer.store.mongodb.inspecting import LOOK_PAUSE_S, LOOKS_MAX, inspect
+from fastrunner.stigmer.store.mongodb.settling import Lane, Settler
 from fastrunner.stigmer.store.mongodb.taking import Taking
 from fastrunner.stigmer.store.mongodb.workflows import add_workflow, find_workflow, page_workflows
 from fastrunner.stigmer.store.writer import GroupWriter
@@ -60,8 +62,6 @@ _log = logging.getLogger(__name__)
 _THERE: Final = {"is_expired": False}
 _GATHER_S: Final = 0.05
 """How long changes are gathered, to be counted together."""
-_LOOKS_MAX: Final = 50
-_LOOK_PAUSE_S: Final = 0.1
 
 
 class _Takes(GroupWriter):
@@ -71,13 +71,18 @@ class _Takes(GroupWriter):
         super().__init__()
         self._database = database
         self._retention_ms = retention_ms
+        self._lane = Lane(database)
 
     @failing
     async def commit(self, works: Sequence[Any]) -> Sequence[Any]:
         """See GroupWriter."""
         events = [event for work in works for event in work]
-        taking = Taking(self._database, events, wall_ms(), self._retention_ms)
-        await taking.perform()
+        taking = Taking(self._database, events, wall_ms(), self._retention_ms, self._lane.note)
+        try:
+            await taking.perform()
+        except BaseException:
+            self._lane.leave()
+            raise
         outcomes: list[Taken] = []
         place = 0
         told: set[str] = set()
@@ -85,6 +90,11 @@ class _Takes(GroupWriter):
             outcomes.append(_taken(taking, work, place, told))
             place += len(work)
         return outcomes
+
+    async def clear(self) -> None:
+        """Removes the note of what is whole, if nothing is being written. Raises PyMongoError."""
+        if not self.waiting_count:
+            await self._lane.clear()
 
 
 class MongoStore:
@@ -96,6 +106,7 @@ class MongoStore:
         self._database = Database(url)
         self._retention_ms = int(retention_s * 1000)
         self._takes = _Takes(self._database, self._retention_ms)
+        self._settler = Settler(self._database, self._retention_ms)
         self._due = asyncio.Event()
         self._counting: asyncio.Task[None] | None = None
 
@@ -133,7 +144,7 @@ class MongoStore:
         """See Store. Raises TooLarge for a request that a document cannot hold."""
         _check_size(len(execution.request), limits.STIGMER_DOCUMENT_REQUEST_SIZE_BYTES_MAX, "the execution")
         self._due.set()
-        for _ in range(_LOOKS_MAX):
+        for _ in range(LOOKS_MAX):
             number = await self._database.take_numbers(1)
             new = reported(execution.id, execution.name, number, execution.created_ms) | recorded(execution)
             try:
@@ -222,9 +233,23 @@ class MongoStore:
 
     @failing
     async def reconcile(self) -> None:
-        """Moves every counter that is due. Raises StorageFailed."""
+        """Moves every counter that is due, and removes the note of what is whole. Raises StorageFailed."""
         while await count_due(self._database):
             pass
+        await self._takes.clear()
+
+    @failing
+    async def settle(self) -> Taken:
+        """See SharedStore."""
+        settled = await self._settler.settle()
+        if settled.told:
+            self._due.set()
+        return settled
+
+    @failing
+    async def settle_all(self) -> None:
+        """See SharedStore."""
+        await self._settler.settle_all()
 
     # --- reading ---
 
@@ -314,45 +339,32 @@ class MongoStore:
     # --- inspecting ---
 
     @failing
-    async def inspect(self, after: int) -> Inspected | None:
-        """See Store. Two looks at it with its events between them have to agree; what is being written settles."""
-        condition = {"number": {"$gt": after}, **_THERE}
-        for look in range(_LOOKS_MAX):
-            found = self._database.executions.find(condition, {"request": 0}).sort("number", ASCENDING).limit(1)
-            before = [document async for document in found]
-            if not before:
-                return None
-            rows = self._database.events.find(events_of(before[0]["number"])).sort("_id")
-            events = [(sequence_of(row["_id"]), row["message"]) async for row in rows]
-            again = await self._database.executions.find_one({"_id": before[0]["_id"]}, {"request": 0})
-            highest = max((sequence for sequence, _ in events), default=0)
-            is_settled = again == before[0] and highest == before[0]["stored_sequence"]
-            if is_settled or look == _LOOKS_MAX - 1:
-                break
-            await asyncio.sleep(_LOOK_PAUSE_S)
-        return Inspected(execution_of(before[0]), events)
+    async def inspect(self, after: int) -> Sequence[Inspected]:
+        """See Store. What is being written settles."""
+        return await inspect(self._database, after)
 
     @failing
     async def inspect_counters(self) -> Sequence[Drift]:
         """See Store. Moves what is due first, as a service that runs does."""
-        for _ in range(_LOOKS_MAX):
+        for _ in range(LOOKS_MAX):
             await self.reconcile()
             before = await self._database.service.find_one({"_id": "moves"})
             sums = await self._sums()
             after = await self._database.service.find_one({"_id": "moves"})
             if before == after and before is not None and before["plan"] is None:
                 break
-            await asyncio.sleep(_LOOK_PAUSE_S)
+            await asyncio.sleep(LOOK_PAUSE_S)
         return [Drift(group, *both) for group, both in sorted(sums.items()) if both[0] != both[1]]  # type: ignore[arg-type]
 
     async def _sums(self) -> dict[tuple[str, ...], list[int]]:
-        """What counters say, and what is there, by group. What is due counts as what it is counted under."""
+        """What counters say, and what is there, by group. What is due, or will be once it is forgotten, counts as what
+        it is counted under."""
         sums: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0])
         async for counter in self._database.counters.find():
             sums[tuple(group_of(counter))][0] += counter["executions"]
-        fields = ("namespace", "name", "version", "status", "counted", "is_due")
+        fields = ("namespace", "name", "version", "status", "counted", "is_due", "is_expired")
         async for document in self._database.executions.find({}, fields):
-            group = document["counted"] if document["is_due"] else group_of(document)
+            group = document["counted"] if document["is_due"] or document["is_expired"] else group_of(document)
             if group is not None:
                 sums[tuple(group)][1] += 1
         return sums
@@ -369,7 +381,7 @@ class MongoStore:
         strays: dict[str, int] = defaultdict(int)
         numbers = {each["number"] async for each in self._database.executions.find({}, ("number",))}
         async for row in self._database.events.find({}, ("_id",)):
-            if int(row["_id"][:16], 16) not in numbers:
+            if number_of(row["_id"]) not in numbers:
                 strays[await self._whose(row["_id"])] += 1
         return strays
 

@@ -1,16 +1,17 @@
 """Support: one commit of events on MongoDB: executions that are not there, events, then what follows folded.
 
 Theory of operation: whoever dies between two of these writes has acknowledged nothing, so the runner sends the events
-again, and the second time goes on where the first one ended. Others may write the same execution meanwhile. What is
-folded is written only where the execution is as it was read, gap and all; who finds it changed reads and folds again,
-so of two that store different events of one execution at the same time the later one sees both. An execution that is
-forgotten meanwhile is made anew, with its events.
+again, and the second time goes on where the first one ended. If nobody does, whoever finds the note that was written
+before does the rest: see settling. Others may write the same execution meanwhile. What is folded is written only where
+the execution is as it was read, gap and all; who finds it changed reads and folds again, so of two that store different
+events of one execution at the same time the later one sees both. An execution that is forgotten meanwhile is made anew,
+with its events.
 
 Rules: events are stored before they are folded, and what is folded is what is stored. What is acknowledged is what the
 last look has seen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -63,7 +64,14 @@ class Fate:
 class Taking:
     """Some events on their way into the store."""
 
-    def __init__(self, database: Database, events: Sequence[Arrived], now_ms: int, retention_ms: int) -> None:
+    def __init__(
+        self, database: Database, events: Sequence[Arrived], now_ms: int, retention_ms: int,
+        note: Callable[[Sequence[int]], Awaitable[object]] | None = None,
+    ) -> None:  # fmt: skip
+        """`note` keeps the numbers of the executions that it is about, before anything of them is stored; None: nothing
+        is stored, only folded."""
+        self._note = note
+        self._noted: set[int] = set()
         self._database = database
         self._events = events
         self._now_ms = now_ms
@@ -80,21 +88,43 @@ class Taking:
         names = {each.event.workflow_execution_id: each.event.workflow_name for each in self._events}
         heads = await self._heads(names)
         self.fates = {execution_id: Fate(shown_before=head["last_sequence"]) for execution_id, head in heads.items()}
+        await self._note_numbers()
         await self._insert()
         for _ in range(_ROUNDS_MAX):
             heads = await self._advance(heads)
             if not heads:
-                late = [(each, number) for each, fate in self.fates.items() for number in fate.after_end]
-                await self._violate(late, "after_end")
                 return
             if lost := {each: names[each] for each, head in heads.items() if head["is_expired"]}:
                 # They may have been stored after all else of it was removed: nobody would find them any more.
                 await forget_events(self._database, [heads[each]["number"] for each in lost])
                 heads |= await self._heads(lost)
+                await self._note_numbers()
                 await self._inserted(
                     [self._row(each) for each in self._events if each.event.workflow_execution_id in lost]
                 )
         raise StorageFailed("others write the same executions at the same time, again and again: send it again")
+
+    async def settle(self, numbers: Sequence[int]) -> list[int]:
+        """Folds what is stored of executions, and nobody may have folded; gives the numbers that none has any more.
+        Raises PyMongoError, StorageFailed, DecodeError."""
+        found = self._database.executions.find({"number": {"$in": list(numbers)}}, _HEAD)
+        heads = {head["_id"]: head async for head in found}
+        there = {head["number"] for head in heads.values()}
+        heads = {execution_id: head for execution_id, head in heads.items() if not head["is_expired"]}
+        self._numbers = {execution_id: head["number"] for execution_id, head in heads.items()}
+        self.fates = {execution_id: Fate(shown_before=head["last_sequence"]) for execution_id, head in heads.items()}
+        for _ in range(_ROUNDS_MAX):
+            heads = await self._advance(heads)
+            for gone in [execution_id for execution_id, head in heads.items() if head["is_expired"]]:
+                del heads[gone], self.fates[gone]
+            if not heads:
+                return [number for number in numbers if number not in there]
+        raise StorageFailed("others write the same executions at the same time, again and again")
+
+    async def _note_numbers(self) -> None:
+        self._noted.update(self._numbers.values())
+        if self._note is not None:
+            await self._note(sorted(self._noted))
 
     # --- executions ---
 
@@ -168,14 +198,15 @@ class Taking:
         updates = []
         for execution_id, sequence in keys:
             number = self._numbers[execution_id]
-            what = {"number": number, "execution_id": execution_id, "sequence": sequence, "kind": kind}
-            updates.append(
-                UpdateOne(
-                    {"_id": f"{event_key(number, sequence)}-{kind}"},
-                    {"$inc": {"times": 1}, "$setOnInsert": {**what, "seen_ms": self._now_ms}},
-                    upsert=True,
-                )
+            what: Document = {"number": number, "execution_id": execution_id, "sequence": sequence, "kind": kind}
+            what["seen_ms"] = self._now_ms
+            # One after the end is folded once, whoever is surprised by others, or dies, in the middle of it.
+            update = (
+                {"$setOnInsert": {**what, "times": 1}}
+                if kind == "after_end"
+                else {"$inc": {"times": 1}, "$setOnInsert": what}
             )
+            updates.append(UpdateOne({"_id": f"{event_key(number, sequence)}-{kind}"}, update, upsert=True))
         if updates:
             await self._database.violations.bulk_write(updates)
 
@@ -192,6 +223,8 @@ class Taking:
             if update is not None:
                 updates.append(update)
             self.fates[execution_id].after_end = late
+            # Before it is folded: afterwards nobody would look at it again.
+            await self._violate([(execution_id, sequence) for sequence in late], "after_end")
         if updates:
             await self._database.executions.bulk_write(updates, ordered=False)
         return await self._look_again(heads, expected)
@@ -229,7 +262,7 @@ class Taking:
         late: list[int] = []
         while (event := arrived.get(standing.last_sequence + 1)) is not None:
             standing = _folded(standing, event, late)
-        if highest > standing.last_sequence:
+        if highest > standing.last_sequence or not self._events:
             rows = self._database.events.find(events_of(head["number"], standing.last_sequence)).sort("_id")
             async for row in rows:
                 sequence = sequence_of(row["_id"])
