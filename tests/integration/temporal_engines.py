@@ -21,16 +21,19 @@ from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Definition, DefinitionRef, EffectPerformer
 from fastrunner.errors import UnknownWorkflow
+from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
 from fastrunner.tasks.emit.perform import Emit
 from fastrunner.tasks.emit.sinks import HttpPost
-from tests.integration.engines import Performer
+from tests.integration.engines import Performer, until
 from tests.integration.temporal_server import TemporalServer
 
 if TYPE_CHECKING:
     from fastrunner.engine.temporal.engine import TemporalEngine
 
-__all__ = ["Cluster", "Registered", "cluster_on", "serving_temporal", "shown"]
+__all__ = ["Cluster", "Registered", "cluster_on", "reported", "serving_temporal", "shown"]
+
+_REPORTED_S_MAX = 90.0
 
 
 @contextmanager
@@ -153,3 +156,10 @@ def shown(events: list[WorkflowProgressEvent]) -> list[str]:
         copy.timestamp_ms = 0
         texts.append(str(copy))
     return texts
+
+
+async def reported(cluster: Cluster, execution_id: str) -> list[str]:
+    """The events that the receiver has once it has the last one, but for their times."""
+    events = cluster.events.setdefault(execution_id, [])
+    await until(lambda: events and events[-1].event_type in TERMINAL_EVENTS, "the last event", _REPORTED_S_MAX)
+    return shown(events)

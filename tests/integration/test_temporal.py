@@ -27,7 +27,6 @@ from fastrunner.errors import (
     UnknownExecution,
     WrongState,
 )
-from fastrunner.progress.names import TERMINAL_EVENTS
 from tests.integration.callbacks import free_port
 from tests.integration.engines import (
     CALL,
@@ -42,7 +41,14 @@ from tests.integration.engines import (
     until,
     until_status,
 )
-from tests.integration.temporal_engines import Cluster, Registered, cluster_on, opened, serving_temporal, shown
+from tests.integration.temporal_engines import (
+    Registered,
+    cluster_on,
+    opened,
+    reported,
+    serving_temporal,
+    shown,
+)
 from tests.outside import require
 
 if TYPE_CHECKING:
@@ -64,13 +70,6 @@ def address() -> Iterator[str]:
 
 async def ended(engine: WorkerEngine, execution_id: str) -> ExecutionView:
     return await until_status(engine, execution_id, *ENDED, timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
-
-
-async def reported(cluster: Cluster, execution_id: str) -> list[str]:
-    """The events that the receiver has once it has the last one."""
-    events = cluster.events.setdefault(execution_id, [])
-    await until(lambda: events and events[-1].event_type in TERMINAL_EVENTS, "the last event", TIMEOUT_S)
-    return shown(events)
 
 
 CHILD = document("  - one:\n      set: { doubled: '${ .n * 2 }' }\n", "double")

@@ -17,8 +17,8 @@ from fastrunner.base import clock, limits
 from fastrunner.blobs.directory import Directory
 from fastrunner.errors import Unavailable
 from tests.integration.engines import SET, Performer, document, submission, until, until_status
-from tests.integration.temporal_engines import cluster_on, serving_temporal
-from tests.integration.test_temporal import ended, histories, replay, reported
+from tests.integration.temporal_engines import cluster_on, reported, serving_temporal
+from tests.integration.test_temporal import ended, histories, replay
 from tests.outside import require
 
 if TYPE_CHECKING:

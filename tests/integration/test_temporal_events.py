@@ -18,10 +18,9 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import ExecutionView, WorkerEngine
 from fastrunner.errors import IdTaken, InvalidRequest, TooLarge, Unavailable
-from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.tasks.emit.perform import Emit
 from tests.integration.engines import all_events, bus_of, document, engine_on, submission, until, until_status
-from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal, shown
+from tests.integration.temporal_engines import cluster_on, opened, reported, serving_temporal, shown
 from tests.integration.test_event_sinks import receiving
 from tests.outside import require
 
@@ -177,12 +176,6 @@ async def listening(engine: WorkerEngine, *execution_ids: str) -> None:
 
 async def ended(engine: WorkerEngine, execution_id: str) -> ExecutionView:
     return await until_status(engine, execution_id, *ENDED, timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
-
-
-async def reported(cluster: Cluster, execution_id: str) -> list[str]:
-    events = cluster.events.setdefault(execution_id, [])
-    await until(lambda: events and events[-1].event_type in TERMINAL_EVENTS, "the last event", TIMEOUT_S)
-    return shown(events)
 
 
 def outcome(view: ExecutionView) -> tuple[Any, ...]:

@@ -9,10 +9,9 @@ import pytest
 
 from fastrunner.base import limits
 from fastrunner.errors import UnknownExecution, WrongState
-from fastrunner.progress.names import TERMINAL_EVENTS
 from tests.integration.callbacks import free_port
 from tests.integration.engines import SET, document, submission, until, until_status
-from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal, shown
+from tests.integration.temporal_engines import cluster_on, opened, reported, serving_temporal
 from tests.outside import require
 
 if TYPE_CHECKING:
@@ -40,12 +39,6 @@ async def kinds(engine: "TemporalEngine", execution_id: str) -> list[str]:
     await handle.result()
     found = (await handle.fetch_history()).events
     return [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in found]
-
-
-async def reported(cluster: Cluster, execution_id: str) -> list[str]:
-    events = cluster.events.setdefault(execution_id, [])
-    await until(lambda: events and events[-1].event_type in TERMINAL_EVENTS, "the last event", TIMEOUT_S)
-    return shown(events)
 
 
 async def test_what_a_history_costs(address: str) -> None:
