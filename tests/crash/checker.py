@@ -1,13 +1,13 @@
 """Support: compares what clients were promised with what came out, execution by execution."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.stigmer.ledger import Ledger
 from tests.crash.children import CANCELLED_BY_ITSELF, broken_families
-from tests.crash.hearing import EventLog, broken_talks, heard_by
+from tests.crash.hearing import broken_talks, heard_by
 from tests.crash.histories import broken_history, broken_pause, end_of
 from tests.crash.workload import Promise
 
@@ -54,10 +54,10 @@ class Verdict:
 
 def judge(
     promises: Iterable[Promise], ledger: Ledger, journal: Kept, calls: dict[str, list[float]],
-    status_of: Callable[[str], str], log: EventLog | None = None,
+    status_of: Callable[[str], str], published: Iterable[Mapping[str, Any]] | None = None,
 ) -> Verdict:  # fmt: skip
-    """Judges a runner that has come to rest. `status_of` gives the final status, or `unknown` if it was deleted; `log`
-    has the CloudEvents, None: nobody hears any."""
+    """Judges a runner that has come to rest. `status_of` gives the final status, or `unknown` if it was deleted;
+    `published` are the CloudEvents, None: nobody hears any."""
     verdict, promises = Verdict(), list(promises)
 
     def events_of(execution_id: str) -> list[WorkflowProgressEvent]:
@@ -77,10 +77,11 @@ def judge(
             verdict.lost[promise.execution_id] = sentence
     seen = {*ledger.executions(), *journal.executions()}
     verdict.lost.update(broken_families(promises, sorted(seen), events_of, status_of))
-    if log is not None:
-        verdict.duplicated.update(broken_talks(promises, log, events_of))
+    if published is not None:
+        verdict.duplicated.update(broken_talks(promises, published, events_of))
     verdict.heard = sum(len(heard_by(events_of(promise.execution_id))) for promise in promises if promise.pair)
-    verdict.lost.update(journal.differences(ledger.encoded))
+    for execution_id, sentence in journal.differences(ledger.encoded).items():
+        verdict.lost.setdefault(execution_id, sentence)
     _judge_effects(verdict, journal.completed_s, calls)
     return verdict
 

@@ -88,10 +88,11 @@ class EventLog:
                 self._seen = row[0]
                 self.events[row[0]] = orjson.loads(proven(row, self._seals) or b"null")
 
-    def emitted(self) -> Counter[tuple[str, int]]:
-        """How many events there are of each that an execution has emitted: (execution, round)."""
-        data = [event["data"] for event in self.events.values()]
-        return Counter((each["by"], each["n"]) for each in data if "by" in each)
+
+def _emitted(events: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, int]]:
+    """How many CloudEvents there are of each that an execution has emitted: (execution, round)."""
+    data = [event["data"] for event in events]
+    return Counter((each["by"], each["n"]) for each in data if "by" in each)
 
 
 def heard_by(events: Iterable[WorkflowProgressEvent]) -> list[dict[str, Any]]:
@@ -105,11 +106,14 @@ def heard_by(events: Iterable[WorkflowProgressEvent]) -> list[dict[str, Any]]:
 
 
 def broken_talks(
-    promises: Iterable["Promise"], log: EventLog, events_of: Callable[[str], list[WorkflowProgressEvent]]
+    promises: Iterable["Promise"],
+    published: Iterable[Mapping[str, Any]],
+    events_of: Callable[[str], list[WorkflowProgressEvent]],
 ) -> dict[str, str]:
-    """What is wrong, by execution: something heard twice, in another order or of others, or emitted twice."""
+    """What is wrong, by execution: something heard twice, in another order or of others, or emitted twice. `published`
+    are all CloudEvents, each once."""
     broken = {}
-    emitted = log.emitted()
+    emitted = _emitted(published)
     for promise in promises:
         if promise.kind not in HEARS or not promise.accepted:
             continue

@@ -25,7 +25,7 @@ from fastrunner.stigmer.ledger import Ledger
 from tests.crash.checker import judge
 from tests.crash.children import is_child
 from tests.crash.documents import CHILDREN, DETACHED, definitions, document, kinds
-from tests.crash.hearing import HEARS
+from tests.crash.hearing import HEARS, HEARS_A_CLIENT, PARTNERS
 from tests.crash.monkey import ReceiverProcess
 from tests.crash.report import Report, shown
 from tests.crash.temporal_histories import Histories
@@ -39,7 +39,7 @@ _AT_ONCE = 12
 _REST_S_MAX = 180.0
 _EXPECTED = "Temporal at "
 """What a replica may say of a server that is killed."""
-KINDS = tuple(kind for kind in kinds if kind not in HEARS and kind != "messages")
+KINDS = tuple(kind for kind in kinds if kind != "messages")
 """What this engine executes."""
 
 
@@ -143,8 +143,11 @@ class TemporalTorture:
             number += 1
             promise = Promise(f"t{caller}-{number}-{chance.randrange(2**32):08x}", chance.choice(KINDS))
             self._promises.append(promise)
+            if promise.kind in HEARS:
+                promise.pair = promise.execution_id
             accepts, controls = chance.sample(clients, 2)
             text = document(promise.kind, service.outside)
+            talking = asyncio.create_task(self._talk(promise, service, controls))
             await accepts.execute(promise, text)
             if chance.random() < 0.2:
                 self._watchers.append(asyncio.create_task(controls.watch(promise)))
@@ -156,10 +159,23 @@ class TemporalTorture:
                 is_parent = promise.kind in CHILDREN and promise.kind != DETACHED
                 target = promise.touch_child() if is_parent and chance.random() < 0.15 else promise
                 await self._interfere(target, controls, chance)
+            await talking
             await asyncio.sleep(chance.uniform(0.2, 2.0))
+
+    async def _talk(self, promise: Promise, service: Service, clients: Clients) -> None:
+        """Whoever it hears begins, perhaps before it does, at the other replica."""
+        partner = promise.partner()
+        if partner is not None:
+            self._promises.append(partner)
+            await clients.execute(partner, document(partner.kind, service.outside))
+        elif promise.kind == HEARS_A_CLIENT:
+            await clients.tell(promise)
 
     async def _interfere(self, target: Promise, controls: Clients, chance: random.Random) -> None:
         verb = chance.choice(("pause", "pause", "resume", "resume", "cancel"))
+        if verb == "cancel" and target.kind in PARTNERS:
+            # Its partner would wait for ever.
+            return
         if verb == "pause":
             await controls.pause(target)
         elif verb == "resume":
@@ -211,8 +227,11 @@ class TemporalTorture:
         report.resent = await receiver.stop()
         ledger = Ledger(self._path / "received.jsonl")
         effects = service.effects()
-        verdict = judge(self._promises, ledger, histories, effects, lambda each: statuses.get(each, "unknown"))
+        verdict = judge(
+            self._promises, ledger, histories, effects, lambda each: statuses.get(each, "unknown"), histories.published
+        )
         report.violations += verdict.violations + histories.problems
+        report.cloud_events, report.heard = len(histories.published), verdict.heard
         report.executions = len(asked)
         report.by_end.update(map(statuses.__getitem__, asked))
         report.children_by_end.update(map(statuses.__getitem__, children))

@@ -106,7 +106,8 @@ class Run:
             finally:
                 await clients.close()
                 await self.tree.kill()
-        return judge(self.promises, self.receiver.ledger, self.journal, service.effects(), self._status, self.log)
+        published = self.log.events.values()
+        return judge(self.promises, self.receiver.ledger, self.journal, service.effects(), self._status, published)
 
     def _status(self, execution_id: str) -> str:
         return self.statuses.get(execution_id, "unknown")

@@ -4,9 +4,8 @@ import orjson
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
-from tests.crash.hearing import EventLog, broken_talks
+from tests.crash.hearing import broken_talks
 from tests.crash.workload import Promise
-from tests.integration.engines import folder
 
 ALL = (0, 1, 2, 3, 4)
 
@@ -23,9 +22,8 @@ def history(*numbers: int, end: str = "completed", pair: str = "p") -> list[Work
 
 
 def broken(events: list[WorkflowProgressEvent], said: tuple[int, ...] = ALL) -> str:
-    log = EventLog(folder())
-    log.events = {key: {"data": {"pair": "p", "by": "p", "n": n}} for key, n in enumerate(said)}
-    return broken_talks([Promise("p", "ping", accepted=True, pair="p")], log, lambda _: events).get("p", "")
+    published = [{"data": {"pair": "p", "by": "p", "n": n}} for n in said]
+    return broken_talks([Promise("p", "ping", accepted=True, pair="p")], published, lambda _: events).get("p", "")
 
 
 def test_nothing_is_wrong_with_who_has_heard_all() -> None:

@@ -220,8 +220,9 @@ class Torture:
         self._log.read()
         ledger = Ledger(self._path / "received.jsonl")
         report.violations += [f"the runner said: {line}" for line in tree.defects()]
+        published = self._log.events.values()
         verdict = judge(
-            self._promises, ledger, self._journal, service.calls, lambda each: statuses.get(each, "unknown"), self._log
+            self._promises, ledger, self._journal, service.calls, lambda each: statuses.get(each, "unknown"), published
         )
         report.cloud_events, report.heard = len(self._log.events), verdict.heard
         report.violations += verdict.violations + self._journal.problems()

@@ -53,6 +53,7 @@ from fastrunner.engine.temporal.counting import WalkCounts
 from fastrunner.engine.temporal.events import EventActivities, TemporalEvents
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.handover import ReportWorkflow
+from fastrunner.engine.temporal.instances import Instances
 from fastrunner.engine.temporal.messages import TASK_QUEUE, WALK, WalkStart
 from fastrunner.engine.temporal.sinks import SinkWorkflow
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
@@ -194,6 +195,7 @@ class TemporalEngine:
                 *(self._activities.perform, self._activities.prepare, self._activities.report),
                 *(events.listen, events.deliver, events.send),
             ],
+            unsandboxed_workflow_runner=Instances(),
             max_cached_workflows=self._workflows_cached_max,
             interceptors=[WalkCounts(self._metrics)],
             deployment_config=_deployment_of(self._config),

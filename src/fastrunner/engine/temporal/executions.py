@@ -29,11 +29,12 @@ from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
-from fastrunner.base import limits
+from fastrunner.base import clock, limits
 from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView
 from fastrunner.engine.pages import Page
 from fastrunner.engine.temporal.client import Connection
 from fastrunner.engine.temporal.handover import report_id_of
+from fastrunner.engine.temporal.instances import TOO_EARLY
 from fastrunner.engine.temporal.messages import (
     ANSWER_QUERY,
     CONTROL_SIGNAL,
@@ -324,8 +325,15 @@ class Executions:
 
     async def _ask(self, execution_id: str, query: str, arguments: Sequence[Any], kind: Any) -> Any:
         handle = self._client.get_workflow_handle(execution_id)
+        give_up_s = clock.monotonic_s() + limits.TEMPORAL_ANSWER_S_MAX
         try:
-            return await handle.query(query, args=arguments, result_type=kind, rpc_timeout=_ANSWER)
+            while True:
+                try:
+                    return await handle.query(query, args=arguments, result_type=kind, rpc_timeout=_ANSWER)
+                except WorkflowQueryFailedError as error:
+                    if TOO_EARLY not in str(error) or clock.monotonic_s() > give_up_s:
+                        raise
+                await asyncio.sleep(limits.TEMPORAL_FOLLOW_INTERVAL_S / 16)
         except WorkflowQueryFailedError as error:
             raise Unavailable(f"the workflow of execution {execution_id!r} does not answer: {error}") from None
         except RPCError as error:
