@@ -3,8 +3,8 @@
     python -m tests.golden.make_histories
 
 `histories-v<SEMANTICS>.json.gz` has them by name; `tests/integration/test_temporal_golden.py` replays those of every
-version. Which kinds there are is the table of the equality tests, `KINDS` below, and what commands and outages do. A
-version that is not released yet may be recorded anew.
+version. Which kinds there are is the tables of the equality tests, `KINDS` below, what commands and outages do, and the
+bus of events. A version that is not released yet may be recorded anew.
 """
 
 import asyncio
@@ -20,14 +20,16 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from tests.golden.make import FOLDER
 from tests.integration.callbacks import free_port
-from tests.integration.engines import CALL, ENDLESS, SET, WAIT, Performer, document, submission, until
+from tests.integration.engines import CALL, ENDLESS, SET, WAIT, Performer, document, submission, until, until_status
 from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal
 from tests.integration.test_temporal import LONG, REGISTERED, SCENARIOS
+from tests.integration.test_temporal_events import SCENARIOS as HEARD
+from tests.integration.test_temporal_events import event, listening, typed
 
 if TYPE_CHECKING:
     from fastrunner.engine.temporal.engine import TemporalEngine
 
-__all__ = ["KINDS", "path_of"]
+__all__ = ["HEARD", "KINDS", "heard", "path_of"]
 
 _ASK: Final = "{call: http, with: {method: get, endpoint: 'http://127.0.0.1:1/'}}"
 
@@ -47,6 +49,11 @@ Recorded = dict[str, list[Any]]
 def path_of(semantics: int) -> Path:
     """Where the histories of a version are."""
     return FOLDER / f"histories-v{semantics}.json.gz"
+
+
+def heard(name: str) -> str:
+    """What the histories of an execution that listens or emits are called."""
+    return f"events: {name}"
 
 
 class _Recorder:
@@ -81,7 +88,11 @@ class _Recorder:
         """All histories of an execution, the last one first, once it has ended."""
         handle = engine._client.get_workflow_handle(workflow_id)
         await until(_has_ended(handle), f"the end of {workflow_id}", _TIMEOUT_S)
-        run_id, found = (await handle.describe()).run_id, []
+        await self.keep(engine, name, workflow_id)
+
+    async def keep(self, engine: "TemporalEngine", name: str, workflow_id: str) -> None:
+        """All histories of a workflow as they are now, the last one first."""
+        run_id, found = (await engine._client.get_workflow_handle(workflow_id).describe()).run_id, []
         while run_id:
             history = await engine._client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
             found.append(_scrubbed(orjson.loads(history.to_json())))
@@ -115,6 +126,29 @@ async def _cancelled(engine: "TemporalEngine", execution_id: str, _: Cluster) ->
 
 async def _killed(engine: "TemporalEngine", execution_id: str, _: Cluster) -> None:
     await engine.cancel(execution_id, "no more", True)
+
+
+def _told(events: list[dict[str, Any]]) -> "Callable[[TemporalEngine, str, Cluster], Awaitable[None]]":
+    """Sends what an execution waits for, once it does."""
+
+    async def tell(engine: "TemporalEngine", execution_id: str, _: Cluster) -> None:
+        await listening(engine, execution_id)
+        for each in events:
+            await engine.events_door.publish([each], None)
+
+    return tell
+
+
+async def _bus(recorder: _Recorder) -> None:
+    """The bus of one that listens, whose history is continued again and again."""
+    from fastrunner.engine.temporal.event_messages import bus_id_of
+
+    text, events = HEARD["foreach"]
+    async with cluster_on(recorder._address) as cluster, cluster.engine(bus_events_max=1) as engine:
+        await engine.submit(submission("e-bus", typed(text, 0)))
+        await _told([typed(each, 0) for each in [*events[:2], event(9), *events[2:]]])(engine, "e-bus", cluster)
+        await until_status(engine, "e-bus", "completed", timeout_s=_TIMEOUT_S)  # type: ignore[arg-type]
+        await recorder.keep(engine, "bus", bus_id_of(cluster.queue))
 
 
 async def _outage(recorder: _Recorder) -> None:
@@ -151,6 +185,9 @@ async def histories(address: str) -> Recorded:
     await recorder.record("cancelled call", CALL, _killed, performer=Performer())
     await recorder.record("continued", LONG, history_events_max=1)
     await recorder.record("detached", SET, settings={"temporal_report": "detached"})
+    for number, (name, (text, events)) in enumerate(HEARD.items()):
+        await recorder.record(heard(name), typed(text, number), _told([typed(each, number) for each in events]))
+    await _bus(recorder)
     await _outage(recorder)
     return recorder.recorded
 
