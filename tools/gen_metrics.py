@@ -17,7 +17,7 @@ example of a scrape configuration and a dashboard are in [deploy](../deploy); wh
 [operations](operations.md#watching).
 
 - Counters and histograms add up over workers, and go on when a worker is killed or replaced; they start at zero with
-  the runner. Gauges are the sum over living workers; an age is the oldest one's.
+  the runner. Gauges are the sum over living workers; of an age, a bound and the disk's figures the largest.
 - Executions and tasks are counted when their commit has landed. What a killed worker committed and could not count, its
   successor counts, so the figures are those of the data directory. Everything else is counted when it happens: an
   effect or a call that is performed again after a crash counts again.

@@ -4,20 +4,16 @@ Prometheus and promtool are Debian's package `prometheus`, which `make tools` in
 """
 
 import asyncio
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -30,14 +26,13 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.counts.scrape import TreeCollector
 from fastrunner.engine.embedded.store.connection import READ_ONLY, connect
 from fastrunner.service.methods import METHOD_OF_PATH
-from tests.integration.callbacks import free_port
 from tests.integration.open_loop import channel
+from tests.integration.prometheus import RULES, prometheus
 from tests.integration.runner_process import RunnerProcess, running, until
 from tests.integration.wire import path
 from tests.outside import require_tool
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = ROOT / "deploy" / "prometheus"
 SERVE = ("-m", "fastrunner", "serve")
 PREFIX = "workflow_runner_"
 HEAD = "document: {dsl: 1.0.3, namespace: count, name: work, version: 1.0.0}\ndo:\n"
@@ -54,58 +49,6 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
     """A ready tree of two workers."""
     with running(tmp_path / "data", SERVE) as started:
         yield started.wait_ready()
-
-
-# --- a real server ---
-
-
-class Prometheus:
-    """A Prometheus server that scrapes one runner every second and evaluates the rules that ship."""
-
-    def __init__(self, folder: Path, target: str) -> None:
-        self.port = free_port()
-        config = (RULES / "prometheus.yml").read_text(encoding="utf-8")
-        config = config.replace("15s", "1s").replace("127.0.0.1:8080", target)
-        for name in ("recording.yml", "alerts.yml"):
-            config = config.replace(name, str(RULES / name))
-        (folder / "prometheus.yml").write_text(config)
-        self.log = folder / "prometheus.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    require_tool("prometheus"),
-                    f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'tsdb'}",
-                    f"--web.listen-address=127.0.0.1:{self.port}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-
-    def get(self, path: str, **query: str) -> Any:
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=10) as reply:
-            return json.loads(reply.read())["data"]
-
-    def query(self, expression: str) -> dict[tuple[str, ...], float]:
-        """Values of an instant query, by the values of their labels in the order of label names."""
-        result = self.get("query", query=expression)["result"]
-        return {
-            tuple(each["metric"][name] for name in sorted(each["metric"])): float(each["value"][1]) for each in result
-        }
-
-
-@contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """A server that is gone afterwards."""
-    folder.mkdir()
-    server = Prometheus(folder, target)
-    try:
-        until(lambda: server.query("up == 1"), 30)
-        yield server
-    finally:
-        server.process.kill()
-        server.process.wait(30)
 
 
 # --- load ---
@@ -197,7 +140,7 @@ async def test_figures_are_those_of_the_files_whoever_was_killed(runner: RunnerP
 
 async def test_prometheus_scrapes_a_running_tree(runner: RunnerProcess, tmp_path: Path) -> None:
     """Its figures become those of what was executed, across a kill and a rolling restart; its rules evaluate."""
-    with prometheus(tmp_path / "prometheus", f"127.0.0.1:{runner.ports['http_port']}") as server:
+    with prometheus(tmp_path / "prometheus", fastrunner=runner.ports["http_port"]) as server:
         await submit(runner, 300, asyncio.Event())
         sum_ = "sum(workflow_runner_executions_accepted_total)"
         await asyncio.to_thread(until, lambda: server.query(sum_) == {(): 300}, 20)
@@ -242,21 +185,6 @@ def test_promtool_accepts_a_scrape(runner: RunnerProcess) -> None:
     text = runner.get("/metrics")[1]
     done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_rules_and_dashboard_name_metrics_that_exist() -> None:
-    """Everything that ships for Prometheus and Grafana uses what is served."""
-    definitions = Metrics().definitions
-    dashboard = ROOT / "deploy" / "grafana" / "fastrunner.json"
-    shipped = [RULES / "recording.yml", RULES / "alerts.yml", dashboard]
-    json.loads(dashboard.read_text(encoding="utf-8"))
-    for file in shipped:
-        words = file.read_text(encoding="utf-8").replace("{", " ").replace("[", " ").replace("(", " ").split()
-        names = {word.strip('",)') for word in words if word.strip('",').startswith((PREFIX, "grpc_server_"))}
-        assert names
-        for name in names:
-            base = name if name in definitions else name.rsplit("_", 1)[0]
-            assert base in definitions, f"{file.name}: {name}"
 
 
 def test_every_alert_has_a_runbook() -> None:

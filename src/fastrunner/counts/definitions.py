@@ -228,6 +228,9 @@ class Metrics(_Definitions):
         self.parked_executions = self._gauge(
             "parked_executions", "Executions that only wait: for a timer or an event, or paused"
         )
+        self.executions_bound = self._gauge(
+            "active_executions_bound", "Active executions at which new ones are refused", oldest=True
+        )
         self.resident_executions = self._gauge("resident_executions", "Executions in memory")
         self.tasks = self._counters(
             "tasks_total",
@@ -285,6 +288,13 @@ class Metrics(_Definitions):
             "damaged_records_total", "Stored records found damaged, by table", {"table": _OPEN}
         )
         self.storage_failing = self._gauge("storage_failing", "Shards that cannot be written or read now")
+        self.disk_free = self._gauge(
+            "disk_free_bytes", "What the disk of the data directory has left for the runner", oldest=True
+        )
+        self.disk_reserve = self._gauge(
+            "disk_reserve_bytes", "Free space on that disk below which nothing new is taken", oldest=True
+        )
+        self.data_files = self._gauge("data_directory_bytes", "Size of the data directory's own files", oldest=True)
 
     def _define_callbacks(self) -> None:
         self.callback_events = self._counters(

@@ -24,7 +24,7 @@ import orjson
 from fastrunner.base import clock, crash, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.embedded.store.disk import shortage
+from fastrunner.engine.embedded.store.disk import room, shortage
 from fastrunner.engine.embedded.store.seals import NotOpened, Seals
 from fastrunner.errors import AtCapacity, RunnerError, ShardDamaged, StorageFailed, StorageFull
 from fastrunner.events.attributes import checked
@@ -180,7 +180,7 @@ class EventBus:
         now_s = clock.monotonic_s()
         if now_s - self._looked_s >= limits.EVENTS_LOOK_INTERVAL_S:
             self._looked_s = now_s
-            self._shortage = shortage(self._folder, self._shortage, "events")
+            self._shortage = shortage(room(self._folder), self._shortage, "events")
         if self._shortage is not None:
             raise self._shortage
 

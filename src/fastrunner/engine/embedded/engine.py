@@ -139,6 +139,7 @@ class EmbeddedEngine(Answers):
         within = (self._shards, places, self._admission, self._plans)
         asked = (config.refusal, config.default_catalog)
         self._submissions = Submissions(self, *within, definitions, resources, metrics, wall_ms, sealed, *asked)
+        metrics.executions_bound.set(config.executions_max)
         self._draining = False
         self._storage = StorageTroubles(config.data_dir, self._shards, metrics)
         self._active_count = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.shards import Shards
-from fastrunner.engine.embedded.store.disk import shortage
+from fastrunner.engine.embedded.store.disk import room, shortage
 from fastrunner.errors import StorageFailed, StorageFull
 
 __all__ = ["StorageTroubles"]
@@ -26,12 +26,18 @@ class StorageTroubles:
         """Hears why executions are not taken, and an empty text when they are again."""
         self._folder = folder
         self._shards = shards
-        self._failing = metrics.storage_failing
+        self._metrics = metrics
         self._told = ""
+        self.look_at_disk()
 
     def look_at_disk(self) -> bool:
         """Whether the disk is nearly full."""
-        self.disk_full = shortage(self._folder, self.disk_full)
+        found = room(self._folder)
+        if found is not None:
+            self._metrics.disk_free.set(found.free_bytes)
+            self._metrics.disk_reserve.set(found.reserve_bytes)
+            self._metrics.data_files.set(found.files_bytes)
+        self.disk_full = shortage(found, self.disk_full)
         return self.disk_full is not None
 
     def changed(self) -> None:
@@ -39,7 +45,7 @@ class StorageTroubles:
         troubles = [shard.trouble for shard in self._shards if shard.trouble]
         if self.unopened is not None:
             troubles.append(self.unopened.message)
-        self._failing.set(len(troubles))
+        self._metrics.storage_failing.set(len(troubles))
         if self.disk_full is not None:
             troubles.append(self.disk_full.message)
         trouble = "; ".join(troubles)
