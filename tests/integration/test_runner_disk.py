@@ -37,7 +37,8 @@ def test_full_disk_is_seen_from_outside_until_there_is_room(disk: SmallDisk) -> 
         runner.wait_ready()
         until(runner.ready)
         assert _health(runner) == HealthCheckResponse.SERVING
-        told = [runner.metric(f"workflow_runner_{name}_bytes") for name in ("disk_free", "disk_reserve", "data_directory")]
+        names = ("disk_free", "disk_reserve", "data_directory")
+        told = [runner.metric(f"workflow_runner_{name}_bytes") for name in names]
         assert told[0] > told[1] > 0 < told[2]
         disk.leave(0)
         until(lambda: all(f"worker {index}: the disk" in runner.get("/readyz")[1] for index in range(2)))
