@@ -60,8 +60,8 @@ debug-core: build ## The tests of walks, plans, snapshots and shared memory with
 	FASTRUNNER_DEBUG=1 $(BIN)/python setup.py --quiet build --build-base build/debug-base --build-lib build/debug
 	PYTHONPATH=build/debug $(BIN)/python -m pytest $(DEBUG_TESTS) --timeout 600
 
-demo: build ## Run the examples on a real runner and service with live progress, killing a worker half-way; prints the console's address
-	$(BIN)/python -m examples.demo
+demo: build ## Run the examples on a real runner and service, with live progress and console; STORE=mongo: two services on MongoDB and Redis
+	$(BIN)/python -m examples.demo $(if $(STORE),--store $(STORE))
 
 console: ## Build the console's files in src/fastrunner/web/console from console/, test its logic: needs npm
 	cd console && npm ci --silent && npm test && npm run build
@@ -150,6 +150,9 @@ parked: build ## Park EXECUTIONS (100000) in DIR (.parked), then measure memory,
 
 stigmer: build ## Rates of a Stigmer Service on both stores, EVENTS (200000), and CLIENTS (10000) that follow for SECONDS (60)
 	$(BIN)/python -m benchmarks.stigmer --events $(or $(EVENTS),200000) --clients $(or $(CLIENTS),10000) --seconds $(or $(SECONDS),60)
+
+stigmer-list: build ## Lists and counts of a Stigmer Service with EXECUTIONS (1000000) on SQLite, over HTTP, by every filter
+	$(BIN)/python -m benchmarks.stigmer_list --executions $(or $(EXECUTIONS),1000000)
 
 fuzz: build ## Fuzz targets for FUZZ_SECONDS (60) each, then property tests with 50 times the examples
 	$(BIN)/python -m pip install --quiet --group fuzz

@@ -1,11 +1,12 @@
 """The demo: a real runner, a real Stigmer Service with its console, a killed worker, and a check that all ended well.
 
-    python -m examples.demo [--workers 2] [--scale 1.0] [--plain]
+    python -m examples.demo [--store sqlite|mongo] [--workers 2] [--scale 1.0] [--only NAME ...] [--plain] [--stay]
 
 Starts the orders service, the reference Stigmer Service and the runner on free ports of this machine with temporary
 data directories; starts the workflows of `catalog.py` over the HTTP API and follows them; pauses and resumes some;
 kills one worker half-way; and is right only if every execution ended as its example says and the service's store is
-whole. On a terminal it then stays, with the console, until Ctrl-C. Exits with 0 if all was right.
+whole. On a terminal it then stays, with the console, until Ctrl-C. Exits with 0 if all was right. With `--store mongo`
+two services share a MongoDB and a Redis (see `demo_store.py`), and the demo follows what one takes at both.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ import aiohttp
 import orjson
 
 from examples.catalog import EXAMPLES, Example, secrets_for
+from examples.demo_store import STORES, DemoFailed, DemoStore, store_of
 from examples.demo_view import DemoView
 from examples.orders_service import OrdersService
 
@@ -67,10 +69,6 @@ class Run:
     def right(self) -> bool:
         """Whether it ended as its example says."""
         return self.status == self.example.status and self.example.check(self.number, self.result)
-
-
-class DemoFailed(Exception):
-    """The demo cannot go on; the message says why."""
 
 
 def read_ports(file: Path) -> dict[str, int]:
@@ -113,19 +111,22 @@ README.md goes on from there"""
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, folder: Path, workers: int, scale: float, stays: bool, view: DemoView) -> None:
-        self.stays = stays
+    def __init__(self, folder: Path, options: argparse.Namespace, store: DemoStore, view: DemoView) -> None:
+        self.stays = bool(options.stay)
         self.is_right = False
         self.folder = folder
-        self.workers = workers
+        self.workers = int(options.workers)
+        self.store = store
         self.view = view
         self.token = secrets.token_hex(8)
+        self.examples = [example for example in EXAMPLES if not options.only or example.name in options.only]
         self.runs = {
             execution_id: Run(example, number, execution_id)
-            for example in EXAMPLES
-            for number in range(max(1, round(example.count * scale)))
-            for execution_id in [f"{example.name}-{number}"]
+            for example in self.examples
+            for number in range(max(1, round(example.count * options.scale)))
+            for execution_id in [f"{example.name}-{number}{store.suffix}"]
         }
+        self._apis: Sequence[aiohttp.ClientSession] = ()
         self.killed_pid = 0
         self.submitted_s = 0.0
         self.ended_s = 0.0
@@ -146,7 +147,8 @@ class Demo:
         async with AsyncExitStack() as stack:
             orders = await stack.enter_async_context(OrdersService())
             runner_port = free_port()
-            service, ports = await self._start_service(stack, runner_port)
+            services = [await self._start_service(stack, runner_port) for _ in range(self.store.services)]
+            ports = services[0][1]
             settings = {
                 "GRPC_PORT": str(runner_port),
                 "FASTRUNNER_GRPC_HOST": "127.0.0.1",
@@ -163,24 +165,34 @@ class Demo:
             log = self.folder / "runner.log"
             runner = await stack.enter_async_context(process("fastrunner", "serve", log=log, settings=settings))
             grpc_port, http_port = await self._ready(runner, data_dir / "ports.json")
-            console = f"http://127.0.0.1:{ports['http_port']}"
+            consoles = [f"http://127.0.0.1:{ports['http_port']}" for _, ports in services]
             self.view.say(f"the runner is ready: {self.workers} workers, gRPC on port {grpc_port}")
-            self.view.say(f"the console is at {console}/")
-            connector = aiohttp.TCPConnector(limit=0)
-            async with aiohttp.ClientSession(f"{console}/api/v1/", connector=connector) as api:
-                await self._drive(api, orders.url, http_port)
-            self.is_right = self._verdict(await self._verify(service.returncode))
+            self.view.say(f"the console is at {'/ and at '.join(consoles)}/")
+            await self._drive_at(consoles, orders.url, http_port)
+            are_there = all(service.returncode is None for service, _ in services)
+            self.is_right = self._verdict(await self._verify() and are_there)
             if self.is_right and self.stays:
-                self.view.say(f"all is right; look at it in the console: {console}/ (Ctrl-C ends the demo)")
+                self.view.say(f"all is right; look at it in the console: {consoles[0]}/ (Ctrl-C ends the demo)")
                 await asyncio.Event().wait()
 
+    async def _drive_at(self, consoles: Sequence[str], orders_url: str, http_port: int) -> None:
+        """Drives the first of the services, and follows at all of them."""
+        async with AsyncExitStack() as stack:
+            self._apis = [
+                await stack.enter_async_context(
+                    aiohttp.ClientSession(f"{console}/api/v1/", connector=aiohttp.TCPConnector(limit=0))
+                )
+                for console in consoles
+            ]
+            await self._drive(self._apis[0], orders_url, http_port)
+
     async def _start_service(self, stack: AsyncExitStack, runner_port: int) -> tuple[Process, dict[str, int]]:
-        """The Stigmer Service, and its ports, as its first line says."""
-        arguments = ["fastrunner", "stigmer", "serve", "--data-dir", str(self.folder / "service")]
+        """A Stigmer Service, and its ports, as its first line says."""
+        arguments = ["fastrunner", "stigmer", "serve", *self.store.flags]
         arguments += ["--runner", f"127.0.0.1:{runner_port}", "--grpc-port", "0", "--http-port", "0"]
         log = self.folder / "service.log"
-        key = {"FASTRUNNER_RECEIVER_TOKEN": self.token}
-        service = await stack.enter_async_context(process(*arguments, log=log, stdout=PIPE, settings=key))
+        settings = {"FASTRUNNER_RECEIVER_TOKEN": self.token, **self.store.settings}
+        service = await stack.enter_async_context(process(*arguments, log=log, stdout=PIPE, settings=settings))
         assert service.stdout is not None
         line = await asyncio.wait_for(service.stdout.readline(), START_TIMEOUT_S)
         if not line:
@@ -188,13 +200,14 @@ class Demo:
         ports: dict[str, int] = orjson.loads(line)["serving"]
         return service, ports
 
-    async def _verify(self, service_code: int | None) -> bool:
-        """Whether the service is there and its store is whole: nothing missing, nothing twice, one end each."""
-        arguments = ("fastrunner", "stigmer", "verify", "--data-dir", str(self.folder / "service"))
-        async with process(*arguments, log=self.folder / "verify.log", stdout=PIPE) as verifying:
+    async def _verify(self) -> bool:
+        """Whether the services' store is whole: nothing missing, nothing twice, one end each."""
+        arguments = ("fastrunner", "stigmer", "verify", *self.store.flags)
+        log = self.folder / "verify.log"
+        async with process(*arguments, log=log, stdout=PIPE, settings=self.store.settings) as verifying:
             said, _ = await verifying.communicate()
         self.view.say(f"the service's store: {said.decode().strip()}")
-        return service_code is None and verifying.returncode == 0
+        return verifying.returncode == 0
 
     async def _ready(self, runner: Process, ports_file: Path) -> tuple[int, int]:
         deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -250,7 +263,7 @@ class Demo:
     async def _start_all(self, api: aiohttp.ClientSession, url: str) -> list[asyncio.Task[None]]:
         """Creates the workflows, starts all executions; gives who follows them."""
         workflows: dict[str, Any] = {}
-        for example in EXAMPLES:
+        for example in self.examples:
             kept = await self._post(api, "workflows", {"document": example.document()})
             workflows[example.name] = {key: kept[key] for key in ("namespace", "name", "version")}
         places = asyncio.Semaphore(SUBMISSIONS_IN_FLIGHT)
@@ -265,7 +278,7 @@ class Demo:
             async with places:
                 await self._post(api, "executions", body)
                 self.view.refresh(self.runs.values(), self.events, time.monotonic() - self.submitted_s)
-            return asyncio.create_task(self._follow(api, run))
+            return asyncio.create_task(self._follow(self._apis[run.number % len(self._apis)], run))
 
         # Round robin over the examples, so that all of them are under way when the worker is killed.
         return await asyncio.gather(*(start(run) for run in sorted(self.runs.values(), key=lambda run: run.number)))
@@ -334,25 +347,41 @@ def free_port() -> int:
 def main() -> None:
     """Runs the demo; exits with 0 if everything was right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", choices=STORES, default=STORES[0], help="what the services keep it in")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of executions")
+    names = [example.name for example in EXAMPLES]
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="this example; may be repeated")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live display")
+    is_watched = sys.stdout.isatty() and sys.stdin.isatty()
+    parser.add_argument("--stay", action="store_true", default=is_watched, help="until Ctrl-C, as on a terminal")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fastrunner-demo-"))
-    stays = sys.stdout.isatty() and sys.stdin.isatty()
+    is_right = False
+
+    async def run() -> None:
+        nonlocal is_right
+        async with store_of(options.store, folder) as store:
+            if store.words:
+                view.say(store.words)
+            demo = Demo(folder, options, store, view)
+            try:
+                await demo.run()
+            finally:
+                is_right = demo.is_right
+
     with DemoView(live=not options.plain) as view:
-        demo = Demo(folder, options.workers, options.scale, stays, view)
         try:
-            asyncio.run(demo.run())
+            asyncio.run(run())
         except DemoFailed as failure:
             view.say(f"the demo failed: {failure}")
         except KeyboardInterrupt:
             view.say("everything the demo started is stopped")
-        view.say(f"data and logs: {folder}" + (" (removed now)" if demo.is_right else ""))
-        if demo.is_right:
+        view.say(f"data and logs: {folder}" + (" (removed now)" if is_right else ""))
+        if is_right:
             view.say(NEXT)
             shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(0 if demo.is_right else 1)
+    sys.exit(0 if is_right else 1)
 
 
 if __name__ == "__main__":

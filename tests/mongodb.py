@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.outside import find_suite, find_tool, require
 
-__all__ = ["MongoServer", "fresh_url"]
+__all__ = ["MongoServer", "fresh_url", "is_there"]
 
 _FOLDER = "mongodb-stand-in"
 
@@ -22,10 +22,9 @@ class MongoServer:
 
     def __init__(self, file: Path | None = None) -> None:
         """With a file, what was answered survives. Ends the test if there is no such server."""
-        java = find_tool("java")
+        require(is_there(), "the stand-in for MongoDB")
         folder = find_suite(_FOLDER)
-        require(java and (folder / "MongoStandIn.class").exists(), "the stand-in for MongoDB")
-        self._command = [str(java), "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        self._command = [str(find_tool("java")), "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         self._command += ["-cp", f"{folder}/*:{folder}", "MongoStandIn"]
         self._file = file
         self._process: subprocess.Popen[bytes] | None = None
@@ -40,7 +39,10 @@ class MongoServer:
     def start(self) -> "MongoServer":
         """Begins, or begins again where it was."""
         file = [str(self._file)] if self._file is not None else []
-        self._process = subprocess.Popen([*self._command, str(self.port), *file], stdout=subprocess.PIPE)
+        # In a session of its own: Ctrl-C is for those who use it, and need it until they have ended.
+        self._process = subprocess.Popen(
+            [*self._command, str(self.port), *file], stdout=subprocess.PIPE, start_new_session=True
+        )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, f"it did not begin: {self._process.wait()}"
@@ -63,6 +65,11 @@ class MongoServer:
             self._process.kill()
             self._process.communicate(timeout=30)
             self._process = None
+
+
+def is_there() -> bool:
+    """Whether there is such a server to be started."""
+    return find_tool("java") is not None and (find_suite(_FOLDER) / "MongoStandIn.class").exists()
 
 
 def fresh_url(mongo_url: str) -> str:

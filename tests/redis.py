@@ -31,7 +31,10 @@ class RedisServer:
         """Begins; returns once it listens."""
         options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"]
         command = [self._program, "--port", str(self.port), *options]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        # In a session of its own: Ctrl-C is for those who use it.
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         deadline_s = time.monotonic() + 30
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):

@@ -19,13 +19,16 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
+from pymongo.errors import PyMongoError
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowProgressEvent
 from fastrunner.base.clock import monotonic_s
+from fastrunner.errors import StorageFailed
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.stigmer.ledger import Ledger
 from fastrunner.stigmer.store.mongodb.store import MongoStore
@@ -45,6 +48,7 @@ __all__ = ["StigmerTorture"]
 _AT_ONCE = 16
 _REST_S_MAX = 180.0
 _SETTLE_S_MAX = 60.0
+_PATIENCE_S_MAX = 120.0
 _HEADER = "document: {dsl: 1.0.0, namespace: torture, name: %s, version: 1.0.0}\n"
 _TASKS = {
     "short": "do: [{one: {set: {a: 1}}}]\n",
@@ -59,6 +63,21 @@ _TASKS = {
     "long": "do: [{first: {set: {a: 1}}}, {second: {wait: {seconds: 3600}}}]\n",
 }
 """Workflows by name; what is long is cancelled."""
+
+
+T = TypeVar("T")
+
+
+async def patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """What is read of a store that may be slow. Raises what the last attempt does."""
+    give_up_s = monotonic_s() + _PATIENCE_S_MAX
+    while True:
+        try:
+            return await read()
+        except (StorageFailed, PyMongoError):
+            if monotonic_s() > give_up_s:
+                raise
+            await asyncio.sleep(0.5)
 
 
 class Services:
@@ -77,7 +96,7 @@ class Services:
         self._processes: list[ServiceProcess | None] = [None, None]
 
     async def start(self, which: int) -> None:
-        """Begins; again, if its store is away."""
+        """Begins; again, if its store is away, or busy."""
         grpc_port, http_port = self.ports[which]
 
         def begin() -> ServiceProcess:
@@ -85,7 +104,7 @@ class Services:
                 self._path, self._runner, grpc_port=grpc_port, http_port=http_port, **self._settings
             )  # fmt: skip
 
-        give_up_s = monotonic_s() + 60
+        give_up_s = monotonic_s() + _PATIENCE_S_MAX
         while True:
             try:
                 self._processes[which] = await asyncio.to_thread(begin)
@@ -299,7 +318,8 @@ class StigmerTorture:
         give_up_s = monotonic_s() + _REST_S_MAX
         while pending and monotonic_s() < give_up_s:
             for execution_id in list(pending):
-                if (await store.find(execution_id)).standing.status in FINAL_STATUSES:
+                execution = await patiently(partial(store.find, execution_id))
+                if execution.standing.status in FINAL_STATUSES:
                     del pending[execution_id]
             for promise in pending.values():
                 if promise.kind == "long":
@@ -307,7 +327,7 @@ class StigmerTorture:
             await asyncio.sleep(0.2)
         # What is half-done is finished by the services, not by `verify`.
         give_up_s = monotonic_s() + _SETTLE_S_MAX
-        while left := await store._database.commits.count_documents({}):
+        while left := await patiently(partial(store._database.commits.count_documents, {})):
             if monotonic_s() > give_up_s:
                 self.report.violations.append(f"{left} commits have not been settled")
                 break
@@ -348,7 +368,7 @@ class StigmerTorture:
         store = MongoStore(f"{self._mongo.url}/torture", retention_s=3600.0)
         ledger, statuses = Ledger(), {}
         after = 0
-        while some := await store.inspect(after):
+        while some := await patiently(partial(store.inspect, after)):
             after = some[-1].execution.number
             for found in some:
                 statuses[found.execution.id] = found.execution.standing.status

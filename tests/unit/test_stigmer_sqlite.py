@@ -12,7 +12,7 @@ import pytest
 from fastrunner.base import limits
 from fastrunner.engine.embedded.store.shared_file import SharedFile
 from fastrunner.errors import AtCapacity, Damaged, IdTaken
-from fastrunner.stigmer.store import Taken, WorkflowKey
+from fastrunner.stigmer.store import Filter, Taken, WorkflowKey
 from fastrunner.stigmer.store.sqlite import FILE_NAME, SqliteStore
 from tests.unit.stigmer_stores import counted, findings, new, whole
 
@@ -96,3 +96,23 @@ async def test_more_than_may_wait_is_refused(
             await store.take(whole("third"))
     assert (await waiting).stored == 44
     assert (await store.take(whole("third"))).stored == 8
+
+
+async def test_a_store_of_the_first_schema_opens_and_lists_by_the_new_index(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, retention_s=3600.0)
+    await store.take([*whole("e"), *whole("f")])
+    await store.close()
+    changed(
+        tmp_path,
+        "drop index executions_by_group",
+        "create index executions_by_namespace on executions (namespace, number)",
+        "pragma user_version = 1",
+    )
+    store = SqliteStore(tmp_path, retention_s=3600.0)
+    assert [each.id for each in await store.page(Filter(name="order"), 0, 10)] == ["f", "e"]
+    assert await findings(store) == []
+    await store.close()
+    db = apsw.Connection(str(tmp_path / FILE_NAME))
+    [names] = zip(*db.execute("select name from sqlite_schema where name like 'executions_by_%'"), strict=True)
+    assert set(names) == {"executions_by_group", "executions_by_status"}
+    db.close()

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastrunner.stigmer.store import (
     REFUSED,
     REPORTED,
     Arrived,
+    Execution,
     Filter,
     Refusal,
     Store,
@@ -234,6 +236,23 @@ async def test_lists_and_counts_by_every_filter(store: Store) -> None:
     first = await store.page(Filter(), 0, 5)
     assert [each.id for each in first] == ["e11", "e10", "e9", "e8", "e7"]
     assert await ids(first[-1].number, 3) == ["e6", "e5", "e4"]
+    all_of_them = await store.page(Filter(), 0, 100)
+    for status, namespace, name, version in product(
+        ("", "completed", "failed"), ("", "shop", "none"), ("", "order", "none"), ("", "2.0.0", "1.0.0")
+    ):
+        which = Filter(status, namespace, name, version)
+        expected = [each for each in all_of_them if _is_let_through(each, which)]
+        found: list[Execution] = []
+        while page := await store.page(which, found[-1].number if found else 0, 2):
+            found += page
+        assert found == expected, which
+        assert sum((await store.counts(which)).values()) == len(expected), which
+
+
+def _is_let_through(execution: Execution, which: Filter) -> bool:
+    says = (execution.standing.status, execution.namespace, execution.name, execution.version)
+    wanted = (which.status, which.namespace, which.name, which.version)
+    return all(not want or want == say for want, say in zip(wanted, says, strict=True))
 
 
 async def test_workflows_and_their_versions(store: Store) -> None:

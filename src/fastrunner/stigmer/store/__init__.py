@@ -205,6 +205,11 @@ class Filter:
     within: frozenset[str] | None = None
     """The namespaces that the caller may see; None: all."""
 
+    @property
+    def is_within_status(self) -> bool:
+        """Whether it asks for nothing but a status, or for nothing at all."""
+        return not (self.namespace or self.name or self.version) and self.within is None
+
 
 @dataclass(frozen=True, slots=True)
 class EventsPage:

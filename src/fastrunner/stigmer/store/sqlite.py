@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from heapq import nlargest
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -54,7 +55,7 @@ def _sql(name: str) -> str:
 
 
 _QUERIES: Final[Mapping[str, str]] = statements_in(_sql("queries"))
-_SCHEMA: Final = (_sql("0001-tables"),)
+_SCHEMA: Final = (_sql("0001-tables"), _sql("0002-groups"))
 _COLUMNS: Final = _QUERIES["execution_columns"]
 _FIRST: Final = 2**63 - 1
 """Above every number of an execution."""
@@ -127,7 +128,9 @@ class SqliteStore:
         """See Store."""
         conditions, parameters = _conditions(which)
         parameters |= {"before": before or _FIRST, "count_max": count_max}
-        return [_execution(row) for row in await self._read("list_executions", parameters, conditions)]
+        if which.is_within_status:
+            return [_execution(row) for row in await self._read("list_executions", parameters, conditions)]
+        return await self._reading(lambda db: _page(db, conditions, parameters))
 
     async def counts(self, which: Filter) -> Mapping[str, int]:
         """See Store."""
@@ -300,6 +303,22 @@ def _expire(db: apsw.Connection, now_ms: int, count_max: int) -> int:
             db.execute(_QUERIES[name], (execution_id,))
         move_counter(db, _QUERIES, tuple(group), -1)
     return len(rows)
+
+
+def _page(db: apsw.Connection, conditions: str, parameters: Mapping[str, Any]) -> list[Execution]:
+    """A page of what is in some groups. One of so many rows is of no more groups: those with the newest ones."""
+    before, count_max = parameters["before"], parameters["count_max"]
+    db.execute(_QUERIES["begin_reading"])
+    try:
+        groups = read_all(db, _QUERIES["list_groups"].replace("{conditions}", conditions), parameters)
+        found: list[int] = []
+        for group in groups:
+            found += (number for (number,) in read_all(db, _QUERIES["list_group"], (*group, before, count_max)))
+        numbers = _json(nlargest(count_max, found))
+        rows = read_all(db, _QUERIES["list_numbers"].replace("{columns}", _COLUMNS), (numbers,))
+        return [_execution(row) for row in rows]
+    finally:
+        db.execute(_QUERIES["end_reading"])
 
 
 def _events_after(

@@ -11,7 +11,8 @@ Rules: events are stored before they are folded, and what is folded is what is s
 last look has seen.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from fastrunner.stigmer.store.mongodb.documents import (
     Document,
     event_key,
     events_of,
+    number_of,
     reported,
     sequence_of,
     standing_fields,
@@ -59,6 +61,31 @@ class Fate:
     """The status that it has ended with now."""
     after_end: list[int] = field(default_factory=list)
     """Numbers of events that follow the last one."""
+
+
+@dataclass(slots=True)
+class _Folding:
+    """An execution while its events are folded."""
+
+    standing: Standing
+    highest: int
+    """The highest number that is stored."""
+    late: list[int] = field(default_factory=list)
+    """Numbers of events that follow the last one."""
+
+    def fold(self, event: WorkflowProgressEvent) -> None:
+        """Its next event."""
+        if is_after_end(self.standing):
+            self.late.append(event.sequence_number)
+        self.standing = fold(self.standing, event)
+
+    def finish(self, stored: Iterable[tuple[int, bytes]]) -> tuple[Standing, int, list[int]]:
+        """What it is with what is stored behind; the highest number, and those after the end."""
+        for sequence, message in stored:
+            self.highest = max(self.highest, sequence)
+            if sequence == self.standing.last_sequence + 1:
+                self.fold(WorkflowProgressEvent.FromString(message))
+        return self.standing, self.highest, self.late
 
 
 class Taking:
@@ -216,8 +243,10 @@ class Taking:
         """Folds and writes what can be; gives the executions, as they stand now, that are to be looked at again."""
         updates = []
         expected: dict[str, int] = {}
+        foldings = {execution_id: self._begin(execution_id, head) for execution_id, head in heads.items()}
+        stored = await self._following(heads, foldings)
         for execution_id, head in heads.items():
-            standing, stored_sequence, late = await self._fold(execution_id, head)
+            standing, stored_sequence, late = foldings[execution_id].finish(stored.get(head["number"], ()))
             expected[execution_id] = max(stored_sequence, head["stored_sequence"])
             update = self._update(head, standing, stored_sequence)
             if update is not None:
@@ -254,22 +283,28 @@ class Taking:
             last_sequence += 1
         return last_sequence
 
-    async def _fold(self, execution_id: str, head: Document) -> tuple[Standing, int, list[int]]:
-        """What an execution is with all that follows, the highest number that is stored, numbers after the end."""
-        standing = standing_of(head)
+    def _begin(self, execution_id: str, head: Document) -> "_Folding":
+        """An execution with those of its events that have arrived and follow."""
         arrived = self._arrived.get(execution_id, {})
-        highest = max((head["stored_sequence"], *arrived))
-        late: list[int] = []
-        while (event := arrived.get(standing.last_sequence + 1)) is not None:
-            standing = _folded(standing, event, late)
-        if highest > standing.last_sequence or not self._events:
-            rows = self._database.events.find(events_of(head["number"], standing.last_sequence)).sort("_id")
-            async for row in rows:
-                sequence = sequence_of(row["_id"])
-                highest = max(highest, sequence)
-                if sequence == standing.last_sequence + 1:
-                    standing = _folded(standing, WorkflowProgressEvent.FromString(row["message"]), late)
-        return standing, highest, late
+        folding = _Folding(standing_of(head), max((head["stored_sequence"], *arrived)))
+        while (event := arrived.get(folding.standing.last_sequence + 1)) is not None:
+            folding.fold(event)
+        return folding
+
+    async def _following(
+        self, heads: Mapping[str, Document], foldings: Mapping[str, "_Folding"]
+    ) -> Mapping[int, list[tuple[int, bytes]]]:
+        """Events that are stored behind those that were folded, of executions that may have some, by their numbers."""
+        ranges = [
+            events_of(heads[execution_id]["number"], folding.standing.last_sequence)
+            for execution_id, folding in foldings.items()
+            if folding.highest > folding.standing.last_sequence or not self._events
+        ]
+        stored: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+        if ranges:
+            async for row in self._database.events.find({"$or": ranges}).sort("_id"):
+                stored[number_of(row["_id"])].append((sequence_of(row["_id"]), row["message"]))
+        return stored
 
     def _update(self, head: Document, standing: Standing, stored_sequence: int) -> UpdateOne | None:
         """Written only if it is as it was read."""
@@ -288,12 +323,6 @@ class Taking:
             return None
         as_read = {name: head[name] for name in ("_id", "number", "last_sequence", "status", "stored_sequence")}
         return UpdateOne({**as_read, "is_expired": False}, {"$set": fields})
-
-
-def _folded(standing: Standing, event: WorkflowProgressEvent, late: list[int]) -> Standing:
-    if is_after_end(standing):
-        late.append(event.sequence_number)
-    return fold(standing, event)
 
 
 def _has_ended(head: Mapping[str, Any]) -> bool:

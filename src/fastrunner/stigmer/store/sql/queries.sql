@@ -104,8 +104,28 @@ number, id, namespace, name, version, labels_json, created_ms, launch, status, l
 select {columns} from executions where id = ?
 
 -- name: list_executions
--- A page, newest first.
+-- A page of all, or of one status, newest first.
 select {columns} from executions where number < :before{conditions} order by number desc limit :count_max
+
+-- name: list_groups
+-- Groups of which a filter lets some through, those first whose newest ones are newest: a page is of the first of them.
+select namespace, name, version, status from (
+    select namespace, name, version, status, (
+        select max(number) from executions as e
+        where e.namespace = c.namespace and e.name = c.name and e.version = c.version and e.status = c.status
+            and e.number < :before
+    ) as newest
+    from counters as c where executions > 0{conditions}
+) where newest is not null order by newest desc limit :count_max
+
+-- name: list_group
+-- The newest ones of a group.
+select number from executions where namespace = ? and name = ? and version = ? and status = ? and number < ?
+order by number desc limit ?
+
+-- name: list_numbers
+-- Those with numbers of a JSON array.
+select {columns} from executions where number in (select value from json_each(?)) order by number desc
 
 -- name: only_status
  and status = :status
@@ -120,8 +140,7 @@ select {columns} from executions where number < :before{conditions} order by num
  and version = :version
 
 -- name: only_within
--- Not by the index: what it finds would have to be sorted, all of it, for every page.
- and +namespace in (select value from json_each(:within))
+ and namespace in (select value from json_each(:within))
 
 -- name: count_executions
 -- By status; of all that one filter of a list lets through.
