@@ -72,7 +72,8 @@ def rows_of(first: int, count: int, total: int, chance: random.Random) -> Iterat
         has_ended = status != "running"
         yield (
             number, f"execution-{number:08d}", f"n{namespace}", f"w{name}", version, '{"team":"billing"}', at_ms,
-            status, 12, 12, at_ms, at_ms + 900, at_ms + 900 if has_ended else 0, now_ms + 2_592_000_000 if has_ended else 0,
+            status, 12, 12, at_ms, at_ms + 900, at_ms + 900 if has_ended else 0,
+            now_ms + 2_592_000_000 if has_ended else 0,
             '{"answer":42}' if status == "completed" else "",
         )  # fmt: skip
 
