@@ -49,6 +49,8 @@ export interface Execution {
   message: string;
   error: ErrorDetails | null;
   output_json: string;
+  /** What it waits for, as a runner by itself says it; empty of a Stigmer Service. */
+  waiting: string;
 }
 
 export interface ExecutionPage {
@@ -137,6 +139,56 @@ export interface StartRequest {
   env?: Record<string, string>;
   labels?: Record<string, string>;
   timeout_s?: number;
+}
+
+/** What starts executions; what does not is empty. */
+export interface Trigger {
+  every: string;
+  cron: string;
+  after: string;
+  on_json: string;
+  read: string;
+}
+
+export interface ScheduleOptions {
+  timezone: string;
+  misfire: "" | "skip" | "once" | "all";
+  misfire_count_max: number;
+  overlap: "" | "allow" | "skip" | "queue";
+  queue_count_max: number;
+  jitter_ms: number;
+}
+
+export interface Schedule {
+  id: string;
+  namespace: string;
+  name: string;
+  version: string;
+  trigger: Trigger;
+  options: ScheduleOptions;
+  paused: boolean;
+  reason: string;
+  added_ms: number;
+  added_by: string;
+  next_ms: number;
+  last_ms: number;
+  last_execution_id: string;
+  last_error: string;
+  queued_count: number;
+  started_count: number;
+  failed_count: number;
+  missed_count: number;
+  overlapped_count: number;
+}
+
+export interface SchedulePage {
+  schedules: Schedule[];
+  next: string | null;
+}
+
+export interface ScheduleRequest extends StartRequest {
+  trigger?: Partial<Trigger>;
+  options?: Partial<ScheduleOptions>;
 }
 
 export interface FieldProblem {
@@ -264,6 +316,23 @@ export type Command = "cancel" | "pause" | "resume";
 
 export const tell = (id: string, command: Command, reason: string, force = false): Promise<null> =>
   post(`${at(id)}/${command}`, command === "cancel" ? { reason, force } : { reason });
+
+const ofSchedule = (id: string): string => `/schedules/${encodeURIComponent(id)}`;
+
+export const listSchedules = (namespace: string, after = "", count = 200, signal?: AbortSignal): Promise<SchedulePage> =>
+  get(`/schedules${query({ namespace, after, count })}`, signal);
+
+/** `request`: ScheduleRequest as text. */
+export const addScheduleText = (request: string): Promise<Schedule | null> => post("/schedules", request);
+
+export type ScheduleVerb = "pause" | "resume" | "delete" | "fire";
+
+/** Fired, it gives the id of the execution. The same key again starts nothing again. */
+export const tellSchedule = (
+  id: string,
+  verb: ScheduleVerb,
+  body: { reason?: string; key?: string },
+): Promise<{ execution_id: string } | null> => post(`${ofSchedule(id)}/${verb}`, verb === "delete" ? "" : body);
 
 export const sendEvent = (event: unknown): Promise<unknown> => post("/events", event);
 

@@ -88,7 +88,32 @@ describe("states of tasks", () => {
     expect(fold.isPaused).toBe(true);
   });
 
-  it("are quick for 20,000 events", () => {
+  it("end with what lies in them alone", () => {
+    const { states } = folded(
+      "started /do/0/f 0",
+      "started /do/0/f/do/0/g 1 0",
+      "started /do/0/f/do/0/g/do/0/x 1 0,0",
+      "started /do/0/f/do/0/g 1 1",
+      "started /do/0/f/do/0/g/do/0/x 1 1,0",
+      "failed /do/0/f/do/0/g 2 0",
+    );
+    expect(states.get("/do/0/f/do/0/g/do/0/x")).toMatchObject({ status: "running", since_ms: 1 });
+    expect(states.get("/do/0/f")?.status).toBe("running");
+  });
+
+  // Looking at all that is open at each end would take longer than a test may.
+  it("are quick for 20,000 events, also where 5,000 branches run at once", () => {
+    const branch = (i: number): string => `/do/0/f/fork/branches/${i}/b`;
+    const all = [...Array(5_000).keys()];
+    const wide = ["started /do/0/f 0", ...all.flatMap((i) => [`started ${branch(i)} 1`, `started ${branch(i)}/do/0/x 1`])];
+    const fold = folded(...wide);
+    expect(fold.leaves().length).toBe(5_000);
+    fold.takeAll([...events(...wide, ...all.flatMap((i) => [`completed ${branch(i)}/do/0/x 2`, `completed ${branch(i)} 3`]))]);
+    expect(fold.states.get(branch(4_999))).toMatchObject({ status: "completed", duration_ms: 2 });
+    expect(fold.leaves().map((each) => each.reference)).toEqual(["/do/0/f"]);
+  });
+
+  it("are quick for 20,000 events one after the other", () => {
     const lines: string[] = [];
     for (let i = 0; i < 10_000; i += 1) lines.push(`started /do/0/f/do/0/x ${i} ${i}`, `completed /do/0/f/do/0/x ${i + 1} ${i}`);
     expect(folded(...lines).states.get("/do/0/f/do/0/x")).toMatchObject({ hits: 10_000, duration_ms: 10_000 });

@@ -1,6 +1,7 @@
 // What tasks are doing, by their events: a fold that goes forward, one event at a time.
 import type { ErrorDetails, Event } from "./api";
 import type { NodeState, NodeStatus } from "./diagram/states";
+import { OpenTasks } from "./open";
 
 /** Kinds of tasks that wait while they are under way. */
 const WAITING_KINDS: ReadonlySet<string> = new Set(["wait", "listen"]);
@@ -48,13 +49,9 @@ function dueOf(event: Event): number {
 export const errorText = (error: ErrorDetails | null | undefined): string =>
   error?.message ?? error?.title ?? error?.code ?? "";
 
-function startsWith(whole: number[], part: number[]): boolean {
-  return part.every((each, at) => whole[at] === each);
-}
-
 export class Fold {
   readonly states = new Map<string, TaskState>();
-  readonly open = new Map<string, Open>();
+  private readonly open = new OpenTasks<Open>();
   taken = 0;
   start_ms = 0;
   isPaused = false;
@@ -80,27 +77,25 @@ export class Fold {
     state.last = event.sequence_number;
     state.attempt = event.attempt ?? 1;
     const iteration = event.iteration ?? [];
-    const key = `${reference} ${iteration.join(",")}`;
     if (event.event_type === "task_started") {
       state.hits += 1;
       state.status = this.underWay(reference);
       state.since_ms = at_ms;
       const open = { reference, name: event.task_name ?? "", iteration, since_ms: at_ms, sequence: event.sequence_number };
-      this.open.set(key, open);
+      this.interrupt(this.open.begin(open));
       this.endRetries(reference);
       return;
     }
     if (event.event_type === "task_retry") {
-      this.interrupt(reference, iteration);
+      this.interrupt(this.open.endInside(reference, iteration));
       state.retries += 1;
       state.status = "waiting";
       state.retry = { attempt: event.attempt ?? 1, due_ms: dueOf(event), error: errorText(event.error) };
       return;
     }
-    const begun = this.open.get(key);
+    const [begun, ...inside] = this.open.end(reference, iteration);
     if (begun) state.duration_ms += at_ms - begun.since_ms;
-    this.open.delete(key);
-    this.interrupt(reference, iteration);
+    this.interrupt(inside);
     delete state.retry;
     if (event.event_type === "task_failed") {
       state.failures += 1;
@@ -123,7 +118,7 @@ export class Fold {
 
   /** A task that has ended is still running where another iteration of it is. */
   private settle(reference: string, state: TaskState, status: NodeStatus): void {
-    const other = [...this.open.values()].find((each) => each.reference === reference);
+    const other = this.open.first(reference);
     state.status = other ? this.underWay(reference) : status;
     state.since_ms = other?.since_ms ?? 0;
   }
@@ -133,10 +128,8 @@ export class Fold {
   }
 
   /** What runs within a task that ends sends nothing more. */
-  private interrupt(reference: string, iteration: number[]): void {
-    for (const [key, each] of this.open) {
-      if (!each.reference.startsWith(`${reference}/`) || !startsWith(each.iteration, iteration)) continue;
-      this.open.delete(key);
+  private interrupt(inside: Open[]): void {
+    for (const each of inside) {
       const state = this.states.get(each.reference);
       if (state) this.settle(each.reference, state, "skipped");
     }
@@ -176,12 +169,6 @@ export class Fold {
 
   /** The innermost tasks under way, the earliest first. */
   leaves(): Open[] {
-    const all = [...this.open.values()];
-    return all.filter(
-      (each) =>
-        !all.some(
-          (other) => other.reference.startsWith(`${each.reference}/`) && startsWith(other.iteration, each.iteration),
-        ),
-    );
+    return this.open.leaves();
   }
 }

@@ -1,18 +1,19 @@
 import { describe, expect, it } from "vitest";
-import type { AcceptedDocument, Event, Execution } from "./api";
+import type { AcceptedDocument, Event, Execution, Schedule, Trigger } from "./api";
 import { bytes, duration, offset, relativeTime, sizeBytes } from "./format";
 import { Fold } from "./fold";
 import { merged } from "./pages/Executions";
-import { pairsOf, requestText } from "./pages/StartDialog";
+import { pairsOf, requestText } from "./ui/Fields";
 import { MessageParser, Tail } from "./stream";
-import { commandSame, quoted } from "./terminal";
+import { addScheduleSame, commandSame, quoted } from "./terminal";
 import { pretty } from "./ui/ValueView";
 import { ExactNumber, jqPath, jsonProblem, parseExact, scalarText } from "./values";
-import { eventTypesOf, waitOf, whyWaiting } from "./why";
+import { isoMs, momentsText, scheduleSays, triggerText } from "./schedule";
+import { eventTypesOf, retriesOf, waitOf, whyWaiting } from "./why";
 
 const execution = (changes: Partial<Execution>): Execution => ({
   id: "e", namespace: "n", name: "w", version: "1.0.0", labels: {}, launch: "accepted", status: "running", last_sequence: 1,
-  created_ms: 1, started_ms: 1, updated_ms: 1, ended_ms: 0, gap_since_ms: 0, message: "", error: null, output_json: "",
+  created_ms: 1, started_ms: 1, updated_ms: 1, ended_ms: 0, gap_since_ms: 0, message: "", error: null, output_json: "", waiting: "",
   ...changes,
 });
 
@@ -159,5 +160,60 @@ describe("why it is waiting", () => {
     expect(whyWaiting(execution({ launch: "recorded", status: "pending" }), new Fold(), null, 0)).toMatch(/^Recorded/);
     expect(whyWaiting(execution({ gap_since_ms: 1000, last_sequence: 4 }), new Fold(), null, 4000)).toMatch(/^Event 5 has been missing for 3/);
     expect(whyWaiting(execution({ status: "completed" }), new Fold(), null, 0)).toBe("");
+  });
+
+  it("tells how many retries there are, by the lines of the task alone", () => {
+    const lines = [
+      "do:", "- outer:", "    try:", "    - inner:", "        try: [{ask: {call: http}}]",
+      "        catch: {retry: {limit: {attempt: {count: 9}}}}", "    catch:", "      retry:", "        delay: PT1S", "        limit:",
+      "          attempt:", "            count: 5",
+    ];
+    const outer = { reference: "/do/0/outer", name: "outer", kind: "try", line: 2, column: 3, end_line: 12 };
+    const inner = { reference: "/do/0/outer/try/0/inner", name: "inner", kind: "try", line: 4, column: 7, end_line: 6 };
+    const retried = { ...document, document: lines.join("\n"), tasks: [outer, inner] };
+    expect([retriesOf(retried, outer), retriesOf(retried, inner)]).toEqual([5, 9]);
+    const fold = started("/do/0/outer");
+    fold.take({
+      workflow_execution_id: "e", sequence_number: 2, event_type: "task_retry", task_reference: "/do/0/outer", attempt: 4, timestamp_ms: 1000,
+      message: "Task outer is retried in 2 s after no luck", error: { message: "no luck" },
+    });
+    expect(whyWaiting(execution({}), fold, retried, 1000)).toBe("Retry 3 of 5 of outer begins in 2.00 s: the attempt before failed with no luck.");
+  });
+
+  it("is what a runner says, unless events came after it", () => {
+    const waiting = "retry 3 of 5 at 1970-01-01T00:00:09Z in task 'ask' (/do/0/ask)";
+    const fold = started("/do/1/hear");
+    expect(whyWaiting(execution({ waiting }), fold, document, 1000)).toMatch(/^Retry 3 of 5 at .* \(in 8.00 s\) in task 'ask'/);
+    expect(whyWaiting(execution({ waiting, last_sequence: 0 }), fold, document, 3000)).toMatch(/^Listens at hear/);
+    const held = "has ended; its receiver has still to take 3 events";
+    expect(whyWaiting(execution({ status: "completed", waiting: held }), fold, document, 0)).toBe("Has ended; its receiver has still to take 3 events.");
+  });
+});
+
+describe("schedules", () => {
+  const trigger: Trigger = { every: "", cron: "", after: "", on_json: "", read: "" };
+  const schedule: Schedule = {
+    id: "s", namespace: "n", name: "w", version: "", trigger, paused: false, reason: "", added_ms: 1, added_by: "", next_ms: 9, last_ms: 1,
+    options: { timezone: "", misfire: "once", misfire_count_max: 100, overlap: "skip", queue_count_max: 100, jitter_ms: 0 },
+    last_execution_id: "e", last_error: "", queued_count: 0, started_count: 1200, failed_count: 0, missed_count: 2, overlapped_count: 0,
+  };
+
+  it("are said in words", () => {
+    expect([isoMs("PT15M"), isoMs("P1DT2H"), isoMs("PT0.5S"), isoMs("P1M")]).toEqual([900_000, 93_600_000, 500, 0]);
+    expect(triggerText({ ...trigger, every: "PT10S" }, "UTC")).toBe("every 10 s");
+    expect(triggerText({ ...trigger, cron: "30 2 * * *", after: "P1M" }, "Europe/Berlin")).toBe("cron 30 2 * * * (Europe/Berlin), P1M after the end");
+    expect(triggerText({ ...trigger, on_json: '{"one":{"with":{"type":"order.paid"}}}' }, "")).toBe("on order.paid");
+    expect(momentsText(schedule)).toBe("1,200 started, 2 missed");
+    expect(scheduleSays(schedule)).toBe("one at a time");
+    expect(scheduleSays({ ...schedule, paused: true, reason: "stock" })).toBe("Paused: stock");
+    expect(scheduleSays({ ...schedule, last_error: "no such workflow" })).toBe("no such workflow");
+  });
+
+  it("are added with the same from a terminal", () => {
+    const request = { workflow: { namespace: "n", name: "w" }, trigger: { cron: "0 3 * * *" }, options: { overlap: "skip" as const } };
+    const same = addScheduleSame("http://h", request, "[1]", "{}").map((each) => each.text);
+    expect(same[1]).toContain("fastrunner schedule add w.yaml --cron '0 3 * * *' --overlap skip --input '[1]'");
+    expect(same[2]).toContain("OVERLAP_POLICY_SKIP");
+    expect(same[2]).toContain("WorkflowRegistryController/AddSchedule");
   });
 });

@@ -4,13 +4,14 @@ import { useEffect, useLayoutEffect } from "preact/hooks";
 import "./theme.css";
 import "./app.css";
 import { listenToAddress, place } from "./router";
-import { begin, dialog, info, needsLogin, nextTheme, note, theme } from "./state";
+import { begin, dialog, has, info, needsLogin, nextTheme, note, theme } from "./state";
 import { DialogHost } from "./ui/Dialog";
 import { onKeys, openKeys } from "./ui/Keys";
 import { openPalette } from "./ui/Palette";
 import { Execution } from "./pages/Execution";
 import { Executions } from "./pages/Executions";
 import { Login } from "./pages/Login";
+import { Schedules } from "./pages/Schedules";
 import { NewWorkflow, WorkflowPage, Workflows } from "./pages/Workflows";
 
 function View() {
@@ -24,6 +25,8 @@ function View() {
       return <Workflows />;
     case "workflow":
       return <WorkflowPage namespace={route.namespace} name={route.name} />;
+    case "schedules":
+      return <Schedules />;
     case "new-workflow":
       return <NewWorkflow />;
     default:
@@ -51,6 +54,7 @@ function Bar() {
       <nav aria-label="Main">
         <a href="/" aria-current={page === "executions" || page === "execution" ? "page" : undefined}>Executions</a>
         <a href="/workflows" aria-current={isWorkflows ? "page" : undefined}>Workflows</a>
+        {has("listSchedules") ? <a href="/schedules" aria-current={page === "schedules" ? "page" : undefined}>Schedules</a> : null}
       </nav>
       <span class="grow" />
       <button type="button" class="quiet palette-button" onClick={openPalette}><span>Commands</span> <kbd>Ctrl K</kbd></button>

@@ -7,6 +7,7 @@ export type Route =
   | { page: "workflows" }
   | { page: "workflow"; namespace: string; name: string }
   | { page: "new-workflow" }
+  | { page: "schedules" }
   | { page: "execution"; id: string; sequence: number | null }
   | { page: "unknown" };
 
@@ -33,6 +34,7 @@ export function routeOf(path: string): Route {
     const [, id, number] = found ?? [];
     if (id) return { page: "execution", id: decoded(id), sequence: number === undefined ? null : Number(number) };
   }
+  if (first === "schedules" && second === undefined) return { page: "schedules" };
   if (first === "workflows") {
     if (second === undefined) return { page: "workflows" };
     if (second === "new" && third === undefined) return { page: "new-workflow" };

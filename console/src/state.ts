@@ -12,8 +12,8 @@ export const needsLogin = signal(false);
 /** Whether the one who answers serves an operation; until that is known, yes. */
 export const has = (operation: string): boolean => info.value?.features.includes(operation) ?? true;
 
-/** A runner by itself knows executions' versions, and finds none by them. */
-export const findsVersions = (): boolean => info.value?.product !== "runner";
+/** A runner by itself says what an execution waits for; a Stigmer Service knows its events alone. */
+export const saysWaiting = (): boolean => info.value?.product === "runner";
 
 /** Whether the caller has a role; until that is known, yes. */
 export const may = (role: "admin" | "control" | "submit"): boolean => info.value?.roles.includes(role) ?? true;

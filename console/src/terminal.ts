@@ -1,5 +1,5 @@
 // The same from a terminal: what each button does as a command line, a call with grpcurl, and one with curl.
-import { PREFIX, query, type Command, type StartRequest, type Which } from "./api";
+import { PREFIX, query, type Command, type ScheduleRequest, type ScheduleVerb, type StartRequest, type Which } from "./api";
 
 export interface Same {
   label: "fastrunner" | "grpcurl" | "curl";
@@ -8,6 +8,7 @@ export interface Same {
 
 const COMMANDS = "ai.stigmer.workflow.runner.v1.WorkflowRunnerCommandController";
 const QUERIES = "ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController";
+const REGISTRY = "ai.stigmer.workflow.runner.v1.WorkflowRegistryController";
 const TARGET = "localhost:9090";
 
 /** A word for a POSIX shell. */
@@ -72,14 +73,78 @@ export function startSame(origin: string, request: StartRequest, inputText: stri
   ];
 }
 
-export function createSame(origin: string): Same[] {
+export function createSame(origin: string, isRunner: boolean): Same[] {
   const body = "jq -Rs '{document: .}' workflow.yaml";
   const text =
     `${body} | curl ${quoted(`${origin}${PREFIX}/workflows`)} -H 'X-Requested-By: me' \\\n` +
     "  -H 'Content-Type: application/json' --data-binary @-";
+  // What a runner by itself keeps, its own commands add; a Stigmer Service's workflows only it has.
+  const ofRunner = [
+    { label: "fastrunner" as const, text: "fastrunner workflow register workflow.yaml" },
+    {
+      label: "grpcurl" as const,
+      text: `jq -Rs '{workflow_yaml: .}' workflow.yaml \\\n  | grpcurl -plaintext -d @ ${TARGET} ${REGISTRY}/RegisterWorkflow`,
+    },
+  ];
   return [
     { label: "curl", text },
-    { label: "fastrunner", text: "fastrunner validate workflow.yaml" },
+    ...(isRunner ? ofRunner : [{ label: "fastrunner" as const, text: "fastrunner validate workflow.yaml" }]),
+  ];
+}
+
+export function schedulesSame(origin: string, namespace: string): Same[] {
+  return [
+    { label: "curl", text: `curl ${quoted(`${origin}${PREFIX}/schedules${query({ namespace })}`)}` },
+    { label: "fastrunner", text: words("fastrunner schedule list", flag("namespace", namespace)) },
+    grpcurl(REGISTRY, "ListSchedules", namespace ? { namespace } : {}),
+  ];
+}
+
+export function scheduleSame(origin: string, id: string, verb: ScheduleVerb, sent: { reason?: string; key?: string }): Same[] {
+  const method = `${verb[0]?.toUpperCase() ?? ""}${verb.slice(1)}Schedule`;
+  return [
+    { label: "fastrunner", text: words(`fastrunner schedule ${verb}`, quoted(id), flag("reason", sent.reason), flag("key", sent.key)) },
+    grpcurl(REGISTRY, method, { schedule_id: id, ...sent }),
+    curlPost(origin, `/schedules/${encodeURIComponent(id)}/${verb}`, verb === "delete" ? "" : JSON.stringify(sent)),
+  ];
+}
+
+/** `body` is the request as it is sent. What a runner has registered is not what a Stigmer Service keeps: the document goes along. */
+export function addScheduleSame(origin: string, request: ScheduleRequest, inputText: string, body: string): Same[] {
+  const { namespace, name, version } = request.workflow;
+  const { trigger = {}, options = {} } = request;
+  const file = `${name}.yaml`;
+  const path = `/workflows/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}${query({ version })}`;
+  const fetched = `curl -s ${quoted(origin + PREFIX + path)} | jq -r .document > ${quoted(file)}\n`;
+  const pairs = (flagName: string, given: Record<string, string> = {}): string[] =>
+    Object.entries(given).map(([key, value]) => flag(flagName, `${key}=${value}`));
+  const cli = words(
+    "fastrunner schedule add", quoted(file), flag("id", request.id), flag("every", trigger.every), flag("cron", trigger.cron),
+    flag("after", trigger.after), flag("timezone", options.timezone), flag("misfire", options.misfire), flag("overlap", options.overlap),
+    flag("input", inputText), ...pairs("env", request.env), ...pairs("label", request.labels),
+    request.timeout_s ? `--timeout-s ${request.timeout_s}` : "",
+  );
+  const message = {
+    ...(request.id ? { schedule_id: request.id } : {}),
+    execution: {
+      workflow_yaml: "$DOCUMENT",
+      ...(inputText ? { input_json: inputText } : {}),
+      ...(request.env ? { env_vars: request.env } : {}),
+      ...(request.labels ? { labels: request.labels } : {}),
+      ...(request.timeout_s ? { config: { max_timeout_seconds: request.timeout_s } } : {}),
+    },
+    ...(request.trigger ? { trigger } : {}),
+    options: {
+      ...(options.timezone ? { timezone: options.timezone } : {}),
+      ...(options.misfire ? { misfire: `MISFIRE_POLICY_${options.misfire.toUpperCase()}` } : {}),
+      ...(options.overlap ? { overlap: `OVERLAP_POLICY_${options.overlap.toUpperCase()}` } : {}),
+    },
+  };
+  const read = `jq --rawfile document ${quoted(file)} '.execution.workflow_yaml = $document' <<< ${quoted(JSON.stringify(message))}`;
+  return [
+    curlPost(origin, "/schedules", body),
+    { label: "fastrunner", text: fetched + cli },
+    { label: "grpcurl", text: `${fetched}${read} \\\n  | grpcurl -plaintext -d @ ${TARGET} ${REGISTRY}/AddSchedule` },
   ];
 }
 
@@ -109,8 +174,12 @@ export function listSame(origin: string, which: Which): Same[] {
     ...(which.status ? { statuses: [which.status] } : {}),
     ...(which.namespace ? { workflow_namespace: which.namespace } : {}),
     ...(which.name ? { workflow_name: which.name } : {}),
+    ...(which.version ? { workflow_version: which.version } : {}),
   };
-  const cli = words("fastrunner list", flag("status", which.status), flag("namespace", which.namespace), flag("name", which.name));
+  const cli = words(
+    "fastrunner list", flag("status", which.status), flag("namespace", which.namespace), flag("name", which.name),
+    flag("version", which.version),
+  );
   return [
     { label: "curl", text: `curl ${quoted(`${origin}${PREFIX}/executions${query({ ...which })}`)}` },
     { label: "fastrunner", text: cli },

@@ -72,3 +72,9 @@ export function jsonProblem(text: string): string | null {
     return `line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1}: ${short}`;
   }
 }
+
+/** Random, also where the page is not of a secure origin, which `crypto.randomUUID` needs. */
+export function newId(): string {
+  const parts = [...crypto.getRandomValues(new Uint8Array(16))];
+  return parts.map((part) => part.toString(16).padStart(2, "0")).join("");
+}

@@ -63,14 +63,38 @@ function leafSays(open: Open, document: AcceptedDocument | null, now_ms: number)
   return `Waits for ${what} to answer, since ${since}.`;
 }
 
-function retrySays(fold: Fold, now_ms: number): string {
+/** How many retries a `try` allows, by its lines without those of the tasks in it; 0 where they do not say. */
+export function retriesOf(document: AcceptedDocument, task: DocumentTask): number {
+  const lines = document.document.split("\n");
+  for (const each of document.tasks) {
+    if (!each.reference.startsWith(`${task.reference}/`)) continue;
+    for (let line = each.line; line <= each.end_line; line += 1) lines[line - 1] = "";
+  }
+  const text = lines.slice(task.line - 1, task.end_line).join("\n");
+  return Number(/\blimit["']?:[\s\S]*?\battempt["']?:[\s\S]*?\bcount["']?:\s*(\d+)/.exec(text)?.[1] ?? 0);
+}
+
+function retrySays(fold: Fold, document: AcceptedDocument | null, now_ms: number): string {
   for (const [reference, { retry }] of fold.states) {
     if (!retry) continue;
     const name = reference.slice(reference.lastIndexOf("/") + 1);
     const when = retry.due_ms > now_ms ? ` in ${duration(retry.due_ms - now_ms)}` : "";
-    return `Attempt ${retry.attempt} of ${name} begins${when || " now"}: the one before failed with ${retry.error}.`;
+    const task = document?.tasks.find((each) => each.reference === reference);
+    const most = task && document ? retriesOf(document, task) : 0;
+    const of = most ? ` of ${most}` : "";
+    return `Retry ${retry.attempt - 1}${of} of ${name} begins${when || " now"}: the attempt before failed with ${retry.error}.`;
   }
   return "";
+}
+
+/** What a runner says, with times as this page shows them. */
+function runnerSays(said: string, now_ms: number): string {
+  const text = said.replace(/\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)/g, (moment) => {
+    const at_ms = Date.parse(moment);
+    if (!at_ms) return moment;
+    return at_ms > now_ms ? `${clockTime(at_ms, now_ms)} (in ${duration(at_ms - now_ms)})` : clockTime(at_ms, now_ms);
+  });
+  return `${text[0]?.toUpperCase() ?? ""}${text.slice(1)}.`;
 }
 
 /** One sentence; empty where it is not waiting. */
@@ -80,7 +104,9 @@ export function whyWaiting(
   document: AcceptedDocument | null,
   now_ms: number,
 ): string {
-  if (["completed", "failed", "cancelled"].includes(execution.status)) return "";
+  if (["completed", "failed", "cancelled"].includes(execution.status)) {
+    return execution.waiting ? runnerSays(execution.waiting, now_ms) : "";
+  }
   if (execution.launch === "recorded") return "Recorded: the runner has not answered yet, and is asked again until it does.";
   if (execution.gap_since_ms) {
     const next = execution.last_sequence + 1;
@@ -91,7 +117,9 @@ export function whyWaiting(
     const reason = fold.pausedReason || execution.message;
     return `Paused${reason ? `: ${reason.replace(/\.$/, "")}` : ""}. Nothing begins until it is resumed.`;
   }
-  const retry = retrySays(fold, now_ms);
+  // It knows more than its events tell, but may have said so before the latest of them.
+  if (execution.waiting && execution.last_sequence >= fold.taken) return runnerSays(execution.waiting, now_ms);
+  const retry = retrySays(fold, document, now_ms);
   if (retry) return retry;
   const leaves = fold.leaves();
   const [first] = leaves;

@@ -16,7 +16,9 @@ from fastrunner.access.callers import line_of
 from tests.integration.callbacks import free_port
 from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, running
 from tests.integration.stigmer import TOKEN, ServiceProcess, service_process
+from tests.mongodb import MongoServer
 from tests.outside import require_tool
+from tests.redis import redis_server
 
 WAIT_MS = 30_000
 WRONG = """\
@@ -375,6 +377,118 @@ def test_no_gap_and_no_double_over_a_death_of_the_service(place: Place, page: Pa
     reply = page.request.get("/api/v1/executions/steps-1/events?count=500")
     times = [each["timestamp_ms"] for each in reply.json()["events"]]
     assert len(times) == 86
+
+
+def test_no_gap_and_no_double_over_deaths_of_runner_redis_and_store(browser: Browser, tmp_path: Path) -> None:
+    """Each is there again after a while, Redis with nothing of what it had."""
+    grpc_port = free_port()
+    runner_address = f"127.0.0.1:{grpc_port}"
+    with contextlib.ExitStack() as stack:
+        store = MongoServer(tmp_path / "store").start()
+        stack.callback(store.kill)
+        redis = stack.enter_context(redis_server())
+        urls = {
+            "FASTRUNNER_STIGMER_MONGODB_URL": f"{store.url}/console",
+            "FASTRUNNER_STIGMER_REDIS_URL": redis.url,
+            "FASTRUNNER_STIGMER_LOG_LEVEL": "error",
+        }
+        service = stack.enter_context(service_process(tmp_path / "unused", runner_address, **urls))
+        reports_to = {
+            "GRPC_PORT": str(grpc_port),
+            "FASTRUNNER_WORKERS": "1",
+            "STIGMER_SERVICE_ENDPOINT": f"127.0.0.1:{service.grpc_port}",
+            "STIGMER_SERVICE_USE_TLS": "false",
+            "STIGMER_SERVICE_API_KEY": TOKEN,
+        }
+        runner = stack.enter_context(running(tmp_path / "runner", SERVE, **reports_to)).wait_ready()
+        page = stack.enter_context(opened(browser, f"http://127.0.0.1:{service.http_port}"))
+        page.set_viewport_size({"width": 1280, "height": 6000})
+        create(page, STEPS)
+        start(page, "steps-1")
+        expect(page.locator("#event-10")).to_be_attached()
+        runner.process.kill()
+        runner.end()
+        runner = stack.enter_context(running(tmp_path / "runner", SERVE, **reports_to)).wait_ready()
+        expect(page.locator("#event-30")).to_be_attached()
+        redis.kill()
+        redis.start()
+        expect(page.locator("#event-50")).to_be_attached()
+        store.kill()
+        store.start()
+        expect(status(page)).to_have_text("completed")
+        expect(page.locator(".connection")).to_have_text("all 86 events")
+        assert event_numbers(page) == list(range(1, 87))
+        reply = page.request.get("/api/v1/executions/steps-1/events?count=500")
+        assert [each["sequence_number"] for each in reply.json()["events"]] == list(range(1, 87))
+
+
+def test_a_runner_by_itself_shows_all_of_it_also_over_its_death(browser: Browser, tmp_path: Path) -> None:
+    """Its counts, its documents, what an execution waits for; its schedules; and its successor goes on where it was."""
+    with contextlib.ExitStack() as stack:
+        ports = {"FASTRUNNER_HTTP_PORT": str(free_port()), "FASTRUNNER_WORKERS": "1"}
+        runner = stack.enter_context(running(tmp_path, SERVE, **ports)).wait_ready()
+        page = stack.enter_context(opened(browser, f"http://127.0.0.1:{ports['FASTRUNNER_HTTP_PORT']}"))
+        create(page, LONG)
+        scheduled(page)
+        page.goto("/workflows/tests/long")
+        start(page, "long-1")
+        expect(page.locator(".why")).to_have_text(
+            re.compile(r"^Waits until .* \(in .*\) in task 'nap' \(/do/0/nap\)\.$")
+        )
+        expect(page.locator(".lines .lit")).to_contain_text("nap:")
+        runner.process.kill()
+        runner.end()
+        expect(page.locator(".connection")).to_contain_text("reconnecting")
+        stack.enter_context(running(tmp_path, SERVE, **ports)).wait_ready()
+        expect(page.locator(".connection")).to_have_text("live")
+        page.keyboard.press("c")
+        page.get_by_role("dialog").get_by_role("button", name="Cancel execution").click()
+        expect(status(page)).to_have_text("cancelled")
+        expect(page.locator(".connection")).to_have_text("all 5 events")
+        assert event_numbers(page) == list(range(1, 6))
+        page.goto("/?version=1.0.0")
+        expect(page.get_by_role("button", name="cancelled 1")).to_be_visible()
+        expect(page.get_by_role("button", name="running 1")).to_be_visible()
+        expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def scheduled(page: Page) -> None:
+    """Added, paused, resumed, fired and deleted, from the page of schedules."""
+    page.goto("/schedules")
+    expect(page.get_by_text("Nothing is started by itself yet.")).to_be_visible()
+    check_accessible(page)
+    page.keyboard.press("a")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Every").fill("P1D")
+    dialog.get_by_label("While one is going on").select_option("skip")
+    dialog.get_by_label("Id").fill("daily")
+    dialog.get_by_text("The same from a terminal").click()
+    expect(dialog.locator("pre")).to_contain_text('"trigger":{"every":"P1D"}')
+    check_accessible(page)
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    row = page.get_by_role("row").filter(has_text="daily")
+    expect(row).to_contain_text("every 1 d")
+    expect(row).to_contain_text("one at a time")
+    page.keyboard.press("j")
+    expect(row).to_have_attribute("aria-selected", "true")
+    for key, button, shows in (("p", "Pause", "Paused: rest"), ("r", "Resume", "active")):
+        page.keyboard.press(key)
+        if key == "p":
+            dialog.get_by_label("Reason").fill("rest")
+        dialog.get_by_role("button", name=button, exact=True).click()
+        expect(row).to_contain_text(shows)
+    page.keyboard.press("f")
+    dialog.get_by_role("button", name="Fire now").click()
+    expect(page.get_by_role("heading", name=re.compile("^daily~fire-"))).to_be_visible()
+    expect(page.locator(".lines .lit")).to_contain_text("nap:")
+    page.goto("/schedules")
+    expect(row).to_contain_text("every 1 d")
+    page.keyboard.press("j")
+    expect(row).to_have_attribute("aria-selected", "true")
+    check_accessible(page)
+    page.keyboard.press("d")
+    dialog.get_by_role("button", name="Delete schedule").click()
+    expect(row).to_have_count(0)
 
 
 def test_callers_sign_in_and_see_what_they_may(browser: Browser, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import { Fold } from "../fold";
 import { count, counted, duration } from "../format";
 import { Timeline } from "../timeline/Timeline";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
-import { dialog, has, may, now, viewActions } from "../state";
+import { dialog, has, may, now, saysWaiting, viewActions } from "../state";
 import { Tail } from "../stream";
 import { followSame } from "../terminal";
 import { allowed, openCommand } from "../ui/CommandDialog";
@@ -28,6 +28,9 @@ type Pane = (typeof PANES)[number];
 
 /** Those in the place of the document, where there is room for all. */
 const isMain = (pane: Pane): boolean => pane !== "events" && pane !== "value";
+
+const REST_MS = 400;
+const AGAIN_MS = 5000;
 
 /** Follows an execution while it is looked at. */
 function useTail(id: string) {
@@ -57,7 +60,25 @@ function useTail(id: string) {
   );
   const version = tail.version.value;
   fold.takeAll(tail.events);
+  useWaiting(tail, version);
   return { tail, version, fold, document: document.value, noDocument: noDocument.value };
+}
+
+/** Has a runner by itself say what the execution waits for: once its events rest, and again while it says something. */
+function useWaiting(tail: Tail, version: number): void {
+  const waiting = tail.execution.value?.waiting ?? "";
+  const rests = tail.connection.value === "live" || waiting !== "";
+  useEffect(() => {
+    if (!saysWaiting() || !rests) return undefined;
+    const first = setTimeout(() => void tail.look(), REST_MS);
+    const again = setInterval(() => {
+      if (!globalThis.document.hidden) void tail.look();
+    }, AGAIN_MS);
+    return () => {
+      clearTimeout(first);
+      clearInterval(again);
+    };
+  }, [tail, version, rests]);
 }
 
 /** When the task of an event that ended it began; 0 where that is not said. */
@@ -191,7 +212,7 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
   const event = sequence === null ? undefined : events[sequence - 1];
   const task = query["task"] ?? event?.task_reference ?? "";
   const only = query["only"] ? task : "";
-  // A runner by itself has no documents: its events show what there is.
+  // Who has no documents has events, which show what there is.
   const first: Pane = has("getDocument") ? "document" : "timeline";
   const panes = PANES.filter((each) => (each !== "diagram" || has("getGraph")) && (each !== "document" || has("getDocument")));
   const pane: Pane = panes.find((each) => each === query["pane"]) ?? first;

@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import { countExecutions, listExecutions, STATUSES, type Counts, type Execution, type Which } from "../api";
 import { count, counted, duration } from "../format";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
-import { dialog, findsVersions, has, may, now, viewActions } from "../state";
+import { dialog, has, may, now, viewActions } from "../state";
 import { Feed } from "../stream";
 import { listSame } from "../terminal";
 import { allowed, openCommand } from "../ui/CommandDialog";
@@ -72,7 +72,7 @@ function Filters({ which, set }: { which: Which; set: (changes: Partial<Which>) 
     <div class="filters" role="search" aria-label="Executions">
       {field("name", "Workflow")}
       {field("namespace", "Namespace")}
-      {findsVersions() ? field("version", "Version") : null}
+      {field("version", "Version")}
     </div>
   );
 }

@@ -3,7 +3,7 @@ import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { ApiError, createWorkflow, getWorkflow, listWorkflows, type FieldProblem, type Workflow } from "../api";
 import { count } from "../format";
 import { addressOf, go, place, workflowPath } from "../router";
-import { findsVersions, may, say, viewActions } from "../state";
+import { info, may, say, viewActions } from "../state";
 import { createSame } from "../terminal";
 import { CopyButton } from "../ui/Copy";
 import { onKeys } from "../ui/Keys";
@@ -130,7 +130,7 @@ export function WorkflowPage({ namespace, name }: { namespace: string; name: str
         <h1><span class="soft">{namespace}/</span>{name}</h1>
         {workflow ? <span class="soft num">{workflow.version}{workflow.is_latest ? ", the latest" : ""}</span> : null}
         <span class="grow" />
-        <a class="button" href={addressOf("/", { namespace, name, version: findsVersions() ? wanted : "" })}>Executions</a>
+        <a class="button" href={addressOf("/", { namespace, name, version: wanted })}>Executions</a>
         {may("admin") ? <a class="button" href={addressOf("/workflows/new", { from: `${namespace}/${name}` })}>New version…</a> : null}
         {may("submit") ? <button type="button" class="primary" onClick={() => openStart({ namespace, name, version: wanted })}>Start…</button> : null}
       </div>
@@ -245,7 +245,7 @@ export function NewWorkflow() {
             onInput={(event) => setText(event.currentTarget.value)}
           />
         </div>
-        <Terminal same={createSame(location.origin)} />
+        <Terminal same={createSame(location.origin, info.value?.product === "runner")} />
       </form>
     </main>
   );

@@ -5,6 +5,7 @@
 // idle; the scale can leave it out.
 
 import type { Event, Graph } from "../api";
+import { OpenTasks } from "../open";
 
 export type SpanState = "running" | "completed" | "failed" | "cut";
 
@@ -62,6 +63,7 @@ export interface TimelineModel {
 }
 
 interface Open {
+  reference: string;
   row: Row;
   span: Span;
   iteration: readonly number[];
@@ -83,7 +85,7 @@ export function timelineOf(events: readonly Event[], graph: Graph | null, now_ms
 export class TimelineFold {
   private readonly kinds: ReadonlyMap<string, string>;
   private readonly rows = new Map<string, Row>();
-  private readonly open = new Map<string, Open>();
+  private readonly open = new OpenTasks<Open>();
   private readonly retrying = new Set<Open>();
   private readonly places = new Map<number, { row: Row; span: number }>();
   private readonly paused: Interval[] = [];
@@ -150,17 +152,16 @@ export class TimelineFold {
 
   private takeTask(event: Event, reference: string, at: number): void {
     const iteration = event.iteration ?? [];
-    const key = `${iteration.join(",")} ${reference}`;
     if (event.event_type === "task_started") {
-      this.begin(event, reference, iteration, key, at);
+      this.begin(event, reference, iteration, at);
       return;
     }
-    const found = this.open.get(key);
+    const found = this.open.get(reference, iteration);
     if (!found) return;
     const { row, span } = found;
     span.last = event.sequence_number;
     this.places.set(event.sequence_number, this.places.get(span.first) ?? { row, span: 0 });
-    this.cutInside(found, at);
+    for (const each of this.open.endInside(reference, iteration)) this.cutOff(each, at);
     if (event.event_type === "task_retry") {
       span.retrying_ms = at;
       this.retrying.add(found);
@@ -170,11 +171,11 @@ export class TimelineFold {
     span.to_ms = at;
     span.state = event.event_type === "task_failed" ? "failed" : "completed";
     if (span.state === "failed") span.error = event.error?.message ?? event.message ?? "";
-    this.open.delete(key);
+    this.open.end(reference, iteration);
     this.retrying.delete(found);
   }
 
-  private begin(event: Event, reference: string, iteration: readonly number[], key: string, at: number): void {
+  private begin(event: Event, reference: string, iteration: readonly number[], at: number): void {
     const row = this.rowOf(event, reference);
     const span: Span = {
       state: "running",
@@ -196,7 +197,7 @@ export class TimelineFold {
       endRetry(each.span, at);
       this.retrying.delete(each);
     }
-    this.open.set(key, { row, span, iteration });
+    for (const each of this.open.begin({ reference, row, span, iteration })) this.cutOff(each, at);
   }
 
   private rowOf(event: Event, reference: string): Row {
@@ -221,22 +222,15 @@ export class TimelineFold {
     return row;
   }
 
-  /** Whatever still ran within a task that has ended, or begins anew. */
-  private cutInside(outer: Open, at: number): void {
-    // Most tasks hold no others; to look for some each time would be quadratic in wide forks.
-    if (!outer.row.hasChildren) return;
-    for (const [key, each] of this.open) {
-      if (each === outer || !isInside(each.row.reference, each.iteration, outer)) continue;
-      cut(each.span, at);
-      this.open.delete(key);
-      this.retrying.delete(each);
-    }
+  private cutOff(each: Open, at: number): void {
+    cut(each.span, at);
+    this.retrying.delete(each);
   }
 }
 
 function isInside(reference: string, iteration: readonly number[], outer: Open): boolean {
   return (
-    reference.startsWith(`${outer.row.reference}/`) && outer.iteration.every((index, depth) => iteration[depth] === index)
+    reference.startsWith(`${outer.reference}/`) && outer.iteration.every((index, depth) => iteration[depth] === index)
   );
 }
 

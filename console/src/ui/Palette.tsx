@@ -13,6 +13,7 @@ function everywhere(): Action[] {
   return [
     { name: "Go to executions", run: () => go("/") },
     { name: "Go to workflows", run: () => go("/workflows") },
+    ...(has("listSchedules") ? [{ name: "Go to schedules", run: () => go("/schedules") }] : []),
     ...(may("admin") ? [{ name: "Create a workflow", run: () => go("/workflows/new") }] : []),
     ...STATUSES.map((status) => ({ name: `Show ${status} executions`, run: () => go(`/?status=${status}`) })),
     { name: "Change colours: system, light, dark", run: nextTheme },

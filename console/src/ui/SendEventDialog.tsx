@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { sendEvent } from "../api";
 import { closeDialog, dialog, say } from "../state";
 import { sendEventSame } from "../terminal";
-import { jsonProblem } from "../values";
+import { jsonProblem, newId } from "../values";
 import { DialogFrame } from "./Dialog";
 import { Terminal } from "./Terminal";
 
@@ -63,12 +63,6 @@ function Body({ types }: { types: string[] }) {
       <Terminal same={sendEventSame(location.origin, event)} />
     </DialogFrame>
   );
-}
-
-/** Random, also where the page is not of a secure origin, which `crypto.randomUUID` needs. */
-function newId(): string {
-  const parts = [...crypto.getRandomValues(new Uint8Array(16))];
-  return parts.map((part) => part.toString(16).padStart(2, "0")).join("");
 }
 
 export const openSendEvent = (types: string[]): void => {

@@ -42,11 +42,12 @@ export function Shape({ status }: { status: string }) {
   );
 }
 
-export function State({ status }: { status: string }) {
+/** `word`: what is said in the place of the state's own name. */
+export function State({ status, word = status }: { status: string; word?: string }) {
   return (
     <span class={`state tone-${toneOf(status)}`}>
       <Shape status={status} />
-      <span>{status}</span>
+      <span>{word}</span>
     </span>
   );
 }
