@@ -183,7 +183,7 @@ describe("why it is waiting", () => {
   it("is what a runner says, unless events came after it", () => {
     const waiting = "retry 3 of 5 at 1970-01-01T00:00:09Z in task 'ask' (/do/0/ask)";
     const fold = started("/do/1/hear");
-    expect(whyWaiting(execution({ waiting }), fold, document, 1000)).toMatch(/^Retry 3 of 5 at .* \(in 8.00 s\) in task 'ask'/);
+    expect(whyWaiting(execution({ waiting }), fold, document, 1000)).toMatch(/^Retry 3 of 5 at .* \(in 8.00 s\) in task 'ask'\.$/);
     expect(whyWaiting(execution({ waiting, last_sequence: 0 }), fold, document, 3000)).toMatch(/^Listens at hear/);
     const held = "has ended; its receiver has still to take 3 events";
     expect(whyWaiting(execution({ status: "completed", waiting: held }), fold, document, 0)).toBe("Has ended; its receiver has still to take 3 events.");
@@ -204,7 +204,7 @@ describe("schedules", () => {
     expect(triggerText({ ...trigger, cron: "30 2 * * *", after: "P1M" }, "Europe/Berlin")).toBe("cron 30 2 * * * (Europe/Berlin), P1M after the end");
     expect(triggerText({ ...trigger, on_json: '{"one":{"with":{"type":"order.paid"}}}' }, "")).toBe("on order.paid");
     expect(momentsText(schedule)).toBe("1,200 started, 2 missed");
-    expect(scheduleSays(schedule)).toBe("one at a time");
+    expect(scheduleSays(schedule)).toBe("One at a time");
     expect(scheduleSays({ ...schedule, paused: true, reason: "stock" })).toBe("Paused: stock");
     expect(scheduleSays({ ...schedule, last_error: "no such workflow" })).toBe("no such workflow");
   });

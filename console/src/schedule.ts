@@ -46,13 +46,14 @@ export function scheduleSays(schedule: Schedule): string {
   if (schedule.last_error) return schedule.last_error;
   if (!schedule.next_ms) return schedule.trigger.on_json ? "Waits for events" : "Waits for the end of an execution";
   const { overlap, misfire, jitter_ms } = schedule.options;
-  return [
+  const says = [
     overlap === "skip" && "one at a time",
     overlap === "queue" && "one after the other",
     misfire === "skip" && "missed ones are skipped",
     misfire === "all" && "missed ones are made up for",
     jitter_ms > 0 && `put off by up to ${duration(jitter_ms)}`,
   ].filter(Boolean).join(", ");
+  return says && `${says[0]?.toUpperCase() ?? ""}${says.slice(1)}`;
 }
 
 export const scheduleCount = (number: number): string => counted(number, "schedule");

@@ -35,6 +35,9 @@ export class MessageParser {
 const SILENCE_MS_MAX = 40_000;
 const PAUSE_MS_MIN = 250;
 const PAUSE_MS_MAX = 5_000;
+const FRAME_MS = 16;
+const MANY = 1_000;
+const MANY_PAUSE_MS = 120;
 
 /** Reads one connection to its end. Gives whether there is nothing to come (204). Raises ApiError and AbortError. */
 async function readStream(
@@ -224,14 +227,16 @@ export class Tail extends Follower {
     return true;
   }
 
-  /** Once for all that comes within a frame. */
+  /** Once for all that comes within a moment. */
   private tell(): void {
     if (this.telling) return;
     this.telling = true;
+    // What comes first is shown at once; of many that are to come, fewer pictures are made.
+    const pause_ms = this.version.value > 0 && this.behind > MANY ? MANY_PAUSE_MS : FRAME_MS;
     setTimeout(() => {
       this.telling = false;
       this.version.value += 1;
-    }, 16);
+    }, pause_ms);
   }
 }
 

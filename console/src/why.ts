@@ -89,7 +89,8 @@ function retrySays(fold: Fold, document: AcceptedDocument | null, now_ms: number
 
 /** What a runner says, with times as this page shows them. */
 function runnerSays(said: string, now_ms: number): string {
-  const text = said.replace(/\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)/g, (moment) => {
+  // Where a task stands is shown beside; its name says enough.
+  const text = said.replace(/ \(\/[^\s;]*\)/g, "").replace(/\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)/g, (moment) => {
     const at_ms = Date.parse(moment);
     if (!at_ms) return moment;
     return at_ms > now_ms ? `${clockTime(at_ms, now_ms)} (in ${duration(at_ms - now_ms)})` : clockTime(at_ms, now_ms);

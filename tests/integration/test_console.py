@@ -433,7 +433,7 @@ def test_a_runner_by_itself_shows_all_of_it_also_over_its_death(browser: Browser
         page.goto("/workflows/tests/long")
         start(page, "long-1")
         expect(page.locator(".why")).to_have_text(
-            re.compile(r"^Waits until .* \(in .*\) in task 'nap' \(/do/0/nap\)\.$")
+            re.compile(r"^Waits until .* \(in .*\) in task 'nap'\.$")
         )
         expect(page.locator(".lines .lit")).to_contain_text("nap:")
         runner.process.kill()
@@ -468,7 +468,7 @@ def scheduled(page: Page) -> None:
     dialog.get_by_role("button", name="Add", exact=True).click()
     row = page.get_by_role("row").filter(has_text="daily")
     expect(row).to_contain_text("every 1 d")
-    expect(row).to_contain_text("one at a time")
+    expect(row).to_contain_text("One at a time")
     page.keyboard.press("j")
     expect(row).to_have_attribute("aria-selected", "true")
     for key, button, shows in (("p", "Pause", "Paused: rest"), ("r", "Resume", "active")):

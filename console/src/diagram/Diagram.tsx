@@ -6,7 +6,7 @@
 import type { JSX } from "preact";
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Graph } from "../api";
-import { duration } from "../format";
+import { count, duration } from "../format";
 import "./diagram.css";
 import { WAY_LABEL_CHARS_MAX, type Line } from "./layout";
 import { cut, LABEL_CHARS_MAX, NAME_CHARS_MAX, sceneOf, type Box, type Dot, type Scene } from "./scene";
@@ -318,7 +318,7 @@ function boxPart({ box, state, isSelected, isFocused, onFold, onPick }: BoxProps
   const took = state && state.duration_ms > 0 ? duration(state.duration_ms) : "";
   const word = wordOf(state);
   const name = cut(node.name, NAME_CHARS_MAX);
-  const stands = `${status === "idle" ? "" : word}${hits > 1 ? ` ×${hits}` : ""}`;
+  const stands = `${status === "idle" ? "" : word}${hits > 1 ? ` ×${count(hits)}` : ""}`;
   const label = cut(node.label, LABEL_CHARS_MAX);
   const end = box.isFolded ? `${box.count} tasks` : took;
   // What is seen, in its order, and then what is not.

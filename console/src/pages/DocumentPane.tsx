@@ -19,6 +19,8 @@ interface Properties {
   lit: ReadonlySet<string>;
   selected: string;
   version: number;
+  /** When what is under way is shown as of; 0: now. */
+  at_ms: number;
   onSelect: (reference: string) => void;
 }
 
@@ -30,9 +32,9 @@ function hint(task: DocumentTask, state: TaskState | undefined): string {
   return parts.join(", ");
 }
 
-function Gutter({ task, state }: { task: DocumentTask | undefined; state: TaskState | undefined }) {
+function Gutter({ task, state, at_ms }: { task: DocumentTask | undefined; state: TaskState | undefined; at_ms: number }) {
   if (!task) return <span class="gutter" />;
-  const running_ms = state?.since_ms ? Math.max(0, now.value - state.since_ms) : 0;
+  const running_ms = state?.since_ms ? Math.max(0, (at_ms || now.value) - state.since_ms) : 0;
   const total_ms = (state?.duration_ms ?? 0) + running_ms;
   return (
     <span class="gutter num" title={hint(task, state)}>
@@ -43,7 +45,7 @@ function Gutter({ task, state }: { task: DocumentTask | undefined; state: TaskSt
   );
 }
 
-export function DocumentPane({ document, states, lit, selected, version, onSelect }: Properties) {
+export function DocumentPane({ document, states, lit, selected, version, at_ms, onSelect }: Properties) {
   const lines = useMemo(() => document.document.replace(/\n$/, "").split("\n"), [document]);
   const byLine = useMemo(() => {
     const found = new Map<number, DocumentTask>();
@@ -111,7 +113,7 @@ export function DocumentPane({ document, states, lit, selected, version, onSelec
               style={{ height: `${LINE_PX}px`, minWidth: `calc(${width}ch + 200px)` }}
               onClick={() => owner && onSelect(owner.reference)}
             >
-              <Gutter task={task} state={state} />
+              <Gutter task={task} state={state} at_ms={at_ms} />
               <span class="number num">{number}</span>
               <Line text={lines[at] ?? ""} />
               {task && error ? <span class="line-error" title={error}>{error}</span> : null}

@@ -290,6 +290,8 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
   const lit = new Set(fold.leaves().map((each) => each.reference));
   for (const [reference, each] of fold.states) if (each.retry) lit.add(reference);
   const why = whyWaiting(execution, fold, document, now.value);
+  // Of one that has ended and whose events are still on their way, what runs is what ran when the latest of them happened.
+  const at_ms = execution.ended_ms && !fold.hasEnded ? (events.at(-1)?.timestamp_ms ?? 0) : 0;
   const known = Math.max(execution.last_sequence, events.length);
   const unseen = isFollowing.value || sequence === null ? 0 : Math.max(0, known - sequence);
   return (
@@ -320,7 +322,7 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
               onEvent={select}
             />
           ) : document ? (
-            <DocumentPane document={document} states={fold.states} lit={lit} selected={task} version={version} onSelect={selectTask} />
+            <DocumentPane document={document} states={fold.states} lit={lit} selected={task} version={version} at_ms={at_ms} onSelect={selectTask} />
           ) : noDocument ? (
             <p class="empty">{noDocument}</p>
           ) : (

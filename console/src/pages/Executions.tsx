@@ -2,6 +2,7 @@
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { countExecutions, listExecutions, STATUSES, type Counts, type Execution, type Which } from "../api";
+import { errorText } from "../fold";
 import { count, counted, duration } from "../format";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
 import { dialog, has, may, now, viewActions } from "../state";
@@ -96,6 +97,7 @@ function StatusTabs({ which, counts, set }: { which: Which; counts: Counts | nul
 function Row({ execution, isSelected, isOutside }: { execution: Execution; isSelected: boolean; isOutside: boolean }) {
   const labels = Object.entries(execution.labels);
   const live = execution.started_ms && !execution.ended_ms;
+  const says = execution.message || errorText(execution.error);
   return (
     <tr class={isOutside ? "outside" : ""} aria-selected={isSelected} data-id={execution.id}>
       <td><State status={execution.status} /></td>
@@ -122,7 +124,7 @@ function Row({ execution, isSelected, isOutside }: { execution: Execution; isSel
       <td class="num"><Time at_ms={execution.created_ms} /></td>
       <td class="num right">{live ? tookOf(execution, now.value) : tookOf(execution, 0)}</td>
       <td class="num right">{count(execution.last_sequence)}</td>
-      <td class="message" title={execution.message}>{execution.message}</td>
+      <td class="message" title={says}>{says}</td>
     </tr>
   );
 }

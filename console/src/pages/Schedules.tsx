@@ -65,7 +65,7 @@ function Row({ schedule, isSelected }: { schedule: Schedule; isSelected: boolean
   const fails = !schedule.paused && schedule.last_error !== "";
   return (
     <tr aria-selected={isSelected} data-id={schedule.id}>
-      <td><State status={schedule.paused ? "paused" : fails ? "failed" : schedule.next_ms ? "waiting" : "pending"} word={schedule.paused ? "paused" : fails ? "failing" : "active"} /></td>
+      <td><State status={schedule.paused ? "paused" : fails ? "failed" : "scheduled"} word={schedule.paused ? "paused" : fails ? "failing" : "active"} /></td>
       <td class="id"><div><span class="schedule-id">{schedule.id}</span></div></td>
       <td class="workflow">
         <a href={addressOf(workflowPath(schedule.namespace, schedule.name), { version: schedule.version })}>

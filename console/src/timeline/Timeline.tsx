@@ -8,7 +8,7 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import type { Event, Graph } from "../api";
 import { StateMark } from "../diagram/Diagram";
 import type { NodeStatus } from "../diagram/states";
-import { duration } from "../format";
+import { count as grouped, duration } from "../format";
 import { barsOf, geometryOf, rowAt, spanAt, type Geometry } from "./geometry";
 import { TimelineFold, type Interval, type Row, type Span, type TimelineModel } from "./model";
 import { placed, ticksOf, warpOf, zoomed, type View, type Warp } from "./scale";
@@ -298,7 +298,7 @@ function Axis({ model, warp, view, width, ticks, idle }: AxisProps): JSX.Element
   return (
     <svg class="timeline-axis" width={width + 12} height={AXIS_PX} aria-hidden="true">
       {ticks.filter((tick) => isFree(x(tick))).map((tick) => (
-        <text key={tick} x={x(tick)} y={17} text-anchor={x(tick) < 14 ? "start" : "middle"}>
+        <text key={tick} x={x(tick)} y={17} text-anchor={x(tick) < 14 ? "start" : x(tick) > width - 14 ? "end" : "middle"}>
           {tickText(tick - model.start_ms)}
         </text>
       ))}
@@ -451,7 +451,7 @@ function Label({ row, top, height, until, position, count, isFocused, isSelected
       <svg width={16} height={16} viewBox="-8 -8 16 16" aria-hidden="true">
         <StateMark status={status} />
       </svg>
-      <span class="name">{row.name}</span> {times > 1 && <span class="times">×{times}</span>}{" "}
+      <span class="name">{row.name}</span> {times > 1 && <span class="times">×{grouped(times)}</span>}{" "}
       <span class="took">{duration(took)}</span> <span class="timeline-unseen">{word}</span>
     </div>
   );
