@@ -21,6 +21,8 @@ from tests.outside import require_tool
 from tests.redis import redis_server
 
 WAIT_MS = 30_000
+AGAIN_MS = 90_000
+"""For what is to be there again."""
 WRONG = """\
 document: {dsl: '1.0.3', namespace: tests, name: greet, version: 1.0.0}
 do:
@@ -405,17 +407,17 @@ def test_no_gap_and_no_double_over_deaths_of_runner_redis_and_store(browser: Bro
         page.set_viewport_size({"width": 1280, "height": 6000})
         create(page, STEPS)
         start(page, "steps-1")
-        expect(page.locator("#event-10")).to_be_attached()
+        expect(page.locator("#event-10")).to_be_attached(timeout=AGAIN_MS)
         runner.process.kill()
         runner.end()
         runner = stack.enter_context(running(tmp_path / "runner", SERVE, **reports_to)).wait_ready()
-        expect(page.locator("#event-30")).to_be_attached()
+        expect(page.locator("#event-30")).to_be_attached(timeout=AGAIN_MS)
         redis.kill()
         redis.start()
-        expect(page.locator("#event-50")).to_be_attached()
+        expect(page.locator("#event-50")).to_be_attached(timeout=AGAIN_MS)
         store.kill()
         store.start()
-        expect(status(page)).to_have_text("completed")
+        expect(status(page)).to_have_text("completed", timeout=AGAIN_MS)
         expect(page.locator(".connection")).to_have_text("all 86 events")
         assert event_numbers(page) == list(range(1, 87))
         reply = page.request.get("/api/v1/executions/steps-1/events?count=500")
@@ -432,15 +434,13 @@ def test_a_runner_by_itself_shows_all_of_it_also_over_its_death(browser: Browser
         scheduled(page)
         page.goto("/workflows/tests/long")
         start(page, "long-1")
-        expect(page.locator(".why")).to_have_text(
-            re.compile(r"^Waits until .* \(in .*\) in task 'nap'\.$")
-        )
+        expect(page.locator(".why")).to_have_text(re.compile(r"^Waits until .* \(in .*\) in task 'nap'\.$"))
         expect(page.locator(".lines .lit")).to_contain_text("nap:")
         runner.process.kill()
         runner.end()
         expect(page.locator(".connection")).to_contain_text("reconnecting")
         stack.enter_context(running(tmp_path, SERVE, **ports)).wait_ready()
-        expect(page.locator(".connection")).to_have_text("live")
+        expect(page.locator(".connection")).to_have_text("live", timeout=AGAIN_MS)
         page.keyboard.press("c")
         page.get_by_role("dialog").get_by_role("button", name="Cancel execution").click()
         expect(status(page)).to_have_text("cancelled")
