@@ -35,7 +35,7 @@ from tests.integration.temporal_server import TemporalServer
 
 __all__ = ["TemporalTorture"]
 
-_AT_ONCE = 12
+_CALLERS = 12
 _REST_S_MAX = 180.0
 _EXPECTED = "Temporal at "
 """What a replica may say of a server that is killed."""
@@ -46,13 +46,14 @@ KINDS = tuple(kind for kind in kinds if kind != "messages")
 class TemporalTorture:
     """One run, in a folder of its own."""
 
-    def __init__(self, seed: int, kills: int, path: Path, *, server_kills: int = 0) -> None:
-        """`kills` of replicas, `server_kills` of the server."""
+    def __init__(self, seed: int, kills: int, path: Path, *, server_kills: int = 0, callers: int = _CALLERS) -> None:
+        """`kills` of replicas, `server_kills` of the server, beside so many clients at work."""
         self.report = Report(seed)
         self.stopping = asyncio.Event()
         """Ends the torture early."""
         self._faults = ["replica"] * kills + ["server"] * server_kills
         self._path = path
+        self._callers = callers
         self._chance = random.Random(seed)
         self._chance.shuffle(self._faults)
         self._server = TemporalServer(path / "temporal.db")
@@ -106,7 +107,7 @@ class TemporalTorture:
         )  # fmt: skip
 
     async def _torture(self, trees: Sequence[Tree], clients: Sequence[Clients], service: Service) -> None:
-        callers = [asyncio.create_task(self._call(number, service, clients)) for number in range(_AT_ONCE)]
+        callers = [asyncio.create_task(self._call(number, service, clients)) for number in range(self._callers)]
         shells = asyncio.create_task(self._watch(service))
         try:
             for fault in self._faults:

@@ -23,10 +23,11 @@ from fastrunner.progress.wire import frames
 from tests.crash.documents import LINGERS
 from tests.integration.runner_process import ROOT
 
-__all__ = ["Journal", "Tree", "until"]
+__all__ = ["FIRST_STEPS_S_MAX", "Journal", "Tree", "until"]
 
 _START_S_MAX = 60.0
-_FIRST_STEPS_S_MAX = 5.0
+FIRST_STEPS_S_MAX = 5.0
+"""How long a process that nobody awaits may take to do what it is known by, on a busy machine."""
 _DEFECT = re.compile(
     r"killed by (?!SIGKILL)|exited with [^0]|Traceback|the core failed|ended unexpectedly|engine failed|an exception"
     r"|failed inside the runner|Check failed|Fatal Python|does not answer|(?<!effects )did not end in time|cannot start"
@@ -193,7 +194,7 @@ class Journal:
         for event in ReportProgressBatchRequest.FromString(messages).events:
             if event.event_type == "task_completed" and (key := _effect_of(execution_id, event)):
                 # Of a process that nobody awaits it is only durable that it has begun.
-                late_s = _FIRST_STEPS_S_MAX if event.task_name == LINGERS else 0.0
+                late_s = FIRST_STEPS_S_MAX if event.task_name == LINGERS else 0.0
                 self.completed_s.setdefault(key, now_s + late_s)
 
     def differences(self, received: Callable[[str], list[bytes]]) -> dict[str, str]:
