@@ -34,7 +34,7 @@ from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView
 from fastrunner.engine.pages import Page
 from fastrunner.engine.temporal.client import Connection
 from fastrunner.engine.temporal.handover import report_id_of
-from fastrunner.engine.temporal.instances import TOO_EARLY
+from fastrunner.engine.temporal.instances import OF_ENDED, TOO_EARLY
 from fastrunner.engine.temporal.messages import (
     ANSWER_QUERY,
     CONTROL_SIGNAL,
@@ -333,7 +333,10 @@ class Executions:
                 except WorkflowQueryFailedError as error:
                     if TOO_EARLY not in str(error) or clock.monotonic_s() > give_up_s:
                         raise
-                await asyncio.sleep(limits.TEMPORAL_FOLLOW_INTERVAL_S / 16)
+                if await self._is_ended(execution_id):
+                    query = query.removesuffix(OF_ENDED) + OF_ENDED
+                else:
+                    await asyncio.sleep(limits.TEMPORAL_FOLLOW_INTERVAL_S / 16)
         except WorkflowQueryFailedError as error:
             raise Unavailable(f"the workflow of execution {execution_id!r} does not answer: {error}") from None
         except RPCError as error:
