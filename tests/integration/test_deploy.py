@@ -24,6 +24,7 @@ from fastrunner.config import Config, Environment, shown_fields, variable_of
 from tests.integration.kubernetes import OVERLAYS, kustomized
 from tests.integration.runner_process import ROOT, SERVE, running, until
 from tests.integration.wire import path
+from tests.outside import require_tool
 
 NAMES = sorted(folder.name for folder in OVERLAYS.iterdir())
 OLDEST, NEWEST = "1.29", "1.37"
@@ -259,6 +260,19 @@ def test_the_unit_of_systemd_has_the_time_that_a_drain_takes() -> None:
     settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
     assert float(settings["TimeoutStopSec"]) >= float(Config.model_fields["drain_timeout_s"].default) + MARGIN_S
     assert settings["RestartPreventExitStatus"] == "2"
+
+
+def test_systemd_takes_the_unit_and_finds_it_closed(tmp_path: Path) -> None:
+    """But for the program, which is not where an installation has it. Exposure is from 0 to 10, here in tenths."""
+    unit = tmp_path / "fastrunner.service"
+    text = (ROOT / "deploy" / "systemd" / "fastrunner.service").read_text()
+    assert "/opt/fastrunner/bin/fastrunner" in text
+    unit.write_text(text.replace("/opt/fastrunner/bin/fastrunner", sys.executable))
+    for command in (("verify", "--man=no"), ("security", "--offline=true", "--threshold=25")):
+        done = subprocess.run(
+            [require_tool("systemd-analyze"), *command, str(unit)], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
 
 
 def test_the_image_pins_every_dependency() -> None:
