@@ -39,6 +39,9 @@ EVENTS = 24
 """Of one execution."""
 FOLLOWED = 100
 PERIOD_S = 1.0
+CONNECTING = 64
+"""Clients that connect at the same time."""
+BEGIN_S_MAX = 300.0
 
 
 @contextmanager
@@ -136,16 +139,22 @@ async def follow(service: ServiceProcess, clients: int, seconds: float) -> dict[
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
         reporter = Reporter(channel)
         await reporter.send(*(event(f"f{each}", 1, "workflow_started") for each in range(FOLLOWED)))
-        following = []
-        for number in range(clients):
-            client = Following(number % FOLLOWED, acknowledged, late_s)
-            await loop.create_connection(lambda client=client: client, "127.0.0.1", service.http_port)  # type: ignore[misc]
-            following.append(client)
-        give_up_s = monotonic_s() + 120
+        following = [Following(number % FOLLOWED, acknowledged, late_s) for number in range(clients)]
+        places = asyncio.Semaphore(CONNECTING)
+
+        async def begin(client: Following) -> None:
+            async with places:
+                await loop.create_connection(lambda: client, "127.0.0.1", service.http_port)
+
+        cpu_s = processor_s(service.process.pid)
+        give_up_s = monotonic_s() + BEGIN_S_MAX
+        await asyncio.gather(*map(begin, following))
         while not all(client.last for client in following):
-            assert monotonic_s() < give_up_s, "not everybody has begun"
+            assert monotonic_s() < give_up_s, f"{sum(not client.last for client in following)} have not begun"
             await asyncio.sleep(0.1)
+        began_cpu_s = processor_s(service.process.pid) - cpu_s
         late_s.clear()
+        cpu_s = processor_s(service.process.pid)
         memory.append(memory_mib(service.process.pid, "Rss"))
         sequence, ends_s = 1, monotonic_s() + seconds
         while monotonic_s() < ends_s:
@@ -157,12 +166,14 @@ async def follow(service: ServiceProcess, clients: int, seconds: float) -> dict[
                 await asyncio.sleep(PERIOD_S / FOLLOWED)
             memory.append(memory_mib(service.process.pid, "Rss"))
         while not all(client.last == sequence for client in following):
-            assert monotonic_s() < ends_s + 60, "not everybody has everything"
+            assert monotonic_s() < ends_s + BEGIN_S_MAX, "not everybody has everything"
             await asyncio.sleep(0.1)
     late_s.sort()
     return {
         "clients": sum(client.is_open for client in following),
+        "cpu_us_per_client_that_begins": round(began_cpu_s / clients * 1e6),
         "events_received": len(late_s),
+        "cpu_us_per_event_received": round((processor_s(service.process.pid) - cpu_s) / len(late_s) * 1e6),
         "p50_ms": round(late_s[len(late_s) // 2] * 1e3, 1),
         "p99_ms": round(late_s[len(late_s) * 99 // 100] * 1e3, 1),
         "memory_mib": [round(each) for each in (memory[0], memory[1], memory[2], memory[-1])],
