@@ -38,6 +38,8 @@ BATCH_EXECUTIONS = 20
 EVENTS = 24
 """Of one execution."""
 FOLLOWED = 100
+REPORTED = 10
+"""Executions of one report."""
 PERIOD_S = 1.0
 CONNECTING = 64
 """Clients that connect at the same time."""
@@ -160,10 +162,11 @@ async def follow(service: ServiceProcess, clients: int, seconds: float) -> dict[
         while monotonic_s() < ends_s:
             sequence += 1
             # Spread over the period, as executions are.
-            for each in range(FOLLOWED):
-                await reporter.send(event(f"f{each}", sequence))
-                acknowledged[each, sequence] = monotonic_s()
-                await asyncio.sleep(PERIOD_S / FOLLOWED)
+            for first in range(0, FOLLOWED, REPORTED):
+                some = range(first, first + REPORTED)
+                await reporter.send(*(event(f"f{each}", sequence) for each in some))
+                acknowledged |= dict.fromkeys(((each, sequence) for each in some), monotonic_s())
+                await asyncio.sleep(PERIOD_S * REPORTED / FOLLOWED)
             memory.append(memory_mib(service.process.pid, "Rss"))
         while not all(client.last == sequence for client in following):
             assert monotonic_s() < ends_s + BEGIN_S_MAX, "not everybody has everything"

@@ -22,8 +22,12 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 )
 from fastrunner.base import limits
 from fastrunner.counts.definitions import StigmerMetrics
+from fastrunner.errors import UnknownExecution
+from fastrunner.stigmer.reading import SharedReads
 from fastrunner.stigmer.server import CannotServe, ServiceOptions, StigmerService
+from fastrunner.stigmer.store import EventsPage, Told
 from fastrunner.stigmer.verify import FINDINGS
+from fastrunner.web.api import stream
 from tests.integration.callbacks import until
 from tests.integration.runner_process import ROOT
 from tests.integration.stigmer import SMALL, TOKEN, Reporter, ScriptedRunner, event, service, verified
@@ -441,3 +445,38 @@ def test_what_is_counted_and_found_is_documented() -> None:
     found = {line.split("`")[1].partition("{")[0] for line in page.splitlines() if line.startswith("| `stigmer_")}
     assert found == set(StigmerMetrics().definitions)
     assert all(f"| `{kind}` |" in page for kind in FINDINGS)
+
+
+async def test_many_who_follow_cost_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who are told of an event together read it together, and it is made JSON once, unless it is long."""
+    remembered = stream._remembered_fields
+    remembered.cache_clear()
+    assert remembered.cache_parameters()["maxsize"] == limits.API_EVENTS_REMEMBERED_MAX
+    async with service(tmp_path) as (served, reporter, client):
+        await reporter.send(event("e", 1, "workflow_started"))
+        reads = SharedReads(served.store, served._followers)
+        read, count = served.store.events_after, 0
+
+        async def counting(*which: Any) -> EventsPage:
+            nonlocal count
+            count += 1
+            return await read(*which)
+
+        monkeypatch.setattr(served.store, "events_after", counting)
+        with served._followers.follow("e"):
+            pages = await asyncio.gather(*(reads.events_after("e", 0, 10) for _ in range(40)))
+            assert (count, [page.last_sequence for page in pages]) == (1, [1] * 40)
+            early = asyncio.create_task(reads.events_after("e", 0, 10))
+            await asyncio.sleep(0)
+            # Who is told now may not get what was read before.
+            served._followers.hear([Told("e", 1)])
+            await asyncio.gather(early, reads.events_after("e", 0, 10))
+            assert count == 3
+        with pytest.raises(UnknownExecution):
+            await reads.events_after("unknown", 0, 10)
+        following = [asyncio.create_task(client.follow("e", count=3)) for _ in range(20)]
+        await reporter.send(event("e", 2))
+        await reporter.send(event("e", 3, message="x" * limits.API_EVENT_REMEMBERED_SIZE_BYTES_MAX))
+        for found in await asyncio.gather(*following):
+            assert [int(each["id"]) for each in found] == [1, 2, 3]
+        assert remembered.cache_info().currsize == 2

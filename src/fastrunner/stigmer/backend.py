@@ -35,6 +35,7 @@ from fastrunner.stigmer.feed import StoreFeed
 from fastrunner.stigmer.followers import Follower, Followers
 from fastrunner.stigmer.ids import id_refusal
 from fastrunner.stigmer.launches import Launches
+from fastrunner.stigmer.reading import SharedReads
 from fastrunner.stigmer.runner import RunnerClient
 from fastrunner.stigmer.shown import execution_of, workflow_of
 from fastrunner.stigmer.store import RECORDED, Execution, Filter, NewExecution, Store, Workflow, WorkflowKey
@@ -61,6 +62,7 @@ class StigmerBackend:
         self._side = RunnerSide(runner)
         self._launches = launches
         self._followers = followers
+        self._reads = SharedReads(store, followers)
 
     # --- workflows ---
 
@@ -160,12 +162,15 @@ class StigmerBackend:
         return shapes.Counts(by_status=dict(by_status), total=sum(by_status.values()))
 
     async def events(
-        self, principal: Principal | None, execution_id: str, after: int, count_max: int
+        self, principal: Principal | None, execution_id: str, after: int, count_max: int, *, is_told: bool = False
     ) -> tuple[list[bytes], int, bool]:
         """See Backend."""
         if principal is not None and principal.namespaces is not None:
             await self._seen(principal, execution_id)
-        page = await self._store.events_after(execution_id, after, count_max, limits.API_EVENTS_SIZE_BYTES_MAX)
+        if is_told:
+            page = await self._reads.events_after(execution_id, after, count_max)
+        else:
+            page = await self._store.events_after(execution_id, after, count_max, limits.API_EVENTS_SIZE_BYTES_MAX)
         return list(page.messages), page.last_sequence, page.has_ended
 
     async def document(self, principal: Principal | None, execution_id: str) -> shapes.Document:

@@ -38,7 +38,8 @@ class Follower:
     async def wait(self, timeout_s: float) -> bool:
         """Whether there may be more since the last time it waited; false if nothing was said for so long."""
         try:
-            await asyncio.wait_for(self._more.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._more.wait()
         except TimeoutError:
             return False
         self._more.clear()
@@ -55,6 +56,8 @@ class Followers:
         """What those who follow all executions read."""
         self._told_of: dict[str, int] = {}
         """How far followers were told that an execution is, of those that are followed."""
+        self._times_told: dict[str, int] = {}
+        """How often, of those."""
         self.announce: Callable[[Sequence[Told]], object] = lambda _: None
         """Hears of all that has changed here, for other services."""
         self.is_anew = asyncio.Event()
@@ -83,6 +86,7 @@ class Followers:
             if not followers:
                 del self._of[execution_id]
                 self._told_of.pop(execution_id, None)
+                self._times_told.pop(execution_id, None)
 
     def tell(self, told: Sequence[Told]) -> None:
         """Executions show more than before, by what was taken here."""
@@ -101,6 +105,7 @@ class Followers:
             followers = self._of.get(each.execution_id)
             if followers is not None:
                 self._told_of[each.execution_id] = max(each.last_sequence, self.told_of(each.execution_id))
+                self._times_told[each.execution_id] = self.times_told(each.execution_id) + 1
                 for follower in followers:
                     follower.tell()
         for follower in self._of.get(_ALL, ()) if told else ():
@@ -113,6 +118,10 @@ class Followers:
     def told_of(self, execution_id: str) -> int:
         """How far followers were told that an execution is; 0 if they were told nothing."""
         return self._told_of.get(execution_id, 0)
+
+    def times_told(self, execution_id: str) -> int:
+        """How often followers were told of an execution, since somebody has followed it without a break."""
+        return self._times_told.get(execution_id, 0)
 
     def begin_anew(self) -> None:
         """Something may not have been told: who follows all executions begins anew, and the others are looked after."""

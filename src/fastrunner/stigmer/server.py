@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -251,8 +252,10 @@ class StigmerService:
         assert runner.server is not None
         try:
             server = await asyncio.get_running_loop().create_server(
-                app[CONNECTIONS].serve(runner.server), options.http_host, options.http_port, ssl=self._tls_context()
-            )
+                app[CONNECTIONS].serve(runner.server), options.http_host, options.http_port, ssl=self._tls_context(),
+                # All who followed come back at once.
+                backlog=socket.SOMAXCONN,
+            )  # fmt: skip
         except OSError as error:
             await runner.cleanup()
             raise CannotServe(

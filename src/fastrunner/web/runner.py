@@ -185,7 +185,13 @@ class RunnerBackend(RunnerSide):
         return parsed(query_pb2.GetDocumentResponse, reply).workflow_yaml
 
     async def events(
-        self, principal: Principal | None, execution_id: str, after: int, count_max: int
+        self,
+        principal: Principal | None,
+        execution_id: str,
+        after: int,
+        count_max: int,
+        *,
+        is_told: bool = False,  # noqa: ARG002 - nothing is read here
     ) -> tuple[list[bytes], int, bool]:
         """See Backend."""
         # In this order: once it has ended all events are there.

@@ -116,6 +116,12 @@ API_PAGE_ROWS_DEFAULT: Final = 50
 API_EVENTS_SIZE_BYTES_MAX: Final = 131_072
 """Bytes of events, as they came, read at once for a page or a follower."""
 
+API_EVENTS_REMEMBERED_MAX: Final = 1_000
+"""Events that are there as JSON, too, since many may follow the same execution: some MiB at most."""
+
+API_EVENT_REMEMBERED_SIZE_BYTES_MAX: Final = 4_096
+"""Longest of them, as it came; longer ones are made anew for each."""
+
 API_STREAM_STALL_S_MAX: Final = 20.0
 """How long a client that follows may not read what is sent before its connection is cut; it comes again with its
 cursor."""

@@ -105,9 +105,10 @@ class Backend(Protocol):
         """Executions before a place; `which` has status, namespace, name and version, empty or not."""
 
     async def events(
-        self, principal: Principal | None, execution_id: str, after: int, count_max: int
+        self, principal: Principal | None, execution_id: str, after: int, count_max: int, *, is_told: bool = False
     ) -> tuple[list[bytes], int, bool]:
-        """Encoded events after a number; up to which number there are events; whether it has ended."""
+        """Encoded events after a number; up to which number there are events; whether it has ended. `is_told`: who asks
+        follows the execution, and wants what it was told of, which others may be reading already."""
 
     def follow(self, principal: Principal | None, execution_id: str, after: int) -> AbstractContextManager[Following]:
         """Follows an execution while the context is open: hears of events after a number. Raises AtCapacity."""

@@ -22,6 +22,7 @@ its connection holds.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import orjson
@@ -41,6 +42,18 @@ __all__ = ["EventStream", "cursor_of"]
 
 _END: Final = b'event: end\ndata: {"has_ended":true}\n\n'
 _ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+
+
+def _fields(message: bytes) -> dict[str, Any]:
+    """An event as its JSON; it may be many clients', so nobody changes it."""
+    if len(message) > limits.API_EVENT_REMEMBERED_SIZE_BYTES_MAX:
+        return event_fields(message)
+    return _remembered_fields(message)
+
+
+@lru_cache(maxsize=limits.API_EVENTS_REMEMBERED_MAX)
+def _remembered_fields(message: bytes) -> dict[str, Any]:
+    return event_fields(message)
 
 
 def cursor_of(request: web.Request, after: int) -> int:
@@ -147,12 +160,12 @@ class EventStream:
         while not (following.is_over or reader.is_gone) and await admission.holds():
             try:
                 messages, last_sequence, has_ended = await self._backend.events(
-                    admission.principal, execution.id, cursor, limits.API_PAGE_ROWS_MAX
+                    admission.principal, execution.id, cursor, limits.API_PAGE_ROWS_MAX, is_told=True
                 )
             except RunnerError:
                 # It has been forgotten, or cannot be read now: the client hears of it when it comes again.
                 return
-            events = [event_fields(message) for message in messages]
+            events = [_fields(message) for message in messages]
             if events and not await reader.progress(events):
                 return
             cursor = events[-1]["sequence_number"] if events else cursor
