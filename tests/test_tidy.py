@@ -43,11 +43,11 @@ MAY_IMPORT = {
     "engine.embedded.store": BELOW | {"_wire", "access.sealing", "engine"},
     "engine.build": BELOW
     | {"access.sealing", "blobs", "engine", "engine.embedded", "engine.temporal", "routing.placement"}
-    | {"events.sinks.delivery"},
+    | {"events.schedules.calls", "events.sinks.delivery"},
     "engine.temporal": BELOW
     | {"_core", "access.files", "access.principal", "access.sealing", "blobs", "engine", "engine.embedded.admit"}
-    | {"engine.embedded.run.commands", "engine.embedded.run.family", "events.attributes", "events.index"}
-    | {"events.sinks.delivery"},
+    | {"engine.embedded.run.commands", "engine.embedded.run.family", "events.attributes", "events.file", "events.index"}
+    | {"events.schedules", "events.sinks.delivery"},
     "engine.embedded.admit": BELOW | {"_core", "_wire", "engine", "routing.placement"},
     "engine.embedded.run": BELOW | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},
     "engine.embedded.commit": STORE

@@ -700,47 +700,13 @@ async def test_secrets_reach_effects_and_no_history(address: str) -> None:
             await engine.submit(submission(f"{cluster.queue}-2", text, env_vars={"token": "x"}))
 
 
-SUBSCRIBING = (
-    "{indent}- hear: {{ call: asyncapi, with: {{ document: {{ endpoint: 'https://e.org/a.yaml' }}, channel: c,"
-    " subscription: {{ consume: {{ amount: 1 }} }} }} }}\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("tasks", "pointer"),
-    [
-        (SUBSCRIBING.format(indent="  "), "/do/0/hear/with/subscription"),
-        (
-            "  - guard:\n      try:\n"
-            + SUBSCRIBING.format(indent="        ")
-            + "      catch: { do: [ { after: { set: { a: 1 } } } ] }\n",
-            "/do/0/guard/try/0/hear/with/subscription",
-        ),
-        (
-            "  - both:\n      fork:\n        branches:\n" + SUBSCRIBING.format(indent="          "),
-            "/do/0/both/fork/branches/0/hear/with/subscription",
-        ),
-        (
-            "  - all:\n      listen: { to: { any: [{ with: { type: t } }], until: '${ false }' } }\n"
-            "      foreach:\n        do:\n" + SUBSCRIBING.format(indent="          "),
-            "/do/0/all/foreach/do/0/hear/with/subscription",
-        ),
-    ],
-    ids=["alone", "in a try", "in a fork", "in a listen"],
-)
-async def test_kinds_that_are_not_done_are_refused(address: str, tasks: str, pointer: str) -> None:
-    async with cluster_on(address) as cluster, cluster.engine() as engine:
-        problems = [each for each in await engine.validate(document(tasks), "") if each.severity == "error"]
-        assert [(problem.code, problem.pointer) for problem in problems] == [("unsupported", pointer)]
-        with pytest.raises(DocumentRefused, match="TEMPORAL_SERVICE_ADDRESS"):
-            await engine.submit(submission(f"{cluster.queue}-1", document(tasks)))
-
-
 async def test_secrets_outside_of_effects_are_refused(address: str) -> None:
     text = SET.replace("do:\n", "use: { secrets: [token] }\ndo:\n", 1).replace("{a: 1}", "{a: '${ $secrets.token }'}")
     async with cluster_on(address) as cluster, cluster.engine() as engine:
         problems = [each for each in await engine.validate(text, "") if each.severity == "error"]
         assert [problem.pointer for problem in problems] == ["/do/0/one/set"]
+        with pytest.raises(DocumentRefused, match="TEMPORAL_SERVICE_ADDRESS"):
+            await engine.submit(submission(f"{cluster.queue}-1", text))
 
 
 async def test_what_no_payload_has_room_for_is_refused(address: str) -> None:

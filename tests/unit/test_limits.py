@@ -26,6 +26,13 @@ REACHED = {
         "TEMPORAL_SIGNALS_AT_ONCE_MAX": "test_so_many_are_told_at_once",
         "TEMPORAL_SINK_SIZE_BYTES_MAX": "test_there_is_room_for_so_much_for_a_sink",
     },
+    "integration/test_temporal_schedules.py": {
+        "TEMPORAL_COUNT_INTERVAL_S": "test_what_is_open_is_counted",
+        "TEMPORAL_SCHEDULE_LOOK_S_MAX": "test_schedules_go_on_in_other_histories",
+    },
+    "integration/test_temporal_subscriptions.py": {
+        "TEMPORAL_KEEPER_S_MAX": "test_whoever_has_a_subscription_open_goes_on_with_it",
+    },
     "integration/test_temporal_events.py": {
         "TEMPORAL_BUS_CALLS_MAX": "test_many_who_publish_cost_few_updates",
         "TEMPORAL_PUBLISH_S_MAX": "test_without_a_worker_nobody_waits_for_the_bus_for_long",

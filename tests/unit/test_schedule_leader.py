@@ -19,9 +19,10 @@ from fastrunner.engine.schedules import Overlap, Schedule, ScheduleOptions, Trig
 from fastrunner.errors import AtCapacity, InvalidRequest, ScheduleExists, StorageFailed, Unavailable, UnknownExecution
 from fastrunner.events.bus import EventBus
 from fastrunner.events.schedules.calls import Executions
-from fastrunner.events.schedules.file import Note, SchedulesFile
+from fastrunner.events.schedules.file import SchedulesFile
 from fastrunner.events.schedules.leader import Leader
 from fastrunner.events.schedules.planner import Progress
+from fastrunner.events.schedules.rows import Note
 
 PRINCIPAL = Principal("token:a", frozenset({Role.SUBMIT}), frozenset({"n"}))
 

@@ -28,6 +28,7 @@ __all__ = [
     "ExecutionPage",
     "ExecutionQuery",
     "ExecutionView",
+    "KeepingPerformer",
     "KeptEvent",
     "LingeringPerformer",
     "Outbox",
@@ -386,6 +387,14 @@ class LingeringPerformer(EffectPerformer, Protocol):
 
     async def linger(self, effect: PerformEffect) -> None:
         """Waits for what goes on of an effect that has had an outcome; cancelling it ends that."""
+
+
+@runtime_checkable
+class KeepingPerformer(EffectPerformer, Protocol):
+    """A performer that may have something open, in its process, for the next effect of the same task."""
+
+    def keeps(self, outcome: EffectResult) -> bool:
+        """Whether it has, after such an outcome. Without it that effect has to open it anew, as after a crash."""
 
 
 @runtime_checkable

@@ -21,10 +21,12 @@ from fastrunner.engine import (
     WorkerEngine,
 )
 from fastrunner.engine.embedded.engine import EmbeddedEngine
+from fastrunner.engine.schedules import ScheduleBook
+from fastrunner.events.schedules.calls import Call
 from fastrunner.events.sinks.delivery import Post
 from fastrunner.routing.placement import Places
 
-__all__ = ["EventDoor", "build_engine", "event_door"]
+__all__ = ["EventDoor", "build_engine", "event_door", "shared_schedules"]
 
 
 class EventDoor(Protocol):
@@ -94,6 +96,7 @@ def build_engine(
             blobs=blobs,
             keys=temporal_keys,
             events=door,
+            shows_open=places.worker == 0,
         )
     return EmbeddedEngine(
         config,
@@ -108,3 +111,11 @@ def build_engine(
         death=death,
         data_keys=data_keys,
     )
+
+
+def shared_schedules(engine: WorkerEngine, call: Call) -> ScheduleBook:
+    """The schedules of the distributed engine; `call` calls the runner. Call before the engine goes on."""
+    from fastrunner.engine.temporal.engine import TemporalEngine
+
+    assert isinstance(engine, TemporalEngine), "on one machine they lie in the data directory"
+    return engine.schedules(call)

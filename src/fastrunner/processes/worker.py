@@ -28,7 +28,7 @@ from fastrunner.callback.direct import DirectReports
 from fastrunner.config import Config, secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Beginner, WorkerEngine
-from fastrunner.engine.build import build_engine, event_door
+from fastrunner.engine.build import build_engine, event_door, shared_schedules
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
 from fastrunner.events.lifecycle.sender import Lifecycle
@@ -179,7 +179,7 @@ class Worker:
         # Registers with the engine, so it must be there before the engine starts.
         self._callbacks = _callbacks_of(config, self._engine, self._metrics)
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
-        # What a replica's own folder has is known to no other one: no schedules are taken there.
+        # What a replica's own folder has is known to no other one.
         keeps = (config.data_dir, context.shared.data_keys)
         self._schedules = Schedules(*keeps, self._call, self._bus, self._metrics) if is_local else None
         self._service = Service(
@@ -189,7 +189,7 @@ class Worker:
             context.is_short_handed,
             self._registry,
             door,
-            self._schedules,
+            self._schedules or shared_schedules(self._engine, self._call),
         )
         self._credentials = credentials
         self._server = Server(self._service, self._metrics, listener, credentials.gate, credentials.audit)

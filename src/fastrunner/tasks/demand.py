@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base.extras import extra_refusal
-from fastrunner.engine import Authorizer
+from fastrunner.engine import Authorizer, KeepingPerformer
 
 if TYPE_CHECKING:
     from fastrunner.tasks.surroundings import Surroundings
@@ -41,6 +41,10 @@ class OnDemand:
         """See `Authorizer`."""
         performer = await self._performer_for(effect)
         return performer if isinstance(performer, EffectFailure) else await performer.authorize(effect, policy)
+
+    def keeps(self, outcome: EffectResult) -> bool:
+        """See `KeepingPerformer`."""
+        return isinstance(self._performer, KeepingPerformer) and self._performer.keeps(outcome)
 
     async def _performer_for(self, effect: PerformEffect) -> Authorizer | EffectFailure:
         if self._performer is None:

@@ -31,12 +31,7 @@ from fastrunner.web.api.runner import Calls, RunnerSide, execution_input, parsed
 
 __all__ = ["RunnerBackend", "StreamingCalls"]
 
-_OF_ONE_MACHINE: Final = frozenset(
-    {
-        *("listSchedules", "addSchedule", "pauseSchedule", "resumeSchedule", "deleteSchedule"),
-        "followExecutions",
-    }
-)
+_OF_ONE_MACHINE: Final = frozenset({"followExecutions"})
 """What needs stores that replicas do not share."""
 
 

@@ -129,3 +129,13 @@ TEMPORAL_SIGNALS_AT_ONCE_MAX: Final = 20
 
 TEMPORAL_INBOX_SIZE_BYTES_MAX: Final = 131_072
 """Events that an execution has heard and not taken: its state has to have room for them. It is offered others later."""
+
+TEMPORAL_SCHEDULE_LOOK_S_MAX: Final = 3_600.0
+"""How long a schedule on Temporal is not looked at, at most: after it a clock that was set, a zone that has other rules
+and a bus that was begun anew are noticed."""
+
+TEMPORAL_COUNT_INTERVAL_S: Final = 10.0
+"""How often a replica asks Temporal how many executions and schedules there are: two requests to visibility."""
+
+TEMPORAL_KEEPER_S_MAX: Final = 5.0
+"""How long the worker that has a subscription open may take to go on with it, before any other one opens it anew."""

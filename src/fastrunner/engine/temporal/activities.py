@@ -9,16 +9,13 @@ is lost or stops. Every activity sends heartbeats, by which it hears that nobody
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 from zlib import crc32
 
 import orjson
 from temporalio import activity
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.converter import WorkflowSerializationContext
 from temporalio.exceptions import ApplicationError
 
@@ -30,6 +27,7 @@ from fastrunner.engine import (
     Definition,
     DefinitionRef,
     EffectPerformer,
+    KeepingPerformer,
     LingeringPerformer,
     Report,
     ReportRefused,
@@ -38,6 +36,7 @@ from fastrunner.engine import (
 from fastrunner.engine.failures import shown
 from fastrunner.engine.subflow_outcomes import failed, refused
 from fastrunner.engine.temporal.client import Connection
+from fastrunner.engine.temporal.histories import Beginnings
 from fastrunner.engine.temporal.messages import (
     PERFORM,
     PREPARE,
@@ -80,15 +79,18 @@ class Activities:
         registered: Registered,
         report: Report | None,
         is_sealed: bool,
+        own_queue: Callable[[], str],
     ) -> None:
-        """`report`: None where no receiver is configured; `is_sealed`: whether histories are."""
+        """`report`: None where no receiver is configured; `is_sealed`: whether histories are; `own_queue` gives a task
+        queue that this worker alone takes effects from."""
         self._connection = connection
         self._performers = performers
         self._secrets = secrets
         self._registered = registered
         self._report = report
         self._is_sealed = is_sealed
-        self._starts: OrderedDict[str, WalkStart] = OrderedDict()
+        self._own_queue = own_queue
+        self._starts = Beginnings(connection, WalkStart)
         self._lingering: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -119,13 +121,22 @@ class Activities:
         effect = _effect(plan, order)
         try:
             outcome = await beating(self._outcome(plan, effect))
-            answer = told(shown(outcome) if isinstance(outcome, EffectFailure) else outcome, given.has_blobs)
+            answer = self._told(order.kind, outcome, given.has_blobs)
         except ApplicationError:
             raise
         except Exception:
             # Performers answer for the remote side; what escapes one is our own fault.
             answer = told(_internal_error(effect), given.has_blobs)
         self._linger(effect)
+        return answer
+
+    def _told(self, kind: str, outcome: EffectResult | EffectFailure, has_blobs: bool) -> EffectOutcome:
+        if isinstance(outcome, EffectFailure):
+            return told(shown(outcome), has_blobs)
+        answer = told(outcome, has_blobs)
+        performer = self._performers[kind]
+        if answer.failure is None and isinstance(performer, KeepingPerformer) and performer.keeps(outcome):
+            return replace(answer, kept_by=self._own_queue())
         return answer
 
     async def _keep(self, answer: EffectOutcome) -> None:
@@ -176,23 +187,7 @@ class Activities:
     async def _start(self) -> WalkStart:
         """The input of the workflow that has asked."""
         info = activity.info()
-        run_id, workflow_id = info.workflow_run_id or "", info.workflow_id or ""
-        start = self._starts.get(run_id)
-        if start is None:
-            client = self._connection.client
-            reply = await client.workflow_service.get_workflow_execution_history(
-                GetWorkflowExecutionHistoryRequest(
-                    namespace=client.namespace,
-                    execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
-                    maximum_page_size=1,
-                )
-            )
-            begun = reply.history.events[0].workflow_execution_started_event_attributes
-            [start] = await client.data_converter.decode(begun.input.payloads, [WalkStart])
-            self._starts[run_id] = start
-            if len(self._starts) > limits.PLANS_CACHED_MAX:
-                self._starts.popitem(last=False)
-        return start
+        return await self._starts.of(info.workflow_id or "", info.workflow_run_id or "")
 
     # --- children ---
 

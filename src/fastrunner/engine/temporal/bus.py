@@ -88,6 +88,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.events: dict[str, str] = {}
+        self.received: dict[str, int] = {}
         self.heard: dict[tuple[str, bool], dict[int, list[list[int]]]] = {}
         self.size_bytes = 0
         self.looks = 0
@@ -107,6 +108,7 @@ class _Batch:
         """An event for somebody."""
         if str(kept.key) not in self.events:
             self.events[str(kept.key)] = kept.text
+            self.received[str(kept.key)] = kept.received_ms
             self.size_bytes += kept.size_bytes
         of_listener = self.heard.setdefault((listener_id, sink), {})
         of_listener.setdefault(kept.key, []).append(subscription)
@@ -234,7 +236,7 @@ class Bus:
     # --- listening ---
 
     def listen(self, given: Registration) -> Receipt:
-        """Takes up what an execution waits for; told again, it is the same."""
+        """Takes up what somebody waits for; told again, it is the same. The number is that of the latest event."""
         refusal = ""
         for change in given.changes:
             listener = self._listeners.get(given.listener_id, {}).get(change.subscription_id)
@@ -247,7 +249,7 @@ class Bus:
             else:
                 self._drop(listener)
                 self._take_up(given.listener_id, given.namespace, change)
-        return Receipt(refusal=refusal)
+        return Receipt([self._last_key], refusal=refusal)
 
     def _take_up(self, listener_id: str, namespace: str, change: Change) -> _Listener:
         of = (listener_id, namespace, change.subscription_id, change.generation)
@@ -313,7 +315,7 @@ class Bus:
             Target(listener_id, [[key, subscriptions] for key, subscriptions in sorted(heard.items())], sink)
             for (listener_id, sink), heard in batch.heard.items()
         ]
-        return Delivery(batch.events, targets, self._kept[0].key)
+        return Delivery(batch.events, targets, self._kept[0].key, batch.received)
 
     def settle(self, gone: Sequence[str]) -> None:
         """The delivery has been made; some were not there any more."""

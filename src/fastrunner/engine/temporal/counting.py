@@ -1,8 +1,8 @@
-"""Stage 3, journal: what workflows count: executions accepted and finished, tasks ended.
+"""Stage 3, journal: what workflows count: executions accepted and finished, tasks ended; and how many are open.
 
 Rules: a replay counts nothing. A turn is counted when it is taken, which is a moment before Temporal has it: a worker
 that is lost in between has it counted once more by another one. Workflows run in threads, and metrics belong to the
-loop.
+loop. How many are open is Temporal's to know: one worker of a replica asks visibility, which is a moment behind.
 """
 
 import asyncio
@@ -11,12 +11,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from temporalio import workflow
+from temporalio.service import RPCError
 from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowInterceptorClassInput
 
+from fastrunner.base import limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.tallies import TaskSums
+from fastrunner.engine.temporal.client import Connection
+from fastrunner.engine.temporal.messages import WALK
+from fastrunner.engine.temporal.schedule_messages import SCHEDULE
+from fastrunner.engine.temporal.visibility import ANSWER, open_of
 
-__all__ = ["WalkCounts", "count"]
+__all__ = ["OpenCounts", "WalkCounts", "count"]
 
 _COUNT: Final = "fastrunner.count"
 
@@ -61,3 +67,36 @@ def count(counted: Callable[[WalkCounts], Any]) -> None:
     count_soon = workflow.extern_functions().get(_COUNT)
     if count_soon is not None and not workflow.unsafe.is_replaying():
         count_soon(counted)
+
+
+class OpenCounts:
+    """Shows how many executions and schedules of a task queue there are, whichever replica took them."""
+
+    def __init__(self, connection: Connection, task_queue: str, metrics: Metrics) -> None:
+        self._connection = connection
+        self._shown = (
+            (open_of(WALK, task_queue), metrics.active_executions),
+            (open_of(SCHEDULE, task_queue), metrics.schedules),
+        )
+        self._work: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Asks from now on."""
+        self._work = asyncio.create_task(self._ask_for_ever())
+
+    async def close(self) -> None:
+        """Asks no more; another worker shows the same."""
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+        for _, gauge in self._shown:
+            gauge.set(0)
+
+    async def _ask_for_ever(self) -> None:
+        while True:
+            # Where Temporal does not answer the latest numbers stay; other requests tell why.
+            with contextlib.suppress(RPCError):
+                for wanted, gauge in self._shown:
+                    found = await self._connection.client.count_workflows(wanted, rpc_timeout=ANSWER)
+                    gauge.set(found.count)
+            await asyncio.sleep(limits.TEMPORAL_COUNT_INTERVAL_S)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from uuid import uuid4
 from zlib import crc32
 
 from temporalio.client import Client
@@ -49,12 +50,14 @@ from fastrunner.engine.temporal.activities import Activities
 from fastrunner.engine.temporal.bus_workflow import EventsWorkflow
 from fastrunner.engine.temporal.client import Connection, sentence_of
 from fastrunner.engine.temporal.codec import converter_of
-from fastrunner.engine.temporal.counting import WalkCounts
+from fastrunner.engine.temporal.counting import OpenCounts, WalkCounts
 from fastrunner.engine.temporal.events import EventActivities, TemporalEvents
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.handover import ReportWorkflow
 from fastrunner.engine.temporal.instances import Instances
 from fastrunner.engine.temporal.messages import TASK_QUEUE, WALK, WalkStart
+from fastrunner.engine.temporal.schedule_workflow import ScheduleWorkflow
+from fastrunner.engine.temporal.schedules import TemporalSchedules
 from fastrunner.engine.temporal.sinks import SinkWorkflow
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
 from fastrunner.engine.temporal.supported import problems_of
@@ -70,16 +73,29 @@ from fastrunner.errors import (
     UnknownExecution,
     UnknownWorkflow,
 )
+from fastrunner.events.schedules.calls import Call
 
 __all__ = ["TemporalEngine"]
 
 _log = logging.getLogger(__name__)
 
 _STARTED = "running"
+_HEARTBEAT_THROTTLE = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5)
 _POLLERS = PollerBehaviorAutoscaling(minimum=2, maximum=limits.TEMPORAL_POLLERS_MAX, initial=5)
 
 # The engine has a method called `list`, so annotations within the class cannot say it.
 _Messages = list[bytes]
+
+
+async def _stopped(worker: Worker | None, running: "asyncio.Task[None] | None", timeout_s: float) -> None:
+    """Has a worker take no more, and lets what it has in hand end within a time."""
+    if worker is None or running is None or running.done():
+        return
+    try:
+        async with asyncio.timeout(timeout_s + limits.TEMPORAL_ANSWER_S_MAX):
+            await worker.shutdown()
+    except TimeoutError:
+        running.cancel()
 
 
 def _deployment_of(config: Config) -> WorkerDeploymentConfig | None:
@@ -122,12 +138,14 @@ class TemporalEngine:
         blobs: BlobStore | None = None,
         keys: DataKeys | None = None,
         events: TemporalEvents | None = None,
+        shows_open: bool = True,
         task_queue: str = TASK_QUEUE,
         history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX,
         workflows_cached_max: int = limits.TEMPORAL_WORKFLOWS_CACHED_MAX,
     ) -> None:
         """`report` sends events to the receiver, None: there is none; `blobs` take large values, `keys` seal histories;
-        `events` is its door to the bus, None: one of its own. Raises ValueError without an address."""
+        `events` is its door to the bus, None: one of its own; `shows_open`: whether this worker of its replica
+        shows how many executions there are. Raises ValueError without an address."""
         self._connection = Connection(config, converter_of(None if keys is None else Sealer(keys), blobs))
         self._config = config
         self._metrics = metrics
@@ -151,10 +169,21 @@ class TemporalEngine:
         self._activities: Activities | None = None
         self._worker: Worker | None = None
         self._running: asyncio.Task[None] | None = None
+        self._keeper: Worker | None = None
+        """What takes the effects that this worker alone can go on with."""
+        self._keeper_running: asyncio.Task[None] | None = None
         self._listener: Callable[[str], None] = lambda _: None
         self._draining = False
+        self._schedules: TemporalSchedules | None = None
+        self._open = OpenCounts(self._connection, task_queue, metrics) if shows_open else None
 
     # --- life ---
+
+    def schedules(self, call: Call) -> TemporalSchedules:
+        """The schedules of the task queue; `call` calls this worker. Call before `go_on`."""
+        given = (self._connection, self.events_door, self._task_queue, call, self._metrics, self._history_events_max)
+        self._schedules = TemporalSchedules(*given)
+        return self._schedules
 
     async def start(self) -> None:
         """Connects and goes on. Raises Unavailable."""
@@ -185,15 +214,16 @@ class TemporalEngine:
     def go_on(self) -> None:
         """Begins to take workflow tasks and activities."""
         given = (self._connection, self._performers, self._secrets, self, self._report, self._is_sealed)
-        self._activities = Activities(*given)
+        self._activities = Activities(*given, self._own_queue)
         events = EventActivities(self._connection, self.events_door)
         self._worker = Worker(
             self._client,
             task_queue=self._task_queue,
-            workflows=[WalkWorkflow, ReportWorkflow, EventsWorkflow, SinkWorkflow],
+            workflows=[WalkWorkflow, ReportWorkflow, EventsWorkflow, SinkWorkflow, ScheduleWorkflow],
             activities=[
                 *(self._activities.perform, self._activities.prepare, self._activities.report),
                 *(events.listen, events.deliver, events.send),
+                *(() if self._schedules is None else (self._schedules.looks.look,)),
             ],
             unsandboxed_workflow_runner=Instances(),
             max_cached_workflows=self._workflows_cached_max,
@@ -203,17 +233,40 @@ class TemporalEngine:
             activity_task_poller_behavior=_POLLERS,
             max_concurrent_workflow_tasks=limits.TEMPORAL_WORKFLOW_TASKS_MAX,
             max_concurrent_activities=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
-            max_heartbeat_throttle_interval=timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5),
-            default_heartbeat_throttle_interval=timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5),
+            max_heartbeat_throttle_interval=_HEARTBEAT_THROTTLE,
+            default_heartbeat_throttle_interval=_HEARTBEAT_THROTTLE,
             graceful_shutdown_timeout=timedelta(seconds=self._config.drain_timeout_s),
         )
         self._running = asyncio.create_task(self._worker.run())
         self._running.add_done_callback(self._ended)
         self._connection.watch(self._replaced)
+        if self._open is not None:
+            self._open.start()
+
+    def _own_queue(self) -> str:
+        """A task queue that only this worker takes effects from, from now on: those that it has something open for.
+        Empty if it stops."""
+        assert self._activities is not None
+        if self._draining:
+            return ""
+        if self._keeper is None:
+            self._keeper = Worker(
+                self._client,
+                task_queue=f"{self._task_queue}-worker-{uuid4().hex}",
+                activities=[self._activities.perform],
+                max_concurrent_activities=limits.EFFECTS_IN_FLIGHT_PER_WORKER_MAX,
+                max_heartbeat_throttle_interval=_HEARTBEAT_THROTTLE,
+                default_heartbeat_throttle_interval=_HEARTBEAT_THROTTLE,
+                graceful_shutdown_timeout=timedelta(seconds=self._config.drain_timeout_s),
+            )
+            self._keeper_running = asyncio.create_task(self._keeper.run())
+            self._keeper_running.add_done_callback(self._ended)
+        return self._keeper.task_queue
 
     def _replaced(self, client: Client) -> None:
-        assert self._worker is not None
-        self._worker.client = client
+        for worker in (self._worker, self._keeper):
+            if worker is not None:
+                worker.client = client
 
     def _ended(self, running: "asyncio.Task[None]") -> None:
         if not running.cancelled() and running.exception() is not None:
@@ -234,13 +287,11 @@ class TemporalEngine:
         """Takes nothing new; effects in flight may end for `timeout_s`, then another worker performs them again."""
         self._draining = True
         self._compiler.stop()
+        if self._open is not None:
+            await self._open.close()
         await self.events_door.close()
-        if self._worker is not None and self._running is not None and not self._running.done():
-            try:
-                async with asyncio.timeout(timeout_s + limits.TEMPORAL_ANSWER_S_MAX):
-                    await self._worker.shutdown()
-            except TimeoutError:
-                self._running.cancel()
+        parts = ((self._worker, self._running), (self._keeper, self._keeper_running))
+        await asyncio.gather(*(_stopped(worker, running, timeout_s) for worker, running in parts))
         if self._activities is not None:
             await self._activities.close()
         await self.events_door.close_sinks()

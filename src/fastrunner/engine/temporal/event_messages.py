@@ -115,7 +115,7 @@ class Receipt:
     """What has become of the events of one call."""
 
     keys: list[int] = field(default_factory=list)
-    """Number of each; a duplicate's is that of its first."""
+    """Number of each; a duplicate's is that of its first. Of what somebody listens for that of the latest event."""
     are_new: list[bool] = field(default_factory=list)
     """Whether each is no duplicate."""
     first: str = ""
@@ -134,6 +134,8 @@ class HeardEvent:
     """Number and generation of each."""
     event: str
     """Its JSON text."""
+    received_ms: int = 0
+    """When the bus took it, in milliseconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ class Delivery:
     """Who hears what."""
     oldest_key: int
     """See Heard."""
+    received_ms: dict[str, int] = field(default_factory=dict)
+    """When the bus took each, by number."""
 
 
 @dataclass(frozen=True)

@@ -169,9 +169,11 @@ class TemporalEvents:
             published: Mapping[str, Any] = orjson.loads(receipt.first or text)
             return published
 
-    async def listen(self, registration: Registration) -> None:
-        """Has the bus know what an execution waits for. Raises AtCapacity, Unavailable."""
-        await self._told(Published(registration=registration))
+    async def listen(self, registration: Registration) -> int:
+        """Has the bus know what somebody waits for; the number of its latest event. Raises AtCapacity, Unavailable."""
+        receipt = await self._told(Published(registration=registration))
+        # A build of before tells none.
+        return receipt.keys[0] if receipt.keys else 0
 
     async def _told(self, call: Published) -> Receipt:
         size_bytes = sum(len(text.encode()) for text in call.events)
@@ -372,7 +374,8 @@ class EventActivities:
         """Whether somebody is there."""
         events = []
         for key, subscriptions in target.events:
-            events.append(HeardEvent(key, subscriptions, delivery.events[str(key)]))
+            received_ms = delivery.received_ms.get(str(key), 0)
+            events.append(HeardEvent(key, subscriptions, delivery.events[str(key)], received_ms))
         heard = Heard(events, delivery.oldest_key)
         if target.sink:
             await self._start_sink(target.listener_id, heard)

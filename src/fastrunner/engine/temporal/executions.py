@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-import orjson
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -45,11 +44,12 @@ from fastrunner.engine.temporal.messages import (
     WalkStart,
 )
 from fastrunner.engine.temporal.starts import ATTRIBUTES, LABELS, Memo
+from fastrunner.engine.temporal.visibility import quoted
 from fastrunner.errors import RunnerError, Stopping, TooLarge, Unavailable, UnknownExecution, WrongState
 from fastrunner.progress.names import FINAL_STATUSES, STATUSES, TERMINAL_EVENTS
 from fastrunner.progress.wire import split
 
-__all__ = ["Executions", "quoted"]
+__all__ = ["Executions"]
 
 _ANSWER: Final = timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX)
 _ENDED_FROM_OUTSIDE: Final = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT)
@@ -451,11 +451,6 @@ def _matches(query: ExecutionQuery, view: ExecutionView) -> bool:
 
 def _place_of(view: ExecutionView) -> tuple[int, str]:
     return view.accepted_ms, view.execution_id
-
-
-def quoted(text: str) -> str:
-    """A text as queries to visibility have it."""
-    return orjson.dumps(text).decode()
 
 
 def _moment(at_ms: int) -> str:

@@ -128,6 +128,8 @@ class WalkStart:
     """What the latest commands came to, by id: why they were refused, or nothing."""
     listening: str = ""
     """What it has heard and taken of events; see `Listening.state`."""
+    kept_by: dict[str, str] = field(default_factory=dict)
+    """By reference of a task, the task queue of the one worker that has something open for it."""
 
     @property
     def size_bytes(self) -> int:
@@ -167,6 +169,8 @@ class EffectOutcome:
     """type, status, title, detail and retry_after_ms of one that failed, or `error`, a whole DSL error."""
     acknowledged: int = 0
     """Sequence number up to which the receiver is known to have everything; 0: nothing is known."""
+    kept_by: str = ""
+    """Task queue of the one worker that has something open for the next effect of the task; empty: none has."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Stage 2, compile: what documents ask for that the distributed engine does not do; they are refused when validated.
 
 Rules: pure, by the plan alone. What reads `$secrets` or `$authorization` outside of what an effect is given would be
-evaluated in a workflow, and lie in a history that is not sealed.
+evaluated in a workflow, which would have to know secrets, and the same ones in every replay. What becomes data of an
+execution, as the input of a child or what a function is given, would lie in a history.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,9 +15,12 @@ __all__ = ["problems_of"]
 
 _WHY: Final = "while Temporal keeps executions (TEMPORAL_SERVICE_ADDRESS)"
 _TASK_LISTS: Final = ("do", "try", "before", "after")
-_OF_EFFECTS: Final = ("with", "run")
-"""What is rendered where an effect is performed."""
-_HIDDEN: Final = ("$secrets", "$authorization")
+_HOLDERS: Final = ("catch", "foreach")
+_CALLS: Final = ("http", "grpc", "openapi", "asyncapi", "mcp", "a2a")
+"""Calls that are effects; others are of functions, which evaluate what they are given."""
+_OF_USE: Final = ("errors", "retries", "timeouts")
+"""What a document defines for tasks that evaluate it."""
+_HIDDEN: Final = re.compile(r"\$(?:secrets|authorization)\b")
 
 
 def problems_of(plan: Plan) -> Sequence[Problem]:
@@ -41,6 +46,10 @@ def _of_use(use: Any) -> list[Problem]:
     found: list[Problem] = []
     if not isinstance(use, Mapping):
         return found
+    for key in _OF_USE:
+        for name, definition in (use.get(key) or {}).items():
+            pointer = f"/use/{key}/{_escaped(name)}"
+            found += [_problem(pointer, what) for what in _reads_hidden(definition)]
     for name, function in (use.get("functions") or {}).items():
         pointer = f"/use/functions/{_escaped(name)}"
         found += [_problem(where, what) for where, what in _of_task(function, pointer)]
@@ -71,33 +80,49 @@ def _of_tasks(tasks: Any, pointer: str) -> Iterator[tuple[str, str]]:
 def _of_task(task: Any, pointer: str) -> Iterator[tuple[str, str]]:
     if not isinstance(task, Mapping):
         return
-    arguments = task.get("with")
-    if task.get("call") == "asyncapi" and isinstance(arguments, Mapping) and "subscription" in arguments:
-        yield f"{pointer}/with/subscription", "a subscription of `call: asyncapi`"
     for key, part in task.items():
         where = f"{pointer}/{key}"
         if key in _TASK_LISTS and isinstance(part, list):
             yield from _of_tasks(part, where)
-        elif key == "foreach" and isinstance(part, Mapping):
-            yield from _of_tasks(part.get("do"), f"{where}/do")
-            for what in _reads_hidden({name: each for name, each in part.items() if name != "do"}):
-                yield where, what
+        elif key in _HOLDERS and isinstance(part, Mapping):
+            yield from _of_holder(part, where)
         elif key == "fork" and isinstance(part, Mapping):
             yield from _of_tasks(part.get("branches"), f"{where}/branches")
-        elif key == "catch" and isinstance(part, Mapping):
-            yield from _of_tasks(part.get("do"), f"{where}/do")
-            for what in _reads_hidden({name: each for name, each in part.items() if name != "do"}):
-                yield where, what
-        elif key not in _OF_EFFECTS:
-            for what in _reads_hidden(part):
-                yield where, what
+        elif key == "with" and task.get("call") in _CALLS:
+            yield from _of_arguments(part, where)
+        elif key == "run" and isinstance(part, Mapping) and "workflow" not in part:
+            # It is rendered where it is performed.
+            continue
+        else:
+            yield from _named(where, part)
+
+
+def _of_holder(holder: Mapping[str, Any], pointer: str) -> Iterator[tuple[str, str]]:
+    """What has tasks, and expressions of its own."""
+    yield from _of_tasks(holder.get("do"), f"{pointer}/do")
+    yield from _named(pointer, {name: part for name, part in holder.items() if name != "do"})
+
+
+def _of_arguments(arguments: Any, pointer: str) -> Iterator[tuple[str, str]]:
+    """What a call is given is rendered where it is performed, but for what the walk asks about messages."""
+    subscription = arguments.get("subscription") if isinstance(arguments, Mapping) else None
+    for key, part in subscription.items() if isinstance(subscription, Mapping) else ():
+        where = f"{pointer}/subscription/{key}"
+        if key in _HOLDERS and isinstance(part, Mapping):
+            yield from _of_holder(part, where)
+        else:
+            yield from _named(where, part)
+
+
+def _named(pointer: str, value: Any) -> Iterator[tuple[str, str]]:
+    for what in _reads_hidden(value):
+        yield pointer, what
 
 
 def _reads_hidden(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        for name in _HIDDEN:
-            if name in value:
-                yield f"`{name}` outside of what a call or a run is given"
+        for name in dict.fromkeys(_HIDDEN.findall(value)):
+            yield f"`{name}` outside of what a call, a script, a shell or a container is given"
     elif isinstance(value, Mapping):
         for part in value.values():
             yield from _reads_hidden(part)

@@ -15,7 +15,7 @@ from temporalio.client import Client, ScheduleActionStartWorkflow
 from fastrunner.base import limits
 from fastrunner.blobs import BlobStore
 from fastrunner.engine.temporal.codec import PAYLOADS, day_of, execution_of, owner_of
-from fastrunner.engine.temporal.executions import quoted
+from fastrunner.engine.temporal.visibility import quoted
 
 __all__ = ["Sweep"]
 

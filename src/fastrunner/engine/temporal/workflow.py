@@ -20,7 +20,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -52,18 +51,17 @@ from fastrunner.engine.temporal.ends import output_json_of, result_of
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, Heard
 from fastrunner.engine.temporal.handover import reported, start_report
 from fastrunner.engine.temporal.hearing import Hearing
+from fastrunner.engine.temporal.keeping import Keeping
 from fastrunner.engine.temporal.messages import (
     ANSWER_QUERY,
     CONTROL_SIGNAL,
     EVENTS_QUERY,
     FAMILY_SIGNAL,
-    PERFORM,
     SEMANTICS,
     VIEW_QUERY,
     WALK,
     Control,
     EffectOrder,
-    EffectOutcome,
     WalkStart,
     no_room,
     order_of,
@@ -87,9 +85,6 @@ _log = logging.getLogger(__name__)
 
 PHASE: Final = SearchAttributeKey.for_keyword("FastrunnerPhase")
 """The status of an execution, for listings."""
-
-_EFFECT_TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
-_HEARTBEAT_TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
 
 
 @workflow.defn(name=WALK, sandboxed=False)
@@ -123,6 +118,7 @@ class WalkWorkflow:
         """What has gone wrong beside the walk."""
         self._room = Room(given.has_blobs)
         self._children = Children(given, self._execution_id, self._room, self._beside)
+        self._keeping = Keeping(given.kept_by)
         self._hearing = Hearing(self._execution_id, given.listening, self._beside)
         self._timer: asyncio.Task[None] | None = None
         self._timer_ms = 0
@@ -415,14 +411,7 @@ class WalkWorkflow:
                 outcome = await self._children.perform(effect, order, lambda: walk.status == "paused")
             else:
                 await self._room.take(len(order.capsule))
-                told: EffectOutcome = await workflow.execute_activity(
-                    PERFORM,
-                    self._carried(order),
-                    result_type=EffectOutcome,
-                    start_to_close_timeout=_EFFECT_TIMEOUT,
-                    heartbeat_timeout=_HEARTBEAT_TIMEOUT,
-                    summary=f"{effect.kind} {effect.reference}",
-                )
+                told = await self._keeping.performed(self._carried(order), f"{effect.kind} {effect.reference}")
                 outcome = outcome_of(effect.effect_id, told)
                 acknowledged = told.acknowledged
         except ActivityError:
@@ -522,6 +511,7 @@ class WalkWorkflow:
             rested_ms=self._rested_ms,
             answers=self._answers,
             listening=self._hearing.listening.state(),
+            kept_by=self._keeping.queues,
             accepted_ms=self._accepted_ms,
         )
         if start.has_blobs:

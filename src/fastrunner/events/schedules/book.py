@@ -13,14 +13,12 @@ from fastrunner.base import clock
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.seals import DataKeys
 from fastrunner.engine.schedules import Backfilled, Schedule, ScheduleView
-from fastrunner.errors import InvalidRequest
 from fastrunner.events.bus import EventBus
 from fastrunner.events.schedules import planner
 from fastrunner.events.schedules.calls import Call, Executions
-from fastrunner.events.schedules.cron import cron_moments, zone_of
+from fastrunner.events.schedules.checks import check_schedule
 from fastrunner.events.schedules.file import SchedulesFile
 from fastrunner.events.schedules.leader import Leader
-from fastrunner.events.schedules.occasions import strategy_of
 
 __all__ = ["Schedules"]
 
@@ -53,7 +51,7 @@ class Schedules:
 
     async def add(self, schedule: Schedule, digest: bytes) -> tuple[ScheduleView, bool]:
         """See ScheduleBook."""
-        _check(schedule)
+        check_schedule(schedule)
         # Events that are there already start nothing.
         events_key = self._bus.last_key() if schedule.trigger.on is not None else 0
         is_new = await self._in_thread(lambda: self._file.add(schedule, digest, events_key))
@@ -105,21 +103,3 @@ class Schedules:
     async def _in_thread(self, action: "Callable[[], T]") -> "T":
         # Whoever asked may leave; what has begun is finished.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, action))
-
-
-def _check(schedule: Schedule) -> None:
-    """Raises InvalidRequest for a zone or a cron expression that there is not."""
-    try:
-        zone_of(schedule.options.timezone)
-    except ValueError as error:
-        raise InvalidRequest("options.timezone", f"options.timezone: {error}") from None
-    if schedule.trigger.on is not None:
-        try:
-            strategy_of(schedule.trigger)
-        except ValueError as error:
-            raise InvalidRequest("trigger.on", f"schedule.on: {error}") from None
-    if schedule.trigger.cron:
-        try:
-            cron_moments(schedule.trigger.cron, schedule.options.timezone)
-        except ValueError as error:
-            raise InvalidRequest("trigger.cron", f"schedule.cron: {error}") from None

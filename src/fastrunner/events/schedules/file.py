@@ -6,7 +6,6 @@ has changed them since. What is executed may hold values that are not for every 
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -14,18 +13,18 @@ from typing import Any, Final
 import apsw
 import orjson
 
-from fastrunner.access.principal import Principal, Role
 from fastrunner.base import limits
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.seals import DataKeys, NotOpened, Seals, place
 from fastrunner.engine.embedded.store.shared_file import SharedFile
 from fastrunner.engine.embedded.store.statements import statements_in
-from fastrunner.engine.schedules import Misfire, Overlap, Schedule, ScheduleOptions, ScheduleView, Trigger
+from fastrunner.engine.schedules import Schedule, Trigger
 from fastrunner.errors import AtCapacity, Damaged, ScheduleExists, UnknownSchedule
 from fastrunner.events.schedules.planner import Progress, begun, resumed
+from fastrunner.events.schedules.rows import Note, Row, options_of, principal_of, principal_values
 
-__all__ = ["FILE_NAME", "QUERIES", "SCHEMA", "Note", "Row", "SchedulesFile", "row_of"]
+__all__ = ["FILE_NAME", "QUERIES", "SCHEMA", "SchedulesFile", "row_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,57 +39,6 @@ QUERIES: Final[Mapping[str, str]] = statements_in(_sql("queries"))
 """The file's statements, by name."""
 SCHEMA: Final = (_sql("0001-schedules"),)
 """How it comes to be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A schedule and how far it has come."""
-
-    schedule: Schedule
-    """What was added."""
-    is_paused: bool
-    """Whether it fires nothing."""
-    reason: str
-    """Why."""
-    revision: int
-    """Counts what people have done to it."""
-    next_ms: int
-    """When it fires next; 0: not known, or never."""
-    progress: Progress
-    """How far it has come."""
-    events_state: Any = None
-    """What the core remembers of events."""
-
-    def view(self) -> ScheduleView:
-        """As lists show it."""
-        progress = self.progress
-        return ScheduleView(
-            schedule=self.schedule,
-            is_paused=self.is_paused,
-            reason=self.reason,
-            next_ms=self.next_ms,
-            last_ms=progress.last_ms,
-            last_execution_id=progress.last_execution_id,
-            last_error=progress.last_error,
-            queued_count=len(progress.queue),
-            counts=progress.counts,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What a look at a schedule came to."""
-
-    row: Row
-    """As it was looked at."""
-    progress: Progress
-    """How far it is now."""
-    due_ms: int
-    """When it is to be looked at again."""
-    next_ms: int
-    """When it fires next; 0: not known, or never."""
-    events_state: Any = None
-    """What the core remembers of events."""
 
 
 class SchedulesFile(SharedFile):
@@ -133,7 +81,7 @@ class SchedulesFile(SharedFile):
             request = sealer.seal(request, place("schedule", schedule.schedule_id))
         values = (
             *(schedule.schedule_id, schedule.namespace, schedule.name, schedule.version, schedule.added_ms),
-            *(_text(_of_principal(schedule.principal)), _text(schedule.trigger), _text(schedule.options), digest),
+            *(_text(principal_values(schedule.principal)), _text(schedule.trigger), _text(schedule.options), digest),
             *(schedule.added_ms, None, _text(begun(schedule, events_key)), by_events, request),
         )
         db.execute(QUERIES["insert"], values)
@@ -290,7 +238,7 @@ def row_of(values: Sequence[Any], opened: Callable[[bytes, bytes], bytes | None]
         request = (opened(request, place("schedule", schedule_id)) or b"") if request else request
         schedule = Schedule(
             *(schedule_id, namespace, name, version, Trigger(**orjson.loads(trigger))),
-            *(_options(orjson.loads(options)), request, added_ms, _principal(orjson.loads(principal))),
+            *(options_of(orjson.loads(options)), request, added_ms, principal_of(orjson.loads(principal))),
         )
         progress = Progress.of_json(orjson.loads(progress))
         if state is not None:
@@ -303,22 +251,3 @@ def row_of(values: Sequence[Any], opened: Callable[[bytes, bytes], bytes | None]
 
 def _text(value: Any) -> str:
     return orjson.dumps(value).decode()
-
-
-def _of_principal(principal: Principal | None) -> Any:
-    if principal is None:
-        return None
-    namespaces = None if principal.namespaces is None else sorted(principal.namespaces)
-    return {"name": principal.name, "roles": sorted(principal.roles), "namespaces": namespaces}
-
-
-def _principal(values: Any) -> Principal | None:
-    if values is None:
-        return None
-    namespaces = values["namespaces"]
-    roles = frozenset(map(Role, values["roles"]))
-    return Principal(values["name"], roles, None if namespaces is None else frozenset(namespaces))
-
-
-def _options(values: dict[str, Any]) -> ScheduleOptions:
-    return ScheduleOptions(**{**values, "misfire": Misfire(values["misfire"]), "overlap": Overlap(values["overlap"])})

@@ -16,22 +16,19 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from google.rpc.code_pb2 import RESOURCE_EXHAUSTED, UNAVAILABLE
-
 from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.schedules import Overlap
-from fastrunner.errors import RunnerError, TooLarge, code_of
+from fastrunner.errors import RunnerError
 from fastrunner.events.bus import EventBus
-from fastrunner.events.schedules import occasions, planner
+from fastrunner.events.schedules import occasions
 from fastrunner.events.schedules.calls import Executions
-from fastrunner.events.schedules.file import Note, Row, SchedulesFile
+from fastrunner.events.schedules.file import SchedulesFile
+from fastrunner.events.schedules.look import Looker, NotNow
 from fastrunner.events.schedules.occasions import Taken
-from fastrunner.events.schedules.planner import Fire, Progress
+from fastrunner.events.schedules.rows import Note, Row
 
 __all__ = ["Leader"]
 
@@ -40,10 +37,6 @@ _log = logging.getLogger(__name__)
 _FOLLOWER: Final = "schedules"
 _LOCK_NAME: Final = "schedules.leader"
 _CLOCK_STEP_MS: Final = 1_000
-
-
-class _NotNow(Exception):
-    """The runner does not take an execution now."""
 
 
 class Leader:
@@ -61,12 +54,10 @@ class Leader:
         """`folder` is the data directory; `file` is this leader's alone."""
         self._lock_path = folder / _LOCK_NAME
         self._file = file
-        self._executions = executions
+        self._looker = Looker(executions, metrics, wall_ms)
         self._bus = bus
         self._position: int | None = None
         self._wall_ms = wall_ms
-        self._fires = metrics.schedule_moments
-        self._lateness = metrics.schedule_lateness
         self._leading = metrics.schedule_leaders
         self._count = metrics.schedules
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="schedules")
@@ -222,8 +213,8 @@ class Leader:
         """Fires what is due of one schedule, or what events have started."""
         schedule_id = row.schedule.schedule_id
         try:
-            note = await (self._looked(row) if taken is None else self._looked_at_events(row, taken))
-        except (RunnerError, _NotNow, TimeoutError) as error:
+            note = await (self._looker.looked(row) if taken is None else self._looker.looked_at_events(row, taken))
+        except (RunnerError, NotNow, TimeoutError) as error:
             _log.warning("schedule %s: not now: %s", schedule_id, error or "no answer")
             note = None
         except Exception:
@@ -235,114 +226,3 @@ class Leader:
         else:
             self._notes.append(note)
         self._wake.set()
-
-    async def _looked(self, row: Row) -> Note:
-        """Raises _NotNow if nothing has come of it; RunnerError, TimeoutError."""
-        schedule, now_ms = row.schedule, self._wall_ms()
-        known = await self._with_ends(row, now_ms)
-        due = planner.due(schedule, known, now_ms)
-        admitted = planner.admitted(schedule, known.queue, due.fires, bool(known.running))
-        progress = due.progress.counted("missed", due.missed_count)
-        progress = replace(progress, queue=admitted.queue)
-        for fire in admitted.queue:
-            if fire in due.fires:
-                progress = planner.settled(progress, fire, fire.execution_id(schedule.schedule_id))
-        for fire in admitted.overlapped:
-            progress = planner.dropped(schedule, progress, fire, now_ms)
-        progress = progress.counted("overlapped", len(admitted.overlapped))
-        partly = due.before
-        for fire in admitted.starts:
-            try:
-                outcome = await self._start(row, fire.execution_id(schedule.schedule_id), fire.moment_ms)
-            except (_NotNow, TimeoutError):
-                if fire is admitted.starts[0]:
-                    raise
-                self._count_outcomes(known, partly)
-                return Note(row, partly, now_ms, now_ms, row.events_state)
-            progress = self._after_fire(row, progress, fire, outcome, now_ms)
-            partly = self._after_fire(row, partly, fire, outcome, now_ms)
-        self._count_outcomes(known, progress)
-        return self._note(row, progress, due.next_ms, now_ms)
-
-    async def _looked_at_events(self, row: Row, taken: Taken) -> Note:
-        """Raises _NotNow, after which the same events come again; RunnerError, TimeoutError."""
-        schedule, now_ms = row.schedule, self._wall_ms()
-        known = await self._with_ends(row, now_ms)
-        progress = replace(known, events_key=taken.event_key)
-        for occasion in taken.occasions:
-            if schedule.options.overlap is Overlap.SKIP and progress.running:
-                progress = progress.counted("overlapped")
-                continue
-            execution_id = occasion.execution_id(schedule.schedule_id)
-            refusal = await self._start(row, execution_id, occasion.received_ms, occasion.input_json)
-            progress = _started(row, progress, execution_id, occasion.received_ms, refusal)
-        self._count_outcomes(known, progress)
-        return Note(row, progress, now_ms, row.next_ms, taken.state)
-
-    async def _with_ends(self, row: Row, now_ms: int) -> Progress:
-        """The progress that knows which executions have ended."""
-        progress, schedule = row.progress, row.schedule
-        waits = {fire.execution_id(schedule.schedule_id) for fire in progress.queue}
-        if progress.after_id and progress.after_id not in waits:
-            end_ms = await self._executions.end_ms(progress.after_id, now_ms)
-            if end_ms is not None:
-                progress = planner.ended(schedule, progress, end_ms)
-        if progress.running:
-            ends = [(each, await self._executions.end_ms(each, now_ms)) for each in progress.running]
-            progress = replace(progress, running=tuple(each for each, end_ms in ends if end_ms is None))
-        return progress
-
-    async def _start(self, row: Row, execution_id: str, moment_ms: int, input_json: str = "") -> str:
-        """Starts one execution; why it cannot be started at all, empty if it has been. Raises _NotNow, TimeoutError."""
-        schedule = row.schedule
-        self._lateness.observe(max(0.0, (self._wall_ms() - moment_ms) / 1000))
-        try:
-            async with asyncio.timeout(limits.SCHEDULE_START_S_MAX):
-                await self._executions.start(schedule, execution_id, input_json)
-        except RunnerError as error:
-            if code_of(error) == UNAVAILABLE or (
-                code_of(error) == RESOURCE_EXHAUSTED and not isinstance(error, TooLarge)
-            ):
-                raise _NotNow(error.message) from None
-            _log.error(
-                "schedule %s has started nothing: %s",
-                schedule.schedule_id,
-                error.message,
-                extra={"execution_id": execution_id},
-            )
-            return error.message
-        return ""
-
-    def _after_fire(self, row: Row, progress: Progress, fire: Fire, refusal: str, now_ms: int) -> Progress:
-        schedule, execution_id = row.schedule, fire.execution_id(row.schedule.schedule_id)
-        if refusal:
-            progress = planner.dropped(schedule, progress, fire, now_ms)
-        elif fire not in row.progress.queue:
-            progress = planner.settled(progress, fire, execution_id)
-        return _started(row, progress, execution_id, fire.moment_ms, refusal)
-
-    def _count_outcomes(self, before: Progress, after: Progress) -> None:
-        for outcome, count in after.counts.items():
-            self._fires.labels(outcome).inc(count - before.counts.get(outcome, 0))
-
-    def _note(self, row: Row, progress: Progress, next_ms: int, now_ms: int) -> Note:
-        """When the schedule is to be looked at again."""
-        moments = [each for each in (next_ms, progress.after_due_ms) if each]
-        next_ms = min(moments, default=0)
-        if progress.after_id or progress.queue:
-            patience_ms = row.schedule.trigger.after_ms // 2 if progress.after_id else limits.SCHEDULE_END_LOOK_MS_MAX
-            look_ms = min(max(patience_ms, limits.SCHEDULE_END_LOOK_MS_MIN), limits.SCHEDULE_END_LOOK_MS_MAX)
-            moments.append(now_ms + (look_ms if not progress.queue else min(look_ms, 500)))
-        # A cron expression that comes no more is asked again in a day.
-        return Note(row, progress, min(moments, default=now_ms + 86_400_000), next_ms, row.events_state)
-
-
-def _started(row: Row, progress: Progress, execution_id: str, moment_ms: int, refusal: str) -> Progress:
-    """After an execution that has been started, or was refused."""
-    if refusal:
-        return replace(progress, last_error=refusal).counted("failed")
-    is_free = row.schedule.options.overlap is Overlap.ALLOW
-    running = progress.running if is_free else (*progress.running, execution_id)
-    return replace(progress, running=running, last_ms=moment_ms, last_execution_id=execution_id, last_error="").counted(
-        "started"
-    )

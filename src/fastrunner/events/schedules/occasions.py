@@ -15,7 +15,7 @@ import orjson
 from fastrunner._core import EventStrategy, compile_strategy
 from fastrunner.engine.schedules import Trigger
 from fastrunner.events.file import StoredEvent
-from fastrunner.events.schedules.file import Row
+from fastrunner.events.schedules.rows import Row
 
 __all__ = ["Occasion", "Taken", "strategy_of", "taken"]
 

@@ -70,6 +70,11 @@ class CallAsyncapi:
         """See `Authorizer`."""
         return await self._around.http.authorize(effect, policy)
 
+    def keeps(self, outcome: EffectResult) -> bool:
+        """See `KeepingPerformer`: a subscription is open after messages that came."""
+        value = outcome.value
+        return isinstance(value, Mapping) and "position" in value and bool(value.get("messages"))
+
     async def close(self) -> None:
         """See `EffectPerformer`."""
         await self._keeper.close()
