@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { AcceptedDocument, Event, Execution, Schedule, Trigger } from "./api";
 import { bytes, duration, offset, relativeTime, sizeBytes } from "./format";
 import { Fold } from "./fold";
@@ -127,6 +127,40 @@ describe("a stream", () => {
     expect([1, 2, 2, 1, 3].map((number) => tail.add(event(number)))).toEqual([true, true, true, true, true]);
     expect(tail.add(event(5))).toBe(false);
     expect(tail.events.map((each) => each.sequence_number)).toEqual([1, 2, 3]);
+  });
+});
+
+describe("a tail", () => {
+  it("has each event once, in order, over a hundred connections that break anywhere", async () => {
+    const encoder = new TextEncoder();
+    const all = [...Array(1_000).keys()].map((at) => ({ workflow_execution_id: "e", sequence_number: at + 1, event_type: "task_started" }));
+    let asked = 0;
+    const stub = (url: string): Response => {
+      if (!url.includes("/stream")) return new Response(JSON.stringify(execution({ last_sequence: 1_000 })));
+      asked += 1;
+      const after = Number(new URL(url, "http://h").searchParams.get("after"));
+      // Some send again what was sent, some skip what was not, and all end within an event.
+      const from = asked % 7 === 0 ? Math.max(0, after - 3) : asked % 11 === 0 ? after + 2 : after;
+      const sent = all.slice(from, after >= 985 ? undefined : from + 12);
+      const text = sent.map((each) => `id: ${each.sequence_number}\nevent: progress\ndata: ${JSON.stringify(each)}\n\n`).join("");
+      const whole = from <= after && after >= 985 ? `${text}event: end\ndata: {}\n\n` : text.slice(0, text.length - 9);
+      return new Response(new ReadableStream({
+        start(controller) {
+          controller.enqueue(encoder.encode(whole));
+          controller.close();
+        },
+      }));
+    };
+    vi.stubGlobal("fetch", (url: string) => Promise.resolve(stub(url)));
+    vi.useFakeTimers();
+    const tail = new Tail("e");
+    tail.start();
+    for (let turns = 0; turns < 2_000 && tail.connection.value !== "ended"; turns += 1) await vi.advanceTimersByTimeAsync(250);
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+    tail.stop();
+    expect(tail.events.map((each) => each.sequence_number)).toEqual(all.map((each) => each.sequence_number));
+    expect(asked).toBeGreaterThan(80);
   });
 });
 

@@ -336,8 +336,13 @@ def test_the_timeline_answers_to_clicks_and_keys(place: Place, page: Page) -> No
     page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 60, steps=4)
     page.mouse.up()
     expect(axis).not_to_have_text(whole)
+    expect(page).to_have_url(re.compile(r"[?&]range=[\d.]+-[\d.]+"))
+    part = axis.text_content() or ""
+    page.reload()
+    expect(axis).to_have_text(part)
     page.get_by_role("button", name="fit").click()
     expect(axis).to_have_text(whole)
+    expect(page).not_to_have_url(re.compile("range="))
     check_accessible(page)
 
 

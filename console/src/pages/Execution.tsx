@@ -106,12 +106,14 @@ interface PictureProps {
   version: number;
   task: string;
   sequence: number | null;
+  range: string;
   onTask: (reference: string | null) => void;
   onEvent: (sequence: number | null) => void;
+  onRange: (range: string) => void;
 }
 
 /** The diagram or the timeline; both need the graph, which is asked for once. */
-function Picture({ id, kind, tail, fold, version, task, sequence, onTask, onEvent }: PictureProps) {
+function Picture({ id, kind, tail, fold, version, task, sequence, range, onTask, onEvent, onRange }: PictureProps) {
   const graph = useSignal<Graph | null>(null);
   const fault = useSignal("");
   useEffect(() => {
@@ -132,7 +134,16 @@ function Picture({ id, kind, tail, fold, version, task, sequence, onTask, onEven
     const at_ms = fold.hasEnded ? 0 : now.value;
     return (
       <div class="pane">
-        <Timeline events={events} graph={graph.value} now_ms={at_ms} selected={sequence} onSelect={onEvent} />
+        <Timeline
+          events={events}
+          graph={graph.value}
+          now_ms={at_ms}
+          selected={sequence}
+          range={range}
+          isWhole={events.length > 0 && tail.behind === 0 && (graph.value !== null || fault.value !== "" || !has("getGraph"))}
+          onSelect={onEvent}
+          onRange={onRange}
+        />
       </div>
     );
   }
@@ -320,6 +331,8 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
                 else at(null, { task: undefined, only: undefined });
               }}
               onEvent={select}
+              range={query["range"] ?? ""}
+              onRange={(range) => state.current.at(state.current.sequence, { range: range || undefined })}
             />
           ) : document ? (
             <DocumentPane document={document} states={fold.states} lit={lit} selected={task} version={version} at_ms={at_ms} onSelect={selectTask} />

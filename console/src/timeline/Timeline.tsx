@@ -23,8 +23,14 @@ export interface TimelineProps {
   onSelect: (sequence: number | null) => void;
   /** Tells which tasks wait while they run. */
   graph?: Graph | null;
+  /** What is shown of the time, as "from-to" in milliseconds since the start; empty: all of it. */
+  range: string;
+  onRange: (range: string) => void;
+  /** Whether all events and the graph are there, so that times have their places. */
+  isWhole: boolean;
 }
 
+const RANGE_PAUSE_MS = 250;
 const AXIS_PX = 26;
 const LABEL_PX = 236;
 const LABEL_NARROW_PX = 132;
@@ -33,7 +39,29 @@ const DRAG_PX = 4;
 const IDLE_LABEL_PX = 52;
 const ENDS = /^workflow_(completed|failed|cancelled)$/;
 
-export function Timeline({ events, now_ms, selected, onSelect, graph = null }: TimelineProps): JSX.Element {
+/** Has the part of the time that is shown come from the address, once, and go into it. */
+function useRange(
+  { range, onRange, isWhole }: TimelineProps, start_ms: number, warp: Warp, chosen: View | null, choose: (view: View) => void,
+): void {
+  const waits = useRef(range !== "");
+  useEffect(() => {
+    if (!waits.current || !isWhole) return;
+    waits.current = false;
+    const [from = 0, to = 0] = range.split("-").map(Number);
+    const [begins, ends] = [warp.at(start_ms + from), warp.at(start_ms + to)];
+    if (ends > begins) choose(placed(begins, ends - begins, warp.length));
+  }, [isWhole]);
+  useEffect(() => {
+    if (waits.current) return undefined;
+    const told = chosen ? [chosen.from, chosen.to].map((each) => Math.round(10 * (warp.back(each) - start_ms)) / 10).join("-") : "";
+    if (told === range) return undefined;
+    const timer = setTimeout(() => onRange(told), RANGE_PAUSE_MS);
+    return () => clearTimeout(timer);
+  }, [chosen]);
+}
+
+export function Timeline(props: TimelineProps): JSX.Element {
+  const { events, now_ms, selected, onSelect, graph = null } = props;
   const last = events[events.length - 1];
   const now = last && ENDS.test(last.event_type) ? 0 : now_ms;
   const kept = useRef(new TimelineFold(null));
@@ -47,6 +75,7 @@ export function Timeline({ events, now_ms, selected, onSelect, graph = null }: T
   const idle = isShort ? model.idle : NONE;
   const warp = useMemo(() => warpOf(model.start_ms, until, idle), [model.start_ms, until, idle]);
   const [chosen, setChosen] = useState<View | null>(null);
+  useRange(props, model.start_ms, warp, chosen, setChosen);
   const view = chosen ?? { from: 0, to: warp.length };
   const geometry = useMemo(() => geometryOf(model.rows), [model]);
 
