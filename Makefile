@@ -66,6 +66,9 @@ demo: build ## Run the examples on a real runner and service, with live progress
 console: ## Build the console's files in src/fastrunner/web/console from console/, test its logic: needs npm
 	cd console && npm ci --silent && npm test && npm run build
 
+console-look: build ## Time the console's first paint at 20,000 events, and take pictures of all views in PICTURES (build/pictures)
+	$(BIN)/python -m benchmarks.console --pictures $(or $(PICTURES),build/pictures)
+
 test: lint types stubs unit debug-core ## Lint, types and all tests; those of the core with the debug build, too
 
 unit: parts integration ## All tests; with -j3 all parts of them at once

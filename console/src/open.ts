@@ -6,20 +6,30 @@ export interface Begun {
   readonly iteration: readonly number[];
 }
 
+const NOTHING: never[] = [];
+
 interface Node<T> {
   key: string;
   value: T;
   around: Node<T> | null;
-  inside: Set<Node<T>>;
+  /** Null until there is something. */
+  inside: Set<Node<T>> | null;
 }
 
-const keyOf = (reference: string, iteration: readonly number[]): string => `${reference} ${iteration.join(",")}`;
+/** Of a task within so many loops. Most are within none or one, which is quicker said. */
+function keyOf(reference: string, iteration: readonly number[], loops = iteration.length): string {
+  if (loops === 0) return reference;
+  if (loops === 1) return `${reference} ${iteration[0] ?? ""}`;
+  return `${reference} ${(loops < iteration.length ? iteration.slice(0, loops) : iteration).join(",")}`;
+}
 
 export class OpenTasks<T extends Begun> {
   private readonly nodes = new Map<string, Node<T>>();
   private readonly byReference = new Map<string, Set<Node<T>>>();
   /** How many loops are around the tasks of a reference. */
   private readonly loops = new Map<string, number>();
+  /** References around one, the innermost first, of how many that were known. */
+  private readonly outers = new Map<string, { known: number; references: string[] }>();
 
   get size(): number {
     return this.nodes.size;
@@ -43,12 +53,13 @@ export class OpenTasks<T extends Begun> {
   /** One that has begun is there; gives what it takes the place of, which the events have not ended. */
   begin(value: T): T[] {
     const { reference, iteration } = value;
-    const replaced = this.end(reference, iteration);
-    this.loops.set(reference, iteration.length);
+    const key = keyOf(reference, iteration);
+    const replaced = this.nodes.has(key) ? this.end(reference, iteration) : NOTHING;
+    if (!this.loops.has(reference)) this.loops.set(reference, iteration.length);
     const around = this.holderOf(reference, iteration);
-    const node: Node<T> = { key: keyOf(reference, iteration), value, around, inside: new Set() };
-    around?.inside.add(node);
-    this.nodes.set(node.key, node);
+    const node: Node<T> = { key, value, around, inside: null };
+    if (around) (around.inside ??= new Set()).add(node);
+    this.nodes.set(key, node);
     const same = this.byReference.get(reference);
     if (same) same.add(node);
     else this.byReference.set(reference, new Set([node]));
@@ -59,15 +70,15 @@ export class OpenTasks<T extends Begun> {
   end(reference: string, iteration: readonly number[]): T[] {
     const node = this.nodes.get(keyOf(reference, iteration));
     if (!node) return [];
-    node.around?.inside.delete(node);
-    return [...this.taken(node)];
+    node.around?.inside?.delete(node);
+    return this.taken(node);
   }
 
   /** What lies in it is there no more; gives that. */
   endInside(reference: string, iteration: readonly number[]): T[] {
     const node = this.nodes.get(keyOf(reference, iteration));
-    if (!node?.inside.size) return [];
-    const found = [...node.inside].flatMap((each) => [...this.taken(each)]);
+    if (!node?.inside?.size) return [];
+    const found = [...node.inside].flatMap((each) => this.taken(each));
     node.inside.clear();
     return found;
   }
@@ -75,7 +86,7 @@ export class OpenTasks<T extends Begun> {
   /** Those in which nothing else is under way, the earliest first. */
   leaves(): T[] {
     const found: T[] = [];
-    for (const node of this.nodes.values()) if (!node.inside.size) found.push(node.value);
+    for (const node of this.nodes.values()) if (!node.inside?.size) found.push(node.value);
     return found;
   }
 
@@ -84,24 +95,36 @@ export class OpenTasks<T extends Begun> {
     this.byReference.clear();
   }
 
-  private *taken(top: Node<T>): Iterable<T> {
+  private taken(top: Node<T>): T[] {
+    const found: T[] = [];
     const pending = [top];
     for (let node = pending.pop(); node; node = pending.pop()) {
       this.nodes.delete(node.key);
       this.byReference.get(node.value.reference)?.delete(node);
-      pending.push(...node.inside);
-      yield node.value;
+      if (node.inside) pending.push(...node.inside);
+      found.push(node.value);
     }
+    return found;
   }
 
   /** The innermost around a place. */
   private holderOf(reference: string, iteration: readonly number[]): Node<T> | null {
-    for (let end = reference.lastIndexOf("/"); end > 0; end = reference.lastIndexOf("/", end - 1)) {
-      const outer = reference.slice(0, end);
-      const loops = this.loops.get(outer);
-      const found = loops === undefined ? undefined : this.nodes.get(keyOf(outer, iteration.slice(0, loops)));
+    for (const outer of this.outersOf(reference)) {
+      const found = this.nodes.get(keyOf(outer, iteration, this.loops.get(outer)));
       if (found) return found;
     }
     return null;
+  }
+
+  private outersOf(reference: string): string[] {
+    const kept = this.outers.get(reference);
+    if (kept?.known === this.loops.size) return kept.references;
+    const references: string[] = [];
+    for (let end = reference.lastIndexOf("/"); end > 0; end = reference.lastIndexOf("/", end - 1)) {
+      const outer = reference.slice(0, end);
+      if (this.loops.has(outer)) references.push(outer);
+    }
+    this.outers.set(reference, { known: this.loops.size, references });
+    return references;
   }
 }

@@ -36,6 +36,7 @@ const SILENCE_MS_MAX = 40_000;
 const PAUSE_MS_MIN = 250;
 const PAUSE_MS_MAX = 5_000;
 const FRAME_MS = 16;
+const PAINT_MS_MAX = 500;
 const MANY = 1_000;
 const MANY_PAUSE_MS = 120;
 
@@ -144,6 +145,22 @@ abstract class Follower {
   }
 }
 
+/** Once what has changed is painted; without delay where nothing is, as in a tab that is not looked at. */
+function afterPaint(then: () => void): void {
+  if (typeof document === "undefined" || document.hidden) {
+    then();
+    return;
+  }
+  let isDone = false;
+  const go = (): void => {
+    if (!isDone) then();
+    isDone = true;
+  };
+  requestAnimationFrame(() => setTimeout(go, 0));
+  // Who stops looking has no more frames.
+  setTimeout(go, PAINT_MS_MAX);
+}
+
 export class Tail extends Follower {
   /** In their order, from number 1 on, each once. */
   readonly events: Event[] = [];
@@ -161,9 +178,9 @@ export class Tail extends Follower {
     super();
   }
 
-  /** How it stands comes first: a long stream would keep it waiting. */
+  /** How it stands comes first, and is painted: a long stream would keep both waiting. */
   override start(): void {
-    void this.look().finally(() => super.start());
+    void this.look().finally(() => afterPaint(() => super.start()));
   }
 
   /** How many events the service is known to have that are not here. */

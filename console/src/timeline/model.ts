@@ -156,13 +156,15 @@ export class TimelineFold {
       this.begin(event, reference, iteration, at);
       return;
     }
-    const found = this.open.get(reference, iteration);
+    const isRetry = event.event_type === "task_retry";
+    const inside = isRetry ? this.open.endInside(reference, iteration) : this.open.end(reference, iteration);
+    const found = isRetry ? this.open.get(reference, iteration) : inside.shift();
     if (!found) return;
     const { row, span } = found;
     span.last = event.sequence_number;
     this.places.set(event.sequence_number, this.places.get(span.first) ?? { row, span: 0 });
-    for (const each of this.open.endInside(reference, iteration)) this.cutOff(each, at);
-    if (event.event_type === "task_retry") {
+    for (const each of inside) this.cutOff(each, at);
+    if (isRetry) {
       span.retrying_ms = at;
       this.retrying.add(found);
       return;
@@ -171,7 +173,6 @@ export class TimelineFold {
     span.to_ms = at;
     span.state = event.event_type === "task_failed" ? "failed" : "completed";
     if (span.state === "failed") span.error = event.error?.message ?? event.message ?? "";
-    this.open.end(reference, iteration);
     this.retrying.delete(found);
   }
 
