@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.progress.names import TERMINAL_EVENTS
 from fastrunner.stigmer.ledger import Ledger
@@ -182,11 +181,7 @@ class TemporalTorture:
         elif verb == "resume":
             await controls.resume(target)
         else:
-            began_s = monotonic_s()
             await controls.cancel(target, force=chance.random() < 0.5)
-            if monotonic_s() - began_s >= limits.TEMPORAL_CANCEL_LOOK_S_MAX:
-                # No worker has confirmed it: what came before may end the execution in another way.
-                target.cancelled = False
 
     async def _rest(self, clients: Clients, receiver: ReceiverProcess) -> None:
         """What is promised to be paused still is; then it goes on, and everything ends."""

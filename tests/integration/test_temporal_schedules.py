@@ -139,6 +139,26 @@ async def until_listed(schedules: "TemporalSchedules", ids: set[str]) -> "dict[s
             await asyncio.sleep(0.05)
 
 
+async def test_commands_are_durable_without_a_worker(address: str) -> None:
+    """Whoever asks waits a moment for one to show it, and for no more."""
+    runner = Runner()
+    async with cluster_on(address) as cluster:
+        async with cluster.engine(works=False) as engine:
+            schedules = engine.schedules(runner.call)
+            await schedules.add(schedule("often", every_ms=100), b"1")
+            began_s = clock.monotonic_s()
+            assert (await schedules.pause("often", "now")).reason == "now"
+            assert clock.monotonic_s() - began_s >= limits.TEMPORAL_SCHEDULE_SHOWN_S_MAX - 0.1
+        async with scheduling(cluster, runner) as (schedules, _):
+            async with asyncio.timeout(DEADLINE_S):
+                while not (await schedules.get("often")).is_paused:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert runner.started == []
+            await schedules.resume("often")
+            await soon(lambda: runner.started)
+            await schedules.delete("often")
+
+
 async def test_what_is_open_is_counted(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Executions and schedules of the task queue, whoever took them, by one worker of a replica."""
     monkeypatch.setattr(limits, "TEMPORAL_COUNT_INTERVAL_S", 0.1)

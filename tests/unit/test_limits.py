@@ -28,6 +28,7 @@ REACHED = {
     },
     "integration/test_temporal_schedules.py": {
         "TEMPORAL_COUNT_INTERVAL_S": "test_what_is_open_is_counted",
+        "TEMPORAL_SCHEDULE_SHOWN_S_MAX": "test_commands_are_durable_without_a_worker",
         "TEMPORAL_SCHEDULE_LOOK_S_MAX": "test_schedules_go_on_in_other_histories",
     },
     "integration/test_temporal_subscriptions.py": {
@@ -153,7 +154,6 @@ REACHED = {
     "integration/test_temporal.py": {
         "TEMPORAL_ANSWER_S_MAX": "test_without_a_worker_nobody_waits_for_long",
         "TEMPORAL_ANSWERS_KEPT_MAX": "test_many_commands_are_answered",
-        "TEMPORAL_CANCEL_LOOK_S_MAX": "test_without_a_worker_nobody_waits_for_long",
         "TEMPORAL_EFFECT_S_MAX": "test_bounds_of_activities",
         "TEMPORAL_FOLLOW_INTERVAL_S": "test_a_running_execution_can_be_followed",
         "TEMPORAL_HEARTBEAT_S": "test_bounds_of_activities",

@@ -85,10 +85,6 @@ after its input was written."""
 CODEC_BODY_SIZE_BYTES_MAX: Final = 16_777_216
 """A request to the codec server: the payloads of an event, or of some, in base64; each is up to 2 MiB."""
 
-TEMPORAL_CANCEL_LOOK_S_MAX: Final = 1.0
-"""How long a graceful cancel waits for a worker to say that the execution has ended before it: without a worker it is
-durable all the same."""
-
 TEMPORAL_ANSWERS_KEPT_MAX: Final = 64
 """Commands of which a workflow knows what they came to: who waits for one asks at once."""
 
@@ -139,3 +135,6 @@ TEMPORAL_COUNT_INTERVAL_S: Final = 10.0
 
 TEMPORAL_KEEPER_S_MAX: Final = 5.0
 """How long the worker that has a subscription open may take to go on with it, before any other one opens it anew."""
+
+TEMPORAL_SCHEDULE_SHOWN_S_MAX: Final = 1.0
+"""How long whoever pauses or resumes a schedule waits for a worker to show it: it is durable without one."""

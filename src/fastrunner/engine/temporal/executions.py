@@ -99,8 +99,8 @@ class Executions:
     # --- commands ---
 
     async def cancel(self, execution_id: str, reason: str) -> None:
-        """Asks for a graceful cancel; durable when it returns. Without a worker that confirms it, what came before may
-        still end the execution in another way. Raises UnknownExecution, WrongState, Unavailable."""
+        """Asks for a graceful cancel, and waits until a worker has confirmed that nothing ended the execution before.
+        Durable also if none does in time. Raises UnknownExecution, WrongState, Unavailable."""
         description = await self._description(execution_id)
         if _is_open(description) and _status(description) not in FINAL_STATUSES:
             try:
@@ -115,12 +115,15 @@ class Executions:
             _check_ended(execution_id, _status(description), "cancelled")
 
     async def _check_came_in_time(self, execution_id: str) -> None:
-        """A worker may have been about to end it: if one answers, it is known. Raises WrongState."""
+        """A worker may have been about to end it: only one of them knows. Raises WrongState, Unavailable."""
         try:
-            async with asyncio.timeout(limits.TEMPORAL_CANCEL_LOOK_S_MAX):
+            async with asyncio.timeout(limits.TEMPORAL_ANSWER_S_MAX):
                 _, view = await self._look(execution_id)
         except (TimeoutError, Unavailable):
-            return
+            raise Unavailable(
+                "Temporal has the cancel, and no worker of the runner has confirmed in time that nothing ended the "
+                "execution before it: try again"
+            ) from None
         if view["status"] in FINAL_STATUSES:
             _check_ended(execution_id, view["status"], "cancelled")
 

@@ -212,7 +212,7 @@ class TemporalSchedules:
 
     async def _shown(self, schedule_id: str, *, is_paused: bool) -> ScheduleView:
         """A schedule once a worker has taken a command, or after a moment: it is durable without one."""
-        deadline_s = clock.monotonic_s() + limits.TEMPORAL_CANCEL_LOOK_S_MAX
+        deadline_s = clock.monotonic_s() + limits.TEMPORAL_SCHEDULE_SHOWN_S_MAX
         while True:
             view = await self.get(schedule_id)
             if view.is_paused is is_paused or clock.monotonic_s() > deadline_s:
