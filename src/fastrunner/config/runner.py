@@ -19,6 +19,7 @@ from fastrunner.base.checks import (
 )
 from fastrunner.base.extras import extra_refusal
 from fastrunner.base.run_kinds import RunPolicy
+from fastrunner.base.stores import folder_of
 from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, is_engine_variable, unknown_variables
 from fastrunner.config.fields import Authentication, ConfigurationError, DataSettings, Environment
 from fastrunner.config.settings import RunnerSettings
@@ -96,6 +97,12 @@ class Config(TemporalSettings, RunnerSettings):
                 raise ValueError(
                     f"FASTRUNNER_CRASH_{name} kills the runner on purpose: unset it, ENV=prod takes no tests"
                 )
+        copy = None if self.replica_url is None else folder_of(self.replica_url)
+        if copy is not None and self.data_dir.absolute() in (copy, *copy.parents):
+            raise ValueError(
+                f"FASTRUNNER_REPLICA_URL={self.replica_url} is in the data directory, and would be lost with it: name "
+                "a folder of another machine's disk, or a bucket"
+            )
         self._check_tls()
         self._check_callers()
         self._check_temporal()
@@ -110,6 +117,7 @@ class Config(TemporalSettings, RunnerSettings):
         of_one_machine = {
             "FASTRUNNER_DATA_KEY_FILE": self.data_key_file,
             "FASTRUNNER_LIFECYCLE_SINKS": self.lifecycle_sinks,
+            "FASTRUNNER_REPLICA_URL": self.replica_url,
         }
         check_temporal([name for name, value in of_one_machine.items() if value is not None])
         refusals = unread_temporal({name.upper() for name, value in os.environ.items() if value})

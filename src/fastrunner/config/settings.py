@@ -11,6 +11,7 @@ from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.destinations import Destinations
 from fastrunner.base.run_kinds import RunPolicy
 from fastrunner.base.sinks import SinkAddress
+from fastrunner.base.stores import checked_url
 from fastrunner.config.fields import (
     Authentication,
     DataSettings,
@@ -78,6 +79,9 @@ class RunnerSettings(DataSettings):
     """Finished executions kept per shard."""
     event_retention_s: Seconds = variable("FASTRUNNER_EVENT_RETENTION_S", 600.0)
     """How long CloudEvents are kept, in seconds: for listeners that start later, and to tell duplicates."""
+    replica_url: Annotated[str, AfterValidator(checked_url)] | None = variable("FASTRUNNER_REPLICA_URL", None)
+    """Where what is committed is copied to, continuously: file:///folder, of another machine's disk, or
+    s3://bucket/prefix; see docs/operations.md. Default: nowhere."""
     event_sinks: Annotated[SecretStr, secret(SinkAddress.checked)] | None = variable("FASTRUNNER_EVENT_SINKS", None)
     """URLs, between white space, that emitted CloudEvents are sent to as well, with `binary:`, `structured:` (the
     default) or `batch:` before each; see docs/cloudevents.md. No flag: URLs may hold passwords."""

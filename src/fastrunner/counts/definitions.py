@@ -207,6 +207,7 @@ class Metrics(_Definitions):
         self._define_schedules()
         self._define_listeners()
         self._define_processes()
+        self._define_replica()
         self._define_rpcs()
         self._define_api()
         if registry is not None:
@@ -415,6 +416,28 @@ class Metrics(_Definitions):
         )
         self.port_strangers = self._gauge(
             "port_strangers", "Sockets of other programs that listen where the runner does and take its connections"
+        )
+
+    def _define_replica(self) -> None:
+        self.replica_lag_seconds = self._gauge(
+            "replica_lag_seconds", "Age of the moment until which everything acknowledged is in the copy elsewhere"
+        )
+        self.replica_lag_bytes = self._gauge(
+            "replica_lag_bytes", "About how much is committed and not yet in the copy elsewhere"
+        )
+        self.replica_down = self._gauge(
+            "replica_down", "Whether there should be a process that copies elsewhere, and is none that is ready: 1 or 0"
+        )
+        self.replica_parts = self._counter("replica_parts_total", "Objects sent to the copy elsewhere")
+        self.replica_bytes = self._counter("replica_bytes_total", "Bytes sent to the copy elsewhere")
+        self.replica_generations = self._counters(
+            "replica_generations_total",
+            "Times the copy elsewhere began with everything, by why: first, renewed because the one before was long, "
+            "or gap because what it lacked was not kept",
+            {"reason": ("first", "gap", "renewed")},
+        )
+        self.replica_troubles = self._counter(
+            "replica_troubles_total", "Times nothing could be sent to the copy elsewhere any more"
         )
 
     def _define_rpcs(self) -> None:

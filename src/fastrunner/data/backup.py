@@ -27,7 +27,7 @@ from fastrunner.events.lifecycle.positions import FILE_NAME as POSITIONS
 from fastrunner.events.schedules.file import FILE_NAME as SCHEDULES
 from fastrunner.registry.file import FILE_NAME as REGISTRY
 
-__all__ = ["Copied", "backup", "restore"]
+__all__ = ["Copied", "backup", "files_in", "restore"]
 
 _QUERIES: Final = named("inspect")
 _BEFORE: Final = (SCHEDULES, POSITIONS)
@@ -66,7 +66,7 @@ def backup(folder: Path, target: Path, begun: Callable[[int], Advance]) -> Copie
     draft.mkdir(mode=0o700, parents=True)
     try:
         with ExitStack() as held:
-            sources = [held.enter_context(_Source(path)) for path in _files(folder, shard_count)]
+            sources = [held.enter_context(_Source(path)) for path in files_in(folder, shard_count)]
             advance = begun(sum(source.page_count for source in sources))
             for source in sources:
                 source.copy(draft / source.path.name, advance)
@@ -80,8 +80,9 @@ def backup(folder: Path, target: Path, begun: Callable[[int], Advance]) -> Copie
     return _copied(target)
 
 
-def _files(folder: Path, shard_count: int) -> Iterator[Path]:
-    """In the order in which their read transactions begin. Raises DataDirectoryRefused for a shard that is missing."""
+def files_in(folder: Path, shard_count: int) -> Iterator[Path]:
+    """The files of a data directory, in the order in which they are to be looked at, so that what is found in them
+    belongs together. Raises DataDirectoryRefused for a shard that is missing."""
     yield from (folder / name for name in _BEFORE if (folder / name).exists())
     for number in range(shard_count):
         path = folder / f"shard-{number:04d}.db"
@@ -133,7 +134,7 @@ def restore(source: Path, folder: Path, begun: Callable[[int], Advance]) -> Copi
     `begun` is told how many bytes there are. Raises DataDirectoryRefused, OSError.
     """
     shard_count = read_shard_count(source)
-    files = [path.name for path in _files(source, shard_count)]
+    files = [path.name for path in files_in(source, shard_count)]
     for name in files:
         journal = source / f"{name}-wal"
         if journal.exists() and journal.stat().st_size:

@@ -139,6 +139,8 @@ def proven(row: Sequence[Any], seals: Seals) -> bytes | None:
 class EventsFile(SharedFile):
     """One connection to the events; it belongs to one thread. Every method raises StorageFailed or StorageFull."""
 
+    journal_pages_max = limits.EVENTS_JOURNAL_PAGES_MAX
+
     def __init__(self, folder: Path, first_key: int) -> None:
         """`first_key`: a number before those of a new file."""
         super().__init__(folder / FILE_NAME, SCHEMA)
@@ -148,7 +150,6 @@ class EventsFile(SharedFile):
         """See SharedFile."""
         db.execute(QUERIES["cache"]).fetchall()
         db.execute(QUERIES["deletes"]).fetchall()
-        db.wal_autocheckpoint(limits.EVENTS_JOURNAL_PAGES_MAX)
         if not db.execute(QUERIES["has_numbers"]).get:
             db.execute(QUERIES["first_number"], (self._first_key,))
 

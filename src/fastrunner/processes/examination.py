@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from secrets import token_hex
 from typing import Final, Literal
 
 from cryptography import x509
@@ -20,6 +21,8 @@ from cryptography import x509
 from fastrunner.base.clock import wall_ms
 from fastrunner.base.fsync import fsync_times_s
 from fastrunner.base.ports_file import ports_in
+from fastrunner.base.stores import folder_of
+from fastrunner.blobs import BlobMissing, open_store
 from fastrunner.callback.client import DeliveryFailed, ProgressClient
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
@@ -29,9 +32,11 @@ from fastrunner.engine.embedded.store.manifest import (
     read_sealing_keys,
     read_shard_count,
 )
+from fastrunner.errors import StorageFailed
 from fastrunner.processes.link import StartError
 from fastrunner.processes.ports import reserve_port
 from fastrunner.processes.reserve import require_descriptors
+from fastrunner.replica.parts import FOLDER
 
 __all__ = ["Finding", "examine"]
 
@@ -73,6 +78,7 @@ async def examine(config: Config) -> AsyncIterator[Finding]:
             yield finding
     for finding in _ports(config, is_ours=bool(owner)):
         yield finding
+    yield await _copy(config)
     yield await _receiver(config)
     if config.temporal_service_address is not None:
         yield await _temporal(config)
@@ -200,6 +206,26 @@ def _ports(config: Config, *, is_ours: bool) -> Iterator[Finding]:
 
 
 # --- others ---
+
+
+async def _copy(config: Config) -> Finding:
+    what, url = "copy elsewhere", config.replica_url
+    if url is None:
+        return Finding(what, "good", "none: what is lost with the disk of the data directory is lost")
+    store, name = open_store(url), f"{FOLDER}/examined-{token_hex(8)}"
+    try:
+        async with asyncio.timeout(_ANSWER_S_MAX):
+            await store.put(name, b"")
+            await store.get(name)
+            await store.delete(name)
+    except (StorageFailed, BlobMissing, TimeoutError) as error:
+        text = str(error) or f"{url} does not answer"
+        return Finding(what, "bad", text, "see FASTRUNNER_REPLICA_URL, and who may write there")
+    folder = folder_of(url)
+    if folder is not None and folder.stat().st_dev == _existing(config.data_dir).stat().st_dev:
+        remedy = "name a folder of another machine's disk, or a bucket"
+        return Finding(what, "doubtful", f"{folder} is on the same disk as the data directory", remedy)
+    return Finding(what, "good", f"{url} can be written and read")
 
 
 async def _receiver(config: Config) -> Finding:

@@ -58,6 +58,7 @@ class Role(StrEnum):
 
     WORKER = "worker"
     WEB = "web"
+    REPLICA = "replica"
 
 
 class Link:

@@ -20,7 +20,8 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.config import Config, Environment
 from fastrunner.counts.cells import Segment
-from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
+from fastrunner.engine.embedded.store import kept_journals
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory, owner_facts
 from fastrunner.processes.folder import RuntimeFolder, child_identity
 from fastrunner.processes.link import ExitCode, Role, StartError
 from fastrunner.processes.package import Fingerprint
@@ -94,10 +95,15 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
             raise StartError(ExitCode.CONFIGURATION, str(error)) from None
         try:
             fingerprints = {} if keys is None else keys.fingerprints()
+            owner_before = owner_facts(config.data_dir)
             data = open_data_directory(config.data_dir, config.workers, fingerprints)
+            stack.callback(data.close)
+            kept_journals.prepare(config.data_dir, is_wanted=config.replica_url is not None, owner_before=owner_before)
         except DataDirectoryRefused as error:
             raise StartError(ExitCode.LOCKED, str(error)) from None
-        stack.callback(data.close)
+        except OSError as error:
+            reason = f"data directory {config.data_dir} cannot be used: {error.strerror}"
+            raise StartError(ExitCode.LOCKED, reason) from None
         require_descriptors(config.workers, data.shard_count)
         remove_ports_file(config.data_dir)
         stack.callback(remove_ports_file, config.data_dir)
@@ -120,7 +126,8 @@ def _segments(workers: int, shards: int) -> dict[str, Segment]:
     per_worker = -(-shards // workers)
     names = [child_identity(Role.WORKER, index) for index in range(workers)]
     segments = {name: Segment(notes=per_worker) for name in names}
-    return {**segments, child_identity(Role.WEB, 0): Segment(), SUPERVISOR: Segment()}
+    others = [child_identity(role, 0) for role in (Role.WEB, Role.REPLICA)]
+    return {**segments, **{name: Segment() for name in (*others, SUPERVISOR)}}
 
 
 def require_descriptors(workers: int, shards: int) -> None:

@@ -90,7 +90,7 @@ class Slot:
     @property
     def name(self) -> str:
         """As logs show it."""
-        return f"worker {self.index}" if self.role is Role.WORKER else "web process"
+        return f"worker {self.index}" if self.role is Role.WORKER else f"{self.role} process"
 
     @property
     def is_stopped(self) -> bool:
@@ -113,6 +113,13 @@ def run_worker_child(context: ChildContext) -> int:
     from fastrunner.processes.worker import run_worker
 
     return run_worker(context)
+
+
+def run_replica_child(context: ChildContext) -> int:
+    """Who sends what is committed to the copy elsewhere; imported in the child only."""
+    from fastrunner.processes.replica import run_replica
+
+    return run_replica(context)
 
 
 def prepare_web() -> None:

@@ -1,4 +1,5 @@
-"""Support: the parent process: forks the workers and the web process, watches, replaces and stops them.
+"""Support: the parent process: forks the workers, the web process and who copies elsewhere, watches, replaces and
+stops them.
 
 Rules: no grpc, no thread, no event loop in here: children are forked from a clean process, at start and whenever one is
 replaced. Signal handlers do nothing; the signals' numbers arrive through a socket and are handled in the loop.
@@ -48,6 +49,7 @@ from fastrunner.processes.slots import (
     fork_child,
     prepare_web,
     respawn_delay_s,
+    run_replica_child,
     run_web_child,
     run_worker_child,
 )
@@ -68,6 +70,8 @@ class Supervisor:
         self._mains = mains
         self._on_ready = on_ready
         self._slots = [Slot(Role.WORKER, index) for index in range(config.workers)] + [Slot(Role.WEB, 0)]
+        if config.replica_url is not None:
+            self._slots.append(Slot(Role.REPLICA, 0))
         self._exit_code: ExitCode | None = None  # set when the tree is stopping
         self._rolling: list[Slot] = []
         self._successor: Slot | None = None
@@ -265,7 +269,8 @@ class Supervisor:
         if was == "starting":
             self._metrics.start_failures.labels(slot.role).inc()
             slot.boots_failed += 1
-            if not self._announced and self._is_hopeless(slot, code, why):
+            is_needed = slot.role is not Role.REPLICA
+            if not self._announced and is_needed and self._is_hopeless(slot, code, why):
                 return
         slot.crashes_in_row = 1 if was == "ready" and lasted_s >= limits.RESPAWN_STABLE_S else slot.crashes_in_row + 1
         slot.follows_crash = True
@@ -359,9 +364,11 @@ class Supervisor:
                     slot.pinged_s, slot.answered = now, False
                     slot.link.send("ping")
         if self._exit_code is not None and not any(slot.pid for slot in self._slots if slot.role is Role.WORKER):
-            # The web process goes last: until then it tells that the tree is draining.
+            # The web process goes last: until then it tells that the tree is draining. Before it goes who sends the
+            # workers' last commits.
             for slot in self._slots:
-                self._terminate(slot)
+                if slot.role is Role.REPLICA or not any(each.pid for each in self._slots if each.role is Role.REPLICA):
+                    self._terminate(slot)
 
     def _look_at_stopped(self, slot: Slot) -> None:
         """Kills a child that a signal has stopped, unless it goes on meanwhile."""
@@ -413,9 +420,12 @@ class Supervisor:
                 os.kill(slot.pid, signal.SIGKILL)
 
     def _roll(self) -> None:
-        all_ready = all(slot.state == "ready" for slot in self._slots)
+        # Nobody waits for the copy elsewhere.
+        all_ready = all(slot.state == "ready" for slot in self._slots if slot.role is not Role.REPLICA)
         if all_ready and self._rolling and self._successor is None and self._rolling[0].replace_at_s <= monotonic_s():
-            self._replace(self._rolling.pop(0))
+            slot = self._rolling.pop(0)
+            if slot.state == "ready":
+                self._replace(slot)
         elif all_ready and not self._announced:
             self._announced = True
             self._on_ready()
@@ -435,7 +445,9 @@ class Supervisor:
         self._metrics.backing_off.set(
             sum(self._exit_code is None and max(slot.spawn_at_s, slot.replace_at_s) > now for slot in self._slots)
         )
-        web = self._slots[-1]
+        web = next(slot for slot in self._slots if slot.role is Role.WEB)
+        copying = [slot for slot in self._slots if slot.role is Role.REPLICA]
+        self._metrics.replica_down.set(sum(slot.state != "ready" for slot in copying))
         state = {
             "draining": self._exit_code is not None,
             "workers": [
@@ -446,9 +458,11 @@ class Supervisor:
                     "restarts": slot.restarts,
                     "trouble": slot.trouble,
                 }
-                for slot in self._slots[:-1]
+                for slot in self._slots
+                if slot.role is Role.WORKER
             ],
-            "failures": [slot.failure for slot in self._slots if slot.failure],
+            "copy": [slot.trouble or slot.failure for slot in copying if slot.trouble or slot.failure],
+            "failures": [slot.failure for slot in self._slots if slot.failure and slot.role is not Role.REPLICA],
             "strangers": self._strangers,
         }
         if web.link is not None and (web.pid, state) != self._published and web.link.send("state", state=state):
@@ -496,5 +510,5 @@ def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain 
             log.warning("%s", sentence)
         # What is alive now stays shared with the children: their collectors never touch its pages.
         gc.freeze()
-        tree = Supervisor(config, reserved, {Role.WORKER: worker, Role.WEB: web}, announcement(config, reserved))
-        return tree.run()
+        mains = {Role.WORKER: worker, Role.WEB: web, Role.REPLICA: run_replica_child}
+        return Supervisor(config, reserved, mains, announcement(config, reserved)).run()

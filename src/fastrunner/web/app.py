@@ -35,7 +35,7 @@ class TreeState:
     """What the supervisor last said about its children."""
 
     def __init__(self) -> None:
-        self._state: dict[str, Any] = {"draining": False, "workers": [], "failures": [], "strangers": []}
+        self._state: dict[str, Any] = {"draining": False, "workers": [], "failures": [], "strangers": [], "copy": []}
         self.known = asyncio.Event()
         """Set once the supervisor has said anything."""
 
@@ -47,7 +47,8 @@ class TreeState:
     def readiness(self) -> dict[str, Any]:
         """`ready`, the reason if not, and every worker's state.
 
-        A successor that cannot start while its predecessor serves is a reason, too, but does not make the tree unready.
+        A successor that cannot start while its predecessor serves, and a copy elsewhere that is not made, are reasons,
+        too, but do not make the tree unready.
         """
         workers = self._state["workers"]
         if self._state["draining"]:
@@ -56,7 +57,8 @@ class TreeState:
         against = [f"waiting for workers {', '.join(waiting)}"] if waiting else []
         against += [f"worker {worker['index']}: {worker['trouble']}" for worker in workers if worker["trouble"]]
         against += self._state["strangers"]
-        reasons = [*against, *self._state["failures"]]
+        copying = [f"nothing is copied elsewhere: {trouble}" for trouble in self._state["copy"]]
+        reasons = [*against, *self._state["failures"], *copying]
         return {"ready": not against, "reason": "; ".join(reasons), "workers": workers}
 
 

@@ -18,6 +18,7 @@ from fastrunner.base.limits.events import *
 from fastrunner.base.limits.expressions import *
 from fastrunner.base.limits.openapi import *
 from fastrunner.base.limits.processes import *
+from fastrunner.base.limits.replica import *
 from fastrunner.base.limits.resources import *
 from fastrunner.base.limits.routing import *
 from fastrunner.base.limits.schedules import *
@@ -101,3 +102,6 @@ assert STIGMER_LAUNCH_BATCH_SIZE_BYTES_MAX <= REQUEST_SIZE_BYTES_MAX
 assert DOCUMENT_SIZE_BYTES_MAX + INPUT_SIZE_BYTES_MAX <= API_BODY_SIZE_BYTES_MAX
 assert API_EVENTS_SIZE_BYTES_MAX < 262_144, "with what a connection holds it is what a client that does not read costs"
 assert CALLBACK_BATCH_EVENTS_MAX <= STIGMER_COMMIT_EVENTS_MAX <= STIGMER_WAITING_EVENTS_MAX
+assert REPLICA_PART_SIZE_BYTES_MAX <= REPLICA_WHOLE_SIZE_BYTES_MAX < REPLICA_GENERATION_SIZE_BYTES_MIN
+assert REPLICA_GENERATION_SIZE_BYTES_MIN < REPLICA_KEPT_SIZE_BYTES_MAX
+assert REPLICA_INTERVAL_S < REPLICA_ALIVE_INTERVAL_S < REPLICA_RETRY_S_MAX < REPLICA_GENERATION_IDLE_S_MIN

@@ -31,6 +31,9 @@ EVENTS_JOURNAL_PAGES_MAX: Final = 4_000
 """Pages of the events' journal, 16 MB, from which on the commit that wrote them folds it into the file: as in a
 shard."""
 
+SHARED_JOURNAL_PAGES_MAX: Final = 1_000
+"""The same of the other files that all workers write, which is what SQLite does by itself."""
+
 EVENTS_RETAINED_COUNT_MAX: Final = 2_000_000
 """Events kept within the retention: half an hour of a thousand a second. Beyond it the oldest leave earlier."""
 

@@ -36,6 +36,7 @@ from fastrunner.engine.embedded.store.changes import (
     Settled,
 )
 from fastrunner.engine.embedded.store.connection import read_all
+from fastrunner.engine.embedded.store.journal_keeper import JournalKeeper
 from fastrunner.engine.embedded.store.large_values import hash_of, is_large
 from fastrunner.engine.embedded.store.listener_rows import ListenerReader, ListenerWriter
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
@@ -96,6 +97,7 @@ class Store(ListenerReader):
         self._has_claims = self._has_orders = False
         self._order_number = 0
         self._journal_pages_max = 0
+        self._keeper: JournalKeeper | None = None
         self._claiming: list[tuple[int, bytes, bytes]] = []
         """(execution key, hash, value) of the inputs and outputs that the rows being written refer to."""
         self._index_files = ExitStack()
@@ -141,7 +143,8 @@ class Store(ListenerReader):
     def _open(self) -> Counts:
         mark = wal_check.read_mark(self.path, self._index_files)
         lost = wal_check.put_aside_if_overtaken(self.path, mark)
-        self._db, self._journal_pages_max = self.connect(), 0
+        self._db, self._journal_pages_max = self.connect(), limits.JOURNAL_PAGES_QUIET_MAX
+        self._keeper = JournalKeeper.of(self.path, self._db, self._journal_pages_max)
         version = int(self._db.execute(QUERIES["schema_version"]).get)
         lost = lost or wal_check.find_loss(self.path, mark, self._index_files)
         if lost:
@@ -175,10 +178,12 @@ class Store(ListenerReader):
         _log.error("the damaged journal is kept as %s", wal_check.kept_journal(self.path).name)
 
     def close(self) -> None:
-        """Folds the journal into the file and lets a successor in."""
+        """Folds the journal into the file, unless it is kept, and lets a successor in."""
         self.close_readers()
         try:
-            self._db.execute(QUERIES["checkpoint"])
+            # What follows the journal goes on where it is.
+            if self._keeper is None:
+                self._db.execute(QUERIES["checkpoint"])
         except apsw.Error:
             # The journal is durable as it is; whoever opens the file next folds it in.
             pass
@@ -217,7 +222,9 @@ class Store(ListenerReader):
         """Has the commit of so many executions fold the journal into the file if it has become long enough for them."""
         is_small = executions_count <= limits.COMMIT_SMALL_EXECUTIONS_MAX
         pages_max = limits.JOURNAL_PAGES_QUIET_MAX if is_small else limits.JOURNAL_PAGES_MAX
-        if pages_max != self._journal_pages_max:
+        if self._keeper is not None:
+            self._keeper.pages_max = pages_max
+        elif pages_max != self._journal_pages_max:
             self._db.wal_autocheckpoint(pages_max)
             self._journal_pages_max = pages_max
 
@@ -266,6 +273,8 @@ class Store(ListenerReader):
             crash.reach(CrashPoint.BEFORE_COMMIT)
             self._db.execute(QUERIES["commit"])
             crash.reach(CrashPoint.AFTER_COMMIT)
+            if self._keeper is not None:
+                self._keeper.committed()
         except apsw.Error:
             self._give_up()
             raise

@@ -41,6 +41,7 @@ __all__ = [
     "keep_only_key",
     "locked",
     "open_data_directory",
+    "owner_facts",
     "owner_of",
     "read_sealing_keys",
     "read_shard_count",
@@ -230,6 +231,14 @@ def owner_of(folder: Path) -> str:
     finally:
         os.close(descriptor)
     return ""
+
+
+def owner_facts(folder: Path) -> bytes:
+    """What whoever took a directory last has said of itself; empty if that is not known. Takes no lock."""
+    try:
+        return (folder / _LOCK_NAME).read_bytes()
+    except OSError:
+        return b""
 
 
 def _owner(descriptor: int) -> str:

@@ -30,6 +30,7 @@ from fastrunner.engine.embedded.store import faults, proofs
 from fastrunner.engine.embedded.store.changes import Deletion
 from fastrunner.engine.embedded.store.columns import READ, are_sound
 from fastrunner.engine.embedded.store.connection import connect, read_all, read_each
+from fastrunner.engine.embedded.store.kept_journals import is_kept
 from fastrunner.engine.embedded.store.large_values import DividedSnapshot, digest_of, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.listing import counts_of, page_of
 from fastrunner.engine.embedded.store.marks import Standing
@@ -114,6 +115,9 @@ class Reader:
     def connect(self) -> apsw.Connection:
         """A new connection. Raises apsw.Error."""
         connection = connect(self.path)
+        if is_kept(self.path):
+            # The last one to be closed would fold the journal.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connections.append(connection)
         return connection
 

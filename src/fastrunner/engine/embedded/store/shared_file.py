@@ -13,13 +13,14 @@ import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, ClassVar, Final, TypeVar
 
 import apsw
 
 from fastrunner.base import limits
 from fastrunner.engine.embedded.store import faults
 from fastrunner.engine.embedded.store.connection import connect
+from fastrunner.engine.embedded.store.journal_keeper import JournalKeeper
 from fastrunner.engine.embedded.store.statements import named
 from fastrunner.errors import StorageFailed, StorageFull
 
@@ -33,12 +34,16 @@ _QUERIES: Final[Mapping[str, str]] = named("shared")
 class SharedFile:
     """One connection to such a file; it belongs to one thread. Every method raises StorageFailed or StorageFull."""
 
+    journal_pages_max: ClassVar[int] = limits.SHARED_JOURNAL_PAGES_MAX
+    """From how many pages on its journal is folded into it."""
+
     def __init__(self, path: Path, schema: Sequence[str]) -> None:
         """`schema` are scripts; the n-th makes schema version n of version n - 1."""
         self.path = path
         self._schema = schema
         self._connection: apsw.Connection | None = None
         self._lock: BinaryIO | None = None
+        self._keeper: JournalKeeper | None = None
 
     def tried(self, action: Callable[[apsw.Connection], T]) -> T:
         """What an action on the file gives."""
@@ -83,6 +88,7 @@ class SharedFile:
                 )
             connection.execute(_QUERIES["journal"]).fetchall()
             connection.execute(_QUERIES["durable"]).fetchall()
+            self._keeper = JournalKeeper.of(self.path, connection, self.journal_pages_max)
             for script in self._schema[version:]:
                 connection.execute(script).fetchall()
             self.prepare(connection)
@@ -98,6 +104,8 @@ class SharedFile:
             try:
                 outcome = action(db)
                 db.execute(_QUERIES["commit"])
+                if self._keeper is not None:
+                    self._keeper.committed()
             except BaseException:
                 if db.in_transaction:
                     db.execute(_QUERIES["rollback"])

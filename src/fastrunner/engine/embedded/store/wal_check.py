@@ -45,6 +45,8 @@ class Mark:
     """Frames that are confirmed; 0 after the journal has been folded in whole."""
     folded: int
     """How many of them are in the file itself as well."""
+    sums: bytes
+    """Checksum of the last of them, as its header has it."""
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -70,11 +72,11 @@ def read_mark(path: Path, held: ExitStack) -> Mark | None:
     if len(data) < _CHECKPOINT_OFFSET + 4:
         return None
     one, two = data[: _INDEX.size], data[_INDEX.size : _CHECKPOINT_OFFSET]
-    _, _, _, is_made, _, _, frames, _, _, salts, sums = _INDEX.unpack(one)
+    _, _, _, is_made, _, _, frames, _, frame_sums, salts, sums = _INDEX.unpack(one)
     if one != two or not is_made or _sums(one[:-8], "=", (0, 0)) != struct.unpack("=II", sums):
         return None
     (folded,) = struct.unpack_from("=I", data, _CHECKPOINT_OFFSET)
-    return Mark(salts, frames, folded)
+    return Mark(salts, frames, folded, struct.pack(">II", *struct.unpack("=II", frame_sums)))
 
 
 def _sums(data: bytes, order: str, seed: _Sums) -> _Sums:

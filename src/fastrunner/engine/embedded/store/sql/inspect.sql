@@ -15,6 +15,10 @@ pragma integrity_check
 -- Everything read after it is one state of the file, whatever a running owner writes.
 begin
 
+-- name: rollback
+-- Nothing was written: it ends a look.
+rollback
+
 -- name: count_rows
 -- For the progress bar.
 select

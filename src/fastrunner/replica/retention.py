@@ -1,0 +1,39 @@
+"""Support: which generations of a copy go, when another one is whole.
+
+Rules: only those of the same data directory, and none that somebody may still be writing: after a restore elsewhere the
+machine that was given up may be back. A generation is whole once it says until when it was written; that goes first.
+"""
+
+from collections import defaultdict
+
+from fastrunner.base import limits
+from fastrunner.base.clock import wall_ms
+from fastrunner.blobs import BlobStore, Listed
+from fastrunner.replica.parts import ALIVE, FOLDER
+from fastrunner.replica.streams import Stream
+
+__all__ = ["generations", "tidy"]
+
+
+async def generations(store: BlobStore, directory: str = "") -> dict[tuple[str, str], list[Listed]]:
+    """What there is by data directory and generation, in no order. Raises StorageFailed."""
+    found: dict[tuple[str, str], list[Listed]] = defaultdict(list)
+    async for listed in store.names(f"{FOLDER}/{directory}/" if directory else f"{FOLDER}/"):
+        parts = listed.name.split("/")
+        if len(parts) == 4:
+            found[parts[1], parts[2]].append(listed)
+    return dict(found)
+
+
+async def tidy(store: BlobStore, stream: Stream) -> None:
+    """Deletes old generations of a data directory, now that this one is whole. Raises StorageFailed."""
+    there = await generations(store, stream.directory)
+    whole = sorted(key for key, names in there.items() if any(each.name.endswith(f"/{ALIVE}") for each in names))
+    kept = whole[-limits.REPLICA_GENERATIONS_KEPT :]
+    idle_ms = 1000 * limits.REPLICA_GENERATION_IDLE_S_MIN
+    for key, names in there.items():
+        last_ms = max(each.modified_ms for each in names)
+        if key in kept or key[1] == stream.generation or wall_ms() - last_ms < idle_ms:
+            continue
+        for each in sorted(names, key=lambda each: each.name, reverse=True):
+            await store.delete(each.name)
