@@ -70,6 +70,7 @@ MAY_IMPORT = {
     "service.transport": BELOW | {"access", "routing.facts", "service"},
     "web": BELOW | {"access", "events.attributes"},
     "web.documents": BELOW | {"_core", "diagram", "web"},
+    "replica": STORE | {"blobs", "data.backup"},
     "data": STORE
     | {
         "access.sealing",

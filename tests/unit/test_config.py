@@ -315,6 +315,15 @@ def test_s3_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_config().blob_url == "file:///mnt/blobs"
 
 
+def test_a_copy_within_the_data_directory_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FASTRUNNER_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("FASTRUNNER_REPLICA_URL", (tmp_path / "copy").as_uri())
+    with pytest.raises(ConfigurationError, match="would be lost with it"):
+        load_config()
+    monkeypatch.setenv("FASTRUNNER_REPLICA_URL", f"{tmp_path.as_uri()}-copy")
+    assert load_config().replica_url == f"{tmp_path.as_uri()}-copy"
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("FASTRUNNER_BLOB_URL", "file:///mnt/blobs"), ("FASTRUNNER_TEMPORAL_KEY_FILE", __file__)]
 )
@@ -330,6 +339,7 @@ def test_settings_that_are_of_use_on_temporal_alone(name: str, value: str, monke
         ("TEMPORAL_DEPLOYMENT_NAME", "runner.example", "without dots"),
         ("FASTRUNNER_LIFECYCLE_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_LIFECYCLE_SINKS is of no use"),
         ("FASTRUNNER_DATA_KEY_FILE", __file__, "FASTRUNNER_TEMPORAL_KEY_FILE"),
+        ("FASTRUNNER_REPLICA_URL", "file:///mnt/copy", "FASTRUNNER_REPLICA_URL is of no use"),
     ],
 )
 def test_settings_that_are_of_no_use_on_temporal(

@@ -14,6 +14,24 @@ from fastrunner.base import limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
+    "unit/test_replica_journals.py": {
+        "REPLICA_KEPT_SIZE_BYTES_MAX": "test_what_is_kept_is_bounded_and_its_loss_is_found",
+        "SHARED_JOURNAL_PAGES_MAX": "test_a_file_of_all_workers_is_folded_by_whoever_commits",
+    },
+    "unit/test_replica.py": {
+        "REPLICA_ALIVE_INTERVAL_S": "test_a_copy_that_somebody_takes_away_begins_anew",
+        "REPLICA_FETCHES_MAX": "test_parts_are_bounded_and_cut_only_where_all_files_stand_still",
+        "REPLICA_GENERATIONS_KEPT": "test_generations_are_renewed_and_old_ones_go",
+        "REPLICA_GENERATION_GROWTH_MAX": "test_generations_are_renewed_and_old_ones_go",
+        "REPLICA_GENERATION_IDLE_S_MIN": "test_generations_are_renewed_and_old_ones_go",
+        "REPLICA_GENERATION_PARTS_MAX": "test_generations_are_renewed_and_old_ones_go",
+        "REPLICA_GENERATION_SIZE_BYTES_MIN": "test_generations_are_renewed_and_old_ones_go",
+        "REPLICA_INTERVAL_S": "test_what_was_committed_is_restored",
+        "REPLICA_LAST_TURN_S_MAX": "test_nobody_waits_for_a_store_that_is_away_at_the_end",
+        "REPLICA_PART_SIZE_BYTES_MAX": "test_parts_are_bounded_and_cut_only_where_all_files_stand_still",
+        "REPLICA_RETRY_S_MAX": "test_a_store_that_is_away_holds_nobody_and_is_caught_up_with",
+        "REPLICA_WHOLE_SIZE_BYTES_MAX": "test_a_store_that_is_away_holds_nobody_and_is_caught_up_with",
+    },
     "unit/test_temporal_bus.py": {
         "TEMPORAL_BUS_EVENTS_SIZE_BYTES_MAX": "test_what_is_not_heard_yet_keeps_new_events_out",
         "TEMPORAL_BUS_KNOWN_COUNT_MAX": "test_as_many_duplicates_are_known_as_may",

@@ -1,0 +1,312 @@
+"""Tests of sending a data directory to a copy elsewhere and of restoring it, with another process that writes."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from fastrunner.base import limits
+from fastrunner.blobs import open_store
+from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.store import kept_journals
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
+from fastrunner.processes.replica import Shipping
+from fastrunner.replica.restoring import Restored, restore_copy
+from fastrunner.replica.shipping import Shipper
+from tests.blob_stores import serving_s3
+from tests.integration.runner_process import ROOT, until
+
+EACH = {"rows": 3, "size_bytes": 2000}
+
+
+class Writer:
+    """A process that writes one file of a data directory."""
+
+    def __init__(self, path: Path, pages_max: int = 50) -> None:
+        self.path = path
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.replica_writer", str(path), str(pages_max)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.hear("ready")
+
+    def hear(self, word: str) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == word
+
+    def commit(self, commits: int = 1) -> None:
+        assert self.process.stdin is not None
+        print(json.dumps({"commits": commits, "each": EACH}), file=self.process.stdin, flush=True)
+        self.hear("done")
+
+    def end(self) -> None:
+        self.process.kill()
+        with self.process:
+            pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data directory of one shard whose journals are kept."""
+    folder = tmp_path / "data"
+    open_data_directory(folder, 1).close()
+    kept_journals.prepare(folder, is_wanted=True, owner_before=b"")
+    return folder
+
+
+@pytest.fixture
+def writer(folder: Path) -> Iterator[Writer]:
+    writer = Writer(folder / "shard-0000.db")
+    yield writer
+    writer.end()
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REPLICA_INTERVAL_S", 0.02)
+    monkeypatch.setattr(limits, "REPLICA_ALIVE_INTERVAL_S", 0.02)
+
+
+class Copying:
+    """What sends, and what it has told and counted."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.metrics = Metrics()
+        self.troubles: list[str] = []
+        self.shipper = Shipper(folder, url, open_store(url), self.metrics, self.troubles.append)
+
+    def begun(self) -> dict[str, int]:
+        """How often a generation has begun, by why."""
+        reasons = ("first", "gap", "renewed")
+        counts = {reason: int(self.metrics.replica_generations.labels(reason).value) for reason in reasons}
+        return {reason: count for reason, count in counts.items() if count}
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        await asyncio.to_thread(until, condition)
+
+    async def caught_up(self) -> None:
+        """Once everything is sent that was committed before; the gauge is as of some moment."""
+        parts = self.metrics.replica_parts
+        for _ in range(2):
+            await self.until(lambda: parts.value and not self.metrics.replica_lag_bytes.value)
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def copying(folder: Path, url: str, *, in_order: bool = True) -> AsyncIterator[Copying]:
+    """Sends; afterwards, in order, what is left as well."""
+    found = Copying(folder, url)
+    running = asyncio.create_task(found.shipper.run())
+    try:
+        yield found
+        if in_order:
+            found.shipper.stop()
+            await running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def content(path: Path) -> list[Any]:
+    with closing(apsw.Connection(str(path))) as db:
+        assert db.execute("pragma integrity_check").get == "ok"
+        return db.execute("select id, value from t order by id").fetchall()
+
+
+async def restored(url: str, target: Path, generation: str = "") -> Restored:
+    return await restore_copy(open_store(url), target, lambda _: lambda _: None, generation)
+
+
+def parts_of(copy: Path) -> list[Path]:
+    return sorted(path for path in copy.rglob("0*") if path.is_file())
+
+
+async def test_what_was_committed_is_restored(folder: Path, writer: Writer, tmp_path: Path) -> None:
+    """Through folds, with a file that comes later; the process that sends is broken off twice in between."""
+    copy, target = tmp_path / "copy", tmp_path / "restored"
+    url = copy.as_uri()
+    async with copying(folder, url, in_order=False) as first:
+        writer.commit(40)
+        await first.caught_up()
+    writer.commit(60)
+    other = Writer(folder / "registry.db")
+    async with copying(folder, url, in_order=False) as second:
+        other.commit(3)
+        writer.commit(10)
+        await second.caught_up()
+    async with copying(folder, url) as third:
+        writer.commit(70)
+        other.commit(70)
+    other.end()
+    assert [each.begun() for each in (first, second, third)] == [{"first": 1}, {}, {}]
+    assert not [trouble for each in (first, second, third) for trouble in each.troubles]
+    found = await restored(url, target)
+    assert found.left_out == []
+    assert set(found.changed_ms) == {"shard-0000.db", "registry.db"}
+    for name in found.changed_ms:
+        assert content(target / name) == content(folder / name)
+    assert (target / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
+    assert {path.stat().st_mode & 0o077 for path in target.iterdir()} == {0}
+    with pytest.raises(DataDirectoryRefused, match="is not empty"):
+        await restored(url, target)
+
+
+@pytest.mark.parametrize("harm", ["cut short", "missing", "of another time"])
+async def test_parts_that_are_not_whole_are_never_taken(
+    folder: Path, writer: Writer, tmp_path: Path, harm: str
+) -> None:
+    """A part that is half written, gone, or does not follow ends what is restored; what is before it is there."""
+    copy, target = tmp_path / "copy", tmp_path / "restored"
+    async with copying(folder, copy.as_uri()) as sending:
+        await sending.caught_up()
+        writer.commit()
+        await sending.caught_up()
+        before = content(folder / "shard-0000.db")
+        good = len(parts_of(copy))
+        for _ in range(3):
+            writer.commit()
+            await sending.caught_up()
+    parts = parts_of(copy)
+    assert len(parts) >= good + 3
+    if harm == "cut short":
+        parts[good].write_bytes(parts[good].read_bytes()[:-1])
+    elif harm == "missing":
+        parts[good].unlink()
+    else:
+        parts[good].write_bytes(parts[good + 1].read_bytes())
+    # What a process leaves that is killed while it writes.
+    parts[good].with_name(".draft-of-another").write_bytes(b"half")
+    found = await restored(copy.as_uri(), target)
+    assert f"part {good} and what follows" in found.left_out[0]
+    assert content(target / "shard-0000.db") == before
+
+
+async def test_a_store_that_is_away_holds_nobody_and_is_caught_up_with(
+    folder: Path, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept meanwhile goes there afterwards; once too much had to be kept, the copy begins anew."""
+    monkeypatch.setattr(limits, "REPLICA_RETRY_S_MAX", 0.05)
+    copy, aside = tmp_path / "copy", tmp_path / "aside"
+    async with copying(folder, copy.as_uri()) as sending:
+        await sending.caught_up()
+        for is_long in (False, True):
+            if is_long:
+                monkeypatch.setattr(limits, "REPLICA_WHOLE_SIZE_BYTES_MAX", 1)
+                for kept in kept_journals.kept_journals(folder / "shard-0000.db"):
+                    kept.path.unlink(missing_ok=True)
+            copy.rename(aside)
+            copy.write_bytes(b"no folder")
+            writer.commit(100)
+            await sending.until(lambda: sending.troubles and sending.troubles[-1])
+            assert sending.metrics.replica_lag_bytes.value > 0
+            if is_long:
+                for kept in kept_journals.kept_journals(folder / "shard-0000.db"):
+                    kept.path.unlink()
+            copy.unlink()
+            aside.rename(copy)
+            await sending.until(lambda: not sending.troubles[-1])
+            await sending.caught_up()
+            assert sending.begun() == ({"first": 1, "gap": 1} if is_long else {"first": 1})
+    await restored(copy.as_uri(), tmp_path / "restored")
+    assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
+
+
+async def test_a_copy_that_somebody_takes_away_begins_anew(folder: Path, writer: Writer, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    async with copying(folder, copy.as_uri()) as sending:
+        await sending.caught_up()
+        copy.rename(tmp_path / "taken")
+        await sending.until(lambda: sending.begun() == {"first": 1, "gap": 1})
+        writer.commit()
+    await restored(copy.as_uri(), tmp_path / "restored")
+    assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
+
+
+@pytest.mark.parametrize("bound", ["REPLICA_GENERATION_PARTS_MAX", "REPLICA_GENERATION_GROWTH_MAX"])
+async def test_generations_are_renewed_and_old_ones_go(
+    folder: Path, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    """While others go on being sent; those of other directories stay, and the newest whole ones of this."""
+    monkeypatch.setattr(limits, bound, 3)
+    monkeypatch.setattr(limits, "REPLICA_GENERATION_SIZE_BYTES_MIN", 1 << 17)
+    monkeypatch.setattr(limits, "REPLICA_GENERATION_IDLE_S_MIN", -1.0)
+    copy = tmp_path / "copy"
+    other = copy / "fastrunner" / "0123456789abcdef" / "0000000000001-00000000" / "0000000000"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"of another data directory")
+    async with copying(folder, copy.as_uri()) as sending:
+        async with asyncio.timeout(30):
+            while sending.begun().get("renewed", 0) < 4:
+                writer.commit(4)
+                await asyncio.sleep(0.01)
+    assert set(sending.begun()) == {"first", "renewed"}
+    generations = {part.parent for part in parts_of(copy)} - {other.parent}
+    assert 1 <= len(generations) <= limits.REPLICA_GENERATIONS_KEPT + 1
+    assert other.exists()
+    await restored(copy.as_uri(), tmp_path / "restored")
+    assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
+
+
+async def test_parts_are_bounded_and_cut_only_where_all_files_stand_still(
+    folder: Path, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn that takes several parts is restored whole, or not at all; a broken one falls back on the one before."""
+    monkeypatch.setattr(limits, "REPLICA_PART_SIZE_BYTES_MAX", 16 * 4096)
+    monkeypatch.setattr(limits, "REPLICA_FETCHES_MAX", 2)
+    copy = tmp_path / "copy"
+    async with copying(folder, copy.as_uri(), in_order=False) as sending:
+        await sending.caught_up()
+        before = content(folder / "shard-0000.db")
+    sent = len(parts_of(copy))
+    writer.commit(40)
+    async with copying(folder, copy.as_uri()):
+        pass
+    parts = parts_of(copy)
+    assert len(parts) > sent + 2
+    assert max(part.stat().st_size for part in parts) < 2 * 16 * 4096
+    await restored(copy.as_uri(), tmp_path / "whole")
+    assert content(tmp_path / "whole" / "shard-0000.db") == content(folder / "shard-0000.db")
+    parts[-1].unlink()
+    found = await restored(copy.as_uri(), tmp_path / "earlier")
+    assert "another one was to follow" in found.left_out[0]
+    assert content(tmp_path / "earlier" / "shard-0000.db") == before
+
+
+async def test_a_bucket_does_as_well(folder: Path, writer: Writer, tmp_path: Path) -> None:
+    with serving_s3() as url:
+        async with copying(folder, url, in_order=False) as first:
+            writer.commit(20)
+            await first.caught_up()
+        async with copying(folder, url) as second:
+            writer.commit(30)
+        assert (first.begun(), second.begun()) == ({"first": 1}, {})
+        found = await restored(url, tmp_path / "restored")
+        assert found.left_out == []
+        with pytest.raises(DataDirectoryRefused, match="no generation nobody there, but"):
+            await restored(url, tmp_path / "other", "nobody")
+    assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
+    assert not first.troubles
+    assert not second.troubles
+
+
+async def test_nobody_waits_for_a_store_that_is_away_at_the_end(
+    folder: Path, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REPLICA_LAST_TURN_S_MAX", 0.05)
+    (tmp_path / "copy").write_bytes(b"no folder")
+    found = Copying(folder, (tmp_path / "copy").as_uri())
+    shipping = Shipping(found.shipper)
+    await found.until(lambda: found.troubles)
+    async with asyncio.timeout(30):
+        await shipping.drain(3600)
+    assert found.begun() == {}
