@@ -269,16 +269,23 @@ WHOLE = [
         "Both are tried again.",
     ),
 ]
+REPORTED = [
+    Panel(
+        "Progress events",
+        "ops",
+        {"{{outcome}}": rate(f"{R}callback_events_total", "outcome")},
+        "Acknowledged once; retried and failed as often as that happened.",
+    ),
+    Panel(
+        "Calls of the receiver",
+        "ops",
+        {"{{method}} {{code}}": rate(f"{R}callback_attempts_total", "method, code")},
+        "By what came of them: a gRPC code, NOT_TAKEN (acknowledged less), UNREADABLE or NOT_SENT.",
+    ),
+]
 CALLBACKS: Rows = {
     "Does the receiver take what it is told?": [
-        Panel(
-            "Oldest event not acknowledged",
-            "s",
-            {"age": now(CALLBACK_AGE, "max")},
-            "Seconds are normal. Events are given up after seven days.",
-            stat=True,
-            red_above=300,
-        ),
+        BEHIND[0],
         Panel(
             "Workers whose callbacks are suspended",
             "short",
@@ -295,18 +302,7 @@ CALLBACKS: Rows = {
             stat=True,
             red_above=0,
         ),
-        Panel(
-            "Events",
-            "ops",
-            {"{{outcome}}": rate(f"{R}callback_events_total", "outcome")},
-            "Acknowledged once; retried and failed as often as that happened.",
-        ),
-        Panel(
-            "Calls",
-            "ops",
-            {"{{method}} {{code}}": rate(f"{R}callback_attempts_total", "method, code")},
-            "By what came of them: a gRPC code, NOT_TAKEN (acknowledged less), UNREADABLE or NOT_SENT.",
-        ),
+        *REPORTED,
     ],
     "How far behind is it, and when will it have caught up?": [
         Panel(
@@ -384,6 +380,7 @@ TEMPORAL: Rows = {
             "Of executions that have ended. How many are active is Temporal's to say.",
         ),
     ],
+    "Does the receiver take what it is told?": REPORTED,
     "What fails?": FAILS,
     "Is it whole?": [WHOLE[0]],
 }
