@@ -357,6 +357,7 @@ TEMPORAL: Rows = {
             {"{{instance}}": rate(f"{R}executions_finished_total", "instance")},
             "Replicas share one task queue: one that ends nothing while the others do is cut off from Temporal.",
         ),
+        Panel("Open executions", "short", {"open": now(f"{R}active_executions", "max")}, "Each replica knows all."),
         BEHIND[5],
     ],
     "Who is it waiting for?": [
@@ -377,7 +378,7 @@ TEMPORAL: Rows = {
                 "p50": quantile(0.5, f"{R}execution_duration_seconds"),
                 "p99": quantile(0.99, f"{R}execution_duration_seconds"),
             },
-            "Of executions that have ended. How many are active is Temporal's to say.",
+            "Of executions that have ended.",
         ),
     ],
     "Does the receiver take what it is told?": REPORTED,
