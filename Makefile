@@ -183,8 +183,8 @@ crash: build ## Kill at every crash point RUNS times (20) and print the table
 torture: build ## Torture a real runner for MINUTES (30) with SEED (random), SEALED=1 with a data key; then compare everything
 	$(BIN)/python -m tests.crash.torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(SEALED),--sealed)
 
-torture-temporal: build ## Kill two replicas on Temporal KILLS times (50), the server SERVER_KILLS times (5), with SEED (random); then compare everything
-	$(BIN)/python -m tests.crash.temporal_torture --kills $(or $(KILLS),50) --server-kills $(or $(SERVER_KILLS),5) $(if $(SEED),--seed $(SEED))
+torture-temporal: build ## Kill two replicas on Temporal KILLS times (50), the server SERVER_KILLS times (5), with SEED (random), REPORT (attached); then compare everything
+	$(BIN)/python -m tests.crash.temporal_torture --kills $(or $(KILLS),50) --server-kills $(or $(SERVER_KILLS),5) --report $(or $(REPORT),attached) $(if $(SEED),--seed $(SEED))
 
 loop-temporal: build ## A loop of ITERATIONS (999000) on Temporal, each with a wait of 0, SILENT=1 without a receiver: histories are bounded
 	$(BIN)/python -m benchmarks.temporal_loop --iterations $(or $(ITERATIONS),999000) $(if $(SILENT),--silent)

@@ -197,11 +197,10 @@ async def _events(executions: Any, execution_id: str, last: int) -> list[bytes]:
 
 def _children(history: "WorkflowHistory") -> set[str]:
     """The ids of executions that it says it has started."""
-    return {
-        event.child_workflow_execution_started_event_attributes.workflow_execution.workflow_id
-        for event in history.events
-        if event.HasField("child_workflow_execution_started_event_attributes")
-    }
+    from fastrunner.engine.temporal.messages import WALK
+
+    started = [event.child_workflow_execution_started_event_attributes for event in history.events]
+    return {each.workflow_execution.workflow_id for each in started if each.workflow_type.name == WALK}
 
 
 def difference(made: list[bytes], received: list[bytes]) -> str:

@@ -45,14 +45,25 @@ KINDS = tuple(kind for kind in kinds if kind != "messages")
 class TemporalTorture:
     """One run, in a folder of its own."""
 
-    def __init__(self, seed: int, kills: int, path: Path, *, server_kills: int = 0, callers: int = _CALLERS) -> None:
-        """`kills` of replicas, `server_kills` of the server, beside so many clients at work."""
+    def __init__(
+        self,
+        seed: int,
+        kills: int,
+        path: Path,
+        *,
+        server_kills: int = 0,
+        callers: int = _CALLERS,
+        report: str = "attached",
+    ) -> None:
+        """`kills` of replicas, `server_kills` of the server, beside so many clients at work. `report` is that of the
+        replicas' settings."""
         self.report = Report(seed)
         self.stopping = asyncio.Event()
         """Ends the torture early."""
         self._faults = ["replica"] * kills + ["server"] * server_kills
         self._path = path
         self._callers = callers
+        self._report = report
         self._chance = random.Random(seed)
         self._chance.shuffle(self._faults)
         self._server = TemporalServer(path / "temporal.db")
@@ -103,6 +114,7 @@ class TemporalTorture:
             self._path / name, self._path / f"{name}.log", FASTRUNNER_WORKERS="1", LOG_LEVEL="warn",
             TEMPORAL_SERVICE_ADDRESS=self._server.address, STIGMER_SERVICE_ENDPOINT=f"127.0.0.1:{receiver.port}",
             STIGMER_SERVICE_USE_TLS="false", FASTRUNNER_CANCEL_GRACE_S="1", FASTRUNNER_RUN_ALLOWED="shell",
+            FASTRUNNER_TEMPORAL_REPORT=self._report,
         )  # fmt: skip
 
     async def _torture(self, trees: Sequence[Tree], clients: Sequence[Clients], service: Service) -> None:
@@ -243,11 +255,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="how often a replica is killed (50)")
     parser.add_argument("--server-kills", type=int, default=5, help="how often the server is killed (5)")
+    parser.add_argument("--report", default="attached", help="FASTRUNNER_TEMPORAL_REPORT (attached)")
     parser.add_argument("--seed", type=int, default=None, help="what to do, and in which order (random)")
     arguments = parser.parse_args()
     seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
     path = Path(tempfile.mkdtemp(prefix="fastrunner-torture-"))
-    torture = TemporalTorture(seed, arguments.kills, path, server_kills=arguments.server_kills)
+    chosen = {"server_kills": arguments.server_kills, "report": arguments.report}
+    torture = TemporalTorture(seed, arguments.kills, path, **chosen)
     return asyncio.run(shown(torture, seed, path))
 
 

@@ -10,7 +10,7 @@ import pytest
 from fastrunner.base import limits
 from fastrunner.errors import UnknownExecution, WrongState
 from tests.integration.callbacks import free_port
-from tests.integration.engines import SET, document, submission, until, until_status
+from tests.integration.engines import SET, WAIT, document, submission, until, until_status
 from tests.integration.temporal_engines import cluster_on, opened, reported, serving_temporal
 from tests.outside import require
 
@@ -91,7 +91,8 @@ async def test_detached_reports_are_those_of_attached_ones(address: str, text: s
     assert told[0] == told[1]
 
 
-async def test_a_detached_workflow_ends_without_the_receiver(address: str) -> None:
+@pytest.mark.parametrize("text", [CALLS, WAIT], ids=["taken along", "under way"])
+async def test_a_detached_workflow_ends_without_the_receiver(address: str, text: str) -> None:
     """Its events are not lost: what reports them is no one's to cancel, nor is the execution to be deleted."""
     from temporalio.client import WorkflowExecutionStatus
 
@@ -99,7 +100,7 @@ async def test_a_detached_workflow_ends_without_the_receiver(address: str) -> No
     async with cluster_on(address) as cluster:
         execution_id = f"{cluster.queue}-1"
         async with cluster.engine(settings=nobody) as engine:
-            await engine.submit(submission(execution_id, CALLS))
+            await engine.submit(submission(execution_id, text))
             assert "WORKFLOW_EXECUTION_COMPLETED" in await kinds(engine, execution_id)
             view = await engine.get(execution_id)
             assert (view.status, view.acknowledged_sequence) == ("completed", 0)

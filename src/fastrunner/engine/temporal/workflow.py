@@ -449,7 +449,14 @@ class WalkWorkflow:
         while self._is_to_report():
             self._is_reporting = True
             messages, last = self._report.batch()
-            self._acknowledge(await reported(self._execution_id, messages, last))
+            try:
+                acknowledged = await reported(self._execution_id, messages, last)
+            except ActivityError:
+                if self._has_handed_over:
+                    # Cancelled: another workflow sends it.
+                    return
+                raise
+            self._acknowledge(acknowledged)
         self._is_reporting, self._reporting = False, None
 
     def _is_to_report(self) -> bool:
@@ -465,10 +472,10 @@ class WalkWorkflow:
 
     async def _hand_over(self) -> None:
         """Has another workflow report what is left; meanwhile those who ask are answered."""
+        self._has_handed_over = True
         if self._reporting is not None:
             # What it sends is sent again.
             self._reporting.cancel()
-        self._has_handed_over = True
         starting = self._beside(start_report(self._execution_id, self._report))
         while self._inbox or not starting.done():
             if not self._take_turn():
