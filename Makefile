@@ -15,6 +15,9 @@ DEBUG_TESTS := tests/core/test_behaviour.py tests/core/test_drives.py tests/core
 	tests/core/test_jq_problems.py tests/core/test_jq_builtins.py $(wildcard tests/wire/test_*.py)
 SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
+BENCH_CASES := benchmarks/test_events.py benchmarks/test_effects.py benchmarks/test_followers.py
+DIST ?= dist
+PYTHONS ?= python3.11 python3.12 python3.13
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell awk -F: '/^[a-z][a-z-]*:/ {print $$1}' $(firstword $(MAKEFILE_LIST)))
@@ -96,10 +99,11 @@ serve: build ## Start the runner with the environment's configuration
 protos: build ## Generate src/fastrunner/_pb and src/fastrunner/protos from protos/
 	$(BIN)/python tools/gen_protos.py
 
-wheel-check: ## Build the wheel and use it in a clean environment outside of the checkout; about 3 minutes
-	@rm -rf build/wheel-check && mkdir -p build/wheel-check
-	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel-check .
-	tools/check_wheel.sh $(PYTHON) build/wheel-check/*.whl
+wheels: ## An sdist and a wheel for each of PYTHONS (python3.11 python3.12 python3.13) in DIST (dist), tagged by auditwheel; 2 minutes each
+	tools/build_wheels.sh $(DIST) $(PYTHONS)
+
+wheels-check: wheels ## The same, and each is used in a clean environment outside of the checkout: run, serve, submit; 1 minute each
+	for python in $(PYTHONS); do tools/check_wheel.sh $$python $(DIST) || exit 1; done
 
 image-check: ## Build the image on a base of Debian's packages and use it; needs podman, buildah, runc, mmdebstrap; about 4 minutes
 	tools/check_image.sh
@@ -108,12 +112,19 @@ apply-check: build ## Build etcd and kube-apiserver (go, six minutes the first t
 	tools/build_kubernetes.sh build/kubernetes
 	$(BIN)/python -m pytest -m kubernetes tests/integration/test_kubernetes.py
 
-docs: build ## Generate docs/configuration.md, docs/metrics.md, the tables of positions, effects and conformance
+docs: pages ## Build the documentation's site in build/site; what is broken, a link or a section, fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+pages: build ## Generate docs/configuration.md, docs/commands.md, docs/metrics.md, the tables of positions, effects and conformance
 	$(BIN)/python tools/gen_docs.py
+	$(BIN)/python tools/gen_cli.py
 	$(BIN)/python tools/gen_metrics.py
 	$(BIN)/python tools/gen_positions.py
 	$(BIN)/python tools/gen_effects.py
 	$(BIN)/python -m tests.conformance.table
+
+licences: build ## Write docs/licences.md from the metadata of what is installed
+	$(BIN)/python tools/gen_licences.py
 
 lint: build ## ruff and cython-lint
 	$(BIN)/ruff check .
@@ -126,10 +137,11 @@ types: build ## mypy --strict
 stubs: build ## Check the extensions' .pyi against the compiled modules
 	$(BIN)/python -m mypy.stubtest fastrunner._core fastrunner._jq fastrunner._wire --ignore-missing-stub
 
-bench: build ## Measure goals and curves in about 15 minutes, with ghz (make tools); writes docs/performance.md
+bench: build ## Measure goals, curves and cases in about 17 minutes, with ghz (make tools); writes docs/performance.md
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks.goals --out $(RESULTS)/goals.json
 	$(BIN)/python -m benchmarks.curves --quick --out $(RESULTS)/curves.json
+	$(BIN)/python -m pytest $(BENCH_CASES) --benchmark-only --benchmark-json $(RESULTS)/cases.json
 	$(BIN)/python -m benchmarks.report --results $(RESULTS)
 
 bench-quick: build ## The goals alone, with fewer and shorter rounds, in about 4 minutes; writes no page
@@ -139,6 +151,7 @@ bench-full: build ## The same as `bench` in three runs, a flame graph, and every
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks.goals --runs 3 --out $(RESULTS)/goals.json
 	$(BIN)/python -m benchmarks.curves --out $(RESULTS)/curves.json
+	$(BIN)/python -m pytest $(BENCH_CASES) --benchmark-only --benchmark-json $(RESULTS)/cases.json
 	$(BIN)/python -m benchmarks.report --results $(RESULTS)
 	$(BIN)/python -m benchmarks.flame --out docs/performance/flame.svg
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json $(RESULTS)/micro.json
@@ -185,6 +198,10 @@ torture: build ## Torture a real runner for MINUTES (30) with SEED (random), SEA
 
 torture-temporal: build ## Kill two replicas on Temporal KILLS times (50), the server SERVER_KILLS times (5), with SEED (random), REPORT (attached); then compare everything
 	$(BIN)/python -m tests.crash.temporal_torture --kills $(or $(KILLS),50) --server-kills $(or $(SERVER_KILLS),5) --report $(or $(REPORT),attached) $(if $(SEED),--seed $(SEED))
+
+upgrade-check: build ## Upgrade under load FROM=ref (a tag or commit) to this checkout, and try to go back; the first time it builds the old version
+	@test -n "$(FROM)" || { echo "upgrade from what? make upgrade-check FROM=a-tag" >&2; exit 2; }
+	$(BIN)/python -m tests.crash.upgrade --from $(FROM)
 
 loop-temporal: build ## A loop of ITERATIONS (999000) on Temporal, each with a wait of 0, SILENT=1 without a receiver: histories are bounded
 	$(BIN)/python -m benchmarks.temporal_loop --iterations $(or $(ITERATIONS),999000) $(if $(SILENT),--silent)

@@ -1,4 +1,4 @@
-"""Support: docs/performance.md and its plots, made from what `benchmarks.goals` and `benchmarks.curves` measured.
+"""Support: docs/performance.md and its plots, made from what was measured.
 
     python -m benchmarks.report --results benchmarks/results
 
@@ -144,6 +144,29 @@ def _shapes(goals: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _cases(results: dict[str, Any]) -> str:
+    """Events, effects and followers, as pytest-benchmark has measured them."""
+    lines = [
+        "## Events, effects and followers",
+        "",
+        "One worker, real sockets, a real disk; client, server and runner share the cores. Times are of the whole: all "
+        "calls made, all executions ended and durable, all followers with the last event. `make bench` measures "
+        "them with pytest-benchmark "
+        "(`benchmarks/test_events.py`, `test_effects.py`, `test_followers.py`).",
+        "",
+        "| what | median ms | best ms | of it each, at the median | rounds |",
+        "|---|---|---|---|---|",
+    ]
+    for case in results["benchmarks"]:
+        stats, name = case["stats"], case["name"].removeprefix("test_").replace("_", " ")
+        each = ", ".join(
+            f"{1e6 * stats['median'] / count:,.0f} us ({count} {what})" for what, count in case["extra_info"].items()
+        )
+        median, best = (_number(1e3 * stats[which], "") for which in ("median", "min"))
+        lines.append(f"| {name} | {median} | {best} | {each} | {stats['rounds']} |")
+    return "\n".join(lines)
+
+
 def _machine(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     return (
@@ -195,9 +218,10 @@ def _plots(curves: dict[str, Any]) -> list[str]:
 
 
 def write(results: Path) -> None:
-    """Makes the page from goals.json and curves.json."""
+    """Makes the page from goals.json, curves.json and cases.json."""
     goals = json.loads((results / "goals.json").read_text())
     curves = json.loads((results / "curves.json").read_text())
+    cases = json.loads((results / "cases.json").read_text())
     kept = PAGE.read_text().partition(MARK)[2].strip() if PAGE.exists() else ""
     parts = [
         "# Performance",
@@ -206,6 +230,7 @@ def write(results: Path) -> None:
         _goals(goals["goals"]),
         _medians(goals["goals"]),
         _shapes(goals["goals"]),
+        _cases(cases),
         "## Plots",
         *_plots(curves),
         _METHOD.strip(),

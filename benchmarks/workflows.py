@@ -30,6 +30,26 @@ def set_tasks(count: int) -> str:
     ).decode()
 
 
+def approval(tasks: int = 0) -> str:
+    """A JSON document that waits for the approval of its order, and then executes so many `set` tasks."""
+    heard = {
+        "with": {"type": "order.approved"},
+        "correlate": {"order": {"from": ".data.order", "expect": "${ .order }"}},
+    }
+    document = {"dsl": "1.0.3", "namespace": "bench", "name": f"approval-{tasks}", "version": "1.0.0"}
+    steps = [{f"step{number}": {"set": {"counter": number}}} for number in range(tasks)]
+    listen = {"approved": {"listen": {"to": {"one": heard}}}}
+    return orjson.dumps({"document": document, "do": [listen, *steps]}).decode()
+
+
+def emitter(events: int) -> str:
+    """A JSON document that emits so many events, one after the other."""
+    document = {"dsl": "1.0.3", "namespace": "bench", "name": f"emit-{events}", "version": "1.0.0"}
+    event = {"with": {"source": "https://bench.example", "type": "order.placed", "data": {"order": 7, "total": 129.5}}}
+    steps = [{f"tell{number}": {"emit": {"event": event}}} for number in range(events)]
+    return orjson.dumps({"document": document, "do": steps}).decode()
+
+
 THREE_TASKS_YAML = """\
 document:
   dsl: 1.0.3

@@ -89,11 +89,11 @@ class Tree:
         """Lines of what it said that no fault from outside explains: deaths of its own, exceptions nobody expected."""
         return [line for line in self.said().splitlines() if _DEFECT.search(line)]
 
-    async def start(self, **environment: str) -> None:
-        """Starts it and waits until every process is ready."""
+    async def start(self, python: str = sys.executable, **environment: str) -> None:
+        """Starts it, with the version that `python` has, and waits until every process is ready."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "fastrunner", "serve",
+                python, "-m", "fastrunner", "serve",
                 cwd=ROOT, env={**self._environment, **environment}, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.ports = await until(self._ports, "the tree to start", _START_S_MAX)

@@ -21,7 +21,7 @@ from tests.integration.runner_process import ROOT, until
 from tests.outside import find_tool, require
 
 BLOCK = re.compile(r"(?:^`([\w.]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SERVING = re.compile(r"\bfastrunner (serve|receiver|dev)\b|^python shop\.py$")
+SERVING = re.compile(r"\bfastrunner (serve|receiver|dev|stigmer serve)\b|^python shop\.py$")
 COMMAND_TIMEOUT_S = 120
 
 
@@ -31,6 +31,8 @@ class Terminals:
     def __init__(self, folder: Path, ports: dict[str, int]) -> None:
         self.folder = folder
         self.ports = ports
+        self.places: dict[str, str] = {}
+        """What stands for other places that a page names."""
         programs = folder / ".programs"
         programs.mkdir()
         for name, line in (("fastrunner", "-m fastrunner "), ("python", "")):
@@ -47,15 +49,19 @@ class Terminals:
             "GRPC_PORT": str(ports["9090"]),
             "FASTRUNNER_HTTP_PORT": str(ports["8080"]),
             "FASTRUNNER_TARGET": f"localhost:{ports['9090']}",
+            "FASTRUNNER_STIGMER_GRPC_PORT": str(ports["50051"]),
+            "FASTRUNNER_STIGMER_HTTP_PORT": str(ports["8090"]),
             "FASTRUNNER_WORKERS": "2",
             "FASTRUNNER_DRAIN_TIMEOUT_S": "5",
         }
         self.serving: dict[str, subprocess.Popen[str]] = {}
 
     def here(self, text: str) -> str:
-        """A text of a page with the ports of this test."""
+        """A text of a page with the ports and places of this test."""
         for there, port in self.ports.items():
             text = re.sub(rf"\b{there}\b", str(port), text)
+        for there, place in self.places.items():
+            text = text.replace(there, place)
         return text
 
     def run(self, command: str) -> str:
@@ -75,7 +81,7 @@ class Terminals:
     def start(self, kind: str, command: str) -> Path:
         """Starts a command that serves, in place of an earlier one of its kind; gives the file of what it writes."""
         self.stop(kind)
-        said = self.folder / f".{kind}-{len(self.serving)}.log"
+        said = self.folder / f".{kind.replace(' ', '-')}-{len(self.serving)}.log"
         with said.open("w") as file:
             self.serving[kind] = subprocess.Popen(
                 ["bash", "-c", f"exec env {self.here(command).removesuffix('&').strip()}"],
@@ -101,7 +107,7 @@ class Terminals:
 
 @pytest.fixture
 def terminals(tmp_path: Path) -> Iterator[Terminals]:
-    opened = Terminals(tmp_path, {there: free_port() for there in ("9090", "8080", "50051", "7070")})
+    opened = Terminals(tmp_path, {there: free_port() for there in ("9090", "8080", "50051", "7070", "8090")})
     try:
         yield opened
     finally:
@@ -114,7 +120,9 @@ def commands(text: str) -> Iterator[str]:
     command = ""
     for line in text.splitlines():
         command += line + "\n"
-        whole = subprocess.run(["bash", "-n", "-c", command], capture_output=True, check=False).returncode == 0
+        read = subprocess.run(["bash", "-n", "-c", command], capture_output=True, check=False)
+        # A here-document that has not ended is only warned of.
+        whole = read.returncode == 0 and not read.stderr
         if whole and not line.endswith("\\"):
             if command.strip():
                 yield command.strip()
@@ -132,7 +140,13 @@ def serve(terminals: Terminals, command: str) -> Path:
     assert found is not None
     kind = found[1] or "shop"
     file = terminals.start(kind, command.split("  #")[0])
-    words = {"serve": "is ready", "receiver": "receiving progress", "dev": "Ctrl-C ends", "shop": ""}
+    words = {
+        "serve": "is ready",
+        "receiver": "receiving progress",
+        "dev": "Ctrl-C ends",
+        "stigmer serve": '"serving"',
+        "shop": "",
+    }
     until(said(file, words[kind]), timeout_s=60)
     return file
 

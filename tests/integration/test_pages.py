@@ -1,0 +1,131 @@
+"""The commands of the documentation's pages, executed as they stand; a table says who executes which, or why nobody.
+
+`test_newcomer.py` executes README.md, the tutorial and a load test, `test_clients.py` the clients; here are the others.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from tests.integration.runner_process import ROOT, until
+from tests.integration.test_newcomer import BLOCK, SERVING, Terminals, commands, serve
+from tests.integration.test_newcomer import terminals as terminals
+from tests.unit.test_docs import blocks
+from tests.unit.test_links import PAGES
+
+ELSEWHERE = {
+    "README.md": "test_newcomer.py, but for `make`, which CI calls",
+    "docs/tutorial.md": "test_newcomer.py",
+    "docs/performance.md": "test_newcomer.py",
+    "docs/clients.md": "test_clients.py; `make languages` has Java, Go and TypeScript",
+}
+"""Pages whose commands other tests execute."""
+HERE = {
+    "docs/quickstart.md": "test_the_quickstart",
+    "docs/testing.md": "test_scenarios",
+    "docs/schedules.md": "test_pages_on_one_runner",
+    "docs/tasks.md": "test_pages_on_one_runner",
+    "docs/operations.md": "test_pages_on_one_runner",
+    "docs/callbacks.md": "test_pages_on_one_runner; its receiver is test_clients.py's",
+    "docs/stigmer.md": "test_a_stigmer_service; several with MongoDB and Redis are test_stigmer_shared.py's",
+}
+"""Pages whose commands this file executes."""
+NOT_EXECUTED = {
+    "docs/deployment.md": "containers, a cluster: `make image-check` runs the image, test_deploy.py validates others",
+    "docs/temporal.md": "a server on fixed ports: test_temporal_runner.py and test_codec_server.py use free ones",
+}
+"""Pages whose commands are parsed only (`tests/unit/test_docs.py`), and why."""
+
+
+def test_every_page_with_commands_is_in_the_table() -> None:
+    shown = {str(page.relative_to(ROOT)) for page in PAGES if blocks(page, "sh")}
+    tables = (ELSEWHERE, HERE, NOT_EXECUTED)
+    assert shown == {name for table in tables for name in table}
+    assert sum(map(len, tables)) == len(shown)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def files_of(page: str, terminals: Terminals) -> None:
+    """Writes the documents of a page whose first line is a comment with their name."""
+    for text in blocks(ROOT / "docs" / page, "yaml"):
+        if named := re.match(r"# ([\w.]+)\n", text):
+            (terminals.folder / named[1]).write_text(terminals.here(text))
+
+
+def execute(terminals: Terminals, text: str) -> dict[str, str]:
+    """The commands of a block in their order; what each has printed."""
+    printed = {}
+    for command in commands(text):
+        if SERVING.search(command):
+            serve(terminals, command)
+        else:
+            printed[command] = terminals.run(command)
+    return printed
+
+
+def test_the_quickstart(terminals: Terminals) -> None:
+    """From an empty folder through a kill to a decision; the output is the one that the page shows."""
+    output = ""
+    for name, language, text in BLOCK.findall(text_of("quickstart.md")):
+        if name:
+            (terminals.folder / name).write_text(terminals.here(text))
+        elif language == "json":
+            assert json.loads(output.splitlines()[-1]) == json.loads(text)
+        else:
+            for command, printed in execute(terminals, text).items():
+                output = printed
+                if command == "fastrunner list":
+                    assert len(re.findall(r"^order-1[78] ", printed, re.MULTILINE)) == 2
+
+
+def test_scenarios(terminals: Terminals) -> None:
+    shutil.copytree(ROOT / "examples", terminals.folder / "examples")
+    for text in blocks(ROOT / "docs" / "testing.md", "sh"):
+        assert all("passed" in printed for printed in execute(terminals, text).values())
+    assert "<testsuite" in (terminals.folder / "report.xml").read_text()
+
+
+def test_pages_on_one_runner(terminals: Terminals, tmp_path: Path) -> None:
+    """Being called back, schedules, an approval, many at once, backup and restore."""
+    terminals.places |= {"https://reports.example.com": "http://127.0.0.1:1", "/backups": str(tmp_path / "backups")}
+    files_of("schedules.md", terminals)
+    document = (terminals.folder / "nightly.yaml").read_text()
+    (terminals.folder / "report.yaml").write_text(document.replace("name: nightly", "name: report"))
+    [approval] = [text for text in blocks(ROOT / "docs" / "tasks.md", "yaml") if "name: approval" in text]
+    (terminals.folder / "approval.yaml").write_text(approval)
+    execute(terminals, blocks(ROOT / "docs" / "callbacks.md", "sh")[1])
+    terminals.run("fastrunner workflow register report.yaml")
+
+    [scheduled] = blocks(ROOT / "docs" / "schedules.md", "sh")
+    listed = execute(terminals, scheduled)["fastrunner schedule list"]
+    assert "nightly" in listed
+    assert "PT15M" in listed
+
+    for text in blocks(ROOT / "docs" / "tasks.md", "sh"):
+        execute(terminals, text)
+    received = terminals.folder / "received.jsonl"
+    until(lambda: re.search(r'"order-17".*"workflow_completed".*shipped', received.read_text()), timeout_s=60)
+
+    many, backup = blocks(ROOT / "docs" / "operations.md", "sh")[:2]
+    order = approval.replace("name: approval", "name: order")
+    (terminals.folder / "order.yaml").write_text(order)
+    terminals.run("""fastrunner submit order.yaml --id order-18 --label tenant=acme --input '{"id": 18}'""")
+    execute(terminals, many)
+    (tmp_path / "backups").mkdir()
+    kept, checked, restored = commands(backup)
+    terminals.run(kept)
+    terminals.run(checked)
+    terminals.environment["FASTRUNNER_DATA_DIR"] = str(tmp_path / "restored")
+    terminals.run(restored)
+    assert terminals.run("fastrunner data export").count('"order-1') >= 2
+
+
+def test_a_stigmer_service(terminals: Terminals) -> None:
+    """A workflow is created and executed, and its events follow to the last one, by curl."""
+    printed = execute(terminals, blocks(ROOT / "docs" / "stigmer.md", "sh")[0])
+    [followed] = [text for command, text in printed.items() if "events/stream" in command]
+    assert "workflow_completed" in followed
