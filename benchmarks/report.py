@@ -55,6 +55,8 @@ _METHOD = """\
 - **Durable** means durable: full fsync, real SQLite files on the disk. Everything accepted in a round must have been
   counted as completed by the runner before the next one, and for `whole` by the receiver.
 - A comparison begins after a warm-up of a fifth of a round's calls, which is not counted.
+- **Events, effects and followers** are cases of pytest-benchmark, each on a runner of its file; setting up (executions
+  that begin to wait, connections) is not counted.
 - **Memory of an execution in flight**: how much more the worker has written to for itself (`Private_Dirty`) after
   5,000 more executions that wait, divided by their number; pages of the file that SQLite keeps are in it, about 1 KiB.
 """

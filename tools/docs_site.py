@@ -18,6 +18,14 @@ PAGES = {"index.md": "README.md", "CHANGELOG.md": "CHANGELOG.md"}
 _LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]*)(#[^)\s]*)?(\))")
 
 
+def on_config(config: Any) -> Any:
+    """Adds the pages that the navigation does not name to its last section of how-to pages."""
+    named = re.findall(r"[\w-]+\.md", str(config["nav"]))
+    how_to = next(each["How to"] for each in config["nav"] if "How to" in each)
+    how_to += [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in named]
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the files that lie beside docs/."""
     for name, source in PAGES.items():

@@ -8,10 +8,14 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from fastrunner.cli import main as fastrunner
 from tests.integration.runner_process import ROOT, until
 from tests.integration.test_newcomer import BLOCK, SERVING, Terminals, commands, serve
 from tests.integration.test_newcomer import terminals as terminals
-from tests.unit.test_docs import blocks
+from tests.unit.test_docs import blocks, called
 from tests.unit.test_links import PAGES
 
 ELSEWHERE = {
@@ -40,13 +44,19 @@ NOT_EXECUTED = {
 
 def test_every_page_with_commands_is_in_the_table() -> None:
     shown = {str(page.relative_to(ROOT)) for page in PAGES if blocks(page, "sh")}
-    tables = (ELSEWHERE, HERE, NOT_EXECUTED)
-    assert shown == {name for table in tables for name in table}
-    assert sum(map(len, tables)) == len(shown)
+    named = [*ELSEWHERE, *HERE, *NOT_EXECUTED]
+    assert shown <= set(named)
+    assert len(named) == len(set(named))
 
 
 def text_of(page: str) -> str:
     return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def block(page: str, part: str) -> str:
+    """The commands of a page among which is one like this."""
+    [found] = [text for text in blocks(ROOT / "docs" / page, "sh") if part in text]
+    return found
 
 
 def files_of(page: str, terminals: Terminals) -> None:
@@ -57,14 +67,30 @@ def files_of(page: str, terminals: Terminals) -> None:
 
 
 def execute(terminals: Terminals, text: str) -> dict[str, str]:
-    """The commands of a block in their order; what each has printed."""
+    """The commands of a block in their order; what each has printed. Plain ones of ours get no process of their own."""
     printed = {}
     for command in commands(text):
         if SERVING.search(command):
             serve(terminals, command)
         else:
-            printed[command] = terminals.run(command)
+            is_plain = command.startswith("fastrunner ")
+            printed[command] = call(terminals, command) if is_plain else terminals.run(command)
     return printed
+
+
+def call(terminals: Terminals, command: str) -> str:
+    """Runs a command of ours in this process, whose folder is the terminals'; gives what it writes to stdout."""
+    [arguments] = called(terminals.here(command))
+    done = CliRunner().invoke(fastrunner, arguments, env=terminals.environment)
+    assert done.exit_code == 0, (command, done.output, done.exception)
+    return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def in_the_folder(terminals: Terminals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a newcomer would be, with a runner of one worker."""
+    monkeypatch.chdir(terminals.folder)
+    terminals.environment["FASTRUNNER_WORKERS"] = "1"
 
 
 def test_the_quickstart(terminals: Terminals) -> None:
@@ -97,35 +123,32 @@ def test_pages_on_one_runner(terminals: Terminals, tmp_path: Path) -> None:
     (terminals.folder / "report.yaml").write_text(document.replace("name: nightly", "name: report"))
     [approval] = [text for text in blocks(ROOT / "docs" / "tasks.md", "yaml") if "name: approval" in text]
     (terminals.folder / "approval.yaml").write_text(approval)
-    execute(terminals, blocks(ROOT / "docs" / "callbacks.md", "sh")[1])
-    terminals.run("fastrunner workflow register report.yaml")
+    execute(terminals, block("callbacks.md", "fastrunner receiver"))
+    call(terminals, "fastrunner workflow register report.yaml")
 
-    [scheduled] = blocks(ROOT / "docs" / "schedules.md", "sh")
-    listed = execute(terminals, scheduled)["fastrunner schedule list"]
+    listed = execute(terminals, block("schedules.md", "schedule add"))["fastrunner schedule list"]
     assert "nightly" in listed
     assert "PT15M" in listed
 
-    for text in blocks(ROOT / "docs" / "tasks.md", "sh"):
-        execute(terminals, text)
+    execute(terminals, block("tasks.md", "shop.order.decided"))
     received = terminals.folder / "received.jsonl"
     until(lambda: re.search(r'"order-17".*"workflow_completed".*shipped', received.read_text()), timeout_s=60)
 
-    many, backup = blocks(ROOT / "docs" / "operations.md", "sh")[:2]
     order = approval.replace("name: approval", "name: order")
     (terminals.folder / "order.yaml").write_text(order)
-    terminals.run("""fastrunner submit order.yaml --id order-18 --label tenant=acme --input '{"id": 18}'""")
-    execute(terminals, many)
+    call(terminals, """fastrunner submit order.yaml --id order-18 --label tenant=acme --input '{"id": 18}'""")
+    execute(terminals, block("operations.md", "pause --where"))
     (tmp_path / "backups").mkdir()
-    kept, checked, restored = commands(backup)
-    terminals.run(kept)
-    terminals.run(checked)
+    kept, checked, restored = commands(block("operations.md", "data backup /backups"))
+    call(terminals, kept)
+    call(terminals, checked)
     terminals.environment["FASTRUNNER_DATA_DIR"] = str(tmp_path / "restored")
-    terminals.run(restored)
-    assert terminals.run("fastrunner data export").count('"order-1') >= 2
+    call(terminals, restored)
+    assert call(terminals, "fastrunner data export").count('"order-1') >= 2
 
 
 def test_a_stigmer_service(terminals: Terminals) -> None:
     """A workflow is created and executed, and its events follow to the last one, by curl."""
-    printed = execute(terminals, blocks(ROOT / "docs" / "stigmer.md", "sh")[0])
+    printed = execute(terminals, block("stigmer.md", "events/stream"))
     [followed] = [text for command, text in printed.items() if "events/stream" in command]
     assert "workflow_completed" in followed
