@@ -162,10 +162,7 @@ WAITING_FOR = [
     Panel(
         "Listeners",
         "short",
-        {
-            "things waited for": now(f"{R}listeners"),
-            "events to be taken": now(f"{R}listener_events_waiting"),
-        },
+        {"things waited for": now(f"{R}listeners"), "events to be taken": now(f"{R}listener_events_waiting")},
         "Events that wait to be taken grow when executions take them more slowly than they come, or are paused.",
     ),
 ]
@@ -238,14 +235,17 @@ FILLS_UP = [
     Panel(
         "Commits",
         "s",
-        {
-            "p50": quantile(0.5, f"{R}commit_duration_seconds"),
-            "p99": quantile(0.99, f"{R}commit_duration_seconds"),
-        },
+        {"p50": quantile(0.5, f"{R}commit_duration_seconds"), "p99": quantile(0.99, f"{R}commit_duration_seconds")},
         "The disk's fsync. A full second is a disk that others use.",
     ),
 ]
 WHOLE = [
+    Panel(
+        "Copy elsewhere, behind by",
+        "s",
+        {"{{instance}}": f"{R}replica_lag_seconds{{$S}}"},
+        "What is acknowledged and younger than this is lost with the machine. 0 where there is no copy.",
+    ),
     Panel(
         "What must be 0",
         "short",
@@ -262,10 +262,7 @@ WHOLE = [
     Panel(
         "Commits that failed, forwarded requests without an answer",
         "ops",
-        {
-            "commits": f"{rate(f'{R}commit_failures_total')} or vector(0)",
-            "forwards": f"{UNANSWERED} or vector(0)",
-        },
+        {"commits": f"{rate(f'{R}commit_failures_total')} or vector(0)", "forwards": f"{UNANSWERED} or vector(0)"},
         "Both are tried again.",
     ),
 ]
@@ -383,7 +380,7 @@ TEMPORAL: Rows = {
     ],
     "Does the receiver take what it is told?": REPORTED,
     "What fails?": FAILS,
-    "Is it whole?": [WHOLE[0]],
+    "Is it whole?": [WHOLE[1]],
 }
 STIGMER: Rows = {
     "Is it behind?": [
@@ -446,12 +443,7 @@ STIGMER: Rows = {
             {"{{code}}": f"{rate(f'{S}reports_refused_total', 'code')} or vector(0)"},
             "RESOURCE_EXHAUSTED is overload, UNAVAILABLE a store that cannot be written, or draining.",
         ),
-        Panel(
-            "Followers",
-            "short",
-            {"clients": now(f"{S}followers")},
-            "Browsers and others that follow an execution.",
-        ),
+        Panel("Followers", "short", {"clients": now(f"{S}followers")}, "Browsers and others that follow an execution."),
     ],
     "What fails?": [
         Panel(
