@@ -108,7 +108,7 @@ wheels-check: wheels ## The same, and each is used in a clean environment outsid
 image-check: ## Build the image on a base of Debian's packages and use it; needs podman, buildah, runc, mmdebstrap; about 4 minutes
 	tools/check_image.sh
 
-apply-check: build ## Build etcd and kube-apiserver (go, six minutes the first time), apply overlays and chart to them
+apply-check: build ## Build etcd, kube-apiserver and its controllers (go, eight minutes the first time), apply overlays and chart
 	tools/build_kubernetes.sh build/kubernetes
 	$(BIN)/python -m pytest -m kubernetes tests/integration/test_kubernetes.py
 

@@ -1,7 +1,8 @@
-"""Support: a real API server of Kubernetes with its etcd, and the one thing of a kubelet that `kubectl logs` needs.
+"""Support: a real API server of Kubernetes with its etcd and the controllers of Deployments and disruption budgets, and
+the one thing of a kubelet that `kubectl logs` needs.
 
-No controllers run: nothing makes pods of a Deployment, binds volumes or scales. Whatever admission, validation,
-defaults, selectors, patches and Pod Security say is real.
+Nothing schedules and runs pods, binds volumes or scales. Whatever admission, validation, defaults, selectors, patches,
+Pod Security and those controllers do is real.
 """
 
 import json
@@ -23,6 +24,7 @@ from tests.outside import require, require_tool
 __all__ = ["Cluster", "cluster", "logs_of"]
 
 PROGRAMS = ROOT / "build" / "kubernetes"
+CONTROLLERS = "deployment-controller,replicaset-controller,disruption-controller"
 """Where `make apply-check` builds them."""
 CERTIFICATE = ROOT / "tests" / "certificates" / "server.pem"
 TOKEN = "token-of-the-tests"
@@ -86,8 +88,8 @@ def started(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """A server without anything in it, gone afterwards."""
-    etcd, server = PROGRAMS / "etcd", PROGRAMS / "kube-apiserver"
-    require(etcd.exists() and server.exists(), "kube-apiserver (make apply-check builds it)")
+    etcd, server, controllers = (PROGRAMS / name for name in ("etcd", "kube-apiserver", "kube-controller-manager"))
+    require(etcd.exists() and server.exists() and controllers.exists(), "kube-apiserver (make apply-check builds it)")
     client, peer, port = (free_port() for _ in range(3))
     key = folder / "accounts.pem"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True, timeout=60)
@@ -115,6 +117,9 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             return made.tried("kubectl", "get", "--raw", "/readyz").stdout == "ok"
 
         until(ready, 120)
+        config = made.environment["KUBECONFIG"]
+        asked = [f"--kubeconfig={config}", f"--controllers={CONTROLLERS}", "--leader-elect=false", "--secure-port=0"]
+        stack.enter_context(started(folder / "controllers.log", str(controllers), *asked))
         yield made
 
 

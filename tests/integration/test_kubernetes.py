@@ -80,11 +80,15 @@ def pod_of(deployment: Any, name: str) -> Any:
     }
 
 
-def versions(kubernetes: Cluster, folder: str) -> dict[str, str]:
-    """Of every object of a folder: another one after each write."""
+def versions(kubernetes: Cluster, folder: str) -> dict[str, Any]:
+    """Of every object of a folder: another one after each write but those of controllers."""
     found = json.loads(kubernetes.run("kubectl", "get", "-k", folder, "-o", "json"))["items"]
     assert len(found) > 6
-    return {f"{each['kind']} {each['metadata']['name']}": each["metadata"]["resourceVersion"] for each in found}
+    return {
+        f"{each['kind']} {each['metadata']['name']}": each["metadata"].get("generation")
+        or each["metadata"]["resourceVersion"]
+        for each in found
+    }
 
 
 # In the order in which somebody goes on to Temporal, and comes back.
@@ -114,11 +118,41 @@ def test_its_pods_are_let_in_where_only_restricted_ones_are(kubernetes: Cluster)
         assert 'violates PodSecurity "restricted' in refused.stderr
 
 
-def test_the_documented_commands_show_a_running_runner(kubernetes: Cluster, tmp_path: Path) -> None:
-    """A real one, with the environment that the server has for its pod; only the pod is made by hand."""
+def pods(kubernetes: Cluster) -> list[Any]:
+    """Those of the documented selector, in the documented namespace."""
+    chosen = ("-l", "app=workflow-runner", "-n", "stigmer-prod")
+    return list(json.loads(kubernetes.run("kubectl", "get", "pods", *chosen, "-o", "json"))["items"])
+
+
+def test_there_is_never_a_second_pod_on_the_volume(kubernetes: Cluster) -> None:
+    """Through a rollout, as the controllers do it."""
     kubernetes.run("kubectl", "apply", "-k", "_kustomize/overlays/prod/")
-    deployment = kubernetes.get("deployment", RUNNER, "stigmer-prod")
-    pod = pod_of(deployment, f"{RUNNER}-5d4f8-abcde")
+
+    def only() -> Any:
+        found = pods(kubernetes)
+        assert len(found) <= 1
+        return found[0]["metadata"]["name"] if found else ""
+
+    # What is left of the overlay on Temporal goes first.
+    until(lambda: len(pods(kubernetes)) == 1, 60)
+    before = until(only, 60)
+    kubernetes.run("kubectl", "rollout", "restart", f"deployment/{RUNNER}", "-n", "stigmer-prod")
+    until(lambda: only() not in ("", before), 60)
+
+
+def test_a_node_with_the_only_pod_can_be_drained(kubernetes: Cluster) -> None:
+    kubernetes.run("kubectl", "apply", "-k", "_kustomize/overlays/prod/")
+    [pod] = until(lambda: found if len(found := pods(kubernetes)) == 1 else None, 60)
+    ready = json.dumps({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
+    place = (pod["metadata"]["name"], "-n", "stigmer-prod")
+    kubernetes.run("kubectl", "patch", "pod", *place, "--subresource=status", "-p", ready)
+    until(lambda: kubernetes.get("pdb", RUNNER, "stigmer-prod").get("status", {}).get("disruptionsAllowed") == 1, 60)
+
+
+def test_the_documented_commands_show_a_running_runner(kubernetes: Cluster, tmp_path: Path) -> None:
+    """A real one, with the environment that the server has for its pod, which nothing but the test puts on a node."""
+    kubernetes.run("kubectl", "apply", "-k", "_kustomize/overlays/prod/")
+    [pod] = until(lambda: found if len(found := pods(kubernetes)) == 1 else None, 60)
     [container] = pod["spec"]["containers"]
     [source] = container["envFrom"]
     variables = kubernetes.get("configmap", source["configMapRef"]["name"], "stigmer-prod")["data"]
@@ -131,7 +165,11 @@ def test_the_documented_commands_show_a_running_runner(kubernetes: Cluster, tmp_
     free = {"GRPC_PORT": "0", "FASTRUNNER_HTTP_PORT": "0", "FASTRUNNER_DATA_DIR": str(tmp_path / "data")}
     log = tmp_path / "log"
     with logs_of(log) as port, log.open("wb") as output:
-        kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}, pod)
+        kubernetes.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+        name = pod["metadata"]["name"]
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"name": NODE}}
+        url = f"/api/v1/namespaces/stigmer-prod/pods/{name}/binding"
+        kubernetes.run("kubectl", "create", "--raw", url, "-f", "-", text=json.dumps(binding))
         status = {
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
@@ -145,7 +183,7 @@ def test_the_documented_commands_show_a_running_runner(kubernetes: Cluster, tmp_
             until(lambda: "ready" in log.read_text() or runner.poll() is not None, 60)
             assert runner.poll() is None, log.read_text()
             listed = kubernetes.run("kubectl", "get", "pods", "-l", "app=workflow-runner", "-n", "stigmer-prod")
-            assert [line.split()[0] for line in listed.splitlines()[1:]] == [pod["metadata"]["name"]]
+            assert [line.split()[0] for line in listed.splitlines()[1:]] == [name]
             followed = subprocess.Popen(
                 [require_tool("kubectl"), *["logs", "-f", "deployment/workflow-runner", "-n", "stigmer-prod"]],
                 env={**os.environ, **kubernetes.environment},
@@ -192,10 +230,7 @@ def test_the_chart_is_installed_upgraded_to_temporal_and_removed(kubernetes: Clu
     notes = kubernetes.run("helm", "install", RUNNER, str(CHART), *place)
     assert "kubectl logs -f deployment/workflow-runner -n charted" in notes
     assert "workflow-runner: callers, stigmer-service-api-key" in notes
-    pod = pod_of(kubernetes.get("deployment", RUNNER, "charted"), "try")
-    kubernetes.apply(pod)
-    listed = kubernetes.run("kubectl", "get", "pods", "-l", "app=workflow-runner", *place)
-    assert listed.splitlines()[1].startswith("try ")
+    until(lambda: kubernetes.run("kubectl", "get", "pods", "-l", "app=workflow-runner", *place, "-o", "name"), 60)
     kubernetes.run("helm", "upgrade", RUNNER, str(CHART), *place, "--values", str(CHART / "values-temporal.yaml"))
     spec = kubernetes.get("deployment", RUNNER, "charted")["spec"]
     assert spec["strategy"]["type"] == "RollingUpdate"
