@@ -124,6 +124,13 @@ def pods(kubernetes: Cluster) -> list[Any]:
     return list(json.loads(kubernetes.run("kubectl", "get", "pods", *chosen, "-o", "json"))["items"])
 
 
+def the_pod(kubernetes: Cluster) -> Any:
+    """The only one, once those of what was applied before have gone."""
+    until(lambda: len(pods(kubernetes)) == 1, 60)
+    [pod] = pods(kubernetes)
+    return pod
+
+
 def test_there_is_never_a_second_pod_on_the_volume(kubernetes: Cluster) -> None:
     """Through a rollout, as the controllers do it."""
     kubernetes.run("kubectl", "apply", "-k", "_kustomize/overlays/prod/")
@@ -133,16 +140,14 @@ def test_there_is_never_a_second_pod_on_the_volume(kubernetes: Cluster) -> None:
         assert len(found) <= 1
         return found[0]["metadata"]["name"] if found else ""
 
-    # What is left of the overlay on Temporal goes first.
-    until(lambda: len(pods(kubernetes)) == 1, 60)
-    before = until(only, 60)
+    before = the_pod(kubernetes)["metadata"]["name"]
     kubernetes.run("kubectl", "rollout", "restart", f"deployment/{RUNNER}", "-n", "stigmer-prod")
     until(lambda: only() not in ("", before), 60)
 
 
 def test_a_node_with_the_only_pod_can_be_drained(kubernetes: Cluster) -> None:
     kubernetes.run("kubectl", "apply", "-k", "_kustomize/overlays/prod/")
-    [pod] = until(lambda: found if len(found := pods(kubernetes)) == 1 else None, 60)
+    pod = the_pod(kubernetes)
     ready = json.dumps({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
     place = (pod["metadata"]["name"], "-n", "stigmer-prod")
     kubernetes.run("kubectl", "patch", "pod", *place, "--subresource=status", "-p", ready)
@@ -152,7 +157,7 @@ def test_a_node_with_the_only_pod_can_be_drained(kubernetes: Cluster) -> None:
 def test_the_documented_commands_show_a_running_runner(kubernetes: Cluster, tmp_path: Path) -> None:
     """A real one, with the environment that the server has for its pod, which nothing but the test puts on a node."""
     kubernetes.run("kubectl", "apply", "-k", "_kustomize/overlays/prod/")
-    [pod] = until(lambda: found if len(found := pods(kubernetes)) == 1 else None, 60)
+    pod = the_pod(kubernetes)
     [container] = pod["spec"]["containers"]
     [source] = container["envFrom"]
     variables = kubernetes.get("configmap", source["configMapRef"]["name"], "stigmer-prod")["data"]
