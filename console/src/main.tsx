@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect } from "preact/hooks";
 import "./theme.css";
 import "./app.css";
 import { listenToAddress, place } from "./router";
-import { begin, dialog, has, info, needsLogin, nextTheme, note, theme } from "./state";
+import { begin, dialog, info, needsLogin, nextTheme, note, theme } from "./state";
 import { DialogHost } from "./ui/Dialog";
 import { onKeys, openKeys } from "./ui/Keys";
 import { openPalette } from "./ui/Palette";
@@ -54,7 +54,7 @@ function Bar() {
       <nav aria-label="Main">
         <a href="/" aria-current={page === "executions" || page === "execution" ? "page" : undefined}>Executions</a>
         <a href="/workflows" aria-current={isWorkflows ? "page" : undefined}>Workflows</a>
-        {has("listSchedules") ? <a href="/schedules" aria-current={page === "schedules" ? "page" : undefined}>Schedules</a> : null}
+        <a href="/schedules" aria-current={page === "schedules" ? "page" : undefined}>Schedules</a>
       </nav>
       <span class="grow" />
       <button type="button" class="quiet palette-button" onClick={openPalette}><span>Commands</span> <kbd>Ctrl K</kbd></button>

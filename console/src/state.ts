@@ -9,9 +9,6 @@ export const now = signal(Date.now());
 export const info = signal<Info | null>(null);
 export const needsLogin = signal(false);
 
-/** Whether the one who answers serves an operation; until that is known, yes. */
-export const has = (operation: string): boolean => info.value?.features.includes(operation) ?? true;
-
 /** A runner by itself says what an execution waits for; a Stigmer Service knows its events alone. */
 export const saysWaiting = (): boolean => info.value?.product === "runner";
 

@@ -8,7 +8,7 @@ import { Fold } from "../fold";
 import { count, counted, duration } from "../format";
 import { Timeline } from "../timeline/Timeline";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
-import { dialog, has, may, now, saysWaiting, viewActions } from "../state";
+import { dialog, may, now, saysWaiting, viewActions } from "../state";
 import { Tail } from "../stream";
 import { followSame } from "../terminal";
 import { allowed, openCommand } from "../ui/CommandDialog";
@@ -117,7 +117,6 @@ function Picture({ id, kind, tail, fold, version, task, sequence, range, onTask,
   const graph = useSignal<Graph | null>(null);
   const fault = useSignal("");
   useEffect(() => {
-    if (!has("getGraph")) return undefined;
     const abort = new AbortController();
     getGraph(id, abort.signal).then(
       (found) => { graph.value = found; },
@@ -140,7 +139,7 @@ function Picture({ id, kind, tail, fold, version, task, sequence, range, onTask,
           now_ms={at_ms}
           selected={sequence}
           range={range}
-          isWhole={events.length > 0 && tail.behind === 0 && (graph.value !== null || fault.value !== "" || !has("getGraph"))}
+          isWhole={events.length > 0 && tail.behind === 0 && (graph.value !== null || fault.value !== "")}
           onSelect={onEvent}
           onRange={onRange}
         />
@@ -195,7 +194,7 @@ function Head({ execution, tail, why, types }: { execution: Standing; tail: Tail
             </button>
           ) : null,
         )}
-        {has("sendEvent") && may("submit") ? <button type="button" onClick={() => openSendEvent(types)}>Send event…</button> : null}
+        {may("submit") ? <button type="button" onClick={() => openSendEvent(types)}>Send event…</button> : null}
         <button type="button" title="Follow from a terminal" aria-label="Follow from a terminal" onClick={same}>›_</button>
       </div>
       <p class="execution-facts">
@@ -223,10 +222,7 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
   const event = sequence === null ? undefined : events[sequence - 1];
   const task = query["task"] ?? event?.task_reference ?? "";
   const only = query["only"] ? task : "";
-  // Who has no documents has events, which show what there is.
-  const first: Pane = has("getDocument") ? "document" : "timeline";
-  const panes = PANES.filter((each) => (each !== "diagram" || has("getGraph")) && (each !== "document" || has("getDocument")));
-  const pane: Pane = panes.find((each) => each === query["pane"]) ?? first;
+  const pane: Pane = PANES.find((each) => each === query["pane"]) ?? "document";
   const isRaw = query["raw"] === "1";
 
   const at = (number: number | null, changes: Record<string, string | undefined> = {}): void =>
@@ -290,7 +286,7 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
         run: () => openCommand(id, name, () => void tail.look()),
       })),
       { name: "Follow the latest event", hint: "f", run: () => { state.current.at(null); isFollowing.value = true; } },
-      ...(has("sendEvent") && may("submit") ? [{ name: "Send an event", run: () => openSendEvent(types) }] : []),
+      ...(may("submit") ? [{ name: "Send an event", run: () => openSendEvent(types) }] : []),
     ];
     return () => { viewActions.value = []; };
   }, [status, types, tail]);
@@ -309,18 +305,18 @@ export function Execution({ id, sequence }: { id: string; sequence: number | nul
     <main class={`execution-page shows-${isMain(pane) ? "main" : pane}`}>
       <Head execution={execution} tail={tail} why={why} types={types} />
       <div class="pane-tabs" role="group" aria-label="Panes">
-        {panes.map((each) => (
-          <button key={each} type="button" data-pane={each} class={each === first && !isMain(pane) ? "stands" : ""} aria-pressed={pane === each} onClick={() => at(sequence, { pane: each })}>
+        {PANES.map((each) => (
+          <button key={each} type="button" data-pane={each} class={each === "document" && !isMain(pane) ? "stands" : ""} aria-pressed={pane === each} onClick={() => at(sequence, { pane: each })}>
             {each}
           </button>
         ))}
       </div>
       <div class="panes">
         <section class="main-pane" aria-label="Workflow">
-          {pane === "diagram" || pane === "timeline" || first === "timeline" ? (
+          {pane === "diagram" || pane === "timeline" ? (
             <Picture
               id={id}
-              kind={pane === "diagram" ? "diagram" : "timeline"}
+              kind={pane}
               tail={tail}
               fold={fold}
               version={version}

@@ -5,7 +5,7 @@ import { countExecutions, listExecutions, STATUSES, type Counts, type Execution,
 import { errorText } from "../fold";
 import { count, counted, duration } from "../format";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
-import { dialog, has, may, now, viewActions } from "../state";
+import { dialog, may, now, viewActions } from "../state";
 import { Feed } from "../stream";
 import { listSame } from "../terminal";
 import { allowed, openCommand } from "../ui/CommandDialog";
@@ -21,6 +21,7 @@ import { openStart } from "./StartDialog";
 const ROWS = 50;
 const ROWS_MAX = 200;
 const COUNTS_PAUSE_MS = 500;
+const AGAIN_MS = 5000;
 
 function matches(execution: Execution, which: Which): boolean {
   return (
@@ -83,7 +84,7 @@ function StatusTabs({ which, counts, set }: { which: Which; counts: Counts | nul
     <button type="button" key={status} aria-pressed={which.status === status} onClick={() => set(status)}>
       {status ? <Shape status={status} /> : null}
       <span>{status || "all"}</span>
-      {has("countExecutions") ? <span class="num count">{counts === null ? "·" : count(number ?? 0)}</span> : null}
+      <span class="num count">{counts === null ? "·" : count(number ?? 0)}</span>
     </button>
   );
   return (
@@ -161,7 +162,6 @@ function useExecutions(which: Which, before: string) {
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const recount = () => {
-      if (!has("countExecutions")) return;
       timer ??= setTimeout(() => {
         timer = undefined;
         countExecutions(which, abort.signal)
@@ -206,14 +206,23 @@ function useExecutions(which: Which, before: string) {
       },
       () => void load(),
     );
+    let again: ReturnType<typeof setInterval> | undefined;
     const unsubscribe = feed.connection.subscribe((connection) => {
-      if (connection === "refused") void load();
+      if (connection !== "refused") return;
+      void load();
+      // Where nobody tells what changes it is asked for.
+      if (feed.refusal.value?.status === 404) {
+        again ??= setInterval(() => {
+          if (!document.hidden) void load();
+        }, AGAIN_MS);
+      }
     });
     void load();
     feed.start();
     return () => {
       abort.abort();
       clearTimeout(timer);
+      clearInterval(again);
       unsubscribe();
       feed.stop();
     };
@@ -276,7 +285,7 @@ export function Executions() {
     const start = (): void => openStart(which);
     viewActions.value = [
       { name: "Start an execution", hint: "s", run: start },
-      ...(has("sendEvent") && may("submit") ? [{ name: "Send an event", run: () => openSendEvent([]) }] : []),
+      ...(may("submit") ? [{ name: "Send an event", run: () => openSendEvent([]) }] : []),
       { name: "Show this list as a command", run: () => openSame(which) },
     ];
     const off = onKeys({
@@ -319,7 +328,7 @@ export function Executions() {
           </button>
         ))}
         <button type="button" onClick={() => openSame(which)} title="This list from a terminal">›_</button>
-        {has("sendEvent") && may("submit") ? <button type="button" onClick={() => openSendEvent([])}>Send event…</button> : null}
+        {may("submit") ? <button type="button" onClick={() => openSendEvent([])}>Send event…</button> : null}
         {may("submit") ? <button type="button" class="primary" onClick={() => openStart(which)}>Start…</button> : null}
       </div>
       <div class="toolbar">

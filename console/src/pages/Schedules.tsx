@@ -3,7 +3,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { listSchedules, type Schedule, type ScheduleVerb } from "../api";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
 import { momentsText, scheduleCount, scheduleSays, triggerText } from "../schedule";
-import { dialog, has, may, viewActions } from "../state";
+import { dialog, may, viewActions } from "../state";
 import { schedulesSame } from "../terminal";
 import { DialogFrame } from "../ui/Dialog";
 import { onKeys } from "../ui/Keys";
@@ -144,9 +144,6 @@ export function Schedules() {
     };
   }, [namespace]);
 
-  if (!has("listSchedules")) {
-    return <main class="list-page"><p class="empty">There are no schedules here: where Temporal keeps executions, none are served yet.</p></main>;
-  }
   return (
     <main class="list-page">
       <div class="page-head">

@@ -2,7 +2,7 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 import { executionPath, go } from "../router";
 import { STATUSES, signOut } from "../api";
-import { closeDialog, dialog, has, info, may, needsLogin, nextTheme, sayError, viewActions, type Action } from "../state";
+import { closeDialog, dialog, info, may, needsLogin, nextTheme, sayError, viewActions, type Action } from "../state";
 import { openKeys } from "./Keys";
 
 function leave(): void {
@@ -13,11 +13,11 @@ function everywhere(): Action[] {
   return [
     { name: "Go to executions", run: () => go("/") },
     { name: "Go to workflows", run: () => go("/workflows") },
-    ...(has("listSchedules") ? [{ name: "Go to schedules", run: () => go("/schedules") }] : []),
+    { name: "Go to schedules", run: () => go("/schedules") },
     ...(may("admin") ? [{ name: "Create a workflow", run: () => go("/workflows/new") }] : []),
     ...STATUSES.map((status) => ({ name: `Show ${status} executions`, run: () => go(`/?status=${status}`) })),
     { name: "Change colours: system, light, dark", run: nextTheme },
-    ...(info.value?.caller && has("endSession") ? [{ name: `Sign out ${info.value.caller}`, run: leave }] : []),
+    ...(info.value?.caller ? [{ name: `Sign out ${info.value.caller}`, run: leave }] : []),
     { name: "Show the keyboard", hint: "?", run: openKeys },
   ];
 }
