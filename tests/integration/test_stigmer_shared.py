@@ -364,6 +364,7 @@ async def test_what_is_no_url_of_a_redis_is_told_without_it(url: str) -> None:
 async def test_what_a_dead_one_left_half_done_is_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody sends it again: who follows has it all the same, and so has the feed."""
     monkeypatch.setattr(limits, "STIGMER_SETTLE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(limits, "STIGMER_SETTLE_AFTER_S", 0.1)
     async with replica(url) as (served, reporter, client):
         await reporter.send(event("e", 1, "workflow_started"))
         async with client.feed() as changes:

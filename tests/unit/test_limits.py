@@ -75,6 +75,7 @@ REACHED = {
         "STIGMER_INSPECTED_MAX": "test_only_so_much_is_inspected_at_once",
         "STIGMER_SETTLED_AT_ONCE_MAX": "test_only_so_much_is_settled_at_one_look",
         "STIGMER_SETTLED_COMMITS_MAX": "test_only_so_much_is_settled_at_one_look",
+        "STIGMER_SETTLE_AFTER_S": "test_a_note_is_settled_twice_before_it_goes",
         "STIGMER_SETTLE_AGAIN_S": "test_a_note_is_settled_twice_before_it_goes",
     },
     "integration/test_stigmer_shared.py": {

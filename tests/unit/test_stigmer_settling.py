@@ -28,6 +28,7 @@ def url(mongo_url: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STIGMER_SETTLE_AFTER_S", 0.0)
     monkeypatch.setattr(limits, "STIGMER_SETTLE_AGAIN_S", 0.0)
 
 
@@ -159,7 +160,10 @@ async def test_a_note_is_settled_twice_before_it_goes(
     with pytest.raises(Died):
         await mortal.take(whole("e")[2:])
     await mortal.close()
-    assert (await settled(store)).told == [Told("e", 2)]
+    monkeypatch.setattr(limits, "STIGMER_SETTLE_AFTER_S", 3600.0)
+    assert (await settled(store)).told == []
+    monkeypatch.setattr(limits, "STIGMER_SETTLE_AFTER_S", 0.0)
+    assert (await store.settle()).told == [Told("e", 2)]
     assert (await store.settle()).told == []
     key = event_key((await store.find("e")).number, 3)
     await store._database.events.insert_one({"_id": key, "message": whole("e")[2].message})

@@ -59,7 +59,10 @@ STIGMER_COUNTING_INTERVAL_S: Final = 1.0
 """How often it is looked for what another service has left uncounted: how late counts on MongoDB are after a death."""
 
 STIGMER_SETTLE_INTERVAL_S: Final = 1.0
-"""How often it is looked for what another service has left half-done: it is finished the second time it is there."""
+"""How often it is looked for what another service has left half-done."""
+
+STIGMER_SETTLE_AFTER_S: Final = 5.0
+"""After how long it is finished: a commit that is only slow costs nobody else anything."""
 
 STIGMER_SETTLE_AGAIN_S: Final = 20.0
 """When it is looked at for the last time: a call of who left it may be under way so long, and its server be slow."""

@@ -6,9 +6,10 @@
 
 Theory of operation: a service has one commit under way at a time, so one note tells what may be half-done. Where a
 commit fails, its note is left where it is, and the service goes on in another lane. Every service looks at all notes.
-One that is there with the same turn the next time is of a service that is dead, or slow, or knows nothing of what
+One that is there with the same turn some seconds later is of a service that is dead, or slow, or knows nothing of what
 became of its commit: whoever sees it folds what is stored of its executions, whether or not anybody sends more, and
-tells of all of them, since nobody may have been told. What a dead service has sent may reach the database long after:
+tells of all of them, since nobody may have been told. Not sooner: where the database is slow, everybody would read what
+everybody writes. What a dead service has sent may reach the database long after:
 so a note is settled once more, and removed, only when no call can be under way any more.
 
 Rules: settling is folding, which changes nothing the second time, also while their own service, or several others, do
@@ -108,7 +109,8 @@ class Settler:
         return now_s - seen.since_s >= limits.STIGMER_SETTLE_AGAIN_S
 
     def _is_due(self, seen: _Seen, now_s: float) -> bool:
-        return not seen.is_settled or self._is_over(seen, now_s)
+        is_old = now_s - seen.since_s >= limits.STIGMER_SETTLE_AFTER_S
+        return is_old and (not seen.is_settled or self._is_over(seen, now_s))
 
     async def _settle(self, key: tuple[str, int], taken: Taken) -> None:
         note = await self._database.commits.find_one({"_id": key[0], "turn": key[1]})
