@@ -2,7 +2,7 @@
 
     events      {_id: "<number of the execution>-<sequence>", message}  16 hexadecimal digits each
     executions  {_id: execution, number, ..., the fold, counted, counted_in, is_due, is_expired}
-    commits     {_id: lane of a service, turn, numbers of executions}
+    commits     {_id: lane of a service, turn, about: [[number of an execution, its highest sequence], ...]}
     counters    {_id: group as JSON, namespace, name, version, status, executions, batch}
     violations  {_id: event's key and kind, execution_id, sequence, kind, seen_ms, times}
     workflows   {_id: names as JSON, namespace, name, version, rank, created_ms, hash, document}

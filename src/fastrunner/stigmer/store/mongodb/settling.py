@@ -1,6 +1,6 @@
 """Support: what a death, or a failure, leaves between two writes of a commit of events on MongoDB, and who finishes it.
 
-    note     {_id: lane, turn, numbers of executions}     one write, before the commit's first event
+    note     {_id: lane, turn, executions, how far}       one write, before the commit's first event
     commit   events, then what follows folded              see taking
     next     the next commit's note takes its place; while there is none, it is removed
 
@@ -13,12 +13,13 @@ everybody writes. What a dead service has sent may reach the database long after
 so a note is settled once more, and removed, only when no call can be under way any more.
 
 Rules: settling is folding, which changes nothing the second time, also while their own service, or several others, do
-the same. A number without an execution is never given again, so events with it are nobody's, and removed.
+the same. An execution that is folded as far as the commit went has nothing left, and its events are not read. A number
+without an execution is never given again, so events with it are nobody's, and removed.
 """
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -44,12 +45,12 @@ class Lane:
         self._turn = 0
         self._is_noted = False
 
-    async def note(self, numbers: Sequence[int]) -> None:
-        """A commit is about these executions from now on. Raises PyMongoError."""
+    async def note(self, lasts: Mapping[int, int]) -> None:
+        """A commit is about executions with these numbers, up to these events. Raises PyMongoError."""
         self._turn += 1
         self._is_noted = True
-        about = {"turn": self._turn, "numbers": list(numbers)}
-        await self._database.commits.update_one({"_id": self._name}, {"$set": about}, upsert=True)
+        noted = {"turn": self._turn, "about": [list(each) for each in lasts.items()]}
+        await self._database.commits.update_one({"_id": self._name}, {"$set": noted}, upsert=True)
 
     def leave(self) -> None:
         """The commit has failed: what it was about is for whoever settles."""
@@ -114,17 +115,17 @@ class Settler:
 
     async def _settle(self, key: tuple[str, int], taken: Taken) -> None:
         note = await self._database.commits.find_one({"_id": key[0], "turn": key[1]})
-        numbers = note["numbers"] if note is not None else []
-        for first in range(0, len(numbers), limits.STIGMER_SETTLED_AT_ONCE_MAX):
-            some = numbers[first : first + limits.STIGMER_SETTLED_AT_ONCE_MAX]
+        about = note["about"] if note is not None else []
+        for first in range(0, len(about), limits.STIGMER_SETTLED_AT_ONCE_MAX):
+            some = dict(about[first : first + limits.STIGMER_SETTLED_AT_ONCE_MAX])
             try:
                 await self._fold(some, taken)
             except DecodeError:
                 await self._fold_each(some, taken)
 
-    async def _fold(self, numbers: Sequence[int], taken: Taken) -> None:
+    async def _fold(self, lasts: Mapping[int, int], taken: Taken) -> None:
         taking = Taking(self._database, (), wall_ms(), self._retention_ms)
-        gone = await taking.settle(numbers)
+        gone = await taking.settle(lasts)
         await forget_events(self._database, gone)
         for execution_id, fate in taking.fates.items():
             taken.told.append(Told(execution_id, fate.acknowledged))
@@ -133,10 +134,10 @@ class Settler:
             if fate.after_end:
                 taken.violations["after_end"] = taken.violations.get("after_end", 0) + len(fate.after_end)
 
-    async def _fold_each(self, numbers: Sequence[int], taken: Taken) -> None:
+    async def _fold_each(self, lasts: Mapping[int, int], taken: Taken) -> None:
         """One whose events are damaged keeps none of the others from being settled."""
-        for number in numbers:
+        for number, last in lasts.items():
             try:
-                await self._fold([number], taken)
+                await self._fold({number: last}, taken)
             except DecodeError:
                 _log.error("execution number %d cannot be folded: an event of it is damaged; see `verify`", number)

@@ -93,12 +93,13 @@ class Taking:
 
     def __init__(
         self, database: Database, events: Sequence[Arrived], now_ms: int, retention_ms: int,
-        note: Callable[[Sequence[int]], Awaitable[object]] | None = None,
+        note: Callable[[Mapping[int, int]], Awaitable[object]] | None = None,
     ) -> None:  # fmt: skip
-        """`note` keeps the numbers of the executions that it is about, before anything of them is stored; None: nothing
-        is stored, only folded."""
+        """`note` keeps the numbers of the executions that it is about, with the numbers of their last events, before
+        anything of them is stored; None: nothing is stored, only folded."""
         self._note = note
-        self._noted: set[int] = set()
+        self._lasts: dict[int, int] = {}
+        """Up to which event something may be stored, by the numbers of executions."""
         self._database = database
         self._events = events
         self._now_ms = now_ms
@@ -131,10 +132,11 @@ class Taking:
                 )
         raise StorageFailed("others write the same executions at the same time, again and again: send it again")
 
-    async def settle(self, numbers: Sequence[int]) -> list[int]:
-        """Folds what is stored of executions, and nobody may have folded; gives the numbers that none has any more.
-        Raises PyMongoError, StorageFailed, DecodeError."""
-        found = self._database.executions.find({"number": {"$in": list(numbers)}}, _HEAD)
+    async def settle(self, lasts: Mapping[int, int]) -> list[int]:
+        """Folds what is stored of executions, up to some events, and nobody may have folded; gives the numbers that no
+        execution has any more. Raises PyMongoError, StorageFailed, DecodeError."""
+        self._lasts = dict(lasts)
+        found = self._database.executions.find({"number": {"$in": list(lasts)}}, _HEAD)
         heads = {head["_id"]: head async for head in found}
         there = {head["number"] for head in heads.values()}
         heads = {execution_id: head for execution_id, head in heads.items() if not head["is_expired"]}
@@ -145,13 +147,15 @@ class Taking:
             for gone in [execution_id for execution_id, head in heads.items() if head["is_expired"]]:
                 del heads[gone], self.fates[gone]
             if not heads:
-                return [number for number in numbers if number not in there]
+                return [number for number in lasts if number not in there]
         raise StorageFailed("others write the same executions at the same time, again and again")
 
     async def _note_numbers(self) -> None:
-        self._noted.update(self._numbers.values())
+        for each in self._events:
+            number = self._numbers[each.event.workflow_execution_id]
+            self._lasts[number] = max(each.event.sequence_number, self._lasts.get(number, 0))
         if self._note is not None:
-            await self._note(sorted(self._noted))
+            await self._note(self._lasts)
 
     # --- executions ---
 
@@ -298,7 +302,7 @@ class Taking:
         ranges = [
             events_of(heads[execution_id]["number"], folding.standing.last_sequence)
             for execution_id, folding in foldings.items()
-            if folding.highest > folding.standing.last_sequence or not self._events
+            if max(folding.highest, self._lasts.get(heads[execution_id]["number"], 0)) > folding.standing.last_sequence
         ]
         stored: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
         if ranges:
