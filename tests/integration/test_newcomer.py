@@ -20,6 +20,8 @@ from tests.crash.test_tree_kill import free_port
 from tests.integration.runner_process import ROOT, until
 from tests.outside import find_tool, require
 
+pytestmark = pytest.mark.timeout(400)
+"""Each of them is a dozen processes after the other."""
 BLOCK = re.compile(r"(?:^`([\w.]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVING = re.compile(r"\bfastrunner (serve|receiver|dev|stigmer serve)\b|^python shop\.py$")
 COMMAND_TIMEOUT_S = 120

@@ -18,6 +18,7 @@ from tests.integration.test_newcomer import terminals as terminals
 from tests.unit.test_docs import blocks, called
 from tests.unit.test_links import PAGES
 
+pytestmark = pytest.mark.timeout(400)
 ELSEWHERE = {
     "README.md": "test_newcomer.py, but for `make`, which CI calls",
     "docs/tutorial.md": "test_newcomer.py",
