@@ -17,6 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from fastrunner.base import limits
+from fastrunner.base.clock import wall_ms
 from fastrunner.stigmer.fanout import CHANNEL
 from fastrunner.stigmer.server import CannotServe, ServiceOptions, StigmerService
 from fastrunner.stigmer.store import Arrived
@@ -385,14 +386,21 @@ async def test_what_a_dead_one_left_half_done_is_shown(url: str, monkeypatch: py
 
 
 async def test_verify_finishes_what_nobody_is_there_to_finish(url: str) -> None:
-    dead = MongoStore(url, retention_s=3600.0)
+    """What ends by that is kept for as long as services keep it."""
+    dead = MongoStore(url, retention_s=1.0)
     await dead._database.open()
-    bound(dead, Life(1 + 1 + 1 + 1))
-    first = event("e", 1, "workflow_started")
+    # It numbers and makes the execution, notes it, and stores both events.
+    bound(dead, Life(1 + 1 + 1 + 2))
+    late = [event("e", 1, "workflow_started"), event("e", 2, "workflow_completed", status="completed")]
     with pytest.raises(Died):
-        await dead.take([Arrived(first, first.SerializeToString())])
+        await dead.take([Arrived(each, each.SerializeToString()) for each in late])
     await dead.close()
     assert verified(Path("/nowhere"), FASTRUNNER_STIGMER_MONGODB_URL=url)[:2] == (
         0,
-        {"executions": 1, "events": 1, "unfinished": 1, "findings": 0},
+        {"executions": 1, "events": 2, "unfinished": 0, "findings": 0},
     )
+    store = MongoStore(url, retention_s=1.0)
+    await store.open()
+    assert await store.expire(wall_ms() + 24 * 3_600_000, 10) == 0
+    assert (await store.find("e")).standing.status == "completed"
+    await store.close()

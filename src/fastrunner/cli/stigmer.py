@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_FINDINGS = 1
 EXIT_CONFIGURATION = 2
-_where = settings_flags(StigmerSettings, ("data_dir", "mongodb_url"))
+_where = settings_flags(StigmerSettings, ("data_dir", "mongodb_url", "retention_s"))
 
 
 @click.group()
@@ -110,10 +110,11 @@ def _text(url: SecretStr | None) -> str | None:
 def verify(as_json: bool, **flags: Any) -> None:
     """Check the whole store: nothing missing, one last event each, what is shown follows from the events.
 
-    The service may run meanwhile. Exits with 1 if anything is wrong.
+    The service may run meanwhile. Exits with 1 if anything is wrong. In a database it first finishes what services have
+    left half-done; what ends by that is kept for --retention-s from then on, as with them.
     """
     from fastrunner.errors import RunnerError
-    from fastrunner.stigmer.opening import CannotServe, store_of
+    from fastrunner.stigmer.opening import CannotServe
     from fastrunner.stigmer.store.sqlite import FILE_NAME
 
     settings = _settings(flags)
@@ -123,11 +124,18 @@ def verify(as_json: bool, **flags: Any) -> None:
             "database with --mongodb-url"
         )
     try:
-        findings = asyncio.run(_verify(lambda: store_of(settings.data_dir, _text(settings.mongodb_url), 1.0), as_json))
+        findings = asyncio.run(_verify(lambda: _store(settings), as_json))
     except (CannotServe, RunnerError) as error:
         click.echo(printable(f"fastrunner stigmer: {error}"), err=True)
         sys.exit(EXIT_CONFIGURATION)
     sys.exit(EXIT_FINDINGS if findings else 0)
+
+
+def _store(settings: StigmerSettings) -> "Store":
+    """Raises CannotServe."""
+    from fastrunner.stigmer.opening import store_of
+
+    return store_of(settings.data_dir, _text(settings.mongodb_url), settings.retention_s)
 
 
 async def _verify(make: "Callable[[], Store]", as_json: bool) -> int:
