@@ -15,7 +15,9 @@ import apsw
 from fastrunner.engine.embedded.store.connection import connect
 from fastrunner.engine.embedded.store.journal_keeper import JournalKeeper
 
-SCHEMA = "pragma journal_mode = wal; create table if not exists t (id integer primary key, value blob)"
+SCHEMA = (
+    "pragma journal_mode = wal; pragma synchronous = off; create table if not exists t (id integer primary key, value)"
+)
 
 
 class Writing:

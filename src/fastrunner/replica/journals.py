@@ -25,6 +25,8 @@ from fastrunner.engine.embedded.store.wal_check import Mark, read_mark
 
 __all__ = ["START", "Broken", "Journal", "NotNow", "Piece", "Position"]
 
+_LOOKS_MAX: Final = 3
+"""An index that is just being written is not whole; it is a moment later."""
 _HEADER: Final = struct.Struct(">IIII8s")
 _HEADER_SIZE_BYTES: Final = 32
 _FRAME_HEADER: Final = struct.Struct(">II8s8s")
@@ -161,8 +163,12 @@ class Journal:
     # --- rounds ---
 
     def _mark(self) -> Mark | None:
-        with ExitStack() as held:
-            return read_mark(self.path, held)
+        for _ in range(_LOOKS_MAX):
+            with ExitStack() as held:
+                mark = read_mark(self.path, held)
+            if mark is not None:
+                return mark
+        return None
 
     def _rounds(self, committed: Position) -> Iterator[_Round]:
         """Kept ones and the one under way, which may be kept as far as it has been folded."""

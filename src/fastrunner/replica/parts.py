@@ -27,7 +27,7 @@ FOLDER: Final = "fastrunner"
 ALIVE: Final = "alive"
 """Written again and again."""
 BEGUN: Final = "begun"
-"""Written once, when a generation has everything."""
+"""Written once, before the first part."""
 
 _MAGIC: Final = b"FRPART1\n"
 _LENGTH: Final = struct.Struct(">I")

@@ -87,18 +87,22 @@ class Shipper:
             try:
                 is_last = False
                 while not is_last:
-                    is_last = self._stopping.is_set()
-                    pause_s = await self._tried_turn()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(pause_s):
-                            await self._stopping.wait()
+                    is_stopping = self._stopping.is_set()
+                    retry_s = await self._tried_turn()
+                    is_last = is_stopping and retry_s is None
+                    if not is_stopping:
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(limits.REPLICA_INTERVAL_S if retry_s is None else retry_s):
+                                await self._stopping.wait()
+                    elif retry_s is not None:
+                        await asyncio.sleep(retry_s)
             finally:
                 measuring.cancel()
                 if self._renewing is not None:
                     self._renewing.cancel()
 
-    async def _tried_turn(self) -> float:
-        """A turn; in how many seconds the next one is due."""
+    async def _tried_turn(self) -> float | None:
+        """A turn; in how many seconds another one is to make good for it, None if it has sent everything."""
         try:
             if not self._is_begun:
                 await self._take_up()
@@ -115,7 +119,7 @@ class Shipper:
             return _SOON_S if isinstance(error, NotNow) else limits.REPLICA_INTERVAL_S
         self._breaks = 0
         self._tell("")
-        return limits.REPLICA_INTERVAL_S
+        return None
 
     def _drop_stream(self) -> None:
         self._stream, self._next_reason = None, "gap"
@@ -170,13 +174,13 @@ class Shipper:
         snapshots = await asyncio.to_thread(self._snapshots)
         _log.info("the copy elsewhere begins with %d files, as generation %s", len(snapshots), stream.generation)
         try:
+            await self._put(stream.begun_name, b"")
             for snapshot in snapshots[:-1]:
                 await self._send_snapshot(stream, snapshot, now_ms)
             await self._send_snapshot(stream, snapshots[-1], now_ms, manifest)
         finally:
             discard(snapshots)
         self._metrics.replica_generations.labels(reason).inc()
-        await self._put(stream.begun_name, b"")
         await self._put(stream.alive_name, stream.alive(now_ms))
         return stream
 
