@@ -209,6 +209,9 @@ loop-temporal: build ## A loop of ITERATIONS (999000) on Temporal, each with a w
 bench-temporal: build ## Workflows per second beside peers on one Temporal server: ROUNDS (5) of COUNT (100), MEMORY=1 without a file
 	$(BIN)/python -m benchmarks.temporal --rounds $(or $(ROUNDS),5) --count $(or $(COUNT),100) $(if $(MEMORY),--memory)
 
+bench-tracing: build ## What tracing costs an accept, in ROUNDS (9) of COUNT (20000) executions off, on for none, 1 % and all
+	$(BIN)/python -m benchmarks.tracing --rounds $(or $(ROUNDS),9) --count $(or $(COUNT),20000)
+
 torture-stigmer: build ## Kill services, runner, Redis and the store of two Stigmer Services for MINUTES (30) with SEED; then compare everything
 	$(BIN)/python -m tests.crash.stigmer_torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 

@@ -29,6 +29,10 @@ OTHERS = sorted(path for name in ("tests", "tools", "benchmarks", "examples") fo
 
 BELOW = {"__version__", "_pb", "_version", "base", "config", "counts", "errors", "progress"}
 """What every room may use; these know nobody above them."""
+PLACED = BELOW | {"tracing.context"}
+"""The same for those that pass on where in a trace something is."""
+TRACED = PLACED | {"tracing.execution", "tracing.span"}
+"""And for those that say what is traced of an execution."""
 STORE = BELOW | {"engine.embedded.store"}
 MAY_IMPORT = {
     **dict.fromkeys(BELOW, BELOW),
@@ -39,36 +43,38 @@ MAY_IMPORT = {
     "jq": {"base"},
     "wire": {"base"},
     "progress": BELOW | {"_wire"},
-    "engine": BELOW | {"_core", "access.principal"},
-    "engine.embedded.store": BELOW | {"_wire", "access.sealing", "engine"},
+    "tracing": BELOW,
+    "engine": PLACED | {"_core", "access.principal", "tracing.span"},
+    "engine.embedded.store": BELOW | {"_wire", "access.sealing", "engine", "tracing.span"},
     "engine.build": BELOW
     | {"access.sealing", "blobs", "engine", "engine.embedded", "engine.temporal", "routing.placement"}
-    | {"events.schedules.calls", "events.sinks.delivery"},
+    | {"events.schedules.calls", "events.sinks.delivery", "tracing.tracer"},
     "engine.temporal": BELOW
     | {"_core", "access.files", "access.principal", "access.sealing", "blobs", "engine", "engine.embedded.admit"}
     | {"engine.embedded.run.commands", "engine.embedded.run.family", "events.attributes", "events.file", "events.index"}
     | {"events.schedules", "events.sinks.delivery"},
     "engine.embedded.admit": BELOW | {"_core", "_wire", "engine", "routing.placement"},
-    "engine.embedded.run": BELOW | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},
+    "engine.embedded.run": TRACED | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},
     "engine.embedded.commit": STORE
-    | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.run", "routing.placement"},
+    | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.run", "routing.placement"}
+    | {"tracing.span"},
     "engine.embedded": STORE
     | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.commit", "engine.embedded.run"}
-    | {"access.principal", "events.index", "routing.placement"},
+    | {"access.principal", "events.index", "routing.placement", "tracing"},
     "registry": STORE | {"_core", "blobs", "engine"},
     "events": STORE,
     "events.schedules": STORE | {"_core", "access.principal", "engine", "events.bus", "events.file"},
     "events.lifecycle": STORE | {"engine", "events.sinks.delivery"},
-    "tasks": BELOW | {"_core", "access.egress", "engine", "events.sinks.delivery"},
+    "tasks": PLACED | {"_core", "access.egress", "engine", "events.sinks.delivery"},
     "resources": BELOW | {"_core", "access.egress", "engine", "tasks"},
     "access": BELOW,
-    "callback": BELOW | {"access.files", "engine"},
-    "routing": BELOW | {"_wire", "access.principal"},
+    "callback": TRACED | {"access.files", "engine", "tracing.tracer"},
+    "routing": PLACED | {"_wire", "access.principal"},
     "service": BELOW
     | {"_core", "_wire", "access.audit", "access.principal", "access.roles", "engine", "routing.facts"}
     | {"events.attributes"},
-    "service.transport": BELOW | {"access", "routing.facts", "service"},
-    "web": BELOW | {"access", "events.attributes"},
+    "service.transport": PLACED | {"access", "routing.facts", "service"},
+    "web": PLACED | {"access", "events.attributes"},
     "web.documents": BELOW | {"_core", "diagram", "web"},
     "replica": STORE | {"blobs", "data.backup"},
     "data": STORE

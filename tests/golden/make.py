@@ -24,8 +24,12 @@ import apsw
 
 from fastrunner import _version
 from fastrunner._core import ExternalResource
+from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Definition, DefinitionRef
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
+from fastrunner.tracing.context import TraceContext
+from fastrunner.tracing.span import Span
+from fastrunner.tracing.tracer import Sampler, Tracer
 from tests.integration.engines import (
     CALL,
     SET,
@@ -96,6 +100,20 @@ class _Registry:
         )
 
 
+TRACED = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", True, "vendor=a")
+"""Where the caller of one is, which has spans that no collector has taken."""
+
+
+class _Away:
+    """A collector that takes nothing."""
+
+    def export(self, spans: Sequence[Span]) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
 async def fill(path: Path) -> None:
     """Executions that are finished, failed, waiting for an effect or a timer, and paused."""
     with mock.patch.object(_version, "__version__", RUNNER_VERSION):
@@ -106,6 +124,7 @@ async def _fill(path: Path) -> None:
     performer = Performer()
     settings: dict[str, Any] = {"listener": lambda row: None, "wall_ms": lambda: NOW_MS, "definitions": _Registry()}
     settings["resources"] = _Resources()
+    settings["tracer"] = Tracer(Sampler(ratio=0, is_parent_based=True), _Away, Metrics())
     async with engine_on(path, performer, **settings) as engine:
         await engine.submit(submission("finished", SET, metadata=b"\x0a\x00"))
         await engine.submit(submission("failed", CALL.replace("{kept: true}", "'${ error(\"no\") }'")))
@@ -131,6 +150,7 @@ async def _fill(path: Path) -> None:
         await engine.pause("told", "")
         await send(engine, {"id": "e", "data": {"n": 1}})
         await until(lambda: engine._metrics.events_matched.value == 1, "the event to be found")
+        await engine.submit(submission("traced", SET, trace=TRACED))
         await engine.submit(submission("last", SET))
         await until(lambda: _acknowledged(engine), "the acknowledgement")
 

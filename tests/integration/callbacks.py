@@ -17,6 +17,7 @@ from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EventsListener, UnacknowledgedEvents
 from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
+from fastrunner.tracing.span import Span
 
 TOKEN = "callback-secret"
 
@@ -84,6 +85,9 @@ class SqliteOutbox:
     def acknowledge(self, execution_id: str, sequence: int) -> None:
         self.acknowledgements.append((execution_id, sequence))
         self._pending[execution_id] = max(sequence, self._pending.get(execution_id, 0))
+
+    def keep_span(self, execution_id: str, span: Span) -> None:
+        """Nothing is traced here."""
 
     def give_up(self, execution_id: str, sequence: int) -> None:
         self.given_up.append((execution_id, sequence))

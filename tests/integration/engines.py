@@ -25,6 +25,7 @@ from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.errors import UnknownExecution
 from fastrunner.events.bus import EventBus
 from fastrunner.routing.placement import Places
+from fastrunner.tracing.tracer import Tracer
 
 __all__ = [
     "CALL",
@@ -131,6 +132,7 @@ async def engine_on(
     resources: Resources | None = None,
     data_keys: DataKeys | None = None,
     performers: Mapping[str, EffectPerformer] | None = None,
+    tracer: Tracer | None = None,
     **settings: Any,
 ) -> AsyncIterator[EmbeddedEngine]:
     """A started engine that owns all shards of `path`; drained at the end. `performers` are those of further kinds."""
@@ -147,6 +149,7 @@ async def engine_on(
         places=Places.alone(shards),
         wall_ms=wall_ms,
         data_keys=data_keys,
+        tracer=tracer,
     )
     if listener is not None:
         engine.outbox.listen(listener)

@@ -25,7 +25,7 @@ from tests.integration.runner_process import ROOT
 from tests.integration.test_cli import fastrunner
 
 UNFINISHED = {"calling", "far", "hearing", "waiting", "paused", "large", "posting", "parent", "parent~1", "told"}
-COMPLETED = {"finished", "result", "last"}
+COMPLETED = {"finished", "result", "traced", "last"}
 
 
 @pytest.fixture(scope="module")

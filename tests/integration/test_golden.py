@@ -21,6 +21,7 @@ from fastrunner.engine.embedded.store import proofs
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
+from fastrunner.tracing.span import Span
 from tests.golden import make
 from tests.integration.engines import Performer, all_events, assert_whole, engine_on, folder, send, until_status
 
@@ -120,6 +121,12 @@ async def test_file_of_any_version_opens_and_everything_in_it_goes_on(
             assert (await until_status(engine, "told", "completed")).output_json == '[{"n":1}]'
             await send(engine, {"id": "later", "data": {"n": 2}})
             assert (await until_status(engine, "hearing", "completed")).output_json == '[{"n":2}]'
+        if version >= 12:
+            assert _rows(path, "select trace from executions where execution_id = 'traced'") == [
+                (f"{make.TRACED.parent} {make.NOW_MS} {make.TRACED.state}",)
+            ]
+            spans = [Span.decoded(row[0]) for row in _rows(path, "select span from spans")]
+            assert sorted(span.name for span in spans) == ["accept", "execute tests/test"]
         if version >= 4:
             await until_status(engine, "posting", "completed")
         if version >= 3:
@@ -150,6 +157,7 @@ COMPARED = (
     "select * from orders order by execution_key",
     "select * from events order by event_key",
     "select * from feed",
+    "select * from spans order by span_id",
     "select sql from sqlite_schema order by name",
 )
 

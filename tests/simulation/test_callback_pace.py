@@ -17,6 +17,7 @@ from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import EventsListener, UnacknowledgedEvents
 from fastrunner.progress.wire import split
+from fastrunner.tracing.span import Span
 from tests.simulation.pace import live
 from tests.simulation.virtual import VirtualTime
 
@@ -82,6 +83,9 @@ class Outbox:
 
     def give_up(self, execution_id: str, sequence: int) -> None:
         self.acknowledge(execution_id, sequence)
+
+    def keep_span(self, execution_id: str, span: Span) -> None:
+        """Nothing is traced here."""
 
 
 class Receiver:

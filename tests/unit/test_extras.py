@@ -62,7 +62,7 @@ json.dump({"found": found, "performed": told}, sys.stdout)
 """
 
 
-OF_SETTINGS = {"temporal", "s3", "stigmer"}
+OF_SETTINGS = {"otel", "s3", "stigmer", "temporal"}
 """Extras that no document needs, but a setting."""
 
 

@@ -32,6 +32,16 @@ REACHED = {
         "REPLICA_RETRY_S_MAX": "test_a_store_that_is_away_holds_nobody_and_is_caught_up_with",
         "REPLICA_WHOLE_SIZE_BYTES_MAX": "test_a_store_that_is_away_holds_nobody_and_is_caught_up_with",
     },
+    "unit/test_tracing.py": {
+        "TRACE_ATTRIBUTE_SIZE_CHARS_MAX": "test_attributes_are_bounded",
+        "TRACE_BATCH_SPANS_MAX": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
+        "TRACE_DRAIN_S_MAX": "test_a_collector_that_hangs_holds_nobody_up",
+        "TRACE_EXPORT_S_MAX": "test_a_collector_that_hangs_holds_nobody_up",
+        "TRACE_EXPORT_DELAY_S": "test_a_worker_that_stops_exports_at_once_and_waits_for_nobody_for_long",
+        "TRACE_QUEUE_SPANS_MAX": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
+        "TRACE_RETRY_PAUSE_S": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
+        "TRACE_STATE_SIZE_CHARS_MAX": "test_a_place_in_a_trace_is_read_and_passed_on",
+    },
     "unit/test_temporal_bus.py": {
         "TEMPORAL_BUS_EVENTS_SIZE_BYTES_MAX": "test_what_is_not_heard_yet_keeps_new_events_out",
         "TEMPORAL_BUS_KNOWN_COUNT_MAX": "test_as_many_duplicates_are_known_as_may",

@@ -9,7 +9,15 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["EXTRAS", "Extra", "engine_refusal", "extra_refusal", "stigmer_refusal", "store_refusal"]
+__all__ = [
+    "EXTRAS",
+    "Extra",
+    "engine_refusal",
+    "extra_refusal",
+    "stigmer_refusal",
+    "store_refusal",
+    "tracing_refusal",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,7 @@ class Extra:
 _TEMPORAL: Final = Extra("temporal", "temporalio")
 _S3: Final = Extra("s3", "obstore")
 _STIGMER: Final = Extra("stigmer", "pymongo")
+_OTEL: Final = Extra("otel", "opentelemetry.exporter.otlp.proto.grpc")
 _MQTT: Final = Extra("mqtt", "paho")
 
 EXTRAS: Final = {
@@ -71,7 +80,18 @@ def stigmer_refusal() -> str:
     return f"it needs libraries that are not installed here: pip install 'fastrunner[{_STIGMER.name}]'"
 
 
+def tracing_refusal() -> str:
+    """Why nothing can be traced; empty if it can."""
+    if _is_there(_OTEL.module):
+        return ""
+    return f"tracing needs libraries that are not installed here: pip install 'fastrunner[{_OTEL.name}]'"
+
+
 @cache
 def _is_there(module: str) -> bool:
     # What is installed later counts from the next start, like any other change of what a process is made of.
-    return find_spec(module) is not None
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        # A package around it.
+        return False

@@ -20,7 +20,7 @@ from fastrunner.base.printable import printable
 
 __all__ = ["LIBRARIES", "LibraryFilter"]
 
-LIBRARIES: Final = ("aiohttp", "asyncio", "grpc", "other")
+LIBRARIES: Final = ("aiohttp", "asyncio", "grpc", "opentelemetry", "other")
 """The libraries whose records are counted by name."""
 _OURS: Final = ("fastrunner", "__main__", "py.warnings")
 _FRAMES_MAX: Final = 6

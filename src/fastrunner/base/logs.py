@@ -33,6 +33,18 @@ _CHATTY: Final = ("grpc", "aiohttp", "asyncio", "hpack")
 
 
 _libraries: Final = LibraryFilter()
+_traces: dict[str, Callable[[str], tuple[str, str] | None]] = {}
+"""Empty where nothing is traced."""
+
+
+def name_traces(ids_of: Callable[[str], tuple[str, str] | None]) -> None:
+    """Has records about an execution say which trace it is in: `ids_of` gives trace and span by the execution's id."""
+    _traces["ids"] = ids_of
+
+
+def _trace_of(execution_id: object) -> tuple[str, str] | None:
+    ids_of = _traces.get("ids")
+    return None if ids_of is None else ids_of(str(execution_id))
 
 
 def count_library_records(count: Callable[[str], object]) -> None:
@@ -54,7 +66,8 @@ def _text(value: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: time, level, logger, message, process; execution_id and error where there is one."""
+    """One JSON object per record: time, level, logger, message, process; execution_id, of one that is traced trace_id
+    and span_id, and error where there is one."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -72,6 +85,9 @@ class JsonFormatter(logging.Formatter):
         execution_id = getattr(record, "execution_id", None)
         if execution_id is not None:
             fields["execution_id"] = _text(str(execution_id))
+            ids = _trace_of(execution_id)
+            if ids is not None:
+                fields["trace_id"], fields["span_id"] = ids
         if record.exc_info:
             fields["error"] = redact(_text(self.formatException(record.exc_info)))
         return orjson.dumps(fields).decode("utf-8")
@@ -93,7 +109,8 @@ class ConsoleFormatter(logging.Formatter):
         line = f"{time} {shown} {self._process:<10} {printable(redact(record.getMessage()))}"
         execution_id = getattr(record, "execution_id", None)
         if execution_id is not None:
-            line += f" [{printable(str(execution_id))}]"
+            ids = _trace_of(execution_id)
+            line += f" [{printable(str(execution_id))}{'' if ids is None else f' trace {ids[0]}'}]"
         if record.exc_info:
             trace = redact(self.formatException(record.exc_info)).split("\n")
             line += "".join(f"\n  {printable(each)}" for each in trace)

@@ -20,6 +20,7 @@ from fastrunner.base.printable import printable
 from fastrunner.callback.credentials import Credentials
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
+from fastrunner.tracing.context import current_headers
 
 __all__ = ["DeliveryFailed", "ProgressClient", "Reaction", "Reporter"]
 
@@ -192,7 +193,10 @@ class ProgressClient:
         crash.reach_soon(CrashPoint.AFTER_CALLBACK_SEND, asyncio.get_running_loop().call_later)
         try:
             reply: bytes = await method(
-                request, timeout=self._timeout_s, metadata=self._credentials.metadata, wait_for_ready=patient or None
+                request,
+                timeout=self._timeout_s,
+                metadata=(*self._credentials.metadata, *current_headers()),
+                wait_for_ready=patient or None,
             )
         except grpc.aio.AioRpcError as error:
             code = error.code()

@@ -13,9 +13,11 @@ from fastrunner.base.crash import CrashPoint
 from fastrunner.callback.breaker import Breaker, BreakerState
 from fastrunner.callback.client import DeliveryFailed, Reaction, Reporter
 from fastrunner.callback.queue import EventQueue, Lane, Parcel
+from fastrunner.callback.traces import TracedDelivery
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Outbox
 from fastrunner.progress.wire import frames
+from fastrunner.tracing.tracer import Tracer
 
 __all__ = ["Courier"]
 
@@ -25,7 +27,17 @@ log = logging.getLogger(__name__)
 class Courier:
     """Performs deliveries; shares queue and breaker with the pipeline that starts them."""
 
-    def __init__(self, client: Reporter, queue: EventQueue, breaker: Breaker, outbox: Outbox, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        client: Reporter,
+        queue: EventQueue,
+        breaker: Breaker,
+        outbox: Outbox,
+        metrics: Metrics,
+        tracer: Tracer | None = None,
+    ) -> None:
+        """`tracer` has spans of deliveries; None: nothing is traced."""
+        self._tracer = tracer
         self.single_until_s = 0.0
         """Until when events are sent one by one, because the receiver has no ReportProgressBatch."""
         self._client = client
@@ -39,6 +51,7 @@ class Courier:
         """Delivers the flights of one or more lanes, one event per call if `single` (then of one lane)."""
         taken: dict[Lane, int] = {parcel.lane: parcel.first - 1 for parcel in reversed(parcels)}
         refused: set[Lane] = set()
+        traced = None if self._tracer is None else TracedDelivery(self._tracer, self._outbox, parcels)
         try:
             if single:
                 await self._deliver_single(parcels, taken)
@@ -56,6 +69,8 @@ class Courier:
                 log.exception("callbacks suspended: a delivery ended unexpectedly")
         finally:
             self._breaker.abandoned()
+            if traced is not None:
+                traced.ended(taken)
             self._settle(taken, refused)
 
     # --- batches ---

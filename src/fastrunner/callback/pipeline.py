@@ -19,6 +19,7 @@ from fastrunner.callback.queue import EventQueue, Parcel
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Outbox, UnacknowledgedEvents
+from fastrunner.tracing.tracer import Tracer
 
 __all__ = ["CallbackPipeline"]
 
@@ -36,6 +37,7 @@ class CallbackPipeline:
     Make it before the engine starts (it registers as the outbox's listener) and only if a receiver is configured;
     `start` it once the engine has started; `drain` it before the engine closes its store, so that acknowledgements are
     still written. `wall_ms` is the engine's clock: by another one, what the engine wrote a moment ago may be old.
+    `tracer` has spans of deliveries; None: nothing is traced.
     Raises ValueError if STIGMER_SERVICE_ENDPOINT is not set.
     """
 
@@ -48,6 +50,7 @@ class CallbackPipeline:
         wall_ms: Callable[[], int] | None = None,
         queue_events_max: int = limits.CALLBACK_QUEUE_EVENTS_MAX,
         make_client: Callable[[Config, Metrics], Reporter] = ProgressClient,
+        tracer: Tracer | None = None,
     ) -> None:
         if not config.stigmer_service_endpoint:
             raise ValueError("callbacks need STIGMER_SERVICE_ENDPOINT; without it there is nothing to deliver to")
@@ -65,6 +68,7 @@ class CallbackPipeline:
         self._timer_s = 0.0
         self._draining = False
         self._make_client = make_client
+        self._tracer = tracer
         self._idle = asyncio.Event()
         outbox.listen(self._offer)
 
@@ -81,7 +85,7 @@ class CallbackPipeline:
     async def start(self) -> None:
         """Opens the channel and begins to deliver, first of all what the outbox holds from before."""
         self._client = self._make_client(self._config, self._metrics)
-        self._courier = Courier(self._client, self._queue, self._breaker, self._outbox, self._metrics)
+        self._courier = Courier(self._client, self._queue, self._breaker, self._outbox, self._metrics, self._tracer)
         self._background = [
             asyncio.create_task(self._catch_up.run(), name="callback catch-up"),
             asyncio.create_task(self._tick(), name="callback gauges"),

@@ -89,7 +89,7 @@ class Lane:
 
     __slots__ = (
         "acknowledged", "behind", "budget", "execution_id", "failures", "flight", "missed", "place", "ready_s",
-        "rewound", "rows", "tail", "wanted",
+        "rewound", "rows", "tail", "trace", "wanted",
     )  # fmt: skip
 
     def __init__(self, execution_id: str, acknowledged: int, budget: Budget) -> None:
@@ -102,6 +102,8 @@ class Lane:
         # The receiver asked for events it lacks: their age is no reason to give them up.
         self.wanted = False
         self.failures = 0
+        # What is traced of its execution, as `ExecutionTrace.text` has it.
+        self.trace = ""
         self.place = Place.IN_FLIGHT
         self.ready_s = 0.0
 
@@ -181,6 +183,7 @@ class EventQueue:
             self._look_up(self._open(row.execution_id, position, self.stored))
         elif self.announced.room(events, len(row.messages)):
             lane = self._open(row.execution_id, before, self.announced)
+            lane.trace = row.trace
             self._append(lane, row.first_sequence, row.last_sequence, row.messages, now_ms)
             self._make_ready(lane, now_s)
         else:
@@ -375,6 +378,7 @@ class EventQueue:
     def _append_rest(self, lane: Lane, row: UnacknowledgedEvents, stored_ms: int) -> None:
         """Appends what the lane lacks of a row that reaches beyond its tail."""
         first, messages = row.first_sequence, row.messages
+        lane.trace = row.trace
         if first <= lane.tail:
             _, offset = offset_after(messages, lane.tail + 1 - first, len(messages))
             first, messages = lane.tail + 1, messages[offset:]

@@ -2,6 +2,7 @@
 
     fields.py    how a setting is read
     settings.py  those of a runner        temporal.py  those of its distributed engine
+    tracing.py   those of its traces
     runner.py    all of them: what must fit together, loading
     clients.py   those of the commands that talk to a runner
     stigmer.py   those of a Stigmer Service

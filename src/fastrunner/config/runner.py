@@ -25,6 +25,7 @@ from fastrunner.config.fields import Authentication, ConfigurationError, DataSet
 from fastrunner.config.settings import RunnerSettings
 from fastrunner.config.stigmer import StigmerSettings
 from fastrunner.config.temporal import TemporalSettings, unread_temporal
+from fastrunner.config.tracing import TracingSettings
 
 __all__ = [
     "Config",
@@ -54,7 +55,7 @@ _KEYS_IN_FILES: Final = ("STIGMER_SERVICE_API_KEY", "TEMPORAL_API_KEY")
 S = TypeVar("S", bound=BaseSettings)
 
 
-class Config(TemporalSettings, RunnerSettings):
+class Config(TracingSettings, TemporalSettings, RunnerSettings):
     """Settings of one runner."""
 
     @property
@@ -62,7 +63,7 @@ class Config(TemporalSettings, RunnerSettings):
         """Whether callers prove who they are."""
         return bool(self.callers_file or self.jwt_issuer or self.tls_client_ca_file)
 
-    @field_validator("log_level", "env", "auth", mode="before")
+    @field_validator("log_level", "env", "auth", "otel_traces_sampler", "otel_traces_exporter", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
@@ -106,6 +107,7 @@ class Config(TemporalSettings, RunnerSettings):
         self._check_tls()
         self._check_callers()
         self._check_temporal()
+        self.check_tracing()
         return self
 
     def _check_temporal(self) -> None:
@@ -118,6 +120,7 @@ class Config(TemporalSettings, RunnerSettings):
             "FASTRUNNER_DATA_KEY_FILE": self.data_key_file,
             "FASTRUNNER_LIFECYCLE_SINKS": self.lifecycle_sinks,
             "FASTRUNNER_REPLICA_URL": self.replica_url,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.otel_endpoint if self.traces else None,
         }
         check_temporal([name for name, value in of_one_machine.items() if value is not None])
         refusals = unread_temporal({name.upper() for name, value in os.environ.items() if value})

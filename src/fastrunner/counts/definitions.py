@@ -203,6 +203,7 @@ class Metrics(_Definitions):
         self._define_executions()
         self._define_storage()
         self._define_callbacks()
+        self._define_traces()
         self._define_cloud_events()
         self._define_schedules()
         self._define_listeners()
@@ -317,6 +318,14 @@ class Metrics(_Definitions):
         self.callback_breaker_open = self._gauge(
             "callback_breaker_open", "Workers whose callbacks are suspended after failures"
         )
+
+    def _define_traces(self) -> None:
+        self.spans = self._counters(
+            "spans_total",
+            "Spans of traces by what became of them: exported or dropped once; failed as often as an export did",
+            {"outcome": ("exported", "failed", "dropped")},
+        )
+        self.spans_queued = self._gauge("spans_queued", "Spans in memory that wait for the collector")
 
     def _define_cloud_events(self) -> None:
         self.events_published = self._counters(

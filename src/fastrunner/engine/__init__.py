@@ -12,6 +12,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 from fastrunner._core import EffectFailure, EffectResult, ExternalResource, PerformEffect, Plan, Problem
 from fastrunner.access.principal import Principal
 from fastrunner.engine.pages import Page
+from fastrunner.tracing.context import TraceContext
+from fastrunner.tracing.span import Span
 
 __all__ = [
     "LATEST",
@@ -37,6 +39,7 @@ __all__ = [
     "ReportRefused",
     "Resources",
     "SecretSource",
+    "Settled",
     "Submission",
     "UnacknowledgedEvents",
     "WorkerEngine",
@@ -148,6 +151,12 @@ class Submission:
     """The texts from elsewhere that a registered document has; those of others are fetched."""
     temporal_workflow_id: str = field(default="", compare=False)
     """Its workflow in Temporal, where that keeps executions; known once the submission is accepted."""
+    trace: TraceContext | None = field(default=None, compare=False)
+    """Where whoever submits it is in a trace; None: nowhere."""
+    received_ms: int = field(default=0, compare=False)
+    """When the request arrived, in milliseconds since the epoch; 0: when the engine has it."""
+    taken_ms: int = field(default=0, compare=False)
+    """When the worker took it up that it was forwarded to; 0: it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,10 +477,16 @@ class UnacknowledgedEvents:
     """Sequence number of the last event."""
     messages: bytes
     """The events, each a length-delimited field 1: rows concatenate to a ReportProgressBatchRequest."""
+    trace: str = ""
+    """What is traced of the execution, as `ExecutionTrace.text` has it; empty: nothing."""
 
 
 EventsListener = Callable[[UnacknowledgedEvents], None]
 """Told on the loop, after the commit, in sequence per execution."""
+
+
+Settled = Callable[[str], None]
+"""Told the id of a span that need not be kept any longer."""
 
 
 class Outbox(Protocol):
@@ -495,6 +510,10 @@ class Outbox(Protocol):
 
     def give_up(self, execution_id: str, sequence: int) -> None:
         """Nothing up to `sequence` is sent any more, whether or not a receiver has it; written with the next commit."""
+
+    def keep_span(self, execution_id: str, span: Span) -> Settled | None:
+        """A span of a delivery is kept, with the commit that has the acknowledgement, until it is settled; None where
+        the execution is not there any more."""
 
 
 class ReportRefused(Exception):

@@ -25,6 +25,7 @@ from fastrunner.engine.schedules import ScheduleBook
 from fastrunner.events.schedules.calls import Call
 from fastrunner.events.sinks.delivery import Post
 from fastrunner.routing.placement import Places
+from fastrunner.tracing.tracer import Tracer
 
 __all__ = ["EventDoor", "build_engine", "event_door", "shared_schedules"]
 
@@ -71,13 +72,14 @@ def build_engine(
     report: Report | None,
     blobs: BlobStore | None,
     temporal_keys: DataKeys | None,
+    tracer: Tracer | None,
 ) -> WorkerEngine:
     """The engine of one worker, not yet opened; call on the worker's loop.
 
     `death` is how the worker before this one died, if nobody asked it to end; `data_keys` seal what is stored.
     Registered workflows are found on one machine in `definitions`, else in `lookups`. `report` is for executions that
     report by themselves; None: nobody receives anything. `blobs` and `temporal_keys` are the distributed engine's: what
-    takes large values, what seals histories.
+    takes large values, what seals histories. `tracer` traces the executions of one machine; None: nothing does.
     """
     if config.temporal_service_address is not None:
         # Its libraries come with an extra, and take half a second and 50 MB.
@@ -110,6 +112,7 @@ def build_engine(
         wall_ms=clock.steady_ms,
         death=death,
         data_keys=data_keys,
+        tracer=tracer,
     )
 
 

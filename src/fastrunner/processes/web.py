@@ -19,13 +19,14 @@ from google.protobuf.message import Message
 from fastrunner.access.certificates import RotatingContext
 from fastrunner.access.principal import Principal
 from fastrunner.base import descriptors, limits
-from fastrunner.base.clock import wall_ms
+from fastrunner.base.clock import steady_ms, wall_ms
 from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import Unavailable
 from fastrunner.processes.credentials import Credentials, Looks, web_credentials
 from fastrunner.processes.link import ChildContext, ExitCode
 from fastrunner.routing.asking import Asking
 from fastrunner.routing.facts import CallFacts
+from fastrunner.tracing.context import CURRENT
 from fastrunner.web.app import STATE, TreeState, build_app
 from fastrunner.web.connections import CONNECTIONS
 from fastrunner.web.runner import RunnerBackend
@@ -100,27 +101,31 @@ class _Workers:
 
     def __init__(self, context: ChildContext) -> None:
         self._asking = Asking(context.config.workers, context.folder.socket_of)
+        self._traces = context.config.traces
 
     async def call(self, method: str, request: Message, principal: Principal | None) -> bytes:
         """See web.api.runner.Calls."""
         deadline_ms = wall_ms() + int(limits.API_RUNNER_CALL_S_MAX * 1000)
         try:
             async with asyncio.timeout(limits.API_RUNNER_CALL_S_MAX):
-                return await self._asking.call(method, request.SerializeToString(), _facts(principal, deadline_ms))
+                return await self._asking.call(method, request.SerializeToString(), self._facts(principal, deadline_ms))
         except TimeoutError:
             raise Unavailable(f"{method}: no worker has answered within {limits.API_RUNNER_CALL_S_MAX:g} s") from None
 
     def stream(self, method: str, request: Message, principal: Principal | None) -> AsyncGenerator[bytes, None]:
         """See web.runner.StreamingCalls."""
-        return self._asking.stream(method, request.SerializeToString(), _facts(principal, 0))
+        return self._asking.stream(method, request.SerializeToString(), self._facts(principal, 0))
+
+    def _facts(self, principal: Principal | None, deadline_ms: int) -> CallFacts:
+        peer = "http" if principal is None else principal.name
+        facts = CallFacts(peer, deadline_ms, local=False, principal=principal)
+        if self._traces:
+            facts.received_ms, facts.trace = steady_ms(), CURRENT.get()
+        return facts
 
     def close(self) -> None:
         """Closes all links."""
         self._asking.close()
-
-
-def _facts(principal: Principal | None, deadline_ms: int) -> CallFacts:
-    return CallFacts("http" if principal is None else principal.name, deadline_ms, local=False, principal=principal)
 
 
 class _BusOnDemand:

@@ -20,7 +20,7 @@ from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.cpus import usable_cpus
-from fastrunner.base.logs import count_library_records
+from fastrunner.base.logs import count_library_records, name_traces
 from fastrunner.base.sinks import SinkAddress
 from fastrunner.blobs import BlobStore, open_store
 from fastrunner.callback import CallbackPipeline
@@ -52,6 +52,7 @@ from fastrunner.service.transport.call_queue import Listener
 from fastrunner.service.transport.server import Server, new_listener
 from fastrunner.tasks import build_performers
 from fastrunner.tasks.emit.sinks import HttpPost
+from fastrunner.tracing.tracer import Tracer, new_tracer
 
 
 def run_worker(context: ChildContext) -> int:
@@ -123,11 +124,23 @@ def _reports_of(config: Config, metrics: Metrics) -> DirectReports | None:
     return DirectReports(config, metrics) if is_wanted else None
 
 
-def _callbacks_of(config: Config, engine: WorkerEngine, metrics: Metrics) -> CallbackPipeline | None:
+def _callbacks_of(
+    config: Config, engine: WorkerEngine, metrics: Metrics, tracer: Tracer | None
+) -> CallbackPipeline | None:
     """Who delivers what the outbox holds; None if there is none, or nobody receives it."""
     if engine.outbox is None or config.stigmer_service_endpoint is None:
         return None
-    return CallbackPipeline(config, engine.outbox, metrics, wall_ms=clock.steady_ms)
+    return CallbackPipeline(config, engine.outbox, metrics, wall_ms=clock.steady_ms, tracer=tracer)
+
+
+def _tracer_of(config: Config, metrics: Metrics) -> Tracer | None:
+    """What traces executions, None: nothing does; what is logged is told to both."""
+    records = metrics.library_log_records
+    count_library_records(lambda library: records.labels(library).inc())
+    tracer = new_tracer(config, metrics)
+    if tracer is not None:
+        name_traces(tracer.ids_of)
+    return tracer
 
 
 class Worker:
@@ -143,8 +156,7 @@ class Worker:
         self._link = context.link
         self._index, self._wakes = context.index, context.shared.wakes
         self._metrics = Metrics(segment=context.segment)
-        records = self._metrics.library_log_records
-        count_library_records(lambda library: records.labels(library).inc())
+        self._tracer = _tracer_of(config, self._metrics)
         is_local = config.temporal_service_address is None
         self._places = places = context.shared.places(context.index, config.workers, anywhere=not is_local)
         self._workflows_dir = config.workflows_dir
@@ -175,9 +187,10 @@ class Worker:
             None if self._reports is None else self._reports.send,
             blobs,
             context.shared.temporal_keys,
+            self._tracer,
         )
         # Registers with the engine, so it must be there before the engine starts.
-        self._callbacks = _callbacks_of(config, self._engine, self._metrics)
+        self._callbacks = _callbacks_of(config, self._engine, self._metrics, self._tracer)
         self._router = Router(places, context.folder.socket_of, self._metrics, status_of)
         # What a replica's own folder has is known to no other one.
         keeps = (config.data_dir, context.shared.data_keys)
@@ -192,7 +205,8 @@ class Worker:
             self._schedules or shared_schedules(self._engine, self._call),
         )
         self._credentials = credentials
-        self._server = Server(self._service, self._metrics, listener, credentials.gate, credentials.audit)
+        served = (self._service, self._metrics, listener, credentials.gate, credentials.audit)
+        self._server = Server(*served, traces=self._tracer is not None)
         self._troubles = Troubles(self._report_trouble)
         self._memory = MemoryReturn()
         self._looks = Looks()
@@ -264,6 +278,9 @@ class Worker:
             await self._callbacks.drain(min(limits.DRAIN_CALLBACKS_S_MAX, max(0.0, end_s - monotonic_s())))
         if self._lifecycle is not None:
             await self._lifecycle.close()
+        if self._tracer is not None:
+            # What the collector has now leaves the store with its last commit.
+            await self._tracer.close(max(0.0, end_s - monotonic_s()))
         await self._engine.drain(max(0.0, end_s - monotonic_s()))
         if self._reports is not None:
             await self._reports.close()

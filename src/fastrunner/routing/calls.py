@@ -56,6 +56,13 @@ def _caller(principal: Principal | None) -> Caller | None:
     )
 
 
+def _trace(request: Request, facts: CallFacts) -> None:
+    """Puts what is traced of a call into it."""
+    request.received_ms = facts.received_ms
+    if facts.trace is not None:
+        request.traceparent, request.tracestate = facts.trace.parent, facts.trace.state
+
+
 class Room:
     """How many calls of a link may wait for an answer, and how large they may be; a client has a part of both."""
 
@@ -138,6 +145,8 @@ class Call(abc.ABC):
 
     def __init__(self, method: str, payload: bytes, facts: CallFacts) -> None:
         self.request = Request(method=method, payload=payload, peer=facts.peer, caller=_caller(facts.principal))
+        if facts.received_ms:
+            _trace(self.request, facts)
         self.method = method
         self.client = facts.peer
         self.size_bytes = len(payload)

@@ -15,6 +15,7 @@ from fastrunner._pb.fastrunner.router.v1.views_pb2 import ExecutionIdView
 from fastrunner._wire import read_execution_id
 from fastrunner.access.principal import Principal
 from fastrunner.errors import InvalidRequest
+from fastrunner.tracing.context import TraceContext
 
 
 @dataclass(slots=True)
@@ -31,6 +32,13 @@ class CallFacts:
     """Who calls, by its credentials; None where callers are not told apart. Its roles cover the method already."""
     is_turned_away: bool = False
     """Whether the runner ends the call, a stream, by itself: then its client has not gone away."""
+    trace: TraceContext | None = None
+    """Where the caller is in a trace; None: nowhere, or nothing is traced."""
+    received_ms: int = 0
+    """When the call arrived at the process that the client reached, in milliseconds since the epoch; 0: nothing is
+    traced."""
+    taken_ms: int = 0
+    """When it came from there to this worker; 0: it did not."""
 
 
 class Later(Awaitable[bytes]):

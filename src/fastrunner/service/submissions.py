@@ -13,6 +13,7 @@ it may have been accepted.
 import asyncio
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,13 +84,16 @@ class Submissions:
             self._metrics.executions_rejected.labels(type(error).__name__).inc()
             raise
         submission.principal = facts.principal
+        if facts.received_ms:
+            submission.trace = facts.trace
+            submission.received_ms, submission.taken_ms = facts.received_ms, facts.taken_ms
         if not facts.local:
             submission.on_elsewhere = partial(self._pass_on, payload, facts)
         return Later(self._engine.submit(submission), partial(_accepted, submission))
 
     async def submit_at(self, worker: int, payload: bytes, facts: CallFacts) -> bytes:
         """Has another worker accept one execution, or whoever turns out to have it."""
-        here = CallFacts(facts.peer, facts.deadline_ms, local=True, principal=facts.principal)
+        here = replace(facts, local=True)
         asked = []
         for _ in range(limits.PLACEMENT_ATTEMPTS_MAX):
             asked.append(worker)

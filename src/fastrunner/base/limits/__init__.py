@@ -26,6 +26,7 @@ from fastrunner.base.limits.service import *
 from fastrunner.base.limits.stigmer import *
 from fastrunner.base.limits.tasks import *
 from fastrunner.base.limits.temporal import *
+from fastrunner.base.limits.tracing import *
 from fastrunner.base.limits.walk import *
 from fastrunner.base.limits.web import *
 

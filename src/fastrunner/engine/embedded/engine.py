@@ -54,14 +54,15 @@ from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.engine.embedded.store.seals import DataKeys, Seals
 from fastrunner.engine.embedded.subflows import Subflows
 from fastrunner.engine.embedded.submissions import Submissions
+from fastrunner.engine.embedded.tracing import Traces
 from fastrunner.errors import (
     Damaged,
     Stopping,
     StorageFailed,
-    StorageFull,
 )
 from fastrunner.progress.wire import describe
 from fastrunner.routing.placement import ACTIVE, BACKLOG, BATCHED, Places
+from fastrunner.tracing.tracer import Tracer
 
 __all__ = ["EmbeddedEngine"]
 
@@ -90,11 +91,12 @@ class EmbeddedEngine(Answers):
         make_writer: WriterFactory = Writer,
         death: Death | None = None,
         data_keys: DataKeys | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`secrets` is where those come from, `definitions` where registered workflows are, `resources` where texts
         from elsewhere come from, `events` where CloudEvents are: None if there are none. `places` is what this worker
         shares with the others, None if there are none; `death` is how the worker before this one died, if nobody asked
-        it to; `data_keys` seal what is stored, None: it is not.
+        it to; `data_keys` seal what is stored, None: it is not; `tracer` traces executions, None: nothing does.
 
         The engine closes the performers and the resources when it has drained. The simulation passes a clock, stores
         and writers of its own.
@@ -115,6 +117,8 @@ class EmbeddedEngine(Answers):
         self._queries = Queries(self._shards)
         self.outbox = ShardOutbox(self._shards, self._queries)
         """What the callbacks read."""
+        self.traces = self.outbox.traces = None if tracer is None else Traces(tracer, self._shards)
+        """See Host."""
         self._effects = EffectRunner(
             performers,
             self._deliver,
@@ -122,6 +126,7 @@ class EmbeddedEngine(Answers):
             self.secrets_of,
             lambda *asked: self._subflows.start(*asked),
             self._settle,
+            traces=tracer is not None,
         )
         self._subflows = Subflows(self, self._shards)
         self._scheduler = Scheduler(self._take_turn, wall_ms)
@@ -173,8 +178,10 @@ class EmbeddedEngine(Answers):
                 self._make_writer,
                 self._places,
             )
-            await self._open(shard)
+            await self._storage.opened(shard, self._death)
             self._shards.by_number[number] = shard
+            if self.traces is not None:
+                self.traces.opened(shard)
             self._count_active(shard.unfinished_count)
             self._parked_count += shard.parked_count_at_open
         self.landed()
@@ -191,21 +198,6 @@ class EmbeddedEngine(Answers):
         self._background += [loop.create_task(self._retain()), loop.create_task(self._listeners.run())]
         for task in self._background:
             task.add_done_callback(_report)
-
-    async def _open(self, shard: Shard) -> None:
-        """Opens a shard as soon as the disk lets it; what keeps it is told meanwhile."""
-        delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
-        while True:
-            try:
-                await shard.open(self._death)
-                break
-            except (StorageFull, StorageFailed) as trouble:
-                self._storage.unopened = trouble
-                self.storage_changed()
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
-        self._storage.unopened = None
-        self.storage_changed()
 
     async def _retain(self) -> None:
         while True:
@@ -487,6 +479,8 @@ class EmbeddedEngine(Answers):
             self._subflows.committed(execution, change)
         if change.listening is not None:
             self._listeners.committed(execution, change)
+        if execution.trace is not None and self.traces is not None:
+            self.traces.committed(execution.trace, execution, change, self._wall_ms())
         if change.effects:
             self._start_effects(execution, change.effects)
         row = change.events
@@ -535,9 +529,16 @@ class EmbeddedEngine(Answers):
         """See Driver."""
         for effect in effects:
             self._effects.start(execution, effect.effect_id)
+        if self.traces is not None:
+            self.traces.named(execution)
         self._scheduler.arm(execution)
         self._listeners.restored(execution)
         self._scheduler.enqueue(execution)
+
+    def comes_back(self, execution: Execution, row: Unfinished) -> None:
+        """See Driver."""
+        if self.traces is not None:
+            self.traces.restored(execution, row)
 
     def evicted(self, execution: Execution) -> None:
         """See Driver."""

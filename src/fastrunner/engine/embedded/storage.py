@@ -3,10 +3,14 @@
 Rule: each change is told once, as one text over all shards and the disk.
 """
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from fastrunner.base import limits
+from fastrunner.base.deaths import Death
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.disk import room, shortage
 from fastrunner.errors import StorageFailed, StorageFull
@@ -20,7 +24,7 @@ class StorageTroubles:
     def __init__(self, folder: Path, shards: Shards, metrics: Metrics) -> None:
         self.disk_full: StorageFull | None = None
         """Set while the disk is nearly full."""
-        self.unopened: StorageFull | StorageFailed | None = None
+        self._unopened: StorageFull | StorageFailed | None = None
         """Why the shards cannot be opened yet."""
         self.listener: Callable[[str], None] | None = None
         """Hears why executions are not taken, and an empty text when they are again."""
@@ -29,6 +33,21 @@ class StorageTroubles:
         self._metrics = metrics
         self._told = ""
         self.look_at_disk()
+
+    async def opened(self, shard: Shard, death: Death | None) -> None:
+        """Opens a shard as soon as the disk lets it; what keeps it is told meanwhile."""
+        delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
+        while True:
+            try:
+                await shard.open(death)
+                break
+            except (StorageFull, StorageFailed) as trouble:
+                self._unopened = trouble
+                self.changed()
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
+        self._unopened = None
+        self.changed()
 
     def look_at_disk(self) -> bool:
         """Whether the disk is nearly full."""
@@ -43,8 +62,8 @@ class StorageTroubles:
     def changed(self) -> None:
         """Something may have come or gone."""
         troubles = [shard.trouble for shard in self._shards if shard.trouble]
-        if self.unopened is not None:
-            troubles.append(self.unopened.message)
+        if self._unopened is not None:
+            troubles.append(self._unopened.message)
         self._metrics.storage_failing.set(len(troubles))
         if self.disk_full is not None:
             troubles.append(self.disk_full.message)

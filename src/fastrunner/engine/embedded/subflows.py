@@ -112,7 +112,10 @@ class Subflows:
             refusal = self._bound(effect, parent)
             if refusal is not None:
                 return refusal
-            await self._host.submit(_submission(shard, execution, child_id, parent, arguments))
+            submission = _submission(shard, execution, child_id, parent, arguments)
+            if execution.trace is not None:
+                submission.trace = execution.trace.place_of(effect.effect_id)
+            await self._host.submit(submission)
             status = "running"
         if not arguments["await"]:
             return EffectResult(effect.effect_id, None)

@@ -35,6 +35,7 @@ from fastrunner.engine.embedded.run.execution import Execution, StartFacts
 from fastrunner.engine.embedded.run.family import family_of
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Accepted, Waiter
+from fastrunner.engine.embedded.tracing import Traces
 from fastrunner.errors import Elsewhere, IdTaken, InvalidRequest, RunnerError, Stopping, UnknownWorkflow
 from fastrunner.routing.placement import Places
 
@@ -63,6 +64,10 @@ class Host(Protocol):
 
     def accepted(self, execution: Execution) -> None:
         """A new execution is in memory: it takes its first turn."""
+
+    @property
+    def traces(self) -> Traces | None:
+        """What is traced; None: nothing."""
 
 
 @dataclass(slots=True)
@@ -340,6 +345,9 @@ class Submissions:
         execution = shard.admit(submission.execution_id, now_ms, digest, submission.debug)
         asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
         execution.accepted = Accepted(digest, plan, now_ms, *asked, submission.labels, submission.silent, parent)
+        if self._host.traces is not None:
+            self._host.traces.begin(execution, submission, plan.plan, now_ms)
+            execution.accepted.trace = "" if execution.trace is None else execution.trace.text
         execution.silent = submission.silent
         execution.family = family_of(parent)
         seed = crc32(digest, now_ms & 0xFFFFFFFF)

@@ -6,7 +6,6 @@ grace to finish.
 """
 
 import asyncio
-import math
 from collections import Counter as Counts
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -34,6 +33,7 @@ from fastrunner.service.methods import METHOD_OF_PATH, Method
 from fastrunner.service.reflection import REFLECTION_SERVICES, Reflection
 from fastrunner.service.status import status_of
 from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall, Trailers
+from fastrunner.service.transport.caller import client_of, facts_of, host_of
 from fastrunner.service.transport.capacity import Capacity
 from fastrunner.service.transport.connections import cut_connections, stop_listening
 from fastrunner.service.transport.idle import IdleConnections
@@ -50,8 +50,6 @@ def _label(code: str) -> str:
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _STOPPING: Final = "the runner is stopping: executions go on; call again, and Subscribe to follow them"
-_CLIENT_KEY: Final = "fastrunner-client"
-"""Metadata in which a client may name itself: several behind one address get shares of their own."""
 _SUBMIT: Final = {"ExecuteAsync", "ExecuteAsyncBatch"}
 """Unary methods that submit executions."""
 _UNKNOWN: Final = Method("unknown", "unknown", streams=False)
@@ -99,8 +97,12 @@ class Server:
         listener: Listener | None = None,
         gate: Gate | None = None,
         audit: AuditLog | None = None,
+        *,
+        traces: bool = False,
     ) -> None:
-        """`listener` may be listening already. Without a gate, callers are not told apart."""
+        """`listener` may be listening already. Without a gate, callers are not told apart. `traces`: handlers are told
+        where callers are in a trace."""
+        self._traces = traces
         self._listener = listener or new_listener()
         self._service = service
         self._metrics = metrics
@@ -112,7 +114,7 @@ class Server:
         self._pending: dict[asyncio.Future[Any], ServerCall] = {}
         self._stopping = False
         self._held: list[Callable[[], None]] | None = None
-        self._intake = Intake(_client, lambda: self._queue.empty_s)
+        self._intake = Intake(client_of, lambda: self._queue.empty_s)
         self._standing = None if gate is None else Standing(gate, lambda: self._intake.coming, self._intake.refuse)
         self._unknown = _Measure(metrics, _UNKNOWN)
         self._answers = self._methods()
@@ -224,7 +226,7 @@ class Server:
         def refuse(call: ServerCall, error: Exception) -> None:
             measure.started.inc()
             if audit is not None and call.principal is not None:
-                call.audit = AuditEntry(audit, method.name, call.principal, _host_of(call))
+                call.audit = AuditEntry(audit, method.name, call.principal, host_of(call))
             self._refuse(call, measure, error)
 
         async def enter_later(call: ServerCall, principal: Awaitable[Principal]) -> None:
@@ -270,7 +272,7 @@ class Server:
 
         def take_up(call: ServerCall) -> None:
             nonlocal known, status
-            refusal = self._service.refusal(_client(call))
+            refusal = self._service.refusal(client_of(call))
             if refusal is None:
                 answer(call)
                 return
@@ -303,7 +305,7 @@ class Server:
                     raise Unavailable(_STOPPING)
                 if not is_free:
                     self._capacity.check(len(payload), submits=submits)
-                reply = handle(payload, _facts(call))
+                reply = handle(payload, facts_of(call, traces=self._traces))
             except Exception as error:
                 self._refuse(call, measure, error, started_s)
                 return
@@ -412,7 +414,7 @@ class Server:
 
     async def _serve(self, measure: "_Measure", open_: Opened, call: ServerCall, size_bytes: int) -> None:
         started_s = clock.monotonic_s()
-        facts = _facts(call)
+        facts = facts_of(call, traces=self._traces)
         messages = open_(facts)
         # It holds the request, which must go as soon as nobody needs it any more.
         del open_
@@ -449,7 +451,7 @@ class Server:
         assert task is not None
         if self._stopping:
             raise Unavailable(_STOPPING)
-        client = _client(call)
+        client = client_of(call)
         self._capacity.open(client, size_bytes)
         held_size_bytes = size_bytes
 
@@ -553,13 +555,8 @@ def _type(method: Method) -> str:
     return "bidi_stream" if method.service in REFLECTION_SERVICES else "server_stream"
 
 
-def _facts(call: ServerCall) -> CallFacts:
-    deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
-    return CallFacts(peer=_client(call), deadline_ms=deadline_ms, local=False, principal=call.principal)
-
-
 def _audited(audit: AuditLog, method: str, answer: Answer, call: ServerCall) -> None:
-    call.audit = AuditEntry(audit, method, call.principal, _host_of(call))
+    call.audit = AuditEntry(audit, method, call.principal, host_of(call))
     answer(call)
 
 
@@ -573,24 +570,5 @@ def _tell_request(
 
 def _as_stranger(answer: Answer, call: ServerCall) -> None:
     """Has a call answered that needs no credentials: the name it gives itself could be another's."""
-    call.client = _host_of(call)
+    call.client = host_of(call)
     answer(call)
-
-
-def _client(call: ServerCall) -> str:
-    if not call.client:
-        call.client = _client_of(call)
-    return call.client
-
-
-def _client_of(call: ServerCall) -> str:
-    for key, value in call.metadata:
-        if key == _CLIENT_KEY and isinstance(value, str) and 0 < len(value) <= limits.CLIENT_NAME_SIZE_BYTES_MAX:
-            return value
-    return _host_of(call)
-
-
-def _host_of(call: ServerCall) -> str:
-    peer = call.peer
-    # Of `ipv4:10.0.0.7:51234` the port is another one for every connection.
-    return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

@@ -33,6 +33,7 @@ from fastrunner.tasks.call_http.failures import OUT_OF_RESOURCES, CallProblem
 from fastrunner.tasks.call_http.room import Room
 from fastrunner.tasks.counted import Counted
 from fastrunner.tasks.surroundings import Surroundings
+from fastrunner.tracing.context import current_headers
 
 __all__ = ["CallGrpc", "build"]
 
@@ -115,7 +116,7 @@ class CallGrpc:
     ) -> EffectResult:
         authorization = None if policy is None else await self._authorization(effect, policy)
         key = quote(effect.idempotency_key, safe=_SENT_AS_IT_IS)
-        metadata = (("idempotency-key", key), *_header(authorization))
+        metadata = (("idempotency-key", key), *current_headers(), *_header(authorization))
         described = await self._described(effect, call, authorization, bound)
         method = described.method(call.service, call.method)
         requests = requests_of(method, call.arguments)

@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from multidict import CIMultiDict
 from yarl import URL
 
 from fastrunner.access.egress import Egress, is_loopback
@@ -23,6 +24,7 @@ from fastrunner.base.redaction import hide
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_http.connector import Connector
+from fastrunner.tracing.context import TRACEPARENT, current_headers
 
 __all__ = ["Client", "Proxies"]
 
@@ -80,7 +82,13 @@ class Client:
         """Sends one request and follows no redirect. Raises DestinationRefused, and what the library raises."""
         proxy = self._proxies.of(url)
         return self._session(proxy is not None).request(
-            method, url, headers=headers, data=data, proxy=proxy, allow_redirects=False, middlewares=middlewares
+            method,
+            url,
+            headers=_traced(headers),
+            data=data,
+            proxy=proxy,
+            allow_redirects=False,
+            middlewares=middlewares,
         )
 
     async def websocket(
@@ -89,7 +97,7 @@ class Client:
         """Opens a WebSocket; a peer that answers no ping for a heartbeat is gone. Raises as `request` does."""
         proxy = self._proxies.of(url.with_scheme("https" if url.scheme == "wss" else "http"))
         return await self._session(proxy is not None).ws_connect(
-            url, headers=headers, proxy=proxy, max_msg_size=size_bytes_max, heartbeat=heartbeat_s
+            url, headers=_traced(headers), proxy=proxy, max_msg_size=size_bytes_max, heartbeat=heartbeat_s
         )
 
     async def close(self) -> None:
@@ -121,3 +129,13 @@ class Client:
                 max_headers=limits.HTTP_HEADERS_COUNT_MAX,
             )
         return self._sessions[is_proxied]
+
+
+def _traced(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers with the place in a trace of who sends them; those of a workflow that says so itself stay as they are."""
+    more = current_headers()
+    if not more or any(name.lower() == TRACEPARENT for name in headers):
+        return headers
+    found = CIMultiDict(headers)
+    found.update(more)
+    return found

@@ -19,6 +19,7 @@ from fastrunner.access.audit import AuditLog
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.errors import RunnerError
+from fastrunner.tracing.context import CURRENT, TRACEPARENT, TRACESTATE, TraceContext
 from fastrunner.web.api.backend import Backend
 from fastrunner.web.api.feed import ExecutionFeed
 from fastrunner.web.api.guard import Guard, add_headers
@@ -104,6 +105,8 @@ class Api:
     def _handler(self, operation: Operation) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             status, detail, begun_s = 500, "", monotonic_s()
+            # Whoever performs it passes that on, where anything is traced.
+            CURRENT.set(TraceContext.read(request.headers.get(TRACEPARENT), request.headers.get(TRACESTATE)))
             try:
                 response = await self._answer(operation, request)
                 status = response.status

@@ -32,6 +32,7 @@ class CommitCounts:
 
     def __init__(self, metrics: Metrics, shard_number: int) -> None:
         self._values = metrics.values
+        self._commit_executions, self._commit_duration = metrics.commit_executions, metrics.commit_duration
         self._note = metrics.note(f"shard-{shard_number}")
         self._accepted_at = metrics.executions_accepted.at
         # Looking a label up costs as much as counting.
@@ -67,6 +68,11 @@ class CommitCounts:
         self._deltas = deltas
         if witness is not None:
             self._note.write(orjson.dumps((witness.execution_id, witness.last_sequence, list(deltas.items()))))
+
+    def measured(self, executions_count: int, duration_s: float) -> None:
+        """A commit has landed that took so long."""
+        self._commit_executions.observe(executions_count)
+        self._commit_duration.observe(duration_s)
 
     def landed(self) -> None:
         """The commit is durable."""

@@ -11,6 +11,7 @@ from fastrunner._core import PerformEffect, Plan
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.residency import Vacancies
 from fastrunner.engine.embedded.store.changes import Change, InboxChange
+from fastrunner.engine.embedded.store.reader import Unfinished
 
 __all__ = ["Driver"]
 
@@ -41,6 +42,9 @@ class Driver(Vacancies, Protocol):
 
     def ended(self, execution: Execution) -> None:
         """The execution has ended, or is out of service: nothing comes of it any more."""
+
+    def comes_back(self, execution: Execution, row: Unfinished) -> None:
+        """The execution comes from the file: what is traced of it goes on."""
 
     def secrets_of(self, plan: Plan) -> Mapping[str, Any]:
         """The current values of the secrets that a document names."""

@@ -39,6 +39,7 @@ from fastrunner.engine.embedded.commit.ids import ShardIds
 from fastrunner.engine.embedded.commit.inbox import Inbox
 from fastrunner.engine.embedded.commit.orders import Orders
 from fastrunner.engine.embedded.commit.retention import Retention
+from fastrunner.engine.embedded.commit.spans import ShardSpans
 from fastrunner.engine.embedded.commit.writer import CommitWriter, WriterFactory
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.run.family import family_of
@@ -47,7 +48,6 @@ from fastrunner.engine.embedded.store.changes import Batch, Change, Settled, Wai
 from fastrunner.engine.embedded.store.faults import refusal_of
 from fastrunner.engine.embedded.store.file import Store
 from fastrunner.engine.embedded.store.marks import Marks, Suspect
-from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.errors import (
     Damaged,
@@ -98,8 +98,8 @@ class Shard:
             store, self.live, self.loader, driver.gathered, self.answer, int(config.cancel_grace_s * 1000)
         )
         """What parents have their children do."""
-        self.inbox = Inbox(self._plan_commit)
-        """What listeners are to have."""
+        self.inbox, self.spans = Inbox(self._plan_commit), ShardSpans(self._plan_commit)
+        """What listeners are to have; what is traced of callbacks, and need not be kept any longer."""
         self._driver = driver
         self._ids = ShardIds(number, store.path, places.table, places.key)
         self.plans = StoredPlans(plans, store.document)
@@ -107,7 +107,7 @@ class Shard:
         self._metrics = metrics
         self._counts = CommitCounts(metrics, number)
         self._wall_ms = wall_ms
-        store.on_damage = self._damage_found
+        store.on_damage = lambda damage: metrics.damaged_records.labels(damage.table).inc()
         self.retention = Retention(store, config, metrics)
         """Which of them go, and when."""
         self._execution_key_last = 0
@@ -194,6 +194,7 @@ class Shard:
         )
         execution.silent, execution.parked = row.silent, row.parked
         execution.family = family_of(self.store.parent(row.execution_key, self.number))
+        self._driver.comes_back(execution, row)
         self.live[row.execution_id] = execution
         self.marks.begin(row.execution_key, monotonic_s())
         try:
@@ -291,14 +292,12 @@ class Shard:
         landing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         execution = self.live[row.execution_id] = verdicts.outside(self.number, row, landing)
         execution.family = family_of(self.store.parent(row.execution_key, self.number))
+        self._driver.comes_back(execution, row)
         return execution
 
     def _pronounce(self, verdict: Change) -> None:
         self._verdicts.append(verdict)
         self._plan_commit()
-
-    def _damage_found(self, damage: Damage) -> None:
-        self._metrics.damaged_records.labels(damage.table).inc()
 
     def _refuse_inbox(self, execution: Execution, error: BaseException) -> None:
         waiters, execution.waiters = execution.waiters, ()
@@ -420,6 +419,7 @@ class Shard:
                 break
         self.marks.end()
         batch.inbox = self.inbox.take(begins)
+        batch.spans = self.spans.take()
         batch.acknowledgements = self._acknowledgements.take()
         batch.deletions = self.retention.take(now_ms, sum(change.finished_ms > 0 for change in batch.changes))
         return batch
@@ -434,8 +434,7 @@ class Shard:
         self._ids.landed()
         self._set_refusal(None)
         self._retry_delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
-        self._metrics.commit_executions.observe(len(batch.changes))
-        self._metrics.commit_duration.observe(monotonic_s() - self._commit_begun_s)
+        self._counts.measured(len(batch.changes), monotonic_s() - self._commit_begun_s)
         self._counts.landed()
         for change in batch.changes:
             self._land(change)
@@ -572,7 +571,7 @@ class Shard:
         """Commits what there is, then closes the file; callers whose commit cannot land by then get Unavailable."""
         deadline_s = monotonic_s() + timeout_s
         await self.flush(deadline_s)
-        if self._acknowledgements:
+        if self._acknowledgements or self.spans:
             self._plan_commit()
             await asyncio.sleep(0)
             await self.flush(deadline_s)
@@ -581,6 +580,7 @@ class Shard:
         self._writer.stop()
         await asyncio.sleep(0)
         self._acknowledgements.close()
+        self.spans.close()
         if self._retry_handle is not None:
             self._retry_handle.cancel()
         # A commit that failed may yet turn out to be in the file; what was in none cannot.

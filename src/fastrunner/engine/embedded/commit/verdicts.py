@@ -25,6 +25,7 @@ from fastrunner.engine.embedded.store.changes import Change, FamilyChange, Waite
 from fastrunner.engine.embedded.store.marks import Suspect
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.progress.names import FINAL_STATUSES
+from fastrunner.tracing.span import Span
 
 __all__ = ["answer", "failure", "log_suspect", "outside", "pause"]
 
@@ -98,6 +99,11 @@ def _change(
     keeps_state: bool = False,
 ) -> Change:
     waiters: Sequence[Waiter] = () if execution.landing is None else (Waiter(execution.landing),)
+    spans: Sequence[Span] = ()
+    if execution.trace is not None:
+        if status in FINAL_STATUSES:
+            execution.trace.ended(status, error, now_ms)
+        spans = execution.trace.gather()
     return Change(
         execution_key=execution.execution_key,
         execution_id=execution.execution_id,
@@ -110,9 +116,16 @@ def _change(
         snapshot=None,
         output_json=None,
         error_json=None if error is None else orjson.dumps(error).decode(),
-        events=UnacknowledgedEvents(execution.execution_id, sequence, sequence, event),
+        events=UnacknowledgedEvents(
+            execution.execution_id,
+            sequence,
+            sequence,
+            event,
+            "" if execution.trace is None else execution.trace.text,
+        ),
         effects=(),
         waiters=waiters,
         family=FamilyChange(is_all=True) if status in FINAL_STATUSES else None,
+        spans=spans,
         keeps_state=keeps_state,
     )

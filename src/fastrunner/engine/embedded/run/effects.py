@@ -25,6 +25,7 @@ from fastrunner.engine.embedded.run.fairness import FairQueue
 from fastrunner.engine.embedded.run.family import RUN_WORKFLOW
 from fastrunner.engine.embedded.store.marks import Marks
 from fastrunner.engine.failures import shown
+from fastrunner.tracing.context import CURRENT, TraceContext
 
 __all__ = ["EffectRunner"]
 
@@ -49,10 +50,13 @@ class EffectRunner:
         secrets_of: Callable[[Plan], Mapping[str, Any]],
         start_child: StartChild,
         handed_over: Callable[[Execution], None],
+        *,
+        traces: bool = False,
     ) -> None:
         """`start_child` performs `run: workflow`; where it gives None somebody else answers, and `handed_over` is told
         that nothing is left to do here. `marks_of` gives where an execution is marked while arguments of its effects
-        are rendered, `secrets_of` what `$secrets` is then."""
+        are rendered, `secrets_of` what `$secrets` is then. `traces`: what is called hears where it is in a trace."""
+        self._traces = traces
         self._performers = performers
         self._deliver = deliver
         self._marks_of = marks_of
@@ -149,6 +153,10 @@ class EffectRunner:
 
     async def _perform(self, execution: Execution, effect: PerformEffect, rendered: _Rendered, is_policy: bool) -> None:
         outcome: EffectResult | EffectFailure | None
+        if self._traces:
+            # Of this task alone, and whatever the one that began it had.
+            trace = execution.trace
+            CURRENT.set(TraceContext.unsampled() if trace is None else trace.place_of(effect.effect_id))
         try:
             outcome = await self._outcome(execution, effect, rendered, is_policy)
         except Exception:

@@ -42,6 +42,8 @@ from fastrunner.engine.embedded.store.large_values import Claims, DividedSnapsho
 from fastrunner.errors import RunnerError
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import told_later
+from fastrunner.tracing.execution import ExecutionTrace
+from fastrunner.tracing.span import Span
 
 if TYPE_CHECKING:
     from fastrunner._core import Action, Outcome
@@ -113,6 +115,7 @@ class Execution:
         "stored",
         "tasks",
         "timer_ms",
+        "trace",
         "waiters",
         "walk",
     )
@@ -174,6 +177,8 @@ class Execution:
         """What it has to do with other executions, if it has."""
         self.listening: Listening | None = None
         """The events that it waits for, if it has ever waited for any since it is in memory."""
+        self.trace: ExecutionTrace | None = None
+        """What is traced of it, if anything is."""
         self.events_size_bytes = 0
         self.state_size_bytes = 0
         """Its input and its last snapshot, as a measure of the memory it takes."""
@@ -197,10 +202,12 @@ class Execution:
         """What its walk takes in one of the next turns; who sent a command hears through `future`."""
         self.inbox += ((outcome, future),)
 
-    def _ask(self, effect: PerformEffect) -> None:
+    def _ask(self, effect: PerformEffect, *, is_again: bool = False) -> None:
         if self.effects_unstarted is _NO_EFFECTS:
             self.effects_unstarted = {}
         self.effects_unstarted[effect.effect_id] = effect
+        if self.trace is not None:
+            self.trace.asked(effect, is_again=is_again)
         if effect.kind == RUN_WORKFLOW:
             self._own_family().asks(self.execution_id, effect.effect_id)
 
@@ -330,8 +337,11 @@ class Execution:
         if isinstance(outcome, TimerDue) and not 0 < self.walk.wake_at_ms <= now_ms:
             return False
         turn = self.walk.resume(outcome, now_ms)
-        if self.family is not None and isinstance(outcome, EffectResult | EffectFailure):
-            self.family.answered(outcome.effect_id)
+        if isinstance(outcome, EffectResult | EffectFailure):
+            if self.family is not None:
+                self.family.answered(outcome.effect_id)
+            if self.trace is not None:
+                self.trace.answered(outcome.effect_id, _error_of(outcome), now_ms)
         # Only the first turn after a restore may find nothing to do; it leaves nothing to commit, unless the file does
         # not know yet that the execution only waits.
         idle = isinstance(outcome, MoreSteps) and not (turn.events or turn.actions or turn.more)
@@ -352,14 +362,14 @@ class Execution:
         if turn.tally:
             self._tallies += (turn.tally,)
         if turn.actions:
-            self._take_actions(turn.actions)
+            self._take_actions(turn.actions, now_ms)
         if self.walk.status in FINAL_STATUSES:
             self.finished_ms = now_ms
             self.more = False
             if self.family is not None:
                 self.family.ends()
 
-    def _take_actions(self, actions: "Sequence[Action]") -> None:
+    def _take_actions(self, actions: "Sequence[Action]", now_ms: int) -> None:
         started, interrupted = [], []
         for action in actions:
             if isinstance(action, PerformEffect):
@@ -369,6 +379,8 @@ class Execution:
                 self.effects_unstarted.pop(action.effect_id, None)
                 if self.family is not None:
                     self.family.gives_up(action.effect_id)
+                if self.trace is not None:
+                    self.trace.given_up(action.effect_id, now_ms)
                 interrupted.append(action.effect_id)
             elif isinstance(action, Subscribe):
                 self._own_listening().subscribes(action, self.last_sequence)
@@ -393,7 +405,7 @@ class Execution:
             if isinstance(asked, Subscribe):
                 self._own_listening().restores(asked)
                 continue
-            self._ask(asked)
+            self._ask(asked, is_again=True)
             effects.append(asked)
         if row.last_sequence > walk.last_sequence:
             self._make_up(walk, row.last_sequence, now_ms)
@@ -410,7 +422,7 @@ class Execution:
             turns.append(walk.resume(Cancel("", True, 0), now_ms))
         messages = told_later(b"".join([turn.events for turn in turns]), last_sequence + 1)
         for turn in turns:
-            self._take_actions(turn.actions)
+            self._take_actions(turn.actions, now_ms)
             if turn.tally:
                 self._tallies += (turn.tally,)
         # The file does not have all of this yet.
@@ -465,7 +477,8 @@ class Execution:
             error = orjson.dumps(walk.error).decode()
         if self._events:
             messages = self._events[0] if len(self._events) == 1 else b"".join(self._events)
-            events = UnacknowledgedEvents(self.execution_id, self._events_first, self._events_last, messages)
+            trace = "" if self.trace is None else self.trace.text
+            events = UnacknowledgedEvents(self.execution_id, self._events_first, self._events_last, messages, trace)
         return Change(
             execution_key=self.execution_key,
             execution_id=self.execution_id,
@@ -485,7 +498,13 @@ class Execution:
             tallies=self._tallies,
             family=None if self.family is None else self.family.gather(),
             listening=None if self.listening is None else self.listening.gather(),
+            spans=() if self.trace is None else self._spans(self.trace, walk),
         )
+
+    def _spans(self, trace: ExecutionTrace, walk: Walk) -> Sequence[Span]:
+        if self.finished_ms:
+            trace.ended(walk.status, walk.error if walk.status == "failed" else None, self.finished_ms)
+        return trace.gather()
 
     @property
     def waits_only(self) -> bool:
@@ -508,3 +527,10 @@ class Execution:
             or self.tasks
             or self.interrupted
         )
+
+
+def _error_of(outcome: EffectResult | EffectFailure) -> Mapping[str, Any] | None:
+    """Type and status of what an effect has failed with."""
+    if isinstance(outcome, EffectResult):
+        return None
+    return outcome.error or {"type": outcome.type, "status": outcome.status}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fastrunner.engine import Parent, UnacknowledgedEvents
 from fastrunner.engine.embedded.store.large_values import Claims
 from fastrunner.errors import RunnerError
+from fastrunner.tracing.span import Span
 
 if TYPE_CHECKING:
     from fastrunner.engine.embedded.admit.plans import CachedPlan
@@ -29,6 +30,7 @@ __all__ = [
     "InboxChange",
     "InboxRow",
     "ListeningChange",
+    "SpansChange",
     "Started",
     "Waiter",
 ]
@@ -60,6 +62,8 @@ class Accepted:
     """Whether its events are for no receiver."""
     parent: Parent | None = None
     """Which execution has started it, if one has."""
+    trace: str = ""
+    """What is traced of it, as `ExecutionTrace.text` has it; empty: nothing."""
 
 
 FAMILY_ENDS: Final = "kill"
@@ -212,6 +216,8 @@ class Change:
     """What concerns its parent and its children."""
     listening: ListeningChange | None = None
     """What concerns the events it waits for."""
+    spans: Sequence[Span] = ()
+    """What has ended with it of what is traced."""
     keeps_state: bool = False
     """Set where an execution ends because it is damaged: what is left of its request and state stays until retention
     ends."""
@@ -243,6 +249,16 @@ class Settled(NamedTuple):
 
 
 @dataclass(slots=True)
+class SpansChange:
+    """What becomes of the spans of a shard that end with no step of an execution."""
+
+    kept: list[tuple[int, Span]] = field(default_factory=list)
+    """(execution key, span) of those that are to be kept."""
+    settled: list[tuple[int, str]] = field(default_factory=list)
+    """(execution key, id) of those that need not be any longer."""
+
+
+@dataclass(slots=True)
 class Batch:
     """Everything one commit writes."""
 
@@ -254,8 +270,11 @@ class Batch:
     """What retention removes."""
     inbox: InboxChange = field(default_factory=InboxChange)
     """What listeners are to have."""
+    spans: SpansChange | None = None
+    """What becomes of spans beside those that the changes have."""
     probe: bool = False
     """Whether something is to be written in any case, to learn whether the disk takes it."""
 
     def __bool__(self) -> bool:
-        return bool(self.changes or self.acknowledgements or self.deletions or self.inbox or self.probe)
+        parts = (self.changes, self.acknowledgements, self.deletions, self.inbox, self.spans, self.probe)
+        return any(parts)

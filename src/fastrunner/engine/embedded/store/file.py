@@ -38,10 +38,11 @@ from fastrunner.engine.embedded.store.changes import (
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.journal_keeper import JournalKeeper
 from fastrunner.engine.embedded.store.large_values import hash_of, is_large
-from fastrunner.engine.embedded.store.listener_rows import ListenerReader, ListenerWriter
+from fastrunner.engine.embedded.store.listener_rows import ListenerWriter
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, FORMAT, Damage
 from fastrunner.engine.embedded.store.seals import events_place, place
+from fastrunner.engine.embedded.store.span_rows import SpanReader, SpanWriter
 from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Unwritable:
         return bool(self.changes or self.acknowledgements or self.deletions or self.inbox)
 
 
-class Store(ListenerReader):
+class Store(SpanReader):
     """One shard's file, open for its owner."""
 
     def __init__(self, path: Path, *, outbox: bool) -> None:
@@ -103,6 +104,7 @@ class Store(ListenerReader):
         self._index_files = ExitStack()
         self._db: apsw.Connection
         self._listeners: ListenerWriter
+        self._spans: SpanWriter
 
     # --- opening and closing ---
 
@@ -164,6 +166,7 @@ class Store(ListenerReader):
         self._order_number = int(self._db.execute(QUERIES["select_order_number"]).get)
         self._has_orders = self._order_number > 0
         self._listeners = ListenerWriter(self._db, self.seals)
+        self._spans = SpanWriter(self._db)
         unfinished = self._db.execute(QUERIES["count_unfinished"]).get
         running = self._db.execute(QUERIES["count_running"]).get
         finished = self._db.execute(QUERIES["count_finished"]).get
@@ -215,6 +218,7 @@ class Store(ListenerReader):
     def _write_parts(self, batch: Batch) -> None:
         plan_uses = self._write_changes(batch.changes)
         self._listeners.write(batch.changes, batch.inbox)
+        self._spans.write(batch)
         self._acknowledge(batch.acknowledgements)
         self._write_deletions(batch.deletions, plan_uses)
 
@@ -365,6 +369,7 @@ class Store(ListenerReader):
                     row_format,
                     _execution_checksum(change, error_json, output_json),
                     accepted.silent,
+                    accepted.trace,
                 )
             )
             if accepted.labels:

@@ -86,6 +86,8 @@ class Unfinished:
     """How that is stored, if it is large."""
     damage: str
     """What of it is damaged, as half a sentence; empty if all of it is what was written."""
+    trace: str
+    """What is traced of it; empty: nothing, or that cannot be read."""
 
 
 class Reader:
@@ -422,7 +424,7 @@ class Reader:
         self.report(Damage(table, execution_id, damage))
         silent, parked, aside = map(bool, flags)
         head = (key, execution_id, digest, accepted_ms, plan_key, last_sequence, silent, parked, aside)
-        return Unfinished(*head, b"", b"", False, "", b"", None, damage)
+        return Unfinished(*head, b"", b"", False, "", b"", None, damage, "")
 
     def _digest_of(self, execution_id: str, stored: bytes) -> bytes:
         """The digest of a request; one that no request has if it does not open."""
@@ -433,7 +435,7 @@ class Reader:
 
     def _unfinished(self, row: tuple[Any, ...]) -> Unfinished:
         *head, silent, parked, aside = row[:_HEAD_SIZE]
-        *request, snapshot, row_format, checksum = row[_HEAD_SIZE:]
+        *request, snapshot, row_format, checksum, trace = row[_HEAD_SIZE:]
         head[2] = self._digest_of(head[1], head[2])
         table, damage, divided = "snapshots", "", None
         try:
@@ -452,7 +454,7 @@ class Reader:
             table, damage = trouble
         if damage:
             self.report(Damage(table, head[1], damage))
-        state = (input_json, env_json, debug, client, snapshot or b"", divided, damage)
+        state = (input_json, env_json, debug, client, snapshot or b"", divided, damage, trace)
         return Unfinished(*(*head, bool(silent), bool(parked), bool(aside), *state))
 
     def _request_of(

@@ -74,6 +74,9 @@ class Request(message.Message):
     CREDIT_FIELD_NUMBER: builtins.int
     CALLER_FIELD_NUMBER: builtins.int
     IS_FROM_CLIENT_FIELD_NUMBER: builtins.int
+    TRACEPARENT_FIELD_NUMBER: builtins.int
+    TRACESTATE_FIELD_NUMBER: builtins.int
+    RECEIVED_MS_FIELD_NUMBER: builtins.int
     request_id: builtins.int
     """Matches answers to requests; unique per connection."""
     method: builtins.str
@@ -92,6 +95,12 @@ class Request(message.Message):
     """
     is_from_client: builtins.bool
     """Whether a client calls, by way of a process that owns no executions: the worker answers as it would its own clients."""
+    traceparent: builtins.str
+    """The caller's place in a trace, as its header `traceparent` says it; empty if there is none."""
+    tracestate: builtins.str
+    """What its header `tracestate` says."""
+    received_ms: builtins.int
+    """When the call arrived at the asking side, in milliseconds since the epoch; 0 where nothing is traced."""
     @builtins.property
     def caller(self) -> Caller:
         """Who calls, by its credentials; absent where callers are not told apart."""
@@ -107,10 +116,13 @@ class Request(message.Message):
         credit: builtins.int = ...,
         caller: Caller | None = ...,
         is_from_client: builtins.bool = ...,
+        traceparent: builtins.str = ...,
+        tracestate: builtins.str = ...,
+        received_ms: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["caller", b"caller"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "credit", b"credit", "is_from_client", b"is_from_client", "method", b"method", "payload", b"payload", "peer", b"peer", "remaining_ms", b"remaining_ms", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "credit", b"credit", "is_from_client", b"is_from_client", "method", b"method", "payload", b"payload", "peer", b"peer", "received_ms", b"received_ms", "remaining_ms", b"remaining_ms", "request_id", b"request_id", "traceparent", b"traceparent", "tracestate", b"tracestate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

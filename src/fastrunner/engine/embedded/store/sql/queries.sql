@@ -84,8 +84,9 @@ delete from plans where plan_key = ? and uses <= 0
 -- A newly accepted execution.
 insert into executions (
     execution_key, execution_id, request_digest, plan_key, status, accepted_ms, finished_ms, wake_at_ms, parked,
-    last_sequence, acknowledged_sequence, given_up_events, metadata, error_json, output_json, format, checksum, silent
-) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+    last_sequence, acknowledged_sequence, given_up_events, metadata, error_json, output_json, format, checksum, silent,
+    trace
+) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
 
 -- name: insert_label
 -- What its caller calls it.
@@ -516,7 +517,8 @@ select execution_id, accepted_ms, last_sequence from executions where execution_
 -- An execution to restore; one without its request or snapshot is not forgotten.
 select
     x.execution_key, x.execution_id, x.request_digest, x.accepted_ms, x.plan_key, x.last_sequence, x.silent, x.parked,
-    x.status = 'paused' and x.error_json is not null, r.input_json, r.env_json, r.debug, r.client, s.snapshot, r.format, r.checksum
+    x.status = 'paused' and x.error_json is not null, r.input_json, r.env_json, r.debug, r.client, s.snapshot, r.format,
+    r.checksum, x.trace
 from executions as x
 left join requests as r using (execution_key)
 left join snapshots as s using (execution_key)
@@ -692,3 +694,28 @@ select execution_id from executions where execution_key = ? and finished_ms = 0 
 -- name: count_inbox
 -- What waits to be taken.
 select count(*) from event_inbox
+
+-- name: select_trace
+-- What is traced of an execution.
+select trace from executions where execution_id = ?
+
+-- name: has_spans
+-- Whether any wait for the collector.
+select exists (select 1 from spans)
+
+-- name: put_span
+-- One that has ended. The same one again, after a crash, takes its place.
+insert into spans (execution_key, span_id, span) values (?, ?, ?)
+on conflict (execution_key, span_id) do update set span = excluded.span
+
+-- name: delete_span
+-- The collector has it, or it is given up.
+delete from spans where execution_key = ? and span_id = ?
+
+-- name: delete_spans
+-- Retention has ended.
+delete from spans where execution_key = ?
+
+-- name: select_spans
+-- What a process before this one has left.
+select execution_key, span_id, span from spans order by execution_key, span_id limit ?

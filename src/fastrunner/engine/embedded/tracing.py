@@ -1,0 +1,101 @@
+"""Stage 3, journal: traces of a worker's executions: begun with them, kept in their shards, on their way out.
+
+Rule: what a commit has of spans is offered once it has landed, and leaves the file when the collector has it; what a
+process before this one has left is offered when the shard is opened.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from fastrunner._core import Plan
+from fastrunner.base import limits
+from fastrunner.engine import Submission, UnacknowledgedEvents
+from fastrunner.engine.embedded.commit.shard import Shard
+from fastrunner.engine.embedded.run.execution import Execution
+from fastrunner.engine.embedded.shards import Shards
+from fastrunner.engine.embedded.store.changes import Change
+from fastrunner.engine.embedded.store.reader import Unfinished
+from fastrunner.errors import StorageFailed
+from fastrunner.tracing.execution import ExecutionTrace
+from fastrunner.tracing.tracer import Tracer
+
+__all__ = ["Traces"]
+
+
+class Traces:
+    """What is traced of one worker's executions."""
+
+    def __init__(self, tracer: Tracer, shards: Shards) -> None:
+        self._tracer = tracer
+        self._shards = shards
+        tracer.find = self._find
+
+    def begin(self, execution: Execution, submission: Submission, plan: Plan, now_ms: int) -> None:
+        """A new execution. One that another execution has started is traced if that is."""
+        caller = submission.trace
+        if caller is None and submission.parent is not None:
+            return
+        trace = self._tracer.begin(
+            submission.execution_id, caller, submission.received_ms or now_ms, submission.taken_ms
+        )
+        if trace is not None:
+            trace.workflow = (plan.namespace, plan.name, plan.version)
+            execution.trace = trace
+
+    def restored(self, execution: Execution, row: Unfinished) -> None:
+        """One that has come back from the file."""
+        if row.trace:
+            execution.trace = ExecutionTrace.stored(row.trace, row.execution_id)
+
+    def named(self, execution: Execution) -> None:
+        """Its document is known again."""
+        if execution.trace is not None and execution.walk is not None:
+            plan = execution.walk.plan
+            execution.trace.workflow = (plan.namespace, plan.name, plan.version)
+
+    def committed(self, trace: ExecutionTrace, execution: Execution, change: Change, now_ms: int) -> None:
+        """A change is durable."""
+        if not trace.context.is_sampled:
+            return
+        shard = self._shards.by_number[execution.shard_number]
+        settled = partial(shard.spans.settled, execution.execution_key)
+        if change.accepted is not None:
+            accepted = trace.accepted(now_ms)
+            for span in accepted:
+                shard.spans.keep(execution.execution_key, span)
+            self._tracer.offer(accepted, settled)
+        self._tracer.offer(change.spans, settled)
+
+    def opened(self, shard: Shard) -> None:
+        """Offers what the file still has. Raises StorageFailed."""
+        waiting, damaged = shard.store.spans(limits.TRACE_QUEUE_SPANS_MAX)
+        for execution_key, span in waiting:
+            self._tracer.offer((span,), partial(shard.spans.settled, execution_key))
+        for each in damaged:
+            shard.spans.settled(*each)
+
+    def name(self, rows: Sequence[UnacknowledgedEvents]) -> None:
+        """Says of rows that were read what is traced of their executions."""
+        known: dict[str, str] = {}
+        for row in rows:
+            if row.execution_id not in known:
+                known[row.execution_id] = self._text_of(row.execution_id)
+            row.trace = known[row.execution_id]
+
+    def _text_of(self, execution_id: str) -> str:
+        for shard in self._shards:
+            try:
+                text = shard.store.trace(execution_id)
+            except StorageFailed:
+                continue
+            if text:
+                return text
+        return ""
+
+    def _find(self, execution_id: str) -> ExecutionTrace | None:
+        """What is traced of an execution that is in memory."""
+        for shard in self._shards:
+            execution = shard.live.get(execution_id)
+            if execution is not None:
+                return execution.trace
+        return None

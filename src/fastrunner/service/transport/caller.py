@@ -1,0 +1,60 @@
+"""Stage 1, service: what a call says of who calls, and where that is in a trace.
+
+Rule: metadata is read when it is asked for, and no more of it than that.
+"""
+
+import math
+from typing import Final
+
+from fastrunner.base import limits
+from fastrunner.base.clock import steady_ms
+from fastrunner.routing.facts import CallFacts
+from fastrunner.service.transport.call_queue import ServerCall
+from fastrunner.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
+
+__all__ = ["client_of", "facts_of", "host_of"]
+
+_CLIENT_KEY: Final = "fastrunner-client"
+"""Metadata in which a client may name itself: several behind one address get shares of their own."""
+
+
+def facts_of(call: ServerCall, *, traces: bool) -> CallFacts:
+    """What handlers may know of a call; where the caller is in a trace only if `traces`."""
+    deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
+    facts = CallFacts(peer=client_of(call), deadline_ms=deadline_ms, local=False, principal=call.principal)
+    if traces:
+        facts.received_ms, facts.trace = steady_ms(), _trace_of(call)
+    return facts
+
+
+def _trace_of(call: ServerCall) -> TraceContext | None:
+    parent, state = None, None
+    for key, value in call.metadata:
+        if key == TRACEPARENT:
+            # Two of them tell nothing.
+            parent = str(value) if parent is None else ""
+        elif key == TRACESTATE:
+            state = str(value) if state is None else f"{state},{value!s}"
+    return None if parent is None else TraceContext.read(parent, state)
+
+
+def client_of(call: ServerCall) -> str:
+    """The client, for fair shares and limits."""
+    if not call.client:
+        call.client = _named(call) or host_of(call)
+    return call.client
+
+
+def _named(call: ServerCall) -> str:
+    """What a client calls itself; empty if it does not."""
+    for key, value in call.metadata:
+        if key == _CLIENT_KEY and isinstance(value, str) and 0 < len(value) <= limits.CLIENT_NAME_SIZE_BYTES_MAX:
+            return value
+    return ""
+
+
+def host_of(call: ServerCall) -> str:
+    """Where a call comes from."""
+    peer = call.peer
+    # Of `ipv4:10.0.0.7:51234` the port is another one for every connection.
+    return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

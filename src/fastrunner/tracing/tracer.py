@@ -1,0 +1,194 @@
+"""Support: which executions are traced, and the way of their spans to the collector.
+
+Theory of operation: a span that has ended waits in a bounded queue; one task takes what is there, a moment after the
+first came, and has a thread export it. What the collector does not take is kept and tried again after a pause. Where
+the queue is full, new spans are dropped and counted: a collector that is away costs memory within a bound, and no
+execution ever waits for it. Whoever keeps a span elsewhere until it is settled, exported or dropped, hears of that.
+
+Rules: made in each worker, after the fork. The library is loaded by the first span that is exported.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from random import getrandbits
+from typing import Final, Protocol
+
+from fastrunner.base import limits
+from fastrunner.config import Config
+from fastrunner.counts.definitions import Metrics
+from fastrunner.tracing.context import NO_SPAN, TraceContext
+from fastrunner.tracing.execution import ExecutionTrace
+from fastrunner.tracing.span import Span
+
+__all__ = ["Exporter", "Sampler", "Settled", "Tracer", "new_tracer"]
+
+_log = logging.getLogger(__name__)
+
+_ALL: Final = 1 << 64
+
+
+class Exporter(Protocol):
+    """What takes spans to the collector."""
+
+    def export(self, spans: Sequence[Span]) -> bool:
+        """Whether the collector has them; blocks until that is known."""
+
+    def close(self) -> None:
+        """Ends an export under way, too."""
+
+
+Settled = Callable[[str], None]
+"""Told the id of a span that is on its way no more."""
+
+
+class Sampler:
+    """Which executions are traced."""
+
+    def __init__(self, *, ratio: float, is_parent_based: bool) -> None:
+        """`ratio` of traces; `is_parent_based`: a caller's own decision goes before it."""
+        self._bound = round(ratio * _ALL)
+        self._is_parent_based = is_parent_based
+
+    def decide(self, caller: TraceContext | None) -> TraceContext | None:
+        """Where an execution is, with what is decided of it; None: in no trace, and not sampled."""
+        if caller is None:
+            low = getrandbits(64)
+            if low >= self._bound:
+                return None
+            return TraceContext(f"{getrandbits(64):016x}{low or 1:016x}", NO_SPAN, True)
+        is_sampled = caller.is_sampled
+        if not self._is_parent_based:
+            is_sampled = int(caller.trace_id[16:], 16) < self._bound
+        return TraceContext(caller.trace_id, caller.span_id, is_sampled, caller.state)
+
+
+class Tracer:
+    """The tracing of one worker."""
+
+    def __init__(self, sampler: Sampler, make_exporter: Callable[[], Exporter], metrics: Metrics) -> None:
+        """`make_exporter` is called in a thread, when there is something to export."""
+        self._sampler = sampler
+        self._make_exporter = make_exporter
+        self._exporter: Exporter | None = None
+        self._counts = {outcome: metrics.spans.labels(outcome) for outcome in ("exported", "failed", "dropped")}
+        self._queued = metrics.spans_queued
+        self._queue: deque[tuple[Span, Settled | None]] = deque()  # bounded in `offer`
+        self._thread = ThreadPoolExecutor(1, "fastrunner-traces")
+        self._task: asyncio.Task[None] | None = None
+        self._is_closing = asyncio.Event()
+        self.find: Callable[[str], ExecutionTrace | None] = _nothing
+        """What is traced of an execution by its id, if it is in memory; the engine sets it."""
+
+    def ids_of(self, execution_id: str) -> tuple[str, str] | None:
+        """Trace and span of an execution that is sampled, for its log lines."""
+        trace = self.find(execution_id)
+        return None if trace is None or not trace.context.is_sampled else (trace.context.trace_id, trace.root_id)
+
+    @property
+    def waiting_count(self) -> int:
+        """Spans that wait for the collector."""
+        return len(self._queue)
+
+    def begin(
+        self, execution_id: str, caller: TraceContext | None, received_ms: int, taken_ms: int
+    ) -> ExecutionTrace | None:
+        """What is traced of a new execution; None: nothing."""
+        context = self._sampler.decide(caller)
+        return None if context is None else ExecutionTrace(execution_id, context, received_ms, taken_ms)
+
+    def offer(self, spans: Iterable[Span], settled: Settled | None = None) -> None:
+        """Has spans exported soon; `settled` hears of each, once."""
+        for span in spans:
+            if len(self._queue) >= limits.TRACE_QUEUE_SPANS_MAX:
+                self._counts["dropped"].inc()
+                if settled is not None:
+                    settled(span.span_id)
+                continue
+            self._queue.append((span, settled))
+        self._queued.set(len(self._queue))
+        if self._queue and self._task is None and not self._is_closing.is_set():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task.add_done_callback(_report)
+
+    async def _run(self) -> None:
+        """Exports until there is nothing left."""
+        pause_s = limits.TRACE_EXPORT_DELAY_S
+        try:
+            while self._queue:
+                await self._rest(pause_s)
+                is_taken = await self._export()
+                pause_s = limits.TRACE_EXPORT_DELAY_S if is_taken else limits.TRACE_RETRY_PAUSE_S
+                if not is_taken and self._is_closing.is_set():
+                    return
+        finally:
+            self._task = None
+
+    async def _rest(self, pause_s: float) -> None:
+        """Waits for company; not once the worker stops."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_closing.wait(), pause_s)
+
+    async def _export(self) -> bool:
+        """Exports what comes next; whether the collector has it."""
+        batch = [self._queue[at] for at in range(min(len(self._queue), limits.TRACE_BATCH_SPANS_MAX))]
+        spans = [span for span, _ in batch]
+        is_taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._exported, spans)
+        if not is_taken:
+            self._counts["failed"].inc(len(batch))
+            return False
+        for span, settled in batch:
+            self._queue.popleft()
+            if settled is not None:
+                settled(span.span_id)
+        self._counts["exported"].inc(len(batch))
+        self._queued.set(len(self._queue))
+        return True
+
+    def _exported(self, spans: Sequence[Span]) -> bool:
+        # In the thread: loading the library takes a while.
+        if self._exporter is None:
+            self._exporter = self._make_exporter()
+        return self._exporter.export(spans)
+
+    async def close(self, timeout_s: float) -> None:
+        """Exports what is there within a time, but not a long one; what is left and kept elsewhere the next start
+        exports."""
+        self._is_closing.set()
+        task = self._task
+        if task is not None:
+            await asyncio.wait([task], timeout=min(timeout_s, limits.TRACE_DRAIN_S_MAX))
+            task.cancel()
+        if self._queue:
+            _log.warning("%d spans could not be exported before the end", len(self._queue))
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def new_tracer(config: Config, metrics: Metrics) -> Tracer | None:
+    """The tracing of one worker by its settings; None: nothing is traced. Call on the worker's loop."""
+    if not config.traces:
+        return None
+
+    def make_exporter() -> Exporter:
+        from fastrunner.tracing.otlp import OtlpExporter
+
+        return OtlpExporter(config)
+
+    sampler = Sampler(ratio=config.traces_ratio, is_parent_based=config.otel_traces_sampler.is_parent_based)
+    return Tracer(sampler, make_exporter, metrics)
+
+
+def _nothing(_execution_id: str) -> None:
+    """Nothing is traced of it."""
+
+
+def _report(task: "asyncio.Task[None]") -> None:
+    """A task that dies must be heard of."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("exporting spans failed inside the runner", exc_info=task.exception())
