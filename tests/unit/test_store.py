@@ -113,6 +113,7 @@ def test_every_statement_compiles_against_the_schema() -> None:
             "metadata_size_bytes_max",
             "namespaces",
             "parent_id",
+            "version",
         ),
         0,
     )
