@@ -337,7 +337,6 @@ def test_settings_that_are_of_use_on_temporal_alone(name: str, value: str, monke
     ("name", "value", "why"),
     [
         ("TEMPORAL_DEPLOYMENT_NAME", "runner.example", "without dots"),
-        ("FASTRUNNER_LIFECYCLE_SINKS", "http://127.0.0.1:9/", "FASTRUNNER_LIFECYCLE_SINKS is of no use"),
         ("FASTRUNNER_DATA_KEY_FILE", __file__, "FASTRUNNER_TEMPORAL_KEY_FILE"),
         ("FASTRUNNER_REPLICA_URL", "file:///mnt/copy", "FASTRUNNER_REPLICA_URL is of no use"),
     ],

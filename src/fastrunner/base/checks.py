@@ -218,7 +218,6 @@ def check_temporal(set_names: Sequence[str]) -> None:
         raise ValueError(f"TEMPORAL_SERVICE_ADDRESS is set, and {refusal}")
     why = {
         "FASTRUNNER_DATA_KEY_FILE": "what Temporal keeps is sealed by FASTRUNNER_TEMPORAL_KEY_FILE",
-        "FASTRUNNER_LIFECYCLE_SINKS": "the lifecycle of executions is not told there",
         "FASTRUNNER_REPLICA_URL": "what Temporal keeps is copied by its operators",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "executions are not traced there",
     }

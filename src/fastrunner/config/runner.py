@@ -118,7 +118,6 @@ class Config(TracingSettings, TemporalSettings, RunnerSettings):
             return
         of_one_machine = {
             "FASTRUNNER_DATA_KEY_FILE": self.data_key_file,
-            "FASTRUNNER_LIFECYCLE_SINKS": self.lifecycle_sinks,
             "FASTRUNNER_REPLICA_URL": self.replica_url,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.otel_endpoint if self.traces else None,
         }

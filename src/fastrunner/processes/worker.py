@@ -102,9 +102,10 @@ def _sinks_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Sinks 
 
 
 def _lifecycle_of(context: ChildContext, metrics: Metrics, egress: Egress) -> Lifecycle | None:
-    """Who sends what becomes of this worker's executions to the sinks for that; None if there are none."""
+    """Who sends what becomes of this worker's executions to the sinks for that; None if there are none, or executions
+    tell by themselves."""
     config = context.config
-    if config.lifecycle_sinks is None:
+    if config.lifecycle_sinks is None or config.temporal_service_address is not None:
         return None
     addresses = SinkAddress.parse_all(config.lifecycle_sinks.get_secret_value())
     return Lifecycle(config.data_dir, addresses, HttpPost(config, metrics, egress), metrics)

@@ -121,7 +121,7 @@ TEMPORAL_SINK_SIZE_BYTES_MAX: Final = 524_288
 given up."""
 
 TEMPORAL_SIGNALS_AT_ONCE_MAX: Final = 20
-"""Executions that are told at once: more requests only wait for one another in the server."""
+"""Executions that are told at once, and that tell one lifecycle sink: more requests only wait for one another."""
 
 TEMPORAL_INBOX_SIZE_BYTES_MAX: Final = 131_072
 """Events that an execution has heard and not taken: its state has to have room for them. It is offered others later."""

@@ -233,6 +233,7 @@ class Activities:
             depth=depth,
             parent_id=parent_id,
             has_blobs=given.has_blobs,
+            lifecycle=dict.fromkeys(given.lifecycle, 0),
         )
         check_size(start)
         memo = Memo.of(plan, clock.wall_ms(), b"", b"", {}, parent_id)

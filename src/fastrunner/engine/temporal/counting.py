@@ -46,6 +46,10 @@ class WalkCounts(Interceptor):
         """An execution has been accepted. Call on the loop."""
         self._metrics.executions_accepted.inc()
 
+    def untold(self, count: int) -> None:
+        """A lifecycle sink was away for too long. Call on the loop."""
+        self._metrics.lifecycle_events.labels("dropped").inc(count)
+
     def _count_soon(self, counted: Callable[["WalkCounts"], None]) -> None:
         # A worker that is about to end counts no more.
         with contextlib.suppress(RuntimeError):

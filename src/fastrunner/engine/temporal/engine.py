@@ -25,6 +25,7 @@ from fastrunner._core import Plan, Problem
 from fastrunner.access.principal import check_namespace, check_references
 from fastrunner.access.sealing import DataKeys, Sealer
 from fastrunner.base import clock, limits
+from fastrunner.base.sinks import SinkAddress
 from fastrunner.blobs import BlobStore
 from fastrunner.config import Config, Reporting
 from fastrunner.counts.definitions import Metrics
@@ -55,12 +56,14 @@ from fastrunner.engine.temporal.events import EventActivities, TemporalEvents
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.handover import ReportWorkflow
 from fastrunner.engine.temporal.instances import Instances
+from fastrunner.engine.temporal.lifecycle import LifecycleSinks
 from fastrunner.engine.temporal.messages import TASK_QUEUE, WALK, WalkStart
 from fastrunner.engine.temporal.schedule_workflow import ScheduleWorkflow
 from fastrunner.engine.temporal.schedules import TemporalSchedules
 from fastrunner.engine.temporal.sinks import SinkWorkflow
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
 from fastrunner.engine.temporal.supported import problems_of
+from fastrunner.engine.temporal.telling import TellWorkflow
 from fastrunner.engine.temporal.workflow import WalkWorkflow
 from fastrunner.errors import (
     DocumentRefused,
@@ -175,6 +178,8 @@ class TemporalEngine:
         self._listener: Callable[[str], None] = lambda _: None
         self._draining = False
         self._schedules: TemporalSchedules | None = None
+        sinks = "" if config.lifecycle_sinks is None else config.lifecycle_sinks.get_secret_value()
+        self._lifecycle = LifecycleSinks(SinkAddress.parse_all(sinks), self.events_door.post, metrics)
         self._open = OpenCounts(self._connection, task_queue, metrics) if shows_open else None
 
     # --- life ---
@@ -219,10 +224,10 @@ class TemporalEngine:
         self._worker = Worker(
             self._client,
             task_queue=self._task_queue,
-            workflows=[WalkWorkflow, ReportWorkflow, EventsWorkflow, SinkWorkflow, ScheduleWorkflow],
+            workflows=[WalkWorkflow, ReportWorkflow, TellWorkflow, EventsWorkflow, SinkWorkflow, ScheduleWorkflow],
             activities=[
                 *(self._activities.perform, self._activities.prepare, self._activities.report),
-                *(events.listen, events.deliver, events.send),
+                *(events.listen, events.deliver, events.send, self._lifecycle.tell),
                 *(() if self._schedules is None else (self._schedules.looks.look,)),
             ],
             unsandboxed_workflow_runner=Instances(),
@@ -421,6 +426,7 @@ class TemporalEngine:
             detached=self._config.temporal_report is Reporting.DETACHED,
             accepted_ms=clock.wall_ms(),
             is_pinned=self._config.temporal_deployment_name is not None,
+            lifecycle=dict.fromkeys(self._lifecycle.names, 0),
         )
 
     def _open_client(self) -> Client:

@@ -95,7 +95,8 @@ class TemporalEvents:
         with this."""
         self.sinks = {address.name: address for address in sinks}
         """Who has what is emitted, by name."""
-        self._post = post
+        self.post = post
+        """Sends to sinks; None: nothing is sent."""
         self.sent = {outcome: metrics.events_sent.labels(outcome) for outcome in ("delivered", "retried", "dropped")}
         """What became of events for sinks."""
         self.delivery = None if post is None else SinkDelivery(post, self.sent, metrics.event_sinks_failing)
@@ -298,8 +299,8 @@ class TemporalEvents:
 
     async def close_sinks(self) -> None:
         """Closes what sends to sinks. Call when workers work no more."""
-        if self._post is not None:
-            await self._post.close()
+        if self.post is not None:
+            await self.post.close()
 
 
 class EventActivities:

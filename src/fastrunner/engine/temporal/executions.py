@@ -44,6 +44,7 @@ from fastrunner.engine.temporal.messages import (
     WalkStart,
 )
 from fastrunner.engine.temporal.starts import ATTRIBUTES, LABELS, Memo
+from fastrunner.engine.temporal.telling import tell_id_of
 from fastrunner.engine.temporal.visibility import quoted
 from fastrunner.errors import RunnerError, Stopping, TooLarge, Unavailable, UnknownExecution, WrongState
 from fastrunner.progress.names import FINAL_STATUSES, STATUSES, TERMINAL_EVENTS
@@ -168,12 +169,13 @@ class Executions:
         """Forgets a finished execution. Raises UnknownExecution, WrongState, Unavailable."""
         if _is_open(await self._description(execution_id)):
             raise WrongState(_STILL_NEEDED.format(execution_id))
-        report_id = report_id_of(execution_id)
-        is_reported = await self._is_ended(report_id)
-        if is_reported is False:
+        rest_ids = [report_id_of(execution_id), tell_id_of(execution_id)]
+        ends = [await self._is_ended(rest_id) for rest_id in rest_ids]
+        if False in ends:
             raise WrongState(_STILL_NEEDED.format(execution_id))
-        if is_reported:
-            await self._delete(report_id)
+        for rest_id, is_ended in zip(rest_ids, ends, strict=True):
+            if is_ended:
+                await self._delete(rest_id)
         await self._delete(execution_id)
 
     async def _is_ended(self, workflow_id: str) -> bool | None:

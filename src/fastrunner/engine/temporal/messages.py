@@ -130,6 +130,8 @@ class WalkStart:
     """What it has heard and taken of events; see `Listening.state`."""
     kept_by: dict[str, str] = field(default_factory=dict)
     """By reference of a task, the task queue of the one worker that has something open for it."""
+    lifecycle: dict[str, int] = field(default_factory=dict)
+    """By lifecycle sink: the sequence number up to which it has been told."""
 
     @property
     def size_bytes(self) -> int:

@@ -72,6 +72,7 @@ from fastrunner.engine.temporal.messages import (
 from fastrunner.engine.temporal.plans import plan_of
 from fastrunner.engine.temporal.reporting import Report
 from fastrunner.engine.temporal.room import Room
+from fastrunner.engine.temporal.telling import Telling
 from fastrunner.errors import WrongState
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import describe
@@ -119,6 +120,7 @@ class WalkWorkflow:
         self._room = Room(given.has_blobs)
         self._children = Children(given, self._execution_id, self._room, self._beside)
         self._keeping = Keeping(given.kept_by)
+        self._telling: Telling | None = None
         self._hearing = Hearing(self._execution_id, given.listening, self._beside)
         self._timer: asyncio.Task[None] | None = None
         self._timer_ms = 0
@@ -150,7 +152,10 @@ class WalkWorkflow:
                 await self._obeying(workflow.sleep(0.001, summary="more steps"))
             self._continue_if_due()
         if self._report.unreported_count:
-            await self._hand_over()
+            self._has_handed_over = True
+            await self._hand_over(start_report(self._execution_id, self._report))
+        if self._telling is not None and self._telling.is_behind:
+            await self._hand_over(self._telling.hand_over(self._execution_id))
         assert self._walk is not None
         return result_of(self._walk, self._execution_id, self._given.has_blobs, self._is_cancelled)
 
@@ -174,6 +179,9 @@ class WalkWorkflow:
             # An older version must not take it further: it rests until a version is there that knows how.
             raise RuntimeError(f"execution {self._execution_id!r} is that of a newer version of the runner")
         plan = plan_of(given.document, given.pinned)
+        if given.lifecycle:
+            document = [plan.namespace, plan.name, plan.version]
+            self._telling = Telling(self._report, document, given.lifecycle, self._beside)
         value = orjson.loads(given.input_json)
         if given.snapshot:
             self._walk = Walk.restore(plan, self._execution_id, value, unpacked(given.snapshot), env=given.env)
@@ -440,6 +448,8 @@ class WalkWorkflow:
 
     def _report_events(self) -> None:
         """Begins to report, after the effects of this turn have had the opportunity to take events along."""
+        if self._telling is not None and not self._finished_ms:
+            self._telling.tell()
         is_left = self._given.detached and self._finished_ms
         if self._reporting is None and self._report.unreported_count and not is_left:
             self._reporting = self._beside(self._send())
@@ -470,13 +480,12 @@ class WalkWorkflow:
             self._rested_ms += int(workflow.now().timestamp() * 1000) - self._rests_since_ms
             self._rests_since_ms = 0
 
-    async def _hand_over(self) -> None:
-        """Has another workflow report what is left; meanwhile those who ask are answered."""
-        self._has_handed_over = True
+    async def _hand_over(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has another workflow tell what is left; meanwhile those who ask are answered."""
         if self._reporting is not None:
             # What it sends is sent again.
             self._reporting.cancel()
-        starting = self._beside(start_report(self._execution_id, self._report))
+        starting = self._beside(work)
         while self._inbox or not starting.done():
             if not self._take_turn():
                 await self._obeying(workflow.wait_condition(lambda: starting.done() or bool(self._inbox)))
@@ -519,6 +528,7 @@ class WalkWorkflow:
             answers=self._answers,
             listening=self._hearing.listening.state(),
             kept_by=self._keeping.queues,
+            lifecycle=self._given.lifecycle if self._telling is None else self._telling.told,
             accepted_ms=self._accepted_ms,
         )
         if start.has_blobs:
