@@ -135,7 +135,7 @@ types: build ## mypy --strict
 	$(BIN)/mypy
 
 stubs: build ## Check the extensions' .pyi against the compiled modules
-	$(BIN)/python -m mypy.stubtest fastrunner._core fastrunner._jq fastrunner._wire --ignore-missing-stub
+	$(BIN)/python -m mypy.stubtest fastrunner._core fastrunner._jq fastrunner._wire fastrunner._http2 --ignore-missing-stub
 
 bench: build ## Measure goals, curves and cases in about 17 minutes, with ghz (make tools); writes docs/performance.md
 	$(BIN)/python -m pip install --quiet --group bench
@@ -216,5 +216,5 @@ torture-stigmer: build ## Kill services, runner, Redis and the store of two Stig
 	$(BIN)/python -m tests.crash.stigmer_torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove everything built
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/_wire.c src/fastrunner/*.so
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/_wire.c src/fastrunner/_http2.c src/fastrunner/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

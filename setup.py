@@ -1,4 +1,4 @@
-"""Builds the compiled extensions, `fastrunner._core`, `_jq` and `_wire`; everything static is in pyproject.toml."""
+"""Builds the compiled extensions, `fastrunner._core`, `_jq`, `_wire` and `_http2`; everything static is in pyproject.toml."""
 
 import os
 
@@ -50,5 +50,6 @@ setup(
         *cythonized("_jq", UNCHECKED),
         *cythonized("_core", CHECKED),
         *cythonized("_wire", CHECKED),
+        *cythonized("_http2", CHECKED),
     ]
 )

@@ -40,7 +40,16 @@ _LABEL_CHARS = 230
 _FRAME = re.compile(r"^(.*) \((?:.*/)?([^/:()]+)(?::\d+)?\)$")
 _LOOP_ROOTS = ("Runner.run (runners.py)", "run (__init__.py)")
 _COLOURS = {"service": "#e8a33d", "engine": "#d9603b", "wait": "#c9c9c9", "other": "#e9d06c"}
-_SERVICE = ("call_queue.py", "transport.py", "handlers.py", "decode.py", "overload.py", "routing.py", "server.py")
+_SERVICE = (
+    "connection.py",
+    "_http2",
+    "transport.py",
+    "handlers.py",
+    "decode.py",
+    "overload.py",
+    "routing.py",
+    "server.py",
+)
 _ENGINE = (
     "embedded.py", "shard.py", "store.py", "execution.py", "scheduler.py", "admission.py", "batch.py", "counting.py",
     "reader.py", "records.py", "plans.py", "writer.py",

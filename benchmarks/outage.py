@@ -24,6 +24,7 @@ from rich.progress import Progress
 from benchmarks.loads import BATCH, CALL
 from benchmarks.servers import ROOT, memory_mib, runner, take_calls
 from benchmarks.workflows import set_tasks
+from fastrunner._http2 import Call
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ExecuteAsyncBatchRequest,
     ReportProgressBatchRequest,
@@ -31,7 +32,6 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowExecuteInput,
 )
 from fastrunner.base.clock import monotonic_s
-from fastrunner.service.transport.call_queue import ServerCall
 from tests.integration.runner_process import RunnerProcess
 
 TASKS = 10
@@ -53,10 +53,10 @@ class _Receiver:
         self._first_s = 0.0
         self._ends: dict[str, float] = {}
 
-    def answer(self, call: ServerCall) -> None:
+    def answer(self, call: Call) -> None:
         call.receive(lambda payload: self._received(call, payload or b""))
 
-    def _received(self, call: ServerCall, payload: bytes) -> None:
+    def _received(self, call: Call, payload: bytes) -> None:
         self._first_s = self._first_s or monotonic_s()
         response, last = ReportProgressBatchResponse(), {}
         for event in ReportProgressBatchRequest.FromString(payload).events:

@@ -24,14 +24,21 @@ from typing import Any, cast
 
 import grpc
 import uvloop
+from prometheus_client import CollectorRegistry
 
+from fastrunner._http2 import Call
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ProgressAckResponse,
     ReportProgressBatchRequest,
     ReportProgressBatchResponse,
 )
+from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
-from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall
+from fastrunner.counts.definitions import Metrics
+from fastrunner.service.transport.connection import Connection
+from fastrunner.service.transport.listener import Connections, Listener
+from fastrunner.service.transport.turns import Turns
+from fastrunner.service.transport.unpacking import Unpacking
 from tests.integration.runner_process import RunnerProcess, running, until
 
 __all__ = [
@@ -208,17 +215,29 @@ async def _serve_aio(port: int) -> None:
     await server.wait_for_termination()
 
 
-async def take_calls(port: int, answer: Callable[[ServerCall], None]) -> None:
+class _Calls:
+    """Hands every call of the transport to `answer`."""
+
+    def __init__(self, answer: Callable[[Call], None]) -> None:
+        self.turns, self.unpacking = Turns(lambda _: None), Unpacking()
+        self.take_up = answer
+
+    def ended(self, connection: Connection) -> None:
+        """See Host."""
+
+
+async def take_calls(port: int, answer: Callable[[Call], None]) -> None:
     """Serves calls on the runner's own transport, says so on stdout, and never returns."""
-    listener = Listener(_OPTIONS)
-    queue = CallQueue(listener, answer, lambda _: None)
+    listener = Listener()
     listener.listen(f"127.0.0.1:{port}")
-    queue.start()
+    Connections(
+        listener, _Calls(answer), limits.GRPC_CONNECTIONS_MAX, Metrics(CollectorRegistry()).connections_cut
+    ).start()
     print("ready", flush=True)
     await asyncio.Event().wait()
 
 
-def _answer_empty(call: ServerCall) -> None:
+def _answer_empty(call: Call) -> None:
     call.receive(lambda _: call.reply(b""))
 
 
@@ -254,14 +273,14 @@ class _Counter:
         self._count = 0
         self._wanted_count = 0
 
-    def answer(self, call: ServerCall) -> None:
+    def answer(self, call: Call) -> None:
         single = call.path.endswith("/ReportProgress")
         if not single and not self._batches:
-            call.receive(lambda _: call.finish(12, b"", watched=False))
+            call.receive(lambda _: call.finish(12, b""))
         else:
             call.receive(partial(self._received, call, single))
 
-    def _received(self, call: ServerCall, single: bool, payload: bytes | None) -> None:
+    def _received(self, call: Call, single: bool, payload: bytes | None) -> None:
         if single:
             call.reply(_TAKEN)
             self._count += 1

@@ -17,7 +17,7 @@ from fastrunner.base.crash import CrashPoint
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "fastrunner"
-EXTENSIONS = {"_core": "core", "_jq": "jq", "_wire": "wire"}
+EXTENSIONS = {"_core": "core", "_jq": "jq", "_wire": "wire", "_http2": "http2"}
 """Compiled modules, and the folder of each one's parts."""
 CORE_PARTS = sorted(
     path
@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "diagram": BELOW,
     "jq": {"base"},
     "wire": {"base"},
+    "http2": {"base"},
     "progress": BELOW | {"_wire"},
     "tracing": BELOW,
     "engine": PLACED | {"_core", "access.principal", "tracing.span"},
@@ -73,7 +74,7 @@ MAY_IMPORT = {
     "service": BELOW
     | {"_core", "_wire", "access.audit", "access.principal", "access.roles", "engine", "routing.facts"}
     | {"events.attributes"},
-    "service.transport": PLACED | {"access", "routing.facts", "service"},
+    "service.transport": PLACED | {"_http2", "access", "routing.facts", "service"},
     "web": PLACED | {"access", "events.attributes"},
     "web.documents": BELOW | {"_core", "diagram", "web"},
     "replica": STORE | {"blobs", "data.backup"},

@@ -31,9 +31,10 @@ async def wire() -> AsyncIterator[MemoryWire]:
 
 
 def idle(wire: MemoryWire) -> bool:
-    """Whether nothing is left of any call, in the transport or in grpcio."""
+    """Whether nothing is left of any call."""
     server = wire.server
-    return not server._streams and not server._pending and not server._queue.batches
+    connections = server._connections._connections
+    return not server._streams and not server._pending and all(each.session.is_idle for each in connections)
 
 
 # --- every path, both clients ---

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from functools import partial
 from typing import Any
 
@@ -12,8 +11,6 @@ import pytest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
-from fastrunner.service.transport import idle
-from tests.integration.test_service_limits import lower
 from tests.integration.wire import Wire, execution, path, served, until
 from tests.transport.frames import DATA, END_STREAM, GOAWAY, PING, PREFACE, Connection, frame, message, settings
 
@@ -28,7 +25,7 @@ def end_s(port: int, hello: bytes) -> float:
 
 
 async def test_connection_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    lower(monkeypatch, server_handshake_timeout_ms=(limits.GRPC_GREETING_TIMEOUT_MS, 500))
+    monkeypatch.setattr(limits, "GRPC_GREETING_TIMEOUT_MS", 500)
     async with served() as wire:
         for hello in (b"", PREFACE[:10], PREFACE):
             assert 0.3 < await asyncio.to_thread(end_s, wire.server.port, hello) < 5
@@ -36,7 +33,7 @@ async def test_connection_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_settings_that_are_not_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    lower(monkeypatch, http2_settings_timeout=(limits.GRPC_GREETING_TIMEOUT_MS, 500))
+    monkeypatch.setattr(limits, "GRPC_GREETING_TIMEOUT_MS", 500)
     async with served() as wire:
         assert 0.3 < await asyncio.to_thread(end_s, wire.server.port, PREFACE + settings()) < 5
         assert await wire.execute_async("e-1")
@@ -62,7 +59,7 @@ def answered(port: int, count: int) -> int:
 
 async def test_connections_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further ones are closed; those that are there go on, and room is used again."""
-    lower(monkeypatch, max_allowed_incoming_connections=(limits.GRPC_CONNECTIONS_MAX, 20))
+    monkeypatch.setattr(limits, "GRPC_CONNECTIONS_MAX", 20)
     async with served() as wire:
         await wire.execute_async("e-1")
         assert await asyncio.to_thread(answered, wire.server.port, 40) == 19
@@ -86,7 +83,7 @@ def cut_count(wire: Wire) -> float:
 
 async def test_idle_connections_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that have been idle for longest, so whoever comes is served; none that has a call under way."""
-    lower(monkeypatch, max_allowed_incoming_connections=(limits.GRPC_CONNECTIONS_MAX, 20))
+    monkeypatch.setattr(limits, "GRPC_CONNECTIONS_MAX", 20)
     monkeypatch.setattr(limits, "GRPC_CONNECTIONS_LOOK_INTERVAL_S", 0.05)
     monkeypatch.setattr(limits, "GRPC_CONNECTION_QUIET_MS_MIN", 100)
     async with served() as wire:
@@ -119,7 +116,7 @@ async def test_idle_connections_give_way(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_connections_that_have_just_been_used_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, even if there is no room for another."""
-    lower(monkeypatch, max_allowed_incoming_connections=(limits.GRPC_CONNECTIONS_MAX, 20))
+    monkeypatch.setattr(limits, "GRPC_CONNECTIONS_MAX", 20)
     monkeypatch.setattr(limits, "GRPC_CONNECTIONS_LOOK_INTERVAL_S", 0.05)
     monkeypatch.setattr(limits, "GRPC_CONNECTION_QUIET_MS_MIN", 3_600_000)
     async with served() as wire:
@@ -133,29 +130,9 @@ async def test_connections_that_have_just_been_used_stay(monkeypatch: pytest.Mon
     assert cut_count(wire) == 0
 
 
-async def test_idle_connections_are_looked_for_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where looking takes long it is done a small part of the time."""
-    lower(monkeypatch, max_allowed_incoming_connections=(limits.GRPC_CONNECTIONS_MAX, 20))
-    monkeypatch.setattr(limits, "GRPC_CONNECTIONS_LOOK_INTERVAL_S", 0.01)
-    looked_s = []
-
-    def slow_sockets() -> list[int]:
-        looked_s.append(monotonic_s())
-        time.sleep(0.05)
-        return []
-
-    monkeypatch.setattr(idle, "sockets", slow_sockets)
-    async with served() as wire:
-        connections = [Connection(wire.server.port) for _ in range(20)]
-        await until(lambda: len(looked_s) == 2)
-        for connection in connections:
-            connection.close()
-    assert looked_s[1] - looked_s[0] >= 0.05 * limits.GRPC_CONNECTIONS_LOOK_REST
-
-
 async def test_connection_without_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client is asked to go; a call it has at that moment, and the next one, are answered."""
-    lower(monkeypatch, max_connection_idle_ms=(limits.GRPC_CONNECTION_IDLE_MS_MAX, 300))
+    monkeypatch.setattr(limits, "GRPC_CONNECTION_IDLE_MS_MAX", 300)
     async with served() as wire:
         with Connection(wire.server.port) as connection:
             assert await asyncio.to_thread(until_goaway, connection)
@@ -202,7 +179,7 @@ class Calling(threading.Thread):
 
 async def test_old_connections_move_to_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """All lie on one of two workers: load spreads, no call fails, and a stream goes on where it is."""
-    lower(monkeypatch, max_connection_age_ms=(limits.GRPC_CONNECTION_AGE_MS_MAX, 500))
+    monkeypatch.setattr(limits, "GRPC_CONNECTION_AGE_MS_MAX", 500)
     async with served() as wire:
         await wire.execute_async("e-1")
         stream = wire.stream("Subscribe", SubscribeRequest(execution_id="e-1"))

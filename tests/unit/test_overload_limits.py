@@ -1,14 +1,11 @@
 """Bounds of an overload, step by step on a clock that the test moves, and of a turn in which calls are taken up."""
 
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from fastrunner.base import limits
 from fastrunner.service.overload import Overload
-from fastrunner.service.transport import call_queue
 
 OFFERED = 100
 """Executions that come in an interval: 2,000 per second."""
@@ -91,34 +88,3 @@ def test_delay_that_a_refusal_tells(at: list[float], wait_s: float, delay_s: flo
     refusals = [overload.refusal("client") for _ in range(1_000)]
     assert refusals[-1] is not None
     assert refusals[-1].retry_after_s == pytest.approx(delay_s)
-
-
-@pytest.mark.parametrize(
-    ("away_s", "turn_s"),
-    [
-        (0.0, limits.GRPC_TURN_S_MIN),
-        (0.001, 0.001 * limits.GRPC_TURN_SHARE),
-        (1.0, limits.GRPC_TURN_S_MAX),
-    ],
-)
-def test_turn_in_which_calls_are_taken_up(away_s: float, turn_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is longer the longer the loop was away, within bounds, and looks at the clock now and then."""
-    now, taken = 1_000.0, 0
-
-    def monotonic_s() -> float:
-        nonlocal now
-        now += READ_S
-        return now
-
-    def handle(event: Any) -> None:
-        nonlocal taken
-        taken += 1
-
-    monkeypatch.setattr(call_queue, "monotonic_s", monotonic_s)
-    queue: Any = call_queue.CallQueue.__new__(call_queue.CallQueue)
-    queue._waited, queue._handle = lambda wait_s: None, handle
-    queue._queue = SimpleNamespace(poll=lambda deadline: SimpleNamespace(completion_type=None))
-    queue._loop = SimpleNamespace(call_soon=lambda callback: None)
-    queue._down, queue._empty_s, queue._left_s = False, now, now + READ_S - away_s
-    queue._drain()
-    assert taken == pytest.approx(limits.GRPC_EVENTS_PER_LOOK * turn_s / READ_S, rel=0.06)

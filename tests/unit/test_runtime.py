@@ -16,12 +16,11 @@ from fastrunner.processes.link import ExitCode, Link, StartError
 from fastrunner.processes.ports import (
     address_of,
     host_and_port_of,
-    keep_from_ipv6,
     remove_ports_file,
     reserve_port,
     write_ports_file,
 )
-from fastrunner.service.transport.server import new_listener
+from fastrunner.service.transport.listener import Listener
 
 
 def test_runtime_folder_is_fresh_and_private(tmp_path: Path) -> None:
@@ -117,30 +116,11 @@ def test_host_that_does_not_resolve_names_its_variable() -> None:
     assert refused.value.code is ExitCode.PORT
 
 
-def test_every_ipv4_address_is_no_ipv6_address() -> None:
-    """gRPC takes 0.0.0.0 for every address; while the port of :: is held, it gets those of IPv4 alone."""
-    with reserve_port("0.0.0.0", 0, "GRPC_PORT", shared=True) as held:
-        port = held.getsockname()[1]
-        keeper = keep_from_ipv6(held, "GRPC_PORT")
-        if keeper is None:
-            pytest.skip("no IPv6 here")
-        listener = new_listener()
-        listener.listen(address_of("0.0.0.0", port))
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("::1", port), timeout=5)
-        with pytest.raises(StartError, match=rf"GRPC_PORT={port}: cannot bind \[::\]:{port}"):
-            keep_from_ipv6(held, "GRPC_PORT")
-        keeper.close()
-    for host in ("127.0.0.1", "::", "::1"):
-        with reserve_port(host, 0, "GRPC_PORT", shared=True) as held:
-            assert keep_from_ipv6(held, "GRPC_PORT") is None
-
-
 @pytest.mark.parametrize(
     ("host", "answering", "silent"),
     [
         ("::", ["127.0.0.1", "::1"], []),
+        ("0.0.0.0", ["127.0.0.1", "127.0.0.2"], ["::1"]),
         ("::1", ["::1"], ["127.0.0.1"]),
         ("[::1]", ["::1"], ["127.0.0.1"]),
         ("127.1", ["127.0.0.1"], ["::1", "127.0.0.2"]),
@@ -153,7 +133,7 @@ def test_address_means_the_same_in_every_listener(host: str, answering: list[str
         held, http = (reserve_port(host, 0, "GRPC_PORT", shared=True), reserve_port(host, 0, "FASTRUNNER_HTTP_PORT"))
     except StartError:
         pytest.skip("no IPv6 here")
-    listener = new_listener()
+    listener = Listener()
     with held, http:
         listener.listen(address_of(*host_and_port_of(held)))
         for port in (listener.port, http.getsockname()[1]):
@@ -163,6 +143,7 @@ def test_address_means_the_same_in_every_listener(host: str, answering: list[str
                 with pytest.raises(ConnectionRefusedError):
                     socket.create_connection((address, port), timeout=5)
         assert listener.port == held.getsockname()[1]
+        listener.close()
 
 
 def test_ipv6_host_in_brackets_is_understood() -> None:

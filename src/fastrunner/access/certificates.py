@@ -9,6 +9,7 @@ Rule: files that cannot be used change nothing, and the log says so.
 
 import logging
 import ssl
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fastrunner.access.files import Signature, signature_of
 from fastrunner.base.checks import check_certificates, no_password
 from fastrunner.config import Config
 
-__all__ = ["Certificates", "RotatingContext", "TlsFiles", "open_certificates"]
+__all__ = ["Certificates", "RotatingContext", "TlsFiles", "names_of", "open_certificates"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,12 +79,19 @@ class RotatingContext(ssl.SSLContext):
     """
 
     _certificates: Certificates
+    _protocols: Sequence[str]
+    _insists: bool
     _current: tuple[TlsFiles, ssl.SSLContext]
 
-    def __new__(cls, certificates: Certificates) -> "RotatingContext":
+    def __new__(
+        cls, certificates: Certificates, protocols: Sequence[str] = (), *, insists: bool = False
+    ) -> "RotatingContext":
+        """`protocols` are offered by ALPN. `insists`: a client has to show a certificate, if there are authorities."""
         made = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
         made._certificates = certificates
-        made._current = (certificates.files, _context(certificates))
+        made._protocols = protocols
+        made._insists = insists
+        made._current = (certificates.files, made._made())
         return made
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
@@ -91,21 +99,28 @@ class RotatingContext(ssl.SSLContext):
         files = self._certificates.files
         if files is not self._current[0]:
             try:
-                self._current = (files, _context(self._certificates))
+                self._current = (files, self._made())
             except (OSError, ValueError) as error:
                 # Files that are changing again; what is read of them then comes here, too.
                 _log.warning("the new certificate cannot be had yet: %s", error)
         return self._current[1].wrap_bio(*arguments, **options)
 
+    def _made(self) -> ssl.SSLContext:
+        certificate, key, _ = self._certificates.paths
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key, password=no_password)
+        if self._protocols:
+            context.set_alpn_protocols(list(self._protocols))
+        if self._certificates.files.client_authorities is not None:
+            context.load_verify_locations(cadata=self._certificates.files.client_authorities.decode())
+            context.verify_mode = ssl.CERT_REQUIRED if self._insists else ssl.CERT_OPTIONAL
+        return context
 
-def _context(certificates: Certificates) -> ssl.SSLContext:
-    certificate, key, _ = certificates.paths
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key, password=no_password)
-    if certificates.files.client_authorities is not None:
-        context.load_verify_locations(cadata=certificates.files.client_authorities.decode())
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context
+
+def names_of(shown: Mapping[str, Any]) -> Sequence[str]:
+    """The names in a client's certificate, as `SSLSocket.getpeercert` has it: alternative ones, else the common one."""
+    names = [str(name) for _, name in shown.get("subjectAltName", ())]
+    return names or [str(value) for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
 
 
 def open_certificates(config: Config) -> Certificates | None:

@@ -4,7 +4,6 @@ Rules: no grpc, no threads and no event loop here, because the supervisor uses i
 """
 
 import contextlib
-import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -15,8 +14,6 @@ import orjson
 
 from fastrunner.processes.folder import forget_folder
 from fastrunner.processes.link import ExitCode, StartError
-
-_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with
 
 
 def reserve_port(host: str, port: int, variable: str, *, shared: bool = False) -> socket.socket:
@@ -46,24 +43,6 @@ def reserve_port(host: str, port: int, variable: str, *, shared: bool = False) -
         raise _taken(variable, host, port, error) from None
 
 
-def keep_from_ipv6(reserved: socket.socket, variable: str) -> socket.socket | None:
-    """Has `0.0.0.0` mean IPv4: keeps gRPC, for which it is every address, off IPv6. None if nothing need be done.
-
-    gRPC first binds `::` for both protocols, and `0.0.0.0` if that fails: which it does while somebody holds the port
-    of `::` for IPv6 alone. It is not listened on, so nobody connects. Raises StartError if somebody else has it.
-    """
-    host, port = host_and_port_of(reserved)
-    if host != _EVERY_IPV4:
-        return None
-    try:
-        return _bound(socket.AF_INET6, ("::", port, 0, 0), None, only_ipv6=True)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise _taken(variable, "[::]", port, error) from None
-        # There is no IPv6 here.
-        return None
-
-
 def host_and_port_of(bound: socket.socket) -> tuple[str, int]:
     """The IP address and the port of a socket: what a name or a short form stood for when it was bound."""
     host, port, *rest = bound.getsockname()
@@ -89,14 +68,13 @@ def _taken(variable: str, host: str, port: int, error: OSError) -> StartError:
     )
 
 
-def _bound(family: int, address: Any, option: int | None, *, only_ipv6: bool = False) -> socket.socket:
+def _bound(family: int, address: Any, option: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if option is not None:
-            bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        bound.setsockopt(socket.SOL_SOCKET, option, 1)
         if family == socket.AF_INET6:
-            # `::` serves both protocols, as gRPC does.
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_ipv6)
+            # `::` serves both protocols.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         bound.bind(address)
     except OSError:
         bound.close()

@@ -28,7 +28,6 @@ from fastrunner.processes.package import Fingerprint
 from fastrunner.processes.ports import (
     address_of,
     host_and_port_of,
-    keep_from_ipv6,
     remove_ports_file,
     reserve_port,
     write_ports_file,
@@ -49,8 +48,6 @@ class Reserved:
 
     grpc: socket.socket
     """Bound, not listening."""
-    ipv6: socket.socket | None
-    """Bound where gRPC must not listen; none if it may."""
     http: socket.socket
     """Bound and listening."""
     folder: RuntimeFolder
@@ -83,9 +80,6 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
     with contextlib.ExitStack() as stack:
         require_descriptors(config.workers, config.workers)
         grpc = stack.enter_context(reserve_port(config.grpc_host, config.grpc_port, "GRPC_PORT", shared=True))
-        ipv6 = keep_from_ipv6(grpc, "GRPC_PORT")
-        if ipv6 is not None:
-            stack.enter_context(ipv6)
         http = stack.enter_context(reserve_port(config.http_host, config.http_port, "FASTRUNNER_HTTP_PORT"))
         try:
             keys = None if config.data_key_file is None else DataKeys.read(config.data_key_file)
@@ -117,7 +111,7 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
         chosen = {"grpc_host": grpc_host, "grpc_port": grpc_port, "http_host": http_host, "http_port": http_port}
         segments = _segments(config.workers, data.shard_count)
         shared = Shared.create(config.workers, data.shard_count, data.placement_key, keys, temporal_keys)
-        reserved = Reserved(grpc, ipv6, http, folder, shared, segments, package)
+        reserved = Reserved(grpc, http, folder, shared, segments, package)
         return config.model_copy(update=chosen), reserved, stack.pop_all()
 
 

@@ -200,8 +200,6 @@ class Supervisor:
         for end in self._wakeup:
             end.close()
         self._reserved.grpc.close()
-        if self._reserved.ipv6 is not None:
-            self._reserved.ipv6.close()
         if role is not Role.WEB:
             self._reserved.http.close()
 

@@ -19,7 +19,6 @@ from fastrunner.access.principal import Principal
 from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
-from fastrunner.base.cpus import usable_cpus
 from fastrunner.base.logs import count_library_records, name_traces
 from fastrunner.base.sinks import SinkAddress
 from fastrunner.blobs import BlobStore, open_store
@@ -48,8 +47,8 @@ from fastrunner.routing.peers import Router
 from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
-from fastrunner.service.transport.call_queue import Listener
-from fastrunner.service.transport.server import Server, new_listener
+from fastrunner.service.transport.listener import Listener
+from fastrunner.service.transport.server import Server
 from fastrunner.tasks import build_performers
 from fastrunner.tasks.emit.sinks import HttpPost
 from fastrunner.tracing.tracer import Tracer, new_tracer
@@ -60,8 +59,7 @@ def run_worker(context: ChildContext) -> int:
     descriptors.allow()
     config = context.config
     credentials = worker_credentials(config)
-    # With fewer workers than CPUs grpcio's threads have one of their own, for which they compete as all processes do.
-    listener = new_listener(is_crowded=config.workers >= usable_cpus())
+    listener = Listener()
     address = address_of(config.grpc_host, config.grpc_port)
     if context.waits and config.workers == 1:
         # Nobody else listens while the predecessor drains: calls wait here until this worker answers them.

@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from fastrunner.access.certificates import names_of
 from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Principal
 from fastrunner.access.roles import ROLE_OF_PATH, Open, Wanted, check_role
@@ -61,7 +62,5 @@ def _wanted(app: web.Application, path: str) -> Wanted:
 
 
 def certificate_names(request: web.Request) -> Sequence[str]:
-    """As `ServerCall.certificate_names`."""
-    shown = request.get_extra_info("peercert") or {}
-    names = [str(name) for _, name in shown.get("subjectAltName", ())]
-    return names or [str(value) for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
+    """As `Call.certificate_names`."""
+    return names_of(request.get_extra_info("peercert") or {})

@@ -106,8 +106,36 @@ OVERLOAD_RETRY_S_MIN: Final = 0.1
 OVERLOAD_RETRY_S_MAX: Final = 5.0
 """Longest delay told."""
 
-GRPC_CALLS_WAITING_MAX: Final = 10_000
-"""Calls that wait inside gRPC; it cancels further ones without a word, so refusals must come long before."""
+GRPC_HEADERS_SIZE_BYTES_MAX: Final = 16_384
+"""Metadata of one call, unpacked: what gRPC's own libraries take at most."""
+
+HTTP2_HEADER_BLOCK_SIZE_BYTES_MAX: Final = 65_536
+"""Headers of a call as they are sent: whoever sends more means no call."""
+
+HTTP2_STREAM_WINDOW_SIZE_BYTES: Final = 262_144
+"""What a client may send of a call before it is taken: a request of that size needs no second thought of its client."""
+
+HTTP2_CONNECTION_WINDOW_SIZE_BYTES: Final = 4_194_304
+"""The same of all calls of a connection: as much as comes in one turn of the loop on a fast line."""
+
+HTTP2_OUTPUT_SIZE_BYTES_MAX: Final = 131_072
+"""Of a connection, what is made ready to be written in one turn: further bodies have theirs after the others'."""
+
+HTTP2_UNREAD_SIZE_BYTES_MAX: Final = 1_048_576
+"""Answers to pings and settings that a client does not read before its connection ends."""
+
+HTTP2_IDLE_FRAMES_MAX: Final = 20_000
+"""Frames that ask for nothing, such as pings and resets, more than those that do, in a minute or so: twice as many as
+resets of all calls that a connection may have."""
+
+GRPC_UNSENT_SIZE_BYTES_MAX: Final = 131_072
+"""Of a connection, what the kernel has not taken before bodies wait in their calls. Of twice as much it is not read."""
+
+GRPC_UNPACKED_AT_ONCE_SIZE_BYTES_MAX: Final = 65_536
+"""Compressed messages up to this size are unpacked by the loop: in a fifth of a millisecond."""
+
+GRPC_UNPACKING_THREADS_MAX: Final = 2
+"""Larger ones that are being unpacked at once, each in a thread: the largest take 50 milliseconds and 16 MiB."""
 
 GRPC_STREAMS_PER_CONNECTION_MAX: Final = 10_000
 """Calls open at once on one connection: a service may follow thousands of executions over one channel."""
@@ -139,7 +167,7 @@ GRPC_REQUEST_LATE_S: Final = 0.2
 """How long a request may be on its way before it counts among those: megabytes on an ordinary line."""
 
 GRPC_CONNECTIONS_MAX: Final = 20_000
-"""Connections of one worker; idle ones take 10 to 20 KiB each inside grpcio, so all of them some hundred MiB."""
+"""Connections of one worker; idle ones take some KiB each, so all of them less than a hundred MiB."""
 
 GRPC_CONNECTIONS_FREE_PART: Final = 10
 """One part of so many of the connections that a worker may have is kept free, and half of it always: those that have
@@ -147,9 +175,6 @@ been idle for longest give way, as many at a time as a burst may bring."""
 
 GRPC_CONNECTIONS_LOOK_INTERVAL_S: Final = 0.5
 """How often a worker looks whether that many are free."""
-
-GRPC_CONNECTIONS_LOOK_REST: Final = 20
-"""How many times as long as a look takes nobody looks again: a tenth of a second for 20,000 connections."""
 
 GRPC_CONNECTION_QUIET_MS_MIN: Final = 1_000
 """A connection on which something has come or gone since is not idle: its client is at it."""
@@ -164,30 +189,12 @@ chooses the worker when a connection is made, so this is how soon load is spread
 GRPC_GREETING_TIMEOUT_MS: Final = 20_000
 """For TLS and HTTP/2 to begin, and again for the server's settings to be acknowledged: its bounds hold from then on."""
 
-GRPC_CALLS_REQUESTED_AHEAD: Final = 64
-"""Calls the transport is ready to take up at once; more wait inside grpcio until the loop has looked at these."""
-
-GRPC_EVENTS_PER_LOOK: Final = 16
-"""Events the transport takes out between two looks at the clock: about half a millisecond."""
-
-GRPC_TURN_SHARE: Final = 4.0
-"""How many times as long as others have had the loop the transport may then have it: refusing goes first, and whatever
-comes, a fifth of the time is left for what has been accepted."""
-
-GRPC_TURN_S_MIN: Final = 0.002
-"""Least time the transport may take out events before the loop serves others."""
-
-GRPC_TURN_S_MAX: Final = 0.02
-"""Most time: the acknowledgement of a commit waits no longer for it."""
-
 GRPC_STOP_PAUSE_S: Final = 0.05
-"""How long a stopping server holds new calls before it sends clients elsewhere: many turns of its accept loop."""
+"""How long a stopping server takes calls of clients that have not heard yet that they should go, and how long its
+answers have to leave."""
 
 GRPC_KEEPALIVE_TIME_MS: Final = 60_000
 """Silence on a connection before the server pings: below the idle limit of common load balancers and NATs."""
 
 GRPC_KEEPALIVE_TIMEOUT_MS: Final = 20_000
 """How long a ping may stay unanswered: gRPC's own default; then the peer is gone, and so are its Execute calls."""
-
-GRPC_CLIENT_PING_INTERVAL_MS_MIN: Final = 10_000
-"""Clients may ping this often without being sent away: the lowest keepalive that gRPC libraries allow."""

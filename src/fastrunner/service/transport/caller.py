@@ -6,19 +6,19 @@ Rule: metadata is read when it is asked for, and no more of it than that.
 import math
 from typing import Final
 
+from fastrunner._http2 import Call
 from fastrunner.base import limits
 from fastrunner.base.clock import steady_ms
 from fastrunner.routing.facts import CallFacts
-from fastrunner.service.transport.call_queue import ServerCall
 from fastrunner.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
 
 __all__ = ["client_of", "facts_of", "host_of"]
 
-_CLIENT_KEY: Final = "fastrunner-client"
+_CLIENT_KEY: Final = b"fastrunner-client"
 """Metadata in which a client may name itself: several behind one address get shares of their own."""
 
 
-def facts_of(call: ServerCall, *, traces: bool) -> CallFacts:
+def facts_of(call: Call, *, traces: bool) -> CallFacts:
     """What handlers may know of a call; where the caller is in a trace only if `traces`."""
     deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
     facts = CallFacts(peer=client_of(call), deadline_ms=deadline_ms, local=False, principal=call.principal)
@@ -27,7 +27,7 @@ def facts_of(call: ServerCall, *, traces: bool) -> CallFacts:
     return facts
 
 
-def _trace_of(call: ServerCall) -> TraceContext | None:
+def _trace_of(call: Call) -> TraceContext | None:
     parent, state = None, None
     for key, value in call.metadata:
         if key == TRACEPARENT:
@@ -38,22 +38,20 @@ def _trace_of(call: ServerCall) -> TraceContext | None:
     return None if parent is None else TraceContext.read(parent, state)
 
 
-def client_of(call: ServerCall) -> str:
+def client_of(call: Call) -> str:
     """The client, for fair shares and limits."""
     if not call.client:
         call.client = _named(call) or host_of(call)
     return call.client
 
 
-def _named(call: ServerCall) -> str:
+def _named(call: Call) -> str:
     """What a client calls itself; empty if it does not."""
-    for key, value in call.metadata:
-        if key == _CLIENT_KEY and isinstance(value, str) and 0 < len(value) <= limits.CLIENT_NAME_SIZE_BYTES_MAX:
-            return value
-    return ""
+    name = call.header(_CLIENT_KEY)
+    return name if isinstance(name, str) and len(name) <= limits.CLIENT_NAME_SIZE_BYTES_MAX else ""
 
 
-def host_of(call: ServerCall) -> str:
+def host_of(call: Call) -> str:
     """Where a call comes from."""
     peer = call.peer
     # Of `ipv4:10.0.0.7:51234` the port is another one for every connection.

@@ -1,11 +1,11 @@
 """Stage 1, service: calls whose request is still on its way.
 
-gRPC takes in a message as it comes, up to its bound, and tells nobody how much of it there is. A request that comes
-with its headers costs nobody anything; one that has not come a moment later may hold as much as a request may be, as
-long as its client likes. So there may be only so many of those: of more, the client with most of them loses its oldest.
+A message is kept as it comes, up to its bound. A request that comes with its headers costs nobody anything; one that
+has not come a moment later may hold as much as a request may be, as long as its client likes. So there may be only so
+many of those: of more, the client with most of them loses its oldest.
 
-Rule: a call is late only if its request was not there when the queue of events was last found empty; one that merely
-waits for this worker to look at it is not.
+Rule: a call is late only if its request was not there when the connections were last read; one that merely waits for
+this worker to read it is not.
 """
 
 import asyncio
@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from fastrunner._http2 import Call
 from fastrunner.base import clock, limits
 from fastrunner.errors import AtCapacity, RunnerError
-from fastrunner.service.transport.call_queue import Received, ServerCall
 
 __all__ = ["Intake"]
 
+Received = Callable[[bytes | None], None]
+"""Takes a request; None if there is none."""
 Refuse = Callable[[Exception], None]
 """Ends a call with a refusal."""
 
@@ -35,21 +37,24 @@ class _Coming:
 class Intake:
     """The calls of one worker whose requests are on their way."""
 
-    def __init__(self, client_of: Callable[[ServerCall], str], empty_s: Callable[[], float]) -> None:
-        """`empty_s` tells when there was last nothing to take out of the queue of events."""
+    def __init__(self, client_of: Callable[[Call], str], read_s: Callable[[], float]) -> None:
+        """`read_s` tells when everything had last been read that had arrived by then."""
         self._client_of = client_of
-        self._empty_s = empty_s
-        self._coming: dict[ServerCall, _Coming] = {}
+        self._read_s = read_s
+        self._coming: dict[Call, _Coming] = {}
         """The oldest first."""
         self._look: asyncio.TimerHandle | None = None
 
     @property
-    def coming(self) -> Iterable[ServerCall]:
+    def coming(self) -> Iterable[Call]:
         """Calls whose requests have not come."""
         return self._coming
 
-    def receive(self, call: ServerCall, received: Received, refuse: Refuse) -> None:
+    def receive(self, call: Call, received: Received, refuse: Refuse) -> None:
         """Hands the request to `received` when it is there; `refuse` is called instead if it does not come in time."""
+        if call.has_message:
+            received(call.take())
+            return
 
         def got(payload: bytes | None) -> None:
             if self._coming.pop(call, None) is not None:
@@ -60,7 +65,7 @@ class Intake:
         if len(self._coming) > limits.GRPC_REQUESTS_COMING_MAX and self._look is None:
             self._look_soon()
 
-    def refuse(self, call: ServerCall, error: RunnerError) -> None:
+    def refuse(self, call: Call, error: RunnerError) -> None:
         """Waits for the request of a call no more, if it has not come."""
         coming = self._coming.pop(call, None)
         if coming is not None:
@@ -71,7 +76,7 @@ class Intake:
 
     def _refuse_late(self) -> None:
         self._look = None
-        late_s = self._empty_s() - limits.GRPC_REQUEST_LATE_S
+        late_s = self._read_s() - limits.GRPC_REQUEST_LATE_S
         late = {call: coming for call, coming in self._coming.items() if coming.since_s < late_s}
         by_client = Counter(coming.client for coming in late.values())
         for _ in range(len(late) - limits.GRPC_REQUESTS_COMING_MAX):

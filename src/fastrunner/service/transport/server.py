@@ -7,7 +7,7 @@ grace to finish.
 
 import asyncio
 from collections import Counter as Counts
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 from google.rpc.code_pb2 import CANCELLED, OK
 
+from fastrunner._http2 import RESOURCE_EXHAUSTED, UNIMPLEMENTED, Call
 from fastrunner.access.audit import AuditLog
 from fastrunner.access.certificates import Certificates
 from fastrunner.access.gate import Gate
@@ -32,13 +33,15 @@ from fastrunner.service.health import HEALTH_SERVICE, Health
 from fastrunner.service.methods import METHOD_OF_PATH, Method
 from fastrunner.service.reflection import REFLECTION_SERVICES, Reflection
 from fastrunner.service.status import status_of
-from fastrunner.service.transport.call_queue import CallQueue, Listener, ServerCall, Trailers
 from fastrunner.service.transport.caller import client_of, facts_of, host_of
 from fastrunner.service.transport.capacity import Capacity
-from fastrunner.service.transport.connections import cut_connections, stop_listening
-from fastrunner.service.transport.idle import IdleConnections
+from fastrunner.service.transport.connection import Connection
+from fastrunner.service.transport.deadlines import Deadlines
 from fastrunner.service.transport.intake import Intake
+from fastrunner.service.transport.listener import Connections, Listener
 from fastrunner.service.transport.standing import Standing, authorization_of
+from fastrunner.service.transport.turns import Turns
+from fastrunner.service.transport.unpacking import Unpacking
 
 
 def _label(code: str) -> str:
@@ -54,31 +57,8 @@ _SUBMIT: Final = {"ExecuteAsync", "ExecuteAsyncBatch"}
 """Unary methods that submit executions."""
 _UNKNOWN: Final = Method("unknown", "unknown", streams=False)
 _CODE_LABELS: Final = {code.value[0]: _label(code.name) for code in grpc.StatusCode}
-_CONNECTIONS: Final = "grpc.max_allowed_incoming_connections"
-_OPTIONS: Final = (
-    ("grpc.so_reuseport", 1),
-    ("grpc.max_receive_message_length", limits.REQUEST_SIZE_BYTES_MAX),
-    ("grpc.max_send_message_length", limits.REPLY_MESSAGE_SIZE_BYTES_MAX),
-    ("grpc.max_concurrent_streams", limits.GRPC_STREAMS_PER_CONNECTION_MAX),
-    ("grpc.server.max_pending_requests", limits.GRPC_CALLS_WAITING_MAX),
-    ("grpc.server.max_pending_requests_hard_limit", limits.GRPC_CALLS_WAITING_MAX),
-    # grpcio counts each listener's, and a worker has one.
-    (_CONNECTIONS, limits.GRPC_CONNECTIONS_MAX),
-    ("grpc.server_handshake_timeout_ms", limits.GRPC_GREETING_TIMEOUT_MS),
-    ("grpc.max_connection_idle_ms", limits.GRPC_CONNECTION_IDLE_MS_MAX),
-    # Streams that are open then go on for as long as they like; the next call takes another connection.
-    ("grpc.max_connection_age_ms", limits.GRPC_CONNECTION_AGE_MS_MAX),
-    ("grpc.http2.settings_timeout", limits.GRPC_GREETING_TIMEOUT_MS),
-    ("grpc.keepalive_time_ms", limits.GRPC_KEEPALIVE_TIME_MS),
-    ("grpc.keepalive_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
-    # Without it a ping may stay unanswered for a minute, whatever the option before says.
-    ("grpc.http2.ping_timeout_ms", limits.GRPC_KEEPALIVE_TIMEOUT_MS),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", limits.GRPC_CLIENT_PING_INTERVAL_MS_MIN),
-)
-
-
-Answer = Callable[[ServerCall], None]
+Trailers = tuple[tuple[str, str | bytes], ...] | None
+Answer = Callable[[Call], None]
 """Takes a call up: reads what it has to, and sees to it that it is answered."""
 Unary = Callable[[bytes, CallFacts], bytes | Awaitable[bytes]]
 Stream = Callable[[bytes, CallFacts], AsyncGenerator[bytes, None]]
@@ -103,26 +83,27 @@ class Server:
         """`listener` may be listening already. Without a gate, callers are not told apart. `traces`: handlers are told
         where callers are in a trace."""
         self._traces = traces
-        self._listener = listener or new_listener()
+        self._listener = listener or Listener()
         self._service = service
         self._metrics = metrics
         self._gate = gate
         self._audit = audit
         self._being_admitted: set[asyncio.Task[None]] = set()
         self._health = Health()
-        self._streams: dict[asyncio.Task[None], ServerCall] = {}
-        self._pending: dict[asyncio.Future[Any], ServerCall] = {}
+        self._streams: dict[asyncio.Task[None], Call] = {}
+        self._pending: dict[asyncio.Future[Any], Call] = {}
         self._stopping = False
-        self._held: list[Callable[[], None]] | None = None
-        self._intake = Intake(client_of, lambda: self._queue.empty_s)
+        self.turns = Turns(service.overload.measured)
+        self.unpacking = Unpacking()
+        self._deadlines = Deadlines()
+        self._intake = Intake(client_of, lambda: self.turns.read_s)
         self._standing = None if gate is None else Standing(gate, lambda: self._intake.coming, self._intake.refuse)
         self._unknown = _Measure(metrics, _UNKNOWN)
         self._answers = self._methods()
-        self._queue = CallQueue(self._listener, self._take_up, service.overload.measured)
         self._capacity = Capacity()
         self._conversations_count = 0
-        connections_max = self._listener.options[_CONNECTIONS]
-        self._idle = IdleConnections(connections_max, self._open_calls, metrics.connections_cut)
+        count_max = descriptors.for_strangers(limits.GRPC_CONNECTIONS_MAX)
+        self._connections = Connections(self._listener, self, count_max, metrics.connections_cut)
 
     @property
     def port(self) -> int:
@@ -133,8 +114,7 @@ class Server:
         """Listens on `address` (host:port) and serves. Raises RuntimeError if the port cannot be had."""
         if not self._listener.port:
             self._listener.listen(address, certificates)
-        self._queue.start()
-        self._idle.watch(self.port)
+        self._connections.start()
         self.set_serving(True)
 
     def set_serving(self, serving: bool) -> None:
@@ -153,35 +133,30 @@ class Server:
     async def stop(self, grace_s: float) -> None:
         """Takes no new calls, ends streams, lets unary calls finish within `grace_s`."""
         self.set_serving(False)
-        self._idle.close()
         if self._standing is not None:
             self._standing.close()
-        stop_listening(self.port)
-        # grpcio gives up calls that have arrived but that nobody has taken up when it stops. So answers are held for a
-        # moment: callers fall silent, everything that has arrived is taken up, and is answered within the grace.
-        self._held = []
+        # Clients that are asked to go connect again at once, and must not come here.
+        self._connections.stop_listening()
+        self._connections.retire()
+        # What is on its way meanwhile is served: clients fall silent when they have heard of it.
         await asyncio.sleep(limits.GRPC_STOP_PAUSE_S)
         self._service.stop()
-        held, self._held = self._held, None
-        for answer in held:
-            answer()
-        # What comes from here on is refused, until what was taken up has been answered.
         self._stopping = True
+        self._connections.leave()
         for stream in self._streams:
             stream.cancel()
         open_calls: list[asyncio.Future[Any]] = [*self._pending, *self._streams]
         if open_calls:
             await asyncio.wait(open_calls, timeout=grace_s)
-        # The answers have to leave before the connections end.
-        await asyncio.sleep(limits.GRPC_STOP_PAUSE_S)
-        if not self._pending:
-            cut_connections(self.port)
-        await self._queue.stop(grace_s)
+        await self._connections.close(limits.GRPC_STOP_PAUSE_S)
+        self._deadlines.close()
         await self._service.close(grace_s)
 
-    def _open_calls(self) -> Iterable[ServerCall]:
-        """Those that have been taken up and not been answered."""
-        return [*self._pending.values(), *self._streams.values(), *self._intake.coming]
+    # --- connections ---
+
+    def ended(self, connection: Connection) -> None:
+        """See Host."""
+        self._connections.ended(connection)
 
     # --- what answers under which path ---
 
@@ -217,25 +192,25 @@ class Server:
             return answer
         measure = _Measure(self._metrics, method)
 
-        def enter(call: ServerCall, principal: Principal) -> None:
+        def enter(call: Call, principal: Principal) -> None:
             call.principal, call.client = principal, principal.name
             check_role(principal, wanted, method.name)
             standing.begin(call, wanted, method.name)
             answer(call)
 
-        def refuse(call: ServerCall, error: Exception) -> None:
+        def refuse(call: Call, error: Exception) -> None:
             measure.started.inc()
             if audit is not None and call.principal is not None:
                 call.audit = AuditEntry(audit, method.name, call.principal, host_of(call))
             self._refuse(call, measure, error)
 
-        async def enter_later(call: ServerCall, principal: Awaitable[Principal]) -> None:
+        async def enter_later(call: Call, principal: Awaitable[Principal]) -> None:
             try:
                 enter(call, await principal)
             except Exception as error:
                 refuse(call, error)
 
-        def take_up(call: ServerCall) -> None:
+        def take_up(call: Call) -> None:
             try:
                 principal = gate.admit(authorization_of(call), lambda: call.certificate_names)
                 if isinstance(principal, Principal):
@@ -256,9 +231,16 @@ class Server:
         answer = self._unary(method, partial(self._service.handle_unary, method.name))
         return self._unless_overloaded(method, answer) if method.name == "ExecuteAsync" else answer
 
-    def _take_up(self, call: ServerCall) -> None:
+    def take_up(self, call: Call) -> None:
+        """See Host."""
+        self._deadlines.begin(call)
         answer = self._answers.get(call.path)
-        if answer is not None:
+        if call.is_malformed:
+            self._unknown.started.inc()
+            self._refuse(call, self._unknown, _nothing(call))
+        elif call.timeout_s <= 0:
+            call.expire()
+        elif answer is not None:
             answer(call)
         else:
             self._unknown.started.inc()
@@ -270,7 +252,7 @@ class Server:
         known: RunnerError | None = None
         status: tuple[int, bytes, Trailers] = (0, b"", None)
 
-        def take_up(call: ServerCall) -> None:
+        def take_up(call: Call) -> None:
             nonlocal known, status
             refusal = self._service.refusal(client_of(call))
             if refusal is None:
@@ -280,7 +262,7 @@ class Server:
                 known, status = refusal, _told(refusal)
             if call.audit is not None:
                 call.audit.ended(status[0], refusal.message)
-            call.finish(*status, watched=False)
+            call.finish(*status)
             measure.refused(status[0])
 
         return take_up
@@ -292,15 +274,12 @@ class Server:
         submits = method.name in _SUBMIT
         is_free = method.service == HEALTH_SERVICE
 
-        def received(call: ServerCall, payload: bytes | None) -> None:
-            if self._held is not None:
-                self._held.append(partial(received, call, payload))
-                return
+        def received(call: Call, payload: bytes | None) -> None:
             started_s = clock.monotonic_s()
             measure.started.inc()
             try:
                 if payload is None:
-                    raise InvalidRequest("", "the call ended without a message")
+                    raise _nothing(call)
                 if self._stopping:
                     raise Unavailable(_STOPPING)
                 if not is_free:
@@ -321,9 +300,7 @@ class Server:
 
         return partial(self._receive, measure, received)
 
-    def _receive(
-        self, measure: "_Measure", received: Callable[[ServerCall, bytes | None], None], call: ServerCall
-    ) -> None:
+    def _receive(self, measure: "_Measure", received: Callable[[Call, bytes | None], None], call: Call) -> None:
         def refuse(error: Exception) -> None:
             measure.started.inc()
             self._refuse(call, measure, error)
@@ -334,7 +311,7 @@ class Server:
 
     def _answer(
         self,
-        call: ServerCall,
+        call: Call,
         measure: "_Measure",
         started_s: float,
         reply_of: Callable[[Any], bytes],
@@ -350,7 +327,10 @@ class Server:
         else:
             self._reply(call, measure, reply_of(result.result()), started_s)
 
-    def _reply(self, call: ServerCall, measure: "_Measure", reply: bytes, started_s: float) -> None:
+    def _reply(self, call: Call, measure: "_Measure", reply: bytes, started_s: float) -> None:
+        if len(reply) > limits.REPLY_MESSAGE_SIZE_BYTES_MAX:
+            self._refuse(call, measure, _too_large(reply), started_s)
+            return
         crash.reach(CrashPoint.BEFORE_ACK)
         crash.reach_soon(CrashPoint.AFTER_ACK, asyncio.get_running_loop().call_later)
         call.reply(reply)
@@ -360,17 +340,15 @@ class Server:
 
     def _refuse(
         self,
-        call: ServerCall,
+        call: Call,
         measure: "_Measure",
         error: Exception,
         started_s: float | None = None,
-        *,
-        watched: bool = False,
     ) -> None:
         status = _told(error)
         if call.audit is not None:
             call.audit.ended(status[0], status[1].decode())
-        call.finish(*status, watched=watched)
+        call.finish(*status)
         measure(status[0], clock.monotonic_s() if started_s is None else started_s)
 
     # --- streams ---
@@ -379,16 +357,16 @@ class Server:
         """A stream of answers to one request."""
         measure = _Measure(self._metrics, method)
 
-        def received(call: ServerCall, payload: bytes | None) -> None:
+        def received(call: Call, payload: bytes | None) -> None:
             if payload is None:
                 measure.started.inc()
-                self._refuse(call, measure, InvalidRequest("", "the call ended without a message"))
+                self._refuse(call, measure, _nothing(call))
             else:
                 self._open(measure, partial(open_, payload), call, len(payload))
 
         return partial(self._receive, measure, received)
 
-    def _converse(self, measure: "_Measure", converse: Conversation, call: ServerCall) -> None:
+    def _converse(self, measure: "_Measure", converse: Conversation, call: Call) -> None:
         """A stream of answers to requests that are still to come."""
         if self._conversations_count >= limits.GRPC_CONVERSATIONS_MAX:
             measure.started.inc()
@@ -401,7 +379,7 @@ class Server:
         self._conversations_count += 1
         self._open(measure, lambda _: converse(_requests(call)), call).add_done_callback(ended)
 
-    def _open(self, measure: "_Measure", open_: Opened, call: ServerCall, size_bytes: int = 0) -> "asyncio.Task[None]":
+    def _open(self, measure: "_Measure", open_: Opened, call: Call, size_bytes: int = 0) -> "asyncio.Task[None]":
         measure.started.inc()
         stream = asyncio.get_running_loop().create_task(self._serve(measure, open_, call, size_bytes))
 
@@ -412,7 +390,7 @@ class Server:
         call.watch(closed)
         return stream
 
-    async def _serve(self, measure: "_Measure", open_: Opened, call: ServerCall, size_bytes: int) -> None:
+    async def _serve(self, measure: "_Measure", open_: Opened, call: Call, size_bytes: int) -> None:
         started_s = clock.monotonic_s()
         facts = facts_of(call, traces=self._traces)
         messages = open_(facts)
@@ -424,25 +402,28 @@ class Server:
                     taken_over()
                     if call.audit is not None:
                         call.audit.ended(OK)
-                    await call.send(message)
+                    if len(message) > limits.REPLY_MESSAGE_SIZE_BYTES_MAX:
+                        raise _too_large(message)
+                    if (leaving := call.send(message)) is not None:
+                        await leaving
         except asyncio.CancelledError:
             if call.audit is not None:
                 call.audit.ended(CANCELLED)
             measure(CANCELLED, started_s)
             raise
         except Exception as error:
-            self._refuse(call, measure, error, started_s, watched=True)
+            self._refuse(call, measure, error, started_s)
         else:
-            call.finish(watched=True)
+            call.finish()
             measure(OK, started_s)
         finally:
             await messages.aclose()
 
-    def _kept(self, call: ServerCall, facts: CallFacts) -> AbstractContextManager[None]:
+    def _kept(self, call: Call, facts: CallFacts) -> AbstractContextManager[None]:
         return nullcontext() if self._standing is None else self._standing.kept(call, facts)
 
     @contextmanager
-    def _open_stream(self, call: ServerCall, size_bytes: int) -> Iterator[Callable[[], None]]:
+    def _open_stream(self, call: Call, size_bytes: int) -> Iterator[Callable[[], None]]:
         """Lets `stop` end the stream; gives what to call when its request is held no more.
 
         Raises Unavailable if it was ended, AtCapacity if there is no room.
@@ -473,7 +454,7 @@ class Server:
             self._capacity.close(client)
 
 
-async def _requests(call: ServerCall) -> AsyncIterator[bytes]:
+async def _requests(call: Call) -> AsyncIterator[bytes]:
     """What the caller sends, until it sends no more."""
     loop = asyncio.get_running_loop()
     while True:
@@ -481,12 +462,37 @@ async def _requests(call: ServerCall) -> AsyncIterator[bytes]:
         call.receive(partial(_settle, received))
         message = await received
         if message is None:
+            if call.fault is not None:
+                raise _Fault(*call.fault)
             return
         yield message
 
 
+class _Fault(Exception):
+    """What a caller has sent is no call of gRPC's: a code, and words."""
+
+
+def _nothing(call: Call) -> Exception:
+    """Why there is no message."""
+    if call.fault is not None:
+        return _Fault(*call.fault)
+    return InvalidRequest("", "the call ended without a message")
+
+
+def _too_large(reply: bytes) -> Exception:
+    words = f"the reply is larger than max ({len(reply)} vs. {limits.REPLY_MESSAGE_SIZE_BYTES_MAX})"
+    return _Fault(RESOURCE_EXHAUSTED, words)
+
+
 def _told(error: Exception) -> tuple[int, bytes, Trailers]:
     """Code, message and trailers of a refusal."""
+    if isinstance(error, _Fault):
+        code, words = error.args
+        return (
+            code,
+            words.encode(),
+            (("grpc-accept-encoding", "identity,gzip,deflate"),) if code == UNIMPLEMENTED else None,
+        )
     status = status_of(error)
     trailers = ((_DETAILS_KEY, status.SerializeToString()),) if status.details else None
     return status.code, status.message.encode(), trailers
@@ -496,13 +502,6 @@ def _settle(future: "asyncio.Future[bytes | None]", message: bytes | None) -> No
     # The one who waited may have been cancelled.
     if not future.done():
         future.set_result(message)
-
-
-def new_listener(*, is_crowded: bool = False) -> Listener:
-    """A listener for `Server`, with the bounds of the wire; see `Listener`. Raises RuntimeError."""
-    options = dict(_OPTIONS)
-    options[_CONNECTIONS] = descriptors.for_strangers(options[_CONNECTIONS])
-    return Listener(tuple(options.items()), is_crowded=is_crowded)
 
 
 async def serve(service: Service, metrics: Metrics, address: str, certificates: Certificates | None = None) -> Server:
@@ -555,20 +554,18 @@ def _type(method: Method) -> str:
     return "bidi_stream" if method.service in REFLECTION_SERVICES else "server_stream"
 
 
-def _audited(audit: AuditLog, method: str, answer: Answer, call: ServerCall) -> None:
+def _audited(audit: AuditLog, method: str, answer: Answer, call: Call) -> None:
     call.audit = AuditEntry(audit, method, call.principal, host_of(call))
     answer(call)
 
 
-def _tell_request(
-    received: Callable[[ServerCall, bytes | None], None], call: ServerCall, payload: bytes | None
-) -> None:
+def _tell_request(received: Callable[[Call, bytes | None], None], call: Call, payload: bytes | None) -> None:
     if call.audit is not None and payload is not None:
         call.audit.asked(payload)
     received(call, payload)
 
 
-def _as_stranger(answer: Answer, call: ServerCall) -> None:
+def _as_stranger(answer: Answer, call: Call) -> None:
     """Has a call answered that needs no credentials: the name it gives itself could be another's."""
     call.client = host_of(call)
     answer(call)

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from fastrunner._http2 import Call
 from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Principal
 from fastrunner.access.roles import Wanted, check_role
@@ -19,40 +20,37 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.errors import PermissionDenied, RunnerError, Unauthenticated
 from fastrunner.routing.facts import CallFacts
-from fastrunner.service.transport.call_queue import ServerCall
 
 __all__ = ["Standing", "authorization_of"]
 
-_AUTHORIZATION_KEY = "authorization"
 
-
-def authorization_of(call: ServerCall) -> str | bytes | None:
+def authorization_of(call: Call) -> str | bytes | None:
     """The header that proves who calls; None without one."""
-    return next((value for key, value in call.metadata if key == _AUTHORIZATION_KEY), None)
+    return call.header(b"authorization")
 
 
 class Standing:
     """The open calls of one worker whose callers have proved who they are."""
 
     def __init__(
-        self, gate: Gate, coming: Callable[[], Iterable[ServerCall]], refuse: Callable[[ServerCall, RunnerError], None]
+        self, gate: Gate, coming: Callable[[], Iterable[Call]], refuse: Callable[[Call, RunnerError], None]
     ) -> None:
         """`coming` are calls whose requests are on their way; `refuse` ends one of them."""
         self._gate = gate
         self._coming = coming
         self._refuse = refuse
-        self._streams: dict[asyncio.Task[None], tuple[ServerCall, CallFacts]] = {}
+        self._streams: dict[asyncio.Task[None], tuple[Call, CallFacts]] = {}
         self._ended: dict[asyncio.Task[None], RunnerError] = {}
         self._seen = gate.changes
         self._looked_s = monotonic_s()
         self._looking: asyncio.Task[None] | None = None
 
-    def begin(self, call: ServerCall, wanted: Wanted, method: str) -> None:
+    def begin(self, call: Call, wanted: Wanted, method: str) -> None:
         """Keeps what a call has been admitted for."""
         call.admitted = (wanted, method, self._gate.changes)
 
     @contextmanager
-    def kept(self, call: ServerCall, facts: CallFacts) -> Iterator[None]:
+    def kept(self, call: Call, facts: CallFacts) -> Iterator[None]:
         """Judges a stream for as long as it is open. Raises in the place of a cancellation why it has been ended."""
         task = asyncio.current_task()
         if call.admitted is None or task is None:
@@ -106,7 +104,7 @@ class Standing:
             if count % limits.STREAM_CREDENTIALS_SLICE == 0:
                 await asyncio.sleep(0)
 
-    async def _refusal(self, call: ServerCall, *, is_all: bool) -> RunnerError | None:
+    async def _refusal(self, call: Call, *, is_all: bool) -> RunnerError | None:
         """Why a call may not go on; None if it may, or nobody can say now."""
         before = call.principal
         if call.admitted is None or before is None or not (is_all or self._gate.ends_by_itself(before)):
