@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
+from fastrunner.service.transport.call_queue import ServerCall
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.base import clock
@@ -34,7 +35,6 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
 from fastrunner.service.handlers import Service
-from fastrunner.service.transport.call_queue import ServerCall
 from fastrunner.service.transport.caller import facts_of
 from fastrunner.tracing.tracer import Tracer, new_tracer
 from tests.local_router import LocalRouter
