@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
-from fastrunner.service.transport.call_queue import ServerCall
 
+from fastrunner import _http2
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.base import clock
 from fastrunner.config import Config
@@ -55,6 +55,10 @@ class Call:
     principal = None
     client = ""
     peer = "ipv4:127.0.0.1:5"
+
+    def header(self, name: bytes) -> str | None:
+        """As `_http2.Call` has it."""
+        return dict(self.metadata).get(name.decode())
 
 
 def collect(ready: Connection) -> None:
@@ -104,7 +108,7 @@ class Half:
             for _ in range(BURST):
                 self._number += 1
                 request = WorkflowExecuteInput(workflow_execution_id=f"e-{self._number}", workflow_yaml=DOCUMENT)
-                facts = facts_of(cast("ServerCall", Call()), traces=self.tracer is not None)
+                facts = facts_of(cast("_http2.Call", Call()), traces=self.tracer is not None)
                 reply = self.service.handle_unary("ExecuteAsync", request.SerializeToString(), facts)
                 assert not isinstance(reply, bytes)
                 pending.append(reply)
