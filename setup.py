@@ -1,4 +1,4 @@
-"""Builds the compiled extensions, `fastrunner._core`, `_jq`, `_wire` and `_http2`; everything static is in pyproject.toml."""
+"""Builds the compiled extensions, `_core`, `_jq`, `_wire` and `_http2`; everything static is in pyproject.toml."""
 
 import os
 
