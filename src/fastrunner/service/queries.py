@@ -10,6 +10,7 @@ import binascii
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -187,16 +188,10 @@ def _fitting(events: list[bytes]) -> list[bytes]:
 
 
 def _query(request: ListExecutionsRequest, principal: Principal | None) -> ExecutionQuery:
-    if request.workflow_namespace:
-        check_namespace(principal, request.workflow_namespace)
-    return ExecutionQuery(
-        statuses=_statuses(request),
-        name=request.workflow_name,
-        namespace=request.workflow_namespace,
-        version=request.workflow_version,
+    return replace(
+        _counted(request, principal),
         labels=sorted(check_labels(request.labels).items()),
         parent_id=_parent_id(request),
-        namespaces=None if principal is None else principal.namespaces,
         accepted_from_ms=_time_ms(request.accepted_from_ms, "accepted_from_ms"),
         accepted_until_ms=_time_ms(request.accepted_until_ms, "accepted_until_ms"),
         before=_before(request),
@@ -204,7 +199,8 @@ def _query(request: ListExecutionsRequest, principal: Principal | None) -> Execu
     )
 
 
-def _counted(request: CountExecutionsRequest, principal: Principal | None) -> ExecutionQuery:
+def _counted(request: ListExecutionsRequest | CountExecutionsRequest, principal: Principal | None) -> ExecutionQuery:
+    """What both ask by."""
     if request.workflow_namespace:
         check_namespace(principal, request.workflow_namespace)
     return ExecutionQuery(
