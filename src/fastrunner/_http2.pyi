@@ -17,6 +17,9 @@ INTERNAL: int
 def header(name: bytes, value: bytes) -> bytes:
     """One header of a block, as a literal that no table keeps (RFC 7541, section 6.2.2)."""
 
+def waiting_size_bytes() -> int:
+    """What the calls of all connections have to say and their callers have not taken yet."""
+
 @final
 class Call:
     """One call, from its headers on. Methods that answer return at once; the answer travels on its own.

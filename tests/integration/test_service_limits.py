@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from fastrunner._core import Problem
+from fastrunner._http2 import waiting_size_bytes
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.base import limits
@@ -109,6 +110,28 @@ async def test_reply_larger_than_a_message(wire: MemoryWire, monkeypatch: pytest
                 else:
                     code, _, _ = await refusal(call(request, timeout=DEADLINE_S))
                     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_large_replies_that_nobody_reads(wire: MemoryWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further ones are refused, small ones are not, and all is well when their clients are gone."""
+    monkeypatch.setattr(limits, "GRPC_REPLIES_SIZE_BYTES_MAX", 450_000)
+    await wire.execute_async("large", "x" * 140_000)
+    await wire.execute_async("small")
+    ask = {name: message(q.GetExecutionRequest(execution_id=name).SerializeToString()) for name in ("large", "small")}
+
+    def crowd() -> list[str]:
+        closed = frames.PREFACE + frames.settings(table_1=0, window_4=0)
+        with Connection(wire.server.port, closed) as reader, Connection(wire.server.port) as other:
+            for stream in (1, 3, 5):
+                reader.call(stream, path("GetExecution"), ask["large"])
+            reader.settle()
+            for stream, name in ((1, "large"), (3, "small")):
+                other.call(stream, path("GetExecution"), ask[name])
+            return [other.answer(stream).outcome for stream in (1, 3)]
+
+    assert await asyncio.to_thread(crowd) == ["status 8", "status 0"]
+    await until(lambda: waiting_size_bytes() == 0)
+    assert len(await wire.raw(path("GetExecution"), ask["large"][5:])) > 140_000
 
 
 async def test_details_of_a_refusal_in_a_batch(wire: MemoryWire) -> None:

@@ -216,18 +216,32 @@ def test_client_that_asks_for_nothing_is_sent_away(connection: Connection) -> No
     assert goodbye(connection) in (calm, None)
 
 
-def test_more_than_a_window(connection: Connection) -> None:
+def test_windows_that_change_again_and_again(server: ServerProcess, connection: Connection) -> None:
+    """Each change looks at every call, so with many calls it is dear: its client is sent away the sooner."""
+    connection.settle()
+    block = frames.request_block(EXECUTE_ASYNC)
+    calls = 2_000
+    connection.send(b"".join(frame(HEADERS, END_HEADERS, stream, block) for stream in range(1, 2 * calls, 2)))
+    changes = b"".join(frames.settings(window_4=size) for size in (1, 2)) * 500
+    with suppress(ConnectionError):
+        for _ in range(2 * limits.HTTP2_IDLE_FRAMES_MAX * 50 // (calls * 1000) + 2):
+            connection.send(changes)
+    assert goodbye(connection) in (11, None)
+    until(lambda: server.open() == 0, "something is still open")
+
+
+def test_more_than_a_window(server: ServerProcess, connection: Connection) -> None:
     """Messages that nobody asked for end a call when they are more than its window; the connection's opens again."""
+    server.submit("window", "quiet")
     connection.settle()
     for stream in (1, 3):
-        execution_id = f"window-{stream}"
-        held = m.WorkflowExecuteInput(workflow_execution_id=execution_id, workflow_yaml="hold").SerializeToString()
-        connection.send(frame(HEADERS, END_HEADERS, stream, frames.request_block(EXECUTE_ASYNC)))
-        connection.send(frame(DATA, 0, stream, message(held)))
+        connection.send(frame(HEADERS, END_HEADERS, stream, frames.request_block(SUBSCRIBE)))
+        connection.send(frame(DATA, 0, stream, message(b"\x0a\x06window")))
         surplus = message(bytes(frames.FRAME_SIZE_BYTES - 5))
         count = limits.HTTP2_STREAM_WINDOW_SIZE_BYTES // len(surplus) + 1
         connection.send(frame(DATA, 0, stream, surplus) * count)
         assert connection.answer(stream).outcome == "reset"
+    until(lambda: server.open() == 0, "a call that was reset goes on")
     large = limits.HTTP2_CONNECTION_WINDOW_SIZE_BYTES * 2
     connection.send(frame(HEADERS, END_HEADERS, 5, frames.request_block(EXECUTE_ASYNC)))
     connection.flow(5, message(bytes(large)))

@@ -141,6 +141,25 @@ async def test_connection_without_calls(monkeypatch: pytest.MonkeyPatch) -> None
             assert await wire.execute_async(f"e-{pause_s}")
 
 
+async def test_connection_that_does_not_say_that_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers no ping, and says something now and then: it is closed after the time that a greeting has."""
+    monkeypatch.setattr(limits, "GRPC_CONNECTION_IDLE_MS_MAX", 300)
+    monkeypatch.setattr(limits, "GRPC_GREETING_TIMEOUT_MS", 1_000)
+
+    def talks(port: int) -> bool:
+        with Connection(port) as connection:
+            connection.settle()
+            connection.give_up_after(10)
+            said_s = monotonic_s()
+            while connection.read_only() is not None:
+                if monotonic_s() > said_s + 8:
+                    return True
+        return False
+
+    async with served() as wire:
+        assert not await asyncio.to_thread(talks, wire.server.port)
+
+
 def until_goaway(connection: Connection) -> bool:
     """Whether the server asks to go."""
     while (got := connection.read()) is not None:

@@ -670,6 +670,8 @@ REACHED = {
         "GRPC_CALLS_OPEN_MAX": "test_calls_that_are_not_answered_yet",
         "GRPC_CALLS_RESERVED": "test_calls_that_are_not_answered_yet",
         "GRPC_CONVERSATIONS_MAX": "test_conversations_of_a_worker",
+        "GRPC_REPLIES_SIZE_BYTES_MAX": "test_large_replies_that_nobody_reads",
+        "GRPC_REPLY_SMALL_SIZE_BYTES": "test_large_replies_that_nobody_reads",
         "GRPC_REQUESTS_COMING_MAX": "test_requests_on_their_way",
         "GRPC_REQUESTS_SIZE_BYTES_MAX": "test_requests_that_wait_for_their_answers",
         "GRPC_REQUEST_LATE_S": "test_requests_on_their_way",

@@ -135,6 +135,7 @@ cdef class Call:
         self._parts.append(<bytes>(<char*>prefix)[:5])
         if message:
             self._parts.append(message)
+        _note_waiting(PREFIX_SIZE + PyBytes_GET_SIZE(message))
         self._session._pump_one(self)
         if self._parts is None:
             return None
@@ -154,7 +155,6 @@ cdef class Call:
 
     def expire(self):
         if not self.is_over:
-            self._parts = self._trailers = None
             self._session._end_with(self, _trailers_block(DEADLINE_EXCEEDED, b"the deadline has passed", None))
             self._lose()
 
@@ -214,6 +214,8 @@ cdef class Call:
     cdef void _drop(self) except *:
         """It is over: nothing of it is needed any more."""
         self.is_over = True
+        if self._parts is not None:
+            _note_waiting(self._gone - sum([len(part) for part in self._parts]))
         self._parts = self._trailers = self._partial = self._messages = self._waiting = None
         self._closed = self._sent = None
         if self.deadlines is not None:

@@ -4,6 +4,19 @@ Theory of operation: what is to be sent gathers until it is fetched. Bodies wait
 windows are closed, or while what has been fetched does not leave; calls take turns, a frame each.
 """
 
+# Of all connections.
+cdef Py_ssize_t _waiting_size_bytes = 0
+
+
+def waiting_size_bytes():
+    return _waiting_size_bytes
+
+
+cdef void _note_waiting(Py_ssize_t by) noexcept:
+    global _waiting_size_bytes
+    _waiting_size_bytes += by
+
+
 cdef Py_ssize_t OUTPUT_SIZE_BYTES_MAX = _limits.HTTP2_OUTPUT_SIZE_BYTES_MAX
 
 
@@ -81,6 +94,7 @@ cdef class _Output:
             if call._gone == PyBytes_GET_SIZE(part):
                 call._parts.popleft()
                 call._gone = 0
+        _note_waiting(-size)
         call._window -= size
         self._window -= size
         self._emit(_frame(DATA, 0, call._stream, b"".join(chunks)))

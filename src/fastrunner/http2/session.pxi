@@ -12,6 +12,8 @@ cdef int64_t STREAM_WINDOW_SIZE_BYTES = _limits.HTTP2_STREAM_WINDOW_SIZE_BYTES
 cdef int64_t CONNECTION_WINDOW_SIZE_BYTES = _limits.HTTP2_CONNECTION_WINDOW_SIZE_BYTES
 cdef Py_ssize_t UNREAD_SIZE_BYTES_MAX = _limits.HTTP2_UNREAD_SIZE_BYTES_MAX
 cdef int IDLE_FRAMES_MAX = _limits.HTTP2_IDLE_FRAMES_MAX
+cdef int CALLS_PER_FRAME = 50
+"""So many calls are looked at in the time that a frame takes."""
 cdef bytes RETIRING = b"retiring"
 
 
@@ -186,6 +188,7 @@ cdef class Session(_Output):
 
     cdef void _take_settings(self, int flags, uint32_t stream, const unsigned char* at, Py_ssize_t size) except *:
         cdef Py_ssize_t place
+        cdef int64_t first_window = self._first_window
         if stream:
             raise _Broken(PROTOCOL_ERROR, b"settings on a stream")
         if flags & ACK:
@@ -198,20 +201,28 @@ cdef class Session(_Output):
             raise _Broken(FRAME_SIZE_ERROR, b"a setting has 6 bytes")
         self._has_settings = True
         for place in range(0, size, 6):
-            self._take_setting((at[place] << 8) | at[place + 1], _uint32(at + place + 2))
+            first_window = self._checked((at[place] << 8) | at[place + 1], _uint32(at + place + 2), first_window)
         self._annoy(1)
         self._emit(_frame(SETTINGS, ACK, 0, b""))
+        # Once, for it looks at every call.
+        if first_window != self._first_window:
+            self._annoy(<int>(len(self._calls) // CALLS_PER_FRAME))
+            self._set_first_window(first_window)
 
-    cdef void _take_setting(self, int number, int64_t value) except *:
-        cdef Call call
+    cdef int64_t _checked(self, int number, int64_t value, int64_t first_window) except -1:
+        """The first window of streams after a setting."""
         if number == ENABLE_PUSH and value > 1:
             raise _Broken(PROTOCOL_ERROR, b"a switch is 0 or 1")
         if number == MAX_FRAME_SIZE and not FRAME_SIZE_BYTES_MAX <= value <= 0xFFFFFF:
             raise _Broken(PROTOCOL_ERROR, b"no frame may be so large, or must be so small")
         if number != INITIAL_WINDOW_SIZE:
-            return
+            return first_window
         if value > WINDOW_SIZE_BYTES_MAX:
             raise _Broken(FLOW_CONTROL_ERROR, b"no window is so large")
+        return value
+
+    cdef void _set_first_window(self, int64_t value) except *:
+        cdef Call call
         for call in self._calls.values():
             call._window += value - self._first_window
             if call._window > WINDOW_SIZE_BYTES_MAX:

@@ -131,6 +131,12 @@ resets of all calls that a connection may have."""
 GRPC_UNSENT_SIZE_BYTES_MAX: Final = 131_072
 """Of a connection, what the kernel has not taken before bodies wait in their calls. Of twice as much it is not read."""
 
+GRPC_REPLIES_SIZE_BYTES_MAX: Final = 268_435_456
+"""Replies of a worker that clients have not read yet: as much as requests. Whoever asks for more is refused."""
+
+GRPC_REPLY_SMALL_SIZE_BYTES: Final = 65_536
+"""Replies up to this size find room whatever the others do: answers to submissions and commands."""
+
 GRPC_UNPACKED_AT_ONCE_SIZE_BYTES_MAX: Final = 65_536
 """Compressed messages up to this size are unpacked by the loop: in a fifth of a millisecond."""
 

@@ -10,6 +10,7 @@ Rules: whatever an answer is, one write a turn takes all that there is for the c
 
 import asyncio
 import logging
+import math
 import random
 import socket
 from collections.abc import Callable
@@ -59,6 +60,7 @@ class Connection(asyncio.Protocol):
         """When something last came or went, on the monotonic clock."""
         self._ends_s = self._made_s + limits.GRPC_CONNECTION_AGE_MS_MAX / 1000 * random.uniform(0.9, 1.1)
         self._pinged_s: float | None = None
+        self._leaves_s = math.inf
         bounds = Bounds(
             limits.GRPC_HEADERS_SIZE_BYTES_MAX, limits.REQUEST_SIZE_BYTES_MAX, limits.GRPC_STREAMS_PER_CONNECTION_MAX
         )
@@ -191,13 +193,16 @@ class Connection(asyncio.Protocol):
         if self._is_silent(now_s) or (now_s >= greeting_s and not session.is_acknowledged):
             self._transport.abort()
             return
-        if now_s >= self._ends_s or (session.is_idle and now_s >= idle_s):
+        if not session.is_retiring and (now_s >= self._ends_s or (session.is_idle and now_s >= idle_s)):
             session.retire()
+            self._leaves_s = now_s + limits.GRPC_GREETING_TIMEOUT_MS / 1000
+        if now_s >= self._leaves_s:
+            # It has not even said that it has heard.
+            session.leave()
         due_s = [self._next_ping_s()]
         if not session.is_acknowledged:
             due_s.append(greeting_s)
-        if not session.is_retiring:
-            due_s += self._ends_s, idle_s
+        due_s += (self._leaves_s,) if session.is_retiring else (self._ends_s, idle_s)
         if not self._transport.is_closing():
             self._timer = self._loop.call_later(max(min(due_s) - now_s, _LOOK_INTERVAL_S_MIN), self._look)
 

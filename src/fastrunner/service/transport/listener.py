@@ -65,6 +65,8 @@ def _listening(host: str, port: int) -> socket.socket:
             # `::` serves both protocols.
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Its connections inherit it: those that are still ending keep nobody from the port.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setblocking(False)
         made.bind(address)
         made.listen(_BACKLOG)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import grpc
 from google.rpc.code_pb2 import CANCELLED, OK
 
-from fastrunner._http2 import RESOURCE_EXHAUSTED, UNIMPLEMENTED, Call
+from fastrunner._http2 import RESOURCE_EXHAUSTED, UNIMPLEMENTED, Call, waiting_size_bytes
 from fastrunner.access.audit import AuditLog
 from fastrunner.access.certificates import Certificates
 from fastrunner.access.gate import Gate
@@ -328,8 +328,8 @@ class Server:
             self._reply(call, measure, reply_of(result.result()), started_s)
 
     def _reply(self, call: Call, measure: "_Measure", reply: bytes, started_s: float) -> None:
-        if len(reply) > limits.REPLY_MESSAGE_SIZE_BYTES_MAX:
-            self._refuse(call, measure, _too_large(reply), started_s)
+        if len(reply) > limits.GRPC_REPLY_SMALL_SIZE_BYTES and (refusal := _no_room_for(reply)) is not None:
+            self._refuse(call, measure, refusal, started_s)
             return
         crash.reach(CrashPoint.BEFORE_ACK)
         crash.reach_soon(CrashPoint.AFTER_ACK, asyncio.get_running_loop().call_later)
@@ -482,6 +482,14 @@ def _nothing(call: Call) -> Exception:
 def _too_large(reply: bytes) -> Exception:
     words = f"the reply is larger than max ({len(reply)} vs. {limits.REPLY_MESSAGE_SIZE_BYTES_MAX})"
     return _Fault(RESOURCE_EXHAUSTED, words)
+
+
+def _no_room_for(reply: bytes) -> Exception | None:
+    if len(reply) > limits.REPLY_MESSAGE_SIZE_BYTES_MAX:
+        return _too_large(reply)
+    if waiting_size_bytes() + len(reply) > limits.GRPC_REPLIES_SIZE_BYTES_MAX:
+        return AtCapacity("the replies that clients have not read yet are too large together")
+    return None
 
 
 def _told(error: Exception) -> tuple[int, bytes, Trailers]:
