@@ -296,7 +296,11 @@ class _Counter:
         self._tell()
 
     def want(self) -> None:
-        self._wanted_count = int(sys.stdin.readline() or 0)
+        asked = sys.stdin.readline()
+        if not asked:
+            # Whoever started it is gone.
+            sys.exit()
+        self._wanted_count = int(asked)
         self._tell()
 
     def _tell(self) -> None:
