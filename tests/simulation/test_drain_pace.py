@@ -48,8 +48,8 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
 
     async def main() -> None:
         worker = Worker.__new__(Worker)
-        parts = ("server", "engine", "callbacks", "lifecycle", "reports", "sinks", "bus", "schedules", "router")
-        for name in (*parts, "credentials", *_AT_ONCE):
+        parts = ("server", "engine", "callbacks", "lifecycle", "tracer", "reports", "sinks", "bus", "schedules")
+        for name in (*parts, "router", "credentials", *_AT_ONCE):
             setattr(worker, f"_{name}", Part(name, told))
         worker._wakes, worker._index = Wakes(), 0  # type: ignore[assignment]
         # The loop of virtual time looks at no files.
@@ -66,6 +66,6 @@ def test_parts_of_the_drain_timeout(timeout_s: float, monkeypatch: pytest.Monkey
     assert told["engine.quiesce"][1] == pytest.approx(left_s - callbacks_s, abs=0.01)
     assert told["callbacks.drain"][1] == pytest.approx(callbacks_s, abs=0.01)
     # Its shards must still be open.
-    assert [*told].index("lifecycle.close") < [*told].index("engine.drain")
+    assert [*told].index("lifecycle.close") < [*told].index("tracer.close") < [*told].index("engine.drain")
     assert told["engine.drain"][1] == pytest.approx(0.0, abs=0.01)
     assert told["router.close"][1] == limits.DRAIN_CALLS_S_MAX
