@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastrunner.service.methods import QUERY_SERVICE
-from tests.integration.runner_process import RunnerProcess, running, until
+from tests.integration.runner_process import RunnerProcess, running
 from tests.integration.test_runner import SERVE
 from tests.transport import frames
 from tests.transport.frames import END_HEADERS, END_STREAM, HEADERS, Connection, frame
@@ -21,17 +21,14 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
 
 
 def test_metadata_that_is_no_text(runner: RunnerProcess) -> None:
-    """gRPC logs each with a traceback: none of it is written but once what happened, and all are counted."""
-    name = 'workflow_runner_library_log_records_total{logger="grpc"}'
+    """It proves nobody anything, and nothing of it is written."""
     block = frames.request_block(f"/{QUERY_SERVICE}/GetExecution", authorization="Bearer s3cret\udcff")
     with Connection(int(runner.ports["grpc_port"])) as connection:
         for stream in range(1, 2 * CALLS, 2):
             connection.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
             assert connection.answer(stream).outcome.startswith("status")
-    until(lambda: runner.metric(name) >= CALLS)
     code, _, err = runner.stop()
     assert code == 0
-    assert "Invalid encoding" in err
     assert "s3cret" not in err
     assert "Traceback" not in err
     assert len(err) < 5_000

@@ -139,12 +139,15 @@ def proven(row: Sequence[Any], seals: Seals) -> bytes | None:
 class EventsFile(SharedFile):
     """One connection to the events; it belongs to one thread. Every method raises StorageFailed or StorageFull."""
 
-    journal_pages_max = limits.EVENTS_JOURNAL_PAGES_MAX
-
     def __init__(self, folder: Path, first_key: int) -> None:
         """`first_key`: a number before those of a new file."""
         super().__init__(folder / FILE_NAME, SCHEMA)
         self._first_key = first_key
+
+    @property
+    def journal_pages_max(self) -> int:
+        """See SharedFile."""
+        return limits.EVENTS_JOURNAL_PAGES_MAX
 
     def prepare(self, db: apsw.Connection) -> None:
         """See SharedFile."""

@@ -13,7 +13,7 @@ import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import apsw
 
@@ -33,9 +33,6 @@ _QUERIES: Final[Mapping[str, str]] = named("shared")
 
 class SharedFile:
     """One connection to such a file; it belongs to one thread. Every method raises StorageFailed or StorageFull."""
-
-    journal_pages_max: ClassVar[int] = limits.SHARED_JOURNAL_PAGES_MAX
-    """From how many pages on its journal is folded into it."""
 
     def __init__(self, path: Path, schema: Sequence[str]) -> None:
         """`schema` are scripts; the n-th makes schema version n of version n - 1."""
@@ -64,6 +61,11 @@ class SharedFile:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    @property
+    def journal_pages_max(self) -> int:
+        """From how many pages on its journal is folded into it."""
+        return limits.SHARED_JOURNAL_PAGES_MAX
 
     def prepare(self, db: apsw.Connection) -> None:
         """What a file needs beside its schema, within the lock; for whoever has such."""
