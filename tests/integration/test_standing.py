@@ -129,10 +129,13 @@ class Call:
     """What is judged of a call."""
 
     def __init__(self, authorization: str, principal: Principal) -> None:
-        self.metadata = (("authorization", f"Bearer {authorization}"),)
+        self._authorization = f"Bearer {authorization}"
         self.principal = principal
         self.certificate_names: list[str] = []
         self.admitted: Any = None
+
+    def header(self, name: bytes) -> str | None:
+        return self._authorization if name == b"authorization" else None
 
 
 @pytest.fixture
