@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,6 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowExecuteResponse,
 )
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import GetExecutionRequest, GetExecutionResponse
-from fastrunner.base.cpus import usable_cpus
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from tests.integration.runner_process import RunnerProcess, running, until
 
@@ -240,32 +238,3 @@ def test_damaged_shard_ends_the_tree(tmp_path: Path) -> None:
     [line] = [line for line in err.splitlines() if line.startswith("fastrunner: ")]
     assert "worker 1 cannot start" in line
     assert "shard-0001.db" in line
-
-
-def policies(pid: int) -> dict[str, set[int]]:
-    """How a process's threads are scheduled, by their names; the main thread is called `main`."""
-    found: dict[str, set[int]] = {}
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        name = "main" if thread.name == str(pid) else (thread / "comm").read_text().strip()
-        found.setdefault(name, set()).add(os.sched_getscheduler(int(thread.name)))
-    return found
-
-
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has threads that interrupt nobody")
-@pytest.mark.parametrize("cpus", [1, 2])
-def test_threads_of_grpc_interrupt_no_loop_on_a_cpu_that_they_share(tmp_path: Path, cpus: int) -> None:
-    """One worker: on a CPU of its own they share it; on two they have one, for which they compete as others do."""
-    usable = sorted(os.sched_getaffinity(0))
-    if len(usable) < cpus or usable_cpus() < cpus:
-        pytest.skip("there is one CPU")
-    script = (
-        f"import os, sys; os.sched_setaffinity(0, {usable[:cpus]});"
-        f"os.execv({sys.executable!r}, [{sys.executable!r}, *{SERVE!r}])"
-    )
-    with running(tmp_path / "data", ("-c", script), FASTRUNNER_WORKERS="1") as runner:
-        client = Client(runner.wait_ready())
-        client.execute("e-1")
-        found = policies(runner.workers()[0]["pid"])
-        client.close()
-    assert found["event_engine"] == {os.SCHED_BATCH if cpus == 1 else os.SCHED_OTHER}
-    assert found["main"] == {os.SCHED_OTHER}
