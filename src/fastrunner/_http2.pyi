@@ -1,7 +1,7 @@
 """HTTP/2 (RFC 9113) and gRPC's messages as a server speaks them: bytes in, calls out, bytes out. No I/O, no clock."""
 
 from asyncio import Future
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 from fastrunner.access.principal import Principal
@@ -128,9 +128,6 @@ class Session:
         """`on_output` is told when there is output outside `receive`; `on_packed` unpacks a message of a call that is
         compressed as `grpc-encoding` says, now or later: see `Call.unpacked`."""
     @property
-    def calls(self) -> Collection[Call]:
-        """Those that are not over."""
-    @property
     def is_over(self) -> bool:
         """Whether the client has broken the protocol, or is lost: what is left is to send the output and to close."""
     @property
@@ -142,9 +139,6 @@ class Session:
     @property
     def is_done(self) -> bool:
         """Whether it can be closed."""
-    @property
-    def has_greeted(self) -> bool:
-        """Whether the client has begun to speak HTTP/2."""
     @property
     def is_acknowledged(self) -> bool:
         """Whether the client has taken note of the server's settings."""

@@ -56,7 +56,7 @@ def start_measuring(server: ServerProcess) -> float:
 
 @pytest.mark.parametrize("path", ["/x/y", EXECUTE_ASYNC, SUBSCRIBE, REFLECTION])
 def test_streams_opened_and_reset(server: ServerProcess, path: str) -> None:
-    """Rapid reset: what waits inside grpcio is bounded, so the tenth thousand takes no more than the second."""
+    """Rapid reset: what is reset early is dropped, so the tenth thousand takes no more than the second."""
     block = frames.request_block(path)
     peaks = []
     with Connection(server.port) as connection:

@@ -250,7 +250,7 @@ def test_more_than_a_window(server: ServerProcess, connection: Connection) -> No
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_frames_harm_nobody(connection: Connection, name: str) -> None:
-    """grpcio ignores them; the connection goes on, or ends."""
+    """Some are ignored and some are not; the connection goes on, or ends."""
     connection.send(ODD[name] + frame(PING, 0, 0, b"01234567"))
     connection.pongs(b"01234567")
 

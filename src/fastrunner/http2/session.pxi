@@ -72,16 +72,8 @@ cdef class Session(_Output):
         self._emit(_number_frame(WINDOW_UPDATE, 0, <uint32_t>(CONNECTION_WINDOW_SIZE_BYTES - WINDOW_SIZE_BYTES)))
 
     @property
-    def calls(self):
-        return self._calls.values()
-
-    @property
     def is_idle(self):
         return not self._calls
-
-    @property
-    def has_greeted(self):
-        return self._has_settings
 
     @property
     def is_done(self):
