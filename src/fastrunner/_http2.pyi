@@ -55,6 +55,9 @@ class Call:
     def is_malformed(self) -> bool:
         """Whether its headers are at fault."""
     @property
+    def http_status(self) -> int:
+        """With which status of HTTP it is refused: its caller does not speak gRPC. 0 of a call."""
+    @property
     def is_over(self) -> bool:
         """Whether it is answered, or its caller is gone."""
     @property
@@ -76,6 +79,8 @@ class Call:
         """Whether `take` has something to say."""
     def take(self) -> bytes | None:
         """The next message; None when the caller sends no more, or what it sends is at fault."""
+    def hear_no_more(self) -> None:
+        """Drops what is there of further messages, and what comes."""
     def receive(self, received: Callable[[bytes | None], None]) -> None:
         """Hands over the next message as soon as it is there, as `take` does."""
     def watch(self, closed: Callable[[bool], None]) -> None:

@@ -2,8 +2,10 @@
 `_http2.pyi` is its contract, `http2/` its parts."""
 
 include "http2/tables.pxi"
+include "http2/fields.pxi"
 include "http2/hpack.pxi"
 include "http2/frames.pxi"
 include "http2/output.pxi"
 include "http2/calls.pxi"
+include "http2/bounds.pxi"
 include "http2/session.pxi"

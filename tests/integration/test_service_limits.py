@@ -344,6 +344,7 @@ async def test_requests_on_their_way(wire: MemoryWire, monkeypatch: pytest.Monke
     """Of too many that do not come, the client that has most of them loses its oldest; others are answered."""
     monkeypatch.setattr(limits, "GRPC_REQUESTS_COMING_MAX", 3)
     monkeypatch.setattr(limits, "GRPC_REQUEST_LATE_S", 0.1)
+    monkeypatch.setattr(limits, "GRPC_REQUESTS_REFUSED_SLICE", 5)
     await asyncio.gather(*(wire.execute_async(f"at-once-{at}") for at in range(100)))
 
     def halves(name: str) -> tuple[bytes, bytes]:

@@ -18,7 +18,9 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DEADLINE_S: Final = 10.0
 FRAME_SIZE_BYTES: Final = 16_384
 FIRST_WINDOW_SIZE_BYTES: Final = 65_535
-_STATIC: Final = {8: "200", 9: "204", 10: "206", 11: "304", 12: "400", 13: "404", 14: "500"}
+STATUS: Final = 8
+"""The number of the name `:status` in the static table."""
+_STATIC: Final = {STATUS: "200", 9: "204", 10: "206", 11: "304", 12: "400", 13: "404", 14: "500"}
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -77,7 +79,7 @@ def decode(block: bytes) -> dict[str, str]:
             _, at = _number(block, at, 5)
         else:
             number, at = _number(block, at, 6 if first & 0x40 else 4)
-            name = f"#{number}"
+            name = ":status" if number == STATUS else f"#{number}"
             if not number:
                 name, at = _string(block, at)
             headers[name], at = _string(block, at)
@@ -117,10 +119,10 @@ class Answer:
     @property
     def outcome(self) -> str:
         """`status 3`, `http 415`, `reset`, `goaway` or `closed`."""
-        if "grpc-status" in self.headers:
-            return f"status {self.headers['grpc-status']}"
         if self.headers.get(":status", "200") != "200":
             return f"http {self.headers[':status']}"
+        if "grpc-status" in self.headers:
+            return f"status {self.headers['grpc-status']}"
         if self.reset is not None:
             return "reset"
         return "goaway" if self.goaway is not None else "closed"

@@ -68,13 +68,35 @@ CALLS: dict[str, tuple[list[bytes], dict[str, str], str]] = {
     "shorter than it says": ([message(REQUEST, size=4000)], {}, INVALID),
     "four gigabytes announced": ([message(REQUEST, size=2**32 - 1)], {}, EXHAUSTED),
     "flags nobody knows": ([b"\xfe" + message(REQUEST)[1:]], {}, INVALID),
-    "another content-type": ([message(REQUEST)], {"content_type": "text/html"}, OK),
+    "another content-type": ([message(REQUEST)], {"content_type": "text/html"}, "http 415"),
+    "content-type that begins alike": ([message(REQUEST)], {"content_type": "application/grpc-web"}, "http 415"),
+    "content-type with a parameter": ([message(REQUEST)], {"content_type": "application/grpc;charset=utf-8"}, OK),
     "content-type with suffix": ([message(REQUEST)], {"content_type": "application/grpc+proto"}, OK),
-    "GET": ([message(REQUEST)], {"method": "GET"}, "reset"),
+    "GET": ([message(REQUEST)], {"method": "GET"}, "http 405"),
+    "HEAD": ([], {"method": "HEAD"}, "http 405"),
+    "CONNECT": ([message(REQUEST)], {"method": "CONNECT"}, "http 405"),
     "no such service": ([message(REQUEST)], {"path": "/a.B/C"}, UNIMPLEMENTED),
     "no such method": ([message(REQUEST)], {"path": EXECUTE_ASYNC.upper()}, UNIMPLEMENTED),
-    "no path at all": ([message(REQUEST)], {"path": ""}, UNIMPLEMENTED),
-    "path that is no text": ([message(REQUEST)], {"path": "/\xff\x00/x"}, UNIMPLEMENTED),
+    "no path at all": ([message(REQUEST)], {"path": ""}, "reset"),
+    "path that is no text": ([message(REQUEST)], {"path": "/\udcff/x"}, UNIMPLEMENTED),
+    "zero in a value": ([message(REQUEST)], {"x": "a\0b"}, "reset"),
+    "line feed in a value": ([message(REQUEST)], {"x": "a\nb"}, "reset"),
+    "name in capitals": ([message(REQUEST)], {"X": "a"}, "reset"),
+    "name with a space": ([message(REQUEST)], {"x y": "a"}, "reset"),
+    "header of a connection": ([message(REQUEST)], {"connection": "close"}, "reset"),
+    "te of HTTP/1": ([message(REQUEST)], {"te": "gzip"}, "reset"),
+    "pseudo-header nobody knows": ([message(REQUEST)], {":x": "a"}, "reset"),
+    "pseudo-header again, and late": ([message(REQUEST)], {":path": "/x"}, "reset"),
+    "content-length that is right": ([message(REQUEST)], {"content_length": str(len(REQUEST) + 5)}, OK),
+    "content-length too small": ([message(REQUEST)], {"content_length": "3"}, "reset"),
+    "content-length too large": ([message(REQUEST)], {"content_length": "3000"}, "reset"),
+    "content-length of no body": ([], {"content_length": "3"}, "reset"),
+    "content-length that is none": ([message(REQUEST)], {"content_length": "-1"}, "reset"),
+    "deadline without a unit": ([message(REQUEST)], {"grpc_timeout": "10"}, INTERNAL),
+    "deadline of nine digits": ([message(REQUEST)], {"grpc_timeout": "123456789S"}, INTERNAL),
+    "deadline below zero": ([message(REQUEST)], {"grpc_timeout": "-1S"}, INTERNAL),
+    "deadline in 11,000 years": ([message(REQUEST)], {"grpc_timeout": "99999999H"}, OK),
+    "binary headers, padded and not, and a list": ([message(REQUEST)], {"a_bin": "AA==", "b_bin": "AA,AAE=,"}, OK),
     "deadline in the past": ([message(REQUEST)], {"grpc_timeout": "0n"}, LATE),
     "deadline that is none": ([message(REQUEST)], {"grpc_timeout": "soon"}, INTERNAL),
     "binary header that is not base64": ([message(REQUEST)], {"x_bin": "!!!"}, INTERNAL),
@@ -149,6 +171,52 @@ def test_messages_unpacked_at_once(server: ServerProcess) -> None:
         assert {connection.answer(1).outcome for connection in connections} == {INVALID}
 
 
+def test_trailers_of_clients(connection: Connection) -> None:
+    """They end a request; those that do not, or look like another request, end the call."""
+    trailers = frames.literal("x-after", "y")
+    for stream, said, outcome in (
+        (1, frame(HEADERS, END_HEADERS | END_STREAM, 1, trailers), OK),
+        (3, frame(HEADERS, END_HEADERS, 3, trailers), "reset"),
+        (5, frame(HEADERS, END_HEADERS | END_STREAM, 5, BLOCK), "reset"),
+        (7, frame(HEADERS, END_HEADERS | END_STREAM, 7, frames.literal("X", "y")), "reset"),
+    ):
+        whole = message(REQUEST)
+        connection.call(stream, EXECUTE_ASYNC, whole if outcome == OK else whole[:-1], end=False)
+        connection.send(said)
+        assert connection.answer(stream).outcome == outcome
+
+
+def test_what_comes_after_an_answer_is_ignored(connection: Connection) -> None:
+    """A call refused before its request had ended: the rest of it was on its way."""
+    connection.call(1, "/a.B/C", end=False)
+    assert connection.answer(1).outcome == UNIMPLEMENTED
+    connection.send(frame(DATA, 0, 1, message(REQUEST)) + frame(HEADERS, 5, 1, frames.literal("x", "y")))
+    connection.call(3, EXECUTE_ASYNC, message(REQUEST))
+    assert connection.answer(3).outcome == OK
+
+
+def test_who_does_not_speak_grpc_is_told_so(connection: Connection) -> None:
+    """By HTTP's own status, in words for people, when the request has ended."""
+    connection.call(1, "/", b"", headers={"method": "GET", "content_type": "text/html"})
+    answer = connection.answer(1)
+    assert answer.headers[":status"] == "405"
+    assert b"gRPC" in answer.data
+    assert answer.headers["allow"] == "POST"
+
+
+def test_client_that_keeps_no_table(connection: Connection) -> None:
+    """The first headers after its settings say that they use none (RFC 9113, section 4.3.1)."""
+    connection.call(1, "/a.B/C", message(REQUEST))
+    blocks = []
+    while len(blocks) < 2:
+        got = connection.read()
+        assert got is not None
+        if got[0] == HEADERS:
+            blocks.append(got[3])
+            connection.call(3, EXECUTE_ASYNC, message(REQUEST))
+    assert [block[0] == 0x20 for block in blocks] == [True, False]
+
+
 # --- connections ---
 
 BLOCK = frames.request_block("/x/y")
@@ -168,15 +236,22 @@ BROKEN: dict[str, bytes] = {
     "table larger than allowed": frame(HEADERS, END_HEADERS, 1, b"\x3f\xff\xff\xff\x7f"),
     "padding beyond the frame": frame(HEADERS, END_HEADERS | 8, 1, b"\xff" + BLOCK[:50]),
 }
-ODD: dict[str, bytes] = {
+BROKEN |= {
     "data on a stream nobody opened": frame(DATA, 0, 1, b"x"),
     "even stream": frame(HEADERS, END_HEADERS, 2, BLOCK),
     "older stream": frame(HEADERS, 5, 5, BLOCK) + frame(HEADERS, 5, 3, BLOCK),
+    "stream again": frame(HEADERS, 5, 1, BLOCK) + frame(HEADERS, 5, 1, BLOCK),
+    "data after the end": frame(HEADERS, 5, 1, BLOCK) + frame(DATA, 0, 1, b"x"),
+    "data after a reset": frame(HEADERS, 4, 1, BLOCK) + frame(RST_STREAM, 0, 1, bytes(4)) + frame(DATA, 0, 1, b"x"),
+    "trailers after the end": frame(HEADERS, 5, 1, BLOCK) + frame(HEADERS, 5, 1, frames.literal("x", "y")),
     "reset of a stream nobody opened": frame(RST_STREAM, 0, 1, bytes(4)),
     "window grown too far": frame(WINDOW_UPDATE, 0, 0, WINDOW_TOO_LARGE),
+    "priority over itself": frame(PRIORITY, 0, 1, b"\0\0\0\1\0"),
+    "priority of no stream": frame(PRIORITY, 0, 0, bytes(5)),
+}
+ODD: dict[str, bytes] = {
     "unknown frame": frame(0xB, 0xFF, 7, b"abc"),
     "priority": frame(PRIORITY, 0, 1, bytes(5)),
-    "priority over itself": frame(PRIORITY, 0, 1, b"\0\0\0\1\0"),
     "goaway": frame(GOAWAY, 0, 0, bytes(8)),
 }
 NO_HTTP2: dict[str, bytes] = {
@@ -250,9 +325,9 @@ def test_more_than_a_window(server: ServerProcess, connection: Connection) -> No
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_frames_harm_nobody(connection: Connection, name: str) -> None:
-    """Some are ignored and some are not; the connection goes on, or ends."""
+    """They are ignored."""
     connection.send(ODD[name] + frame(PING, 0, 0, b"01234567"))
-    connection.pongs(b"01234567")
+    assert connection.pongs(b"01234567")
 
 
 @pytest.mark.parametrize("name", NO_HTTP2)

@@ -1,4 +1,7 @@
-"""Tools people use against a running server: grpcurl, ghz, h2load. `make tools` installs them."""
+"""Tools against a running server: those people use, grpcurl, ghz and h2load, and h2spec, which knows HTTP/2 whole.
+
+`make tools` installs them.
+"""
 
 import json
 import subprocess
@@ -84,4 +87,14 @@ def test_h2load(runner: RunnerProcess, tmp_path: Path, streams: int) -> None:
     assert done.returncode == 0, done.stderr
     assert "2000 succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout
     assert "2000 2xx" in done.stdout
+    assert runner.ready()
+
+
+@pytest.mark.parametrize("suite", ["generic", "http2", "hpack"])
+def test_h2spec(runner: RunnerProcess, suite: str) -> None:
+    """Every case of it, the strict ones too."""
+    host, _, port = runner.target.rpartition(":")
+    done = tool("h2spec", suite, "--host", host, "--port", port, "--strict", "--timeout", "10")
+    assert done.returncode == 0, done.stdout
+    assert " 0 skipped, 0 failed" in done.stdout, done.stdout
     assert runner.ready()

@@ -12,6 +12,7 @@ from tests.transport.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFA
 
 BOUNDS = Bounds(16_384, 1_000_000, 100)
 PSEUDO = [(":method", "POST"), (":scheme", "http"), (":authority", "tests")]
+GRPC = ("content-type", "application/grpc")
 
 
 @pytest.fixture
@@ -45,10 +46,10 @@ def test_header_blocks_of_a_library(loop: asyncio.AbstractEventLoop, seed: int) 
         text = "".join(chr(chance.randrange(0x20, 0x7F)) for _ in range(chance.choice((0, 3, 30, 300))))
         sent = [(chance.choice(names), chance.choice((text, "again", str(stream)))) for _ in range(chance.randrange(6))]
         path = chance.choice(("/a.B/C", "/a.B/D", f"/{stream}"))
-        block = encoder.encode([*PSEUDO, (":path", path), *sent], huffman=chance.random() < 0.7)
+        block = encoder.encode([*PSEUDO, (":path", path), GRPC, *sent], huffman=chance.random() < 0.7)
         [call] = taken(served, frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
         assert call.path == path
-        assert list(call.metadata) == sent
+        assert list(call.metadata) == [GRPC, *sent]
         call.finish(5, b"50% of \xc3\xa4")
         served.output()
     assert not served.is_over
@@ -58,7 +59,7 @@ def test_bytes_cut_anywhere_are_the_same_calls(loop: asyncio.AbstractEventLoop) 
     encoder = Encoder()
     said = PREFACE + settings()
     for stream in range(1, 21, 2):
-        block = encoder.encode([*PSEUDO, (":path", f"/{stream % 4}")])
+        block = encoder.encode([*PSEUDO, (":path", f"/{stream % 4}"), GRPC])
         said += frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, message(b"x" * stream))
     for seed in range(50):
         chance = random.Random(seed)
@@ -85,7 +86,7 @@ def test_any_bytes_raise_nothing(loop: asyncio.AbstractEventLoop, seed: int) -> 
         served = session(loop)
         served.receive(PREFACE + settings())
         for stream in range(1, 41, 2):
-            block = bytearray(Encoder().encode([*PSEUDO, (":path", "/a"), ("x", "y" * chance.randrange(40))]))
+            block = bytearray(Encoder().encode([*PSEUDO, (":path", "/a"), GRPC, ("x", "y" * chance.randrange(40))]))
             for _ in range(chance.randrange(4)):
                 block[chance.randrange(len(block))] = chance.randrange(256)
             said = frame(chance.choice((1, 1, 1, 9)), chance.choice((4, 5, 0, 12, 36, 44)), stream, bytes(block))
@@ -102,7 +103,7 @@ def test_any_bytes_raise_nothing(loop: asyncio.AbstractEventLoop, seed: int) -> 
 def test_large_answers_wait_for_windows_and_take_turns(loop: asyncio.AbstractEventLoop) -> None:
     served = session(loop)
     served.receive(PREFACE + settings(window_4=2**30))
-    block = Encoder().encode([*PSEUDO, (":path", "/a")])
+    block = Encoder().encode([*PSEUDO, (":path", "/a"), GRPC])
     calls = [call for n in (1, 3) for call in taken(served, frame(HEADERS, 5, n, block))]
     served.output()
     body = bytes(60_000)

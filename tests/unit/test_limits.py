@@ -673,6 +673,7 @@ REACHED = {
         "GRPC_REPLIES_SIZE_BYTES_MAX": "test_large_replies_that_nobody_reads",
         "GRPC_REPLY_SMALL_SIZE_BYTES": "test_large_replies_that_nobody_reads",
         "GRPC_REQUESTS_COMING_MAX": "test_requests_on_their_way",
+        "GRPC_REQUESTS_REFUSED_SLICE": "test_requests_on_their_way",
         "GRPC_REQUESTS_SIZE_BYTES_MAX": "test_requests_that_wait_for_their_answers",
         "GRPC_REQUEST_LATE_S": "test_requests_on_their_way",
         "GRPC_STREAMS_OPEN_MAX": "test_streams_of_a_worker_and_of_a_client",

@@ -12,6 +12,8 @@ cdef bytes CONTENT_TYPE = b"\x0f\x10\x10application/grpc"
 cdef bytes STATUS_200 = b"\x88"
 cdef bytes ANSWER_BLOCK = STATUS_200 + CONTENT_TYPE
 cdef bytes OK_BLOCK = header(b"grpc-status", b"0")
+cdef bytes NO_TABLE = b"\x20"
+"""The table of what follows has no room (RFC 7541, section 6.3)."""
 cdef Py_ssize_t PREFIX_SIZE = 5
 """Of a message: whether it is compressed, and its size."""
 cdef double INFINITE_S = float("inf")
@@ -31,11 +33,12 @@ cdef class Call:
     cdef public dict deadlines
     cdef readonly object fault
     cdef readonly bint is_malformed, is_over
+    cdef readonly int http_status
     cdef Session _session
     cdef uint32_t _stream
     cdef list _headers
     cdef bytes _encoding
-    cdef bint _is_new, _is_lost, _is_begun, _has_ended, _is_unpacking
+    cdef bint _is_new, _is_lost, _is_begun, _has_ended, _is_unpacking, _is_deaf, _is_head
     # What has come: messages nobody has asked for yet, and the one that is not whole.
     cdef object _messages, _partial, _waiting
     cdef object _receiver, _closed
@@ -45,6 +48,8 @@ cdef class Call:
     cdef bytes _trailers
     cdef object _sent
     cdef int64_t _window, _room, _taken
+    # What is to come of a body that has said how long it is; else below zero.
+    cdef int64_t _length
 
     def __init__(self, *_):
         raise TypeError("calls are made by a Session")
@@ -96,6 +101,10 @@ cdef class Call:
                 self._session._give_room(self)
         return message
 
+    def hear_no_more(self):
+        self._is_deaf = True
+        self._messages = self._partial = self._waiting = None
+
     def receive(self, received):
         self._receiver = received
         self._deliver()
@@ -114,6 +123,7 @@ cdef class Call:
             or size > self._window
             or size > session._window
             or session._is_full()
+            or session._owes_resize
         ):
             self.send(message)
             self.finish()
@@ -127,16 +137,9 @@ cdef class Call:
         cdef unsigned char prefix[5]
         if self.is_over or self._trailers is not None:
             return None
-        self._begin()
         prefix[0] = 0
         _put_uint32(prefix + 1, <uint32_t>PyBytes_GET_SIZE(message))
-        if self._parts is None:
-            self._parts = deque()
-        self._parts.append(<bytes>(<char*>prefix)[:5])
-        if message:
-            self._parts.append(message)
-        _note_waiting(PREFIX_SIZE + PyBytes_GET_SIZE(message))
-        self._session._pump_one(self)
+        self._say(<bytes>(<char*>prefix)[:5], message)
         if self._parts is None:
             return None
         if self._sent is None:
@@ -147,6 +150,8 @@ cdef class Call:
         cdef bytes block
         if self.is_over or self._trailers is not None:
             return
+        if self.http_status and not self._is_begun and not self._is_head:
+            self._say(message + b"\n")
         block = OK_BLOCK if not code and not trailers else _trailers_block(code, message, trailers)
         if self._parts is None:
             self._session._end_with(self, block)
@@ -154,9 +159,10 @@ cdef class Call:
             self._trailers = block
 
     def expire(self):
+        cdef object closed = self._closed, sent = self._sent
         if not self.is_over:
             self._session._end_with(self, _trailers_block(DEADLINE_EXCEEDED, b"the deadline has passed", None))
-            self._lose()
+            self._tell_gone(closed, sent)
 
     def unpacked(self, message, fault):
         cdef object waiting = self._waiting
@@ -166,9 +172,9 @@ cdef class Call:
         self._waiting = None
         if fault is not None:
             self._fail(<int>fault[0], <str>fault[1])
-        elif self.fault is None and not self.is_over:
+        elif self.fault is None and not self.is_over and not self._is_deaf:
             self._put(message)
-            while waiting:
+            while waiting and not self._is_deaf:
                 flag, next_one = waiting.popleft()
                 self._session._arrived(self, flag, next_one)
         self._session._tell(self)
@@ -187,10 +193,28 @@ cdef class Call:
             self._receiver = None
             receiver(self.take())
 
-    cdef void _begin(self) except *:
+    cdef void _say(self, bytes first, bytes second=b"") except *:
+        """Sends of an answer's body, after its headers."""
+        cdef bytes part
         if not self._is_begun:
             self._is_begun = True
-            self._session._emit(_frame(HEADERS, END_HEADERS, self._stream, ANSWER_BLOCK))
+            self._session._emit(_frame(HEADERS, END_HEADERS, self._stream, self._first_block()))
+        if self._parts is None:
+            self._parts = deque()
+        for part in (first, second):
+            if part:
+                self._parts.append(part)
+                _note_waiting(PyBytes_GET_SIZE(part))
+        self._session._pump_one(self)
+
+    cdef bytes _first_block(self):
+        """The headers of its answer."""
+        cdef bytes block = _http_block(self.http_status) if self.http_status else ANSWER_BLOCK
+        if self._session._owes_resize:
+            # No table is used for answers, of whatever size: so it has none.
+            self._session._owes_resize = False
+            block = NO_TABLE + block
+        return block
 
     cdef void _put(self, bytes message) except *:
         """Another message has come."""
@@ -205,6 +229,10 @@ cdef class Call:
         """The caller is gone."""
         cdef object closed = self._closed, sent = self._sent
         self._drop()
+        self._tell_gone(closed, sent)
+
+    cdef void _tell_gone(self, closed, sent) except *:
+        """Tells all who wait for something of it."""
         if sent is not None and not sent.done():
             sent.set_result(None)
         if closed is not None:
@@ -267,6 +295,12 @@ cdef bytes _whole_answer(uint32_t stream, bytes message):
     _put_head(at, ended, HEADERS, END_HEADERS | END_STREAM, stream)
     memcpy(at + HEAD_SIZE, PyBytes_AS_STRING(OK_BLOCK), ended)
     return made
+
+
+cdef bytes _http_block(int status):
+    """Headers for who does not speak gRPC; `:status` has number 8 in the static table."""
+    cdef bytes block = b"\x08" + _text_of(b"%d" % status) + header(b"content-type", b"text/plain; charset=utf-8")
+    return block + header(b"allow", b"POST") if status == 405 else block
 
 
 cdef bytes _trailers_block(int code, bytes message, trailers):

@@ -1,6 +1,5 @@
 """Stage 1, service: frames (RFC 9113, section 4 and 6): their kinds, flags and codes, and how they are written."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
@@ -29,12 +28,14 @@ cdef enum Code:
     NO_ERROR = 0x0
     PROTOCOL_ERROR = 0x1
     FLOW_CONTROL_ERROR = 0x3
+    STREAM_CLOSED = 0x5
     FRAME_SIZE_ERROR = 0x6
     REFUSED_STREAM = 0x7
     COMPRESSION_ERROR = 0x9
     ENHANCE_YOUR_CALM = 0xB
 
 cdef enum Setting:
+    HEADER_TABLE_SIZE = 0x1
     MAX_CONCURRENT_STREAMS = 0x3
     ENABLE_PUSH = 0x2
     INITIAL_WINDOW_SIZE = 0x4

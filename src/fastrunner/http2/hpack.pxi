@@ -8,8 +8,6 @@ Rules: what comes is a stranger's, so no number is used before it has been compa
 unpacks to is kept up to a bound; beyond it only the table is.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-
 cdef Py_ssize_t TABLE_SIZE_BYTES_MAX = 4096
 """What a table has room for unless the settings say otherwise, and ours do not."""
 cdef Py_ssize_t ENTRY_SIZE_BYTES = 32
@@ -76,6 +74,7 @@ cdef class _HeaderDecoder:
 
     cdef list _entries
     cdef Py_ssize_t _size, _size_max
+    cdef int kind
     cdef dict _known
     cdef bint _is_changed
     cdef const unsigned char* _at
@@ -87,21 +86,25 @@ cdef class _HeaderDecoder:
         self._known = {}
 
     cdef list decode(self, bytes block, Py_ssize_t size_max):
-        """Names and values, empty if they are more than `size_max` bytes; None if the block is broken."""
+        """Names and values, empty if they are more than `size_max` bytes; None if the block is broken.
+
+        `kind` is what they are together.
+        """
         cdef Py_ssize_t size = PyBytes_GET_SIZE(block)
         cdef object known
         cdef list found
         if size <= KNOWN_BLOCK_SIZE_BYTES_MAX:
             known = self._known.get(block)
             if known is not None:
+                self.kind = REQUEST
                 return <list>known
-        self._is_changed = False
+        self._is_changed, self.kind = False, MALFORMED
         self._at = <const unsigned char*>PyBytes_AS_STRING(block)
         self._end = self._at + size
         found = self._decode(size_max)
         if self._is_changed:
             self._known.clear()
-        elif found and size <= KNOWN_BLOCK_SIZE_BYTES_MAX and len(self._known) < KNOWN_BLOCKS_MAX:
+        elif self.kind == REQUEST and size <= KNOWN_BLOCK_SIZE_BYTES_MAX and len(self._known) < KNOWN_BLOCKS_MAX:
             self._known[block] = found
         return found
 
@@ -123,6 +126,7 @@ cdef class _HeaderDecoder:
                 found.append(entry)
             elif found:
                 found = []
+        self.kind = TOO_LARGE if kept > size_max else _kind_of(found)
         return found
 
     cdef bint _resize(self) except -1:

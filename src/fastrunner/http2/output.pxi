@@ -27,8 +27,9 @@ cdef class _Output:
     cdef object _on_output
     cdef dict _blocked
     cdef list _output
-    cdef bint _is_receiving, _is_told, _is_paused
+    cdef bint _is_receiving, _is_told, _is_paused, _owes_resize
     cdef int64_t _window
+    cdef int _annoyance
 
     def output(self):
         cdef bytes output = self._output[0] if len(self._output) == 1 else b"".join(self._output)
@@ -97,6 +98,8 @@ cdef class _Output:
         _note_waiting(-size)
         call._window -= size
         self._window -= size
+        # Clients measure the line by a ping for what they get.
+        self._annoyance = max(self._annoyance - 1, 0)
         self._emit(_frame(DATA, 0, call._stream, b"".join(chunks)))
         if call._parts:
             return

@@ -7,33 +7,6 @@ Rules: a client that breaks the protocol loses its connection and nobody else an
 has a bound: a header block, what it has announced, answers it does not read, frames that ask for nothing.
 """
 
-cdef Py_ssize_t HEADER_BLOCK_SIZE_BYTES_MAX = _limits.HTTP2_HEADER_BLOCK_SIZE_BYTES_MAX
-cdef int64_t STREAM_WINDOW_SIZE_BYTES = _limits.HTTP2_STREAM_WINDOW_SIZE_BYTES
-cdef int64_t CONNECTION_WINDOW_SIZE_BYTES = _limits.HTTP2_CONNECTION_WINDOW_SIZE_BYTES
-cdef Py_ssize_t UNREAD_SIZE_BYTES_MAX = _limits.HTTP2_UNREAD_SIZE_BYTES_MAX
-cdef int IDLE_FRAMES_MAX = _limits.HTTP2_IDLE_FRAMES_MAX
-cdef int CALLS_PER_FRAME = 50
-"""So many calls are looked at in the time that a frame takes."""
-cdef bytes RETIRING = b"retiring"
-
-
-class _Broken(Exception):
-    """The client has broken the protocol: a code, and words for its log."""
-
-
-cdef class Bounds:
-    """See _http2.pyi."""
-
-    cdef readonly Py_ssize_t header_list_size_bytes_max, message_size_bytes_max, streams_max
-
-    def __init__(
-        self, Py_ssize_t header_list_size_bytes_max, Py_ssize_t message_size_bytes_max, Py_ssize_t streams_max
-    ):
-        self.header_list_size_bytes_max = header_list_size_bytes_max
-        self.message_size_bytes_max = message_size_bytes_max
-        self.streams_max = streams_max
-
-
 cdef class Session(_Output):
     """See _http2.pyi."""
 
@@ -48,7 +21,9 @@ cdef class Session(_Output):
     cdef bytes _rest
     cdef object _block
     cdef uint32_t _block_stream, _highest
-    cdef int _block_flags, _annoyance
+    cdef int _block_flags
+    cdef uint32_t _ended[32]
+    cdef int _ended_count
     cdef bint _has_preface, _has_settings, _is_leaving
     cdef int64_t _first_window, _taken
 
@@ -167,10 +142,17 @@ cdef class Session(_Output):
             raise _Broken(PROTOCOL_ERROR, b"clients push nothing")
         elif kind == GOAWAY and stream:
             raise _Broken(PROTOCOL_ERROR, b"GOAWAY on a stream")
-        elif kind == PRIORITY and size != 5:
-            raise _Broken(FRAME_SIZE_ERROR, b"a priority has 5 bytes")
         else:
+            if kind == PRIORITY:
+                self._check_priority(stream, at, size)
             self._annoy(1)
+
+    cdef void _check_priority(self, uint32_t stream, const unsigned char* at, Py_ssize_t size) except *:
+        """It means nothing here (RFC 9113, section 5.3.2), but it has to be right."""
+        if size < 5:
+            raise _Broken(FRAME_SIZE_ERROR, b"a priority has 5 bytes")
+        if stream == 0 or _uint32(at) & LAST_STREAM == stream:
+            raise _Broken(PROTOCOL_ERROR, b"a stream depends on another one")
 
     cdef void _annoy(self, int by) except *:
         """Notes a frame that asks for nothing, or one that does."""
@@ -203,6 +185,8 @@ cdef class Session(_Output):
 
     cdef int64_t _checked(self, int number, int64_t value, int64_t first_window) except -1:
         """The first window of streams after a setting."""
+        if number == HEADER_TABLE_SIZE and value < TABLE_SIZE_BYTES_MAX:
+            self._owes_resize = True
         if number == ENABLE_PUSH and value > 1:
             raise _Broken(PROTOCOL_ERROR, b"a switch is 0 or 1")
         if number == MAX_FRAME_SIZE and not FRAME_SIZE_BYTES_MAX <= value <= 0xFFFFFF:
@@ -258,7 +242,8 @@ cdef class Session(_Output):
             raise _Broken(FRAME_SIZE_ERROR, b"a reset has 4 bytes")
         if stream == 0 or stream > self._highest:
             raise _Broken(PROTOCOL_ERROR, b"a reset of a stream that nobody opened")
-        self._annoy(2)
+        self._annoy(RESET_COST)
+        self._note_ended(stream)
         call = self._calls.get(stream)
         if call is not None:
             self._lost(call)
@@ -289,8 +274,7 @@ cdef class Session(_Output):
             at += 1
             size -= 1
         if flags & HAS_PRIORITY:
-            if size < 5:
-                raise _Broken(FRAME_SIZE_ERROR, b"the priority is cut off")
+            self._check_priority(stream, at, size)
             at += 5
             size -= 5
         if padding > size:
@@ -323,23 +307,33 @@ cdef class Session(_Output):
         self._annoy(-1)
         call = self._calls.get(stream)
         if call is not None:
-            if not self._block_flags & END_STREAM:
-                self._reset(call, PROTOCOL_ERROR)
-            else:
-                self._end_of(call)
-            return
-        if stream <= self._highest:
-            # Of a call that is over.
-            return
+            self._take_trailers(call)
+        elif stream > self._highest:
+            self._open(stream, headers)
+        else:
+            self._check_ended(stream)
+            # Else trailers of a call that was ended here meanwhile.
+            if self._decoder.kind != TRAILERS:
+                raise _Broken(PROTOCOL_ERROR, b"a stream is opened once")
+
+    cdef void _take_trailers(self, Call call) except *:
+        if call._has_ended:
+            raise _Broken(STREAM_CLOSED, b"headers after the end of a request")
+        if not self._block_flags & END_STREAM or self._decoder.kind != TRAILERS:
+            self._reset(call, PROTOCOL_ERROR)
+        else:
+            self._end_of(call)
+
+    cdef void _open(self, uint32_t stream, list headers) except *:
         if not stream & 1:
             raise _Broken(PROTOCOL_ERROR, b"streams of clients have odd numbers")
         self._highest = stream
         if self._is_leaving or len(self._calls) >= self._bounds.streams_max:
-            self._emit(_number_frame(RST_STREAM, stream, REFUSED_STREAM))
-            return
-        self._begin(stream, headers, block)
+            self._refuse(stream, REFUSED_STREAM)
+        else:
+            self._begin(stream, headers)
 
-    cdef void _begin(self, uint32_t stream, list headers, bytes block) except *:
+    cdef void _begin(self, uint32_t stream, list headers) except *:
         cdef Call call = Call.__new__(Call)
         call._session = self
         call._stream = stream
@@ -347,30 +341,36 @@ cdef class Session(_Output):
         call._window = self._first_window
         call._room = STREAM_WINDOW_SIZE_BYTES
         call._is_new = True
+        call._length = -1
         call.path = call.client = ""
         call.timeout_s = call.deadline_s = INFINITE_S
-        if not headers and block:
+        call._has_ended = self._block_flags & END_STREAM
+        if self._decoder.kind == TOO_LARGE:
             size_max = self._bounds.header_list_size_bytes_max
             call.fault = (RESOURCE_EXHAUSTED, f"the metadata size is more than {size_max}")
-        elif not self._read_headers(call, headers):
-            self._emit(_number_frame(RST_STREAM, stream, PROTOCOL_ERROR))
+        elif self._decoder.kind != REQUEST or not self._read_headers(call, headers):
+            self._refuse(stream, PROTOCOL_ERROR)
             return
         call.is_malformed = call.fault is not None
         self._calls[stream] = call
         self._ready.append(call)
-        if self._block_flags & END_STREAM:
-            call._has_ended = True
 
     cdef bint _read_headers(self, Call call, list headers) except -1:
-        """Whether they are those of a call; notes what concerns gRPC."""
+        """Notes what concerns gRPC, and who does not speak it; whether the body can be as long as they say."""
         cdef tuple entry
-        cdef bytes name, value, path = None, method = None
+        cdef bytes name, value, method = None, content_type = b""
         for entry in headers:
             name, value = <bytes>entry[0], <bytes>entry[1]
             if name == b":path":
-                path = value
+                call.path = value.decode("utf-8", "replace")
             elif name == b":method":
                 method = value
+            elif name == b"content-type":
+                content_type = value
+            elif name == b"content-length":
+                if not value.isdigit() or len(value) > LENGTH_DIGITS_MAX:
+                    return False
+                call._length = int(value)
             elif name == b"grpc-timeout":
                 try:
                     call.timeout_s = _timeout_s(value)
@@ -383,10 +383,11 @@ cdef class Session(_Output):
                     _from_base64(value)
                 except ValueError:
                     call.fault = (INTERNAL, "a binary header is not base64")
-        if path is None or method != b"POST":
-            return False
-        call.path = path.decode("utf-8", "replace")
-        return True
+        if method != b"POST":
+            call.http_status, call._is_head = 405, method == b"HEAD"
+        elif not content_type.startswith(b"application/grpc") or content_type[16:17] not in b"+;":
+            call.http_status = 415
+        return not (call._has_ended and call._length > 0)
 
     # --- messages ---
 
@@ -408,16 +409,21 @@ cdef class Session(_Output):
         self._annoy(-1 if size else 1)
         call = self._calls.get(stream)
         if call is None:
+            self._check_ended(stream)
             return
         if call._has_ended:
-            self._reset(call, PROTOCOL_ERROR)
-            return
+            raise _Broken(STREAM_CLOSED, b"data after the end of a request")
         call._room -= whole
         call._taken += whole
         if call._room < 0:
             self._reset(call, FLOW_CONTROL_ERROR)
             return
-        if call.fault is None and size:
+        if call._length >= 0:
+            if size > call._length:
+                self._reset(call, PROTOCOL_ERROR)
+                return
+            call._length -= size
+        if size and call.fault is None and not call._is_deaf and not call.http_status:
             self._take_content(call, at, size)
         if flags & END_STREAM:
             self._end_of(call)
@@ -426,7 +432,9 @@ cdef class Session(_Output):
 
     cdef void _give_room(self, Call call) except *:
         """Lets the client send on."""
-        if call._taken >= STREAM_WINDOW_SIZE_BYTES // 2 and not call._has_ended and not call.is_over:
+        if call._taken < STREAM_WINDOW_SIZE_BYTES // 2 or call._has_ended or call._is_deaf:
+            return
+        if not call.is_over:
             call._room += call._taken
             self._emit(_number_frame(WINDOW_UPDATE, call._stream, <uint32_t>call._taken))
             call._taken = 0
@@ -486,6 +494,9 @@ cdef class Session(_Output):
 
     cdef void _end_of(self, Call call) except *:
         """The caller sends no more."""
+        if call._length > 0:
+            self._reset(call, PROTOCOL_ERROR)
+            return
         call._has_ended = True
         if call._partial is not None:
             call._partial = None
@@ -504,9 +515,25 @@ cdef class Session(_Output):
 
     # --- what ends ---
 
+    cdef void _note_ended(self, uint32_t stream) noexcept:
+        """The client has ended it: it may send nothing more of it."""
+        self._ended[self._ended_count & (ENDED_KEPT - 1)] = stream
+        self._ended_count += 1
+
+    cdef void _check_ended(self, uint32_t stream) except *:
+        cdef int at
+        for at in range(ENDED_KEPT):
+            if self._ended[at] == stream:
+                raise _Broken(STREAM_CLOSED, b"a stream that is closed")
+
+    cdef void _refuse(self, uint32_t stream, uint32_t code) except *:
+        """Resets it. Clients that have this done again and again are a nuisance, as if they did it themselves."""
+        self._emit(_number_frame(RST_STREAM, stream, code))
+        self._annoy(RESET_COST)
+
     cdef void _reset(self, Call call, uint32_t code) except *:
-        self._emit(_number_frame(RST_STREAM, call._stream, code))
         self._lost(call)
+        self._refuse(call._stream, code)
 
     cdef void _lost(self, Call call) except *:
         self._calls.pop(call._stream, None)
@@ -528,13 +555,15 @@ cdef class Session(_Output):
 
     cdef void _end_with(self, Call call, bytes block) except *:
         if not call._is_begun:
-            block = ANSWER_BLOCK + block
+            block = call._first_block() + block
         self._emit(_header_frames(call._stream, block, END_STREAM))
         self._end(call)
 
     cdef void _end(self, Call call) except *:
         """All of the answer is on its way."""
-        if not call._has_ended:
+        if call._has_ended:
+            self._note_ended(call._stream)
+        else:
             self._emit(_number_frame(RST_STREAM, call._stream, NO_ERROR))
         self._calls.pop(call._stream, None)
         self._blocked.pop(call, None)

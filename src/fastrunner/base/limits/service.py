@@ -169,6 +169,9 @@ there may be calls. What is made of them takes several times as much."""
 GRPC_REQUESTS_COMING_MAX: Final = 64
 """Calls of a worker whose request has not come with them: a gigabyte, if each is as large as may be."""
 
+GRPC_REQUESTS_REFUSED_SLICE: Final = 500
+"""Of more, so many are refused before others have a turn: ten milliseconds of the loop."""
+
 GRPC_REQUEST_LATE_S: Final = 0.2
 """How long a request may be on its way before it counts among those: megabytes on an ordinary line."""
 

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from fastrunner._http2 import Bounds, Call, Session
+from fastrunner._http2 import INTERNAL, Bounds, Call, Session
 from fastrunner.access.certificates import names_of
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
@@ -27,7 +27,7 @@ __all__ = ["Connection", "Host"]
 
 _log = logging.getLogger(__name__)
 _CLOSING_S_MAX = 1.0
-"""How long a connection that ends has for what is still to be sent."""
+"""How long a connection that is cut has for what is still to be sent."""
 _LOOK_INTERVAL_S_MIN = 0.01
 
 
@@ -130,8 +130,9 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def cut(self) -> None:
-        """Closes it at once; what has been written already is sent."""
-        self._close()
+        """Closes it at once; what has been written already is sent, and where calls could go on is said."""
+        self.leave()
+        self._close(_CLOSING_S_MAX)
 
     # --- sending ---
 
@@ -141,6 +142,7 @@ class Connection(asyncio.Protocol):
                 call.turn(self._host.take_up)
             except Exception:
                 _log.exception("a call failed inside the transport")
+                call.finish(INTERNAL, b"internal error: the runner's log has the cause")
 
     def _flush_soon(self) -> None:
         if not self._is_receiving:
@@ -159,7 +161,7 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._pump)
         self.active_s = monotonic_s()
         if session.is_done:
-            self._close()
+            self._close(_CLOSING_S_MAX if session.is_over else limits.GRPC_KEEPALIVE_TIMEOUT_MS / 1000)
 
     def _pump(self) -> None:
         self._is_pumping = False
@@ -171,13 +173,12 @@ class Connection(asyncio.Protocol):
         """Whether the client is not listened to until it reads what it has been told."""
         return self._transport.get_write_buffer_size() > 2 * limits.GRPC_UNSENT_SIZE_BYTES_MAX
 
-    def _close(self) -> None:
-        if self._transport.is_closing():
-            return
+    def _close(self, patience_s: float) -> None:
+        """Ends it; a client that reads slowly has so long for its last answers."""
         if self._timer is not None:
             self._timer.cancel()
         self._transport.close()
-        self._timer = self._loop.call_later(_CLOSING_S_MAX, self._transport.abort)
+        self._timer = self._loop.call_later(patience_s, self._transport.abort)
 
     # --- time ---
 
@@ -197,8 +198,9 @@ class Connection(asyncio.Protocol):
             session.retire()
             self._leaves_s = now_s + limits.GRPC_GREETING_TIMEOUT_MS / 1000
         if now_s >= self._leaves_s:
-            # It has not even said that it has heard.
+            # It has not even said that it has heard. Calls that it has go on.
             session.leave()
+            self._leaves_s = math.inf
         due_s = [self._next_ping_s()]
         if not session.is_acknowledged:
             due_s.append(greeting_s)

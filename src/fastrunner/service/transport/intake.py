@@ -4,12 +4,12 @@ A message is kept as it comes, up to its bound. A request that comes with its he
 has not come a moment later may hold as much as a request may be, as long as its client likes. So there may be only so
 many of those: of more, the client with most of them loses its oldest.
 
-Rule: a call is late only if its request was not there when the connections were last read; one that merely waits for
-this worker to read it is not.
+Rules: a call is heard until its request is there, and what comes of it later is dropped; it is late only if its request
+was not there when the connections were last read; one that merely waits for this worker to read it is not.
 """
 
 import asyncio
-from collections import Counter
+import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -53,17 +53,20 @@ class Intake:
     def receive(self, call: Call, received: Received, refuse: Refuse) -> None:
         """Hands the request to `received` when it is there; `refuse` is called instead if it does not come in time."""
         if call.has_message:
-            received(call.take())
+            payload = call.take()
+            call.hear_no_more()
+            received(payload)
             return
 
         def got(payload: bytes | None) -> None:
+            call.hear_no_more()
             if self._coming.pop(call, None) is not None:
                 received(payload)
 
         self._coming[call] = _Coming(self._client_of(call), clock.monotonic_s(), refuse)
         call.receive(got)
         if len(self._coming) > limits.GRPC_REQUESTS_COMING_MAX and self._look is None:
-            self._look_soon()
+            self._look_soon(limits.GRPC_REQUEST_LATE_S)
 
     def refuse(self, call: Call, error: RunnerError) -> None:
         """Waits for the request of a call no more, if it has not come."""
@@ -71,19 +74,25 @@ class Intake:
         if coming is not None:
             coming.refuse(error)
 
-    def _look_soon(self) -> None:
-        self._look = asyncio.get_running_loop().call_later(limits.GRPC_REQUEST_LATE_S, self._refuse_late)
+    def _look_soon(self, delay_s: float) -> None:
+        self._look = asyncio.get_running_loop().call_later(delay_s, self._refuse_late)
 
     def _refuse_late(self) -> None:
         self._look = None
         late_s = self._read_s() - limits.GRPC_REQUEST_LATE_S
-        late = {call: coming for call, coming in self._coming.items() if coming.since_s < late_s}
-        by_client = Counter(coming.client for coming in late.values())
-        for _ in range(len(late) - limits.GRPC_REQUESTS_COMING_MAX):
-            [(most, _)] = by_client.most_common(1)
-            call = next(call for call, coming in late.items() if coming.client == most)
-            by_client[most] -= 1
-            del late[call]
-            self._coming.pop(call).refuse(AtCapacity("too many requests are on their way: send fewer at once"))
+        late: dict[str, list[Call]] = {}
+        """By client, the oldest last."""
+        for call, coming in reversed(self._coming.items()):
+            if coming.since_s < late_s:
+                late.setdefault(coming.client, []).append(call)
+        surplus = sum(map(len, late.values())) - limits.GRPC_REQUESTS_COMING_MAX
+        most = [(-len(calls), client) for client, calls in late.items()]
+        heapq.heapify(most)
+        for _ in range(min(surplus, limits.GRPC_REQUESTS_REFUSED_SLICE)):
+            count, client = most[0]
+            self._coming.pop(late[client].pop()).refuse(
+                AtCapacity("too many requests are on their way: send fewer at once")
+            )
+            heapq.heapreplace(most, (count + 1, client))
         if len(self._coming) > limits.GRPC_REQUESTS_COMING_MAX:
-            self._look_soon()
+            self._look_soon(limits.GRPC_REQUEST_LATE_S if surplus <= limits.GRPC_REQUESTS_REFUSED_SLICE else 0.0)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import grpc
 from google.rpc.code_pb2 import CANCELLED, OK
 
-from fastrunner._http2 import RESOURCE_EXHAUSTED, UNIMPLEMENTED, Call, waiting_size_bytes
+from fastrunner._http2 import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, Call, waiting_size_bytes
 from fastrunner.access.audit import AuditLog
 from fastrunner.access.certificates import Certificates
 from fastrunner.access.gate import Gate
@@ -235,7 +235,9 @@ class Server:
         """See Host."""
         self._deadlines.begin(call)
         answer = self._answers.get(call.path)
-        if call.is_malformed:
+        if call.http_status:
+            self._receive(self._unknown, self._refuse_http, call)
+        elif call.is_malformed:
             self._unknown.started.inc()
             self._refuse(call, self._unknown, _nothing(call))
         elif call.timeout_s <= 0:
@@ -245,6 +247,10 @@ class Server:
         else:
             self._unknown.started.inc()
             self._refuse(call, self._unknown, NotServed(f"there is no method {call.path}"))
+
+    def _refuse_http(self, call: Call, _: bytes | None) -> None:
+        self._unknown.started.inc()
+        self._refuse(call, self._unknown, _NO_GRPC)
 
     def _unless_overloaded(self, method: Method, answer: Answer) -> Answer:
         """Refuses submissions of which there are too many before anything of them is read: nothing costs less."""
@@ -470,6 +476,9 @@ async def _requests(call: Call) -> AsyncIterator[bytes]:
 
 class _Fault(Exception):
     """What a caller has sent is no call of gRPC's: a code, and words."""
+
+
+_NO_GRPC: Final = _Fault(INVALID_ARGUMENT, "this port serves gRPC: POST, with a content-type application/grpc")
 
 
 def _nothing(call: Call) -> Exception:
