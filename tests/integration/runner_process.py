@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ TINY = ("-m", "tests.integration.tiny_tree")
 SERVE = ("-m", "fastrunner", "serve")
 """That of a whole runner."""
 T = TypeVar("T")
+UNVERIFIED = ssl.create_default_context()
+UNVERIFIED.check_hostname, UNVERIFIED.verify_mode = False, ssl.CERT_NONE
 
 
 def until(condition: Callable[[], T], timeout_s: float = 30.0) -> T:
@@ -86,6 +89,8 @@ class RunnerProcess:
             start_new_session=True,
         )
         self.ports: dict[str, Any] = {}
+        self.scheme = "http"
+        """How the HTTP port is spoken to; of its certificate nothing is asked, as probes of Kubernetes ask nothing."""
 
     def wait_ready(self) -> "RunnerProcess":
         self.ports = until(self._ports)
@@ -104,7 +109,8 @@ class RunnerProcess:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of an HTTP request to the web process."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['http_port']}{path}", timeout=10) as reply:
+            url = f"{self.scheme}://127.0.0.1:{self.ports['http_port']}{path}"
+            with urllib.request.urlopen(url, timeout=10, context=UNVERIFIED) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -169,6 +175,9 @@ def running(data_dir: Path, command: Sequence[str], **environment: str) -> Itera
             # Its children go with it: the kernel kills them.
             runner.process.kill()
             runner.process.communicate(timeout=30)
+        for pipe in (runner.process.stdout, runner.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def logged_until(runner: RunnerProcess, text: str) -> str:

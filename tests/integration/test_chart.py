@@ -23,7 +23,7 @@ MUCH: tuple[str, ...] = (
         "image.pullSecrets[0].name=registry",
         "image.pullPolicy=Always",
     ),
-    *("config.FASTRUNNER_EXECUTIONS_MAX=2000000", "config.FASTRUNNER_HTTP_TLS=true", "config.NO_PROXY=a.example"),
+    *("config.FASTRUNNER_EXECUTIONS_MAX=2000000", "tls.secretName=certificate", "config.NO_PROXY=a.example"),
     *("secret.variables.HTTPS_PROXY=proxy", "secret.files.FASTRUNNER_DATA_KEY_FILE=data-key", "secret.name=mine"),
     *("drainTimeoutS=90.5", "preStopS=10", "persistence.storageClassName=fast", "serviceAccount.existing=somebody"),
     *("service.type=LoadBalancer", "service.annotations.a=b", "podLabels.team=flows", "podAnnotations.a=b"),
@@ -79,13 +79,13 @@ def test_every_overlay_has_its_values() -> None:
     assert {file.name for file in CHART.glob("values*.yaml")} == set(FILES.values())
 
 
-def test_monitoring_is_the_component(tmp_path: Path) -> None:
-    components = OVERLAYS.parent / "components" / "monitoring"
-    links = {"resources": OVERLAYS / "prod", "components": components}
+@pytest.mark.parametrize(("name", "component"), [("prod", "monitoring-tls"), ("local", "monitoring")])
+def test_monitoring_is_the_component(name: str, component: str, tmp_path: Path) -> None:
+    links = {"resources": OVERLAYS / name, "components": OVERLAYS.parent / "components" / component}
     up = "../" * len(tmp_path.parts)
     lines = [f"{kind}: ['{up}{str(folder).lstrip('/')}']" for kind, folder in links.items()]
-    (tmp_path / "kustomization.yaml").write_text("\n".join(["namespace: stigmer-prod", *lines, ""]))
-    made = by_name(chart("prod", *SERVICE_MONITOR))[("ServiceMonitor", "workflow-runner")]
+    (tmp_path / "kustomization.yaml").write_text("\n".join([f"namespace: {namespace(name)}", *lines, ""]))
+    made = by_name(chart(name, *SERVICE_MONITOR))[("ServiceMonitor", "workflow-runner")]
     wanted = by_name(kustomized(tmp_path))[("ServiceMonitor", "workflow-runner")]
     assert made == wanted
 
@@ -129,6 +129,43 @@ def test_what_is_asked_for_is_there() -> None:
     assert set(data) <= {variable_of(field) for field in shown_fields()}
 
 
+def schemes(objects: tuple[Object, ...]) -> list[str]:
+    """How each of those that ask for something by HTTP asks, and what the service says of its ports."""
+    deployment, service = only(objects, "Deployment")["spec"]["template"], only(objects, "Service")
+    [container] = deployment["spec"]["containers"]
+    probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
+    return [
+        *(each.get("scheme", "HTTP") for each in probes),
+        deployment["metadata"]["annotations"].get("prometheus.io/scheme", "http"),
+        only(objects, "ServiceMonitor")["spec"]["endpoints"][0].get("scheme", "http"),
+        *(each["appProtocol"] for each in service["spec"]["ports"]),
+        only(objects, "ConfigMap")["data"]["FASTRUNNER_HTTP_TLS"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([], ["HTTPS"] * 3 + ["https"] * 4 + ["true"]),
+        (["tls.http=false"], ["HTTP"] * 3 + ["http"] * 2 + ["https", "http", "false"]),
+        (["tls.secretName="], ["HTTP"] * 3 + ["http"] * 2 + ["kubernetes.io/h2c", "http", "false"]),
+        (
+            # A certificate of one's own.
+            [
+                "tls.secretName=",
+                "secret.files.FASTRUNNER_TLS_CERTIFICATE_FILE=c",
+                "secret.files.FASTRUNNER_TLS_KEY_FILE=k",
+                "monitoring.serviceMonitor.tlsConfig.insecureSkipVerify=true",
+            ],
+            ["HTTPS"] * 3 + ["https"] * 4 + ["true"],
+        ),
+    ],
+)
+def test_everybody_asks_by_tls_where_there_is_tls(values: list[str], wanted: list[str]) -> None:
+    arguments = [part for each in values for part in ("--set", each)]
+    assert schemes(chart("prod", *SERVICE_MONITOR, *arguments)) == wanted
+
+
 def test_changed_configuration_is_a_rollout() -> None:
     template = "Deployment"
     before = only(chart("prod"), template)["spec"]["template"]["metadata"]["annotations"]
@@ -146,6 +183,11 @@ def test_the_volume_outlives_the_release() -> None:
     [
         (["secret.files.FASTRUNNER_CALLERS_FILE=null"], "nothing tells callers apart"),
         (["config.FASTRUNNER_DATA_DIR=/elsewhere"], "FASTRUNNER_DATA_DIR"),
+        (["config.FASTRUNNER_HTTP_TLS=true"], "FASTRUNNER_HTTP_TLS"),
+        (
+            ["tls.secretName=", "config.FASTRUNNER_TLS_CERTIFICATE_FILE=/a", "monitoring.serviceMonitor.enabled=true"],
+            "monitoring.serviceMonitor.tlsConfig says which authority",
+        ),
         (["config.FASTRUNNER_EXECUTION_MAX=1"], "FASTRUNNER_EXECUTION_MAX"),
         (["config.STIGMER_SERVICE_API_KEY=k"], "STIGMER_SERVICE_API_KEY"),
         (["config.FASTRUNNER_CALLERS_FILE=/a"], "config.FASTRUNNER_CALLERS_FILE: the chart sets it from another value"),

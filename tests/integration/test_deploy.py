@@ -184,10 +184,13 @@ def test_a_runner_starts_with_what_a_pod_has(name: str, secrets: dict[str, Path]
     here |= {"GRPC_PORT": "0", "FASTRUNNER_HTTP_PORT": "0", "FASTRUNNER_DATA_DIR": str(tmp_path / "data")}
     probes = container(name)
     with running(tmp_path / "data", SERVE, **here) as runner:
+        runner.scheme = "https" if name == "prod" else "http"
         runner.wait_ready()
         until(runner.ready, 60)
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            assert runner.get(probes[probe]["httpGet"]["path"])[0] == 200
+            asked = probes[probe]["httpGet"]
+            assert asked.get("scheme", "HTTP") == runner.scheme.upper()
+            assert runner.get(asked["path"])[0] == 200
         # A second one on the same volume says why it does not start.
         with running(tmp_path / "data", SERVE, **here) as second:
             code, _, err = second.end(60)

@@ -21,7 +21,8 @@ NAMES = sorted(folder.name for folder in OVERLAYS.iterdir())
 RUNNER = "workflow-runner"
 NODE = "node"
 # Of the operator's own definition what we use of it.
-ENDPOINT = {"port": {"type": "string"}, "path": {"type": "string"}, "interval": {"type": "string"}}
+ENDPOINT: dict[str, Any] = {name: {"type": "string"} for name in ("port", "path", "interval", "scheme")}
+ENDPOINT["tlsConfig"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 SERVICE_MONITORS = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -219,11 +220,12 @@ def test_monitoring_is_taken_where_its_kind_is_known(kubernetes: Cluster, tmp_pa
     kubernetes.run("kubectl", "wait", established, "crd/servicemonitors.monitoring.coreos.com", "--timeout=60s")
     kubernetes.run("kubectl", "apply", "-k", "_kustomize/overlays/prod/")
     up = "../" * len(tmp_path.parts)
-    parts = {"resources": "overlays/prod", "components": "components/monitoring"}
+    parts = {"resources": "overlays/prod", "components": "components/monitoring-tls"}
     lines = [f"{kind}: ['{up}{str(ROOT).lstrip('/')}/_kustomize/{place}']" for kind, place in parts.items()]
     (tmp_path / "kustomization.yaml").write_text("\n".join(["namespace: stigmer-prod", *lines, ""]))
     kubernetes.run("kubectl", "apply", "-k", str(tmp_path))
     monitor = kubernetes.get("servicemonitor", RUNNER, "stigmer-prod")
+    assert monitor["spec"]["endpoints"][0]["scheme"] == "https"
     chosen = monitor["spec"]["selector"]["matchLabels"]
     assert chosen.items() <= kubernetes.get("service", RUNNER, "stigmer-prod")["metadata"]["labels"].items()
 

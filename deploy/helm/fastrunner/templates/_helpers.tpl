@@ -26,11 +26,19 @@ labels:
 {{- define "fastrunner.probe" -}}
 path: {{ index . 1 }}
 port: http
-{{- with index . 0 }}
-{{- if eq (toString (get .Values.config "FASTRUNNER_HTTP_TLS")) "true" }}
+{{- if include "fastrunner.httpTls" (index . 0) }}
 scheme: HTTPS
 {{- end }}
 {{- end }}
+
+{{- /* Whether the gRPC port speaks TLS: with the certificate of `tls`, or one of your own. Empty: it does not. */ -}}
+{{- define "fastrunner.grpcTls" -}}
+{{- if or .Values.tls.secretName .Values.secret.files.FASTRUNNER_TLS_CERTIFICATE_FILE (get .Values.config "FASTRUNNER_TLS_CERTIFICATE_FILE") }}true{{ end }}
+{{- end }}
+
+{{- /* Whether the HTTP port does. */ -}}
+{{- define "fastrunner.httpTls" -}}
+{{- if and .Values.tls.http (include "fastrunner.grpcTls" .) }}true{{ end }}
 {{- end }}
 
 {{- define "fastrunner.secretName" -}}
@@ -60,6 +68,7 @@ scheme: HTTPS
   "FASTRUNNER_GRPC_HOST" "::"
   "FASTRUNNER_HTTP_PORT" .Values.httpPort
   "FASTRUNNER_HTTP_HOST" "::"
+  "FASTRUNNER_HTTP_TLS" (eq (include "fastrunner.httpTls" .) "true")
   "FASTRUNNER_DATA_DIR" "/var/lib/fastrunner"
   "FASTRUNNER_DRAIN_TIMEOUT_S" .Values.drainTimeoutS
   "STIGMER_SERVICE_ENDPOINT" .Values.stigmerService.endpoint
