@@ -2,23 +2,35 @@
 nothing."""
 
 import asyncio
+import dataclasses
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
+import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from fastrunner.base import limits
+from fastrunner.base.redaction import hide
 from fastrunner.config import ConfigurationError, load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.tracing.context import CURRENT, TraceContext, current_headers
 from fastrunner.tracing.execution import ExecutionTrace
 from fastrunner.tracing.span import Span
-from fastrunner.tracing.tracer import Sampler, Tracer, new_tracer
+from fastrunner.tracing.tracer import TAKEN, Answer, Sampler, Tracer, new_tracer
+from tests.integration.otlp import Collector, collecting
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 HEADER = f"00-{TRACE}-{PARENT}-01"
@@ -55,6 +67,9 @@ def test_a_place_in_a_trace_is_read_and_passed_on() -> None:
     assert long is not None
     assert long.state == ""
     assert current_headers() == ()
+    assert TraceContext.sent([HEADER], ["a=b", "c=d"]) == context
+    assert TraceContext.sent([HEADER, HEADER], []) is None
+    assert TraceContext.sent([], ["a=b"]) is None
     CURRENT.set(context)
     assert current_headers() == context.headers
 
@@ -91,6 +106,37 @@ def test_attributes_are_bounded() -> None:
     assert len(str(span.attributes["fastrunner.execution.id"])) == limits.TRACE_ATTRIBUTE_SIZE_CHARS_MAX
 
 
+@pytest.mark.parametrize(
+    ("type_", "is_shown"),
+    [
+        ("https://open-workflow-specification.org/spec/1.0.0/errors/timeout", True),
+        ("https://serverlessworkflow.io/dsl/errors/types/communication", True),
+        ("communication", True),
+        ("hunter", False),
+        ("https://serverlessworkflow.io/hunter", False),
+        ("https://open-workflow-specification.org/spec/1.0.0/errors/timeout/hunter", False),
+    ],
+)
+def test_types_of_errors_that_may_be_made_of_data_are_not_shown(type_: str, is_shown: bool) -> None:
+    trace = ExecutionTrace("e", TraceContext(TRACE, PARENT, True), 0)
+    trace.ended("failed", {"type": type_, "status": 400}, 1)
+    assert [span.error for span in trace.gather()] == [type_ if is_shown else "custom"]
+
+
+def test_what_is_secret_is_hidden_before_it_is_cut() -> None:
+    """In names, too; a secret that lies across the bound is not shown in part."""
+    secret = "a-secret-that-must-not-be-shown"
+    hide(secret)
+    long = "e" * (limits.TRACE_ATTRIBUTE_SIZE_CHARS_MAX - 5) + secret
+    for execution_id in (long, secret):
+        trace = ExecutionTrace(execution_id, TraceContext(TRACE, PARENT, True), 0)
+        trace.workflow = ("n", f"{secret}-{'x' * limits.TRACE_ATTRIBUTE_SIZE_CHARS_MAX}", "1")
+        trace.ended("completed", None, 1)
+        [span] = trace.gather()
+        assert secret[:5] not in span.name + str(span.attributes)
+        assert len(span.name) <= limits.TRACE_ATTRIBUTE_SIZE_CHARS_MAX
+
+
 def test_decisions() -> None:
     on, off = TraceContext(TRACE, PARENT, True), TraceContext(TRACE, PARENT, False)
     by_parent, by_ratio = Sampler(ratio=0.0, is_parent_based=True), Sampler(ratio=0.0, is_parent_based=False)
@@ -115,10 +161,11 @@ class Exports:
         self.batches: list[int] = []
         self.is_away = False
 
-    def export(self, spans: Sequence[Span]) -> bool:
-        if not self.is_away:
-            self.batches.append(len(spans))
-        return not self.is_away
+    def export(self, spans: Sequence[Span]) -> Answer:
+        if self.is_away:
+            return Answer(False, 0, "away")
+        self.batches.append(len(spans))
+        return TAKEN
 
     def close(self) -> None:
         self.is_away = True
@@ -181,6 +228,157 @@ async def test_a_collector_that_hangs_holds_nobody_up(monkeypatch: pytest.Monkey
             await tracer.close(60)
 
 
+@contextmanager
+def tracing(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Tracer, Metrics]]:
+    monkeypatch.setattr(limits, "TRACE_EXPORT_DELAY_S", 0.01)
+    metrics = Metrics()
+    tracer = new_tracer(load_config(otel_endpoint=collector.endpoint), metrics)
+    assert tracer is not None
+    yield tracer, metrics
+
+
+def with_details(context: Any, code: grpc.StatusCode, detail: Any) -> NoReturn:
+    status = Status(code=code.value[0], message="busy")
+    status.details.add().Pack(detail)
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+def aborts(code: grpc.StatusCode) -> Callable[[Any, Any], Any]:
+    return lambda _, context: context.abort(code, "no\n" + "x" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("says", "dropped_count"),
+    [
+        (aborts(grpc.StatusCode.INVALID_ARGUMENT), 3),
+        (aborts(grpc.StatusCode.INTERNAL), 3),
+        # Without a word of when to come again: as a request that is too large is answered.
+        (aborts(grpc.StatusCode.RESOURCE_EXHAUSTED), 3),
+        (lambda *_: ExportTraceServiceResponse(partial_success={"rejected_spans": 2, "error_message": "two"}), 2),
+        (lambda *_: ExportTraceServiceResponse(partial_success={"rejected_spans": -7}), 0),
+        (lambda *_: ExportTraceServiceResponse(partial_success={"rejected_spans": 1 << 60}), 3),
+        # A warning, says OTLP: nothing is refused.
+        (lambda *_: ExportTraceServiceResponse(partial_success={"error_message": "deprecated"}), 0),
+    ],
+)
+async def test_what_is_refused_for_good_keeps_nothing_from_its_way(
+    says: Callable[[Any, Any], Any], dropped_count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[str] = []
+    with collecting() as collector, tracing(collector, monkeypatch) as (tracer, metrics):
+        collector.says = says
+        tracer.offer(spans(3), settled.append)
+        await _until(lambda: len(settled) == 3)
+        collector.says = None
+        tracer.offer(spans(4), settled.append)
+        await _until(lambda: len(settled) == 7)
+        await tracer.close(5)
+    counts = {outcome: metrics.spans.labels(outcome).value for outcome in ("exported", "dropped", "failed")}
+    assert counts == {"exported": 7 - dropped_count, "dropped": dropped_count, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        aborts(grpc.StatusCode.UNAVAILABLE),
+        aborts(grpc.StatusCode.UNAUTHENTICATED),
+        aborts(grpc.StatusCode.UNIMPLEMENTED),
+        lambda _, context: with_details(
+            context, grpc.StatusCode.RESOURCE_EXHAUSTED, RetryInfo(retry_delay={"nanos": 1_000_000})
+        ),
+    ],
+)
+async def test_what_cannot_be_taken_for_now_waits(
+    says: Callable[[Any, Any], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That it does is told once, in few words, and so is its end."""
+    with collecting() as collector, tracing(collector, monkeypatch) as (tracer, metrics):
+        collector.says = says
+        with caplog.at_level("INFO", "fastrunner.tracing.tracer"):
+            tracer.offer(spans(3))
+            await _until(lambda: metrics.spans.labels("failed").value >= 9)
+            collector.says = None
+            await _until(lambda: metrics.spans.labels("exported").value == 3)
+        await tracer.close(5)
+        assert len(collector.spans()) == 3
+    told = [record.getMessage() for record in caplog.records]
+    heads = [text.partition(":")[0] for text in told]
+    assert heads == ["spans cannot be exported, and wait", "spans are exported again"]
+    assert len(told[0]) < 300
+    assert "\n" not in told[0]
+
+
+@pytest.mark.parametrize(("asked_s", "at_least_s"), [(0.3, 0.3), (86_400, 0.4)])
+async def test_a_collector_is_left_alone_for_as_long_as_it_asks(
+    asked_s: float, at_least_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not for ever."""
+    monkeypatch.setattr(limits, "TRACE_RETRY_PAUSE_ASKED_S_MAX", 0.4)
+    delay = Duration(seconds=int(asked_s), nanos=round(asked_s % 1 * 1e9))
+    asked: list[float] = []
+
+    def say(_: Any, context: Any) -> Any:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            with_details(context, grpc.StatusCode.UNAVAILABLE, RetryInfo(retry_delay=delay))
+        return ExportTraceServiceResponse()
+
+    with collecting() as collector, tracing(collector, monkeypatch) as (tracer, metrics):
+        collector.says = say
+        tracer.offer(spans(1))
+        await _until(lambda: metrics.spans.labels("exported").value == 1)
+        await tracer.close(5)
+    assert asked[1] - asked[0] >= at_least_s
+
+
+async def test_requests_are_of_a_size_that_collectors_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC's own bound, 4 MiB, is that of most; the longest there is in every attribute of every span."""
+    count = limits.TRACE_BATCH_SPANS_MAX
+    long = "\U0001f600" * limits.TRACE_ATTRIBUTE_SIZE_CHARS_MAX
+    given = {f"a{number}": long for number in range(6)}
+    large = [dataclasses.replace(span, name=long, attributes=given) for span in spans(count)]
+    with collecting() as collector, tracing(collector, monkeypatch) as (tracer, metrics):
+        tracer.offer(large)
+        await _until(lambda: metrics.spans.labels("exported").value == count)
+        await tracer.close(5)
+    assert len(collector.requests) > 1
+    assert max(request.ByteSize() for request in collector.requests) <= limits.TRACE_BATCH_SIZE_BYTES_MAX
+    assert {span.span_id for span in collector.spans()} == {span.span_id for span in large}
+
+
+async def test_what_cannot_be_encoded_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    with collecting() as collector, tracing(collector, monkeypatch) as (tracer, metrics):
+        tracer.offer([dataclasses.replace(spans(1)[0], name="\ud800")])
+        await _until(lambda: metrics.spans.labels("dropped").value == 1)
+        tracer.offer(spans(2))
+        await _until(lambda: metrics.spans.labels("exported").value == 2)
+        await tracer.close(5)
+
+
+async def test_what_answers_is_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But a program that speaks something else: spans wait, and whoever stops waits for nobody."""
+    with socket.create_server(("127.0.0.1", 0)) as garbage:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = garbage.accept()
+                    with connection:
+                        connection.sendall(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3600\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        collector = Collector()
+        collector.port = garbage.getsockname()[1]
+        with tracing(collector, monkeypatch) as (tracer, metrics):
+            tracer.offer(spans(2))
+            await _until(lambda: metrics.spans.labels("failed").value >= 4)
+            async with asyncio.timeout(10):
+                await tracer.close(60)
+        garbage.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
 async def _until(condition: Any) -> None:
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - threads change it
@@ -226,7 +424,7 @@ def test_settings() -> None:
 
 MISSING = """
 import sys
-sys.modules["opentelemetry.exporter"] = None
+sys.modules["opentelemetry.proto"] = None
 from fastrunner.cli import main
 sys.argv = ["fastrunner", "serve"]
 main()

@@ -33,7 +33,7 @@ class Extra:
 _TEMPORAL: Final = Extra("temporal", "temporalio")
 _S3: Final = Extra("s3", "obstore")
 _STIGMER: Final = Extra("stigmer", "pymongo")
-_OTEL: Final = Extra("otel", "opentelemetry.exporter.otlp.proto.grpc")
+_OTEL: Final = Extra("otel", "opentelemetry.proto")
 _MQTT: Final = Extra("mqtt", "paho")
 
 EXTRAS: Final = {

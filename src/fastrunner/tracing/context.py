@@ -5,6 +5,7 @@ is too long or not sendable is left out. An id of a span is a hash, never chosen
 """
 
 import re
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -49,6 +50,11 @@ class TraceContext:
             return None
         is_kept = state and len(state) <= limits.TRACE_STATE_SIZE_CHARS_MAX and _STATE.fullmatch(state)
         return cls(trace_id, span_id, bool(int(flags, 16) & 1), state or "" if is_kept else "")
+
+    @classmethod
+    def sent(cls, parents: Sequence[str], states: Sequence[str]) -> "TraceContext | None":
+        """What all headers of the two names say: `tracestate` may be in parts, two of `traceparent` tell nothing."""
+        return cls.read(parents[0], ",".join(states)) if len(parents) == 1 else None
 
     @classmethod
     def unsampled(cls) -> "TraceContext":

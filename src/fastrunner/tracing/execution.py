@@ -11,6 +11,7 @@ next one, with the same id and the same beginning: an effect that is performed a
 hang on its span, and so do executions that it starts.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -20,8 +21,11 @@ from fastrunner.tracing.span import Attributes, Kind, Span, shown
 __all__ = ["ExecutionTrace"]
 
 _FIELDS: Final = 3
-_STANDARD: Final = ("https://open-workflow-specification.org/", "https://serverlessworkflow.io/")
-"""What types of errors begin with that are not made up by a document, and may not hold its data."""
+_STANDARD: Final = re.compile(
+    r"(https://(open-workflow-specification\.org|serverlessworkflow\.io)/(spec/1\.0\.0/errors|dsl/errors/types)/)?"
+    "(configuration|validation|expression|authentication|authorization|timeout|communication|runtime|interrupted)"
+)
+"""Types of errors that are not made up by a document, and may not hold its data."""
 
 
 class Effect(Protocol):
@@ -53,6 +57,7 @@ class ExecutionTrace:
         "_execution_id",
         "_has_ended",
         "_received_ms",
+        "_root_id",
         "_spans",
         "_taken_ms",
         "context",
@@ -70,6 +75,7 @@ class ExecutionTrace:
         self._taken_ms = taken_ms
         self._effects: dict[int, _Asked] = {}
         self._spans: tuple[Span, ...] = ()
+        self._root_id = ""
         self._has_ended = False
 
     @classmethod
@@ -94,7 +100,9 @@ class ExecutionTrace:
     @property
     def root_id(self) -> str:
         """The id of the execution's own span."""
-        return self._id("execution")
+        if not self._root_id:
+            self._root_id = self._id("execution")
+        return self._root_id
 
     @property
     def place(self) -> TraceContext:
@@ -198,9 +206,10 @@ class ExecutionTrace:
         given = {"fastrunner.execution.id": self._execution_id, **(found or {})}
         context = self.context
         where = (context.trace_id, span_id, parent_id, context.state)
-        return Span(*where, name, kind, began_ms, max(began_ms, ended_ms), error, shown(given), link)
+        name, attributes = shown(name, given)
+        return Span(*where, name, kind, began_ms, max(began_ms, ended_ms), error, attributes, link)
 
 
 def _type_of(type_: str) -> str:
     """The type of an error as it may be shown: one that a document makes up may be made of data."""
-    return type_ if type_.isalpha() or type_.startswith(_STANDARD) else "custom"
+    return type_ if _STANDARD.fullmatch(type_) else "custom"

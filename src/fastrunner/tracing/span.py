@@ -66,10 +66,17 @@ class Span:
             raise ValueError("a stored span does not have the fields of one") from error
 
 
-def shown(given: Attributes) -> Attributes:
-    """Attributes as they may be shown, each within its bound; empty ones are left out."""
-    return {name: _shown(value) for name, value in given.items() if value != ""}
+def shown(name: str, given: Attributes) -> tuple[str, Attributes]:
+    """A span's name and its attributes as they may be shown, each within its bound; empty ones are left out."""
+    found = {key: value for key, value in given.items() if value != ""}
+    texts = [name, *(value for value in found.values() if isinstance(value, str))]
+    together = "\n".join(texts)
+    # Nearly always there is nothing to hide or to cut, and one look at all of them tells.
+    if max(map(len, texts)) <= limits.TRACE_ATTRIBUTE_SIZE_CHARS_MAX and redact(together) == together:
+        return name, found
+    return _shown(name), {key: _shown(value) if isinstance(value, str) else value for key, value in found.items()}
 
 
-def _shown(value: Attribute) -> Attribute:
-    return redact(value[: limits.TRACE_ATTRIBUTE_SIZE_CHARS_MAX]) if isinstance(value, str) else value
+def _shown(text: str) -> str:
+    # In this order: of a secret that is cut, half would be shown.
+    return redact(text)[: limits.TRACE_ATTRIBUTE_SIZE_CHARS_MAX]

@@ -1,9 +1,10 @@
 """Support: which executions are traced, and the way of their spans to the collector.
 
 Theory of operation: a span that has ended waits in a bounded queue; one task takes what is there, a moment after the
-first came, and has a thread export it. What the collector does not take is kept and tried again after a pause. Where
-the queue is full, new spans are dropped and counted: a collector that is away costs memory within a bound, and no
-execution ever waits for it. Whoever keeps a span elsewhere until it is settled, exported or dropped, hears of that.
+first came, and has a thread export it. What the collector cannot take for now is kept and tried again after a pause;
+what it refuses for good is dropped, for it would keep all others from their way. Where the queue is full, new spans are
+dropped: a collector that is away costs memory within a bound, and no execution ever waits for it. What is dropped is
+counted. Whoever keeps a span elsewhere until it is settled, exported or dropped, hears of that.
 
 Rules: made in each worker, after the fork. The library is loaded by the first span that is exported.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from random import getrandbits
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from fastrunner.base import limits
 from fastrunner.config import Config
@@ -24,18 +25,35 @@ from fastrunner.tracing.context import NO_SPAN, TraceContext
 from fastrunner.tracing.execution import ExecutionTrace
 from fastrunner.tracing.span import Span
 
-__all__ = ["Exporter", "Sampler", "Settled", "Tracer", "new_tracer"]
+__all__ = ["ALL", "TAKEN", "Answer", "Exporter", "Sampler", "Settled", "Tracer", "new_tracer"]
 
 _log = logging.getLogger(__name__)
 
 _ALL: Final = 1 << 64
 
 
+class Answer(NamedTuple):
+    """What became of an export."""
+
+    is_final: bool
+    """Whether the collector has had its say; otherwise they are to be sent again."""
+    refused_count: int = 0
+    """How many of them it will never take; ALL: it takes none."""
+    reason: str = ""
+    """Why not, for people."""
+    pause_s: float = 0.0
+    """How long it wants to be left alone; 0: it does not say."""
+
+
+ALL: Final = -1
+TAKEN: Final = Answer(is_final=True)
+
+
 class Exporter(Protocol):
     """What takes spans to the collector."""
 
-    def export(self, spans: Sequence[Span]) -> bool:
-        """Whether the collector has them; blocks until that is known."""
+    def export(self, spans: Sequence[Span]) -> Answer:
+        """Blocks until there is an answer."""
 
     def close(self) -> None:
         """Ends an export under way, too."""
@@ -80,6 +98,7 @@ class Tracer:
         self._thread = ThreadPoolExecutor(1, "fastrunner-traces")
         self._task: asyncio.Task[None] | None = None
         self._is_closing = asyncio.Event()
+        self._trouble = ""
         self.find: Callable[[str], ExecutionTrace | None] = _nothing
         """What is traced of an execution by its id, if it is in memory; the engine sets it."""
 
@@ -120,10 +139,14 @@ class Tracer:
         try:
             while self._queue:
                 await self._rest(pause_s)
-                is_taken = await self._export()
-                pause_s = limits.TRACE_EXPORT_DELAY_S if is_taken else limits.TRACE_RETRY_PAUSE_S
-                if not is_taken and self._is_closing.is_set():
+                answer = await self._export()
+                if answer.is_final:
+                    pause_s = limits.TRACE_EXPORT_DELAY_S
+                elif self._is_closing.is_set():
                     return
+                else:
+                    asked_s = min(answer.pause_s, limits.TRACE_RETRY_PAUSE_ASKED_S_MAX)
+                    pause_s = max(asked_s, min(2 * pause_s, limits.TRACE_RETRY_PAUSE_S))
         finally:
             self._task = None
 
@@ -132,27 +155,50 @@ class Tracer:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_closing.wait(), pause_s)
 
-    async def _export(self) -> bool:
-        """Exports what comes next; whether the collector has it."""
+    async def _export(self) -> Answer:
+        """Exports what comes next."""
         batch = [self._queue[at] for at in range(min(len(self._queue), limits.TRACE_BATCH_SPANS_MAX))]
         spans = [span for span, _ in batch]
-        is_taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._exported, spans)
-        if not is_taken:
+        answer = await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, spans)
+        self._tell(answer)
+        if not answer.is_final:
             self._counts["failed"].inc(len(batch))
-            return False
+            return answer
         for span, settled in batch:
             self._queue.popleft()
             if settled is not None:
                 settled(span.span_id)
-        self._counts["exported"].inc(len(batch))
+        refused_count = len(batch) if answer.refused_count == ALL else min(answer.refused_count, len(batch))
+        self._counts["exported"].inc(len(batch) - refused_count)
+        self._counts["dropped"].inc(refused_count)
         self._queued.set(len(self._queue))
-        return True
+        return answer
 
-    def _exported(self, spans: Sequence[Span]) -> bool:
+    def _answer(self, spans: Sequence[Span]) -> Answer:
         # In the thread: loading the library takes a while.
         if self._exporter is None:
-            self._exporter = self._make_exporter()
-        return self._exporter.export(spans)
+            try:
+                self._exporter = self._make_exporter()
+            except OSError as error:
+                return Answer(False, 0, f"the exporter cannot be made: {error}")
+        try:
+            return self._exporter.export(spans)
+        except Exception as error:
+            # It would fail again, and keep the others from their way.
+            _log.exception("exporting %d spans failed inside the runner", len(spans))
+            return Answer(True, ALL, type(error).__name__)
+
+    def _tell(self, answer: Answer) -> None:
+        """Says what goes wrong when that begins, and when it is over."""
+        if answer.reason == self._trouble:
+            return
+        self._trouble = answer.reason
+        if not answer.reason:
+            _log.info("spans are exported again")
+        elif answer.is_final:
+            _log.warning("the collector refuses spans for good, and they are dropped: %s", answer.reason)
+        else:
+            _log.warning("spans cannot be exported, and wait: %s", answer.reason)
 
     async def close(self, timeout_s: float) -> None:
         """Exports what is there within a time, but not a long one; what is left and kept elsewhere the next start

@@ -9,14 +9,24 @@ dropped."""
 TRACE_BATCH_SPANS_MAX: Final = 512
 """Spans in one export, OpenTelemetry's own default too."""
 
+TRACE_BATCH_SIZE_BYTES_MAX: Final = 2_097_152
+"""Of one request: collectors take 4 MiB as they are shipped."""
+
 TRACE_EXPORT_DELAY_S: Final = 1.0
 """How long a span waits for company."""
 
+TRACE_UNKEPT_S_MAX: Final = 2.0
+"""How long the span of an acceptance or a callback is in memory alone: a collector that takes what comes has it before
+that, and then it is never written."""
+
 TRACE_RETRY_PAUSE_S: Final = 5.0
-"""Pause after the collector has not taken spans, beside what the library waits."""
+"""Longest pause after the collector has not taken spans, if it does not ask for one."""
+
+TRACE_RETRY_PAUSE_ASKED_S_MAX: Final = 60.0
+"""Longest pause that a collector may ask for."""
 
 TRACE_EXPORT_S_MAX: Final = 10.0
-"""How long one export may take, with the library's own attempts: OpenTelemetry's own default."""
+"""How long one export may take: OpenTelemetry's own default."""
 
 TRACE_DRAIN_S_MAX: Final = 2.0
 """How long a worker that stops waits for the collector."""

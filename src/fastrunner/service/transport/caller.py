@@ -16,6 +16,7 @@ __all__ = ["client_of", "facts_of", "host_of"]
 
 _CLIENT_KEY: Final = b"fastrunner-client"
 """Metadata in which a client may name itself: several behind one address get shares of their own."""
+_PARENT_KEY: Final = TRACEPARENT.encode()
 
 
 def facts_of(call: Call, *, traces: bool) -> CallFacts:
@@ -28,14 +29,10 @@ def facts_of(call: Call, *, traces: bool) -> CallFacts:
 
 
 def _trace_of(call: Call) -> TraceContext | None:
-    parent, state = None, None
-    for key, value in call.metadata:
-        if key == TRACEPARENT:
-            # Two of them tell nothing.
-            parent = str(value) if parent is None else ""
-        elif key == TRACESTATE:
-            state = str(value) if state is None else f"{state},{value!s}"
-    return None if parent is None else TraceContext.read(parent, state)
+    if call.header(_PARENT_KEY) is None:
+        return None
+    parents = [str(value) for key, value in call.metadata if key == TRACEPARENT]
+    return TraceContext.sent(parents, [str(value) for key, value in call.metadata if key == TRACESTATE])
 
 
 def client_of(call: Call) -> str:

@@ -106,7 +106,8 @@ class Api:
         async def handle(request: web.Request) -> web.StreamResponse:
             status, detail, begun_s = 500, "", monotonic_s()
             # Whoever performs it passes that on, where anything is traced.
-            CURRENT.set(TraceContext.read(request.headers.get(TRACEPARENT), request.headers.get(TRACESTATE)))
+            headers = request.headers
+            CURRENT.set(TraceContext.sent(headers.getall(TRACEPARENT, ()), headers.getall(TRACESTATE, ())))
             try:
                 response = await self._answer(operation, request)
                 status = response.status

@@ -571,7 +571,7 @@ class Shard:
         """Commits what there is, then closes the file; callers whose commit cannot land by then get Unavailable."""
         deadline_s = monotonic_s() + timeout_s
         await self.flush(deadline_s)
-        if self._acknowledgements or self.spans:
+        if self.spans.end() or self._acknowledgements:
             self._plan_commit()
             await asyncio.sleep(0)
             await self.flush(deadline_s)

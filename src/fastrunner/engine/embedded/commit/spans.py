@@ -2,12 +2,15 @@
 kept until the collector has them, and those that need not be any longer.
 
 What ends with a step of an execution is in that step's change; here is what ends otherwise: acceptances and callbacks.
+Nothing hangs on those but a `forward`, so they are written only when the collector has been given the time to take
+them: while it takes what comes, none of them is ever in the file. What need not be kept goes with what is written next.
 """
 
 import asyncio
 from collections.abc import Callable
 
 from fastrunner.base import limits
+from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.embedded.store.changes import SpansChange
 from fastrunner.tracing.span import Span
 
@@ -20,37 +23,57 @@ class ShardSpans:
     def __init__(self, on_due: Callable[[], None]) -> None:
         """`on_due` is called when some of them have waited for long enough."""
         self._on_due = on_due
-        self._change: SpansChange | None = None
+        self._waiting: dict[tuple[int, str], tuple[Span, float]] = {}
+        """What ends otherwise, the oldest first, with the time from which on it is to be written."""
+        self._settled: list[tuple[int, str]] = []
+        self._is_ending = False
         self._handle: asyncio.TimerHandle | None = None
 
-    def __bool__(self) -> bool:
-        return self._change is not None
+    @property
+    def _has_any(self) -> bool:
+        return bool(self._waiting or self._settled)
 
     def keep(self, execution_key: int, span: Span) -> None:
         """One that has ended, of an execution."""
-        self._next().kept.append((execution_key, span))
+        self._waiting[execution_key, span.span_id] = span, monotonic_s() + limits.TRACE_UNKEPT_S_MAX
+        self._plan()
 
     def settled(self, execution_key: int, span_id: str) -> None:
         """One that is on its way to the collector no more."""
-        self._next().settled.append((execution_key, span_id))
+        if self._waiting.pop((execution_key, span_id), None) is None:
+            self._settled.append((execution_key, span_id))
+            self._plan()
 
     def take(self) -> SpansChange | None:
-        """All of them, for a commit."""
-        taken, self._change = self._change, None
-        return taken
+        """What is to be written now, for a commit."""
+        if not self._has_any:
+            return None
+        now_s = monotonic_s()
+        change = SpansChange(settled=self._settled)
+        for (execution_key, _), (span, due_s) in self._waiting.items():
+            if due_s > now_s and not self._is_ending:
+                break
+            change.kept.append((execution_key, span))
+        for execution_key, span in change.kept:
+            del self._waiting[execution_key, span.span_id]
+        self._settled = []
+        return change if change.kept or change.settled else None
 
-    def _next(self) -> SpansChange:
-        if self._change is None:
-            self._change = SpansChange()
+    def end(self) -> bool:
+        """Has the next commit take everything, for there is no collector any more; whether there is anything."""
+        self._is_ending = True
+        return self._has_any
+
+    def _plan(self) -> None:
         if self._handle is None:
-            delay_s = limits.ACKNOWLEDGEMENT_DELAY_MS_MAX / 1000
-            self._handle = asyncio.get_running_loop().call_later(delay_s, self._due)
-        return self._change
+            self._handle = asyncio.get_running_loop().call_later(limits.TRACE_UNKEPT_S_MAX, self._due)
 
     def _due(self) -> None:
         self._handle = None
-        if self._change is not None:
+        if self._has_any:
             self._on_due()
+            # What has come meanwhile is not due yet.
+            self._plan()
 
     def close(self) -> None:
         """Nothing is due any more."""
