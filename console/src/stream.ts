@@ -225,7 +225,7 @@ export class Tail extends Follower {
         this.execution.value = JSON.parse(message.data) as Execution;
       } else if (message.event === "end") {
         this.ended = true;
-        void this.look();
+        if (!this.execution.value?.ended_ms) void this.look();
       }
     }
     this.tell();
@@ -240,7 +240,9 @@ export class Tail extends Follower {
     }
     if (event.sequence_number < next) return true;
     this.events.push(event);
-    if (event.event_type.startsWith("workflow_")) void this.look();
+    // What was there when somebody looked is in what was seen.
+    const isNews = event.sequence_number > (this.execution.value?.last_sequence ?? 0);
+    if (isNews && event.event_type.startsWith("workflow_")) void this.look();
     return true;
   }
 

@@ -262,6 +262,9 @@ def test_an_event_from_the_page_reaches_who_listens(place: Place, page: Page) ->
     page.get_by_role("button", name="Send event…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Type")).to_have_value("tests.heard")
+    dialog.get_by_label("Data (JSON)").fill('{"text": ')
+    dialog.get_by_label("Subject").press("Enter")
+    expect(dialog.get_by_label("Data (JSON)")).to_have_attribute("aria-invalid", "true")
     dialog.get_by_label("Data (JSON)").fill('{"text": "psst ***"}')
     check_accessible(page)
     dialog.get_by_role("button", name="Send", exact=True).click()
@@ -511,6 +514,27 @@ def test_the_files_are_those_of_the_sources(tmp_path: Path) -> None:
     built, kept = (contents(root / "src/fastrunner/web/console") for root in (tmp_path, ROOT))
     assert sorted(built) == sorted(kept), "make console"
     assert built == kept, "make console"
+
+
+def test_a_page_asks_for_each_thing_once_and_together_with_its_files(place: Place, page: Page) -> None:
+    create(page, LONG)
+    start(page, "asked-1")
+    expect(page.locator(".why")).to_contain_text("Waits at nap")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(place.address)))
+    page.goto("/x/asked-1")
+    expect(status(page)).to_have_text("running")
+    expect(page.locator(".document-pane")).to_be_visible()
+    expect(page.locator(".why")).to_contain_text("Waits at nap")
+    first = [f"/api/v1{path}" for path in ("/info", "/executions/asked-1/document")]
+    assert [asked.count(path) for path in first] == [1, 1]
+    started = page.evaluate(
+        "() => Object.fromEntries(performance.getEntriesByType('resource').map((each) => [new URL(each.name).pathname, "
+        "each.startTime]))"
+    )
+    [script] = [path for path in started if path.endswith(".js")]
+    ended = page.evaluate("(path) => performance.getEntriesByName(location.origin + path)[0].responseEnd", script)
+    assert all(started[path] <= ended for path in first), "the page is not run yet"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -737,7 +737,7 @@ async def test_the_console_is_served_to_browsers(tmp_path: Path) -> None:
                 assert ("default-src 'none'" in policy, "http" in policy, "unsafe" in policy) == (True, False, False)
                 tag = reply.headers["ETag"]
         async with client.session.get(client.base, headers={**page, "If-None-Match": tag}) as reply:
-            assert reply.status == 304
+            assert (reply.status, "/api/v1/info" in reply.headers["Link"]) == (304, True)
         for name in re.findall(r'(?:src|href)="(/assets/[^"]+)"', text):
             async with client.session.get(client.base + name) as reply:
                 assert (reply.status, "immutable" in reply.headers["Cache-Control"]) == (200, True)
@@ -745,6 +745,29 @@ async def test_the_console_is_served_to_browsers(tmp_path: Path) -> None:
         for path in ("/x/e", "/assets/none.js", "/assets/../index.html", "/index.html", "/session.key"):
             assert (await ask(client, "GET", path))[0] == 404
         assert (await ask(client, "GET", "/", headers={**page, "Host": "evil.example"}))[0] == 421
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/", []),
+        ("/x/order-7", ["/executions/order-7", "/executions/order-7/document"]),
+        ("/x/order-7@48?pane=timeline", ["/executions/order-7", "/executions/order-7/document"]),
+        # Others may write these in another way; and what is in no header goes into none.
+        ("/x/a%405", []),
+        ("/x/a%3E;%20rel=x,%20%3Cb", []),
+        ("/x/%C3%A9", []),
+        ("/x/a/b", []),
+        ("/workflows/tests/small", []),
+    ],
+)
+async def test_a_page_is_sent_with_what_it_asks_for_first(tmp_path: Path, path: str, asked: list[str]) -> None:
+    async with (
+        service(tmp_path) as (_, _, client),
+        client.session.get(URL(client.base + path, encoded=True), headers={"Accept": "text/html"}) as reply,
+    ):
+        links = [f"</api/v1{each}>; rel=preload; as=fetch; crossorigin" for each in ("/info", *asked)]
+        assert (reply.status, reply.headers["Link"]) == (200, ", ".join(links))
 
 
 async def test_paths_and_methods_that_are_not_served(tmp_path: Path) -> None:

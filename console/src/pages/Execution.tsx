@@ -37,7 +37,8 @@ function useTail(id: string) {
   const tail = useMemo(() => new Tail(id), [id]);
   const document = useSignal<AcceptedDocument | null>(null);
   const noDocument = useSignal("");
-  useEffect(() => {
+  // Before anything is painted: what the page shows is asked for at once, and mostly on its way already.
+  useLayoutEffect(() => {
     const abort = new AbortController();
     document.value = null;
     noDocument.value = "";

@@ -2,11 +2,10 @@
 import { useState } from "preact/hooks";
 import { addScheduleText, tellSchedule, type Schedule, type ScheduleRequest, type ScheduleVerb } from "../api";
 import { executionPath, go } from "../router";
-import { closeDialog, dialog, may, say } from "../state";
+import { dialog, may, say } from "../state";
 import { addScheduleSame, scheduleSame } from "../terminal";
-import { DialogFrame } from "../ui/Dialog";
-import { requestText, useGiven, useWorkflowChoice, type Chosen } from "../ui/Fields";
-import { Terminal } from "../ui/Terminal";
+import { ActionDialog } from "../ui/ActionDialog";
+import { NoWorkflow, requestText, useGiven, useWorkflowChoice, type Chosen } from "../ui/Fields";
 import { newId } from "../values";
 
 const WORDS: Record<ScheduleVerb, { title: string; says: string; button: string; done: string }> = {
@@ -28,43 +27,30 @@ function VerbBody({ id, verb, done }: { id: string; verb: ScheduleVerb; done: ()
   const [reason, setReason] = useState("");
   // One for the dialog: who presses twice starts one.
   const [key] = useState(newId);
-  const [refusal, setRefusal] = useState("");
-  const [busy, setBusy] = useState(false);
   const words = WORDS[verb];
   const sent = verb === "fire" ? { key } : verb === "delete" ? {} : { reason };
-  const send = async (event: SubmitEvent): Promise<void> => {
-    event.preventDefault();
-    setBusy(true);
-    try {
-      const fired = await tellSchedule(id, verb, sent);
-      closeDialog();
-      say(`${id} ${words.done}`);
-      done();
-      if (verb === "fire" && fired) go(executionPath(fired.execution_id));
-    } catch (error) {
-      setRefusal(error instanceof Error ? error.message : String(error));
-    } finally {
-      setBusy(false);
-    }
+  const act = async (): Promise<void> => {
+    const fired = await tellSchedule(id, verb, sent);
+    say(`${id} ${words.done}`);
+    done();
+    if (verb === "fire" && fired) go(executionPath(fired.execution_id));
   };
   return (
-    <DialogFrame title={`${words.title} ${id}`}>
-      <form onSubmit={(event) => void send(event)}>
-        <p class="soft">{words.says}</p>
-        {verb === "pause" || verb === "resume" ? (
-          <label class="field">
-            <span>Reason</span>
-            <input type="text" value={reason} maxLength={1024} autoFocus placeholder={verb === "pause" ? "Shown in the list" : "Kept in the audit log"} onInput={(event) => setReason(event.currentTarget.value)} />
-          </label>
-        ) : null}
-        {refusal ? <p class="refusal" role="alert">{refusal}</p> : null}
-        <footer>
-          <button type="button" onClick={closeDialog}>Leave it</button>
-          <button type="submit" class={verb === "delete" ? "bad" : "primary"} disabled={busy}>{words.button}</button>
-        </footer>
-      </form>
-      <Terminal same={scheduleSame(location.origin, id, verb, sent)} />
-    </DialogFrame>
+    <ActionDialog
+      title={`${words.title} ${id}`}
+      button={words.button}
+      isBad={verb === "delete"}
+      same={scheduleSame(location.origin, id, verb, sent)}
+      act={act}
+    >
+      <p class="soft">{words.says}</p>
+      {verb === "pause" || verb === "resume" ? (
+        <label class="field">
+          <span>Reason</span>
+          <input type="text" value={reason} maxLength={1024} autoFocus placeholder={verb === "pause" ? "Shown in the list" : "Kept in the audit log"} onInput={(event) => setReason(event.currentTarget.value)} />
+        </label>
+      ) : null}
+    </ActionDialog>
   );
 }
 
@@ -90,8 +76,6 @@ function AddBody({ chosen, done }: { chosen: Chosen; done: () => void }) {
   const [overlap, setOverlap] = useState<"" | "skip" | "queue">("");
   const [misfire, setMisfire] = useState<"" | "skip" | "all">("");
   const [id, setId] = useState("");
-  const [refusal, setRefusal] = useState("");
-  const [busy, setBusy] = useState(false);
   const { namespace, name, version } = choice;
   const options = {
     ...(kind === "cron" && timezone.trim() ? { timezone: timezone.trim() } : {}),
@@ -107,85 +91,67 @@ function AddBody({ chosen, done }: { chosen: Chosen; done: () => void }) {
   };
   const body = requestText(request, given.input);
   const words = KIND_WORDS[kind];
-  const add = async (event: SubmitEvent): Promise<void> => {
-    event.preventDefault();
-    setBusy(true);
-    try {
-      const schedule = await addScheduleText(body);
-      closeDialog();
-      if (schedule) say(`${schedule.id} starts executions from now on.`);
-      done();
-    } catch (error) {
-      setRefusal(error instanceof Error ? error.message : String(error));
-    } finally {
-      setBusy(false);
-    }
+  const act = async (): Promise<void> => {
+    const schedule = await addScheduleText(body);
+    if (schedule) say(`${schedule.id} starts executions from now on.`);
+    done();
   };
-  if (choice.isEmpty) {
-    return (
-      <DialogFrame title="Add a schedule">
-        <p class="empty">
-          There is no workflow yet. <a href="/workflows/new" onClick={closeDialog}>Create one</a> from its document.
-        </p>
-      </DialogFrame>
-    );
-  }
+  if (choice.isEmpty) return <NoWorkflow title="Add a schedule" />;
   return (
-    <DialogFrame title="Add a schedule">
-      <form onSubmit={(event) => void add(event)}>
-        {choice.fields}
-        <div class="fields">
+    <ActionDialog
+      title="Add a schedule"
+      button="Add"
+      isWrong={given.isWrong || !name}
+      fault={choice.fault}
+      same={addScheduleSame(location.origin, request, given.input, body)}
+      act={act}
+    >
+      {choice.fields}
+      <div class="fields">
+        <label class="field">
+          <span>Starts executions</span>
+          <select value={kind} onChange={(event) => setKind(event.currentTarget.value as Kind)}>
+            {KINDS.map((each) => <option key={each} value={each}>{KIND_WORDS[each].option}</option>)}
+          </select>
+        </label>
+        {kind === "document" ? null : (
           <label class="field">
-            <span>Starts executions</span>
-            <select value={kind} onChange={(event) => setKind(event.currentTarget.value as Kind)}>
-              {KINDS.map((each) => <option key={each} value={each}>{KIND_WORDS[each].option}</option>)}
-            </select>
+            <span>{words.label}</span>
+            <input type="text" required spellcheck={false} value={moment} placeholder={words.example} onInput={(event) => setMoment(event.currentTarget.value)} />
           </label>
-          {kind === "document" ? null : (
-            <label class="field">
-              <span>{words.label}</span>
-              <input type="text" required spellcheck={false} value={moment} placeholder={words.example} onInput={(event) => setMoment(event.currentTarget.value)} />
-            </label>
-          )}
-          {kind === "cron" ? (
-            <label class="field">
-              <span>Time zone</span>
-              <input type="text" spellcheck={false} value={timezone} placeholder="UTC" onInput={(event) => setTimezone(event.currentTarget.value)} />
-            </label>
-          ) : null}
-        </div>
-        <p class="soft small-print">{words.says}</p>
-        <div class="fields">
+        )}
+        {kind === "cron" ? (
           <label class="field">
-            <span>While one is going on</span>
-            <select value={overlap} onChange={(event) => setOverlap(event.currentTarget.value as typeof overlap)}>
-              <option value="">start another one</option>
-              <option value="skip">leave it out</option>
-              <option value="queue">wait for its end</option>
-            </select>
+            <span>Time zone</span>
+            <input type="text" spellcheck={false} value={timezone} placeholder="UTC" onInput={(event) => setTimezone(event.currentTarget.value)} />
           </label>
-          <label class="field">
-            <span>Moments missed</span>
-            <select value={misfire} onChange={(event) => setMisfire(event.currentTarget.value as typeof misfire)}>
-              <option value="">start one for the latest</option>
-              <option value="skip">start none</option>
-              <option value="all">start each</option>
-            </select>
-          </label>
-          <label class="field">
-            <span>Id</span>
-            <input type="text" value={id} placeholder={name ? `${namespace}.${name}` : ""} spellcheck={false} onInput={(event) => setId(event.currentTarget.value)} />
-          </label>
-        </div>
-        {given.fields}
-        {refusal || choice.fault ? <p class="refusal" role="alert">{refusal || choice.fault}</p> : null}
-        <footer>
-          <button type="button" onClick={closeDialog}>Leave it</button>
-          <button type="submit" class="primary" disabled={busy || given.isWrong || !name}>Add</button>
-        </footer>
-      </form>
-      <Terminal same={addScheduleSame(location.origin, request, given.input, body)} />
-    </DialogFrame>
+        ) : null}
+      </div>
+      <p class="soft small-print">{words.says}</p>
+      <div class="fields">
+        <label class="field">
+          <span>While one is going on</span>
+          <select value={overlap} onChange={(event) => setOverlap(event.currentTarget.value as typeof overlap)}>
+            <option value="">start another one</option>
+            <option value="skip">leave it out</option>
+            <option value="queue">wait for its end</option>
+          </select>
+        </label>
+        <label class="field">
+          <span>Moments missed</span>
+          <select value={misfire} onChange={(event) => setMisfire(event.currentTarget.value as typeof misfire)}>
+            <option value="">start one for the latest</option>
+            <option value="skip">start none</option>
+            <option value="all">start each</option>
+          </select>
+        </label>
+        <label class="field">
+          <span>Id</span>
+          <input type="text" value={id} placeholder={name ? `${namespace}.${name}` : ""} spellcheck={false} onInput={(event) => setId(event.currentTarget.value)} />
+        </label>
+      </div>
+      {given.fields}
+    </ActionDialog>
   );
 }
 

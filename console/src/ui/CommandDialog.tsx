@@ -1,10 +1,9 @@
 // Cancel, pause, resume: with a reason, and what does the same from a terminal.
 import { useState } from "preact/hooks";
 import { tell, type Command } from "../api";
-import { closeDialog, dialog, may, say } from "../state";
+import { dialog, may, say } from "../state";
 import { commandSame } from "../terminal";
-import { DialogFrame } from "./Dialog";
-import { Terminal } from "./Terminal";
+import { ActionDialog } from "./ActionDialog";
 
 const WORDS: Record<Command, { title: string; says: string; button: string; done: string }> = {
   cancel: { title: "Cancel", says: "Ends it early. That cannot be undone.", button: "Cancel execution", done: "is told to end." },
@@ -15,45 +14,32 @@ const WORDS: Record<Command, { title: string; says: string; button: string; done
 function Body({ id, command, done }: { id: string; command: Command; done: () => void }) {
   const [reason, setReason] = useState("");
   const [force, setForce] = useState(false);
-  const [refusal, setRefusal] = useState("");
-  const [busy, setBusy] = useState(false);
   const words = WORDS[command];
-  const send = async (event: SubmitEvent): Promise<void> => {
-    event.preventDefault();
-    setBusy(true);
-    try {
-      await tell(id, command, reason, force);
-      closeDialog();
-      say(`${id} ${words.done}`);
-      done();
-    } catch (error) {
-      setRefusal(error instanceof Error ? error.message : String(error));
-    } finally {
-      setBusy(false);
-    }
+  const act = async (): Promise<void> => {
+    await tell(id, command, reason, force);
+    say(`${id} ${words.done}`);
+    done();
   };
   return (
-    <DialogFrame title={`${words.title} ${id}`}>
-      <form onSubmit={(event) => void send(event)}>
-        <p class="soft">{words.says}</p>
-        <label class="field">
-          <span>Reason</span>
-          <input type="text" value={reason} maxLength={1024} autoFocus placeholder="Carried in the event" onInput={(event) => setReason(event.currentTarget.value)} />
+    <ActionDialog
+      title={`${words.title} ${id}`}
+      button={words.button}
+      isBad={command === "cancel"}
+      same={commandSame(location.origin, id, command, reason, force)}
+      act={act}
+    >
+      <p class="soft">{words.says}</p>
+      <label class="field">
+        <span>Reason</span>
+        <input type="text" value={reason} maxLength={1024} autoFocus placeholder="Carried in the event" onInput={(event) => setReason(event.currentTarget.value)} />
+      </label>
+      {command === "cancel" ? (
+        <label class="check">
+          <input type="checkbox" checked={force} onChange={(event) => setForce(event.currentTarget.checked)} />
+          <span>Interrupt what is under way now, instead of letting it end</span>
         </label>
-        {command === "cancel" ? (
-          <label class="check">
-            <input type="checkbox" checked={force} onChange={(event) => setForce(event.currentTarget.checked)} />
-            <span>Interrupt what is under way now, instead of letting it end</span>
-          </label>
-        ) : null}
-        {refusal ? <p class="refusal" role="alert">{refusal}</p> : null}
-        <footer>
-          <button type="button" onClick={closeDialog}>Leave it</button>
-          <button type="submit" class={command === "cancel" ? "bad" : "primary"} disabled={busy}>{words.button}</button>
-        </footer>
-      </form>
-      <Terminal same={commandSame(location.origin, id, command, reason, force)} />
-    </DialogFrame>
+      ) : null}
+    </ActionDialog>
   );
 }
 

@@ -1,7 +1,9 @@
 // Fields that starting an execution and adding a schedule have in common: which workflow, its input, labels, env.
 import { useEffect, useState } from "preact/hooks";
 import { listWorkflows, type Workflow } from "../api";
+import { closeDialog } from "../state";
 import { jsonProblem } from "../values";
+import { DialogFrame } from "./Dialog";
 
 export interface Chosen {
   namespace: string;
@@ -66,6 +68,17 @@ export function useWorkflowChoice(chosen: Chosen) {
     </div>
   );
   return { namespace, name, version, fields, fault, isEmpty: workflows?.length === 0 };
+}
+
+/** In the place of the fields, where there is none to choose from. */
+export function NoWorkflow({ title }: { title: string }) {
+  return (
+    <DialogFrame title={title}>
+      <p class="empty">
+        There is no workflow yet. <a href="/workflows/new" onClick={closeDialog}>Create one</a> from its document.
+      </p>
+    </DialogFrame>
+  );
 }
 
 /** What an execution is given. `problem`: what of it cannot be sent. */

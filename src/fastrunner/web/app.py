@@ -21,7 +21,8 @@ from fastrunner.config import Config
 from fastrunner.counts.cells import Segment
 from fastrunner.counts.definitions import Metrics
 from fastrunner.counts.scrape import TreeCollector, encoded
-from fastrunner.web.api.app import PREFIX, Api, guarded
+from fastrunner.web.api import PREFIX
+from fastrunner.web.api.app import Api, guarded
 from fastrunner.web.api.backend import Backend
 from fastrunner.web.api.guard import Guard, HostList
 from fastrunner.web.api.sessions import Sessions

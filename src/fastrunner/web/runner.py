@@ -189,14 +189,15 @@ class RunnerBackend(RunnerSide):
         is_told: bool = False,  # noqa: ARG002 - nothing is read here
     ) -> tuple[list[bytes], int, bool]:
         """See Backend."""
-        # In this order: once it has ended all events are there.
-        execution = await self.find(principal, execution_id)
-        if after >= execution.last_sequence:
-            return [], execution.last_sequence, execution.status in FINAL_STATUSES
         request = query_pb2.GetEventsRequest(
             execution_id=execution_id, from_sequence_number=after + 1, count_max=count_max
         )
-        reply = parsed(query_pb2.GetEventsResponse, await self._calls.call("GetEvents", request, principal))
+        # Both at once, for a long execution has many pages. Whether it has ended counts only for whoever has all events
+        # up to where it ended, and who has more than was told then asks again.
+        execution, encoded = await asyncio.gather(
+            self.find(principal, execution_id), self._calls.call("GetEvents", request, principal)
+        )
+        reply = parsed(query_pb2.GetEventsResponse, encoded)
         messages: list[bytes] = []
         size_bytes, last = 0, after
         for event in reply.events:

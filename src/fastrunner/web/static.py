@@ -4,12 +4,16 @@
     GET /assets/...          files whose names change with what they are: kept for good
     GET /x/..., /workflows   the page again: addresses of the console's own
 
+A page is sent with what it will ask of the API first (`Link: rel=preload`), so that the browser asks for that together
+with the files, and not after it has run them.
+
 Rules: files are read into memory for the first request, so that nothing of the file system is reached by a path; a page
 loads and calls nothing but its own origin; what is no address of the console is not found.
 """
 
 import gzip
 import mimetypes
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +23,8 @@ from importlib.resources.abc import Traversable
 from typing import Final
 
 from aiohttp import web
+
+from fastrunner.web.api import PREFIX
 
 __all__ = ["CONSOLE_PATHS", "add_console", "wants_page"]
 
@@ -30,6 +36,8 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_OF_EXECUTION: Final = re.compile(r"/x/([\w.~-]+)(?:@\d+)?", re.ASCII)
+"""The page of an execution whose id is written the same everywhere; others are asked for by the page itself."""
 _COMPRESSED: Final = ("text/", "application/javascript", "application/json", "image/svg+xml")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -92,6 +100,14 @@ def wants_page(request: web.Request) -> bool:
     return "text/html" in request.headers.get("Accept", "")
 
 
+def _asked_first(raw_path: str) -> str:
+    """A Link header: what the page at an address asks for before anything else, as `console/src/api.ts` does."""
+    paths = [f"{PREFIX}/info"]
+    if found := _OF_EXECUTION.fullmatch(raw_path):
+        paths += [f"{PREFIX}/executions/{found[1]}", f"{PREFIX}/executions/{found[1]}/document"]
+    return ", ".join(f"<{path}>; rel=preload; as=fetch; crossorigin" for path in paths)
+
+
 def _answer(request: web.Request, name: str, file: _File) -> web.StreamResponse:
     headers = {
         "Cache-Control": "no-cache" if name == _PAGE else "public, max-age=31536000, immutable",
@@ -100,6 +116,8 @@ def _answer(request: web.Request, name: str, file: _File) -> web.StreamResponse:
         "ETag": file.tag,
         "Vary": "Accept, Accept-Encoding",
     }
+    if name == _PAGE:
+        headers["Link"] = _asked_first(request.rel_url.raw_path)
     if file.tag in request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers=headers)
     body = file.content

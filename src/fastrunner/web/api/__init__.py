@@ -4,3 +4,10 @@
 
 Rule: nothing here knows who answers; what a backend does not have it refuses.
 """
+
+from typing import Final
+
+__all__ = ["PREFIX"]
+
+PREFIX: Final = "/api/v1"
+"""Where the paths of all operations begin."""

@@ -20,6 +20,7 @@ from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.errors import RunnerError
 from fastrunner.tracing.context import CURRENT, TRACEPARENT, TRACESTATE, TraceContext
+from fastrunner.web.api import PREFIX
 from fastrunner.web.api.backend import Backend
 from fastrunner.web.api.feed import ExecutionFeed
 from fastrunner.web.api.guard import Guard, add_headers
@@ -30,9 +31,8 @@ from fastrunner.web.api.shapes import Command, Execution, NewSchedule, StartExec
 from fastrunner.web.api.stream import EventStream
 from fastrunner.web.guard import PRINCIPAL
 
-__all__ = ["PREFIX", "Api", "guarded"]
+__all__ = ["Api", "guarded"]
 
-PREFIX: Final = "/api/v1"
 _ABOUT: Final = web.RequestKey("about", dict[str, str])
 """Of a request that was meant to change something: what of."""
 _PART: Final = re.compile(r"\{(\w+)\}")
