@@ -5,8 +5,8 @@
 Times are from the beginning of a navigation, in milliseconds, as the page itself sees them: `paint` is the browser's
 first contentful paint, `head` when the execution's state stands in a painted page, `pane` and `event` the same of what
 the pane shows and of the first events, `all` when the last of its 20,000 events is there. They are of one machine with
-everything on it, so beside them stand those of a page of the same server that is one word (`empty`), and of a short execution
-(`small`), in turns with the others; `head_per_empty` and `head_per_small` are what to compare.
+everything on it, so beside them stand those of a page of the same server that is one word (`empty`), and of a short
+execution (`small`), in turns with the others; `head_per_empty` and `head_per_small` are what to compare.
 Pictures are of every view, light and dark, for desks and for phones.
 """
 

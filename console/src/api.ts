@@ -49,7 +49,7 @@ export interface Execution {
   message: string;
   error: ErrorDetails | null;
   output_json: string;
-  /** What it waits for, as a runner by itself says it; empty of a Stigmer Service. */
+  /** What it waits for, as the runner says it; empty where it cannot be asked, and in lists. */
   waiting: string;
 }
 

@@ -9,9 +9,6 @@ export const now = signal(Date.now());
 export const info = signal<Info | null>(null);
 export const needsLogin = signal(false);
 
-/** A runner by itself says what an execution waits for; a Stigmer Service knows its events alone. */
-export const saysWaiting = (): boolean => info.value?.product === "runner";
-
 /** Whether the caller has a role; until that is known, yes. */
 export const may = (role: "admin" | "control" | "submit"): boolean => info.value?.roles.includes(role) ?? true;
 

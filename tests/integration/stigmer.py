@@ -15,6 +15,7 @@ import aiohttp
 import grpc
 import grpc.aio
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ExecuteAsyncBatchRequest,
     ExecuteAsyncBatchResponse,
@@ -31,6 +32,7 @@ from tests.integration.runner_process import ROOT
 
 TOKEN = "report-secret"
 REGISTRY = "ai.stigmer.workflow.runner.v1.WorkflowRegistryController"
+QUERY = "ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController"
 WRITE = {"X-Requested-By": "tests"}
 SMALL = "document: {dsl: 1.0.0, namespace: tests, name: small, version: 1.0.0}\ndo: [{one: {set: {a: 1}}}]\n"
 LONG = (
@@ -55,6 +57,8 @@ class ScriptedRunner:
         self.answers: list[Callable[[WorkflowExecuteInput], ExecuteAsyncBatchResult] | grpc.StatusCode] = []
         """One for each call to come: of an execution, or of the whole call; then everything is accepted."""
         self.commands: list[tuple[str, bytes]] = []
+        self.known: dict[str, str] | None = None
+        """What executions wait for, of those that it has; None: it has all, and says nothing."""
         self.refusals: dict[str, grpc.StatusCode] = {}
         """What commands are refused with, by method."""
         self.port = 0
@@ -81,6 +85,15 @@ class ScriptedRunner:
 
         return take
 
+    async def _find(self, request: bytes, context: Any) -> bytes:
+        execution_id = query_pb2.GetExecutionRequest.FromString(request).execution_id
+        if "GetExecution" in self.refusals:
+            await context.abort(self.refusals["GetExecution"], "as scripted")
+        if self.known is not None and execution_id not in self.known:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "as scripted")
+        found = query_pb2.Execution(execution_id=execution_id, waiting=(self.known or {}).get(execution_id, ""))
+        return query_pb2.GetExecutionResponse(execution=found).SerializeToString()
+
     @contextlib.asynccontextmanager
     async def serving(self, port: int = 0) -> AsyncIterator["ScriptedRunner"]:
         methods: dict[str, Any] = {"ExecuteAsyncBatch": self._execute}
@@ -94,6 +107,9 @@ class ScriptedRunner:
             (
                 grpc.method_handlers_generic_handler(SERVICE, handlers),
                 grpc.method_handlers_generic_handler(REGISTRY, of_registry),
+                grpc.method_handlers_generic_handler(
+                    QUERY, {"GetExecution": grpc.unary_unary_rpc_method_handler(self._find)}
+                ),
             )
         )
         self.port = server.add_insecure_port(f"127.0.0.1:{port}")

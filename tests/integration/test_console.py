@@ -238,7 +238,7 @@ def test_a_workflow_from_its_document_to_its_end(place: Place, page: Page) -> No
 def test_paused_resumed_and_cancelled_from_the_page(place: Place, page: Page) -> None:
     create(page, LONG)
     start(page, "long-1")
-    expect(page.locator(".why")).to_contain_text("Waits at nap until")
+    expect(page.locator(".why")).to_have_text(re.compile(r"^Waits until .* \(in .*\) in task 'nap'\.$"))
     expect(page.locator(".lines .lit")).to_contain_text("nap:")
     steps = {"Pause": "paused", "Resume": "running", "Cancel execution": "cancelled"}
     for name, after in steps.items():
@@ -258,7 +258,7 @@ def test_paused_resumed_and_cancelled_from_the_page(place: Place, page: Page) ->
 def test_an_event_from_the_page_reaches_who_listens(place: Place, page: Page) -> None:
     create(page, LISTENS)
     start(page, "listens-1")
-    expect(page.locator(".why")).to_contain_text("Listens at hear for an event of type tests.heard")
+    expect(page.locator(".why")).to_have_text("Listens for events of type 'tests.heard' in task 'hear'.")
     page.get_by_role("button", name="Send event…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Type")).to_have_value("tests.heard")
@@ -519,13 +519,13 @@ def test_the_files_are_those_of_the_sources(tmp_path: Path) -> None:
 def test_a_page_asks_for_each_thing_once_and_together_with_its_files(place: Place, page: Page) -> None:
     create(page, LONG)
     start(page, "asked-1")
-    expect(page.locator(".why")).to_contain_text("Waits at nap")
+    expect(page.locator(".why")).to_contain_text("in task 'nap'")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.removeprefix(place.address)))
     page.goto("/x/asked-1")
     expect(status(page)).to_have_text("running")
     expect(page.locator(".document-pane")).to_be_visible()
-    expect(page.locator(".why")).to_contain_text("Waits at nap")
+    expect(page.locator(".why")).to_contain_text("in task 'nap'")
     first = [f"/api/v1{path}" for path in ("/info", "/executions/asked-1/document")]
     assert [asked.count(path) for path in first] == [1, 1]
     started = page.evaluate(

@@ -31,6 +31,7 @@ from fastrunner.web.api import stream
 from tests.integration.callbacks import until
 from tests.integration.runner_process import ROOT
 from tests.integration.stigmer import SMALL, TOKEN, Reporter, ScriptedRunner, event, service, verified
+from tests.integration.stigmer import until as until_async
 
 START = {"workflow": {"namespace": "tests", "name": "small"}, "input": {"order": 7}}
 
@@ -195,6 +196,62 @@ async def test_what_the_runner_cannot_take_now_is_asked_again(tmp_path: Path, mo
         assert (await client.post("/executions", {**START, "id": "e"}))[1]["launch"] == "accepted"
         assert runner.ids == ["e"] * 4
         assert len({each.SerializeToString(deterministic=True) for call in runner.calls for each in call}) == 1
+
+
+async def test_what_nobody_has_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner is asked, twice; one that has it, or cannot say, changes nothing; and events count as ever."""
+    monkeypatch.setattr(limits, "STIGMER_SILENT_INTERVAL_S", 0.05)
+    monkeypatch.setattr(limits, "STIGMER_SILENT_AFTER_S", 0.0)
+    monkeypatch.setattr(limits, "STIGMER_SILENT_BATCH_MAX", 2)
+    runner = ScriptedRunner()
+    runner.known = {"kept": ""}
+    runner.refusals["GetExecution"] = grpc.StatusCode.UNAVAILABLE
+    async with runner.serving(), service(tmp_path, runner.port) as (served, reporter, client):
+        await client.post("/workflows", {"document": SMALL})
+        for execution_id in ("kept", "lost", "late", "begun"):
+            assert (await client.post("/executions", {**START, "id": execution_id}))[0] == 201
+        await reporter.send(event("begun", 1, "workflow_started"))
+        following = asyncio.create_task(client.follow("lost"))
+        assert [each["status"] for each in (await client.get("/executions"))[1]["executions"]][1:] == ["pending"] * 3
+        del runner.refusals["GetExecution"]
+
+        async def are_given_up() -> bool:
+            return bool((await client.get("/counts?status=failed"))[1]["total"] == 2)
+
+        await until_async(are_given_up, "what the runner does not have has failed")
+        _, lost = await client.get("/executions/lost")
+        assert (lost["status"], lost["launch"], lost["error"]["code"]) == ("failed", "refused", "LOST")
+        assert "does not have it" in lost["error"]["message"]
+        assert lost["ended_ms"] > 0
+        assert [each["event"] for each in await following] == ["end"]
+        assert (await client.get("/executions/kept"))[1]["status"] == "pending"
+        assert (await client.get("/executions/begun"))[1]["status"] == "running"
+        await reporter.send(event("late", 1, "workflow_started"), event("late", 2, "workflow_completed"))
+        _, late = await client.get("/executions/late")
+        assert (late["status"], late["error"]) == ("completed", None)
+        assert served.metrics.executions_lost.value == 2
+    assert verified(tmp_path)[0] == 0
+
+
+async def test_the_runner_says_what_an_execution_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STIGMER_WAITING_S_MAX", 5.0)
+    runner = ScriptedRunner()
+    runner.known = {"e": "waits at nap until noon"}
+    async with runner.serving(), service(tmp_path, runner.port) as (_, reporter, client):
+        for execution_id in ("e", "other", "over"):
+            await reporter.send(event(execution_id, 1, "workflow_started"))
+        await reporter.send(event("over", 2, "workflow_completed"))
+        assert (await client.get("/executions/e"))[1]["waiting"] == "waits at nap until noon"
+        assert "does not have it" in (await client.get("/executions/other"))[1]["waiting"]
+        assert (await client.get("/executions/over"))[1]["waiting"] == ""
+        assert {each["waiting"] for each in (await client.get("/executions"))[1]["executions"]} == {""}
+        runner.refusals["GetExecution"] = grpc.StatusCode.PERMISSION_DENIED
+        assert (await client.get("/executions/e"))[1]["waiting"] == ""
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        monkeypatch.setattr(limits, "STIGMER_WAITING_S_MAX", 0.05)
+        async with service(tmp_path, hangs.getsockname()[1]) as (_, _, client):
+            status, execution = await client.get("/executions/e")
+            assert (status, execution["status"], execution["waiting"]) == (200, "running", "")
 
 
 async def test_many_are_started_in_few_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,11 @@ REACHED = {
         "STIGMER_LAUNCH_PAUSE_S_MAX": "test_what_the_runner_cannot_take_now_is_asked_again",
         "STIGMER_LAUNCH_PAUSE_S_MIN": "test_what_the_runner_cannot_take_now_is_asked_again",
         "STIGMER_RUNNER_CALL_S_MAX": "test_a_runner_that_hangs_is_asked_again",
+        "STIGMER_SILENT_AFTER_S": "test_what_nobody_has_is_given_up",
+        "STIGMER_SILENT_BATCH_MAX": "test_what_nobody_has_is_given_up",
+        "STIGMER_SILENT_INTERVAL_S": "test_what_nobody_has_is_given_up",
         "STIGMER_SWEEP_INTERVAL_S": "test_what_is_over_is_forgotten_by_itself",
+        "STIGMER_WAITING_S_MAX": "test_the_runner_says_what_an_execution_waits_for",
     },
     "integration/test_http_backends.py": {
         "API_RUNNER_CALL_S_MAX": "test_what_a_web_process_takes_on",

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ErrorDetails
@@ -201,6 +202,32 @@ async def test_a_refused_execution_has_failed_unless_its_events_say_otherwise(st
     assert (await store.find("refused")).standing.status == "completed"
     assert await counted(store) == {"completed": 1, "running": 1}
     assert await findings(store) == []
+
+
+async def test_what_is_silent_and_lost_has_failed_unless_its_events_say_otherwise(store: Store) -> None:
+    for execution_id in ("asked", "accepted", "lost", "gap"):
+        await store.record(new(execution_id))
+    await store.take([arrived("gap", 2), arrived("reported", 2), *whole("ended")])
+    for execution_id in ("accepted", "lost", "gap"):
+        await store.launched(execution_id, None, 1)
+    later_ms = wall_ms() + 1
+    found = await store.silent(later_ms, 0, 10)
+    assert [each.id for each in found] == ["accepted", "lost"]
+    assert await store.silent(later_ms, found[0].number, 10) == found[1:]
+    assert (await store.silent(later_ms, 0, 1), await store.silent(1, 0, 10)) == (found[:1], [])
+    why = Refusal(5, "nobody has it", "LOST")
+    assert await store.lose("lost", why, 7)
+    assert not await store.lose("lost", why, 8)
+    for execution_id in ("asked", "gap", "reported", "ended", "unknown"):
+        assert not await store.lose(execution_id, why, 7)
+    lost = await store.find("lost")
+    assert (lost.launch, lost.standing.status, lost.standing.ended_ms) == ("refused", "failed", 7)
+    assert orjson.loads(lost.standing.error_json) == {"code": "LOST", "message": "nobody has it"}
+    assert await counted(store) == {"pending": 4, "completed": 1, "failed": 1}
+    await store.take(whole("lost"))
+    assert (await store.find("lost")).standing.status == "completed"
+    assert await counted(store) == {"pending": 4, "completed": 2}
+    assert await findings(store) == ["gap gap", "gap reported"]
 
 
 async def test_events_that_come_before_the_record_are_the_records(store: Store) -> None:

@@ -8,7 +8,7 @@ import { Fold } from "../fold";
 import { count, counted, duration } from "../format";
 import { Timeline } from "../timeline/Timeline";
 import { addressOf, executionPath, go, place, workflowPath } from "../router";
-import { dialog, may, now, saysWaiting, viewActions } from "../state";
+import { dialog, may, now, viewActions } from "../state";
 import { Tail } from "../stream";
 import { followSame } from "../terminal";
 import { allowed, openCommand } from "../ui/CommandDialog";
@@ -65,12 +65,12 @@ function useTail(id: string) {
   return { tail, version, fold, document: document.value, noDocument: noDocument.value };
 }
 
-/** Has a runner by itself say what the execution waits for: once its events rest, and again while it says something. */
+/** Has the runner say what the execution waits for: once its events rest, and again while it says something. */
 function useWaiting(tail: Tail, version: number): void {
   const waiting = tail.execution.value?.waiting ?? "";
   const rests = tail.connection.value === "live" || waiting !== "";
   useEffect(() => {
-    if (!saysWaiting() || !rests) return undefined;
+    if (!rests) return undefined;
     const first = setTimeout(() => void tail.look(), REST_MS);
     const again = setInterval(() => {
       if (!globalThis.document.hidden) void tail.look();

@@ -484,6 +484,9 @@ class StigmerMetrics(_Definitions):
         self.executions_settled = self._counter(
             "executions_settled_total", "Executions looked after because nobody knew whether their commit was whole"
         )
+        self.executions_lost = self._counter(
+            "executions_lost_total", "Executions of which nothing came, and which the runner does not have"
+        )
         self.executions_expired = self._counter("executions_expired_total", "Executions forgotten after their time")
         self.launches = self._counters(
             "launches_total",

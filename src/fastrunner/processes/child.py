@@ -5,7 +5,6 @@ just ends it: everything durable is in commits. A child whose supervisor is gone
 """
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from typing import Protocol
 
 import uvloop
 
-from fastrunner.base import limits
+from fastrunner.base import garbage, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.errors import RunnerError
@@ -50,7 +49,7 @@ async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitabl
     except Exception as error:
         context.link.send("failed", message=_reason(error))
         return ExitCode.BOOT
-    _calm_garbage_collection()
+    garbage.calm()
     give_back()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -66,13 +65,6 @@ async def _serve(context: ChildContext, start: Callable[[ChildContext], Awaitabl
     log.info("drained in %.1f s", monotonic_s() - began_s)
     loop.remove_reader(context.link.fileno())
     return ExitCode.OK
-
-
-def _calm_garbage_collection() -> None:
-    """Modules, descriptors and what else is there for good are not looked through again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*limits.GARBAGE_THRESHOLDS)
 
 
 def _answer_supervisor(context: ChildContext) -> None:

@@ -24,6 +24,7 @@ from fastrunner.errors import (
     ForwardedError,
     InvalidRequest,
     PermissionDenied,
+    RunnerError,
     TooLarge,
     Unavailable,
     UnknownDocument,
@@ -31,6 +32,7 @@ from fastrunner.errors import (
     UnknownSchedule,
     code_of,
 )
+from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.stigmer.feed import StoreFeed
 from fastrunner.stigmer.followers import Follower, Followers
 from fastrunner.stigmer.ids import id_refusal
@@ -49,6 +51,8 @@ __all__ = ["StigmerBackend"]
 _NOT_FETCHED: Final = "not-fetched"
 """What a document's validation says of a text from elsewhere: the runner fetches it."""
 _NOT_FOUND: Final = 5
+_NOT_THERE: Final = "the runner that this service asks does not have it"
+"""In the place of what it waits for."""
 
 
 class StigmerBackend:
@@ -59,6 +63,7 @@ class StigmerBackend:
 
     def __init__(self, store: Store, runner: RunnerClient, launches: Launches, followers: Followers) -> None:
         self._store = store
+        self._runner = runner
         self._side = RunnerSide(runner)
         self._launches = launches
         self._followers = followers
@@ -142,6 +147,20 @@ class StigmerBackend:
     async def find(self, principal: Principal | None, execution_id: str) -> shapes.Execution:
         """See Backend."""
         return execution_of(await self._seen(principal, execution_id))
+
+    async def explain(self, principal: Principal | None, execution_id: str) -> shapes.Execution:
+        """See Backend. What an execution waits for the runner knows, which may be away."""
+        execution = await self._seen(principal, execution_id)
+        shown = execution_of(execution)
+        if execution.launch == RECORDED or execution.standing.status in FINAL_STATUSES:
+            return shown
+        try:
+            found = await self._runner.find(execution_id, limits.STIGMER_WAITING_S_MAX)
+        except UnknownExecution:
+            return shown.model_copy(update={"waiting": _NOT_THERE})
+        except RunnerError:
+            return shown
+        return shown.model_copy(update={"waiting": found.waiting})
 
     async def page(
         self, principal: Principal | None, which: dict[str, str], before: str, count_max: int

@@ -27,23 +27,38 @@ class Follower:
     """One who follows an execution."""
 
     def __init__(self) -> None:
-        self._more = asyncio.Event()
+        self._is_told = False
+        self._waiter: asyncio.Future[None] | None = None
         self.is_over = False
         """Whether the service stops: the follower is to come again."""
 
     def tell(self) -> None:
         """There is more, or it is over."""
-        self._more.set()
+        self._is_told = True
+        _end_wait(self._waiter)
 
     async def wait(self, timeout_s: float) -> bool:
-        """Whether there may be more since the last time it waited; false if nothing was said for so long."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._more.wait()
-        except TimeoutError:
-            return False
-        self._more.clear()
-        return True
+        """Whether there may be more since the last time it waited; false if nothing was said for so long.
+
+        Thousands wait and are told at once, so this is no Event with a timeout around it, which take several times as
+        long.
+        """
+        if not self._is_told:
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            timer = loop.call_later(timeout_s, _end_wait, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        is_told, self._is_told = self._is_told, False
+        return is_told
+
+
+def _end_wait(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 class Followers:

@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     ExecuteAsyncBatchRequest,
     ExecuteAsyncBatchResponse,
@@ -19,7 +20,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 )
 from fastrunner.access.principal import Principal
 from fastrunner.base import limits
-from fastrunner.errors import ForwardedError, RunnerError, Unavailable
+from fastrunner.errors import ForwardedError, RunnerError, Unavailable, UnknownExecution, code_of
 from fastrunner.stigmer.reports import SERVICE
 
 __all__ = ["RunnerClient"]
@@ -38,9 +39,13 @@ _OPTIONS: Final = (
 
 
 _REGISTRY: Final = "ai.stigmer.workflow.runner.v1.WorkflowRegistryController"
-_SERVICES: Final = dict.fromkeys(
-    ("AddSchedule", "DeleteSchedule", "FireSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule"), _REGISTRY
-)
+_QUERY: Final = "ai.stigmer.workflow.runner.v1.WorkflowRunnerQueryController"
+_SERVICES: Final = {
+    "GetExecution": _QUERY,
+    **dict.fromkeys(
+        ("AddSchedule", "DeleteSchedule", "FireSchedule", "ListSchedules", "PauseSchedule", "ResumeSchedule"), _REGISTRY
+    ),
+}
 """Of methods that the command service does not have."""
 
 
@@ -66,7 +71,21 @@ class RunnerClient:
         try:
             return ExecuteAsyncBatchResponse.FromString(reply).results
         except DecodeError:
-            raise Unavailable(f"what the runner at {self._target} answers is no reply: is it a runner?") from None
+            raise self._no_reply() from None
+
+    async def find(self, execution_id: str, timeout_s: float) -> query_pb2.Execution:
+        """An execution as the runner has it. Raises UnknownExecution, and RunnerError where it cannot be asked."""
+        request = query_pb2.GetExecutionRequest(execution_id=execution_id)
+        try:
+            reply = await self._call("GetExecution", request, timeout_s)
+        except ForwardedError as error:
+            if code_of(error) == UnknownExecution.grpc_code:
+                raise UnknownExecution(execution_id) from None
+            raise
+        try:
+            return query_pb2.GetExecutionResponse.FromString(reply).execution
+        except DecodeError:
+            raise self._no_reply() from None
 
     async def call(self, method: str, request: Message, _principal: Principal | None) -> bytes:
         """See web.api.runner.Calls. Who calls is the service, whoever asks it. Raises RunnerError."""
@@ -76,11 +95,16 @@ class RunnerClient:
         """Ends the connection."""
         await self._channel.close(None)
 
-    async def _call(self, method: str, request: Any) -> bytes:
+    def _no_reply(self) -> Unavailable:
+        return Unavailable(f"what the runner at {self._target} answers is no reply: is it a runner?")
+
+    async def _call(self, method: str, request: Any, timeout_s: float | None = None) -> bytes:
         call: Any = self._channel.unary_unary(f"/{_SERVICES.get(method, SERVICE)}/{method}", None, None)
         try:
             reply: bytes = await call(
-                request.SerializeToString(), timeout=limits.STIGMER_RUNNER_CALL_S_MAX, metadata=self._metadata
+                request.SerializeToString(),
+                timeout=limits.STIGMER_RUNNER_CALL_S_MAX if timeout_s is None else timeout_s,
+                metadata=self._metadata,
             )
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error) from None

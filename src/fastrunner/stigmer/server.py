@@ -33,7 +33,7 @@ from fastrunner.access.audit import AuditLog
 from fastrunner.access.callers import CallersFile
 from fastrunner.access.gate import Gate
 from fastrunner.access.principal import Role
-from fastrunner.base import descriptors, limits
+from fastrunner.base import descriptors, garbage, limits
 from fastrunner.base.checks import is_loopback
 from fastrunner.base.clock import wall_ms
 from fastrunner.counts.definitions import StigmerMetrics
@@ -47,6 +47,7 @@ from fastrunner.stigmer.opening import CannotServe, hold, session_key, store_of
 from fastrunner.stigmer.reports import SERVICE, Reports
 from fastrunner.stigmer.runner import RunnerClient
 from fastrunner.stigmer.sharing import sharing
+from fastrunner.stigmer.silent import SilentExecutions
 from fastrunner.stigmer.store import Store
 from fastrunner.web.api.app import Api, guarded
 from fastrunner.web.api.guard import Guard, HostList
@@ -155,10 +156,13 @@ class StigmerService:
         credentials = options.runner_credentials() if options.runner_credentials is not None else None
         self._runner = RunnerClient(options.runner, options.runner_metadata, credentials)
         self._followers = Followers()
-        self._launches = Launches(
-            self.store, self._runner, self.metrics, lambda execution_id: self._followers.changed((execution_id,)),
-            is_shared=options.mongodb_url is not None,
-        )  # fmt: skip
+
+        def changed(execution_id: str) -> None:
+            self._followers.changed((execution_id,))
+
+        is_shared = options.mongodb_url is not None
+        self._launches = Launches(self.store, self._runner, self.metrics, changed, is_shared=is_shared)
+        self._silent = SilentExecutions(self.store, self._runner, self.metrics, changed)
         self._reports = Reports(self.store, self._followers, self.metrics, options.report_token)
         # The stubs do not know the servicer for asyncio.
         servicers: Any = health
@@ -189,7 +193,8 @@ class StigmerService:
             self._launches.start()
             stack.push_async_callback(self._launches.close)
             sweeping = asyncio.create_task(self._sweep())
-            stack.push_async_callback(ended, sweeping)
+            asking = asyncio.create_task(self._silent.keep_looking())
+            stack.push_async_callback(ended, sweeping, asking)
             await stack.enter_async_context(
                 sharing(
                     self.store, self._options.redis_url, self._followers, self.metrics,
@@ -367,5 +372,6 @@ async def serve(options: ServiceOptions) -> None:
             "serving: reports at %s:%d, /api/v1 at %s:%d", options.grpc_host, service.grpc_port, options.http_host,
             service.http_port,
         )  # fmt: skip
+        garbage.calm()
         await stop.wait()
         _log.info("draining")

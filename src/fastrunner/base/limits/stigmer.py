@@ -107,6 +107,19 @@ STIGMER_LAUNCH_LOOK_INTERVAL_S: Final = 5.0
 """How often services that share a store look for executions that another one has left unlaunched; those that are there
 twice are taken up."""
 
+STIGMER_SILENT_AFTER_S: Final = 60.0
+"""How old an execution is of which no event has come before the runner is asked whether it has it."""
+
+STIGMER_SILENT_INTERVAL_S: Final = 30.0
+"""How often that is asked; who is not known twice is lost. A runner that starts does not know for some seconds."""
+
+STIGMER_SILENT_BATCH_MAX: Final = 100
+"""Executions asked for at a time, one after the other; a runner may be behind with any number."""
+
+STIGMER_WAITING_S_MAX: Final = 0.25
+"""How long a request for an execution waits for the runner to say what it waits for; without, it is answered all the
+same."""
+
 API_BODY_SIZE_BYTES_MAX: Final = 10_485_760
 """Body of a request of the HTTP API: a document, or an input, of the sizes that the runner takes, and some more."""
 

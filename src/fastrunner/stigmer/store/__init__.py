@@ -34,6 +34,7 @@ __all__ = [
     "NewExecution",
     "Refusal",
     "SharedStore",
+    "Silent",
     "Standing",
     "Store",
     "Taken",
@@ -42,6 +43,7 @@ __all__ = [
     "Violation",
     "Workflow",
     "WorkflowKey",
+    "error_of",
 ]
 
 Launch = Literal["recorded", "accepted", "refused", "reported"]
@@ -50,7 +52,7 @@ RECORDED: Final[Launch] = "recorded"
 ACCEPTED: Final[Launch] = "accepted"
 """The runner has it."""
 REFUSED: Final[Launch] = "refused"
-"""The runner does not want it."""
+"""The runner does not want it, or has lost it."""
 REPORTED: Final[Launch] = "reported"
 """Others have started it: a caller of the runner, a schedule, another execution."""
 
@@ -181,13 +183,30 @@ class Unlaunched:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """An execution of which no event has come."""
+
+    number: int
+    """Its place among all."""
+    id: str
+    """Which."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the runner does not want an execution."""
+    """Why the runner does not want an execution, or does not have it."""
 
     code: int
-    """A gRPC status code."""
+    """A gRPC status code: NOT_FOUND where it does not have it."""
     message: str
     """In its words."""
+    kind: str = "REFUSED"
+    """What the error of the execution has as its code: `REFUSED`, or `LOST`."""
+
+
+def error_of(refusal: Refusal) -> dict[str, str]:
+    """The error that an execution has failed with."""
+    return {"code": refusal.kind, "message": refusal.message}
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +328,14 @@ class Store(Protocol):
 
     async def unlaunched(self, after: int, count_max: int) -> Sequence[Unlaunched]:
         """Recorded executions with numbers above `after`, in their order."""
+
+    async def silent(self, before_ms: int, after: int, count_max: int) -> Sequence[Silent]:
+        """Executions with numbers above `after`, in their order, that the runner should have since before `before_ms`,
+        and of which no event has come."""
+
+    async def lose(self, execution_id: str, why: Refusal, now_ms: int) -> bool:
+        """Nobody has an execution of which no event has come: it has failed, unless events of it say otherwise; false
+        if one has come."""
 
     async def find(self, execution_id: str) -> Execution:
         """One execution. Raises UnknownExecution."""

@@ -33,12 +33,14 @@ from fastrunner.stigmer.store import (
     Inspected,
     NewExecution,
     Refusal,
+    Silent,
     Standing,
     Taken,
     Unlaunched,
     Violation,
     Workflow,
     WorkflowKey,
+    error_of,
 )
 from fastrunner.stigmer.store.taking import Taking, move_counter
 from fastrunner.stigmer.store.writer import FileWriter
@@ -102,6 +104,11 @@ class SqliteStore:
         else:
             await self._writer.write(lambda db: _refuse(db, execution_id, refusal, now_ms, expires_ms))
 
+    async def lose(self, execution_id: str, why: Refusal, now_ms: int) -> bool:
+        """See Store."""
+        expires_ms = now_ms + self._retention_ms
+        return await self._writer.write(lambda db: _lose(db, execution_id, why, now_ms, expires_ms))
+
     async def add_workflow(self, key: WorkflowKey, document: str, now_ms: int) -> bool:
         """See Store."""
         return await self._writer.write(lambda db: _add_workflow(db, key, document, now_ms), 1, len(document))
@@ -116,6 +123,10 @@ class SqliteStore:
         """See Store."""
         rows = await self._read("select_unlaunched", (after, count_max))
         return [Unlaunched(*row) for row in rows]
+
+    async def silent(self, before_ms: int, after: int, count_max: int) -> Sequence[Silent]:
+        """See Store."""
+        return [Silent(*row) for row in await self._read("select_silent", (before_ms, after, count_max))]
 
     async def find(self, execution_id: str) -> Execution:
         """See Store."""
@@ -277,11 +288,23 @@ def _refuse(db: apsw.Connection, execution_id: str, refusal: Refusal, now_ms: in
     if last_sequence:
         db.execute(_QUERIES["set_refused_later"], (execution_id,))
         return
-    error_json = _json({"code": "REFUSED", "message": refusal.message})
-    db.execute(_QUERIES["set_refused"], (execution_id, refusal.message, error_json, now_ms, expires_ms))
+    db.execute(_QUERIES["set_refused"], (execution_id, refusal.message, _json(error_of(refusal)), now_ms, expires_ms))
     if db.changes():
         move_counter(db, _QUERIES, (*group, status), -1)
         move_counter(db, _QUERIES, (*group, "failed"), 1)
+
+
+def _lose(db: apsw.Connection, execution_id: str, why: Refusal, now_ms: int, expires_ms: int) -> bool:
+    rows = read_all(db, _QUERIES["select_group"], (execution_id,))
+    if not rows:
+        return False
+    *group, status, _ = rows[0]
+    db.execute(_QUERIES["set_lost"], (execution_id, why.message, _json(error_of(why)), now_ms, expires_ms))
+    if not db.changes():
+        return False
+    move_counter(db, _QUERIES, (*group, status), -1)
+    move_counter(db, _QUERIES, (*group, "failed"), 1)
+    return True
 
 
 def _add_workflow(db: apsw.Connection, key: WorkflowKey, document: str, now_ms: int) -> bool:

@@ -97,7 +97,10 @@ class Backend(Protocol):
         """Records an execution and has the runner start it."""
 
     async def find(self, principal: Principal | None, execution_id: str) -> shapes.Execution:
-        """One execution."""
+        """One execution, by what is kept of it."""
+
+    async def explain(self, principal: Principal | None, execution_id: str) -> shapes.Execution:
+        """The same, with what it waits for, as far as that can be said."""
 
     async def page(
         self, principal: Principal | None, which: dict[str, str], before: str, count_max: int

@@ -196,7 +196,7 @@ async def _count_executions(call: Call) -> Answer:
 
 
 async def _get_execution(call: Call) -> Answer:
-    return Answer(200, await call.backend.find(call.principal, call.path["id"]))
+    return Answer(200, await call.backend.explain(call.principal, call.path["id"]))
 
 
 async def _get_events(call: Call) -> Answer:

@@ -132,8 +132,8 @@ class Execution(_Shape):
     labels: dict[str, str]
     """What its caller calls it."""
     launch: Literal["recorded", "accepted", "refused", "reported"]
-    """recorded: on its way to the runner; accepted: the runner has it; refused: the runner does not want it, `error`
-    tells why; reported: others have started it."""
+    """recorded: on its way to the runner; accepted: the runner has it; refused: the runner does not want it, or has
+    lost it, `error` tells why; reported: others have started it."""
     status: Status
     """What it is, by its events."""
     last_sequence: int
@@ -155,8 +155,8 @@ class Execution(_Shape):
     output_json: str
     """Exact JSON text of its output; empty where it has none, or the event leaves it out."""
     waiting: str = ""
-    """What it waits for, in one sentence; empty while it has work to do, in lists, and of a Stigmer Service, which
-    knows events alone."""
+    """What it waits for, in one sentence of the runner's; empty while it has work to do, in lists and changes, and
+    where the runner cannot be asked now."""
 
 
 class ExecutionPage(_Shape):

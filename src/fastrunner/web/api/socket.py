@@ -18,8 +18,10 @@ from fastrunner.base import limits
 from fastrunner.web.api import shapes
 from fastrunner.web.api.problems import Refused
 
-__all__ = ["Socket"]
+__all__ = ["Event", "Socket"]
 
+Event = tuple[int, bytes]
+"""Its number, and its JSON."""
 _BUFFER_SIZE_BYTES: Final = 65_536
 
 
@@ -71,29 +73,28 @@ class Socket:
             pass
         tell_gone()
 
-    async def progress(self, events: Sequence[dict[str, Any]]) -> bool:
+    async def progress(self, events: Sequence[Event]) -> bool:
         """Some events, in their order; whether they went."""
-        for fields in events:
-            number = fields["sequence_number"]
-            if not await self._send({"type": "progress", "id": number, "event": fields}):
+        for number, fields in events:
+            if not await self._send(b'{"type":"progress","id":%d,"event":%b}' % (number, fields)):
                 return False
             self._cursor = number
         return True
 
     async def reset(self, execution: shapes.Execution) -> bool:
         """All events come anew, of an execution that stands so."""
-        return await self._send({"type": "reset", "execution": execution.model_dump()})
+        return await self._send(orjson.dumps({"type": "reset", "execution": execution.model_dump()}))
 
     async def end(self) -> bool:
         """No event comes any more."""
-        return await self._send({"type": "end"})
+        return await self._send(b'{"type":"end"}')
 
     async def ping(self) -> bool:
         """Nothing happens."""
         return await self._going(self.response.ping())
 
-    async def _send(self, message: dict[str, Any]) -> bool:
-        return await self._going(self.response.send_str(orjson.dumps(message).decode()))
+    async def _send(self, message: bytes) -> bool:
+        return await self._going(self.response.send_str(message.decode()))
 
     async def _going(self, sending: Any) -> bool:
         if self.response.closed:

@@ -15,6 +15,8 @@ __all__ = ["PING", "Events", "last_id"]
 
 PING: Final = b": nothing new\n\n"
 """What is sent while nothing happens."""
+_QUICK_SIZE_BYTES: Final = 16_384
+"""Well below what a connection holds before it asks for a pause."""
 
 
 def last_id(request: web.Request) -> str:
@@ -40,6 +42,14 @@ class Events:
 
     async def write(self, text: bytes) -> bool:
         """Whether it was sent; a client that does not read is cut."""
+        transport = self._request.transport
+        if len(text) < _QUICK_SIZE_BYTES and transport is not None and not transport.get_write_buffer_size():
+            # It goes to the system at once, or fits into an empty buffer: there is nothing to wait for.
+            try:
+                await self.response.write(text)
+            except ConnectionError:
+                return False
+            return True
         try:
             async with asyncio.timeout(limits.API_STREAM_STALL_S_MAX):
                 await self.response.write(text)

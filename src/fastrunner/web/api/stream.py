@@ -23,7 +23,7 @@ its connection holds.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import orjson
 from aiohttp import web
@@ -35,7 +35,7 @@ from fastrunner.web.api.backend import Backend, Following
 from fastrunner.web.api.guard import Admission
 from fastrunner.web.api.operations import event_fields
 from fastrunner.web.api.problems import Refused
-from fastrunner.web.api.socket import Socket
+from fastrunner.web.api.socket import Event, Socket
 from fastrunner.web.api.sse import PING, Events, last_id
 
 __all__ = ["EventStream", "cursor_of"]
@@ -44,16 +44,19 @@ _END: Final = b'event: end\ndata: {"has_ended":true}\n\n'
 _ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 
 
-def _fields(message: bytes) -> dict[str, Any]:
-    """An event as its JSON; it may be many clients', so nobody changes it."""
+def _fields(message: bytes) -> tuple[int, bytes]:
+    """An event's number and JSON; made once for all clients that get it at about the same time."""
     if len(message) > limits.API_EVENT_REMEMBERED_SIZE_BYTES_MAX:
-        return event_fields(message)
+        return _fields_anew(message)
     return _remembered_fields(message)
 
 
-@lru_cache(maxsize=limits.API_EVENTS_REMEMBERED_MAX)
-def _remembered_fields(message: bytes) -> dict[str, Any]:
-    return event_fields(message)
+def _fields_anew(message: bytes) -> tuple[int, bytes]:
+    fields = event_fields(message)
+    return fields["sequence_number"], orjson.dumps(fields)
+
+
+_remembered_fields = lru_cache(maxsize=limits.API_EVENTS_REMEMBERED_MAX)(_fields_anew)
 
 
 def cursor_of(request: web.Request, after: int) -> int:
@@ -73,7 +76,7 @@ class _Reader(Protocol):
     def is_gone(self) -> bool:
         """Whether nothing can be sent any more."""
 
-    async def progress(self, events: Sequence[dict[str, Any]]) -> bool:
+    async def progress(self, events: Sequence[Event]) -> bool:
         """Some events, in their order."""
 
     async def reset(self, execution: shapes.Execution) -> bool:
@@ -94,14 +97,9 @@ class _SseReader:
     def __init__(self, events: Events) -> None:
         self._events = events
 
-    async def progress(self, events: Sequence[dict[str, Any]]) -> bool:
+    async def progress(self, events: Sequence[Event]) -> bool:
         """See _Reader."""
-        return await self._events.write(
-            b"".join(
-                b"id: %d\nevent: progress\ndata: %b\n\n" % (fields["sequence_number"], orjson.dumps(fields))
-                for fields in events
-            )
-        )
+        return await self._events.write(b"".join([b"id: %d\nevent: progress\ndata: %b\n\n" % each for each in events]))
 
     async def reset(self, execution: shapes.Execution) -> bool:
         """See _Reader."""
@@ -168,7 +166,7 @@ class EventStream:
             events = [_fields(message) for message in messages]
             if events and not await reader.progress(events):
                 return
-            cursor = events[-1]["sequence_number"] if events else cursor
+            cursor = events[-1][0] if events else cursor
             if cursor < last_sequence:
                 continue
             if has_ended:

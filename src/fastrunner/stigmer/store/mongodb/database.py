@@ -37,6 +37,8 @@ _INDEXES: Final[Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]] = {
         (("namespace", ASCENDING), ("number", DESCENDING)),
         (("namespace", ASCENDING), ("name", ASCENDING), ("number", DESCENDING)),
         (("namespace", ASCENDING), ("name", ASCENDING), ("status", ASCENDING), ("number", DESCENDING)),
+        (("name", ASCENDING), ("number", DESCENDING)),
+        (("version", ASCENDING), ("number", DESCENDING)),
         (("launch", ASCENDING), ("number", ASCENDING)),
         (("is_due", ASCENDING), ("number", ASCENDING)),
         (("expires_ms", ASCENDING),),

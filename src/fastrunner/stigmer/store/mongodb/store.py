@@ -18,6 +18,7 @@ from fastrunner.errors import IdTaken, StorageFailed, TooLarge, UnknownExecution
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.stigmer.ending import ended
 from fastrunner.stigmer.store import (
+    ACCEPTED,
     RECORDED,
     REFUSED,
     REPORTED,
@@ -29,12 +30,14 @@ from fastrunner.stigmer.store import (
     Inspected,
     NewExecution,
     Refusal,
+    Silent,
     Taken,
     Told,
     Unlaunched,
     Violation,
     Workflow,
     WorkflowKey,
+    error_of,
 )
 from fastrunner.stigmer.store.mongodb.counting import count_due
 from fastrunner.stigmer.store.mongodb.database import Database, failing
@@ -60,6 +63,13 @@ __all__ = ["MongoStore"]
 
 _log = logging.getLogger(__name__)
 _THERE: Final = {"is_expired": False}
+_SILENT: Final[Document] = {
+    "status": "pending",
+    "launch": {"$in": [ACCEPTED, REPORTED]},
+    "stored_sequence": 0,
+    **_THERE,
+}
+"""Of what the runner should have, and has said nothing."""
 _GATHER_S: Final = 0.05
 """How long changes are gathered, to be counted together."""
 
@@ -182,22 +192,36 @@ class MongoStore:
             # Its request is not needed any more, only the hash, by which a repetition is known.
             await self._database.executions.update_one(waiting, {"$set": {"launch": "accepted", "request": b""}})
             return
-        refused: Document = {"launch": REFUSED, "request": b""}
-        failed = {
+        found = await self._database.executions.update_one(
+            {**waiting, "last_sequence": 0}, {"$set": self._failed(refusal, now_ms)}
+        )
+        if not found.matched_count:
+            await self._database.executions.update_one(waiting, {"$set": {"launch": REFUSED, "request": b""}})
+        self._due.set()
+
+    def _failed(self, why: Refusal, now_ms: int) -> Document:
+        """What becomes of an execution that nobody executes."""
+        return {
+            "launch": REFUSED,
+            "request": b"",
             "status": "failed",
-            "message": refusal.message,
-            "error_json": orjson.dumps({"code": "REFUSED", "message": refusal.message}).decode(),
+            "message": why.message,
+            "error_json": orjson.dumps(error_of(why)).decode(),
             "updated_ms": now_ms,
             "ended_ms": now_ms,
             "expires_ms": now_ms + self._retention_ms,
             "is_due": True,
         }
+
+    @failing
+    async def lose(self, execution_id: str, why: Refusal, now_ms: int) -> bool:
+        """See Store."""
+        # Whoever takes an event of it at the same time finds it changed, and folds anew.
         found = await self._database.executions.update_one(
-            {**waiting, "last_sequence": 0}, {"$set": {**refused, **failed}}
+            {"_id": execution_id, **_SILENT}, {"$set": self._failed(why, now_ms)}
         )
-        if not found.matched_count:
-            await self._database.executions.update_one(waiting, {"$set": refused})
         self._due.set()
+        return bool(found.matched_count)
 
     @failing
     async def add_workflow(self, key: WorkflowKey, document: str, now_ms: int) -> bool:
@@ -259,6 +283,13 @@ class MongoStore:
         waiting = {"launch": RECORDED, "number": {"$gt": after}, **_THERE}
         found = self._database.executions.find(waiting, ("number", "request")).sort("number", ASCENDING)
         return [Unlaunched(each["number"], each["_id"], each["request"]) async for each in found.limit(count_max)]
+
+    @failing
+    async def silent(self, before_ms: int, after: int, count_max: int) -> Sequence[Silent]:
+        """See Store."""
+        those = {**_SILENT, "number": {"$gt": after}, "created_ms": {"$lt": before_ms}}
+        found = self._database.executions.find(those, ("number",)).sort("number", ASCENDING)
+        return [Silent(each["number"], each["_id"]) async for each in found.limit(count_max)]
 
     @failing
     async def find(self, execution_id: str) -> Execution:

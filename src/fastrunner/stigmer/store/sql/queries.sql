@@ -96,6 +96,18 @@ update executions set launch = 'refused', request = x'' where id = ? and launch 
 -- name: select_unlaunched
 select number, id, request from executions where launch = 'recorded' and number > ? order by number limit ?
 
+-- name: select_silent
+-- What the runner should have, and has said nothing of.
+select number, id from executions
+where status = 'pending' and number > ?2 and launch in ('accepted', 'reported') and stored_sequence = 0 and created_ms < ?1
+order by number limit ?3
+
+-- name: set_lost
+-- Nobody has it: it has failed, unless events of it say otherwise.
+update executions set launch = 'refused', status = 'failed', message = ?2, error_json = ?3, updated_ms = ?4, ended_ms = ?4,
+    expires_ms = ?5
+where id = ?1 and status = 'pending' and launch in ('accepted', 'reported') and stored_sequence = 0
+
 -- name: execution_columns
 number, id, namespace, name, version, labels_json, created_ms, launch, status, last_sequence, stored_sequence, gap_since_ms,
     started_ms, updated_ms, ended_ms, message, error_json, output_json
