@@ -18,7 +18,7 @@ def header(name: bytes, value: bytes) -> bytes:
     """One header of a block, as a literal that no table keeps (RFC 7541, section 6.2.2)."""
 
 def waiting_size_bytes() -> int:
-    """What the calls of all connections have to say and their callers have not taken yet."""
+    """What the calls of all connections have to say and their callers have not taken yet, with those calls."""
 
 @final
 class Call:
@@ -151,10 +151,16 @@ class Session:
     def output_size_bytes(self) -> int:
         """What is to be sent now."""
     @property
+    def waiting_size_bytes(self) -> int:
+        """What its calls have to say and the client has not taken yet, with those calls."""
+    @property
+    def has_more(self) -> bool:
+        """Whether calls that have come are still to be taken, by `receive`: there were many at once."""
+    @property
     def has_blocked(self) -> bool:
         """Whether more can be sent when the output has been fetched."""
     def receive(self, data: bytes) -> list[Call]:
-        """Takes what has come; gives the calls that are to have their turn."""
+        """Takes what has come, after what is left; gives the calls that are to have their turn."""
     def output(self) -> bytes:
         """What is to be sent; it is not here any more."""
     def pump(self) -> None:

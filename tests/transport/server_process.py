@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ class ServerProcess:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "tests.transport.server_program", *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `close` does
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._log, text=True)
         assert self.process.stdout is not None
         assert select.select([self.process.stdout], [], [], 30)[0], "the server does not start"
         self.port = int(self.process.stdout.readline())
@@ -57,6 +59,16 @@ class ServerProcess:
         self.process.wait(30)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        self._log.close()
+
+    def log(self) -> bytes:
+        """What it has said so far."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0)
+
+    def busy_s(self) -> float:
+        """Processor time that its loop has taken."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
 
     def submit(self, execution_id: str, document: str) -> None:
         """ExecuteAsync."""

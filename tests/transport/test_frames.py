@@ -207,7 +207,7 @@ def test_who_does_not_speak_grpc_is_told_so(connection: Connection) -> None:
 def test_client_that_keeps_no_table(connection: Connection) -> None:
     """The first headers after its settings say that they use none (RFC 9113, section 4.3.1)."""
     connection.call(1, "/a.B/C", message(REQUEST))
-    blocks = []
+    blocks: list[bytes] = []
     while len(blocks) < 2:
         got = connection.read()
         assert got is not None

@@ -1,6 +1,7 @@
 """How many connections a worker holds, how long one may do nothing that HTTP/2 asks of it or be idle, and its age."""
 
 import asyncio
+import struct
 import threading
 from functools import partial
 from typing import Any
@@ -8,11 +9,26 @@ from typing import Any
 import grpc
 import pytest
 
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import SubscribeRequest
+from fastrunner._http2 import Call, waiting_size_bytes
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import GetExecutionRequest, SubscribeRequest
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.service.transport import connection as under_test
 from tests.integration.wire import Wire, execution, path, served, until
-from tests.transport.frames import DATA, END_STREAM, GOAWAY, PING, PREFACE, Connection, frame, message, settings
+from tests.transport.frames import (
+    ACK,
+    DATA,
+    END_STREAM,
+    GOAWAY,
+    PING,
+    PREFACE,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Connection,
+    frame,
+    message,
+    settings,
+)
 
 
 def end_s(port: int, hello: bytes) -> float:
@@ -168,6 +184,18 @@ def until_goaway(connection: Connection) -> bool:
     return False
 
 
+async def busy_one(wire: Wire) -> under_test.Connection:
+    """The connection that has a call, as soon as it has."""
+    busy: list[under_test.Connection] = []
+
+    def is_there() -> bool:
+        busy[:] = [each for each in wire.server._connections._connections if not each.session.is_idle]
+        return bool(busy)
+
+    await until(is_there)
+    return busy[0]
+
+
 class Calling(threading.Thread):
     """A client with a connection of its own that calls without a pause.
 
@@ -220,3 +248,108 @@ async def test_old_connections_move_to_where_there_is_room(monkeypatch: pytest.M
                 caller.channel.close()
             wire.engine.executions["e-1"].report("task_started", "running")
             assert b"task_started" in await stream.read()
+
+
+async def test_old_connection_with_a_stream_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its client has been told, a clock is looked at for it no more often than before."""
+    monkeypatch.setattr(limits, "GRPC_CONNECTION_AGE_MS_MAX", 100)
+    monkeypatch.setattr(limits, "GRPC_GREETING_TIMEOUT_MS", 200)
+    looks = 0
+
+    class Watched(under_test.Connection):
+        def _look(self) -> None:
+            nonlocal looks
+            looks += 1
+            super()._look()
+
+    monkeypatch.setattr("fastrunner.service.transport.listener.Connection", Watched)
+    async with served() as wire:
+        await wire.execute_async("e-1")
+        with Connection(wire.server.port) as connection:
+            connection.call(1, path("Subscribe"), message(b"\x0a\x03e-1"))
+            watched = await busy_one(wire)
+            connection.send(frame(SETTINGS, ACK, 0))
+            await until(lambda: watched.session.is_retiring)
+            # It does not answer the ping, so it is left without.
+            await asyncio.sleep(0.3)
+            before = looks
+            await asyncio.sleep(0.5)
+            assert looks - before < 10
+            wire.engine.executions["e-1"].report("task_started", "running")
+            seen = b""
+            while b"task_started" not in seen:
+                got = await asyncio.to_thread(connection.read_only)
+                assert got is not None
+                seen = got[3]
+
+
+async def test_who_holds_most_of_the_unread_replies_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small they are: a call that waits takes room. Another client that is slow stays, and gets its own."""
+    monkeypatch.setattr(limits, "GRPC_REPLIES_SIZE_BYTES_CUT", 150_000)
+    monkeypatch.setattr(limits, "GRPC_REPLIES_LOOK_INTERVAL_S", 0.05)
+    closed = PREFACE + settings(table_1=0, window_4=0)
+    async with served() as wire:
+        await wire.execute_async("e-1")
+        ask = message(GetExecutionRequest(execution_id="e-1").SerializeToString())
+        with Connection(wire.server.port, closed) as slow, Connection(wire.server.port, closed) as worst:
+            for connection, count in ((slow, 10), (worst, 100)):
+                for stream in range(1, 2 * count, 2):
+                    connection.call(stream, path("GetExecution"), ask)
+
+            def is_cut() -> bool:
+                try:
+                    while worst.read_only() is not None:
+                        pass
+                except ConnectionError:
+                    pass
+                return True
+
+            assert await asyncio.to_thread(is_cut)
+            assert cut_count(wire) == 1
+            slow.send(settings(window_4=65_535))
+            outcomes = [(await asyncio.to_thread(slow.answer, stream)).outcome for stream in range(1, 21, 2)]
+            assert outcomes == ["status 0"] * 10
+        await until(lambda: waiting_size_bytes() == 0)
+
+
+async def test_last_answer_of_a_connection_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client reads slowly: the connection waits for it."""
+    monkeypatch.setattr(under_test, "_CLOSING_S_MAX", 0.05)
+    monkeypatch.setattr(limits, "GRPC_CONNECTION_AGE_MS_MAX", 100)
+    monkeypatch.setattr(limits, "GRPC_UNSENT_SIZE_BYTES_MAX", 16 << 20)
+    wide = PREFACE + settings(table_1=0, window_4=2**30) + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**30))
+    async with served() as wire:
+        await wire.execute_async("e-1", "x" * 1_000_000)
+        ask = message(GetExecutionRequest(execution_id="e-1").SerializeToString())
+        with Connection(wire.server.port, wide, receive_buffer_size_bytes=4096) as connection:
+            connection.call(1, path("GetExecution"), end=False)
+            watched = await busy_one(wire)
+            connection.send(frame(SETTINGS, ACK, 0))
+            await until(lambda: watched.session.is_retiring)
+            for stream in range(3, 21, 2):
+                connection.call(stream, path("GetExecution"), ask)
+            connection.send(frame(DATA, END_STREAM, 1, ask) + frame(PING, ACK, 0, b"retiring"))
+            await until(lambda: watched.session.is_idle)
+            # Longer than one that is cut has.
+            await asyncio.sleep(0.2)
+            answer = await asyncio.to_thread(connection.answer, 19)
+            assert (answer.outcome, len(answer.data) > 1_000_000) == ("status 0", True)
+
+
+async def test_fault_of_the_server_itself(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The call it concerns ends, and no other."""
+    async with served() as wire:
+        take_up = wire.server.take_up
+
+        def broken(call: Call) -> None:
+            if call.path == "/broken/Call":
+                raise ZeroDivisionError
+            take_up(call)
+
+        monkeypatch.setattr(wire.server, "take_up", broken)
+        with Connection(wire.server.port) as connection:
+            connection.call(1, "/broken/Call", message(b""))
+            connection.call(3, path("ExecuteAsync"), message(execution("e-1").SerializeToString()))
+            outcomes = [(await asyncio.to_thread(connection.answer, stream)).outcome for stream in (1, 3)]
+        assert outcomes == ["status 13", "status 0"]
+        assert "ZeroDivisionError" in caplog.text

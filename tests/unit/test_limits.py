@@ -642,6 +642,10 @@ REACHED = {
         "PLACEMENT_ATTEMPTS_MAX": "test_an_id_that_everybody_says_another_has_is_given_up",
         "SUBSCRIPTION_RESUME_INTERVAL_S_MIN": "test_a_stream_whose_owner_stays_away_is_unavailable",
     },
+    "transport/test_attacks.py": {
+        "HTTP2_CALLS_PER_TURN_MAX": "test_many_that_call_without_a_pause",
+        "METHOD_SHOWN_SIZE_CHARS_MAX": "test_much_of_it",
+    },
     "transport/test_frames.py": {
         "GRPC_HEADERS_SIZE_BYTES_MAX": "test_call",
         "GRPC_UNPACKED_AT_ONCE_SIZE_BYTES_MAX": "test_message_that_is_large_once_decompressed",
@@ -658,6 +662,8 @@ REACHED = {
     },
     "transport/test_patience.py": {
         "GRPC_CONNECTIONS_FREE_PART": "test_idle_connections_give_way",
+        "GRPC_REPLIES_LOOK_INTERVAL_S": "test_who_holds_most_of_the_unread_replies_is_cut",
+        "GRPC_REPLIES_SIZE_BYTES_CUT": "test_who_holds_most_of_the_unread_replies_is_cut",
         "GRPC_CONNECTIONS_LOOK_INTERVAL_S": "test_idle_connections_give_way",
         "GRPC_CONNECTIONS_MAX": "test_connections_of_a_worker",
         "GRPC_CONNECTION_AGE_MS_MAX": "test_old_connections_move_to_where_there_is_room",

@@ -459,7 +459,8 @@ class Metrics(_Definitions):
             "grpc_server_handling_seconds", "Time RPCs took on the server", CALL_SECONDS, method
         )
         self.connections_cut = self._counter(
-            "connections_cut_total", "Idle gRPC connections cut because there were nearly as many as may be"
+            "connections_cut_total",
+            "gRPC connections cut: idle ones when nearly as many as may be were open, and those with most unread replies",
         )
 
 

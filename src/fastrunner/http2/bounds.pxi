@@ -5,6 +5,7 @@ cdef int64_t STREAM_WINDOW_SIZE_BYTES = _limits.HTTP2_STREAM_WINDOW_SIZE_BYTES
 cdef int64_t CONNECTION_WINDOW_SIZE_BYTES = _limits.HTTP2_CONNECTION_WINDOW_SIZE_BYTES
 cdef Py_ssize_t UNREAD_SIZE_BYTES_MAX = _limits.HTTP2_UNREAD_SIZE_BYTES_MAX
 cdef int IDLE_FRAMES_MAX = _limits.HTTP2_IDLE_FRAMES_MAX
+cdef Py_ssize_t CALLS_PER_TURN_MAX = _limits.HTTP2_CALLS_PER_TURN_MAX
 cdef int CALLS_PER_FRAME = 50
 """So many calls are looked at in the time that a frame takes."""
 cdef bytes RETIRING = b"retiring"

@@ -201,10 +201,11 @@ cdef class Call:
             self._session._emit(_frame(HEADERS, END_HEADERS, self._stream, self._first_block()))
         if self._parts is None:
             self._parts = deque()
+            self._session._note_waiting(CALL_SIZE_BYTES)
         for part in (first, second):
             if part:
                 self._parts.append(part)
-                _note_waiting(PyBytes_GET_SIZE(part))
+                self._session._note_waiting(PyBytes_GET_SIZE(part))
         self._session._pump_one(self)
 
     cdef bytes _first_block(self):
@@ -243,7 +244,7 @@ cdef class Call:
         """It is over: nothing of it is needed any more."""
         self.is_over = True
         if self._parts is not None:
-            _note_waiting(self._gone - sum([len(part) for part in self._parts]))
+            self._session._note_waiting(self._gone - sum([len(part) for part in self._parts]) - CALL_SIZE_BYTES)
         self._parts = self._trailers = self._partial = self._messages = self._waiting = None
         self._closed = self._sent = None
         if self.deadlines is not None:

@@ -6,15 +6,12 @@ windows are closed, or while what has been fetched does not leave; calls take tu
 
 # Of all connections.
 cdef Py_ssize_t _waiting_size_bytes = 0
+cdef Py_ssize_t CALL_SIZE_BYTES = 2048
+"""What a call takes that is kept because its caller does not read."""
 
 
 def waiting_size_bytes():
     return _waiting_size_bytes
-
-
-cdef void _note_waiting(Py_ssize_t by) noexcept:
-    global _waiting_size_bytes
-    _waiting_size_bytes += by
 
 
 cdef Py_ssize_t OUTPUT_SIZE_BYTES_MAX = _limits.HTTP2_OUTPUT_SIZE_BYTES_MAX
@@ -23,7 +20,7 @@ cdef Py_ssize_t OUTPUT_SIZE_BYTES_MAX = _limits.HTTP2_OUTPUT_SIZE_BYTES_MAX
 cdef class _Output:
     """The sending half of a Session; see _http2.pyi."""
 
-    cdef readonly Py_ssize_t output_size_bytes
+    cdef readonly Py_ssize_t output_size_bytes, waiting_size_bytes
     cdef object _on_output
     cdef dict _blocked
     cdef list _output
@@ -58,6 +55,11 @@ cdef class _Output:
         if not self._is_receiving and not self._is_told:
             self._is_told = True
             self._on_output()
+
+    cdef inline void _note_waiting(self, Py_ssize_t by) noexcept:
+        global _waiting_size_bytes
+        _waiting_size_bytes += by
+        self.waiting_size_bytes += by
 
     cdef inline bint _is_full(self) noexcept:
         return self._is_paused or self.output_size_bytes >= OUTPUT_SIZE_BYTES_MAX
@@ -95,7 +97,7 @@ cdef class _Output:
             if call._gone == PyBytes_GET_SIZE(part):
                 call._parts.popleft()
                 call._gone = 0
-        _note_waiting(-size)
+        self._note_waiting(-size)
         call._window -= size
         self._window -= size
         # Clients measure the line by a ping for what they get.
@@ -104,6 +106,7 @@ cdef class _Output:
         if call._parts:
             return
         call._parts = None
+        self._note_waiting(-CALL_SIZE_BYTES)
         sent, call._sent = call._sent, None
         if sent is not None and not sent.done():
             sent.set_result(None)

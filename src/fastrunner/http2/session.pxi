@@ -12,7 +12,7 @@ cdef class Session(_Output):
 
     cdef public str peer
     cdef public object certificate_names
-    cdef readonly bint is_over, is_acknowledged, is_retiring
+    cdef readonly bint is_over, is_acknowledged, is_retiring, has_more
     cdef Bounds _bounds
     cdef _HeaderDecoder _decoder
     cdef object _on_packed, _new_future
@@ -66,6 +66,8 @@ cdef class Session(_Output):
         finally:
             self._is_receiving = False
         ready, self._ready = self._ready, []
+        # What is left may be nothing.
+        self.has_more = len(ready) >= CALLS_PER_TURN_MAX and not self.is_over
         return ready
 
     def ping(self):
@@ -105,7 +107,7 @@ cdef class Session(_Output):
                 return
             self._has_preface = True
             at += PREFACE_SIZE
-        while end - at >= HEAD_SIZE:
+        while end - at >= HEAD_SIZE and len(self._ready) < CALLS_PER_TURN_MAX:
             size = (<Py_ssize_t>at[0] << 16) | (<Py_ssize_t>at[1] << 8) | at[2]
             if size > FRAME_SIZE_BYTES_MAX:
                 raise _Broken(FRAME_SIZE_ERROR, b"a frame is larger than the settings allow")
@@ -304,7 +306,6 @@ cdef class Session(_Output):
         cdef Call call
         if headers is None:
             raise _Broken(COMPRESSION_ERROR, b"a header block that cannot be unpacked")
-        self._annoy(-1)
         call = self._calls.get(stream)
         if call is not None:
             self._take_trailers(call)
@@ -327,6 +328,7 @@ cdef class Session(_Output):
     cdef void _open(self, uint32_t stream, list headers) except *:
         if not stream & 1:
             raise _Broken(PROTOCOL_ERROR, b"streams of clients have odd numbers")
+        self._annoy(-1)
         self._highest = stream
         if self._is_leaving or len(self._calls) >= self._bounds.streams_max:
             self._refuse(stream, REFUSED_STREAM)

@@ -118,6 +118,10 @@ HTTP2_STREAM_WINDOW_SIZE_BYTES: Final = 262_144
 HTTP2_CONNECTION_WINDOW_SIZE_BYTES: Final = 4_194_304
 """The same of all calls of a connection: as much as comes in one turn of the loop on a fast line."""
 
+HTTP2_CALLS_PER_TURN_MAX: Final = 100
+"""Of a connection, calls taken before others have a turn: ten milliseconds of the loop. Their headers may be a dozen
+bytes each, so what is read at once can hold twenty thousand."""
+
 HTTP2_OUTPUT_SIZE_BYTES_MAX: Final = 131_072
 """Of a connection, what is made ready to be written in one turn: further bodies have theirs after the others'."""
 
@@ -132,10 +136,20 @@ GRPC_UNSENT_SIZE_BYTES_MAX: Final = 131_072
 """Of a connection, what the kernel has not taken before bodies wait in their calls. Of twice as much it is not read."""
 
 GRPC_REPLIES_SIZE_BYTES_MAX: Final = 268_435_456
-"""Replies of a worker that clients have not read yet: as much as requests. Whoever asks for more is refused."""
+"""Replies of a worker that clients have not read yet, with 2 KiB for each of their calls: as much as requests. Whoever
+asks for more is refused."""
+
+GRPC_REPLIES_SIZE_BYTES_CUT: Final = 201_326_592
+"""Of more than so much, the connections that hold the most are closed, until a third of it is free."""
+
+GRPC_REPLIES_LOOK_INTERVAL_S: Final = 0.5
+"""How often a worker looks whether it is so much."""
 
 GRPC_REPLY_SMALL_SIZE_BYTES: Final = 65_536
 """Replies up to this size find room whatever the others do: answers to submissions and commands."""
+
+METHOD_SHOWN_SIZE_CHARS_MAX: Final = 100
+"""Of a path that nobody serves, what is told back: it costs its client nothing to name it again and again."""
 
 GRPC_UNPACKED_AT_ONCE_SIZE_BYTES_MAX: Final = 65_536
 """Compressed messages up to this size are unpacked by the loop: in a fifth of a millisecond."""
@@ -169,7 +183,7 @@ there may be calls. What is made of them takes several times as much."""
 GRPC_REQUESTS_COMING_MAX: Final = 64
 """Calls of a worker whose request has not come with them: a gigabyte, if each is as large as may be."""
 
-GRPC_REQUESTS_REFUSED_SLICE: Final = 500
+GRPC_REQUESTS_REFUSED_SLICE: Final = 200
 """Of more, so many are refused before others have a turn: ten milliseconds of the loop."""
 
 GRPC_REQUEST_LATE_S: Final = 0.2

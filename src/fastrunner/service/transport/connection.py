@@ -4,8 +4,10 @@
     no call for long, or old                  asked to go; closed when its last call is over
     silent                                    pinged; closed when the ping stays unanswered
     answers not read                          what is sent waits in the calls
+    told to go, last call over                ends when its client has read that, or after a ping's time
 
-Rules: whatever an answer is, one write a turn takes all that there is for the connection. A connection has one timer.
+Rules: whatever an answer is, one write a turn takes all that there is for the connection. Of many calls that come at
+once some are taken in a turn, and others have theirs. A connection has one timer.
 """
 
 import asyncio
@@ -55,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_receiving = self._is_pumping = self._is_held = False
+        self._is_receiving = self._is_pumping = self._is_held = self._is_ending = False
         self.active_s = self._heard_s = self._made_s = self._busy_s = monotonic_s()
         """When something last came or went, on the monotonic clock."""
         self._ends_s = self._made_s + limits.GRPC_CONNECTION_AGE_MS_MAX / 1000 * random.uniform(0.9, 1.1)
@@ -87,16 +89,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See Protocol."""
         self._host.turns.arrived(self._socket)
+        if self._is_ending:
+            return
         self.active_s = self._heard_s = monotonic_s()
-        session = self.session
-        self._is_receiving = True
-        self._have_turns(session.receive(data))
-        self._is_receiving = False
-        if session.output_size_bytes or session.is_over:
-            self._flush()
-            if self._is_held_back():
-                self._is_held = True
-                self._transport.pause_reading()
+        self._take(data)
 
     def pause_writing(self) -> None:
         """See Protocol."""
@@ -108,8 +104,7 @@ class Connection(asyncio.Protocol):
         if self.session.output_size_bytes:
             self._flush()
         if self._is_held:
-            self._is_held = False
-            self._transport.resume_reading()
+            self._go_on()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - Protocol's
         """See Protocol."""
@@ -132,7 +127,36 @@ class Connection(asyncio.Protocol):
     def cut(self) -> None:
         """Closes it at once; what has been written already is sent, and where calls could go on is said."""
         self.leave()
-        self._close(_CLOSING_S_MAX)
+        self._close()
+
+    def abort(self) -> None:
+        """Drops it with all that its client has not read."""
+        self._transport.abort()
+
+    # --- receiving ---
+
+    def _take(self, data: bytes) -> None:
+        session = self.session
+        self._is_receiving = True
+        self._have_turns(session.receive(data))
+        self._is_receiving = False
+        if session.output_size_bytes or session.is_over:
+            self._flush()
+        if (session.has_more or self._is_held_back()) and not self._transport.is_closing() and not self._is_held:
+            self._is_held = True
+            self._transport.pause_reading()
+        if self._is_held:
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Listens again unless the client does not read: to what has come already, then to the socket."""
+        if self._transport.is_closing() or self._is_held_back():
+            return
+        if self.session.has_more:
+            self._take(b"")
+        elif self._is_held:
+            self._is_held = False
+            self._transport.resume_reading()
 
     # --- sending ---
 
@@ -150,7 +174,7 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         session = self.session
-        if self._transport.is_closing():
+        if self._is_ending or self._transport.is_closing():
             session.output()
             return
         if session.output_size_bytes:
@@ -160,8 +184,10 @@ class Connection(asyncio.Protocol):
             self._is_pumping = True
             self._loop.call_soon(self._pump)
         self.active_s = monotonic_s()
-        if session.is_done:
-            self._close(_CLOSING_S_MAX if session.is_over else limits.GRPC_KEEPALIVE_TIMEOUT_MS / 1000)
+        if session.is_over:
+            self._close()
+        elif session.is_done:
+            self._end()
 
     def _pump(self) -> None:
         self._is_pumping = False
@@ -173,11 +199,25 @@ class Connection(asyncio.Protocol):
         """Whether the client is not listened to until it reads what it has been told."""
         return self._transport.get_write_buffer_size() > 2 * limits.GRPC_UNSENT_SIZE_BYTES_MAX
 
-    def _close(self, patience_s: float) -> None:
-        """Ends it; a client that reads slowly has so long for its last answers."""
+    def _end(self) -> None:
+        """Says no more; the client, which may read slowly, closes it when it has read all.
+
+        Until then what it still says is read: the system drops what has not arrived when there are unread bytes.
+        """
+        if not self._transport.can_write_eof():
+            self._close(limits.GRPC_KEEPALIVE_TIMEOUT_MS / 1000)
+            return
+        self._is_ending = True
+        self._transport.write_eof()
+        self._abort_after(limits.GRPC_KEEPALIVE_TIMEOUT_MS / 1000)
+
+    def _close(self, patience_s: float = _CLOSING_S_MAX) -> None:
+        self._transport.close()
+        self._abort_after(patience_s)
+
+    def _abort_after(self, patience_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._transport.close()
         self._timer = self._loop.call_later(patience_s, self._transport.abort)
 
     # --- time ---

@@ -13,6 +13,7 @@ import socket
 from contextlib import suppress
 from typing import Final
 
+from fastrunner._http2 import waiting_size_bytes
 from fastrunner.access.certificates import Certificates, RotatingContext
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
@@ -93,6 +94,7 @@ class Connections:
         self._connections: set[Connection] = set()
         self._greeting: dict[asyncio.Task[None], tuple[socket.socket, float]] = {}
         self._look: asyncio.TimerHandle | None = None
+        self._weigh: asyncio.TimerHandle | None = None
         self._complained_s = float("-inf")
         self._gone = asyncio.Event()
 
@@ -102,6 +104,7 @@ class Connections:
         if self._listener.certificates is not None:
             self._context = RotatingContext(self._listener.certificates, ["h2"], insists=True)
         self._loop.add_reader(self._listener.socket.fileno(), self._accept)
+        self._weigh = self._loop.call_later(limits.GRPC_REPLIES_LOOK_INTERVAL_S, self._cut_heaviest)
 
     def stop_listening(self) -> None:
         """Takes those that have come, and no more: the kernel gives them to whoever else listens on the port."""
@@ -135,6 +138,8 @@ class Connections:
                     await self._gone.wait()
         for connection in list(self._connections):
             connection.cut()
+        if self._weigh is not None:
+            self._weigh.cancel()
 
     def ended(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -226,3 +231,19 @@ class Connections:
                     stranger.shutdown(socket.SHUT_RDWR)
             self._cut.inc()
         self._look = self._loop.call_later(limits.GRPC_CONNECTIONS_LOOK_INTERVAL_S, self._make_room)
+
+    def _cut_heaviest(self) -> None:
+        """Ends those that hold the most of what their clients do not read, if all of them hold too much."""
+        surplus_bytes = waiting_size_bytes() - limits.GRPC_REPLIES_SIZE_BYTES_CUT * 2 // 3
+        if waiting_size_bytes() > limits.GRPC_REPLIES_SIZE_BYTES_CUT:
+            for connection in sorted(self._connections, key=_weight, reverse=True):
+                surplus_bytes -= _weight(connection)
+                connection.abort()
+                self._cut.inc()
+                if surplus_bytes <= 0:
+                    break
+        self._weigh = self._loop.call_later(limits.GRPC_REPLIES_LOOK_INTERVAL_S, self._cut_heaviest)
+
+
+def _weight(connection: Connection) -> int:
+    return connection.session.waiting_size_bytes

@@ -246,7 +246,9 @@ class Server:
             answer(call)
         else:
             self._unknown.started.inc()
-            self._refuse(call, self._unknown, NotServed(f"there is no method {call.path}"))
+            self._refuse(
+                call, self._unknown, NotServed(f"there is no method {call.path[: limits.METHOD_SHOWN_SIZE_CHARS_MAX]}")
+            )
 
     def _refuse_http(self, call: Call, _: bytes | None) -> None:
         self._unknown.started.inc()
