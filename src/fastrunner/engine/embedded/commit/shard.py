@@ -360,7 +360,14 @@ class Shard:
     def _plan_commit(self) -> None:
         if not self._commit_planned and self._flying is None and self._retry_handle is None:
             self._commit_planned = True
-            asyncio.get_running_loop().call_soon(self._begin_commit)
+            asyncio.get_running_loop().call_soon(self._let_come_along, limits.COMMIT_TURNS_MIN)
+
+    def _let_come_along(self, turns: int) -> None:
+        """Begins a commit after so many more turns of the loop: what is on its way comes along."""
+        if turns:
+            asyncio.get_running_loop().call_soon(self._let_come_along, turns - 1)
+        else:
+            self._begin_commit()
 
     def _begin_commit(self) -> None:
         if self._closing:
