@@ -285,7 +285,7 @@ async def test_old_connection_with_a_stream_rests(monkeypatch: pytest.MonkeyPatc
 
 async def test_who_holds_most_of_the_unread_replies_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """However small they are: a call that waits takes room. Another client that is slow stays, and gets its own."""
-    monkeypatch.setattr(limits, "GRPC_REPLIES_SIZE_BYTES_CUT", 150_000)
+    monkeypatch.setattr(limits, "GRPC_REPLIES_UNREAD_SIZE_BYTES_MAX", 150_000)
     monkeypatch.setattr(limits, "GRPC_REPLIES_LOOK_INTERVAL_S", 0.05)
     closed = PREFACE + settings(table_1=0, window_4=0)
     async with served() as wire:

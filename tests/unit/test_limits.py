@@ -663,7 +663,7 @@ REACHED = {
     "transport/test_patience.py": {
         "GRPC_CONNECTIONS_FREE_PART": "test_idle_connections_give_way",
         "GRPC_REPLIES_LOOK_INTERVAL_S": "test_who_holds_most_of_the_unread_replies_is_cut",
-        "GRPC_REPLIES_SIZE_BYTES_CUT": "test_who_holds_most_of_the_unread_replies_is_cut",
+        "GRPC_REPLIES_UNREAD_SIZE_BYTES_MAX": "test_who_holds_most_of_the_unread_replies_is_cut",
         "GRPC_CONNECTIONS_LOOK_INTERVAL_S": "test_idle_connections_give_way",
         "GRPC_CONNECTIONS_MAX": "test_connections_of_a_worker",
         "GRPC_CONNECTION_AGE_MS_MAX": "test_old_connections_move_to_where_there_is_room",

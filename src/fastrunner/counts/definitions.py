@@ -460,7 +460,7 @@ class Metrics(_Definitions):
         )
         self.connections_cut = self._counter(
             "connections_cut_total",
-            "gRPC connections cut: idle ones when nearly as many as may be were open, and those with most unread replies",
+            "gRPC connections cut: idle ones when there were nearly too many, and those with the most unread replies",
         )
 
 

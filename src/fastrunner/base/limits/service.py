@@ -139,7 +139,7 @@ GRPC_REPLIES_SIZE_BYTES_MAX: Final = 268_435_456
 """Replies of a worker that clients have not read yet, with 2 KiB for each of their calls: as much as requests. Whoever
 asks for more is refused."""
 
-GRPC_REPLIES_SIZE_BYTES_CUT: Final = 201_326_592
+GRPC_REPLIES_UNREAD_SIZE_BYTES_MAX: Final = 201_326_592
 """Of more than so much, the connections that hold the most are closed, until a third of it is free."""
 
 GRPC_REPLIES_LOOK_INTERVAL_S: Final = 0.5

@@ -234,8 +234,8 @@ class Connections:
 
     def _cut_heaviest(self) -> None:
         """Ends those that hold the most of what their clients do not read, if all of them hold too much."""
-        surplus_bytes = waiting_size_bytes() - limits.GRPC_REPLIES_SIZE_BYTES_CUT * 2 // 3
-        if waiting_size_bytes() > limits.GRPC_REPLIES_SIZE_BYTES_CUT:
+        surplus_bytes = waiting_size_bytes() - limits.GRPC_REPLIES_UNREAD_SIZE_BYTES_MAX * 2 // 3
+        if waiting_size_bytes() > limits.GRPC_REPLIES_UNREAD_SIZE_BYTES_MAX:
             for connection in sorted(self._connections, key=_weight, reverse=True):
                 surplus_bytes -= _weight(connection)
                 connection.abort()
