@@ -21,6 +21,10 @@ class _Broken(Exception):
     """The client has broken the protocol: a code, and words for its log."""
 
 
+def _nothing():
+    """For whom output is made no more."""
+
+
 cdef class Bounds:
     """See _http2.pyi."""
 

@@ -88,6 +88,8 @@ cdef class Session(_Output):
 
     def lose(self):
         self.is_over = True
+        # Its owner, which has it: else they would wait for the cycle's collector.
+        self._on_output = _nothing
         self._lose_all()
         ready, self._ready = self._ready, []
         return ready
