@@ -212,8 +212,8 @@ bench-temporal: build ## Workflows per second beside peers on one Temporal serve
 bench-tracing: build ## What tracing costs an accept, in ROUNDS (9) of COUNT (20000) executions off, on for none, 1 % and all
 	$(BIN)/python -m benchmarks.tracing --rounds $(or $(ROUNDS),9) --count $(or $(COUNT),20000)
 
-torture-stigmer: build ## Kill services, runner, Redis and the store of two Stigmer Services for MINUTES (30) with SEED; then compare everything
-	$(BIN)/python -m tests.crash.stigmer_torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+torture-stigmer: build ## Kill services, runner and stores of STORE (mongo: two services; sqlite: one) for MINUTES (30) with SEED, CALLERS (16); then compare everything
+	$(BIN)/python -m tests.crash.stigmer_torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) --store $(or $(STORE),mongo) --callers $(or $(CALLERS),16)
 
 clean: ## Remove everything built
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info src/fastrunner/_core.c src/fastrunner/_jq.c src/fastrunner/_wire.c src/fastrunner/_http2.c src/fastrunner/*.so

@@ -1,12 +1,13 @@
-"""Support: two Stigmer Services over one MongoDB and one Redis, with a real runner, while all of them are killed; then
-everything is compared.
+"""Support: Stigmer Services with a real runner, while all of them are killed; then everything is compared.
 
     python -m tests.crash.stigmer_torture --minutes 30 --seed 7
+    python -m tests.crash.stigmer_torture --minutes 30 --seed 7 --store sqlite --callers 64
 
-Executions are started, cancelled and followed by either service; reports go to one of them, as through a balancer.
-SIGKILL ends services, workers, the whole runner, Redis (which forgets everything) and the stand-in for MongoDB (which
-has in its file what it has answered). The seed fixes what is asked and who is killed, in which order; what that hits
-depends on the machine's timing. Ctrl-C ends the torture early and compares what there is.
+There are two over one MongoDB and one Redis, or one on its own SQLite. Executions are started, cancelled and followed
+by either; reports go to one of them, as through a balancer. SIGKILL ends services, workers, the whole runner, Redis
+(which forgets everything) and the stand-in for MongoDB (which has in its file what it has answered). The seed fixes
+what is asked and who is killed, in which order; what that hits depends on the machine's timing. The stand-in is far
+slower than a MongoDB: thousands of executions need SQLite. Ctrl-C ends the torture early and compares what there is.
 """
 
 import argparse
@@ -31,7 +32,9 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.errors import StorageFailed
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.stigmer.ledger import Ledger
+from fastrunner.stigmer.store import Store
 from fastrunner.stigmer.store.mongodb.store import MongoStore
+from fastrunner.stigmer.store.sqlite import SqliteStore
 from tests.crash.checker import judge
 from tests.crash.monkey import ready_workers
 from tests.crash.proxy import Proxy
@@ -45,7 +48,9 @@ from tests.redis import RedisServer
 
 __all__ = ["StigmerTorture"]
 
-_AT_ONCE = 16
+_CALLERS = 16
+_STORES = ("mongo", "sqlite")
+_ASKED_AT_ONCE = 32
 _REST_S_MAX = 180.0
 _SETTLE_S_MAX = 60.0
 _PATIENCE_S_MAX = 120.0
@@ -81,19 +86,15 @@ async def patiently(read: Callable[[], Awaitable[T]]) -> T:
 
 
 class Services:
-    """Two of them on ports of their own; each is started again where it was."""
+    """So many of them on ports of their own; each is started again where it was."""
 
-    def __init__(self, path: Path, runner: str, mongo: MongoServer, redis: RedisServer) -> None:
-        self.ports = [(free_port(), free_port()) for _ in range(2)]
+    def __init__(self, count: int, path: Path, runner: str, **settings: str) -> None:
+        self.ports = [(free_port(), free_port()) for _ in range(count)]
         """Of gRPC and HTTP."""
         self._path = path
         self._runner = runner
-        self._settings = {
-            "FASTRUNNER_STIGMER_MONGODB_URL": f"{mongo.url}/torture",
-            "FASTRUNNER_STIGMER_REDIS_URL": redis.url,
-            "FASTRUNNER_STIGMER_LOG_LEVEL": "error",
-        }
-        self._processes: list[ServiceProcess | None] = [None, None]
+        self._settings = {"FASTRUNNER_STIGMER_LOG_LEVEL": "error", **settings}
+        self._processes: list[ServiceProcess | None] = [None] * count
 
     async def start(self, which: int) -> None:
         """Begins; again, if its store is away, or busy."""
@@ -120,19 +121,24 @@ class Services:
             process.kill()
 
     def stop(self) -> list[int]:
-        """Drains both; their exit codes."""
+        """Drains all; their exit codes."""
         return [process.stop() for process in self._processes if process is not None]
 
 
 class StigmerTorture:
     """One run, in a folder of its own."""
 
-    def __init__(self, seed: int, duration_s: float, path: Path) -> None:
+    def __init__(
+        self, seed: int, duration_s: float, path: Path, store: str = "mongo", callers_count: int = _CALLERS
+    ) -> None:
+        """`store` is one of `mongo` and `sqlite`."""
         self.report = Report(seed, duration_s=duration_s)
         self.stopping = asyncio.Event()
         """Ends the torture early."""
         self._duration_s = duration_s
         self._path = path
+        self._is_shared = store == "mongo"
+        self._callers_count = callers_count
         self._chance = random.Random(seed)
         self._journal = Journal(path / "data")
         self._promises: list[Promise] = []
@@ -152,13 +158,23 @@ class StigmerTorture:
     async def run(self) -> Report:
         """Tortures, lets everything come to rest, and compares."""
         async with AsyncExitStack() as stack:
-            self._mongo = MongoServer(self._path / "store").start()
-            stack.callback(self._mongo.kill)
-            self._redis = RedisServer().start()
-            stack.callback(self._redis.kill)
+            self._settings: dict[str, str] = {}
+            if self._is_shared:
+                self._mongo = MongoServer(self._path / "store").start()
+                stack.callback(self._mongo.kill)
+                self._redis = RedisServer().start()
+                stack.callback(self._redis.kill)
+                self._settings["FASTRUNNER_STIGMER_MONGODB_URL"] = f"{self._mongo.url}/torture"
             runner_port = free_port()
-            self._services = Services(self._path / "unused", f"127.0.0.1:{runner_port}", self._mongo, self._redis)
-            for which in range(2):
+            redis = {"FASTRUNNER_STIGMER_REDIS_URL": self._redis.url} if self._is_shared else {}
+            self._services = Services(
+                2 if self._is_shared else 1,
+                self._path / "service",
+                f"127.0.0.1:{runner_port}",
+                **self._settings,
+                **redis,
+            )
+            for which in range(len(self._services.ports)):
                 stack.callback(self._services.kill, which)
                 await self._services.start(which)
             self._proxy = Proxy(self._services.ports[0][0])
@@ -242,7 +258,7 @@ class StigmerTorture:
     # --- the monkey ---
 
     async def _torture(self) -> None:
-        callers = [asyncio.create_task(self._call(number)) for number in range(_AT_ONCE)]
+        callers = [asyncio.create_task(self._call(number)) for number in range(self._callers_count)]
         raging = asyncio.create_task(self._rage())
         try:
             with suppress(asyncio.TimeoutError):
@@ -262,10 +278,12 @@ class StigmerTorture:
             "kill service": self._kill_service,
             "kill worker": self._kill_worker,
             "kill runner": self._kill_runner,
-            "kill Redis": self._kill_redis,
-            "kill MongoDB": self._kill_mongo,
             "cut reports": self._cut,
         }
+        weights = [4, 3, 1, 4]
+        if self._is_shared:
+            tricks |= {"kill Redis": self._kill_redis, "kill MongoDB": self._kill_mongo}
+            weights += [2, 2]
         first = list(tricks)
         self._chance.shuffle(first)
         while not self.stopping.is_set():
@@ -273,15 +291,15 @@ class StigmerTorture:
                 async with asyncio.timeout(self._chance.uniform(0.3, 2.0)):
                     await self.stopping.wait()
                     return
-            name = first.pop() if first else self._chance.choices(list(tricks), (4, 3, 1, 2, 2, 4))[0]
+            name = first.pop() if first else self._chance.choices(list(tricks), weights)[0]
             await tricks[name]()
             self.report.faults[name] += 1
 
     async def _kill_service(self) -> None:
-        which = self._chance.randrange(2)
+        which = self._chance.randrange(len(self._services.ports))
         self._services.kill(which)
-        # Reports go where somebody is.
-        self._proxy.target_port = self._services.ports[1 - which][0]
+        # Reports go where somebody is, if there is another.
+        self._proxy.target_port = self._services.ports[which - 1][0]
         self._proxy.cut()
         await self._services.start(which)
 
@@ -313,26 +331,15 @@ class StigmerTorture:
 
     async def _rest(self) -> None:
         """What was cancelled between two deaths is cancelled once more; then everything ends."""
-        store = MongoStore(f"{self._mongo.url}/torture", retention_s=3600.0)
         pending = {promise.execution_id: promise for promise in self._promises if promise.accepted}
         give_up_s = monotonic_s() + _REST_S_MAX
         while pending and monotonic_s() < give_up_s:
-            for execution_id in list(pending):
-                execution = await patiently(partial(store.find, execution_id))
-                if execution.standing.status in FINAL_STATUSES:
-                    del pending[execution_id]
-            for promise in pending.values():
+            for promise in await self._unfinished(pending):
                 if promise.kind == "long":
                     await self._cancel(promise)
-            await asyncio.sleep(0.2)
-        # What is half-done is finished by the services, not by `verify`.
-        give_up_s = monotonic_s() + _SETTLE_S_MAX
-        while left := await patiently(partial(store._database.commits.count_documents, {})):
-            if monotonic_s() > give_up_s:
-                self.report.violations.append(f"{left} commits have not been settled")
-                break
             await asyncio.sleep(0.5)
-        await store.close()
+        if self._is_shared:
+            await self._settle()
         # What has not ended by then is judged as lost.
         if self._followers:
             _, late = await asyncio.wait(self._followers, timeout=30)
@@ -340,15 +347,51 @@ class StigmerTorture:
                 task.cancel()
             await asyncio.gather(*self._followers, return_exceptions=True)
 
+    async def _unfinished(self, pending: dict[str, Promise]) -> list[Promise]:
+        """Those that have not ended; what has ended is pending no more."""
+        left = []
+        asked = list(pending)
+        for begin in range(0, len(asked), _ASKED_AT_ONCE):
+            some = asked[begin : begin + _ASKED_AT_ONCE]
+            for execution_id, status in zip(some, await asyncio.gather(*map(self._status, some)), strict=True):
+                if status in FINAL_STATUSES:
+                    del pending[execution_id]
+                else:
+                    left.append(pending[execution_id])
+        return left
+
+    async def _status(self, execution_id: str) -> str:
+        """What a service says an execution is; empty if it does not say."""
+        url = f"http://127.0.0.1:{self._services.ports[0][1]}/api/v1/executions/{execution_id}"
+        with suppress(aiohttp.ClientError, OSError, asyncio.TimeoutError):
+            async with self._session.get(url, timeout=aiohttp.ClientTimeout(15)) as reply:
+                return str((await reply.json())["status"]) if reply.status == 200 else ""
+        return ""
+
+    def _store(self) -> Store:
+        """What the services keep."""
+        if self._is_shared:
+            return MongoStore(f"{self._mongo.url}/torture", retention_s=3600.0)
+        return SqliteStore(self._path / "service", retention_s=3600.0)
+
+    async def _settle(self) -> None:
+        """What is half-done in MongoDB is finished by the services, not by `verify`."""
+        store = MongoStore(f"{self._mongo.url}/torture", retention_s=3600.0)
+        give_up_s = monotonic_s() + _SETTLE_S_MAX
+        while left := await patiently(partial(store._database.commits.count_documents, {})):
+            if monotonic_s() > give_up_s:
+                self.report.violations.append(f"{left} commits have not been settled")
+                break
+            await asyncio.sleep(0.5)
+        await store.close()
+
     async def _compare(self) -> None:
         report = self.report
         codes = [await self._tree.stop(), *await asyncio.to_thread(self._services.stop)]
         report.violations += [f"a process ended with exit code {code}" for code in codes if code]
         self._journal.read(whole=True)
         report.violations += [f"the runner said: {line}" for line in self._tree.defects()]
-        code, summary, findings = await asyncio.to_thread(
-            verified, self._path, FASTRUNNER_STIGMER_MONGODB_URL=f"{self._mongo.url}/torture"
-        )
+        code, summary, findings = await asyncio.to_thread(verified, self._path / "service", **self._settings)
         report.violations += [f"verify: {finding}" for finding in findings]
         if code:
             report.violations.append(f"verify ended with exit code {code}: {summary}")
@@ -365,7 +408,8 @@ class StigmerTorture:
 
     async def _ledger(self) -> tuple[Ledger, dict[str, str]]:
         """All that the store has: events, and the status of each execution."""
-        store = MongoStore(f"{self._mongo.url}/torture", retention_s=3600.0)
+        store = self._store()
+        await patiently(store.open)
         ledger, statuses = Ledger(), {}
         after = 0
         while some := await patiently(partial(store.inspect, after)):
@@ -383,9 +427,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
+    parser.add_argument("--store", choices=_STORES, default=_STORES[0], help="mongo: two services on stand-ins")
+    parser.add_argument("--callers", type=int, default=_CALLERS, help="clients that each start one after the other")
     arguments = parser.parse_args()
     path = Path(tempfile.mkdtemp(prefix="stigmer-torture-"))
-    torture = StigmerTorture(arguments.seed, arguments.minutes * 60, path)
+    torture = StigmerTorture(arguments.seed, arguments.minutes * 60, path, arguments.store, arguments.callers)
     return asyncio.run(shown(torture, arguments.seed, path))
 
 
