@@ -152,6 +152,10 @@ class Connection:
         """Drops the connection, with a reset if something is unread."""
         self._socket.close()
 
+    def shut_down(self) -> None:
+        """Says that nothing more comes, and listens on."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def give_up_after(self, timeout_s: float) -> None:
         """Raises TimeoutError from then on, where the server takes or gives nothing for so long."""
         self._socket.settimeout(timeout_s)

@@ -256,6 +256,20 @@ def test_many_that_call_without_a_pause(server: ServerProcess) -> None:
                 assert connection.answer(stream).outcome == "status 12"
 
 
+def test_sockets_closed_on_one_side(server: ServerProcess) -> None:
+    """Whoever says that nothing more comes is gone for HTTP/2: with it go its calls and its descriptor."""
+    server.submit("quiet", "quiet")
+    before = server.descriptors()
+    with ExitStack() as stack:
+        for at in range(100):
+            connection = stack.enter_context(Connection(server.port, b"" if at % 4 == 0 else None))
+            if at % 4 > 1:
+                connection.call(1, SUBSCRIBE, FOLLOW, end=at % 4 == 2)
+            connection.shut_down()
+        until(lambda: server.descriptors() <= before + 2, "connections are kept")
+        until(lambda: server.open() == 0, "a call goes on")
+
+
 @pytest.fixture(scope="module")
 def logging_server() -> Iterator[ServerProcess]:
     with server_process() as server:

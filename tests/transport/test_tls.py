@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +264,39 @@ def test_names_in_certificates(tmp_path: Path) -> None:
         authorities.write_bytes(named.read_bytes())
         until(lambda: code(common, key, "ListExecutions") is grpc.StatusCode.UNAVAILABLE)
         assert runner.stop()[0] == 0
+
+
+def stranger(port: int, kind: int) -> None:
+    """Speaks no TLS, not all of it, not the right protocol, or nonsense within."""
+    context = ssl.create_default_context(cafile=AUTHORITY)
+    context.set_alpn_protocols((["http/1.1"], ["h2"])[kind % 2])
+    with socket.create_connection(("localhost", port), timeout=10) as plain, suppress(OSError):
+        if kind in (0, 1):
+            plain.sendall((b"GET / HTTP/1.1\r\nAuthorization: Bearer very-secret\r\n\r\n", b"\x16\x03\x01" * 99)[kind])
+        elif kind in (2, 3):
+            with context.wrap_socket(plain, server_hostname="localhost") as encrypted:
+                encrypted.sendall(b"very-secret" * 99)
+                encrypted.recv(1)
+        else:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            hello = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            with suppress(ssl.SSLWantReadError):
+                hello.do_handshake()
+            plain.sendall(outgoing.read()[: (50, -1)[kind % 2] or None])
+
+
+def test_strangers_fill_no_log(tmp_path: Path) -> None:
+    """Hundreds of them: whoever else comes is served, nothing stays open, and not a line is written."""
+    with running(tmp_path / "data", SERVE, FASTRUNNER_WORKERS="1", **FILES) as runner:
+        runner.wait_ready()
+        [worker] = [each["pid"] for each in runner.workers()]
+        before = len(os.listdir(f"/proc/{worker}/fd"))
+        for number in range(300):
+            stranger(runner.ports["grpc_port"], number % 6)
+        trusting = grpc.ssl_channel_credentials(AUTHORITY.read_bytes())
+        assert health(runner, trusting) == HealthCheckResponse.SERVING
+        until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= before + 2)
+        code, said, complained = runner.stop()
+    assert code == 0
+    assert "very-secret" not in said + complained
+    assert len((said + complained).splitlines()) < 50, complained

@@ -2,15 +2,31 @@
 
 import asyncio
 import random
+import struct
 from collections.abc import Iterator
 
 import pytest
 from hpack import Encoder
 
 from fastrunner._http2 import Bounds, Call, Session, header
-from tests.transport.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, decode, frame, message, settings
+from fastrunner.base import limits
+from tests.transport.frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    decode,
+    frame,
+    message,
+    settings,
+)
 
-BOUNDS = Bounds(16_384, 1_000_000, 100)
+BOUNDS = Bounds(16_384, 1_000_000, 1_000)
 PSEUDO = [(":method", "POST"), (":scheme", "http"), (":authority", "tests")]
 GRPC = ("content-type", "application/grpc")
 
@@ -116,6 +132,45 @@ def test_large_answers_wait_for_windows_and_take_turns(loop: asyncio.AbstractEve
     served.receive(frame(8, 0, 0, (2**20).to_bytes(4, "big")))
     assert (first + served.output()).count(b"grpc-status") == 2
     assert served.is_idle
+
+
+def test_leaving_in_two_steps(loop: asyncio.AbstractEventLoop) -> None:
+    """Calls that are on their way are taken until the client has heard; further ones are its to make elsewhere."""
+    served = session(loop)
+    served.receive(PREFACE + settings())
+    block = Encoder().encode([*PSEUDO, (":path", "/a"), GRPC])
+    [first] = taken(served, frame(HEADERS, 5, 1, block))
+    served.output()
+    served.retire()
+    last = 2**31 - 1
+    assert served.output() == frame(GOAWAY, 0, 0, struct.pack(">II", last, 0)) + frame(PING, 0, 0, b"retiring")
+    [second] = taken(served, frame(HEADERS, 5, 3, block))
+    assert not taken(served, frame(PING, ACK, 0, b"retiring"))
+    assert served.output() == frame(GOAWAY, 0, 0, struct.pack(">II", 3, 0))
+    assert not taken(served, frame(HEADERS, 5, 5, block))
+    refused_stream = 7
+    assert served.output() == frame(RST_STREAM, 0, 5, struct.pack(">I", refused_stream))
+    for call in (first, second):
+        assert not served.is_done
+        call.reply(b"x")
+        assert served.output().count(b"grpc-status") == 1
+    assert served.is_done
+
+
+def test_so_many_calls_at_once(loop: asyncio.AbstractEventLoop) -> None:
+    """Each comes with what follows its headers; the rest wait, and none is lost or told twice."""
+    served = session(loop)
+    block = Encoder().encode([*PSEUDO, (":path", "/a"), GRPC])
+    said = PREFACE + settings()
+    count = limits.HTTP2_CALLS_PER_TURN_MAX * 5 // 2
+    for stream in range(1, 2 * count, 2):
+        said += frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, message(b"%d" % stream))
+    turns = [taken(served, said)]
+    while served.has_more:
+        turns.append(taken(served, b""))
+    assert [len(calls) for calls in turns] == [100, 100, 50]
+    got = [call.take() for calls in turns for call in calls]
+    assert got == [b"%d" % stream for stream in range(1, 2 * count, 2)]
 
 
 def test_literals_are_read_back() -> None:

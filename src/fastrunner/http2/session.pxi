@@ -109,7 +109,8 @@ cdef class Session(_Output):
                 return
             self._has_preface = True
             at += PREFACE_SIZE
-        while end - at >= HEAD_SIZE and len(self._ready) < CALLS_PER_TURN_MAX:
+        # What follows a call's headers comes with them: its request is there.
+        while end - at >= HEAD_SIZE and (len(self._ready) < CALLS_PER_TURN_MAX or at[3] != HEADERS):
             size = (<Py_ssize_t>at[0] << 16) | (<Py_ssize_t>at[1] << 8) | at[2]
             if size > FRAME_SIZE_BYTES_MAX:
                 raise _Broken(FRAME_SIZE_ERROR, b"a frame is larger than the settings allow")
