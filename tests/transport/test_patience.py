@@ -3,23 +3,27 @@
 import asyncio
 import struct
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
-from fastrunner._http2 import Call, waiting_size_bytes
+from fastrunner._http2 import Bounds, Call, Session, waiting_size_bytes
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import GetExecutionRequest, SubscribeRequest
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.service.transport import connection as under_test
+from fastrunner.service.transport.deadlines import Deadlines
 from tests.integration.wire import Wire, execution, path, served, until
 from tests.transport.frames import (
     ACK,
     DATA,
+    END_HEADERS,
     END_STREAM,
     GOAWAY,
+    HEADERS,
     PING,
     PREFACE,
     SETTINGS,
@@ -27,6 +31,7 @@ from tests.transport.frames import (
     Connection,
     frame,
     message,
+    request_block,
     settings,
 )
 
@@ -353,3 +358,28 @@ async def test_fault_of_the_server_itself(monkeypatch: pytest.MonkeyPatch, caplo
             outcomes = [(await asyncio.to_thread(connection.answer, stream)).outcome for stream in (1, 3)]
         assert outcomes == ["status 13", "status 0"]
         assert "ZeroDivisionError" in caplog.text
+
+
+async def test_deadline_that_somebody_cannot_take() -> None:
+    """Those of other calls are kept, now and later."""
+    loop = asyncio.get_running_loop()
+    session = Session(Bounds(16_384, 1_000, 10), lambda: None, lambda *_: None, loop.create_future)
+    session.receive(PREFACE + settings())
+    deadlines = Deadlines()
+    told: list[bool] = []
+
+    def broken(_: bool) -> None:
+        raise ZeroDivisionError
+
+    def call(stream: int, closed: Callable[[bool], None], timeout: str) -> None:
+        block = request_block("/a.B/C", grpc_timeout=timeout)
+        [begun] = session.receive(frame(HEADERS, END_HEADERS, stream, block))
+        begun.watch(closed)
+        deadlines.begin(begun)
+
+    call(1, broken, "1m")
+    call(3, told.append, "1m")
+    await until(lambda: told == [True])
+    call(5, told.append, "2m")
+    await until(lambda: told == [True, True])
+    deadlines.close()

@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_receiving = self._is_pumping = self._is_held = self._is_ending = False
+        self._is_receiving = self._is_pumping = self._is_held = self._is_going_on = self._is_ending = False
         self.active_s = self._heard_s = self._made_s = self._busy_s = monotonic_s()
         """When something last came or went, on the monotonic clock."""
         self._ends_s = self._made_s + limits.GRPC_CONNECTION_AGE_MS_MAX / 1000 * random.uniform(0.9, 1.1)
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         if self.session.output_size_bytes:
             self._flush()
         if self._is_held:
-            self._go_on()
+            self._go_on_soon()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - Protocol's
         """See Protocol."""
@@ -146,13 +146,20 @@ class Connection(asyncio.Protocol):
             self._is_held = True
             self._transport.pause_reading()
         if self._is_held:
+            self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        if not self._is_going_on:
+            self._is_going_on = True
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Listens again unless the client does not read: to what has come already, then to the socket."""
+        self._is_going_on = False
         if self._transport.is_closing() or self._is_held_back():
             return
         if self.session.has_more:
+            self._host.turns.arrived(self._socket)
             self._take(b"")
         elif self._is_held:
             self._is_held = False

@@ -7,6 +7,7 @@ may take the coarser is its group: there are some dozens for each doubling of th
 
 import asyncio
 import heapq
+import logging
 import math
 from typing import Final
 
@@ -15,6 +16,7 @@ from fastrunner.base.clock import monotonic_s, wall_ms
 
 __all__ = ["Deadlines"]
 
+_log = logging.getLogger(__name__)
 _FINEST_S: Final = 0.0625
 _PARTS: Final = 64
 """A call may end later than its deadline by one part of so many of its time."""
@@ -63,6 +65,10 @@ class Deadlines:
         now_s = monotonic_s()
         while self._due_s and self._due_s[0] <= now_s:
             for call in list(self._groups.pop(heapq.heappop(self._due_s))):
-                call.expire()
+                try:
+                    call.expire()
+                except Exception:
+                    # Others have their deadlines too.
+                    _log.exception("a call failed inside the transport")
         if self._due_s:
             self._wake()
