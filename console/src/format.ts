@@ -10,13 +10,22 @@ export const count = (value: number): string => COUNT.format(value);
 /** "1 event", "1,200 events". */
 export const counted = (value: number, noun: string): string => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 
+/** What a clock can show; senders may give numbers beyond that, such as nanoseconds. */
+const TIME_MS_MAX = 8.64e15;
+const isTime = (time_ms: number): boolean => Math.abs(time_ms) <= TIME_MS_MAX;
+
+/** ISO 8601; what is no time, as the number that it is. */
+export const isoTime = (time_ms: number): string =>
+  isTime(time_ms) ? new Date(time_ms).toISOString() : `${time_ms} ms, which is no time`;
+
 export function exactTime(time_ms: number): string {
   if (!time_ms) return "not yet";
-  return `${LONG.format(time_ms)} (${new Date(time_ms).toISOString()})`;
+  return isTime(time_ms) ? `${LONG.format(time_ms)} (${isoTime(time_ms)})` : isoTime(time_ms);
 }
 
 /** The time of day, with the date where it is another day. */
 export function clockTime(time_ms: number, now_ms: number): string {
+  if (!isTime(time_ms)) return isoTime(time_ms);
   const same = new Date(time_ms).toDateString() === new Date(now_ms).toDateString();
   return same ? CLOCK.format(time_ms) : `${DAY.format(time_ms)} ${CLOCK.format(time_ms)}`;
 }

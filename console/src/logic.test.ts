@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import type { AcceptedDocument, Event, Execution, Schedule, Trigger } from "./api";
-import { bytes, duration, offset, relativeTime, sizeBytes } from "./format";
+import { bytes, clockTime, duration, exactTime, isoTime, offset, relativeTime, sizeBytes } from "./format";
 import { Fold } from "./fold";
 import { merged } from "./pages/Executions";
 import { pairsOf, requestText } from "./ui/Fields";
@@ -18,6 +18,14 @@ const execution = (changes: Partial<Execution>): Execution => ({
 });
 
 describe("numbers and times", () => {
+  it("shows what is no time as the number that it is", () => {
+    const nanoseconds = 1_796_004_150_730_000_000;
+    for (const text of [isoTime(nanoseconds), exactTime(nanoseconds), clockTime(nanoseconds, 1)]) {
+      expect(text).toBe("1796004150730000000 ms, which is no time");
+    }
+    expect([isoTime(0), exactTime(0), isoTime(-1)]).toEqual(["1970-01-01T00:00:00.000Z", "not yet", "1969-12-31T23:59:59.999Z"]);
+  });
+
   it("are said with two units at most", () => {
     expect([12, 3210, 45_000, 245_000, 7_800_000, 200_000_000].map(duration)).toEqual([
       "12 ms", "3.21 s", "45.0 s", "4 min 5 s", "2 h 10 min", "2 d 7 h",

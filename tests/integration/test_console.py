@@ -1,21 +1,27 @@
 """The console in a real browser, before a real service and a real runner: what it shows, does, and how it goes on."""
 
 import contextlib
+import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+import grpc
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
 from fastrunner.access.callers import line_of
+from fastrunner.stigmer.reports import SERVICE
 from tests.integration.callbacks import free_port
 from tests.integration.runner_process import ROOT, SERVE, running
-from tests.integration.stigmer import TOKEN, ServiceProcess, service_process
+from tests.integration.stigmer import TOKEN, ServiceProcess, event, service_process
 from tests.mongodb import MongoServer
 from tests.outside import require_tool
 from tests.redis import redis_server
@@ -535,6 +541,70 @@ def test_a_page_asks_for_each_thing_once_and_together_with_its_files(place: Plac
     [script] = [path for path in started if path.endswith(".js")]
     ended = page.evaluate("(path) => performance.getEntriesByName(location.origin + path)[0].responseEnd", script)
     assert all(started[path] <= ended for path in first), "the page is not run yet"
+
+
+HTML = "<img src=x onerror=alert(1)>\"'`${1}</script>"
+DEEP = "[" * 200 + "]" * 200
+HOSTILE = (
+    {"event_type": "workflow_started", "message": HTML, "workflow_name": HTML},
+    {"task_name": HTML, "task_reference": f"/do/0/{HTML}"},
+    {
+        "event_type": "task_completed",
+        "task_name": HTML,
+        "task_reference": f"/do/0/{HTML}",
+        "output_json": json.dumps({"__proto__": {"a": HTML}, "constructor": 1, HTML: HTML, "": None}),
+    },
+    {"task_name": "toString", "task_reference": "__proto__"},
+    {"event_type": "task_completed", "task_name": "toString", "task_reference": "__proto__", "output_json": DEEP},
+    {"event_type": "constructor", "task_name": "x", "task_reference": "constructor"},
+    {"event_type": "task_retry", "task_reference": "/do/1/a", "message": f"is retried in {'9' * 400} h after x"},
+    {"event_type": "task_completed", "task_reference": "/do/2/bad", "output_json": "{no JSON"},
+    {"task_name": "deep", "task_reference": "/do/3/x", "iteration": [2**31 - 1, 0, 5]},
+    {
+        "event_type": "task_failed",
+        "task_name": "deep",
+        "task_reference": "/do/3/x",
+        "iteration": [2**31 - 1, 0, 5],
+        "error": {"message": HTML, "code": HTML, "type": "javascript:alert(1)"},
+    },
+    # Nanoseconds, and times before there were any.
+    {"task_name": "late", "task_reference": "/do/4/late", "timestamp_ms": 1_796_004_150_730_000_000},
+    {"task_name": "n" * 5000, "task_reference": "/do/5/" + "n" * 5000, "timestamp_ms": -5},
+    {"event_type": "workflow_paused", "message": HTML},
+)
+"""Events that senders may send."""
+
+
+def report(place: Place, execution_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+    """As a runner does."""
+    sent = [event(execution_id, number, **fields) for number, fields in enumerate(events, 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{place.service.grpc_port}") as channel:
+        call = channel.unary_unary(f"/{SERVICE}/ReportProgressBatch", None, None)
+        request = ReportProgressBatchRequest(events=sent).SerializeToString()
+        call(request, metadata=(("authorization", f"Bearer {TOKEN}"),), timeout=30)
+
+
+def test_what_senders_say_is_text_whatever_it_is(place: Place, page: Page) -> None:
+    """It is shown, runs nothing and breaks nothing, in every pane and at every event."""
+    said: list[str] = []
+    page.on("dialog", lambda dialog: said.append(dialog.message))
+    report(place, HTML, HOSTILE)
+    at = f"/x/{quote(HTML, safe='')}"
+    for pane in ("diagram", "timeline", "events", "value", "none", "__proto__"):
+        page.goto(f"{at}?pane={pane}&range=0-1e309&task=__proto__")
+        expect(page.get_by_role("heading", name=HTML)).to_be_visible()
+        expect(page.locator(".connection")).to_have_text("live")
+    for number in (*range(len(HOSTILE) + 2), 10**14):
+        page.goto(f"{at}@{number}")
+        expect(page.locator(".connection")).to_have_text("live")
+        for key in ("3", "j", "k", "2", "1"):
+            page.keyboard.press(key)
+        expect(page.locator(".why")).to_contain_text(HTML)
+    page.goto(f"{at}@3")
+    expect(page.locator(".value .json")).to_contain_text(HTML)
+    page.goto("/")
+    expect(page.get_by_role("link", name=HTML).first).to_be_visible()
+    assert said == []
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -187,6 +187,7 @@ async def test_what_a_query_may_not_be(tmp_path: Path, path: str, words: str) ->
         ("/executions", {**START, "timeout_s": "1"}, "timeout_s"),
         ("/executions", {**START, "labels": {"a": 1}}, "labels.a"),
         ("/executions", {**START, "id": "e" * 256}, "id"),
+        ("/executions", {**START, "id": ".."}, "id"),
         ("/executions/e/cancel", {"reason": "x" * 1025}, "reason"),
     ],
 )
@@ -194,6 +195,15 @@ async def test_what_a_body_may_not_be(tmp_path: Path, path: str, body: Any, fiel
     async with service(tmp_path) as (_, _, client):
         status, problem = await ask(client, "POST", f"/api/v1{path}", body, headers=WRITE)
         assert (status, [each["field"] for each in problem["problems"]]) == (400, [field])
+
+
+async def test_what_is_asked_beyond_the_last_event(tmp_path: Path) -> None:
+    """It is not told that it is there."""
+    async with service(tmp_path) as (_, reporter, client):
+        await reporter.send(event("e", 1, "workflow_started"), event("e", 2))
+        for after in (2, 3, 2**53 - 1):
+            page = (await ask(client, "GET", f"/api/v1/executions/e/events?after={after}"))[1]
+            assert page == {"events": [], "last_sequence": 2, "has_ended": False}
 
 
 async def test_bodies_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +292,8 @@ async def test_what_changes_something_must_be_meant(tmp_path: Path) -> None:
                 path = "/api/v1" + operation.path.replace("{id}", "e")
                 status, problem = await ask(client, "POST", path, {})
                 assert (status, "X-Requested-By" in problem["detail"]) == (403, True)
+        sent = {**WRITE, "Content-Type": "application/json", "Content-Encoding": "gzip"}
+        assert (await ask(client, "POST", "/api/v1/executions/e/cancel", data=b"{}", headers=sent))[0] == 415
 
 
 async def test_callers_and_their_roles(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ async def executions(client: Client, product: str) -> None:
     assert (found[-2]["data"]["event_type"], found[-1]["event"]) == ("workflow_completed", "end")
     assert await client.follow("small", after=len(found) - 1) == [{"status": 204}]
     assert (await client.follow("small", after=99))[0]["event"] == "reset"
+    beyond = (await client.get("/executions/small/events?after=9007199254740991"))[1]
+    assert beyond == {"events": [], "last_sequence": len(found) - 1, "has_ended": True}
     page = (await client.get("/executions/small/events?after=1&count=1"))[1]
     assert ([each["sequence_number"] for each in page["events"]], page["has_ended"]) == ([2], True)
     assert (await client.get("/executions/small"))[1]["output_json"] == '{"a":1}'

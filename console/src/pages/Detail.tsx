@@ -1,6 +1,6 @@
 // What one event says; where none is chosen, what has become of the execution.
 import type { ErrorDetails, Event, Execution } from "../api";
-import { counted, duration } from "../format";
+import { counted, duration, isoTime } from "../format";
 import { addressOf, executionPath } from "../router";
 import { CopyButton } from "../ui/Copy";
 import { State } from "../ui/State";
@@ -41,7 +41,7 @@ export function Detail({ execution, event, startedAt_ms, isRaw, onRaw }: Propert
           <CopyButton text={address} what="the link to this event" label="Copy link" />
         </div>
         <dl class="facts">
-          <div><dt>at</dt><dd class="num"><Time at_ms={event.timestamp_ms ?? 0} /> <span class="soft">{event.timestamp_ms ? new Date(event.timestamp_ms).toISOString() : ""}</span></dd></div>
+          <div><dt>at</dt><dd class="num"><Time at_ms={event.timestamp_ms ?? 0} /> <span class="soft">{event.timestamp_ms ? isoTime(event.timestamp_ms) : ""}</span></dd></div>
           {event.task_reference ? <div><dt>task</dt><dd><code>{event.task_reference}</code></dd></div> : null}
           {startedAt_ms && event.timestamp_ms && startedAt_ms < event.timestamp_ms ? (
             <div><dt>took</dt><dd class="num">{duration(event.timestamp_ms - startedAt_ms)}</dd></div>

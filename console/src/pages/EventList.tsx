@@ -1,7 +1,7 @@
 // All events of an execution, however many; the latest stays in sight while it is followed.
 import { useMemo } from "preact/hooks";
 import type { Event } from "../api";
-import { count, offset } from "../format";
+import { count, isoTime, offset } from "../format";
 import { Shape } from "../ui/State";
 import { Virtual } from "../ui/Virtual";
 
@@ -84,7 +84,7 @@ export function EventList({ events, version, only, selected, isFollowing, onSele
             onClick={() => onSelect(event.sequence_number)}
           >
             <span class="num event-number">{event.sequence_number}</span>
-            <span class="num event-time" title={event.timestamp_ms ? new Date(event.timestamp_ms).toISOString() : ""}>
+            <span class="num event-time" title={event.timestamp_ms ? isoTime(event.timestamp_ms) : ""}>
               {offset((event.timestamp_ms ?? 0) - start_ms)}
             </span>
             <Shape status={SHAPES[event.event_type] ?? "idle"} />

@@ -178,4 +178,12 @@ describe("its scale", () => {
       expect(tick > 1100 && tick < 61_100).toBe(false);
     }
   });
+
+  it("has an axis however long it is: senders may give numbers that are no times", () => {
+    const until_ms = 2 ** 62;
+    const endless = warpOf(1000, until_ms, []);
+    const ticks = ticksOf(endless, { from: 0, to: endless.length }, 800, 1000, []);
+    expect(ticks.length).toBeGreaterThan(4);
+    expect(ticks.length).toBeLessThan(12);
+  });
 });

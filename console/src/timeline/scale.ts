@@ -91,7 +91,10 @@ export function ticksOf(
   apart_px = 76,
 ): number[] {
   const perPx = (view.to - view.from) / Math.max(1, width_px);
-  const step = STEPS.find((each) => each >= perPx * apart_px) ?? STEPS[STEPS.length - 1] ?? 1;
+  const wanted = perPx * apart_px;
+  const longest = STEPS[STEPS.length - 1] ?? 1;
+  // However long it is, there are as many steps as have room.
+  const step = STEPS.find((each) => each >= wanted) ?? Math.ceil(wanted / longest) * longest;
   const ticks: number[] = [];
   let from = warp.back(view.from) - start_ms;
   const to = warp.back(view.to) - start_ms;

@@ -203,7 +203,7 @@ class RunnerBackend(RunnerSide):
         )
         reply = parsed(query_pb2.GetEventsResponse, encoded)
         messages: list[bytes] = []
-        size_bytes, last = 0, after
+        size_bytes = last = 0
         for event in reply.events:
             message = event.SerializeToString()
             size_bytes += len(message)

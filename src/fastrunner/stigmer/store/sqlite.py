@@ -359,8 +359,9 @@ def _events_after(
             if messages and size_bytes > size_bytes_max:
                 break
             messages.append(message)
-    # More may have come between the two looks.
-    return EventsPage(messages, max(last_sequence, after + len(messages)), status in FINAL_STATUSES)
+    # More may have come between the two looks; whoever asks for what is not there yet is not told that it is.
+    shown = max(last_sequence, after + len(messages)) if messages else last_sequence
+    return EventsPage(messages, shown, status in FINAL_STATUSES)
 
 
 def _inspect(db: apsw.Connection, after: int) -> Sequence[Inspected]:

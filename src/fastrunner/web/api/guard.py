@@ -177,6 +177,9 @@ class Guard:
             )
         if request.can_read_body and request.content_type != "application/json":
             raise Refused(415, f"Content-Type {request.content_type} is not taken: send application/json")
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if request.can_read_body and encoding not in ("identity", ""):
+            raise Refused(415, f"Content-Encoding {encoding[:40]} is not taken: send the body as it is")
 
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:

@@ -6,7 +6,7 @@ that may hold any JSON exactly ends in `_json`. What is not known here is refuse
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fastrunner.base import limits
 
@@ -100,10 +100,17 @@ class WorkflowRef(_Shape):
     """Of its document; empty: the latest when the execution is started."""
 
 
+def _reachable(execution_id: str) -> str:
+    """Whoever reads an address leaves these parts of a path out, however they are written."""
+    if execution_id in (".", ".."):
+        raise ValueError("no address could have that as a part: take another one")
+    return execution_id
+
+
 class StartExecution(_Shape):
     """An execution to be started."""
 
-    id: Annotated[str, Field(max_length=limits.EXECUTION_ID_SIZE_BYTES_MAX)] = ""
+    id: Annotated[str, Field(max_length=limits.EXECUTION_ID_SIZE_BYTES_MAX), AfterValidator(_reachable)] = ""
     """The caller's id; asking for the same again is harmless, and something else under it is a conflict. Empty: one is
     made."""
     workflow: WorkflowRef
