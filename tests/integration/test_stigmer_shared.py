@@ -36,6 +36,7 @@ from tests.integration.stigmer import (
 from tests.mongodb import MongoServer, fresh_url
 from tests.redis import RedisServer, redis_server
 from tests.unit.stigmer_deaths import Died, Life, bound
+from tests.unit.stigmer_stores import opened
 
 Served = tuple[StigmerService, Reporter, Client]
 START = {"workflow": {"namespace": "tests", "name": "small"}}
@@ -387,8 +388,7 @@ async def test_what_a_dead_one_left_half_done_is_shown(url: str, monkeypatch: py
 
 async def test_verify_finishes_what_nobody_is_there_to_finish(url: str) -> None:
     """What ends by that is kept for as long as services keep it."""
-    dead = MongoStore(url, retention_s=1.0)
-    await dead._database.open()
+    dead = await opened(url, counts=False, retention_s=1.0)
     # It numbers and makes the execution, notes it, and stores both events.
     bound(dead, Life(1 + 1 + 1 + 2))
     late = [event("e", 1, "workflow_started"), event("e", 2, "workflow_completed", status="completed")]
@@ -399,8 +399,7 @@ async def test_verify_finishes_what_nobody_is_there_to_finish(url: str) -> None:
         0,
         {"executions": 1, "events": 2, "unfinished": 0, "findings": 0},
     )
-    store = MongoStore(url, retention_s=1.0)
-    await store.open()
+    store = await opened(url, retention_s=1.0)
     assert await store.expire(wall_ms() + 24 * 3_600_000, 10) == 0
     assert (await store.find("e")).standing.status == "completed"
     await store.close()

@@ -8,6 +8,9 @@ from fastrunner.stigmer.store import Arrived, Filter, NewExecution, Store
 from fastrunner.stigmer.store.mongodb.store import MongoStore
 from fastrunner.stigmer.verify import Verified, verify
 
+RETENTION_S = 3600.0
+"""How long what has ended is kept."""
+
 
 def arrived(execution_id: str, sequence: int, event_type: str = "task_started", **more: Any) -> Arrived:
     """An event of an execution."""
@@ -49,3 +52,13 @@ async def counted(store: Store, **which: Any) -> dict[str, int]:
     if isinstance(store, MongoStore):
         await store.reconcile()
     return dict(await store.counts(Filter(**which)))
+
+
+async def opened(url: str, *, counts: bool = True, retention_s: float = RETENTION_S) -> MongoStore:
+    """A store on a database; without its counting in the background, unless that is wanted."""
+    store = MongoStore(url, retention_s)
+    if counts:
+        await store.open()
+    else:
+        await store._database.open()
+    return store

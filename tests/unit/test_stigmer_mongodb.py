@@ -18,18 +18,12 @@ from fastrunner.stigmer.store.mongodb.store import MongoStore
 from tests.integration.stigmer import until
 from tests.mongodb import fresh_url
 from tests.unit.stigmer_deaths import Died, Life, bound, day
-from tests.unit.stigmer_stores import arrived, counted, findings, new, whole
+from tests.unit.stigmer_stores import arrived, counted, findings, new, opened, whole
 
 
 @pytest.fixture
 def url(mongo_url: str) -> str:
     return fresh_url(mongo_url)
-
-
-async def opened(url: str) -> MongoStore:
-    store = MongoStore(url, retention_s=3600.0)
-    await store.open()
-    return store
 
 
 @pytest.fixture
@@ -107,8 +101,7 @@ async def test_counters_move_by_themselves_also_those_of_a_dead_service(
 ) -> None:
     monkeypatch.setattr(limits, "STIGMER_COUNTING_INTERVAL_S", 0.05)
     monkeypatch.setattr(limits, "STIGMER_MOVES_MAX", 2)
-    dead = MongoStore(url, retention_s=3600.0)
-    await dead._database.open()
+    dead = await opened(url, counts=False)
     for number in range(5):
         await dead.record(new(f"e{number}"))
     # It planned a batch, and performed half of it.
@@ -169,8 +162,7 @@ def between(store: MongoStore, meanwhile: Callable[[], Coroutine[Any, Any, Any]]
 
 
 async def test_what_is_forgotten_is_gone_whoever_counts_meanwhile(url: str) -> None:
-    store, other = MongoStore(url, retention_s=3600.0), await opened(url)
-    await store._database.open()
+    store, other = await opened(url, counts=False), await opened(url)
     await other.take(whole("e"))
     between(store, other.reconcile)
     assert await store.expire(wall_ms() + 3_700_000, 10) == 1
@@ -183,8 +175,7 @@ async def test_what_is_forgotten_is_gone_whoever_counts_meanwhile(url: str) -> N
 async def test_events_that_come_while_theirs_is_forgotten_are_kept(url: str) -> None:
     """Those who send it again begin it anew: everything is there once, and nothing that nobody finds."""
     for calls in range(1, 12):
-        store, other = MongoStore(url, retention_s=3600.0), await opened(url)
-        await store._database.open()
+        store, other = await opened(url, counts=False), await opened(url)
         execution_id = f"e{calls}"
         await other.take(whole(execution_id))
         left = [calls]
@@ -251,8 +242,7 @@ async def test_what_a_document_cannot_hold_is_refused(store: MongoStore, monkeyp
 
 async def test_changes_are_counted_together(url: str) -> None:
     """Executions that have changed several times are one batch, of one move each."""
-    store = MongoStore(url, retention_s=3600.0)
-    await store._database.open()
+    store = await opened(url, counts=False)
     for number in range(5):
         events = whole(f"e{number}")
         for at in range(0, len(events), 2):

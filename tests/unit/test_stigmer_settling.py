@@ -16,7 +16,7 @@ from fastrunner.stigmer.store.mongodb.store import MongoStore
 from tests.integration.stigmer import until
 from tests.mongodb import fresh_url
 from tests.unit.stigmer_deaths import Died, Life, bound
-from tests.unit.stigmer_stores import arrived, counted, findings, new, whole
+from tests.unit.stigmer_stores import arrived, counted, findings, new, opened, whole
 
 ALL = 10**7
 
@@ -32,19 +32,9 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "STIGMER_SETTLE_AGAIN_S", 0.0)
 
 
-async def opened(url: str, *, counts: bool = False) -> MongoStore:
-    """A store; without its counting in the background, unless it is wanted."""
-    store = MongoStore(url, retention_s=3600.0)
-    if counts:
-        await store.open()
-    else:
-        await store._database.open()
-    return store
-
-
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[MongoStore]:
-    store = await opened(url)
+    store = await opened(url, counts=False)
     yield store
     await store.close()
 
@@ -57,7 +47,7 @@ async def settled(store: MongoStore) -> Taken:
 
 async def dead(url: str, writes: int) -> MongoStore:
     """A service that lives for so many writes."""
-    store = await opened(url)
+    store = await opened(url, counts=False)
     bound(store, Life(writes))
     return store
 
@@ -81,7 +71,7 @@ async def test_nobody_has_to_send_again_what_a_death_left_stored(mongo_url: str)
         else:
             await store.close()
             break
-        store = await opened(url)
+        store = await opened(url, counts=False)
         await settled(store)
         await store.expire(wall_ms(), 10)
         await store.reconcile()
@@ -134,7 +124,7 @@ async def test_all_of_it_is_told(url: str, store: MongoStore) -> None:
 async def test_an_event_after_the_end_is_a_violation_once_whoever_dies(mongo_url: str) -> None:
     for writes in range(1, 8):
         url = fresh_url(mongo_url)
-        store = await opened(url)
+        store = await opened(url, counts=False)
         await store.take(whole("e"))
         await store.reconcile()
         mortal = await dead(url, writes)
@@ -174,7 +164,7 @@ async def test_a_note_is_settled_twice_before_it_goes(
 
 
 async def test_whoever_lives_removes_the_note_of_what_is_whole(url: str) -> None:
-    store = await opened(url, counts=True)
+    store = await opened(url)
     for number in range(3):
         await store.take(whole(f"e{number}"))
 
@@ -209,7 +199,7 @@ async def test_only_so_much_is_settled_at_one_look(
 async def test_several_may_settle_while_others_take(url: str, seed: int) -> None:
     """What the dead ones have stored, and what others store of the same executions: all of it once."""
     chance = random.Random(seed)
-    stores = [await opened(url) for _ in range(3)]
+    stores = [await opened(url, counts=False) for _ in range(3)]
     executions = {f"e{number}": whole(f"e{number}", chance.randrange(12)) for number in range(8)}
     for _ in range(4):
         mortal = await dead(url, chance.randrange(3, 40))

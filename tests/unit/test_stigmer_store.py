@@ -26,10 +26,9 @@ from fastrunner.stigmer.store import (
     Taken,
     WorkflowKey,
 )
-from fastrunner.stigmer.store.mongodb.store import MongoStore
 from fastrunner.stigmer.store.sqlite import SqliteStore
 from tests.mongodb import fresh_url
-from tests.unit.stigmer_stores import arrived, counted, findings, new, whole
+from tests.unit.stigmer_stores import RETENTION_S, arrived, counted, findings, new, opened, whole
 
 Opening = Callable[[], Awaitable[Store]]
 
@@ -38,17 +37,15 @@ Opening = Callable[[], Awaitable[Store]]
 def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
     """Opens the same store, each time."""
     if request.param == "sqlite":
-        make: Callable[[], Store] = lambda: SqliteStore(tmp_path, retention_s=3600.0)  # noqa: E731
-    else:
-        url = fresh_url(request.getfixturevalue("mongo_url"))
-        make = lambda: MongoStore(url, retention_s=3600.0)  # noqa: E731
 
-    async def opened() -> Store:
-        store = make()
-        await store.open()
-        return store
+        async def make() -> Store:
+            store = SqliteStore(tmp_path, RETENTION_S)
+            await store.open()
+            return store
 
-    return opened
+        return make
+    url = fresh_url(request.getfixturevalue("mongo_url"))
+    return lambda: opened(url)
 
 
 @pytest.fixture
