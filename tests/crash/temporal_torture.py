@@ -38,8 +38,6 @@ _CALLERS = 12
 _REST_S_MAX = 180.0
 _EXPECTED = "Temporal at "
 """What a replica may say of a server that is killed."""
-KINDS = tuple(kind for kind in kinds if kind != "messages")
-"""What this engine executes."""
 
 
 class TemporalTorture:
@@ -153,7 +151,7 @@ class TemporalTorture:
         number = 0
         while not self.stopping.is_set():
             number += 1
-            promise = Promise(f"t{caller}-{number}-{chance.randrange(2**32):08x}", chance.choice(KINDS))
+            promise = Promise(f"t{caller}-{number}-{chance.randrange(2**32):08x}", chance.choice(kinds))
             self._promises.append(promise)
             if promise.kind in HEARS:
                 promise.pair = promise.execution_id

@@ -3,8 +3,8 @@
     python -m tests.golden.make_histories
 
 `histories-v<SEMANTICS>.json.gz` has them by name; `tests/integration/test_temporal_golden.py` replays those of every
-version. Which kinds there are is the tables of the equality tests, `KINDS` below, what commands and outages do, and the
-bus of events. A version that is not released yet may be recorded anew.
+version. Which kinds there are is the tables of the equality tests, `KINDS` below, what commands and outages do, the bus
+of events, sinks, the lifecycle, and schedules. A version that is not released yet may be recorded anew.
 """
 
 import asyncio
@@ -22,9 +22,13 @@ from tests.golden.make import FOLDER
 from tests.integration.callbacks import free_port
 from tests.integration.engines import CALL, ENDLESS, SET, WAIT, Performer, document, submission, until, until_status
 from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal
+from tests.integration.temporal_replays import replayable
+from tests.integration.test_event_sinks import receiving
 from tests.integration.test_temporal import LONG, REGISTERED, SCENARIOS
 from tests.integration.test_temporal_events import SCENARIOS as HEARD
 from tests.integration.test_temporal_events import event, listening, typed
+from tests.integration.test_temporal_schedules import schedule, scheduling
+from tests.unit.test_schedule_leader import Runner
 
 if TYPE_CHECKING:
     from fastrunner.engine.temporal.engine import TemporalEngine
@@ -81,7 +85,7 @@ class _Recorder:
             if meanwhile is not None:
                 await meanwhile(engine, execution_id, cluster)
             await self._keep(engine, name, execution_id)
-            if options.get("settings"):
+            if name == "detached":
                 await self._keep(engine, f"{name} report", f"{execution_id}~report")
 
     async def _keep(self, engine: "TemporalEngine", name: str, workflow_id: str) -> None:
@@ -166,6 +170,70 @@ async def _outage(recorder: _Recorder) -> None:
             await recorder._keep(engine, "outage", execution_id)
 
 
+async def _told_later(recorder: _Recorder) -> None:
+    """One that ends with its first turn, while its receiver is away."""
+    async with cluster_on(recorder._address) as cluster:
+        nobody = {"stigmer_service_endpoint": f"127.0.0.1:{free_port()}"}
+        async with cluster.engine(settings=nobody) as engine:
+            await engine.submit(submission("e-told-later", SET))
+            await until_status(engine, "e-told-later", "completed", timeout_s=_TIMEOUT_S)  # type: ignore[arg-type]
+        async with cluster.engine() as engine:
+            await recorder._keep(engine, "told later", "e-told-later")
+
+
+async def _sink(recorder: _Recorder) -> None:
+    """A sink that takes what is emitted, once it is there."""
+    from fastrunner.engine.temporal.event_messages import sink_id_of
+
+    text, _ = HEARD["emit"]
+    async with receiving() as receiver, cluster_on(recorder._address) as cluster:
+        receiver.answer = lambda _: 500 if len(receiver.attempts) < 2 else 202
+        async with cluster.engine(sinks=f"http://127.0.0.1:{receiver.port}/in") as engine:
+            await engine.submit(submission("e-sink", typed(text, 0), input_json=b'{"n": 2}'))
+            [name] = engine.events_door.sinks
+            sink_id = sink_id_of(cluster.queue, name)
+            await until(lambda: bool(receiver.taken), "an event at the sink", _TIMEOUT_S)
+            await recorder._keep(engine, "sink", sink_id)
+
+
+async def _lifecycle(recorder: _Recorder) -> None:
+    """One whose lifecycle sink is there when it has ended, and its history has been continued."""
+    from fastrunner.engine.temporal.telling import tell_id_of
+
+    async with receiving() as away:
+        port = away.port
+    settings = {"lifecycle_sinks": f"http://127.0.0.1:{port}/in", "egress_allow": "127.0.0.1"}
+    async with (
+        cluster_on(recorder._address) as cluster,
+        cluster.engine({"call_http": opened()}, settings=settings, history_events_max=1) as engine,
+    ):
+        await engine.submit(submission("e-lifecycle", LONG))
+        await recorder._keep(engine, "lifecycle", "e-lifecycle")
+        async with receiving(port):
+            await recorder._keep(engine, "lifecycle rest", tell_id_of("e-lifecycle"))
+
+
+async def _schedules(recorder: _Recorder) -> None:
+    """Schedules by the clock, which are paused, resumed and continued, and by events."""
+    from fastrunner.engine.temporal.schedule_messages import schedule_id_of
+
+    runner = Runner()
+    async with cluster_on(recorder._address) as cluster, scheduling(cluster, runner) as (schedules, engine):
+        await schedules.add(schedule("often", every_ms=100), b"1")
+        await schedules.add(schedule("each", on={"one": {"with": {"type": cluster.queue}}}), b"1")
+        await until(lambda: len(runner.started) > 5, "executions of a schedule", _TIMEOUT_S)
+        await schedules.pause("often", "stocktaking")
+        for number in range(3):
+            await engine.events_door.publish([event(number, cluster.queue)], None)
+        await until(lambda: sum("event" in each for each in runner.started) == 3, "executions by events", _TIMEOUT_S)
+        await schedules.resume("often")
+        for name in ("often", "each"):
+            workflow_id = schedule_id_of(cluster.queue, name)
+            await replayable(engine._client.get_workflow_handle(workflow_id))
+            await recorder.keep(engine, f"schedule {name}", workflow_id)
+            await schedules.delete(name)
+
+
 async def _until_sequence(engine: "TemporalEngine", execution_id: str, name: str) -> None:
     deadline_s = monotonic_s() + _TIMEOUT_S
     while getattr(await engine.get(execution_id), name) < limits.TEMPORAL_EVENTS_UNREPORTED_MAX:
@@ -184,11 +252,15 @@ async def histories(address: str) -> Recorded:
     await recorder.record("cancelled", WAIT.replace("milliseconds: 200", "minutes: 5"), _cancelled)
     await recorder.record("cancelled call", CALL, _killed, performer=Performer())
     await recorder.record("continued", LONG, history_events_max=1)
-    await recorder.record("detached", SET, settings={"temporal_report": "detached"})
+    await recorder.record("detached", WAIT, settings={"temporal_report": "detached"})
+    await _told_later(recorder)
     for number, (name, (text, events)) in enumerate(HEARD.items()):
         await recorder.record(heard(name), typed(text, number), _told([typed(each, number) for each in events]))
     await _bus(recorder)
     await _outage(recorder)
+    await _sink(recorder)
+    await _lifecycle(recorder)
+    await _schedules(recorder)
     return recorder.recorded
 
 

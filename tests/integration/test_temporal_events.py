@@ -21,6 +21,7 @@ from fastrunner.errors import IdTaken, InvalidRequest, TooLarge, Unavailable
 from fastrunner.tasks.emit.perform import Emit
 from tests.integration.engines import all_events, bus_of, document, engine_on, submission, until, until_status
 from tests.integration.temporal_engines import cluster_on, opened, reported, serving_temporal, shown
+from tests.integration.temporal_replays import replayed
 from tests.integration.test_event_sinks import receiving
 from tests.outside import require
 
@@ -211,20 +212,14 @@ async def test_equal_to_one_machine(address: str, tmp_path: Path, history_events
         for name, execution_id in ids.items():
             assert outcome(await ended(engine, execution_id)) == outcome(await ended(local, execution_id)), name
             assert await reported(cluster, execution_id) == shown(await all_events(local, execution_id)), name
-        await replayed(engine, *ids.values())
+        await replays(engine, *ids.values())
 
 
-async def replayed(engine: "TemporalEngine", *ids: str) -> None:
-    from temporalio.worker import Replayer
-
-    from fastrunner.engine.temporal.bus_workflow import EventsWorkflow
+async def replays(engine: "TemporalEngine", *ids: str) -> None:
+    """Replays the latest histories of executions, and that of the bus."""
     from fastrunner.engine.temporal.event_messages import bus_id_of
-    from fastrunner.engine.temporal.workflow import WalkWorkflow
 
-    assert engine._client is not None
-    replayer = Replayer(workflows=[WalkWorkflow, EventsWorkflow])
-    for each in (*ids, bus_id_of(engine._task_queue)):
-        await replayer.replay_workflow(await engine._client.get_workflow_handle(each).fetch_history())
+    await replayed(engine._client, *ids, bus_id_of(engine._task_queue))
 
 
 FOREVER = document(
@@ -281,7 +276,7 @@ async def test_a_cancel_ends_listening(address: str) -> None:
             await engine.cancel(execution_id, "enough", force)
             assert (await ended(engine, execution_id)).status == "cancelled"
             await reported(cluster, execution_id)
-        await replayed(engine, *ids)
+        await replays(engine, *ids)
 
 
 async def test_events_are_refused_as_on_one_machine(address: str) -> None:
@@ -307,6 +302,22 @@ async def test_a_bus_that_somebody_has_ended_begins_anew(address: str) -> None:
         assert after > before
         with pytest.raises(IdTaken):
             await engine.submit(submission(bus_id_of(cluster.queue), FOREVER))
+
+
+async def test_numbers_are_the_same_in_every_replay(address: str) -> None:
+    """Those of events that come when the bus has begun and done nothing yet, too: whoever has heard a number that a
+    replay makes larger hears nothing that follows."""
+    async with cluster_on(address) as cluster, cluster.engine(workflows_cached_max=0) as engine:
+        execution_id = f"{cluster.queue}-1"
+        # The bus has taken its first task a while before.
+        await asyncio.sleep(0.5)
+        before = [await engine.events_door.publish([event(n)], None) for n in range(3)]
+        assert [await engine.events_door.publish([event(n)], None) for n in range(3)] == before
+        await engine.submit(submission(execution_id, FOREVER))
+        await listening(engine, execution_id)
+        await engine.events_door.publish([event(3), event(4, "stop")], None)
+        view = await ended(engine, execution_id)
+        assert orjson.loads(view.output_json) == [0, 1, 2, 3]
 
 
 async def test_many_who_publish_cost_few_updates(address: str) -> None:

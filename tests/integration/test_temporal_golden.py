@@ -12,6 +12,7 @@ import pytest
 
 from tests.golden.make import FOLDER
 from tests.golden.make_histories import HEARD, KINDS, heard, path_of
+from tests.integration.temporal_replays import workflow_types
 from tests.integration.test_temporal import SCENARIOS
 from tests.outside import require
 
@@ -35,13 +36,9 @@ async def replay(name: str, history: Any) -> BaseException | None:
     from temporalio.client import WorkflowHistory
     from temporalio.worker import Replayer
 
-    from fastrunner.engine.temporal.bus_workflow import EventsWorkflow
     from fastrunner.engine.temporal.codec import converter_of
-    from fastrunner.engine.temporal.handover import ReportWorkflow
-    from fastrunner.engine.temporal.workflow import WalkWorkflow
 
-    workflows = [WalkWorkflow, ReportWorkflow, EventsWorkflow]
-    replayer = Replayer(workflows=workflows, data_converter=converter_of(None, None))
+    replayer = Replayer(workflows=workflow_types(), data_converter=converter_of(None, None))
     workflow_id = history["events"][0]["workflowExecutionStartedEventAttributes"]["workflowId"]
     given = WorkflowHistory.from_json(workflow_id, history)
     return (await replayer.replay_workflow(given, raise_on_replay_failure=False)).replay_failure
@@ -65,7 +62,14 @@ def test_there_is_a_history_of_every_kind() -> None:
     assert VERSIONS[-1] == SEMANTICS
     found = recorded(SEMANTICS)
     commands = {"paused", "cancelled", "cancelled call", "continued", "detached", "detached report", "outage"}
+    commands |= {"told later", "sink", "lifecycle", "lifecycle rest", "schedule often", "schedule each"}
     assert set(found) == {*SCENARIOS, *KINDS, *map(heard, HEARD), "bus", *commands}
+    types = {
+        history["events"][0]["workflowExecutionStartedEventAttributes"]["workflowType"]["name"]
+        for each in found.values()
+        for history in each
+    }
+    assert len(types) == len(workflow_types())
     assert len(found["continued"]) > 3
     assert len(found["bus"]) > 3
     assert sum(path_of(version).stat().st_size for version in VERSIONS) < 300_000

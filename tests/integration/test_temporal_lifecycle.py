@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,12 +11,10 @@ from fastrunner.errors import WrongState
 from fastrunner.progress.names import FINAL_STATUSES
 from tests.integration.engines import SET, document, submission, until_status
 from tests.integration.temporal_engines import cluster_on, serving_temporal
+from tests.integration.temporal_replays import replayed
 from tests.integration.test_event_sinks import receiving, until
 from tests.integration.test_lifecycle import FAULTY, OF_SET, Told
 from tests.outside import require
-
-if TYPE_CHECKING:
-    from fastrunner.engine.temporal.engine import TemporalEngine
 
 require(find_spec("temporalio"), "temporalio", module=True)
 
@@ -70,16 +67,4 @@ async def test_sinks_are_told_what_becomes_of_executions(address: str, monkeypat
                 for each in wanted:
                     assert Told(back).ids(each) == Told(one).ids(each)
                     assert Told(back).types(each) == Told(one).types(each)
-            await replayed(engine, [*wanted, *(f"{each}~lifecycle" for each in wanted)])
-
-
-async def replayed(engine: "TemporalEngine", ids: list[str]) -> None:
-    """Replays the latest histories of workflows."""
-    from temporalio.worker import Replayer
-
-    from fastrunner.engine.temporal.telling import TellWorkflow
-    from fastrunner.engine.temporal.workflow import WalkWorkflow
-
-    replayer = Replayer(workflows=[WalkWorkflow, TellWorkflow], data_converter=engine._client.data_converter)
-    for each in ids:
-        await replayer.replay_workflow(await engine._client.get_workflow_handle(each).fetch_history())
+            await replayed(engine._client, *wanted, *(f"{each}~lifecycle" for each in wanted))

@@ -18,6 +18,7 @@ from fastrunner.engine.schedules import Overlap, Schedule, ScheduleOptions, Sche
 from fastrunner.errors import AtCapacity, ScheduleExists, UnknownSchedule
 from tests.integration.engines import document, submission
 from tests.integration.temporal_engines import Cluster, cluster_on, serving_temporal
+from tests.integration.temporal_replays import replayable
 from tests.integration.test_temporal_events import event
 from tests.outside import require
 from tests.unit.test_schedule_leader import Runner
@@ -77,7 +78,7 @@ async def replayed(engine: "TemporalEngine", schedule_id: str) -> tuple[int, lis
     run_id, count = "", 0
     while True:
         handle = engine._client.get_workflow_handle(workflow_id, run_id=run_id or None)
-        history = await handle.fetch_history()
+        history = await replayable(handle)
         await replayer.replay_workflow(history)
         for each in history.events:
             if each.HasField("timer_started_event_attributes"):

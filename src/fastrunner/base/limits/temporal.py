@@ -35,23 +35,36 @@ TEMPORAL_REPORT_SIZE_BYTES_MAX: Final = 262_144
 TEMPORAL_REPORT_RETRY_S_MAX: Final = 30.0
 """Longest pause between attempts to report: a receiver that is back is noticed within it."""
 
+TEMPORAL_AGE_INTERVAL_S: Final = 1.0
+"""How often the age of the oldest event that the receiver has refused is shown: alerts look at minutes."""
+
 TEMPORAL_REPORT_WAIT_S_MAX: Final = 0.25
 """How long an effect that has an outcome waits for the receiver of the events that were sent meanwhile: a slow one must
 not slow walks down; the events are sent again with what comes next."""
+
+TEMPORAL_REPORT_AT_ONCE_S_MAX: Final = 1.0
+"""How long the workflow task of an execution that ends with its first turn waits for the receiver; after one that took
+nothing, also how long others do not try: a task keeps a place of its worker's, and the next attempt is an activity."""
 
 TEMPORAL_HEARTBEAT_S: Final = 10.0
 """How long an effect's worker may be silent before another one performs the effect; also how soon it hears that nobody
 wants the outcome any more."""
 
+TEMPORAL_EFFECT_RETRY_S_MAX: Final = 5.0
+"""Longest pause before an effect whose worker was lost is given to another one, however many were lost before:
+Temporal's own bound is 100 s."""
+
 TEMPORAL_EFFECT_S_MAX: Final = 365 * 24 * 3600.0
 """Temporal wants a bound on an attempt; those of effects are the document's and the settings'."""
 
 TEMPORAL_WORKFLOWS_CACHED_MAX: Final = 1_000
-"""Workflows that a worker keeps in memory between their tasks: some tens of kilobytes each. Others are replayed."""
+"""Workflows that a worker keeps in memory between their tasks: some tens of kilobytes each. Others are replayed.
+Far more than it has tasks in hand: the SDK may forget one that reports within its task, which then lasts 10 seconds."""
 
-TEMPORAL_WORKFLOW_TASKS_MAX: Final = 16
-"""Workflow tasks that a worker has in hand: they are computed, so more make nothing faster, and each has to end within
-the SDK's 2 s while the others share the interpreter with it."""
+TEMPORAL_WORKFLOW_TASKS_MAX: Final = 48
+"""Workflow tasks that a worker has in hand: each has to end within the SDK's 2 s while the others share the interpreter
+with it. Some ten of the places are those of requests for tasks, and a start brings its first task along only where
+there is another one: of 16, nine of ten first tasks came by the queue, half a second later on a busy machine."""
 
 TEMPORAL_POLLERS_MAX: Final = 16
 """Requests for tasks that a worker has open of each kind: the server says when more or fewer are good, from 2 on."""

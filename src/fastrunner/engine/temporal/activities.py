@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar
 from zlib import crc32
 
@@ -52,10 +53,12 @@ from fastrunner.engine.temporal.plans import plan_of
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords
 from fastrunner.errors import AtCapacity, RunnerError, StorageFailed, TooLarge, Unavailable
 
-__all__ = ["Activities", "beating"]
+__all__ = ["AT_ONCE", "Activities", "beating"]
 
 _log = logging.getLogger(__name__)
 
+AT_ONCE: Final = timedelta(milliseconds=1)
+"""The pause after an attempt whose worker stops: another one is there."""
 _NO_RECEIVER: Final = "this worker has no STIGMER_SERVICE_ENDPOINT: set the same one for all workers"
 
 T = TypeVar("T")
@@ -92,6 +95,8 @@ class Activities:
         self._own_queue = own_queue
         self._starts = Beginnings(connection, WalkStart)
         self._lingering: set[asyncio.Task[None]] = set()
+        self._away_until_s = 0.0
+        """Until then nothing is told at once: the receiver has taken nothing."""
 
     async def close(self) -> None:
         """Ends what goes on of effects that have had an outcome."""
@@ -252,10 +257,15 @@ class Activities:
         ApplicationError if it has taken none, for Temporal to try again."""
         if self._report is None:
             raise ApplicationError(_NO_RECEIVER)
+        if activity.info().is_local and clock.monotonic_s() < self._away_until_s:
+            raise ApplicationError("the receiver has just taken nothing", type="NotTaken")
         try:
             return await beating(self._report(execution_id, messages, last))
-        except ReportRefused as error:
-            raise ApplicationError(str(error), type="NotTaken") from None
+        except (ReportRefused, asyncio.CancelledError) as error:
+            self._away_until_s = clock.monotonic_s() + limits.TEMPORAL_REPORT_AT_ONCE_S_MAX
+            if isinstance(error, ReportRefused):
+                raise ApplicationError(str(error), type="NotTaken") from None
+            raise
 
 
 async def beating(work: Awaitable[T]) -> T:
@@ -268,7 +278,7 @@ async def beating(work: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         if activity.is_worker_shutdown():
             # Another worker takes it at once, and need not wait until this one is missed.
-            raise ApplicationError("the worker stops", type="Stopping") from None
+            raise ApplicationError("the worker stops", type="Stopping", next_retry_delay=AT_ONCE) from None
         raise
     finally:
         if not task.done():

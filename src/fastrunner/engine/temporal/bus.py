@@ -13,7 +13,7 @@ where there is no room, new events are refused.
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -117,10 +117,10 @@ class _Batch:
 class Bus:
     """Events, and who listens for them."""
 
-    def __init__(self, given: BusStart, now_ms: int) -> None:
-        """Raises ValueError for a state that is damaged."""
+    def __init__(self, given: BusStart, began_ms: int) -> None:
+        """`began_ms`: when one that has no state yet began. Raises ValueError for a state that is damaged."""
         # In microseconds: no bus takes a million a second for long, so one that begins anew repeats no number.
-        self.cursor = now_ms * 1000
+        self.cursor = began_ms * 1000
         """Up to where events have been looked at for those who listen."""
         self._last_key = self.cursor
         self._retention_ms = 0
@@ -136,7 +136,7 @@ class Bus:
         self._batch_cursor = 0
         self._ready: Delivery | None = None
         """What is to be delivered next, where that is known already."""
-        self._history_events_max = given.history_events_max
+        self._given = given
         if given.state:
             self._restore(orjson.loads(zlib.decompress(unpacked(given.state))))
 
@@ -172,7 +172,7 @@ class Bus:
             "kept": [[each.key, each.received_ms, each.namespaces, each.text, each.sinks] for each in self._kept],
             "listeners": listeners,
         }
-        return BusStart(packed(zlib.compress(orjson.dumps(state), 1)), self._history_events_max)
+        return replace(self._given, state=packed(zlib.compress(orjson.dumps(state), 1)))
 
     # --- publishing ---
 

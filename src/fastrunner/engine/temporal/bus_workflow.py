@@ -4,7 +4,7 @@ Rules: those of `workflow`: every replay takes the same way, and a history is co
 delivery is under way at a time; it is an activity, tried again until it is made.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from temporalio import workflow
@@ -13,6 +13,7 @@ from temporalio.common import RetryPolicy
 from fastrunner.base import limits
 from fastrunner.engine.temporal.bus import Bus
 from fastrunner.engine.temporal.event_messages import (
+    BUS_SEMANTICS,
     DELIVER,
     EVENTS,
     PUBLISH_UPDATE,
@@ -49,14 +50,22 @@ class EventsWorkflow:
     @workflow.init
     def __init__(self, given: BusStart) -> None:
         """Goes on with what there was. Raises ValueError."""
-        self._bus = Bus(given, _now_ms())
+        # Numbers count from here, so it has to be the same in every replay: the time of a first task that has left
+        # nothing in the history is not.
+        began = workflow.now() if given.semantics == 1 else workflow.info().workflow_start_time
+        self._bus = Bus(given, _ms(began))
         self._history_events_max = given.history_events_max
         self._has_changed = False
         """Whether anything has, since the history began."""
 
     @workflow.run
-    async def run(self, given: BusStart) -> None:  # noqa: ARG002 - read by `__init__`
+    async def run(self, given: BusStart) -> None:
         """Delivers for ever."""
+        if given.semantics > BUS_SEMANTICS:
+            # It rests until a version is there that knows how.
+            raise RuntimeError("the bus of events is that of a newer version of the runner")
+        if given.semantics > 1:
+            self._note()
         while True:
             if self._may_continue() and workflow.all_handlers_finished():
                 # The bus has no end: a new build goes on with it.
@@ -94,8 +103,8 @@ class EventsWorkflow:
     async def publish(self, given: Publishing) -> list[Receipt]:
         """Takes what a replica has; what is answered is durable."""
         self._has_changed = True
-        return [self._bus.publish(call, given.retention_ms, _now_ms()) for call in given.calls]
+        return [self._bus.publish(call, given.retention_ms, _ms(workflow.now())) for call in given.calls]
 
 
-def _now_ms() -> int:
-    return int(workflow.now().timestamp() * 1000)
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

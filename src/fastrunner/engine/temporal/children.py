@@ -7,12 +7,13 @@ while its parent is paused or being cancelled is told that first.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
 from temporalio import workflow
 from temporalio.common import (
+    RetryPolicy,
     SearchAttributeKey,
     SearchAttributePair,
     TypedSearchAttributes,
@@ -24,6 +25,7 @@ from fastrunner._core import EffectFailure, EffectResult, PerformEffect
 from fastrunner.base import limits
 from fastrunner.engine.embedded.run.family import CANCEL, KILL, PAUSE, child_id_of
 from fastrunner.engine.subflow_outcomes import cancelled, id_taken, too_deep
+from fastrunner.engine.temporal.beside import Beside
 from fastrunner.engine.temporal.counting import WalkCounts, count
 from fastrunner.engine.temporal.messages import (
     FAMILY_SIGNAL,
@@ -38,13 +40,16 @@ from fastrunner.engine.temporal.messages import (
 from fastrunner.engine.temporal.messages import EffectOutcome as Told
 from fastrunner.engine.temporal.room import Room
 
-__all__ = ["Beside", "Children"]
+__all__ = ["Children"]
 
 _TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
+_RETRY: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    maximum_interval=timedelta(seconds=limits.TEMPORAL_EFFECT_RETRY_S_MAX),
+)
 
 Outcome = EffectResult | EffectFailure
-Beside = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 class Children:
@@ -84,6 +89,7 @@ class Children:
             result_type=Prepared,
             start_to_close_timeout=_TIMEOUT,
             heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRY,
             summary=f"{effect.kind} {effect.reference}",
         )
         if prepared.start is None:
@@ -141,7 +147,7 @@ class Children:
                 self._tell(effect_id, handle, order)
 
     def _tell(self, effect_id: int, handle: "workflow.ChildWorkflowHandle[Any, Any]", order: str) -> None:
-        task = self._beside(_signal(self._told.get(effect_id), handle, order))
+        task = self._beside.begin(_signal(self._told.get(effect_id), handle, order))
         self._told[effect_id] = task
         self.telling.add(task)
         task.add_done_callback(self.telling.discard)

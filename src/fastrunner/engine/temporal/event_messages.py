@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastrunner.base import limits
 
 __all__ = [
+    "BUS_SEMANTICS",
     "DELIVER",
     "EVENTS",
     "HEAR_SIGNAL",
@@ -34,6 +35,9 @@ __all__ = [
 
 EVENTS: Final = "fastrunner.Events"
 """The type of the workflow that is the bus."""
+BUS_SEMANTICS: Final = 2
+"""By which rules a bus that begins counts: 1: from the time of its first workflow task, which replays may take for that
+of the second one; 2: from the time at which it began, and that task leaves something in the history."""
 SINK: Final = "fastrunner.Sink"
 """The type of the workflows that send to sinks."""
 SEND: Final = "fastrunner.send"
@@ -182,6 +186,8 @@ class BusStart:
     """What it remembers, packed; empty for one that begins."""
     history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX
     """How many events a history has when it is continued."""
+    semantics: int = 1
+    """By which rules it began."""
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,12 @@ from fastrunner.base import clock, limits
 from fastrunner.base.sinks import Mode, SinkAddress
 from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.temporal.activities import beating
+from fastrunner.engine.temporal.activities import AT_ONCE, beating
 from fastrunner.engine.temporal.bus_workflow import EventsWorkflow
 from fastrunner.engine.temporal.client import Connection, sentence_of
 from fastrunner.engine.temporal.codec import converter_of
 from fastrunner.engine.temporal.event_messages import (
+    BUS_SEMANTICS,
     DELIVER,
     EVENTS,
     HEAR_SIGNAL,
@@ -101,7 +102,7 @@ class TemporalEvents:
         """What became of events for sinks."""
         self.delivery = None if post is None else SinkDelivery(post, self.sent, metrics.event_sinks_failing)
         """Sends to them; None where none are configured."""
-        self._begun = BusStart(history_events_max=history_events_max)
+        self._begun = BusStart(history_events_max=history_events_max, semantics=BUS_SEMANTICS)
         self._retention_ms = int(retention_s * 1000)
         self._outcomes = {outcome: metrics.events_published.labels(outcome) for outcome in ("new", "duplicate")}
         self._connection: Connection | None = None
@@ -160,7 +161,7 @@ class TemporalEvents:
                 receipt = await self._told(Published([text], wants_first=True, sinks=list(self.sinks)))
             except Stopping as stopping:
                 # Another worker takes the activity, and publishes the event, maybe again.
-                raise ApplicationError(stopping.message, type="Stopping") from None
+                raise ApplicationError(stopping.message, type="Stopping", next_retry_delay=AT_ONCE) from None
             except Unavailable as trouble:
                 # It may have been published: that must not be taken for refused.
                 _log.warning("an event cannot be published now: %s", trouble.message)

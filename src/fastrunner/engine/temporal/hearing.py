@@ -13,7 +13,7 @@ from temporalio.common import RetryPolicy
 
 from fastrunner._core import EventArrived, Subscribe, Unsubscribe, Wait, Walk
 from fastrunner.base import limits
-from fastrunner.engine.temporal.children import Beside
+from fastrunner.engine.temporal.beside import Beside
 from fastrunner.engine.temporal.event_messages import LISTEN, Change, Registration
 from fastrunner.engine.temporal.listening import Listening
 
@@ -68,7 +68,7 @@ class Hearing:
 
     def _tell_of(self, walk: Walk) -> None:
         if self.listening.changes and self.telling is None:
-            self.telling = self._beside(self._tell(walk.plan.namespace))
+            self.telling = self._beside.begin(self._tell(walk.plan.namespace))
 
     async def _tell(self, namespace: str) -> None:
         while self.listening.changes:

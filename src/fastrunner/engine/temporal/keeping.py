@@ -23,6 +23,11 @@ __all__ = ["Keeping"]
 _TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
 _WAIT: Final = timedelta(seconds=limits.TEMPORAL_KEEPER_S_MAX)
+_RETRY: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    maximum_interval=timedelta(seconds=limits.TEMPORAL_EFFECT_RETRY_S_MAX),
+)
+"""What an effect fails with is its outcome: an attempt fails with its worker alone, so no long pause is any good."""
 
 
 class Keeping:
@@ -43,6 +48,7 @@ class Keeping:
                 result_type=EffectOutcome,
                 start_to_close_timeout=_TIMEOUT,
                 heartbeat_timeout=_HEARTBEAT,
+                retry_policy=_RETRY,
                 summary=summary,
             )
         if told.kept_by:

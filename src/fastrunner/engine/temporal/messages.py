@@ -44,8 +44,9 @@ TASK_QUEUE: Final = "fastrunner"
 """Of workflows and activities: all replicas take from it."""
 WALK: Final = "fastrunner.Walk"
 """The type of workflow that is an execution."""
-SEMANTICS: Final = 1
-"""By which rules a workflow drives its walk: a change that replays otherwise makes another one of it."""
+SEMANTICS: Final = 2
+"""By which rules a workflow drives its walk: a change that replays otherwise makes another one of it. 1: the first turn
+has the time of its workflow task. 2: it has that at which the workflow began, and what ends with it is told at once."""
 REPORT_REST: Final = "fastrunner.Report"
 """The type of workflow that reports what an execution has left."""
 PERFORM: Final = "fastrunner.perform"

@@ -8,18 +8,18 @@ long as the execution holds it for queries, and for seven days after its end.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ActivityError, CancelledError
 
 from fastrunner.base import limits
-from fastrunner.engine.temporal.children import Beside
+from fastrunner.engine.temporal.beside import Beside
 from fastrunner.engine.temporal.counting import WalkCounts, count
 from fastrunner.engine.temporal.messages import packed, unpacked
 from fastrunner.engine.temporal.reporting import Report
@@ -93,7 +93,7 @@ class Telling:
         """Has each sink told that is not being told."""
         for name, told in self.told.items():
             if told < self._report.last and name not in self._tasks:
-                self._tasks[name] = self._beside(self._tell(name))
+                self._tasks[name] = self._beside.begin(self._tell(name))
 
     async def _tell(self, name: str) -> None:
         while (told := self.told[name]) < self._report.last:
@@ -147,23 +147,12 @@ class TellWorkflow:
     def __init__(self, given: TellStart) -> None:
         """Reads what there is."""
         report = Report(False, unpacked(given.events), given.last, given.last)
-        self._fault: BaseException | None = None
+        self._beside = Beside("telling lifecycle sinks")
         self._telling = Telling(report, given.document, given.told, self._beside)
 
     @workflow.run
     async def run(self, given: TellStart) -> None:  # noqa: ARG002 - see __init__
         """Tells all sinks."""
         self._telling.tell()
-        await workflow.wait_condition(lambda: self._fault is not None or not self._telling.is_behind)
-        if self._fault is not None:
-            # It fails the task of the workflow, and not the workflow.
-            raise RuntimeError("lifecycle sinks cannot be told") from self._fault
-
-    def _beside(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._heed)
-        return task
-
-    def _heed(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._fault = task.exception()
+        await workflow.wait_condition(lambda: self._beside.fault is not None or not self._telling.is_behind)
+        self._beside.check()

@@ -45,11 +45,12 @@ from fastrunner._core import (
 from fastrunner.base import limits
 from fastrunner.engine.embedded.run.commands import Command, applies
 from fastrunner.engine.embedded.run.family import CANCEL, PAUSE, RESUME, RUN_WORKFLOW, command_of
+from fastrunner.engine.temporal.beside import Beside
 from fastrunner.engine.temporal.children import Children
 from fastrunner.engine.temporal.counting import count
 from fastrunner.engine.temporal.ends import output_json_of, result_of
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, Heard
-from fastrunner.engine.temporal.handover import reported, start_report
+from fastrunner.engine.temporal.handover import reported, reported_at_once, start_report
 from fastrunner.engine.temporal.hearing import Hearing
 from fastrunner.engine.temporal.keeping import Keeping
 from fastrunner.engine.temporal.messages import (
@@ -102,7 +103,12 @@ class WalkWorkflow:
         self._reporting: asyncio.Task[None] | None = None
         self._is_reporting = False
         """Whether a report is under way, rather than about to be made."""
-        self._accepted_ms = given.accepted_ms or int(workflow.info().workflow_start_time.timestamp() * 1000)
+        self._is_at_once = False
+        """Whether the execution has ended with its first turn, and nothing has been told yet."""
+        began_ms = int(workflow.info().workflow_start_time.timestamp() * 1000)
+        self._began_ms = began_ms if given.semantics > 1 else 0
+        """The earliest time there is; 0: that of the first workflow task."""
+        self._accepted_ms = given.accepted_ms or began_ms
         self._rested_ms = given.rested_ms
         self._rests_since_ms = 0
         self._inbox: list[tuple[Outcome, str]] = []
@@ -115,8 +121,7 @@ class WalkWorkflow:
         """The effect that has taken events along, and the number of the last of them."""
         self._held: list[PerformEffect] = []
         """Effects that wait until the history is continued; the walk asks for them again."""
-        self._fault: BaseException | None = None
-        """What has gone wrong beside the walk."""
+        self._beside = Beside(f"the workflow of execution {self._execution_id!r}")
         self._room = Room(given.has_blobs)
         self._children = Children(given, self._execution_id, self._room, self._beside)
         self._keeping = Keeping(given.kept_by)
@@ -143,7 +148,7 @@ class WalkWorkflow:
         ApplicationError with the DSL error, or CancelledError."""
         self._begin(given)
         while not self._is_over:
-            self._check_fault()
+            self._beside.check()
             if not self._take_turn():
                 await self._rest()
             elif self._turns_in_a_row >= limits.TEMPORAL_TURNS_PER_ACTIVATION_MAX:
@@ -158,21 +163,6 @@ class WalkWorkflow:
             await self._hand_over(self._telling.hand_over(self._execution_id))
         assert self._walk is not None
         return result_of(self._walk, self._execution_id, self._given.has_blobs, self._is_cancelled)
-
-    def _beside(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Has something done beside the walk; what fails there is the walk's own fault, and nothing goes on without."""
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._heed)
-        return task
-
-    def _heed(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._fault = task.exception()
-
-    def _check_fault(self) -> None:
-        if self._fault is not None:
-            # Whatever it is, it fails the task of the workflow, and not the workflow.
-            raise RuntimeError(f"the workflow of execution {self._execution_id!r} has a fault") from self._fault
 
     def _begin(self, given: WalkStart) -> None:
         if given.semantics > SEMANTICS:
@@ -195,27 +185,34 @@ class WalkWorkflow:
             plan,
             self._execution_id,
             value,
-            self._now_ms,
+            # What the first turn tells follows from the input alone, whenever and by whomever it is taken.
+            self._began_ms or self._now_ms,
             seed=given.seed,
             env=given.env,
             timeout_ms_max=given.timeout_ms_max,
         )
         self._absorb(turn)
+        self._is_at_once = bool(self._finished_ms and self._began_ms and self._report.rest()[0])
 
     # --- the loop ---
 
     @property
     def _now_ms(self) -> int:
         """The walk's time."""
-        now_ms = int(workflow.now().timestamp() * 1000)
+        now_ms = max(int(workflow.now().timestamp() * 1000), self._began_ms)
         return (self._rests_since_ms or now_ms) - self._rested_ms
 
     @property
     def _is_over(self) -> bool:
         """Whether nothing is left to be done."""
-        is_told = self._given.detached or not (self._reporting or self._report.unreported_count)
+        is_told = self._leaves_rest or not (self._reporting or self._report.unreported_count)
         done = is_told and not (self._inbox or self._children.telling or self._hearing.telling)
         return bool(self._finished_ms) and done
+
+    @property
+    def _leaves_rest(self) -> bool:
+        """Whether what is unreported now is another workflow's."""
+        return bool(self._given.detached and self._finished_ms and not self._is_at_once)
 
     def _due(self) -> bool:
         walk = self._walk
@@ -223,7 +220,7 @@ class WalkWorkflow:
 
     def _has_work(self) -> bool:
         """Whether a turn would find something to do, or the loop has to look again."""
-        if self._fault is not None or self._is_over or self._may_continue:
+        if self._beside.fault is not None or self._is_over or self._may_continue:
             return True
         if self._rests_since_ms:
             return any(isinstance(outcome, Command) for outcome, _ in self._inbox)
@@ -306,7 +303,7 @@ class WalkWorkflow:
         self._timer_ms = due_ms
         if due_ms:
             delay_s = max(due_ms - self._now_ms, 1) / 1000
-            self._timer = self._beside(workflow.sleep(delay_s, summary=self._waits_for(self._walk)))
+            self._timer = self._beside.begin(workflow.sleep(delay_s, summary=self._waits_for(self._walk)))
 
     @staticmethod
     def _waits_for(walk: Walk) -> str:
@@ -397,7 +394,7 @@ class WalkWorkflow:
     # --- effects ---
 
     def _ask(self, action: PerformEffect) -> None:
-        self._effects[action.effect_id] = self._beside(self._perform(action))
+        self._effects[action.effect_id] = self._beside.begin(self._perform(action))
 
     def _interrupt(self, effect_id: int) -> None:
         """Nobody wants an effect's outcome any more; unknown ones are over."""
@@ -450,13 +447,15 @@ class WalkWorkflow:
         """Begins to report, after the effects of this turn have had the opportunity to take events along."""
         if self._telling is not None and not self._finished_ms:
             self._telling.tell()
-        is_left = self._given.detached and self._finished_ms
-        if self._reporting is None and self._report.unreported_count and not is_left:
-            self._reporting = self._beside(self._send())
+        if self._reporting is None and self._report.unreported_count and not self._leaves_rest:
+            self._reporting = self._beside.begin(self._send())
 
     async def _send(self) -> None:
         """Reports events, and what has come meanwhile: whatever is tried again is tried by Temporal."""
-        while self._is_to_report():
+        if self._is_at_once:
+            self._acknowledge(await reported_at_once(self._execution_id, *self._report.batch()))
+            self._is_at_once = False
+        while self._is_to_report() and not self._leaves_rest:
             self._is_reporting = True
             messages, last = self._report.batch()
             try:
@@ -485,11 +484,11 @@ class WalkWorkflow:
         if self._reporting is not None:
             # What it sends is sent again.
             self._reporting.cancel()
-        starting = self._beside(work)
+        starting = self._beside.begin(work)
         while self._inbox or not starting.done():
             if not self._take_turn():
                 await self._obeying(workflow.wait_condition(lambda: starting.done() or bool(self._inbox)))
-        self._check_fault()
+        self._beside.check()
 
     # --- a history that is long enough ---
 
