@@ -74,6 +74,8 @@ class Call:
         """What the caller sent along."""
     def header(self, name: bytes) -> str | bytes | None:
         """The first of the metadata with a name, in lower case; bytes where it is no ASCII, or by its name binary."""
+    def forget_metadata(self) -> None:
+        """Keeps of what the caller sent along only what proves who it is."""
     @property
     def has_message(self) -> bool:
         """Whether `take` has something to say."""

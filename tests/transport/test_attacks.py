@@ -230,6 +230,21 @@ def test_deadline_that_its_client_forgets(server: ServerProcess) -> None:
         until(lambda: server.open() == 0, "a stream goes on after its deadline")
 
 
+def test_metadata_of_streams(server: ServerProcess) -> None:
+    """As much as may be, of many that stay open: it is not kept."""
+    server.submit("quiet", "quiet")
+    server.serves_others()
+    before_mib = server.resident_mib()
+    block = request_block(SUBSCRIBE, **{f"x-{at}": "x" * 1_500 for at in range(10)})
+    with Connection(server.port) as connection:
+        connection.settle()
+        for stream in streams(2_000):
+            connection.send(opened(stream, block) + frame(DATA, END_STREAM, stream, FOLLOW))
+        until(lambda: server.open() == 2_000, "not all are followed")
+        assert server.resident_mib() - before_mib < 20
+    until(lambda: server.open() == 0, "a stream goes on")
+
+
 def test_requests_that_never_come(server: ServerProcess) -> None:
     """Each of another client, as they say: others are served while they are refused."""
     with ExitStack() as stack:

@@ -74,6 +74,10 @@ cdef class Call:
                 return _value_of(name, <bytes>entry[1])
         return None
 
+    def forget_metadata(self):
+        # The list may be that of other calls as well.
+        self._headers = [entry for entry in self._headers if <bytes>entry[0] == b"authorization"]
+
     def turn(self, on_call):
         if self._is_lost:
             self._lose()

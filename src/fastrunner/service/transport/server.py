@@ -401,6 +401,8 @@ class Server:
     async def _serve(self, measure: "_Measure", open_: Opened, call: Call, size_bytes: int) -> None:
         started_s = clock.monotonic_s()
         facts = facts_of(call, traces=self._traces)
+        # It may be open for days, with credentials that may end before.
+        call.forget_metadata()
         messages = open_(facts)
         # It holds the request, which must go as soon as nobody needs it any more.
         del open_
