@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import fcntl
+import json
 import socket
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+import orjson
 import pytest
 from google.rpc import error_details_pb2
 
@@ -22,10 +24,10 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
 )
 from fastrunner.base import limits
 from fastrunner.counts.definitions import StigmerMetrics
-from fastrunner.errors import UnknownExecution
+from fastrunner.errors import StorageFailed, UnknownExecution
 from fastrunner.stigmer.reading import SharedReads
 from fastrunner.stigmer.server import CannotServe, ServiceOptions, StigmerService
-from fastrunner.stigmer.store import EventsPage, Told
+from fastrunner.stigmer.store import EventsPage, Execution, Told
 from fastrunner.stigmer.verify import FINDINGS
 from fastrunner.web.api import stream
 from tests.integration.callbacks import until
@@ -537,3 +539,48 @@ async def test_many_who_follow_cost_one_read(tmp_path: Path, monkeypatch: pytest
         for found in await asyncio.gather(*following):
             assert [int(each["id"]) for each in found] == [1, 2, 3]
         assert remembered.cache_info().currsize == 2
+
+
+async def test_many_who_follow_all_cost_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each execution that has changed; what is long, or could not be read, is read again."""
+    monkeypatch.setattr(limits, "API_FEED_REMEMBERED_MAX", 2)
+    async with service(tmp_path) as (served, reporter, client):
+        reads = SharedReads(served.store, served._followers)
+        find, found = served.store.find, []
+
+        async def counting(execution_id: str) -> Execution:
+            found.append(execution_id)
+            if served.store.waiting_events < 0:
+                raise StorageFailed("as told")
+            return await find(execution_id)
+
+        await reporter.send(event("e", 1, "workflow_started"), event("f", 1), event("g", 1))
+        monkeypatch.setattr(served.store, "find", counting)
+        stands = await asyncio.gather(*(reads.after_change(number, "e") for number in (5, 3, 5, 4)))
+        assert found == ["e"]
+        assert {orjson.loads(each.json)["status"] for each in stands if each is not None} == {"running"}
+        # A change that was told since is not in what was read before.
+        await reads.after_change(6, "e")
+        assert await reads.after_change(1, "unknown") is None
+        assert found == ["e", "e", "unknown"]
+        for execution_id in ("f", "g", "e"):
+            await reads.after_change(7, execution_id)
+        assert found[3:] == ["f", "g", "e"]
+        monkeypatch.setattr(limits, "API_FEED_REMEMBERED_SIZE_BYTES_MAX", 10)
+        for number in (8, 8):
+            await reads.after_change(number, "e")
+        assert found[6:] == ["e", "e"]
+        monkeypatch.setattr(type(served.store), "waiting_events", -1)
+        for _ in range(2):
+            with pytest.raises(StorageFailed):
+                await reads.after_change(9, "g")
+        assert found[8:] == ["g", "g"]
+        monkeypatch.undo()
+        async with contextlib.AsyncExitStack() as stack:
+            feeds = [await stack.enter_async_context(client.feed()) for _ in range(5)]
+            for feed in feeds:
+                assert (await anext(feed))["event"] == "begin"
+            await reporter.send(event("e", 2, "workflow_completed", status="completed"))
+            changes = [await anext(feed) for feed in feeds]
+            assert len({json.dumps(each) for each in changes}) == 1
+            assert changes[0]["data"]["execution"] == (await client.get("/executions/e"))[1]

@@ -106,6 +106,8 @@ REACHED = {
         "API_EVENTS_REMEMBERED_MAX": "test_many_who_follow_cost_one_read",
         "API_EVENTS_SIZE_BYTES_MAX": "test_pages_of_a_stream_are_bounded",
         "API_EVENT_REMEMBERED_SIZE_BYTES_MAX": "test_many_who_follow_cost_one_read",
+        "API_FEED_REMEMBERED_MAX": "test_many_who_follow_all_cost_one_read",
+        "API_FEED_REMEMBERED_SIZE_BYTES_MAX": "test_many_who_follow_all_cost_one_read",
         "API_START_WAIT_S_MAX": "test_what_the_runner_cannot_take_now_is_asked_again",
         "API_STREAM_PING_S": "test_something_is_sent_while_nothing_happens",
         "API_STREAM_STALL_S_MAX": "test_a_client_that_does_not_read_is_cut_and_comes_back",

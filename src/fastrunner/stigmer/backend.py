@@ -220,7 +220,7 @@ class StigmerBackend:
     async def feed(self, principal: Principal | None, which: dict[str, str], after: str) -> AsyncIterator[StoreFeed]:
         """See Backend."""
         with self._followers.follow() as follower:
-            yield StoreFeed(self._store, follower, self._followers.changes, _filter(principal, which), after)
+            yield StoreFeed(self._reads, follower, self._followers.changes, _filter(principal, which), after)
 
     # --- control ---
 

@@ -7,11 +7,10 @@ import asyncio
 from collections.abc import Sequence
 
 from fastrunner.base import limits
-from fastrunner.errors import UnknownExecution
 from fastrunner.stigmer.changes import Changes
 from fastrunner.stigmer.followers import Follower
-from fastrunner.stigmer.shown import execution_of
-from fastrunner.stigmer.store import Execution, Filter, Store
+from fastrunner.stigmer.reading import SharedReads
+from fastrunner.stigmer.store import Execution, Filter
 from fastrunner.web.api.backend import Changed
 
 __all__ = ["StoreFeed"]
@@ -20,8 +19,8 @@ __all__ = ["StoreFeed"]
 class StoreFeed:
     """See web.api.backend.Feed."""
 
-    def __init__(self, store: Store, follower: Follower, changes: Changes, which: Filter, after: str) -> None:
-        self._store = store
+    def __init__(self, reads: SharedReads, follower: Follower, changes: Changes, which: Filter, after: str) -> None:
+        self._reads = reads
         self._follower = follower
         self._changes = changes
         self._which = which
@@ -48,20 +47,14 @@ class StoreFeed:
             await asyncio.sleep(limits.API_FEED_PAUSE_S)
         found = self._changes.after(self._number, limits.API_FEED_PAGE_MAX)
         self._has_more = len(found) == limits.API_FEED_PAGE_MAX
-        executions = await asyncio.gather(*(self._find(execution_id) for _, execution_id in found))
+        executions = await asyncio.gather(*(self._reads.after_change(*each) for each in found))
         if found:
             self._number = found[-1][0]
         return [
-            Changed(self._changes.cursor(number), execution_of(execution))
-            for (number, _), execution in zip(found, executions, strict=True)
-            if execution is not None and self._shows(execution)
+            Changed(self._changes.cursor(number), stands.json)
+            for (number, _), stands in zip(found, executions, strict=True)
+            if stands is not None and self._shows(stands.execution)
         ]
-
-    async def _find(self, execution_id: str) -> Execution | None:
-        try:
-            return await self._store.find(execution_id)
-        except UnknownExecution:
-            return None
 
     def _shows(self, execution: Execution) -> bool:
         which = self._which

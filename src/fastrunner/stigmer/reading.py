@@ -1,19 +1,35 @@
-"""Support: events that many want at the same time, because they were told of them together, read once.
+"""Support: what many want at the same time, because they were told of it together, read once: events of an execution
+for who follows it, and executions for who follows all.
 
-Rule: whoever was told of an event gets it: a read that began before that is not shared with who was told since.
+Rule: whoever was told of something gets it: a read that began before that is not shared with who was told since.
 """
 
 import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import orjson
 
 from fastrunner.base import limits
-from fastrunner.errors import RunnerError
+from fastrunner.errors import RunnerError, UnknownExecution
 from fastrunner.stigmer.followers import Followers
-from fastrunner.stigmer.store import EventsPage, Store
+from fastrunner.stigmer.shown import execution_of
+from fastrunner.stigmer.store import EventsPage, Execution, Store
 
-__all__ = ["SharedReads"]
+__all__ = ["SharedReads", "Stands"]
 
 _Key = tuple[str, int, int, int]
 _Waiter = asyncio.Future[EventsPage]
+
+
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """An execution as it stands."""
+
+    execution: Execution
+    """As it is kept."""
+    json: bytes
+    """As it is shown."""
 
 
 class SharedReads:
@@ -26,6 +42,39 @@ class SharedReads:
         """Who waits for what is being read, by execution, place and size, and how often followers had been told of it
         when the read began."""
         self._reading: set[asyncio.Task[None]] = set()
+        self._executions: OrderedDict[str, tuple[int, asyncio.Task[Stands | None]]] = OrderedDict()
+        """Read lately, each with the number of a change that was told before."""
+
+    async def after_change(self, number: int, execution_id: str) -> Stands | None:
+        """An execution as it stands since a change that was told; None if it is there no more. Raises StorageFailed."""
+        known = self._executions.get(execution_id)
+        if known is not None and known[0] >= number:
+            finding = known[1]
+        else:
+            finding = asyncio.create_task(self._find(execution_id))
+            self._executions[execution_id] = number, finding
+            self._executions.move_to_end(execution_id)
+            if len(self._executions) > limits.API_FEED_REMEMBERED_MAX:
+                self._executions.popitem(last=False)
+            finding.add_done_callback(lambda task: self._forget(execution_id, task))
+        # Whoever asked first may leave.
+        return await asyncio.shield(finding)
+
+    async def _find(self, execution_id: str) -> Stands | None:
+        try:
+            execution = await self._store.find(execution_id)
+        except UnknownExecution:
+            return None
+        return Stands(execution, orjson.dumps(execution_of(execution).model_dump()))
+
+    def _forget(self, execution_id: str, finding: "asyncio.Task[Stands | None]") -> None:
+        """What failed is tried anew by who comes again, and what is large is not kept."""
+        has_failed = finding.cancelled() or finding.exception() is not None
+        stands = None if has_failed else finding.result()
+        is_small = stands is None or len(stands.json) <= limits.API_FEED_REMEMBERED_SIZE_BYTES_MAX
+        known = self._executions.get(execution_id)
+        if (has_failed or not is_small) and known is not None and known[1] is finding:
+            del self._executions[execution_id]
 
     async def events_after(self, execution_id: str, after: int, count_max: int) -> EventsPage:
         """See Store; for those who follow. Raises UnknownExecution, StorageFailed."""

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Sequence
 from typing import Final, Protocol, cast
 
+import orjson
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
@@ -377,7 +378,7 @@ class _RunnerFeed:
         if changed:
             self.cursor = [*changed.values()][-1]
         return [
-            Changed(cursor, execution)
+            Changed(cursor, orjson.dumps(execution.model_dump()))
             for cursor, execution in zip(changed.values(), found, strict=True)
             if execution is not None
         ]

@@ -160,6 +160,13 @@ API_FEED_PAUSE_S: Final = 0.1
 """How long changes are gathered for who follows all executions: of one that changes a thousand times a second ten are
 sent."""
 
+API_FEED_REMEMBERED_MAX: Final = 200
+"""Executions that have changed lately and are there as JSON, too, since all who follow all of them are told at about
+the same time: two pages."""
+
+API_FEED_REMEMBERED_SIZE_BYTES_MAX: Final = 65_536
+"""Longest of them; longer ones are read anew for whoever comes later."""
+
 API_SESSION_S: Final = 3_600.0
 """How long a browser's cookie is good unless it is renewed: whoever leaves a console open comes back to it within that,
 and a copy of the cookie is of no use after it."""

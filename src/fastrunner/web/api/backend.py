@@ -34,8 +34,8 @@ class Changed:
 
     cursor: str
     """Goes on after it."""
-    execution: shapes.Execution
-    """As it stands."""
+    execution_json: bytes
+    """As it stands: JSON text of an Execution, made once for all who are told."""
 
 
 class Feed(Protocol):

@@ -60,12 +60,14 @@ class ExecutionFeed:
 
 def _text(changes: Sequence[Changed]) -> bytes:
     return b"".join(
-        _event(
-            b"change",
-            each.cursor,
-            orjson.dumps({"cursor": each.cursor, "execution": each.execution.model_dump()}),
-        )
-        for each in changes
+        [
+            _event(
+                b"change",
+                each.cursor,
+                b'{"cursor":%b,"execution":%b}' % (orjson.dumps(each.cursor), each.execution_json),
+            )
+            for each in changes
+        ]
     )
 
 
