@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from tests.integration.engines import SET
 from tests.integration.runner_process import ROOT, RunnerProcess, until
 from tests.integration.test_cli import fastrunner
@@ -146,6 +147,26 @@ def test_refusals_are_sentences_and_nothing_is_touched(folder: Path, tmp_path: P
         used = fastrunner("data", "restore", copy, "--data-dir", str(tmp_path / "used"))
         assert used.returncode == 2
         assert "is in use by another runner" in used.stderr
+
+
+@pytest.mark.parametrize("name", ["photos.db", "notes.txt", "shard-0000.db-wal"])
+def test_nothing_is_restored_into_a_folder_with_anything_else_in_it(name: str, folder: Path, tmp_path: Path) -> None:
+    """Whose it is, is not known: it stays."""
+    copy, mine = tmp_path / "copy", tmp_path / "mine"
+    assert fastrunner("data", "backup", str(copy), "--data-dir", str(folder)).returncode == 0
+    mine.mkdir()
+    (mine / name).write_text("mine")
+    done = fastrunner("data", "restore", str(copy), "--data-dir", str(mine))
+    assert (done.returncode, f"({name} is in it)" in done.stderr) == (2, True)
+    assert (mine / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["registry.db", "shard-0000.db", "shard-0001.db.restoring", "manifest.json.restoring"])
+def test_what_a_restore_has_left_anywhere_is_no_data_directory(name: str, tmp_path: Path) -> None:
+    """It would be a new one otherwise, with files of another time."""
+    (tmp_path / name).touch()
+    with pytest.raises(DataDirectoryRefused, match=f"missing beside {name}"):
+        open_data_directory(tmp_path, 1)
 
 
 def test_a_restore_that_was_broken_off_starts_no_runner_and_can_be_made_again(folder: Path, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_open_events_are_sealed_and_sealed_ones_sealed_anew(
             add_key(key_file, "two")
         keys = DataKeys.read(key_file)
         open_data_directory(folder, 1, keys.fingerprints()).close()
-        done = run("reseal", folder=folder)
+        done = run("rekey", folder=folder)
         assert (done.returncode, f"sealed with the key {name}, no rows left out" in done.stderr) == (0, True)
         assert found(folder) == []
         assert look(folder, keys) == seen
@@ -166,7 +166,7 @@ def test_a_damaged_event_is_left_out_of_resealing(folder: Path, key_file: Path) 
     fill(folder)
     changed(folder, "update events set received_ms = 5 where rowid = (select min(rowid) from events)")
     open_data_directory(folder, 1, DataKeys.read(key_file).fingerprints()).close()
-    done = run("reseal", folder=folder)
+    done = run("rekey", folder=folder)
     assert (done.returncode, "1 rows left out" in done.stderr) == (1, True)
     assert done.stdout.startswith("events.db cloud_events: event number ")
     assert len(look(folder, DataKeys.read(key_file))[0]) == 4

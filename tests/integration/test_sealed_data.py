@@ -156,7 +156,7 @@ def test_an_open_directory_is_sealed_when_it_is_resealed(
         with pytest.raises(Broken):
             list(resealing.reseal(shard_files(folder, 1, keys)[0], break_off))
     monkeypatch.setenv("FASTRUNNER_DATA_KEY_FILE", str(key_file))
-    done = run("reseal", folder=folder)
+    done = run("rekey", folder=folder)
     assert (done.returncode, "1 shards sealed with the key one, no rows left out" in done.stderr) == (0, True)
     assert found(folder) == []
     assert run("check", folder=folder).returncode == 0
@@ -173,7 +173,7 @@ def test_a_new_key_takes_over_and_the_old_one_is_needed_until_all_is_resealed(se
         with pytest.raises(DataDirectoryRefused, match=f"sealed with the key {missing}, and FASTRUNNER_DATA_KEY_FILE"):
             open_data_directory(sealed, 1, keys.fingerprints())
     assert run("check", folder=sealed).returncode == 0
-    assert run("reseal", folder=sealed).returncode == 0
+    assert run("rekey", folder=sealed).returncode == 0
     assert list(read_sealing_keys(sealed)) == ["two"]
     open_data_directory(sealed, 1, only_two.fingerprints()).close()
     after = asyncio.run(look(sealed, only_two))
@@ -202,14 +202,14 @@ def test_schedules_are_resealed_with_the_rest(sealed: Path, key_file: Path) -> N
     add("one", DataKeys.read(key_file))
     both = keys_of(key_file, "two")
     add("two", both)
-    assert run("reseal", folder=sealed).returncode == 0
+    assert run("rekey", folder=sealed).returncode == 0
     only_two = DataKeys({"two": both.by_id["two"]})
     with closing(schedules(only_two)) as file:
         assert [file.get(each).schedule.request for each in ("one", "two", "open")] == [CANARY.encode()] * 3
     assert found(sealed) == []
     with closing(apsw.Connection(str(sealed / "schedules.db"))) as db:
         db.execute("update schedules set request = (select request from schedules where schedule_id = 'two')")
-    done = run("reseal", folder=sealed)
+    done = run("rekey", folder=sealed)
     assert (done.returncode, "schedules.db schedules: what is stored of schedule 'one'" in done.stdout) == (1, True)
 
 
@@ -222,7 +222,7 @@ def test_without_its_key_a_directory_is_checked_by_its_checksums_alone(
     monkeypatch.delenv("FASTRUNNER_DATA_KEY_FILE")
     checked = run("check", folder=sealed)
     assert (checked.returncode, "only the checksums were checked" in checked.stderr) == (0, True)
-    for command in ("export", "reseal"):
+    for command in ("export", "rekey"):
         refused = run(command, folder=sealed)
         assert (refused.returncode, "FASTRUNNER_DATA_KEY_FILE" in refused.stderr) == (2, True), refused
     assert run("compact", folder=sealed).returncode == 0
@@ -290,7 +290,7 @@ def test_a_row_that_is_damaged_is_left_out_of_resealing(sealed: Path, key_file: 
     add_key(key_file, "two")
     with closing(apsw.Connection(str(sealed / "shard-0000.db"))) as db:
         db.execute("update events set messages = x'0a00' where event_key = 1")
-    done = run("reseal", folder=sealed)
+    done = run("rekey", folder=sealed)
     assert (done.returncode, "1 rows left out" in done.stderr) == (1, True)
     assert "events: the row with number 1 is not what was written" in done.stdout
     assert set(read_sealing_keys(sealed)) == {"one", "two"}

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -19,7 +22,9 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store import kept_journals
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from fastrunner.processes.replica import Shipping
+from fastrunner.replica import shipping
 from fastrunner.replica.journals import Journal
+from fastrunner.replica.parts import FilePages, Part
 from fastrunner.replica.restoring import Restored, restore_copy
 from fastrunner.replica.shipping import Shipper, directory_of
 from fastrunner.replica.streams import Stream
@@ -180,7 +185,7 @@ async def test_what_was_committed_is_restored(folder: Path, writer: Writer, tmp_
         await restored(url, target)
 
 
-@pytest.mark.parametrize("harm", ["cut short", "missing", "of another time"])
+@pytest.mark.parametrize("harm", ["cut short", "missing", "of another time", "a bit flipped", "empty"])
 async def test_parts_that_are_not_whole_are_never_taken(
     folder: Path, writer: Writer, tmp_path: Path, harm: str
 ) -> None:
@@ -199,6 +204,12 @@ async def test_parts_that_are_not_whole_are_never_taken(
     assert len(parts) >= good + 3
     if harm == "cut short":
         parts[good].write_bytes(parts[good].read_bytes()[:-1])
+    elif harm == "a bit flipped":
+        data = bytearray(parts[good].read_bytes())
+        data[len(data) // 2] ^= 1
+        parts[good].write_bytes(data)
+    elif harm == "empty":
+        parts[good].write_bytes(b"")
     elif harm == "missing":
         parts[good].unlink()
     else:
@@ -243,6 +254,146 @@ async def test_a_store_that_is_away_holds_nobody_and_is_caught_up_with(
     assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
 
 
+async def test_two_runners_on_copies_of_one_directory_do_not_spoil_each_others_copy(
+    folder: Path, writer: Writer, tmp_path: Path
+) -> None:
+    """A machine that was cloned, or put back to what it was: both go on with one generation, until the first part that
+    the other one has written. Each has its own from there on, and everything of both is there."""
+    copy, clone = tmp_path / "copy", tmp_path / "clone"
+    async with copying(folder, copy.as_uri(), in_order=False) as sending:
+        writer.commit(5)
+        await sending.caught_up()
+    shutil.copytree(folder, clone)
+    other = Writer(clone / "shard-0000.db")
+    try:
+        async with copying(folder, copy.as_uri()) as here, copying(clone, copy.as_uri()) as there:
+            for _ in range(3):
+                writer.commit()
+                other.commit(2)
+                await here.caught_up()
+                await there.caught_up()
+            assert sorted([*here.begun().values(), *there.begun().values()]) == [1]
+    finally:
+        other.end()
+    names = sorted({part.parent.name for part in parts_of(copy)})
+    assert len(names) == 2
+    contents = []
+    for name in names:
+        found = await restored(copy.as_uri(), tmp_path / name, name)
+        assert found.left_out == []
+        contents.append(content(tmp_path / name / "shard-0000.db"))
+    assert sorted(contents) == sorted([content(folder / "shard-0000.db"), content(clone / "shard-0000.db")])
+    # The one that was begun last is taken, whichever of them was written last.
+    assert (await restored(copy.as_uri(), tmp_path / "default")).generation == names[-1]
+
+
+async def test_a_clock_that_was_ahead_hides_no_lag_and_no_generation(
+    folder: Path, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner that ran a day ahead is stopped, and its clock set right; then its store is away, then the copy gone."""
+    copy = tmp_path / "copy"
+    now_ms = shipping.steady_ms
+    with monkeypatch.context() as ahead:
+        ahead.setattr(shipping, "steady_ms", lambda: now_ms() + 86_400_000)
+        async with copying(folder, copy.as_uri()) as sending:
+            await sending.caught_up()
+    [first] = {part.parent.name for part in parts_of(copy)}
+    tomorrow = time.time() + 86_400
+    for part in parts_of(copy):
+        os.utime(part, (tomorrow, tomorrow))
+    copy.rename(tmp_path / "away")
+    copy.write_bytes(b"no folder")
+    async with copying(folder, copy.as_uri()) as sending:
+        writer.commit()
+        await sending.until(lambda: sending.metrics.replica_lag_seconds.value > 0.3)
+        copy.unlink()
+        (tmp_path / "away").rename(copy)
+        for kept in kept_journals.kept_journals(folder / "shard-0000.db"):
+            kept.path.unlink(missing_ok=True)
+        (copy / "fastrunner" / directory_of((folder / "manifest.json").read_text()) / first / "begun").unlink()
+        await sending.until(lambda: sending.begun() == {"gap": 1})
+        writer.commit()
+    found = await restored(copy.as_uri(), tmp_path / "restored")
+    assert found.generation > first
+    assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
+
+
+async def test_a_file_that_no_data_directory_has_is_not_written(tmp_path: Path) -> None:
+    """Whoever may write the copy may not write anywhere on the machine that restores it."""
+    part = Part("0000000000001-00000000", 0, "", 1, manifest="{}")
+    part.files["../outside.db"] = FilePages(4096, {1: bytes(4096)}, 1, is_whole=True)
+    path = tmp_path / "copy" / "fastrunner" / ("0" * 16) / part.generation / f"{0:010d}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(part.encode())
+    with pytest.raises(DataDirectoryRefused, match="a file that no data directory has"):
+        await restored((tmp_path / "copy").as_uri(), tmp_path / "restored")
+    assert not (tmp_path / "outside.db.restoring").exists()
+
+
+async def test_another_program_that_folds_the_journal_has_the_file_sent_whole(
+    folder: Path, writer: Writer, tmp_path: Path
+) -> None:
+    """Which nothing should do; what is in the copy is true whenever it is done."""
+    copy = tmp_path / "copy"
+    async with copying(folder, copy.as_uri()) as sending:
+        for mode in ("passive", "restart", "truncate"):
+            writer.commit(3)
+            await sending.caught_up()
+            # In a process of its own, as another program is: else it would give up the locks of this one.
+            code = f"import apsw, sys; apsw.Connection(sys.argv[1]).execute('pragma wal_checkpoint({mode})').fetchall()"
+            await asyncio.to_thread(
+                subprocess.run, [sys.executable, "-c", code, str(writer.path)], check=True, timeout=60
+            )
+            writer.commit(3)
+            await sending.caught_up()
+    await restored(copy.as_uri(), tmp_path / "restored")
+    assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
+
+
+RESTORE = """
+import asyncio, os, pathlib, sys
+from fastrunner.blobs import open_store
+from fastrunner.replica.restoring import restore_copy
+
+left = int(sys.argv[3])
+rename = pathlib.Path.rename
+
+def counted(path, target):
+    global left
+    if not left:
+        os._exit(9)
+    left -= 1
+    return rename(path, target)
+
+pathlib.Path.rename = counted
+asyncio.run(restore_copy(open_store(sys.argv[1]), pathlib.Path(sys.argv[2]), lambda _: lambda _: None))
+"""
+
+
+async def test_a_restore_that_is_killed_anywhere_is_no_data_directory_and_is_made_again(
+    folder: Path, writer: Writer, tmp_path: Path
+) -> None:
+    """Before it has named a file, between two, and before the manifest has its name."""
+    copy = tmp_path / "copy"
+    other = Writer(folder / "registry.db")
+    other.commit()
+    writer.commit()
+    async with copying(folder, copy.as_uri()) as sending:
+        await sending.caught_up()
+    other.end()
+    for renames_count in range(3):
+        target = tmp_path / f"restored-{renames_count}"
+        command = [sys.executable, "-c", RESTORE, copy.as_uri(), str(target), str(renames_count)]
+        killed = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, timeout=60, check=False)
+        assert killed.returncode == 9
+        assert len(list(target.glob("*.db"))) == renames_count
+        with pytest.raises(DataDirectoryRefused):
+            open_data_directory(target, 1)
+        await restored(copy.as_uri(), target)
+        assert content(target / "shard-0000.db") == content(folder / "shard-0000.db")
+        open_data_directory(target, 1).close()
+
+
 async def test_a_copy_that_somebody_takes_away_begins_anew(folder: Path, writer: Writer, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     async with copying(folder, copy.as_uri()) as sending:
@@ -275,7 +426,9 @@ async def test_generations_are_renewed_and_old_ones_go(
     generations = {part.parent for part in parts_of(copy)} - {other.parent}
     assert 1 <= len(generations) <= limits.REPLICA_GENERATIONS_KEPT + 1
     assert other.exists()
-    await restored(copy.as_uri(), tmp_path / "restored")
+    with pytest.raises(DataDirectoryRefused, match="copies of 2 data directories there: name a generation"):
+        await restored(copy.as_uri(), tmp_path / "restored")
+    await restored(copy.as_uri(), tmp_path / "restored", max(each.name for each in generations))
     assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
 
 

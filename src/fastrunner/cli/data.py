@@ -40,9 +40,9 @@ _time = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 @click.group()
 def data() -> None:
-    """Check, back up, restore, compact, export or reseal a data directory, and make keys for one.
+    """Check, back up, restore, compact, export or rekey a data directory, and make keys for one.
 
-    check, backup and export only read, and work beside a running runner; compact and reseal need the runner stopped.
+    check, backup and export only read, and work beside a running runner; compact and rekey need the runner stopped.
     What is sealed needs the file that FASTRUNNER_DATA_KEY_FILE names.
     """
 
@@ -197,7 +197,7 @@ def in_mib(size_bytes: int) -> str:
 @data.command()
 @data_dir_option
 @json_option
-def reseal(data_dir: Path | None, as_json: bool) -> None:
+def rekey(data_dir: Path | None, as_json: bool) -> None:
     """Seal everything with the first key of FASTRUNNER_DATA_KEY_FILE, whatever it was sealed with, or was not.
 
     Refused while a runner uses the directory. May be broken off and started again. Needs room for the largest shard

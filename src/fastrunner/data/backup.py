@@ -7,6 +7,7 @@ A copy without a manifest is none: the manifest comes last, and a folder has its
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -16,6 +17,7 @@ from typing import Final
 
 from fastrunner.engine.embedded.store.connection import READ_ONLY, connect, connect_to_still_file
 from fastrunner.engine.embedded.store.manifest import (
+    LOCK_NAME,
     MANIFEST_NAME,
     DataDirectoryRefused,
     locked,
@@ -34,6 +36,10 @@ _BEFORE: Final = (SCHEDULES, POSITIONS)
 _AFTER: Final = (REGISTRY, EVENTS)
 _PAGES_AT_ONCE: Final = 1024
 _PARTIAL: Final = ".partial"
+_LEFT: Final = re.compile(
+    rf"shard-\d{{4,}}\.db|{re.escape(MANIFEST_NAME)}\.new|" + "|".join(map(re.escape, (*_BEFORE, *_AFTER)))
+)
+"""What a restore that was broken off may have left."""
 
 Advance = Callable[[int], None]
 
@@ -145,7 +151,10 @@ def restore(source: Path, folder: Path, begun: Callable[[int], Advance]) -> Copi
     with locked(folder):
         if (folder / MANIFEST_NAME).exists():
             raise DataDirectoryRefused(f"{folder} is a data directory already: move it away, or name another folder")
-        for path in folder.glob("*.db*"):
+        for path in folder.iterdir():
+            if path.name != LOCK_NAME and not _LEFT.fullmatch(path.name):
+                raise DataDirectoryRefused(f"{folder} is not empty ({path.name} is in it): name a folder that is")
+        for path in folder.glob("*.db"):
             path.unlink()
         advance = begun(sum((source / name).stat().st_size for name in files))
         for name in files:

@@ -1,4 +1,4 @@
-"""Support: `fastrunner data reseal`: every value of a shard sealed with the first key, whatever sealed it before.
+"""Support: `fastrunner data rekey`: every value of a shard sealed with the first key, whatever sealed it before.
 
 Theory of operation: each table is gone through in the order of its rows' numbers, some hundred rows to a transaction. A
 row whose values are sealed with the first key already is passed over, so a run that was cut short goes on where it was.

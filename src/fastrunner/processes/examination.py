@@ -215,7 +215,8 @@ async def _copy(config: Config) -> Finding:
     store, name = open_store(url), f"{FOLDER}/examined-{token_hex(8)}"
     try:
         async with asyncio.timeout(_ANSWER_S_MAX):
-            await store.put(name, b"")
+            # As parts are written: there are stores that speak S3 and do not know that.
+            await store.put_new(name, b"")
             await store.get(name)
             await store.delete(name)
     except (StorageFailed, BlobMissing, TimeoutError) as error:

@@ -12,6 +12,7 @@ those that have changed. A part that is a cut ends at one moment for all files: 
 parts up to it, and of no other ones. Nothing is written twice under a name with different contents.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ BEGUN: Final = "begun"
 _MAGIC: Final = b"FRPART1\n"
 _LENGTH: Final = struct.Struct(">I")
 _DIGEST_SIZE_BYTES: Final = 32
+_FILE: Final = re.compile(r"[a-z0-9-]+\.db")
 
 
 class Damaged(Exception):
@@ -113,6 +115,8 @@ class Part:
         (length,) = _LENGTH.unpack_from(content, len(_MAGIC))
         head = orjson.loads(content[start : start + length])
         files = dict(_files(content[start + length :], head.pop("files")))
+        if not all(_FILE.fullmatch(name) for name in files):
+            raise Damaged("it has a file that no data directory has")
         return cls(files=files, **head)
 
 

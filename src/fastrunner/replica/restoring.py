@@ -13,20 +13,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import orjson
 
 from fastrunner.base import limits
 from fastrunner.blobs import Blob, BlobMissing, BlobStore, Listed
-from fastrunner.engine.embedded.store.manifest import MANIFEST_NAME, DataDirectoryRefused, locked
+from fastrunner.engine.embedded.store.manifest import LOCK_NAME, MANIFEST_NAME, RESTORING, DataDirectoryRefused, locked
 from fastrunner.replica.parts import ALIVE, Damaged, FilePages, Part, digest_of
 from fastrunner.replica.retention import generations
 
 __all__ = ["Restored", "restore_copy"]
 
-_DRAFT: Final = ".restoring"
-_LOCK: Final = "lock"
 
 Advance = Callable[[int], None]
 
@@ -50,7 +47,7 @@ class Restored:
 async def restore_copy(
     store: BlobStore, folder: Path, begun: Callable[[int], Advance], generation: str = ""
 ) -> Restored:
-    """Makes a data directory of a generation; by default of the one that was written last, or, should that not be
+    """Makes a data directory of a generation; by default of the one that was begun last, or, should that not be
     whole, the one before. `begun` is told how many parts there are.
 
     Raises DataDirectoryRefused, StorageFailed, OSError.
@@ -75,23 +72,34 @@ async def restore_copy(
 
 def _refuse_if_used(folder: Path) -> None:
     """Raises DataDirectoryRefused for a folder with anything but what a restore that was broken off has left."""
-    is_broken_off = (folder / f"{MANIFEST_NAME}{_DRAFT}").exists()
+    is_broken_off = (folder / f"{MANIFEST_NAME}{RESTORING}").exists()
     for path in folder.iterdir():
-        is_ours = path.name.endswith(_DRAFT) or (is_broken_off and path.suffix == ".db")
-        if path.name != _LOCK and not is_ours:
+        is_ours = path.name.endswith(RESTORING) or (is_broken_off and path.suffix == ".db")
+        if path.name != LOCK_NAME and not is_ours:
             raise DataDirectoryRefused(f"{folder} is not empty ({path.name} is in it): name a folder that is")
 
 
 async def _candidates(store: BlobStore, wanted: str) -> list[tuple[str, list[Listed]]]:
-    """Generations, the one that was written last first. Raises DataDirectoryRefused if there is none."""
-    there = [(key[1], names) for key, names in (await generations(store)).items()]
-    found = [each for each in there if not wanted or each[0] == wanted]
+    """Generations, the one that was begun last first. Raises DataDirectoryRefused if there is none, or if it is to be
+    said which one."""
+    there = await generations(store)
+    found = {key: names for key, names in there.items() if not wanted or key[1] == wanted}
     if not found:
-        names = ", ".join(sorted(name for name, _ in there))
+        names = ", ".join(sorted(name for _, name in there))
         raise DataDirectoryRefused(
             f"there is no generation {wanted} there, but {names}" if names else "there is no copy of a data directory"
         )
-    return sorted(found, key=lambda each: max(name.modified_ms for name in each[1]), reverse=True)
+    newest: dict[str, str] = {}
+    for directory, name in sorted(found):
+        newest[directory] = name
+    if len(newest) > 1:
+        raise DataDirectoryRefused(
+            f"there are copies of {len(newest)} data directories there: name a generation of the one that is meant, "
+            f"the last ones are {', '.join(sorted(newest.values()))}"
+        )
+    # Names sort as they were begun. One without until when it was written is just being begun, or was given up.
+    whole = {key for key, names in found.items() if any(each.name.endswith(f"/{ALIVE}") for each in names)}
+    return [(key[1], found[key]) for key in sorted(found, key=lambda key: (key in whole, key[1]), reverse=True)]
 
 
 class _Restoring:
@@ -106,9 +114,9 @@ class _Restoring:
 
     async def run(self, store: BlobStore, listed: Sequence[Listed], advance: Advance) -> Restored:
         """Restores it. Raises Damaged if it has no cut, StorageFailed, OSError."""
-        for draft in (*self._folder.glob(f"*{_DRAFT}"), *self._folder.glob("*.db")):
+        for draft in (*self._folder.glob(f"*{RESTORING}"), *self._folder.glob("*.db")):
             draft.unlink()
-        (self._folder / f"{MANIFEST_NAME}{_DRAFT}").touch(mode=0o600)
+        (self._folder / f"{MANIFEST_NAME}{RESTORING}").touch(mode=0o600)
         names = sorted(each.name for each in listed if each.name.rpartition("/")[2].isdigit())
         cut: Part | None = None
         behind: list[str] = []
@@ -154,7 +162,7 @@ class _Restoring:
     def _write(self, name: str, pages: FilePages) -> None:
         descriptor = self._files.get(name)
         if descriptor is None:
-            path = self._folder / f"{name}{_DRAFT}"
+            path = self._folder / f"{name}{RESTORING}"
             descriptor = self._files[name] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if pages.is_whole:
             os.ftruncate(descriptor, 0)
@@ -169,8 +177,8 @@ class _Restoring:
         for name, descriptor in self._files.items():
             os.fsync(descriptor)
             size_bytes += os.fstat(descriptor).st_size
-            (self._folder / f"{name}{_DRAFT}").rename(self._folder / name)
-        draft = self._folder / f"{MANIFEST_NAME}{_DRAFT}"
+            (self._folder / f"{name}{RESTORING}").rename(self._folder / name)
+        draft = self._folder / f"{MANIFEST_NAME}{RESTORING}"
         with draft.open("wb") as file:
             file.write(cut.manifest.encode())
             file.flush()

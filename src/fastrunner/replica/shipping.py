@@ -4,24 +4,25 @@
 
 Rules: a turn takes the places of all files before it reads any frame, in the order of a backup's transactions; what it
 sends ends with a cut there, so that a copy is as consistent as a backup. It waits for the store, and nobody for it.
-Where frames are gone another generation begins. One that has become long is followed by another one, whose snapshot is
-sent while the old one goes on; what both need of kept journals stays until then.
+Where frames are gone another generation begins, and where somebody else has written to the one under way. One that has
+become long is followed by another one, whose snapshot is sent while the old one goes on; what both need of kept
+journals stays until then.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import apsw
 import orjson
 
 from fastrunner.base import limits
-from fastrunner.base.clock import wall_ms
-from fastrunner.blobs import BlobStore
+from fastrunner.base.clock import steady_ms
+from fastrunner.blobs import BlobMissing, BlobStore
 from fastrunner.counts.definitions import Metrics
 from fastrunner.data.backup import files_in
 from fastrunner.engine.embedded.store.connection import READ_ONLY, connect
@@ -30,7 +31,7 @@ from fastrunner.engine.embedded.store.statements import named
 from fastrunner.errors import StorageFailed
 from fastrunner.replica.journals import Broken, Journal, NotNow, Position
 from fastrunner.replica.parts import FilePages, Part, name_of
-from fastrunner.replica.retention import tidy
+from fastrunner.replica.retention import name_after, tidy
 from fastrunner.replica.snapshots import Snapshot, discard, discard_all, take_snapshots
 from fastrunner.replica.streams import Stream, as_json
 
@@ -44,6 +45,7 @@ _PATIENCE_MS: Final = 10_000
 """How long what is about to be made, such as a shard of a worker that starts, is no trouble."""
 _FAILURES: Final = (NotNow, StorageFailed, OSError, apsw.Error)
 
+T = TypeVar("T")
 Reason = Literal["first", "gap", "renewed"]
 
 
@@ -71,7 +73,7 @@ class Shipper:
         self._breaks = 0
         """How often in a row it had to begin anew."""
         self._renewing: asyncio.Task[Stream] | None = None
-        self._sent_ms = wall_ms()
+        self._sent_ms = steady_ms()
         """Everything that was acknowledged before is in the copy; while nothing ever was, when this began."""
         self._alive_ms = 0
         self._stopping = asyncio.Event()
@@ -114,7 +116,7 @@ class Shipper:
             self._breaks += 1
             return float(min(_SOON_S * 2**self._breaks, limits.REPLICA_RETRY_S_MAX))
         except _FAILURES as error:
-            if not isinstance(error, NotNow) or wall_ms() - self._sent_ms > _PATIENCE_MS:
+            if not isinstance(error, NotNow) or steady_ms() - self._sent_ms > _PATIENCE_MS:
                 self._tell(str(error))
             return _SOON_S if isinstance(error, NotNow) else limits.REPLICA_INTERVAL_S
         self._breaks = 0
@@ -147,7 +149,8 @@ class Shipper:
         if stream is None:
             return
         # How much there may be to lose is told whether it can be gone on with or not.
-        self._sent_ms, self._next_reason = stream.cut_ms, "gap"
+        # It was written by another clock, which may have gone wrong: what is behind must not look as if it were not.
+        self._sent_ms, self._next_reason = min(stream.cut_ms, self._sent_ms), "gap"
         if await stream.take_up(self._store):
             self._stream = stream
 
@@ -169,8 +172,9 @@ class Shipper:
 
     async def _begun(self, reason: Reason) -> Stream:
         """Another generation, with every page of every file. Raises _FAILURES."""
-        manifest, now_ms = await asyncio.to_thread(self._manifest), wall_ms()
-        stream = Stream.new(directory_of(manifest), now_ms)
+        manifest, now_ms = await asyncio.to_thread(self._manifest), steady_ms()
+        directory = directory_of(manifest)
+        stream = Stream.new(directory, await self._insist(lambda: name_after(self._store, directory, now_ms)))
         snapshots = await asyncio.to_thread(self._snapshots)
         _log.info("the copy elsewhere begins with %d files, as generation %s", len(snapshots), stream.generation)
         try:
@@ -197,7 +201,7 @@ class Shipper:
     async def _send_changes(self, stream: Stream) -> None:
         """Everything that is committed now. Raises Broken, _FAILURES."""
         await self._send_new_files(stream)
-        now_ms = wall_ms()
+        now_ms = steady_ms()
         manifest = await asyncio.to_thread(self._manifest)
         targets = await asyncio.to_thread(self._targets)
         if any(journal.path.name not in stream.positions for journal, _ in targets):
@@ -239,7 +243,7 @@ class Shipper:
                 raise Broken(f"{path.name} is new, and too large to be sent among the others")
             snapshots = await asyncio.to_thread(take_snapshots, [path])
             try:
-                await self._send_snapshot(stream, snapshots[0], wall_ms())
+                await self._send_snapshot(stream, snapshots[0], steady_ms())
             finally:
                 discard(snapshots)
 
@@ -254,7 +258,7 @@ class Shipper:
 
     async def _send(self, stream: Stream, part: Part) -> None:
         data = await asyncio.to_thread(part.encode)
-        await self._put(name_of(stream.directory, stream.generation, part.number), data)
+        await self._put_part(name_of(stream.directory, stream.generation, part.number), data)
         stream.stored(part, data)
         self._metrics.replica_parts.inc()
         self._metrics.replica_bytes.inc(len(data))
@@ -262,16 +266,34 @@ class Shipper:
             await asyncio.to_thread(stream.note, self._folder, self._url)
 
     async def _put(self, name: str, data: bytes) -> None:
-        """Has the store take an object, whenever it does. What was sent before may still arrive: it is the same."""
+        """Has the store take an object, whenever it does."""
+        await self._insist(lambda: self._store.put(name, data))
+
+    async def _put_part(self, name: str, data: bytes) -> None:
+        """The same for what is written once. Raises Broken if somebody else has."""
+        if await self._insist(lambda: self._store.put_new(name, data)):
+            return
+        # What was sent before, and not answered, may have arrived.
+        if await self._insist(lambda: self._there(name)) != data:
+            raise Broken(f"{name} was written by somebody else: by a runner on a copy of this data directory, maybe")
+
+    async def _there(self, name: str) -> bytes:
+        try:
+            return (await self._store.get(name)).data
+        except BlobMissing:
+            return b""
+
+    async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Does something with the store again and again until it has been done."""
         delay_s = _SOON_S
         while True:
             try:
-                await self._store.put(name, data)
+                done = await action()
             except StorageFailed as error:
                 self._tell(str(error))
             else:
                 self._tell("")
-                return
+                return done
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, limits.REPLICA_RETRY_S_MAX)
 
@@ -330,13 +352,13 @@ class Shipper:
 
     async def _measure(self) -> None:
         while True:
-            now_ms = wall_ms()
+            now_ms = steady_ms()
             with suppress(NotNow, OSError):
                 behind_bytes = await asyncio.to_thread(self._behind_bytes, self._stream)
                 if not behind_bytes:
                     self._sent_ms = max(self._sent_ms, now_ms)
                 self._metrics.replica_lag_bytes.set(behind_bytes)
-            self._metrics.replica_lag_seconds.set(max(0, wall_ms() - self._sent_ms) / 1000)
+            self._metrics.replica_lag_seconds.set(max(0, steady_ms() - self._sent_ms) / 1000)
             await asyncio.sleep(limits.REPLICA_INTERVAL_S)
 
     def _behind_bytes(self, stream: Stream | None) -> int:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Final
 
 import orjson
@@ -51,9 +50,9 @@ class Stream:
     """What has come since."""
 
     @classmethod
-    def new(cls, directory: str, now_ms: int) -> "Stream":
+    def new(cls, directory: str, generation: str) -> "Stream":
         """One that has nothing yet."""
-        return cls(directory, f"{now_ms:013d}-{token_hex(4)}")
+        return cls(directory, generation)
 
     @property
     def is_old(self) -> bool:

@@ -74,14 +74,18 @@ class Sampler:
     def decide(self, caller: TraceContext | None) -> TraceContext | None:
         """Where an execution is, with what is decided of it; None: in no trace, and not sampled."""
         if caller is None:
-            low = getrandbits(64)
-            if low >= self._bound:
-                return None
-            return TraceContext(f"{getrandbits(64):016x}{low or 1:016x}", NO_SPAN, True)
+            return self.root()
         is_sampled = caller.is_sampled
         if not self._is_parent_based:
             is_sampled = int(caller.trace_id[16:], 16) < self._bound
         return TraceContext(caller.trace_id, caller.span_id, is_sampled, caller.state)
+
+    def root(self) -> TraceContext | None:
+        """That of an execution whose caller is in no trace. Asked of each of them: nothing is cheaper than a number."""
+        low = getrandbits(64)
+        if low >= self._bound:
+            return None
+        return TraceContext(f"{getrandbits(64):016x}{low or 1:016x}", NO_SPAN, True)
 
 
 class Tracer:
@@ -89,7 +93,8 @@ class Tracer:
 
     def __init__(self, sampler: Sampler, make_exporter: Callable[[], Exporter], metrics: Metrics) -> None:
         """`make_exporter` is called in a thread, when there is something to export."""
-        self._sampler = sampler
+        self.sampler = sampler
+        """Decides which executions are traced."""
         self._make_exporter = make_exporter
         self._exporter: Exporter | None = None
         self._counts = {outcome: metrics.spans.labels(outcome) for outcome in ("exported", "failed", "dropped")}
@@ -111,13 +116,6 @@ class Tracer:
     def waiting_count(self) -> int:
         """Spans that wait for the collector."""
         return len(self._queue)
-
-    def begin(
-        self, execution_id: str, caller: TraceContext | None, received_ms: int, taken_ms: int
-    ) -> ExecutionTrace | None:
-        """What is traced of a new execution; None: nothing."""
-        context = self._sampler.decide(caller)
-        return None if context is None else ExecutionTrace(execution_id, context, received_ms, taken_ms)
 
     def offer(self, spans: Iterable[Span], settled: Settled | None = None) -> None:
         """Has spans exported soon; `settled` hears of each, once."""

@@ -73,4 +73,4 @@ DATA_KEYS_DERIVED_MAX: Final = 1_000
 """Keys derived to open what is sealed, kept for each shard: one for each time its file was opened."""
 
 RESEAL_ROWS_PER_COMMIT: Final = 64
-"""Rows that `fastrunner data reseal` reads and writes at a time: of the largest size some hundreds of MB."""
+"""Rows that `fastrunner data rekey` reads and writes at a time: of the largest size some hundreds of MB."""

@@ -27,6 +27,7 @@ class Traces:
 
     def __init__(self, tracer: Tracer, shards: Shards) -> None:
         self._tracer = tracer
+        self._root = tracer.sampler.root
         self._shards = shards
         tracer.find = self._find
 
@@ -35,12 +36,12 @@ class Traces:
         caller = submission.trace
         if caller is None and submission.parent is not None:
             return
-        trace = self._tracer.begin(
-            submission.execution_id, caller, submission.received_ms or now_ms, submission.taken_ms
-        )
-        if trace is not None:
-            trace.workflow = (plan.namespace, plan.name, plan.version)
-            execution.trace = trace
+        context = self._root() if caller is None else self._tracer.sampler.decide(caller)
+        if context is None:
+            return
+        received_ms = submission.received_ms or now_ms
+        execution.trace = ExecutionTrace(submission.execution_id, context, received_ms, submission.taken_ms)
+        execution.trace.workflow = (plan.namespace, plan.name, plan.version)
 
     def restored(self, execution: Execution, row: Unfinished) -> None:
         """One that has come back from the file."""

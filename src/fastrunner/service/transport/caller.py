@@ -24,13 +24,13 @@ def facts_of(call: Call, *, traces: bool) -> CallFacts:
     deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
     facts = CallFacts(peer=client_of(call), deadline_ms=deadline_ms, local=False, principal=call.principal)
     if traces:
-        facts.received_ms, facts.trace = steady_ms(), _trace_of(call)
+        facts.received_ms = steady_ms()
+        if call.header(_PARENT_KEY) is not None:
+            facts.trace = _trace_of(call)
     return facts
 
 
 def _trace_of(call: Call) -> TraceContext | None:
-    if call.header(_PARENT_KEY) is None:
-        return None
     parents = [str(value) for key, value in call.metadata if key == TRACEPARENT]
     return TraceContext.sent(parents, [str(value) for key, value in call.metadata if key == TRACESTATE])
 

@@ -34,7 +34,9 @@ from fastrunner.base.clock import wall_ms
 
 __all__ = [
     "FORMAT_VERSION",
+    "LOCK_NAME",
     "MANIFEST_NAME",
+    "RESTORING",
     "DataDirectory",
     "DataDirectoryRefused",
     "check_keys",
@@ -54,8 +56,10 @@ _UNSEALED_FORMAT_VERSION: Final = 2
 """What a directory without sealed values has, so that versions that know of none read it."""
 
 MANIFEST_NAME: Final = "manifest.json"
+RESTORING: Final = ".restoring"
+"""What a file ends with that is just being restored."""
 """A directory without it is none."""
-_LOCK_NAME: Final = "lock"
+LOCK_NAME: Final = "lock"
 _OTHERS: Final = 0o077
 _KEY_SIZE_BYTES: Final = 16
 
@@ -186,7 +190,7 @@ def _close_to_others(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> int:
-    descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -221,7 +225,7 @@ def locked(folder: Path) -> Iterator[None]:
 def owner_of(folder: Path) -> str:
     """Who uses a directory, in words; empty if nobody does. Changes nothing."""
     try:
-        descriptor = os.open(folder / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
@@ -236,7 +240,7 @@ def owner_of(folder: Path) -> str:
 def owner_facts(folder: Path) -> bytes:
     """What whoever took a directory last has said of itself; empty if that is not known. Takes no lock."""
     try:
-        return (folder / _LOCK_NAME).read_bytes()
+        return (folder / LOCK_NAME).read_bytes()
     except OSError:
         return b""
 
@@ -271,9 +275,10 @@ def _read_manifest(folder: Path) -> _Manifest | None:
         if shard_count < 1 or len(placement_key) != (_KEY_SIZE_BYTES if has_key else 0):
             raise ValueError(manifest)
     except FileNotFoundError:
-        shards = sorted(folder.glob("shard-*.db"))
-        if shards:
-            raise DataDirectoryRefused(f"{path} is missing beside {shards[0].name}: restore it from a backup") from None
+        # A new one is empty; what there is may be of a restore that was broken off, wherever that had come to.
+        left = sorted([*folder.glob("*.db"), *folder.glob(f"*{RESTORING}")])
+        if left:
+            raise DataDirectoryRefused(f"{path} is missing beside {left[0].name}: restore it from a backup") from None
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataDirectoryRefused(f"{path} is damaged: restore it from a backup") from error

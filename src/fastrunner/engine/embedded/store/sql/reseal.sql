@@ -1,4 +1,4 @@
--- Named statements of `fastrunner data reseal`, which goes through whole tables in the order of their numbers; see
+-- Named statements of `fastrunner data rekey`, which goes through whole tables in the order of their numbers; see
 -- queries.sql for the form.
 
 -- name: executions
