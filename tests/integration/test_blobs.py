@@ -84,6 +84,18 @@ async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
     assert "\n" not in failed.value.message
 
 
+async def test_a_bucket_that_is_not_there() -> None:
+    """As one that somebody has deleted: a retry is right, once it is back."""
+    with serving_s3() as url:
+        store = open_store(f"{url.replace('tests-', 'gone-')}")
+        for writing in (store.put("a", b""), store.put_new("a", b"")):
+            with pytest.raises(StorageFailed, match="there is no such bucket"):
+                await writing
+        await store.delete("a")
+        with pytest.raises(BlobMissing):
+            await store.get("a")
+
+
 async def test_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request has an end."""
     monkeypatch.setattr(limits, "BLOB_RETRY_S_MAX", 0.1)

@@ -49,13 +49,13 @@ class Bucket:
 
     async def put(self, name: str, data: bytes) -> None:
         """See BlobStore."""
-        await self._tried(obstore.put_async(self._store, name, data, use_multipart=False))
+        await self._written(obstore.put_async(self._store, name, data, use_multipart=False))
 
     async def put_new(self, name: str, data: bytes) -> bool:
         """See BlobStore. False as well if a repeated request finds what the first one has written: who needs to know
         which it was reads it."""
         try:
-            await self._tried(obstore.put_async(self._store, name, data, mode="create", use_multipart=False))
+            await self._written(obstore.put_async(self._store, name, data, mode="create", use_multipart=False))
         except AlreadyExistsError:
             return False
         return True
@@ -86,6 +86,13 @@ class Bucket:
             await self._tried(obstore.delete_async(self._store, name))
         except FileNotFoundError:
             return
+
+    async def _written(self, request: Awaitable[object]) -> None:
+        try:
+            await self._tried(request)
+        except FileNotFoundError:
+            # What is written needs not be there before, but for the bucket.
+            raise StorageFailed(f"the blob store {self._where} cannot be used: there is no such bucket") from None
 
     async def _tried(self, request: Awaitable[T]) -> T:
         try:
