@@ -85,8 +85,8 @@ COMMIT_SMALL_EXECUTIONS_MAX: Final = 8
 how much it gets done."""
 
 COMMIT_TURNS_MIN: Final = 3
-"""Turns of the loop between the first change that is to be committed and the commit: what comes in them comes along. An idle
-one takes some 10 us, a commit 300 to 500 of the processor's time, whatever is in it."""
+"""Turns of the loop between the first change that is to be committed and the commit: what comes in them comes along. An
+idle one takes some 10 us, a commit 300 to 500 of the processor's time, whatever is in it."""
 
 JOURNAL_PAGES_MAX: Final = 4_000
 """Pages of a shard's journal, 16 MB, from which on the commit that wrote them folds it into the file. That takes some

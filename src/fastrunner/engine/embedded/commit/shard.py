@@ -37,6 +37,7 @@ from fastrunner.engine.embedded.commit.counting import CommitCounts
 from fastrunner.engine.embedded.commit.driver import Driver
 from fastrunner.engine.embedded.commit.ids import ShardIds
 from fastrunner.engine.embedded.commit.inbox import Inbox
+from fastrunner.engine.embedded.commit.loop_turns import after_turns, turns
 from fastrunner.engine.embedded.commit.orders import Orders
 from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.spans import ShardSpans
@@ -114,8 +115,7 @@ class Shard:
         self._dirty: deque[Execution] = deque()
         self._verdicts: deque[Change] = deque()
         self._acknowledgements = Acknowledgements(self._plan_commit)
-        self._commit_planned = False
-        self._commit_begun_s = 0.0
+        self._commit_planned, self._commit_begun_s = False, 0.0
         self._flying: Batch | None = None
         self._unwritten: Batch | None = None
         self._retry_handle: asyncio.TimerHandle | None = None
@@ -360,14 +360,7 @@ class Shard:
     def _plan_commit(self) -> None:
         if not self._commit_planned and self._flying is None and self._retry_handle is None:
             self._commit_planned = True
-            asyncio.get_running_loop().call_soon(self._let_come_along, limits.COMMIT_TURNS_MIN)
-
-    def _let_come_along(self, turns: int) -> None:
-        """Begins a commit after so many more turns of the loop: what is on its way comes along."""
-        if turns:
-            asyncio.get_running_loop().call_soon(self._let_come_along, turns - 1)
-        else:
-            self._begin_commit()
+            after_turns(1 + limits.COMMIT_TURNS_MIN, self._begin_commit)
 
     def _begin_commit(self) -> None:
         if self._closing:
@@ -580,7 +573,7 @@ class Shard:
         await self.flush(deadline_s)
         if self.spans.end() or self._acknowledgements:
             self._plan_commit()
-            await asyncio.sleep(0)
+            await turns(2 + limits.COMMIT_TURNS_MIN)
             await self.flush(deadline_s)
         self._closing = True
         # A commit under way ends in the thread; its landing must not find the file closed.
