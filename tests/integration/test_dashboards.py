@@ -7,10 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from fastrunner.counts.definitions import Definition, Metrics, StigmerMetrics
 from tests.integration.open_loop import channel
@@ -35,6 +39,33 @@ def queries(name: str) -> Iterator[tuple[str, str]]:
     for panel in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"]
+
+
+def lost(given: Any, kept: Any, where: str = "") -> list[str]:
+    """What is in one JSON value and not in another one."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        return [each for name, part in given.items() for each in lost(part, kept.get(name), f"{where}/{name}")]
+    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        return [each for at, part in enumerate(given) for each in lost(part, kept[at], f"{where}/{at}")]
+    return [] if given == kept else [where]
+
+
+def read_by_grafana(written: Any) -> Any:
+    """A dashboard as Grafana's own types have read it: of what they do not know nothing is left."""
+    plugins.register_default_plugins()
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(written)))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_grafana_knows_every_field(name: str) -> None:
+    """Of panels, queries and options, too; something does look: a field that there is not is missed."""
+    written = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    assert lost(written, read_by_grafana(written)) == []
+    panel = next(each for each in written["panels"] if each.get("targets") and each.get("options"))
+    for place in (written, panel, panel["targets"][0], panel["options"], panel["fieldConfig"]["defaults"]):
+        place["nobodys"] = 1
+        assert len(lost(written, read_by_grafana(written))) == 1
+        del place["nobodys"]
 
 
 def definition(name: str) -> Definition:
