@@ -9,6 +9,7 @@ cdef Py_ssize_t CALLS_PER_TURN_MAX = _limits.HTTP2_CALLS_PER_TURN_MAX
 cdef int CALLS_PER_FRAME = 50
 """So many calls are looked at in the time that a frame takes."""
 cdef bytes RETIRING = b"retiring"
+cdef bytes GRPC = b"application/grpc"
 cdef int LENGTH_DIGITS_MAX = 15
 """Of content-length: more than anybody sends."""
 cdef int RESET_COST = 2

@@ -364,24 +364,26 @@ cdef class Session(_Output):
         """Notes what concerns gRPC, and who does not speak it; whether the body can be as long as they say."""
         cdef tuple entry
         cdef bytes name, value, method = None, content_type = b""
+        cdef Py_ssize_t size
         for entry in headers:
             name, value = <bytes>entry[0], <bytes>entry[1]
-            if name == b":path":
+            size = PyBytes_GET_SIZE(name)
+            if size == 5 and name == b":path":
                 call.path = value.decode("utf-8", "replace")
-            elif name == b":method":
+            elif size == 7 and name == b":method":
                 method = value
-            elif name == b"content-type":
+            elif size == 12 and name == b"content-type":
                 content_type = value
-            elif name == b"content-length":
+            elif size == 14 and name == b"content-length":
                 if not value.isdigit() or len(value) > LENGTH_DIGITS_MAX:
                     return False
                 call._length = int(value)
-            elif name == b"grpc-timeout":
+            elif size == 12 and name == b"grpc-timeout":
                 try:
                     call.timeout_s = _timeout_s(value)
                 except ValueError:
                     call.fault = (INTERNAL, "grpc-timeout is no time")
-            elif name == b"grpc-encoding":
+            elif size == 13 and name == b"grpc-encoding":
                 call._encoding = value
             elif name.endswith(b"-bin"):
                 try:
@@ -390,7 +392,7 @@ cdef class Session(_Output):
                     call.fault = (INTERNAL, "a binary header is not base64")
         if method != b"POST":
             call.http_status, call._is_head = 405, method == b"HEAD"
-        elif not content_type.startswith(b"application/grpc") or content_type[16:17] not in b"+;":
+        elif content_type != GRPC and not content_type.startswith((GRPC + b"+", GRPC + b";")):
             call.http_status = 415
         return not (call._has_ended and call._length > 0)
 
