@@ -17,6 +17,7 @@ from aiohttp import WSCloseCode, web
 from fastrunner.base import limits
 from fastrunner.web.api import shapes
 from fastrunner.web.api.problems import Refused
+from fastrunner.web.api.sse import goes_at_once
 
 __all__ = ["Event", "Socket"]
 
@@ -94,7 +95,14 @@ class Socket:
         return await self._going(self.response.ping())
 
     async def _send(self, message: bytes) -> bool:
-        return await self._going(self.response.send_str(message.decode()))
+        sending = self.response.send_str(message.decode())
+        if self.response.closed or not goes_at_once(self._request, len(message)):
+            return await self._going(sending)
+        try:
+            await sending
+        except ConnectionError:
+            return False
+        return True
 
     async def _going(self, sending: Any) -> bool:
         if self.response.closed:

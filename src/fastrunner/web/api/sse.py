@@ -11,12 +11,18 @@ from aiohttp import web
 
 from fastrunner.base import limits
 
-__all__ = ["PING", "Events", "last_id"]
+__all__ = ["PING", "Events", "goes_at_once", "last_id"]
 
 PING: Final = b": nothing new\n\n"
 """What is sent while nothing happens."""
 _QUICK_SIZE_BYTES: Final = 16_384
 """Well below what a connection holds before it asks for a pause."""
+
+
+def goes_at_once(request: web.Request, size_bytes: int) -> bool:
+    """Whether nobody waits for so much to go to a client: the system takes it, or it fits into an empty buffer."""
+    transport = request.transport
+    return size_bytes < _QUICK_SIZE_BYTES and transport is not None and not transport.get_write_buffer_size()
 
 
 def last_id(request: web.Request) -> str:
@@ -42,9 +48,7 @@ class Events:
 
     async def write(self, text: bytes) -> bool:
         """Whether it was sent; a client that does not read is cut."""
-        transport = self._request.transport
-        if len(text) < _QUICK_SIZE_BYTES and transport is not None and not transport.get_write_buffer_size():
-            # It goes to the system at once, or fits into an empty buffer: there is nothing to wait for.
+        if goes_at_once(self._request, len(text)):
             try:
                 await self.response.write(text)
             except ConnectionError:
