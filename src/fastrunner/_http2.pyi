@@ -151,7 +151,10 @@ class Session:
         """Whether the client has taken note of the server's settings."""
     @property
     def output_size_bytes(self) -> int:
-        """What is to be sent now."""
+        """What is to be sent."""
+    @property
+    def is_urgent(self) -> bool:
+        """Whether any of that has to be sent now; answers to pings go with what is next, or a moment later."""
     @property
     def waiting_size_bytes(self) -> int:
         """What its calls have to say and the client has not taken yet, with those calls."""

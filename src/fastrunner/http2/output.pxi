@@ -24,6 +24,7 @@ cdef class _Output:
     cdef object _on_output
     cdef dict _blocked
     cdef list _output
+    cdef readonly bint is_urgent
     cdef bint _is_receiving, _is_told, _is_paused, _owes_resize
     cdef int64_t _window
     cdef int _annoyance
@@ -32,7 +33,7 @@ cdef class _Output:
         cdef bytes output = self._output[0] if len(self._output) == 1 else b"".join(self._output)
         self._output = []
         self.output_size_bytes = 0
-        self._is_told = False
+        self._is_told = self.is_urgent = False
         return output
 
     def pause(self):
@@ -52,9 +53,15 @@ cdef class _Output:
     cdef void _emit(self, bytes chunk) except *:
         self._output.append(chunk)
         self.output_size_bytes += PyBytes_GET_SIZE(chunk)
+        self.is_urgent = True
         if not self._is_receiving and not self._is_told:
             self._is_told = True
             self._on_output()
+
+    cdef void _emit_along(self, bytes chunk) except *:
+        """Has it sent with what is next; only while something is received."""
+        self._output.append(chunk)
+        self.output_size_bytes += PyBytes_GET_SIZE(chunk)
 
     cdef inline void _note_waiting(self, Py_ssize_t by) noexcept:
         global _waiting_size_bytes

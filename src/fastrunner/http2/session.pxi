@@ -261,7 +261,7 @@ cdef class Session(_Output):
             raise _Broken(FRAME_SIZE_ERROR, b"a ping has 8 bytes")
         content = PyBytes_FromStringAndSize(<const char*>at, 8)
         if not flags & ACK:
-            self._emit(_frame(PING, ACK, 0, content))
+            self._emit_along(_frame(PING, ACK, 0, content))
         elif self.is_retiring and content == RETIRING:
             self.leave()
         self._annoy(1)

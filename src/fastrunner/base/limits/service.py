@@ -219,5 +219,9 @@ answers have to leave."""
 GRPC_KEEPALIVE_TIME_MS: Final = 60_000
 """Silence on a connection before the server pings: below the idle limit of common load balancers and NATs."""
 
+GRPC_PING_DELAY_S_MAX: Final = 0.002
+"""How long the answer to a ping may wait for something that it can be sent with. Clients in Go ping whenever they have
+heard something, to find out how much is on its way; an answer by itself costs as much as an execution's."""
+
 GRPC_KEEPALIVE_TIMEOUT_MS: Final = 20_000
 """How long a ping may stay unanswered: gRPC's own default; then the peer is gone, and so are its Execute calls."""

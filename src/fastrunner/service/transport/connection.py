@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_receiving = self._is_pumping = self._is_held = self._is_going_on = self._is_ending = False
+        self._is_owing = False
         self.active_s = self._heard_s = self._made_s = self._busy_s = monotonic_s()
         """When something last came or went, on the monotonic clock."""
         self._ends_s = self._made_s + limits.GRPC_CONNECTION_AGE_MS_MAX / 1000 * random.uniform(0.9, 1.1)
@@ -140,8 +141,11 @@ class Connection(asyncio.Protocol):
         self._is_receiving = True
         self._have_turns(session.receive(data))
         self._is_receiving = False
-        if session.output_size_bytes or session.is_over:
+        if session.is_urgent or session.is_over:
             self._flush()
+        elif session.output_size_bytes and not self._is_owing:
+            self._is_owing = True
+            self._loop.call_later(limits.GRPC_PING_DELAY_S_MAX, self._pay)
         if (session.has_more or self._is_held_back()) and not self._transport.is_closing() and not self._is_held:
             self._is_held = True
             self._transport.pause_reading()
@@ -174,6 +178,12 @@ class Connection(asyncio.Protocol):
             except Exception:
                 _log.exception("a call failed inside the transport")
                 call.finish(INTERNAL, b"internal error: the runner's log has the cause")
+
+    def _pay(self) -> None:
+        """Sends what nothing has taken along."""
+        self._is_owing = False
+        if self.session.output_size_bytes:
+            self._flush()
 
     def _flush_soon(self) -> None:
         if not self._is_receiving:
