@@ -82,6 +82,22 @@ def test_what_one_commit_gathers(disk: Disk, bound: str, monkeypatch: pytest.Mon
     live(disk.clock, main())
 
 
+@pytest.mark.parametrize("turns", [0, limits.COMMIT_TURNS_MIN, limits.COMMIT_TURNS_MIN + 3])
+def test_what_comes_within_some_turns_comes_along(disk: Disk, turns: int) -> None:
+    """A commit begins so many turns of the loop after the first change that it takes, whatever else comes."""
+
+    async def main() -> None:
+        async with engine_at(disk, folder()) as engine:
+            disk.writes.clear()
+            first = asyncio.ensure_future(engine.submit(submission("e-0", HOUR)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.gather(first, engine.submit(submission("e-1", HOUR)))
+            assert disk.changes() == ([2] if turns <= limits.COMMIT_TURNS_MIN else [1, 1])
+
+    live(disk.clock, main())
+
+
 def test_pauses_between_attempts_to_commit(disk: Disk) -> None:
     async def main() -> None:
         async with engine_at(disk, folder()) as engine:

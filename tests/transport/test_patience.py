@@ -1,6 +1,7 @@
 """How many connections a worker holds, how long one may do nothing that HTTP/2 asks of it or be idle, and its age."""
 
 import asyncio
+import contextlib
 import struct
 import threading
 from collections.abc import Callable
@@ -96,6 +97,35 @@ def is_open(connection: Connection) -> bool:
     except ConnectionError:
         return False
     return connection.pongs(b"are you?")
+
+
+def kinds_until_silence(connection: Connection) -> list[int]:
+    """The kinds of frames that come until nothing does for a while."""
+    connection.give_up_after(0.3)
+    kinds = []
+    with contextlib.suppress(TimeoutError):
+        while (got := connection.read()) is not None:
+            kinds.append(got[0])
+    return kinds
+
+
+def ping_then_call(port: int) -> tuple[list[int], list[int]]:
+    """What comes after a ping, and what after the call that follows."""
+    with Connection(port) as connection:
+        assert kinds_until_silence(connection)
+        connection.send(frame(PING, 0, 0, b"are you?"))
+        pinged = kinds_until_silence(connection)
+        connection.call(1, path("GetExecution"), message(GetExecutionRequest(execution_id="e-1").SerializeToString()))
+        return pinged, kinds_until_silence(connection)
+
+
+async def test_answer_to_a_ping_goes_with_what_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served() as wire:
+        await wire.execute_async("e-1")
+        answer = [HEADERS, DATA, HEADERS]
+        assert await asyncio.to_thread(ping_then_call, wire.server.port) == ([PING], answer)
+        monkeypatch.setattr(limits, "GRPC_PING_DELAY_S_MAX", 30.0)
+        assert await asyncio.to_thread(ping_then_call, wire.server.port) == ([], [PING, *answer])
 
 
 def cut_count(wire: Wire) -> float:

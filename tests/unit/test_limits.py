@@ -672,6 +672,7 @@ REACHED = {
         "GRPC_CONNECTION_IDLE_MS_MAX": "test_connection_without_calls",
         "GRPC_CONNECTION_QUIET_MS_MIN": "test_connections_that_have_just_been_used_stay",
         "GRPC_GREETING_TIMEOUT_MS": "test_connection_that_says_nothing",
+        "GRPC_PING_DELAY_S_MAX": "test_answer_to_a_ping_goes_with_what_is_next",
     },
     "integration/test_service_limits.py": {
         "BATCH_EXECUTIONS_PER_TURN_MAX": "test_executions_of_a_batch_between_two_turns",
@@ -722,6 +723,7 @@ REACHED = {
         "COMMIT_GATHER_MS_MAX": "test_what_one_commit_gathers",
         "COMMIT_RETRY_DELAY_S_MAX": "test_pauses_between_attempts_to_commit",
         "COMMIT_RETRY_DELAY_S_MIN": "test_pauses_between_attempts_to_commit",
+        "COMMIT_TURNS_MIN": "test_what_comes_within_some_turns_comes_along",
         "ENGINE_PASS_MS": "test_turns_of_executions_between_two_turns_of_the_loop",
         "EVENTS_REPLAY_SIZE_BYTES_MAX": "test_pages_that_are_read_for_a_subscriber",
         "EXECUTION_EVENTS_UNCOMMITTED_SIZE_BYTES_MAX": "test_events_of_a_loop_that_await_their_commit",
