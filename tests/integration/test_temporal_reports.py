@@ -101,8 +101,8 @@ async def test_what_ends_at_once_is_the_same_whoever_takes_it_again(
 ) -> None:
     """A worker that is lost has told the receiver what Temporal does not have: the next one, later, tells the same."""
     from fastrunner.engine.temporal import workflow
+    from fastrunner.engine.temporal.ends import result_of as sound
 
-    sound = workflow.result_of
     told: list[bytes] = []
 
     def lost(*_: Any) -> Any:
