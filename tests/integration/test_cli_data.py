@@ -54,6 +54,17 @@ def test_check_finds_nothing_in_a_sound_directory(folder: Path) -> None:
     assert "nothing damaged" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "export", "compact"])
+def test_an_operator_in_production_needs_no_receiver_for_it(
+    folder: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only the runner needs of its settings is not asked for beside it."""
+    monkeypatch.setenv("ENV", "prod")
+    monkeypatch.setenv("FASTRUNNER_DATA_DIR", str(folder))
+    done = fastrunner("data", command)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("statement", "table", "detail"),
     [
