@@ -29,6 +29,7 @@ from fastrunner.replica.restoring import Restored, restore_copy
 from fastrunner.replica.shipping import Shipper, directory_of
 from fastrunner.replica.streams import Stream
 from tests.blob_stores import serving_s3
+from tests.disk import mounted_disk
 from tests.integration.runner_process import ROOT, until
 
 EACH = {"rows": 3, "size_bytes": 2000}
@@ -285,6 +286,32 @@ async def test_two_runners_on_copies_of_one_directory_do_not_spoil_each_others_c
     assert sorted(contents) == sorted([content(folder / "shard-0000.db"), content(clone / "shard-0000.db")])
     # The one that was begun last is taken, whichever of them was written last.
     assert (await restored(copy.as_uri(), tmp_path / "default")).generation == names[-1]
+
+
+async def test_a_folder_that_fills_up_is_told_and_caught_up_with(
+    folder: Path, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing half is left in it, and what is there is good to be restored at any moment."""
+    monkeypatch.setattr(limits, "REPLICA_RETRY_S_MAX", 0.05)
+    with mounted_disk(tmp_path / "copy", "size=64m") as disk:
+        url = disk.path.as_uri()
+        async with copying(folder, url) as sending:
+            writer.commit(3)
+            await sending.caught_up()
+            before = content(folder / "shard-0000.db")
+            disk.leave(4096)
+            writer.commit(20)
+            await sending.until(lambda: sending.troubles and "No space left on device" in sending.troubles[-1])
+            await sending.until(lambda: sending.metrics.replica_lag_seconds.value > 0.1)
+            await restored(url, tmp_path / "meanwhile")
+            assert content(tmp_path / "meanwhile" / "shard-0000.db") == before
+            disk.leave(32 << 20)
+            await sending.until(lambda: not sending.troubles[-1])
+            await sending.caught_up()
+        assert sending.begun() == {"first": 1}
+        assert not list(disk.path.rglob(".draft-*"))
+        await restored(url, tmp_path / "restored")
+    assert content(tmp_path / "restored" / "shard-0000.db") == content(folder / "shard-0000.db")
 
 
 async def test_a_clock_that_was_ahead_hides_no_lag_and_no_generation(
