@@ -29,7 +29,7 @@ from fastrunner.engine import Definition, DefinitionRef
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION
 from fastrunner.tracing.context import TraceContext
 from fastrunner.tracing.span import Span
-from fastrunner.tracing.tracer import Sampler, Tracer
+from fastrunner.tracing.tracer import Answer, Sampler, Tracer
 from tests.integration.engines import (
     CALL,
     SET,
@@ -107,8 +107,8 @@ TRACED = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", Tr
 class _Away:
     """A collector that takes nothing."""
 
-    def export(self, spans: Sequence[Span]) -> bool:
-        return False
+    def export(self, spans: Sequence[Span]) -> Answer:
+        return Answer(is_final=False)
 
     def close(self) -> None:
         pass

@@ -17,6 +17,7 @@ import apsw
 import pytest
 
 from fastrunner.base import limits
+from fastrunner.base.clock import steady_ms
 from fastrunner.blobs import open_store
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store import kept_journals
@@ -319,9 +320,8 @@ async def test_a_clock_that_was_ahead_hides_no_lag_and_no_generation(
 ) -> None:
     """A runner that ran a day ahead is stopped, and its clock set right; then its store is away, then the copy gone."""
     copy = tmp_path / "copy"
-    now_ms = shipping.steady_ms
     with monkeypatch.context() as ahead:
-        ahead.setattr(shipping, "steady_ms", lambda: now_ms() + 86_400_000)
+        ahead.setattr(shipping, "steady_ms", lambda: steady_ms() + 86_400_000)
         async with copying(folder, copy.as_uri()) as sending:
             await sending.caught_up()
     [first] = {part.parent.name for part in parts_of(copy)}

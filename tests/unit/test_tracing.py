@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import pytest
@@ -20,7 +20,10 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 
 from fastrunner.base import limits
 from fastrunner.base.redaction import hide
@@ -237,10 +240,14 @@ def tracing(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[t
     yield tracer, metrics
 
 
-def with_details(context: Any, code: grpc.StatusCode, detail: Any) -> NoReturn:
+def with_details(context: Any, code: grpc.StatusCode, detail: Any) -> None:
     status = Status(code=code.value[0], message="busy")
     status.details.add().Pack(detail)
     context.abort_with_status(rpc_status.to_status(status))
+
+
+def partly(**said: Any) -> ExportTraceServiceResponse:
+    return ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(**said))
 
 
 def aborts(code: grpc.StatusCode) -> Callable[[Any, Any], Any]:
@@ -254,11 +261,11 @@ def aborts(code: grpc.StatusCode) -> Callable[[Any, Any], Any]:
         (aborts(grpc.StatusCode.INTERNAL), 3),
         # Without a word of when to come again: as a request that is too large is answered.
         (aborts(grpc.StatusCode.RESOURCE_EXHAUSTED), 3),
-        (lambda *_: ExportTraceServiceResponse(partial_success={"rejected_spans": 2, "error_message": "two"}), 2),
-        (lambda *_: ExportTraceServiceResponse(partial_success={"rejected_spans": -7}), 0),
-        (lambda *_: ExportTraceServiceResponse(partial_success={"rejected_spans": 1 << 60}), 3),
+        (lambda *_: partly(rejected_spans=2, error_message="two"), 2),
+        (lambda *_: partly(rejected_spans=-7), 0),
+        (lambda *_: partly(rejected_spans=1 << 60), 3),
         # A warning, says OTLP: nothing is refused.
-        (lambda *_: ExportTraceServiceResponse(partial_success={"error_message": "deprecated"}), 0),
+        (lambda *_: partly(error_message="deprecated"), 0),
     ],
 )
 async def test_what_is_refused_for_good_keeps_nothing_from_its_way(
