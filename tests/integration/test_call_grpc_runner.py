@@ -169,18 +169,20 @@ async def test_a_crash_between_an_answer_and_its_commit(
 async def test_what_a_worker_that_calls_nobody_does_without(
     runner: RunnerProcess, client: Client, greeter: Greeter, protos: Path
 ) -> None:
-    """And the compiler it never loads."""
+    """The library of gRPC comes with the first call, or with a receiver; the compiler it never loads."""
     [worker] = runner.workers()
 
     def loaded(name: str) -> bool:
         return name in Path(f"/proc/{worker['pid']}/maps").read_text()
 
+    assert not loaded("cygrpc")
     threads = len(os.listdir(f"/proc/{worker['pid']}/task"))
     await client.execute("idle", f"{HEAD}do: [{{x: {{set: {{a: 1}}}}}}]")
     assert (await client.end("idle")).status == "completed"
     assert len(os.listdir(f"/proc/{worker['pid']}/task")) <= threads + 1
     await client.execute("calls", f"{HEAD}do: [{{x: {calling(greeter, protos)}}}]")
     assert (await client.end("calls")).status == "completed"
+    assert loaded("cygrpc")
     assert not loaded("_protoc_compiler")
 
 

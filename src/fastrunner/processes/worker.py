@@ -13,6 +13,7 @@ Rule: this module starts and stops parts and does nothing else; what a child pro
 import asyncio
 import contextlib
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fastrunner.access.egress import Egress
 from fastrunner.access.principal import Principal
@@ -22,8 +23,6 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.base.logs import count_library_records, name_traces
 from fastrunner.base.sinks import SinkAddress
 from fastrunner.blobs import BlobStore, open_store
-from fastrunner.callback import CallbackPipeline
-from fastrunner.callback.direct import DirectReports
 from fastrunner.config import Config, secret_variables
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine import Beginner, WorkerEngine
@@ -52,6 +51,10 @@ from fastrunner.service.transport.server import Server
 from fastrunner.tasks import build_performers
 from fastrunner.tasks.emit.sinks import HttpPost
 from fastrunner.tracing.tracer import Tracer, new_tracer
+
+if TYPE_CHECKING:
+    from fastrunner.callback import CallbackPipeline
+    from fastrunner.callback.direct import DirectReports
 
 
 def run_worker(context: ChildContext) -> int:
@@ -117,18 +120,25 @@ def _registry_of(local: Registry | None, blobs: BlobStore | None) -> Registry | 
     return SharedRegistry(blobs)
 
 
-def _reports_of(config: Config, metrics: Metrics) -> DirectReports | None:
+def _reports_of(config: Config, metrics: Metrics) -> "DirectReports | None":
     """Who sends what executions report by themselves; None if they do not, or nobody receives it."""
-    is_wanted = config.temporal_service_address is not None and config.stigmer_service_endpoint is not None
-    return DirectReports(config, metrics) if is_wanted else None
+    if config.temporal_service_address is None or config.stigmer_service_endpoint is None:
+        return None
+    # Only now: gRPC's library, which a client needs, takes 14 MiB of every worker.
+    from fastrunner.callback.direct import DirectReports
+
+    return DirectReports(config, metrics)
 
 
 def _callbacks_of(
     config: Config, engine: WorkerEngine, metrics: Metrics, tracer: Tracer | None
-) -> CallbackPipeline | None:
+) -> "CallbackPipeline | None":
     """Who delivers what the outbox holds; None if there is none, or nobody receives it."""
     if engine.outbox is None or config.stigmer_service_endpoint is None:
         return None
+    # As above.
+    from fastrunner.callback import CallbackPipeline
+
     return CallbackPipeline(config, engine.outbox, metrics, wall_ms=clock.steady_ms, tracer=tracer)
 
 

@@ -12,8 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Final
 
-import grpc
-from google.rpc.code_pb2 import CANCELLED, OK
+from google.rpc.code_pb2 import CANCELLED, OK, Code
 
 from fastrunner._http2 import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, Call, waiting_size_bytes
 from fastrunner.access.audit import AuditLog
@@ -56,7 +55,7 @@ _STOPPING: Final = "the runner is stopping: executions go on; call again, and Su
 _SUBMIT: Final = {"ExecuteAsync", "ExecuteAsyncBatch"}
 """Unary methods that submit executions."""
 _UNKNOWN: Final = Method("unknown", "unknown", streams=False)
-_CODE_LABELS: Final = {code.value[0]: _label(code.name) for code in grpc.StatusCode}
+_CODE_LABELS: Final = {number: _label(name) for name, number in Code.items()}
 Trailers = tuple[tuple[str, str | bytes], ...] | None
 Answer = Callable[[Call], None]
 """Takes a call up: reads what it has to, and sees to it that it is answered."""
