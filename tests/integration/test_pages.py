@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from fastrunner.base.clock import monotonic_s
 from fastrunner.cli import main as fastrunner
+from tests.crash.test_tree_kill import free_port
 from tests.integration.runner_process import ROOT, until
+from tests.integration.temporal_server import TemporalServer
 from tests.integration.test_newcomer import BLOCK, SERVING, Terminals, commands, serve
 from tests.integration.test_newcomer import terminals as terminals
 from tests.unit.test_docs import blocks, called
@@ -34,11 +37,11 @@ HERE = {
     "docs/operations.md": "test_pages_on_one_runner",
     "docs/callbacks.md": "test_pages_on_one_runner; its receiver is test_clients.py's",
     "docs/stigmer.md": "test_a_stigmer_service; several with MongoDB and Redis are test_stigmer_shared.py's",
+    "docs/temporal.md": "test_replicas_on_temporal; its server is the tests' own, the package is there",
 }
 """Pages whose commands this file executes."""
 NOT_EXECUTED = {
     "docs/deployment.md": "containers, a cluster: `make image-check` runs the image, test_deploy.py validates others",
-    "docs/temporal.md": "a server on fixed ports: test_temporal_runner.py and test_codec_server.py use free ones",
 }
 """Pages whose commands are parsed only (`tests/unit/test_docs.py`), and why."""
 
@@ -153,3 +156,53 @@ def test_a_stigmer_service(terminals: Terminals) -> None:
     printed = execute(terminals, block("stigmer.md", "events/stream"))
     [followed] = [text for command, text in printed.items() if "events/stream" in command]
     assert "workflow_completed" in followed
+
+
+def test_replicas_on_temporal(terminals: Terminals, tmp_path: Path) -> None:
+    """A replica, its keys and its blobs, what Temporal's command shows of what is sealed, and a named build."""
+    server = TemporalServer()
+    server.start()
+    try:
+        keys = tmp_path / "keys"
+        keys.mkdir()
+        terminals.ports |= {"8233": free_port(), "8234": free_port()}
+        terminals.places |= {"localhost:7233": server.address, "/etc/fastrunner": str(keys)}
+        _, _, begin = commands(block("temporal.md", "pip install"))
+        serve(terminals, begin)
+        terminals.environment |= {
+            "TEMPORAL_SERVICE_ADDRESS": server.address, "TEMPORAL_ADDRESS": server.address,
+            "FASTRUNNER_BLOB_URL": (tmp_path / "blobs").as_uri(),
+        }  # fmt: skip
+        terminals.stop("serve")
+        execute(terminals, block("temporal.md", "data key"))
+        shutil.copy(ROOT / "examples" / "routing.yaml", terminals.folder / "order.yaml")
+        submit = """fastrunner submit order.yaml --id order-1 --follow --input '{"topic": "api", "severity": 3}'"""
+        assert '"engineering"' in call(terminals, submit)
+
+        show_by_codec, show = commands(block("temporal.md", "codec-server"))
+        terminals.environment["FASTRUNNER_TEMPORAL_KEY_FILE"] = str(keys / "temporal.keys")
+        terminals.start("codec-server", f"{show_by_codec} --port {terminals.ports['8234']}")
+        shown = shown_at_last(terminals, show)
+        assert '"team":"engineering"' in shown
+        for sweep in commands(block("temporal.md", "temporal sweep")):
+            # In a process of its own: the SDK's library may end the one that it was used in.
+            terminals.run(sweep)
+
+        named, current = commands(block("temporal.md", "set-current-version"))
+        serve(terminals, named)
+        shown_at_last(terminals, f"{current} --yes")
+    finally:
+        for kind in list(terminals.serving):
+            terminals.stop(kind)
+        server.stop()
+
+
+def shown_at_last(terminals: Terminals, command: str) -> str:
+    """What a command says once what it asks is there."""
+    deadline_s = monotonic_s() + 60
+    while True:
+        try:
+            return terminals.run(command)
+        except AssertionError:
+            if monotonic_s() > deadline_s:
+                raise
