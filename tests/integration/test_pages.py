@@ -185,7 +185,7 @@ def test_replicas_on_temporal(terminals: Terminals, tmp_path: Path) -> None:
         shown = shown_at_last(terminals, show)
         assert '"team":"engineering"' in shown
         for sweep in commands(block("temporal.md", "temporal sweep")):
-            # In a process of its own: the SDK's library may end the one that it was used in.
+            # It ends its process, so in one of its own.
             terminals.run(sweep)
 
         named, current = commands(block("temporal.md", "set-current-version"))

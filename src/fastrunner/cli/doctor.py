@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastrunner.base.printable import printable
+from fastrunner.cli.leaving import leave
 
 if TYPE_CHECKING:
     from fastrunner.processes.examination import Finding
@@ -30,7 +31,10 @@ def doctor(as_json: bool) -> None:
     except ConfigurationError as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(2)
-    sys.exit(asyncio.run(_told(config, as_json)))
+    code = asyncio.run(_told(config, as_json))
+    if config.temporal_service_address is not None:
+        leave(code)
+    sys.exit(code)
 
 
 async def _told(config: Any, as_json: bool) -> int:

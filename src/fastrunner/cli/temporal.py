@@ -1,13 +1,13 @@
 """Support: `fastrunner temporal`: what goes with executions that Temporal keeps."""
 
 import asyncio
-import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from fastrunner.base.printable import printable
+from fastrunner.cli.leaving import leave
 from fastrunner.config import ConfigurationError, load_config, quiet_grpc
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def sweep(delete: bool, as_json: bool) -> None:
         unwanted_count, kept_count = asyncio.run(_sweep(config, delete))
     except (RPCError, RunnerError, RuntimeError) as error:
         click.echo(printable(f"fastrunner temporal: {error}"), err=True)
-        _leave(EXIT_UNREACHABLE)
+        leave(EXIT_UNREACHABLE)
     if as_json:
         import orjson
 
         click.echo(orjson.dumps({"deleted" if delete else "unwanted": unwanted_count, "kept": kept_count}).decode())
     else:
         click.echo(f"{unwanted_count} blobs {'deleted' if delete else 'unwanted'}, {kept_count} kept")
-    _leave(0)
+    leave(0)
 
 
 async def _sweep(config: "Config", delete: bool) -> tuple[int, int]:
@@ -106,14 +106,6 @@ async def _sweep(config: "Config", delete: bool) -> tuple[int, int]:
         if delete:
             await blobs.delete(name)
     return count, sweep.kept_count
-
-
-def _leave(code: int) -> NoReturn:
-    """Ends the process without ending the interpreter, to which a thread of Temporal's library may come back just then,
-    and abort."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _config() -> "Config":
