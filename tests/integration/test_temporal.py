@@ -745,6 +745,8 @@ async def test_bounds_of_activities(address: str) -> None:
             assert each.retry_policy.maximum_attempts == 0
             if each.activity_type.name == "fastrunner.report":
                 assert each.retry_policy.maximum_interval.ToSeconds() == limits.TEMPORAL_REPORT_RETRY_S_MAX
+            else:
+                assert each.retry_policy.maximum_interval.ToSeconds() == limits.TEMPORAL_EFFECT_RETRY_S_MAX
         assert engine._worker is not None
         options = engine._worker.config()
         assert options["max_cached_workflows"] == limits.TEMPORAL_WORKFLOWS_CACHED_MAX

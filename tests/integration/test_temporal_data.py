@@ -61,7 +61,8 @@ def largest_payload(history: "WorkflowHistory") -> int:
 
 
 def blobs_in(folder: Path) -> list[Path]:
-    return [path for path in (folder / "payloads").rglob("*") if path.is_file()]
+    # What is being written has another name until it is whole.
+    return [path for path in (folder / "payloads").rglob("*") if path.is_file() and not path.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

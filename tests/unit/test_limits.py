@@ -34,13 +34,16 @@ REACHED = {
     },
     "unit/test_tracing.py": {
         "TRACE_ATTRIBUTE_SIZE_CHARS_MAX": "test_attributes_are_bounded",
+        "TRACE_BATCH_SIZE_BYTES_MAX": "test_requests_are_of_a_size_that_collectors_take",
         "TRACE_BATCH_SPANS_MAX": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
         "TRACE_DRAIN_S_MAX": "test_a_collector_that_hangs_holds_nobody_up",
         "TRACE_EXPORT_S_MAX": "test_a_collector_that_hangs_holds_nobody_up",
         "TRACE_EXPORT_DELAY_S": "test_a_worker_that_stops_exports_at_once_and_waits_for_nobody_for_long",
         "TRACE_QUEUE_SPANS_MAX": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
+        "TRACE_RETRY_PAUSE_ASKED_S_MAX": "test_a_collector_is_left_alone_for_as_long_as_it_asks",
         "TRACE_RETRY_PAUSE_S": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
         "TRACE_STATE_SIZE_CHARS_MAX": "test_a_place_in_a_trace_is_read_and_passed_on",
+        "TRACE_UNKEPT_S_MAX": "test_what_nothing_hangs_on_is_written_only_if_the_collector_is_slow",
     },
     "unit/test_temporal_bus.py": {
         "TEMPORAL_BUS_EVENTS_SIZE_BYTES_MAX": "test_what_is_not_heard_yet_keeps_new_events_out",
@@ -189,6 +192,7 @@ REACHED = {
     "integration/test_temporal.py": {
         "TEMPORAL_ANSWER_S_MAX": "test_without_a_worker_nobody_waits_for_long",
         "TEMPORAL_ANSWERS_KEPT_MAX": "test_many_commands_are_answered",
+        "TEMPORAL_EFFECT_RETRY_S_MAX": "test_bounds_of_activities",
         "TEMPORAL_EFFECT_S_MAX": "test_bounds_of_activities",
         "TEMPORAL_FOLLOW_INTERVAL_S": "test_a_running_execution_can_be_followed",
         "TEMPORAL_HEARTBEAT_S": "test_bounds_of_activities",
@@ -218,6 +222,8 @@ REACHED = {
         "TEMPORAL_BLOBS_CACHED_SIZE_BYTES_MAX": "test_what_a_worker_keeps_of_blobs_is_bounded",
     },
     "integration/test_temporal_reports.py": {
+        "TEMPORAL_AGE_INTERVAL_S": "test_what_ends_at_once_waits_for_a_receiver_as_others_do",
+        "TEMPORAL_REPORT_AT_ONCE_S_MAX": "test_what_ends_at_once_waits_for_a_receiver_as_others_do",
         "TEMPORAL_REPORT_WAIT_S_MAX": "test_a_slow_receiver_slows_no_effect_down",
     },
     "unit/test_temporal_reporting.py": {

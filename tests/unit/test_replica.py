@@ -445,7 +445,7 @@ async def test_generations_are_renewed_and_old_ones_go(
     other.parent.mkdir(parents=True)
     other.write_bytes(b"of another data directory")
     async with copying(folder, copy.as_uri()) as sending:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while sending.begun().get("renewed", 0) < 4:
                 writer.commit(4)
                 await asyncio.sleep(0.01)

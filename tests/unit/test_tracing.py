@@ -29,6 +29,7 @@ from fastrunner.base import limits
 from fastrunner.base.redaction import hide
 from fastrunner.config import ConfigurationError, load_config
 from fastrunner.counts.definitions import Metrics
+from fastrunner.engine.embedded.commit.spans import ShardSpans
 from fastrunner.tracing.context import CURRENT, TraceContext, current_headers
 from fastrunner.tracing.execution import ExecutionTrace
 from fastrunner.tracing.span import Span
@@ -351,6 +352,32 @@ async def test_requests_are_of_a_size_that_collectors_take(monkeypatch: pytest.M
     assert len(collector.requests) > 1
     assert max(request.ByteSize() for request in collector.requests) <= limits.TRACE_BATCH_SIZE_BYTES_MAX
     assert {span.span_id for span in collector.spans()} == {span.span_id for span in large}
+
+
+async def test_what_nothing_hangs_on_is_written_only_if_the_collector_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An acceptance that the collector takes in time is never in the file; one that it does not is written once."""
+    monkeypatch.setattr(limits, "TRACE_UNKEPT_S_MAX", 0.1)
+    due: list[float] = []
+    waiting = ShardSpans(lambda: due.append(time.monotonic()))
+    quick, slow = spans(2)
+    waiting.keep(1, quick)
+    assert waiting.take() is None
+    waiting.settled(1, quick.span_id)
+    assert waiting.take() is None
+    began_s = time.monotonic()
+    waiting.keep(2, slow)
+    assert waiting.take() is None
+    await _until(lambda: due and due[-1] - began_s >= 0.1)
+    written = waiting.take()
+    assert written is not None
+    assert (written.kept, written.settled) == ([(2, slow)], [])
+    assert waiting.take() is None
+    # It is in the file, so the file has to hear that it need not be.
+    waiting.settled(2, slow.span_id)
+    written = waiting.take()
+    assert written is not None
+    assert (written.kept, written.settled) == ([], [(2, slow.span_id)])
+    waiting.close()
 
 
 async def test_what_cannot_be_encoded_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

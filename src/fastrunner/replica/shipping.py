@@ -74,6 +74,8 @@ class Shipper:
         """How often in a row it had to begin anew."""
         self._renewing: asyncio.Task[Stream] | None = None
         self._sent_ms = steady_ms()
+        self._held_ms = 0
+        """Since when it has been put off, turn by turn; 0: it is not."""
         """Everything that was acknowledged before is in the copy; while nothing ever was, when this began."""
         self._alive_ms = 0
         self._stopping = asyncio.Event()
@@ -116,10 +118,14 @@ class Shipper:
             self._breaks += 1
             return float(min(_SOON_S * 2**self._breaks, limits.REPLICA_RETRY_S_MAX))
         except _FAILURES as error:
-            if not isinstance(error, NotNow) or steady_ms() - self._sent_ms > _PATIENCE_MS:
+            if not isinstance(error, NotNow):
                 self._tell(str(error))
-            return _SOON_S if isinstance(error, NotNow) else limits.REPLICA_INTERVAL_S
-        self._breaks = 0
+                return limits.REPLICA_INTERVAL_S
+            self._held_ms = self._held_ms or steady_ms()
+            if steady_ms() - self._held_ms > _PATIENCE_MS:
+                self._tell(str(error))
+            return _SOON_S
+        self._breaks = self._held_ms = 0
         self._tell("")
         return None
 
