@@ -73,9 +73,9 @@ class Shipper:
         self._breaks = 0
         """How often in a row it had to begin anew."""
         self._renewing: asyncio.Task[Stream] | None = None
-        self._sent_ms = steady_ms()
         self._held_ms = 0
         """Since when it has been put off, turn by turn; 0: it is not."""
+        self._sent_ms = steady_ms()
         """Everything that was acknowledged before is in the copy; while nothing ever was, when this began."""
         self._alive_ms = 0
         self._stopping = asyncio.Event()
