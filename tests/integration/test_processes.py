@@ -357,13 +357,15 @@ def test_data_directory_in_use_is_refused(tiny: RunnerProcess) -> None:
 
 
 def test_prod_logs_are_json_lines(tmp_path: Path) -> None:
-    """With ENV=prod every line on stderr is a JSON object that names its process."""
+    """With ENV=prod every line is a JSON object that names its process, on stdout as on stderr."""
     with running(tmp_path, TINY, ENV="prod", STIGMER_SERVICE_ENDPOINT="127.0.0.1:1") as runner:
         runner.wait_ready()
         first = runner.workers()[1]["pid"]
         os.kill(first, signal.SIGKILL)
         until(lambda: runner.replaced(first))
-        _, _, err = runner.stop()
+        _, out, err = runner.stop()
+    [ready] = map(json.loads, out.splitlines())
+    assert (ready["process"], ready["message"].partition(":")[0]) == ("supervisor", "fastrunner is ready")
     records = [json.loads(line) for line in err.splitlines()]
     assert {record["process"] for record in records} >= {"supervisor"}
     [crash] = [record for record in records if record["level"] == "error"]

@@ -93,6 +93,11 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(fields).decode("utf-8")
 
 
+def json_line(process: str, logger: str, message: str) -> str:
+    """What a line of the log would be that says something, for whoever says it elsewhere."""
+    return JsonFormatter(process).format(logging.LogRecord(logger, logging.INFO, "", 0, message, None, None))
+
+
 class ConsoleFormatter(logging.Formatter):
     """A line for people: time, level, process, message, execution id."""
 

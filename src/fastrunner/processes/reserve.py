@@ -18,6 +18,7 @@ from typing import Final
 from fastrunner.access.sealing import DataKeys, KeyFileRefused
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.base.logs import json_line
 from fastrunner.config import Config, Environment
 from fastrunner.counts.cells import Segment
 from fastrunner.engine.embedded.store import kept_journals
@@ -145,13 +146,15 @@ def announcement(config: Config, reserved: Reserved) -> Callable[[], None]:
         grpc, http = address_of(config.grpc_host, config.grpc_port), address_of(config.http_host, config.http_port)
         try:
             write_ports_file(config.data_dir, {**ports, "runtime_dir": str(reserved.folder.path)})
-            sys.stdout.write(
+            ready = (
                 f"fastrunner is ready: grpc {grpc}, http {http}, workers {config.workers}, "
-                f"shards {reserved.shared.shard_count}, "
-                f"data {config.data_dir}\n"
+                f"shards {reserved.shared.shard_count}, data {config.data_dir}"
             )
             if config.env is Environment.LOCAL:
-                sys.stdout.write(_first_steps(config, grpc, http))
+                sys.stdout.write(f"{ready}\n{_first_steps(config, grpc, http)}")
+            else:
+                # Whoever gathers logs takes both streams as one.
+                sys.stdout.write(json_line("supervisor", log.name, ready) + "\n")
             sys.stdout.flush()
         except (AttributeError, OSError, ValueError) as error:
             # A closed stdout or a full disk is no reason to stop what works.
