@@ -104,8 +104,10 @@ async def test_what_ends_at_once_is_the_same_whoever_takes_it_again(
     from fastrunner.engine.temporal.ends import result_of as sound
 
     told: list[bytes] = []
+    failed: list[str] = []
 
     def lost(*_: Any) -> Any:
+        failed.append("once more")
         raise AssertionError("the task ends here")
 
     async with cluster_on(address) as cluster:
@@ -116,7 +118,7 @@ async def test_what_ends_at_once_is_the_same_whoever_takes_it_again(
             await engine.submit(submission(execution_id, SET))
             await until(lambda: bool(events) and events[-1].event_type in TERMINAL_EVENTS, "the last event", TIMEOUT_S)
             first = [event.SerializeToString() for event in events]
-            await asyncio.sleep(0.05)
+            await until(lambda: bool(failed), "the task's failure", TIMEOUT_S)
             monkeypatch.setattr(workflow, "result_of", sound)
             await asyncio.wait_for(engine._client.get_workflow_handle(execution_id).result(), TIMEOUT_S)
             told += await engine.events(execution_id, 1, 100)

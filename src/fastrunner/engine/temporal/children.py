@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from temporalio import workflow
 from temporalio.common import (
-    RetryPolicy,
     SearchAttributeKey,
     SearchAttributePair,
     TypedSearchAttributes,
@@ -27,6 +26,7 @@ from fastrunner.engine.embedded.run.family import CANCEL, KILL, PAUSE, child_id_
 from fastrunner.engine.subflow_outcomes import cancelled, id_taken, too_deep
 from fastrunner.engine.temporal.beside import Beside
 from fastrunner.engine.temporal.counting import WalkCounts, count
+from fastrunner.engine.temporal.keeping import EFFECT_RETRY
 from fastrunner.engine.temporal.messages import (
     FAMILY_SIGNAL,
     OUTPUT_TOO_LARGE,
@@ -44,10 +44,6 @@ __all__ = ["Children"]
 
 _TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
-_RETRY: Final = RetryPolicy(
-    initial_interval=timedelta(milliseconds=200),
-    maximum_interval=timedelta(seconds=limits.TEMPORAL_EFFECT_RETRY_S_MAX),
-)
 
 Outcome = EffectResult | EffectFailure
 
@@ -89,7 +85,7 @@ class Children:
             result_type=Prepared,
             start_to_close_timeout=_TIMEOUT,
             heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRY,
+            retry_policy=EFFECT_RETRY,
             summary=f"{effect.kind} {effect.reference}",
         )
         if prepared.start is None:

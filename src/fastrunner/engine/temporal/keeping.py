@@ -18,12 +18,12 @@ from temporalio.exceptions import ActivityError, CancelledError
 from fastrunner.base import limits
 from fastrunner.engine.temporal.messages import PERFORM, EffectOrder, EffectOutcome
 
-__all__ = ["Keeping"]
+__all__ = ["EFFECT_RETRY", "Keeping"]
 
 _TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
 _WAIT: Final = timedelta(seconds=limits.TEMPORAL_KEEPER_S_MAX)
-_RETRY: Final = RetryPolicy(
+EFFECT_RETRY: Final = RetryPolicy(
     initial_interval=timedelta(milliseconds=200),
     maximum_interval=timedelta(seconds=limits.TEMPORAL_EFFECT_RETRY_S_MAX),
 )
@@ -48,7 +48,7 @@ class Keeping:
                 result_type=EffectOutcome,
                 start_to_close_timeout=_TIMEOUT,
                 heartbeat_timeout=_HEARTBEAT,
-                retry_policy=_RETRY,
+                retry_policy=EFFECT_RETRY,
                 summary=summary,
             )
         if told.kept_by:
