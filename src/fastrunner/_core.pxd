@@ -513,9 +513,9 @@ cdef class Strand:
     """The fork this strand is a branch of; None for the workflow's own."""
     cdef Strand owner_strand
     cdef int branch
+    cdef bint has_exported
     cdef TaskFrame top
     cdef object context
-    cdef bint has_exported
     cdef long long wake_at_ms
     """When the top frame goes on; 0 unless it waits for a time."""
     cdef bint is_ready  # it can take a step, and is in the walk's queue
@@ -533,17 +533,19 @@ cdef enum:
 
 @cython.final
 cdef class Walk:
-    """One execution; `_core.pyi` has the contract."""
+    """One execution; `_core.pyi` has the contract.
+
+    Those that wait are many: what has four bytes stands in pairs, here and above."""
 
     cdef readonly Plan plan
     cdef Facts facts
-    cdef Behaviour behaviour
     cdef dict secrets
     cdef tuple hidden
     """Texts in them that errors must not show."""
     cdef Workspace work
     """During a turn; None between turns."""
     cdef int state
+    cdef readonly int effects_in_flight
     cdef readonly object output
     cdef readonly object error
     cdef readonly long long wake_at_ms
@@ -562,7 +564,6 @@ cdef class Walk:
     """Strands that can take a step; the first one does."""
     cdef dict resources
     """What is held outside, by id, in the order of the ids."""
-    cdef readonly int effects_in_flight
     cdef long long steps_taken
     cdef list held
     """Outcomes that arrived while paused, in order: (resource, value, error or None)."""

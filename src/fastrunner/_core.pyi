@@ -629,3 +629,23 @@ class Walk:
         It carries the document's digest, and the behaviour the execution was started with: the version of the
         semantics, the bounds that decide outcomes, the runner's version.
         """
+
+@final
+class TimerHeap:
+    """Things with a time, the earliest first; of those at the same time, any."""
+
+    first_ms: int
+    """When the first comes; 0 without any."""
+    first: Any
+    """What comes then; None without any."""
+
+    def __new__(cls) -> TimerHeap: ...
+    def __len__(self) -> int: ...
+    def push(self, due_ms: int, item: object) -> None:
+        """Adds something that is not None. Raises TypeError."""
+
+    def pop(self) -> tuple[int, Any]:
+        """Takes the first out: (when, what). Raises IndexError without any."""
+
+    def retain(self, lives: Callable[[int, Any], bool]) -> None:
+        """Forgets everything that `lives`, called with when and what, says no to."""

@@ -82,7 +82,8 @@ async def test_what_only_waits_leaves_memory_and_comes_back_at_its_time() -> Non
         ids = await park(engine)
         await until_evicted(engine)
         assert engine._parked_count == engine._active_count == COUNT
-        assert not [entry for entry in engine._scheduler._timers if entry[2].walk is not None]
+        engine._scheduler._timers.retain(lambda _, execution: execution.walk is not None)
+        assert not engine._scheduler._timers
         now.offset_ms = 3_590_000
         await asyncio.sleep(0.3)  # looks for deadlines several times: too early for any
         assert not in_memory(engine)

@@ -86,7 +86,7 @@ cdef int make_ready(Walk walk, Strand strand) except -1:
     """Lets a strand take steps again, unless it has ended meanwhile or waits for something else."""
     if not strand.is_ready and strand.id in walk.strands and strand.top.position != POSITION_BLOCKED:
         strand.is_ready = True
-        strand.steps_left = <int> walk.behaviour.strand_steps_max
+        strand.steps_left = <int> walk.facts.behaviour.strand_steps_max
         walk.ready.append(strand)
     return 0
 

@@ -189,7 +189,7 @@ cdef bytes write_snapshot(Walk walk):
     writer.places = {}
     fields = [
         identity_of(walk.plan, walk.facts.execution_id),
-        walk.behaviour.written,
+        walk.facts.behaviour.written,
         walk.state,
         writer.value(walk.output),
         writer.value(walk.error),
@@ -299,7 +299,7 @@ cdef Walk read_walk(Plan plan, str execution_id, object input, object env, list 
     cdef SnapshotReader reader = SnapshotReader.__new__(SnapshotReader)
     reader.walk = walk
     reader.table = table
-    walk.facts.input = input_as_kept(walk.behaviour, input)
+    walk.facts.input = input_as_kept(walk.facts.behaviour, input)
     (walk.state, output, error, last_sequence, now_ms, started_at_ms, timeout_at_ms, paused_at_ms, grace_until_ms,
      walk.cancel_reason, random_state, next_strand_id, next_resource_id, steps_taken, ready, held, visits, strands,
      detached, notes) = fields

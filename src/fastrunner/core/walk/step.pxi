@@ -11,7 +11,7 @@ cimport cython
 @cython.cdivision(True)
 cdef int run(Walk walk) except -1:
     """Takes steps until nothing can go on or the slice is over. Strands take turns, whatever the slices are."""
-    cdef Behaviour behaviour = walk.behaviour
+    cdef Behaviour behaviour = walk.facts.behaviour
     cdef Workspace work = walk.work
     cdef Machine machine = work.machine
     cdef Measure* measure = &work.measure
@@ -55,8 +55,8 @@ cdef int run(Walk walk) except -1:
 
 cdef int end_runaway(Walk walk, TaskFrame frame) except -1:
     """A bound of the whole execution is reached. Nothing catches that: a `try` in an endless loop would go on."""
-    cdef str detail = f"the execution has {walk.behaviour.events_max} events, two for each task: no more are allowed"
-    if walk.steps_taken >= walk.behaviour.steps_max:
+    cdef str detail = f"the execution has {walk.facts.behaviour.events_max} events, two for each task: no more are allowed"
+    if walk.steps_taken >= walk.facts.behaviour.steps_max:
         detail = f"the execution has taken {walk.steps_taken} steps: no more are allowed"
     return fail_workflow(walk, make_error("runtime", detail, "/do" if frame.task is None else frame.task.reference))
 

@@ -116,7 +116,6 @@ cdef Walk make_walk(Plan plan, str execution_id, object env, Behaviour behaviour
     facts.behaviour = behaviour
     walk.plan = plan
     walk.facts = facts
-    walk.behaviour = behaviour
     walk.next_strand_id = walk.next_resource_id = 1
     walk.strands = {}
     walk.ready = []
@@ -182,7 +181,7 @@ cdef object take_input(Walk walk, Place at):
 # --- the turn ---
 
 cdef int begin_turn(Walk walk, long long now_ms) except -1:
-    cdef Workspace work = borrow_workspace(walk.behaviour)
+    cdef Workspace work = borrow_workspace(walk.facts.behaviour)
     leave_rest(walk)
     work.is_later = now_ms > walk.now_ms
     # A clock that was set back must not make deadlines move or events older than those before them.
@@ -245,7 +244,7 @@ cdef int emit(Walk walk, EventParts parts, int attempt, Scope scope, bytes messa
         parts,
         parts.message if message is None else message,
         work.time_field,
-        b"" if error is None else error_field(error, walk.behaviour.event_error_size_max),
+        b"" if error is None else error_field(error, walk.facts.behaviour.event_error_size_max),
         walk.last_sequence,
         attempt,
         output,
@@ -261,7 +260,7 @@ cdef int emit_failed(Walk walk, TaskNode task, int attempt, Scope scope, dict er
 
 cdef bytes message_field(Walk walk, dict error):
     """The message of an event that tells of an error."""
-    return text_field(FIELD_MESSAGE, error_message(error, walk.behaviour.event_error_size_max))
+    return text_field(FIELD_MESSAGE, error_message(error, walk.facts.behaviour.event_error_size_max))
 
 
 cdef bytes output_text(Walk walk, object value):
@@ -271,7 +270,7 @@ cdef bytes output_text(Walk walk, object value):
         work.dumped = value
         work.dumped_text = dump_json(value)
         work.bytes_spent += PyBytes_GET_SIZE(work.dumped_text)
-        if PyBytes_GET_SIZE(work.dumped_text) > walk.behaviour.output_json_size_bytes_max:
+        if PyBytes_GET_SIZE(work.dumped_text) > walk.facts.behaviour.output_json_size_bytes_max:
             work.dumped_text = None
     return work.dumped_text
 

@@ -289,9 +289,8 @@ class Submissions:
             if execution.walk is not None:
                 shard.mark(execution)
             return True
-        if execution is not None:
-            known_digest = execution.request_digest
-        else:
+        known_digest = None if execution is None else execution.request_digest
+        if known_digest is None:
             acceptance = shard.store.acceptance(submission.execution_id)
             if acceptance is None:
                 return False

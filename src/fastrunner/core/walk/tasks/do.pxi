@@ -68,10 +68,10 @@ cdef int begin_for(Walk walk, Place at, object data) except -1:
         items = []
     elif not isinstance(items, list):
         raise fault_here(at, "expression", "the collection of `for.in` is neither an array nor null")
-    elif len(items) > walk.behaviour.iterations_max:
+    elif len(items) > walk.facts.behaviour.iterations_max:
         raise fault_here(
             at, "runtime",
-            f"the collection of `for.in` has {len(items)} items: at most {walk.behaviour.iterations_max} are allowed",
+            f"the collection of `for.in` has {len(items)} items: at most {walk.facts.behaviour.iterations_max} are allowed",
         )
     frame = <ForFrame> push(walk, at, data)
     frame.body = (<ForNode> at.task).body

@@ -254,7 +254,7 @@ cdef bint retry(Walk walk, Place at, TryFrame frame, dict error) except -1:
         frame.attempt,
         frame.parent.scope,
         text_field(FIELD_MESSAGE, f"Task {frame.task.name} is retried in {delay_ms} ms after "
-                                  f"{error_message(error, walk.behaviour.event_error_size_max)}"),
+                                  f"{error_message(error, walk.facts.behaviour.event_error_size_max)}"),
         error,
     )
     return True

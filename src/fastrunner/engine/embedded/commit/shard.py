@@ -464,6 +464,7 @@ class Shard:
         execution = self.live[change.execution_id]
         execution.stored = True
         execution.flying = False
+        execution.request_digest = None
         for waiter in change.waiters:
             waiter.settle()
         self._driver.committed(execution, change)

@@ -133,7 +133,9 @@ class Execution:
         self.execution_key = execution_key
         self.execution_id = execution_id
         self.accepted_ms = accepted_ms
-        self.request_digest = request_digest
+        self.request_digest: bytes | None = request_digest
+        """Tells a repeated request from a different one; None once a commit has landed: whoever repeats it is rare, and
+        the file has it."""
         self.debug = debug
         self.silent = False
         """Whether its events are for no receiver."""

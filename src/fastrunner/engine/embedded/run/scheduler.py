@@ -11,10 +11,9 @@ Rules:
 """
 
 import asyncio
-import heapq
 from collections.abc import Callable
 
-from fastrunner._core import TimerDue
+from fastrunner._core import TimerDue, TimerHeap
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.embedded.run.execution import Execution
@@ -36,8 +35,7 @@ class Scheduler:
         """Long executions that wait for the allowance, in order."""
         self._rest_handle: asyncio.TimerHandle | None = None
         self._pass_planned = False
-        self._timers: list[tuple[int, int, Execution]] = []
-        self._timers_pushed_count = 0
+        self._timers = TimerHeap()
         self._timers_dead_count = 0
         self._timer_handle: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -140,9 +138,8 @@ class Scheduler:
         self._forget(execution)
         # The walk makes a new int each time it is asked.
         due_ms = execution.timer_ms = walk.wake_at_ms
-        self._timers_pushed_count += 1
-        heapq.heappush(self._timers, (due_ms, self._timers_pushed_count, execution))
-        if self._timers[0][2] is execution:
+        self._timers.push(due_ms, execution)
+        if self._timers.first is execution:
             self._sleep()
 
     def _sleep(self) -> None:
@@ -150,7 +147,7 @@ class Scheduler:
             self._timer_handle.cancel()
             self._timer_handle = None
         if self._timers and not self._stopped:
-            delay_s = max(0, self._timers[0][0] - self._wall_ms()) / 1000
+            delay_s = max(0, self._timers.first_ms - self._wall_ms()) / 1000
             delay_s = min(delay_s, limits.TIMER_RECHECK_S_MAX)
             self._timer_handle = asyncio.get_running_loop().call_later(delay_s, self._wake)
 
@@ -158,8 +155,9 @@ class Scheduler:
         """Delivers the timers that are due; the turns they cause are taken in ordinary passes."""
         self._timer_handle = None
         now_ms = self._wall_ms()
-        while self._timers and self._timers[0][0] <= now_ms:
-            due_ms, _, execution = heapq.heappop(self._timers)
+        while self._timers and self._timers.first_ms <= now_ms:
+            execution: Execution
+            due_ms, execution = self._timers.pop()
             walk = execution.walk
             if due_ms != execution.timer_ms or walk is None:
                 self._timers_dead_count -= 1
@@ -178,8 +176,7 @@ class Scheduler:
             self._resting.pop(execution, None)
         self._forget(execution)
         if self._timers_dead_count > limits.TIMERS_DEAD_MAX and self._timers_dead_count > len(self._timers) // 2:
-            self._timers = [entry for entry in self._timers if entry[0] == entry[2].timer_ms]
-            heapq.heapify(self._timers)
+            self._timers.retain(lambda due_ms, execution: due_ms == execution.timer_ms)
             self._timers_dead_count = 0
 
     def _forget(self, execution: Execution) -> None:
