@@ -55,7 +55,7 @@ tools: ## Install the programs that tests skip without: prometheus, h2load, podm
 
 build: $(EXTENSION) ## Create .venv and build the extensions
 
-debug: $(STAMP) ## Build the extensions with traces, checks and assertions
+debug: $(STAMP) ## Build the extensions unoptimised, with checks and assertions
 	FASTRUNNER_DEBUG=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $(EXTENSION)
 

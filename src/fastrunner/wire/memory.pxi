@@ -24,7 +24,7 @@ cdef extern from * nogil:
     #ifndef MADV_POPULATE_WRITE
     #define MADV_POPULATE_WRITE 23
     #endif
-    #ifdef CYTHON_TRACE
+    #ifdef FASTRUNNER_DEBUG
     static long long stores_left = 0;
     static inline void between_stores(void) {
         if (stores_left > 0 && --stores_left == 0) raise(SIGKILL);
