@@ -216,6 +216,21 @@ async def test_bindings_that_are_none(binding: dict[str, Any], sentence: str) ->
         assert sentence in problem.sentence
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(b"", {"x" * 129: "y"}),
+        Message(b"", {"é" * 65: "y"}),
+        Message(b"", {}, "", "x" * 256),
+        Message(b"", {}, "x" * 256),
+    ],
+)
+async def test_texts_that_are_too_long(message: Message) -> None:
+    """None of them is cut without a word."""
+    problem = await problem_of(amqp.publish(target_of("amqp", brokers.free_port(), "orders"), message, KEY))
+    assert (problem.type, problem.status, problem.title) == ("configuration", 400, "Invalid Binding")
+
+
 async def test_unreachable() -> None:
     await brokers.check_unreachable(amqp, "amqp")
 

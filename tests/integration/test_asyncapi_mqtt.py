@@ -252,7 +252,7 @@ async def test_tls_by_name(start: Starts, protocol: str) -> None:
         assert (problem.type, problem.title) == ("communication", "TLS Failed")
 
 
-@pytest.mark.parametrize("address", ["", "a\0b", "orders/#/a", "orders+"])
+@pytest.mark.parametrize("address", ["", "a\0b", "a\nb", "orders/#/a", "orders+"])
 async def test_addresses_that_are_no_topics(server: Broker, address: str) -> None:
     target = target_of("mqtt", server.port, address)
     assert (await problem_of(mqtt.publish(target, Message(b"1"), KEY))).type == "configuration"
@@ -274,6 +274,34 @@ async def test_bindings_that_are_none(server: Broker, place: str, binding: dict[
     problem = await problem_of(mqtt.publish(target, Message(b"1"), KEY))
     assert problem.type == "configuration"
     assert f"the binding {named} is" in problem.sentence
+
+
+LONG = "x" * 65_536
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(b"", {"X": LONG}),
+        Message(b"", {LONG: "x"}),
+        Message(b"", {"X": "a\nb"}),
+        Message(b"", {"X\0": "a"}),
+        Message(b"", {"X": "\x7f"}),
+        Message(b"", {}, "", LONG),
+    ],
+)
+async def test_texts_that_are_none(server: Broker, message: Message) -> None:
+    """Brokers hang up at control characters, and there is no place for more than 65535 bytes."""
+    problem = await problem_of(mqtt.publish(target_of("mqtt5", server.port, "orders"), message, KEY))
+    assert (problem.type, problem.status, problem.title) == ("configuration", 400, "Invalid Binding")
+
+
+@VERSIONS
+async def test_credentials_that_are_too_long(server: Broker, protocol: str) -> None:
+    for policy in ({"basic": {"username": LONG, "password": "p"}}, {"bearer": {"token": LONG}}):
+        target = target_of(protocol, server.port, "orders", policy=policy)
+        problem = await problem_of(mqtt.publish(target, Message(b""), KEY))
+        assert (problem.type, problem.title) == ("configuration", "Invalid Binding")
 
 
 async def test_a_broker_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

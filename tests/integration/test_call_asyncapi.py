@@ -1,6 +1,7 @@
 """`call: asyncapi` by real servers: documents of both versions, HTTP, server-sent events, long polls, WebSocket."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -113,6 +114,50 @@ async def test_what_leads_to_no_call(
     error = await called.error(document, arguments)
     assert error["type"].endswith(f"/{type_}"), error
     assert said in error["detail"]
+
+
+PROTOCOLS = ("http", "ws", "kafka", "mqtt", "mqtt5", "nats", "amqp", "redis")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "host", ["a..b", ".com", "a b", "[1:2]", "[::1%lo]", "[v1.x]", f"{'a' * 64}.org", f"{'ü' * 70}"]
+)
+async def test_hosts_that_cannot_be(called: Calls, protocol: str, host: str) -> None:
+    """Nothing is looked up, and nobody calls it an internal error."""
+    error = await called.error(asyncapi_3(protocol, f"{host}:1"), publishing({}))
+    assert (error["type"].rpartition("/")[2], error["title"]) == ("configuration", "Not As Described")
+    assert "servers/s has no host and port that there can be" in error["detail"]
+
+
+@pytest.mark.parametrize("protocol", ["http", "ws"])
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"X": "a\r\nY: b"}, "header X has a control character"),
+        ({"X": "\0"}, "header X has a control character"),
+        ({"a\nb": "x"}, "no HTTP token"),
+        ({"": "x"}, "no HTTP token"),
+        ({"Content-Length": "5"}, "header Content-Length is the runner's to set"),
+        ({"Transfer-Encoding": "chunked"}, "header Transfer-Encoding is the runner's to set"),
+        ({"expect": "100-continue"}, "header expect is the runner's to set"),
+        ({"X": "y" * limits.HTTP_HEADERS_SIZE_BYTES_MAX}, "send large data as the body"),
+    ],
+)
+async def test_headers_that_no_request_may_have(
+    called: Calls, remote: Remote, protocol: str, headers: dict[str, str], said: str
+) -> None:
+    error = await called.error(asyncapi_3(protocol, host(remote)), publishing({}, headers=headers))
+    assert (error["type"].rpartition("/")[2], error["status"]) == ("configuration", 400)
+    assert said in error["detail"]
+    assert remote.requests == []
+
+
+async def test_a_message_says_itself_what_it_is(called: Calls, remote: Remote) -> None:
+    headers = {"content-type": "application/vnd.a+json", "IDEMPOTENCY-KEY": "own"}
+    await called.output(asyncapi_3("http", host(remote)), publishing({}, headers=headers))
+    assert remote.last.headers.getall("Content-Type") == ["application/vnd.a+json"]
+    assert remote.last.headers.getall("Idempotency-Key") == ["own"]
 
 
 async def test_a_channel_without_the_operation(called: Calls) -> None:
@@ -249,6 +294,16 @@ async def test_a_poll_without_a_message_is_not_repeated_at_once(
     document = asyncapi_3("http", host(remote), by={"x-subscribe": "poll"})
     assert await called.output(document, subscribing({"amount": 1, "for": "PT0.3S"})) == []
     assert len(remote.requests) == 1
+
+
+@pytest.mark.parametrize("form", ["poll", "sse"])
+async def test_messages_in_a_content_coding(called: Calls, remote: Remote, form: str) -> None:
+    """None is asked for, and what is sent all the same is no message."""
+    body = gzip.compress(b'data: {"n": 1}\n\n' if form == "sse" else b'{"n": 1}')
+    remote.answers(body=body, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
+    error = await called.error(asyncapi_3("http", host(remote), by={"x-subscribe": form}), subscribing({"amount": 1}))
+    assert (error["type"].rpartition("/")[2], error["title"]) == ("communication", "Malformed Response")
+    assert remote.last.headers["Accept-Encoding"] == "identity"
 
 
 async def test_messages_that_are_too_large(called: Calls, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:

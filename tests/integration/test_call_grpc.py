@@ -139,6 +139,11 @@ async def test_what_came_from_expressions_is_checked(greeter: Greeter, calls: Ca
         ({"proto": {"uri": "grpc://u@h:1"}}, "configuration"),
         ({"proto": {"uri": "grpc://:1"}}, "configuration"),
         ({"proto": {"uri": "grpc://h:99999"}}, "configuration"),
+        ({"proto": {"uri": "grpc://a..b:1"}}, "configuration"),
+        ({"proto": {"uri": "grpc://[1:2]:1"}}, "configuration"),
+        ({"service": {"host": "a..b"}}, "configuration"),
+        ({"service": {"host": f"{'a' * 64}.org"}}, "configuration"),
+        ({"service": {"host": "[1:2]"}}, "configuration"),
     ]
     for changed, kind in cases:
         failure = await calls.failure(greeter.port, **{"method": "SayHello", **changed})

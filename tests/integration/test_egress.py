@@ -16,10 +16,13 @@ from fastrunner._core import EffectFailure
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput, WorkflowExecuteResponse
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import GetExecutionRequest, GetExecutionResponse
 from fastrunner.access.egress import Egress
-from fastrunner.config import Environment
+from fastrunner.config import Environment, load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from fastrunner.tasks.call_http import connector
+from fastrunner.tasks.call_http.failures import HOST_NOT_FOUND, CallProblem
+from fastrunner.tasks.dialing import permitted_addresses
+from fastrunner.tasks.surroundings import Surroundings
 from tests.integration.http_calls import RawServer, call_http, effect, failure_of, raw_server, value_of
 from tests.integration.runner_process import RunnerProcess, running, until
 
@@ -278,3 +281,13 @@ async def test_no_workflow_reads_the_runners_own_ports(tmp_path: Path, environme
     assert [status for status, _ in ends] == ["failed"] * 3
     assert all("a port of this runner itself, is refused" in error for _, error in ends), ends
     assert 'egress_refused_total{reason="own_port"} 3.0' in metrics
+
+
+@pytest.mark.parametrize("host", ["a..b", ".com", "a" * 64, "ü" * 70])
+async def test_names_that_no_system_has_are_not_found(host: str) -> None:
+    """A broker may name such servers of its cluster."""
+    config = load_config()
+    around = Surroundings(config, Metrics(CollectorRegistry()), Egress.of(config), None, None, None)
+    with pytest.raises(CallProblem) as raised:
+        await permitted_addresses(around, host, 9092)
+    assert (raised.value.type, raised.value.title) == ("communication", HOST_NOT_FOUND)

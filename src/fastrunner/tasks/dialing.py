@@ -24,5 +24,6 @@ async def permitted_addresses(around: Surroundings, host: str, port: int) -> lis
     except Refused as refused:
         around.metrics.egress_refused.labels(refused.reason).inc()
         raise DestinationRefused(refused.sentence) from None
-    except OSError:
+    except (OSError, UnicodeError):
+        # Names that no system has, such as `a..b`, which a broker may give, fail before they are looked up.
         raise CallProblem(HOST_NOT_FOUND, f"the name {host} could not be resolved") from None

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from fastrunner.tasks.call_asyncapi.document import Application, ConfigurationProblem, Operation, Section, Server
 from fastrunner.tasks.call_asyncapi.protocols import PROTOCOLS, Protocol, protocol_of
+from fastrunner.tasks.call_http.arguments import origin_of
 from fastrunner.tasks.call_http.failures import CallProblem
 from fastrunner.tasks.scalars import json_kind, scalar_text
 
@@ -152,14 +153,14 @@ def _split(application: Application, location: str, server: Server, protocol: Pr
     text = location if "://" in location else f"//{location}"
     try:
         parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
+        user_information, _, host_and_port = parts.netloc.rpartition("@")
+        # Whatever the protocol is, a host is one that a URL may name.
+        host = origin_of("http", host_and_port).raw_host or ""
+        port = parts.port
     except ValueError:
-        host = port = None
-    if not host:
-        raise application.problem(f"servers/{server.name}", "has no host that can be read")
-    if parts.username is not None or parts.password is not None:
+        raise application.problem(f"servers/{server.name}", "has no host and port that there can be") from None
+    if user_information:
         raise ConfigurationProblem(
             f"servers/{server.name} has credentials in its address: they belong into the task's `authentication`"
         )
-    path = parts.path.rstrip("/")
-    return host, port or protocol.port, path
+    return host, port or protocol.port, parts.path.rstrip("/")

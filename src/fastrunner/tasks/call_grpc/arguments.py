@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastrunner.base.destinations import Destinations, plain_name
 from fastrunner.base.printable import printable
 from fastrunner.tasks.call_grpc.outcome import invalid_call
+from fastrunner.tasks.call_http.arguments import RequestProblem, origin_of
 from fastrunner.tasks.scalars import json_kind
 
 __all__ = ["Call", "Target", "prepare"]
@@ -75,7 +76,7 @@ def prepare(arguments: Mapping[str, Any], tls: Destinations) -> Call:
         raise invalid_call("expression", f"service is {json_kind(service)}, an object is needed")
     name, method = _name(service.get("name"), "service.name"), _name(arguments["method"], "method")
     host, port = service.get("host"), service.get("port", _TLS_PORT)
-    if not isinstance(host, str) or not _HOST.fullmatch(host):
+    if not isinstance(host, str) or not _is_host(host):
         raise invalid_call("configuration", "service.host is neither the name of a host nor an address")
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536:
         raise invalid_call("configuration", f"service.port is {printable(str(port))[:20]}: a port is 1 to 65535")
@@ -100,6 +101,14 @@ def _name(given: Any, argument: str) -> str:
     return name
 
 
+def _is_host(text: str) -> bool:
+    """Whether it is one that can be looked up, or an address."""
+    try:
+        return bool(_HOST.fullmatch(text) and origin_of("http", text))
+    except RequestProblem:
+        return False
+
+
 def _is_tls(host: str, port: int, tls: Destinations) -> bool:
     return port == _TLS_PORT or tls.has_host(plain_name(host), port)
 
@@ -119,6 +128,6 @@ def _reflection(uri: str, service_port: int, tls: Destinations) -> Target | None
             "configuration", "proto.endpoint is to be asked by reflection, and takes a host and a port alone"
         )
     host = parts.hostname or ""
-    if not _HOST.fullmatch(f"[{host}]" if ":" in host else host) or port == 0:
+    if not _is_host(f"[{host}]" if ":" in host else host) or port == 0:
         raise invalid_call("configuration", "proto.endpoint names no valid host and port")
     return Target(host, port, scheme == "grpcs" or _is_tls(host, port, tls))

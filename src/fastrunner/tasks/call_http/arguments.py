@@ -25,7 +25,7 @@ from fastrunner.tasks.call_http.codings import ACCEPTED
 from fastrunner.tasks.call_http.content import MediaType
 from fastrunner.tasks.scalars import json_kind, scalar_text
 
-__all__ = ["HttpRequest", "RequestProblem", "basic", "parse_uri", "prepare"]
+__all__ = ["HttpRequest", "RequestProblem", "basic", "check_head", "headers_of", "origin_of", "parse_uri", "prepare"]
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -94,7 +94,7 @@ def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
     try:
         method = _method(arguments["method"])
         url, user_information = _url(arguments["uri"], arguments.get("query"))
-        headers = _headers(arguments.get("headers"))
+        headers = headers_of(arguments.get("headers"))
         body = _body(arguments.get("body"), headers)
         headers.setdefault("Idempotency-Key", _NOT_IN_KEY.sub(_percent_encoded, idempotency_key))
     except UnicodeEncodeError:
@@ -109,11 +109,12 @@ def prepare(arguments: Mapping[str, Any], idempotency_key: str) -> HttpRequest:
         )
     headers.setdefault("User-Agent", f"fastrunner/{__version__}")
     headers.setdefault("Accept-Encoding", ACCEPTED)
-    _check_head(url, headers)
+    check_head(url, headers)
     return HttpRequest(method, url, headers, body, tuple(arguments.get("private_headers", ())))
 
 
-def _check_head(url: URL, headers: CIMultiDict[str]) -> None:
+def check_head(url: URL, headers: CIMultiDict[str]) -> None:
+    """Raises RequestProblem for more than servers take."""
     size_bytes = len(str(url)) + sum(len(name) + len(value.encode()) for name, value in headers.items())
     if size_bytes > limits.HTTP_HEADERS_SIZE_BYTES_MAX:
         raise RequestProblem(
@@ -152,7 +153,7 @@ def parse_uri(uri: str, query: str = "") -> tuple[URL, str]:
         raise RequestProblem("configuration", f"endpoint is not an absolute http or https URI{hint}")
     scheme, authority, rest = match.groups()
     user_information, _, host_and_port = authority.rpartition("@")
-    origin = _origin(scheme.lower(), host_and_port)
+    origin = origin_of(scheme.lower(), host_and_port)
     rest = _NOT_IN_URI.sub(_percent_encoded, rest)
     if not rest.startswith("/"):
         rest = "/" + rest
@@ -162,14 +163,18 @@ def parse_uri(uri: str, query: str = "") -> tuple[URL, str]:
     return URL(f"{origin}{rest}", encoded=True), user_information
 
 
-def _origin(scheme: str, host_and_port: str) -> URL:
-    """The origin of a host that can be looked up and a port that can be connected to. Raises RequestProblem."""
+def origin_of(scheme: str, host_and_port: str) -> URL:
+    """The origin of a host that can be looked up and a port that can be connected to. Raises RequestProblem.
+
+    Addresses have no zones: those that need one are on the link, where no call may go.
+    """
     end = host_and_port.find("]") + 1 or host_and_port.find(":")
     port = host_and_port[end:] if end >= 0 else ""
     try:
         origin = URL(f"{scheme}://{host_and_port}").origin()
         host = origin.raw_host or ""
-        if ":" in host:
+        if host_and_port.startswith("["):
+            host = "" if "%" in host else host
             ipaddress.IPv6Address(host)
     except ValueError:
         host = ""
@@ -188,7 +193,9 @@ def basic(user_information: str) -> str:
     return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode("ascii")
 
 
-def _headers(given: Any) -> CIMultiDict[str]:
+def headers_of(given: Any) -> CIMultiDict[str]:
+    """The headers that a map stands for, none of which can be taken for another part of a request. Raises
+    RequestProblem and UnicodeEncodeError."""
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in _pairs(given, "headers"):
         if not _TOKEN.fullmatch(name):

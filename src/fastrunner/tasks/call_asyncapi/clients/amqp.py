@@ -61,6 +61,8 @@ __all__ = ["publish", "subscribe"]
 
 _HEARTBEAT_S = 30
 _NAME_SIZE_BYTES_MAX = 255
+_HEADER_NAME_SIZE_BYTES_MAX = 128
+"""As the protocol has it: the library would cut longer ones."""
 
 Result = TypeVar("Result")
 
@@ -135,7 +137,7 @@ def _place(target: Target) -> _Place:
         made,
     )
     for text in (place.exchange, place.queue, target.address):
-        if len(text.encode("utf-8", "surrogatepass")) > _NAME_SIZE_BYTES_MAX:
+        if _size_bytes(text) > _NAME_SIZE_BYTES_MAX:
             raise BindingProblem(
                 f"the channel's address or a name in its bindings exceeds {_NAME_SIZE_BYTES_MAX} bytes"
             )
@@ -335,6 +337,14 @@ class _NotFound(CallProblem):
 def _properties(target: Target, message: Message, key: str) -> Basic.Properties:
     operation, bindings = target.bindings["operation"], target.bindings["message"]
     headers: dict[str, Any] = dict(message.headers)
+    if any(_size_bytes(name) > _HEADER_NAME_SIZE_BYTES_MAX for name in headers):
+        raise BindingProblem(f"a header's name exceeds {_HEADER_NAME_SIZE_BYTES_MAX} bytes")
+    shorts = [message.content_type, message.correlation_id or "", *_short_bindings(operation, bindings)]
+    if any(_size_bytes(text) > _NAME_SIZE_BYTES_MAX for text in shorts):
+        raise BindingProblem(
+            f"the message's contentType or correlationId, or a text of its bindings, exceeds {_NAME_SIZE_BYTES_MAX} "
+            "bytes"
+        )
     for name in ("cc", "bcc"):
         copies = operation.get(name)
         if copies is not None:
@@ -356,6 +366,18 @@ def _properties(target: Target, message: Message, key: str) -> Basic.Properties:
         message_type=word(bindings, "messageType") or None,
         user_id=word(operation, "userId") or None,
     )
+
+
+def _short_bindings(operation: Mapping[str, Any], bindings: Mapping[str, Any]) -> list[str]:
+    """Texts that are a message's properties. Raises BindingProblem."""
+    return [
+        *(word(operation, name) for name in ("replyTo", "userId")),
+        *(word(bindings, name) for name in ("contentEncoding", "messageType")),
+    ]
+
+
+def _size_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _now() -> datetime:

@@ -12,18 +12,25 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from fastrunner.base import limits
 from fastrunner.tasks.call_asyncapi.clients import Message, Subscription, Target
 from fastrunner.tasks.call_asyncapi.document import ConfigurationProblem
+from fastrunner.tasks.call_http.arguments import RequestProblem, check_head
+from fastrunner.tasks.call_http.arguments import headers_of as request_headers
 from fastrunner.tasks.call_http.content import decode_header
 from fastrunner.tasks.call_http.failures import CallProblem, connection_problem
 
-__all__ = ["proven", "publish", "subscribe", "url_of"]
+__all__ = ["headers_of", "proven", "publish", "subscribe", "url_of"]
 
 _HEADERS_LEFT_OUT = frozenset({"connection", "content-length", "content-type", "date", "server", "transfer-encoding"})
 """Of a response: they are the connection's or the server's, not the message's."""
+
+
+_PLAIN = {"Accept-Encoding": "identity"}
+"""Asked for with messages: a stream of them cannot wait for a coding's next block."""
 
 
 class Proven(NamedTuple):
@@ -67,10 +74,25 @@ def proven(target: Target, url: URL) -> Proven:
     return Proven(url, {"Authorization": f"Bearer {token}"})
 
 
+def headers_of(message: Message, url: URL) -> CIMultiDict[str]:
+    """A message's headers as a request may have them. Raises CallProblem."""
+    try:
+        headers = request_headers(message.headers)
+        check_head(url, headers)
+    except RequestProblem as problem:
+        raise ConfigurationProblem(f"the message cannot be sent by HTTP: {problem.detail}") from None
+    except UnicodeEncodeError:
+        raise ConfigurationProblem("the message's headers hold characters that no header can carry") from None
+    return headers
+
+
 async def publish(target: Target, message: Message, key: str) -> None:
     """See `clients`."""
     url, proof = proven(target, url_of(target, "http"))
-    headers = {"Idempotency-Key": key, "Content-Type": message.content_type, **message.headers, **proof}
+    headers = headers_of(message, url)
+    headers.setdefault("Content-Type", message.content_type)
+    headers.setdefault("Idempotency-Key", key)
+    headers.update(proof)
     assert target.client is not None
     try:
         async with target.client.request(_method(target, "POST"), url, headers=headers, data=message.body) as response:
@@ -107,7 +129,8 @@ class _Poll:
         assert target.client is not None
         while True:
             try:
-                async with target.client.request(_method(target, "GET"), url, headers=proof, data=None) as response:
+                headers = {**_PLAIN, **proof}
+                async with target.client.request(_method(target, "GET"), url, headers=headers, data=None) as response:
                     if response.status not in (204, 304):
                         _check(response)
                         return Message(await _body(response), _told(response), response.headers.get("Content-Type", ""))
@@ -138,7 +161,7 @@ class _Stream:
         target = self._target
         url, proof = proven(target, url_of(target, "http"))
         assert target.client is not None
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache", **proof}
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache", **_PLAIN, **proof}
         request = target.client.request(_method(target, "GET"), url, headers=headers, data=None)
         try:
             self._response = await request.__aenter__()
@@ -207,6 +230,8 @@ def _method(target: Target, default: str) -> str:
 def _check(response: aiohttp.ClientResponse) -> None:
     if not 200 <= response.status < 300:
         raise CallProblem("Error Response", f"the server answered with status {response.status}", response.status)
+    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise CallProblem("Malformed Response", "the response is in a content coding that was not asked for")
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -7,8 +7,10 @@ socket, and told when to read and to write.
 """
 
 import asyncio
+import re
 import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,6 +42,7 @@ __all__ = ["publish", "subscribe"]
 
 _KEY = "idempotency-key"
 """The name of the effect's key among the properties of a message; before MQTT 5 messages have none."""
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LOGIN = (134, 135, 140)
 """Reasons not to connect: wrong name or password, not authorized, wrong way to authenticate."""
 
@@ -199,7 +202,7 @@ class _Link:
                 )
             else:
                 self.library.connect(self.target.host, self.target.port, keepalive_s)
-        except ValueError:
+        except (ValueError, struct.error):
             raise BindingProblem("the broker's credentials or the binding clientId are none that MQTT takes") from None
         self._ticking = asyncio.create_task(self._tick())
         reason = await self._answered("connected")
@@ -349,7 +352,7 @@ def _qos(operation: Mapping[str, Any]) -> int:
 
 def _check_topic(topic: str, *, has_wildcards: bool) -> None:
     levels = topic.split("/")
-    is_topic = 0 < len(topic.encode()) <= 65_535 and "\0" not in topic
+    is_topic = bool(topic) and _is_text(topic)
     if has_wildcards:
         levels = [
             "" if level == "+" or (level == "#" and at == len(levels) - 1) else level for at, level in enumerate(levels)
@@ -358,14 +361,25 @@ def _check_topic(topic: str, *, has_wildcards: bool) -> None:
         raise BindingProblem(f"the channel's address {topic!r:.100} is no topic of MQTT")
 
 
+def _is_text(text: str) -> bool:
+    """Whether MQTT has such strings: their size is a number of two bytes, and brokers hang up at control characters."""
+    return len(text.encode("utf-8", "surrogatepass")) <= 65_535 and not _UNFIT.search(text)
+
+
 def _properties_of(target: Target, message: Message, key: str) -> Properties:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     headers = {_KEY: key, **message.headers}
+    correlation = (message.correlation_id or "").encode("utf-8", "surrogatepass")
+    if not all(map(_is_text, (*headers, *headers.values()))) or len(correlation) > 65_535:
+        raise BindingProblem(
+            "a header of the message, or its correlationId, is none that MQTT takes: 65535 bytes at most, and no "
+            "control characters"
+        )
     properties.UserProperty = list(headers.items())
     if message.content_type:
         properties.ContentType = message.content_type
     if message.correlation_id is not None:
-        properties.CorrelationData = message.correlation_id.encode()
+        properties.CorrelationData = correlation
     bindings = target.bindings["message"]
     response_topic = named(bindings, "responseTopic")
     if response_topic:

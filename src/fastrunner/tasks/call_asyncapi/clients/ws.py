@@ -6,11 +6,12 @@ before a crash, too: at most once. A frame has no headers: a message's go with t
 """
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from fastrunner.base import limits
 from fastrunner.tasks.call_asyncapi.clients import Message, Subscription, Target
-from fastrunner.tasks.call_asyncapi.clients.http import proven, url_of
+from fastrunner.tasks.call_asyncapi.clients.http import headers_of, proven, url_of
 from fastrunner.tasks.call_http.failures import CallProblem, connection_problem
 
 __all__ = ["publish", "subscribe"]
@@ -18,7 +19,9 @@ __all__ = ["publish", "subscribe"]
 
 async def publish(target: Target, message: Message, key: str) -> None:
     """See `clients`. The other side has the message once it has answered the close that follows it."""
-    socket = await _connected(target, {**message.headers, "Idempotency-Key": key})
+    headers = headers_of(message, url_of(target, "ws"))
+    headers["Idempotency-Key"] = key
+    socket = await _connected(target, headers)
     try:
         await socket.send_str(message.body.decode())
     except (aiohttp.ClientError, OSError) as error:
@@ -31,7 +34,7 @@ async def publish(target: Target, message: Message, key: str) -> None:
 
 async def subscribe(target: Target, _consumer: str) -> Subscription:
     """See `clients`."""
-    return _Frames(await _connected(target, {}))
+    return _Frames(await _connected(target, CIMultiDict()))
 
 
 class _Frames:
@@ -59,13 +62,14 @@ class _Frames:
         await self._socket.close()
 
 
-async def _connected(target: Target, headers: dict[str, str]) -> aiohttp.ClientWebSocketResponse:
+async def _connected(target: Target, headers: CIMultiDict[str]) -> aiohttp.ClientWebSocketResponse:
     url, proof = proven(target, url_of(target, "ws"))
+    headers.update(proof)
     assert target.client is not None
     try:
         return await target.client.websocket(
             URL(url),
-            headers={**headers, **proof},
+            headers=headers,
             size_bytes_max=limits.ASYNCAPI_MESSAGE_SIZE_BYTES_MAX,
             heartbeat_s=limits.ASYNCAPI_HEARTBEAT_S,
         )
