@@ -235,6 +235,17 @@ def test_draining_is_visible_and_bounded(tmp_path: Path) -> None:
         assert "did not end in time" in err
 
 
+def test_who_asks_again_and_again_to_stop_is_heard_once(tmp_path: Path) -> None:
+    """Up to the last moment: the exit code is 0, and what tells where the tree listens is gone."""
+    with running(tmp_path, TINY) as runner:
+        runner.wait_ready()
+        while runner.process.poll() is None:
+            runner.signal(signal.SIGTERM)
+            runner.signal(signal.SIGHUP)
+        assert runner.end()[0] == 0
+        assert not (tmp_path / "ports.json").exists()
+
+
 def test_second_interrupt_forces_the_end(tmp_path: Path) -> None:
     """The first Ctrl-C drains, the second ends everything at once."""
     with running(tmp_path, TINY) as runner:

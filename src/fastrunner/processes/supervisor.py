@@ -117,7 +117,8 @@ class Supervisor:
     def _ignore_signals(self) -> None:
         signal.set_wakeup_fd(-1)
         for signum in HANDLED_SIGNALS:
-            signal.signal(signum, signal.SIG_DFL)
+            # Who asks once more while the last files are tidied away changes nothing: not the exit code, either.
+            signal.signal(signum, signal.SIG_DFL if signum is signal.SIGCHLD else signal.SIG_IGN)
         self._selector.close()
         for end in self._wakeup:
             end.close()
