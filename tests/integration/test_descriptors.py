@@ -103,6 +103,30 @@ def test_half_requests_give_way_to_whole_ones(runner: RunnerProcess) -> None:
     assert len(err) < 10_000
 
 
+def test_who_follows_leaves_room_for_who_asks(runner: RunnerProcess) -> None:
+    """However many want to; nothing is logged of those that go before they are answered."""
+    host = f"127.0.0.1:{runner.ports['http_port']}"
+    request = f"GET /api/v1/feed HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        for _ in range(2 * LIMIT):
+            with suppress(ConnectionError):
+                stack.enter_context(socket.create_connection(("127.0.0.1", runner.ports["http_port"]), 10)).sendall(
+                    request
+                )
+        until(lambda: runner.metric("workflow_runner_followers") >= LIMIT / 8)
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert runner.get(path)[0] == 200
+    for _ in range(LIMIT):
+        with suppress(ConnectionError), socket.create_connection(("127.0.0.1", runner.ports["http_port"]), 10) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            gone.sendall(request)
+    assert runner.get("/healthz")[0] == 200
+    code, _, err = runner.stop()
+    assert code == 0
+    assert "Traceback" not in err
+    assert len(err) < 10_000
+
+
 def test_worker_without_descriptors_says_so(runner: RunnerProcess) -> None:
     """Red with the reason while its own effects take them all, said once; green again afterwards."""
     client = Client(runner)

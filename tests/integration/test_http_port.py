@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -15,6 +16,7 @@ from fastrunner.web.app import build_app
 from fastrunner.web.connections import CONNECTIONS, Connections
 
 ASK = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+SEND = b"POST /size HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
 LARGE_SIZE_BYTES = 64 << 20
 
 
@@ -22,11 +24,25 @@ async def _large(_request: web.Request) -> web.Response:
     return web.Response(body=bytes(LARGE_SIZE_BYTES))
 
 
+async def _size(request: web.Request) -> web.Response:
+    return web.Response(text=f"{len(await request.read())}\n")
+
+
+async def _talk(request: web.Request) -> web.WebSocketResponse:
+    socket_ = web.WebSocketResponse()
+    await socket_.prepare(request)
+    async for message in socket_:
+        await socket_.send_str(message.data)
+    return socket_
+
+
 @asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[tuple[int, Connections]]:
     """The application on a free port, and its connections."""
     app = build_app(Config(data_dir=tmp_path), [])
     app.router.add_get("/large", _large)
+    app.router.add_post("/size", _size)
+    app.router.add_get("/talk", _talk)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
     await runner.setup()
     assert runner.server is not None
@@ -88,6 +104,59 @@ async def test_head_that_does_not_follow(tmp_path: Path, monkeypatch: pytest.Mon
         writer.write(ASK[:20])
         assert await until_cut(reader) == b""
         writer.close()
+
+
+async def test_body_that_does_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may come slowly, but something of it has to come; one that is cut is no failure of the server."""
+    monkeypatch.setattr(limits, "HTTP_BODY_S_MAX", 0.5)
+    monkeypatch.setattr(limits, "HTTP_LOOK_INTERVAL_S", 0.05)
+    async with served(tmp_path) as (port, connections):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(SEND)
+        for _ in range(8):
+            writer.write(b"x")
+            await asyncio.sleep(0.1)
+        writer.write(b"xx")
+        assert (await reader.readuntil(b"10\n")).startswith(b"HTTP/1.1 200")
+        writer.write(SEND + b"x")
+        assert await until_cut(reader) == b""
+        writer.close()
+        assert not connections._busy
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+async def test_half_bodies_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are; one whose body is whole is served."""
+    monkeypatch.setattr(limits, "HTTP_CONNECTIONS_MAX", 3)
+    async with served(tmp_path) as (port, connections):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
+        for _, writer in held:
+            writer.write(SEND + b"x" * 9)
+        assert await ask(port)
+        held[-1][1].write(b"x")
+        assert (await held[-1][0].readuntil(b"10\n")).startswith(b"HTTP/1.1 200")
+        assert not connections._busy
+        for _, writer in held:
+            writer.close()
+
+
+async def test_socket_on_which_nothing_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WebSocket is no request whose body has yet to come."""
+    monkeypatch.setattr(limits, "HTTP_BODY_S_MAX", 0.1)
+    monkeypatch.setattr(limits, "HTTP_HEAD_S_MAX", 0.1)
+    monkeypatch.setattr(limits, "HTTP_LOOK_INTERVAL_S", 0.05)
+    async with (
+        served(tmp_path) as (port, connections),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://127.0.0.1:{port}/talk") as talk,
+    ):
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            await talk.send_str("x")
+            assert await talk.receive_str(timeout=5) == "x"
+        assert len(connections._busy) == 1
 
 
 async def test_connection_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -495,6 +495,7 @@ REACHED = {
         "DESCRIPTORS_RESERVED_MAX": "test_connections_without_calls_leave_the_worker_what_it_needs",
     },
     "integration/test_http_port.py": {
+        "HTTP_BODY_S_MAX": "test_body_that_does_not_come",
         "HTTP_CONNECTIONS_MAX": "test_more_connections_than_there_may_be",
         "HTTP_HEAD_S_MAX": "test_head_that_does_not_come",
         "HTTP_IDLE_S_MAX": "test_connection_that_is_kept",

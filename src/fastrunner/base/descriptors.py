@@ -10,7 +10,7 @@ import resource
 
 from fastrunner.base import limits
 
-__all__ = ["allow", "are_short", "for_strangers"]
+__all__ = ["allow", "are_short", "for_followers", "for_strangers"]
 
 
 def allow() -> int:
@@ -26,6 +26,13 @@ def for_strangers(count_max: int) -> int:
     if limit == resource.RLIM_INFINITY:
         return count_max
     return min(count_max, limit - min(limits.DESCRIPTORS_RESERVED_MAX, limit // 2))
+
+
+def for_followers(count_max: int, others_max: int) -> int:
+    """How many connections may stay for as long as their clients like: `count_max`, or what leaves a half of them all,
+    at most `others_max`, to those who ask something and go."""
+    connections = for_strangers(count_max + others_max)
+    return min(count_max, connections - min(others_max, connections // 2))
 
 
 def are_short() -> bool:

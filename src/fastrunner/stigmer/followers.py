@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from fastrunner.base import limits
+from fastrunner.base import descriptors, limits
 from fastrunner.errors import AtCapacity
 from fastrunner.stigmer.changes import Changes
 from fastrunner.stigmer.store import Told
@@ -84,7 +84,7 @@ class Followers:
     def follow(self, execution_id: str = _ALL) -> Iterator[Follower]:
         """A follower of one execution, or of all, while the context is open. Raises AtCapacity where there are as many
         as may be."""
-        if self.count >= limits.STIGMER_FOLLOWERS_MAX:
+        if self.count >= descriptors.for_followers(limits.STIGMER_FOLLOWERS_MAX, limits.HTTP_CONNECTIONS_MAX):
             raise AtCapacity(f"{self.count} clients follow executions, and no more may: try again later", 5.0)
         follower = Follower()
         if self._is_over:

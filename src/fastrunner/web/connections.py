@@ -1,25 +1,30 @@
 """Support: the connections of the HTTP port: how many there are, and how long one may be of no use.
 
 Theory of operation: every connection is a guard around aiohttp's protocol. It is busy while a request of it is handled,
-which the application says, and idle otherwise: before its first head is whole, between requests, and while the client
-has still to read an answer. What has been idle for too long is cut. When there are as many as may be, the one that has
-been idle for longest gives way to a new one, so whoever asks is answered, however many only hold connections.
+which the application says, and idle otherwise: before its first head is whole, while a body has still to come, between
+requests, and while the client has still to read an answer. What has been idle for too long is cut. When there are as
+many as may be, the one that has been idle for longest gives way to a new one, so whoever asks is answered, however many
+only hold connections.
 
-Rule: a connection with a request under way is never cut from here.
+Rule: a connection with a whole request under way is never cut from here.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.typedefs import Handler
 
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 
-__all__ = ["CONNECTIONS", "Connections", "mark_busy"]
+__all__ = ["CONNECTIONS", "STATUS_GONE", "Connections", "is_gone", "mark_busy"]
+
+STATUS_GONE: Final = 499
+"""What is noted of a request whose client has gone: it is never sent."""
 
 
 class Connections:
@@ -54,18 +59,28 @@ class Connections:
             if not waiting or monotonic_s() >= give_up_s:
                 return
 
-    def began(self, transport: asyncio.BaseTransport | None) -> None:
-        """A request of a connection is being handled."""
-        guard = None if transport is None else self._idle.pop(transport, None)
+    def began(self, transport: asyncio.BaseTransport | None, body: StreamReader) -> None:
+        """A request of a connection is being handled, and its body comes."""
+        guard = None if transport is None else self._idle.get(transport)
         if guard is not None and transport is not None:
+            guard.is_receiving = True
+            guard.hears()
+            # At once, if it is all there.
+            body.on_eof(partial(self._received, transport, guard))
+
+    def _received(self, transport: asyncio.BaseTransport, guard: "_Guard") -> None:
+        if guard.is_receiving and self._idle.pop(transport, None) is not None:
             self._busy[transport] = guard
+        guard.is_receiving = False
 
     def ended(self, transport: asyncio.BaseTransport | None) -> None:
         """It has been handled; the client may still have to read the answer."""
-        guard = None if transport is None else self._busy.pop(transport, None)
-        if guard is not None and transport is not None:
+        if transport is None:
+            return
+        guard = self._busy.pop(transport, None) or self._idle.pop(transport, None)
+        if guard is not None:
             guard.due_s = monotonic_s() + limits.HTTP_IDLE_S_MAX
-            guard.has_begun = False
+            guard.has_begun = guard.is_receiving = False
             self._idle[transport] = guard
 
     def opened(self, transport: asyncio.BaseTransport, guard: "_Guard") -> None:
@@ -94,6 +109,8 @@ class _Guard(asyncio.Protocol):
         """When it is cut, unless it becomes busy."""
         self.has_begun = True
         """Whether a request has begun to come, or is to come first."""
+        self.is_receiving = False
+        """Whether a request is being handled whose body has yet to come."""
         self._connections = connections
         self._inner = inner
         self._transport: asyncio.Transport | None = None
@@ -103,6 +120,10 @@ class _Guard(asyncio.Protocol):
         if self._transport is not None:
             self._connections.closed(self._transport)
             self._transport.abort()
+
+    def hears(self) -> None:
+        """Something of a body has come, or is to come."""
+        self.due_s = monotonic_s() + limits.HTTP_BODY_S_MAX
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -119,7 +140,9 @@ class _Guard(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if not self.has_begun:
+        if self.is_receiving:
+            self.hears()
+        elif not self.has_begun:
             # However slowly the rest of the head comes.
             self.has_begun = True
             self.due_s = min(self.due_s, monotonic_s() + limits.HTTP_HEAD_S_MAX)
@@ -143,10 +166,20 @@ CONNECTIONS: Final = web.AppKey("connections", Connections)
 
 @web.middleware
 async def mark_busy(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tells `CONNECTIONS` of the application while a request is handled."""
+    """Tells `CONNECTIONS` of the application while a request is handled. That a client goes meanwhile is no failure."""
     connections, transport = request.app[CONNECTIONS], request.transport
-    connections.began(transport)
+    connections.began(transport, request.content)
     try:
         return await handler(request)
+    except ConnectionError:
+        if not is_gone(request):
+            raise
+        # Nobody reads it.
+        return web.Response(status=STATUS_GONE)
     finally:
         connections.ended(transport)
+
+
+def is_gone(request: web.Request) -> bool:
+    """Whether a request's client has no connection any more."""
+    return request.transport is None or request.transport.is_closing()

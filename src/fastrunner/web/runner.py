@@ -22,7 +22,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowRef,
 )
 from fastrunner.access.principal import Principal
-from fastrunner.base import limits
+from fastrunner.base import descriptors, limits
 from fastrunner.counts.cells import Gauge
 from fastrunner.errors import AtCapacity, ForwardedError, RunnerError, UnknownExecution, code_of
 from fastrunner.progress.names import FINAL_STATUSES
@@ -242,7 +242,10 @@ class RunnerBackend(RunnerSide):
             yield feed
 
     def _check_room(self) -> None:
-        if len(self._following) >= limits.API_RUNNER_FOLLOWERS_MAX:
+        followers_max = limits.API_RUNNER_FOLLOWERS_MAX
+        if len(self._following) >= descriptors.for_followers(
+            followers_max, limits.HTTP_CONNECTIONS_MAX - followers_max
+        ):
             raise AtCapacity(f"{len(self._following)} clients follow, and no more may: try again later", 5.0)
 
     @contextlib.contextmanager

@@ -13,6 +13,9 @@ HTTP_IDLE_S_MAX: Final = 30.0
 """How long a connection may be kept for the next request, or a client take to read an answer: twice the
 usual interval between scrapes."""
 
+HTTP_BODY_S_MAX: Final = 30.0
+"""How long nothing of a body may come that is still to come: what proxies in front of servers wait, or half of it."""
+
 HTTP_LOOK_INTERVAL_S: Final = 0.5
 """How often overdue connections are looked for."""
 

@@ -29,6 +29,7 @@ from fastrunner.web.api.operations import Call, Operation, Parameter, SessionSte
 from fastrunner.web.api.problems import Refused, problem, refusal_of, wrong_fields
 from fastrunner.web.api.shapes import Command, Execution, NewSchedule, StartExecution
 from fastrunner.web.api.stream import EventStream
+from fastrunner.web.connections import STATUS_GONE, is_gone
 from fastrunner.web.guard import PRINCIPAL
 
 __all__ = ["Api", "guarded"]
@@ -63,7 +64,9 @@ def guarded(guard: Guard, open_paths: Collection[str], below: tuple[str, ...] = 
                 raise
             allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
             return problem(Refused(error.status, f"{request.method} {request.path}: {error.reason}", headers=allowed))
-        except Exception:
+        except Exception as error:
+            if isinstance(error, ConnectionError) and is_gone(request):
+                raise
             _log.exception("%s %s failed", request.method, request.path)
             return problem(Refused(500, "the server failed; its log says where"))
 
@@ -116,6 +119,9 @@ class Api:
                 raise
             except RunnerError as error:
                 status, detail = refusal_of(error).status, error.message
+                raise
+            except ConnectionError:
+                status = STATUS_GONE if is_gone(request) else status
                 raise
             finally:
                 took_s = None if isinstance(operation.perform, Stream) else monotonic_s() - begun_s
