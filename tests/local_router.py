@@ -16,6 +16,10 @@ class LocalRouter:
         """Always this worker."""
         return self.workers
 
+    def are_new(self, messages: list[bytes]) -> bool:
+        """Nobody asks."""
+        raise NotImplementedError
+
     def choose(self, count: int) -> int:
         """Always this worker."""
         return self.worker

@@ -40,6 +40,9 @@ class Placement:
     def find(self, execution_id: str) -> tuple[int, ...]:
         """The shards that have an id with this one's hash, each once, ascending."""
 
+    def has_none(self, messages: list[bytes]) -> bool:
+        """Whether each message's field 1 is plainly an id (see `read_execution_id`) whose hash no shard has."""
+
     def claim(self, execution_id: str, shard: int, excluded: tuple[int, ...] = ()) -> int:
         """If a shard that is not excluded has the hash: that shard, and nothing changes; of several, any.
 

@@ -227,6 +227,20 @@ async def test_a_batch_loses_only_the_part_of_an_absent_owner(direct: DirectClus
     assert codes == [14 if direct.owner_of(execution_id) == 1 else 0 for execution_id in ids]
 
 
+async def test_a_batch_of_new_executions_goes_as_a_whole_where_there_is_less_to_do(linked: LinkedCluster) -> None:
+    for worker, backlog in enumerate((1000.0, 0.0, inf)):
+        linked.places[0].loads.set(worker, BACKLOG, backlog)
+    await until(lambda: linked.routers[0].choose(30) == 1)
+    ids = [f"new-{at}" for at in range(30)]
+    inputs = [execution(execution_id, "bad" if execution_id == "new-7" else "orders") for execution_id in ids]
+    request = m.ExecuteAsyncBatchRequest(executions=inputs)
+    reply = await linked.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    answered = [result.accepted.workflow_execution_id for result in reply.results]
+    assert answered == ["" if execution_id == "new-7" else execution_id for execution_id in ids]
+    assert [at for at, result in enumerate(reply.results) if result.refused.code] == [7]
+    assert [len(engine.executions) for engine in linked.engines] == [0, 29, 0]
+
+
 @pytest.mark.parametrize("how", ["dies", "stops"])
 async def test_new_executions_wait_for_nobody_that_has_not_claimed_them(linked: LinkedCluster, how: str) -> None:
     """The worker that placed them at another, which goes, accepts them; what that one has waits for its successor."""

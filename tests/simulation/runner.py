@@ -210,6 +210,9 @@ class _Links:
     def owners_of(self, execution_id: str) -> Sequence[int]:
         return self._places.owners_of(execution_id)
 
+    def are_new(self, messages: list[bytes]) -> bool:
+        return self._places.are_new(messages)
+
     def choose(self, count: int) -> int:
         worker = self._places.choose(count)
         return worker if self._runner.workers[worker].answers_workers else self.worker

@@ -5,6 +5,7 @@ from math import inf
 
 import pytest
 
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner.base import limits
 from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.run.execution import Execution
@@ -49,6 +50,22 @@ def test_what_is_not_known_yet_may_be_anywhere_it_is_not_known(cluster: list[Pla
     for shard in range(6):
         cluster[0].table.set_known(shard, True)
     assert cluster[1].owners_of("one") == (0,)
+
+
+def test_batch_is_new_if_nobody_can_have_anything_of_it(cluster: list[Places]) -> None:
+    requests = [WorkflowExecuteInput(workflow_execution_id=f"id-{at}", workflow_yaml="x") for at in "12"]
+    items = [request.SerializeToString() for request in requests]
+    assert not cluster[0].are_new(items), "shards may have them that are not known"
+    known(cluster)
+    assert cluster[0].are_new(items)
+    # An id that comes twice is for the plain decoder.
+    assert not cluster[0].are_new([*items, 2 * items[0]])
+    assert not cluster[0].are_new([*items, b"\xff"])
+    assert cluster[2].table.claim("id-2", 4) == -1
+    assert [places.are_new(items) for places in cluster] == [False] * 3
+    assert cluster[0].are_new(items[:1])
+    assert cluster[2].table.release("id-2", 4)
+    assert cluster[0].are_new(items)
 
 
 def test_single_work_goes_to_the_least_busy_only_from_one_that_is_far_busier(cluster: list[Places]) -> None:

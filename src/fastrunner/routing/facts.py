@@ -75,6 +75,9 @@ class Router(Protocol):
     def owners_of(self, execution_id: str) -> Sequence[int]:
         """Numbers of the workers that may have the execution, hardly ever more than one; none if nobody has it."""
 
+    def are_new(self, messages: list[bytes]) -> bool:
+        """Whether nobody has any of the executions that messages are about; of some that are new it may say no."""
+
     def choose(self, count: int) -> int:
         """Number of the worker that should take `count` new executions."""
 

@@ -373,6 +373,10 @@ class Router:
         """See `facts.Router`."""
         return self._places.owners_of(execution_id)
 
+    def are_new(self, messages: list[bytes]) -> bool:
+        """See `facts.Router`."""
+        return self._places.are_new(messages)
+
     def choose(self, count: int) -> int:
         """See `facts.Router`. Never one that cannot answer at once: new executions wait for nobody."""
         worker = self._places.choose(count)

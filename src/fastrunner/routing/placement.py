@@ -90,6 +90,10 @@ class Places:
             sorted({self.owner_of(shard) for shard in shards}, key=lambda owner: (owner != self.worker, owner))
         )
 
+    def are_new(self, messages: list[bytes]) -> bool:
+        """Whether nobody has any of the executions that messages are about; of some that are new it may say no."""
+        return not self.table.unknown(self.shard_count) and self.table.has_none(messages)
+
     def choose(self, count: int) -> int:
         """The worker that takes `count` new executions: this one, unless it has much to do and another far less.
 

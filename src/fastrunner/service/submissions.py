@@ -50,6 +50,8 @@ _ACCEPTED: Final = {
 _REFUSED_TAG: Final = bytes((ExecuteAsyncBatchResult.REFUSED_FIELD_NUMBER << 3 | 2,))
 _ELSEWHERE: Final = "ELSEWHERE"
 _STOPPING: Final = "STOPPING"
+_ASKED_AGAIN: Final = (_ELSEWHERE.encode(), _STOPPING.encode())
+"""What an answer has in it, as it is encoded, if any item's refusal has such a reason."""
 
 
 class Submissions:
@@ -152,23 +154,34 @@ class Batches:
         for worker, places in positions.items():
             self._router.assign(worker, len(places))
         try:
-            parts = await asyncio.gather(
-                *(self._part(worker, [items[at] for at in places], facts) for worker, places in positions.items())
-            )
+            if len(positions) == 1:
+                (worker,) = positions
+                return await self._part(worker, payload, items, facts)
+            return await self._in_parts(positions, items, facts)
         finally:
             for worker, places in positions.items():
                 self._router.assign(worker, -len(places))
+
+    async def _in_parts(self, positions: dict[int, list[int]], items: Sequence[bytes], facts: CallFacts) -> bytes:
+        """The answer to a batch of which several workers have parts."""
         results = [b""] * len(items)
-        for places, part in zip(positions.values(), parts, strict=True):
-            for at, result in zip(places, part, strict=True):
+
+        async def part(worker: int, places: list[int]) -> None:
+            own = [items[at] for at in places]
+            reply = await self._part(worker, _encoded(own), own, facts)
+            for at, result in zip(places, ItemsView.FromString(reply).items, strict=True):
                 results[at] = result
+
+        await asyncio.gather(*(part(worker, places) for worker, places in positions.items()))
         return _encoded(results)
 
-    def _by_worker(self, items: Sequence[bytes]) -> dict[int, list[int]]:
+    def _by_worker(self, items: list[bytes]) -> dict[int, list[int]]:
         """Which worker gets which items: whoever has their ids; the new ones stay together."""
         if len(self._router.workers) == 1:
             return {self._router.worker: list(range(len(items)))}
         taker = self._router.choose(len(items))
+        if self._router.are_new(items):
+            return {taker: list(range(len(items)))}
         positions: dict[int, list[int]] = {}
         for at, item in enumerate(items):
             try:
@@ -180,22 +193,27 @@ class Batches:
             positions.setdefault(worker, []).append(at)
         return positions
 
-    async def _part(self, worker: int, items: list[bytes], facts: CallFacts) -> Results:
+    async def _part(self, worker: int, payload: bytes, items: list[bytes], facts: CallFacts) -> bytes:
+        """A worker's answer to items, which are what `payload` is made of: it leaves as it came, and so does the answer
+        unless something in it is to be asked again."""
         if worker == self._router.worker:
-            return await self._own(items, facts)
-        payload = ItemsView(items=items).SerializeToString()
+            return _encoded(await self._own(items, facts))
         try:
             reply = await self._router.forward(worker, "ExecuteAsyncBatch", payload, facts)
         except RunnerError as error:
             if code_of(error) != Unavailable.grpc_code:
-                return [_refused(error)] * len(items)
+                return _encoded([_refused(error)] * len(items))
             # It may have accepted some of them before it went away.
-            return [await self._again(item, facts) for item in items]
-        results = list(ItemsView.FromString(reply).items)
-        return [
-            await self._again(item, facts) if _is_to_be_asked_again(result) else result
-            for item, result in zip(items, results, strict=True)
-        ]
+            return _encoded([await self._again(item, facts) for item in items])
+        if not any(reason in reply for reason in _ASKED_AGAIN):
+            return reply
+        results = ItemsView.FromString(reply).items
+        return _encoded(
+            [
+                await self._again(item, facts) if _is_to_be_asked_again(result) else result
+                for item, result in zip(items, results, strict=True)
+            ]
+        )
 
     async def _again(self, item: bytes, facts: CallFacts) -> bytes:
         """One item asked for singly: of whoever has it now, else of this worker."""
@@ -265,8 +283,8 @@ def _refused(error: Exception) -> bytes:
     return ExecuteAsyncBatchResult(refused=refused).SerializeToString()
 
 
-def _encoded(results: Results) -> bytes:
-    return ItemsView(items=results).SerializeToString()
+def _encoded(items: Results) -> bytes:
+    return ItemsView(items=items).SerializeToString()
 
 
 def _is_to_be_asked_again(result: bytes) -> bool:

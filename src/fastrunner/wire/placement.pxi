@@ -160,6 +160,23 @@ cdef class Placement:
             return tuple(sorted({some[place] for place in range(count)}))
         return self.find_many(hash48, count)
 
+    def has_none(self, list messages not None):
+        cdef Held held
+        cdef uint64_t hash48
+        cdef Py_ssize_t count
+        cdef str execution_id
+        for message in messages:
+            execution_id = read_execution_id(message)
+            if execution_id is None:
+                return False
+            self.hash_into(execution_id, &hash48)
+            self.hold_for(hash48, &held)
+            count = shards_of(&held, hash48, NULL, 0)
+            let_go(&held)
+            if count:
+                return False
+        return True
+
     cdef tuple find_many(self, uint64_t hash48, Py_ssize_t count):
         cdef Held held
         cdef Py_ssize_t room = 0
