@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "engine.temporal": BELOW
     | {"_core", "access.files", "access.principal", "access.sealing", "blobs", "engine", "engine.embedded.admit"}
     | {"engine.embedded.run.commands", "engine.embedded.run.family", "events.attributes", "events.file", "events.index"}
-    | {"events.lifecycle.translate", "events.schedules", "events.sinks.delivery"},
+    | {"events.lifecycle.translate", "events.schedules", "events.sinks.delivery", "tracing"},
     "engine.embedded.admit": BELOW | {"_core", "_wire", "engine", "routing.placement"},
     "engine.embedded.run": TRACED | {"_core", "_wire", "engine", "engine.embedded.admit", "engine.embedded.store"},
     "engine.embedded.commit": STORE

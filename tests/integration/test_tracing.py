@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,8 @@ class World:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[dict[str, str]] = field(default_factory=list)
     """Headers of the requests to the service."""
+    answer: Callable[[web.Request], Awaitable[web.Response]] | None = None
+    """What the service does instead of answering when it may."""
 
     def runner(self, **settings: str) -> Any:
         given = {
@@ -83,6 +85,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
 
             async def answer(request: web.Request) -> web.Response:
                 found.asked.append({name.lower(): value for name, value in request.headers.items()})
+                if found.answer is not None:
+                    return await found.answer(request)
                 await found.gate.wait()
                 return web.json_response({"n": 1})
 

@@ -219,7 +219,6 @@ def check_temporal(set_names: Sequence[str]) -> None:
     why = {
         "FASTRUNNER_DATA_KEY_FILE": "what Temporal keeps is sealed by FASTRUNNER_TEMPORAL_KEY_FILE",
         "FASTRUNNER_REPLICA_URL": "what Temporal keeps is copied by its operators",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "executions are not traced there",
     }
     for name in set_names:
         raise ValueError(f"{name} is of no use with TEMPORAL_SERVICE_ADDRESS: {why[name]}; unset one of the two")

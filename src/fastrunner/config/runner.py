@@ -119,7 +119,6 @@ class Config(TracingSettings, TemporalSettings, RunnerSettings):
         of_one_machine = {
             "FASTRUNNER_DATA_KEY_FILE": self.data_key_file,
             "FASTRUNNER_REPLICA_URL": self.replica_url,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": self.otel_endpoint if self.traces else None,
         }
         check_temporal([name for name, value in of_one_machine.items() if value is not None])
         refusals = unread_temporal({name.upper() for name, value in os.environ.items() if value})

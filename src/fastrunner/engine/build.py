@@ -79,7 +79,7 @@ def build_engine(
     `death` is how the worker before this one died, if nobody asked it to end; `data_keys` seal what is stored.
     Registered workflows are found on one machine in `definitions`, else in `lookups`. `report` is for executions that
     report by themselves; None: nobody receives anything. `blobs` and `temporal_keys` are the distributed engine's: what
-    takes large values, what seals histories. `tracer` traces the executions of one machine; None: nothing does.
+    takes large values, what seals histories. `tracer` traces executions; None: nothing does.
     """
     if config.temporal_service_address is not None:
         # Its libraries come with an extra, and take half a second and 50 MB.
@@ -98,6 +98,7 @@ def build_engine(
             blobs=blobs,
             keys=temporal_keys,
             events=door,
+            tracer=tracer,
             shows_open=places.worker == 0,
         )
     return EmbeddedEngine(

@@ -1,9 +1,12 @@
 """Stage 5, tasks: failures as they may be stored and shown, the same on every engine."""
 
-from fastrunner._core import EffectFailure
+from collections.abc import Mapping
+from typing import Any
+
+from fastrunner._core import EffectFailure, EffectResult
 from fastrunner.base.redaction import redact
 
-__all__ = ["shown"]
+__all__ = ["error_of", "shown"]
 
 
 def shown(failure: EffectFailure) -> EffectFailure:
@@ -19,3 +22,10 @@ def shown(failure: EffectFailure) -> EffectFailure:
         redact(failure.detail),
         retry_after_ms=failure.retry_after_ms,
     )
+
+
+def error_of(outcome: EffectResult | EffectFailure) -> Mapping[str, Any] | None:
+    """Type and status of what an effect has failed with."""
+    if isinstance(outcome, EffectResult):
+        return None
+    return outcome.error or {"type": outcome.type, "status": outcome.status}

@@ -53,6 +53,7 @@ class ExecutionTrace:
     """What is traced of one execution."""
 
     __slots__ = (
+        "__weakref__",
         "_effects",
         "_execution_id",
         "_has_ended",
@@ -127,10 +128,18 @@ class ExecutionTrace:
             spans.append(self._span(forward_id, accept_id, "forward", "internal", self._received_ms, self._taken_ms))
         return tuple(spans)
 
-    def asked(self, effect: Effect, *, is_again: bool) -> None:
-        """An effect is to be performed; `is_again`: the execution has come back from the disk since that was asked."""
+    def asked(self, effect: Effect, *, is_again: bool, behind_ms: int = 0) -> None:
+        """An effect is to be performed; `is_again`: the execution has come back from the disk since that was asked;
+        `behind_ms`: by how much the walk's clock is behind."""
         if self.context.is_sampled:
-            self._effects[effect.effect_id] = _Asked(effect.kind, effect.reference, effect.capsule.now_ms, is_again)
+            asked_ms = effect.capsule.now_ms + behind_ms
+            self._effects[effect.effect_id] = _Asked(effect.kind, effect.reference, asked_ms, is_again)
+
+    def resumed(self, effect_id: int) -> None:
+        """An effect was performed again, because whoever performed it was lost."""
+        asked = self._effects.get(effect_id)
+        if asked is not None:
+            self._effects[effect_id] = asked._replace(is_again=True)
 
     def answered(self, effect_id: int, error: Mapping[str, Any] | None, now_ms: int) -> None:
         """An effect has its outcome: a result, or an error with type and status."""
@@ -181,11 +190,14 @@ class ExecutionTrace:
         spans, self._spans = self._spans, ()
         return spans
 
-    def callback(self, first: int, last: int, began_ms: int, now_ms: int, carrier: TraceContext | None) -> Span:
-        """A delivery of its events; `carrier`: the place that went along with it, if that is another execution's."""
+    def callback(
+        self, first: int, last: int, began_ms: int, now_ms: int, carrier: TraceContext | None, attempt: str = ""
+    ) -> Span:
+        """A delivery of its events; `carrier`: the place that went along with it, if that is another execution's;
+        `attempt` tells it from others of the same events, none: they are one."""
         found = {"fastrunner.callback.first_sequence": first, "fastrunner.callback.last_sequence": last}
         link = None if carrier is None else (carrier.trace_id, carrier.span_id)
-        span_id = self._id(f"callback {first}")
+        span_id = self._id(f"callback {first} {attempt}".rstrip())
         return self._span(span_id, self.root_id, "callback", "client", began_ms, now_ms, "", found, link)
 
     def _id(self, what: str) -> str:

@@ -6,6 +6,10 @@ TRACE_QUEUE_SPANS_MAX: Final = 2_048
 """Spans of a worker that wait for the collector, OpenTelemetry's own default: a megabyte or two. Further ones are
 dropped."""
 
+TRACE_TOLD_SPANS_MAX: Final = 4_096
+"""Spans that a worker on Temporal knows it has told, so that a task of a workflow that is taken again, in a moment or a
+minute, tells none of them twice: half a megabyte."""
+
 TRACE_BATCH_SPANS_MAX: Final = 512
 """Spans in one export, OpenTelemetry's own default too."""
 

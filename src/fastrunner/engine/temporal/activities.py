@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from zlib import crc32
 
@@ -34,6 +35,7 @@ from fastrunner.engine import (
     ReportRefused,
     SecretSource,
 )
+from fastrunner.engine.embedded.run.family import child_id_of
 from fastrunner.engine.failures import shown
 from fastrunner.engine.subflow_outcomes import failed, refused
 from fastrunner.engine.temporal.client import Connection
@@ -51,6 +53,7 @@ from fastrunner.engine.temporal.messages import (
 )
 from fastrunner.engine.temporal.plans import plan_of
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords
+from fastrunner.engine.temporal.tracing import Traces, child_trace
 from fastrunner.errors import AtCapacity, RunnerError, StorageFailed, TooLarge, Unavailable
 
 __all__ = ["AT_ONCE", "Activities", "beating"]
@@ -83,9 +86,10 @@ class Activities:
         report: Report | None,
         is_sealed: bool,
         own_queue: Callable[[], str],
+        traces: Traces | None,
     ) -> None:
         """`report`: None where no receiver is configured; `is_sealed`: whether histories are; `own_queue` gives a task
-        queue that this worker alone takes effects from."""
+        queue that this worker alone takes effects from; `traces`: None where nothing is traced."""
         self._connection = connection
         self._performers = performers
         self._secrets = secrets
@@ -93,6 +97,7 @@ class Activities:
         self._report = report
         self._is_sealed = is_sealed
         self._own_queue = own_queue
+        self._traces = traces
         self._starts = Beginnings(connection, WalkStart)
         self._lingering: set[asyncio.Task[None]] = set()
         self._away_until_s = 0.0
@@ -109,9 +114,12 @@ class Activities:
     @activity.defn(name=PERFORM)
     async def perform(self, order: EffectOrder) -> EffectOutcome:
         """Performs an effect, and sends the events that its order has meanwhile."""
-        reporting = self._sent(order) if order.events else None
+        given = await self._start()
+        reporting = self._sent(order, given.trace) if order.events else None
+        if self._traces is not None:
+            self._traces.enter(given.trace, activity.info().workflow_id or "", order.effect_id)
         try:
-            answer = await self._performed(order)
+            answer = await self._performed(order, given)
             if reporting is not None:
                 answer = replace(answer, acknowledged=await _soon(reporting))
             await self._keep(answer)
@@ -120,8 +128,7 @@ class Activities:
             if reporting is not None:
                 reporting.cancel()
 
-    async def _performed(self, order: EffectOrder) -> EffectOutcome:
-        given = await self._start()
+    async def _performed(self, order: EffectOrder, given: WalkStart) -> EffectOutcome:
         plan = _plan(given)
         effect = _effect(plan, order)
         try:
@@ -133,7 +140,7 @@ class Activities:
             # Performers answer for the remote side; what escapes one is our own fault.
             answer = told(_internal_error(effect), given.has_blobs)
         self._linger(effect)
-        return answer
+        return replace(answer, is_again=activity.info().attempt > 1)
 
     def _told(self, kind: str, outcome: EffectResult | EffectFailure, has_blobs: bool) -> EffectOutcome:
         if isinstance(outcome, EffectFailure):
@@ -206,13 +213,15 @@ class Activities:
         except RenderFault as fault:
             return Prepared(failure=_failure(EffectFailure.whole(order.effect_id, fault.error)))
         try:
-            return await beating(self._prepared(given, arguments, depth, order.idempotency_key))
+            return await beating(self._prepared(given, arguments, depth, order))
         except (AtCapacity, Unavailable) as refusal:
             raise ApplicationError(refusal.message, type=type(refusal).__name__) from None
         except RunnerError as refusal:
             return Prepared(failure=_failure(refused(order.effect_id, arguments, refusal)))
 
-    async def _prepared(self, given: WalkStart, arguments: Mapping[str, Any], depth: int, key: str) -> Prepared:
+    async def _prepared(
+        self, given: WalkStart, arguments: Mapping[str, Any], depth: int, order: EffectOrder
+    ) -> Prepared:
         version = "" if arguments["version"] == LATEST else arguments["version"]
         ref = DefinitionRef(arguments["namespace"], arguments["name"], version)
         definition, plan = await self._registered.compiled_ref(ref)
@@ -221,13 +230,16 @@ class Activities:
         if len(input_json) > limits.INPUT_SIZE_BYTES_MAX:
             raise TooLarge(f"the input has {len(input_json)} bytes: at most {limits.INPUT_SIZE_BYTES_MAX} are allowed")
         parent_id = activity.info().workflow_id or ""
+        trace = child_trace(
+            given.trace, parent_id, order.effect_id, child_id_of(parent_id, order.effect_id), clock.steady_ms()
+        )
         start = WalkStart(
             document=definition.document,
             pinned=definition.pinned,
             input_json=input_json.decode(),
             env=given.env,
             timeout_ms_max=0,
-            seed=crc32(key.encode()),
+            seed=crc32(order.idempotency_key.encode()),
             reports=given.reports,
             grace_ms=given.grace_ms,
             detached=given.detached,
@@ -239,6 +251,7 @@ class Activities:
             parent_id=parent_id,
             has_blobs=given.has_blobs,
             lifecycle=dict.fromkeys(given.lifecycle, 0),
+            trace=trace,
         )
         check_size(start)
         memo = Memo.of(plan, clock.wall_ms(), b"", b"", {}, parent_id)
@@ -246,21 +259,24 @@ class Activities:
 
     # --- reports ---
 
-    def _sent(self, order: EffectOrder) -> "asyncio.Task[int]":
+    def _sent(self, order: EffectOrder, trace: str) -> "asyncio.Task[int]":
+        return asyncio.create_task(_taken(self._reporter(trace), unpacked(order.events), order.events_last))
+
+    def _reporter(self, trace: str) -> Report:
+        """Who sends events of an execution of which `trace` is traced."""
         if self._report is None:
             raise ApplicationError(_NO_RECEIVER)
-        return asyncio.create_task(_taken(self._report, unpacked(order.events), order.events_last))
+        return self._report if self._traces is None else partial(self._traces.reported, trace, self._report)
 
     @activity.defn(name=REPORT)
-    async def report(self, execution_id: str, messages: bytes, last: int) -> int:
+    async def report(self, execution_id: str, messages: bytes, last: int, trace: str = "") -> int:
         """Sends events of an execution; gives the sequence number up to which the receiver has them. Raises
         ApplicationError if it has taken none, for Temporal to try again."""
-        if self._report is None:
-            raise ApplicationError(_NO_RECEIVER)
+        reporter = self._reporter(trace)
         if activity.info().is_local and clock.monotonic_s() < self._away_until_s:
             raise ApplicationError("the receiver has just taken nothing", type="NotTaken")
         try:
-            return await beating(self._report(execution_id, messages, last))
+            return await beating(reporter(execution_id, messages, last))
         except (ReportRefused, asyncio.CancelledError) as error:
             self._away_until_s = clock.monotonic_s() + limits.TEMPORAL_REPORT_AT_ONCE_S_MAX
             if isinstance(error, ReportRefused):

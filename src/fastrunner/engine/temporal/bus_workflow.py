@@ -21,8 +21,9 @@ from fastrunner.engine.temporal.event_messages import (
     Publishing,
     Receipt,
 )
+from fastrunner.engine.temporal.room import is_long
 
-__all__ = ["EventsWorkflow", "is_long"]
+__all__ = ["EventsWorkflow"]
 
 _TIMEOUT: Final = timedelta(seconds=limits.TEMPORAL_EFFECT_S_MAX)
 _HEARTBEAT: Final = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S)
@@ -30,17 +31,6 @@ _RETRY: Final = RetryPolicy(
     initial_interval=timedelta(milliseconds=200),
     maximum_interval=timedelta(seconds=limits.TEMPORAL_REPORT_RETRY_S_MAX),
 )
-
-
-def is_long(history_events_max: int) -> bool:
-    """Whether the history of the workflow that asks is to be continued."""
-    info = workflow.info()
-    return (
-        info.is_continue_as_new_suggested()
-        or info.is_target_worker_deployment_version_changed()
-        or info.get_current_history_length() >= history_events_max
-        or info.get_current_history_size() >= limits.TEMPORAL_HISTORY_SIZE_BYTES_MAX
-    )
 
 
 @workflow.defn(name=EVENTS, sandboxed=False)

@@ -39,6 +39,7 @@ from fastrunner.engine.temporal.messages import (
 )
 from fastrunner.engine.temporal.messages import EffectOutcome as Told
 from fastrunner.engine.temporal.room import Room
+from fastrunner.engine.temporal.tracing import tell_accepted
 
 __all__ = ["Children"]
 
@@ -114,6 +115,7 @@ class Children:
         except WorkflowAlreadyStartedError:
             return id_taken(effect.effect_id, child_id)
         count(WalkCounts.accepted)
+        tell_accepted(prepared.start.trace, child_id)
         if not prepared.awaits_end:
             return EffectResult(effect.effect_id, None)
         self._handles[effect.effect_id] = handle

@@ -1,4 +1,5 @@
-"""Stage 3, journal: what the workflow of an execution comes to, as Temporal has it: result, failure, or cancelled."""
+"""Stage 3, journal: what Temporal shows of the walk of an execution: what it waits for, and what it comes to: result,
+failure, or cancelled."""
 
 import asyncio
 from typing import Any
@@ -10,7 +11,12 @@ from fastrunner._core import Walk
 from fastrunner.base import limits
 from fastrunner.engine.temporal.messages import OUTPUT_TOO_LARGE
 
-__all__ = ["output_json_of", "result_of"]
+__all__ = ["output_json_of", "result_of", "waits_for"]
+
+
+def waits_for(walk: Walk) -> str:
+    """The tasks that its timer is for."""
+    return ", ".join(sorted({wait.task for wait in walk.waits() if wait.kind in ("time", "retry")})) or "timeout"
 
 
 def output_json_of(walk: Walk, has_blobs: bool) -> str:

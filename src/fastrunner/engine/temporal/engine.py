@@ -64,6 +64,7 @@ from fastrunner.engine.temporal.sinks import SinkWorkflow
 from fastrunner.engine.temporal.starts import Memo, check_env, check_size, keywords, typed
 from fastrunner.engine.temporal.supported import problems_of
 from fastrunner.engine.temporal.telling import TellWorkflow
+from fastrunner.engine.temporal.tracing import Traces
 from fastrunner.engine.temporal.workflow import WalkWorkflow
 from fastrunner.errors import (
     DocumentRefused,
@@ -77,6 +78,7 @@ from fastrunner.errors import (
     UnknownWorkflow,
 )
 from fastrunner.events.schedules.calls import Call
+from fastrunner.tracing.tracer import Tracer
 
 __all__ = ["TemporalEngine"]
 
@@ -141,14 +143,16 @@ class TemporalEngine:
         blobs: BlobStore | None = None,
         keys: DataKeys | None = None,
         events: TemporalEvents | None = None,
+        tracer: Tracer | None = None,
         shows_open: bool = True,
         task_queue: str = TASK_QUEUE,
         history_events_max: int = limits.TEMPORAL_HISTORY_EVENTS_MAX,
         workflows_cached_max: int = limits.TEMPORAL_WORKFLOWS_CACHED_MAX,
     ) -> None:
         """`report` sends events to the receiver, None: there is none; `blobs` take large values, `keys` seal histories;
-        `events` is its door to the bus, None: one of its own; `shows_open`: whether this worker of its replica
-        shows how many executions there are. Raises ValueError without an address."""
+        `events` is its door to the bus, None: one of its own; `tracer` traces executions, None: nothing does;
+        `shows_open`: whether this worker of its replica shows how many executions there are. Raises ValueError without
+        an address."""
         self._connection = Connection(config, converter_of(None if keys is None else Sealer(keys), blobs))
         self._config = config
         self._metrics = metrics
@@ -180,6 +184,7 @@ class TemporalEngine:
         self._schedules: TemporalSchedules | None = None
         sinks = "" if config.lifecycle_sinks is None else config.lifecycle_sinks.get_secret_value()
         self._lifecycle = LifecycleSinks(SinkAddress.parse_all(sinks), self.events_door.post, metrics)
+        self._traces = None if tracer is None else Traces(tracer)
         self._open = OpenCounts(self._connection, task_queue, metrics) if shows_open else None
 
     # --- life ---
@@ -219,7 +224,7 @@ class TemporalEngine:
     def go_on(self) -> None:
         """Begins to take workflow tasks and activities."""
         given = (self._connection, self._performers, self._secrets, self, self._report, self._is_sealed)
-        self._activities = Activities(*given, self._own_queue)
+        self._activities = Activities(*given, self._own_queue, self._traces)
         events = EventActivities(self._connection, self.events_door)
         self._worker = Worker(
             self._client,
@@ -232,7 +237,7 @@ class TemporalEngine:
             ],
             unsandboxed_workflow_runner=Instances(),
             max_cached_workflows=self._workflows_cached_max,
-            interceptors=[WalkCounts(self._metrics)],
+            interceptors=[WalkCounts(self._metrics), *(() if self._traces is None else (self._traces,))],
             deployment_config=_deployment_of(self._config),
             workflow_task_poller_behavior=_POLLERS,
             activity_task_poller_behavior=_POLLERS,
@@ -375,7 +380,8 @@ class TemporalEngine:
         check_env(plan, submission.env_vars, self._is_sealed)
         hashed = self._plans.hash_of(submission.document) if ref is None else ref_hash(ref)
         digest = request_digest(submission, hashed, env_text(submission.env_vars))
-        start = self._start_of(submission, cached, digest)
+        trace = None if self._traces is None else self._traces.begun(submission)
+        start = self._start_of(submission, cached, digest, "" if trace is None else trace.text)
         check_size(start)
         memo = Memo.of(plan, clock.wall_ms(), digest, submission.metadata, submission.labels, "")
         try:
@@ -393,6 +399,8 @@ class TemporalEngine:
                 rpc_timeout=timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX),
             )
             self._metrics.executions_accepted.inc()
+            if self._traces is not None and trace is not None:
+                self._traces.accepted(trace)
         except WorkflowAlreadyStartedError:
             await self._check_same(submission.execution_id, digest)
         except RPCError as error:
@@ -410,7 +418,7 @@ class TemporalEngine:
         if known != digest.hex():
             raise IdTaken(execution_id) from None
 
-    def _start_of(self, submission: Submission, cached: CachedPlan, digest: bytes) -> WalkStart:
+    def _start_of(self, submission: Submission, cached: CachedPlan, digest: bytes, trace: str) -> WalkStart:
         return WalkStart(
             document=submission.document,
             pinned=cached.pinned,
@@ -427,6 +435,7 @@ class TemporalEngine:
             accepted_ms=clock.wall_ms(),
             is_pinned=self._config.temporal_deployment_name is not None,
             lifecycle=dict.fromkeys(self._lifecycle.names, 0),
+            trace=trace,
         )
 
     def _open_client(self) -> Client:

@@ -42,6 +42,8 @@ class ReportStart:
     """Sequence number of the last of them."""
     acknowledged: int
     """Sequence number up to which the receiver has everything."""
+    trace: str = ""
+    """See `WalkStart.trace`."""
 
 
 def report_id_of(execution_id: str) -> str:
@@ -49,11 +51,11 @@ def report_id_of(execution_id: str) -> str:
     return f"{execution_id}~report"
 
 
-async def reported(execution_id: str, messages: bytes, last: int) -> int:
+async def reported(execution_id: str, messages: bytes, last: int, trace: str) -> int:
     """Has a worker report events, and gives the number up to which the receiver has everything: tried without end."""
     acknowledged: int = await workflow.execute_activity(
         REPORT,
-        args=[execution_id, messages, last],
+        args=_arguments(execution_id, messages, last, trace),
         result_type=int,
         start_to_close_timeout=_TIMEOUT,
         heartbeat_timeout=_HEARTBEAT,
@@ -63,7 +65,7 @@ async def reported(execution_id: str, messages: bytes, last: int) -> int:
     return acknowledged
 
 
-async def reported_at_once(execution_id: str, messages: bytes, last: int) -> int:
+async def reported_at_once(execution_id: str, messages: bytes, last: int, trace: str) -> int:
     """Has this worker report events within the workflow task, which costs the server next to nothing: one attempt; 0:
     the receiver has not taken them.
 
@@ -73,7 +75,7 @@ async def reported_at_once(execution_id: str, messages: bytes, last: int) -> int
     try:
         acknowledged: int = await workflow.execute_local_activity(
             REPORT,
-            args=[execution_id, messages, last],
+            args=_arguments(execution_id, messages, last, trace),
             result_type=int,
             start_to_close_timeout=_AT_ONCE,
             retry_policy=RetryPolicy(maximum_attempts=1),
@@ -84,11 +86,16 @@ async def reported_at_once(execution_id: str, messages: bytes, last: int) -> int
     return acknowledged
 
 
-async def start_report(execution_id: str, report: Report) -> None:
+def _arguments(execution_id: str, messages: bytes, last: int, trace: str) -> list[Any]:
+    """What the activity is given: of an execution that is not traced no more than ever."""
+    return [execution_id, messages, last, *([trace] if trace else [])]
+
+
+async def start_report(execution_id: str, report: Report, trace: str) -> None:
     """Starts the workflow that reports what is left."""
     await workflow.start_child_workflow(
         REPORT_REST,
-        ReportStart(execution_id, packed(report.left()), report.last, report.acknowledged),
+        ReportStart(execution_id, packed(report.left()), report.last, report.acknowledged, trace),
         id=report_id_of(execution_id),
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
         parent_close_policy=workflow.ParentClosePolicy.ABANDON,
@@ -105,6 +112,7 @@ class ReportWorkflow:
     def __init__(self, given: ReportStart) -> None:
         """Reads what there is."""
         self._execution_id = given.execution_id
+        self._trace = given.trace
         self._report = Report(True, unpacked(given.events), given.last, given.acknowledged)
 
     @workflow.run
@@ -125,7 +133,7 @@ class ReportWorkflow:
     async def _send(self) -> None:
         while self._report.unreported_count:
             messages, last = self._report.batch()
-            self._report.acknowledge(await reported(self._execution_id, messages, last))
+            self._report.acknowledge(await reported(self._execution_id, messages, last, self._trace))
 
     @workflow.query(name=VIEW_QUERY)
     def view(self) -> dict[str, Any]:

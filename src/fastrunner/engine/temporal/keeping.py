@@ -8,6 +8,7 @@ performs the effect, with the same key, as it would after a crash.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -51,6 +52,8 @@ class Keeping:
                 retry_policy=EFFECT_RETRY,
                 summary=summary,
             )
+            if queue:
+                told = replace(told, is_again=True)
         if told.kept_by:
             self.queues[order.reference] = told.kept_by
         return told

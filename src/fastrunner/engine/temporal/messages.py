@@ -133,6 +133,8 @@ class WalkStart:
     """By reference of a task, the task queue of the one worker that has something open for it."""
     lifecycle: dict[str, int] = field(default_factory=dict)
     """By lifecycle sink: the sequence number up to which it has been told."""
+    trace: str = ""
+    """What is traced of it, as `ExecutionTrace.text` has it; empty: nothing."""
 
     @property
     def size_bytes(self) -> int:
@@ -174,6 +176,8 @@ class EffectOutcome:
     """Sequence number up to which the receiver is known to have everything; 0: nothing is known."""
     kept_by: str = ""
     """Task queue of the one worker that has something open for the next effect of the task; empty: none has."""
+    is_again: bool = False
+    """Whether it was performed again, because a worker that performed it was lost or stopped."""
 
 
 @dataclass(frozen=True)

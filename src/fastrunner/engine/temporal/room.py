@@ -1,4 +1,5 @@
-"""Stage 3, journal: how much one workflow task sends to Temporal: a message of more than 4 MiB is refused, for ever.
+"""Stage 3, journal: how much one workflow task sends to Temporal: a message of more than 4 MiB is refused, for ever;
+and how long a history gets before it is continued as a new one.
 
 Rules: the same in every replay: what is counted follows from the history, and so does which workflow task it is, by the
 history's length. What finds no room waits for the next one, which a timer makes.
@@ -11,10 +12,22 @@ from temporalio import workflow
 
 from fastrunner.base import limits
 
-__all__ = ["Room"]
+__all__ = ["Room", "is_long"]
 
 _CLAIM_SIZE_BYTES: Final = 1_024
 """About what is left of a payload that lies in the blob store, with all around it."""
+
+
+def is_long(history_events_max: int, ratio: int = 1, *, heeds_builds: bool = True) -> bool:
+    """Whether the history of the workflow that asks is to be continued, or has so many times that length;
+    `heeds_builds`: a new build is a reason, too."""
+    info = workflow.info()
+    return (
+        (heeds_builds and info.is_target_worker_deployment_version_changed())
+        or info.is_continue_as_new_suggested()
+        or info.get_current_history_length() >= ratio * history_events_max
+        or info.get_current_history_size() >= ratio * limits.TEMPORAL_HISTORY_SIZE_BYTES_MAX
+    )
 
 
 class Room:

@@ -20,8 +20,8 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 from fastrunner.base import limits
-from fastrunner.engine.temporal.bus_workflow import is_long
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, LISTEN, Change, Heard, Registration
+from fastrunner.engine.temporal.room import is_long
 from fastrunner.engine.temporal.schedule_messages import (
     COME_SO_FAR,
     LOOK,

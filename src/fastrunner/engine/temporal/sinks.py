@@ -13,8 +13,8 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 
 from fastrunner.base import limits
-from fastrunner.engine.temporal.bus_workflow import is_long
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, SEND, SINK, Heard, Sending, SinkStart
+from fastrunner.engine.temporal.room import is_long
 
 __all__ = ["SinkWorkflow"]
 

@@ -48,7 +48,7 @@ from fastrunner.engine.embedded.run.family import CANCEL, PAUSE, RESUME, RUN_WOR
 from fastrunner.engine.temporal.beside import Beside
 from fastrunner.engine.temporal.children import Children
 from fastrunner.engine.temporal.counting import count
-from fastrunner.engine.temporal.ends import output_json_of, result_of
+from fastrunner.engine.temporal.ends import output_json_of, result_of, waits_for
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, Heard
 from fastrunner.engine.temporal.handover import reported, reported_at_once, start_report
 from fastrunner.engine.temporal.hearing import Hearing
@@ -72,8 +72,9 @@ from fastrunner.engine.temporal.messages import (
 )
 from fastrunner.engine.temporal.plans import plan_of
 from fastrunner.engine.temporal.reporting import Report
-from fastrunner.engine.temporal.room import Room
+from fastrunner.engine.temporal.room import Room, is_long
 from fastrunner.engine.temporal.telling import Telling
+from fastrunner.engine.temporal.tracing import WalkTrace
 from fastrunner.errors import WrongState
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import describe
@@ -108,6 +109,7 @@ class WalkWorkflow:
         began_ms = int(workflow.info().workflow_start_time.timestamp() * 1000)
         self._began_ms = began_ms if given.semantics > 1 else 0
         """The earliest time there is; 0: that of the first workflow task."""
+        self._trace = WalkTrace(given.trace, self._execution_id, self._began_ms)
         self._accepted_ms = given.accepted_ms or began_ms
         self._rested_ms = given.rested_ms
         self._rests_since_ms = 0
@@ -156,9 +158,10 @@ class WalkWorkflow:
                 self._report_events()
                 await self._obeying(workflow.sleep(0.001, summary="more steps"))
             self._continue_if_due()
+        self._trace.tell()
         if self._report.unreported_count:
             self._has_handed_over = True
-            await self._hand_over(start_report(self._execution_id, self._report))
+            await self._hand_over(start_report(self._execution_id, self._report, self._given.trace))
         if self._telling is not None and self._telling.is_behind:
             await self._hand_over(self._telling.hand_over(self._execution_id))
         assert self._walk is not None
@@ -169,6 +172,7 @@ class WalkWorkflow:
             # An older version must not take it further: it rests until a version is there that knows how.
             raise RuntimeError(f"execution {self._execution_id!r} is that of a newer version of the runner")
         plan = plan_of(given.document, given.pinned)
+        self._trace.named(plan)
         if given.lifecycle:
             document = [plan.namespace, plan.name, plan.version]
             self._telling = Telling(self._report, document, given.lifecycle, self._beside)
@@ -303,11 +307,7 @@ class WalkWorkflow:
         self._timer_ms = due_ms
         if due_ms:
             delay_s = max(due_ms - self._now_ms, 1) / 1000
-            self._timer = self._beside.begin(workflow.sleep(delay_s, summary=self._waits_for(self._walk)))
-
-    @staticmethod
-    def _waits_for(walk: Walk) -> str:
-        return ", ".join(sorted({wait.task for wait in walk.waits() if wait.kind in ("time", "retry")})) or "timeout"
+            self._timer = self._beside.begin(workflow.sleep(delay_s, summary=waits_for(self._walk)))
 
     # --- what the walk is told, and what it says ---
 
@@ -333,6 +333,7 @@ class WalkWorkflow:
     def _resume(self, outcome: "Outcome") -> None:
         if not self._finished_ms:
             assert self._walk is not None
+            self._trace.answered(outcome)
             self._absorb(self._walk.resume(outcome, self._now_ms))
 
     def _absorb(self, turn: Turn) -> None:
@@ -355,6 +356,7 @@ class WalkWorkflow:
             for effect_id in list(self._effects):
                 self._interrupt(effect_id)
             self._hearing.close(self._walk)
+            self._trace.ended(self._walk)
         if turn.tally or ended:
             tally, duration_ms = turn.tally, int(workflow.now().timestamp() * 1000) - self._accepted_ms
             count(lambda counts: counts.turn(tally, ended, duration_ms))
@@ -380,6 +382,7 @@ class WalkWorkflow:
                 self._held = [effect for effect in self._held if effect.effect_id != action.effect_id]
                 self._interrupt(action.effect_id)
             elif isinstance(action, PerformEffect) and self._holds:
+                self._trace.asked(action, self._rested_ms)
                 self._held.append(action)
             else:
                 self._ask(action)
@@ -394,11 +397,13 @@ class WalkWorkflow:
     # --- effects ---
 
     def _ask(self, action: PerformEffect) -> None:
+        self._trace.asked(action, self._rested_ms)
         self._effects[action.effect_id] = self._beside.begin(self._perform(action))
 
     def _interrupt(self, effect_id: int) -> None:
         """Nobody wants an effect's outcome any more; unknown ones are over."""
         self._set_down(effect_id)
+        self._trace.given_up(effect_id)
         task = self._effects.pop(effect_id, None)
         if task is not None and not self._children.give_up(effect_id):
             task.cancel()
@@ -419,6 +424,7 @@ class WalkWorkflow:
                 told = await self._keeping.performed(self._carried(order), f"{effect.kind} {effect.reference}")
                 outcome = outcome_of(effect.effect_id, told)
                 acknowledged = told.acknowledged
+                self._trace.performed(effect.effect_id, is_again=told.is_again)
         except ActivityError:
             detail = f"{effect.kind} failed in the runner"
             outcome = EffectFailure(effect.effect_id, "runtime", 500, "Internal error", detail)
@@ -445,6 +451,7 @@ class WalkWorkflow:
 
     def _report_events(self) -> None:
         """Begins to report, after the effects of this turn have had the opportunity to take events along."""
+        self._trace.tell()
         if self._telling is not None and not self._finished_ms:
             self._telling.tell()
         if self._reporting is None and self._report.unreported_count and not self._leaves_rest:
@@ -453,13 +460,13 @@ class WalkWorkflow:
     async def _send(self) -> None:
         """Reports events, and what has come meanwhile: whatever is tried again is tried by Temporal."""
         if self._is_at_once:
-            self._acknowledge(await reported_at_once(self._execution_id, *self._report.batch()))
+            self._acknowledge(await reported_at_once(self._execution_id, *self._report.batch(), self._given.trace))
             self._is_at_once = False
         while self._is_to_report() and not self._leaves_rest:
             self._is_reporting = True
             messages, last = self._report.batch()
             try:
-                acknowledged = await reported(self._execution_id, messages, last)
+                acknowledged = await reported(self._execution_id, messages, last, self._given.trace)
             except ActivityError:
                 if self._has_handed_over:
                     # Cancelled: another workflow sends it.
@@ -493,13 +500,7 @@ class WalkWorkflow:
     # --- a history that is long enough ---
 
     def _is_long(self, ratio: int) -> bool:
-        info = workflow.info()
-        return (
-            (self._given.is_pinned and info.is_target_worker_deployment_version_changed())
-            or info.is_continue_as_new_suggested()
-            or info.get_current_history_length() >= ratio * self._given.history_events_max
-            or info.get_current_history_size() >= ratio * limits.TEMPORAL_HISTORY_SIZE_BYTES_MAX
-        )
+        return is_long(self._given.history_events_max, ratio, heeds_builds=self._given.is_pinned)
 
     @property
     def _holds(self) -> bool:
@@ -537,6 +538,7 @@ class WalkWorkflow:
         if size_bytes > bound:
             self._resume(Cancel(f"the execution's state of {size_bytes} bytes exceeds {bound}", True, 0))
             return
+        self._trace.tell()
         upgrades = workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE if self._given.is_pinned else None
         workflow.continue_as_new(start, initial_versioning_behavior=upgrades)
 

@@ -39,6 +39,7 @@ from fastrunner.engine.embedded.run.family import RUN_WORKFLOW, Family, HandedDo
 from fastrunner.engine.embedded.run.listening import Listening, Offered
 from fastrunner.engine.embedded.store.changes import Accepted, Change, Waiter
 from fastrunner.engine.embedded.store.large_values import Claims, DividedSnapshot, divide
+from fastrunner.engine.failures import error_of
 from fastrunner.errors import RunnerError
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import told_later
@@ -343,7 +344,7 @@ class Execution:
             if self.family is not None:
                 self.family.answered(outcome.effect_id)
             if self.trace is not None:
-                self.trace.answered(outcome.effect_id, _error_of(outcome), now_ms)
+                self.trace.answered(outcome.effect_id, error_of(outcome), now_ms)
         # Only the first turn after a restore may find nothing to do; it leaves nothing to commit, unless the file does
         # not know yet that the execution only waits.
         idle = isinstance(outcome, MoreSteps) and not (turn.events or turn.actions or turn.more)
@@ -529,10 +530,3 @@ class Execution:
             or self.tasks
             or self.interrupted
         )
-
-
-def _error_of(outcome: EffectResult | EffectFailure) -> Mapping[str, Any] | None:
-    """Type and status of what an effect has failed with."""
-    if isinstance(outcome, EffectResult):
-        return None
-    return outcome.error or {"type": outcome.type, "status": outcome.status}
