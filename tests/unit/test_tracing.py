@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,7 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.commit.spans import ShardSpans
 from fastrunner.tracing.context import CURRENT, TraceContext, current_headers
 from fastrunner.tracing.execution import ExecutionTrace
+from fastrunner.tracing.kept import SpanFile
 from fastrunner.tracing.span import Span
 from fastrunner.tracing.tracer import TAKEN, Answer, Sampler, Tracer, new_tracer
 from tests.integration.otlp import Collector, collecting
@@ -504,3 +506,68 @@ def test_nothing_of_the_library_is_loaded_before_the_first_span() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- what outlives a process ---
+
+
+def _numbered(*numbers: int) -> list[Span]:
+    return [Span(TRACE, f"{number:016x}", PARENT, "", "n", "internal", 0, 0) for number in numbers]
+
+
+async def test_what_a_process_has_not_exported_the_next_one_has(tmp_path: Path) -> None:
+    """But nothing of one that is still there, and no line that is damaged."""
+    folder = tmp_path / "spans"
+    first, second = SpanFile(folder), SpanFile(folder)
+    assert (await first.open(), await second.open()) == ([], [])
+    first.keep(_numbered(1, 2, 3))
+    second.keep(_numbered(4))
+    first.settled(_numbered(2)[0].span_id)
+    second.settled(_numbered(4)[0].span_id)
+    first.close()
+    # What is settled is there for as long as something is not.
+    third = SpanFile(folder)
+    assert await third.open() == _numbered(1, 2, 3)
+    second.keep(_numbered(5))
+    third.close()
+    for path in folder.iterdir():
+        with path.open("ab") as file:
+            file.write(b'{"trace_id": "torn')
+    fourth = SpanFile(folder)
+    assert await fourth.open() == _numbered(1, 2, 3)
+    for span in _numbered(1, 2, 3):
+        fourth.settled(span.span_id)
+    fourth.close()
+    second.settled(_numbered(5)[0].span_id)
+    second.close()
+    assert list(folder.iterdir()) == []
+
+
+def _line_counts(folder: Path) -> list[int]:
+    return [len(path.read_bytes().splitlines()) for path in folder.iterdir()]
+
+
+async def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though something always waits."""
+    monkeypatch.setattr(limits, "TRACE_QUEUE_SPANS_MAX", 10)
+    kept = SpanFile(tmp_path)
+    await kept.open()
+    for number in range(200):
+        kept.keep(_numbered(number))
+        if number:
+            kept.settled(_numbered(number - 1)[0].span_id)
+    kept.close()
+    assert _line_counts(tmp_path) <= [20]
+    after = SpanFile(tmp_path)
+    assert (await after.open())[-1:] == _numbered(199)
+    after.close()
+
+
+async def test_what_cannot_be_written_is_in_memory_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    kept = SpanFile(tmp_path / "file")
+    assert await kept.open() == []
+    kept.keep(_numbered(1))
+    kept.settled(_numbered(1)[0].span_id)
+    kept.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -4,6 +4,7 @@
     span.py       a span as plain data, and the forms it is stored in
     execution.py  the spans of one execution, told by what happens to it
     tracer.py     which executions are traced; the queue of spans on their way out
+    kept.py       spans on their way to the collector, in a file: where no shard has them
     otlp.py       the exporter: the one module that knows OpenTelemetry's messages
 
 Theory of operation: whether an execution is traced is decided once, when it is accepted, and stored with it. Ids of

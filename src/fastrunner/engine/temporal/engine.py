@@ -78,6 +78,7 @@ from fastrunner.errors import (
     UnknownWorkflow,
 )
 from fastrunner.events.schedules.calls import Call
+from fastrunner.tracing.kept import SpanFile
 from fastrunner.tracing.tracer import Tracer
 
 __all__ = ["TemporalEngine"]
@@ -184,7 +185,7 @@ class TemporalEngine:
         self._schedules: TemporalSchedules | None = None
         sinks = "" if config.lifecycle_sinks is None else config.lifecycle_sinks.get_secret_value()
         self._lifecycle = LifecycleSinks(SinkAddress.parse_all(sinks), self.events_door.post, metrics)
-        self._traces = None if tracer is None else Traces(tracer)
+        self._traces = None if tracer is None else Traces(tracer, SpanFile(config.data_dir / "spans"))
         self._open = OpenCounts(self._connection, task_queue, metrics) if shows_open else None
 
     # --- life ---
@@ -202,6 +203,8 @@ class TemporalEngine:
 
     async def open(self) -> None:
         """Connects, waiting for what does not answer; from here on executions are taken, and commands."""
+        if self._traces is not None:
+            await self._traces.open()
         delay_s = limits.COMMIT_RETRY_DELAY_S_MIN
         while True:
             try:
@@ -310,6 +313,8 @@ class TemporalEngine:
     async def drain(self, timeout_s: float) -> None:
         """Takes nothing new, and closes performers and resources."""
         await self.quiesce(timeout_s)
+        if self._traces is not None:
+            self._traces.close()
         await asyncio.gather(*(performer.close() for performer in self._performers.values()))
         if self._resources is not None:
             await self._resources.close()

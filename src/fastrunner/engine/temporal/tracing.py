@@ -10,8 +10,8 @@ with and without. As counts are (see `counting`), spans are told by the turn tha
 the worker. A task of the workflow that Temporal does not take is taken again and tells the same spans again: the worker
 knows those it has just told.
 
-Rules: those of `workflow`. What a worker has been told lies in its memory until the collector has it, and is lost with
-the worker. Workflows run in threads, and the tracer belongs to the loop.
+Rules: those of `workflow`. What a worker has been told lies in a file of its replica until the collector has it.
+Workflows run in threads, and the tracer belongs to the loop.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from fastrunner.engine.failures import error_of
 from fastrunner.progress.wire import frames
 from fastrunner.tracing.context import CURRENT, TraceContext
 from fastrunner.tracing.execution import ExecutionTrace
+from fastrunner.tracing.kept import SpanFile
 from fastrunner.tracing.span import Span
 from fastrunner.tracing.tracer import Tracer
 
@@ -45,13 +46,23 @@ _TELL: Final = "fastrunner.trace"
 class Traces(Interceptor):
     """What one worker does for traces. Construct it on the worker's loop."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, kept: SpanFile) -> None:
+        """`kept` has what waits for the collector; it is closed with this."""
         self._tracer = tracer
+        self._kept = kept
         self._loop = asyncio.get_running_loop()
         self._latest: dict[str, None] = {}
         """Ids of spans that have been told, the oldest first."""
         self._in_memory: WeakValueDictionary[str, ExecutionTrace] = WeakValueDictionary()
         tracer.find = self._in_memory.get
+
+    async def open(self) -> None:
+        """Has exported what workers before this one have left."""
+        self._tracer.offer(await self._kept.open(), self._kept.settled)
+
+    def close(self) -> None:
+        """Nothing more is told, or exported."""
+        self._kept.close()
 
     def begun(self, submission: Submission) -> ExecutionTrace | None:
         """What is traced of an execution that is to be accepted."""
@@ -87,7 +98,8 @@ class Traces(Interceptor):
         self._latest.update(dict.fromkeys(span.span_id for span in news))
         while len(self._latest) > limits.TRACE_TOLD_SPANS_MAX:
             del self._latest[next(iter(self._latest))]
-        self._tracer.offer(news)
+        self._kept.keep(news)
+        self._tracer.offer(news, self._kept.settled)
 
     def remember(self, execution_id: str, trace: ExecutionTrace) -> None:
         """A workflow is in memory: lines of the log find its trace. Call on the loop."""
