@@ -195,7 +195,7 @@ class ProgressClient:
             reply: bytes = await method(
                 request,
                 timeout=self._timeout_s,
-                metadata=(*self._credentials.metadata, *current_headers()),
+                metadata=self._metadata(),
                 wait_for_ready=patient or None,
             )
         except grpc.aio.AioRpcError as error:
@@ -208,6 +208,11 @@ class ProgressClient:
                 name, Reaction.SUSPEND, "NOT_SENT", f"gRPC does not send it: {type(error).__name__}"
             ) from None
         return reply
+
+    def _metadata(self) -> grpc.aio.Metadata:
+        """What goes along with a call; without a trace what was made beforehand, which saves a tenth of a call."""
+        headers, metadata = current_headers(), self._credentials.metadata
+        return grpc.aio.Metadata(*metadata, *headers) if headers else metadata
 
     def _failed(self, name: str, reaction: Reaction, code: str, words: str) -> DeliveryFailed:
         """Counts a failed attempt; its reason is the words, on one line and without our key should they repeat it."""
