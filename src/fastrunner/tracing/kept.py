@@ -65,7 +65,7 @@ class SpanFile:
             self._write_anew()
         elif lines:
             data = b"".join(lines.values())
-            self._thread.submit(self._try, lambda: self._append(data))
+            self._submit(lambda: self._append(data))
 
     def settled(self, span_id: str) -> None:
         """One that is on its way no more."""
@@ -75,13 +75,18 @@ class SpanFile:
 
     def close(self) -> None:
         """Lets go of the file: whoever starts next has what is in it."""
-        self._thread.submit(self._try, self._let_go)
+        self._submit(self._let_go)
         self._thread.shutdown()
 
     def _write_anew(self) -> None:
         self._line_count = len(self._waiting)
         data = b"".join(self._waiting.values())
-        self._thread.submit(self._try, lambda: self._replace(data))
+        self._submit(lambda: self._replace(data))
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        # What comes after the end is in memory alone.
+        with suppress(RuntimeError):
+            self._thread.submit(self._try, work)
 
     # --- in the thread ---
 
