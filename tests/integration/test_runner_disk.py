@@ -2,6 +2,9 @@
 themselves; what was accepted ends, and a start waits."""
 
 import json
+import os
+import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,3 +111,34 @@ def test_start_on_a_full_disk_waits_for_room_and_can_be_stopped_meanwhile(disk: 
                 assert [worker["restarts"] for worker in runner.workers()] == [0, 0]
                 until(lambda: _status(runner.wait_ready(), "before") == "completed")
             assert runner.stop()[0] == 0
+
+
+def test_data_directory_that_is_moved_away_is_seen_from_outside_until_it_is_back(tmp_path: Path) -> None:
+    """Nothing is accepted that would be lost, and no successor begins in another folder of that name."""
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    with running(folder, ["-m", "fastrunner", "serve"]) as runner:
+        _execute(runner.wait_ready(), "before")
+        until(runner.ready)
+        folder.rename(elsewhere)
+        folder.mkdir(mode=0o700)
+        shutil.copyfile(elsewhere / "manifest.json", folder / "manifest.json")
+        until(lambda: all(f"worker {index}: the data directory" in runner.get("/readyz")[1] for index in range(2)))
+        assert "has been moved, deleted or replaced" in runner.get("/readyz")[1]
+        assert runner.get("/readyz")[0] == 503
+        with pytest.raises(grpc.RpcError) as refusal:
+            _execute(runner, "refused")
+        assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert "put back what was there" in (refusal.value.details() or "")
+        killed = runner.workers()[0]["pid"]
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: "worker 0 cannot start: the data directory" in runner.get("/readyz")[1])
+        assert not list(folder.glob("shard-*"))
+        shutil.rmtree(folder)
+        elsewhere.rename(folder)
+        until(lambda: runner.replaced(killed))
+        until(runner.ready)
+        until(lambda: _status(runner, "before") == "completed")
+        _execute(runner, "after")
+        code, _, err = runner.stop()
+    assert code == 0
+    assert err.count("has been moved, deleted or replaced under the runner: put back what was there, or start") < 20

@@ -18,6 +18,7 @@ from typing import Final
 from fastrunner.access.sealing import DataKeys, KeyFileRefused
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.base.folders import identity_of
 from fastrunner.base.logs import json_line
 from fastrunner.config import Config, Environment
 from fastrunner.counts.cells import Segment
@@ -111,7 +112,14 @@ def _reserve(config: Config, package: Fingerprint) -> tuple[Config, Reserved, co
         (grpc_host, grpc_port), (http_host, http_port) = host_and_port_of(grpc), host_and_port_of(http)
         chosen = {"grpc_host": grpc_host, "grpc_port": grpc_port, "http_host": http_host, "http_port": http_port}
         segments = _segments(config.workers, data.shard_count)
-        shared = Shared.create(config.workers, data.shard_count, data.placement_key, keys, temporal_keys)
+        shared = Shared.create(
+            config.workers,
+            data.shard_count,
+            data.placement_key,
+            keys,
+            folder=identity_of(config.data_dir),
+            temporal_keys=temporal_keys,
+        )
         reserved = Reserved(grpc, http, folder, shared, segments, package)
         return config.model_copy(update=chosen), reserved, stack.pop_all()
 

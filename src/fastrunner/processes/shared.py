@@ -13,6 +13,7 @@ from typing import Self
 from fastrunner._wire import Loads, Placement
 from fastrunner.access.sealing import DataKeys
 from fastrunner.base.clock import steady_ms
+from fastrunner.base.folders import FolderIdentity
 from fastrunner.routing.placement import Anywhere, Places
 
 
@@ -55,6 +56,8 @@ class Shared:
     """What tells workers of new events."""
     begun_ms: int
     """When the runner was started, by the steady clock."""
+    folder: FolderIdentity | None
+    """What the data directory was then."""
     data_keys: DataKeys | None = None
     """What seals what is stored there; None if it is not sealed."""
     temporal_keys: DataKeys | None = None
@@ -67,12 +70,14 @@ class Shared:
         shard_count: int,
         key: bytes,
         data_keys: DataKeys | None = None,
+        *,
+        folder: FolderIdentity | None = None,
         temporal_keys: DataKeys | None = None,
     ) -> Self:
         """New memory, for so many workers. Raises OSError."""
         wakes = Wakes([os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(workers)])
         memory = (Placement.create(), Loads.create(workers))
-        return cls(*memory, key, shard_count, wakes, steady_ms(), data_keys, temporal_keys)
+        return cls(*memory, key, shard_count, wakes, steady_ms(), folder, data_keys, temporal_keys)
 
     def places(self, worker: int, worker_count: int, *, anywhere: bool = False) -> Places:
         """What one worker sees of it; `anywhere`: executions are kept outside of the runner."""

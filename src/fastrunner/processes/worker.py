@@ -20,6 +20,7 @@ from fastrunner.access.principal import Principal
 from fastrunner.access.secrets import Secrets
 from fastrunner.base import clock, crash, descriptors, limits
 from fastrunner.base.clock import monotonic_s
+from fastrunner.base.folders import GONE, identity_of
 from fastrunner.base.logs import count_library_records, name_traces
 from fastrunner.base.sinks import SinkAddress
 from fastrunner.blobs import BlobStore, open_store
@@ -34,7 +35,7 @@ from fastrunner.events.schedules.book import Schedules
 from fastrunner.events.sinks.sender import Sinks
 from fastrunner.processes.child import serve_child
 from fastrunner.processes.credentials import Credentials, Looks, worker_credentials
-from fastrunner.processes.link import ChildContext
+from fastrunner.processes.link import ChildContext, ExitCode, StartError
 from fastrunner.processes.memory import MemoryReturn
 from fastrunner.processes.ports import address_of
 from fastrunner.processes.troubles import Troubles
@@ -62,6 +63,9 @@ def run_worker(context: ChildContext) -> int:
     descriptors.allow()
     config = context.config
     credentials = worker_credentials(config)
+    if identity_of(config.data_dir) != context.shared.folder:
+        # What the other workers write is elsewhere.
+        raise StartError(ExitCode.BOOT, GONE.format(config.data_dir))
     listener = Listener()
     address = address_of(config.grpc_host, config.grpc_port)
     if context.waits and config.workers == 1:

@@ -291,7 +291,7 @@ class EmbeddedEngine(Answers):
         """See Host."""
         if self._draining:
             raise Stopping("the worker is stopping: try again")
-        refusal = shard.refusal or self._storage.disk_full
+        refusal = shard.refusal or self._storage.refusal
         if refusal is not None:
             raise refusal
         unknown = self._places.table.unknown(self._places.shard_count)

@@ -4,11 +4,13 @@ Rule: each change is told once, as one text over all shards and the disk.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from fastrunner.base import limits
 from fastrunner.base.deaths import Death
+from fastrunner.base.folders import GONE, identity_of
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.shards import Shards
@@ -17,6 +19,8 @@ from fastrunner.errors import StorageFailed, StorageFull
 
 __all__ = ["StorageTroubles"]
 
+_log = logging.getLogger(__name__)
+
 
 class StorageTroubles:
     """The troubles of one worker with its data directory."""
@@ -24,6 +28,9 @@ class StorageTroubles:
     def __init__(self, folder: Path, shards: Shards, metrics: Metrics) -> None:
         self.disk_full: StorageFull | None = None
         """Set while the disk is nearly full."""
+        self._gone: StorageFailed | None = None
+        """Set while the folder is not where it was."""
+        self._identity = identity_of(folder)
         self._unopened: StorageFull | StorageFailed | None = None
         """Why the shards cannot be opened yet."""
         self.listener: Callable[[str], None] | None = None
@@ -49,21 +56,34 @@ class StorageTroubles:
         self._unopened = None
         self.changed()
 
+    @property
+    def refusal(self) -> StorageFull | StorageFailed | None:
+        """Why nothing new is taken, whatever shard it would go to."""
+        return self._gone or self.disk_full
+
     def look_at_disk(self) -> bool:
-        """Whether the disk is nearly full."""
+        """Whether the disk is nearly full, or the folder is gone: what is written to it is lost with the process."""
+        if identity_of(self._folder) != self._identity:
+            if self._gone is None:
+                self._gone = StorageFailed(GONE.format(self._folder), retry_after_s=10.0)
+                _log.error("%s", self._gone.message)
+            return True
+        self._gone = None
         found = room(self._folder)
         if found is not None:
             self._metrics.disk_free.set(found.free_bytes)
             self._metrics.disk_reserve.set(found.reserve_bytes)
             self._metrics.data_files.set(found.files_bytes)
         self.disk_full = shortage(found, self.disk_full)
-        return self.disk_full is not None
+        return self.refusal is not None
 
     def changed(self) -> None:
         """Something may have come or gone."""
         troubles = [shard.trouble for shard in self._shards if shard.trouble]
         if self._unopened is not None:
             troubles.append(self._unopened.message)
+        if self._gone is not None:
+            troubles.append(self._gone.message)
         self._metrics.storage_failing.set(len(troubles))
         if self.disk_full is not None:
             troubles.append(self.disk_full.message)
