@@ -22,6 +22,8 @@ from fastrunner.processes.link import ExitCode, StartError
 
 _FOLDER: Final = Path(fastrunner.__file__).parent
 _DISTRIBUTION: Final = "fastrunner"
+_SOURCES: Final = frozenset({".c", ".pxd", ".pxi", ".pyi", ".pyx"})
+"""What extensions are made from: it lies beside them in a checkout, is as large as they are, and nothing runs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def _files() -> Iterator[tuple[str, Path]]:
         for name in names:
             path = Path(folder, name)
             # Editors and installers leave files beside ours that nobody imports.
-            if not name.startswith("."):
+            if not name.startswith(".") and path.suffix not in _SOURCES:
                 yield str(path.relative_to(_FOLDER)), path
 
 

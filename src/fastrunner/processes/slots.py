@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -26,8 +27,6 @@ from fastrunner.processes.reserve import Reserved
 
 HANDLED_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 """What the supervisor handles and a child must not inherit."""
-
-_WEB: Final = "fastrunner.processes.web"
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ class Slot:
 
 
 def run_worker_child(context: ChildContext) -> int:
-    """A worker; imported in the child only, because it needs grpc."""
+    """A worker; grpc, if it needs it, is imported in the child only."""
     quiet_grpc()
     from fastrunner.processes.worker import run_worker
 
@@ -122,23 +121,38 @@ def run_replica_child(context: ChildContext) -> int:
     return run_replica(context)
 
 
-def prepare_web() -> None:
-    """Loads in the supervisor what the web process is made of: forked with it, one serves a moment later."""
-    if _WEB in sys.modules:
-        return
-    try:
-        importlib.import_module(_WEB)
-    except Exception:
-        # The child will fail likewise, and what becomes of a child that cannot start is ruled.
-        log.debug("%s cannot be loaded", _WEB, exc_info=True)
-    gc.freeze()
-
-
 def run_web_child(context: ChildContext) -> int:
     """The web process; begins an event loop, so in the child only."""
     from fastrunner.processes.web import run_web
 
     return run_web(context)
+
+
+_MADE_OF: Final[Mapping[ChildMain, str]] = {
+    run_worker_child: "fastrunner.processes.worker",
+    run_web_child: "fastrunner.processes.web",
+}
+"""The modules of children that are many, or must be back at once."""
+
+
+def assert_forkable() -> None:
+    """That children forked from here are whole."""
+    assert "grpc" not in sys.modules, "grpc in the supervisor would be forked into every worker"
+    assert threading.active_count() == 1, "a thread in the supervisor would be missing in every child"
+
+
+def prepare(main: ChildMain) -> None:
+    """Loads here what a child is made of: forked with it, one serves a moment later, and all share its pages."""
+    module = _MADE_OF.get(main)
+    if module is None or module in sys.modules:
+        return
+    try:
+        importlib.import_module(module)
+    except Exception:
+        # The child will fail likewise, and what becomes of a child that cannot start is ruled.
+        log.debug("%s cannot be loaded", module, exc_info=True)
+    assert_forkable()
+    gc.freeze()
 
 
 def respawn_delay_s(crashes_in_row: int) -> float:

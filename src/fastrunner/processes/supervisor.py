@@ -4,14 +4,14 @@ stops them.
 Rules: no grpc, no thread, no event loop in here: children are forked from a clean process, at start and whenever one is
 replaced. Signal handlers do nothing; the signals' numbers arrive through a socket and are handled in the loop.
 
-The web process is forked with its modules loaded (`prepare_web`), so that another serves some hundredths of a second
-after one has died. Workers forked later share those pages, untouched.
+Workers and the web process are forked with their modules loaded (`prepare`), so that another serves some hundredths of
+a second after one has died, and all share those pages, untouched.
 
 Theory of operation: one Slot per child. A slot is absent (nothing runs; `spawn_at_s` says when to spawn), starting
 (spawned, not yet ready), ready, or stopping (SIGTERM sent, SIGKILL due at `kill_at_s`). A child's death makes its slot
 absent, and another starts after a back-off, whether it crashed or could not start. Only before the tree was ever ready
 does a child that cannot start end it, with ExitCode.BOOT: later that would take healthy siblings along. In a rolling
-restart a child's successor is forked first, loads its modules and proves itself while the predecessor serves: it stands
+restart a child's successor is forked first, makes its parts and proves itself while the predecessor serves: it stands
 beside the slots until it takes over. If it fails, the predecessor stays and another is tried after a back-off.
 
 The kernel says at once when a signal has stopped a child (SIGCHLD). One that is still stopped in several looks is
@@ -28,7 +28,6 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,8 +45,9 @@ from fastrunner.processes.slots import (
     HANDLED_SIGNALS,
     ChildMain,
     Slot,
+    assert_forkable,
     fork_child,
-    prepare_web,
+    prepare,
     respawn_delay_s,
     run_replica_child,
     run_web_child,
@@ -179,8 +179,7 @@ class Supervisor:
 
     def _spawn(self, slot: Slot, *, waiting: bool = False) -> None:
         main, close = self._mains[slot.role], lambda: self._close_inherited(slot.role)
-        if slot.role is Role.WEB:
-            prepare_web()
+        prepare(main)
         slot.enter("starting")
         try:
             fork_child(slot, main, self._config, self._reserved, close, waiting=waiting)
@@ -492,8 +491,7 @@ def _failure(who: str, why: str, in_row: int, delay_s: float) -> str:
 
 def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain = run_web_child) -> int:
     """Runs the whole tree until it is stopped; gives the exit code. Refusals to start are one line on stderr each."""
-    assert "grpc" not in sys.modules, "grpc in the supervisor would be forked into every worker"
-    assert threading.active_count() == 1, "a thread in the supervisor would be missing in every child"
+    assert_forkable()
     configure_logs(config.env, config.log_level, SUPERVISOR)
     # What a runner keeps is what its callers gave it: nobody else's to read.
     os.umask(0o077)
