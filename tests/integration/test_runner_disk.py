@@ -142,3 +142,20 @@ def test_data_directory_that_is_moved_away_is_seen_from_outside_until_it_is_back
         code, _, err = runner.stop()
     assert code == 0
     assert err.count("has been moved, deleted or replaced under the runner: put back what was there, or start") < 20
+
+
+def test_shard_that_is_missing_is_not_begun_anew_in_silence(tmp_path: Path) -> None:
+    with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
+        _execute(runner.wait_ready(), "before")
+        assert runner.stop()[0] == 0
+    for path in tmp_path.glob("shard-0000.db*"):
+        path.unlink()
+    with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
+        code, _, err = runner.end()
+    assert code != 0
+    assert "shard-0000.db is missing, and shard-0000.ids beside it says that it had executions: restore it" in err
+    assert not (tmp_path / "shard-0000.db").exists()
+    (tmp_path / "shard-0000.ids").unlink()
+    with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
+        _execute(runner.wait_ready(), "after")
+        assert runner.stop()[0] == 0

@@ -24,7 +24,7 @@ import apsw
 from fastrunner.base import crash, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.engine.embedded.store import faults, proofs, wal_check
+from fastrunner.engine.embedded.store import faults, identities, proofs, wal_check
 from fastrunner.engine.embedded.store.changes import (
     FAMILY_ENDS,
     Accepted,
@@ -143,6 +143,12 @@ class Store(SpanReader):
             raise faults.opening_trouble(error, self.path) or refused from error
 
     def _open(self) -> Counts:
+        copy = self.path.with_suffix(".ids")
+        if not self.path.exists() and identities.holds_any(copy):
+            raise DataDirectoryRefused(
+                f"{self.path} is missing, and {copy.name} beside it says that it had executions: restore it from a "
+                f"backup, or remove {copy.name} to go on without them"
+            )
         mark = wal_check.read_mark(self.path, self._index_files)
         lost = wal_check.put_aside_if_overtaken(self.path, mark)
         self._db, self._journal_pages_max = self.connect(), limits.JOURNAL_PAGES_QUIET_MAX

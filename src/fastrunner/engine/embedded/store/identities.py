@@ -25,7 +25,7 @@ from zlib import crc32
 
 from fastrunner.base import limits
 
-__all__ = ["Contents", "Identities"]
+__all__ = ["Contents", "Identities", "holds_any"]
 
 _MAGIC: Final = b"FRIDS\0\0\1"
 _HEADER: Final = Struct("<8s8s36sI")
@@ -53,6 +53,14 @@ class Contents(NamedTuple):
     def hash_count(self) -> int:
         """How many they are."""
         return len(self.hashes) // _HASH_SIZE_BYTES
+
+
+def holds_any(path: Path) -> bool:
+    """Whether there is such a file, with anything in it."""
+    try:
+        return path.stat().st_size > _HEADER.size
+    except OSError:
+        return False
 
 
 class Identities:
