@@ -64,6 +64,54 @@ async def test_what_a_history_costs(address: str) -> None:
             assert sequences == list(range(1, len(sequences) + 1))
 
 
+async def test_effects_read_no_history_where_their_workflow_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has not taken the workflow's task reads it once."""
+    async with cluster_on(address) as cluster, cluster.engine() as engine:
+        service, asked = engine._client.workflow_service, []
+
+        async def read(request: Any, **options: Any) -> Any:
+            asked.append(request.execution.workflow_id)
+            return await histories(request, **options)
+
+        histories = service.get_workflow_execution_history
+        monkeypatch.setattr(service, "get_workflow_execution_history", read)
+        await engine.submit(submission(f"{cluster.queue}-here", CALLS))
+        await until_status(engine, f"{cluster.queue}-here", "completed", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+        assert asked == []
+        assert engine._activities is not None
+        monkeypatch.setattr(engine._activities.starts, "knows", lambda _: True)
+        await engine.submit(submission(f"{cluster.queue}-there", CALLS))
+        await until_status(engine, f"{cluster.queue}-there", "completed", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
+        assert asked == [f"{cluster.queue}-there"]
+
+
+async def test_requests_are_not_compressed(address: str) -> None:
+    """Beside a frontend on the same network that costs more than it saves."""
+    host, port = address.split(":")
+    sent, ends, word = bytearray(), list[asyncio.StreamWriter](), b"a" * 1_000
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, onward = await asyncio.open_connection(host, int(port))
+        ends.extend((writer, onward))
+
+        async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(65_536):
+                if target is onward:
+                    sent.extend(data)
+                target.write(data)
+
+        await asyncio.gather(pass_on(reader, onward), pass_on(answers, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server, cluster_on(address) as cluster:
+        relayed = {"temporal_service_address": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"}
+        async with cluster.engine(settings=relayed, works=False) as engine:
+            await engine.submit(submission(f"{cluster.queue}-1", input_json=b'"%s"' % word))
+            assert word in sent
+        for end in ends:
+            end.close()
+        await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
+
+
 async def test_a_slow_receiver_slows_no_effect_down(address: str) -> None:
     """It has answered nothing yet when the last effect is performed."""
     performer = opened()

@@ -31,6 +31,8 @@ class OnDemand:
         self._around = around
         self._loading: asyncio.Task[ModuleType] | None = None
         self._performer: Authorizer | None = None
+        self._keeper: KeepingPerformer | None = None
+        """The performer, if it is one."""
 
     async def perform(self, effect: PerformEffect, arguments: Mapping[str, Any]) -> EffectResult | EffectFailure:
         """See `EffectPerformer`."""
@@ -44,7 +46,7 @@ class OnDemand:
 
     def keeps(self, outcome: EffectResult) -> bool:
         """See `KeepingPerformer`."""
-        return isinstance(self._performer, KeepingPerformer) and self._performer.keeps(outcome)
+        return self._keeper is not None and self._keeper.keeps(outcome)
 
     async def _performer_for(self, effect: PerformEffect) -> Authorizer | EffectFailure:
         if self._performer is None:
@@ -55,7 +57,9 @@ class OnDemand:
                 module = await self._load()
             except (ImportError, OSError, RuntimeError) as error:
                 return self._not_loaded(effect, error)
-            self._performer = self._performer or module.build(self._around)
+            if self._performer is None:
+                self._performer = module.build(self._around)
+                self._keeper = self._performer if isinstance(self._performer, KeepingPerformer) else None
         return self._performer
 
     async def _load(self) -> ModuleType:

@@ -7,7 +7,6 @@ is lost or stops. Every activity sends heartbeats, by which it hears that nobody
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -92,13 +91,18 @@ class Activities:
         queue that this worker alone takes effects from; `traces`: None where nothing is traced."""
         self._connection = connection
         self._performers = performers
+        # Whether somebody is one takes as long as rendering a call does, so nobody asks for each effect.
+        self._authorizers = {kind: each for kind, each in performers.items() if isinstance(each, Authorizer)}
+        self._keeping = {kind: each for kind, each in performers.items() if isinstance(each, KeepingPerformer)}
+        self._with_rest = {kind: each for kind, each in performers.items() if isinstance(each, LingeringPerformer)}
         self._secrets = secrets
         self._registered = registered
         self._report = report
         self._is_sealed = is_sealed
         self._own_queue = own_queue
         self._traces = traces
-        self._starts = Beginnings(connection, WalkStart)
+        self.starts = Beginnings(connection, WalkStart)
+        """What the workflows that ask here began with."""
         self._lingering: set[asyncio.Task[None]] = set()
         self._away_until_s = 0.0
         """Until then nothing is told at once: the receiver has taken nothing."""
@@ -146,8 +150,8 @@ class Activities:
         if isinstance(outcome, EffectFailure):
             return told(shown(outcome), has_blobs)
         answer = told(outcome, has_blobs)
-        performer = self._performers[kind]
-        if answer.failure is None and isinstance(performer, KeepingPerformer) and performer.keeps(outcome):
+        performer = self._keeping.get(kind)
+        if performer is not None and answer.failure is None and performer.keeps(outcome):
             return replace(answer, kept_by=self._own_queue())
         return answer
 
@@ -176,8 +180,9 @@ class Activities:
         try:
             secrets = self._secrets_of(plan)
             policy = plan.render_policy(effect.capsule, secrets)
-            if policy is not None and isinstance(performer, Authorizer):
-                proof = await performer.authorize(effect, policy["authentication"])
+            authorizer = None if policy is None else self._authorizers.get(effect.kind)
+            if policy is not None and authorizer is not None:
+                proof = await authorizer.authorize(effect, policy["authentication"])
                 if isinstance(proof, EffectFailure):
                     return proof
                 authorization = proof
@@ -190,8 +195,8 @@ class Activities:
         return {} if self._secrets is None or not plan.secrets else self._secrets.read(plan.secrets)
 
     def _linger(self, effect: PerformEffect) -> None:
-        performer = self._performers.get(effect.kind)
-        if isinstance(performer, LingeringPerformer):
+        performer = self._with_rest.get(effect.kind)
+        if performer is not None:
             task = asyncio.create_task(_lingered(performer, effect))
             self._lingering.add(task)
             task.add_done_callback(self._lingering.discard)
@@ -199,7 +204,7 @@ class Activities:
     async def _start(self) -> WalkStart:
         """The input of the workflow that has asked."""
         info = activity.info()
-        return await self._starts.of(info.workflow_id or "", info.workflow_run_id or "")
+        return await self.starts.of(info.workflow_id or "", info.workflow_run_id or "")
 
     # --- children ---
 
@@ -286,21 +291,24 @@ class Activities:
 
 async def beating(work: Awaitable[T]) -> T:
     """Waits for something, with heartbeats; cancelled, it cancels that."""
-    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def beat() -> None:
+        nonlocal timer
+        activity.heartbeat()
+        timer = loop.call_later(limits.TEMPORAL_HEARTBEAT_S / 4, beat)
+
+    timer = loop.call_later(limits.TEMPORAL_HEARTBEAT_S / 4, beat)
     try:
-        while not (await asyncio.wait({task}, timeout=limits.TEMPORAL_HEARTBEAT_S / 4))[0]:
-            activity.heartbeat()
-        return task.result()
+        return await work
     except asyncio.CancelledError:
         if activity.is_worker_shutdown():
             # Another worker takes it at once, and need not wait until this one is missed.
             raise ApplicationError("the worker stops", type="Stopping", next_retry_delay=AT_ONCE) from None
         raise
     finally:
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        timer.cancel()
 
 
 async def _taken(report: Report, messages: bytes, last: int) -> int:
@@ -314,6 +322,8 @@ async def _taken(report: Report, messages: bytes, last: int) -> int:
 
 async def _soon(reporting: "asyncio.Task[int]") -> int:
     """What the receiver answers, unless it takes its time: the outcome of an effect does not wait for that."""
+    if reporting.done():
+        return reporting.result()
     done, _ = await asyncio.wait({reporting}, timeout=limits.TEMPORAL_REPORT_WAIT_S_MAX)
     return reporting.result() if done else 0
 

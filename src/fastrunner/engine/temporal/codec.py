@@ -97,23 +97,17 @@ class _Recent:
             self.size_bytes -= len(self.data_by_name.popitem(last=False)[1])
 
 
-class Codec(PayloadCodec, WithSerializationContext):
-    """Seals payloads, and puts large ones elsewhere."""
+class Codec(PayloadCodec):
+    """Seals payloads, and puts large ones elsewhere, where they are nobody's in particular."""
 
     def __init__(
-        self, sealer: Sealer | None, blobs: BlobStore | None, owner: str = _SHARED, recent: _Recent | None = None
+        self, sealer: Sealer | None, blobs: BlobStore | None, execution_id: str = "", recent: _Recent | None = None
     ) -> None:
         self._sealer = sealer
         self._blobs = blobs
-        self._owner = owner
+        self._execution_id = execution_id
+        """To which blobs belong."""
         self._recent = recent or _Recent()
-
-    def with_context(self, context: SerializationContext) -> "Codec":
-        """The same for what belongs to an execution."""
-        execution_id = None
-        if isinstance(context, WorkflowSerializationContext | ActivitySerializationContext):
-            execution_id = context.workflow_id
-        return Codec(self._sealer, self._blobs, owner_of(execution_id or ""), self._recent)
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """See PayloadCodec. Raises StorageFailed."""
@@ -135,7 +129,7 @@ class Codec(PayloadCodec, WithSerializationContext):
         digest = sha256(data).digest()
         if self._sealer is not None:
             data = self._sealer.seal_by_hash(data, digest)
-        name = f"{PAYLOADS}{day_of(clock.wall_ms())}/{self._owner}/{sha256(data).hexdigest()}"
+        name = f"{PAYLOADS}{day_of(clock.wall_ms())}/{owner_of(self._execution_id)}/{sha256(data).hexdigest()}"
         if self._recent.get(name) is None:
             await blobs.put(name, data)
             self._recent.add(name, data)
@@ -177,10 +171,25 @@ class Codec(PayloadCodec, WithSerializationContext):
         return data
 
 
+class _OwnedCodec(Codec, WithSerializationContext):
+    """A codec whose blobs belong to executions."""
+
+    def with_context(self, context: SerializationContext) -> "_OwnedCodec":
+        """The same for what belongs to an execution."""
+        execution_id = ""
+        if isinstance(context, WorkflowSerializationContext | ActivitySerializationContext):
+            execution_id = context.workflow_id or ""
+        if execution_id == self._execution_id:
+            return self
+        return _OwnedCodec(self._sealer, self._blobs, execution_id, self._recent)
+
+
 def converter_of(sealer: Sealer | None, blobs: BlobStore | None) -> DataConverter:
     """How a client of Temporal makes payloads of values. With keys the messages of failures are sealed, too."""
     failures = DefaultFailureConverter if sealer is None else DefaultFailureConverterWithEncodedAttributes
-    return DataConverter(Values, payload_codec=Codec(sealer, blobs), failure_converter_class=failures)
+    # For a codec that asks whose a payload is the library makes a converter anew, several times for each payload.
+    codec = Codec(sealer, None) if blobs is None else _OwnedCodec(sealer, blobs)
+    return DataConverter(Values, payload_codec=codec, failure_converter_class=failures)
 
 
 def day_of(at_ms: int) -> str:

@@ -55,6 +55,7 @@ from fastrunner.engine.temporal.counting import OpenCounts, WalkCounts
 from fastrunner.engine.temporal.events import EventActivities, TemporalEvents
 from fastrunner.engine.temporal.executions import Executions
 from fastrunner.engine.temporal.handover import ReportWorkflow
+from fastrunner.engine.temporal.histories import Told
 from fastrunner.engine.temporal.instances import Instances
 from fastrunner.engine.temporal.lifecycle import LifecycleSinks
 from fastrunner.engine.temporal.messages import TASK_QUEUE, WALK, WalkStart
@@ -240,7 +241,11 @@ class TemporalEngine:
             ],
             unsandboxed_workflow_runner=Instances(),
             max_cached_workflows=self._workflows_cached_max,
-            interceptors=[WalkCounts(self._metrics), *(() if self._traces is None else (self._traces,))],
+            interceptors=[
+                WalkCounts(self._metrics),
+                Told(self._activities.starts),
+                *(() if self._traces is None else (self._traces,)),
+            ],
             deployment_config=_deployment_of(self._config),
             workflow_task_poller_behavior=_POLLERS,
             activity_task_poller_behavior=_POLLERS,

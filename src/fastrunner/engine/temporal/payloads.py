@@ -5,7 +5,8 @@ events and `to_entries` as it does on one machine. The library's own converter s
 """
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 from temporalio.api.common.v1 import Payload
@@ -13,7 +14,9 @@ from temporalio.converter import (
     AdvancedJSONEncoder,
     CompositePayloadConverter,
     DefaultPayloadConverter,
+    EncodingPayloadConverter,
     JSONPlainPayloadConverter,
+    SerializationContext,
 )
 
 __all__ = ["Values"]
@@ -30,14 +33,23 @@ class _OrderedJson(JSONPlainPayloadConverter):
         return Payload(metadata={"encoding": self.encoding.encode()}, data=data)
 
 
+_CONVERTERS: Final[Mapping[bytes, EncodingPayloadConverter]] = {
+    **{
+        each.encoding.encode(): each
+        for each in DefaultPayloadConverter.default_encoding_payload_converters
+        if each.encoding != "json/plain"
+    },
+    b"json/plain": _OrderedJson(),
+}
+
+
 class Values(CompositePayloadConverter):
     """What makes payloads of values, and values of payloads."""
 
     def __init__(self) -> None:
-        """Like the library's own but for JSON."""
-        others = [
-            each
-            for each in DefaultPayloadConverter.default_encoding_payload_converters
-            if each.encoding != "json/plain"
-        ]
-        super().__init__(*others, _OrderedJson())
+        """Like the library's own but for JSON. The library makes two of them for each step of a workflow."""
+        self.converters = _CONVERTERS
+
+    def with_context(self, context: SerializationContext) -> "Values":  # noqa: ARG002 - see CompositePayloadConverter
+        """Itself: JSON is the same everywhere. The library asks several times for each payload."""
+        return self

@@ -52,6 +52,7 @@ from fastrunner.engine.temporal.ends import output_json_of, result_of, waits_for
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, Heard
 from fastrunner.engine.temporal.handover import reported, reported_at_once, start_report
 from fastrunner.engine.temporal.hearing import Hearing
+from fastrunner.engine.temporal.histories import tell_beginning
 from fastrunner.engine.temporal.keeping import Keeping
 from fastrunner.engine.temporal.messages import (
     ANSWER_QUERY,
@@ -398,6 +399,7 @@ class WalkWorkflow:
 
     def _ask(self, action: PerformEffect) -> None:
         self._trace.asked(action, self._rested_ms)
+        tell_beginning(self._given)
         self._effects[action.effect_id] = self._beside.begin(self._perform(action))
 
     def _interrupt(self, effect_id: int) -> None:
