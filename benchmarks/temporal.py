@@ -7,12 +7,15 @@ visibility counts as many as completed. Beside each rate stands what a workflow 
 and of the worker: on a busy machine that is the steadier figure, and it shows which of them is the limit.
 
     empty      a workflow of the Python SDK that does nothing: the most that the server lets anybody have
+    python     `temporal_python.py`, Python's SDK by hand: what the runner asks of Temporal for calls, without the
+               runner
     peer       `temporal_peer/`, Go's SDK: a side effect for each task that computes, an activity for each call: the
                least that an interpreter of documents on that SDK does; needs Go, which fetches the SDK
     silent     the runner without a receiver
     detached   the runner, where another workflow reports what is left when one ends (FASTRUNNER_TEMPORAL_REPORT)
     reported   the runner, whose workflows end when the receiver has all events
 
+The receiver is a process that counts: what a real one costs is on other machines. Nobody else reports.
 `--peer` is another program to compare with; it is called with address, namespace and the URL of calls.
 """
 
@@ -34,11 +37,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.servers import ROOT, http, processor_s, runner
+from benchmarks.servers import ROOT, http, processor_s, runner, sink
 from benchmarks.workflows import set_tasks
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.temporal.messages import REPORT_REST, WALK
-from fastrunner.stigmer.receiver import Receiver, ReceiverOptions, serve_receiver
 from tests.integration.temporal_server import TemporalServer
 from tests.integration.test_placement_runner import Connection
 
@@ -81,12 +83,18 @@ class Entrant:
     """Of its namespace."""
     pid: int
     """Of its worker."""
+    is_for_calls: bool = False
+    """Whether it executes nothing but calls."""
     rates: dict[str, list[float]] = field(default_factory=dict)
     """Workflows per second, by shape."""
     server_ms: dict[str, list[float]] = field(default_factory=dict)
     """Processor time of the server for a workflow."""
     worker_ms: dict[str, list[float]] = field(default_factory=dict)
     """That of its worker."""
+
+    def takes(self, shape: Shape) -> bool:
+        """Whether it executes workflows of a kind."""
+        return shape.peer == "calls" or not self.is_for_calls
 
 
 _numbers = count()
@@ -172,6 +180,14 @@ async def _peer(name: str, address: str, command: Sequence[str]) -> AsyncIterato
         yield Entrant(name, start, client, pid)
 
 
+@contextlib.asynccontextmanager
+async def _python(name: str, address: str, url: str) -> AsyncIterator[Entrant]:
+    command = [sys.executable, "-m", "benchmarks.temporal_python", address, name, _QUEUE, url]
+    async with _peer(name, address, command) as entrant:
+        entrant.is_for_calls = name != "empty"
+        yield entrant
+
+
 def _built_peer() -> str | None:
     """The peer's program; None without Go."""
     if shutil.which("go") is None:
@@ -187,19 +203,18 @@ def _built_peer() -> str | None:
 async def run(arguments: argparse.Namespace) -> None:
     """Measures, and prints."""
     peer = arguments.peer or await asyncio.to_thread(_built_peer)
-    names = ["silent", "detached", "reported", "empty", *(["peer"] if peer else [])]
+    names = ["silent", "detached", "reported", "empty", "python", *(["peer"] if peer else [])]
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as folder:
         server = TemporalServer(None if arguments.memory else Path(folder) / "temporal.db", names)
         server.start()
         try:
             async with contextlib.AsyncExitStack() as stack:
                 url = stack.enter_context(http())
-                options = ReceiverOptions(port=0, quiet=True)
-                port = await stack.enter_async_context(serve_receiver(Receiver(options), options))
-                receiver = {"STIGMER_SERVICE_ENDPOINT": f"127.0.0.1:{port}", "STIGMER_SERVICE_USE_TLS": "false"}
-                empty = [sys.executable, "-m", "benchmarks.temporal_empty", server.address, "empty", _QUEUE]
+                target = stack.enter_context(sink()).target
+                receiver = {"STIGMER_SERVICE_ENDPOINT": target, "STIGMER_SERVICE_USE_TLS": "false"}
                 entrants = [
-                    await stack.enter_async_context(_peer("empty", server.address, empty)),
+                    await stack.enter_async_context(_python("empty", server.address, url)),
+                    await stack.enter_async_context(_python("python", server.address, url)),
                     await stack.enter_async_context(_runner("silent", server.address)),
                     await stack.enter_async_context(
                         _runner("detached", server.address, FASTRUNNER_TEMPORAL_REPORT="detached", **receiver)
@@ -223,14 +238,16 @@ async def _rounds(arguments: argparse.Namespace, entrants: Sequence[Entrant], ur
     for entrant in entrants:
         # Once, for everything to be loaded.
         for shape in shapes:
-            await measure(entrant, shape, 5, server_pid)
+            if entrant.takes(shape):
+                await measure(entrant, shape, 5, server_pid)
         for figures in (entrant.rates, entrant.server_ms, entrant.worker_ms):
             figures.clear()
     for number in range(arguments.rounds):
         for shape in shapes:
             # Whoever is first in one round is last in another.
             for entrant in entrants if number % 2 else reversed(entrants):
-                await measure(entrant, shape, arguments.count, server_pid)
+                if entrant.takes(shape):
+                    await measure(entrant, shape, arguments.count, server_pid)
     where = "in memory" if arguments.memory else "on a file"
     console = Console()
     for shape in shapes:
@@ -241,8 +258,9 @@ def _table(title: str, entrants: Sequence[Entrant], shape: str) -> Table:
     table = Table(title=title)
     for column in ("", "workflows/s", "of peer's", "of empty's", "server ms", "worker ms"):
         table.add_column(column, justify="left" if not column else "right")
-    rates = {entrant.name: statistics.median(entrant.rates[shape]) for entrant in entrants}
-    for entrant in entrants:
+    measured = [entrant for entrant in entrants if shape in entrant.rates]
+    rates = {entrant.name: statistics.median(entrant.rates[shape]) for entrant in measured}
+    for entrant in measured:
         rate = rates[entrant.name]
         ratios = [f"{rate / rates[other]:.2f}" if other in rates else "" for other in ("peer", "empty")]
         spent = [f"{statistics.median(times[shape]):.1f}" for times in (entrant.server_ms, entrant.worker_ms)]

@@ -22,6 +22,10 @@ def damage(folder: Path) -> None:
             path.write_bytes(b"damaged")
 
 
+def owners(folder: Path) -> set[str]:
+    return {path.parent.name for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
     ("execution_id", "owner"),
     [
@@ -61,6 +65,23 @@ async def test_a_large_value_is_written_once_a_day(tmp_path: Path, monkeypatch: 
             later.setattr(clock, "wall_ms", lambda at_ms=tomorrow_ms: at_ms)
             await converter.encode([LARGE])
         assert len([path for path in folder.rglob("*") if path.is_file()]) == 2
+
+
+async def test_only_blobs_need_to_know_whose_they_are(tmp_path: Path) -> None:
+    """Without a store nothing is made anew for each payload; with one, each execution's blobs are its own."""
+    from temporalio.converter import WorkflowSerializationContext
+
+    from fastrunner.engine.temporal.codec import converter_of
+
+    contexts = [WorkflowSerializationContext("default", name) for name in ("order-1", "order-2", "order-2")]
+    for sealer in (None, Sealer(KEYS)):
+        converter = converter_of(sealer, None)
+        assert all(converter.with_context(context).payload_codec is converter.payload_codec for context in contexts)
+    converter = converter_of(None, None)
+    assert all(converter.with_context(context) is converter for context in contexts)
+    for context in contexts:
+        await converter_of(None, Directory(tmp_path)).with_context(context).encode([LARGE])
+    assert owners(tmp_path) == {"order-1_", "order-2_"}
 
 
 async def test_what_a_worker_keeps_of_blobs_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
