@@ -7,7 +7,6 @@ Rule: those of `workflow`. That worker is asked once: where it is gone, or does 
 performs the effect, with the same key, as it would after a crash.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -17,7 +16,8 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, CancelledError
 
 from fastrunner.base import limits
-from fastrunner.engine.temporal.messages import PERFORM, EffectOrder, EffectOutcome
+from fastrunner.engine.temporal.histories import tell_beginning
+from fastrunner.engine.temporal.messages import PERFORM, EffectOrder, EffectOutcome, WalkStart
 
 __all__ = ["EFFECT_RETRY", "Keeping"]
 
@@ -34,12 +34,14 @@ EFFECT_RETRY: Final = RetryPolicy(
 class Keeping:
     """What workers have open for one execution."""
 
-    def __init__(self, queues: Mapping[str, str]) -> None:
-        self.queues = dict(queues)
+    def __init__(self, given: WalkStart) -> None:
+        self._given = given
+        self.queues = dict(given.kept_by)
         """By reference of a task, the task queue of the worker that has something open."""
 
     async def performed(self, order: EffectOrder, summary: str) -> EffectOutcome:
         """Has an effect performed. Raises ActivityError."""
+        tell_beginning(self._given)
         queue = self.queues.pop(order.reference, "")
         told = await self._by_keeper(order, summary, queue) if queue else None
         if told is None:

@@ -52,7 +52,6 @@ from fastrunner.engine.temporal.ends import output_json_of, result_of, waits_for
 from fastrunner.engine.temporal.event_messages import HEAR_SIGNAL, Heard
 from fastrunner.engine.temporal.handover import reported, reported_at_once, start_report
 from fastrunner.engine.temporal.hearing import Hearing
-from fastrunner.engine.temporal.histories import tell_beginning
 from fastrunner.engine.temporal.keeping import Keeping
 from fastrunner.engine.temporal.messages import (
     ANSWER_QUERY,
@@ -127,7 +126,7 @@ class WalkWorkflow:
         self._beside = Beside(f"the workflow of execution {self._execution_id!r}")
         self._room = Room(given.has_blobs)
         self._children = Children(given, self._execution_id, self._room, self._beside)
-        self._keeping = Keeping(given.kept_by)
+        self._keeping = Keeping(given)
         self._telling: Telling | None = None
         self._hearing = Hearing(self._execution_id, given.listening, self._beside)
         self._timer: asyncio.Task[None] | None = None
@@ -399,7 +398,6 @@ class WalkWorkflow:
 
     def _ask(self, action: PerformEffect) -> None:
         self._trace.asked(action, self._rested_ms)
-        tell_beginning(self._given)
         self._effects[action.effect_id] = self._beside.begin(self._perform(action))
 
     def _interrupt(self, effect_id: int) -> None:
