@@ -55,8 +55,9 @@ cdef int run(Walk walk) except -1:
 
 cdef int end_runaway(Walk walk, TaskFrame frame) except -1:
     """A bound of the whole execution is reached. Nothing catches that: a `try` in an endless loop would go on."""
-    cdef str detail = f"the execution has {walk.facts.behaviour.events_max} events, two for each task: no more are allowed"
-    if walk.steps_taken >= walk.facts.behaviour.steps_max:
+    cdef Behaviour behaviour = walk.facts.behaviour
+    cdef str detail = f"the execution has {behaviour.events_max} events, two for each task: no more are allowed"
+    if walk.steps_taken >= behaviour.steps_max:
         detail = f"the execution has taken {walk.steps_taken} steps: no more are allowed"
     return fail_workflow(walk, make_error("runtime", detail, "/do" if frame.task is None else frame.task.reference))
 

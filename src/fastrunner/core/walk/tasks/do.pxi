@@ -63,15 +63,15 @@ cdef TaskFrame for_frame():
 cdef int begin_for(Walk walk, Place at, object data) except -1:
     """A loop before its first iteration; the collection is evaluated once, here."""
     cdef object items = fill(at, (<ForNode> at.task).collection, data, 0)
+    cdef long long items_max = walk.facts.behaviour.iterations_max
     cdef ForFrame frame
     if items is None:
         items = []
     elif not isinstance(items, list):
         raise fault_here(at, "expression", "the collection of `for.in` is neither an array nor null")
-    elif len(items) > walk.facts.behaviour.iterations_max:
+    elif len(items) > items_max:
         raise fault_here(
-            at, "runtime",
-            f"the collection of `for.in` has {len(items)} items: at most {walk.facts.behaviour.iterations_max} are allowed",
+            at, "runtime", f"the collection of `for.in` has {len(items)} items: at most {items_max} are allowed"
         )
     frame = <ForFrame> push(walk, at, data)
     frame.body = (<ForNode> at.task).body
