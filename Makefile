@@ -209,8 +209,8 @@ loop-temporal: build ## A loop of ITERATIONS (999000) on Temporal, each with a w
 bench-temporal: build ## Workflows per second beside peers on one Temporal server: ROUNDS (5) of COUNT (100), MEMORY=1 without a file
 	$(BIN)/python -m benchmarks.temporal --rounds $(or $(ROUNDS),5) --count $(or $(COUNT),100) $(if $(MEMORY),--memory)
 
-bench-tracing: build ## What tracing costs an accept, in ROUNDS (9) of COUNT (20000) executions off, on for none, 1 % and all
-	$(BIN)/python -m benchmarks.tracing --rounds $(or $(ROUNDS),9) --count $(or $(COUNT),20000)
+bench-tracing: build ## What tracing costs an accept: runners off, off and on at RATIO (0.01) by turns, TREES (4) times ROUNDS (30) of CALLS (1000)
+	$(BIN)/python -m benchmarks.tracing --trees $(or $(TREES),4) --rounds $(or $(ROUNDS),30) --calls $(or $(CALLS),1000) --ratio $(or $(RATIO),0.01)
 
 torture-stigmer: build ## Kill services, runner and stores of STORE (mongo: two services; sqlite: one) for MINUTES (30) with SEED, CALLERS (16); then compare everything
 	$(BIN)/python -m tests.crash.stigmer_torture --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) --store $(or $(STORE),mongo) --callers $(or $(CALLERS),16)

@@ -1,68 +1,50 @@
-"""Support: what tracing costs an accept: off, on for none, for 1 % and for all of the executions.
+"""Support: what tracing costs an accept: real runners, off and on, loaded by turns.
 
-    python -m benchmarks.tracing --rounds 9 --count 20000
+    python -m benchmarks.tracing --trees 4 --rounds 30
 
-Three workers' halves in one process, each with an engine over a real data directory, take the same submissions in turn:
-from the facts of the call over its commit to its reply, callbacks left out. A workflow of one `set` is accepted,
-executed and finished in one commit, so nothing else dilutes what tracing adds. Counted is the processor time of the
-process, with the export to a collector in another one. Rounds alternate, in another order each time; what is shown are
-ratios of the same round, because a busy machine changes between rounds. A round of one kind should last a second at
-least, as long as spans wait for company: shorter ones have more exports than a worker under load.
+Three runners of one worker are up at the same time: two without tracing, one that samples a part of the executions and
+exports them to a collector, all on one core, the load and the collector on another one. A round loads each of them for
+a fraction of a second, in another order each time, and compares what their process trees have taken of the processor
+for each call: a machine whose speed wanders, wanders for all three. What a runner exports while another one is loaded
+counts for it, too. The ratio of the two without tracing is what the measurement can tell apart. Two runners of one kind
+differ for as long as they live, by how their memory came to lie: so all three are started anew several times.
+
+The workflow is the smallest there is, accepted, executed and finished in one commit, so that nothing else dilutes what
+tracing adds. As each runner is loaded for a third of the time, it exports three times as often for a call as one that
+is loaded all the time.
 """
 
 import argparse
-import asyncio
+import itertools
 import multiprocessing
 import random
-import shutil
 import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, cast
 
 import grpc
 
-from fastrunner import _http2
-from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
-from fastrunner.base import clock
-from fastrunner.config import Config
-from fastrunner.counts.definitions import Metrics
-from fastrunner.engine.embedded.engine import EmbeddedEngine
-from fastrunner.routing.placement import Places
-from fastrunner.service.handlers import Service
-from fastrunner.service.transport.caller import facts_of
-from fastrunner.tracing.tracer import Tracer, new_tracer
-from tests.local_router import LocalRouter
+from benchmarks import h2
+from benchmarks.loads import CALL, execution
+from benchmarks.servers import processor_s, runner
+from tests.integration.runner_process import RunnerProcess
 
 DOCUMENT = """\
 document: {dsl: 1.0.3, namespace: bench, name: one, version: 1.0.0}
 do: [{answer: {set: {n: 42}}}]
 """
-BURST = 100
-KINDS = {"off": None, "0 %": "0", "1 %": "0.01", "100 %": "1"}
-
-
-class Call:
-    """What is asked of a call of a client that traces nothing."""
-
-    metadata = (("user-agent", "grpc-python/1.85"), ("fastrunner-client", "bench"))
-    deadline_s = float("inf")
-    principal = None
-    client = ""
-    peer = "ipv4:127.0.0.1:5"
-
-    def header(self, name: bytes) -> str | None:
-        """As `_http2.Call` has it."""
-        return "bench" if name == b"fastrunner-client" else None
+NAMES = ("off", "off again", "on")
+RESAMPLES = 2_000
+_LOAD_CORE, _RUNNERS_CORE = 0, 1
+_IN_FLIGHT, _CONNECTIONS = 64, 8
+_WARM_UP_CALLS = 4_000
 
 
 def collect(ready: Connection) -> None:
-    """A collector, in a process of its own: takes spans and forgets them."""
+    """A collector, in a process of its own: takes spans at once and forgets them."""
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 
     method = grpc.unary_unary_rpc_method_handler(
@@ -78,92 +60,136 @@ def collect(ready: Connection) -> None:
     server.wait_for_termination()
 
 
-class Half:
-    """The half of a worker that accepts, traced in some way."""
+@contextmanager
+def collector() -> Iterator[int]:
+    """A collector; its port."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=collect, args=(there,), daemon=True)
+    process.start()
+    try:
+        yield here.recv()
+    finally:
+        process.terminate()
+        process.join()
 
-    def __init__(self, folder: Path, name: str, port: int) -> None:
-        ratio = KINDS[name]
-        settings: dict[str, Any] = {"data_dir": folder / name.replace(" %", "")}
-        if ratio is not None:
-            settings["otel_endpoint"] = f"http://127.0.0.1:{port}"
-            settings["otel_traces_sampler"] = "parentbased_traceidratio"
-            settings["otel_traces_sampler_arg"] = ratio
-        config = Config(**settings)
-        config.data_dir.mkdir()
-        metrics = Metrics()
-        self.tracer: Tracer | None = new_tracer(config, metrics)
-        self.engine = EmbeddedEngine(
-            config, metrics, {}, places=Places.alone(1), wall_ms=clock.steady_ms, tracer=self.tracer
+
+class Trees:
+    """The three runners, alive together."""
+
+    def __init__(self, runners: Sequence[RunnerProcess], number: int) -> None:
+        self._runners = dict(zip(NAMES, runners, strict=True))
+        self._tail = execution("", DOCUMENT).tail.hex()
+        self._number = number
+        self._load_number = itertools.count()
+
+    def load(self, name: str, calls: int) -> bool:
+        """Has one of them accept so many; whether it has."""
+        load = h2.Load(
+            port=int(self._runners[name].target.rpartition(":")[2]),
+            path=CALL,
+            tail=self._tail,
+            prefix=f"{self._number}x{next(self._load_number)}",
+            connections=_CONNECTIONS,
+            in_flight=_IN_FLIGHT,
+            count=calls,
+            cores=[_LOAD_CORE],
         )
-        self.service = Service(self.engine, LocalRouter(), metrics)
-        self.spans = metrics.spans
-        self.name = name
-        self._number = 0
+        return h2.run(load).calls == calls
 
-    async def accept(self, count: int) -> float:
-        """The processor time per accept, in microseconds, of so many and what they leave behind."""
-        began_s = time.process_time()
-        for _ in range(count // BURST):
-            pending = []
-            for _ in range(BURST):
-                self._number += 1
-                request = WorkflowExecuteInput(workflow_execution_id=f"e-{self._number}", workflow_yaml=DOCUMENT)
-                facts = facts_of(cast("_http2.Call", Call()), traces=self.tracer is not None)
-                reply = self.service.handle_unary("ExecuteAsync", request.SerializeToString(), facts)
-                assert not isinstance(reply, bytes)
-                pending.append(reply)
-            for each in pending:
-                await each
-        while self.tracer is not None and self.tracer.waiting_count:  # noqa: ASYNC110 - a thread exports them
-            await asyncio.sleep(0.05)
-        return (time.process_time() - began_s) / count * 1e6
+    def round(self, order: Sequence[str], calls: int) -> dict[str, float] | None:
+        """Loads each; microseconds of the processor for a call of each, from here to the end of the round. None where
+        one has refused calls, as it does on a machine that is busy with something else: those cost less."""
+        before_s = self._processor_s()
+        taken = [self.load(name, calls) for name in order]
+        after_s = self._processor_s()
+        return {name: (after_s[name] - before_s[name]) / calls * 1e6 for name in NAMES} if all(taken) else None
+
+    def _processor_s(self) -> dict[str, float]:
+        return {name: processor_s(each.process.pid) for name, each in self._runners.items()}
+
+    def exported(self) -> float:
+        """Spans that the collector has taken."""
+        return self._runners["on"].metric('workflow_runner_spans_total{outcome="exported"}')
 
 
-async def measure(folder: Path, port: int, rounds: int, count: int) -> None:
+@contextmanager
+def trees(number: int, port: int, ratio: str) -> Iterator[Trees]:
+    """Three runners that are ready and warm; which is started first changes."""
+    tracing = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": ratio,
+    }
+    with ExitStack() as stack:
+        started = {}
+        for at in range(len(NAMES)):
+            name = NAMES[(at + number) % len(NAMES)]
+            settings = tracing if name == "on" else {}
+            started[name] = stack.enter_context(runner(1, _RUNNERS_CORE, PYTHONHASHSEED="0", **settings))
+        found = Trees([started[name] for name in NAMES], number)
+        for name in NAMES:
+            found.load(name, _WARM_UP_CALLS)
+        yield found
+
+
+def interval(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Within which the median of ratios lies in 95 of 100 cases, by drawing both runners and rounds again."""
+    draw = random.Random(1)
+    medians = sorted(
+        statistics.median(
+            ratio for group in draw.choices(groups, k=len(groups)) for ratio in draw.choices(group, k=len(group))
+        )
+        for _ in range(RESAMPLES)
+    )
+    return medians[RESAMPLES // 40], medians[-1 - RESAMPLES // 40]
+
+
+def show(name: str, groups: Sequence[Sequence[float]]) -> None:
+    """Prints what the ratios of all rounds come to, and of each set of runners."""
+    ratios = [ratio for group in groups for ratio in group]
+    quarters = statistics.quantiles(ratios, n=4)
+    low, high = interval(groups)
+    each = " ".join(f"{100 * (statistics.median(group) - 1):+.1f}" for group in groups)
+    print(
+        f"{name}: {100 * (quarters[1] - 1):+.2f} % in the median of {len(ratios)} rounds, quartiles "
+        f"{100 * (quarters[0] - 1):+.2f} and {100 * (quarters[2] - 1):+.2f}, 95 % interval {100 * (low - 1):+.2f} to "
+        f"{100 * (high - 1):+.2f}; by runners {each}"
+    )
+
+
+def measure(count: int, rounds: int, calls: int, ratio: str) -> None:
     """Prints the figures."""
-    halves = [Half(folder, name, port) for name in KINDS]
-    for half in halves:
-        await half.engine.start()
-        await half.accept(count)
-    ratios: dict[str, list[float]] = {name: [] for name in KINDS}
-    for number in range(rounds):
-        found = {}
-        for half in random.sample(halves, len(halves)):
-            found[half.name] = await half.accept(count)
-        for name, took_us in found.items():
-            ratios[name].append(took_us / found["off"])
-        shown = "  ".join(f"{name} {took_us:6.1f} us" for name, took_us in found.items())
-        print(f"round {number + 1:2}: {shown}", flush=True)
-    for half in halves:
-        spread = sorted(ratios[half.name])
-        quarter = len(spread) // 4
-        print(
-            f"{half.name:>6}: {100 * (statistics.median(spread) - 1):+6.2f} % of an accept, quartiles "
-            f"{100 * (spread[quarter] - 1):+6.2f} % and {100 * (spread[-1 - quarter] - 1):+6.2f} %; spans exported "
-            f"{half.spans.labels('exported').value:.0f}, dropped {half.spans.labels('dropped').value:.0f}"
-        )
-        await half.engine.quiesce(10)
-        if half.tracer is not None:
-            await half.tracer.close(10)
-        await half.engine.drain(10)
+    costs, controls = [], []
+    orders = list(itertools.permutations(NAMES))
+    with collector() as port:
+        for number in range(count):
+            with trees(number, port, ratio) as three:
+                made = [three.round(orders[at % len(orders)], calls) for at in range(rounds)]
+                exported = three.exported()
+            found = [each for each in made if each is not None]
+            took = {name: statistics.median(each[name] for each in found) for name in NAMES}
+            shown = ", ".join(f"{name} {took_us:.1f} us" for name, took_us in took.items())
+            print(
+                f"runners {number + 1}: {shown}; {exported:.0f} spans exported, {len(made) - len(found)} rounds with "
+                "refused calls left out",
+                flush=True,
+            )
+            costs.append([2 * each["on"] / (each["off"] + each["off again"]) for each in found])
+            controls.append([each["off again"] / each["off"] for each in found])
+    show(f"on, {ratio} sampled, against off", costs)
+    show("off against off", controls)
 
 
 def main(arguments: Sequence[str]) -> int:
     """See the module; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--count", type=int, default=20_000, help="executions of each kind in a round")
+    parser.add_argument("--trees", type=int, default=4, help="how often the runners are started")
+    parser.add_argument("--rounds", type=int, default=30, help="with each of them")
+    parser.add_argument("--calls", type=int, default=1_000, help="to each runner in a round")
+    parser.add_argument("--ratio", default="0.01", help="of the executions that are sampled")
     given = parser.parse_args(arguments)
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    collector = context.Process(target=collect, args=(there,), daemon=True)
-    collector.start()
-    folder = Path(tempfile.mkdtemp(prefix="fastrunner-tracing-"))
-    try:
-        asyncio.run(measure(folder, here.recv(), given.rounds, given.count))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        collector.terminate()
+    measure(given.trees, given.rounds, given.calls, given.ratio)
     return 0
 
 

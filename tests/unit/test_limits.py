@@ -42,6 +42,7 @@ REACHED = {
         "TRACE_EXPORT_DELAY_S": "test_a_worker_that_stops_exports_at_once_and_waits_for_nobody_for_long",
         "TRACE_QUEUE_SPANS_MAX": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
         "TRACE_RETRY_PAUSE_ASKED_S_MAX": "test_a_collector_is_left_alone_for_as_long_as_it_asks",
+        "TRACE_RETRY_PAUSE_S_MIN": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
         "TRACE_RETRY_PAUSE_S": "test_the_queue_is_bounded_and_what_does_not_fit_is_counted",
         "TRACE_STATE_SIZE_CHARS_MAX": "test_a_place_in_a_trace_is_read_and_passed_on",
         "TRACE_UNKEPT_S_MAX": "test_what_nothing_hangs_on_is_written_only_if_the_collector_is_slow",
@@ -855,6 +856,7 @@ REACHED = {
         "COMMIT_SMALL_EXECUTIONS_MAX": "test_journal_is_folded_into_the_file_sooner_while_commits_are_small",
         "JOURNAL_PAGES_MAX": "test_journal_is_folded_into_the_file_sooner_while_commits_are_small",
         "JOURNAL_PAGES_QUIET_MAX": "test_journal_is_folded_into_the_file_sooner_while_commits_are_small",
+        "TRACE_KEYS_MAX": "test_spans_go_with_their_execution_whoever_wrote_them",
     },
     "unit/test_runtime.py": {
         "SOCKET_PATH_SIZE_BYTES_MAX": "test_longest_path",

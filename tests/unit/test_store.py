@@ -18,7 +18,7 @@ from fastrunner._core import Plan
 from fastrunner.base import limits
 from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded.admit.plans import CachedPlan
-from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Settled
+from fastrunner.engine.embedded.store.changes import Accepted, Batch, Change, Deletion, Settled, SpansChange
 from fastrunner.engine.embedded.store.columns import INSPECTED, READ
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.file import Store
@@ -30,6 +30,7 @@ from fastrunner.engine.embedded.store.manifest import (
 )
 from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, named, script
 from fastrunner.progress.wire import split
+from fastrunner.tracing.span import Span
 
 
 class _Names:
@@ -451,3 +452,51 @@ def test_split_takes_rows_apart_and_refuses_damage() -> None:
     for damaged in (b"\x12\x00", b"\x0a\x05abc"):
         with pytest.raises(ValueError, match="damaged"):
             list(split(damaged))
+
+
+def _span(number: int) -> Span:
+    return Span("a" * 32, f"{number:016x}", "0" * 16, "", "execute", "internal", 1, 2)
+
+
+def _kept(store: Store) -> list[int]:
+    return [key for key, _ in store.spans(100)[0]]
+
+
+def test_spans_go_with_their_execution_whoever_wrote_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this process, of one before it, after a batch that was taken back, and when many had some."""
+    monkeypatch.setattr(limits, "TRACE_KEYS_MAX", 2)
+    path = tmp_path / "shard-0000.db"
+    for keys in (range(1, 5), range(5, 9)):
+        store = Store(path, outbox=False)
+        assert store.try_lock()
+        store.open()
+        for key in keys:
+            _commit(store, _finished(key, 1, spans=(_span(key), _span(100 + key))))
+            settled = SpansChange(settled=[(key, _span(100 + key).span_id)])
+            _commit(store, spans=settled)
+        first = max(1, keys[0] - 2)
+        gone = [Deletion(key, 1, f"execution-{key}", 0) for key in (first, keys[1])]
+        store.unwritable(Batch(deletions=gone))
+        assert {first, keys[1]} <= set(_kept(store))
+        _commit(store, deletions=gone)
+        assert not {first, keys[1]} & set(_kept(store))
+        store.close()
+    assert _kept_in(path) == [4, 5, 7, 8]
+
+
+def test_what_has_no_spans_is_deleted_without_looking_for_any(store: Store) -> None:
+    _commit(store, _finished(1, 1), _finished(2, 1, spans=(_span(2),)))
+    asked: list[str] = []
+    store._db.set_exec_trace(lambda _, text, __: asked.append(text) or True)
+    _commit(store, deletions=[Deletion(1, 1, "execution-1", 0)])
+    assert not any("from spans where execution_key = ?" in text for text in asked)
+    _commit(store, deletions=[Deletion(2, 1, "execution-2", 0)])
+    assert any("from spans where execution_key = ?" in text for text in asked)
+
+
+def _kept_in(path: Path) -> list[int]:
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return [key for (key,) in db.execute("select execution_key from spans order by 1")]
+    finally:
+        db.close()

@@ -35,3 +35,13 @@ class SteadyClock:
 steady_ms: Final = SteadyClock()
 """The clock of a whole tree: made when its first process imports this module, and inherited by all that it forks. So a
 worker that is started while the wall clock is wrong has the same time as those before and after it."""
+
+
+def steady_ms_at(moment_s: float) -> int:
+    """What `steady_ms` said at a moment of the monotonic clock, or a millisecond later: never before that."""
+    return steady_ms() - int((monotonic_s() - moment_s) * 1000)
+
+
+def moment_s_of(at_ms: int) -> float:
+    """The moment of the monotonic clock at which `steady_ms` said that; the clocks are those of the whole machine."""
+    return monotonic_s() - (steady_ms() - at_ms) / 1000

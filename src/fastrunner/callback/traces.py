@@ -29,9 +29,9 @@ class TracedDelivery:
         self._began_ms = steady_ms()
         self._carrier: TraceContext | None = None
         self._traces: dict[Lane, tuple[int, ExecutionTrace]] = {}
-        for parcel in parcels:
+        for parcel in [each for each in parcels if each.lane.trace]:
             lane = parcel.lane
-            if not lane.trace or lane in self._traces:
+            if lane in self._traces:
                 continue
             trace = ExecutionTrace.stored(lane.trace, lane.execution_id)
             if trace is None:
@@ -43,6 +43,8 @@ class TracedDelivery:
 
     def ended(self, taken: Mapping[Lane, int]) -> None:
         """The receiver has every lane's events up to a sequence number; call before the outbox hears of that."""
+        if not self._traces:
+            return
         now_ms = steady_ms()
         for lane, (first, trace) in self._traces.items():
             last = taken[lane]

@@ -153,9 +153,9 @@ class Submission:
     """Its workflow in Temporal, where that keeps executions; known once the submission is accepted."""
     trace: TraceContext | None = field(default=None, compare=False)
     """Where whoever submits it is in a trace; None: nowhere."""
-    received_ms: int = field(default=0, compare=False)
-    """When the request arrived, in milliseconds since the epoch; 0: when the engine has it."""
-    taken_ms: int = field(default=0, compare=False)
+    received_s: float = field(default=0.0, compare=False)
+    """When the request arrived, on the monotonic clock; 0: when the engine has it."""
+    taken_s: float = field(default=0.0, compare=False)
     """When the worker took it up that it was forwarded to; 0: it was not."""
 
 

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from fastrunner.access.certificates import RotatingContext
 from fastrunner.access.principal import Principal
 from fastrunner.base import descriptors, limits
-from fastrunner.base.clock import steady_ms, wall_ms
+from fastrunner.base.clock import monotonic_s, wall_ms
 from fastrunner.counts.definitions import Metrics
 from fastrunner.errors import Unavailable
 from fastrunner.processes.credentials import Credentials, Looks, web_credentials
@@ -120,7 +120,7 @@ class _Workers:
         peer = "http" if principal is None else principal.name
         facts = CallFacts(peer, deadline_ms, local=False, principal=principal)
         if self._traces:
-            facts.received_ms, facts.trace = steady_ms(), CURRENT.get()
+            facts.received_s, facts.trace = monotonic_s(), CURRENT.get()
         return facts
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Request
 from fastrunner.access.principal import Principal, Role
 from fastrunner.base import limits
-from fastrunner.base.clock import steady_ms, wall_ms
+from fastrunner.base.clock import moment_s_of, monotonic_s, wall_ms
 from fastrunner.errors import AtCapacity, Stopping, TooLarge, Unavailable
 from fastrunner.routing.calls import REPEATABLE, cost_of
 from fastrunner.routing.facts import CallFacts, Later, as_it_is
@@ -96,7 +96,7 @@ class Incoming(Channel):
         deadline_ms = wall_ms() + message.remaining_ms if message.remaining_ms else 0
         facts = CallFacts(message.peer, deadline_ms, local=not message.is_from_client, principal=_principal(message))
         if message.received_ms:
-            facts.received_ms, facts.taken_ms = message.received_ms, steady_ms()
+            facts.received_s, facts.taken_s = moment_s_of(message.received_ms), monotonic_s()
             facts.trace = TraceContext.read(message.traceparent, message.tracestate)
         if message.credit:
             self._start_stream(message.request_id, message.method, message.payload, facts, _Credit(message.credit))

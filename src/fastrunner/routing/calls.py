@@ -12,7 +12,7 @@ from typing import Final
 from fastrunner._pb.fastrunner.router.v1.router_pb2 import Answer, Caller, Request
 from fastrunner.access.principal import Principal
 from fastrunner.base import limits
-from fastrunner.base.clock import monotonic_s, wall_ms
+from fastrunner.base.clock import monotonic_s, steady_ms_at, wall_ms
 from fastrunner.errors import ForwardedError, RunnerError
 from fastrunner.routing.facts import CallFacts
 
@@ -58,7 +58,7 @@ def _caller(principal: Principal | None) -> Caller | None:
 
 def _trace(request: Request, facts: CallFacts) -> None:
     """Puts what is traced of a call into it."""
-    request.received_ms = facts.received_ms
+    request.received_ms = steady_ms_at(facts.received_s)
     if facts.trace is not None:
         request.traceparent, request.tracestate = facts.trace.parent, facts.trace.state
 
@@ -145,7 +145,7 @@ class Call(abc.ABC):
 
     def __init__(self, method: str, payload: bytes, facts: CallFacts) -> None:
         self.request = Request(method=method, payload=payload, peer=facts.peer, caller=_caller(facts.principal))
-        if facts.received_ms:
+        if facts.received_s:
             _trace(self.request, facts)
         self.method = method
         self.client = facts.peer

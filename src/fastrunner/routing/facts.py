@@ -34,10 +34,9 @@ class CallFacts:
     """Whether the runner ends the call, a stream, by itself: then its client has not gone away."""
     trace: TraceContext | None = None
     """Where the caller is in a trace; None: nowhere, or nothing is traced."""
-    received_ms: int = 0
-    """When the call arrived at the process that the client reached, in milliseconds since the epoch; 0: nothing is
-    traced."""
-    taken_ms: int = 0
+    received_s: float = 0.0
+    """When the call arrived at the process that the client reached, on the monotonic clock; 0: nothing is traced."""
+    taken_s: float = 0.0
     """When it came from there to this worker; 0: it did not."""
 
 

@@ -86,9 +86,8 @@ class Submissions:
             self._metrics.executions_rejected.labels(type(error).__name__).inc()
             raise
         submission.principal = facts.principal
-        if facts.received_ms:
-            submission.trace = facts.trace
-            submission.received_ms, submission.taken_ms = facts.received_ms, facts.taken_ms
+        if facts.received_s:
+            submission.trace, submission.received_s, submission.taken_s = facts.trace, facts.received_s, facts.taken_s
         if not facts.local:
             submission.on_elsewhere = partial(self._pass_on, payload, facts)
         return Later(self._engine.submit(submission), partial(_accepted, submission))

@@ -1,10 +1,11 @@
 """Support: which executions are traced, and the way of their spans to the collector.
 
-Theory of operation: a span that has ended waits in a bounded queue; one task takes what is there, a moment after the
-first came, and has a thread export it. What the collector cannot take for now is kept and tried again after a pause;
-what it refuses for good is dropped, for it would keep all others from their way. Where the queue is full, new spans are
-dropped: a collector that is away costs memory within a bound, and no execution ever waits for it. What is dropped is
-counted. Whoever keeps a span elsewhere until it is settled, exported or dropped, hears of that.
+Theory of operation: a span that has ended waits in a bounded queue; one task takes what is there, some time after the
+first came or once they are a batch, and has a thread export it: a request costs as much as some hundred spans. What the
+collector cannot take for now is kept and tried again after a pause; what it refuses for good is dropped, for it would
+keep all others from their way. Where the queue is full, new spans are dropped: a collector that is away costs memory
+within a bound, and no execution ever waits for it. What is dropped is counted. Whoever keeps a span elsewhere until it
+is settled, exported or dropped, hears of that.
 
 Rules: made in each worker, after the fork. The library is loaded by the first span that is exported.
 """
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from random import getrandbits
+from random import getrandbits, random, randrange
 from typing import Final, NamedTuple, Protocol
 
 from fastrunner.base import limits
@@ -68,6 +69,7 @@ class Sampler:
 
     def __init__(self, *, ratio: float, is_parent_based: bool) -> None:
         """`ratio` of traces; `is_parent_based`: a caller's own decision goes before it."""
+        self._ratio = ratio
         self._bound = round(ratio * _ALL)
         self._is_parent_based = is_parent_based
 
@@ -82,10 +84,10 @@ class Sampler:
 
     def root(self) -> TraceContext | None:
         """That of an execution whose caller is in no trace. Asked of each of them: nothing is cheaper than a number."""
-        low = getrandbits(64)
-        if low >= self._bound:
+        if random() >= self._ratio:
             return None
-        return TraceContext(f"{getrandbits(64):016x}{low or 1:016x}", NO_SPAN, True)
+        # One that whoever decides by the trace's id decides alike.
+        return TraceContext(f"{getrandbits(64):016x}{randrange(self._bound) or 1:016x}", NO_SPAN, True)
 
 
 class Tracer:
@@ -102,7 +104,7 @@ class Tracer:
         self._queue: deque[tuple[Span, Settled | None]] = deque()  # bounded in `offer`
         self._thread = ThreadPoolExecutor(1, "fastrunner-traces")
         self._task: asyncio.Task[None] | None = None
-        self._is_closing = asyncio.Event()
+        self._is_closing, self._is_due = asyncio.Event(), asyncio.Event()
         self._trouble = ""
         self.find: Callable[[str], ExecutionTrace | None] = _nothing
         """What is traced of an execution by its id, if it is in memory; the engine sets it."""
@@ -127,31 +129,31 @@ class Tracer:
                 continue
             self._queue.append((span, settled))
         self._queued.set(len(self._queue))
+        if len(self._queue) >= limits.TRACE_BATCH_SPANS_MAX:
+            self._is_due.set()
         if self._queue and self._task is None and not self._is_closing.is_set():
             self._task = asyncio.get_running_loop().create_task(self._run())
             self._task.add_done_callback(_report)
 
     async def _run(self) -> None:
         """Exports until there is nothing left."""
-        pause_s = limits.TRACE_EXPORT_DELAY_S
+        retry_s = limits.TRACE_RETRY_PAUSE_S_MIN
         try:
             while self._queue:
-                await self._rest(pause_s)
+                # Spans wait for company, until they are a batch or the worker stops.
+                if retry_s == limits.TRACE_RETRY_PAUSE_S_MIN:
+                    await _rest(self._is_due, limits.TRACE_EXPORT_DELAY_S)
                 answer = await self._export()
                 if answer.is_final:
-                    pause_s = limits.TRACE_EXPORT_DELAY_S
+                    retry_s = limits.TRACE_RETRY_PAUSE_S_MIN
                 elif self._is_closing.is_set():
                     return
                 else:
                     asked_s = min(answer.pause_s, limits.TRACE_RETRY_PAUSE_ASKED_S_MAX)
-                    pause_s = max(asked_s, min(2 * pause_s, limits.TRACE_RETRY_PAUSE_S))
+                    await _rest(self._is_closing, max(asked_s, min(retry_s, limits.TRACE_RETRY_PAUSE_S)))
+                    retry_s = min(2 * retry_s, limits.TRACE_RETRY_PAUSE_S)
         finally:
             self._task = None
-
-    async def _rest(self, pause_s: float) -> None:
-        """Waits for company; not once the worker stops."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._is_closing.wait(), pause_s)
 
     async def _export(self) -> Answer:
         """Exports what comes next."""
@@ -170,6 +172,8 @@ class Tracer:
         self._counts["exported"].inc(len(batch) - refused_count)
         self._counts["dropped"].inc(refused_count)
         self._queued.set(len(self._queue))
+        if len(self._queue) < limits.TRACE_BATCH_SPANS_MAX and not self._is_closing.is_set():
+            self._is_due.clear()
         return answer
 
     def _answer(self, spans: Sequence[Span]) -> Answer:
@@ -202,6 +206,7 @@ class Tracer:
         """Exports what is there within a time, but not a long one; what is left and kept elsewhere the next start
         exports."""
         self._is_closing.set()
+        self._is_due.set()
         task = self._task
         if task is not None:
             await asyncio.wait([task], timeout=min(timeout_s, limits.TRACE_DRAIN_S_MAX))
@@ -226,6 +231,12 @@ def new_tracer(config: Config, metrics: Metrics) -> Tracer | None:
 
     sampler = Sampler(ratio=config.traces_ratio, is_parent_based=config.otel_traces_sampler.is_parent_based)
     return Tracer(sampler, make_exporter, metrics)
+
+
+async def _rest(event: asyncio.Event, pause_s: float) -> None:
+    """Waits for a while, or until something happens."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), pause_s)
 
 
 def _nothing(_execution_id: str) -> None:

@@ -16,12 +16,19 @@ TRACE_BATCH_SPANS_MAX: Final = 512
 TRACE_BATCH_SIZE_BYTES_MAX: Final = 2_097_152
 """Of one request: collectors take 4 MiB as they are shipped."""
 
-TRACE_EXPORT_DELAY_S: Final = 1.0
-"""How long a span waits for company."""
+TRACE_KEYS_MAX: Final = 2 * TRACE_QUEUE_SPANS_MAX
+"""Executions of a shard that are remembered as having spans in its file, before it is looked into again: twice what
+waits there at most, so that it is looked into once in so many."""
 
-TRACE_UNKEPT_S_MAX: Final = 2.0
+TRACE_EXPORT_DELAY_S: Final = 5.0
+"""How long a span waits for company, OpenTelemetry's own default; a whole batch waits for nobody."""
+
+TRACE_UNKEPT_S_MAX: Final = 10.0
 """How long the span of an acceptance or a callback is in memory alone: a collector that takes what comes has it before
 that, and then it is never written."""
+
+TRACE_RETRY_PAUSE_S_MIN: Final = 1.0
+"""First pause after the collector has not taken spans, doubled each time."""
 
 TRACE_RETRY_PAUSE_S: Final = 5.0
 """Longest pause after the collector has not taken spans, if it does not ask for one."""

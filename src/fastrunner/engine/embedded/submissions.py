@@ -343,10 +343,11 @@ class Submissions:
         now_ms = self._wall_ms()
         execution = shard.admit(submission.execution_id, now_ms, digest, submission.debug)
         asked = (submission.metadata, submission.input_json, env_json, submission.debug, submission.client)
-        execution.accepted = Accepted(digest, plan, now_ms, *asked, submission.labels, submission.silent, parent)
-        if self._host.traces is not None:
-            self._host.traces.begin(execution, submission, plan.plan, now_ms)
-            execution.accepted.trace = "" if execution.trace is None else execution.trace.text
+        accepted = Accepted(digest, plan, now_ms, *asked, submission.labels, submission.silent, parent)
+        execution.accepted = accepted
+        traces = self._host.traces
+        if traces is not None:
+            traces.begin(execution, accepted, submission, plan.plan, now_ms)
         execution.silent = submission.silent
         execution.family = family_of(parent)
         seed = crc32(digest, now_ms & 0xFFFFFFFF)

@@ -9,11 +9,12 @@ from functools import partial
 
 from fastrunner._core import Plan
 from fastrunner.base import limits
+from fastrunner.base.clock import steady_ms_at
 from fastrunner.engine import Submission, UnacknowledgedEvents
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.shards import Shards
-from fastrunner.engine.embedded.store.changes import Change
+from fastrunner.engine.embedded.store.changes import Accepted, Change
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.errors import StorageFailed
 from fastrunner.tracing.execution import ExecutionTrace
@@ -31,17 +32,19 @@ class Traces:
         self._shards = shards
         tracer.find = self._find
 
-    def begin(self, execution: Execution, submission: Submission, plan: Plan, now_ms: int) -> None:
-        """A new execution. One that another execution has started is traced if that is."""
+    def begin(self, execution: Execution, accepted: Accepted, submission: Submission, plan: Plan, now_ms: int) -> None:
+        """A new execution, and what is stored of it. One that another execution has started is traced if that is."""
         caller = submission.trace
         if caller is None and submission.parent is not None:
             return
         context = self._root() if caller is None else self._tracer.sampler.decide(caller)
         if context is None:
             return
-        received_ms = submission.received_ms or now_ms
-        execution.trace = ExecutionTrace(submission.execution_id, context, received_ms, submission.taken_ms)
+        received_ms = steady_ms_at(submission.received_s) if submission.received_s else now_ms
+        taken_ms = steady_ms_at(submission.taken_s) if submission.taken_s else 0
+        execution.trace = ExecutionTrace(submission.execution_id, context, received_ms, taken_ms)
         execution.trace.workflow = (plan.namespace, plan.name, plan.version)
+        accepted.trace = execution.trace.text
 
     def restored(self, execution: Execution, row: Unfinished) -> None:
         """One that has come back from the file."""

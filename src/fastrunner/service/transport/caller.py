@@ -8,7 +8,6 @@ from typing import Final
 
 from fastrunner._http2 import Call
 from fastrunner.base import limits
-from fastrunner.base.clock import steady_ms
 from fastrunner.routing.facts import CallFacts
 from fastrunner.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
 
@@ -19,12 +18,13 @@ _CLIENT_KEY: Final = b"fastrunner-client"
 _PARENT_KEY: Final = TRACEPARENT.encode()
 
 
-def facts_of(call: Call, *, traces: bool) -> CallFacts:
-    """What handlers may know of a call; where the caller is in a trace only if `traces`."""
+def facts_of(call: Call, traced_s: float | None) -> CallFacts:
+    """What handlers may know of a call; `traced_s`: when it arrived, on the monotonic clock, for those who trace; None:
+    nothing is traced."""
     deadline_ms = 0 if math.isinf(call.deadline_s) else int(call.deadline_s * 1000)
     facts = CallFacts(peer=client_of(call), deadline_ms=deadline_ms, local=False, principal=call.principal)
-    if traces:
-        facts.received_ms = steady_ms()
+    if traced_s is not None:
+        facts.received_s = traced_s
         if call.header(_PARENT_KEY) is not None:
             facts.trace = _trace_of(call)
     return facts

@@ -291,7 +291,7 @@ class Server:
                     raise Unavailable(_STOPPING)
                 if not is_free:
                     self._capacity.check(len(payload), submits=submits)
-                reply = handle(payload, facts_of(call, traces=self._traces))
+                reply = handle(payload, facts_of(call, started_s if self._traces else None))
             except Exception as error:
                 self._refuse(call, measure, error, started_s)
                 return
@@ -399,7 +399,7 @@ class Server:
 
     async def _serve(self, measure: "_Measure", open_: Opened, call: Call, size_bytes: int) -> None:
         started_s = clock.monotonic_s()
-        facts = facts_of(call, traces=self._traces)
+        facts = facts_of(call, started_s if self._traces else None)
         # It may be open for days, with credentials that may end before.
         call.forget_metadata()
         messages = open_(facts)

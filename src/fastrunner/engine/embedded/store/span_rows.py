@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 
+from fastrunner.base import limits
 from fastrunner.engine.embedded.store.changes import Batch
 from fastrunner.engine.embedded.store.listener_rows import ListenerReader
 from fastrunner.engine.embedded.store.proofs import Damage
@@ -45,18 +46,31 @@ class SpanWriter:
 
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
-        self._has_any = bool(db.execute(QUERIES["has_spans"]).get)
+        self._keys: set[int] = set()
+        """All executions that have spans in the file, and some that had: of others there is nothing to delete."""
+        self._knows_all = not db.execute(QUERIES["has_spans"]).get
+        """Whether it does not have to be asked first who has any."""
 
     def write(self, batch: Batch) -> None:
         """What has ended, then what is settled, then what goes with its execution."""
-        ended = [(change.execution_key, span) for change in batch.changes for span in change.spans]
+        ended = [(change.execution_key, span) for change in batch.changes if change.spans for span in change.spans]
         if batch.spans is not None:
             ended += batch.spans.kept
-        self._has_any = self._has_any or bool(ended)
-        if self._has_any:
+        if ended:
+            self._note(ended)
             self._many("put_span", [(key, span.span_id, span.encoded()) for key, span in ended])
-            self._many("delete_span", () if batch.spans is None else batch.spans.settled)
-            self._many("delete_spans", [(deletion.execution_key,) for deletion in batch.deletions])
+        if batch.spans is not None:
+            self._many("delete_span", batch.spans.settled)
+        if batch.deletions and (self._keys or not self._knows_all):
+            keys = [each.execution_key for each in batch.deletions]
+            self._many("delete_spans", [(key,) for key in keys if key in self._keys or not self._knows_all])
+
+    def _note(self, ended: Sequence[tuple[int, Span]]) -> None:
+        """Executions that will have spans, before anything of the batch is written, which may be taken back."""
+        if not self._knows_all or len(self._keys) > limits.TRACE_KEYS_MAX:
+            self._keys = {key for (key,) in self._db.execute(QUERIES["select_span_keys"])}
+            self._knows_all = True
+        self._keys.update([key for key, _ in ended])
 
     def _many(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

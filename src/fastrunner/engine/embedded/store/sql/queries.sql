@@ -703,6 +703,10 @@ select trace from executions where execution_id = ?
 -- Whether any wait for the collector.
 select exists (select 1 from spans)
 
+-- name: select_span_keys
+-- The executions of which any wait for the collector.
+select distinct execution_key from spans
+
 -- name: put_span
 -- One that has ended. The same one again, after a crash, takes its place.
 insert into spans (execution_key, span_id, span) values (?, ?, ?)
