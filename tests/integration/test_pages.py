@@ -1,11 +1,13 @@
-"""The commands of the documentation's pages, executed as they stand; a table says who executes which, or why nobody.
+"""The commands of the documentation's pages, executed as they stand.
 
-`test_newcomer.py` executes README.md, the tutorial and a load test, `test_clients.py` the clients; here are the others.
+`test_newcomer.py` executes README.md, the tutorial and a load test, `test_clients.py` the clients, `test_deployment.py`
+what is for a cluster; here are the others. `tests/unit/test_docs_claimed.py` has the table of who executes which.
 """
 
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -14,43 +16,15 @@ from click.testing import CliRunner
 from fastrunner.base.clock import monotonic_s
 from fastrunner.cli import main as fastrunner
 from tests.crash.test_tree_kill import free_port
+from tests.integration.otlp import collecting
 from tests.integration.runner_process import ROOT, until
 from tests.integration.temporal_server import TemporalServer
 from tests.integration.test_newcomer import BLOCK, SERVING, Terminals, commands, serve
 from tests.integration.test_newcomer import terminals as terminals
+from tests.outside import require_tool
 from tests.unit.test_docs import blocks, called
-from tests.unit.test_links import PAGES
 
 pytestmark = pytest.mark.timeout(400)
-ELSEWHERE = {
-    "README.md": "test_newcomer.py, but for `make`, which CI calls",
-    "docs/tutorial.md": "test_newcomer.py",
-    "docs/performance.md": "test_newcomer.py",
-    "docs/clients.md": "test_clients.py; `make languages` has Java, Go and TypeScript",
-}
-"""Pages whose commands other tests execute."""
-HERE = {
-    "docs/quickstart.md": "test_the_quickstart",
-    "docs/testing.md": "test_scenarios",
-    "docs/schedules.md": "test_pages_on_one_runner",
-    "docs/tasks.md": "test_pages_on_one_runner",
-    "docs/operations.md": "test_pages_on_one_runner",
-    "docs/callbacks.md": "test_pages_on_one_runner; its receiver is test_clients.py's",
-    "docs/stigmer.md": "test_a_stigmer_service; several with MongoDB and Redis are test_stigmer_shared.py's",
-    "docs/temporal.md": "test_replicas_on_temporal; its server is the tests' own, the package is there",
-}
-"""Pages whose commands this file executes."""
-NOT_EXECUTED = {
-    "docs/deployment.md": "containers, a cluster: `make image-check` runs the image, test_deploy.py validates others",
-}
-"""Pages whose commands are parsed only (`tests/unit/test_docs.py`), and why."""
-
-
-def test_every_page_with_commands_is_in_the_table() -> None:
-    shown = {str(page.relative_to(ROOT)) for page in PAGES if blocks(page, "sh")}
-    named = [*ELSEWHERE, *HERE, *NOT_EXECUTED]
-    assert shown <= set(named)
-    assert len(named) == len(set(named))
 
 
 def text_of(page: str) -> str:
@@ -134,6 +108,10 @@ def test_pages_on_one_runner(terminals: Terminals, tmp_path: Path) -> None:
     assert "nightly" in listed
     assert "PT15M" in listed
 
+    execute(terminals, block("cloudevents.md", "fastrunner send-event"))
+    [program] = blocks(ROOT / "docs" / "cloudevents.md", "python")
+    (terminals.folder / "send.py").write_text(terminals.here(program))
+    terminals.run("python send.py")
     execute(terminals, block("tasks.md", "shop.order.decided"))
     received = terminals.folder / "received.jsonl"
     until(lambda: re.search(r'"order-17".*"workflow_completed".*shipped', received.read_text()), timeout_s=60)
@@ -149,6 +127,95 @@ def test_pages_on_one_runner(terminals: Terminals, tmp_path: Path) -> None:
     terminals.environment["FASTRUNNER_DATA_DIR"] = str(tmp_path / "restored")
     call(terminals, restored)
     assert call(terminals, "fastrunner data export").count('"order-1') >= 2
+
+
+def test_calls_of_the_api(terminals: Terminals) -> None:
+    """By grpcurl, in the order of the page; a registered workflow; an answer is the one that the page shows."""
+    require_tool("grpcurl")
+    serve(terminals, "fastrunner serve")
+    (terminals.folder / "order.yaml").write_text(
+        "document: {dsl: 1.0.3, namespace: shop, name: order, version: 1.2.0}\ndo:\n- pay: {set: {paid: true}}\n"
+    )
+    page = ROOT / "docs" / "api.md"
+    printed: dict[str, str] = {}
+    for text in blocks(page, "sh"):
+        # What is over cannot be cancelled: the one to be cancelled is another one that waits.
+        if "CancelExecution" in text:
+            (terminals.folder / "wait.yaml").write_text(
+                "document: {dsl: 1.0.3, namespace: shop, name: w, version: 1.0.0}\ndo:\n- rest: {wait: {days: 1}}\n"
+            )
+            call(terminals, "fastrunner submit wait.yaml --id test-124")
+            text = text.replace("test-123", "test-124")
+        for command, output in execute(terminals, text).items():
+            printed[re.sub(r"\\\n\s*", "", command)] = output
+    [shown] = blocks(page, "json")
+    [submitted] = [output for command, output in printed.items() if "/ExecuteAsync" in command]
+    assert json.loads(submitted) == json.loads(shown)
+    [events] = [output for command, output in printed.items() if "/Subscribe" in command]
+    assert "workflow_completed" in events
+    [verdict] = [output for command, output in printed.items() if "/ValidateWorkflow" in command]
+    assert '"pointer"' in verdict
+    [followed] = [output for command, output in printed.items() if "submit --workflow" in command]
+    assert json.loads(followed) == {"paid": True}
+
+
+def test_a_copy_elsewhere(terminals: Terminals, tmp_path: Path) -> None:
+    """A folder stands for the bucket: written beside a runner, restored when that is gone."""
+    copy = tmp_path / "copy"
+    terminals.places |= {"s3://bucket/prefix": copy.as_uri(), "DIRECTORY": str(tmp_path / "restored")}
+    shown = commands(block("operations.md", "FASTRUNNER_REPLICA_URL"))
+    exported, doctor, served, restore, check = (each.split(" #")[0].strip() for each in shown)
+    name, _, url = exported.removeprefix("export ").partition("=")
+    terminals.environment[name] = terminals.here(url)
+    assert "copy elsewhere" in terminals.run(doctor)
+    serve(terminals, served)
+    (terminals.folder / "kept.yaml").write_text(
+        "document: {dsl: 1.0.3, namespace: shop, name: kept, version: 1.0.0}\ndo:\n- a: {set: {kept: true}}\n"
+    )
+    call(terminals, "fastrunner submit kept.yaml --id kept-1 --follow")
+    until(lambda: list(copy.rglob("begun")))
+    terminals.stop("serve")
+    del terminals.environment[name]
+    call(terminals, restore)
+    call(terminals, check)
+    assert "kept-1" in call(terminals, f"fastrunner data export --data-dir {tmp_path / 'restored'}")
+
+
+def test_sealed_data_and_traces(terminals: Terminals, tmp_path: Path) -> None:
+    """A key is made and used; a runner with the extra traces to where a collector would be."""
+    (tmp_path / "keys").mkdir()
+    terminals.places |= {"/etc/fastrunner": str(tmp_path / "keys")}
+    made, served = commands(block("security.md", "data key"))
+    call(terminals, made.split("#")[0].strip())
+    assert (tmp_path / "keys" / "data-keys").stat().st_mode & 0o777 == 0o600
+    serve(terminals, served)
+    terminals.stop("serve")
+    terminals.environment["FASTRUNNER_DATA_DIR"] = str(tmp_path / "traced")
+    with collecting() as collector:
+        terminals.places |= {"http://localhost:4317": collector.endpoint}
+        _, served = commands(block("tracing.md", "pip install"))
+        serve(terminals, served)
+        (terminals.folder / "t.yaml").write_text(
+            "document: {dsl: 1.0.3, namespace: shop, name: t, version: 1.0.0}\ndo:\n- a: {set: {n: 1}}\n"
+        )
+        call(terminals, "fastrunner submit t.yaml --id traced-1 --follow")
+        terminals.stop("serve")
+        assert set(collector.of("traced-1")) == {"execute", "accept"}
+
+
+def test_an_example_by_hand(terminals: Terminals) -> None:
+    """The service and the order of examples/README.md, then the one that needs a secret."""
+    shutil.copytree(ROOT / "examples", terminals.folder / "examples")
+    terminals.ports["7070"] = free_port()
+    first, second = blocks(ROOT / "examples" / "README.md", "sh")
+    service, run = commands(first)
+    terminals.start("orders", service)
+    port = terminals.ports["7070"]
+    until(lambda: socket.create_connection(("127.0.0.1", port), timeout=5).close() or True)
+    assert json.loads(terminals.run(run).splitlines()[-1])["orderId"] == "o-1"
+    [secret] = commands(second)
+    payout = run.replace("order.yaml", "payout.yaml")
+    assert terminals.run(f"{secret}\n{payout}")
 
 
 def test_a_stigmer_service(terminals: Terminals) -> None:
