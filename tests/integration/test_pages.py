@@ -203,6 +203,11 @@ def test_sealed_data_and_traces(terminals: Terminals, tmp_path: Path) -> None:
         assert set(collector.of("traced-1")) == {"execute", "accept"}
 
 
+def answers(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+
+
 def test_an_example_by_hand(terminals: Terminals) -> None:
     """The service and the order of examples/README.md, then the one that needs a secret."""
     shutil.copytree(ROOT / "examples", terminals.folder / "examples")
@@ -210,8 +215,7 @@ def test_an_example_by_hand(terminals: Terminals) -> None:
     first, second = blocks(ROOT / "examples" / "README.md", "sh")
     service, run = commands(first)
     terminals.start("orders", service)
-    port = terminals.ports["7070"]
-    until(lambda: socket.create_connection(("127.0.0.1", port), timeout=5).close() or True)
+    until(lambda: answers(terminals.ports["7070"]))
     assert json.loads(terminals.run(run).splitlines()[-1])["orderId"] == "o-1"
     [secret] = commands(second)
     payout = run.replace("order.yaml", "payout.yaml")

@@ -487,7 +487,12 @@ def test_spans_go_with_their_execution_whoever_wrote_them(tmp_path: Path, monkey
 def test_what_has_no_spans_is_deleted_without_looking_for_any(store: Store) -> None:
     _commit(store, _finished(1, 1), _finished(2, 1, spans=(_span(2),)))
     asked: list[str] = []
-    store._db.set_exec_trace(lambda _, text, __: asked.append(text) or True)
+
+    def note(_: object, text: str, __: object) -> bool:
+        asked.append(text)
+        return True
+
+    store._db.set_exec_trace(note)
     _commit(store, deletions=[Deletion(1, 1, "execution-1", 0)])
     assert not any("from spans where execution_key = ?" in text for text in asked)
     _commit(store, deletions=[Deletion(2, 1, "execution-2", 0)])

@@ -25,7 +25,7 @@ from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowI
 
 from fastrunner._core import EffectFailure, EffectResult, PerformEffect, Plan, Walk
 from fastrunner.base import limits
-from fastrunner.base.clock import steady_ms
+from fastrunner.base.clock import steady_ms, steady_ms_at
 from fastrunner.engine import Report, Submission
 from fastrunner.engine.failures import error_of
 from fastrunner.progress.wire import frames
@@ -69,8 +69,9 @@ class Traces(Interceptor):
         context = self._tracer.sampler.decide(submission.trace)
         if context is None:
             return None
-        received_ms = submission.received_ms or steady_ms()
-        return ExecutionTrace(submission.execution_id, context, received_ms, submission.taken_ms)
+        received_ms = steady_ms_at(submission.received_s) if submission.received_s else steady_ms()
+        taken_ms = steady_ms_at(submission.taken_s) if submission.taken_s else 0
+        return ExecutionTrace(submission.execution_id, context, received_ms, taken_ms)
 
     def accepted(self, trace: ExecutionTrace) -> None:
         """It is in Temporal's store."""
