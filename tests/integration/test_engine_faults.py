@@ -3,6 +3,7 @@ the same, what is refused is told why, and everything recovers by itself."""
 
 import asyncio
 import random
+import re
 import resource
 import shutil
 from collections import Counter
@@ -203,6 +204,22 @@ async def test_small_disk_is_ready_until_a_tenth_of_it_is_left(tmp_path: Path) -
             engine._watch_disk()
             assert troubles[1:] == [""]
             assert await engine.submit(submission("two")) == "running"
+
+
+@pytest.mark.parametrize("name", ["lock", "shard-0000.lock", "manifest.json", "ports.json"])
+def test_link_in_the_place_of_a_file_is_refused_and_not_followed(tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("somebody's")
+    folder = tmp_path / "data"
+    folder.mkdir(0o700)
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(DataDirectoryRefused, match=f"{re.escape(name)}, and writing there would change .*: remove"):
+        open_data_directory(folder, 1)
+    assert elsewhere.read_text() == "somebody's"
+    (folder / name).unlink()
+    (tmp_path / "shared").mkdir()
+    (folder / "spans").symlink_to(tmp_path / "shared")
+    open_data_directory(folder, 1).close()
 
 
 async def test_read_only_directory_is_refused_with_the_reason(disk: SmallDisk) -> None:

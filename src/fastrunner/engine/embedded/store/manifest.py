@@ -56,9 +56,9 @@ _UNSEALED_FORMAT_VERSION: Final = 2
 """What a directory without sealed values has, so that versions that know of none read it."""
 
 MANIFEST_NAME: Final = "manifest.json"
+"""A directory without it is none."""
 RESTORING: Final = ".restoring"
 """What a file ends with that is just being restored."""
-"""A directory without it is none."""
 LOCK_NAME: Final = "lock"
 _OTHERS: Final = 0o077
 _KEY_SIZE_BYTES: Final = 16
@@ -189,8 +189,19 @@ def _close_to_others(folder: Path) -> None:
                 path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
 
 
+def _refuse_links(folder: Path) -> None:
+    """What is written into a link lands in a file that is no runner's. Folders may lie elsewhere."""
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.is_dir():
+            raise DataDirectoryRefused(
+                f"data directory {folder} has a link in the place of a file, {path.name}, and writing there would "
+                f"change {os.readlink(path)}: remove the link, or put the file itself there"
+            )
+
+
 def _lock(folder: Path) -> int:
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    _refuse_links(folder)
+    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
