@@ -588,8 +588,7 @@ class Shard:
         unknown = Unavailable(
             "the worker is stopping, and what became of the last commit is not known: look, then retry"
         )
-        unwritten = self._unwritten.changes if self._unwritten else ()
-        for change in unwritten:
+        for change in self._unwritten.changes if self._unwritten else ():
             for waiter in change.waiters:
                 waiter.fail(unknown)
         for execution in self._dirty:
