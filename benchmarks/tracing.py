@@ -9,9 +9,9 @@ for each call: a machine whose speed wanders, wanders for all three. What a runn
 counts for it, too. The ratio of the two without tracing is what the measurement can tell apart. Two runners of one kind
 differ for as long as they live, by how their memory came to lie: so all three are started anew several times.
 
-The workflow is the smallest there is, accepted, executed and finished in one commit, so that nothing else dilutes what
-tracing adds. As each runner is loaded for a third of the time, it exports three times as often for a call as one that
-is loaded all the time.
+The workflow is that of the goals of accepting, ten `set` tasks, accepted, executed and finished in one commit; with
+`--tasks 1` it is the smallest there is. As each runner is loaded for a third of the time, it exports three times as
+often for a call as one that is loaded all the time.
 """
 
 import argparse
@@ -28,14 +28,12 @@ from multiprocessing.connection import Connection
 import grpc
 
 from benchmarks import h2
+from benchmarks.goals.measuring import TASKS
 from benchmarks.loads import CALL, execution
 from benchmarks.servers import processor_s, runner
+from benchmarks.workflows import set_tasks
 from tests.integration.runner_process import RunnerProcess
 
-DOCUMENT = """\
-document: {dsl: 1.0.3, namespace: bench, name: one, version: 1.0.0}
-do: [{answer: {set: {n: 42}}}]
-"""
 NAMES = ("off", "off again", "on")
 RESAMPLES = 2_000
 _LOAD_CORE, _RUNNERS_CORE = 0, 1
@@ -77,9 +75,9 @@ def collector() -> Iterator[int]:
 class Trees:
     """The three runners, alive together."""
 
-    def __init__(self, runners: Sequence[RunnerProcess], number: int) -> None:
+    def __init__(self, runners: Sequence[RunnerProcess], number: int, tasks: int) -> None:
         self._runners = dict(zip(NAMES, runners, strict=True))
-        self._tail = execution("", DOCUMENT).tail.hex()
+        self._tail = execution("", set_tasks(tasks)).tail.hex()
         self._number = number
         self._load_number = itertools.count()
 
@@ -114,7 +112,7 @@ class Trees:
 
 
 @contextmanager
-def trees(number: int, port: int, ratio: str) -> Iterator[Trees]:
+def trees(number: int, port: int, ratio: str, tasks: int) -> Iterator[Trees]:
     """Three runners that are ready and warm; which is started first changes."""
     tracing = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
@@ -127,7 +125,7 @@ def trees(number: int, port: int, ratio: str) -> Iterator[Trees]:
             name = NAMES[(at + number) % len(NAMES)]
             settings = tracing if name == "on" else {}
             started[name] = stack.enter_context(runner(1, _RUNNERS_CORE, PYTHONHASHSEED="0", **settings))
-        found = Trees([started[name] for name in NAMES], number)
+        found = Trees([started[name] for name in NAMES], number, tasks)
         for name in NAMES:
             found.load(name, _WARM_UP_CALLS)
         yield found
@@ -158,13 +156,13 @@ def show(name: str, groups: Sequence[Sequence[float]]) -> None:
     )
 
 
-def measure(count: int, rounds: int, calls: int, ratio: str) -> None:
+def measure(count: int, rounds: int, calls: int, ratio: str, tasks: int) -> None:
     """Prints the figures."""
     costs, controls = [], []
     orders = list(itertools.permutations(NAMES))
     with collector() as port:
         for number in range(count):
-            with trees(number, port, ratio) as three:
+            with trees(number, port, ratio, tasks) as three:
                 made = [three.round(orders[at % len(orders)], calls) for at in range(rounds)]
                 exported = three.exported()
             found = [each for each in made if each is not None]
@@ -188,8 +186,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=30, help="with each of them")
     parser.add_argument("--calls", type=int, default=1_000, help="to each runner in a round")
     parser.add_argument("--ratio", default="0.01", help="of the executions that are sampled")
+    parser.add_argument("--tasks", type=int, default=TASKS, help="of the workflow")
     given = parser.parse_args(arguments)
-    measure(given.trees, given.rounds, given.calls, given.ratio)
+    measure(given.trees, given.rounds, given.calls, given.ratio, given.tasks)
     return 0
 
 
