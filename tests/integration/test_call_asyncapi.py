@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import WSMsgType, web
@@ -128,6 +129,60 @@ async def test_hosts_that_cannot_be(called: Calls, protocol: str, host: str) -> 
     error = await called.error(asyncapi_3(protocol, f"{host}:1"), publishing({}))
     assert (error["type"].rpartition("/")[2], error["title"]) == ("configuration", "Not As Described")
     assert "servers/s has no host and port that there can be" in error["detail"]
+
+
+SHOPS = {"parameters": {"shop": {"location": "$message.payload#/shop"}}}
+
+
+@pytest.mark.parametrize("shop", ["../x?y#z", "a/b", "%2f%2e%2e", "ü \\;&=+", "...", "\0\t"])
+async def test_a_parameter_is_one_segment_of_a_path(called: Calls, remote: Remote, shop: str) -> None:
+    await called.output(asyncapi_3("http", host(remote), "a/{shop}/o", channel=SHOPS), publishing({"shop": shop}))
+    assert remote.last.rel_url.raw_path_qs == f"/a/{quote(shop, safe='')}/o"
+    in_query = asyncapi_3("http", host(remote), "a?shop={shop}", channel=SHOPS)
+    await called.output(in_query, publishing({"shop": shop}))
+    assert list(remote.last.query.items()) == [("shop", shop)]
+
+
+async def test_a_parameter_is_one_segment_of_a_sockets_path(called: Calls, remote: Remote) -> None:
+    room = remote.answer = Room()
+    document = asyncapi_3("ws", host(remote), "a/{shop}/o", channel=SHOPS)
+    await called.output(document, publishing({"shop": "../x?y"}))
+    assert room.handshakes[0].rel_url.raw_path_qs == "/a/..%2Fx%3Fy/o"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "address", "shop", "said"),
+    [
+        ("http", "a/{shop}/o", "..", "'.' or '..', which would lead to another path"),
+        ("ws", "a/{shop}", ".", "'.' or '..', which would lead to another path"),
+        ("http", "a/.{shop}/o", ".", "'.' or '..', which would lead to another path"),
+        ("http", "a/%2e{shop}?q", ".", "'.' or '..', which would lead to another path"),
+        ("http", "a/{shop}/o", "", "'shop' is empty"),
+        ("mqtt", "a/{shop}/o", "b/c", "'shop' holds one of / + #"),
+        ("mqtt5", "a/{shop}", "#", "which would lead to another address of mqtt, or to several"),
+        ("mqtt", "a/{shop}", "+", "'shop' holds one of / + #"),
+        ("mqtt", "a/{shop}/o", "", "'shop' is empty"),
+        ("mqtt", "{shop}/b/o", "$share", "parameter begins with '$'"),
+        ("nats", "a.{shop}.o", "b.c", "'shop' holds one of . * >"),
+        ("nats", "a.{shop}", ">", "'shop' holds one of . * >"),
+        ("nats", "a.{shop}", "*", "'shop' holds one of . * >"),
+        ("nats", "{shop}.API", "$JS", "parameter begins with '$'"),
+        ("amqp", "a.{shop}.o", "b.c", "'shop' holds one of . * #"),
+        ("amqps", "a.{shop}", "#", "'shop' holds one of . * #"),
+    ],
+)  # fmt: skip
+async def test_a_parameter_leads_nowhere_else(
+    called: Calls, remote: Remote, protocol: str, address: str, shop: str, said: str
+) -> None:
+    """Neither who publishes nor who subscribes."""
+    by = {"x-subscribe": "poll"}
+    document = asyncapi_3(protocol, host(remote), address, channel=SHOPS, by=by)
+    in_variables = {"server": {"name": "s", "variables": {"shop": shop}}}
+    for arguments in (publishing({"shop": shop}), subscribing({"amount": 1}, **in_variables)):
+        error = await called.error(document, arguments)
+        assert (error["type"].rpartition("/")[2], error["status"]) == ("validation", 400)
+        assert said in error["detail"]
+    assert remote.requests == []
 
 
 @pytest.mark.parametrize("protocol", ["http", "ws"])

@@ -1,13 +1,14 @@
 """Stage 5, tasks: from `with` and the document to where a call goes: server, address, credentials.
 
 Rules: pure. The DSL has no place for parameters of channels: they come from the message where the document says so,
-else from `server.variables` of the same name, else they are the document's default.
+else from `server.variables` of the same name, else they are the document's default. A parameter is one part of its
+address, whatever it holds: it chooses no other one, and not several.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastrunner.tasks.call_asyncapi.document import Application, ConfigurationProblem, Operation, Section, Server
 from fastrunner.tasks.call_asyncapi.protocols import PROTOCOLS, Protocol, protocol_of
@@ -18,6 +19,7 @@ from fastrunner.tasks.scalars import json_kind, scalar_text
 __all__ = ["Route", "operation_of", "route_to", "value_at"]
 
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
+_DOTS = re.compile(r"(?:\.|%2E){1,2}", re.IGNORECASE)
 _LOCATION = re.compile(r"\$message\.(header|payload)#(/.*)?")
 
 
@@ -63,7 +65,12 @@ def route_to(application: Application, operation: Operation, arguments: Mapping[
     host, port, path = _split(application, location, server, protocol)
     parameters = application.members(operation.sections["channel"], "parameters", f"channels/{operation.channel}")
     message = arguments.get("message")
-    address = _filled(operation.address, lambda name: _parameter(parameters.get(name), given, name, message))
+
+    def part(name: str) -> str:
+        return _part(protocol, name, _parameter(parameters.get(name), given, name, message))
+
+    address = _filled(operation.address, part)
+    _check_address(protocol, operation.address, address)
     return Route(server, protocol, host, port, path, address, operation)
 
 
@@ -131,6 +138,31 @@ def _parameter(section: Section | None, given: Mapping[str, Any], name: str, mes
             "give it in `server.variables`"
         )
     return _allowed(section, name, text)
+
+
+def _part(protocol: Protocol, name: str, text: str) -> str:
+    """A parameter's text as one part of an address. Raises ArgumentProblem."""
+    what = f"the channel's parameter {name!r:.100}"
+    if not text and (protocol.is_path or protocol.dividers):
+        raise ArgumentProblem(f"{what} is empty, where a part of the channel's address goes")
+    if set(protocol.dividers).intersection(text):
+        raise ArgumentProblem(
+            f"{what} holds one of {' '.join(protocol.dividers)}, which would lead to another address of "
+            f"{protocol.names[0]}, or to several"
+        )
+    return quote(text, safe="", errors="surrogatepass") if protocol.is_path else text
+
+
+def _check_address(protocol: Protocol, template: str, address: str) -> None:
+    """Raises ArgumentProblem for what parameters have made of it together."""
+    if address == template:
+        return
+    if protocol.is_path and any(map(_DOTS.fullmatch, re.split(r"[/?#]", address))):
+        raise ArgumentProblem("a channel's parameter is '.' or '..', which would lead to another path")
+    if protocol.has_own_addresses and address.startswith("$") and not template.startswith("$"):
+        raise ArgumentProblem(
+            "a channel's parameter begins with '$', which would lead to an address of the broker's own"
+        )
 
 
 def _text(value: Any, name: str) -> str | None:

@@ -23,14 +23,31 @@ class Protocol:
     """Whether it is spoken over TLS."""
     names: tuple[str, ...]
     """Those that the DSL's `protocol` and a document's bindings have for it."""
+    dividers: str = ""
+    """What parts of an address stand between, and what stands for several addresses: no parameter may hold them, or it
+    would lead elsewhere. Empty where addresses have no parts, or parts are escaped."""
+    has_own_addresses: bool = False
+    """Whether addresses that begin with `$` are the broker's own."""
+
+    @property
+    def is_path(self) -> bool:
+        """Whether an address is a path of URLs."""
+        return self.client in ("http", "ws")
 
 
 def _both(
-    client: str, names: tuple[str, ...], port: int, secure: tuple[str, ...], secure_port: int
+    client: str,
+    names: tuple[str, ...],
+    port: int,
+    secure: tuple[str, ...],
+    secure_port: int,
+    dividers: str = "",
+    *,
+    has_own_addresses: bool = False,
 ) -> dict[str, Protocol]:
     return {
-        **{name: Protocol(client, port, False, names) for name in names},
-        **{name: Protocol(client, secure_port, True, names) for name in secure},
+        **{name: Protocol(client, port, False, names, dividers, has_own_addresses) for name in names},
+        **{name: Protocol(client, secure_port, True, names, dividers, has_own_addresses) for name in secure},
     }
 
 
@@ -38,9 +55,9 @@ PROTOCOLS = {
     **_both("http", ("http",), 80, ("https",), 443),
     **_both("ws", ("ws",), 80, ("wss",), 443),
     **_both("kafka", ("kafka",), 9092, ("kafka-secure",), 9092),
-    **_both("amqp", ("amqp",), 5672, ("amqps",), 5671),
-    **_both("mqtt", ("mqtt", "mqtt5"), 1883, ("mqtts", "secure-mqtt"), 8883),
-    **_both("nats", ("nats",), 4222, ("tls",), 4222),
+    **_both("amqp", ("amqp",), 5672, ("amqps",), 5671, ".*#"),
+    **_both("mqtt", ("mqtt", "mqtt5"), 1883, ("mqtts", "secure-mqtt"), 8883, "/+#", has_own_addresses=True),
+    **_both("nats", ("nats",), 4222, ("tls",), 4222, ".*>", has_own_addresses=True),
     **_both("redis", ("redis",), 6379, ("rediss",), 6379),
 }
 """By what a document calls them."""

@@ -18,7 +18,7 @@ from yarl import URL
 from fastrunner.base import limits
 from fastrunner.tasks.call_asyncapi.clients import Message, Subscription, Target
 from fastrunner.tasks.call_asyncapi.document import ConfigurationProblem
-from fastrunner.tasks.call_http.arguments import RequestProblem, check_head
+from fastrunner.tasks.call_http.arguments import RequestProblem, check_head, parse_uri
 from fastrunner.tasks.call_http.arguments import headers_of as request_headers
 from fastrunner.tasks.call_http.content import decode_header
 from fastrunner.tasks.call_http.failures import CallProblem, connection_problem
@@ -45,9 +45,10 @@ def url_of(target: Target, scheme: str) -> URL:
     host = f"[{target.host}]" if ":" in target.host else target.host
     path = f"{target.path}/{target.address.lstrip('/')}" if target.address.strip("/") else target.path or "/"
     try:
-        return URL(f"{scheme}{'s' if target.is_tls else ''}://{host}:{target.port}{path}")
-    except ValueError:
+        url, _ = parse_uri(f"http{'s' if target.is_tls else ''}://{host}:{target.port}{path}")
+    except (RequestProblem, UnicodeEncodeError):
         raise ConfigurationProblem("server and channel make no URL together") from None
+    return url.with_scheme(f"{scheme}{'s' if target.is_tls else ''}")
 
 
 def proven(target: Target, url: URL) -> Proven:
