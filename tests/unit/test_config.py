@@ -17,11 +17,11 @@ from fastrunner.config import (
     LogLevel,
     load_config,
     load_data_settings,
+    misspelt,
     runner_target,
     variable_of,
 )
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.integration.runner_process import ROOT, running
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +128,8 @@ def test_endpoints_that_are_host_and_port(monkeypatch: pytest.MonkeyPatch, endpo
         ("fastrunner_retention_sec", "FASTRUNNER_RETENTION_S is meant, perhaps"),
         ("FASTRUNNER_TRAGET", "FASTRUNNER_TARGET is meant, perhaps"),
         ("FASTRUNNER_ZZZ", "docs/configuration.md lists"),
+        ("STIGMER_SERVICE_GRPC_ENDPONT", "STIGMER_SERVICE_ENDPOINT is meant, perhaps"),
+        ("stigmer_service_apikey", "STIGMER_SERVICE_API_KEY is meant, perhaps"),
     ],
 )
 def test_name_that_nobody_reads_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
@@ -152,6 +154,11 @@ def test_names_that_kubernetes_sets_are_none_of_ours(monkeypatch: pytest.MonkeyP
         "FASTRUNNER_PORT_9090_TCP_ADDR": "10.0.0.1",
         "FASTRUNNER_WEB_PORT": "tcp://10.0.0.2:8080",
         "FASTRUNNER_WEB_SERVICE_HOST": "10.0.0.2",
+        "STIGMER_SERVICE_HOST": "10.0.0.3",
+        "STIGMER_SERVICE_PORT": "443",
+        "STIGMER_SERVICE_PORT_GRPC": "443",
+        "STIGMER_SERVICE_SERVICE_HOST": "10.0.0.4",
+        "STIGMER_SERVICE_PORT_443_TCP": "tcp://10.0.0.4:443",
     }.items():
         monkeypatch.setenv(name, value)
     assert load_config().http_port == 8080
@@ -500,6 +507,40 @@ def test_lists_of_destinations_are_read_whole_or_refused(monkeypatch: pytest.Mon
     assert str(caught.value).startswith(
         f"{name}=fine.example, 10.0.0.1/8: '10.0.0.1/8' is none of: an address, a range"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GRPC_PROT", "GRPC_PORT"),
+        ("LOG_LEVL", "LOG_LEVEL"),
+        ("log_levell", "LOG_LEVEL"),
+        ("TEMPORAL_SERVCE_ADRESS", "TEMPORAL_SERVICE_ADDRESS"),
+        ("TEMPORAL_NAMESPCAE", "TEMPORAL_NAMESPACE"),
+        ("STIGMER_SERVCE_ENDPOINT", "STIGMER_SERVICE_ENDPOINT"),
+        ("FASTRUNER_WORKERS", "FASTRUNNER_WORKERS"),
+        ("OTEL_EXPORTER_OTLP_ENPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ],
+)
+def test_names_like_ours_that_may_be_of_others(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    monkeypatch.setenv(name, "sesame")
+    assert load_config().grpc_port == 9090
+    assert misspelt() == [f"{name} is not read here: {meant} is meant, perhaps; if so, rename it"]
+
+
+def test_names_of_others_are_no_slips_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ["TEMPORAL_CLI_ADDRESS", "TEMPORAL_ADDRESS", "OTEL_METRICS_EXPORTER", "FTP_PROXY", "no_proxy", "ENVS"]
+    for name in (*others, "GRPC_VERBOSITY", "LOG_FORMAT", "STIGMER_TOKEN", "HTTP_PORT", "grpc_port"):
+        monkeypatch.setenv(name, "1")
+    assert misspelt() == []
+
+
+def test_runner_tells_of_names_like_its_own(tmp_path: Path) -> None:
+    with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1", LOG_LEVL="debug") as runner:
+        runner.wait_ready()
+        code, _, err = runner.stop()
+    assert code == 0
+    assert "LOG_LEVL is not read here: LOG_LEVEL is meant, perhaps; if so, rename it" in err
 
 
 def test_configuration_page_is_current() -> None:

@@ -20,7 +20,13 @@ from fastrunner.base.checks import (
 from fastrunner.base.extras import extra_refusal
 from fastrunner.base.run_kinds import RunPolicy
 from fastrunner.base.stores import folder_of
-from fastrunner.base.variables import SECRETS_PREFIX, ambiguous_proxies, is_engine_variable, unknown_variables
+from fastrunner.base.variables import (
+    SECRETS_PREFIX,
+    ambiguous_proxies,
+    is_engine_variable,
+    misspelt_variables,
+    unknown_variables,
+)
 from fastrunner.config.fields import Authentication, ConfigurationError, DataSettings, Environment
 from fastrunner.config.settings import RunnerSettings
 from fastrunner.config.stigmer import StigmerSettings
@@ -34,6 +40,7 @@ __all__ = [
     "load",
     "load_config",
     "load_data_settings",
+    "misspelt",
     "quiet_grpc",
     "secret_variables",
     "shown_fields",
@@ -216,7 +223,7 @@ def load_data_settings(data_dir: Path | None) -> DataSettings:
 def load(settings: type[S], overrides: Mapping[str, Any]) -> S:
     """The environment's settings of a kind, with `overrides` that are not None on top. Raises ConfigurationError."""
     given = {name: value for name, value in overrides.items() if value is not None}
-    refusals = unknown_variables(os.environ, set(map(variable_of, Config.model_fields)), _told())
+    refusals = unknown_variables(os.environ, _settings(), _told())
     refusals += ambiguous_proxies(os.environ)
     try:
         loaded = settings(**given)
@@ -225,6 +232,15 @@ def load(settings: type[S], overrides: Mapping[str, Any]) -> S:
     if refusals:
         raise ConfigurationError("\n".join(refusals))
     return loaded
+
+
+def misspelt() -> list[str]:
+    """A sentence for each variable in the environment that is like one of the runner's and may be another program's."""
+    return misspelt_variables(os.environ, _settings(), _told())
+
+
+def _settings() -> set[str]:
+    return set(map(variable_of, Config.model_fields))
 
 
 def _told() -> list[str]:

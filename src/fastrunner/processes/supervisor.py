@@ -34,7 +34,7 @@ from typing import Any
 from fastrunner.base import deaths, limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.base.logs import configure_logs
-from fastrunner.config import Config
+from fastrunner.config import Config, misspelt
 from fastrunner.counts.definitions import Metrics
 from fastrunner.processes.cleartext import secrets_in_clear
 from fastrunner.processes.dumps import forbid_dumps
@@ -503,7 +503,7 @@ def run(config: Config, *, worker: ChildMain = run_worker_child, web: ChildMain 
         return error.code
     with held:
         warn_of_lost_connections(config)
-        for sentence in secrets_in_clear(config):
+        for sentence in misspelt() + secrets_in_clear(config):
             log.warning("%s", sentence)
         # What is alive now stays shared with the children: their collectors never touch its pages.
         gc.freeze()
