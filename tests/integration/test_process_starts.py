@@ -268,3 +268,53 @@ def test_as_many_descriptors_as_are_required_are_enough(tmp_path: Path) -> None:
     with running(tmp_path / "data", limited(needed(8, 1)), FASTRUNNER_WORKERS="1") as runner:
         until(runner.wait_ready().ready)
         assert runner.stop()[0] == 0
+
+
+# --- signals to what is not loaded yet ---
+
+SIGNALS_ITSELF = """
+import os, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["SIGNAL_AT"]:
+            os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.fixture
+def signalling(tmp_path: Path) -> dict[str, str]:
+    """The environment of a command that signals itself when it imports a module."""
+    (tmp_path / "sitecustomize.py").write_text(SIGNALS_ITSELF)
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.mark.parametrize("module", ["click", "fastrunner.processes.supervisor", "fastrunner.processes.worker"])
+def test_hangup_before_the_runner_is_loaded_is_ignored(tmp_path: Path, signalling: dict[str, str], module: str) -> None:
+    about = {**signalling, "SIGNAL_AT": module, "SIGNAL": str(int(signal.SIGHUP))}
+    with running(tmp_path / "data", ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1", **about) as runner:
+        runner.wait_ready()
+        assert runner.stop()[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("serve", "click"),
+        ("serve", "fastrunner.processes.supervisor"),
+        ("stigmer serve", "pydantic"),
+        ("stigmer serve", "uvloop"),
+        ("stigmer serve", "fastrunner.stigmer.opening"),
+        ("status", "click"),
+    ],
+)
+def test_signal_before_a_command_is_loaded_ends_it_in_silence(
+    tmp_path: Path, signalling: dict[str, str], number: signal.Signals, command: str, module: str
+) -> None:
+    about = {**signalling, "SIGNAL_AT": module, "SIGNAL": str(int(number))}
+    with running(tmp_path / "data", ["-m", "fastrunner", *command.split()], **about) as runner:
+        code, out, err = runner.end()
+    assert (code, out, err) == (-number, "", "")
