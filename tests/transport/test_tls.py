@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -11,11 +12,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from fastrunner.config import ConfigurationError, load_config
@@ -133,6 +140,18 @@ def new_certificate(folder: Path, name: str) -> tuple[Path, Path]:
     return certificate, key
 
 
+def dated_certificate(folder: Path, name: str, begins_days: int, ends_days: int) -> Path:
+    """A certificate that vouches for itself, with its key; its dates are days from now."""
+    key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now + timedelta(days=begins_days)).not_valid_after(now + timedelta(days=ends_days))
+    whole = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    path = folder / f"{name}.pem"
+    path.write_bytes(whole + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return path
+
+
 def shown_by(port: int) -> str:
     """The certificate that a new connection is shown."""
     return ssl.get_server_certificate(("localhost", port), timeout=10)
@@ -211,6 +230,61 @@ def test_certificate_rotated_under_load(tmp_path: Path) -> None:
         logged_until(runner, "the certificate of before stays")
         assert {shown_by(port) for port in shown} == {new.read_text()}
         assert set(children(runner.process.pid)) == workers
+        assert runner.stop()[0] == 0
+
+
+def test_dates_of_certificates_are_told(tmp_path: Path) -> None:
+    """At start, when files change, and of whoever is started anew; they are used all the same."""
+    ended, good = dated_certificate(tmp_path, "ended", -9, -2), dated_certificate(tmp_path, "good", -1, 9)
+    to_come, served, authority = (
+        dated_certificate(tmp_path, "to-come", 5, 9),
+        tmp_path / "served.pem",
+        tmp_path / "ca.pem",
+    )
+    put(ended, served)
+    authority.write_bytes(ended.read_bytes())
+    settings = {
+        "FASTRUNNER_TLS_CERTIFICATE_FILE": str(served),
+        "FASTRUNNER_TLS_KEY_FILE": str(served),
+        "FASTRUNNER_TLS_CLIENT_CA_FILE": str(authority),
+        "STIGMER_SERVICE_ENDPOINT": "localhost:1",
+        "FASTRUNNER_CALLBACK_CA_FILE": str(ended),
+    }
+    with running(tmp_path / "data", SERVE, FASTRUNNER_WORKERS="1", **settings) as runner:
+        begun = logged_until(runner, f"FASTRUNNER_CALLBACK_CA_FILE={ended}: a certificate has ended at ")
+        end = datetime.now(UTC) - timedelta(days=2)
+        assert f"FASTRUNNER_TLS_CERTIFICATE_FILE={served}: a certificate has ended at {end:%Y-%m-%d}" in begun
+        assert "and whoever checks it refuses it; renew it: a changed file is taken up by itself" in begun
+        assert f"FASTRUNNER_TLS_CLIENT_CA_FILE={authority}: a certificate has ended at {end:%Y-%m-%d}" in begun
+        runner.wait_ready()
+        authority.write_bytes(ended.read_bytes() + good.read_bytes())
+        put(good, served)
+        logged_until(runner, "serving with the certificate that is now in")
+        put(to_come, served)
+        told = logged_until(runner, "a certificate begins only at ")
+        assert "a certificate has ended" not in told
+        runner.signal(signal.SIGHUP)
+        logged_until(runner, "restarting every process")
+        assert "see to this machine's clock" in logged_until(runner, "a certificate begins only at ")
+        assert runner.stop()[0] == 0
+
+
+def test_file_that_is_taken_away_is_named_with_its_own_variable(tmp_path: Path) -> None:
+    certificate, key = new_certificate(tmp_path, "served")
+    authority = tmp_path / "ca.pem"
+    shutil.copy(certificate, authority)
+    settings = {
+        "FASTRUNNER_TLS_CERTIFICATE_FILE": certificate,
+        "FASTRUNNER_TLS_KEY_FILE": key,
+        "FASTRUNNER_TLS_CLIENT_CA_FILE": authority,
+    }
+    given = {name: str(file) for name, file in settings.items()}
+    with running(tmp_path / "data", SERVE, FASTRUNNER_WORKERS="1", **given) as runner:
+        runner.wait_ready()
+        for name, file in settings.items():
+            kept = file.rename(tmp_path / "kept")
+            logged_until(runner, f"{name}={file}: cannot be read (No such file or directory): put the file there")
+            kept.rename(file)
         assert runner.stop()[0] == 0
 
 

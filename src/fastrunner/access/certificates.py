@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from fastrunner.access.files import Signature, signature_of
-from fastrunner.base.checks import check_certificates, no_password
+from fastrunner.base.checks import (
+    TLS_AUTHORITIES,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    check_certificates,
+    contents,
+    no_password,
+)
+from fastrunner.base.validity import warn_of_dates
 from fastrunner.config import Config
 
 __all__ = ["Certificates", "RotatingContext", "TlsFiles", "names_of", "open_certificates"]
@@ -46,6 +54,7 @@ class Certificates:
         self._doubtful = False
         self.files = _read(*self.paths)
         """What they hold."""
+        self._warn_of_dates()
 
     def look(self) -> bool:
         """Reads them again if they have changed; whether there is something else to serve with."""
@@ -64,8 +73,13 @@ class Certificates:
         if files == self.files:
             return False
         self.files = files
-        _log.info("serving with the certificate that is now in FASTRUNNER_TLS_CERTIFICATE_FILE=%s", self.paths[0])
+        _log.info("serving with the certificate that is now in %s=%s", TLS_CERTIFICATE, self.paths[0])
+        self._warn_of_dates()
         return True
+
+    def _warn_of_dates(self) -> None:
+        warn_of_dates(TLS_CERTIFICATE, self.paths[0], is_chain=True)
+        warn_of_dates(TLS_AUTHORITIES, self.paths[2], is_chain=False)
 
     def _look_at(self) -> tuple[Signature | None, ...]:
         return signature_of(*self.paths)
@@ -131,20 +145,17 @@ def open_certificates(config: Config) -> Certificates | None:
 
 
 def _read(certificate: Path, key: Path, authorities: Path | None) -> TlsFiles:
-    """Raises ValueError unless they fit together."""
-    try:
-        files = _contents(certificate, key, authorities)
-        check_certificates(certificate, key, authorities)
-        if files != _contents(certificate, key, authorities):
-            raise ValueError(f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: it is just being written")
-    except OSError as error:
-        raise ValueError(f"FASTRUNNER_TLS_CERTIFICATE_FILE={certificate}: {error}") from None
+    """Raises ValueError, naming the variable, unless they fit together."""
+    files = _contents(certificate, key, authorities)
+    check_certificates(certificate, key, authorities)
+    if files != _contents(certificate, key, authorities):
+        raise ValueError(f"{TLS_CERTIFICATE}={certificate}: it is just being written")
     return files
 
 
 def _contents(certificate: Path, key: Path, authorities: Path | None) -> TlsFiles:
     return TlsFiles(
-        certificate=certificate.read_bytes(),
-        key=key.read_bytes(),
-        client_authorities=None if authorities is None else authorities.read_bytes(),
+        certificate=contents(TLS_CERTIFICATE, certificate),
+        key=contents(TLS_KEY, key),
+        client_authorities=None if authorities is None else contents(TLS_AUTHORITIES, authorities),
     )

@@ -19,12 +19,16 @@ import orjson
 from fastrunner.base.extras import engine_refusal
 
 __all__ = [
+    "TLS_AUTHORITIES",
+    "TLS_CERTIFICATE",
+    "TLS_KEY",
     "catalog",
     "check_authorities",
     "check_certificates",
     "check_pair",
     "check_temporal",
     "check_without_temporal",
+    "contents",
     "encodable",
     "host_and_port",
     "is_deeper",
@@ -38,6 +42,10 @@ __all__ = [
     "sendable",
 ]
 
+TLS_CERTIFICATE: Final = "FASTRUNNER_TLS_CERTIFICATE_FILE"
+TLS_KEY: Final = "FASTRUNNER_TLS_KEY_FILE"
+TLS_AUTHORITIES: Final = "FASTRUNNER_TLS_CLIENT_CA_FILE"
+"""Variables of what the runner serves with."""
 _ORJSON_DEPTH_MAX: Final = 254
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
@@ -144,13 +152,15 @@ def is_loopback(host: str) -> bool:
 
 def check_certificates(certificate: Path, key: Path, authorities: Path | None) -> None:
     """Raises ValueError, naming the variable, unless what a server needs is in these files."""
-    check_pair(("FASTRUNNER_TLS_CERTIFICATE_FILE", "FASTRUNNER_TLS_KEY_FILE"), certificate, key)
+    check_pair((TLS_CERTIFICATE, TLS_KEY), certificate, key)
     if authorities is not None:
-        check_authorities("FASTRUNNER_TLS_CLIENT_CA_FILE", authorities)
+        check_authorities(TLS_AUTHORITIES, authorities)
 
 
 def check_pair(variables: tuple[str, str], certificate: Path, key: Path) -> None:
     """Raises ValueError, naming the variables, unless a certificate and its key are in these files."""
+    for variable, file in zip(variables, (certificate, key), strict=True):
+        contents(variable, file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # Without the function, a key that is encrypted would be asked for on the terminal.
@@ -158,6 +168,16 @@ def check_pair(variables: tuple[str, str], certificate: Path, key: Path) -> None
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{variables[0]}={certificate}: no certificate for the key in {variables[1]}={key}: {error}"
+        ) from None
+
+
+def contents(variable: str, file: Path) -> bytes:
+    """What a file holds. Raises ValueError, naming the variable, if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{variable}={file}: cannot be read ({error.strerror}): put the file there, readable by the runner's user"
         ) from None
 
 
@@ -184,6 +204,7 @@ def sendable(key: str) -> str:
 
 def check_authorities(variable: str, file: Path) -> None:
     """Raises ValueError, naming the variable, unless there are certificates in the file."""
+    contents(variable, file)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except OSError as error:

@@ -16,6 +16,7 @@ from fastrunner.access.files import signature_of
 from fastrunner.base import limits
 from fastrunner.base.checks import read_key
 from fastrunner.base.clock import monotonic_s
+from fastrunner.base.validity import warn_of_dates
 from fastrunner.config import Config
 
 __all__ = ["Credentials"]
@@ -38,12 +39,18 @@ class Credentials:
         self._files: tuple[Path | None, ...] = (self._key_file, *self._tls_files)
         self._signature = signature_of(*self._files)
         self._looked_s = monotonic_s()
+        self._warn_of_dates()
         self._keys: list[str] = []
         key = config.stigmer_service_api_key
         self._use(key.get_secret_value() if key is not None else "")
         if self._key_file is not None:
             # The settings are as old as the supervisor.
             self._read_key(self._key_file)
+
+    def _warn_of_dates(self) -> None:
+        if self._tls_files:
+            warn_of_dates("FASTRUNNER_CALLBACK_CERTIFICATE_FILE", self._config.callback_certificate_file, is_chain=True)
+            warn_of_dates("FASTRUNNER_CALLBACK_CA_FILE", self._config.callback_ca_file, is_chain=False)
 
     def _use(self, key: str) -> None:
         self._keys = [key, *self._keys][:_KEYS_HIDDEN] if key else self._keys
@@ -70,6 +77,7 @@ class Credentials:
         if tls_changed:
             try:
                 self._config.check_callback_files()
+                self._warn_of_dates()
             except ValueError as error:
                 _log.error("%s: the certificates of before stay", error)
                 tls_changed = False

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, FilePath
 from fastrunner._version import __version__
 from fastrunner.base.checks import check_authorities, check_pair, host_and_port
 from fastrunner.base.stores import checked_url
+from fastrunner.base.validity import warn_of_dates
 from fastrunner.config.fields import DataSettings, Key, readable, variable
 
 __all__ = ["Reporting", "TemporalSettings", "unread_temporal"]
@@ -110,6 +111,11 @@ class TemporalSettings(DataSettings):
             check_pair((_CERTIFICATE, _KEY), certificate, key)
         if self.temporal_tls_server_ca_cert_path is not None:
             check_authorities(_AUTHORITIES, self.temporal_tls_server_ca_cert_path)
+
+    def warn_of_temporal_dates(self) -> None:
+        """Says what certificates have no valid dates."""
+        warn_of_dates(_CERTIFICATE, self.temporal_tls_client_cert_path, is_chain=True)
+        warn_of_dates(_AUTHORITIES, self.temporal_tls_server_ca_cert_path, is_chain=False)
 
 
 def unread_temporal(names: set[str]) -> list[str]:

@@ -53,6 +53,7 @@ class Connection:
         )
         self._signature = signature_of(self._key_file, *self._tls_files)
         self._looking: asyncio.Task[None] | None = None
+        config.warn_of_temporal_dates()
 
     @property
     def client(self) -> Client:
@@ -117,6 +118,7 @@ class Connection:
                 continue
             try:
                 self._client = await self._connected()
+                self._config.warn_of_temporal_dates()
                 replaced(self._client)
             except (OSError, RPCError, RuntimeError, ValueError) as error:
                 # It is tried again: a half of a pair may be there, or Temporal away for a moment.
