@@ -14,6 +14,7 @@ import pytest
 import fastrunner
 from fastrunner.base import limits
 from fastrunner.engine.embedded.store.manifest import open_data_directory
+from fastrunner.processes.link import ExitCode
 from tests.integration.runner_process import (
     ROOT,
     SERVE,
@@ -318,3 +319,40 @@ def test_signal_before_a_command_is_loaded_ends_it_in_silence(
     with running(tmp_path / "data", ["-m", "fastrunner", *command.split()], **about) as runner:
         code, out, err = runner.end()
     assert (code, out, err) == (-number, "", "")
+
+
+# --- what is no file ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ports.json", ".ports.json.new", "manifest.json", "lock", "shard-0000.db", "shard-0000.db-wal", "events.db"],
+)
+def test_folder_in_the_place_of_a_file_refuses_to_start(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data"
+    (data / name).mkdir(parents=True)
+    data.chmod(0o700)
+    with running(data, with_limits(START_WAIT_S_MAX=0.05)) as runner:
+        code, _, err = runner.end()
+    assert code == ExitCode.LOCKED
+    said = f"data directory {data} has a directory in the place of a file, {name}: move it elsewhere"
+    assert err == f"fastrunner: {said}\n"
+
+
+def test_pipe_in_the_place_of_a_file_refuses_to_start(tmp_path: Path) -> None:
+    """Opening one would wait for who writes into it."""
+    os.mkfifo(tmp_path / "manifest.json")
+    with running(tmp_path, with_limits(START_WAIT_S_MAX=0.05)) as runner:
+        code, _, err = runner.end()
+    assert (code, err.count("\n")) == (ExitCode.LOCKED, 1)
+    assert "has no file in the place of a file, manifest.json" in err
+
+
+def test_audit_file_that_is_a_folder_refuses_to_start(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    about = {"FASTRUNNER_AUDIT_FILE": str(tmp_path / "audit"), "FASTRUNNER_WORKERS": "1"}
+    with running(tmp_path / "data", ["-m", "fastrunner", "serve"], **about) as runner:
+        code, _, err = runner.end()
+    assert code == ExitCode.BOOT
+    assert f"FASTRUNNER_AUDIT_FILE={tmp_path / 'audit'}: cannot be written: Is a directory" in err
+    assert "Traceback" not in err

@@ -17,6 +17,7 @@ forked child keeps it for its parent. The manifest is written atomically. Nobody
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -60,6 +61,8 @@ MANIFEST_NAME: Final = "manifest.json"
 RESTORING: Final = ".restoring"
 """What a file ends with that is just being restored."""
 LOCK_NAME: Final = "lock"
+_OF_FILES: Final = re.compile(r"lock|.*\.(json|new|db|db-wal|db-shm|ids|marks|lock|leader|restoring)")
+"""What files are called, those that come and go as well; no folder is."""
 _OTHERS: Final = 0o077
 _KEY_SIZE_BYTES: Final = 16
 
@@ -199,8 +202,21 @@ def _refuse_links(folder: Path) -> None:
             )
 
 
+def _refuse_other_kinds(folder: Path) -> None:
+    """What is a folder, or a pipe, where the runner has files."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            mode = path.stat().st_mode
+            if _OF_FILES.fullmatch(path.name) and not stat.S_ISREG(mode):
+                what = "a directory" if stat.S_ISDIR(mode) else "no file"
+                raise DataDirectoryRefused(
+                    f"data directory {folder} has {what} in the place of a file, {path.name}: move it elsewhere"
+                )
+
+
 def _lock(folder: Path) -> int:
     _refuse_links(folder)
+    _refuse_other_kinds(folder)
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
