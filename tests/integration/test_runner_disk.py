@@ -144,6 +144,27 @@ def test_data_directory_that_is_moved_away_is_seen_from_outside_until_it_is_back
     assert err.count("has been moved, deleted or replaced under the runner: put back what was there, or start") < 20
 
 
+@pytest.mark.parametrize("name", ["shard-0000.db", "shard-0000.db-wal", "shard-0000.db-shm"])
+def test_file_of_a_shard_that_is_moved_away_is_seen_from_outside_until_it_is_back(tmp_path: Path, name: str) -> None:
+    data, kept = tmp_path / "data", tmp_path / "kept"
+    with running(data, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
+        _execute(runner.wait_ready(), "before")
+        until(runner.ready)
+        (data / name).rename(kept)
+        said = f"worker 0: {data / name} has been moved, deleted or replaced under the runner"
+        until(lambda: said in json.loads(runner.get("/readyz")[1])["reason"])
+        with pytest.raises(grpc.RpcError) as refusal:
+            _execute(runner, "refused")
+        assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
+        kept.rename(data / name)
+        until(runner.ready)
+        _execute(runner, "after")
+        until(lambda: _status(runner, "after") == "completed")
+        code, _, err = runner.stop()
+    assert code == 0
+    assert err.count("under the runner") <= 4
+
+
 def test_shard_that_is_missing_is_not_begun_anew_in_silence(tmp_path: Path) -> None:
     with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
         _execute(runner.wait_ready(), "before")

@@ -13,7 +13,7 @@ from typing import Self
 from fastrunner._wire import Loads, Placement
 from fastrunner.access.sealing import DataKeys
 from fastrunner.base.clock import steady_ms
-from fastrunner.base.folders import FolderIdentity
+from fastrunner.base.folders import Identity
 from fastrunner.routing.placement import Anywhere, Places
 
 
@@ -56,7 +56,7 @@ class Shared:
     """What tells workers of new events."""
     begun_ms: int
     """When the runner was started, by the steady clock."""
-    folder: FolderIdentity | None
+    folder: Identity | None
     """What the data directory was then."""
     data_keys: DataKeys | None = None
     """What seals what is stored there; None if it is not sealed."""
@@ -71,7 +71,7 @@ class Shared:
         key: bytes,
         data_keys: DataKeys | None = None,
         *,
-        folder: FolderIdentity | None = None,
+        folder: Identity | None = None,
         temporal_keys: DataKeys | None = None,
     ) -> Self:
         """New memory, for so many workers. Raises OSError."""

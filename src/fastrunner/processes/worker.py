@@ -65,7 +65,7 @@ def run_worker(context: ChildContext) -> int:
     credentials = worker_credentials(config)
     if identity_of(config.data_dir) != context.shared.folder:
         # What the other workers write is elsewhere.
-        raise StartError(ExitCode.BOOT, GONE.format(config.data_dir))
+        raise StartError(ExitCode.BOOT, GONE.format(f"the data directory {config.data_dir}"))
     listener = Listener()
     address = address_of(config.grpc_host, config.grpc_port)
     if context.waits and config.workers == 1:

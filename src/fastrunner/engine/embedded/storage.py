@@ -29,8 +29,9 @@ class StorageTroubles:
         self.disk_full: StorageFull | None = None
         """Set while the disk is nearly full."""
         self._gone: StorageFailed | None = None
-        """Set while the folder is not where it was."""
-        self._identity = identity_of(folder)
+        """Set while the folder, or a file in it, is not where it was."""
+        self._identities = {folder: identity_of(folder)}
+        """What is to be found where: the folder, and the files of open shards."""
         self._unopened: StorageFull | StorageFailed | None = None
         """Why the shards cannot be opened yet."""
         self.listener: Callable[[str], None] | None = None
@@ -54,6 +55,7 @@ class StorageTroubles:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
         self._unopened = None
+        self._identities |= {path: identity_of(path) for path in shard.store.files if path.exists()}
         self.changed()
 
     @property
@@ -62,11 +64,12 @@ class StorageTroubles:
         return self._gone or self.disk_full
 
     def look_at_disk(self) -> bool:
-        """Whether the disk is nearly full, or the folder is gone: what is written to it is lost with the process."""
-        if identity_of(self._folder) != self._identity:
-            if self._gone is None:
-                self._gone = StorageFailed(GONE.format(self._folder), retry_after_s=10.0)
-                _log.error("%s", self._gone.message)
+        """Whether the disk is nearly full, or what is written to is gone: that is lost with the process."""
+        moved = self._moved()
+        if moved:
+            if self._gone is None or self._gone.message != moved:
+                self._gone = StorageFailed(moved, retry_after_s=10.0)
+                _log.error("%s", moved)
             return True
         self._gone = None
         found = room(self._folder)
@@ -76,6 +79,13 @@ class StorageTroubles:
             self._metrics.data_files.set(found.files_bytes)
         self.disk_full = shortage(found, self.disk_full)
         return self.refusal is not None
+
+    def _moved(self) -> str:
+        """What is not where it was, in words; empty if all is. Files that are being closed go."""
+        for path, identity in self._identities.items():
+            if identity_of(path) != identity and not self._shards.closing:
+                return GONE.format(f"the data directory {path}" if path == self._folder else path)
+        return ""
 
     def changed(self) -> None:
         """Something may have come or gone."""

@@ -123,6 +123,11 @@ class Store(SpanReader):
             return False
         return True
 
+    @property
+    def files(self) -> list[Path]:
+        """What an open shard writes to."""
+        return [self.path.with_name(f"{self.path.name}{ending}") for ending in ("", "-wal", "-shm")]
+
     def open(self) -> Counts:
         """Opens or creates the file. Raises DataDirectoryRefused for a newer schema or a file that cannot be read, and
         StorageFull or StorageFailed where the disk may let it be opened later."""
