@@ -76,8 +76,13 @@ test: lint types stubs unit debug-core ## Lint, types and all tests; those of th
 
 unit: parts integration ## All tests; with -j3 all parts of them at once
 
-parts: build suites ## The tests of the parts by themselves, under crashes and in simulation
-	$(BIN)/python -m pytest --ignore tests/integration
+parts: parts-core parts-others ## The tests of the parts by themselves, under crashes and in simulation
+
+parts-core: build suites
+	$(BIN)/python -m pytest tests/conformance tests/core
+
+parts-others: build suites
+	$(BIN)/python -m pytest --ignore tests/integration --ignore tests/conformance --ignore tests/core
 
 integration: integration-a-e integration-f-z ## The tests of what the parts do together
 

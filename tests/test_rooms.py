@@ -14,6 +14,7 @@ MAY_USE: dict[str, set[str]] = {
     "values": set(),
     "behaviour": set(),
     "tally": set(),
+    "timers": set(),
     "errors": {"progress"},
     "progress": {"errors"},
     "seam": {"errors", "progress"},
