@@ -369,7 +369,8 @@ def test_strangers_fill_no_log(tmp_path: Path) -> None:
             stranger(runner.ports["grpc_port"], number % 6)
         trusting = grpc.ssl_channel_credentials(AUTHORITY.read_bytes())
         assert health(runner, trusting) == HealthCheckResponse.SERVING
-        until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= before + 2)
+        # Of hundreds; the worker opens a few files of its own after it is ready.
+        until(lambda: len(os.listdir(f"/proc/{worker}/fd")) < before + 20)
         code, said, complained = runner.stop()
     assert code == 0
     assert "very-secret" not in said + complained
