@@ -395,10 +395,21 @@ def importable_names() -> dict[str, list[str]]:
     return rooms
 
 
-@pytest.mark.parametrize("room", sorted(importable_names()))
-def test_every_module_imports_alone(room: str) -> None:
+_IMPORTED_TOGETHER = 40
+"""Modules of a room that one test imports: on a slow machine each takes a second."""
+
+
+@pytest.mark.parametrize(
+    ("room", "first"),
+    [
+        (room, first)
+        for room, names in sorted(importable_names().items())
+        for first in range(0, len(names), _IMPORTED_TOGETHER)
+    ],
+)
+def test_every_module_imports_alone(room: str, first: int) -> None:
     """Each module can be the first one imported, without a warning and without creating a file."""
-    names = importable_names()[room]
+    names = importable_names()[room][first : first + _IMPORTED_TOGETHER]
     # One bare interpreter that forks per module is ten times cheaper than an interpreter each.
     code = """
 import os, sys
