@@ -192,20 +192,16 @@ def _close_to_others(folder: Path) -> None:
                 path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
 
 
-def _refuse_links(folder: Path) -> None:
-    """What is written into a link lands in a file that is no runner's. Folders may lie elsewhere."""
-    for path in folder.iterdir():
-        if path.is_symlink() and not path.is_dir():
-            raise DataDirectoryRefused(
-                f"data directory {folder} has a link in the place of a file, {path.name}, and writing there would "
-                f"change {os.readlink(path)}: remove the link, or put the file itself there"
-            )
-
-
 def _refuse_other_kinds(folder: Path) -> None:
-    """What is a folder, or a pipe, where the runner has files."""
+    """Links to files, because what is written into one lands in a file that is no runner's (folders may lie elsewhere);
+    and what is a folder, or a pipe, where the runner has files."""
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
+            if path.is_symlink() and not path.is_dir():
+                raise DataDirectoryRefused(
+                    f"data directory {folder} has a link in the place of a file, {path.name}, and writing there would "
+                    f"change {os.readlink(path)}: remove the link, or put the file itself there"
+                )
             mode = path.stat().st_mode
             if _OF_FILES.fullmatch(path.name) and not stat.S_ISREG(mode):
                 what = "a directory" if stat.S_ISDIR(mode) else "no file"
@@ -215,7 +211,6 @@ def _refuse_other_kinds(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> int:
-    _refuse_links(folder)
     _refuse_other_kinds(folder)
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
