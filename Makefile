@@ -139,7 +139,8 @@ lint: build ## ruff and cython-lint
 types: build ## mypy --strict
 	$(BIN)/mypy
 
-stubs: build ## Check the extensions' .pyi against the compiled modules
+# After the types: both fill mypy's one cache, and two that write it at once may break each other.
+stubs: types ## Check the extensions' .pyi against the compiled modules
 	$(BIN)/python -m mypy.stubtest fastrunner._core fastrunner._jq fastrunner._wire fastrunner._http2 --ignore-missing-stub
 
 bench: build ## Measure goals, curves and cases in about 17 minutes, with ghz (make tools); writes docs/performance.md
