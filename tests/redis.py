@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from tests.outside import require_tool
+from tests.ports import free_port
 
 __all__ = ["RedisServer", "redis_server"]
 
@@ -18,9 +19,7 @@ class RedisServer:
     def __init__(self) -> None:
         self._program = require_tool("redis-server")
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
 
     @property
     def url(self) -> str:

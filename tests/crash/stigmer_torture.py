@@ -41,9 +41,9 @@ from tests.crash.proxy import Proxy
 from tests.crash.report import Report, shown
 from tests.crash.tree import Journal, Tree
 from tests.crash.workload import Promise
-from tests.integration.callbacks import free_port
 from tests.integration.stigmer import TOKEN, WRITE, ServiceProcess, verified
 from tests.mongodb import MongoServer
+from tests.ports import free_port
 from tests.redis import RedisServer
 
 __all__ = ["StigmerTorture"]

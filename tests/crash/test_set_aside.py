@@ -19,8 +19,9 @@ import pytest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
-from tests.crash.test_tree_kill import TOKEN, free_port, received, receiver
+from tests.crash.test_tree_kill import TOKEN, received, receiver
 from tests.integration.runner_process import RunnerProcess, running, until
+from tests.ports import free_port
 
 T = TypeVar("T")
 

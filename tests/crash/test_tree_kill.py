@@ -22,6 +22,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner.access.sealing import add_key
 from tests.integration.runner_process import ROOT, RunnerProcess, running, until
 from tests.integration.wire import path
+from tests.ports import free_port
 
 TASKS = 20
 EXECUTIONS = 1_000
@@ -90,14 +91,6 @@ async def submit(runner: RunnerProcess, numbers: range, text: str) -> None:
             raise AssertionError(f"kill-{number} was never accepted")
 
         await asyncio.gather(*(one(number) for number in numbers))
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def received(store: Path) -> dict[str, dict[int, str]]:

@@ -19,7 +19,6 @@ import orjson
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from tests.golden.make import FOLDER
-from tests.integration.callbacks import free_port
 from tests.integration.engines import CALL, ENDLESS, SET, WAIT, Performer, document, submission, until, until_status
 from tests.integration.temporal_engines import Cluster, cluster_on, opened, serving_temporal
 from tests.integration.temporal_replays import replayable
@@ -28,6 +27,7 @@ from tests.integration.test_temporal import LONG, REGISTERED, SCENARIOS
 from tests.integration.test_temporal_events import SCENARIOS as HEARD
 from tests.integration.test_temporal_events import event, listening, typed
 from tests.integration.test_temporal_schedules import schedule, scheduling
+from tests.ports import free_port
 from tests.unit.test_schedule_leader import Runner
 
 if TYPE_CHECKING:

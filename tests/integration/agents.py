@@ -26,6 +26,8 @@ from mcp.server import MCPServer
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tests.ports import free_port
+
 __all__ = ["Agent", "Served", "mcp_server", "serving", "serving_agent", "serving_mcp"]
 
 TIMEOUT_S = 30.0
@@ -220,8 +222,7 @@ def card_of(url: str, versions: tuple[str, ...], security: dict[str, Any] | None
 @contextlib.contextmanager
 def serving_agent(*versions: str, security: dict[str, Any] | None = None) -> Iterator[tuple[Served, Agent]]:
     """An agent, its card at /.well-known/agent-card.json, at / by JSON-RPC of 0.3 and 1.0, whatever the card says."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     served = Served("")
     agent = Agent(served)
     card = card_of(f"http://127.0.0.1:{port}/", versions or ("0.3",), security)

@@ -17,9 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.integration.callbacks import free_port
 from tests.integration.runner_process import ROOT, until
 from tests.outside import require, require_tool
+from tests.ports import free_port
 
 __all__ = ["Cluster", "cluster", "logs_of"]
 

@@ -19,6 +19,7 @@ from fastrunner.tasks import build_performers
 from fastrunner.tasks.descriptions import Description
 from tests.driver import Execution, run
 from tests.integration.runner_process import until
+from tests.ports import free_port
 
 __all__ = [
     "Calls",
@@ -136,9 +137,7 @@ def asyncapi_2(protocol: str, url: str, **more: Any) -> dict[str, Any]:
 @contextmanager
 def redis_server(*options: str) -> Iterator[int]:
     """The port of a Redis that keeps nothing on disk."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     given = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"]
     process = subprocess.Popen(["redis-server", *given, *options], stdout=subprocess.DEVNULL)
     try:

@@ -24,9 +24,9 @@ from fastrunner.counts.definitions import Metrics
 from fastrunner.tasks.call_asyncapi.clients import Message, Subscription, Target
 from fastrunner.tasks.call_http.failures import CallProblem
 from fastrunner.tasks.surroundings import Surroundings
-from tests.integration.callbacks import free_port
 from tests.integration.test_egress import Resolver
 from tests.outside import require_tool
+from tests.ports import free_port
 
 __all__ = [
     "CERTIFICATES",
@@ -36,7 +36,6 @@ __all__ = [
     "check_cancel_in_flight",
     "check_destinations",
     "check_unreachable",
-    "free_port",
     "overflown",
     "problem_of",
     "silent_server",

@@ -201,12 +201,3 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     """A metric of the pipeline; labels in the order of its definition."""
     metric = getattr(metrics, name)
     return float((metric.labels(*labels.values()) if labels else metric).value)
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.integration.callbacks import free_port
 from tests.integration.runner_process import ROOT, until
 from tests.outside import require_tool
+from tests.ports import free_port
 
 __all__ = ["RULES", "Prometheus", "prometheus"]
 

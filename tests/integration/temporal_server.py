@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastrunner.base import clock
-from tests.integration.callbacks import free_port
 from tests.outside import find_tool, require
+from tests.ports import free_port
 
 __all__ = ["TemporalServer"]
 

@@ -14,6 +14,7 @@ from fastrunner.base import limits
 from fastrunner.tasks.call_asyncapi.clients import Message, amqp
 from tests.integration import brokers
 from tests.integration.brokers import KEY, Broker, problem_of, soon, take, target_of
+from tests.ports import free_port
 
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 rabbitmq = pytest.mark.rabbitmq
@@ -26,19 +27,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     if not os.path.exists(RABBITMQ):
         pytest.skip("RabbitMQ is absent: apt-get install rabbitmq-server")
     folder = tmp_path_factory.mktemp("rabbitmq")
-    names = brokers.free_port()
+    names = free_port()
     environment = {
         "HOME": str(folder),
         "ERL_EPMD_PORT": str(names),
         "RABBITMQ_NODENAME": f"fastrunner{names}@localhost",
-        "RABBITMQ_DIST_PORT": str(brokers.free_port()),
+        "RABBITMQ_DIST_PORT": str(free_port()),
         "RABBITMQ_MNESIA_BASE": str(folder / "data"),
         "RABBITMQ_LOG_BASE": str(folder / "log"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
     }
     pem = brokers.CERTIFICATES / "server.pem"
-    secure = brokers.free_port()
+    secure = free_port()
 
     def command(port: int) -> list[str]:
         lines = [
@@ -227,7 +228,7 @@ async def test_bindings_that_are_none(binding: dict[str, Any], sentence: str) ->
 )
 async def test_texts_that_are_too_long(message: Message) -> None:
     """None of them is cut without a word."""
-    problem = await problem_of(amqp.publish(target_of("amqp", brokers.free_port(), "orders"), message, KEY))
+    problem = await problem_of(amqp.publish(target_of("amqp", free_port(), "orders"), message, KEY))
     assert (problem.type, problem.status, problem.title) == ("configuration", 400, "Invalid Binding")
 
 

@@ -32,7 +32,6 @@ from tests.integration.callbacks import (
     TOKEN,
     ScriptedReceiver,
     SqliteOutbox,
-    free_port,
     pipeline_to,
     receiving,
     row,
@@ -41,6 +40,7 @@ from tests.integration.callbacks import (
     value,
 )
 from tests.outside import require_tool
+from tests.ports import free_port
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 

@@ -13,8 +13,9 @@ from fastrunner.config import load_config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.routing.placement import Places
-from tests.integration.callbacks import TOKEN, free_port, receiving, until
+from tests.integration.callbacks import TOKEN, receiving, until
 from tests.integration.engines import CALL, SET, WAIT, Performer, folder, submission
+from tests.ports import free_port
 
 SHARDS = 2
 

@@ -19,7 +19,6 @@ from fastrunner.engine import UnacknowledgedEvents
 from tests.integration.callbacks import (
     TOKEN,
     SqliteOutbox,
-    free_port,
     pipeline_to,
     receiving,
     row,
@@ -27,6 +26,7 @@ from tests.integration.callbacks import (
     until,
     value,
 )
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 

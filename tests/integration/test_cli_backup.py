@@ -1,16 +1,18 @@
-"""`fastrunner data backup` and `restore`: beside a runner under load, broken off, and what is refused."""
+"""`fastrunner data backup` and `restore`: beside a runner or who compacts, broken off, and what is refused."""
 
 import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
+from fastrunner.data.backup import backup
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
 from tests.integration.engines import SET
 from tests.integration.runner_process import ROOT, RunnerProcess, until
@@ -120,6 +122,47 @@ def test_what_nobody_uses_is_copied_and_left_as_it_is(folder: Path, tmp_path: Pa
     for path in (tmp_path / "copy").iterdir():
         assert path.stat().st_mode & 0o077 == 0
     assert (tmp_path / "copy").stat().st_mode & 0o077 == 0
+
+
+def compacts(folder: Path) -> Callable[[int], Callable[[int], None]]:
+    """Has a directory compacted as soon as a copy of it has begun, before its first page."""
+
+    def begun(_page_count: int) -> Callable[[int], None]:
+        done = fastrunner("data", "compact", "--data-dir", str(folder))
+        assert (done.returncode, done.stderr) == (0, "")
+        return lambda _pages: None
+
+    return begun
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+async def test_who_compacts_while_it_is_copied_spoils_neither(ends_well: bool, tmp_path: Path) -> None:
+    """With a journal the copy is of before; without one the file is written anew under it, and that is noticed."""
+    folder, target = tmp_path / "data", tmp_path / "copy"
+    with start(folder, 2) as runner:
+        ready(runner)
+        async with connections(runner, 2) as opened:
+            for number in range(40):
+                await opened[number % 2].execute(f"x-{number}", SET)
+        if ends_well:
+            assert runner.stop()[0] == 0
+        else:
+            runner.process.kill()
+            runner.end()
+    if ends_well:
+        with pytest.raises(DataDirectoryRefused, match="was written while it was copied: try again"):
+            backup(folder, target, compacts(folder))
+        assert os.listdir(tmp_path) == ["data"]
+        made = fastrunner("data", "backup", str(target), "--data-dir", str(folder))
+        assert (made.returncode, made.stderr) == (0, "")
+    else:
+        backup(folder, target, compacts(folder))
+    for each in (folder, target):
+        checked = fastrunner("data", "check", "--data-dir", str(each))
+        assert checked.returncode == 0, checked.stdout
+    with start(target, 2) as runner:
+        ready(runner)
+        assert await statuses(runner, [f"x-{number}" for number in range(40)]) == {"completed"}
 
 
 def test_refusals_are_sentences_and_nothing_is_touched(folder: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.crash.test_tree_kill import free_port
 from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, running, until
 from tests.outside import require
+from tests.ports import free_port
 
 CLIENTS = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
 CALLBACKS = (ROOT / "docs" / "callbacks.md").read_text(encoding="utf-8")

@@ -19,11 +19,11 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
 from fastrunner.access.callers import line_of
 from fastrunner.stigmer.reports import SERVICE
-from tests.integration.callbacks import free_port
 from tests.integration.runner_process import ROOT, SERVE, running
 from tests.integration.stigmer import TOKEN, ServiceProcess, event, service_process
 from tests.mongodb import MongoServer
 from tests.outside import require_tool
+from tests.ports import free_port
 from tests.redis import redis_server
 
 WAIT_MS = 30_000

@@ -19,11 +19,12 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import UnknownExecution, WrongState
-from tests.integration.callbacks import free_port, receiving
+from tests.integration.callbacks import receiving
 from tests.integration.engines import SET, WAIT, document, engine_on, folder, submission, until_status
 from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, running, until
 from tests.integration.test_callback_engine import reporting_engine
 from tests.integration.wire import path
+from tests.ports import free_port
 
 LONG = document("  - rest:\n      wait: {hours: 1}\n")
 LARGE = document("  - keep:\n      set: {copy: '${ $workflow.input }'}\n")

@@ -23,10 +23,10 @@ from schemathesis.specs.openapi.checks import (
 
 from fastrunner.access.callers import line_of
 from fastrunner.web.api.operations import OPERATIONS
-from tests.integration.callbacks import free_port
 from tests.integration.runner_process import SERVE, running
 from tests.integration.stigmer import LONG, SMALL, WRITE, Client, messages, service_process, until
 from tests.integration.test_stigmer_runner import has, runner_of
+from tests.ports import free_port
 
 LISTENS = (
     "document: {dsl: 1.0.0, namespace: tests, name: listens, version: 1.0.0}\n"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.test_tree_kill import free_port
 from tests.integration.runner_process import ROOT, until
 from tests.outside import find_tool, require
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(400)
 """Each of them is a dozen processes after the other."""

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 from fastrunner.base.clock import monotonic_s
 from fastrunner.cli import main as fastrunner
-from tests.crash.test_tree_kill import free_port
 from tests.integration.otlp import collecting
 from tests.integration.runner_process import ROOT, until
 from tests.integration.temporal_server import TemporalServer
 from tests.integration.test_newcomer import BLOCK, SERVING, Terminals, commands, serve
 from tests.integration.test_newcomer import terminals as terminals
 from tests.outside import require_tool
+from tests.ports import free_port
 from tests.unit.test_docs import blocks, called
 
 pytestmark = pytest.mark.timeout(400)

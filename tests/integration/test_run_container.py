@@ -15,10 +15,10 @@ from fastrunner._core import Compilation, InvalidWorkflow
 from fastrunner.base import clock, limits
 from fastrunner.config import load_config
 from tests.driver import Execution, run
-from tests.integration.callbacks import free_port
 from tests.integration.containers import IMAGE, IMAGE_WITH_COMMAND, Podman, podman_with_image
 from tests.integration.runner_process import ROOT
 from tests.integration.runs import Performers, document, running
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
 from tests.disk import SmallDisk, mounted_disk
 from tests.integration.engines import WAIT
 from tests.integration.runner_process import RunnerProcess, running, until
+from tests.ports import free_port
 
 GIB = 1 << 30
 
@@ -70,11 +70,6 @@ def _status(runner: RunnerProcess, execution_id: str) -> str:
     return GetExecutionResponse.FromString(reply).execution.status
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_commits_that_find_no_room_are_made_when_there_is_some(disk: SmallDisk) -> None:
     ids = [f"execution-{number}" for number in range(20)]
     with running(disk.path, ["-m", "fastrunner", "serve"]) as runner:
@@ -97,7 +92,7 @@ def test_start_on_a_full_disk_waits_for_room_and_can_be_stopped_meanwhile(disk: 
         _execute(runner.wait_ready(), "before")
         assert runner.stop()[0] == 0
     disk.leave(0)
-    port = _free_port()
+    port = free_port()
     for has_room in (False, True):
         with running(disk.path, ["-m", "fastrunner", "serve"], FASTRUNNER_HTTP_PORT=str(port)) as runner:
             runner.ports = {"http_port": port}

@@ -14,9 +14,9 @@ import grpc.aio
 import pytest
 
 from fastrunner.api import CancelExecutionRequest, WorkflowRunnerCommandControllerStub
-from tests.integration.callbacks import free_port
 from tests.integration.runner_process import SERVE, RunnerProcess, running
 from tests.integration.stigmer import LONG, SMALL, TOKEN, Client, ServiceProcess, service_process, until, verified
+from tests.ports import free_port
 
 STEPS = (
     "document: {dsl: 1.0.0, namespace: tests, name: steps, version: 1.0.0}\n"

@@ -27,7 +27,6 @@ from fastrunner.errors import (
     UnknownExecution,
     WrongState,
 )
-from tests.integration.callbacks import free_port
 from tests.integration.engines import (
     CALL,
     ENDLESS,
@@ -50,6 +49,7 @@ from tests.integration.temporal_engines import (
     shown,
 )
 from tests.outside import require
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from temporalio.client import WorkflowHistory

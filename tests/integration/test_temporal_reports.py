@@ -10,10 +10,10 @@ import pytest
 from fastrunner.base import limits
 from fastrunner.errors import UnknownExecution, WrongState
 from fastrunner.progress.names import TERMINAL_EVENTS
-from tests.integration.callbacks import free_port
 from tests.integration.engines import SET, WAIT, document, submission, until, until_status
 from tests.integration.temporal_engines import cluster_on, opened, reported, serving_temporal
 from tests.outside import require
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from fastrunner.engine.temporal.engine import TemporalEngine

@@ -129,7 +129,7 @@ class _Source:
                     left = copying.remaining
         stat = self.path.stat()
         if self._is_still and (stat.st_mtime_ns, stat.st_size) != (self._stat.st_mtime_ns, self._stat.st_size):
-            raise DataDirectoryRefused(f"{self.path} was opened by a runner just when the copy began: try again")
+            raise DataDirectoryRefused(f"{self.path} was written while it was copied: try again")
         _sync(target)
 
 
