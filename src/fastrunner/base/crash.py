@@ -6,10 +6,10 @@ A point is armed once per process, by FASTRUNNER_CRASH_POINT (see `config`), and
 that comes to the chosen part of a turn of theirs.
 """
 
+import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -114,12 +114,11 @@ def reach(point: CrashPoint) -> None:
         _die(point)
 
 
-def reach_soon(
-    point: CrashPoint, call_later: Callable[[float, Callable[[CrashPoint], None], CrashPoint], object]
-) -> None:
-    """As `reach`, a few milliseconds later: when what was handed over to the network has left, unanswered."""
+def reach_soon(point: CrashPoint) -> None:
+    """As `reach`, a few milliseconds later: when what was handed over to the network has left, unanswered. Call on the
+    loop."""
     if _plan is not None and _counts_down(_plan, point):
-        call_later(_SOON_S, _die, point)
+        asyncio.get_running_loop().call_later(_SOON_S, _die, point)
 
 
 def _counts_down(plan: CrashPlan, point: CrashPoint) -> bool:

@@ -75,6 +75,10 @@ def _is_near(name: str, meant: str) -> bool:
     slips_max = 2 if len(meant) >= _TWO_SLIPS_SIZE_CHARS_MIN else 1
     if len(meant) < _COMPARED_SIZE_CHARS_MIN or abs(len(name) - len(meant)) > slips_max:
         return False
+    letters, wanted = set(name), set(meant)
+    # A slip brings one letter at most, and takes one: nearly all names end here, and each start compares all of them.
+    if max(len(letters - wanted), len(wanted - letters)) > slips_max:
+        return False
     before: list[int] = []
     row = list(range(len(meant) + 1))
     for at, character in enumerate(name):

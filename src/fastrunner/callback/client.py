@@ -190,7 +190,7 @@ class ProgressClient:
 
     async def _call(self, method: Any, name: str, request: bytes, patient: bool) -> bytes:
         crash.reach(CrashPoint.BEFORE_CALLBACK_SEND)
-        crash.reach_soon(CrashPoint.AFTER_CALLBACK_SEND, asyncio.get_running_loop().call_later)
+        crash.reach_soon(CrashPoint.AFTER_CALLBACK_SEND)
         try:
             reply: bytes = await method(
                 request,

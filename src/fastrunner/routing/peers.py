@@ -421,7 +421,7 @@ class Router:
         call = UnaryCall(method, payload, facts)
         crash.reach(CrashPoint.BEFORE_FORWARD)
         self._peers[worker].submit(call)
-        crash.reach_soon(CrashPoint.AFTER_FORWARD, asyncio.get_running_loop().call_later)
+        crash.reach_soon(CrashPoint.AFTER_FORWARD)
         call.future.add_done_callback(partial(self._unary_done, worker, call, monotonic_s()))
         return call.future
 

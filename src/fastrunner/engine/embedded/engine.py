@@ -150,6 +150,8 @@ class EmbeddedEngine(Answers):
         self._active_count = 0
         self._parked_count = 0
         self._background: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop
+        """Its own; asking for the one that runs is a call of the system's each time."""
 
     # --- life ---
 
@@ -163,6 +165,7 @@ class EmbeddedEngine(Answers):
 
         Raises DataDirectoryRefused, Unavailable.
         """
+        self._loop = asyncio.get_running_loop()
         for number in self._places.shards:
             path = self._config.data_dir / f"shard-{number:04d}.db"
             store = self._make_store(path, outbox=self.outbox.listener is not None)
@@ -190,12 +193,11 @@ class EmbeddedEngine(Answers):
         """Begins to bring back what runs."""
         for cell in (BACKLOG, BATCHED):
             self._places.loads.set(self._places.worker, cell, 0)
-        loop = asyncio.get_running_loop()
         for shard in self._shards:
             with suppress(StorageFailed):
                 shard.orders.give_all()
-        self._background = [loop.create_task(shard.loader.run()) for shard in self._shards]
-        self._background += [loop.create_task(self._retain()), loop.create_task(self._listeners.run())]
+        self._background = [self._loop.create_task(shard.loader.run()) for shard in self._shards]
+        self._background += [self._loop.create_task(self._retain()), self._loop.create_task(self._listeners.run())]
         for task in self._background:
             task.add_done_callback(_report)
 
@@ -283,7 +285,7 @@ class EmbeddedEngine(Answers):
 
     def submit(self, submission: Submission) -> "asyncio.Future[str]":
         """See Engine."""
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[str] = self._loop.create_future()
         self._submissions.judge(submission, answer)
         return answer
 
@@ -388,7 +390,7 @@ class EmbeddedEngine(Answers):
             return
         if execution.broken:
             raise Damaged(f"execution {execution_id!r} is out of service: the runner's log has the reason")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
         execution.deliver(command, future)
         self._scheduler.enqueue(execution)
         await future

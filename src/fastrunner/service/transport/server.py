@@ -339,7 +339,7 @@ class Server:
             self._refuse(call, measure, refusal, started_s)
             return
         crash.reach(CrashPoint.BEFORE_ACK)
-        crash.reach_soon(CrashPoint.AFTER_ACK, asyncio.get_running_loop().call_later)
+        crash.reach_soon(CrashPoint.AFTER_ACK)
         call.reply(reply)
         if call.audit is not None:
             call.audit.ended(OK, reply=reply)

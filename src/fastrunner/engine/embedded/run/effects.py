@@ -112,10 +112,10 @@ class EffectRunner:
         effect = execution.effects_unstarted.pop(effect_id, None)
         if effect is None:
             return
-        loop = asyncio.get_running_loop()
         crash.reach(CrashPoint.BEFORE_EFFECT_START)
-        task = loop.create_task(self._perform(execution, effect, *self._rendered(execution, effect, None)))
-        crash.reach_soon(CrashPoint.AFTER_EFFECT_START, loop.call_later)
+        performing = self._perform(execution, effect, *self._rendered(execution, effect, None))
+        task = asyncio.get_running_loop().create_task(performing)
+        crash.reach_soon(CrashPoint.AFTER_EFFECT_START)
         execution.performs(effect_id, task)
         self._tasks[task] = False
         task.add_done_callback(self._ended)
