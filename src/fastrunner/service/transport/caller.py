@@ -4,6 +4,7 @@ Rule: metadata is read when it is asked for, and no more of it than that.
 """
 
 import math
+from functools import lru_cache
 from typing import Final
 
 from fastrunner._http2 import Call
@@ -50,6 +51,10 @@ def _named(call: Call) -> str:
 
 def host_of(call: Call) -> str:
     """Where a call comes from."""
-    peer = call.peer
+    return _host_in(call.peer)
+
+
+@lru_cache
+def _host_in(peer: str) -> str:
     # Of `ipv4:10.0.0.7:51234` the port is another one for every connection.
     return peer.rpartition(":")[0] if peer.startswith("ipv") else peer
