@@ -88,7 +88,7 @@ MAY_IMPORT = {
         "registry.file",
     },
     "stigmer": STORE | {"_core", "access", "registry.versions", "web", "web.documents"},
-    "scenarios": BELOW | {"_core", "tasks.emit.arguments"},
+    "scenarios": BELOW | {"_core", "events.attributes", "tasks.emit.arguments"},
     "processes": {"*"},
     "cli": {"*"},
 }

@@ -1,5 +1,9 @@
 """`fastrunner test`: the examples' scenarios, what a failed one tells, and what is no scenario."""
 
+import os
+import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -107,6 +111,12 @@ def test_what_it_emits_and_when_is_compared(folder: Path) -> None:
         ("stubs: [{task: ask, times: 0}]", "/scenarios/0/stubs/0/times:"),
         ("during: [{after: {days: 1}}]", "/scenarios/0/during/0: needs one of"),
         ("during: [{after: {days: -1}, pause: {}}]", "/scenarios/0/during/0/after/days:"),
+        ("during: [{after: {days: 1}, cancel: }]", "/scenarios/0/during/0: needs one of"),
+        ("during: [{after: {days: 1}, event: {Type: a}}]", "/scenarios/0/during/0: event.type is missing"),
+        ("stubs: [{task: ask, takes: {days: 1.0e+308}}]", "/scenarios/0/stubs/0/takes: is more than a thousand years"),
+        ("expect: {error: {status: 404}}", "/scenarios/0/expect: has an `error`, and the status completed"),
+        ("expect: {status: failed, output: {}}", "/scenarios/0/expect: has an `output`, and the status failed"),
+        ("start: 1969-01-01T00:00:00Z", "/scenarios/0: `start` is not after 1970-01-01"),
         ("name: it", "shop.test.yaml:3:"),
     ],
 )
@@ -141,3 +151,57 @@ def test_a_secret_of_a_scenario_is_in_no_fault(folder: Path) -> None:
     done = fastrunner("test", scenarios(folder, "secrets: {pass: hush-hush}"))
     assert done.returncode == 1
     assert "hush-hush" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ('workflow: "a\\0b"', "no file's name has the character U+0000"),
+        ("resources: {'https://x.example': bytes}", "bytes: is not UTF-8 text"),
+    ],
+)
+def test_files_that_no_text_is_in_are_refused(folder: Path, rows: str, sentence: str) -> None:
+    (folder / "bytes").write_bytes(b"\xff")
+    (folder / "shop.test.yaml").write_text(f"{rows}\nscenarios: [{{name: it}}]")
+    done = fastrunner("test", str(folder / "shop.test.yaml"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert sentence in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_a_sentence(folder: Path) -> None:
+    done = fastrunner("test", scenarios(folder, "stubs: [{task: ask}]"), "--junit", str(folder / "no" / "report.xml"))
+    assert (done.returncode, done.stdout.split()[0]) == (2, "passed")
+    assert (len(done.stderr.splitlines()), "No such file" in done.stderr) == (1, True)
+
+
+def test_the_clock_ends_with_the_year_9999(folder: Path) -> None:
+    head = DOCUMENT.splitlines()[0]
+    (folder / "shop.yaml").write_text(
+        f"{head}\ndo:\n- rest: {{wait: {{days: 300000}}}}\n- again: {{set: {{x: 1}}, then: rest}}\n"
+    )
+    done = fastrunner("test", scenarios(folder, "expect: {status: cancelled}"))
+    assert done.returncode == 1
+    assert "the execution goes on beyond the year 9999" in done.stdout
+
+
+def test_who_interrupts_or_reads_no_more_is_not_told_of_failures(folder: Path) -> None:
+    head = DOCUMENT.splitlines()[0]
+    (folder / "shop.yaml").write_text(f"{head}\ndo:\n- again: {{set: {{x: 1}}, then: again}}\n")
+    (folder / "shop.test.yaml").write_text("scenarios: [{name: it}]")
+    (folder / "other.yaml").write_text(f"{head}\ndo:\n- once: {{set: {{x: 1}}}}\n")
+    (folder / "other.test.yaml").write_text("scenarios: [{name: it}]")
+    command = [sys.executable, "-m", "fastrunner", "test", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        # The other file has been done, and the endless loop is under way.
+        assert child.stdout.readline().startswith("passed")
+        child.send_signal(signal.SIGINT)
+        assert (child.wait(30), child.stderr and child.stderr.read()) == (130, "fastrunner: interrupted\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as closed:
+        done = subprocess.run([*command[:-1], str(folder / "other.yaml")], stdout=closed, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, b"")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command[:-1], str(folder / "other.yaml")], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, b"fastrunner: [Errno 28] No space left on device\n")

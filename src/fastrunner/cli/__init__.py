@@ -2,12 +2,19 @@
 
 Rules: importing this package imports neither grpc nor the core, so that `serve` forks from a clean process; results go
 to stdout, everything else to stderr; `--json` where a script would read it. Exit codes: 0 as asked, 1 the answer is bad
-news (invalid document, failed execution), 2 wrong usage or configuration, 3 and up as each command says.
+news (invalid document, failed execution), 2 wrong usage or configuration, 3 and up as each command says; 130 after
+Ctrl-C, 141 when nobody reads stdout any more.
 """
+
+import errno
+import os
+import sys
+from typing import Any
 
 import click
 
 from fastrunner._version import __version__
+from fastrunner.cli.arguments import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from fastrunner.cli.backup import backup, restore
 from fastrunner.cli.bench import bench
 from fastrunner.cli.data import data
@@ -31,7 +38,29 @@ from fastrunner.cli.workflows import workflow
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """How commands end that are cut short: to click that is 1, which is bad news here, such as damage found."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("fastrunner: interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever reads has enough, as in `fastrunner data export | head`. Nothing is left to flush at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_BROKEN_PIPE)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # Of stdout, too, as in `fastrunner data check > FILE`.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"fastrunner: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="fastrunner")
 def main() -> None:
     """Run Open Workflow (Serverless Workflow) DSL 1.x documents: durably, fast, behind gRPC.

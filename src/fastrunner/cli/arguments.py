@@ -14,6 +14,9 @@ EXIT_BY_STATUS = {"completed": 0, "failed": 1, "cancelled": 3}
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
 
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE, as of a command that knows nothing of pipes."""
+
 
 document_path = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 """A workflow document's file; `-` is stdin."""

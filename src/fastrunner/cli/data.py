@@ -3,7 +3,6 @@
 Copying it is `backup.py`'s.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from fastrunner.engine.embedded.store.proofs import Damage
 
 EXIT_DAMAGED = 1
-EXIT_BROKEN_PIPE = 141
-"""128 + SIGPIPE, as of a command that knows nothing of pipes."""
 
 data_dir_option = click.option(
     "--data-dir",
@@ -67,9 +64,7 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # Whoever reads has enough, as in `fastrunner data export | head`. Nothing is left to flush at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_BROKEN_PIPE)
+        raise
     except (DataDirectoryRefused, KeyFileRefused, apsw.Error, OSError) as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(EXIT_CONFIGURATION)

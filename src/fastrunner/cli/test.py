@@ -39,21 +39,23 @@ def test(paths: tuple[Path, ...], only: str, junit: Path | None, quiet: bool) ->
     from fastrunner.scenarios.report import junit as as_junit
     from fastrunner.scenarios.report import lines
 
-    verdicts = []
+    verdicts: list[Verdict] = []
     try:
         for verdict in _verdicts(list(_files(paths)), only):
             verdicts.append(verdict)
             if verdict.faults or not quiet:
                 for line in lines(verdict):
                     click.echo(printable(line))
+        if verdicts and junit is not None:
+            junit.write_bytes(as_junit(verdicts))
+    except BrokenPipeError:
+        raise
     except (ScenarioRefused, OSError) as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(2)
     if not verdicts:
         click.echo(f"fastrunner: no scenario's name contains {only!r}", err=True)
         sys.exit(2)
-    if junit is not None:
-        junit.write_bytes(as_junit(verdicts))
     failed = sum(bool(verdict.faults) for verdict in verdicts)
     click.echo(f"{len(verdicts)} scenarios, {failed or 'none'} failed", err=True)
     sys.exit(1 if failed else 0)
@@ -111,11 +113,16 @@ def _plan(file: Path, read: "ScenarioFile") -> "Plan":
     from fastrunner._core import InvalidWorkflow, ResourcesMissing
     from fastrunner._core import compile as compiled
     from fastrunner.cli.problems import show_problems
-    from fastrunner.scenarios.files import ScenarioRefused
+    from fastrunner.scenarios.files import ScenarioRefused, read_file
 
     document = Path(read.workflow)
-    text = document.read_bytes()
-    resources = {url: (file.parent / name).read_text() for url, name in read.resources.items()}
+    text = read_file(document)
+    resources = {}
+    for url, name in read.resources.items():
+        try:
+            resources[url] = read_file(file.parent / name).decode()
+        except UnicodeDecodeError:
+            raise ScenarioRefused(f"{file.parent / name}: is not UTF-8 text") from None
     try:
         return compiled(text, resources=resources)
     except InvalidWorkflow as error:

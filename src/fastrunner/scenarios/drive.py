@@ -35,7 +35,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProg
 from fastrunner.base.moments import rfc3339
 from fastrunner.config import Config
 from fastrunner.progress.names import FINAL_STATUSES
-from fastrunner.scenarios.files import Happening, Scenario, Stub
+from fastrunner.scenarios.files import MADE, Happening, Scenario, Stub
 from fastrunner.scenarios.stubs import NoStub, Stubs
 from fastrunner.tasks.emit.arguments import event_of
 
@@ -47,6 +47,8 @@ _CANCEL_GRACE_MS: Final = int(1000 * Config.model_fields["cancel_grace_s"].defau
 _TURNS_MAX: Final = 2_000_000
 """Some minutes of an endless loop."""
 _STUBBED: Final = "stubbed"
+_CLOCK_MS_MAX: Final = 253_402_300_799_000
+"""The end of the year 9999: no moment after it has a text."""
 
 Answer = EffectResult | EffectFailure
 
@@ -64,7 +66,8 @@ class Outcome:
     tasks: list[str] = field(default_factory=list)
     """JSON pointers of those that have started, in order."""
     events: list[dict[str, Any]] = field(default_factory=list)
-    """Progress events, with names as in the proto."""
+    """Progress events, with names as in the proto; none where the scenario expects none, as those of an endless loop
+    would take gigabytes."""
     emitted: list[dict[str, Any]] = field(default_factory=list)
     """CloudEvents, in order."""
     lasted_ms: int = 0
@@ -135,7 +138,8 @@ class _Drive:
         for event in ReportProgressBatchRequest.FromString(turn.events).events:
             if event.event_type == "task_started":
                 self._outcome.tasks.append(event.task_reference)
-            self._outcome.events.append(MessageToDict(event, preserving_proto_field_name=True))
+            if self._scenario.expect.events is not None:
+                self._outcome.events.append(MessageToDict(event, preserving_proto_field_name=True))
         for action in turn.actions:
             if isinstance(action, PerformEffect):
                 self._perform(action)
@@ -207,15 +211,20 @@ class _Drive:
                 return arrived
             at_ms = self._agenda[0][0] if self._agenda else 0
             if walk.wake_at_ms and not (at_ms and at_ms <= walk.wake_at_ms):
-                self._now_ms = max(self._now_ms, walk.wake_at_ms)
+                self._move_to(walk.wake_at_ms)
                 return TimerDue()
             if not at_ms:
-                raise _Stuck(walk)
-            self._now_ms = max(self._now_ms, at_ms)
+                raise _Stuck(_waits(walk))
+            self._move_to(at_ms)
             what = heappop(self._agenda)[2]
             given = self._happened(what) if isinstance(what, Happening) else self._wanted(what)
             if given is not None:
                 return given
+
+    def _move_to(self, at_ms: int) -> None:
+        if at_ms > _CLOCK_MS_MAX:
+            raise _Stuck("the execution goes on beyond the year 9999")
+        self._now_ms = max(self._now_ms, at_ms)
 
     def _wanted(self, answer: Answer) -> Answer | None:
         return None if answer.effect_id in self._interrupted else answer
@@ -228,22 +237,18 @@ class _Drive:
         if happening.resume is not None:
             return Resume(happening.resume.reason)
         self._count += 1
-        made = {
-            "specversion": "1.0",
-            "id": f"event-{self._count}",
-            "source": "/scenario",
-            "time": rfc3339(self._now_ms),
-        }
+        made = {**MADE, "id": f"event-{self._count}", "time": rfc3339(self._now_ms)}
         self._publish({**made, **(happening.event or {})})
         return None
 
 
 class _Stuck(Exception):
-    """Nothing will ever happen any more."""
+    """Nothing will ever happen any more, or nothing that can be told."""
 
-    def __init__(self, walk: Walk) -> None:
-        waits = [f"{wait.kind} of task {wait.task!r}" for wait in walk.waits()]
-        super().__init__(f"the execution is {walk.status} and waits for ever: {'; '.join(waits) or 'for nothing'}")
+
+def _waits(walk: Walk) -> str:
+    waits = [f"{wait.kind} of task {wait.task!r}" for wait in walk.waits()]
+    return f"the execution is {walk.status} and waits for ever: {'; '.join(waits) or 'for nothing'}"
 
 
 def _answer(effect: PerformEffect, stub: Stub) -> Answer:

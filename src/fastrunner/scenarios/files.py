@@ -5,15 +5,31 @@ Rule: what is not known is refused, with the place in the file: a misspelt expec
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastrunner._core import InvalidWorkflow, load
+from fastrunner.base.limits import DURATION_MS_MAX
+from fastrunner.errors import InvalidRequest, TooLarge
+from fastrunner.events.attributes import checked
 
-__all__ = ["Duration", "Expected", "Happening", "Scenario", "ScenarioFile", "ScenarioRefused", "Stub", "read_scenarios"]
+__all__ = [
+    "MADE",
+    "Duration",
+    "Expected",
+    "Happening",
+    "Scenario",
+    "ScenarioFile",
+    "ScenarioRefused",
+    "Stub",
+    "read_file",
+    "read_scenarios",
+]
 
-_START = datetime(2026, 1, 1, tzinfo=UTC)
+MADE: Final = {"specversion": "1.0", "id": "event", "source": "/scenario"}
+"""What an event has that says nothing else; of ids each has its own."""
+_START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class ScenarioRefused(Exception):
@@ -36,8 +52,18 @@ class Duration(_Shape):
     @property
     def ms(self) -> int:
         """In milliseconds."""
+        return round(self._exact_ms)
+
+    @property
+    def _exact_ms(self) -> float:
         hours = 24 * self.days + self.hours
-        return round(1000 * (60 * (60 * hours + self.minutes) + self.seconds) + self.milliseconds)
+        return 1000 * (60 * (60 * hours + self.minutes) + self.seconds) + self.milliseconds
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Duration":
+        if self._exact_ms > DURATION_MS_MAX:
+            raise ValueError("is more than a thousand years, the most that a duration of a document is")
+        return self
 
 
 class Failure(_Shape):
@@ -93,8 +119,19 @@ class Happening(_Shape):
 
     @model_validator(mode="after")
     def _one(self) -> "Happening":
-        if len(self.model_fields_set - {"after"}) != 1:
-            raise ValueError("needs one of `event`, `cancel`, `pause` and `resume` beside `after`")
+        said = [each for each in (self.event, self.cancel, self.pause, self.resume) if each is not None]
+        if len(said) != 1 or len(self.model_fields_set) != 2:
+            raise ValueError("needs one of `event`, `cancel: {}`, `pause: {}` and `resume: {}` beside `after`")
+        return self
+
+    @model_validator(mode="after")
+    def _taken(self) -> "Happening":
+        """No runner takes an event that is none, so nobody would hear of it."""
+        if self.event is not None:
+            try:
+                checked({**MADE, **self.event}, "event")
+            except (InvalidRequest, TooLarge) as error:
+                raise ValueError(str(error)) from None
         return self
 
 
@@ -120,6 +157,15 @@ class Expected(_Shape):
         """Whether the output is said; null is one, too."""
         return "output" in self.model_fields_set
 
+    @model_validator(mode="after")
+    def _possible(self) -> "Expected":
+        """What the status leaves no place for would be compared with nothing, and hold for ever."""
+        if self.error is not None and self.status != "failed":
+            raise ValueError(f"has an `error`, and the status {self.status}: only what is `failed` has one")
+        if self.has_output and self.status != "completed":
+            raise ValueError(f"has an `output`, and the status {self.status}: only what is `completed` has one")
+        return self
+
 
 class Scenario(_Shape):
     """One execution."""
@@ -139,6 +185,12 @@ class Scenario(_Shape):
         """In milliseconds since the epoch."""
         start = self.start if self.start.tzinfo else self.start.replace(tzinfo=UTC)
         return round(start.timestamp() * 1000)
+
+    @model_validator(mode="after")
+    def _of_clocks(self) -> "Scenario":
+        if self.start_ms <= 0:
+            raise ValueError("`start` is not after 1970-01-01, where the clocks of runners begin")
+        return self
 
 
 class ScenarioFile(_Shape):
@@ -162,7 +214,7 @@ class ScenarioFile(_Shape):
 def read_scenarios(path: Path) -> ScenarioFile:
     """A file's scenarios, `workflow` made a path. Raises ScenarioRefused, OSError."""
     try:
-        given = load(path.read_bytes())
+        given = load(read_file(path))
     except InvalidWorkflow as error:
         problem = error.problems[0]
         raise ScenarioRefused(f"{path}:{problem.line}:{problem.column}: {problem.message}") from None
@@ -174,6 +226,13 @@ def read_scenarios(path: Path) -> ScenarioFile:
         raise ScenarioRefused(f"{path}: {_sentence(error.errors()[0])}") from None
     workflow = path.parent / read.workflow if read.workflow else _document_of(path)
     return read.model_copy(update={"workflow": str(workflow)})
+
+
+def read_file(path: Path) -> bytes:
+    """A file that a file of scenarios names. Raises ScenarioRefused, OSError."""
+    if "\0" in str(path):
+        raise ScenarioRefused(f"{path}: no file's name has the character U+0000")
+    return path.read_bytes()
 
 
 def _sentence(problem: Any) -> str:
