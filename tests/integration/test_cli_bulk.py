@@ -78,6 +78,13 @@ def test_those_that_are_meant_and_no_others(runner: RunnerProcess, tmp_path: Pat
         (("--where", "status=ended"), "'ended' is no status: pending, running"),
         (("--where", "label=tenant"), "expected label=NAME=VALUE"),
         (("--where", "since=tomorrow"), "is neither a time ago"),
+        (("--where", "until=-5m"), "is neither a time ago"),
+        (("--where", "name=a", "--where", "name=b"), "two conditions for name, which has one value"),
+        (("--where", "label=a=b", "--where", "label=a=c"), "two conditions for label=a, which has one value"),
+        (("--where", "since=1h", "--where", "since=2h"), "two conditions for since, which has one value"),
+        (("--where", "name=a", "--rate", "nan"), "'nan' is not in the range 0.1<=x<=10000"),
+        (("--where", "name=a", "--deadline-s", "nan"), "'nan' is not in the range 0<x<=31536000"),
+        (("--where", "name=\udcff"), "is not UTF-8 text"),
         (("--where", "name=a", "--rate", "0"), "'--rate'"),
     ],
 )

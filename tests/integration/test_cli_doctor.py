@@ -87,8 +87,8 @@ def test_a_receiver_is_asked_and_told_nothing(tmp_path: Path) -> None:
     assert (code, findings["receiver"]["state"]) == (1, "bad")
 
 
-def certificate(path: Path, days: int) -> Path:
-    """A certificate that ends so many days from now, with its key."""
+def certificate(path: Path, days: int, begins_days: int = -400) -> Path:
+    """A certificate that begins and ends so many days from now, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -98,7 +98,7 @@ def certificate(path: Path, days: int) -> Path:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=400))
+        .not_valid_before(now + timedelta(days=begins_days))
         .not_valid_after(now + timedelta(days=days))
         .sign(key, hashes.SHA256())
     )
@@ -131,6 +131,26 @@ def test_what_is_no_good_is_told_with_a_remedy(tmp_path: Path) -> None:
     files = {"FASTRUNNER_TLS_CERTIFICATE_FILE": soon, "FASTRUNNER_TLS_KEY_FILE": soon}
     code, findings = doctor(tmp_path / "data", **files)
     assert (code, findings["certificate"]["state"]) == (0, "doubtful")
+    early = str(certificate(tmp_path / "early.pem", 300, begins_days=1))
+    files = {"FASTRUNNER_TLS_CERTIFICATE_FILE": early, "FASTRUNNER_TLS_KEY_FILE": early}
+    code, findings = doctor(tmp_path / "data", **files, GRPC_PORT=port, FASTRUNNER_HTTP_PORT=port)
+    assert (code, findings["certificate"]["state"], "begins" in findings["certificate"]["text"]) == (1, "bad", True)
+    assert (findings["gRPC port"]["state"], findings["HTTP port"]["state"]) == ("good", "bad")
+
+
+def test_folders_that_are_not_there_are_not_made(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "disk" / "copy"
+    code, findings = doctor(tmp_path / "data", FASTRUNNER_REPLICA_URL=f"file://{elsewhere}")
+    assert (code, findings["copy elsewhere"]["state"]) == (0, "doubtful")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "disk").write_text("")
+    (tmp_path / "data").symlink_to("nowhere")
+    code, findings = doctor(tmp_path / "data", FASTRUNNER_REPLICA_URL=f"file://{elsewhere}")
+    assert (code, findings["copy elsewhere"]["state"], findings["data directory"]["state"]) == (1, "bad", "bad")
+    code, findings = doctor(tmp_path / "disk" / "data")
+    assert (code, findings["data directory"]["text"]) == (1, f"{tmp_path / 'disk'} is no folder")
+    code, findings = doctor(tmp_path / ("x" * 300))
+    assert (code, "cannot be made" in findings["data directory"]["text"]) == (1, True)
 
 
 def test_a_data_directory_that_no_runner_would_take(tmp_path: Path) -> None:
@@ -143,6 +163,17 @@ def test_a_data_directory_that_no_runner_would_take(tmp_path: Path) -> None:
     code, findings = doctor(folder)
     assert code == 1
     assert "is damaged" in findings["data directory"]["text"]
+    (folder / "manifest.json").unlink()
+    for name in ("manifest.json", "lock"):
+        # Nobody ever writes into it: whoever reads waits for ever.
+        os.mkfifo(folder / name)
+        code, findings = doctor(folder)
+        assert (code, name in findings["data directory"]["text"]) == (1, True)
+        if name == "manifest.json":
+            command = [sys.executable, "-m", "fastrunner", "data", "check", "--data-dir", str(folder)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+            assert (done.returncode, "manifest.json is no file" in done.stderr) == (2, True)
+        (folder / name).unlink()
 
 
 def test_a_configuration_that_cannot_be_used_is_told_as_serve_does(tmp_path: Path) -> None:

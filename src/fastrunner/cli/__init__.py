@@ -51,6 +51,10 @@ class _Commands(click.Group):
             # Whoever reads has enough, as in `fastrunner data export | head`. Nothing is left to flush at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_BROKEN_PIPE)
+        except UnicodeEncodeError as error:
+            if not any(str(error.object) in argument for argument in sys.argv):
+                raise
+            raise click.UsageError(f"{error.object!r} is not UTF-8 text") from None
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

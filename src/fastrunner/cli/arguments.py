@@ -1,8 +1,10 @@
 """Support: what several commands read from their arguments, and the exit codes they share."""
 
+import math
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,6 +28,18 @@ outputs_option = click.option("--outputs", is_flag=True, help="Show what each ta
 
 strict_option = click.option("--strict", is_flag=True, help="Refuse documents with warnings as well.")
 """For commands that take documents: what is allowed and hardly meant is as wrong as what is not allowed."""
+
+
+class Number(click.FloatRange):
+    """A number within bounds, which NaN is not, whatever it is compared with."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See ParamType."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -65,7 +79,10 @@ class Since(click.ParamType[int]):
         number, unit = value[:-1], value[-1:]
         try:
             if unit in _UNITS:
-                return wall_ms() - int(timedelta(**{_UNITS[unit]: float(number)}).total_seconds() * 1000)
+                ago = timedelta(**{_UNITS[unit]: float(number)})
+                if ago < timedelta():
+                    raise ValueError("it is to come")
+                return wall_ms() - int(ago.total_seconds() * 1000)
             when = datetime.fromisoformat(value)
             return max(0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000))
         except (ValueError, OverflowError):
@@ -92,12 +109,15 @@ class WorkflowName(click.ParamType[tuple[str, str, str]]):
         return namespace, name, version
 
 
-def read_pairs(values: tuple[str, ...], option: str = "--env") -> dict[str, str]:
-    """`--env NAME=VALUE` options, or others like it, as a mapping."""
+def read_pairs(values: tuple[str, ...], option: str = "--env", *, is_filter: bool = False) -> dict[str, str]:
+    """`--env NAME=VALUE` options, or others like it, as a mapping. Of one that is given twice the last value counts; in
+    a filter, where both would have to hold, that is refused."""
     pairs = {}
     for value in values:
         name, separator, text = value.partition("=")
         if not separator or not name:
             raise click.BadParameter(f"{value!r} is not NAME=VALUE", param_hint=option)
+        if is_filter and name in pairs:
+            raise click.BadParameter(f"{name!r} is given twice, and nothing has two values of it", param_hint=option)
         pairs[name] = text
     return pairs

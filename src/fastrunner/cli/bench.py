@@ -25,6 +25,7 @@ from fastrunner.base.clock import monotonic_s
 from fastrunner.base.fsync import fsync_times_s
 from fastrunner.base.printable import printable
 from fastrunner.cli.access import Access, access_options
+from fastrunner.cli.arguments import Number
 
 EXIT_RPC = 4
 _IN_FLIGHT = 32
@@ -51,7 +52,7 @@ Figures = dict[str, float]
     help="The runner to test; default: a temporary one here, whatever FASTRUNNER_TARGET says.",
 )
 @access_options
-@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.2, 300), help="Per measurement.")
+@click.option("--seconds", default=5.0, show_default=True, type=Number(0.2, 300), help="Per measurement.")
 @click.option("--data-dir", default=None, type=click.Path(file_okay=False, exists=True, path_type=Path),
               help="Folder on the disk to test; default: the temporary folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

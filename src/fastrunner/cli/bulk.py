@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fastrunner.base.clock import monotonic_s
-from fastrunner.cli.arguments import EXIT_INTERRUPTED, Since
+from fastrunner.cli.arguments import EXIT_INTERRUPTED, Number, Since
 from fastrunner.progress.names import FINAL_STATUSES, STATUSES
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ def bulk_options(command: Any) -> Any:
     """The options of a command that may be for many."""
     for option in (
         click.option("--yes", is_flag=True, help="Do it; without this those that --where finds are counted only."),
-        click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(0.1, 10_000),
+        click.option("--rate", default=100.0, show_default=True, type=Number(0.1, 10_000),
                      help="With --where: at most so many per second."),
         click.option("--where", multiple=True, metavar="KEY=VALUE",
-                     help=f"Instead of an id all with this; repeatable. KEY is one of {', '.join(_KEYS)}; "
+                     help="Instead of an id all with this; repeatable, all of it is to hold. KEY is one of "
+                     f"{', '.join(_KEYS)}; "
                      "of a label --where label=NAME=VALUE."),
     ):  # fmt: skip
         command = option(command)
@@ -109,25 +110,32 @@ def _add_label(query: dict[str, Any], value: str) -> None:
     name, is_there, text = value.partition("=")
     if not is_there:
         raise click.BadParameter(f"label={value}: expected label=NAME=VALUE", param_hint="--where")
-    query["labels"][name] = text
+    _put(query["labels"], name, text, f"label={name}")
 
 
-def _setter(field: str) -> Callable[[dict[str, Any], str], None]:
-    return lambda query, value: query.__setitem__(field, value)
+def _setter(field: str, word: str) -> Callable[[dict[str, Any], str], None]:
+    return lambda query, value: _put(query, field, value, word)
 
 
-def _moment(field: str) -> Callable[[dict[str, Any], str], None]:
-    return lambda query, value: query.__setitem__(field, Since().convert(value, None, None))
+def _moment(field: str, word: str) -> Callable[[dict[str, Any], str], None]:
+    return lambda query, value: _put(query, field, Since().convert(value, None, None), word)
+
+
+def _put(into: dict[str, Any], key: str, value: object, what: str) -> None:
+    """All conditions are to hold: of two of a kind none may be passed over, or others would be meant than were said."""
+    if key in into:
+        raise click.BadParameter(f"two conditions for {what}, which has one value: give one", param_hint="--where")
+    into[key] = value
 
 
 _ADD: Final[Mapping[str, Callable[[dict[str, Any], str], None]]] = {
     "status": _add_status,
     "label": _add_label,
-    "name": _setter("workflow_name"),
-    "namespace": _setter("workflow_namespace"),
-    "parent": _setter("parent_execution_id"),
-    "since": _moment("accepted_from_ms"),
-    "until": _moment("accepted_until_ms"),
+    "name": _setter("workflow_name", "name"),
+    "namespace": _setter("workflow_namespace", "namespace"),
+    "parent": _setter("parent_execution_id", "parent"),
+    "since": _moment("accepted_from_ms", "since"),
+    "until": _moment("accepted_until_ms", "until"),
 }
 
 

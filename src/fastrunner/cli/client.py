@@ -124,7 +124,10 @@ class Client:
 
     def hint(self, command: str, execution_id: str, *flags: str) -> str:
         """What to type to do something with an execution of the same runner."""
-        return " ".join(("fastrunner", command, shlex.quote(execution_id), *flags)) + self._flags
+        quoted = shlex.quote(execution_id)
+        if execution_id.startswith("-"):
+            return " ".join(("fastrunner", command, *flags)) + f"{self._flags} -- {quoted}"
+        return " ".join(("fastrunner", command, quoted, *flags)) + self._flags
 
     def follow(self, execution_id: str, from_sequence: int) -> Iterator[messages_pb2.WorkflowProgressEvent]:
         """Events from a sequence number on, until the terminal one, through restarts of the runner.

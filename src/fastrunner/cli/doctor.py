@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -31,14 +31,12 @@ def doctor(as_json: bool) -> None:
     except ConfigurationError as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(2)
-    code = asyncio.run(_told(config, as_json))
-    if config.temporal_service_address is not None:
-        leave(code)
-    sys.exit(code)
+    asyncio.run(_told(config, as_json))
 
 
-async def _told(config: Any, as_json: bool) -> int:
-    """Shows each finding when it is there; gives the exit code."""
+async def _told(config: Any, as_json: bool) -> NoReturn:
+    """Shows each finding when it is there, and ends the process: the loop's end would wait for the thread of a volume
+    that hangs."""
     from fastrunner.base.redaction import redact
     from fastrunner.processes.examination import examine
 
@@ -48,7 +46,7 @@ async def _told(config: Any, as_json: bool) -> int:
         click.echo(redact(_json(finding)) if as_json else printable(redact(_row(finding))))
         if finding.remedy and not as_json:
             click.echo(printable(f"{'':27}{finding.remedy}"))
-    return 1 if is_bad else 0
+    leave(1 if is_bad else 0)
 
 
 def _row(finding: "Finding") -> str:

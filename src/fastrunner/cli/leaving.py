@@ -1,4 +1,4 @@
-"""Support: how a command ends that has used Temporal's library."""
+"""Support: how a command ends that has used Temporal's library, or has a thread that may hang."""
 
 import os
 import sys

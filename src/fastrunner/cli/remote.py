@@ -13,6 +13,7 @@ from fastrunner.cli.access import Access, access_options
 from fastrunner.cli.arguments import (
     EXIT_BY_STATUS,
     EXIT_INTERRUPTED,
+    Number,
     Since,
     WorkflowName,
     document_path,
@@ -41,7 +42,13 @@ _TARGET_HELP = "The runner; default: localhost:9090.  [FASTRUNNER_TARGET]"
 
 def connection_options(command: Any) -> Any:
     for option in (
-        click.option("--deadline-s", default=30.0, show_default=True, help="Give up on a call after so long."),
+        click.option(
+            "--deadline-s",
+            default=30.0,
+            show_default=True,
+            type=Number(0, 31_536_000, min_open=True),
+            help="Give up on a call after so long.",
+        ),
         access_options,
         click.option("--target", default=None, metavar="HOST:PORT", help=_TARGET_HELP),
     ):
@@ -236,7 +243,7 @@ def list_executions(
         workflow_name=name,
         workflow_namespace=namespace,
         workflow_version=version,
-        labels=read_pairs(labels, "--label"),
+        labels=read_pairs(labels, "--label", is_filter=True),
         accepted_from_ms=since_ms or 0,
         parent_execution_id=parent,
         page_size=count,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fastrunner.base.printable import printable
+from fastrunner.cli.arguments import Number
 from fastrunner.cli.flags import by_flag, settings_flags
 from fastrunner.config import Config, ConfigurationError, flag_fields, load_config, receiver_token
 
@@ -52,7 +53,7 @@ def serve(**flags: str | None) -> None:
     help="Keep what arrives in this file; read again at the next start.",
 )
 @click.option("--no-batch", is_flag=True, help="Answer ReportProgressBatch with UNIMPLEMENTED.")
-@click.option("--fail-rate", default=0.0, type=click.FloatRange(0, 1), help="Share of calls to refuse on purpose.")
+@click.option("--fail-rate", default=0.0, type=Number(0, 1), help="Share of calls to refuse on purpose.")
 @click.option("--delay-ms", default=0, type=click.IntRange(0), help="Wait before each answer, in milliseconds.")
 @click.option("--tls-certificate", default=None, type=_pem, help="PEM file; with --tls-key turns TLS on.")
 @click.option("--tls-key", default=None, type=_pem, help="PEM file of the certificate's private key.")

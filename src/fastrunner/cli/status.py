@@ -17,7 +17,7 @@ import click
 from fastrunner.base.clock import wall_ms
 from fastrunner.base.printable import printable
 from fastrunner.cli.access import Access, access_options
-from fastrunner.cli.arguments import EXIT_INTERRUPTED, Since
+from fastrunner.cli.arguments import EXIT_INTERRUPTED, Number, Since
 from fastrunner.config import ConfigurationError, runner_ports
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Seen:
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
-@click.option("--interval-s", default=2.0, show_default=True, type=click.FloatRange(0.2, 3600), help="With --watch.")
+@click.option("--interval-s", default=2.0, show_default=True, type=Number(0.2, 3600), help="With --watch.")
 @click.option("--since", "since", default="10m", show_default=True, metavar="10m|TIME", help="What counts as recent.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text; a line per look.")
 @click.option("--target", default=None, metavar="HOST:PORT", help="Its gRPC port.  [FASTRUNNER_TARGET]")

@@ -9,7 +9,7 @@ import ctypes
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from fastrunner.engine.embedded.store.manifest import (
     owner_of,
     read_sealing_keys,
     read_shard_count,
+    refuse_other_kinds,
 )
 from fastrunner.errors import StorageFailed
 from fastrunner.processes.link import StartError
@@ -89,18 +90,19 @@ async def examine(config: Config) -> AsyncIterator[Finding]:
 
 def _data_directory(config: Config, owner: str) -> Finding:
     what, folder = "data directory", config.data_dir
-    if not folder.exists():
-        parent = _existing(folder)
-        if os.access(parent, os.W_OK):
+    parent = _existing(folder)
+    if not parent.is_dir():
+        return Finding(what, "bad", f"{parent} is no folder", "set FASTRUNNER_DATA_DIR")
+    if parent != folder:
+        if _is_usable(folder, parent):
             return Finding(what, "good", f"{folder} is not there yet, and will be made")
-        return Finding(
-            what, "bad", f"{folder} is not there, and {parent} may not be written", "set FASTRUNNER_DATA_DIR"
-        )
+        return Finding(what, "bad", f"{folder} is not there, and cannot be made in {parent}", "set FASTRUNNER_DATA_DIR")
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(what, "bad", f"{folder} may not be written by this user", "chown it, or set FASTRUNNER_DATA_DIR")
     if folder.stat().st_mode & 0o077:
         return Finding(what, "bad", f"{folder} is open to others than its owner", f"chmod 700 {folder}")
     try:
+        refuse_other_kinds(folder)
         shards = read_shard_count(folder) if (folder / "manifest.json").exists() else 0
         keys = read_sealing_keys(folder)
     except DataDirectoryRefused as error:
@@ -112,7 +114,17 @@ def _data_directory(config: Config, owner: str) -> Finding:
 
 
 def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+    # Not Path.exists: a name that is too long is an error to it.
+    return next(parent for parent in (path, *path.parents) if os.path.exists(parent))
+
+
+def _is_usable(folder: Path, parent: Path) -> bool:
+    """Whether a folder that is not there can be made below one that is."""
+    if not os.access(parent, os.W_OK | os.X_OK) or os.path.lexists(parent / folder.relative_to(parent).parts[0]):
+        # What has its name, and leads nowhere, is a link.
+        return False
+    names_max, path_max = os.pathconf(parent, "PC_NAME_MAX"), os.pathconf(parent, "PC_PATH_MAX")
+    return len(os.fsencode(folder)) < path_max and all(len(os.fsencode(part)) <= names_max for part in folder.parts)
 
 
 def _disk(config: Config) -> Iterator[Finding]:
@@ -158,10 +170,16 @@ def _certificates(config: Config) -> Iterator[Finding]:
         ("FASTRUNNER_CALLBACK_CA_FILE", config.callback_ca_file),
     ):
         if file is not None:
-            ends = min(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(file.read_bytes()))
-            left = ends - datetime.fromtimestamp(wall_ms() / 1000, UTC)
+            certificates = x509.load_pem_x509_certificates(file.read_bytes())
+            begins = max(each.not_valid_before_utc for each in certificates)
+            ends = min(each.not_valid_after_utc for each in certificates)
+            now = datetime.fromtimestamp(wall_ms() / 1000, UTC)
+            left = ends - now
             text = f"{variable} ends {ends:%Y-%m-%d}"
-            if left < timedelta():
+            if begins > now:
+                text = f"{variable} begins {begins:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M}"
+                yield Finding("certificate", "bad", text, "wait, have another one made, or set the clock")
+            elif left < timedelta():
                 yield Finding("certificate", "bad", text, "renew it")
             elif left < timedelta(days=_EXPIRY_DAYS_MIN):
                 yield Finding("certificate", "doubtful", text, "renew it: a changed file is taken up by itself")
@@ -190,19 +208,21 @@ def _clock(_: Config) -> Iterator[Finding]:
 
 def _ports(config: Config, *, is_ours: bool) -> Iterator[Finding]:
     running = ports_in(config.data_dir) if is_ours else {}
-    for what, host, port, variable, key in (
-        ("gRPC port", config.grpc_host, config.grpc_port, "GRPC_PORT", "grpc_port"),
-        ("HTTP port", config.http_host, config.http_port, "FASTRUNNER_HTTP_PORT", "http_port"),
-    ):
-        if running.get(key):
-            yield Finding(what, "good", f"{running[key]}, of the runner that uses the data directory")
-            continue
-        try:
-            with closing(reserve_port(host, port, variable)):
+    # The first is held while the second is tried: one port cannot be both.
+    with ExitStack() as held:
+        for what, host, port, variable, key in (
+            ("gRPC port", config.grpc_host, config.grpc_port, "GRPC_PORT", "grpc_port"),
+            ("HTTP port", config.http_host, config.http_port, "FASTRUNNER_HTTP_PORT", "http_port"),
+        ):
+            if running.get(key):
+                yield Finding(what, "good", f"{running[key]}, of the runner that uses the data directory")
+                continue
+            try:
+                held.enter_context(closing(reserve_port(host, port, variable)))
                 yield Finding(what, "good", f"{host}:{port} is free" if port else "a free one will be chosen")
-        except StartError as error:
-            text, _, remedy = str(error).partition("; ")
-            yield Finding(what, "bad", text, remedy or f"set {variable}")
+            except StartError as error:
+                text, _, remedy = str(error).partition("; ")
+                yield Finding(what, "bad", text, remedy or f"set {variable}")
 
 
 # --- others ---
@@ -212,6 +232,9 @@ async def _copy(config: Config) -> Finding:
     what, url = "copy elsewhere", config.replica_url
     if url is None:
         return Finding(what, "good", "none: what is lost with the disk of the data directory is lost")
+    folder = folder_of(url)
+    if folder is not None and not folder.is_dir():
+        return _copy_folder(what, folder)
     store, name = open_store(url), f"{FOLDER}/examined-{token_hex(8)}"
     try:
         async with asyncio.timeout(_ANSWER_S_MAX):
@@ -221,12 +244,24 @@ async def _copy(config: Config) -> Finding:
             await store.delete(name)
     except (StorageFailed, BlobMissing, TimeoutError) as error:
         text = str(error) or f"{url} does not answer"
-        return Finding(what, "bad", text, "see FASTRUNNER_REPLICA_URL, and who may write there")
-    folder = folder_of(url)
+        return Finding(what, "bad", text, _COPY_REMEDY)
     if folder is not None and folder.stat().st_dev == _existing(config.data_dir).stat().st_dev:
         remedy = "name a folder of another machine's disk, or a bucket"
         return Finding(what, "doubtful", f"{folder} is on the same disk as the data directory", remedy)
     return Finding(what, "good", f"{url} can be written and read")
+
+
+_COPY_REMEDY: Final = "see FASTRUNNER_REPLICA_URL, and who may write there"
+
+
+def _copy_folder(what: str, folder: Path) -> Finding:
+    """Of a folder that is not there: a runner makes it, which is not for an examination to do, and may be wrong: where
+    a disk is not mounted, the copy goes to the one below."""
+    parent = _existing(folder)
+    if parent.is_dir() and parent != folder and _is_usable(folder, parent):
+        remedy = "it will be made: is its disk mounted?"
+        return Finding(what, "doubtful", f"{folder} is not there", remedy)
+    return Finding(what, "bad", f"{folder} is no folder, and cannot be made in {parent}", _COPY_REMEDY)
 
 
 async def _receiver(config: Config) -> Finding:

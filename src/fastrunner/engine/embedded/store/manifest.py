@@ -48,6 +48,7 @@ __all__ = [
     "owner_of",
     "read_sealing_keys",
     "read_shard_count",
+    "refuse_other_kinds",
 ]
 
 FORMAT_VERSION: Final = 3
@@ -192,7 +193,7 @@ def _close_to_others(folder: Path) -> None:
                 path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
 
 
-def _refuse_other_kinds(folder: Path) -> None:
+def refuse_other_kinds(folder: Path) -> None:
     """Links to files, because what is written into one lands in a file that is no runner's (folders may lie elsewhere);
     and what is a folder, or a pipe, where the runner has files."""
     for path in folder.iterdir():
@@ -211,7 +212,7 @@ def _refuse_other_kinds(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> int:
-    _refuse_other_kinds(folder)
+    refuse_other_kinds(folder)
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -247,7 +248,8 @@ def locked(folder: Path) -> Iterator[None]:
 def owner_of(folder: Path) -> str:
     """Who uses a directory, in words; empty if nobody does. Changes nothing."""
     try:
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        # Where a pipe is in its place, opening waits for nobody.
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return ""
     try:
@@ -288,6 +290,9 @@ def read_shard_count(folder: Path) -> int:
 def _read_manifest(folder: Path) -> _Manifest | None:
     """The manifest of an existing directory; None for a new one."""
     path = folder / MANIFEST_NAME
+    if path.exists() and not path.is_file():
+        # A pipe would never be read to its end.
+        raise DataDirectoryRefused(f"{path} is no file: restore it from a backup")
     try:
         manifest = orjson.loads(path.read_bytes())
         version, shard_count = int(manifest["format_version"]), int(manifest["shard_count"])
