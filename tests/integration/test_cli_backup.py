@@ -173,6 +173,12 @@ def test_refusals_are_sentences_and_nothing_is_touched(folder: Path, tmp_path: P
         2,
         f"fastrunner: {copy} is there already: name a folder that is not, or delete it\n",
     )
+    (tmp_path / "link").symlink_to(folder)
+    within = fastrunner("data", "backup", str(tmp_path / "link" / "copy"), *here)
+    assert (within.returncode, "is in the data directory, and would be lost with it" in within.stderr) == (2, True)
+    assert not (folder / "copy").exists()
+    into = fastrunner("data", "restore", copy, "--data-dir", f"{copy}/data")
+    assert (into.returncode, "is the backup itself, or in it" in into.stderr) == (2, True)
     over = fastrunner("data", "restore", copy, *here)
     assert over.returncode == 2
     assert "is a data directory already: move it away" in over.stderr

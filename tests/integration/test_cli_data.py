@@ -284,3 +284,8 @@ def test_export_marks_what_is_damaged(folder: Path) -> None:
     done = fastrunner("data", "export", "--data-dir", str(folder), "--status", "completed")
     first, *_, last = map(json.loads, done.stdout.splitlines())
     assert (done.returncode, first["damaged"], "output" in first, "damaged" in last) == (1, True, False, False)
+
+
+def test_an_export_to_a_file_that_cannot_be_is_no_damage(folder: Path, tmp_path: Path) -> None:
+    done = fastrunner("data", "export", "--data-dir", str(folder), "--output", str(tmp_path / "no" / "such"))
+    assert (done.returncode, done.stdout, "Could not open file" in done.stderr) == (2, "", True)

@@ -327,6 +327,12 @@ def test_a_copy_within_the_data_directory_is_none(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("FASTRUNNER_REPLICA_URL", (tmp_path / "copy").as_uri())
     with pytest.raises(ConfigurationError, match="would be lost with it"):
         load_config()
+    monkeypatch.setenv("FASTRUNNER_REPLICA_URL", f"{tmp_path.parent.as_uri()}/other/../{tmp_path.name}/copy")
+    with pytest.raises(ConfigurationError, match="would be lost with it"):
+        load_config()
+    monkeypatch.setenv("FASTRUNNER_REPLICA_URL", "file:///mnt/a%00b")
+    with pytest.raises(ConfigurationError, match="U\\+0000"):
+        load_config()
     monkeypatch.setenv("FASTRUNNER_REPLICA_URL", f"{tmp_path.as_uri()}-copy")
     assert load_config().replica_url == f"{tmp_path.as_uri()}-copy"
 

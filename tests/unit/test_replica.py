@@ -187,7 +187,7 @@ async def test_what_was_committed_is_restored(folder: Path, writer: Writer, tmp_
         await restored(url, target)
 
 
-@pytest.mark.parametrize("harm", ["cut short", "missing", "of another time", "a bit flipped", "empty"])
+@pytest.mark.parametrize("harm", ["cut short", "missing", "a pipe", "of another time", "a bit flipped", "empty"])
 async def test_parts_that_are_not_whole_are_never_taken(
     folder: Path, writer: Writer, tmp_path: Path, harm: str
 ) -> None:
@@ -214,11 +214,18 @@ async def test_parts_that_are_not_whole_are_never_taken(
         parts[good].write_bytes(b"")
     elif harm == "missing":
         parts[good].unlink()
+    elif harm == "a pipe":
+        parts[good].unlink()
+        os.mkfifo(parts[good])
     else:
         parts[good].write_bytes(parts[good + 1].read_bytes())
     # What a process leaves that is killed while it writes.
     parts[good].with_name(".draft-of-another").write_bytes(b"half")
+    # Nor does it hold anybody up when the copy was alive at no time that there is.
+    [alive] = copy.rglob("alive")
+    alive.write_text(json.dumps({"number": good - 1, "time_ms": 1e300}))
     found = await restored(copy.as_uri(), target)
+    assert found.until_ms < time.time() * 1000 + 60_000
     assert f"part {good} and what follows" in found.left_out[0]
     assert content(target / "shard-0000.db") == before
 

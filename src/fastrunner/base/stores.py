@@ -19,6 +19,8 @@ def checked_url(url: str) -> str:
         raise ValueError(f"{_EXPECTED}, without user information, query and fragment")
     if parts.scheme == "file" and (parts.netloc not in ("", "localhost") or len(parts.path) < 2):
         raise ValueError(f"{_EXPECTED}: a folder of this machine, by its whole path")
+    if parts.scheme == "file" and "\0" in unquote(parts.path):
+        raise ValueError(f"{_EXPECTED}: no folder has the character U+0000 in its name")
     if parts.scheme == "s3" and not parts.netloc:
         raise ValueError(f"{_EXPECTED}: there is no bucket in it")
     if parts.scheme == "s3" and store_refusal():

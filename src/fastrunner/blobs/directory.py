@@ -6,6 +6,7 @@ the disk, too; so nobody sees half of one, whenever a machine is lost. Work is d
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
@@ -85,10 +86,13 @@ class Directory:
                 path = Path(folder, file)
                 if not file.startswith(_DRAFT):
                     try:
-                        yield Listed(path.relative_to(self._folder).as_posix(), *_marks(path.stat()))
+                        facts = path.stat()
                     except FileNotFoundError:
                         # Deleted meanwhile.
                         continue
+                    # Of a pipe nobody would ever have the end.
+                    if stat.S_ISREG(facts.st_mode):
+                        yield Listed(path.relative_to(self._folder).as_posix(), *_marks(facts))
 
     async def _tried(self, action: Callable[[], T]) -> T:
         try:

@@ -51,6 +51,9 @@ class _Commands(click.Group):
             # Whoever reads has enough, as in `fastrunner data export | head`. Nothing is left to flush at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_BROKEN_PIPE)
+        except click.FileError as error:
+            # To click it is 1.
+            raise click.UsageError(error.format_message()) from None
         except UnicodeEncodeError as error:
             if not any(str(error.object) in argument for argument in sys.argv):
                 raise

@@ -106,7 +106,7 @@ class Config(TracingSettings, TemporalSettings, RunnerSettings):
                     f"FASTRUNNER_CRASH_{name} kills the runner on purpose: unset it, ENV=prod takes no tests"
                 )
         copy = None if self.replica_url is None else folder_of(self.replica_url)
-        if copy is not None and self.data_dir.absolute() in (copy, *copy.parents):
+        if copy is not None and copy.resolve().is_relative_to(self.data_dir.resolve()):
             raise ValueError(
                 f"FASTRUNNER_REPLICA_URL={self.replica_url} is in the data directory, and would be lost with it: name "
                 "a folder of another machine's disk, or a bucket"

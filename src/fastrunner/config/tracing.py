@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 
-from fastrunner.base.checks import is_host
+from fastrunner.base.checks import check_authorities, is_host
 from fastrunner.base.extras import tracing_refusal
 from fastrunner.base.redaction import hide
 from fastrunner.config.fields import DataSettings, readable, secret, variable
@@ -17,6 +17,8 @@ from fastrunner.config.fields import DataSettings, readable, secret, variable
 __all__ = ["TraceSampler", "TracingSettings"]
 
 _KEY_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.")
+_KEYS_OF_GRPC: Final = ("te", "content-type")
+"""What gRPC sends of its own, beside all that begins with grpc-."""
 
 
 class TraceProtocol(StrEnum):
@@ -56,7 +58,9 @@ def _endpoint(value: str) -> str:
         port = None
     host = parts.hostname or ""
     is_known = is_host(f"[{host}]" if ":" in host else host) and port is not None
-    if parts.scheme not in ("http", "https") or not is_known or parts.path.strip("/") or parts.username is not None:
+    is_more = parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None
+    # White space within is taken out before the parts are.
+    if parts.scheme not in ("http", "https") or not is_known or is_more or set(value) & set("\t\r\n"):
         raise ValueError(
             "expected http://host:port of a collector that speaks OTLP over gRPC, such as http://localhost:4317, or "
             "https://host:port for TLS, without a path"
@@ -77,10 +81,13 @@ def _pairs(value: str) -> list[tuple[str, str]]:
 
 def _headers(value: str) -> str:
     for name, text in _pairs(value):
-        if not set(name.lower()) <= _KEY_CHARACTERS or not all(" " <= each <= "~" for each in text):
+        key = name.lower()
+        if not set(key) <= _KEY_CHARACTERS or not all(" " <= each <= "~" for each in text):
             raise ValueError(
                 "expected name=value pairs that gRPC can send: printable ASCII, in names no other than a-z"
             )
+        if key in _KEYS_OF_GRPC or key.startswith("grpc-") or key.endswith("-bin"):
+            raise ValueError(f"{key} is a name that gRPC keeps for itself, so nothing would be sent: leave it out")
         hide(text)
     return value
 
@@ -142,6 +149,8 @@ class TracingSettings(DataSettings):
 
     def check_tracing(self) -> None:
         """Raises ValueError for what tracing needs and is not there."""
+        if self.traces and self.otel_certificate is not None:
+            check_authorities("OTEL_EXPORTER_OTLP_CERTIFICATE", self.otel_certificate)
         refusal = tracing_refusal() if self.traces else ""
         if refusal:
             raise ValueError(f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and {refusal}; or unset it, and nothing is traced")

@@ -64,6 +64,8 @@ def backup(folder: Path, target: Path, begun: Callable[[int], Advance]) -> Copie
     shard_count = read_shard_count(folder)
     if target.exists():
         raise DataDirectoryRefused(f"{target} is there already: name a folder that is not, or delete it")
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise DataDirectoryRefused(f"{target} is in the data directory, and would be lost with it: name one elsewhere")
     manifest = (folder / MANIFEST_NAME).read_bytes()
     draft = target.with_name(target.name + _PARTIAL)
     if draft.exists():
@@ -145,8 +147,8 @@ def restore(source: Path, folder: Path, begun: Callable[[int], Advance]) -> Copi
         journal = source / f"{name}-wal"
         if journal.exists() and journal.stat().st_size:
             raise DataDirectoryRefused(f"{source} is no backup: {journal.name} shows that a runner has worked on it")
-    if source.resolve() == folder.resolve():
-        raise DataDirectoryRefused(f"{folder} is the backup itself: name another folder with --data-dir")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise DataDirectoryRefused(f"{folder} is the backup itself, or in it: name another folder with --data-dir")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(folder):
         if (folder / MANIFEST_NAME).exists():

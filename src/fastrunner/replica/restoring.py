@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -149,8 +150,10 @@ class _Restoring:
             if each.name.endswith(f"/{ALIVE}"):
                 try:
                     said = orjson.loads((await store.get(each.name)).data)
+                    datetime.fromtimestamp(said["time_ms"] / 1000, UTC)
                     return int(said["time_ms"]) if said["number"] == cut_number else 0
-                except (BlobMissing, ValueError, KeyError, TypeError):
+                except (BlobMissing, ValueError, KeyError, TypeError, OverflowError, OSError):
+                    # It is missing, or says no moment: then what the cut says has to do.
                     return 0
         return 0
 
