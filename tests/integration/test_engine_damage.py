@@ -16,7 +16,7 @@ from fastrunner.engine import ExecutionQuery, UnacknowledgedEvents
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.store.changes import Change
-from fastrunner.errors import Damaged, RunnerError, WrongState
+from fastrunner.errors import Damaged, RunnerError, ShardDamaged, WrongState
 from fastrunner.progress.wire import split
 from tests.integration.engines import (
     CALL,
@@ -265,3 +265,25 @@ async def test_request_that_no_disk_would_take_is_refused_and_the_others_are_not
         assert await futures[2] == "running"
         assert engine._shards.by_number[0].unfinished_count == 2
         assert engine._shards.by_number[0].refusal is None
+
+
+async def test_nobody_waits_for_a_shard_that_cannot_be_written() -> None:
+    """No disk that comes back has it written: commands and deletions are answered as new executions are."""
+    path = folder()
+    async with engine_on(path) as engine:
+        await engine.submit(submission("waits", WAIT.replace("200", "3600000")))
+        await engine.submit(submission("ended", SET))
+    with closing(apsw.Connection(str(path / "shard-0000.db"))) as db:
+        page = db.execute("select rootpage from sqlite_schema where name = 'events_sequence'").get
+    with (path / "shard-0000.db").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    async with engine_on(path) as engine:
+        asked = [engine.pause("waits", ""), engine.submit(submission("new", SET)), engine.delete("ended")]
+        answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
+        assert [*map(type, answers)] == [ShardDamaged] * 3
+        again = [engine.pause("waits", ""), engine.resume("waits", ""), engine.cancel("waits", "", True)]
+        for each in [*again, engine.delete("ended"), engine.submit(submission("new", SET))]:
+            with pytest.raises(ShardDamaged, match=r"shard-0000\.db is damaged"):
+                await asyncio.wait_for(each, 10)
+        assert (await engine.get("ended")).status == "completed"

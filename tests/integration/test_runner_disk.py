@@ -15,10 +15,12 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowExecuteInput
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.query_pb2 import GetExecutionRequest, GetExecutionResponse
-from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.registry_pb2 import RegisterWorkflowRequest
+from fastrunner._pb.ai.stigmer.workflow.runner.v1.schedules_pb2 import AddScheduleRequest, ScheduleTrigger
+from fastrunner.service.methods import COMMAND_SERVICE, QUERY_SERVICE, REGISTRY_SERVICE
 from tests.disk import SmallDisk, mounted_disk
 from tests.integration.engines import WAIT
-from tests.integration.runner_process import RunnerProcess, running, until
+from tests.integration.runner_process import RunnerProcess, logged_until, running, until
 from tests.ports import free_port
 
 GIB = 1 << 30
@@ -160,18 +162,89 @@ def test_file_of_a_shard_that_is_moved_away_is_seen_from_outside_until_it_is_bac
     assert err.count("under the runner") <= 4
 
 
-def test_shard_that_is_missing_is_not_begun_anew_in_silence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["missing", "empty"])
+def test_shard_that_is_gone_is_not_begun_anew_in_silence(tmp_path: Path, left: str) -> None:
+    """Nor is its journal removed, which SQLite does beside an empty file."""
     with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
         _execute(runner.wait_ready(), "before")
         assert runner.stop()[0] == 0
-    for path in tmp_path.glob("shard-0000.db*"):
-        path.unlink()
+    file, journal = tmp_path / "shard-0000.db", tmp_path / "shard-0000.db-wal"
+    if left == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(b"\0")
+        journal.write_bytes(b"commits")
     with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
         code, _, err = runner.end()
     assert code != 0
-    assert "shard-0000.db is missing, and shard-0000.ids beside it says that it had executions: restore it" in err
-    assert not (tmp_path / "shard-0000.db").exists()
+    assert f"shard-0000.db is {left}, and shard-0000.ids beside it says that it had executions: restore it" in err
+    assert (file.exists(), journal.exists()) == (left == "empty",) * 2
+    journal.unlink(missing_ok=True)
     (tmp_path / "shard-0000.ids").unlink()
     with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
         _execute(runner.wait_ready(), "after")
         assert runner.stop()[0] == 0
+
+
+def _register(runner: RunnerProcess, number: int) -> None:
+    document = WAIT.replace("version: '1.0.0'", f"version: '{number}.0.0'")
+    request = RegisterWorkflowRequest(workflow_yaml=document)
+    _ask(runner, "RegisterWorkflow", request.SerializeToString())
+
+
+def _add_schedule(runner: RunnerProcess, number: int) -> None:
+    execution = WorkflowExecuteInput(workflow_yaml=WAIT)
+    trigger = ScheduleTrigger(every="PT1H")
+    request = AddScheduleRequest(schedule_id=f"schedule-{number}", execution=execution, trigger=trigger)
+    _ask(runner, "AddSchedule", request.SerializeToString())
+
+
+def _ask(runner: RunnerProcess, method: str, request: bytes) -> None:
+    with grpc.insecure_channel(runner.target) as channel:
+        channel.unary_unary(f"/{REGISTRY_SERVICE}/{method}", None, None)(request, timeout=10, wait_for_ready=True)
+
+
+def test_shared_file_that_is_gone_is_told_and_not_begun_anew_in_silence(tmp_path: Path) -> None:
+    """Nothing is taken that would be lost with the processes; executions, which need none of it, go on."""
+    data, kept = tmp_path / "data", tmp_path / "kept"
+    files = {"registry": _register, "schedules": _add_schedule}
+    with running(data, ["-m", "fastrunner", "serve"]) as runner:
+        runner.wait_ready()
+        for ask in files.values():
+            ask(runner, 1)
+        for name, ask in files.items():
+            (data / f"{name}.db").rename(kept)
+            until(lambda: f"{name}.db" in runner.readiness()[1])  # noqa: B023
+            with pytest.raises(grpc.RpcError, match=f"{name}.db") as refusal:
+                ask(runner, 2)
+            assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert not (data / f"{name}.db").exists()
+            _execute(runner, f"beside-{name}")
+            kept.rename(data / f"{name}.db")
+            until(runner.ready)
+            ask(runner, 2)
+        code, _, err = runner.stop()
+    assert code == 0
+    assert err.count("schedules cannot be fired now") <= 1
+    (data / "schedules.db").write_bytes(b"no database" * 1000)
+    with running(data, ["-m", "fastrunner", "serve"]) as runner:
+        told = logged_until(runner.wait_ready(), "schedules cannot be fired now: schedules.db is damaged")
+        assert "Traceback" not in told
+        code, _, err = runner.stop()
+    assert code == 0
+    for name in files:
+        (data / f"{name}.db").write_bytes(b"\0")
+    with running(data, ["-m", "fastrunner", "serve"]) as runner:
+        runner.wait_ready()
+        for name, ask in files.items():
+            said = f"{name}.db is empty, and {name}.lock beside it says that there was more"
+            until(lambda: said in runner.readiness()[1])  # noqa: B023
+            with pytest.raises(grpc.RpcError, match=said):
+                ask(runner, 3)
+            assert (data / f"{name}.db").stat().st_size == 1
+            (data / f"{name}.lock").unlink()
+            ask(runner, 3)
+        until(runner.ready)
+        code, _, err = runner.stop()
+    assert code == 0
+    assert err.count("schedules cannot be fired now") <= 1

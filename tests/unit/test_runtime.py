@@ -226,6 +226,23 @@ def test_quota_of_either_version_of_control_groups(tmp_path: Path, files: dict[s
     assert quota_cpus(written(tmp_path, files)) == cpus
 
 
+@pytest.mark.parametrize(
+    "said", ["", "\n", "max", "many 100000", "150000", "150000 0", "0 100000", "-1 100000", "\0\xff"]
+)
+def test_quota_that_says_nothing_limits_nothing(tmp_path: Path, said: str) -> None:
+    """A file that is empty, of another shape or about to go ends no start; what another group says still holds."""
+    for folder in ("", "a", "a/b"):
+        (tmp_path / "sys/fs/my cgroup" / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "sys/fs/my cgroup/a/b/cpu.max").write_text(said)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("nothing\n1:cpu\n0::\n0::/a/b\n")
+    mounts = "nothing\n1 - cgroup2\n" + V2.format("/").replace("cgroup rw", "my\\040cgroup rw", 1)
+    (tmp_path / "proc/self/mountinfo").write_text(mounts)
+    assert quota_cpus(tmp_path) is None
+    (tmp_path / "sys/fs/my cgroup/a/cpu.max").write_text("50000 100000")
+    assert quota_cpus(tmp_path) == 0.5
+
+
 def test_quota_of_this_machine() -> None:
     """Whatever it is, at least one CPU is left."""
     assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))

@@ -436,10 +436,32 @@ def test_missing_manifest_beside_shards_is_not_taken_for_a_new_directory(tmp_pat
         open_data_directory(tmp_path, 1)
 
 
-def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("file", "file cannot be used: it is no directory"),
+        ("file/below", "below cannot be used: Not a directory"),
+        ("dangling", "dangling cannot be used: it is a link that leads nowhere"),
+        ("loop", "loop"),
+        ("long/" + "d" * 240 + "/" + "d" * 240, "and SQLite takes 480 at most: set FASTRUNNER_DATA_DIR to a shorter"),
+    ],
+)
+def test_folder_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, name: str, sentence: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataDirectoryRefused, match="cannot be used"):
-        open_data_directory(tmp_path / "file" / "below", 1)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(DataDirectoryRefused, match=sentence):
+        open_data_directory(tmp_path / name, 1)
+    assert not (tmp_path / "nothing").exists()
+    assert not (tmp_path / "long").exists()
+
+
+def test_nobody_is_told_to_close_what_is_no_runners(tmp_path: Path) -> None:
+    """The remedy for a folder with other files in it is another folder, and by no means `chmod`."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "etc").mkdir()
+    with pytest.raises(DataDirectoryRefused, match="lies in it: set FASTRUNNER_DATA_DIR to a new directory below it"):
+        open_data_directory(tmp_path, 1)
 
 
 # --- numbers and rows ---

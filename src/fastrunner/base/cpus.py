@@ -5,7 +5,8 @@ Rules: Linux tells through files, of which any may be missing; what cannot be re
 
 import contextlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -48,7 +49,9 @@ def quota_cpus(root: Path) -> float | None:
 def _hierarchies(root: Path) -> Iterator[tuple[int, PurePosixPath, list[_Mount]]]:
     """The groups of this process that may limit its CPUs: version, path, and where they are mounted."""
     for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, group = line.split(":", 2)
+        _, controllers, group, *_ = (*line.split(":", 2), "", "", "")
+        if not group.startswith("/"):
+            continue
         if not controllers:
             yield 2, PurePosixPath(group), _mounts(root, "cgroup2", "")
         elif "cpu" in controllers.split(","):
@@ -59,23 +62,32 @@ def _mounts(root: Path, kind: str, controller: str) -> list[_Mount]:
     found = []
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
-        fields, (file_system, _, options) = before.split(), after.split(" ", 2)
-        if file_system == kind and (not controller or controller in options.split(",")):
-            found.append(_Mount(PurePosixPath(fields[3]), root / fields[4].lstrip("/")))
+        fields, (file_system, _, options, *_) = before.split(), (*after.split(" ", 2), "", "", "")
+        if file_system == kind and len(fields) > 4 and (not controller or controller in options.split(",")):
+            found.append(_Mount(PurePosixPath(_unescaped(fields[3])), root / _unescaped(fields[4]).lstrip("/")))
     return found
 
 
+def _unescaped(path: str) -> str:
+    """A path as it is, of one in which the kernel wrote spaces, line ends and backslashes as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+
+
 def _quota_v1(folder: Path) -> float | None:
-    quota, period = _lines(folder / "cpu.cfs_quota_us"), _lines(folder / "cpu.cfs_period_us")
-    return int(quota[0]) / int(period[0]) if quota and period and int(quota[0]) > 0 else None
+    return _quota([*_lines(folder / "cpu.cfs_quota_us")[:1], *_lines(folder / "cpu.cfs_period_us")[:1]])
 
 
 def _quota_v2(folder: Path) -> float | None:
-    lines = _lines(folder / "cpu.max")
-    if not lines or lines[0].startswith("max"):
+    return _quota(" ".join(_lines(folder / "cpu.max")[:1]).split())
+
+
+def _quota(words: Sequence[str]) -> float | None:
+    """Of microseconds and the period that they are for; None where they say nothing (`max`, -1), or no numbers."""
+    try:
+        quota_us, period_us = map(int, words)
+    except ValueError:
         return None
-    quota, period = lines[0].split()
-    return int(quota) / int(period)
+    return quota_us / period_us if quota_us > 0 and period_us > 0 else None
 
 
 def _lines(path: Path) -> list[str]:

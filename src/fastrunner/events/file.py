@@ -149,6 +149,11 @@ class EventsFile(SharedFile):
         """See SharedFile."""
         return limits.EVENTS_JOURNAL_PAGES_MAX
 
+    @property
+    def may_be_lost(self) -> bool:
+        """See SharedFile: nothing depends on what is kept, and numbers go on."""
+        return True
+
     def prepare(self, db: apsw.Connection) -> None:
         """See SharedFile."""
         db.execute(QUERIES["cache"]).fetchall()

@@ -28,6 +28,7 @@ from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.store.manifest import (
     DataDirectoryRefused,
+    is_of_runners,
     owner_of,
     read_sealing_keys,
     read_shard_count,
@@ -100,7 +101,8 @@ def _data_directory(config: Config, owner: str) -> Finding:
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(what, "bad", f"{folder} may not be written by this user", "chown it, or set FASTRUNNER_DATA_DIR")
     if folder.stat().st_mode & 0o077:
-        return Finding(what, "bad", f"{folder} is open to others than its owner", f"chmod 700 {folder}")
+        remedy = f"chmod 700 {folder}" if is_of_runners(folder) else "set FASTRUNNER_DATA_DIR to a new directory in it"
+        return Finding(what, "bad", f"{folder} is open to others than its owner", remedy)
     try:
         refuse_other_kinds(folder)
         shards = read_shard_count(folder) if (folder / "manifest.json").exists() else 0

@@ -70,6 +70,9 @@ DESCRIPTORS_LOOK_INTERVAL_S: Final = 1.0
 SOCKET_PATH_SIZE_BYTES_MAX: Final = 100
 """Path of a Unix socket; Linux takes 107, macOS 103."""
 
+DATA_DIRECTORY_PATH_SIZE_BYTES_MAX: Final = 480
+"""Path of the data directory: SQLite takes 512 bytes for a file's, those of its journals included."""
+
 MEMORY_LOOK_INTERVAL_S: Final = 5.0
 """How often a worker looks whether it keeps memory that nobody needs."""
 

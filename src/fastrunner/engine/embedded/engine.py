@@ -57,6 +57,7 @@ from fastrunner.engine.embedded.submissions import Submissions
 from fastrunner.engine.embedded.tracing import Traces
 from fastrunner.errors import (
     Damaged,
+    ShardDamaged,
     Stopping,
     StorageFailed,
 )
@@ -372,10 +373,18 @@ class EmbeddedEngine(Answers):
 
     async def delete(self, execution_id: str) -> None:
         """See Engine."""
-        await self._shards.of(execution_id).delete(execution_id)
+        await self._writable(execution_id).delete(execution_id)
+
+    def _writable(self, execution_id: str) -> Shard:
+        """The shard of an execution, for a command. Raises ShardDamaged at once: no disk that comes back would have the
+        command answered."""
+        shard = self._shards.of(execution_id)
+        if isinstance(shard.refusal, ShardDamaged):
+            raise shard.refusal
+        return shard
 
     async def _command(self, execution_id: str, command: Command) -> None:
-        shard = self._shards.of(execution_id)
+        shard = self._writable(execution_id)
         execution = shard.find(execution_id)
         while isinstance(execution, Execution) and execution.landing is not None:
             # A verdict on it is being committed: what it is then, the file tells.

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from fastrunner.base import limits
 from fastrunner.base.deaths import Death
-from fastrunner.base.folders import GONE, identity_of
+from fastrunner.base.folders import GONE, Identity, identity_of
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.embedded.commit.shard import Shard
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.disk import room, shortage
+from fastrunner.engine.embedded.store.shared_file import identity_of_database, missing
 from fastrunner.errors import StorageFailed, StorageFull
 
 __all__ = ["StorageTroubles"]
@@ -32,6 +33,8 @@ class StorageTroubles:
         """Set while the folder, or a file in it, is not where it was."""
         self._identities = {folder: identity_of(folder)}
         """What is to be found where: the folder, and the files of open shards."""
+        self._shared: dict[Path, Identity] = {}
+        """Files that all processes share, as they were first seen."""
         self._unopened: StorageFull | StorageFailed | None = None
         """Why the shards cannot be opened yet."""
         self.listener: Callable[[str], None] | None = None
@@ -87,6 +90,20 @@ class StorageTroubles:
                 return GONE.format(f"the data directory {path}" if path == self._folder else path)
         return ""
 
+    def _shared_troubles(self) -> list[str]:
+        """Of files that all processes share. Executions that need none of them are taken all the same."""
+        troubles = []
+        for lock in sorted(self._folder.glob("*.lock")):
+            path = lock.with_suffix(".db")
+            if path.name.startswith("shard-"):
+                continue
+            identity = identity_of_database(path)
+            if identity is not None and identity == self._shared.setdefault(path, identity):
+                continue
+            trouble = GONE.format(path) if path in self._shared else missing(path)
+            troubles += [trouble] if trouble else []
+        return troubles
+
     def changed(self) -> None:
         """Something may have come or gone."""
         troubles = [shard.trouble for shard in self._shards if shard.trouble]
@@ -95,6 +112,8 @@ class StorageTroubles:
         if self._gone is not None:
             troubles.append(self._gone.message)
         self._metrics.storage_failing.set(len(troubles))
+        if self._gone is None:
+            troubles += self._shared_troubles()
         if self.disk_full is not None:
             troubles.append(self.disk_full.message)
         trouble = "; ".join(troubles)

@@ -36,6 +36,11 @@ class PositionsFile(SharedFile):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / FILE_NAME, _SCHEMA)
 
+    @property
+    def may_be_lost(self) -> bool:
+        """See SharedFile: sinks are new then."""
+        return True
+
     def begin(self, names: Sequence[str], last_keys: Mapping[int, int]) -> dict[Place, int]:
         """How far sinks have come in shards, whose last rows are given: a new one begins behind those."""
 

@@ -17,7 +17,7 @@ from fastrunner.base import limits
 from fastrunner.engine.embedded.store.connection import read_all
 from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.seals import DataKeys, NotOpened, Seals, place
-from fastrunner.engine.embedded.store.shared_file import SharedFile
+from fastrunner.engine.embedded.store.shared_file import SharedFile, missing
 from fastrunner.engine.embedded.store.statements import statements_in
 from fastrunner.engine.schedules import Schedule, Trigger
 from fastrunner.errors import AtCapacity, Damaged, ScheduleExists, UnknownSchedule
@@ -52,7 +52,7 @@ class SchedulesFile(SharedFile):
 
     def exists(self) -> bool:
         """Whether any schedule has ever been added: whoever only looks makes no file."""
-        return self.path.exists()
+        return self.path.exists() or bool(missing(self.path))
 
     def add(self, schedule: Schedule, digest: bytes, events_key: int = 0) -> bool:
         """Whether this call has added it; events after a number count. Raises ScheduleExists if another request has;

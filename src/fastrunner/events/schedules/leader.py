@@ -126,25 +126,32 @@ class Leader:
 
     async def _lead(self) -> None:
         # Whoever fired before had a clock of its own.
-        offset_ms = 0
+        offset_ms, trouble = 0, ""
         while True:
             self._wake.clear()
             wait_s = limits.SCHEDULE_LOOK_INTERVAL_S
             if self._file.exists():
-                now_ms = self._wall_ms()
-                if abs(now_ms - int(clock.monotonic_s() * 1000) - offset_ms) > _CLOCK_STEP_MS:
-                    await self._in_thread(lambda: self._file.look_at_all(self._wall_ms()))
-                    self._not_before_s.clear()
-                offset_ms = now_ms - int(clock.monotonic_s() * 1000)
                 try:
+                    offset_ms = await self._follow_clock(offset_ms)
                     wait_s = await self._round(self._wall_ms())
+                    trouble = ""
                 except RunnerError as error:
-                    _log.error("schedules cannot be fired now: %s", error.message)
+                    if error.message != trouble:
+                        _log.error("schedules cannot be fired now: %s", error.message)
+                    trouble = error.message
                     wait_s = limits.SCHEDULE_RETRY_INTERVAL_S
             # Not `wait_for`, which may hold a cancellation back.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
+
+    async def _follow_clock(self, offset_ms: int) -> int:
+        """Has all be looked at if the wall clock, so far from the monotonic one, has stepped; how far it is now."""
+        now_ms = self._wall_ms()
+        if abs(now_ms - int(clock.monotonic_s() * 1000) - offset_ms) > _CLOCK_STEP_MS:
+            await self._in_thread(lambda: self._file.look_at_all(self._wall_ms()))
+            self._not_before_s.clear()
+        return now_ms - int(clock.monotonic_s() * 1000)
 
     async def _round(self, now_ms: int) -> float:
         """Notes what looks have come to, begins new ones; how long the next round can wait, in seconds. Raises

@@ -39,6 +39,11 @@ class OutgoingFile(SharedFile):
         super().__init__(folder / FILE_NAME, SCHEMA)
         self._seals = seals
 
+    @property
+    def may_be_lost(self) -> bool:
+        """See SharedFile, and EventsFile."""
+        return True
+
     def begin(self, names: list[str]) -> dict[str, int]:
         """How far each of the sinks has come that there are now. A new one begins behind what there is."""
 

@@ -263,7 +263,7 @@ class Shard:
         """Ends an execution that cannot go on, with the next commit; `last_sequence` is that of its last stored
         event."""
         execution.broken = True
-        self._refuse_inbox(execution, Damaged(f"execution {execution.execution_id!r} fails: {detail}"))
+        execution.refuse(Damaged(f"execution {execution.execution_id!r} fails: {detail}"))
         self._pronounce(verdicts.failure(execution, last_sequence, self._wall_ms(), detail))
 
     def _set_aside(self, row: Unfinished, suspect: Suspect) -> None:
@@ -299,18 +299,9 @@ class Shard:
         self._verdicts.append(verdict)
         self._plan_commit()
 
-    def _refuse_inbox(self, execution: Execution, error: BaseException) -> None:
-        waiters, execution.waiters = execution.waiters, ()
-        for waiter in waiters:
-            waiter.fail(error)
-        for _, future in execution.inbox:
-            if future is not None:
-                Waiter(future).fail(error)
-        execution.inbox = ()
-
     def _abandon(self, execution: Execution, error: BaseException) -> None:
         execution.broken = True
-        self._refuse_inbox(execution, error)
+        execution.refuse(error)
         if not execution.stored:
             del self.live[execution.execution_id]
             self.unfinished_count -= 1
@@ -487,8 +478,7 @@ class Shard:
             self._unwritten = batch
             self._plan_commit()
             return
-        if refusal is None:
-            refusal = StorageFailed(f"{self.store.path.name} cannot be written: {error}", self._retry_delay_s)
+        refusal = refusal or StorageFailed(f"{self.store.path.name} cannot be written: {error}", self._retry_delay_s)
         _log.error("a commit of shard %d failed, trying again in %.1f s: %s", self.number, self._retry_delay_s, error)
         self._metrics.commit_failures.labels(type(refusal).__name__).inc()
         self._set_refusal(refusal)
@@ -503,10 +493,20 @@ class Shard:
             if execution.accepted is not None and not execution.broken:
                 self._refuse(execution, refusal)
         batch.changes = kept
+        if isinstance(refusal, ShardDamaged):
+            self._disappoint(batch, refusal)
         self._unwritten = batch
         self._retry_handle = asyncio.get_running_loop().call_later(self._retry_delay_s, self._retry)
         self._retry_delay_s = min(2 * self._retry_delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
         self._landings.set()
+
+    def _disappoint(self, batch: Batch, refusal: ShardDamaged) -> None:
+        """Has nobody wait for what no disk that comes back will take; it is kept, and written should it be taken."""
+        for waiter in (each for change in batch.changes for each in change.waiters):
+            waiter.fail(refusal)
+        for execution in self._dirty:
+            execution.refuse_waiters(refusal)
+        self.retention.fail(refusal)
 
     def _refuse(self, execution: Execution, error: BaseException, waiters: Sequence[Waiter] = ()) -> None:
         """Forgets an execution that would have been accepted."""

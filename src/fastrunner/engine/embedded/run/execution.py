@@ -316,6 +316,20 @@ class Execution:
         crash.reach(CrashPoint.BEFORE_TAKING_COMMIT)
         return True
 
+    def refuse_waiters(self, error: BaseException) -> None:
+        """Tells the callers whose commands wait for their commit that it will not come."""
+        waiters, self.waiters = self.waiters, ()
+        for waiter in waiters:
+            waiter.fail(error)
+
+    def refuse(self, error: BaseException) -> None:
+        """Takes nothing more: tells all callers, and forgets what was to come."""
+        self.refuse_waiters(error)
+        for _, future in self.inbox:
+            if future is not None:
+                Waiter(future).fail(error)
+        self.inbox = ()
+
     def _command(self, command: Command, future: "Future[None] | None", now_ms: int) -> None:
         """Applies a command by the state the walk is in now; the caller hears when that state is durable."""
         assert self.walk is not None

@@ -5,7 +5,7 @@ execution alone, because trying again would only stall every other one of the sh
 """
 
 import errno
-import shutil
+import os
 from pathlib import Path
 from typing import Final
 
@@ -69,7 +69,10 @@ def opening_trouble(error: BaseException, path: Path) -> StorageFull | StorageFa
 
 
 def _is_full(path: Path) -> bool:
+    """Whether a disk has no room, or none for another file: some have a number of those from the start."""
     try:
-        return shutil.disk_usage(path.parent).free < limits.SHARD_OPENING_SIZE_BYTES_MAX
+        found = os.statvfs(path.parent)
     except OSError:
         return False
+    has_no_room = found.f_bavail * found.f_frsize < limits.SHARD_OPENING_SIZE_BYTES_MAX
+    return has_no_room or (found.f_files > 0 and not found.f_favail)

@@ -53,6 +53,8 @@ __all__ = ["Counts", "Store", "Unwritable"]
 _log = logging.getLogger(__name__)
 
 _SEE_TO_THE_DISK = "see to the disk and start again"
+_HEADER_SIZE_BYTES = 100
+"""SQLite takes a shorter file for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +150,7 @@ class Store(SpanReader):
             raise faults.opening_trouble(error, self.path) or refused from error
 
     def _open(self) -> Counts:
-        copy = self.path.with_suffix(".ids")
-        if not self.path.exists() and identities.holds_any(copy):
-            raise DataDirectoryRefused(
-                f"{self.path} is missing, and {copy.name} beside it says that it had executions: restore it from a "
-                f"backup, or remove {copy.name} to go on without them"
-            )
+        self._refuse_to_begin_anew()
         mark = wal_check.read_mark(self.path, self._index_files)
         lost = wal_check.put_aside_if_overtaken(self.path, mark)
         self._db, self._journal_pages_max = self.connect(), limits.JOURNAL_PAGES_QUIET_MAX
@@ -182,6 +179,17 @@ class Store(SpanReader):
         running = self._db.execute(QUERIES["count_running"]).get
         finished = self._db.execute(QUERIES["count_finished"]).get
         return Counts(execution_key_last, unfinished, unfinished - running, finished)
+
+    def _refuse_to_begin_anew(self) -> None:
+        """Raises DataDirectoryRefused if the file is not there, or without even a header, and had executions: SQLite
+        would make it anew, and remove the journal beside it."""
+        copy = self.path.with_suffix(".ids")
+        is_there = self.path.exists()
+        if identities.holds_any(copy) and (not is_there or self.path.stat().st_size < _HEADER_SIZE_BYTES):
+            raise DataDirectoryRefused(
+                f"{self.path} is {'empty' if is_there else 'missing'}, and {copy.name} beside it says that it had "
+                f"executions: restore it from a backup, or remove {copy.name} to go on without them"
+            )
 
     def _keep_journal(self) -> None:
         try:

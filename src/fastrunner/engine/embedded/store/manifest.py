@@ -31,6 +31,7 @@ from typing import Final
 
 import orjson
 
+from fastrunner.base import limits
 from fastrunner.base.clock import wall_ms
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "DataDirectory",
     "DataDirectoryRefused",
     "check_keys",
+    "is_of_runners",
     "keep_only_key",
     "locked",
     "open_data_directory",
@@ -112,11 +114,14 @@ def open_data_directory(
     read it, if it cannot be written, or if a key is missing.
     """
     try:
+        _refuse_if_too_long(folder)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_if_open_to_others(folder)
         descriptor = _lock(folder)
-    except OSError as error:
-        raise DataDirectoryRefused(f"data directory {folder} cannot be used: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:
+        # A circle of links is no OSError to all versions of Python.
+        reason = _trouble(folder, error) if isinstance(error, OSError) else f"data directory {folder}: {error}"
+        raise DataDirectoryRefused(reason) from error
     try:
         _close_to_others(folder)
         found = _read_manifest(folder) or _Manifest(0)
@@ -129,7 +134,7 @@ def open_data_directory(
             _write_manifest(folder, manifest)
     except OSError as error:
         os.close(descriptor)
-        raise DataDirectoryRefused(f"data directory {folder} cannot be used: {error.strerror}") from error
+        raise DataDirectoryRefused(_trouble(folder, error)) from error
     except BaseException:
         os.close(descriptor)
         raise
@@ -178,9 +183,36 @@ def read_sealing_keys(folder: Path) -> Mapping[str, str]:
 def _refuse_if_open_to_others(folder: Path) -> None:
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & _OTHERS:
+        chmod = f"run `chmod 700 {shlex.quote(str(folder))}`, or " if is_of_runners(folder) else ""
         raise DataDirectoryRefused(
             f"data directory {folder} is open to others than its owner (mode {mode:04o}), and what clients send lies "
-            f"in it: run `chmod 700 {shlex.quote(str(folder))}`, or set FASTRUNNER_DATA_DIR to a new directory below it"
+            f"in it: {chmod}set FASTRUNNER_DATA_DIR to a new directory below it"
+        )
+
+
+def is_of_runners(folder: Path) -> bool:
+    """Whether nothing but a runner's files is in a folder that exists: nobody is told to close another's, `/`, say."""
+    return (folder / MANIFEST_NAME).exists() or not any(folder.iterdir())
+
+
+def _trouble(folder: Path, error: OSError) -> str:
+    """Why a folder cannot be used, and whose it is where that is the reason."""
+    reason = str(error.strerror)
+    with suppress(OSError):
+        if isinstance(error, FileExistsError):
+            reason = "it is a link that leads nowhere" if folder.is_symlink() else "it is no directory"
+        elif isinstance(error, PermissionError) and folder.stat().st_uid != os.geteuid():
+            reason += f": it belongs to user {folder.stat().st_uid}, and the runner is user {os.geteuid()}"
+    return f"data directory {folder} cannot be used: {reason}"
+
+
+def _refuse_if_too_long(folder: Path) -> None:
+    size_bytes = len(os.fsencode(folder.resolve()))
+    if size_bytes > limits.DATA_DIRECTORY_PATH_SIZE_BYTES_MAX:
+        raise DataDirectoryRefused(
+            f"the path of the data directory has {size_bytes} bytes, and SQLite takes "
+            f"{limits.DATA_DIRECTORY_PATH_SIZE_BYTES_MAX} at most: set FASTRUNNER_DATA_DIR to a shorter one, or to a "
+            f"directory that is nearer: {folder}"
         )
 
 

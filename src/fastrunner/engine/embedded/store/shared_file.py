@@ -7,6 +7,8 @@ Rules:
   short keyed reads of the last commit.
 - A connection is opened when it is first needed, and again after it could not be: a disk that fails for a while refuses
   what needs the file, and nothing else.
+- What is written into a file that is not where it was is lost with the process: it is refused. The lock file says
+  whether the file has been made: where it is missing then, it is not begun anew in silence.
 """
 
 import fcntl
@@ -18,17 +20,46 @@ from typing import BinaryIO, Final, TypeVar
 import apsw
 
 from fastrunner.base import limits
+from fastrunner.base.folders import GONE, Identity, identity_of
 from fastrunner.engine.embedded.store import faults
 from fastrunner.engine.embedded.store.connection import connect
 from fastrunner.engine.embedded.store.journal_keeper import JournalKeeper
 from fastrunner.engine.embedded.store.statements import named
 from fastrunner.errors import StorageFailed, StorageFull
 
-__all__ = ["SharedFile"]
+__all__ = ["SharedFile", "identity_of_database", "missing"]
 
 T = TypeVar("T")
 
 _QUERIES: Final[Mapping[str, str]] = named("shared")
+_IS_MADE: Final = b"made"
+_HEADER_SIZE_BYTES: Final = 100
+"""SQLite takes a shorter file for a new one."""
+
+
+def identity_of_database(path: Path) -> Identity | None:
+    """As `identity_of`; None for a file that has been emptied, too."""
+    try:
+        if path.stat().st_size < _HEADER_SIZE_BYTES:
+            return None
+    except OSError:
+        return None
+    return identity_of(path)
+
+
+def missing(path: Path) -> str:
+    """Why such a file is not begun anew, in words; empty if it is there, or has never been."""
+    lock = path.with_suffix(".lock")
+    try:
+        has_been = lock.stat().st_size > 0
+    except OSError:
+        return ""
+    if identity_of_database(path) is not None or not has_been:
+        return ""
+    return (
+        f"{path} is {'empty' if path.exists() else 'missing'}, and {lock.name} beside it says that there was more: "
+        f"stop the runner and restore it from a backup, or remove {lock.name} to go on without what it held"
+    )
 
 
 class SharedFile:
@@ -41,6 +72,8 @@ class SharedFile:
         self._connection: apsw.Connection | None = None
         self._lock: BinaryIO | None = None
         self._keeper: JournalKeeper | None = None
+        self._identities = {each: identity_of(each) for each in (path.parent,) if each.exists()}
+        """Of the folder, and of the files that the connection has open."""
 
     def tried(self, action: Callable[[apsw.Connection], T]) -> T:
         """What an action on the file gives."""
@@ -58,6 +91,9 @@ class SharedFile:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            # Its journal goes with the last connection.
+            for path in self._files:
+                self._identities.pop(path, None)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -67,17 +103,40 @@ class SharedFile:
         """From how many pages on its journal is folded into it."""
         return limits.SHARED_JOURNAL_PAGES_MAX
 
+    @property
+    def may_be_lost(self) -> bool:
+        """Whether a new file may take the place of one that is missing."""
+        return False
+
     def prepare(self, db: apsw.Connection) -> None:
         """What a file needs beside its schema, within the lock; for whoever has such."""
 
     def _db(self) -> apsw.Connection:
+        self._look()
         if self._connection is None:
             if self._lock is None:
-                self._lock = self.path.with_suffix(".lock").open("wb")
+                self._lock = self.path.with_suffix(".lock").open("ab")
             # One after the other: who makes the file a journal of its kind waits for nobody who does the same.
             with _turn(self._lock):
+                if lost := missing(self.path):
+                    raise StorageFailed(lost, limits.COMMIT_RETRY_DELAY_S_MAX)
                 self._connection = self._prepared(connect(self.path))
+                self._identities |= {path: identity_of(path) for path in self._files if path.exists()}
+                if not self.may_be_lost and not self._lock.tell():
+                    self._lock.write(_IS_MADE)
+                    self._lock.flush()
         return self._connection
+
+    def _look(self) -> None:
+        """Raises StorageFailed if something is not where it was."""
+        for path, identity in self._identities.items():
+            found = identity_of_database(path) if path == self.path else identity_of(path)
+            if found != identity:
+                raise StorageFailed(GONE.format(path), limits.COMMIT_RETRY_DELAY_S_MAX)
+
+    @property
+    def _files(self) -> list[Path]:
+        return [self.path.with_name(f"{self.path.name}{ending}") for ending in ("", "-wal", "-shm")]
 
     def _prepared(self, connection: apsw.Connection) -> apsw.Connection:
         try:
