@@ -108,6 +108,19 @@ def test_the_clock_goes_back() -> None:
     assert firing.look(BEGIN_MS + 120_000) == [120]
 
 
+def test_the_clock_goes_back_to_before_the_schedule_was_added() -> None:
+    """It was added while the clock was wrong, and fires on when that is set right, after a step more and at once."""
+    for fired_count in (0, 10):
+        firing = every()
+        for second in range(1, fired_count + 1):
+            assert firing.look(BEGIN_MS + second * 1000) == [second]
+        back_ms = BEGIN_MS - DAY_MS
+        found = [second for ms in range(0, 20_000, 130) for second in firing.look(back_ms + ms)]
+        assert found == list(range(1 - DAY_MS // 1000, 20 - DAY_MS // 1000))
+        assert all(each.endswith("~1") for each in firing.ids[fired_count:])
+        assert firing.missed_count == 0
+
+
 def test_the_clock_goes_back_under_a_cron_expression() -> None:
     """A minute's fire is the minute's: after a small step it is not asked for, after a large one its id is the same."""
     firing = Firing(schedule(Trigger(cron="* * * * *")))

@@ -7,9 +7,10 @@ Theory of operation: each trigger remembers the latest moment that is settled. W
 on time or missed; the policy says what becomes of the missed ones. A moment is settled when its execution has been
 accepted, so after a crash the same moments come again, with the same ids.
 
-Rules: nothing here reads a clock or a file. Moments of `every` lie on a grid that begins when the schedule was added.
-A clock that goes back repeats moments: those of cron have the ids they had, so what ran runs no more; those of `every`
-get another generation, so that there is no gap until the clock is where it was.
+Rules: nothing here reads a clock or a file. Moments of `every` lie on a grid that begins when the schedule was added,
+and goes on before that where the clock does. A clock that goes back repeats moments: those of cron have the ids they
+had, so what ran runs no more; those of `every` get another generation, so that there is no gap until the clock is where
+it was.
 """
 
 from collections.abc import Iterator, Sequence
@@ -208,7 +209,8 @@ def backfilled(schedule: Schedule, from_ms: int, until_ms: int) -> Sequence[Fire
     fires: list[Fire] = []
     for kind in _kinds(schedule):
         if kind != _AFTER:
-            moments = _moments(schedule, kind, from_ms - 1)
+            after_ms = from_ms - 1 if kind == _CRON else max(from_ms - 1, schedule.added_ms)
+            moments = _moments(schedule, kind, after_ms)
             for moment in islice(moments, limits.SCHEDULE_BACKFILL_MAX + 1):
                 if moment >= until_ms:
                     break
@@ -327,7 +329,7 @@ def _moments(schedule: Schedule, kind: str, after_ms: int) -> Iterator[int]:
         yield from _cron(schedule).after(after_ms)
         return
     step_ms, begin_ms = schedule.trigger.every_ms, schedule.added_ms
-    moment = begin_ms + max(1, (after_ms - begin_ms) // step_ms + 1) * step_ms
+    moment = begin_ms + ((after_ms - begin_ms) // step_ms + 1) * step_ms
     while True:
         yield moment
         moment += step_ms
