@@ -192,9 +192,11 @@ def submission(execution_id: str, text: str = SET, **changes: Any) -> Submission
 async def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> None:
     """Waits until `condition` holds, failing with `what` after `timeout_s`."""
     deadline_s = clock.monotonic_s() + timeout_s
+    pause_s = 0.002
     while not condition():
         assert clock.monotonic_s() < deadline_s, f"waited {timeout_s} s for: {what}"
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 1.1, 0.02)
 
 
 async def until_status(
