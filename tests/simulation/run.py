@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,12 @@ _NARROW = {
     "EVENT_TYPES_ABSENT_MAX": (1, 1_000),
 }
 """Bounds of listeners, some so narrow that a few events reach them."""
+
+
+@cache
+def _common() -> Config:
+    """Settings that all lives share; to read them from the environment takes as long as some lives do."""
+    return Config(stigmer_service_endpoint="localhost:1", run_allowed="shell")
 
 
 @dataclass(frozen=True)
@@ -118,16 +124,15 @@ class Simulation:
         """Settings of the next life. In the last one there is room for all, also beside those that stay paused."""
         rng = self.world.rng
         executions_max = 1_000 if self.world.calm else rng.choice((3, 1_000))
-        return Config(
-            data_dir=self._folder,
-            stigmer_service_endpoint="localhost:1",
-            executions_max=executions_max,
-            parked_resident_max=rng.choice((0, 1, 1_000)),
-            event_retention_s=1e6 if self._remembers else 3.0,
-            cancel_grace_s=rng.choice((0.0, 0.5, 30.0)),
-            run_allowed="shell",
-            retention_count=rng.choice((0, 1, 3)) if self.world.forgets else 100_000,
-        )
+        changes = {
+            "data_dir": self._folder,
+            "executions_max": executions_max,
+            "parked_resident_max": rng.choice((0, 1, 1_000)),
+            "event_retention_s": 1e6 if self._remembers else 3.0,
+            "cancel_grace_s": rng.choice((0.0, 0.5, 30.0)),
+            "retention_count": rng.choice((0, 1, 3)) if self.world.forgets else 100_000,
+        }
+        return _common().model_copy(update=changes)
 
     def run(self) -> Verdict:
         """All lives, then the verdict."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, Field, FilePath, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fastrunner.base.checks import encodable, host_and_port, sendable
 
@@ -116,3 +116,15 @@ class DataSettings(BaseSettings):
     data_key_file: FilePath | None = variable("FASTRUNNER_DATA_KEY_FILE", None)
     """File with the keys that seal what workflows have in the data directory; see docs/security.md. `fastrunner data
     key` makes one; read at start."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given and the environment alone: a .env that there is not takes as long to look through as that."""
+        return init_settings, env_settings
