@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +28,7 @@ from fastrunner.service.health import HEALTH_SERVICE
 from fastrunner.service.methods import METHOD_OF_PATH, Method
 from fastrunner.service.reflection import REFLECTION_SERVICES
 from fastrunner.web.app import build_app
+from tests.integration import commands
 from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, logged_until, running, until
 
 OK, DENIED, UNKNOWN = grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
@@ -352,15 +352,7 @@ def test_metrics_may_be_open(tmp_path: Path) -> None:
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command, as somebody with this environment runs it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FASTRUNNER_")}
-    return subprocess.run(
-        [sys.executable, "-m", "fastrunner", *arguments],
-        cwd=ROOT,
-        env={**inherited, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return commands.fastrunner(*arguments, environment={**inherited, **environment})
 
 
 def test_commands_send_a_token(runner: RunnerProcess, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import ROOT, RunnerProcess, running, until
 
 GREETING = """\
@@ -45,18 +46,6 @@ document: {dsl: 1.0.3, namespace: test, name: unquoted, version: 1.0.0}
 do:
 - first: {set: {amount: ${ .amount }}}
 """
-
-
-def fastrunner(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "fastrunner", *arguments],
-        cwd=ROOT,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_a_document_that_is_run_hears_what_it_emits(tmp_path: Path) -> None:

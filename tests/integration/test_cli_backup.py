@@ -14,9 +14,9 @@ import pytest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.data.backup import backup
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
+from tests.integration.commands import fastrunner
 from tests.integration.engines import SET
 from tests.integration.runner_process import ROOT, RunnerProcess, until
-from tests.integration.test_cli import fastrunner
 from tests.integration.test_placement_runner import Connection, connections, ready, start
 
 WAITING = "document: {dsl: 1.0.3, namespace: n, name: w, version: 1.0.0}\ndo:\n- pause: {wait: {hours: 1}}\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import SERVE, RunnerProcess, running, until
-from tests.integration.test_cli import fastrunner
 
 WAIT = "document: {{dsl: 1.0.3, namespace: n, name: {name}, version: 1.0.0}}\ndo:\n- pause: {{wait: {{hours: 1}}}}\n"
 

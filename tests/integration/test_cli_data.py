@@ -20,9 +20,9 @@ from fastrunner.engine.schedules import Schedule, ScheduleOptions, Trigger
 from fastrunner.events.schedules.file import SchedulesFile
 from fastrunner.registry.file import RegistryFile
 from tests.golden import make
+from tests.integration.commands import fastrunner
 from tests.integration.engines import document, engine_on, submission
 from tests.integration.runner_process import ROOT
-from tests.integration.test_cli import fastrunner
 
 UNFINISHED = {"calling", "far", "hearing", "waiting", "paused", "large", "posting", "parent", "parent~1", "told"}
 COMPLETED = {"finished", "result", "traced", "last"}

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import ROOT, SERVE, running, until
 
 CERTIFICATE = ROOT / "tests" / "certificates" / "server.pem"
@@ -24,15 +25,8 @@ CERTIFICATE = ROOT / "tests" / "certificates" / "server.pem"
 def doctor(folder: Path, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit code, and the findings by what was looked at."""
     given = {"FASTRUNNER_DATA_DIR": str(folder), "GRPC_PORT": "0", "FASTRUNNER_HTTP_PORT": "0", **variables}
-    done = subprocess.run(
-        [sys.executable, "-m", "fastrunner", "doctor", "--json"],
-        cwd=ROOT,
-        env={**os.environ, **given},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stderr == b"", done.stderr.decode()
+    done = fastrunner("doctor", "--json", environment={**os.environ, **given})
+    assert done.stderr == ""
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     return done.returncode, {row["what"]: row for row in rows}
 

@@ -1,7 +1,6 @@
 """`fastrunner validate --fix` and `--diff`: what is rewritten, what stays, to the byte."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from fastrunner._core import validate
 from fastrunner.cli.fixes import fixed
 from fastrunner.cli.outdated import OUTDATED
 from tests.core.documents import CONFORMANCE
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import ROOT
 
 HEAD = "document: {dsl: 1.0.3, namespace: test, name: a, version: 1.0.0}\nuse: {secrets: [api]}\n"
@@ -143,10 +143,7 @@ def test_documents_without_problems_stay() -> None:
 
 
 def _run(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "fastrunner", "validate", *arguments],
-        cwd=ROOT, input=text, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return fastrunner("validate", *arguments, text=text)
 
 
 def test_a_list_of_arguments_gives_a_process_the_same(tmp_path: Path) -> None:
@@ -156,8 +153,7 @@ def test_a_list_of_arguments_gives_a_process_the_same(tmp_path: Path) -> None:
     printed = []
     for text in (before, fixed(before.encode())[0].decode()):
         (tmp_path / "a.yaml").write_text(text)
-        command = [sys.executable, "-m", "fastrunner", "run", str(tmp_path / "a.yaml"), "--input", '{"x": "y z"}']
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        done = fastrunner("run", str(tmp_path / "a.yaml"), "--input", '{"x": "y z"}')
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout)
     assert printed[0] == printed[1]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fastrunner.base.printable import escaped_json, printable
+from tests.integration import commands
 from tests.integration.runner_process import ROOT, RunnerProcess, running, until
 from tests.integration.test_cli import GREETING, LONG
 
@@ -61,16 +62,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[R
 
 def fastrunner(runner: RunnerProcess, *arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
     """The command, told of the runner by the environment."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "FASTRUNNER_TARGET": runner.target},
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return commands.fastrunner(*arguments, text=text, environment={**os.environ, "FASTRUNNER_TARGET": runner.target})
 
 
 def on_terminal(runner: RunnerProcess, columns: int, *arguments: str, code: int = 0) -> list[str]:

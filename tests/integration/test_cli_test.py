@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import ROOT
-from tests.integration.test_cli import fastrunner
 
 FOLDER = ROOT / "examples" / "scenarios"
 DOCUMENT = """\

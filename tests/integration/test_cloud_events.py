@@ -5,7 +5,6 @@ import base64
 import json
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -28,7 +27,8 @@ from fastrunner.base import limits
 from fastrunner.engine.embedded.store.seals import DataKeys, Seals
 from fastrunner.events.bus import EventBus, StoredEvent
 from fastrunner.service.methods import COMMAND_SERVICE, spellings
-from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, running, until
+from tests.integration.commands import fastrunner
+from tests.integration.runner_process import SERVE, RunnerProcess, running, until
 from tests.outside import require_tool
 
 SEND = f"/{COMMAND_SERVICE}/SendEvents"
@@ -464,15 +464,7 @@ def test_a_sealed_runner(tmp_path: Path) -> None:
 
 
 def command(runner: RunnerProcess, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fastrunner", "send-event", *arguments, "--target", runner.target],
-        cwd=ROOT,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return fastrunner("send-event", *arguments, "--target", runner.target, text=stdin)
 
 
 def test_the_command_sends_an_event(runner: RunnerProcess) -> None:

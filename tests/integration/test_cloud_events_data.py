@@ -17,8 +17,8 @@ from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.events.bus import EventBus
 from fastrunner.events.file import checksum_of
 from fastrunner.events.sinks.file import OutgoingFile
+from tests.integration.commands import fastrunner
 from tests.integration.engines import engine_on
-from tests.integration.test_cli import fastrunner
 
 CANARY = "canary-of-an-event"
 EVENTS = [

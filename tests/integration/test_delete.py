@@ -20,6 +20,7 @@ from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import UnknownExecution, WrongState
 from tests.integration.callbacks import receiving
+from tests.integration.commands import fastrunner
 from tests.integration.engines import SET, WAIT, document, engine_on, folder, submission, until_status
 from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, running, until
 from tests.integration.test_callback_engine import reporting_engine
@@ -158,13 +159,6 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
         started.wait_ready()
         until(started.ready)
         yield started
-
-
-def fastrunner(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "fastrunner", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
 
 
 def listed(runner: RunnerProcess) -> list[str]:

@@ -1,10 +1,9 @@
 """A workflow with functions of its own, as a client sees it: through restarts of the engine, and from the command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.integration.commands import fastrunner
 from tests.integration.engines import (
     Performer,
     all_events,
@@ -15,7 +14,6 @@ from tests.integration.engines import (
     until,
     until_status,
 )
-from tests.integration.runner_process import ROOT
 
 DOCUMENT = """\
 document: {dsl: '1.0.3', namespace: tests, name: pets, version: '1.0.0'}
@@ -66,10 +64,7 @@ def test_the_command_shows_functions_below_their_calls(tmp_path: Path) -> None:
             "call: http\n      with: {method: get, endpoint: 'http://127.0.0.1:1/pets/{id}'}", "set: {answer: 1}"
         )
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "fastrunner", "run", str(file), "--input", '{"numbers": [1]}'],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = fastrunner("run", str(file), "--input", '{"numbers": [1]}')
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["last"] == {"answer": 1}
     assert "getPet" in done.stderr

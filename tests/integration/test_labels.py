@@ -4,7 +4,6 @@ no receiver hears of."""
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from fastrunner.base import limits
 from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.errors import IdTaken, WrongState
+from tests.integration import commands
 from tests.integration.callbacks import receiving
 from tests.integration.engines import SET, WAIT, engine_on, folder, submission, until_status
-from tests.integration.runner_process import ROOT, SERVE, RunnerProcess, running, until
+from tests.integration.runner_process import SERVE, RunnerProcess, running, until
 from tests.integration.test_callback_engine import reporting_engine
 
 DESCRIBED = SET.replace("  version: '1.0.0'\n", "  version: '1.0.0'\n  metadata: {owner: Ada, since: 2.50}\n")
@@ -98,10 +98,7 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
 
 def test_the_command_labels_and_finds(runner: RunnerProcess, tmp_path: Path) -> None:
     def fastrunner(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "fastrunner", *arguments, "--target", runner.target],
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return commands.fastrunner(*arguments, "--target", runner.target)
 
     file = tmp_path / "described.yaml"
     file.write_text(DESCRIBED)

@@ -18,9 +18,9 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.base.clock import monotonic_s
 from tests.golden import make
+from tests.integration.commands import fastrunner
 from tests.integration.engines import SET
 from tests.integration.runner_process import SERVE, RunnerProcess, running, until
-from tests.integration.test_cli import fastrunner
 from tests.integration.wire import path
 
 _OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)

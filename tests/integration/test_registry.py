@@ -12,8 +12,8 @@ import pytest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import SERVE, RunnerProcess, running, until
-from tests.integration.test_cli import fastrunner
 from tests.integration.test_placement_runner import Connection, connections, ready, start, stop
 from tests.integration.wire import refusal
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import grpc
 
 from fastrunner.access.sealing import add_key
+from tests.integration.commands import fastrunner
 from tests.integration.engines import SET
 from tests.integration.runner_process import RunnerProcess, children, running, until
-from tests.integration.test_cli import fastrunner
 from tests.integration.test_cli_backup import WAITING, known
 from tests.integration.test_cli_doctor import doctor
 from tests.integration.test_placement_runner import Connection, connections, ready

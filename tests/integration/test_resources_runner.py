@@ -10,10 +10,10 @@ import grpc
 import pytest
 from aiohttp import web
 
+from tests.integration.commands import fastrunner
 from tests.integration.engines import until as until_true
 from tests.integration.http_calls import Remote, serve
 from tests.integration.runner_process import until
-from tests.integration.test_cli import fastrunner
 from tests.integration.test_placement_runner import code_of, connections, ready, start, stop
 from tests.integration.test_subflows_runner import ended
 

@@ -21,8 +21,8 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import schedules_pb2 as s
 from fastrunner.access.callers import line_of
 from fastrunner.cli.client import COMMANDS, QUERIES, REGISTRY
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import SERVE, RunnerProcess, running, until
-from tests.integration.test_cli import fastrunner
 
 DEADLINE_S = 60.0
 

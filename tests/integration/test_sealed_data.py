@@ -27,9 +27,9 @@ from fastrunner.engine.embedded.store.manifest import (
 from fastrunner.engine.schedules import Schedule, ScheduleOptions, Trigger
 from fastrunner.errors import IdTaken
 from fastrunner.events.schedules.file import SchedulesFile
+from tests.integration.commands import fastrunner
 from tests.integration.engines import all_events, document, engine_on, submission, until_status
 from tests.integration.runner_process import SERVE, RunnerProcess, running
-from tests.integration.test_cli import fastrunner
 
 CANARY = "canary-7d1f"
 ECHO = document("  - keep:\n      set: {kept: '${ .in }', env: '${ $runtime.metadata.env.K }'}\n", "echo")

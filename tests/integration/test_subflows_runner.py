@@ -15,8 +15,8 @@ from aiohttp import web
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import messages_pb2 as m
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import registry_pb2 as r
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import RunnerProcess
-from tests.integration.test_cli import fastrunner
 from tests.integration.test_placement_runner import Connection, connections, ready, start, stop
 
 FINAL = {"completed", "failed", "cancelled"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.commands import fastrunner
 from tests.integration.runner_process import ROOT
-from tests.integration.test_cli import fastrunner
 
 FOLDER = ROOT / "examples" / "tasks"
 OUTPUTS: dict[str, Any] = {
