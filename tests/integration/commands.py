@@ -88,7 +88,7 @@ def _serve(listener: socket.socket) -> None:
     """Forks until stdin ends. Comes back in each process that is to be a command."""
     _load()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+    while 0 not in select.select([listener.fileno(), 0], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
