@@ -68,9 +68,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
-    with running(tmp_path / "data", ["-m", "fastrunner", "serve"]) as started:
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunnerProcess]:
+    with running(tmp_path_factory.mktemp("cli") / "data", ["-m", "fastrunner", "serve"]) as started:
         started.wait_ready()
         until(started.ready)
         yield started
