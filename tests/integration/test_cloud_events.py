@@ -508,7 +508,7 @@ def test_the_command_sends_what_is_in_a_file(runner: RunnerProcess, tmp_path: Pa
     ("arguments", "stdin", "code", "words"),
     [
         ([], "", 2, "say what happened: --type, or the FILE of an event"),
-        (["--type", "x", "--data", "{"], "", 2, "not JSON"),
+        (["--type", "x", "--data", "{"], "", 2, "--data: not JSON"),
         (["-"], "{", 2, "not JSON"),
         (["-"], "[5]", 2, "event 0 is no JSON object"),
         (["-", "--id", "1"], "[{}, {}]", 2, "several events cannot have one id"),

@@ -49,22 +49,23 @@ def read_document(file: Path) -> bytes:
     return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
 
 
-def read_input(value: str | None, document: Path | None) -> str:
-    """JSON text from `--input`: JSON itself, `@file` for a file of JSON, `@-` for stdin; empty if there is none."""
+def read_input(value: str | None, document: Path | None, option: str = "--input") -> str:
+    """JSON text from `--input`, or an option like it: JSON itself, `@file` for a file of JSON, `@-` for stdin; empty if
+    there is none."""
     if value is None:
         return ""
     if value == "@-" and str(document) == "-":
-        raise click.BadParameter("stdin holds the document already; give a file", param_hint="--input")
+        raise click.BadParameter("stdin holds the document already; give a file", param_hint=option)
     import orjson
 
     try:
         text = read_document(Path(value[1:])) if value.startswith("@") else value.encode("utf-8", "surrogateescape")
         orjson.loads(text)
     except OSError as error:
-        raise click.BadParameter(f"cannot read {value[1:]}: {error.strerror}", param_hint="--input") from None
+        raise click.BadParameter(f"cannot read {value[1:]}: {error.strerror}", param_hint=option) from None
     except orjson.JSONDecodeError as error:
         raise click.BadParameter(
-            f"not JSON: {error}; give JSON such as '{{\"id\": 1}}', @file, or @- for stdin", param_hint="--input"
+            f"not JSON: {error}; give JSON such as '{{\"id\": 1}}', @file, or @- for stdin", param_hint=option
         ) from None
     return text.decode()
 

@@ -49,9 +49,8 @@ def bulk_options(command: Any) -> Any:
         click.option("--rate", default=100.0, show_default=True, type=Number(0.1, 10_000),
                      help="With --where: at most so many per second."),
         click.option("--where", multiple=True, metavar="KEY=VALUE",
-                     help="Instead of an id all with this; repeatable, all of it is to hold, of statuses one. KEY is one of "
-                     f"{', '.join(_KEYS)}; "
-                     "of a label --where label=NAME=VALUE."),
+                     help="Instead of an id all with this; repeatable, all of it is to hold, of statuses one. "
+                     f"KEY is one of {', '.join(_KEYS)}; of a label --where label=NAME=VALUE."),
     ):  # fmt: skip
         command = option(command)
     return command

@@ -53,7 +53,7 @@ def send_event(
     given = {"type": event_type, "source": source, "id": event_id, "subject": subject, **read_pairs(attributes)}
     options = {name: value for name, value in given.items() if value is not None}
     if data is not None:
-        options["data"] = _loaded(read_input(data, file), "--data")
+        options["data"] = _loaded(read_input(data, file, "--data"), "--data")
     if file is None and event_type is None:
         raise click.UsageError("say what happened: --type, or the FILE of an event")
     events = [_complete(event, options) for event in ([{}] if file is None else _read(file))]
