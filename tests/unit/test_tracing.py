@@ -581,3 +581,16 @@ async def test_what_cannot_be_written_is_in_memory_alone(tmp_path: Path, caplog:
     kept.settled(_numbered(1)[0].span_id)
     kept.close()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_variables_for_traces_alone_say_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other exporters would go by them."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ENDPOINT)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
+    assert load_config().traces
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+    with pytest.raises(ConfigurationError, match="TRACES_PROTOCOL is not read: say it by OTEL_EXPORTER_OTLP_PROTOCOL"):
+        load_config()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert not load_config().traces

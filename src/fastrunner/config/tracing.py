@@ -3,6 +3,8 @@
 Rule: a variable of OpenTelemetry that would have another exporter do otherwise is refused here, or read.
 """
 
+import os
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 from urllib.parse import unquote, urlsplit
@@ -17,6 +19,8 @@ from fastrunner.config.fields import DataSettings, readable, secret, variable
 __all__ = ["TraceSampler", "TracingSettings"]
 
 _KEY_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.")
+_OF_TRACES: Final = ("ENDPOINT", "PROTOCOL", "HEADERS", "CERTIFICATE")
+"""What OpenTelemetry's exporters let traces have of their own, as OTEL_EXPORTER_OTLP_TRACES_ENDPOINT."""
 _KEYS_OF_GRPC: Final = ("te", "content-type")
 """What gRPC sends of its own, beside all that begins with grpc-."""
 
@@ -151,6 +155,16 @@ class TracingSettings(DataSettings):
         """Raises ValueError for what tracing needs and is not there."""
         if self.traces and self.otel_certificate is not None:
             check_authorities("OTEL_EXPORTER_OTLP_CERTIFICATE", self.otel_certificate)
+        if self.traces:
+            _check_unread({name.upper(): value for name, value in os.environ.items()})
         refusal = tracing_refusal() if self.traces else ""
         if refusal:
             raise ValueError(f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and {refusal}; or unset it, and nothing is traced")
+
+
+def _check_unread(environment: Mapping[str, str]) -> None:
+    """Raises ValueError for a variable that would go before another one in other exporters, and says something else."""
+    for what in _OF_TRACES:
+        name, own = f"OTEL_EXPORTER_OTLP_{what}", environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{what}")
+        if own and own != environment.get(name, "grpc" if what == "PROTOCOL" else None):
+            raise ValueError(f"OTEL_EXPORTER_OTLP_TRACES_{what} is not read: say it by {name}, and unset this one")
