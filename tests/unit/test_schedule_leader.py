@@ -205,6 +205,29 @@ async def test_one_leads_and_another_takes_over(tmp_path: Path, file: SchedulesF
     await bus.close()
 
 
+async def test_a_lock_that_cannot_be_opened_is_told_once(
+    tmp_path: Path,
+    file: SchedulesFile,
+    runner: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody fires meanwhile; whoever may open it again does."""
+    monkeypatch.setattr(limits, "SCHEDULE_LOOK_INTERVAL_S", 0.01)
+    (tmp_path / "schedules.leader").mkdir()
+    file.add(schedule(), b"")
+    bus = EventBus(tmp_path, lambda: None, Seals(), 600)
+    leader = Leader(tmp_path, SchedulesFile(tmp_path), Executions(runner.call), bus, Metrics())
+    leader.start()
+    await until(lambda: "schedules.leader cannot be opened: Is a directory" in caplog.text)
+    await asyncio.sleep(0.05)
+    assert caplog.text.count("cannot be opened") == 1
+    (tmp_path / "schedules.leader").rmdir()
+    await until(lambda: bool(runner.started))
+    await leader.stop()
+    await bus.close()
+
+
 async def test_events_start_executions_once_each(tmp_path: Path, file: SchedulesFile, runner: Runner) -> None:
     """More of them than are taken at a time; while none is taken, and when another one takes over, none is lost."""
     bus = EventBus(tmp_path, lambda: None, Seals(), 600)

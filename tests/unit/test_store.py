@@ -1,6 +1,7 @@
 """The shard's file and what is beside it: statements, rows, locks, the data directory's manifest, shard numbers."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -454,6 +455,38 @@ def test_folder_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, n
         open_data_directory(tmp_path / name, 1)
     assert not (tmp_path / "nothing").exists()
     assert not (tmp_path / "long").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("shard-0000.db", 0o400),
+        ("shard-0000.ids", 0),
+        ("registry.lock", 0o400),
+        ("schedules.leader", 0),
+        ("lock", 0),
+        ("manifest.json", 0),
+    ],
+)
+def test_file_that_may_not_be_written_is_refused_with_the_reason(tmp_path: Path, name: str, mode: int) -> None:
+    """By its name, and not as a disk that fails."""
+    data_dir = tmp_path / "data"
+    open_data_directory(data_dir, 1).close()
+    (data_dir / name).touch()
+    (data_dir / name).chmod(mode)
+    # What root may do in spite of modes is taken from it.
+    drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if drop and shutil.which("setpriv") is None:
+        pytest.skip("root may write whatever the mode is, and there is no setpriv")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory\n"
+        "try: open_data_directory(Path(sys.argv[1]), 1)\n"
+        "except DataDirectoryRefused as refused: print(refused)\n"
+    )
+    command = [*drop, sys.executable, "-c", script, str(data_dir)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert f"cannot be used: Permission denied: {data_dir / name} has mode {mode:04o}" in told
 
 
 def test_nobody_is_told_to_close_what_is_no_runners(tmp_path: Path) -> None:

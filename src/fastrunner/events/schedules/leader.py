@@ -64,6 +64,8 @@ class Leader:
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._not_before_s: dict[str, float] = {}
         self._notes: list[Note] = []
+        self._refused_with: int | None = None
+        """Why the lock could not be opened, which is told once."""
         self._wake = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
 
@@ -102,8 +104,12 @@ class Leader:
         """The lock's descriptor; -1 if another one has it."""
         try:
             descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
+        except OSError as error:
+            if error.errno != self._refused_with:
+                _log.error("schedules cannot be fired now: %s cannot be opened: %s", self._lock_path, error.strerror)
+            self._refused_with = error.errno
             return -1
+        self._refused_with = None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -66,6 +66,9 @@ RESTORING: Final = ".restoring"
 LOCK_NAME: Final = "lock"
 _OF_FILES: Final = re.compile(r"lock|.*\.(json|new|db|db-wal|db-shm|ids|marks|lock|leader|restoring)")
 """What files are called, those that come and go as well; no folder is."""
+_WRITTEN: Final = re.compile(r".*\.(db|db-wal|db-shm|ids|lock|leader)")
+"""What is opened for writing, and cannot be done without."""
+_BY_EFFECTIVE_IDS: Final = os.access in os.supports_effective_ids
 _OTHERS: Final = 0o077
 _KEY_SIZE_BYTES: Final = 16
 
@@ -124,6 +127,7 @@ def open_data_directory(
         raise DataDirectoryRefused(reason) from error
     try:
         _close_to_others(folder)
+        _refuse_what_may_not_be_written(folder)
         found = _read_manifest(folder) or _Manifest(0)
         manifest = _Manifest(
             max(found.shard_count, shard_count_min),
@@ -201,9 +205,29 @@ def _trouble(folder: Path, error: OSError) -> str:
     with suppress(OSError):
         if isinstance(error, FileExistsError):
             reason = "it is a link that leads nowhere" if folder.is_symlink() else "it is no directory"
-        elif isinstance(error, PermissionError) and folder.stat().st_uid != os.geteuid():
-            reason += f": it belongs to user {folder.stat().st_uid}, and the runner is user {os.geteuid()}"
+        elif isinstance(error, PermissionError):
+            reason += _whose(Path(error.filename or folder))
     return f"data directory {folder} cannot be used: {reason}"
+
+
+def _whose(path: Path) -> str:
+    """Whose something is that this user may not use. Raises OSError."""
+    facts = path.stat()
+    if facts.st_uid == os.geteuid():
+        return f": {path} has mode {stat.S_IMODE(facts.st_mode):04o}"
+    return f": {path} belongs to user {facts.st_uid}, and the runner is user {os.geteuid()}"
+
+
+def _refuse_what_may_not_be_written(folder: Path) -> None:
+    """Files of another user, or that are kept from being written: SQLite would only say that it cannot open them, or
+    read them and fail with the first commit. Raises OSError, DataDirectoryRefused."""
+    for path in folder.iterdir():
+        if _WRITTEN.fullmatch(path.name) and not os.access(path, os.R_OK | os.W_OK, effective_ids=_BY_EFFECTIVE_IDS):
+            with suppress(FileNotFoundError):
+                raise DataDirectoryRefused(
+                    f"data directory {folder} cannot be used: Permission denied{_whose(path)}: let the runner read and "
+                    "write it"
+                )
 
 
 def _refuse_if_too_long(folder: Path) -> None:
