@@ -162,6 +162,18 @@ def test_file_of_a_shard_that_is_moved_away_is_seen_from_outside_until_it_is_bac
     assert err.count("under the runner") <= 4
 
 
+def test_file_of_a_shard_that_is_emptied_is_seen_from_outside(tmp_path: Path) -> None:
+    """Its journal and its cache go on for a while, and then all is lost."""
+    with running(tmp_path, ["-m", "fastrunner", "serve"], FASTRUNNER_WORKERS="1") as runner:
+        _execute(runner.wait_ready(), "before")
+        until(runner.ready)
+        os.truncate(tmp_path / "shard-0000.db", 0)
+        until(lambda: "shard-0000.db has been moved, deleted or replaced under the runner" in runner.readiness()[1])
+        with pytest.raises(grpc.RpcError) as refusal:
+            _execute(runner, "refused")
+        assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
 @pytest.mark.parametrize("left", ["missing", "empty"])
 def test_shard_that_is_gone_is_not_begun_anew_in_silence(tmp_path: Path, left: str) -> None:
     """Nor is its journal removed, which SQLite does beside an empty file."""

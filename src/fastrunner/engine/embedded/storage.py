@@ -58,7 +58,7 @@ class StorageTroubles:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, limits.COMMIT_RETRY_DELAY_S_MAX)
         self._unopened = None
-        self._identities |= {path: identity_of(path) for path in shard.store.files if path.exists()}
+        self._identities |= {path: self._identity(path) for path in shard.store.files if path.exists()}
         self.changed()
 
     @property
@@ -83,10 +83,14 @@ class StorageTroubles:
         self.disk_full = shortage(found, self.disk_full)
         return self.refusal is not None
 
+    def _identity(self, path: Path) -> Identity | None:
+        is_database = path.suffix == ".db" and path != self._folder
+        return identity_of_database(path) if is_database else identity_of(path)
+
     def _moved(self) -> str:
         """What is not where it was, in words; empty if all is. Files that are being closed go."""
         for path, identity in self._identities.items():
-            if identity_of(path) != identity and not self._shards.closing:
+            if self._identity(path) != identity and not self._shards.closing:
                 return GONE.format(f"the data directory {path}" if path == self._folder else path)
         return ""
 
