@@ -14,6 +14,7 @@ import pytest
 from fastrunner._pb.ai.stigmer.workflow.runner.v1 import query_pb2 as q
 from fastrunner.data.backup import backup
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused, open_data_directory
+from tests.disk import mounted_disk
 from tests.integration.commands import fastrunner
 from tests.integration.engines import SET
 from tests.integration.runner_process import ROOT, RunnerProcess, until
@@ -234,3 +235,21 @@ def test_a_restore_that_was_broken_off_starts_no_runner_and_can_be_made_again(fo
         ready(runner)
         assert runner.stop()[0] == 0
     assert os.listdir(copy)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk", "size=64k") as disk:
+        done = fastrunner("data", "backup", str(disk.path / "copy"), "--data-dir", str(folder))
+        assert (done.returncode, done.stderr) == (2, "fastrunner: no space is left on the disk\n")
+        assert list(disk.path.iterdir()) == []
+        keys = disk.path / "keys"
+        (disk.path / "rest").write_bytes(bytes(4096))
+        disk.leave(0)
+        full = fastrunner("data", "key", str(keys))
+        assert (full.returncode, "No space left on device" in full.stderr) == (2, True)
+        assert [path.name for path in disk.path.iterdir()] == ["rest"]
+        # A draft that a killed one has left hinders nobody.
+        disk.leave(1 << 20)
+        (disk.path / "keys.new").touch()
+        assert fastrunner("data", "key", str(keys)).returncode == 0
+        assert keys.read_text()

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from hmac import digest as hmac_digest
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
@@ -90,12 +91,23 @@ def add_key(path: Path, key_id: str) -> None:
         if key_id in DataKeys.read(path).by_id:
             raise KeyFileRefused(f"{path} has a key {key_id} already: give the new one another id (--id)")
         before = path.read_bytes()
-    draft = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(f"{key_id} {os.urandom(_KEY_SIZE_BYTES).hex()}\n".encode() + before)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
+    # One that was broken off has left a draft of its own, which stands in nobody's way.
+    draft = path.with_name(f"{path.name}.{token_hex(4)}.new")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(f"{key_id} {os.urandom(_KEY_SIZE_BYTES).hex()}\n".encode() + before)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    # Without this a power cut takes the key along, and all that it has sealed meanwhile.
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -65,6 +65,10 @@ def refusals() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
+    except apsw.FullError:
+        # Where a copy is made SQLite calls it "not an error".
+        click.echo("fastrunner: no space is left on the disk", err=True)
+        sys.exit(EXIT_CONFIGURATION)
     except (DataDirectoryRefused, KeyFileRefused, apsw.Error, OSError) as error:
         click.echo(printable(f"fastrunner: {error}"), err=True)
         sys.exit(EXIT_CONFIGURATION)
