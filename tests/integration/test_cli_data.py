@@ -155,6 +155,19 @@ def test_a_registry_that_is_no_database(folder: Path) -> None:
     assert (done.returncode, "registry.db file: cannot be read to its end" in done.stdout) == (1, True)
 
 
+def test_a_file_that_is_damaged_or_empty_is_named(folder: Path, tmp_path: Path) -> None:
+    """No backup passes over it, and nobody has to guess which one SQLite means."""
+    where, backup = ("--data-dir", str(folder)), str(tmp_path / "backup")
+    (folder / "shard-0000.db").write_bytes(b"no database" * 1000)
+    for command in (("export", *where), ("compact", *where), ("backup", *where, backup)):
+        done = fastrunner("data", *command)
+        assert (done.returncode, f"{folder / 'shard-0000.db'} is damaged" in done.stderr) == (2, True), done
+    (folder / "shard-0000.db").write_bytes(b"")
+    done = fastrunner("data", "backup", *where, backup)
+    assert (done.returncode, f"{folder / 'shard-0000.db'} is empty" in done.stderr) == (2, True)
+    assert not (tmp_path / "backup").exists()
+
+
 def test_check_names_what_lives_in_two_shards(folder: Path) -> None:
     open_data_directory(folder, 2).close()
     shutil.copy(folder / "shard-0000.db", folder / "shard-0001.db")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fastrunner.data.files import naming
 from fastrunner.engine.embedded.store.connection import READ_ONLY, connect, connect_to_still_file
 from fastrunner.engine.embedded.store.manifest import (
     LOCK_NAME,
@@ -23,6 +24,7 @@ from fastrunner.engine.embedded.store.manifest import (
     locked,
     read_shard_count,
 )
+from fastrunner.engine.embedded.store.shared_file import identity_of_database
 from fastrunner.engine.embedded.store.statements import named
 from fastrunner.events.file import FILE_NAME as EVENTS
 from fastrunner.events.lifecycle.positions import FILE_NAME as POSITIONS
@@ -94,8 +96,9 @@ def files_in(folder: Path, shard_count: int) -> Iterator[Path]:
     yield from (folder / name for name in _BEFORE if (folder / name).exists())
     for number in range(shard_count):
         path = folder / f"shard-{number:04d}.db"
-        if not path.exists():
-            raise DataDirectoryRefused(f"{path} is missing: `fastrunner data check` tells what else is wrong")
+        if identity_of_database(path) is None:
+            what = "empty" if path.exists() else "missing"
+            raise DataDirectoryRefused(f"{path} is {what}: `fastrunner data check` tells what else is wrong")
         yield path
     yield from (folder / name for name in _AFTER if (folder / name).exists())
 
@@ -111,9 +114,10 @@ class _Source:
         self._db = connect_to_still_file(path) if self._is_still else connect(path, READ_ONLY)
 
     def __enter__(self) -> "_Source":
-        self._db.execute(_QUERIES["begin"])
-        # The transaction takes its snapshot with the first page that it reads.
-        self.page_count = int(self._db.execute(_QUERIES["page_count"]).get)
+        with naming(self.path):
+            self._db.execute(_QUERIES["begin"])
+            # The transaction takes its snapshot with the first page that it reads.
+            self.page_count = int(self._db.execute(_QUERIES["page_count"]).get)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +125,7 @@ class _Source:
 
     def copy(self, target: Path, advance: Advance) -> None:
         """Copies page by page, as of the transaction, and syncs. Raises DataDirectoryRefused too."""
-        with closing(connect(target)) as db:
+        with naming(self.path), closing(connect(target)) as db:
             target.chmod(0o600)
             with db.backup("main", self._db, "main") as copying:
                 left = self.page_count

@@ -6,7 +6,7 @@ One without a journal is read without making one, and its state tells whether it
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -20,12 +20,13 @@ from fastrunner.engine.embedded.store.connection import (
     connect_to_still_file,
     read_each,
 )
+from fastrunner.engine.embedded.store.faults import is_corrupt
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.seals import Seals
 from fastrunner.engine.embedded.store.statements import named
 
-__all__ = ["DataFile", "SharedDataFile", "Sizes", "check_integrity", "guarded"]
+__all__ = ["DataFile", "SharedDataFile", "Sizes", "check_integrity", "guarded", "naming"]
 
 _QUERIES = named("inspect")
 
@@ -97,7 +98,7 @@ class DataFile(ABC):
     def compact(self) -> Sizes:
         """Writes the file anew without its free space. Hold the directory's lock. Raises as `export`."""
         before = self.size_bytes()
-        with closing(self.open(READ_WRITE)) as db:
+        with naming(self.path), closing(self.open(READ_WRITE)) as db:
             db.execute(_QUERIES["vacuum"])
             db.execute(_QUERIES["checkpoint"])
         return Sizes(before, self.size_bytes())
@@ -147,6 +148,17 @@ def guarded(table: str, findings: Iterator[Damage]) -> Iterator[Damage]:
         yield from findings
     except apsw.Error as error:
         yield Damage(table, "", f"the rest cannot be read: {error}")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has it said which file is damaged where SQLite finds one. Raises DataDirectoryRefused, apsw.Error."""
+    try:
+        yield
+    except apsw.Error as error:
+        if not is_corrupt(error):
+            raise
+        raise DataDirectoryRefused(f"{path} is damaged, `fastrunner data check` tells where: {error}") from error
 
 
 def check_integrity(db: apsw.Connection) -> Iterator[Damage]:

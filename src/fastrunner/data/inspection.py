@@ -13,7 +13,7 @@ from typing import Any
 import apsw
 import orjson
 
-from fastrunner.data.files import DataFile, check_integrity, guarded
+from fastrunner.data.files import DataFile, check_integrity, guarded, naming
 from fastrunner.data.inboxes import listener_checks
 from fastrunner.engine import ExecutionQuery
 from fastrunner.engine.embedded.store import proofs, wal_check
@@ -181,7 +181,7 @@ class ShardFile(DataFile):
             "namespace": query.namespace,
         }
         state = self.state()
-        with closing(self.snapshot(still=state is not None)) as db:
+        with naming(self.path), closing(self.snapshot(still=state is not None)) as db:
             for row in read_each(db, _QUERIES["export"], parameters):
                 fields = _exported(db, self.seals, row)
                 if with_events:
