@@ -12,6 +12,7 @@ Rules:
 """
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +41,10 @@ _HEADER_SIZE_BYTES: Final = 100
 def identity_of_database(path: Path) -> Identity | None:
     """As `identity_of`; None for a file that has been emptied, too."""
     try:
-        if path.stat().st_size < _HEADER_SIZE_BYTES:
-            return None
+        facts = os.stat(path)
     except OSError:
         return None
-    return identity_of(path)
+    return None if facts.st_size < _HEADER_SIZE_BYTES else (facts.st_dev, facts.st_ino)
 
 
 def missing(path: Path) -> str:
