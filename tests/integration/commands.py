@@ -106,7 +106,7 @@ def _attend(connection: socket.socket) -> None:
         connection.close()
         return _become(json.loads(request), streams)
     ended = os.pidfd_open(pid)
-    if connection in select.select([ended, connection], [], [])[0]:
+    if connection.fileno() in select.select([ended, connection.fileno()], [], [])[0]:
         os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with contextlib.suppress(OSError):
