@@ -1,7 +1,9 @@
 """Support: which executions are traced, and the way of their spans to the collector.
 
 Theory of operation: a span that has ended waits in a bounded queue; one task takes what is there, some time after the
-first came or once they are a batch, and has a thread export it: a request costs as much as some hundred spans. What the
+first came or once they are a batch, and has a thread export it: a request costs as much as some hundred spans. Whoever
+has many things to tell tells them just before that, together: one now and then, in the middle of other work, takes ten
+times as long as one of a hundred. What the
 collector cannot take for now is kept and tried again after a pause; what it refuses for good is dropped, for it would
 keep all others from their way. Where the queue is full, new spans are dropped: a collector that is away costs memory
 within a bound, and no execution ever waits for it. What is dropped is counted. Whoever keeps a span elsewhere until it
@@ -108,6 +110,8 @@ class Tracer:
         self._trouble = ""
         self.find: Callable[[str], ExecutionTrace | None] = _nothing
         """What is traced of an execution by its id, if it is in memory; the engine sets it."""
+        self.tell: Callable[[], None] = _nothing_to_tell
+        """Offers what has been put off; the engine sets it."""
 
     def ids_of(self, execution_id: str) -> tuple[str, str] | None:
         """Trace and span of an execution that is sampled, for its log lines."""
@@ -131,18 +135,26 @@ class Tracer:
         self._queued.set(len(self._queue))
         if len(self._queue) >= limits.TRACE_BATCH_SPANS_MAX:
             self._is_due.set()
-        if self._queue and self._task is None and not self._is_closing.is_set():
+        if self._queue:
+            self.expect()
+
+    def expect(self) -> None:
+        """There is something to export, or to be told, soon."""
+        if self._task is None and not self._is_closing.is_set():
             self._task = asyncio.get_running_loop().create_task(self._run())
             self._task.add_done_callback(_report)
 
     async def _run(self) -> None:
-        """Exports until there is nothing left."""
+        """Exports until nothing has come for a while."""
         retry_s = limits.TRACE_RETRY_PAUSE_S_MIN
         try:
-            while self._queue:
+            while True:
                 # Spans wait for company, until they are a batch or the worker stops.
                 if retry_s == limits.TRACE_RETRY_PAUSE_S_MIN:
                     await _rest(self._is_due, limits.TRACE_EXPORT_DELAY_S)
+                self.tell()
+                if not self._queue:
+                    return
                 answer = await self._export()
                 if answer.is_final:
                     retry_s = limits.TRACE_RETRY_PAUSE_S_MIN
@@ -241,6 +253,10 @@ async def _rest(event: asyncio.Event, pause_s: float) -> None:
 
 def _nothing(_execution_id: str) -> None:
     """Nothing is traced of it."""
+
+
+def _nothing_to_tell() -> None:
+    """Nobody puts anything off."""
 
 
 def _report(task: "asyncio.Task[None]") -> None:

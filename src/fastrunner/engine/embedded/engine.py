@@ -264,6 +264,8 @@ class EmbeddedEngine(Answers):
         """Comes to rest (see `quiesce`), writes the last acknowledgements and closes."""
         deadline_s = monotonic_s() + timeout_s
         await self.quiesce(timeout_s)
+        if self.traces is not None:
+            self.traces.tell()
         self._shards.closing = True
         self._queries.close()
         left_s = max(1.0, deadline_s - monotonic_s())

@@ -1,11 +1,12 @@
 """Stage 3, journal: traces of a worker's executions: begun with them, kept in their shards, on their way out.
 
-Rule: what a commit has of spans is offered once it has landed, and leaves the file when the collector has it; what a
-process before this one has left is offered when the shard is opened.
+Rules: what a commit has of spans is offered some time after it has landed, together with that of others, and leaves the
+file when the collector has it; what a process before this one has left is offered when the shard is opened.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 from fastrunner._core import Plan
 from fastrunner.base import limits
@@ -18,9 +19,22 @@ from fastrunner.engine.embedded.store.changes import Accepted, Change
 from fastrunner.engine.embedded.store.reader import Unfinished
 from fastrunner.errors import StorageFailed
 from fastrunner.tracing.execution import ExecutionTrace
+from fastrunner.tracing.span import Span
 from fastrunner.tracing.tracer import Tracer
 
 __all__ = ["Traces"]
+
+
+class _Landed(NamedTuple):
+    """What is durable of an execution."""
+
+    trace: ExecutionTrace
+    execution_key: int
+    shard_number: int
+    spans: Sequence[Span]
+    """What ended with it, which the file has."""
+    accepted_ms: int
+    """When it was accepted with it; 0: it was before."""
 
 
 class Traces:
@@ -30,7 +44,9 @@ class Traces:
         self._tracer = tracer
         self._root = tracer.sampler.root
         self._shards = shards
-        tracer.find = self._find
+        self._landed: list[_Landed] = []
+        """Of which nothing has been offered yet."""
+        tracer.find, tracer.tell = self._find, self.tell
 
     def begin(self, execution: Execution, accepted: Accepted, submission: Submission, plan: Plan, now_ms: int) -> None:
         """A new execution, and what is stored of it. One that another execution has started is traced if that is."""
@@ -59,16 +75,27 @@ class Traces:
 
     def committed(self, trace: ExecutionTrace, execution: Execution, change: Change, now_ms: int) -> None:
         """A change is durable."""
-        if not trace.context.is_sampled:
+        accepted_ms = 0 if change.accepted is None else now_ms
+        if not trace.context.is_sampled or not (change.spans or accepted_ms):
             return
-        shard = self._shards.by_number[execution.shard_number]
-        settled = partial(shard.spans.settled, execution.execution_key)
-        if change.accepted is not None:
-            accepted = trace.accepted(now_ms)
-            for span in accepted:
-                shard.spans.keep(execution.execution_key, span)
-            self._tracer.offer(accepted, settled)
-        self._tracer.offer(change.spans, settled)
+        self._landed.append(_Landed(trace, execution.execution_key, execution.shard_number, change.spans, accepted_ms))
+        if len(self._landed) < limits.TRACE_BATCH_SPANS_MAX // 4:
+            self._tracer.expect()
+        else:
+            self.tell()
+
+    def tell(self) -> None:
+        """Offers what has landed since the last time."""
+        landed, self._landed = self._landed, []
+        for trace, execution_key, shard_number, spans, accepted_ms in landed:
+            shard = self._shards.by_number[shard_number]
+            settled = partial(shard.spans.settled, execution_key)
+            if accepted_ms:
+                accepted = trace.accepted(accepted_ms)
+                for span in accepted:
+                    shard.spans.keep(execution_key, span)
+                self._tracer.offer(accepted, settled)
+            self._tracer.offer(spans, settled)
 
     def opened(self, shard: Shard) -> None:
         """Offers what the file still has. Raises StorageFailed."""
