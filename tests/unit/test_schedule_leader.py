@@ -1,6 +1,7 @@
 """Whoever fires, with a runner that does as the test says: refusals, silence, many schedules, one leader, its file."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -214,15 +215,23 @@ async def test_a_lock_that_cannot_be_opened_is_told_once(
 ) -> None:
     """Nobody fires meanwhile; whoever may open it again does."""
     monkeypatch.setattr(limits, "SCHEDULE_LOOK_INTERVAL_S", 0.01)
-    (tmp_path / "schedules.leader").mkdir()
+    lock = tmp_path / "schedules.leader"
+    lock.mkdir()
+    opened, really_open = [], os.open
+
+    def noted(path: Any, *given: Any, **more: Any) -> int:
+        opened.append(path)
+        return really_open(path, *given, **more)
+
+    monkeypatch.setattr(os, "open", noted)
     file.add(schedule(), b"")
     bus = EventBus(tmp_path, lambda: None, Seals(), 600)
     leader = Leader(tmp_path, SchedulesFile(tmp_path), Executions(runner.call), bus, Metrics())
     leader.start()
     await until(lambda: "schedules.leader cannot be opened: Is a directory" in caplog.text)
-    await asyncio.sleep(0.05)
+    await until(lambda: opened.count(lock) > 4)
     assert caplog.text.count("cannot be opened") == 1
-    (tmp_path / "schedules.leader").rmdir()
+    lock.rmdir()
     await until(lambda: bool(runner.started))
     await leader.stop()
     await bus.close()

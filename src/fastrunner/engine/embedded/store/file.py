@@ -42,6 +42,7 @@ from fastrunner.engine.embedded.store.listener_rows import ListenerWriter
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, FORMAT, Damage
 from fastrunner.engine.embedded.store.seals import events_place, place
+from fastrunner.engine.embedded.store.shared_file import identity_of_database
 from fastrunner.engine.embedded.store.span_rows import SpanReader, SpanWriter
 from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
 
@@ -53,8 +54,6 @@ __all__ = ["Counts", "Store", "Unwritable"]
 _log = logging.getLogger(__name__)
 
 _SEE_TO_THE_DISK = "see to the disk and start again"
-_HEADER_SIZE_BYTES = 100
-"""SQLite takes a shorter file for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +183,10 @@ class Store(SpanReader):
         """Raises DataDirectoryRefused if the file is not there, or without even a header, and had executions: SQLite
         would make it anew, and remove the journal beside it."""
         copy = self.path.with_suffix(".ids")
-        is_there = self.path.exists()
-        if identities.holds_any(copy) and (not is_there or self.path.stat().st_size < _HEADER_SIZE_BYTES):
+        if identity_of_database(self.path) is None and identities.holds_any(copy):
+            state = "empty" if self.path.exists() else "missing"
             raise DataDirectoryRefused(
-                f"{self.path} is {'empty' if is_there else 'missing'}, and {copy.name} beside it says that it had "
+                f"{self.path} is {state}, and {copy.name} beside it says that it had "
                 f"executions: restore it from a backup, or remove {copy.name} to go on without them"
             )
 
