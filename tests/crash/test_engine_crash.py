@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest
+from fastrunner.engine.embedded.store.event_rows import unpacked
 from tests.crash.engine_child import STEPS
 from tests.integration.calls import FAN_OUT_COUNT, ORDER
 from tests.integration.engines import (
@@ -62,9 +63,12 @@ def _durable_events(path: Path) -> dict[str, bytes]:
     events: dict[str, bytes] = {}
     for file in sorted(path.glob("shard-*.db")):
         db = apsw.Connection(str(file))
-        query = "select execution_id, messages from events join executions using (execution_key) order by event_key"
-        for execution_id, messages in db.execute(query):
-            events[execution_id] = events.get(execution_id, b"") + messages
+        query = (
+            "select execution_id, messages, events.format from events join executions using (execution_key)"
+            " order by event_key"
+        )
+        for execution_id, messages, row_format in db.execute(query):
+            events[execution_id] = events.get(execution_id, b"") + unpacked(messages, row_format)
         db.close()
     return events
 

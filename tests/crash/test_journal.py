@@ -7,6 +7,7 @@ import apsw
 
 from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProgressBatchRequest, WorkflowProgressEvent
 from fastrunner.access.sealing import DataKeys, Sealer, add_key
+from fastrunner.engine.embedded.store.event_rows import unpacked
 from fastrunner.engine.embedded.store.seals import events_place
 from fastrunner.progress.wire import split
 from tests.crash.tree import Journal
@@ -30,10 +31,14 @@ async def test_journal_sees_events_and_notes_what_changes(tmp_path: Path) -> Non
     await make.fill(tmp_path)
     file = tmp_path / "shard-0000.db"
     stored: dict[str, list[bytes]] = {}
-    rows = "select execution_id, messages from events join executions using (execution_key) order by event_key"
-    for execution_id, messages in _execute(file, rows):
+    rows = (
+        "select execution_id, messages, events.format from events join executions using (execution_key)"
+        " order by event_key"
+    )
+    for execution_id, messages, row_format in _execute(file, rows):
         assert isinstance(messages, bytes)
-        stored.setdefault(str(execution_id), []).extend(split(messages))
+        assert isinstance(row_format, int)
+        stored.setdefault(str(execution_id), []).extend(split(unpacked(messages, row_format)))
     journal = Journal(tmp_path)
     journal.read(whole=False)
     assert journal.shards == {execution_id: {0} for execution_id in stored}
@@ -45,7 +50,8 @@ async def test_journal_sees_events_and_notes_what_changes(tmp_path: Path) -> Non
     assert journal.changed == []
     _execute(
         file,
-        "update events set messages = (select messages from events where event_key = 2) where event_key = 1",
+        "update events set (messages, format) = (select messages, format from events where event_key = 2)"
+        " where event_key = 1",
     )
     journal.read(whole=False)
     assert journal.changed == [], "only what has come since"
@@ -59,7 +65,7 @@ async def test_journal_knows_when_effects_were_done(tmp_path: Path) -> None:
     journal.read(whole=True)
     assert journal.completed_s == {}, "no output here names an effect"
     event = _completed(f'{{"key":"{_KEY}"}}')
-    _execute(tmp_path / "shard-0000.db", "update events set messages = ? where event_key = 1", event)
+    _execute(tmp_path / "shard-0000.db", "update events set messages = ?, format = 1 where event_key = 1", event)
     again = Journal(tmp_path)
     again.read(whole=True)
     assert set(again.completed_s) == {_KEY}
@@ -81,7 +87,7 @@ async def test_journal_opens_what_is_sealed_and_notes_what_is_not(tmp_path: Path
     row = "from events join executions using (execution_key) where execution_id = ? and first_sequence = 1"
     [(event_key, last)] = _execute(file, f"select event_key, events.last_sequence {row}", execution_id)
     sealed = Sealer(keys).seal(_completed(f'{{"key":"{_KEY}"}}'), events_place(execution_id, 1, int(str(last))))
-    _execute(file, "update events set messages = ? where event_key = ?", sealed, event_key)
+    _execute(file, "update events set messages = ?, format = 1 where event_key = ?", sealed, event_key)
     journal = Journal(tmp_path, keys)
     journal.read(whole=True)
     assert set(journal.completed_s) == {_KEY}

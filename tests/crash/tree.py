@@ -18,6 +18,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import ReportProg
 from fastrunner.access.sealing import DataKeys, is_sealed
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.embedded.store.connection import READ_ONLY, connect, read_all
+from fastrunner.engine.embedded.store.event_rows import unpacked
 from fastrunner.engine.embedded.store.seals import Seals, events_place
 from fastrunner.progress.wire import frames
 from tests.crash.documents import LINGERS
@@ -169,15 +170,16 @@ class Journal:
                     continue
                 found = read_all(
                     db,
-                    "select event_key, execution_id, events.first_sequence, events.last_sequence, messages"
-                    " from events join executions using (execution_key) where event_key > ? order by event_key",
+                    "select event_key, execution_id, events.first_sequence, events.last_sequence, messages,"
+                    " events.format from events join executions using (execution_key)"
+                    " where event_key > ? order by event_key",
                     (after,),
                 )
                 now_s = monotonic_s()
-                for event_key, execution_id, first_sequence, last_sequence, stored in found:
+                for event_key, execution_id, first_sequence, last_sequence, stored, row_format in found:
                     self.shards.setdefault(execution_id, set()).add(int(file.stem.removeprefix("shard-")))
                     self._seen[file.name] = event_key
-                    messages = self._opened(execution_id, first_sequence, last_sequence, stored)
+                    messages = unpacked(self._opened(execution_id, first_sequence, last_sequence, stored), row_format)
                     self._note(execution_id, first_sequence, last_sequence, messages, now_s)
 
     def _opened(self, execution_id: str, first: int, last: int, stored: bytes) -> bytes:

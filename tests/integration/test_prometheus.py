@@ -25,6 +25,7 @@ from fastrunner.counts.cells import Segment
 from fastrunner.counts.definitions import Metrics
 from fastrunner.counts.scrape import TreeCollector
 from fastrunner.engine.embedded.store.connection import READ_ONLY, connect
+from fastrunner.engine.embedded.store.event_rows import unpacked
 from fastrunner.service.methods import METHOD_OF_PATH
 from tests.integration.open_loop import channel
 from tests.integration.prometheus import RULES, prometheus
@@ -99,8 +100,8 @@ def in_files(data_dir: Path) -> tuple[Counter[str], Counter[tuple[str, str]]]:
     for file in sorted(data_dir.glob("shard-*.db")):
         with closing(connect(file, READ_ONLY)) as db:
             statuses.update(dict(db.execute("select status, count(*) from executions group by status")))
-            for (messages,) in db.execute("select messages from events"):
-                for event in ReportProgressBatchRequest.FromString(messages).events:
+            for messages, row_format in db.execute("select messages, format from events"):
+                for event in ReportProgressBatchRequest.FromString(unpacked(messages, row_format)).events:
                     if event.event_type in ("task_completed", "task_failed"):
                         tasks[KINDS[event.task_name], event.event_type.removeprefix("task_")] += 1
     return statuses, tasks

@@ -852,6 +852,9 @@ REACHED = {
     "unit/test_retention.py": {
         "RETENTION_BATCH_EXECUTIONS_MAX": "test_deletions_keep_up_with_what_finishes",
     },
+    "unit/test_event_rows.py": {
+        "EVENTS_PACKED_SIZE_BYTES_MIN": "test_rows_are_packed_from_a_size_on",
+    },
     "unit/test_store.py": {
         "DATA_DIRECTORY_PATH_SIZE_BYTES_MAX": "test_folder_that_cannot_be_used_is_refused_with_the_reason",
         "COMMIT_SMALL_EXECUTIONS_MAX": "test_journal_is_folded_into_the_file_sooner_while_commits_are_small",

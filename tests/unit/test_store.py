@@ -305,7 +305,7 @@ def test_file_of_a_newer_version_is_refused_with_a_sentence(tmp_path: Path) -> N
     db = apsw.Connection(str(path))
     db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(DataDirectoryRefused, match=r"schema version 13, this version of fastrunner reads up to 12"):
+    with pytest.raises(DataDirectoryRefused, match=r"schema version 14, this version of fastrunner reads up to 13"):
         Store(path, outbox=True).open()
 
 

@@ -16,16 +16,17 @@ import orjson
 from fastrunner.data.files import DataFile, check_integrity, guarded, naming
 from fastrunner.data.inboxes import listener_checks
 from fastrunner.engine import ExecutionQuery
-from fastrunner.engine.embedded.store import proofs, wal_check
+from fastrunner.engine.embedded.store import event_rows, proofs, wal_check
 from fastrunner.engine.embedded.store.columns import INSPECTED, are_sound
 from fastrunner.engine.embedded.store.connection import (
     read_all,
     read_each,
 )
+from fastrunner.engine.embedded.store.event_rows import EventsDamaged
 from fastrunner.engine.embedded.store.large_values import claimed_by, digest_of, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage
-from fastrunner.engine.embedded.store.seals import DataKeys, NotOpened, Seals, events_place, place
+from fastrunner.engine.embedded.store.seals import DataKeys, NotOpened, Seals, place
 from fastrunner.engine.embedded.store.statements import SCHEMA_VERSION, named
 from fastrunner.progress.names import FINAL_STATUSES
 from fastrunner.progress.wire import split
@@ -325,19 +326,16 @@ def _check_events(db: apsw.Connection, seals: Seals, advance: Callable[[int], No
         if not are_sound(INSPECTED["events"], row):
             yield _wrong_types("events", row)
             continue
-        key, execution_id, first, last, messages, row_format, checksum = row
+        key, execution_id, first, last = row[:4]
         if key != key_before:
             key_before, expected = key, 1
         if execution_id is None:
             yield Damage("events", "", f"a row belongs to execution number {key}, which does not exist")
             continue
-        if not proofs.are_events_proven(row_format, checksum, key, first, last, messages):
-            yield Damage("events", execution_id, f"its events {first} to {last} do not match their checksum")
-        else:
-            try:
-                seals.looked_at(messages, events_place(execution_id, first, last))
-            except NotOpened as error:
-                yield Damage("events", execution_id, f"its events {first} to {last} are in a row that {error}")
+        try:
+            event_rows.looked_at(seals, execution_id, key, row[2:])
+        except EventsDamaged as error:
+            yield Damage("events", execution_id, f"its events {first} to {last} {error}")
         if first != expected or last < first:
             yield Damage("events", execution_id, f"its events go on at {first} where {expected} should come")
         expected = last + 1
@@ -349,11 +347,9 @@ def _exported_events(db: apsw.Connection, seals: Seals, whose: Sequence[Any], fi
     key, execution_id = whose
     for row in read_each(db, _QUERIES["export_events"], (key,)):
         if are_sound(INSPECTED["export_events"], row):
-            first, last, messages, row_format, checksum = row
-            if proofs.are_events_proven(row_format, checksum, key, first, last, messages):
-                with suppress(NotOpened):
-                    found += split(seals.opened(messages, events_place(execution_id, first, last)))
-                    continue
+            with suppress(EventsDamaged):
+                found += split(event_rows.messages_of(seals, execution_id, key, row))
+                continue
         fields["damaged"] = True
     return found
 

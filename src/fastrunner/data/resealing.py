@@ -16,7 +16,7 @@ import apsw
 from fastrunner.access.sealing import Sealer, bytes_of_text, is_sealed_text
 from fastrunner.base import limits
 from fastrunner.data.inspection import ShardFile
-from fastrunner.engine.embedded.store import proofs
+from fastrunner.engine.embedded.store import event_rows, proofs
 from fastrunner.engine.embedded.store.columns import RESEALED, are_sound
 from fastrunner.engine.embedded.store.connection import READ_WRITE, read_all
 from fastrunner.engine.embedded.store.large_values import hash_of
@@ -148,12 +148,12 @@ class _Work:
 
     def events(self, row: Sequence[Any]) -> tuple[Any, ...] | None:
         """A row of `events`."""
-        _, execution_id, key, first, last, messages, row_format, checksum = row
-        _require(proofs.are_events_proven(row_format, checksum, key, first, last, messages))
+        _, execution_id, key, first, last, messages, row_format, _ = row
+        _require(event_rows.is_proven(key, row[3:]))
         renewed = self._value(messages, events_place(execution_id, first, last))
         if renewed == messages:
             return None
-        return renewed, FORMAT, proofs.events_checksum(key, first, last, renewed)
+        return renewed, row_format or FORMAT, proofs.events_checksum(key, first, last, renewed)
 
     def large_value(self, row: Sequence[Any]) -> tuple[Any, ...] | None:
         """A row of `large_values`."""

@@ -95,6 +95,10 @@ JOURNAL_PAGES_MAX: Final = 4_000
 JOURNAL_PAGES_QUIET_MAX: Final = 1_000
 """The same after a small commit: whoever waits for this one, or the next, waits 4 ms longer instead of 15."""
 
+EVENTS_PACKED_SIZE_BYTES_MIN: Final = 512
+"""Size of a row of events from which on it is written packed: the few events of a shorter one have too
+little in common."""
+
 COMMIT_GATHER_MS_MAX: Final = 5
 """Time the loop spends on snapshots for one commit; what is left goes with the next."""
 

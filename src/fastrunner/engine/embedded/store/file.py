@@ -24,7 +24,7 @@ import apsw
 from fastrunner.base import crash, limits
 from fastrunner.base.crash import CrashPoint
 from fastrunner.engine import UnacknowledgedEvents
-from fastrunner.engine.embedded.store import faults, identities, proofs, wal_check
+from fastrunner.engine.embedded.store import event_rows, faults, identities, proofs, wal_check
 from fastrunner.engine.embedded.store.changes import (
     FAMILY_ENDS,
     Accepted,
@@ -41,7 +41,7 @@ from fastrunner.engine.embedded.store.large_values import hash_of, is_large
 from fastrunner.engine.embedded.store.listener_rows import ListenerWriter
 from fastrunner.engine.embedded.store.manifest import DataDirectoryRefused
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, FORMAT, Damage
-from fastrunner.engine.embedded.store.seals import events_place, place
+from fastrunner.engine.embedded.store.seals import place
 from fastrunner.engine.embedded.store.shared_file import identity_of_database
 from fastrunner.engine.embedded.store.span_rows import SpanReader, SpanWriter
 from fastrunner.engine.embedded.store.statements import MIGRATIONS, QUERIES, SCHEMA_VERSION, script
@@ -439,12 +439,10 @@ class Store(SpanReader):
         return value if sealer is None else sealer.seal(value, place(column, execution_id))
 
     def _events_row(self, key: int, row: UnacknowledgedEvents) -> tuple[Any, ...]:
-        first, last, messages = row.first_sequence, row.last_sequence, row.messages
-        if self.seals.sealer is not None:
-            messages = self.seals.sealer.seal(messages, events_place(row.execution_id, first, last))
+        first, last = row.first_sequence, row.last_sequence
         self._event_key_last += 1
-        checksum = proofs.events_checksum(key, first, last, messages)
-        return (self._event_key_last, key, first, last, messages, FORMAT, checksum)
+        stored = event_rows.stored(self.seals, row.execution_id, key, first, last, row.messages)
+        return (self._event_key_last, key, first, last, *stored)
 
     def _request_row(self, change: Change, accepted: Accepted) -> tuple[Any, ...]:
         key, row_format = change.execution_key, FORMAT

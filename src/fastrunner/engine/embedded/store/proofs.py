@@ -4,6 +4,8 @@
     format 1   CRC-32 as below
     format 2   the same, over a row whose input or output is the SHA-256 of one in `large_values`
 
+Of rows of events see `event_rows.py`.
+
 Rules: a checksum covers the row's place as well as its content, so that a row that turns up elsewhere is found too.
 Damage is named by table and execution, never by content. A row of events that is damaged is replaced by stand-ins with
 the same sequence numbers: what follows it is delivered, and receivers see no gap. A snapshot has format and checksum of
@@ -24,14 +26,12 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import (
     WorkflowProgressEvent,
 )
 from fastrunner.engine.pinned import document_digest
-from fastrunner.progress.wire import frames
 
 __all__ = [
     "CLAIMED_FORMAT",
     "FORMAT",
     "Damage",
     "EventFacts",
-    "are_events_proven",
     "aside_error",
     "damage_error",
     "events_checksum",
@@ -132,18 +132,6 @@ def is_proven(format: int, checksum: int, actual: int) -> bool:
         # Where there is a checksum, it is the format that is damaged.
         return checksum == 0
     return format in (FORMAT, CLAIMED_FORMAT) and checksum == actual
-
-
-def are_events_proven(format: int, checksum: int, key: int, first: int, last: int, messages: bytes) -> bool:
-    """The same of a row of events; without a checksum, whether it has as many as it says."""
-    if not is_proven(format, checksum, events_checksum(key, first, last, messages)):
-        return False
-    if format:
-        return True
-    try:
-        return sum(1 for _ in frames(messages)) == last - first + 1
-    except ValueError:
-        return False
 
 
 def is_document(digest: bytes, document: str, pinned: str) -> bool:

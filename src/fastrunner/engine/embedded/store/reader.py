@@ -26,16 +26,17 @@ from fastrunner.engine import (
     Parent,
     UnacknowledgedEvents,
 )
-from fastrunner.engine.embedded.store import faults, proofs
+from fastrunner.engine.embedded.store import event_rows, faults, proofs
 from fastrunner.engine.embedded.store.changes import Deletion
 from fastrunner.engine.embedded.store.columns import READ, are_sound
 from fastrunner.engine.embedded.store.connection import connect, read_all, read_each
+from fastrunner.engine.embedded.store.event_rows import EventsDamaged
 from fastrunner.engine.embedded.store.kept_journals import is_kept
 from fastrunner.engine.embedded.store.large_values import DividedSnapshot, digest_of, hash_of, is_divided, join
 from fastrunner.engine.embedded.store.listing import counts_of, page_of
 from fastrunner.engine.embedded.store.marks import Standing
 from fastrunner.engine.embedded.store.proofs import CLAIMED_FORMAT, Damage, EventFacts
-from fastrunner.engine.embedded.store.seals import NotOpened, Seals, events_place, place
+from fastrunner.engine.embedded.store.seals import NotOpened, Seals, place
 from fastrunner.engine.embedded.store.statements import QUERIES, script
 from fastrunner.errors import Damaged, ShardDamaged, Stopping, StorageFailed
 
@@ -316,16 +317,11 @@ class Reader:
         if not are_sound(READ["select_events"], row):
             self.report(Damage("events", execution_id, "a row of its events has values of wrong types"))
             return None
-        first, last, messages, row_format, checksum = row
-        detail = "do not match their checksum"
-        is_proven = proofs.are_events_proven(row_format, checksum, key, first, last, messages)
-        if is_proven:
-            try:
-                messages = self.seals.opened(messages, events_place(execution_id, first, last))
-            except NotOpened as error:
-                is_proven, detail = False, f"are in a row that {error}"
-        if not is_proven:
-            self.report(Damage("events", execution_id, f"its events {first} to {last} {detail}"))
+        first, last = row[:2]
+        try:
+            messages = event_rows.messages_of(self.seals, execution_id, key, row)
+        except EventsDamaged as error:
+            self.report(Damage("events", execution_id, f"its events {first} to {last} {error}"))
             if first not in places:
                 return None
             facts = self.event_facts(key)
