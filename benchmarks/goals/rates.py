@@ -20,6 +20,9 @@ __all__ = ["accept", "placing", "scaling"]
 
 _BATCHES_IN_FLIGHT = 2
 """For each worker: more would wait longer than an overloaded runner lets calls wait."""
+_BATCHES_OF_TWO = 8
+"""In flight where two workers are compared with one, for both: with four, two of them waited a fifth of the time for their
+client."""
 _ACCEPT = {1: Bound(2.0, 2.2), 2: Bound(1.2, 1.5)}
 
 
@@ -95,9 +98,7 @@ def _two_over_one(run: Run, name: str, connections: int, *, batches: bool, bound
                 target, pid = trees[side].tree.target, trees[side].tree.process.pid
                 before_s = processor_s(pid)
                 if batches:
-                    # As many in flight for both, or one connection of one worker would have less to do.
-                    in_flight = 2 * _BATCHES_IN_FLIGHT
-                    figures = own_batches(run, target, 2 * run.calls, in_flight, connections)
+                    figures = own_batches(run, target, 2 * run.calls, _BATCHES_OF_TWO, connections)
                 else:
                     figures = own_calls(run, target, run.calls, connections)
                 trees[side].finish(size * figures.count)

@@ -190,6 +190,36 @@ async def test_large_executions_of_a_batch_between_two_turns(wire: MemoryWire, m
     assert turns.stop() == 1
 
 
+async def _in_order(wire: MemoryWire, *sizes: int) -> str:
+    """Which of some batches that are sent at once each execution was submitted for, in order."""
+    requests = [
+        m.ExecuteAsyncBatchRequest(executions=[execution(f"{name}-{at}") for at in range(size)])
+        for name, size in zip("abc", sizes, strict=False)
+    ]
+    await asyncio.gather(
+        *(wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse) for request in requests)
+    )
+    return "".join(execution_id[0] for execution_id in wire.engine.executions)
+
+
+async def test_batches_go_one_after_the_other_and_a_long_one_lets_others_go(wire: MemoryWire) -> None:
+    go = limits.BATCH_EXECUTIONS_PER_GO
+    order = await _in_order(wire, 2 * go, 2 * go, 2 * go)
+    gos = [order[at : at + go] for at in range(0, len(order), go)]
+    assert [set(each) for each in gos] == [{each[0]} for each in gos]
+    assert {each[0] for each in gos[:3]} == set("abc")
+    assert gos[3:] == gos[:3]
+
+
+async def test_batches_whose_executions_take_their_time_take_turns(
+    wire: MemoryWire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BATCH_TURN_S_MAX", 0.0)
+    order = await _in_order(wire, 2, 2, 2)
+    assert set(order[:3]) == set("abc")
+    assert order[3:] == order[:3]
+
+
 async def test_submissions_beyond_the_pace_are_refused_before_they_are_read(wire: MemoryWire) -> None:
     await wire.execute_async("before")
     overload = wire.server._service.overload

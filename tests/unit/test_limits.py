@@ -686,6 +686,7 @@ REACHED = {
     "integration/test_service_limits.py": {
         "BATCH_EXECUTIONS_PER_TURN_MAX": "test_executions_of_a_batch_between_two_turns",
         "BATCH_STATUS_DETAILS_SIZE_BYTES_MAX": "test_details_of_a_refusal_in_a_batch",
+        "BATCH_EXECUTIONS_PER_GO": "test_batches_go_one_after_the_other_and_a_long_one_lets_others_go",
         "BATCH_TURN_S_MAX": "test_large_executions_of_a_batch_between_two_turns",
         "CLIENT_NAME_SIZE_BYTES_MAX": "test_name_of_a_client",
         "EVENTS_REPLAY_COUNT_MAX": "test_events_of_a_reply",

@@ -134,6 +134,8 @@ class Batches:
     def __init__(self, router: Router, submissions: Submissions, admit: Callable[[str, int], None]) -> None:
         self._router = router
         self._submissions = submissions
+        self._going = asyncio.Lock()
+        """Held by the batch whose executions are being submitted; the others follow in the order of their arrival."""
         self._admit = admit
         """Raises AtCapacity if so many executions of a client are too many now."""
 
@@ -224,10 +226,23 @@ class Batches:
             return _refused(error)
 
     async def _own(self, items: list[bytes], facts: CallFacts) -> Results:
-        """Submits everything, then waits: the executions of one batch share their commits."""
+        """Submits everything, then waits: the executions of one batch share their commits.
+
+        Batches that are here at once go one after the other, not all at the same time: so the first is answered, and
+        the next one under way, while the second is executed. A long one, or one whose executions take their time, lets
+        others go in between.
+        """
         pending: list[Later | bytes] = []
+        while len(pending) < len(items):
+            async with self._going:
+                await self._go(items, facts, pending)
+        # One after the other: a commit decides on many, so this hardly ever has to wait.
+        return [each if isinstance(each, bytes) else await _result(each) for each in pending]
+
+    async def _go(self, items: Sequence[bytes], facts: CallFacts, pending: list[Later | bytes]) -> None:
+        """Submits items that are still to come, in turns of the loop, and adds what decides on each."""
         began_s = monotonic_s()
-        for item in items:
+        for item in items[len(pending) : len(pending) + limits.BATCH_EXECUTIONS_PER_GO]:
             try:
                 pending.append(self._submissions.submit(item, facts))
             except Exception as error:
@@ -236,8 +251,8 @@ class Batches:
             if is_long or len(pending) % limits.BATCH_EXECUTIONS_PER_TURN_MAX == 0:
                 await asyncio.sleep(0)
                 began_s = monotonic_s()
-        # One after the other: a commit decides on many, so this hardly ever has to wait.
-        return [each if isinstance(each, bytes) else await _result(each) for each in pending]
+            if is_long:
+                return
 
 
 async def _result(later: Later) -> bytes:
