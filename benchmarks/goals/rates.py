@@ -21,8 +21,8 @@ __all__ = ["accept", "placing", "scaling"]
 _BATCHES_IN_FLIGHT = 2
 """For each worker: more would wait longer than an overloaded runner lets calls wait."""
 _BATCHES_OF_TWO = 8
-"""In flight where two workers are compared with one, for both: with four, two of them waited a fifth of the time for their
-client."""
+"""In flight where two workers are compared with one, for both: with four, two of them waited a fifth of the time for
+their client."""
 _ACCEPT = {1: Bound(2.0, 2.2), 2: Bound(1.2, 1.5)}
 
 

@@ -46,8 +46,8 @@ REPLY_WARNINGS_SIZE_BYTES_MAX: Final = 2_048
 """Warnings in the answer to a submission: some ten, so that a whole batch of such answers fits a client's 4 MiB."""
 
 BATCH_EXECUTIONS_PER_TURN_MAX: Final = 50
-"""Executions of a batch submitted before the loop serves others, a millisecond: a commit comes some turns after its first
-execution, and with twenty in a turn it had half as many of them, which cost a tenth more processor time."""
+"""Executions of a batch submitted before the loop serves others, a millisecond: a commit comes some turns after its
+first execution, and with twenty in a turn it had half as many of them, which cost a tenth more processor time."""
 
 BATCH_EXECUTIONS_PER_GO: Final = 100
 """Executions of a batch submitted before other batches are: a small one waits some milliseconds behind a large one, and
