@@ -14,6 +14,7 @@ from fastrunner.base import limits
 
 ROOT = Path(__file__).parent.parent
 REACHED = {
+    "integration/test_told_spans.py": {"TRACE_ROWS_LOOKED_AT_MAX": "test_only_the_last_rows_are_looked_at"},
     "integration/test_temporal_tracing.py": {"TRACE_TOLD_SPANS_MAX": "test_what_is_told_again_is_exported_once"},
     "unit/test_replica_journals.py": {
         "REPLICA_KEPT_SIZE_BYTES_MAX": "test_what_is_kept_is_bounded_and_its_loss_is_found",

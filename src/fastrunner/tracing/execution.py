@@ -99,6 +99,11 @@ class ExecutionTrace:
         return f"{self.context.parent} {self._received_ms} {self.context.state}"
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nothing has happened in it so far that is a span of its own."""
+        return not self._effects and not self._spans
+
+    @property
     def root_id(self) -> str:
         """The id of the execution's own span."""
         if not self._root_id:

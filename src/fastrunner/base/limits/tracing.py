@@ -20,6 +20,10 @@ TRACE_KEYS_MAX: Final = 2 * TRACE_QUEUE_SPANS_MAX
 """Executions of a shard that are remembered as having spans in its file, before it is looked into again: twice what
 waits there at most, so that it is looked into once in so many."""
 
+TRACE_ROWS_LOOKED_AT_MAX: Final = 200_000
+"""Rows of events, the last of a shard, whose executions are looked at at a start for spans that their rows tell: half a
+minute of a busy shard, and half a second's work."""
+
 TRACE_EXPORT_DELAY_S: Final = 5.0
 """How long a span waits for company, OpenTelemetry's own default; a whole batch waits for nobody."""
 

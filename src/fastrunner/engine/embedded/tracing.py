@@ -1,7 +1,8 @@
 """Stage 3, journal: traces of a worker's executions: begun with them, kept in their shards, on their way out.
 
 Rules: what a commit has of spans is offered some time after it has landed, together with that of others, and leaves the
-file when the collector has it; what a process before this one has left is offered when the shard is opened.
+file when the collector has it; what a process before this one has left is offered when the shard is opened. What an
+execution's row tells has no other row: which of those the collector has is known by commit.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from fastrunner.base import limits
 from fastrunner.base.clock import steady_ms_at
 from fastrunner.engine import Submission, UnacknowledgedEvents
 from fastrunner.engine.embedded.commit.shard import Shard
+from fastrunner.engine.embedded.commit.spans import Told
 from fastrunner.engine.embedded.run.execution import Execution
 from fastrunner.engine.embedded.shards import Shards
 from fastrunner.engine.embedded.store.changes import Accepted, Change
@@ -35,6 +37,10 @@ class _Landed(NamedTuple):
     """What ended with it, which the file has."""
     accepted_ms: int
     """When it was accepted with it; 0: it was before."""
+    finished_ms: int
+    """When it was completed with it, too, so that its row tells its span; 0: otherwise."""
+    told: Told | None
+    """The commit, if its row tells its span."""
 
 
 class Traces:
@@ -78,7 +84,13 @@ class Traces:
         accepted_ms = 0 if change.accepted is None else now_ms
         if not trace.context.is_sampled or not (change.spans or accepted_ms):
             return
-        self._landed.append(_Landed(trace, execution.execution_key, execution.shard_number, change.spans, accepted_ms))
+        told, number = None, execution.shard_number
+        if change.accepted is not None and change.finished_ms and not change.spans:
+            shard = self._shards.by_number[number]
+            told = shard.spans.told(shard.store.event_key_last)
+        self._landed.append(
+            _Landed(trace, execution.execution_key, number, change.spans, accepted_ms, change.finished_ms, told)
+        )
         if len(self._landed) < limits.TRACE_BATCH_SPANS_MAX // 4:
             self._tracer.expect()
         else:
@@ -87,7 +99,7 @@ class Traces:
     def tell(self) -> None:
         """Offers what has landed since the last time."""
         landed, self._landed = self._landed, []
-        for trace, execution_key, shard_number, spans, accepted_ms in landed:
+        for trace, execution_key, shard_number, spans, accepted_ms, finished_ms, told in landed:
             shard = self._shards.by_number[shard_number]
             settled = partial(shard.spans.settled, execution_key)
             if accepted_ms:
@@ -95,7 +107,15 @@ class Traces:
                 for span in accepted:
                     shard.spans.keep(execution_key, span)
                 self._tracer.offer(accepted, settled)
-            self._tracer.offer(spans, settled)
+            if told is None:
+                self._tracer.offer(spans, settled)
+            else:
+                self._offer_told(shard, trace, finished_ms, told)
+
+    def _offer_told(self, shard: Shard, trace: ExecutionTrace, finished_ms: int, told: Told) -> None:
+        """Offers the span that the row of a completed execution tells."""
+        trace.ended("completed", None, finished_ms)
+        self._tracer.offer(trace.gather(), lambda _: shard.spans.settled_told(told))
 
     def opened(self, shard: Shard) -> None:
         """Offers what the file still has. Raises StorageFailed."""
@@ -104,6 +124,13 @@ class Traces:
             self._tracer.offer((span,), partial(shard.spans.settled, execution_key))
         for each in damaged:
             shard.spans.settled(*each)
+        last_key = shard.store.event_key_last
+        after_key = last_key - limits.TRACE_ROWS_LOOKED_AT_MAX
+        for execution_id, text, finished_ms, workflow in shard.store.untold(after_key, limits.TRACE_QUEUE_SPANS_MAX):
+            trace = ExecutionTrace.stored(text, execution_id)
+            if trace is not None and trace.context.is_sampled:
+                trace.workflow = workflow
+                self._offer_told(shard, trace, finished_ms, shard.spans.told(last_key))
 
     def name(self, rows: Sequence[UnacknowledgedEvents]) -> None:
         """Says of rows that were read what is traced of their executions."""

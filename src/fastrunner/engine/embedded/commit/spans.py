@@ -4,17 +4,32 @@ kept until the collector has them, and those that need not be any longer.
 What ends with a step of an execution is in that step's change; here is what ends otherwise: acceptances and callbacks.
 Nothing hangs on those but a `forward`, so they are written only when the collector has been given the time to take
 them: while it takes what comes, none of them is ever in the file. What need not be kept goes with what is written next.
+
+The span of an execution that was accepted and completed in one commit is told by its row. Up to which row of events
+nobody needs those any longer is written now and then; what comes after it, the next start tells once more.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from fastrunner.base import limits
 from fastrunner.base.clock import monotonic_s
 from fastrunner.engine.embedded.store.changes import SpansChange
 from fastrunner.tracing.span import Span
 
-__all__ = ["ShardSpans"]
+__all__ = ["ShardSpans", "Told"]
+
+
+@dataclass(slots=True)
+class Told:
+    """Spans that the rows of one commit tell."""
+
+    event_key: int
+    """The last row of events of the commit."""
+    waiting_count: int = 0
+    """How many of them are on their way to the collector."""
 
 
 class ShardSpans:
@@ -26,12 +41,16 @@ class ShardSpans:
         self._waiting: dict[tuple[int, str], tuple[Span, float]] = {}
         """What ends otherwise, the oldest first, with the time from which on it is to be written."""
         self._settled: list[tuple[int, str]] = []
+        self._told: deque[Told] = deque()
+        """Commits whose rows tell spans that are needed still, and those after them."""
+        self._told_key = 0
+        """Up to where none is, if that is to be written."""
         self._is_ending = False
         self._handle: asyncio.TimerHandle | None = None
 
     @property
     def _has_any(self) -> bool:
-        return bool(self._waiting or self._settled)
+        return bool(self._waiting or self._settled or self._told_key)
 
     def keep(self, execution_key: int, span: Span) -> None:
         """One that has ended, of an execution."""
@@ -44,20 +63,35 @@ class ShardSpans:
             self._settled.append((execution_key, span_id))
             self._plan()
 
+    def told(self, event_key: int) -> Told:
+        """A row tells a span, in the commit whose last row of events this is: the one that has just landed."""
+        if not self._told or self._told[-1].event_key != event_key:
+            self._told.append(Told(event_key))
+        told = self._told[-1]
+        told.waiting_count += 1
+        return told
+
+    def settled_told(self, told: Told) -> None:
+        """One of those is on its way to the collector no more."""
+        told.waiting_count -= 1
+        while self._told and not self._told[0].waiting_count:
+            self._told_key = self._told.popleft().event_key
+            self._plan()
+
     def take(self) -> SpansChange | None:
         """What is to be written now, for a commit."""
         if not self._has_any:
             return None
         now_s = monotonic_s()
-        change = SpansChange(settled=self._settled)
+        change = SpansChange(settled=self._settled, told_key=self._told_key)
         for (execution_key, _), (span, due_s) in self._waiting.items():
             if due_s > now_s and not self._is_ending:
                 break
             change.kept.append((execution_key, span))
         for execution_key, span in change.kept:
             del self._waiting[execution_key, span.span_id]
-        self._settled = []
-        return change if change.kept or change.settled else None
+        self._settled, self._told_key = [], 0
+        return change if change.kept or change.settled or change.told_key else None
 
     def end(self) -> bool:
         """Has the next commit take everything, for there is no collector any more; whether there is anything."""

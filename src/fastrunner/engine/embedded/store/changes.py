@@ -256,6 +256,8 @@ class SpansChange:
     """(execution key, span) of those that are to be kept."""
     settled: list[tuple[int, str]] = field(default_factory=list)
     """(execution key, id) of those that need not be any longer."""
+    told_key: int = 0
+    """The row of events up to which none of the spans that executions' rows tell is needed any longer; 0: as before."""
 
 
 @dataclass(slots=True)

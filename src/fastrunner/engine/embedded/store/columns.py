@@ -56,6 +56,7 @@ READ: Final[Mapping[str, str]] = {
     "select_unfinished": "isbiiiiiiBBISBIIs",
     "select_unfinished_head": "isbiiiiii",
     "select_unsent": "iii",
+    "select_untold": "ississs",
 }
 """One letter for each column of a statement of `queries.sql`; a capital one for what may be missing."""
 

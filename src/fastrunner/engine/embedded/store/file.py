@@ -219,6 +219,11 @@ class Store(SpanReader):
             os.close(self._lock_descriptor)
             self._lock_descriptor = -1
 
+    @property
+    def event_key_last(self) -> int:
+        """The last row of events that has been inserted."""
+        return self._event_key_last
+
     # --- writing: `write` on the loop's thread, then `commit` in the writer thread ---
 
     def write(self, batch: Batch) -> None:

@@ -1,11 +1,12 @@
 """Stage 3, journal: the rows of spans that wait for the collector: written, and read at a start.
 
 Rules: as in `file.py` and `reader.py`. Spans hold nothing that is sealed elsewhere, so they are not. One that is
-damaged is told, and gone: nothing depends on it.
+damaged is told, and gone: nothing depends on it. Executions that are accepted and completed in one commit have no
+row of spans: their own says it all. Up to which row of events those are told is kept instead.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -16,7 +17,18 @@ from fastrunner.engine.embedded.store.proofs import Damage
 from fastrunner.engine.embedded.store.statements import QUERIES
 from fastrunner.tracing.span import Span
 
-__all__ = ["SpanReader", "SpanWriter"]
+__all__ = ["SpanReader", "SpanWriter", "Untold"]
+
+
+class Untold(NamedTuple):
+    """An execution whose row tells its span."""
+
+    execution_id: str
+    trace: str
+    """See `ExecutionTrace.text`."""
+    finished_ms: int
+    workflow: tuple[str, str, str]
+    """Namespace, name and version of its document."""
 
 
 class SpanReader(ListenerReader):
@@ -40,6 +52,11 @@ class SpanReader(ListenerReader):
                 found.append((key, span))
         return found, damaged
 
+    def untold(self, after_key: int, count_max: int) -> list[Untold]:
+        """Executions whose rows tell spans that may be needed still, of rows of events after one."""
+        rows = self._sound("select_untold", (after_key, count_max))
+        return [Untold(execution_id, trace, ms, (*document,)) for _, execution_id, trace, ms, *document in rows]
+
 
 class SpanWriter:
     """Writes what is new of spans, within the transaction of a commit."""
@@ -61,6 +78,8 @@ class SpanWriter:
             self._many("put_span", [(key, span.span_id, span.encoded()) for key, span in ended])
         if batch.spans is not None:
             self._many("delete_span", batch.spans.settled)
+            if batch.spans.told_key:
+                self._db.execute(QUERIES["put_told"], (batch.spans.told_key,))
         if batch.deletions and (self._keys or not self._knows_all):
             keys = [each.execution_key for each in batch.deletions]
             self._many("delete_spans", [(key,) for key in keys if key in self._keys or not self._knows_all])
