@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ async def _run(engine: EmbeddedEngine, *ids: str, text: str = SET, caller: Trace
 
 
 def _rows(folder: Path, statement: str) -> list[tuple[Any, ...]]:
-    with connect(folder / "shard-0000.db", READ_ONLY) as db:
+    with closing(connect(folder / "shard-0000.db", READ_ONLY)) as db:
         return list(db.execute(statement))
 
 
@@ -149,7 +149,7 @@ async def test_only_the_last_rows_are_looked_at(tmp_path: Path, monkeypatch: pyt
 async def test_damaged_rows_tell_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with _traced(tmp_path, Collector(is_away=True)) as engine:
         await _run(engine, "one", "two", "three")
-    with apsw.Connection(str(tmp_path / "shard-0000.db")) as db:
+    with closing(apsw.Connection(str(tmp_path / "shard-0000.db"))) as db:
         db.execute("update executions set trace = 'nonsense' where execution_id = 'one'")
         db.execute("update executions set finished_ms = -9223372036854775808 where execution_id = 'two'")
     collector = Collector()
@@ -165,12 +165,11 @@ async def test_what_is_told_is_noted_after_a_while_and_no_later_commit_before_an
     monkeypatch.setattr(limits, "TRACE_UNKEPT_S_MAX", 0.05)
     due: list[bool] = []
     spans = ShardSpans(lambda: due.append(True))
-    first, again, second, third = spans.told(5), spans.told(5), spans.told(9), spans.told(12)
-    assert first is again
+    first, second, third = spans.told(5, 2), spans.told(9, 1), spans.told(12, 1)
     spans.settled_told(second)
     spans.settled_told(first)
     assert spans.take() is None
-    spans.settled_told(again)
+    spans.settled_told(first)
     await until(lambda: bool(due), "it is due")
     change = spans.take()
     assert change is not None

@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
+import orjson
+
 from fastrunner.tracing.context import NO_SPAN, TraceContext, span_id_of
 from fastrunner.tracing.span import Attributes, Kind, Span, shown
 
@@ -92,6 +94,23 @@ class ExecutionTrace:
         if context is None:
             return None
         return cls(execution_id, context if has_parent else context.at(NO_SPAN), int(received))
+
+    def packed(self, execution_key: int, accepted_ms: int, finished_ms: int) -> bytes:
+        """What it takes to tell the spans of one that was accepted and completed: a line."""
+        whole = (execution_key, accepted_ms, finished_ms, self._taken_ms, self._execution_id, self.text, self.workflow)
+        return orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
+
+    @classmethod
+    def unpacked(cls, lines: bytes | bytearray) -> "list[tuple[ExecutionTrace, int, int, int]]":
+        """What lines of `packed` gave: traces with execution key and when each was accepted and completed."""
+        found = []
+        for line in lines.splitlines():
+            execution_key, accepted_ms, finished_ms, taken_ms, execution_id, text, workflow = orjson.loads(line)
+            trace = cls.stored(text, execution_id)
+            assert trace is not None, "it is as this process has packed it"
+            trace._taken_ms, trace.workflow = taken_ms, (workflow[0], workflow[1], workflow[2])
+            found.append((trace, execution_key, accepted_ms, finished_ms))
+        return found
 
     @property
     def text(self) -> str:

@@ -5,7 +5,9 @@ file when the collector has it; what a process before this one has left is offer
 execution's row tells has no other row: which of those the collector has is known by commit.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -37,10 +39,20 @@ class _Landed(NamedTuple):
     """What ended with it, which the file has."""
     accepted_ms: int
     """When it was accepted with it; 0: it was before."""
-    finished_ms: int
-    """When it was completed with it, too, so that its row tells its span; 0: otherwise."""
-    told: Told | None
-    """The commit, if its row tells its span."""
+
+
+@dataclass(slots=True)
+class _ByRow:
+    """What is durable of executions of one shard whose rows tell their spans, and has not been offered.
+
+    It is packed: objects that stay for some seconds keep what comes after them from the memory that is used all the
+    time, which costs more than to make them.
+    """
+
+    packed: bytearray = field(default_factory=bytearray)
+    """See `ExecutionTrace.packed`."""
+    event_key: int = 0
+    """The last row of events of the last commit that any of them came with."""
 
 
 class Traces:
@@ -52,6 +64,9 @@ class Traces:
         self._shards = shards
         self._landed: list[_Landed] = []
         """Of which nothing has been offered yet."""
+        self._by_row: defaultdict[int, _ByRow] = defaultdict(_ByRow)
+        """The same where rows tell spans, by shard."""
+        self._by_row_count = 0
         tracer.find, tracer.tell = self._find, self.tell
 
     def begin(self, execution: Execution, accepted: Accepted, submission: Submission, plan: Plan, now_ms: int) -> None:
@@ -84,14 +99,15 @@ class Traces:
         accepted_ms = 0 if change.accepted is None else now_ms
         if not trace.context.is_sampled or not (change.spans or accepted_ms):
             return
-        told, number = None, execution.shard_number
-        if change.accepted is not None and change.finished_ms and not change.spans:
-            shard = self._shards.by_number[number]
-            told = shard.spans.told(shard.store.event_key_last)
-        self._landed.append(
-            _Landed(trace, execution.execution_key, number, change.spans, accepted_ms, change.finished_ms, told)
-        )
-        if len(self._landed) < limits.TRACE_BATCH_SPANS_MAX // 4:
+        key, number = execution.execution_key, execution.shard_number
+        if accepted_ms and change.finished_ms and not change.spans:
+            by_row = self._by_row[number]
+            by_row.packed += trace.packed(key, accepted_ms, change.finished_ms)
+            by_row.event_key = self._shards.by_number[number].store.event_key_last
+            self._by_row_count += 1
+        else:
+            self._landed.append(_Landed(trace, key, number, change.spans, accepted_ms))
+        if len(self._landed) + self._by_row_count < limits.TRACE_BATCH_SPANS_MAX // 2:
             self._tracer.expect()
         else:
             self.tell()
@@ -99,18 +115,25 @@ class Traces:
     def tell(self) -> None:
         """Offers what has landed since the last time."""
         landed, self._landed = self._landed, []
-        for trace, execution_key, shard_number, spans, accepted_ms, finished_ms, told in landed:
+        for trace, execution_key, shard_number, spans, accepted_ms in landed:
             shard = self._shards.by_number[shard_number]
-            settled = partial(shard.spans.settled, execution_key)
             if accepted_ms:
-                accepted = trace.accepted(accepted_ms)
-                for span in accepted:
-                    shard.spans.keep(execution_key, span)
-                self._tracer.offer(accepted, settled)
-            if told is None:
-                self._tracer.offer(spans, settled)
-            else:
+                self._offer_accepted(shard, execution_key, trace, accepted_ms)
+            self._tracer.offer(spans, partial(shard.spans.settled, execution_key))
+        by_row, self._by_row, self._by_row_count = self._by_row, defaultdict(_ByRow), 0
+        for shard_number, untold in by_row.items():
+            shard = self._shards.by_number[shard_number]
+            found = ExecutionTrace.unpacked(untold.packed)
+            told = shard.spans.told(untold.event_key, len(found))
+            for trace, execution_key, accepted_ms, finished_ms in found:
+                self._offer_accepted(shard, execution_key, trace, accepted_ms)
                 self._offer_told(shard, trace, finished_ms, told)
+
+    def _offer_accepted(self, shard: Shard, execution_key: int, trace: ExecutionTrace, accepted_ms: int) -> None:
+        spans = trace.accepted(accepted_ms)
+        for span in spans:
+            shard.spans.keep(execution_key, span)
+        self._tracer.offer(spans, partial(shard.spans.settled, execution_key))
 
     def _offer_told(self, shard: Shard, trace: ExecutionTrace, finished_ms: int, told: Told) -> None:
         """Offers the span that the row of a completed execution tells."""
@@ -125,12 +148,14 @@ class Traces:
         for each in damaged:
             shard.spans.settled(*each)
         last_key = shard.store.event_key_last
-        after_key = last_key - limits.TRACE_ROWS_LOOKED_AT_MAX
-        for execution_id, text, finished_ms, workflow in shard.store.untold(after_key, limits.TRACE_QUEUE_SPANS_MAX):
-            trace = ExecutionTrace.stored(text, execution_id)
-            if trace is not None and trace.context.is_sampled:
-                trace.workflow = workflow
-                self._offer_told(shard, trace, finished_ms, shard.spans.told(last_key))
+        untold = shard.store.untold(last_key - limits.TRACE_ROWS_LOOKED_AT_MAX, limits.TRACE_QUEUE_SPANS_MAX)
+        found = [(ExecutionTrace.stored(row.trace, row.execution_id), row) for row in untold]
+        sampled = [(trace, row) for trace, row in found if trace is not None and trace.context.is_sampled]
+        if sampled:
+            told = shard.spans.told(last_key, len(sampled))
+            for trace, row in sampled:
+                trace.workflow = row.workflow
+                self._offer_told(shard, trace, row.finished_ms, told)
 
     def name(self, rows: Sequence[UnacknowledgedEvents]) -> None:
         """Says of rows that were read what is traced of their executions."""

@@ -24,11 +24,11 @@ __all__ = ["ShardSpans", "Told"]
 
 @dataclass(slots=True)
 class Told:
-    """Spans that the rows of one commit tell."""
+    """Spans that rows tell, offered together."""
 
     event_key: int
-    """The last row of events of the commit."""
-    waiting_count: int = 0
+    """The last row of events of the last commit that has any of those rows."""
+    waiting_count: int
     """How many of them are on their way to the collector."""
 
 
@@ -42,7 +42,7 @@ class ShardSpans:
         """What ends otherwise, the oldest first, with the time from which on it is to be written."""
         self._settled: list[tuple[int, str]] = []
         self._told: deque[Told] = deque()
-        """Commits whose rows tell spans that are needed still, and those after them."""
+        """Those of which some are needed still, and those after them."""
         self._told_key = 0
         """Up to where none is, if that is to be written."""
         self._is_ending = False
@@ -63,12 +63,11 @@ class ShardSpans:
             self._settled.append((execution_key, span_id))
             self._plan()
 
-    def told(self, event_key: int) -> Told:
-        """A row tells a span, in the commit whose last row of events this is: the one that has just landed."""
-        if not self._told or self._told[-1].event_key != event_key:
-            self._told.append(Told(event_key))
-        told = self._told[-1]
-        told.waiting_count += 1
+    def told(self, event_key: int, count: int) -> Told:
+        """So many rows tell spans that are now on their way: all that have come since the last time, up to the commit
+        whose last row of events this is."""
+        told = Told(event_key, count)
+        self._told.append(told)
         return told
 
     def settled_told(self, told: Told) -> None:

@@ -221,7 +221,7 @@ class Store(SpanReader):
 
     @property
     def event_key_last(self) -> int:
-        """The last row of events that has been inserted."""
+        """The last row of events that has been inserted: of the last commit, where none is under way."""
         return self._event_key_last
 
     # --- writing: `write` on the loop's thread, then `commit` in the writer thread ---
