@@ -135,6 +135,18 @@ async def test_what_takes_more_than_one_commit_has_a_row(tmp_path: Path) -> None
     assert set(collector.roots()) == {"waiting"}
 
 
+async def test_what_is_not_sampled_hides_nothing_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _traced(tmp_path, Collector(is_away=True)) as engine:
+        for at in range(8):
+            await _run(engine, f"unsampled-{at}", caller=_UNSAMPLED)
+        await _run(engine, "one")
+    monkeypatch.setattr(limits, "TRACE_QUEUE_SPANS_MAX", 4)
+    collector = Collector()
+    async with _traced(tmp_path, collector):
+        pass
+    assert set(collector.roots()) == {"one"}
+
+
 async def test_only_the_last_rows_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with _traced(tmp_path, Collector(is_away=True)) as engine:
         for each in ("one", "two", "three"):

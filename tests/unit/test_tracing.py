@@ -112,6 +112,24 @@ def test_an_effect_of_a_walk_whose_clock_is_behind() -> None:
     assert (span.began_ms, span.ended_ms, span.attributes["fastrunner.effect.resumed"]) == (12, 20, True)
 
 
+def test_one_whose_row_tells_its_span_tells_what_it_had_asked_for() -> None:
+    trace = ExecutionTrace("some", TraceContext(TRACE, PARENT, True), 1_000)
+    effect = SimpleNamespace(
+        effect_id=3, kind="call_http", reference="/do/0/slow", capsule=SimpleNamespace(now_ms=1_001)
+    )
+    trace.asked(effect, is_again=False)
+    trace.ended_by_row(1_002)
+    (given_up,) = trace.gather()
+    assert (given_up.name, given_up.error, given_up.ended_ms) == ("call_http slow", "interrupted", 1_002)
+    trace.ended("completed", None, 1_002)
+    assert trace.gather() == ()
+    ((told, *rest),) = ExecutionTrace.unpacked(trace.packed(7, 1_003, 1_002))
+    assert rest == [7, 1_003, 1_002]
+    told.ended("completed", None, 1_002)
+    (root,) = told.gather()
+    assert (root.span_id, root.name) == (trace.root_id, "execute")
+
+
 def test_deliveries_of_the_same_events_are_one_unless_they_are_told_apart() -> None:
     trace = ExecutionTrace("e", TraceContext(TRACE, PARENT, True), 0)
     ids = [trace.callback(first, 9, 0, 1, None, attempt).span_id for first, attempt in ((1, ""), (1, ""), (1, "2"))]

@@ -118,11 +118,6 @@ class ExecutionTrace:
         return f"{self.context.parent} {self._received_ms} {self.context.state}"
 
     @property
-    def is_plain(self) -> bool:
-        """Whether nothing has happened in it so far that is a span of its own."""
-        return not self._effects and not self._spans
-
-    @property
     def root_id(self) -> str:
         """The id of the execution's own span."""
         if not self._root_id:
@@ -192,9 +187,7 @@ class ExecutionTrace:
         """The execution has ended, and with it what it had asked for; said twice it counts once."""
         if self._has_ended or not self.context.is_sampled:
             return
-        self._has_ended = True
-        for effect_id in list(self._effects):
-            self.given_up(effect_id, now_ms)
+        self.ended_by_row(now_ms)
         namespace, name, version = self.workflow
         found = {
             "fastrunner.execution.status": status,
@@ -208,6 +201,12 @@ class ExecutionTrace:
         self._spans += (
             self._span(self.root_id, parent_id, title, "internal", self._received_ms, now_ms, type_, found),
         )
+
+    def ended_by_row(self, now_ms: int) -> None:
+        """It was accepted and completed in one commit, so that its row tells its own span; nothing else does."""
+        self._has_ended = True
+        for effect_id in list(self._effects):
+            self.given_up(effect_id, now_ms)
 
     def gather(self) -> tuple[Span, ...]:
         """What has ended since the last call: it is to be committed with what ended it."""

@@ -100,12 +100,14 @@ class Traces:
         if not trace.context.is_sampled or not (change.spans or accepted_ms):
             return
         key, number = execution.execution_key, execution.shard_number
-        if accepted_ms and change.finished_ms and not change.spans:
+        if accepted_ms and change.finished_ms and change.status == "completed":
             by_row = self._by_row[number]
             by_row.packed += trace.packed(key, accepted_ms, change.finished_ms)
             by_row.event_key = self._shards.by_number[number].store.event_key_last
             self._by_row_count += 1
-        else:
+            # Told with its own.
+            accepted_ms = 0
+        if change.spans or accepted_ms:
             self._landed.append(_Landed(trace, key, number, change.spans, accepted_ms))
         if len(self._landed) + self._by_row_count < limits.TRACE_BATCH_SPANS_MAX // 2:
             self._tracer.expect()

@@ -519,10 +519,9 @@ class Execution:
         )
 
     def _spans(self, trace: ExecutionTrace, walk: Walk) -> Sequence[Span]:
-        if self.finished_ms and self.accepted is not None and walk.status == "completed" and trace.is_plain:
-            # Its row tells all of it.
-            return ()
-        if self.finished_ms:
+        if self.finished_ms and self.accepted is not None and walk.status == "completed":
+            trace.ended_by_row(self.finished_ms)
+        elif self.finished_ms:
             trace.ended(walk.status, walk.error if walk.status == "failed" else None, self.finished_ms)
         return trace.gather()
 
