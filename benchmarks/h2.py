@@ -7,6 +7,7 @@ open one sends at seeded random times (Poisson), whatever becomes of earlier cal
 due. A call counts as answered if a message came before its end: gRPC sends none with an error.
 """
 
+import itertools
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -243,7 +245,10 @@ class _Connection:
 class _Client:
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._messages = _Messages(load)
+        messages = _Messages(load)
+        # A closed load is made beforehand: while it runs, the client's work takes cores from the server.
+        made = [] if load.rate_per_s else [messages.make() for _ in range(load.count)]
+        self._made: Iterator[bytes] = itertools.chain(made, iter(messages.make, None))
         self._connections = [_Connection(load) for _ in range(load.connections)]
         self._by_fd = {each.socket.fileno(): each for each in self._connections}
         self._latencies_s: list[float] = []
@@ -277,7 +282,7 @@ class _Client:
 
     def _submit(self, connection: _Connection, due_s: float) -> None:
         self._sent += 1
-        connection.call(self._messages.make(), due_s)
+        connection.call(next(self._made), due_s)
 
     def _turn(self, wait_s: float) -> dict[_Connection, int]:
         """Sends and receives once; how many calls ended on each connection."""
