@@ -89,7 +89,9 @@ def _two_over_one(run: Run, name: str, connections: int, *, batches: bool, bound
     rounds, costs = Rounds(), Rounds()
     handed_on = count = 0.0
     size = BATCH_SIZE if batches else 1
-    with runner(1) as one, runner(2) as two:
+    # Each shard keeps so many: with the usual number one worker would begin to delete long before two.
+    kept = {"FASTRUNNER_RETENTION_COUNT": "100000000"}
+    with runner(1, **kept) as one, runner(2, **kept) as two:
         trees = {"1 worker": Durable(one), "2 workers": Durable(two)}
         for warm in (True, False):
             handed_on = -trees["2 workers"].forwards()
@@ -98,7 +100,8 @@ def _two_over_one(run: Run, name: str, connections: int, *, batches: bool, bound
                 target, pid = trees[side].tree.target, trees[side].tree.process.pid
                 before_s = processor_s(pid)
                 if batches:
-                    figures = own_batches(run, target, 2 * run.calls, _BATCHES_OF_TWO, connections)
+                    # Some seconds: in half a one, how it begins and ends is a part of it.
+                    figures = own_batches(run, target, 6 * run.calls, _BATCHES_OF_TWO, connections)
                 else:
                     figures = own_calls(run, target, run.calls, connections)
                 trees[side].finish(size * figures.count)
