@@ -58,7 +58,7 @@ _METHOD = """\
 - **Events, effects and followers** are cases of pytest-benchmark, each on a runner of its file; setting up (executions
   that begin to wait, connections) is not counted.
 - **Memory of an execution in flight**: how much more the worker has written to for itself (`Private_Dirty`) after
-  5,000 more executions that wait, divided by their number; pages of the file that SQLite keeps are in it, about 1 KiB.
+  5,000 more executions that wait, divided by their number; pages of the file that SQLite keeps are in it.
 """
 
 
