@@ -158,7 +158,7 @@ async def test_only_the_last_rows_are_looked_at(tmp_path: Path, monkeypatch: pyt
     assert set(collector.roots()) == {"two", "three"}
 
 
-async def test_damaged_rows_tell_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_damaged_rows_tell_nothing(tmp_path: Path) -> None:
     async with _traced(tmp_path, Collector(is_away=True)) as engine:
         await _run(engine, "one", "two", "three")
     with closing(apsw.Connection(str(tmp_path / "shard-0000.db"))) as db:

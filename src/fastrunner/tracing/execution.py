@@ -187,7 +187,7 @@ class ExecutionTrace:
         """The execution has ended, and with it what it had asked for; said twice it counts once."""
         if self._has_ended or not self.context.is_sampled:
             return
-        self.ended_by_row(now_ms)
+        self._end(now_ms)
         namespace, name, version = self.workflow
         found = {
             "fastrunner.execution.status": status,
@@ -204,6 +204,10 @@ class ExecutionTrace:
 
     def ended_by_row(self, now_ms: int) -> None:
         """It was accepted and completed in one commit, so that its row tells its own span; nothing else does."""
+        self._end(now_ms)
+
+    def _end(self, now_ms: int) -> None:
+        """Nobody waits any more for what it had asked for."""
         self._has_ended = True
         for effect_id in list(self._effects):
             self.given_up(effect_id, now_ms)
