@@ -22,7 +22,7 @@ from fastrunner.engine import Definitions, EffectPerformer, ExecutionView, Resou
 from fastrunner.engine.embedded.admit.admission import Admission
 from fastrunner.engine.embedded.engine import EmbeddedEngine
 from fastrunner.engine.embedded.store.seals import Seals
-from fastrunner.errors import UnknownExecution
+from fastrunner.errors import Unavailable, UnknownExecution
 from fastrunner.events.bus import EventBus
 from fastrunner.routing.placement import Places
 from fastrunner.tracing.tracer import Tracer
@@ -208,7 +208,8 @@ async def until_status(
     while True:
         try:
             view = await engine.get(execution_id)
-        except UnknownExecution:
+        except (UnknownExecution, Unavailable):
+            # Clients, too, ask again.
             view = None
         if view is not None and view.status in statuses:
             return view

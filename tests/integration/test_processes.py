@@ -126,8 +126,13 @@ def listeners(port: int) -> set[str]:
 
 def listens(pid: int, port: int) -> bool:
     """Whether a process has a socket that listens on a port."""
-    files = Path(f"/proc/{pid}/fd").iterdir()
-    return bool(listeners(port) & {os.readlink(file) for file in files})
+    found = listeners(port)
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        # Others may be closed meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(file) in found:
+                return True
+    return False
 
 
 def test_web_process_that_stops_answers_whom_it_has_accepted(tiny: RunnerProcess) -> None:

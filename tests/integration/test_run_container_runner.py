@@ -77,9 +77,10 @@ def kill_worker(runner: RunnerProcess, kills_launcher: bool) -> None:
     """With whoever would remove its containers, if so."""
     [worker] = runner.workers()
     pid = worker["pid"]
+    # It starts and ends nothing more while its children are looked at.
+    os.kill(pid, signal.SIGSTOP)
     launchers = [each for each in children(pid) if "launcher.py" in Path(f"/proc/{each}/cmdline").read_text()]
     assert launchers
-    os.kill(pid, signal.SIGSTOP)
     if kills_launcher:
         for each in launchers:
             os.kill(each, signal.SIGKILL)

@@ -146,6 +146,28 @@ async def test_two_replicas(address: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_a_lost_replica_holds_no_answer(address: str, tmp_path: Path) -> None:
+    """Temporal goes on asking it for what it remembers: another one answers within the same call."""
+    text = "document: {dsl: 1.0.3, namespace: shop, name: rest, version: 1.0.0}\ndo:\n- rest: {wait: {days: 1}}\n"
+    options = ReceiverOptions(port=0, quiet=True)
+    async with serve_receiver(Receiver(options), options) as port:
+        with replica(tmp_path / "one", address, port) as one, replica(tmp_path / "two", address, port) as two:
+            ready(one), ready(two)
+            first, second = Connection(one.target), Connection(two.target)
+            ids = [f"held-{number}" for number in range(20)]
+            for execution_id in ids:
+                await first.execute(execution_id, text)
+            kill(one)
+            assert set(await asyncio.gather(*map(second.status, ids))) == {"running"}
+            for name in ("Pause", "Cancel"):
+                request = getattr(m, f"{name}ExecutionRequest")(execution_id=ids[0])
+                await second.call(f"{name}Execution", request, q.GetExecutionResponse)
+            assert await second.status(ids[0]) == "cancelled"
+            await first.channel.close()
+            await second.channel.close()
+
+
+@pytest.mark.slow
 async def test_replicas_share_what_is_large_and_what_is_registered(address: str, tmp_path: Path) -> None:
     """By a store that speaks S3 and keys: what one has registered another executes, with values that no payload has
     room for; the command finds nothing to delete of it."""

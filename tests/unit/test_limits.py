@@ -192,6 +192,9 @@ REACHED = {
     "integration/test_sealed_data.py": {
         "RESEAL_ROWS_PER_COMMIT": "test_an_open_directory_is_sealed_when_it_is_resealed",
     },
+    "integration/test_temporal_runner.py": {
+        "TEMPORAL_REMEMBERED_WAIT_S": "test_a_lost_replica_holds_no_answer",
+    },
     "integration/test_temporal.py": {
         "TEMPORAL_ANSWER_S_MAX": "test_without_a_worker_nobody_waits_for_long",
         "TEMPORAL_ANSWERS_KEPT_MAX": "test_many_commands_are_answered",

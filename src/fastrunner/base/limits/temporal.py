@@ -72,6 +72,10 @@ TEMPORAL_POLLERS_MAX: Final = 16
 TEMPORAL_ANSWER_S_MAX: Final = 10.0
 """How long a caller waits for a workflow's answer: workers that are there answer in milliseconds."""
 
+TEMPORAL_REMEMBERED_WAIT_S: Final = 3.0
+"""How long Temporal waits for the worker that has a workflow in memory before it asks any other one, which reads the
+history first: with the 10 s that the SDK waits, a lost replica's executions were asked for in vain for 10 s."""
+
 TEMPORAL_FOLLOW_INTERVAL_S: Final = 0.2
 """How often a follower asks for new events: each time is a query to the workflow's worker."""
 

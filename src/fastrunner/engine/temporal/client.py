@@ -19,11 +19,13 @@ from fastrunner.access.files import signature_of
 from fastrunner.base import limits
 from fastrunner.base.checks import read_key
 from fastrunner.config import Config
+from fastrunner.errors import Unavailable
 
 __all__ = ["Connection", "sentence_of"]
 
 _log = logging.getLogger(__name__)
 
+_OUT_OF_TIME: Final = (RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED)
 _OF_KEYS: Final = (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED)
 _UNKNOWN_AUTHORITY: Final = "UnknownIssuer"
 _OTHER_NAME: Final = "NotValidForName"
@@ -163,6 +165,19 @@ def sentence_of(error: Exception, config: Config) -> str:
         wanted = "another certificate" if config.temporal_tls_client_cert_path else "a certificate"
         return f"{where} hangs up: it may want {wanted} of the runner, see TEMPORAL_TLS_CLIENT_CERT_PATH"
     return f"{where} does not answer: {text}"
+
+
+def is_late(error: RPCError) -> bool:
+    """Whether its time was up, by the clock of either side."""
+    return error.status in _OUT_OF_TIME
+
+
+def unavailable(error: RPCError) -> Unavailable:
+    """What a caller is told whose request Temporal has not carried out."""
+    if is_late(error):
+        # The words are those of whoever has looked at the clock first.
+        return Unavailable("neither Temporal nor a worker of the runner has answered in time: try again")
+    return Unavailable(f"Temporal does not answer ({error.message}): try again")
 
 
 def _refusal(where: str, status: RPCStatusCode, words: str, config: Config) -> str:

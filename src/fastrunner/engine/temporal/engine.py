@@ -87,6 +87,7 @@ __all__ = ["TemporalEngine"]
 _log = logging.getLogger(__name__)
 
 _STARTED = "running"
+_REMEMBERED_WAIT = timedelta(seconds=limits.TEMPORAL_REMEMBERED_WAIT_S)
 _HEARTBEAT_THROTTLE = timedelta(seconds=limits.TEMPORAL_HEARTBEAT_S / 5)
 _POLLERS = PollerBehaviorAutoscaling(minimum=2, maximum=limits.TEMPORAL_POLLERS_MAX, initial=5)
 
@@ -241,6 +242,7 @@ class TemporalEngine:
             ],
             unsandboxed_workflow_runner=Instances(),
             max_cached_workflows=self._workflows_cached_max,
+            sticky_queue_schedule_to_start_timeout=_REMEMBERED_WAIT,
             interceptors=[
                 WalkCounts(self._metrics),
                 Told(self._activities.starts),

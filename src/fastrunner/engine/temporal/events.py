@@ -33,7 +33,7 @@ from fastrunner.config import Config
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.temporal.activities import AT_ONCE, beating
 from fastrunner.engine.temporal.bus_workflow import EventsWorkflow
-from fastrunner.engine.temporal.client import Connection, sentence_of
+from fastrunner.engine.temporal.client import Connection, sentence_of, unavailable
 from fastrunner.engine.temporal.codec import converter_of
 from fastrunner.engine.temporal.event_messages import (
     BUS_SEMANTICS,
@@ -266,7 +266,7 @@ class TemporalEvents:
                 raise Unavailable("no worker of the runner has answered in time: try again") from None
             except RPCError as error:
                 if error.status is not RPCStatusCode.NOT_FOUND or is_last:
-                    raise Unavailable(f"Temporal does not answer ({error.message}): try again") from None
+                    raise unavailable(error) from None
                 # Somebody has ended it.
                 await self._open(client)
         raise AssertionError("the last attempt answers")

@@ -31,7 +31,7 @@ from fastrunner._pb.ai.stigmer.workflow.runner.v1.messages_pb2 import WorkflowPr
 from fastrunner.base import clock, limits
 from fastrunner.engine import ExecutionPage, ExecutionQuery, ExecutionView
 from fastrunner.engine.pages import Page
-from fastrunner.engine.temporal.client import Connection
+from fastrunner.engine.temporal.client import Connection, is_late, unavailable
 from fastrunner.engine.temporal.handover import report_id_of
 from fastrunner.engine.temporal.instances import OF_ENDED, TOO_EARLY
 from fastrunner.engine.temporal.messages import (
@@ -46,13 +46,14 @@ from fastrunner.engine.temporal.messages import (
 from fastrunner.engine.temporal.starts import ATTRIBUTES, LABELS, Memo
 from fastrunner.engine.temporal.telling import tell_id_of
 from fastrunner.engine.temporal.visibility import quoted
-from fastrunner.errors import RunnerError, Stopping, TooLarge, Unavailable, UnknownExecution, WrongState
+from fastrunner.errors import Stopping, TooLarge, Unavailable, UnknownExecution, WrongState
 from fastrunner.progress.names import FINAL_STATUSES, STATUSES, TERMINAL_EVENTS
 from fastrunner.progress.wire import split
 
 __all__ = ["Executions"]
 
 _ANSWER: Final = timedelta(seconds=limits.TEMPORAL_ANSWER_S_MAX)
+_ONE_ANSWER: Final = _ANSWER / 2
 _ENDED_FROM_OUTSIDE: Final = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT)
 _STILL_NEEDED: Final = "execution {!r} has not ended, or its events are still to be reported"
 _OUTSIDE: Final = "('Terminated', 'TimedOut')"
@@ -110,7 +111,7 @@ class Executions:
             except RPCError as error:
                 # Somebody may have asked before, or it has ended meanwhile.
                 if error.status not in (RPCStatusCode.ALREADY_EXISTS, RPCStatusCode.NOT_FOUND):
-                    raise _unavailable(error) from None
+                    raise unavailable(error) from None
             await self._check_came_in_time(execution_id)
         else:
             _check_ended(execution_id, _status(description), "cancelled")
@@ -141,7 +142,7 @@ class Executions:
             await handle.signal(CONTROL_SIGNAL, command, rpc_timeout=_ANSWER)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
-                raise _unavailable(error) from None
+                raise unavailable(error) from None
         try:
             async with asyncio.timeout(limits.TEMPORAL_ANSWER_S_MAX):
                 await self._check_answer(execution_id, command, done)
@@ -185,7 +186,7 @@ class Executions:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
 
     async def _delete(self, workflow_id: str) -> None:
         try:
@@ -198,7 +199,7 @@ class Executions:
             )
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
-                raise _unavailable(error) from None
+                raise unavailable(error) from None
 
     # --- queries ---
 
@@ -276,7 +277,7 @@ class Executions:
                     last_ms = view.accepted_ms
                     views.append(view)
         except RPCError as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         # Those of one millisecond come in no order.
         views.sort(key=_place_of, reverse=True)
         if len(views) <= query.count_max:
@@ -299,7 +300,7 @@ class Executions:
                 )
             )
         except RPCError as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         return {status: counted.count for status, counted in zip(wanted, found, strict=True)}
 
     async def document(self, execution_id: str) -> str:
@@ -312,7 +313,7 @@ class Executions:
                 [start] = await self._client.data_converter.decode(given, [WalkStart])
                 return str(start.document)
         except RPCError as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         raise Unavailable(f"the history of execution {execution_id!r} is not there: try again")
 
     async def _description(self, execution_id: str) -> WorkflowExecutionDescription:
@@ -322,7 +323,7 @@ class Executions:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise UnknownExecution(execution_id) from None
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         if description.workflow_type != WALK:
             # Somebody else's workflow.
             raise UnknownExecution(execution_id)
@@ -334,10 +335,15 @@ class Executions:
         try:
             while True:
                 try:
-                    return await handle.query(query, args=arguments, result_type=kind, rpc_timeout=_ANSWER)
+                    return await handle.query(query, args=arguments, result_type=kind, rpc_timeout=_ONE_ANSWER)
                 except WorkflowQueryFailedError as error:
                     if TOO_EARLY not in str(error) or clock.monotonic_s() > give_up_s:
                         raise
+                except RPCError as error:
+                    # A worker that hangs was asked: the next one may not.
+                    if not is_late(error) or clock.monotonic_s() > give_up_s - limits.TEMPORAL_REMEMBERED_WAIT_S:
+                        raise
+                    continue
                 if await self._is_ended(execution_id):
                     query = query.removesuffix(OF_ENDED) + OF_ENDED
                 else:
@@ -347,11 +353,7 @@ class Executions:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise UnknownExecution(execution_id) from None
-            raise _unavailable(error) from None
-
-
-def _unavailable(error: RPCError) -> RunnerError:
-    return Unavailable(f"Temporal does not answer ({error.message}): try again")
+            raise unavailable(error) from None
 
 
 def _is_open(description: Listed) -> bool:

@@ -24,7 +24,7 @@ from fastrunner.base import clock, limits
 from fastrunner.counts.definitions import Metrics
 from fastrunner.engine.schedules import Backfilled, Schedule, ScheduleView
 from fastrunner.engine.temporal.activities import beating
-from fastrunner.engine.temporal.client import Connection
+from fastrunner.engine.temporal.client import Connection, unavailable
 from fastrunner.engine.temporal.event_messages import Registration
 from fastrunner.engine.temporal.events import TemporalEvents
 from fastrunner.engine.temporal.histories import Beginnings
@@ -46,7 +46,7 @@ from fastrunner.engine.temporal.schedule_messages import (
 )
 from fastrunner.engine.temporal.starts import ATTRIBUTES
 from fastrunner.engine.temporal.visibility import ANSWER, open_of, quoted
-from fastrunner.errors import AtCapacity, RunnerError, ScheduleExists, Stopping, TooLarge, Unavailable, UnknownSchedule
+from fastrunner.errors import AtCapacity, RunnerError, ScheduleExists, TooLarge, UnknownSchedule
 from fastrunner.events.file import StoredEvent
 from fastrunner.events.schedules import planner
 from fastrunner.events.schedules.calls import Call, Executions
@@ -128,7 +128,7 @@ class TemporalSchedules:
         except RPCError as error:
             if error.status is RPCStatusCode.INVALID_ARGUMENT:
                 raise TooLarge(f"Temporal has no room for the schedule: {error.message}") from None
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         return ScheduleView(schedule), True
 
     async def _check_room(self) -> None:
@@ -136,7 +136,7 @@ class TemporalSchedules:
         try:
             found = await self._client.count_workflows(open_of(SCHEDULE, self._task_queue), rpc_timeout=ANSWER)
         except RPCError as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
         if found.count >= limits.SCHEDULES_COUNT_MAX:
             raise AtCapacity(
                 f"there are {limits.SCHEDULES_COUNT_MAX} schedules, which is as many as there may be: delete one first "
@@ -168,7 +168,7 @@ class TemporalSchedules:
             async for listed in self._client.list_workflows(wanted, rpc_timeout=ANSWER):
                 yield view_of(await listed.memo())
         except RPCError as error:
-            raise _unavailable(error) from None
+            raise unavailable(error) from None
 
     async def get(self, schedule_id: str) -> ScheduleView:
         """See ScheduleBook. Raises Unavailable."""
@@ -306,12 +306,6 @@ def _told(note: Note, *, is_timed: bool = True) -> ScheduleLooked:
     return ScheduleLooked(plain(note.progress), note.events_state, note.next_ms, wait_ms)
 
 
-def _unavailable(error: RPCError) -> RunnerError:
-    if error.status is RPCStatusCode.CANCELLED:
-        return Stopping("the worker is stopping: try again")
-    return Unavailable(f"Temporal does not answer ({error.message}): try again")
-
-
 def _unknown(schedule_id: str, error: RPCError) -> RunnerError:
     """What an error means of something asked of a schedule."""
-    return UnknownSchedule(schedule_id) if error.status is RPCStatusCode.NOT_FOUND else _unavailable(error)
+    return UnknownSchedule(schedule_id) if error.status is RPCStatusCode.NOT_FOUND else unavailable(error)
