@@ -27,6 +27,7 @@ from fastrunner.service.handlers import Service
 from fastrunner.service.status import status_of
 from fastrunner.service.transport.server import serve
 from tests.integration.memory_engine import DirectRouter, MemoryEngine, MemoryExecution
+from tests.integration.test_service_limits import Turns
 from tests.integration.wire import Wire, execution, pages, refusal, rest_of, until
 
 WORKERS = 3
@@ -189,6 +190,19 @@ async def test_items_of_a_batch_count_at_their_workers_until_it_is_answered(dire
     taken, given_back = direct.router.assigned[:WORKERS], direct.router.assigned[WORKERS:]
     assert sum(count for _, count in taken) == 30
     assert given_back == [(worker, -count) for worker, count in taken]
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+async def test_turns_that_others_have_within_a_batch(direct: DirectCluster, workers: int) -> None:
+    """What goes from one worker to another takes some, and those of one have nobody to wait for."""
+    del direct.router.services[workers:]
+    ids = [execution_id for at in range(1_000) if direct.owner_of(execution_id := f"e-{at}") == 0]
+    request = m.ExecuteAsyncBatchRequest(executions=map(execution, ids[:100]))
+    turns = Turns(lambda: direct.engines[0].asked)
+    await direct.wire.call("ExecuteAsyncBatch", request, m.ExecuteAsyncBatchResponse)
+    turns.stop()
+    first, second = (at for at, step in enumerate(turns.steps) if step)
+    assert second - first == (1 if workers == 1 else limits.BATCH_PAUSE_TURNS)
 
 
 async def test_an_id_that_everybody_says_another_has_is_given_up(direct: DirectCluster) -> None:

@@ -98,6 +98,31 @@ def test_what_comes_within_some_turns_comes_along(disk: Disk, turns: int) -> Non
     live(disk.clock, main())
 
 
+@pytest.mark.parametrize("at_once", [limits.COMMIT_GROWTH_MIN, limits.COMMIT_GROWTH_MIN - 1])
+def test_a_commit_waits_for_as_long_as_many_come(disk: Disk, at_once: int) -> None:
+    """Until it has enough; of fewer it has those that came within the usual turns."""
+
+    async def main() -> None:
+        async with engine_at(disk, folder()) as engine:
+            disk.writes.clear()
+            waiting: list[asyncio.Future[str]] = []
+            while len(waiting) < 300:
+                waiting += [
+                    asyncio.ensure_future(engine.submit(submission(f"e-{len(waiting) + n}", HOUR)))
+                    for n in range(at_once)
+                ]
+                for _ in range(1 + limits.COMMIT_TURNS_MIN):
+                    await asyncio.sleep(0)
+            await asyncio.gather(*waiting)
+            first = disk.changes()[0]
+            if at_once == limits.COMMIT_GROWTH_MIN:
+                assert limits.COMMIT_GATHERED_MIN <= first < limits.COMMIT_GATHERED_MIN + 2 * at_once
+            else:
+                assert at_once <= first <= 2 * at_once
+
+    live(disk.clock, main())
+
+
 def test_pauses_between_attempts_to_commit(disk: Disk) -> None:
     async def main() -> None:
         async with engine_at(disk, folder()) as engine:

@@ -654,6 +654,7 @@ REACHED = {
         "REQUEST_SIZE_BYTES_MAX": "test_a_request_over_the_message_bound_is_refused",
     },
     "integration/test_service_forwarding.py": {
+        "BATCH_PAUSE_TURNS": "test_turns_that_others_have_within_a_batch",
         "PLACEMENT_ATTEMPTS_MAX": "test_an_id_that_everybody_says_another_has_is_given_up",
         "SUBSCRIPTION_RESUME_INTERVAL_S_MIN": "test_a_stream_whose_owner_stays_away_is_unavailable",
     },
@@ -735,6 +736,8 @@ REACHED = {
         "BACKLOG_INTERVAL_S": "test_backlog_without_room_is_looked_at_again_soon",
         "COMMIT_EXECUTIONS_MAX": "test_what_one_commit_gathers",
         "COMMIT_GATHER_MS_MAX": "test_what_one_commit_gathers",
+        "COMMIT_GATHERED_MIN": "test_a_commit_waits_for_as_long_as_many_come",
+        "COMMIT_GROWTH_MIN": "test_a_commit_waits_for_as_long_as_many_come",
         "COMMIT_RETRY_DELAY_S_MAX": "test_pauses_between_attempts_to_commit",
         "COMMIT_RETRY_DELAY_S_MIN": "test_pauses_between_attempts_to_commit",
         "COMMIT_TURNS_MIN": "test_what_comes_within_some_turns_comes_along",

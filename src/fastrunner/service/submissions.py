@@ -241,6 +241,7 @@ class Batches:
 
     async def _go(self, items: Sequence[bytes], facts: CallFacts, pending: list[Later | bytes]) -> None:
         """Submits items that are still to come, in turns of the loop, and adds what decides on each."""
+        pause_turns = limits.BATCH_PAUSE_TURNS if len(self._router.workers) > 1 else 1
         began_s = monotonic_s()
         for item in items[len(pending) : len(pending) + limits.BATCH_EXECUTIONS_PER_GO]:
             try:
@@ -249,7 +250,8 @@ class Batches:
                 pending.append(_refused(error))
             is_long = monotonic_s() - began_s > limits.BATCH_TURN_S_MAX
             if is_long or len(pending) % limits.BATCH_EXECUTIONS_PER_TURN_MAX == 0:
-                await asyncio.sleep(0)
+                for _ in range(pause_turns):
+                    await asyncio.sleep(0)
                 began_s = monotonic_s()
             if is_long:
                 return

@@ -88,6 +88,12 @@ COMMIT_TURNS_MIN: Final = 3
 """Turns of the loop between the first change that is to be committed and the commit: what comes in them comes along. An
 idle one takes some 10 us, a commit 300 to 500 of the processor's time, whatever is in it."""
 
+COMMIT_GROWTH_MIN: Final = 32
+"""Changed executions: while so many come within those turns, a batch is on its way, and the commit waits for more."""
+
+COMMIT_GATHERED_MIN: Final = 200
+"""So many are enough: of twice as many each waits longer for a commit that costs nearly as much per execution."""
+
 JOURNAL_PAGES_MAX: Final = 4_000
 """Pages of a shard's journal, 16 MB, from which on the commit that wrote them folds it into the file. That takes some
 15 ms, and an eighth less of a busy shard's time than four times a quarter of it."""

@@ -37,7 +37,7 @@ from fastrunner.engine.embedded.commit.counting import CommitCounts
 from fastrunner.engine.embedded.commit.driver import Driver
 from fastrunner.engine.embedded.commit.ids import ShardIds
 from fastrunner.engine.embedded.commit.inbox import Inbox
-from fastrunner.engine.embedded.commit.loop_turns import after_turns, turns
+from fastrunner.engine.embedded.commit.loop_turns import turns, when_gathered
 from fastrunner.engine.embedded.commit.orders import Orders
 from fastrunner.engine.embedded.commit.retention import Retention
 from fastrunner.engine.embedded.commit.spans import ShardSpans
@@ -351,7 +351,7 @@ class Shard:
     def _plan_commit(self) -> None:
         if not self._commit_planned and self._flying is None and self._retry_handle is None:
             self._commit_planned = True
-            after_turns(1 + limits.COMMIT_TURNS_MIN, self._begin_commit)
+            when_gathered(self._dirty.__len__, self._begin_commit)
 
     def _begin_commit(self) -> None:
         if self._closing:
