@@ -815,11 +815,16 @@ async def test_without_a_worker_nobody_waits_for_long(address: str) -> None:
         execution_id = f"{cluster.queue}-1"
         assert await engine.submit(submission(execution_id, WAIT)) == "running"
         began_s = monotonic_s()
-        asked = (engine.pause(f"{cluster.queue}-2", ""), engine.cancel(execution_id, "no more", False))
+        asked = (
+            engine.pause(f"{cluster.queue}-2", ""),
+            engine.cancel(execution_id, "no more", False),
+            engine.get(execution_id),
+        )
         assert await engine.submit(submission(f"{cluster.queue}-2", WAIT)) == "running"
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [Unavailable, Unavailable]
+        assert [type(answer) for answer in answers] == [Unavailable] * 3
         assert "Temporal has the cancel" in str(answers[1])
+        assert str(answers[2]) == "neither Temporal nor a worker of the runner has answered in time: try again"
         assert monotonic_s() - began_s >= limits.TEMPORAL_ANSWER_S_MAX - 1
         async with cluster.engine() as worker:
             assert (await ended(worker, execution_id)).status == "cancelled"
