@@ -113,7 +113,8 @@ CHILDREN: Mapping[str, range] = {
     "subflow": range(2, 3),
     "fan": range(3, 4),
     "given-up": range(3),
-    "retried": range(1, 5),
+    # Four times again.
+    "retried": range(1, 6),
 }
 """How many children one has had that has completed; those that are not here have none."""
 
