@@ -84,7 +84,7 @@ def test_what_one_commit_gathers(disk: Disk, bound: str, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("turns", [0, limits.COMMIT_TURNS_MIN, limits.COMMIT_TURNS_MIN + 3])
 def test_what_comes_within_some_turns_comes_along(disk: Disk, turns: int) -> None:
-    """A commit begins so many turns of the loop after the first change that it takes, whatever else comes."""
+    """A commit begins so many turns of the loop after the first change that it takes, unless many come."""
 
     async def main() -> None:
         async with engine_at(disk, folder()) as engine:

@@ -21,7 +21,7 @@ from fastrunner.base.checks import read_key
 from fastrunner.config import Config
 from fastrunner.errors import Unavailable
 
-__all__ = ["Connection", "sentence_of"]
+__all__ = ["Connection", "is_late", "sentence_of", "unavailable"]
 
 _log = logging.getLogger(__name__)
 
